@@ -1,0 +1,77 @@
+"""A configuration is typed: every wrong key or value is one line that names it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from utils.config import differences, load_config, read_yaml, save_config
+from utils.errors import UserError
+
+
+@dataclass
+class Optimizer:
+    peak_lr: float = 1e-4
+    style: Literal["official", "paddlenlp"] = "official"
+
+
+@dataclass
+class Config:
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    languages: list[str] = field(default_factory=list)
+    steps: int = 10
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise UserError(f"steps: {self.steps} is below 1")
+
+
+def test_yaml_then_command_line(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("optimizer: {peak_lr: 1e-3}\nlanguages: [en, de]\nsteps: 5\n")
+    config = load_config(Config, ["--config", str(path), "--optimizer.style", "paddlenlp", "--steps", "7"])
+    assert config == Config(Optimizer(1e-3, "paddlenlp"), ["en", "de"], 7)
+
+
+def test_the_saved_file_reads_back_equal(tmp_path):
+    config = Config(Optimizer(3e-4), ["zh"], 2)
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(Config, ["--config", str(tmp_path / "config.yaml")]) == config
+    assert differences(read_yaml(tmp_path / "config.yaml"), config) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        ("optimizer: {peek_lr: 1}", [], ["peek_lr", "did you mean 'optimizer.peak_lr'"]),
+        ("stepz: 3", [], ["stepz", "did you mean 'steps'"]),
+        ("steps: many", [], ["steps", "int", "many"]),
+        ("", ["--optimizer.peak_lr", "high"], ["optimizer.peak_lr", "float", "high"]),
+        ("", ["--optimizer.style", "new"], ["optimizer.style", "official", "new"]),
+        ("", ["--optimiser.peak_lr", "1"], ["optimiser.peak_lr", "did you mean"]),
+        ("steps: [", [], ["config"]),
+        ("", ["--config", "absent.yaml"], ["absent.yaml"]),
+        ("steps: 0", [], ["steps", "below 1"]),
+    ],
+)
+def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, expected):
+    path = tmp_path / "a.yaml"
+    path.write_text(text or "steps: 1")
+    with pytest.raises(UserError) as error:
+        load_config(Config, ["--config", str(path), *arguments])
+    assert "\n" not in str(error.value)
+    assert all(part in str(error.value) for part in expected), str(error.value)
+
+
+def test_differences_name_the_keys():
+    new = Config(Optimizer(style="paddlenlp"), steps=3)
+    assert differences(Config(), new) == ["optimizer.style: official -> paddlenlp", "steps: 10 -> 3"]
+    assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> (absent)", "b: (absent) -> 2"]
+
+
+@pytest.mark.parametrize("text", ["- 1", "a: [", "just words"])
+def test_read_yaml_refuses_what_is_not_a_mapping(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="a.yaml"):
+        read_yaml(path)

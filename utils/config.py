@@ -1,0 +1,121 @@
+"""A typed configuration: a dataclass filled from YAML, then from `--a.b value` on the command line."""
+
+import dataclasses
+import difflib
+import os
+import re
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from utils.errors import UserError
+from utils.files import atomic_file
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
+    """Build the dataclass `cls` from a command line.
+
+    Args:
+        cls: a dataclass; nested dataclasses are the sections of the YAML file. Types are checked, values that
+            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`).
+        arguments: `--config file.yaml` (any number, later ones win) and `--section.key value`, in any order;
+            what stands later on the command line wins. Lists and dicts are written as YAML: `--languages "[en, de]"`.
+        description: shown by `--help`.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key, a value of the wrong type. The message names the key.
+    """
+    # Imported here, not above: processes that only unpickle a configuration do not parse command lines.
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file; --section.key on the command line overrides it")
+    parser.add_class_arguments(cls, None)
+    try:
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
+    except ArgumentError as error:
+        raise UserError(_explain(str(error), cls)) from error
+    return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as YAML, in the order of the dataclass; `load_config` reads it back."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
+
+
+def save_config(config: Any, path: str | os.PathLike) -> None:
+    """Write `to_yaml(config)` to `path`, atomically."""
+    with atomic_file(path, "w") as file:
+        file.write(to_yaml(config))
+
+
+def read_yaml(path: str | os.PathLike) -> dict:
+    """A YAML file as a dict.
+
+    Raises:
+        UserError: no such file, not YAML, or its top level is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {_one_line(str(error))}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    return values
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
+    was, now = _flatten(old), _flatten(new)
+    absent = "(absent)"
+    return [
+        f"{key}: {was.get(key, absent)} -> {now.get(key, absent)}"
+        for key in dict.fromkeys([*was, *now])
+        if was.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    items = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    flat: dict[str, Any] = {}
+    for key, value in items.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _explain(message: str, cls: type) -> str:
+    """One line from a parser's message, with the nearest known key where a key is unknown."""
+    line = _one_line(message).replace("Parser key ", "")
+    line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line).replace("Expected a typing.", "expected ")
+    unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
+    if unknown:
+        name = next(group for group in unknown.groups() if group)
+        known = _keys(cls)
+        near = difflib.get_close_matches(name, known, 1) or [
+            key for leaf in difflib.get_close_matches(name.split(".")[-1], [k.split(".")[-1] for k in known], 1)
+            for key in known if key.split(".")[-1] == leaf
+        ]
+        line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
+    return f"configuration: {line}"
+
+
+def _keys(cls: type, prefix: str = "") -> list[str]:
+    names = []
+    for field in dataclasses.fields(cls):
+        names.append(prefix + field.name)
+        if dataclasses.is_dataclass(field.type):
+            names += _keys(field.type, f"{prefix}{field.name}.")
+    return names
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
