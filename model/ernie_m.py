@@ -1,0 +1,235 @@
+"""The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
+
+One set of symbols for the whole code:
+    B batch   T sequence length   H hidden size   N attention heads   D = H / N head size   L layers
+    V vocabulary   M masked positions of a batch   C context columns   P placeholder columns (T = C + P)
+
+Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows serves
+512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from model.attention import CompactMask, SelfAttention, additive_mask
+from utils.errors import UserError
+
+FIRST_POSITION = 2
+PAD_POSITION = 1
+
+
+@dataclass
+class ErnieMConfig:
+    """Shape and regularisation of an encoder; the keys of the official `ernie_config.json`, and three more.
+
+    `intermediate_size` None means 4 x hidden_size, which the official code always uses.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int | None = None
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 514
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int = 1
+
+    def __post_init__(self):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act != "gelu":
+            raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ErnieMConfig":
+        """Keys that are not ours are ignored. UserError: a size without a default is absent."""
+        known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
+        needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        missing = [name for name in needed if name not in known]
+        if missing:
+            raise UserError(f"the model config lacks {', '.join(missing)}")
+        return cls(**known)
+
+    @classmethod
+    def from_json(cls, path) -> "ErnieMConfig":
+        """Read a JSON file. UserError: no such file, not JSON, a missing key."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                values = json.load(file)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; give the model's config file (JSON)") from error
+        except ValueError as error:
+            raise UserError(f"{path}: not a JSON file ({error})") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: a JSON object is expected")
+        try:
+            return cls.from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class EncoderOutput(NamedTuple):
+    """sequence [B, T, H]; pooled [B, H] or None; hidden_states: L + 1 of [B, T, H] (embeddings first) or None."""
+
+    sequence: Tensor
+    pooled: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+
+
+def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
+    """Normal(0, initializer_range) cut at two deviations, as in the BERT and ERNIE families."""
+    scale = config.initializer_range
+    return paddle.ParamAttr(
+        initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale)
+    )
+
+
+def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
+    """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
+    real = (input_ids != pad_token_id).astype("int64")
+    return (real.cumsum(axis=1) + FIRST_POSITION - 1 - PAD_POSITION) * real + PAD_POSITION
+
+
+class Embeddings(nn.Layer):
+    """word + position (+ an optional bias), layer norm, dropout."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=initial_weights(config))
+        self.position_embeddings = nn.Embedding(
+            config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
+        )
+        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+        for table, row in (
+            (self.word_embeddings.weight, config.pad_token_id),
+            (self.position_embeddings.weight, PAD_POSITION),
+        ):
+            with paddle.no_grad():
+                table[row] = 0.0
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None) -> Tensor:
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [B, T, H]
+        if input_bias is not None:
+            x = x + input_bias
+        return F.dropout(self.layer_norm(x), self.dropout, training=self.training)
+
+
+class EncoderLayer(nn.Layer):
+    """Attention, then the feed-forward pair; after each: dropout, residual, layer norm."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        attr = initial_weights(config)
+        self.self_attn = SelfAttention(
+            config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, attr
+        )
+        self.linear1 = nn.Linear(config.hidden_size, config.intermediate_size, attr)
+        self.linear2 = nn.Linear(config.intermediate_size, config.hidden_size, attr)
+        self.norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, x: Tensor, bias) -> Tensor:
+        x = self.norm1(x + self._drop(self.self_attn(x, bias)))
+        return self.norm2(x + self._drop(self.linear2(F.gelu(self.linear1(x)))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, training=self.training)
+
+
+class Encoder(nn.Layer):
+    """The stack of layers; it exists for the parameter names `encoder.layers.{i}`."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.layers = nn.LayerList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
+
+
+class Pooler(nn.Layer):
+    """tanh(dense(first token)): [B, T, H] -> [B, H]."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return paddle.tanh(self.dense(sequence[:, 0]))
+
+
+class ErnieMModel(nn.Layer):
+    """The encoder (paper, section 3; sizes in appendix A.2).
+
+    `recompute = True` keeps only each layer's input in training and computes the rest again in the backward pass.
+    """
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.config = config
+        self.recompute = False
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Pooler(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | CompactMask | None = None,
+        input_bias: Tensor | None = None,
+        output_hidden_states: bool = False,
+        pool: bool = True,
+    ) -> EncoderOutput:
+        """Encode a batch.
+
+        Args:
+            input_ids: [B, T] int64.
+            position_ids: [B, T] int64, absolute (first token 2, pad 1), never changed; None: counted over real tokens.
+            attention_mask: None (pads are masked) | [B, T] key mask | [B, 1, T, T] | CompactMask.
+            input_bias: [B, T, H], added to word + position before the layer norm.
+            output_hidden_states: also return the embeddings and every layer's output.
+            pool: compute `pooled`.
+
+        Raises:
+            UserError: a position past the table.
+        """
+        config = self.config
+        if position_ids is None:
+            position_ids = absolute_positions(input_ids, config.pad_token_id)
+        last = int(position_ids.max())
+        if last >= config.max_position_embeddings:
+            raise UserError(
+                f"position {last} is past the model's table: at most "
+                f"{config.max_position_embeddings - FIRST_POSITION} tokens fit; shorten max_seq_len"
+            )
+        if attention_mask is None:
+            attention_mask = input_ids != config.pad_token_id
+        x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
+        if isinstance(attention_mask, CompactMask):
+            bias = attention_mask.biases(x.dtype)
+        else:
+            bias = additive_mask(attention_mask, x.dtype)
+        hidden_states = [x]
+        for layer in self.encoder.layers:
+            x = recompute(layer, x, bias) if self.recompute and self.training else layer(x, bias)
+            hidden_states.append(x)
+        return EncoderOutput(
+            x, self.pooler(x) if pool else None, tuple(hidden_states) if output_hidden_states else None
+        )

@@ -1,0 +1,141 @@
+"""What stands on the encoder: classifier, tagger, span finder, and the tied masked-LM head.
+
+Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from model.attention import CompactMask
+from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
+
+
+class SequenceClassifier(nn.Layer):
+    """Dropout and a linear layer on the pooled first token: logits [B, num_labels]."""
+
+    def __init__(self, config: ErnieMConfig, num_labels: int):
+        super().__init__()
+        self.ernie_m = ErnieMModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, num_labels, initial_weights(config))
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
+        pooled = self.ernie_m(input_ids, position_ids, attention_mask).pooled
+        return self.classifier(self.dropout(pooled))
+
+
+class TokenClassifier(nn.Layer):
+    """A linear layer on every token: logits [B, T, num_labels]. No dropout here, as in the official code."""
+
+    def __init__(self, config: ErnieMConfig, num_labels: int):
+        super().__init__()
+        self.ernie_m = ErnieMModel(config)
+        self.classifier = nn.Linear(config.hidden_size, num_labels, initial_weights(config))
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
+        return self.classifier(self.ernie_m(input_ids, position_ids, attention_mask, pool=False).sequence)
+
+
+class SpanClassifier(nn.Layer):
+    """Dropout and a linear layer with two outputs on every token: start and end logits, each [B, T]."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.ernie_m = ErnieMModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 2, initial_weights(config))
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None
+    ) -> tuple[Tensor, Tensor]:
+        sequence = self.ernie_m(input_ids, position_ids, attention_mask, pool=False).sequence
+        start, end = self.classifier(self.dropout(sequence)).unbind(-1)
+        return start, end
+
+
+class LMHead(nn.Layer):
+    """The masked-LM head of XLM-R: layer_norm(gelu(dense(h))) times the word embeddings, plus a bias.
+
+    Only the M masked positions are projected; all of a batch's would be 16 GB of logits at 32 x 512.
+    """
+
+    def __init__(self, config: ErnieMConfig, word_embedding_weight: Tensor):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.bias = self.create_parameter([config.vocab_size], is_bias=True)
+        # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
+        object.__setattr__(self, "word_embedding_weight", word_embedding_weight)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """[M, H] -> [M, H]: all but the last product."""
+        return self.layer_norm(F.gelu(self.dense(hidden)))
+
+    def project(self, transformed: Tensor) -> Tensor:
+        """[M, H] -> logits [M, V]."""
+        return paddle.matmul(transformed, self.word_embedding_weight, transpose_y=True) + self.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the masked positions [M, H] -> logits [M, V]."""
+        return self.project(self.transform(hidden))
+
+    def loss(self, hidden: Tensor, labels: Tensor, chunk: int | None = None) -> Tensor:
+        """Cross-entropy of each masked position.
+
+        Args:
+            hidden: [M, H]; M may be 0.
+            labels: [M] int64.
+            chunk: at most this many rows of logits exist at a time (they are computed again in the backward pass);
+                None: all at once.
+
+        Returns:
+            [M] losses, not averaged: the caller divides by the count over all devices and micro-batches.
+        """
+        count = hidden.shape[0]
+        if count == 0:
+            return hidden.sum(-1)
+        if chunk is None or chunk >= count:
+            return self._cross_entropy(hidden, labels)
+        return paddle.concat(
+            [
+                recompute(self._cross_entropy, hidden[i : i + chunk], labels[i : i + chunk])
+                for i in range(0, count, chunk)
+            ]
+        )
+
+    def _cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.forward(hidden), labels, reduction="none").flatten()
+
+
+class PreTrainingModel(nn.Layer):
+    """Encoder, masked-LM head and language embeddings, for all four objectives.
+
+    The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a placeholder which
+    language to produce (paper, section 3.3). They are added to the embeddings of the tokens that carry a language id,
+    so the exported encoder, which has no such table, is unchanged for every other token.
+    """
+
+    def __init__(self, config: ErnieMConfig, languages: list[str]):
+        super().__init__()
+        self.languages = list(languages)
+        self.ernie_m = ErnieMModel(config)
+        self.lm_head = LMHead(config, self.ernie_m.embeddings.word_embeddings.weight)
+        self.language_embeddings = nn.Embedding(
+            len(self.languages), config.hidden_size, weight_attr=nn.initializer.Constant(0.0)
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        language_ids: Tensor | None = None,
+        attention_mask: Tensor | CompactMask | None = None,
+    ) -> Tensor:
+        """[B, T] ids -> hidden states [B, T, H]. `language_ids` [B, T]: a row of `languages`, or -1 for none."""
+        bias = None
+        if language_ids is not None:
+            rows = self.language_embeddings(language_ids.clip(min=0))  # [B, T, H]
+            bias = rows * (language_ids >= 0).astype(rows.dtype).unsqueeze(-1)
+        return self.ernie_m(input_ids, position_ids, attention_mask, bias, pool=False).sequence

@@ -1,0 +1,144 @@
+"""AdamW with the official exclusions and layer-wise decay, and the learning-rate schedules.
+
+A schedule is a function of the step (0 for the first update) that returns the share of the peak rate.
+"""
+
+import re
+from collections.abc import Callable
+
+import paddle
+from paddle import nn
+from paddle.optimizer.lr import LambdaDecay
+
+from utils.errors import UserError
+
+Schedule = Callable[[int], float]
+DECAY_STYLES = ("official", "paddlenlp")
+
+
+def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "official") -> Schedule:
+    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. Warm-up 0: a constant rate.
+
+    style "official": after step w the rate is 1 - t/T (so it drops from 1 to 1 - w/T at step w).
+    style "paddlenlp": a straight line from 1 at step w to 0 at step T.
+    """
+    _check_style(style)
+
+    def factor(step: int) -> float:
+        if warmup_steps == 0:
+            return 1.0
+        if step < warmup_steps:
+            return step / warmup_steps
+        if style == "official":
+            return max(0.0, 1.0 - step / total_steps)
+        return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+
+    return factor
+
+
+def noam_decay(warmup_steps: int, total_steps: int | None = None) -> Schedule:
+    """Linear warm-up to 1 at the w-th update, then sqrt(w / update). Warm-up 0: a constant rate."""
+
+    def factor(step: int) -> float:
+        if warmup_steps == 0:
+            return 1.0
+        update = step + 1
+        return min((warmup_steps / update) ** 0.5, update / warmup_steps)
+
+    return factor
+
+
+def is_decayed(name: str) -> bool:
+    """Whether weight decay applies to the parameter: not to layer norms and biases."""
+    return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
+
+
+def learning_rate_ratios(
+    names, num_layers: int, layerwise_lr_decay: float, decay_style: str = "official"
+) -> dict[str, float]:
+    """name -> its share of the learning rate: d^(L-i) in layer i (the top one d), d^(L+1) for the tables, else 1."""
+    _check_style(decay_style)
+
+    def ratio(name: str) -> float:
+        if layer := re.search(r"encoder\.layers\.(\d+)\.", name):
+            return layerwise_lr_decay ** (num_layers - int(layer[1]))
+        if "embeddings.layer_norm" in name:
+            return layerwise_lr_decay ** (num_layers + 1) if decay_style == "paddlenlp" else 1.0
+        if re.search(r"(word|position)_embeddings", name):
+            return layerwise_lr_decay ** (num_layers + 1)
+        return 1.0
+
+    return {name: ratio(name) for name in names}
+
+
+class AdamW(paddle.optimizer.AdamW):
+    """paddle's AdamW with a learning-rate ratio per parameter, and weight decay at the full rate if asked.
+
+    Attributes:
+        ratios: parameter's name in the model -> learning-rate ratio.
+        lr_scheduler: call `.step()` after each update. `state_dict()` of the optimizer holds its position.
+    """
+
+    full_rate_decay = False
+
+    def _append_optimize_op(self, block, param_and_grad):
+        # The kernel shrinks the value by rate x ratio x coefficient before the Adam step.
+        coefficient = self._weight_decay
+        if self.full_rate_decay:
+            self._weight_decay = coefficient / param_and_grad[0].optimize_attr["learning_rate"]
+        try:
+            return super()._append_optimize_op(block, param_and_grad)
+        finally:
+            self._weight_decay = coefficient
+
+
+def build_optimizer(
+    model: nn.Layer,
+    peak_lr: float,
+    schedule: Schedule | None = None,
+    weight_decay: float = 0.01,
+    layerwise_lr_decay: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    clip_norm: float | None = 1.0,
+    decay_style: str = "official",
+    multi_precision: bool = False,
+) -> AdamW:
+    """AdamW over the model's trainable parameters, with clipping by the global norm.
+
+    Args:
+        schedule: step -> share of `peak_lr`; None: constant. The position is `optimizer.lr_scheduler`'s: call its
+            `step()` after each update.
+        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none.
+        clip_norm: None: no clipping.
+        decay_style: "official": weight decay uses the full scheduled rate, on values before the update.
+            "paddlenlp": the decay is scaled by the layer's ratio too, and the embedding layer norm's rate decays.
+        multi_precision: float32 master weights for float16 or bfloat16 parameters.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
+    layers = [int(m[1]) for name, _ in named if (m := re.search(r"encoder\.layers\.(\d+)\.", name))]
+    ratios = learning_rate_ratios([n for n, _ in named], max(layers, default=-1) + 1, layerwise_lr_decay, decay_style)
+    for name, parameter in named:
+        parameter.optimize_attr["learning_rate"] = ratios[name]
+    decayed = {parameter.name for name, parameter in named if is_decayed(name)}
+    scheduler = LambdaDecay(peak_lr, schedule or (lambda step: 1.0))
+    optimizer = AdamW(
+        learning_rate=scheduler,
+        beta1=betas[0],
+        beta2=betas[1],
+        epsilon=eps,
+        parameters=[parameter for _, parameter in named],
+        weight_decay=weight_decay,
+        apply_decay_param_fun=lambda name: name in decayed,
+        grad_clip=None if clip_norm is None else nn.ClipGradByGlobalNorm(clip_norm),
+        multi_precision=multi_precision,
+    )
+    optimizer.full_rate_decay = decay_style == "official"
+    optimizer.ratios = ratios
+    optimizer.lr_scheduler = scheduler
+    return optimizer
+
+
+def _check_style(style: str) -> None:
+    if style not in DECAY_STYLES:
+        raise UserError(f"unknown style {style!r}: one of {', '.join(DECAY_STYLES)}")
