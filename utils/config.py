@@ -33,7 +33,11 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file; --section.key on the command line overrides it")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="a YAML file; --section.key on the command line overrides it",
+    )
     parser.add_class_arguments(cls, None)
     try:
         values = vars(parser.instantiate(parser.parse_args(arguments)))
@@ -44,7 +48,9 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML, in the order of the dataclass; `load_config` reads it back."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(
+        dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110
+    )
 
 
 def save_config(config: Any, path: str | os.PathLike) -> None:
@@ -94,18 +100,34 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _explain(message: str, cls: type) -> str:
     """One line from a parser's message, with the nearest known key where a key is unknown."""
-    line = _one_line(message).replace("Parser key ", "")
-    line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line).replace("Expected a typing.", "expected ")
-    unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
+    line = (
+        _one_line(message)
+        .replace("Parser key ", "")
+        .replace("Expected a typing.", "expected ")
+    )
+    line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
+    unknown = re.search(
+        r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line
+    )
     if unknown:
         name = next(group for group in unknown.groups() if group)
-        known = _keys(cls)
-        near = difflib.get_close_matches(name, known, 1) or [
-            key for leaf in difflib.get_close_matches(name.split(".")[-1], [k.split(".")[-1] for k in known], 1)
-            for key in known if key.split(".")[-1] == leaf
-        ]
-        line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
+        near = _nearest(name, _keys(cls))
+        line = f"unknown key '{name}' ({line})" + (
+            f"; did you mean '{near}'?" if near else ""
+        )
     return f"configuration: {line}"
+
+
+def _nearest(name: str, keys: list[str]) -> str | None:
+    """The known key that looks most like `name`, whole or by its last part."""
+    by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
+    for candidates in ({key: key for key in keys}, by_leaf):
+        found = difflib.get_close_matches(
+            name.split(".")[-1] if candidates is by_leaf else name, candidates, 1
+        )
+        if found:
+            return candidates[found[0]]
+    return None
 
 
 def _keys(cls: type, prefix: str = "") -> list[str]:

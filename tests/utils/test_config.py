@@ -29,7 +29,10 @@ class Config:
 def test_yaml_then_command_line(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("optimizer: {peak_lr: 1e-3}\nlanguages: [en, de]\nsteps: 5\n")
-    config = load_config(Config, ["--config", str(path), "--optimizer.style", "paddlenlp", "--steps", "7"])
+    config = load_config(
+        Config,
+        ["--config", str(path), "--optimizer.style", "paddlenlp", "--steps", "7"],
+    )
     assert config == Config(Optimizer(1e-3, "paddlenlp"), ["en", "de"], 7)
 
 
@@ -43,7 +46,11 @@ def test_the_saved_file_reads_back_equal(tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
-        ("optimizer: {peek_lr: 1}", [], ["peek_lr", "did you mean 'optimizer.peak_lr'"]),
+        (
+            "optimizer: {peek_lr: 1}",
+            [],
+            ["peek_lr", "did you mean 'optimizer.peak_lr'"],
+        ),
         ("stepz: 3", [], ["stepz", "did you mean 'steps'"]),
         ("steps: many", [], ["steps", "int", "many"]),
         ("", ["--optimizer.peak_lr", "high"], ["optimizer.peak_lr", "float", "high"]),
@@ -54,7 +61,9 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         ("steps: 0", [], ["steps", "below 1"]),
     ],
 )
-def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, expected):
+def test_wrong_input_is_one_line_that_names_the_key(
+    tmp_path, text, arguments, expected
+):
     path = tmp_path / "a.yaml"
     path.write_text(text or "steps: 1")
     with pytest.raises(UserError) as error:
@@ -65,7 +74,10 @@ def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, e
 
 def test_differences_name_the_keys():
     new = Config(Optimizer(style="paddlenlp"), steps=3)
-    assert differences(Config(), new) == ["optimizer.style: official -> paddlenlp", "steps: 10 -> 3"]
+    assert differences(Config(), new) == [
+        "optimizer.style: official -> paddlenlp",
+        "steps: 10 -> 3",
+    ]
     assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> (absent)", "b: (absent) -> 2"]
 
 

@@ -1,0 +1,91 @@
+"""What a run says reaches the right file, with the right prefix, and the time left is right."""
+
+import pytest
+
+from tests.launching import ROOT, run_script
+from utils import logging as run_log
+from utils.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards():
+    yield
+    run_log._reset()
+
+
+def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys):
+    assert run_log.setup(str(tmp_path), rank=0) == tmp_path / "job.log.0"
+    run_log.logger.info("from %d", 0)
+    run_log.setup(str(tmp_path), rank=1)
+    run_log.logger.info("from 1")
+    assert (tmp_path / "job.log.0").read_text().endswith("from 0\n")
+    assert (tmp_path / "job.log.1").read_text().endswith("from 1\n")
+    assert capsys.readouterr().out == "from 0\n"
+
+
+def test_a_second_run_appends(tmp_path):
+    for text in ("first", "second"):
+        run_log.setup(str(tmp_path))
+        run_log.logger.info(text)
+    assert [
+        line.split()[-1] for line in (tmp_path / "job.log.0").read_text().splitlines()
+    ] == [
+        "first",
+        "second",
+    ]
+
+
+def test_folder_and_prefix_come_from_the_launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv(run_log.LOG_DIR, str(tmp_path / "logs"))
+    monkeypatch.setenv(run_log.LOG_PREFIX, "xnli_")
+    assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "log").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="log cannot be written"):
+        run_log.setup(str(tmp_path / "log"))
+
+
+def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    shown = run_log.Progress(100, "work", initial=40)
+    assert shown.eta() == "?"
+    now[0] += 10
+    shown.update(
+        20
+    )  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
+    assert shown.speed() == pytest.approx(2.0)
+    assert shown.eta() == "0:00:20"
+    shown.update(40)
+    assert shown.eta() == "0:00:00"
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    run_log.setup(str(tmp_path))
+    for _ in run_log.progress(range(100), "reading", unit="lines"):
+        now[0] += 1.0
+    lines = (tmp_path / "job.log.0").read_text().splitlines()
+    assert len(lines) == 6
+    assert lines[0].endswith("reading: 15 lines of 100, 0:01:25 left")
+
+
+def test_scalars_are_readable_by_visualdl(tmp_path):
+    scalars = run_log.Scalars(tmp_path)
+    scalars.add(1, {"train/loss": 2.0})
+    scalars.add(2, {"train/loss": 1.0})
+    scalars.close()
+    from visualdl import LogReader
+
+    data = LogReader(file_path=str(next(tmp_path.glob("vdlrecords*")))).get_data(
+        "scalar", "train/loss"
+    )
+    assert [(item.id, item.value) for item in data] == [(1, 2.0), (2, 1.0)]
+
+
+def test_scalars_without_a_folder_do_not_import_visualdl():
+    code = "import sys; from utils.logging import Scalars; Scalars(None).add(1, {'a': 1}); print('visualdl' in sys.modules)"
+    assert run_script(["-c", code], ROOT).stdout == "False\n"
