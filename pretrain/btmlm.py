@@ -1,0 +1,99 @@
+"""BTMLM stage 1: one pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3 and 4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from model.heads import PreTrainingModel
+from pretrain.batch import Batch, Stage1
+from pretrain.loss import hidden_at
+from pretrain.pseudo import copied_and_repeated
+
+_MOST_LOGITS = 1 << 26  # at a time: 256 MB in float32
+_CLOSED = -1e4
+
+
+@dataclass
+class PseudoCounts:
+    """Pseudo-tokens in all; copied: those that occur in their sentence; repeated: those that repeat another of it."""
+
+    total: int = 0
+    copied: int = 0
+    repeated: int = 0
+
+    def __add__(self, other: "PseudoCounts") -> "PseudoCounts":
+        return PseudoCounts(self.total + other.total, self.copied + other.copied, self.repeated + other.repeated)
+
+
+class PseudoTokenGenerator:
+    """Fills a BTMLM batch's slots.
+
+    The output layer is computed for the target language's pieces only: [S, n] logits, never [S, V].
+
+    Args:
+        allowed: per language, the ids that may be produced (`pseudo.allowed_pieces`); None: all but the specials.
+        special_ids: never produced.
+        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), by the batch's own draws.
+    """
+
+    def __init__(self, allowed: Sequence[np.ndarray] | None, special_ids: np.ndarray, temperature: float = 0.0):
+        self.allowed = None if allowed is None else [paddle.to_tensor(pieces) for pieces in allowed]
+        self.special_ids = np.asarray(special_ids)
+        self.temperature = temperature
+
+    def fill(self, model: PreTrainingModel, batch: Batch) -> tuple[Batch, PseudoCounts]:
+        """The batch with pseudo-tokens in its slots, and their counts."""
+        pseudo_ids = self.predict(model, batch.stage1)
+        copied, repeated = copied_and_repeated(batch.stage1, pseudo_ids)
+        return batch.with_pseudo_tokens(pseudo_ids), PseudoCounts(len(pseudo_ids), copied, repeated)
+
+    @paddle.no_grad()
+    def predict(self, model: PreTrainingModel, stage1: Stage1) -> np.ndarray:
+        """The pseudo-tokens, int64 [S], in the order of `stage1.slots`. No gradient, dropout off."""
+        training = model.training
+        model.eval()
+        hidden = model.lm_head.transform(hidden_at(model, stage1, stage1.placeholders))  # [S, H]
+        if training:
+            model.train()
+        if self.allowed is None:
+            return self._among_all(model, hidden, stage1.draws)
+        pseudo_ids = np.empty(len(stage1.slots), dtype=np.int64)
+        languages, starts = np.unique(stage1.slot_languages, return_index=True)  # slots are ordered by language
+        for language, start, stop in zip(languages, starts, [*starts[1:], len(pseudo_ids)]):
+            pieces = self.allowed[language]
+            pseudo_ids[start:stop] = self._among(model, hidden[start:stop], pieces, stage1.draws[start:stop])
+        return pseudo_ids
+
+    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray) -> np.ndarray:
+        table = paddle.gather(model.lm_head.word_embedding_weight, pieces)  # [n, H]
+        bias = paddle.gather(model.lm_head.bias, pieces)
+
+        def logits(rows: Tensor) -> Tensor:
+            return paddle.matmul(rows, table, transpose_y=True) + bias
+
+        return paddle.gather(pieces, self._choose(logits, hidden, draws, len(pieces))).numpy()
+
+    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: np.ndarray) -> np.ndarray:
+        size = model.lm_head.bias.shape[0]
+        closed = np.zeros(size)
+        closed[self.special_ids] = _CLOSED
+        closed = paddle.to_tensor(closed, dtype=hidden.dtype)
+        return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size).numpy()
+
+    def _choose(self, logits, hidden: Tensor, draws: np.ndarray, width: int) -> Tensor:
+        """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""
+        chunk = max(1, _MOST_LOGITS // width)
+        return paddle.concat([
+            self._column(logits(hidden[i : i + chunk]), draws[i : i + chunk]) for i in range(0, hidden.shape[0], chunk)
+        ])
+
+    def _column(self, logits: Tensor, draws: np.ndarray) -> Tensor:
+        if not self.temperature:
+            return logits.argmax(-1)
+        cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [S, n]
+        below = cumulative < paddle.to_tensor(draws).unsqueeze(-1) * cumulative[:, -1:]
+        return below.astype("int64").sum(-1)
