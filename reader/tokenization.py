@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from reader import spans
 from reader.normalization import normalize, normalize_with_sources
 from reader.pieces import PieceModel
 from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
@@ -150,31 +151,32 @@ class Tokenizer:
 
         Returns:
             ids and as many (start, end) spans, `text[start:end]` being the token's source without the white space
-            around it. Starts and ends never decrease. A bare "▁" has an empty span. A dropped character inside a token
-            lies inside its span. Where NFKC makes several characters of one (ﬁ, ㍿) and they end up in different
-            tokens, a token that holds nothing but a part of it has the span of the whole source character.
+            around it. Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A dropped
+            character inside a token lies inside its span. Where NFKC makes several characters of one (½, ㍿) and they
+            end up in different tokens, each of them has the whole one in its span.
         """
-        normal, source = normalize_with_sources(text)
-        piece_ids, pieces, spans = self._model.encode_with_offsets(normal)
+        normal, sources = normalize_with_sources(text)
+        piece_ids, pieces, raw = self._model.encode_with_offsets(normal)
         ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        for piece_id, piece, (start, end) in zip(piece_ids, pieces, spans):
-            start, end = _trim(normal, start, end)
-            if start == end < len(normal) and piece.strip("▁"):
+        offsets: list[spans.Span] = []
+        last_end = 0
+        for piece_id, piece, (start, end) in zip(
+            piece_ids, pieces, spans.whole_characters(normal, pieces, raw)
+        ):
+            start, end = spans.trim(normal, start, end)
+            if start == end < len(normal) and piece.strip(
+                "▁"
+            ):  # all but the last byte of a character in bytes
                 end += 1
             cut = self._digit_comma.get(piece_id)
             if cut is None:
                 ids.append(self._id_of_piece[piece_id])
-                offsets.append((start, end))
+                offsets.append((start, max(end, last_end)))
             else:
                 ids += self.convert_tokens_to_ids(cut)
-                offsets += _cut_span(cut, start, end)
-        if source is None:
-            return ids, offsets
-        return ids, [
-            (source[start], source[end - 1] + 1) if start < end else (source[start], source[start])
-            for start, end in offsets
-        ]
+                offsets += spans.cut(cut, start, end)
+            last_end = offsets[-1][1]
+        return ids, offsets if sources is None else spans.to_sources(offsets, sources)
 
     def build(
         self, text_a: str, text_b: str | None = None, max_seq_len: int = 512, pair_separators: int = 2
@@ -261,25 +263,3 @@ class Tokenizer:
         for piece_id in self._digit_comma:
             ids[piece_id] = -1
         return ids
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without the white space at its ends; an empty one stands where the white space ends."""
-    while start < end and (text[start].isspace() or text[start] == "▁"):
-        start += 1
-    while start < end and (text[end - 1].isspace() or text[end - 1] == "▁"):
-        end -= 1
-    return start, end
-
-
-def _cut_span(pieces: list[str], start: int, end: int) -> list[tuple[int, int]]:
-    """The spans of the pieces that rule 5 puts in the place of the one with the span (start, end)."""
-    comma = (end - 1, end)
-    lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
-    if sum(lengths) != end - 1 - start:  # NFKC changed the length: no telling which character is whose
-        return [(start, end - 1)] * len(lengths) + [comma]
-    spans = []
-    for length in lengths:
-        spans.append((start, start + length))
-        start += length
-    return [*spans, comma]

@@ -1,0 +1,43 @@
+"""A small piece model trained on ten scripts, with pieces that the digit-comma rule touches."""
+
+import pytest
+import sentencepiece
+
+from reader.tokenization import Tokenizer
+
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog near the river, and 1,000 people saw it in 2000, 2010 and 2025.",
+    "Le renard brun saute par-dessus le chien paresseux près de la rivière, où l'été dure.",
+    "Der schnelle braune Fuchs springt über den faulen Hund in der Nähe des Flusses.",
+    "Быстрая коричневая лиса перепрыгивает через ленивую собаку у реки.",
+    "敏捷的棕色狐狸跳过懒狗。他说,妈妈,我回来了。",
+    "الثعلب البني السريع يقفز فوق الكلب الكسول.",
+    "तेज भूरी लोमड़ी आलसी कुत्ते के ऊपर कूदती है।",
+    "สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจ",
+    "Con cáo nâu nhanh nhẹn nhảy qua con chó lười.",
+    "Η γρήγορη καφέ αλεπού πηδάει πάνω από το τεμπέλικο σκυλί.",
+    'She said "yes" - it\'s 12345 67890.',
+]
+
+
+@pytest.fixture(scope="session")
+def piece_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pieces") / "piece.model"
+    with open(path, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(SENTENCES * 20),
+            model_writer=file,
+            vocab_size=400,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            num_threads=1,
+            normalization_rule_name="nmt_nfkc",
+            user_defined_symbols=["0,", "▁25,"],
+            minloglevel=2,
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer(piece_model):
+    return Tokenizer(piece_model_path=piece_model)

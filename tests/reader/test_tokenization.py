@@ -1,0 +1,351 @@
+"""The tokenizer: the official rules by hand-worked examples, offsets by properties over many scripts, bad files."""
+
+import pickle
+import unicodedata
+from collections import Counter
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from reader.normalization import normalize, normalize_with_sources
+from reader.tokenization import Tokenizer, truncate_longest_first
+from reader.vocabulary import SPECIAL_TOKENS, derive_vocab, read_vocab, write_vocab
+from tests.reader.conftest import SENTENCES
+from utils.errors import UserError
+
+ALPHABETS = {
+    "latin": "The quick brown fox, 0, 25, 1,000.",
+    "accents": "éèüßñøçàêïāžŁı",
+    "combining": "e\u0301 a\u0308 o\u0323\u0302 n\u0303 u\u031b\u0301",
+    "cyrillic_greek": "Быстрая лиса Η γρήγορη καφέ",
+    "arabic": "الثعلب البني لا\u064e\u0651 ﷺ ﻻ",
+    "indic": "तेज भूरी क्षत्रिय लोमड़ी\u200d\u200c",
+    "thai": "สุนัขจิ้งจอก ำ",
+    "cjk": "敏捷的棕色狐狸跳过懒狗。，㍿ ①② がガ",
+    "hangul": "한국어 \u1112\u1161\u11ab ㄱ",
+    "fullwidth": "ＡＢＣ１２３，．！ﬁ ﬂ ½ ² ™ …",
+    "emoji": "😀👩\u200d👩\u200d👧\ufe0f🇩🇪👍🏽",
+    "spaces": " \u00a0\u2009\u3000\t\n\r\u2028▁",
+    "dropped": "a\u0000\u00ad\ufeff\u200bb\u202e\u0007c",
+    "quotes": "“x” ‘y’ — z",
+}
+
+
+def random_texts(count: int = 400) -> list[str]:
+    rng = np.random.default_rng(7)
+    names = list(ALPHABETS)
+    texts = []
+    for _ in range(count):
+        chosen = rng.choice(len(names), size=rng.integers(1, 4))
+        alphabet = "".join(ALPHABETS[names[i]] for i in chosen) + " "
+        texts.append("".join(rng.choice(list(alphabet), size=rng.integers(0, 40))))
+    return texts
+
+
+TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", " ", *ALPHABETS.values(), *SENTENCES, *random_texts()]
+
+
+# Rules 1 to 3 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("“a” ‘b’ c—d", "\"a\" 'b' c-d"),
+        ("a\u0000b\u00adc\ufeffd\u200de\u200cf\u0007", "abcdef"),
+        ("a\tb\nc\rd\u00a0e\u3000f\u2009g", "a b c d e f g"),
+        ("Straße – naïve\u2028", "Straße – naïve\u2028"),  # an en dash and Zl are not in the rules
+        ("\ud800x", "\ufffdx"),
+    ],
+)
+def test_normalize(text, expected):
+    assert normalize(text) == expected
+
+
+def test_normalize_by_category():
+    """The fast path and the table agree with the rule written out, for every character there is."""
+    for code in range(0x110000):
+        character = chr(code)
+        category = unicodedata.category(character)
+        if character in "“”‘’—" or category == "Cs":
+            continue
+        if category == "Zs" or character in "\t\n\r":
+            expected = " "
+        else:
+            expected = "" if category in ("Cc", "Cf") else character
+        assert normalize(character) == expected, hex(code)
+
+
+def test_sources_point_at_the_original():
+    normal, sources = normalize_with_sources("a\u200b“b\u00ad")
+    assert normal == 'a"b'
+    assert sources == [0, 2, 3, 5]
+    assert normalize_with_sources("plain") == ("plain", None)
+
+
+# Ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
+    model = sentencepiece.SentencePieceProcessor()
+    model.Load(str(piece_model))
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
+    assert tokenizer.vocab_size == len(tokenizer) == model.GetPieceSize() + 2
+    assert tokenizer.mask_id == tokenizer.vocab_size - 1
+    assert tokenizer.special_id_count == 4 and tokenizer.special_ids == (0, 1, 2, 3, tokenizer.mask_id)
+    for piece_id in range(3, model.GetPieceSize()):
+        assert tokenizer.vocab[model.IdToPiece(piece_id)] == piece_id + 1
+    text = "The fox jumps over 狐狸"
+    assert tokenizer.encode(text) == [i + 1 for i in model.EncodeAsIds(text)]
+
+
+def test_unknown_characters_become_unk(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("fox 😀"))[-3:] == ["x", "▁", "[UNK]"]
+    assert tokenizer.tokenize("fox 😀")[-1] == "😀"
+
+
+def test_special_names_in_text_are_text(tokenizer):
+    assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}
+
+
+def test_digit_comma_rule(piece_model, tokenizer):
+    model = sentencepiece.SentencePieceProcessor()
+    model.Load(str(piece_model))
+    assert model.EncodeAsPieces("x20, 25,") == ["▁", "x", "2", "0,", "▁25,"]
+    # "0," had no ▁: the one that cutting "0" afresh adds is taken off. "▁25," had one: it stays.
+    assert model.EncodeAsPieces("25") == ["▁", "2", "5"]
+    assert tokenizer.tokenize("x20, 25,") == ["▁", "x", "2", "0", ",", "▁", "2", "5", ","]
+    ids, spans = tokenizer.encode_with_offsets("x20, 25,")
+    assert spans == [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4), (5, 5), (5, 6), (6, 7), (7, 8)]
+    assert tokenizer.convert_ids_to_tokens(ids) == tokenizer.tokenize("x20, 25,")
+
+
+def test_every_way_to_encode_agrees(tokenizer):
+    batch = tokenizer.encode_batch(TEXTS, threads=2)
+    for text, ids in zip(TEXTS, batch, strict=True):
+        assert tokenizer.encode(text) == ids == tokenizer.encode_with_offsets(text)[0], repr(text)
+        assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids, repr(text)
+
+
+def characters(text: str) -> Counter:
+    """What a text is made of once marks, ligatures and syllables are taken apart; sentencepiece does not reorder marks."""
+    return Counter(unicodedata.normalize("NFKD", normalize(text)))
+
+
+# Offsets ----------------------------------------------------------------------------------------------------------
+
+
+def test_offsets_by_hand(tokenizer):
+    text = "\u200b “The\u00ad fox”\u00a0ﬁ ㍿"
+    spans = tokenizer.encode_with_offsets(text)[1]
+    tokens = tokenizer.tokenize(text)
+    pairs = list(zip(tokens, spans))
+    assert pairs[0] == ("▁", (2, 2)) or pairs[0] == ('▁"', (2, 3))
+    assert (
+        "".join(text[s:e] for s, e in spans[: tokens.index("x") + 1]) == "“Thefox"
+    )  # trailing soft hyphen: no one's
+    assert [text[s:e] for s, e in spans if text[s:e] in ("ﬁ", "㍿")]
+    assert spans[-1] == (len(text) - 1, len(text))
+
+
+def test_one_character_in_several_tokens(tokenizer):
+    text = "a ½"  # NFKC: 1⁄2
+    spans = tokenizer.encode_with_offsets(text)[1]
+    assert [span for span in spans if span[0] < span[1]] == [(0, 1), (2, 3), (2, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_offset_properties(tokenizer, text):
+    spans = tokenizer.encode_with_offsets(text)[1]
+    starts, ends = [s for s, _ in spans], [e for _, e in spans]
+    assert starts == sorted(starts) and ends == sorted(ends)
+    assert all(0 <= s <= e <= len(text) for s, e in spans)
+    covered = {i for s, e in spans for i in range(s, e)}
+    for i, character in enumerate(text):
+        visible = normalize(character).replace("▁", " ").strip()
+        assert not visible or i in covered, (i, character)
+    for token, (s, e) in zip(tokenizer.tokenize(text), spans, strict=True):
+        slice_ = text[s:e]
+        assert slice_ == slice_.strip(), "white space at the ends of a span"
+        assert characters(token.strip("▁")) <= characters(slice_), (token, slice_)
+
+
+def test_slices_are_the_pieces_where_nothing_is_normalised(tokenizer):
+    for text in SENTENCES:
+        if not unicodedata.is_normalized("NFKC", text):  # Thai sara am
+            continue
+        spans = tokenizer.encode_with_offsets(text)[1]
+        assert [text[s:e] for s, e in spans] == [token.lstrip("▁") for token in tokenizer.tokenize(text)]
+
+
+def test_offsets_agree_with_the_byte_offsets_of_the_proto(piece_model, tokenizer):
+    """sentencepiece 0.2.2 and later reports the same spans in two units by two calls."""
+    model = sentencepiece.SentencePieceProcessor()
+    model.Load(str(piece_model))
+    if not hasattr(model, "EncodeAsOffsetMapping"):
+        pytest.skip("this sentencepiece reports offsets one way only")
+    for text in map(normalize, TEXTS):
+        raw = text.encode()
+        expected = [
+            (len(raw[: p.begin].decode()), len(raw[: p.end].decode()))
+            for p in model.encode(text, return_type="proto").pieces
+        ]
+        assert tokenizer._model.encode_with_offsets(text)[2] == expected
+
+
+def test_the_older_call_for_offsets(tokenizer, monkeypatch):
+    """Up to 0.2.1 there is no offset_mapping, but out_type="immutable_proto" in characters."""
+
+    class Piece:
+        def __init__(self, id_, piece, span):
+            self.id, self.piece, (self.begin, self.end) = id_, piece, span
+
+    class Proto:
+        def __init__(self, answer):
+            self.pieces = [Piece(*row) for row in zip(*answer)]
+
+    class OldModel:
+        def Encode(self, text, out_type):
+            assert out_type == "immutable_proto"
+            return Proto(expected[text])
+
+    expected = {text: tokenizer._model.encode_with_offsets(text) for text in SENTENCES}
+    monkeypatch.setattr(tokenizer._model, "_model", OldModel())
+    monkeypatch.setattr(tokenizer._model, "_has_offset_mapping", False)
+    for text in SENTENCES:
+        assert tokenizer._model.encode_with_offsets(text) == expected[text]
+
+
+# Layout -----------------------------------------------------------------------------------------------------------
+
+
+def test_single_and_pair_layouts(tokenizer):
+    a, b = tokenizer.encode("the fox"), tokenizer.encode("the lazy dog")
+    cls, sep = tokenizer.cls_id, tokenizer.sep_id
+    assert tokenizer.build("the fox") == [cls, *a, sep]
+    assert tokenizer.build("the fox", "the lazy dog") == [cls, *a, sep, sep, *b, sep]
+    assert tokenizer.build("the fox", "the lazy dog", pair_separators=1) == [cls, *a, sep, *b, sep]
+    assert tokenizer.build("", "") == [cls, sep, sep, sep]
+    assert tokenizer.build("the fox", max_seq_len=4) == [cls, *a[:2], sep]
+
+
+def test_truncation_takes_from_the_longer():
+    def slowly(a, b, budget):
+        while a + b > budget:
+            a, b = (a - 1, b) if a > b else (a, b - 1)
+        return a, b
+
+    for a in range(8):
+        for b in range(8):
+            for budget in range(1, 16):
+                assert truncate_longest_first(a, b, budget) == slowly(a, b, budget), (a, b, budget)
+
+
+def test_pair_is_cut_to_length(tokenizer):
+    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
+    b = tokenizer.encode("the fox")
+    assert len(ids) == 20 and ids[-len(b) - 1 :] == [*b, tokenizer.sep_id]
+
+
+def test_no_room_for_text(tokenizer):
+    with pytest.raises(UserError, match="--max_seq_len 4 leaves no room"):
+        tokenizer.build("a", "b", max_seq_len=4)
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
+    tokenizer.write_vocab(tmp_path / "tab.txt")
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    (tmp_path / "bare.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    (tmp_path / "windows.txt").write_bytes("\r\n".join(tokens).encode())
+    for name in ("tab.txt", "bare.txt", "windows.txt"):
+        other = Tokenizer(tmp_path / name, piece_model)
+        assert other.vocab == tokenizer.vocab and other.digest == tokenizer.digest
+        assert other.build("The fox 😀", "20,") == tokenizer.build("The fox 😀", "20,")
+
+
+def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
+    size = tokenizer.vocab_size
+    turned = {token: size - 1 - id_ for token, id_ in tokenizer.vocab.items()}
+    write_vocab(turned, tmp_path / "vocab.txt")
+    other = Tokenizer(tmp_path / "vocab.txt", piece_model)
+    assert (other.mask_id, other.cls_id, other.vocab_size) == (0, size - 1, size)
+    assert other.encode("The fox 20, 😀") == [size - 1 - i for i in tokenizer.encode("The fox 20, 😀")]
+    assert other.digest != tokenizer.digest and other.special_id_count == 1
+
+
+def test_white_space_tokens_are_kept(tmp_path):
+    lines = [*SPECIAL_TOKENS, " ", "\u3000", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    vocab = read_vocab(tmp_path / "vocab.txt")
+    assert (vocab[" "], vocab["\u3000"], vocab["a"]) == (5, 6, 7)
+    write_vocab(vocab, tmp_path / "again.txt")
+    assert read_vocab(tmp_path / "again.txt") == vocab
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", r"vocab.txt: no \[MASK\] among its 5 tokens"),
+        (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: 'x1' is no id"),
+        (b"[CLS]\t0\n[PAD]\t0\n", r"vocab.txt, line 2: the id 0 is given to both '\[CLS\]' and '\[PAD\]'"),
+        (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' stands twice"),
+        (b"[CLS]\n\xff\n", "vocab.txt, line 2: not UTF-8"),
+        (b"", "vocab.txt: no .* among its 0 tokens"),
+    ],
+)
+def test_bad_vocab(piece_model, tmp_path, content, message):
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Tokenizer(tmp_path / "vocab.txt", piece_model)
+
+
+def test_strangers(piece_model, tmp_path):
+    write_vocab(derive_vocab(f"word{i}" for i in range(1000)), tmp_path / "vocab.txt")
+    with pytest.raises(UserError, match="do not belong together: .* pieces are not in the vocabulary"):
+        Tokenizer(tmp_path / "vocab.txt", piece_model)
+
+
+def test_a_handful_of_missing_pieces_is_unk(tokenizer, piece_model, tmp_path):
+    vocab = {token: id_ for token, id_ in tokenizer.vocab.items() if token != "x"}
+    write_vocab(vocab, tmp_path / "vocab.txt")
+    other = Tokenizer(tmp_path / "vocab.txt", piece_model)
+    assert other.encode("fox") == [*tokenizer.encode("fox")[:-1], other.unk_id]
+
+
+def test_bad_piece_model(tmp_path):
+    with pytest.raises(UserError, match="no such piece model"):
+        Tokenizer(None, tmp_path / "none.model")
+    (tmp_path / "bad.model").write_bytes(b"this is text")
+    with pytest.raises(UserError, match="bad.model: not a sentencepiece model"):
+        Tokenizer(None, tmp_path / "bad.model")
+    with pytest.raises(UserError, match="pass --piece_model_path"):
+        Tokenizer()
+    with pytest.raises(UserError, match="no piece.model or sentencepiece.bpe.model"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_from_folder_and_pickle(tokenizer, piece_model, tmp_path):
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
+    alone = Tokenizer.from_folder(tmp_path)
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    both = Tokenizer.from_folder(tmp_path)
+    assert alone.vocab_path is None and both.vocab_path is not None
+    again = pickle.loads(pickle.dumps(both))
+    assert again.encode(SENTENCES[3]) == alone.encode(SENTENCES[3]) == tokenizer.encode(SENTENCES[3])
+    assert again.digest == both.digest == alone.digest == tokenizer.digest
+    assert len(pickle.dumps(both)) < 1000  # the paths, not the vocabulary
+
+
+@pytest.mark.data
+def test_real_text_in_fifteen_languages(data_dir):
+    tokenizer = Tokenizer(piece_model_path=data_dir / "vocab/xnli15-32k.model")
+    assert (tokenizer.vocab_size, tokenizer.mask_id) == (32002, 32001)
+    for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
+        lines = path.read_text(encoding="utf-8").split("\n")[:100]
+        for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
+            assert ids == tokenizer.encode_with_offsets(line)[0] == tokenizer.encode(line)
+            test_offset_properties(tokenizer, line)
