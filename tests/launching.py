@@ -10,9 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment of a fresh shell: nothing of a launcher, one thread, the repository importable."""
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")
-    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
     return {
         **environment,
         "OMP_NUM_THREADS": "1",
@@ -22,9 +20,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     }
 
 
-def run_script(
-    arguments: list, cwd: Path, **environment: str
-) -> subprocess.CompletedProcess:
+def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """`python arguments` in one process, in `cwd`."""
     command = [sys.executable, *map(str, arguments)]
     environment = clean_environment(**environment)
@@ -39,9 +35,7 @@ def run_script(
     )
 
 
-def launch(
-    arguments: list, cwd: Path, processes: int = 2, **environment: str
-) -> subprocess.CompletedProcess:
+def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
     """`fleetrun --nproc_per_node <processes> --backend gloo arguments` in `cwd`."""
     launcher = [
         "-m",
@@ -51,9 +45,7 @@ def launch(
         "--backend",
         "gloo",
     ]
-    done = run_script(
-        [*launcher, "--log_dir", cwd / "workers", *arguments], cwd, **environment
-    )
+    done = run_script([*launcher, "--log_dir", cwd / "workers", *arguments], cwd, **environment)
     for file in sorted((cwd / "workers").glob("workerlog.*")):
         done.stderr += f"\n--- {file.name}\n{file.read_text()}"
     return done

@@ -48,9 +48,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML, in the order of the dataclass; `load_config` reads it back."""
-    return yaml.safe_dump(
-        dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110
-    )
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
 
 
 def save_config(config: Any, path: str | os.PathLike) -> None:
@@ -100,21 +98,13 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def _explain(message: str, cls: type) -> str:
     """One line from a parser's message, with the nearest known key where a key is unknown."""
-    line = (
-        _one_line(message)
-        .replace("Parser key ", "")
-        .replace("Expected a typing.", "expected ")
-    )
+    line = _one_line(message).replace("Parser key ", "").replace("Expected a typing.", "expected ")
     line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
-    unknown = re.search(
-        r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line
-    )
+    unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
     if unknown:
         name = next(group for group in unknown.groups() if group)
         near = _nearest(name, _keys(cls))
-        line = f"unknown key '{name}' ({line})" + (
-            f"; did you mean '{near}'?" if near else ""
-        )
+        line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
     return f"configuration: {line}"
 
 

@@ -47,11 +47,7 @@ def init(use_gpu: bool = True) -> str:
     import paddle
     import paddle.distributed as dist
 
-    gpu = (
-        use_gpu
-        and paddle.device.is_compiled_with_cuda()
-        and paddle.device.cuda.device_count() > 0
-    )
+    gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
         return str(paddle.set_device("gpu" if gpu else "cpu"))
     backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
@@ -107,32 +103,39 @@ def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
-def sum_(tensors: Sequence["Tensor"], bucket_bytes: int = BUCKET_BYTES) -> None:
+def sum_(tensors: Sequence["Tensor"], to: int | None = None, bucket_bytes: int = BUCKET_BYTES) -> None:
     """Add the tensors up over all processes, in place: never an average, whatever the number of processes.
 
     Small ones travel together in flat buckets; one larger than a bucket travels as it is, without a copy.
     Every process must pass the same shapes and dtypes in the same order.
+
+    Args:
+        to: only this process gets the sums (elsewhere the values are undefined afterwards); None: all do.
     """
     if world_size() == 1:
         return
     import paddle
     import paddle.distributed as dist
 
+    def add_up(tensor: "Tensor") -> None:
+        if to is None:
+            dist.all_reduce(tensor)
+        else:
+            dist.reduce(tensor, dst=to)
+
     with paddle.no_grad():
         for bucket in _buckets(tensors, bucket_bytes):
             if len(bucket) == 1:
-                dist.all_reduce(bucket[0])
+                add_up(bucket[0])
                 continue
             flat = paddle.concat([tensor.reshape([-1]) for tensor in bucket])
-            dist.all_reduce(flat)
+            add_up(flat)
             parts = paddle.split(flat, [tensor.size for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 paddle.assign(part.reshape(tensor.shape), output=tensor)
 
 
-def _buckets(
-    tensors: Sequence["Tensor"], bucket_bytes: int
-) -> Iterator[list["Tensor"]]:
+def _buckets(tensors: Sequence["Tensor"], bucket_bytes: int) -> Iterator[list["Tensor"]]:
     bucket: list[Tensor] = []
     held = 0
     for tensor in tensors:

@@ -48,21 +48,14 @@ def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) 
         UserError: the file cannot be written.
     """
     folder = Path(log_dir or os.environ.get(LOG_DIR) or "log")
-    path = (
-        folder
-        / f"{os.environ.get(LOG_PREFIX, '') if prefix is None else prefix}job.log.{rank}"
-    )
+    path = folder / f"{os.environ.get(LOG_PREFIX, '') if prefix is None else prefix}job.log.{rank}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"{path}: the log cannot be written: {error.strerror}"
-        ) from error
+        raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
     _reset()
-    file.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
-    )
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(file)
     if rank == 0:
         logger.addHandler(_Console())
@@ -127,9 +120,7 @@ class Progress:
             self.shown = "".join(f", {key} {value}" for key, value in shown.items())
         if self.bar is not None:
             if shown:
-                self.bar.set_postfix(
-                    {key: str(value) for key, value in shown.items()}, refresh=False
-                )
+                self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
             self.bar.update(count)
         elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
@@ -160,9 +151,7 @@ class Progress:
             self.bar.close()
 
 
-def progress(
-    items: Iterable[T], description: str, total: int | None = None, unit: str = "it"
-) -> Iterator[T]:
+def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Hand on `items`, showing how far it is. `total` defaults to `len(items)` where there is one."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)

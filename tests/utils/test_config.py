@@ -61,9 +61,7 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         ("steps: 0", [], ["steps", "below 1"]),
     ],
 )
-def test_wrong_input_is_one_line_that_names_the_key(
-    tmp_path, text, arguments, expected
-):
+def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, expected):
     path = tmp_path / "a.yaml"
     path.write_text(text or "steps: 1")
     with pytest.raises(UserError) as error:

@@ -27,9 +27,7 @@ def test_a_second_run_appends(tmp_path):
     for text in ("first", "second"):
         run_log.setup(str(tmp_path))
         run_log.logger.info(text)
-    assert [
-        line.split()[-1] for line in (tmp_path / "job.log.0").read_text().splitlines()
-    ] == [
+    assert [line.split()[-1] for line in (tmp_path / "job.log.0").read_text().splitlines()] == [
         "first",
         "second",
     ]
@@ -53,9 +51,7 @@ def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
     shown = run_log.Progress(100, "work", initial=40)
     assert shown.eta() == "?"
     now[0] += 10
-    shown.update(
-        20
-    )  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
+    shown.update(20)  # 20 units in 10 s: the 40 left take 20 s; what was done before does not count as speed
     assert shown.speed() == pytest.approx(2.0)
     assert shown.eta() == "0:00:20"
     shown.update(40)
@@ -80,9 +76,7 @@ def test_scalars_are_readable_by_visualdl(tmp_path):
     scalars.close()
     from visualdl import LogReader
 
-    data = LogReader(file_path=str(next(tmp_path.glob("vdlrecords*")))).get_data(
-        "scalar", "train/loss"
-    )
+    data = LogReader(file_path=str(next(tmp_path.glob("vdlrecords*")))).get_data("scalar", "train/loss")
     assert [(item.id, item.value) for item in data] == [(1, 2.0), (2, 1.0)]
 
 

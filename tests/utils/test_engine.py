@@ -1,0 +1,232 @@
+"""The engine's step: sums, clipping, skipping, resuming, one process or many."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from tests.launching import launch
+from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, weights
+from utils.engine import Engine, owners, step_seed
+from utils.errors import UserError
+from utils.loss_scale import LossScale
+
+SCRIPT = Path(__file__).with_name("engine_script.py")
+
+
+def assert_equal(ours: list, theirs: list, tolerance: float) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.loss == pytest.approx(other.loss, abs=tolerance, rel=0)
+        assert one.grad_norm == pytest.approx(other.grad_norm, abs=tolerance, rel=0)
+        assert one.sums == other.sums
+
+
+def assert_close(ours: dict, theirs: dict, tolerance: float) -> None:
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """20 steps in one process, two micro-batches each, float64."""
+    engine = make()
+    return run(engine, STEPS), weights(engine), engine.state_dict()
+
+
+def test_it_learns_and_counts(whole):
+    seen, _, _ = whole
+    assert seen[-1].loss < 0.5 * seen[0].loss
+    assert all(step.sums["count"] == BATCH for step in seen)
+    assert [step.lr for step in seen[:6]] == pytest.approx([0, 0.0125, 0.025, 0.0375, 0.04, 0.0375])
+
+
+def test_accumulation_does_not_change_the_numbers(whole):
+    engine = make()
+    assert_equal(run(engine, STEPS, micro_batches=3), whole[0], 1e-12)
+    assert_close(weights(engine), whole[1], 1e-12)
+
+
+def test_a_parameter_that_nobody_used_is_left_alone(whole):
+    np.testing.assert_array_equal(whole[1]["spare.weight"], weights(make())["spare.weight"])
+    assert not any(key.startswith("spare") for key in whole[2]["optimizer"])
+
+
+def test_a_parameter_that_is_used_no_more_stands_still():
+    engine = make()
+    run(engine, 5)
+    before = weights(engine)
+    even_only = [piece for piece in pieces(5, 2) if piece[2] == 0]
+    engine.step(even_only, loss_of(engine))
+    after = weights(engine)
+    assert (after["even.weight"] != before["even.weight"]).any()
+    np.testing.assert_array_equal(after["odd.weight"], before["odd.weight"])
+
+
+def test_clipping_is_by_the_global_norm():
+    """The update with clip c equals the update from gradients scaled by c / norm; SGD shows it directly."""
+    engine = make()
+    before = weights(engine)
+    engine.optimizer = paddle.optimizer.SGD(1.0, parameters=engine.model.parameters())
+    engine.optimizer.lr_scheduler = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: 1.0)
+    engine.clip_norm = 0.01
+    step = run(engine, 1)[0]
+    moved = math.sqrt(
+        sum(float(((value - before[name]) ** 2).sum()) for name, value in weights(engine).items())
+    )
+    assert step.grad_norm > 0.1
+    assert moved == pytest.approx(0.01, rel=1e-9)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_two_processes_equal_one(whole, tmp_path, stage):
+    done = launch([SCRIPT, tmp_path, "float64", stage, STEPS], tmp_path)
+    assert done.returncode == 0, done.stderr
+    end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
+    seen, final, state = whole
+    assert [s["loss"] for s in end["seen"]] == pytest.approx([s.loss for s in seen], abs=1e-9, rel=0)
+    assert [s["sums"] for s in end["seen"]] == [s.sums for s in seen]
+    assert_close(end["weights"], final, 1e-9)
+    assert end["state"]["optimizer"].keys() == state["optimizer"].keys()
+    assert_close(end["state"]["optimizer"], state["optimizer"], 1e-9)
+    held = [int((tmp_path / f"held.{rank}").read_text()) for rank in range(2)]
+    total = len(state["optimizer"])
+    assert held == [total, total] if stage == 0 else sum(held) == total and min(held) > 0
+
+
+def test_two_processes_equal_one_in_float32(tmp_path):
+    engine = make("float32")
+    seen = run(engine, STEPS)
+    done = launch([SCRIPT, tmp_path, "float32", 0, STEPS], tmp_path)
+    assert done.returncode == 0, done.stderr
+    end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
+    assert [s["loss"] for s in end["seen"]] == pytest.approx([s.loss for s in seen], abs=1e-5, rel=0)
+
+
+def test_saved_by_one_resumed_by_two_sharded(whole, tmp_path):
+    engine = make()
+    run(engine, 8)
+    np.save(tmp_path / "start.npy", {"weights": weights(engine), "state": engine.state_dict()})
+    done = launch([SCRIPT, tmp_path, "float64", 1, STEPS], tmp_path)
+    assert done.returncode == 0, done.stderr
+    end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
+    assert len(end["seen"]) == STEPS - 8
+    assert_close(end["weights"], whole[1], 1e-9)
+
+
+def test_resume_is_bit_identical_with_dropout():
+    straight = make(dropout=0.3)
+    seen = run(straight, STEPS)
+    first = make(dropout=0.3)
+    run(first, 10)
+    saved_weights, saved = weights(first), first.state_dict()
+    second = make(dropout=0.3, seed=3)
+    for name, parameter in second.parameters.items():
+        parameter.set_value(saved_weights[name])
+    second.load_state_dict(saved)
+    paddle.rand([5])  # whatever else draws from the generator in between must not matter
+    rest = run(second, STEPS)
+    assert [step.loss for step in rest] == [step.loss for step in seen[10:]]
+    assert [step.lr for step in rest] == [step.lr for step in seen[10:]]
+    for name, value in weights(straight).items():
+        np.testing.assert_array_equal(value, weights(second)[name])
+    for key, value in straight.state_dict()["optimizer"].items():
+        np.testing.assert_array_equal(value, second.state_dict()["optimizer"][key])
+
+
+def test_dropout_differs_between_steps_and_seeds():
+    assert (
+        len({step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(2)})
+        == 300
+    )
+    assert run(make(dropout=0.5), 1)[0].loss != run(make(), 1)[0].loss
+
+
+def bad_on(steps: set, engine: Engine):
+    usual = loss_of(engine)
+
+    def loss(piece):
+        value, sums = usual(piece)
+        return (value * float("nan"), sums) if engine.steps in steps else (value, sums)
+
+    return loss
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted():
+    engine = make(max_bad_steps=3)
+    for step in range(3):
+        before = weights(engine)
+        report = engine.step(pieces(step, 2), bad_on({1}, engine))
+        changed = any((value != before[name]).any() for name, value in weights(engine).items())
+        assert report.skipped == (step == 1)
+        assert changed == (step == 2)  # step 0 has rate 0, step 1 is skipped
+    assert (engine.steps, engine.skipped, engine.bad_in_a_row) == (3, 1, 0)
+    assert engine.optimizer.lr_scheduler.last_epoch == 3
+
+
+def test_bad_steps_in_a_row_end_the_run_and_name_the_checkpoint():
+    engine = make(max_bad_steps=3)
+    engine.last_checkpoint = "checkpoints/step_2"
+    with pytest.raises(UserError, match="3 steps in a row.*checkpoints/step_2"):
+        for step in range(10):
+            engine.step(pieces(step, 2), bad_on({2, 4, 5, 6, 7}, engine))
+    assert engine.steps == 7
+
+
+def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(whole):
+    engine = make(max_bad_steps=2)
+    engine.loss_scale = LossScale(scale=2.0**10, incr_every=5, decr_every=1, decr_ratio=0.5)
+    seen = run(engine, STEPS)
+    assert_equal(seen, whole[0], 1e-12)
+    assert engine.loss_scale.scale == 2.0**14
+    engine.loss_scale.scale = 1e308  # times the loss: infinite
+    before = weights(engine)
+    for _ in range(3):
+        assert engine.step(pieces(0, 2), loss_of(engine)).skipped
+    assert engine.loss_scale.scale == 1.25e307 and engine.bad_in_a_row == 0
+    assert_close(weights(engine), before, 0.0)
+
+
+def test_loss_scale_follows_the_official_rule():
+    scale = LossScale(scale=100.0, incr_every=3, decr_every=2, incr_ratio=2.0, decr_ratio=0.8)
+    history = []
+    for finite in (True, True, True, True, False, True, False, False, True):
+        scale.update(finite)
+        history.append(scale.scale)
+    assert history == [100, 100, 200, 200, 200, 200, 200, 160, 160]
+    again = LossScale()
+    again.load_state_dict(scale.state_dict())
+    assert again.state_dict() == scale.state_dict()
+    fixed = LossScale(scale=8.0, dynamic=False)
+    fixed.update(False)
+    assert fixed.scale == 8.0 and not fixed.can_shrink
+
+
+def test_owners_are_balanced_and_cover_all():
+    sizes = {"a": 100, "b": 60, "c": 50, "d": 5, "e": 5}
+    owner = owners(sizes, 2)
+    assert owner == {"a": 0, "b": 1, "c": 1, "d": 0, "e": 0}
+
+
+def test_amp_on_the_cpu_falls_back(whole):
+    engine = make(amp="bf16")
+    assert engine.amp == "none"
+    assert_equal(run(engine, 3), whole[0][:3], 0.0)
+    with pytest.raises(UserError, match="none, bf16, fp16"):
+        make(amp="int8")
+
+
+def test_state_of_another_model_is_one_line(whole):
+    engine = make()
+    state = {**whole[2], "optimizer": {"other.weight/moment1": np.zeros(3)}}
+    with pytest.raises(UserError, match="other.weight"):
+        engine.load_state_dict(state)
+    wrong = {"even.weight/moment1": np.zeros([2, 2])}
+    with pytest.raises(UserError, match="even.weight/moment1"):
+        engine.load_state_dict({**whole[2], "optimizer": wrong})
+
+
+def test_batches_are_the_same_for_all():
+    np.testing.assert_array_equal(batch_of(3)[0], batch_of(3)[0])
+    assert sum(len(ids) for ids, _, _ in pieces(3, 3)) == BATCH

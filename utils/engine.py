@@ -1,0 +1,284 @@
+"""One optimiser step, the same for pre-training and every fine-tuning task, on one device or many.
+
+    micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process, gradients add up in place
+    gradients, loss, counters -> summed over the processes    never averaged
+    global norm -> clip -> AdamW -> schedule                  or the step is skipped where something is not finite
+
+A loss that is already divided by the count over all devices and micro-batches makes the sum of the gradients the
+gradient of the whole batch, whatever way it was cut up. Paddle's DataParallel averages and wants its own hooks on
+every parameter; here the gradients are summed after the last backward pass, in flat buckets.
+
+Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone, the owner holds its moments and updates it,
+and hands the new value to the others. Memory for moments falls to 1/processes; the numbers are those of stage 0.
+Ownership of whole parameters, the largest first, is what fleet's DygraphShardingOptimizer does; it takes no
+per-parameter learning rates and averages, so it is not used here.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from utils import distributed
+from utils.errors import UserError
+from utils.logging import logger
+from utils.loss_scale import LossScale
+from utils.optimizer_state import load_optimizer_state, optimizer_state
+
+LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did.
+
+    Attributes:
+        loss: of the whole batch, over all processes.
+        sums: the named values that `loss_of` returned, summed over micro-batches and processes.
+        grad_norm: global norm before clipping.
+        lr: the learning rate that was used.
+        skipped: something was not finite: the weights are what they were.
+    """
+
+    loss: float
+    sums: dict[str, float]
+    grad_norm: float
+    lr: float
+    skipped: bool
+
+
+class Engine:
+    """Drives `model` and `optimizer` one step at a time.
+
+    Args:
+        model: its trainable parameters are made equal on all processes (rank 0's values).
+        optimizer: from `model.optimization.build_optimizer` with `clip_norm=None`; its `lr_scheduler` is stepped here.
+        seed: dropout of step s on process r is a function of (seed, s, r), so nothing random needs saving.
+        clip_norm: largest global norm of the gradient; None: no clipping.
+        amp: "none", "bf16" or "fp16" (automatic mixed precision O1). On a CPU it falls back to "none" with a line.
+        loss_scale: fp16 only.
+        sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
+        max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite.
+        sums: the names that `loss_of` may return.
+
+    Attributes:
+        steps: optimiser steps done, skipped ones included: the position in the data and in the schedule.
+        skipped: how many of them were skipped.
+        last_checkpoint: named in the error that stops a run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        seed: int = 0,
+        clip_norm: float | None = 1.0,
+        amp: str = "none",
+        loss_scale: LossScale | None = None,
+        sharding_stage: int = 0,
+        max_bad_steps: int = 10,
+        sums: Sequence[str] = (),
+    ):
+        self.model, self.optimizer, self.seed, self.clip_norm = (
+            model,
+            optimizer,
+            seed,
+            clip_norm,
+        )
+        self.amp = _usable_amp(amp)
+        self.loss_scale = (loss_scale or LossScale()) if self.amp == "fp16" else None
+        self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
+        self.steps = self.skipped = self.bad_in_a_row = 0
+        self.last_checkpoint: str | None = None
+        self.parameters = dict(model.named_parameters())
+        self.owner = None
+        if sharding_stage == 1 and distributed.world_size() > 1:
+            self.owner = owners(
+                {name: p.size for name, p in self.parameters.items()},
+                distributed.world_size(),
+            )
+        distributed.broadcast_(model.state_dict().values())
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The precision of forward passes; use it around evaluation too."""
+        if self.amp == "none":
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[self.amp])
+
+    def step(self, micro_batches: Iterable[Any], loss_of: LossOf) -> Step:
+        """One optimiser step over this process's `micro_batches` (there may be none).
+
+        Args:
+            loss_of: micro-batch -> (scalar loss divided by the count over ALL processes and micro-batches of the
+                step, values to sum under names of `self.sums`).
+
+        Raises:
+            UserError: `max_bad_steps` steps in a row were not finite.
+        """
+        self.model.train()
+        paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
+        scale = self.loss_scale.scale if self.loss_scale else 1.0
+        seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
+        for micro_batch in micro_batches:
+            with self.autocast():
+                loss, values = loss_of(micro_batch)
+            (loss * scale if scale != 1.0 else loss).backward()
+            seen.append((loss.detach(), values))
+        loss, sums, used = self._add_up(seen)
+
+        gradients = self._sum_gradients(used)
+        norm = self._global_norm(gradients) / scale
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        lr = float(self.optimizer.get_lr())
+        if finite:
+            self._update(gradients, norm, scale, used)
+        for parameter in self.parameters.values():
+            parameter.grad = (
+                None  # clear_grad() would leave zeros, and a parameter without use would still be moved
+            )
+        self.optimizer.lr_scheduler.step()
+        self.steps += 1
+        self._count_bad(finite, loss, norm)
+        return Step(loss, sums, norm, lr, skipped=not finite)
+
+    def _add_up(self, seen: list) -> tuple[float, dict[str, float], list[str]]:
+        """Over micro-batches and processes: the loss, the named sums, the parameters that any of them used."""
+        names = list(self.parameters)
+        local = [sum(_number(loss) for loss, _ in seen)]
+        local += [sum(_number(values.get(name, 0.0)) for _, values in seen) for name in self.sums]
+        local += [float(self.parameters[name].grad is not None) for name in names]
+        total = distributed.all_sum(local)
+        first = 1 + len(self.sums)
+        used = [name for name, count in zip(names, total[first:], strict=True) if count]
+        return total[0], dict(zip(self.sums, total[1:first], strict=True)), used
+
+    def _sum_gradients(self, used: list[str]) -> list[Tensor]:
+        """Sum the gradients over processes; return those this process is to update with."""
+        with paddle.no_grad():
+            for name in used:
+                parameter = self.parameters[name]
+                if parameter.grad is None:  # other processes used it, this one's micro-batches did not
+                    parameter.grad = paddle.zeros_like(parameter)
+            if self.owner is None:
+                gradients = [self.parameters[name].grad for name in used]
+                distributed.sum_(gradients)
+                return gradients
+            for rank in range(distributed.world_size()):
+                mine = [self.parameters[name].grad for name in used if self.owner[name] == rank]
+                distributed.sum_(mine, to=rank)
+            for name in used:
+                if self.owner[name] != distributed.rank():
+                    self.parameters[name].grad = None
+            return [self.parameters[name].grad for name in used if self.owner[name] == distributed.rank()]
+
+    def _global_norm(self, gradients: list[Tensor]) -> float:
+        with paddle.no_grad():
+            # In float64: a sum of hundreds of millions of squares.
+            squares = [paddle._C_ops.squared_l2_norm(gradient).astype("float64") for gradient in gradients]
+            square = paddle.add_n(squares).item() if squares else 0.0
+        return math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
+
+    def _update(self, gradients: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
+        factor = 1.0 / scale
+        if self.clip_norm is not None and norm > self.clip_norm:
+            factor *= self.clip_norm / norm
+        with paddle.no_grad():
+            if factor != 1.0:
+                for gradient in gradients:
+                    gradient.scale_(factor)
+            self.optimizer.step()
+            if self.owner:
+                for name in used:
+                    distributed.broadcast_([self.parameters[name]], source=self.owner[name])
+
+    def _count_bad(self, finite: bool, loss: float, norm: float) -> None:
+        overflow = (
+            not finite and math.isfinite(loss) and self.loss_scale is not None and self.loss_scale.can_shrink
+        )
+        if self.loss_scale:
+            self.loss_scale.update(finite)
+        if finite:
+            self.bad_in_a_row = 0
+            return
+        self.skipped += 1
+        if overflow:  # expected while the loss scale finds its size
+            return
+        self.bad_in_a_row += 1
+        logger.warning(
+            "step %d skipped: loss %s, gradient norm %s (%d in a row)",
+            self.steps,
+            loss,
+            norm,
+            self.bad_in_a_row,
+        )
+        if self.bad_in_a_row >= self.max_bad_steps:
+            where = (
+                f"the last good checkpoint is {self.last_checkpoint}"
+                if self.last_checkpoint
+                else "nothing was saved"
+            )
+            raise UserError(
+                f"step {self.steps}: the loss or its gradient was not a finite number for {self.bad_in_a_row} steps in a row; "
+                f"{where}. Lower the learning rate, or look at the data"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs beside the weights: nested dict of numpy arrays and numbers.
+
+        Call it on every process: with sharding the moments are collected on rank 0 (elsewhere they are left out).
+        """
+        state: dict[str, Any] = {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+        }
+        if self.loss_scale:
+            state["loss_scale"] = self.loss_scale.state_dict()
+        state["optimizer"] = optimizer_state(self.optimizer, self.parameters, self.owner)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up `state_dict()` of a run on any number of processes, with or without sharding."""
+        self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
+        self.bad_in_a_row = int(state["bad_in_a_row"])
+        if self.loss_scale and "loss_scale" in state:
+            self.loss_scale.load_state_dict(state["loss_scale"])
+        load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
+        self.optimizer.lr_scheduler.step(self.steps)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of the device's generator for one step on one process."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+def owners(sizes: dict[str, int], processes: int) -> dict[str, int]:
+    """Name -> the process that updates it: the largest first, each to the process that holds least so far."""
+    held = [0] * processes
+    owner = {}
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        owner[name] = held.index(min(held))
+        held[owner[name]] += sizes[name]
+    return owner
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.item() if isinstance(value, Tensor) else value)
+
+
+def _usable_amp(amp: str) -> str:
+    if amp not in ("none", "bf16", "fp16"):
+        raise UserError(f"amp {amp!r}: one of none, bf16, fp16")
+    if amp != "none" and not paddle.device.get_device().startswith("gpu"):
+        logger.warning(
+            "amp %s needs a GPU: on this device everything is computed in %s",
+            amp,
+            paddle.get_default_dtype(),
+        )
+        return "none"
+    return amp
