@@ -1,0 +1,99 @@
+"""The model card: what a checkpoint is, what it saw and how it scored, as a short Markdown page."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# A fact with one of these keys gets a line in this order; other keys follow as they are given.
+LINES = {
+    "task": "Task",
+    "labels": "Labels",
+    "languages": "Languages",
+    "data": "Data",
+    "initialised_from": "Initialised from",
+    "steps": "Steps",
+    "epochs": "Epochs",
+    "seed": "Random seed",
+    "selected_by": "Selected by",
+}
+_SECTIONS = ("name", "config", "scores", "command", "parameters")
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """Write the card.
+
+    Args:
+        facts: each key may be absent. `name` str; `config` dict of the model; `parameters` int; `command` str;
+            `scores`: {row: {column: value}}, such as {"dev accuracy": {"en": 84.1, "de": 71.0}}, or {name: value};
+            the keys of `LINES`, each a value, a list, or a dict (name: value). A key that is None says nothing.
+
+    Returns:
+        Markdown.
+    """
+    config = facts.get("config") or {}
+    lines = [
+        f"# {facts.get('name') or 'ERNIE-M checkpoint'}",
+        "",
+        _describe(config, facts.get("parameters")),
+        "",
+    ]
+    for key in [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]:
+        if facts.get(key) is not None:
+            title = LINES.get(key) or key.replace("_", " ").capitalize()
+            lines.append(f"- {title}: {_plain(facts[key])}")
+    if facts.get("scores"):
+        lines += ["", "## Scores", "", *_table(facts["scores"])]
+    if facts.get("command"):
+        lines += ["", "## Command", "", "```sh", facts["command"], "```"]
+    if config:
+        lines += [
+            "",
+            "## Configuration",
+            "",
+            "```json",
+            json.dumps(config, indent=2, ensure_ascii=False),
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(config: Mapping[str, Any], parameters: int | None) -> str:
+    """One sentence of sizes."""
+    sizes = [
+        f"{config[key]:,} {unit}"
+        for key, unit in (
+            ("num_hidden_layers", "layers"),
+            ("hidden_size", "hidden"),
+            ("num_attention_heads", "heads"),
+            ("vocab_size", "words"),
+        )
+        if key in config
+    ]
+    if parameters is not None:
+        sizes.append(f"{parameters:,} parameters")
+    return "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
+
+
+def _table(scores: Mapping[str, Any]) -> list[str]:
+    if not all(isinstance(row, Mapping) for row in scores.values()):
+        return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    return [
+        _row(["", *columns]),
+        "|---|" + "---:|" * len(columns),
+        *(_row([name, *(row.get(column, "") for column in columns)]) for name, row in scores.items()),
+    ]
+
+
+def _row(cells: list[Any]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple, set)):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

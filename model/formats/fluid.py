@@ -1,0 +1,210 @@
+"""The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
+
+A file is, little endian: uint32 0 (LoDTensor version), uint64 number of lod levels, each level as uint64 size and that
+many bytes; uint32 0 (tensor version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes
+(field 1 the dtype, field 2 the dims); then the data in C order. Paddle's framework/lod_tensor.cc and tensor_util.cc.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.errors import UserError
+
+BFLOAT16 = 22
+DTYPES = {
+    0: np.dtype("bool"),
+    1: np.dtype("<i2"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<i8"),
+    4: np.dtype("<f2"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    19: np.dtype("<u8"),  # SIZE_T
+    20: np.dtype("u1"),
+    21: np.dtype("i1"),
+    BFLOAT16: np.dtype("<u2"),  # numpy has no bfloat16: the raw 16 bits, widened to float32 by `read`
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items() if code not in (19, BFLOAT16)}
+_MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
+
+
+class Header(NamedTuple):
+    """What a file says of its tensor. `offset`: where the data begins, in bytes. `lod`: offsets per level."""
+
+    code: int
+    shape: tuple[int, ...]
+    lod: tuple[tuple[int, ...], ...]
+    offset: int
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Read the header of one variable and check that the file holds exactly the data it announces.
+
+    Raises:
+        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _parse_header(file, size, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    needed = int(np.prod(header.shape, dtype=object)) * DTYPES[header.code].itemsize
+    held = size - header.offset
+    if held < needed:
+        raise UserError(f"{path}: cut short: {held} of {needed} data bytes; copy or download the file again")
+    if held > needed:
+        raise UserError(
+            f"{path}: {held - needed} bytes more than its header announces; "
+            "not one variable in one file, copy or download it again"
+        )
+    return header
+
+
+def read(path: str | os.PathLike, header: Header | None = None) -> np.ndarray:
+    """Read one variable. bfloat16 comes as float32, every other dtype as it is stored.
+
+    Args:
+        path: the file.
+        header: of `read_header`, to spare a second look at it.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    header = header or read_header(path)
+    count = int(np.prod(header.shape, dtype=np.int64))
+    array = np.fromfile(path, dtype=DTYPES[header.code], count=count, offset=header.offset)
+    if array.size != count:
+        raise UserError(f"{path}: changed while it was read; copy or download the file again")
+    if header.code == BFLOAT16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of a float32
+    return array.reshape(header.shape)
+
+
+def write(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes.
+
+    Raises:
+        TypeError: a dtype that the format does not have.
+    """
+    array = np.asarray(array)
+    write_parts(path, array.dtype, array.shape, [array])
+
+
+def write_parts(
+    path: str | os.PathLike, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]
+) -> None:
+    """Write one variable from consecutive parts of its data, so that it never stands in memory as a whole.
+
+    Args:
+        path: the file.
+        dtype, shape: of the whole variable.
+        parts: arrays whose data, one after the other in C order, are the whole.
+
+    Raises:
+        TypeError: a dtype that the format does not have.
+        ValueError: the parts do not add up to `shape`.
+    """
+    dtype = np.dtype(dtype).newbyteorder("<")
+    if dtype not in _CODES:
+        raise TypeError(f"{path}: the LoDTensor format has no dtype {dtype.name}")
+    written = 0
+    with open(path, "wb") as file:
+        file.write(_header_bytes(_CODES[dtype], shape))
+        for part in parts:
+            data = np.asarray(part, dtype=dtype, order="C")
+            file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
+            written += data.size
+    if written != int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path}: parts of {written} elements in all for a variable of shape {list(shape)}")
+
+
+def _header_bytes(code: int, shape: tuple[int, ...]) -> bytes:
+    description = b"\x08" + _varint(code) + b"".join(b"\x10" + _varint(dim) for dim in shape)
+    return struct.pack("<IQIi", 0, 0, 0, len(description)) + description
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _parse_header(file, size: int, path: Path) -> Header:
+    def take(count: int) -> bytes:
+        # Checked against the size first: a foreign file may announce any number here.
+        data = file.read(count) if 0 <= count <= size - file.tell() else b""
+        if len(data) != count:
+            raise UserError(f"{path}: cut short within its header; copy or download the file again")
+        return data
+
+    def foreign(why: str) -> UserError:
+        return UserError(f"{path}: not a parameter file of the official format ({why})")
+
+    version, levels = struct.unpack("<IQ", take(12))
+    if version != 0:
+        raise foreign(f"LoDTensor version {version}, only 0 is known")
+    lod = []
+    for _ in range(min(levels, size)):
+        (level_size,) = struct.unpack("<Q", take(8))
+        if level_size % 8:
+            raise foreign(f"a lod level of {level_size} bytes")
+        lod.append(struct.unpack(f"<{level_size // 8}Q", take(level_size)))
+    version, length = struct.unpack("<Ii", take(8))
+    if version != 0:
+        raise foreign(f"tensor version {version}, only 0 is known")
+    if not 2 <= length <= _MAX_DESC:
+        raise foreign(f"a tensor description of {length} bytes")
+    try:
+        code, shape = _parse_description(take(length))
+    except ValueError as error:
+        raise foreign(str(error)) from None
+    return Header(code, shape, tuple(lod), file.tell())
+
+
+def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
+    """`VarType.TensorDesc`: field 1, varint dtype; field 2, int64 dims, one by one or packed. ValueError: neither."""
+    code, dims, at = None, [], 0
+
+    def varint(at: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= len(data):
+                break
+            value |= (data[at] & 0x7F) << shift
+            at += 1
+            if data[at - 1] < 0x80:
+                return value, at
+        raise ValueError("a broken tensor description")
+
+    while at < len(data):
+        tag, at = varint(at)
+        if tag == 0x08:
+            code, at = varint(at)
+        elif tag == 0x10:
+            dim, at = varint(at)
+            dims.append(dim)
+        elif tag == 0x12:
+            length, at = varint(at)
+            end = at + length
+            while at < end:
+                dim, at = varint(at)
+                dims.append(dim)
+            if at != end:
+                raise ValueError("a broken tensor description")
+        else:
+            raise ValueError(f"a tensor description with tag 0x{tag:02x}")
+    if code not in DTYPES:
+        raise ValueError(f"dtype {code}")
+    if any(dim >= 1 << 62 for dim in dims):  # negative int64, or absurd
+        raise ValueError("a dimension below 0")
+    return code, tuple(dims)

@@ -1,0 +1,53 @@
+"""Named weights that stay on disk until one is asked for."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """A read-only mapping from name to array. Names and shapes are known at once, data is read at each access.
+
+    A large model (2.2 GB) is so loaded one tensor at a time. `dict(weights)` reads everything.
+
+    Attributes:
+        source: the file or folder, for messages.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        shapes: Mapping[str, tuple[int, ...]],
+        fetch: Callable[[str], np.ndarray],
+    ):
+        self.source = source
+        self._shapes = dict(shapes)
+        self._fetch = fetch
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], source: str = "the given weights") -> "Weights":
+        """Wrap arrays that are in memory; what is a `Weights` already is returned as it is."""
+        if isinstance(arrays, cls):
+            return arrays
+        return cls(source, {name: np.shape(array) for name, array in arrays.items()}, arrays.__getitem__)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it. KeyError: no such name."""
+        return self._shapes[name]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if (
+            name not in self._shapes
+        ):  # so that `in` never reads data, and a foreign fetch never sees foreign names
+            raise KeyError(name)
+        return self._fetch(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)

@@ -1,0 +1,100 @@
+"""Make the official layout with random weights: `ernie_config.json` and `params/`, at any size, a tensor at a time.
+
+python -m tests.helpers.official_layout FOLDER --size large
+"""
+
+import argparse
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from model.formats import fluid, names, official
+
+_COMMON = {
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 514, "initializer_range": 0.02,
+}  # fmt: skip
+SIZES = {
+    "tiny": {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "small": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12},
+    "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+}
+_PART = 1 << 22  # elements written at a time: 16 MiB
+
+
+def official_config(size: str, **changes) -> dict:
+    """The official config of a size in `SIZES`, with some keys changed."""
+    return {**_COMMON, **SIZES[size], **changes}
+
+
+def make_official_weights(
+    folder: str | Path,
+    config: dict,
+    seed: int,
+    heads: dict[str, int] | None = None,
+    lm_head: bool = False,
+    pooler: bool = True,
+) -> Path:
+    """Write `folder/ernie_config.json` and `folder/params/` with normal weights of the config's initializer_range.
+
+    Every scale is near 1 and every bias near 0, none exactly, so that a mix-up of tensors shows in the outputs.
+
+    Args:
+        folder: made if need be.
+        config: the official keys (`official_config`).
+        seed: each variable is a function of the seed and its name alone.
+        heads: {"cls" | "seq_label" | "mrc": number of labels}.
+        lm_head: also the masked-LM head.
+        pooler: False leaves `pooled_fc.*` out, as the release is said to.
+
+    Returns:
+        The parameter directory.
+    """
+    folder = Path(folder)
+    params = folder / "params"
+    params.mkdir(parents=True, exist_ok=True)
+    official.write_config(folder / official.CONFIG, config)
+    sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
+    table = [(v, sizes) for v in names.variables(config["num_hidden_layers"], lm_head=lm_head)]
+    for head, num_labels in (heads or {}).items():
+        table += [(v, {**sizes, "num_labels": num_labels}) for v in names.HEADS[head]]
+    for variable, known in table:
+        if pooler or variable not in names.POOLER:
+            shape = tuple(known[axis] for axis in variable.axes)
+            parts = _random_parts(variable, shape, config["initializer_range"], seed)
+            fluid.write_parts(params / variable.official, np.float32, shape, parts)
+    return params
+
+
+def _random_parts(
+    variable: names.Variable, shape: tuple[int, ...], deviation: float, seed: int
+) -> Iterator[np.ndarray]:
+    source = np.random.SeedSequence([seed, zlib.crc32(variable.official.encode())])
+    random = np.random.Generator(np.random.Philox(source))
+    mean = np.float32("norm" in variable.canonical and variable.canonical.endswith(".weight"))
+    left = int(np.prod(shape))
+    while left:
+        count = min(left, _PART)
+        yield random.standard_normal(count, dtype=np.float32) * np.float32(deviation) + mean
+        left -= count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--vocab_size", type=int, help="another vocabulary than the size's own")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    changes = {"vocab_size": args.vocab_size} if args.vocab_size else {}
+    params = make_official_weights(args.folder, official_config(args.size, **changes), args.seed)
+    print(f"{params}: {sum(1 for _ in params.iterdir())} variables of the {args.size} size, seed {args.seed}")
+
+
+if __name__ == "__main__":
+    main()
