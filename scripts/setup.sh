@@ -1,0 +1,115 @@
+#!/bin/sh
+# Make the environment that the other scripts run in, or bring it up to date. Silent when there is nothing to do.
+#
+#   sh scripts/setup.sh           .venv, for the CPU
+#   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
+#   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
+#
+# PYTHON names the Python to use, 3.10 to 3.12. Without it: python3, or the newest of the three that is there.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+# "3.11" of a Python that runs, else nothing
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || :; }
+supported() { case "$(version_of "$1")" in 3.10 | 3.11 | 3.12) ;; *) return 1 ;; esac; }
+
+find_python() {
+    if [ -n "${PYTHON-}" ]; then
+        supported "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 that runs; name one that is"
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.12 python3.11 python3.10; do
+        if supported "$candidate"; then echo "$candidate"; return; fi
+    done
+    fail "no Python 3.10, 3.11 or 3.12 is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
+}
+
+venv=.venv
+[ "${1-}" != parity ] || venv=.venv-parity
+state=$venv/setup-state # "<kind> <checksum of the requirements>", or "<kind> unfinished"
+log=$venv/setup.log
+case "${1-}" in
+    gpu | parity) kind=$1 ;;
+    "") case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, parity, or none" ;;
+esac
+case $kind in
+    cpu) set -- requirements.txt requirements-dev.txt ;;
+    gpu) set -- requirements-gpu.txt requirements-dev.txt ;;
+    parity) set -- requirements-parity.txt ;;
+esac
+wanted="$kind $(cat requirements-common.txt "$@" | cksum)"
+
+other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
+ready() { [ "$(cat "$state" 2>/dev/null)" = "$wanted" ] && [ -x "$venv/bin/python" ] && ! other_python_asked; }
+
+ready && exit 0
+
+# Two first commands at once must not build the same folder.
+lock=$venv.lock
+until mkdir "$lock" 2>/dev/null; do
+    holder=$(cat "$lock/pid" 2>/dev/null || :)
+    if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then rm -rf "$lock"; continue; fi
+    say "another setup is at work on $venv, waiting (if there is none, remove $lock)"
+    sleep 5
+done
+trap 'rm -rf "$lock"' EXIT
+trap 'exit 130' INT TERM HUP
+echo $$ >"$lock/pid"
+ready && exit 0
+
+python=$(find_python)
+if [ -e "$venv" ]; then
+    was=$(cat "$state" 2>/dev/null || :)
+    why=
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then why="its Python or its pip does not run"
+    elif ! supported "$venv/bin/python"; then why="it has Python $(version_of "$venv/bin/python")"
+    elif other_python_asked; then why="it has Python $(version_of "$venv/bin/python"), and PYTHON is $(version_of "$PYTHON")"
+    elif [ "${was#* }" = unfinished ]; then why="its installation was not finished"
+    elif [ -n "$was" ] && [ "${was%% *}" != "$kind" ]; then why="it is the ${was%% *} environment"
+    fi
+    if [ -n "$why" ]; then
+        say "removing $venv: $why"
+        rm -rf "$venv"
+    fi
+fi
+if [ ! -e "$venv" ]; then
+    say "making $venv with Python $(version_of "$python")"
+    mkdir "$venv"
+    echo "$kind unfinished" >"$state"
+    "$python" -m venv "$venv" >"$log" 2>&1 || {
+        cat "$log" >&2
+        fail "$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv); then run the same command again"
+    }
+fi
+# An environment that someone made by hand has no state yet: it gets one when all is well, and is never removed half-way.
+[ ! -e "$state" ] || echo "$kind unfinished" >"$state"
+
+say "installing $* (once, some minutes; log in $log)"
+requirements=
+for file in "$@"; do requirements="$requirements -r $file"; done
+# shellcheck disable=SC2086  # the file names are ours and hold no space
+{ "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off --use-pep517 \
+    $requirements 2>&1 || echo "setup: pip failed"; } |
+    tee "$log" |
+    sed -n -e 's/^ *Downloading \([^ ]*\) (\([0-9][0-9][0-9.]* MB\)).*/setup:   \1, \2/p' \
+        -e 's/^ *Downloading \([^ ]*\) (\([0-9.]* GB\)).*/setup:   \1, \2/p'
+if grep -q '^setup: pip failed' "$log"; then
+    grep -i '^ *error' "$log" | head -n 5 >&2 || :
+    grep -qiE 'NewConnectionError|ConnectTimeout|ProxyError|timed out|SSLError' "$log" &&
+        fail "pip could not reach the package index; check the network or the proxy and run the same command again (log: $log)"
+    fail "pip could not install $*; the lines above and $log say why. Put it right and run the same command again"
+fi
+"$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 || {
+    tail -n 3 "$log" >&2
+    fail "Paddle is installed but does not import here; $log says why"
+}
+echo "$wanted" >"$state"
+say "$venv is ready"
+if [ "$kind" = cpu ] && command -v nvidia-smi >/dev/null 2>&1; then
+    say "this machine has an NVIDIA GPU: sh scripts/setup.sh gpu installs the Paddle that uses it"
+fi

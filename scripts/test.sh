@@ -1,0 +1,30 @@
+#!/bin/sh
+# Check the style, then run the tests. Further arguments go to pytest.
+#
+#   sh scripts/test.sh                   ruff, and every test but tests/parity, in .venv
+#   sh scripts/test.sh -k tokenizer
+#   sh scripts/test.sh parity            tests/parity, in .venv-parity
+#   DATA=folder sh scripts/test.sh       with the tests on real data
+set -eu
+cd "$(dirname "$0")/.."
+
+if [ "${1-}" = parity ]; then
+    shift
+    sh scripts/setup.sh parity
+    python=.venv-parity/bin/python
+    # an override and not an argument, so that a path among the user's arguments takes its place
+    set -- -o testpaths=tests/parity "$@"
+else
+    sh scripts/setup.sh
+    python=.venv/bin/python
+    echo "test: ruff"
+    "$python" -m ruff check --quiet .
+fi
+. scripts/env.sh
+
+# The shapes are tiny: one process per core with one thread each beats one process with all threads.
+cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+[ "$cores" -le 4 ] || cores=4
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+echo "test: pytest, $cores processes"
+exec "$python" -m pytest -n "$cores" "$@"

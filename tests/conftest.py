@@ -1,0 +1,70 @@
+"""What every test may ask for: real data, and a Paddle that was imported with the settings of utils.runtime."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from utils.runtime import prepare
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
+prepare(quiet=True)  # before any test module imports paddle
+
+PARITY = Path(__file__).resolve().parent / "parity"
+
+# The peers live in .venv-parity only.
+collect_ignore = [] if importlib.util.find_spec("paddlenlp") else ["parity"]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data. A test that asks for it is marked `data`, and skipped where DATA is not set."""
+    return Path(os.environ["DATA"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if folder := os.environ.get("DATA"):
+        if not Path(folder).is_dir():
+            raise pytest.UsageError(f"DATA={folder}: no such folder; name the folder of real data, or unset DATA")
+        os.environ["DATA"] = str(Path(folder).resolve())  # tests and their processes change the current folder
+    config.pluginmanager.register(DataSkips())
+
+
+# First, so that `-m data` and `-m "not parity"` see the marks added here.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "data_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+        if PARITY in item.path.parents:
+            item.add_marker(pytest.mark.parity)
+        if item.get_closest_marker("data") and not os.environ.get("DATA"):
+            item.add_marker(pytest.mark.skip(reason="DATA is not set"))
+
+
+class DataSkips:
+    """Counts the tests that were skipped for want of real data; with CI=true, one of them fails the run.
+
+    It counts by report, and so in the controlling process of pytest-xdist as well.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self.in_ci = os.environ.get("CI", "").lower() in ("1", "true")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.skipped += report.skipped and "data" in report.keywords and not hasattr(report, "wasxfail")
+
+    # Before the terminal reporter, which prints its summary inside this very hook.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and self.in_ci and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.skipped:
+            line = f"{self.skipped} tests were skipped for want of real data (set DATA to its folder)"
+            line += "; with CI=true that is a failure" if self.in_ci else ""
+            terminalreporter.write_line(line, red=self.in_ci, yellow=not self.in_ci)
