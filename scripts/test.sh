@@ -20,7 +20,7 @@ else
     echo "test: ruff"
     "$python" -m ruff check --quiet .
 fi
-. scripts/env.sh
+if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
 
 # The shapes are tiny: one process per core with one thread each beats one process with all threads.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
