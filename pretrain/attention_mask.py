@@ -12,16 +12,23 @@ import numpy as np
 def full(length: int) -> np.ndarray:
     """MMLM, TLM and BTMLM stage 2: all tokens see all tokens (paper Figure 2 a, b). bool [T, T].
 
-    MMLM, x2 masked:          TLM, x2, y5 and y6 masked:
+    MMLM, x2 masked:
 
-             x1 M2 x3                  x1 M2 x3 | y4 M5 M6 y7
-        x1    1  1  1             x1    1  1  1 |  1  1  1  1
-        M2    1  1  1             M2    1  1  1 |  1  1  1  1
-        x3    1  1  1             x3    1  1  1 |  1  1  1  1
-                                  y4    1  1  1 |  1  1  1  1
-                                  M5    1  1  1 |  1  1  1  1
-                                  M6    1  1  1 |  1  1  1  1
-                                  y7    1  1  1 |  1  1  1  1
+                 x1 M2 x3
+            x1    1  1  1
+            M2    1  1  1
+            x3    1  1  1
+
+    TLM, x2, y5 and y6 masked:
+
+                 x1 M2 x3 | y4 M5 M6 y7
+            x1    1  1  1 |  1  1  1  1
+            M2    1  1  1 |  1  1  1  1
+            x3    1  1  1 |  1  1  1  1
+            y4    1  1  1 |  1  1  1  1
+            M5    1  1  1 |  1  1  1  1
+            M6    1  1  1 |  1  1  1  1
+            y7    1  1  1 |  1  1  1  1
     """
     return np.ones((length, length), dtype=bool)
 
@@ -88,11 +95,16 @@ def compact(context_length: int, placeholders: int) -> np.ndarray:
 
     A CAMLM pair is two such rows: (unmasked source, masks of the target) and (unmasked target, masks of the source).
 
-                 x1 x3 | M5 M6                 y4 y7 | M2
-            x1    1  1 |  .  .            y4    1  1 |  .
-            x3    1  1 |  .  .            y7    1  1 |  .
-            M5    1  1 |  1  .            M2    1  1 |  1
+                 x1 x3 | M5 M6
+            x1    1  1 |  .  .
+            x3    1  1 |  .  .
+            M5    1  1 |  1  .
             M6    1  1 |  .  1
+
+                 y4 y7 | M2
+            y4    1  1 |  .
+            y7    1  1 |  .
+            M2    1  1 |  1
     """
     return btmlm_stage1(context_length, placeholders, separators=0)
 

@@ -119,6 +119,7 @@ class OptimizerConfig:
         batch_size: sequences per optimiser step over all devices and micro-batches.
         learning_rate: peak.
         warmup_steps: linear rise.
+        schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0 at T.
         beta1: 0.98 as Table 11 prints it.
         beta2: 0.999 as Table 11 prints it. InfoXLM, with the same data and steps, uses (0.9, 0.98).
         epsilon: Adam's.
@@ -131,6 +132,7 @@ class OptimizerConfig:
     batch_size: int = 2048
     learning_rate: float = 2e-4
     warmup_steps: int = 10_000
+    schedule: Literal["official", "paddlenlp"] = "official"
     beta1: float = 0.98
     beta2: float = 0.999
     epsilon: float = 1e-6

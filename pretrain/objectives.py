@@ -103,19 +103,12 @@ class Objectives:
         ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
         side_languages = np.full(len(ids), text.language)
         chosen = 1 + masking.choose(len(ids) - 2, self.config.mask_rate, rng)
-        return self._masked_row(ids, side_languages, chosen, rng)
+        return self._masked_row(ids, side_languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
 
     def _tlm(self, pair: Pair, rng: np.random.Generator) -> Row:
         ids, side, chosen = self._pair(pair, rng)
-        return self._masked_row(ids, self._side_languages(pair, side), chosen, rng)
-
-    def _masked_row(self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, rng) -> Row:
-        inputs = ids.copy()
-        inputs[chosen] = masking.replace(ids[chosen], rng, self.vocabulary)
-        return Row(
-            inputs, self._positions[: len(ids)], self._language_ids(inputs, side_languages),
-            chosen, ids[chosen], side_languages[chosen], len(ids),
-        )
+        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
+        return self._masked_row(ids, self._side_languages(pair, side), chosen, replacements)
 
     # -- camlm: a masked token sees the other side only ---------------------------------------------------------------
 
@@ -130,16 +123,10 @@ class Objectives:
     def _camlm(self, pair: Pair, rng: np.random.Generator) -> tuple[Row, np.ndarray, np.ndarray]:
         """The pair as one dense row; the side of each token [t]; which tokens are masked, bool [t]."""
         ids, side, chosen = self._pair(pair, rng)
-        side_languages = self._side_languages(pair, side)
-        inputs = ids.copy()
         # Always [MASK]: a token that stayed, or a random one, would see itself.
-        inputs[chosen] = self.vocabulary.mask_id
+        row = self._masked_row(ids, self._side_languages(pair, side), chosen, self.vocabulary.mask_id)
         masked = np.zeros(len(ids), dtype=bool)
         masked[chosen] = True
-        row = Row(
-            inputs, self._positions[: len(ids)], self._language_ids(inputs, side_languages),
-            chosen, ids[chosen], side_languages[chosen], len(ids),
-        )
         return row, side, masked
 
     # -- btmlm: pseudo-tokens from a first pass, then plain masking ---------------------------------------------------
@@ -184,7 +171,8 @@ class Objectives:
         last = slot_positions[-1:] + 1
         positions = np.concatenate([self._positions[: n + 3], slot_positions, last])
         chosen = 1 + masking.choose(n, config.mask_rate, rng)
-        stage2 = self._masked_row(ids, side_languages, chosen, rng)
+        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
+        stage2 = self._masked_row(ids, side_languages, chosen, replacements)
         # Pseudo-tokens will be ordinary tokens, though their slots still hold [MASK].
         languages = stage2.language_ids.copy()
         if self.language_embedding == "masks":
@@ -208,6 +196,17 @@ class Objectives:
             1 + masking.choose(len(source), rate, rng), len(source) + 3 + masking.choose(len(target), rate, rng)
         ])
         return ids, side, chosen
+
+    def _masked_row(
+        self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
+    ) -> Row:
+        """The sequence `ids` [t] with `replacements` in the chosen columns, which are to be predicted."""
+        inputs = ids.copy()
+        inputs[chosen] = replacements
+        return Row(
+            inputs, self._positions[: len(ids)], self._language_ids(inputs, side_languages),
+            chosen, ids[chosen], side_languages[chosen], len(ids),
+        )
 
     def _side_languages(self, pair: Pair, side: np.ndarray) -> np.ndarray:
         return np.where(side == 0, pair.source.language, pair.target.language)
