@@ -228,9 +228,9 @@ class Engine:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs beside the weights: nested dict of numpy arrays and numbers.
+        """Everything a resumed run needs beside the weights: nested dict of tensors and numbers.
 
-        Call it on every process: with sharding the moments are collected on rank 0 (elsewhere they are left out).
+        The tensors are live: write or copy them before the next step. Call it on every process: with sharding the moments are collected on rank 0 (elsewhere they are left out).
         """
         state: dict[str, Any] = {
             "steps": self.steps,

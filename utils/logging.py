@@ -21,6 +21,7 @@ LOG_PREFIX = "LOG_PREFIX"  # environment: put before job.log.<rank>, set by laun
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")
+OURS = ("ernie_m", "model", "reader", "pretrain", "finetune", "evaluation", "utils", "__main__")
 
 
 class _Console(logging.Handler):
@@ -34,7 +35,7 @@ class _Console(logging.Handler):
 
 
 def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) -> Path:
-    """Send `logger` to `<log_dir>/<prefix>job.log.<rank>` (appended to) and, on rank 0, to the console.
+    """Send what our modules log to `<log_dir>/<prefix>job.log.<rank>` (appended to) and, on rank 0, to the console.
 
     Args:
         log_dir: default: environment LOG_DIR, else "log".
@@ -54,26 +55,32 @@ def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) 
         file = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
-    _reset()
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logger.addHandler(file)
-    if rank == 0:
-        logger.addHandler(_Console())
+    _attach([file, _Console()] if rank == 0 else [file])
     return path
 
 
 def setup_console() -> None:
-    """Send `logger` to the console alone: for commands that leave no log file."""
-    _reset()
-    logger.addHandler(_Console())
+    """Send what our modules log to the console alone: for commands that leave no log file."""
+    _attach([_Console()])
 
 
-def _reset() -> None:
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
+def _attach(handlers: list[logging.Handler]) -> None:
+    """Make `handlers` the root's, in place of those of an earlier call: every module's own logger reaches them."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if getattr(handler, "of_this_run", False)]:
+        root.removeHandler(handler)
         handler.close()
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    for handler in handlers:
+        handler.of_this_run = True
+        handler.addFilter(_ours_or_serious)
+        root.addHandler(handler)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _ours_or_serious(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] in OURS
 
 
 class Progress:

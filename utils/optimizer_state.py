@@ -19,8 +19,10 @@ def optimizer_state(
     optimizer: paddle.optimizer.Optimizer,
     parameters: dict[str, Tensor],
     owner: Owner = None,
-) -> dict[str, np.ndarray]:
-    """{"<parameter>/<accumulator>": array} of every parameter that was updated so far.
+) -> dict[str, Tensor]:
+    """{"<parameter>/<accumulator>": tensor} of every parameter that was updated so far.
+
+    The tensors are the optimizer's own (no copy of gigabytes): write them before the next step.
 
     Args:
         parameters: name in the model -> parameter.
@@ -34,7 +36,7 @@ def optimizer_state(
         if parameter.name in table
     }
     if owner is None:
-        return {key: tensor.numpy() for key, tensor in held.items()}
+        return held
     shapes = [{key: (list(t.shape), str(t.dtype).removeprefix("paddle.")) for key, t in held.items()}]
     state = {}
     for source, listed in enumerate(distributed.gather(shapes[0])):
@@ -43,7 +45,7 @@ def optimizer_state(
             tensor = tensor.cuda() if paddle.device.get_device().startswith("gpu") else tensor
             distributed.broadcast_([tensor], source)
             if distributed.is_main():
-                state[key] = tensor.numpy()
+                state[key] = tensor
     return state
 
 
@@ -51,7 +53,7 @@ def load_optimizer_state(
     optimizer: paddle.optimizer.Optimizer,
     parameters: dict[str, Tensor],
     owner: Owner,
-    state: dict[str, np.ndarray],
+    state: dict[str, np.ndarray | Tensor],
 ) -> None:
     """Put back what `optimizer_state` gave; with an owner each process takes only its own part.
 

@@ -91,6 +91,12 @@ def weights(engine: Engine) -> dict[str, np.ndarray]:
     return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
 
 
+def state_of(engine: Engine) -> dict:
+    """`engine.state_dict()` with copies, which later steps do not change."""
+    state = engine.state_dict()
+    return {**state, "optimizer": {key: tensor.numpy() for key, tensor in state["optimizer"].items()}}
+
+
 def main() -> None:
     folder, dtype, stage = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     distributed.init()
@@ -106,7 +112,7 @@ def main() -> None:
             parameter.set_value(saved["weights"][name])
         engine.load_state_dict(saved["state"])
     seen = run(engine, int(sys.argv[4]))
-    state = engine.state_dict()
+    state = state_of(engine)
     if distributed.is_main():
         np.save(
             folder / "end.npy", {"seen": [vars(s) for s in seen], "weights": weights(engine), "state": state}

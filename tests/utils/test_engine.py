@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from tests.launching import launch
-from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, weights
+from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
 from utils.engine import Engine, owners, step_seed
 from utils.errors import UserError
 from utils.loss_scale import LossScale
@@ -32,7 +32,7 @@ def assert_close(ours: dict, theirs: dict, tolerance: float) -> None:
 def whole():
     """20 steps in one process, two micro-batches each, float64."""
     engine = make()
-    return run(engine, STEPS), weights(engine), engine.state_dict()
+    return run(engine, STEPS), weights(engine), state_of(engine)
 
 
 def test_it_learns_and_counts(whole):
@@ -107,7 +107,7 @@ def test_two_processes_equal_one_in_float32(tmp_path):
 def test_saved_by_one_resumed_by_two_sharded(whole, tmp_path):
     engine = make()
     run(engine, 8)
-    np.save(tmp_path / "start.npy", {"weights": weights(engine), "state": engine.state_dict()})
+    np.save(tmp_path / "start.npy", {"weights": weights(engine), "state": state_of(engine)})
     done = launch([SCRIPT, tmp_path, "float64", 1, STEPS], tmp_path)
     assert done.returncode == 0, done.stderr
     end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
@@ -120,7 +120,7 @@ def test_resume_is_bit_identical_with_dropout():
     seen = run(straight, STEPS)
     first = make(dropout=0.3)
     run(first, 10)
-    saved_weights, saved = weights(first), first.state_dict()
+    saved_weights, saved = weights(first), state_of(first)
     second = make(dropout=0.3, seed=3)
     for name, parameter in second.parameters.items():
         parameter.set_value(saved_weights[name])
@@ -131,8 +131,8 @@ def test_resume_is_bit_identical_with_dropout():
     assert [step.lr for step in rest] == [step.lr for step in seen[10:]]
     for name, value in weights(straight).items():
         np.testing.assert_array_equal(value, weights(second)[name])
-    for key, value in straight.state_dict()["optimizer"].items():
-        np.testing.assert_array_equal(value, second.state_dict()["optimizer"][key])
+    for key, value in state_of(straight)["optimizer"].items():
+        np.testing.assert_array_equal(value, state_of(second)["optimizer"][key])
 
 
 def test_dropout_differs_between_steps_and_seeds():

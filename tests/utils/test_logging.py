@@ -1,5 +1,7 @@
 """What a run says reaches the right file, with the right prefix, and the time left is right."""
 
+import logging
+
 import pytest
 
 from tests.launching import ROOT, run_script
@@ -10,7 +12,7 @@ from utils.errors import UserError
 @pytest.fixture(autouse=True)
 def quiet_afterwards():
     yield
-    run_log._reset()
+    run_log._attach([])
 
 
 def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys):
@@ -21,6 +23,17 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     assert (tmp_path / "job.log.0").read_text().endswith("from 0\n")
     assert (tmp_path / "job.log.1").read_text().endswith("from 1\n")
     assert capsys.readouterr().out == "from 0\n"
+
+
+def test_loggers_of_our_modules_are_heard_and_those_of_libraries_only_when_serious(tmp_path):
+    run_log.setup(str(tmp_path), rank=1)
+    logging.getLogger("model.loading").info("ours")
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("serious")
+    assert [line.split()[-1] for line in (tmp_path / "job.log.1").read_text().splitlines()] == [
+        "ours",
+        "serious",
+    ]
 
 
 def test_a_second_run_appends(tmp_path):
