@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.autograd import PyLayer
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
+# Weights up to this are set to 0; see `_Softmax`.
+NO_WEIGHT = 2e-28
 
 
 @dataclass
@@ -114,4 +117,24 @@ class SelfAttention(nn.Layer):
         return paddle.matmul(weights[..., :length], value[:, :, :length]) + weights[..., length:] * value
 
     def _weights(self, scores: Tensor) -> Tensor:
-        return F.dropout(F.softmax(scores, axis=-1), self.dropout, training=self.training)
+        return F.dropout(_Softmax.apply(scores), self.dropout, training=self.training)
+
+
+class _Softmax(PyLayer):
+    """Softmax over the last axis whose closed columns are exactly 0, in the weights and in the gradient.
+
+    Paddle's CPU softmax takes a score more than 64 below its row's maximum as 64 below: a closed column would weigh
+    up to exp(-64) = 1.6e-28. That is not nothing: a pad's input is 0 in a fresh model, each layer norm multiplies the
+    gradient of such a vector by 1 / sqrt(epsilon) = 316, and 25 of them in a row make 1e-28 overflow.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor) -> Tensor:
+        weights = F.thresholded_relu(F.softmax(scores, axis=-1), NO_WEIGHT)
+        ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensor()
+        return paddle._C_ops.softmax_grad(weights, gradient, -1)
