@@ -23,11 +23,11 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. Types are checked, values that
             no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`).
         arguments: `--config file.yaml` (any number, later ones win) and `--section.key value`, in any order;
-            what stands later on the command line wins. Lists and dicts are written as YAML: `--languages "[en, de]"`.
+            what stands later on the command line wins. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a value of the wrong type. The message names the key.
+        UserError: no such file, not YAML, an unknown key, a value of the wrong type. It names the key.
     """
     # Imported here, not above: processes that only unpickle a configuration do not parse command lines.
     from jsonargparse import ArgumentParser

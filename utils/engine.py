@@ -2,16 +2,16 @@
 
     micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process, gradients add up in place
     gradients, loss, counters -> summed over the processes    never averaged
-    global norm -> clip -> AdamW -> schedule                  or the step is skipped where something is not finite
+    global norm -> clip -> AdamW -> schedule                  or the step is skipped: something is not finite
 
-A loss that is already divided by the count over all devices and micro-batches makes the sum of the gradients the
-gradient of the whole batch, whatever way it was cut up. Paddle's DataParallel averages and wants its own hooks on
-every parameter; here the gradients are summed after the last backward pass, in flat buckets.
+A loss that is already divided by the count over all devices and micro-batches makes the sum of the gradients
+the gradient of the whole batch, whatever way it was cut up. Paddle's DataParallel averages and wants its own
+hooks on every parameter; here the gradients are summed after the last backward pass, in flat buckets.
 
-Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone, the owner holds its moments and updates it,
-and hands the new value to the others. Memory for moments falls to 1/processes; the numbers are those of stage 0.
-Ownership of whole parameters, the largest first, is what fleet's DygraphShardingOptimizer does; it takes no
-per-parameter learning rates and averages, so it is not used here.
+Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone; the owner holds its moments, updates
+it and hands the new value to the others. Memory for moments falls to 1/processes, the numbers stay the same.
+Owners of whole parameters, the largest first, are what fleet's DygraphShardingOptimizer has too; it averages
+the gradients, so it is not used here.
 """
 
 import contextlib
@@ -57,10 +57,10 @@ class Engine:
 
     Args:
         model: its trainable parameters are made equal on all processes (rank 0's values).
-        optimizer: from `model.optimization.build_optimizer` with `clip_norm=None`; its `lr_scheduler` is stepped here.
+        optimizer: `model.optimization.build_optimizer(..., clip_norm=None)`; its schedule is stepped here.
         seed: dropout of step s on process r is a function of (seed, s, r), so nothing random needs saving.
         clip_norm: largest global norm of the gradient; None: no clipping.
-        amp: "none", "bf16" or "fp16" (automatic mixed precision O1). On a CPU it falls back to "none" with a line.
+        amp: "none", "bf16" or "fp16" (automatic mixed precision O1). On a CPU: "none", with a line.
         loss_scale: fp16 only.
         sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite.
@@ -114,8 +114,8 @@ class Engine:
         """One optimiser step over this process's `micro_batches` (there may be none).
 
         Args:
-            loss_of: micro-batch -> (scalar loss divided by the count over ALL processes and micro-batches of the
-                step, values to sum under names of `self.sums`).
+            loss_of: micro-batch -> (scalar loss divided by the count over ALL processes and micro-batches of
+                the step, values to sum under names of `self.sums`).
 
         Raises:
             UserError: `max_bad_steps` steps in a row were not finite.
@@ -147,7 +147,7 @@ class Engine:
         return Step(loss, sums, norm, lr, skipped=not finite)
 
     def _add_up(self, seen: list) -> tuple[float, dict[str, float], list[str]]:
-        """Over micro-batches and processes: the loss, the named sums, the parameters that any of them used."""
+        """Over micro-batches and processes: the loss, the named sums, the parameters that anyone used."""
         names = list(self.parameters)
         local = [sum(_number(loss) for loss, _ in seen)]
         local += [sum(_number(values.get(name, 0.0)) for _, values in seen) for name in self.sums]
@@ -223,14 +223,15 @@ class Engine:
                 else "nothing was saved"
             )
             raise UserError(
-                f"step {self.steps}: the loss or its gradient was not a finite number for {self.bad_in_a_row} steps in a row; "
-                f"{where}. Lower the learning rate, or look at the data"
+                f"step {self.steps}: the loss or its gradient was not a finite number for "
+                f"{self.bad_in_a_row} steps in a row; {where}. Lower the learning rate, or look at the data"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs beside the weights: nested dict of tensors and numbers.
 
-        The tensors are live: write or copy them before the next step. Call it on every process: with sharding the moments are collected on rank 0 (elsewhere they are left out).
+        The tensors are live: write or copy them before the next step. Call it on every process: with sharding
+        the moments are collected on rank 0 (elsewhere they are left out).
         """
         state: dict[str, Any] = {
             "steps": self.steps,

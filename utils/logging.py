@@ -35,7 +35,7 @@ class _Console(logging.Handler):
 
 
 def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) -> Path:
-    """Send what our modules log to `<log_dir>/<prefix>job.log.<rank>` (appended to) and, on rank 0, to the console.
+    """Send what our modules log to `<log_dir>/<prefix>job.log.<rank>` (appended); rank 0: to the console too.
 
     Args:
         log_dir: default: environment LOG_DIR, else "log".
@@ -66,7 +66,7 @@ def setup_console() -> None:
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Make `handlers` the root's, in place of those of an earlier call: every module's own logger reaches them."""
+    """Make `handlers` the root's, in place of an earlier call's: every module's own logger reaches them."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if getattr(handler, "of_this_run", False)]:
         root.removeHandler(handler)

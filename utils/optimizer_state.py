@@ -1,6 +1,6 @@
 """A paddle optimizer's moments under the model's own parameter names, whole or divided among processes.
 
-Paddle keys them by run-time names (linear_3.w_0_moment1_0), which change with the order in which layers were made.
+Paddle keys them by run-time names (linear_3.w_0_moment1_0), which depend on what was made before.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ def optimizer_state(
 
     Args:
         parameters: name in the model -> parameter.
-        owner: parameter -> the process that holds its moments; None: every process holds all. With an owner the
-            result is complete on rank 0 and empty elsewhere; all processes must call.
+        owner: parameter -> the process that holds its moments; None: every process holds all. With an owner
+            the result is complete on rank 0 and empty elsewhere; all processes must call.
     """
     held = {
         f"{name}/{kind}": table[parameter.name]

@@ -1,6 +1,7 @@
 """A toy training on the engine, by test_engine.py in one process and as a script in several.
 
-Script: <folder> <dtype> <sharding stage> [<steps> <save file> | resume <file>]; rank 0 writes <folder>/<name>.npz.
+Script: <folder> <dtype> <sharding stage> <steps>; starts from <folder>/start.npy if it is there;
+rank 0 writes <folder>/end.npy.
 """
 
 import sys

@@ -94,5 +94,6 @@ def test_scalars_are_readable_by_visualdl(tmp_path):
 
 
 def test_scalars_without_a_folder_do_not_import_visualdl():
-    code = "import sys; from utils.logging import Scalars; Scalars(None).add(1, {'a': 1}); print('visualdl' in sys.modules)"
+    code = "import sys; from utils.logging import Scalars; Scalars(None).add(1, {'a': 1})"
+    code += "; print('visualdl' in sys.modules)"
     assert run_script(["-c", code], ROOT).stdout == "False\n"

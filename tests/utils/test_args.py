@@ -1,0 +1,110 @@
+"""Every official flag with its type and default; every mistake one line."""
+
+import logging
+
+import pytest
+
+from tests.launching import ROOT, run_script
+from utils.args import FLAGS, log_unused, parse_args, to_yaml
+from utils.errors import UserError
+
+# The official parser, flag by flag.
+OFFICIAL = {
+    "ernie_config_path": None, "init_checkpoint": None, "init_pretraining_params": None, "checkpoints":
+    "checkpoints", "is_classify": True, "is_regression": False, "task_id": 0, "epoch": 3, "learning_rate":
+    5e-5, "lr_scheduler": "linear_warmup_decay", "weight_decay": 0.01, "layerwise_lr_decay": 0.9,
+    "warmup_proportion": 0.1, "save_steps": 10000, "validation_steps": 1000, "use_fp16": False,
+    "use_dynamic_loss_scaling": True, "init_loss_scaling": 102400.0, "test_save":
+    "./checkpoints/test_result", "metric": "simple_accuracy", "incr_every_n_steps": 100,
+    "decr_every_n_nan_or_inf": 2, "incr_ratio": 2.0, "decr_ratio": 0.8, "skip_steps": 10, "verbose":
+    False, "tokenizer": "FullTokenizer", "train_set": None, "test_set": None, "dev_set": None,
+    "vocab_path": None, "piece_model_path": None, "max_seq_len": 512, "batch_size": 32,
+    "predict_batch_size": None, "in_tokens": False, "do_lower_case": True, "random_seed": None,
+    "label_map_config": None, "lang_map_config": None, "num_labels": 2, "diagnostic": None,
+    "diagnostic_save": None, "max_query_length": 64, "max_answer_length": 100, "doc_stride": 128,
+    "n_best_size": 20, "chunk_scheme": "IOB", "use_cuda": True, "is_distributed": False,
+    "use_fast_executor": False, "num_iteration_per_drop_scope": 10, "do_train": True, "do_val": True,
+    "do_test": True, "use_multi_gpu_test": False, "metrics": True, "shuffle": True, "for_cn": True,
+    "use_gpu_num_in_test": 2, "enable_ce": False,
+}  # fmt: skip
+
+
+def test_defaults_are_the_official_ones():
+    args = parse_args([])
+    assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
+    for name, value in OFFICIAL.items():
+        if value is not None:
+            assert FLAGS[name].type is type(value), name
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_every_official_flag_is_accepted(name):
+    texts = {bool: "true", int: "9", float: "0.5", str: "x"}
+    flag = FLAGS[name]
+    text = (
+        flag.choices[0] if flag.choices else "2" if name == "init_loss_scaling" else texts.get(flag.type, "9")
+    )
+    args = parse_args([f"--{name}", text])
+    assert str(getattr(args, name)).lower().strip("(),") in (text, f"{text}.0")
+    assert args.given == (name,)
+
+
+def test_flags_without_a_meaning_say_so_once_each(caplog):
+    args = parse_args(["--use_fast_executor", "true", "--task_id", "0", "--epoch", "2", "--for_cn", "false"])
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        log_unused(args)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "--use_fast_executor has no effect",
+        "--task_id has no effect",
+        "--for_cn has no effect",
+    ]
+
+
+def test_values():
+    args = parse_args(["--random_seed", "1,2,3", "--use_fp16", "true", "--do_test", "False", "--max_steps=7"])
+    assert args.random_seed == (1, 2, 3)
+    assert (args.amp, args.do_test, args.max_steps) == ("fp16", False, 7)
+    assert parse_args(["--learning_rate", "4e-4"]).learning_rate == 4e-4
+    assert parse_args(["--use_fp16", "true", "--amp", "bf16"]).amp == "bf16"
+    assert parse_args(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # a script's "$@" wins
+
+
+def test_resolved_flags_as_yaml():
+    text = to_yaml(parse_args(["--random_seed", "1,2"]))
+    assert "learning_rate: 5.0e-05\n" in text
+    assert "random_seed:\n- 1\n- 2\n" in text
+    assert "task_id" not in text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--learning_rat 1", "unknown flag --learning_rat; did you mean --learning_rate?"),
+        ("--qqqqqq 1", "unknown flag --qqqqqq"),
+        ("--epochs=3", "did you mean --epoch?"),
+        ("--epoch 3 4", "'4' stands where a flag was expected"),
+        ("--epoch three", "--epoch.*three"),
+        ("--epoch", "--epoch.*expected one argument"),
+        ("--do_train maybe", "--do_train.*'maybe' is not true or false"),
+        ("--lr_scheduler cosine", "--lr_scheduler.*cosine"),
+        ("--random_seed 1,a", "--random_seed.*1,a"),
+        ("--random_seed 1,1", "--random_seed 1,1"),
+        ("--max_seq_len 513", "--max_seq_len 513.*8 to 512"),
+        ("--batch_size 0", "--batch_size 0.*at least 1"),
+        ("--warmup_proportion 1.5", "--warmup_proportion 1.5"),
+        ("--layerwise_lr_decay 0", "--layerwise_lr_decay 0"),
+        ("--learning_rate -1", "--learning_rate -1"),
+    ],
+)
+def test_mistakes_are_one_line(line, expected):
+    with pytest.raises(UserError, match=expected) as error:
+        parse_args(line.split())
+    assert "\n" not in str(error.value)
+
+
+def test_help_lists_every_flag_without_paddle():
+    code = "from utils.args import parse_args; parse_args(['--help'])"
+    shown = run_script(["-X", "importtime", "-c", code], ROOT)
+    assert shown.returncode == 0
+    assert all(f"--{name} " in shown.stdout for name in FLAGS)
+    assert " paddle" not in shown.stderr
