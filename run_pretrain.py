@@ -1,6 +1,7 @@
 """Pre-train an ERNIE-M: `python run_pretrain.py --config configs/pretrain/base.yaml --data.corpus DIR`.
 
-On several devices: `fleetrun run_pretrain.py --config ...`. The same command again goes on where the run stopped.
+On several devices: `fleetrun run_pretrain.py --config ...`. The same command again goes on where the run
+    stopped.
 """
 
 import signal
@@ -19,7 +20,8 @@ def main() -> None:
     check(config)
     prepare()
 
-    # Paddle reads its CPU settings when it is imported, and the reader process, which imports this file, needs none of it.
+    # Paddle reads its CPU settings when it is imported, and the reader process, which imports this file,
+    # needs none of it.
     from pretrain.evaluate import Evaluator, summary
     from pretrain.masking import Vocabulary
     from pretrain.metrics import Window, append, cut_back, in_words, scalars
@@ -70,7 +72,13 @@ def main() -> None:
             curves.add(record["step"], scalars(record))
 
     plan = ReaderPlan(
-        config, tokenizer.digest, vocabulary, steps, distributed.rank(), distributed.world_size(), reader_state
+        config,
+        tokenizer.digest,
+        vocabulary,
+        steps,
+        distributed.rank(),
+        distributed.world_size(),
+        reader_state,
     )
     with prefetch(plan) as batches:
         while engine.steps < last:
@@ -101,7 +109,9 @@ def main() -> None:
         return
     trainer.export(output / "full", facts, encoder_only=False)
     trainer.export(output / "encoder", facts, encoder_only=True)
-    logger.info("encoder for fine-tuning: %s; everything, to continue from: %s", output / "encoder", output / "full")
+    logger.info(
+        "encoder for fine-tuning: %s; everything, to continue from: %s", output / "encoder", output / "full"
+    )
 
 
 if __name__ == "__main__":

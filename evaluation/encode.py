@@ -21,7 +21,8 @@ def encode(
     Args:
         model: the encoder; used without dropout and left in the mode it was in.
         sentences: N token id sequences of the form [CLS] S [SEP], int.
-        specials: count [CLS] and [SEP] in the mean, as XTREME's Tatoeba script does. A sentence without any other
+        specials: count [CLS] and [SEP] in the mean, as XTREME's Tatoeba script does. A sentence without any
+            other
             token is always the mean of its specials.
         batch_tokens: padded tokens in one forward pass.
 

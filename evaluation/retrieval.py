@@ -18,7 +18,10 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
     """
     queries, targets = _unit(queries), _unit(targets)
     nearest = np.concatenate(
-        [np.argmax(queries[start : start + chunk] @ targets.T, axis=1) for start in range(0, len(queries), chunk)]
+        [
+            np.argmax(queries[start : start + chunk] @ targets.T, axis=1)
+            for start in range(0, len(queries), chunk)
+        ]
     )
     return nearest == np.arange(len(queries))
 

@@ -1,6 +1,7 @@
 """What a pre-training run is made of. One YAML file per run; `--section.key value` overrides a key.
 
-The defaults are the full strategy with the choices of docs/objectives.md; the files in configs/pretrain/ hold the
+The defaults are the full strategy with the choices of docs/objectives.md; the files in configs/pretrain/
+hold the
 paper's tables.
 """
 
@@ -43,7 +44,8 @@ class DataConfig:
         corpus: folder written by `python -m pretrain.build_corpus`.
         languages: train on these only; empty: on every language of the corpus.
         max_seq_len: longest sequence in tokens, specials included.
-        pack_lines: MMLM and BTMLM read consecutive lines of one document up to max_seq_len; false: one line each.
+        pack_lines: MMLM and BTMLM read consecutive lines of one document up to max_seq_len; false: one line
+            each.
         language_alpha: p_l ~ tokens_l^alpha over monolingual text (XLM-R: 0.3).
         pair_alpha: p_ab ~ pairs_ab^alpha over parallel text (InfoXLM: 0.7).
         verify: check every shard's checksum before the first step, not only the sizes.
@@ -64,13 +66,16 @@ class ObjectiveConfig:
 
     Args:
         active: any of mmlm, tlm, camlm, btmlm. The paper's exp5 is all four.
-        monolingual_share: share of a step's sequences that go to monolingual text, where both kinds are active.
+        monolingual_share: share of a step's sequences that go to monolingual text, where both kinds are
+            active.
         mask_rate: share of non-special tokens that are chosen.
         btmlm_start: BTMLM begins at this share of all steps; before it, its part goes to MMLM.
         pseudo_proportion: pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20).
-        pseudo_positions: first: right after the sentence, as a target's first tokens; spread: over its length.
+        pseudo_positions: first: right after the sentence, as a target's first tokens; spread: over its
+            length.
         pseudo_choice: arg max, or a draw at `temperature`.
-        pseudo_pieces: frequent: pieces that occur at least `min_piece_count` times in the language; all: the whole
+        pseudo_pieces: frequent: pieces that occur at least `min_piece_count` times in the language; all: the
+            whole
             vocabulary without specials.
         min_piece_count: see `pseudo_pieces`.
         temperature: of the draw.
@@ -95,12 +100,15 @@ class ObjectiveConfig:
 
 @dataclass
 class InitConfig:
-    """What the weights start from. A run that has a checkpoint in its output folder resumes from that instead.
+    """What the weights start from. A run that has a checkpoint in its output folder resumes from that
+    instead.
 
     Args:
         encoder: "scratch", or a folder: XLM-R, an official parameter directory or one of ours.
-        lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": the folder of `encoder`.
-        lm_head_warmup_steps: train only the head and the language embeddings for so many steps, encoder frozen:
+        lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": the folder of
+            `encoder`.
+        lm_head_warmup_steps: train only the head and the language embeddings for so many steps, encoder
+            frozen:
             released ERNIE-M weights have no head, and a fresh one would first disturb the encoder.
     """
 
@@ -119,7 +127,8 @@ class OptimizerConfig:
         batch_size: sequences per optimiser step over all devices and micro-batches.
         learning_rate: peak.
         warmup_steps: linear rise.
-        schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0 at T.
+        schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0
+            at T.
         beta1: 0.98 as Table 11 prints it.
         beta2: 0.999 as Table 11 prints it. InfoXLM, with the same data and steps, uses (0.9, 0.98).
         epsilon: Adam's.
@@ -208,23 +217,38 @@ def check(config: PretrainConfig) -> None:
         )
     usable = model.max_position_embeddings - 2
     if not 8 <= data.max_seq_len <= usable:
-        raise UserError(f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable} (model.max_position_embeddings - 2)")
+        raise UserError(
+            f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, model.max_position_embeddings - 2"
+        )
     for key in ("batch_size", "steps", "learning_rate", "clip_norm"):
         _positive(f"optimizer.{key}", getattr(optimizer, key))
-    for key in ("micro_batch_size", "log_steps", "save_steps", "keep_checkpoints", "max_bad_steps", "compute_ratio"):
+    for key in (
+        "micro_batch_size",
+        "log_steps",
+        "save_steps",
+        "keep_checkpoints",
+        "max_bad_steps",
+        "compute_ratio",
+    ):
         _positive(f"run.{key}", getattr(run, key))
     if config.init.lm_head == "encoder" and config.init.encoder == "scratch":
-        raise UserError("init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head from")
+        raise UserError(
+            "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head from"
+        )
 
 
 def _check_objectives(objectives: ObjectiveConfig) -> None:
     unknown = [name for name in objectives.active if name not in OBJECTIVES]
     if unknown or not objectives.active:
-        raise UserError(f"objectives.active is {objectives.active}: name one or more of {', '.join(OBJECTIVES)}")
+        raise UserError(
+            f"objectives.active is {objectives.active}: name one or more of {', '.join(OBJECTIVES)}"
+        )
     if len(set(objectives.active)) != len(objectives.active):
         raise UserError(f"objectives.active names an objective twice: {objectives.active}")
     if "btmlm" in objectives.active and "mmlm" not in objectives.active:
-        raise UserError("objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm")
+        raise UserError(
+            "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
+        )
     for key in ("monolingual_share", "mask_rate", "btmlm_start", "pseudo_proportion"):
         value = getattr(objectives, key)
         if not 0.0 <= value <= 1.0:

@@ -40,13 +40,20 @@ class Evaluator:
         tokenizer: Tokenizer,
         pseudo_tokens: PseudoTokenGenerator | None,
     ):
-        self.config, self.corpus, self.tokenizer, self.pseudo_tokens = config, corpus, tokenizer, pseudo_tokens
+        self.config, self.corpus, self.tokenizer, self.pseudo_tokens = (
+            config,
+            corpus,
+            tokenizer,
+            pseudo_tokens,
+        )
         streams = Streams.of(corpus, config)
         self.languages = streams.languages
         self.number = {language: i for i, language in enumerate(self.languages)}
         self.objectives = make_objectives(config, Vocabulary.of(tokenizer), streams)
         self.mono = {name: text for name, text in corpus.held_out_mono.items() if name in self.number}
-        self.pairs = {pair: held for pair, held in corpus.held_out_parallel.items() if set(pair) <= set(self.languages)}
+        self.pairs = {
+            pair: held for pair, held in corpus.held_out_parallel.items() if set(pair) <= set(self.languages)
+        }
         if not self.mono and not self.pairs:
             raise UserError(f"{corpus.path} has no held-out part; build it with one, or set run.eval_steps 0")
         pieces = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
@@ -56,8 +63,10 @@ class Evaluator:
         """Evaluate; the streams are shared among the processes, the result is the same on all.
 
         Returns:
-            mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" -> {precision,
-            frequent_precision, copy_rate, repeat_rate}; retrieval: "a-b" -> accuracy of each layer, mean of both
+            mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
+                {precision,
+            frequent_precision, copy_rate, repeat_rate}; retrieval: "a-b" -> accuracy of each layer, mean of
+            both
             directions.
         """
         was_training = model.training
@@ -80,7 +89,9 @@ class Evaluator:
         return {kind: dict(sorted(values.items())) for kind, values in merged.items()}
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float]:
-        blocks = Blocks(self.mono[language], self.config.data.max_seq_len - 2, not self.config.data.pack_lines)
+        blocks = Blocks(
+            self.mono[language], self.config.data.max_seq_len - 2, not self.config.data.pack_lines
+        )
         count = min(len(blocks), self.config.run.eval_sequences)
         return self._masked(model, "mmlm", [Text(blocks[i], self.number[language]) for i in range(count)])
 
@@ -104,7 +115,11 @@ class Evaluator:
             likely, of = most_frequent_found(batch.stage1, translations, piece_counts, self.punctuation)
             copies, repeats = copied_and_repeated(batch.stage1, pseudo_ids)
             total, found, sought = total + len(pseudo_ids), found + hits, sought + looked
-            frequent, copied, repeated = frequent + likely / max(of, 1) * looked, copied + copies, repeated + repeats
+            frequent, copied, repeated = (
+                frequent + likely / max(of, 1) * looked,
+                copied + copies,
+                repeated + repeats,
+            )
         return {
             "precision": found / max(sought, 1), "frequent_precision": frequent / max(sought, 1),
             "copy_rate": copied / max(total, 1), "repeat_rate": repeated / max(total, 1),
@@ -153,13 +168,16 @@ def summary(result: dict[str, Any]) -> list[str]:
             values = result[kind].values()
             perplexity = math.exp(np.mean([math.log(v["perplexity"]) for v in values]))
             accuracy = 100 * np.mean([v["accuracy"] for v in values])
-            lines.append(f"[held-out] {kind}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f}")
+            lines.append(
+                f"[held-out] {kind}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f}"
+            )
     if result.get("btmlm"):
         mean = {key: 100 * np.mean([v[key] for v in result["btmlm"].values()]) for key in
                 ("precision", "frequent_precision", "copy_rate", "repeat_rate")}  # fmt: skip
         lines.append(
-            f"[held-out] btmlm: pseudo-tokens in the translation {mean['precision']:.2f} % (most frequent words "
-            f"{mean['frequent_precision']:.2f} %), copied {mean['copy_rate']:.2f} %, repeated {mean['repeat_rate']:.2f} %"
+            f"[held-out] btmlm: pseudo-tokens in the translation {mean['precision']:.2f} % (most frequent "
+            f"words {mean['frequent_precision']:.2f} %), copied {mean['copy_rate']:.2f} %, "
+            f"repeated {mean['repeat_rate']:.2f} %"
         )
     if result.get("retrieval"):
         layers = np.mean(list(result["retrieval"].values()), axis=0)  # [L + 1]

@@ -18,7 +18,8 @@ def initialise(model: PreTrainingModel, config: InitConfig) -> None:
     """Fill a freshly made model as `init` says. What is not named stays as it was initialised.
 
     Raises:
-        UserError: a folder that is missing, of another shape or vocabulary, or without the head it should bring.
+        UserError: a folder that is missing, of another shape or vocabulary, or without the head it should
+            bring.
     """
     if config.encoder != SCRATCH:
         load_from(model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK))

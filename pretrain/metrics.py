@@ -12,7 +12,7 @@ from utils.files import atomic_file
 
 
 class Window:
-    """Sums over the steps since the last line of the log; part of a checkpoint, so that a resumed log is the same."""
+    """Sums over the steps since the last line of the log. Saved with a checkpoint: a resumed log is the same."""
 
     def __init__(self, state: dict[str, Any] | None = None):
         self.sums: dict[str, float] = dict(state["sums"]) if state else {}
@@ -38,14 +38,17 @@ class Window:
         """One record of the steps since the last one, and an empty window.
 
         Returns:
-            step, lr, loss and grad_norm (means over steps), tokens (trained so far), tokens_per_second, skipped, and
-            per objective loss (mean over masked tokens), perplexity and accuracy (over the steps that measured it);
+            step, lr, loss and grad_norm (means over steps), tokens (trained so far), tokens_per_second,
+            skipped, and
+            per objective loss (mean over masked tokens), perplexity and accuracy (over the steps that
+            measured it);
             btmlm also copy_rate and repeat_rate.
         """
         sums = self.sums
         steps = max(sums.get("steps", 0.0), 1.0)
         record: dict[str, Any] = {
-            "step": step, "lr": lr, "loss": sums.get("loss", 0.0) / steps, "grad_norm": sums.get("grad_norm", 0.0) / steps,
+            "step": step, "lr": lr, "loss": sums.get("loss", 0.0) / steps, "grad_norm": sums.get("grad_norm",
+            0.0) / steps,
             "tokens": self.trained_tokens, "skipped": sums.get("skipped", 0.0),
             "tokens_per_second": self.tokens_here / max(time.monotonic() - self.started, 1e-9),
         }  # fmt: skip
@@ -57,7 +60,8 @@ class Window:
                     record[name]["accuracy"] = sums[f"{name}.correct"] / sums[f"{name}.measured"]
         if sums.get("pseudo"):
             record["btmlm"] |= {
-                "copy_rate": sums["copied"] / sums["pseudo"], "repeat_rate": sums["repeated"] / sums["pseudo"],
+                "copy_rate": sums["copied"] / sums["pseudo"], "repeat_rate": sums["repeated"] /
+                sums["pseudo"],
             }  # fmt: skip
         self.sums, self.started, self.tokens_here = {}, time.monotonic(), 0.0
         return record
@@ -69,7 +73,9 @@ def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
     for name in OBJECTIVES:
         if name in record:
             accuracy = f", acc {100 * record[name]['accuracy']:.1f}" if "accuracy" in record[name] else ""
-            parts.append(f"{name} {record[name]['loss']:.4f} (ppl {record[name]['perplexity']:.1f}{accuracy})")
+            parts.append(
+                f"{name} {record[name]['loss']:.4f} (ppl {record[name]['perplexity']:.1f}{accuracy})"
+            )
     parts.append(f"grad {record['grad_norm']:.2f}, lr {record['lr']:.3g}")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {eta} left")
     if record["skipped"]:

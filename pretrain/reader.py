@@ -1,6 +1,8 @@
-"""An optimiser step's batches: text drawn by temperature, masked, padded. Runs in a process of its own; no paddle here.
+"""An optimiser step's batches: text drawn by temperature, masked, padded. Runs in a process of its own; no
+paddle here.
 
-What a step holds is a function of (corpus, config, step) alone. A process takes its share of every objective's
+What a step holds is a function of (corpus, config, step) alone. A process takes its share of every
+objective's
 sequences, so any number of processes read the same steps, and a run goes on from the samplers' positions.
 """
 
@@ -66,14 +68,20 @@ class Streams:
         unknown = [language for language in wanted if language not in corpus.languages]
         if unknown:
             raise UserError(
-                f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has {', '.join(corpus.languages)}"
+                f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
+                f"{', '.join(corpus.languages)}"
             )
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in wanted}
         pairs = {pair: len(stream) for pair, stream in corpus.parallel.items() if set(pair) <= set(wanted)}
         active = set(config.objectives.active)
-        for kind, names, has in (("monolingual text", mix.MONOLINGUAL, mono), ("parallel text", mix.PARALLEL, pairs)):
+        for kind, names, has in (
+            ("monolingual text", mix.MONOLINGUAL, mono),
+            ("parallel text", mix.PARALLEL, pairs),
+        ):
             if active & set(names) and not has:
-                raise UserError(f"objectives.active has {', '.join(active & set(names))} but {corpus.path} holds no {kind}")
+                raise UserError(
+                    f"objectives.active has {', '.join(sorted(active & set(names)))} but {corpus.path} holds no {kind}"
+                )
         if "mmlm" in active and (empty := sorted(set(config.data.languages) - set(mono))):
             raise UserError(f"data.languages: {', '.join(empty)} has no monolingual text in {corpus.path}")
         return cls(sorted(wanted), mono, pairs)
@@ -87,7 +95,11 @@ def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Str
         pairs = {(number[a], number[b]): count for (a, b), count in streams.pairs.items()}
         second = pseudo.SecondLanguage(streams.languages, pairs, config.objectives.second_language)
     return Objectives(
-        config.objectives, vocabulary, config.data.max_seq_len, config.model.language_embedding, second,
+        config.objectives,
+        vocabulary,
+        config.data.max_seq_len,
+        config.model.language_embedding,
+        second,
         length_multiple=1 if config.run.amp == "none" else 8,  # tensor cores want multiples of 8
     )
 
@@ -116,12 +128,18 @@ class StepReader:
     ):
         if config.optimizer.batch_size < world_size:
             raise UserError(
-                f"optimizer.batch_size {config.optimizer.batch_size} is less than the {world_size} processes; "
-                "raise it or start fewer"
+                f"optimizer.batch_size {config.optimizer.batch_size} is less than the {world_size} processes: "
+                "raise it, or start fewer"
             )
         mix.check_batch_size(config.objectives, config.optimizer.batch_size, total_steps)
         streams = Streams.of(corpus, config)
-        self.config, self.corpus, self.total_steps, self.rank, self.world_size = config, corpus, total_steps, rank, world_size
+        self.config, self.corpus, self.total_steps, self.rank, self.world_size = (
+            config,
+            corpus,
+            total_steps,
+            rank,
+            world_size,
+        )
         self.objectives = make_objectives(config, vocabulary, streams)
         self.number = {language: i for i, language in enumerate(streams.languages)}
         data, seed = config.data, config.run.seed
@@ -129,7 +147,9 @@ class StepReader:
         self.samplers: dict[str, Sampler] = {}
         if set(config.objectives.active) & set(mix.MONOLINGUAL):
             self.blocks = [
-                Blocks(corpus.mono[language], data.max_seq_len - 2, not data.pack_lines, corpus.path / "blocks")
+                Blocks(
+                    corpus.mono[language], data.max_seq_len - 2, not data.pack_lines, corpus.path / "blocks"
+                )
                 for language in streams.mono
             ]
             items = {language: len(blocks) for language, blocks in zip(streams.mono, self.blocks)}
@@ -154,7 +174,9 @@ class StepReader:
         counts = mix.allocate(share, self.config.optimizer.batch_size, step)
         examples = self._examples(counts)
         micro_batches = [
-            batch for objective in share for batch in self._batches(objective, examples.get(objective, []), share)
+            batch
+            for objective in share
+            for batch in self._batches(objective, examples.get(objective, []), share)
         ]
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
@@ -168,10 +190,15 @@ class StepReader:
             sizes = {name: counts.get(name, 0) for name in names}
             if not sum(sizes.values()):
                 continue
-            draws = self.samplers[kind].draw(sum(sizes.values()))  # every process draws all, to keep the positions
+            draws = self.samplers[kind].draw(
+                sum(sizes.values())
+            )  # every process draws all, to keep the positions
             start = 0
             for name, size in sizes.items():
-                own = range(start + size * self.rank // self.world_size, start + size * (self.rank + 1) // self.world_size)
+                own = range(
+                    start + size * self.rank // self.world_size,
+                    start + size * (self.rank + 1) // self.world_size,
+                )
                 mine[name] = [(first + i, self._read(kind, draws, i)) for i in own]
                 start += size
             first += len(draws)
@@ -190,7 +217,8 @@ class StepReader:
             fit = [self.objectives.serves_camlm(example) for _, example in examples]
             unfit = [one for one, ok in zip(examples, fit) if not ok]
             examples = [one for one, ok in zip(examples, fit) if ok]
-            # A side of one token cannot keep an unmasked one: the pair serves TLM, in TLM's part where it has one.
+            # A side of one token cannot keep an unmasked one: the pair serves TLM, in TLM's part where it
+            # has one.
             for batch in self._chunks("tlm", unfit):
                 yield dataclasses.replace(batch, objective="tlm" if "tlm" in share else "camlm")
         yield from self._chunks(objective, examples)
@@ -229,7 +257,8 @@ class ReaderPlan:
 def total_steps(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) -> int:
     """How many steps the run and its schedule have.
 
-    With `optimizer.tokens` it is that number over the mean tokens of a step, measured on a few thousand sequences of
+    With `optimizer.tokens` it is that number over the mean tokens of a step, measured on a few thousand
+    sequences of
     each phase of the mix: a function of corpus and config, so a resumed run finds the same.
     """
     if not config.optimizer.tokens:
@@ -255,4 +284,6 @@ def counts(batches: list[Batch]) -> list[float]:
 
 
 def _length(example: Text | Pair) -> int:
-    return len(example.ids) if isinstance(example, Text) else len(example.source.ids) + len(example.target.ids)
+    return (
+        len(example.ids) if isinstance(example, Text) else len(example.source.ids) + len(example.target.ids)
+    )

@@ -33,8 +33,10 @@ SUMS = [f"{objective}.{value}" for objective in OBJECTIVES for value in PER_OBJE
 _MOST_LOGITS = 1 << 27  # at a time: 512 MB in float32
 # May differ between a checkpoint and the run that resumes it: they do not change what is learned.
 _FREE = (
-    "run.output", "run.micro_batch_size", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
-    "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps", "run.stop_after_steps",
+    "run.output", "run.micro_batch_size", "run.recompute", "run.sharding_stage", "run.log_steps",
+    "run.save_steps",
+    "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps",
+    "run.stop_after_steps",
     "data.verify", "data.corpus", "init.",
 )  # fmt: skip
 
@@ -57,7 +59,9 @@ class Trainer:
         paddle.seed(config.run.seed)
         shape = dataclasses.asdict(config.model)
         shape.pop("language_embedding")
-        self.model_config = ErnieMConfig(vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id, **shape)
+        self.model_config = ErnieMConfig(
+            vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id, **shape
+        )
         self.model = PreTrainingModel(self.model_config, streams.languages)
         self.model.ernie_m.recompute = config.run.recompute
         optimizer = config.optimizer
@@ -94,7 +98,8 @@ class Trainer:
             work: this process's part of it.
             accuracy: also compare the arg max; it costs the head's product a second time.
         """
-        # The mean of each objective is over all processes and micro-batches: its count comes before any backward pass.
+        # The mean of each objective is over all processes and micro-batches: its count comes before any
+        # backward pass.
         total = dict(zip(OBJECTIVES, distributed.all_sum(counts(work.micro_batches)), strict=True))
         self._freeze(self.engine.steps < self.config.init.lm_head_warmup_steps)
 
@@ -105,14 +110,23 @@ class Trainer:
                 sums = {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
             result = masked_lm_loss(self.model, batch, self.chunk, accuracy)
             name = batch.objective
-            sums |= {f"{name}.loss": result.total.detach(), f"{name}.count": batch.masked, "tokens": batch.tokens}
+            sums |= {
+                f"{name}.loss": result.total.detach(),
+                f"{name}.count": batch.masked,
+                "tokens": batch.tokens,
+            }
             if accuracy:
-                sums |= {f"{name}.correct": result.correct.astype("float64").sum(), f"{name}.measured": batch.masked}
+                sums |= {
+                    f"{name}.correct": result.correct.astype("float64").sum(),
+                    f"{name}.measured": batch.masked,
+                }
             return result.total * (work.share[name] / max(total[name], 1.0)), sums
 
         return self.engine.step(work.micro_batches, loss_of)
 
-    def save(self, folder: Path, reader_state: dict[str, Any], window: dict[str, Any], facts: dict[str, Any]) -> None:
+    def save(
+        self, folder: Path, reader_state: dict[str, Any], window: dict[str, Any], facts: dict[str, Any]
+    ) -> None:
         """A checkpoint of everything; call it on every process.
 
         Args:
@@ -130,7 +144,7 @@ class Trainer:
         self.engine.last_checkpoint = str(folder)
 
     def export(self, folder: Path, facts: dict[str, Any], encoder_only: bool) -> None:
-        """The model without training state; `encoder_only`: for fine-tuning, without head and language embeddings."""
+        """The model alone; `encoder_only`: for fine-tuning, without head and language embeddings."""
         if distributed.is_main():
             self._write(folder, facts, None, ("lm_head.", "language_embeddings.") if encoder_only else ())
         distributed.barrier()
@@ -143,7 +157,9 @@ class Trainer:
         """
         state = load_training_state(folder / "training_state")
         changed = [
-            line for line in differences(state["config"], dataclasses.asdict(self.config)) if not line.startswith(_FREE)
+            line
+            for line in differences(state["config"], dataclasses.asdict(self.config))
+            if not line.startswith(_FREE)
         ]
         if changed:
             raise UserError(
