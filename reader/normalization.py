@@ -1,4 +1,4 @@
-"""Rules 1 to 3 of the official tokenizer: quotes, control characters, white space; and where each character came from."""
+"""Rules 1 to 3 of the official tokenizer (quotes, control characters, white space), and their way back."""
 
 import functools
 import sys
@@ -29,7 +29,7 @@ def _rules_1_to_3() -> dict[int, str | None]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether rules 1 to 3 leave `text` alone. isprintable() is one pass in C and false for Cc, Cf, Zs, Cs."""
+    """Whether rules 1 to 3 leave `text` alone. isprintable(): one pass in C, false for Cc, Cf, Zs, Cs."""
     if not text.isprintable():
         return False
     if text.isascii():

@@ -1,4 +1,4 @@
-"""From the spans sentencepiece reports to those a reader wants: whole source characters, no white space at the ends."""
+"""From the spans of sentencepiece to those a reader wants: whole characters, no white space at the ends."""
 
 import unicodedata
 
@@ -8,8 +8,9 @@ Span = tuple[int, int]
 def whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Widen each span over the character that it ends inside of.
 
-    NFKC makes several characters of one (½ becomes 1⁄2, ㍿ four characters). When those end up in different pieces,
-    sentencepiece gives the source character to the last piece only; here every piece that holds a part of it has it.
+    NFKC makes several characters of one (½ becomes 1⁄2, ㍿ four characters). When those end up in different
+    pieces, sentencepiece gives the source character to the last piece only; here every piece that holds a
+    part of it has it.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
@@ -36,7 +37,7 @@ def trim(text: str, start: int, end: int) -> Span:
 
 
 def cut(pieces: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the pieces that the digit-comma rule puts in the place of one with the span (start, end)."""
+    """The spans of the pieces that the digit-comma rule puts in the place of the one at (start, end)."""
     comma = (end - 1, end)
     lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
     if sum(lengths) != end - 1 - start:  # NFKC changed the length: no telling which character is whose

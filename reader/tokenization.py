@@ -1,13 +1,14 @@
-"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look the pieces up in the vocabulary.
+"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
 
 The rules, in order:
 1. “ ” become ", ‘ ’ become ', — becomes -.
-2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. (Ours: a lone surrogate, which has no
-   UTF-8, becomes U+FFFD.)
+2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. (Ours: a lone surrogate,
+   which has no UTF-8, becomes U+FFFD.)
 3. Tab, line ends and every space character (Zs) become a space.
 4. sentencepiece cuts the text (and applies its own NFKC). Nothing is lower-cased.
-5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as a token of its own. This is the
-   rule as it was meant; the official code compares text with bytes here, so that it never takes the extra "▁" off again.
+5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as a token of its own.
+   This is the rule as it was meant; the official code compares text with bytes here, so that it never takes
+   the extra "▁" off again.
 6. A piece that is not in the vocabulary is [UNK].
 """
 
@@ -90,7 +91,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
-        """The tokenizer of a folder with piece.model or sentencepiece.bpe.model, and vocab.txt if it is there."""
+        """That of a folder with piece.model or sentencepiece.bpe.model, and vocab.txt if it is there."""
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:
             raise UserError(f"{folder}: no {' or '.join(_PIECE_MODEL_NAMES)} there; pass --piece_model_path")
@@ -105,7 +106,7 @@ class Tokenizer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokens with their ids and of the piece model's bytes; the vocabulary's file form is no matter."""
+        """SHA-256 of the tokens with their ids and of the piece model, whatever the form of vocab.txt."""
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
             digest.update(f"{token}\t{id_}\n".encode())
@@ -125,7 +126,7 @@ class Tokenizer:
         return [self.vocab.get(token, self.unk_id) for token in tokens]
 
     def tokenize(self, text: str) -> list[str]:
-        """Rules 1 to 5: the pieces as strings, without special tokens. An unknown piece is the text itself."""
+        """Rules 1 to 5: the pieces, without special tokens. An unknown piece is the text itself."""
         text = normalize(text)
         tokens: list[str] = []
         for piece_id, piece in zip(self._model.encode(text), self._model.tokenize(text)):
@@ -150,10 +151,10 @@ class Tokenizer:
         """`encode`, and for each token the characters of `text`, as it was given, that it came from.
 
         Returns:
-            ids and as many (start, end) spans, `text[start:end]` being the token's source without the white space
-            around it. Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A dropped
-            character inside a token lies inside its span. Where NFKC makes several characters of one (½, ㍿) and they
-            end up in different tokens, each of them has the whole one in its span.
+            ids and as many (start, end) spans, `text[start:end]` being the token's source without the white
+            space around it. Starts and ends never decrease. A "▁" that stands for a space alone has an empty
+            span. A dropped character inside a token lies inside its span. Where NFKC makes several characters
+            of one (½, ㍿) and they end up in different tokens, each of them has the whole one in its span.
         """
         normal, sources = normalize_with_sources(text)
         piece_ids, pieces, raw = self._model.encode_with_offsets(normal)
@@ -234,8 +235,9 @@ class Tokenizer:
         missing = [piece for piece in self._ordinary_pieces() if piece not in self.vocab]
         if len(missing) > MISSING_PIECES_ALLOWED:
             raise UserError(
-                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} of the model's "
-                f"{len(self._model.pieces)} pieces are not in the vocabulary ('{missing[0]}', '{missing[1]}', ...)"
+                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} of "
+                f"the model's {len(self._model.pieces)} pieces are not in the vocabulary "
+                f"('{missing[0]}', '{missing[1]}', ...)"
             )
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:

@@ -54,8 +54,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
     if missing:
         raise UserError(
-            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; this is not an ERNIE-M vocabulary. "
-            "Use the official vocab.txt, or give only --piece_model_path and the vocabulary is derived from it"
+            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. "
+            "Use the official vocab.txt, or only --piece_model_path: the vocabulary is derived from it then"
         )
     return vocab
 
