@@ -12,7 +12,7 @@ from utils.files import atomic_file
 
 
 class Window:
-    """Sums over the steps since the last line of the log. Saved with a checkpoint: a resumed log is the same."""
+    """Sums over the steps since the last log line. Saved with a checkpoint: a resumed log is the same."""
 
     def __init__(self, state: dict[str, Any] | None = None):
         self.sums: dict[str, float] = dict(state["sums"]) if state else {}

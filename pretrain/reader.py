@@ -80,7 +80,8 @@ class Streams:
         ):
             if active & set(names) and not has:
                 raise UserError(
-                    f"objectives.active has {', '.join(sorted(active & set(names)))} but {corpus.path} holds no {kind}"
+                    f"objectives.active has {', '.join(sorted(active & set(names)))}, "
+                    f"but {corpus.path} holds no {kind}"
                 )
         if "mmlm" in active and (empty := sorted(set(config.data.languages) - set(mono))):
             raise UserError(f"data.languages: {', '.join(empty)} has no monolingual text in {corpus.path}")
@@ -128,7 +129,7 @@ class StepReader:
     ):
         if config.optimizer.batch_size < world_size:
             raise UserError(
-                f"optimizer.batch_size {config.optimizer.batch_size} is less than the {world_size} processes: "
+                f"optimizer.batch_size {config.optimizer.batch_size} is below the {world_size} processes: "
                 "raise it, or start fewer"
             )
         mix.check_batch_size(config.objectives, config.optimizer.batch_size, total_steps)
