@@ -122,7 +122,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("gradient_accumulation_steps", int, 1, "micro-batches per optimiser step and device"),
         Flag("amp", str, "none", "mixed precision on GPU", choices=("none", "bf16", "fp16")),
         Flag("select_on", str, "mean", "select the step by the mean over languages, or by one (en)"),
-        Flag("lr_schedule_style", str, "official", "after warm-up: 1 - t/T, or a straight line", choices=STYLES),
+        Flag("lr_schedule_style", str, "official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES),
         Flag("decay_style", str, "official", "decay at the full rate, or at each layer's", choices=STYLES),
         Flag("recompute", bool, False, "recompute activations in the backward pass: less memory"),
         Flag("keep_checkpoints", int, 2, "the last so many step_N stay; best stays always"),
