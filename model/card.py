@@ -23,38 +23,30 @@ def model_card(facts: Mapping[str, Any]) -> str:
     """Write the card.
 
     Args:
-        facts: each key may be absent. `name` str; `config` dict of the model; `parameters` int; `command` str;
-            `scores`: {row: {column: value}}, such as {"dev accuracy": {"en": 84.1, "de": 71.0}}, or {name: value};
-            the keys of `LINES`, each a value, a list, or a dict (name: value). A key that is None says nothing.
+        facts: each key may be absent, or None. `name` str; `config` dict of the model; `parameters` int;
+            `command` str; `scores` {row: {column: value}}, such as {"dev": {"en": 84.1, "de": 71.0}},
+            or {name: value}; the keys of `LINES` and any other, each a value, a list, or a dict.
 
     Returns:
         Markdown.
     """
     config = facts.get("config") or {}
-    lines = [
-        f"# {facts.get('name') or 'ERNIE-M checkpoint'}",
-        "",
-        _describe(config, facts.get("parameters")),
-        "",
-    ]
-    for key in [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]:
-        if facts.get(key) is not None:
-            title = LINES.get(key) or key.replace("_", " ").capitalize()
-            lines.append(f"- {title}: {_plain(facts[key])}")
+    blocks = [f"# {facts.get('name') or 'ERNIE-M checkpoint'}", _describe(config, facts.get("parameters"))]
+    keys = [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]
+    listed = [f"- {_title(key)}: {_plain(facts[key])}" for key in keys if facts.get(key) is not None]
+    if listed:
+        blocks.append("\n".join(listed))
     if facts.get("scores"):
-        lines += ["", "## Scores", "", *_table(facts["scores"])]
+        blocks += ["## Scores", "\n".join(_table(facts["scores"]))]
     if facts.get("command"):
-        lines += ["", "## Command", "", "```sh", facts["command"], "```"]
+        blocks += ["## Command", f"```sh\n{facts['command']}\n```"]
     if config:
-        lines += [
-            "",
-            "## Configuration",
-            "",
-            "```json",
-            json.dumps(config, indent=2, ensure_ascii=False),
-            "```",
-        ]
-    return "\n".join(lines) + "\n"
+        blocks += ["## Configuration", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```"]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _title(key: str) -> str:
+    return LINES.get(key) or key.replace("_", " ").capitalize()
 
 
 def _describe(config: Mapping[str, Any], parameters: int | None) -> str:

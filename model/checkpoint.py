@@ -1,7 +1,7 @@
 """A checkpoint folder of ours; and one door to every folder that weights are read from.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights under the names of `model.formats.names`; float32, or float64 where the model is
+    model.safetensors       weights, named as in `model.formats.names`; float32, or float64 where the model is
     vocab.txt, piece.model  the tokenizer's files, where known
     README.md               the model card
     training_state/         what a run resumes from (`model.training_state`), where asked for

@@ -73,7 +73,7 @@ def load_into(
         log.warning("%s is not in %s, %s starts fresh", label, weights.source, group)
     loaded = [name for name in wanted if name in weights]
     for name in loaded:
-        wanted[name].set_value(paddle.to_tensor(weights[name], dtype=wanted[name].dtype))
+        _fill(wanted[name], weights[name])
     done = set(loaded)
     unused = [name for name in weights if name not in done]
     if unused:
@@ -95,10 +95,10 @@ def _check_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Weights) -> No
         f"{key} is {ours} in the config and {theirs} in the weights" for key, (ours, theirs) in keys.items()
     )
     first = wrong[0]
-    others = f" ({_count(wrong[1:])} more differ)" if len(wrong) > 1 else ""
+    others = f" (and {_count(wrong[1:])} more)" if len(wrong) > 1 else ""
     raise UserError(
-        f"{weights.source}: {first} has shape {list(weights.shape(first))}, the model has {list(wanted[first])}{others}"
-        + (f": {blame}" if blame else "")
+        f"{weights.source}: {first} has shape {list(weights.shape(first))}, "
+        f"the model has {list(wanted[first])}{others}" + (f": {blame}" if blame else "")
     )
 
 
@@ -110,6 +110,14 @@ def _check_layers(wanted: Mapping[str, paddle.Tensor], weights: Weights, ignore:
             f"{weights.source}: num_hidden_layers is {ours} in the config, the weights have {theirs} layers"
             f" ({'missing' if ours > theirs else 'left over'}: encoder.layers.{min(ours, theirs)}.* and on)"
         )
+
+
+def _fill(parameter: paddle.Tensor, array: np.ndarray) -> None:
+    if parameter.dtype in (paddle.float32, paddle.float64):
+        # Straight from numpy: by way of a tensor the largest table would stand in memory once more.
+        parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
+    else:
+        parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
 
 
 def _count(listed: list[str]) -> str:

@@ -15,7 +15,7 @@ _LEFTOVER = re.compile(r"\.step_\d+\.(?:tmp|old|gone)-(\d+)")
 
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
-    """(N, path) of every `step_N` below `folder`, in the order of N. A folder that does not exist holds none."""
+    """(N, path) of every `step_N` below `folder`, in the order of N; none where there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -39,7 +39,7 @@ def newest_complete(folder: str | os.PathLike, checksums: bool = False) -> Path 
 
 
 def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:
-    """Remove all but the last `count` step folders and those in `keep`, and what killed processes left behind.
+    """Remove all step folders but the last `count` and those in `keep`, and what killed processes left.
 
     Returns:
         The folders that were removed.

@@ -31,10 +31,10 @@ def save_training_state(
 
     Args:
         folder: takes the place of an older one.
-        state: dicts with string keys, lists, numpy arrays and numbers, paddle tensors, int, float, str, bool, None.
-            Read back, a tuple is a list, a numpy number an array of shape [], a paddle tensor a numpy array, and a
-            bfloat16 tensor its 16 bits as uint16, which is what `Tensor.numpy()` gives and `set_value` takes.
-        beside: files of the folder above that belong to the same moment ("model.safetensors"), to be checked with it.
+        state: dicts with string keys, lists, numpy arrays and numbers, paddle tensors, int, float, str, bool,
+            None. Read back, a tuple is a list, a numpy number an array of shape [], a paddle tensor a numpy
+            array, and a bfloat16 tensor its bits as uint16, as `Tensor.numpy()` gives and `set_value` takes.
+        beside: files of the folder above that belong to the same moment ("model.safetensors").
 
     Raises:
         TypeError: a value or key of another type, with its place.
@@ -96,7 +96,7 @@ def find_fault(folder: str | os.PathLike, checksums: bool) -> str | None:
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """A paddle tensor, numpy array or number as an array; without a copy where a CPU tensor's memory can be shared."""
+    """A paddle tensor, numpy array or number as an array; a CPU tensor's memory is shared where it can be."""
     if not _is_tensor(value):
         return np.asarray(value)
     value = value.detach()

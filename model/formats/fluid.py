@@ -1,8 +1,9 @@
 """The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
 
-A file is, little endian: uint32 0 (LoDTensor version), uint64 number of lod levels, each level as uint64 size and that
-many bytes; uint32 0 (tensor version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes
-(field 1 the dtype, field 2 the dims); then the data in C order. Paddle's framework/lod_tensor.cc and tensor_util.cc.
+A file is, little endian: uint32 0 (LoDTensor version), uint64 number of lod levels, each level as uint64 size
+and that many bytes; uint32 0 (tensor version), int32 length of a protobuf `VarType.TensorDesc` and that many
+bytes (field 1 the dtype, field 2 the dims); then the data in C order. Source: Paddle's
+framework/lod_tensor.cc and tensor_util.cc.
 """
 
 import os
@@ -172,7 +173,7 @@ def _parse_header(file, size: int, path: Path) -> Header:
 
 
 def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
-    """`VarType.TensorDesc`: field 1, varint dtype; field 2, int64 dims, one by one or packed. ValueError: neither."""
+    """`VarType.TensorDesc`: field 1 the dtype, field 2 the dims, one by one or packed; else ValueError."""
     code, dims, at = None, [], 0
 
     def varint(at: int) -> tuple[int, int]:

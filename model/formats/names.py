@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Variable(NamedTuple):
-    """One tensor: its official name (None: the official code has none), our name, and a config key per axis."""
+    """One tensor: its official name (None: it has none), our name, and the config key behind each axis."""
 
     official: str | None
     canonical: str
@@ -24,39 +24,27 @@ EMBEDDINGS = (
     Variable("pre_encoder_layer_norm_scale", "embeddings.layer_norm.weight", (H,)),
     Variable("pre_encoder_layer_norm_bias", "embeddings.layer_norm.bias", (H,)),
 )
-LAYER = (
-    Variable(
-        "encoder_layer_{i}_multi_head_att_query_fc.w_0", "encoder.layers.{i}.self_attn.q_proj.weight", (H, H)
-    ),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_query_fc.b_0", "encoder.layers.{i}.self_attn.q_proj.bias", (H,)
-    ),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_key_fc.w_0", "encoder.layers.{i}.self_attn.k_proj.weight", (H, H)
-    ),
-    Variable("encoder_layer_{i}_multi_head_att_key_fc.b_0", "encoder.layers.{i}.self_attn.k_proj.bias", (H,)),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_value_fc.w_0", "encoder.layers.{i}.self_attn.v_proj.weight", (H, H)
-    ),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_value_fc.b_0", "encoder.layers.{i}.self_attn.v_proj.bias", (H,)
-    ),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_output_fc.w_0",
-        "encoder.layers.{i}.self_attn.out_proj.weight",
-        (H, H),
-    ),
-    Variable(
-        "encoder_layer_{i}_multi_head_att_output_fc.b_0", "encoder.layers.{i}.self_attn.out_proj.bias", (H,)
-    ),
-    Variable("encoder_layer_{i}_post_att_layer_norm_scale", "encoder.layers.{i}.norm1.weight", (H,)),
-    Variable("encoder_layer_{i}_post_att_layer_norm_bias", "encoder.layers.{i}.norm1.bias", (H,)),
-    Variable("encoder_layer_{i}_ffn_fc_0.w_0", "encoder.layers.{i}.linear1.weight", (H, F)),
-    Variable("encoder_layer_{i}_ffn_fc_0.b_0", "encoder.layers.{i}.linear1.bias", (F,)),
-    Variable("encoder_layer_{i}_ffn_fc_1.w_0", "encoder.layers.{i}.linear2.weight", (F, H)),
-    Variable("encoder_layer_{i}_ffn_fc_1.b_0", "encoder.layers.{i}.linear2.bias", (H,)),
-    Variable("encoder_layer_{i}_post_ffn_layer_norm_scale", "encoder.layers.{i}.norm2.weight", (H,)),
-    Variable("encoder_layer_{i}_post_ffn_layer_norm_bias", "encoder.layers.{i}.norm2.bias", (H,)),
+_LAYER_ROWS = (
+    ("multi_head_att_query_fc.w_0", "self_attn.q_proj.weight", (H, H)),
+    ("multi_head_att_query_fc.b_0", "self_attn.q_proj.bias", (H,)),
+    ("multi_head_att_key_fc.w_0", "self_attn.k_proj.weight", (H, H)),
+    ("multi_head_att_key_fc.b_0", "self_attn.k_proj.bias", (H,)),
+    ("multi_head_att_value_fc.w_0", "self_attn.v_proj.weight", (H, H)),
+    ("multi_head_att_value_fc.b_0", "self_attn.v_proj.bias", (H,)),
+    ("multi_head_att_output_fc.w_0", "self_attn.out_proj.weight", (H, H)),
+    ("multi_head_att_output_fc.b_0", "self_attn.out_proj.bias", (H,)),
+    ("post_att_layer_norm_scale", "norm1.weight", (H,)),
+    ("post_att_layer_norm_bias", "norm1.bias", (H,)),
+    ("ffn_fc_0.w_0", "linear1.weight", (H, F)),
+    ("ffn_fc_0.b_0", "linear1.bias", (F,)),
+    ("ffn_fc_1.w_0", "linear2.weight", (F, H)),
+    ("ffn_fc_1.b_0", "linear2.bias", (H,)),
+    ("post_ffn_layer_norm_scale", "norm2.weight", (H,)),
+    ("post_ffn_layer_norm_bias", "norm2.bias", (H,)),
+)
+LAYER = tuple(
+    Variable("encoder_layer_{i}_" + theirs, "encoder.layers.{i}." + ours, axes)
+    for theirs, ours, axes in _LAYER_ROWS
 )
 POOLER = (
     Variable("pooled_fc.w_0", "pooler.dense.weight", (H, H)),

@@ -34,9 +34,9 @@ class Directory(NamedTuple):
 
 
 def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
-    """The parameter directory that `path` is or holds as `params/`, and its config file if it is near; None: none.
+    """The parameter directory that `path` is, or holds as `params/`, and its config file; None: neither.
 
-    The config is looked for in the directory and beside it.
+    The config is looked for in the directory and beside it, and is None where it is not found.
     """
     for folder in (Path(path), Path(path) / "params"):
         if (folder / _MARK).is_file():
@@ -85,13 +85,14 @@ def write_fluid(
         The names that the official format has no place for; they are not written.
 
     Raises:
-        UserError: a feed-forward size other than 4 x hidden_size, which the official code cannot express; a full disk.
+        UserError: a feed-forward size other than 4 x hidden_size, which the official code cannot express; a
+            full disk.
     """
     folder = Path(folder)
     if config and config.get("intermediate_size") not in (None, 4 * config["hidden_size"]):
         raise UserError(
-            f"{folder}: intermediate_size {config['intermediate_size']} cannot be written in the official format, "
-            f"which always uses 4 x hidden_size = {4 * config['hidden_size']}"
+            f"{folder}: intermediate_size {config['intermediate_size']} cannot be written in the official "
+            f"format, which always uses 4 x hidden_size = {4 * config['hidden_size']}"
         )
     official = {
         v.canonical: v.official for v in names.variables(names.count_layers(weights), head, lm_head=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """A read-only mapping from name to array. Names and shapes are known at once, data is read at each access.
+    """A read-only mapping from name to array: names and shapes are known, data is read at each access.
 
     A large model (2.2 GB) is so loaded one tensor at a time. `dict(weights)` reads everything.
 

@@ -1,6 +1,6 @@
-"""Make the official layout with random weights: `ernie_config.json` and `params/`, at any size, a tensor at a time.
+"""Make the official layout with random weights, `ernie_config.json` and `params/`, a tensor at a time.
 
-python -m tests.helpers.official_layout FOLDER --size large
+Command line: python -m tests.helpers.official_layout FOLDER --size large
 """
 
 import argparse
@@ -38,9 +38,9 @@ def make_official_weights(
     lm_head: bool = False,
     pooler: bool = True,
 ) -> Path:
-    """Write `folder/ernie_config.json` and `folder/params/` with normal weights of the config's initializer_range.
+    """Write `folder/ernie_config.json` and `folder/params/`, normal with the config's initializer_range.
 
-    Every scale is near 1 and every bias near 0, none exactly, so that a mix-up of tensors shows in the outputs.
+    Every scale is near 1 and every bias near 0, none exactly, so that mixed-up tensors show in the outputs.
 
     Args:
         folder: made if need be.

@@ -1,4 +1,4 @@
-"""The official file format: bytes against hand-written ones and against Paddle's own, and every kind of damage."""
+"""The official file format: its bytes, by hand and against Paddle's own, and every kind of damage."""
 
 import struct
 

@@ -1,0 +1,428 @@
+"""Checkpoint folders: what is written is read, a misfit is one clear line, a failed save harms nothing."""
+
+import errno
+import json
+import logging
+import resource
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+import pytest
+
+from model import checkpoint
+from model.checkpoint import load_from, load_into, model_weights, read_weights, save_model, write_fluid
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.formats import fluid, names, safe
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.official_layout import make_official_weights, official_config
+from utils.errors import UserError
+
+CONFIG = official_config("tiny")
+
+
+def config(**changes):
+    return ErnieMConfig.from_dict({**CONFIG, **changes})
+
+
+def classifier(labels=3, **changes):
+    return SequenceClassifier(config(**changes), labels)
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left
+    )
+
+
+@contextmanager
+def disk_full_after(size):
+    """No file can grow past `size` bytes, for Python and for libraries."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- our folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_our_folder_there_and_back(tmp_path, dtype):
+    paddle.set_default_dtype(dtype)
+    try:
+        model, other = classifier(), classifier()
+    finally:
+        paddle.set_default_dtype("float32")
+    (tmp_path / "v").write_text("[CLS]\n")
+    (tmp_path / "p").write_bytes(b"pieces")
+    save_model(
+        tmp_path / "c",
+        model,
+        model.ernie_m.config,
+        vocab_path=tmp_path / "v",
+        piece_model_path=tmp_path / "p",
+        extra={"task": "classify", "labels": ["a", "b", "c"]},
+        facts={"languages": ["en"], "steps": 7},
+    )
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "piece.model", "vocab.txt",
+    ]  # fmt: skip
+    found, report = load_from(other, tmp_path / "c", optional=())
+    assert found.config == model.ernie_m.config
+    assert found.info["extra"] == {
+        "model_type": "ernie_m", "architecture": "SequenceClassifier", "task": "classify",
+        "labels": ["a", "b", "c"],
+    }  # fmt: skip
+    assert (
+        found.info["vocab_path"].read_text() == "[CLS]\n"
+        and found.info["piece_model_path"].name == "piece.model"
+    )
+    assert same(model_weights(model), model_weights(other))
+    assert model_weights(other)["classifier.weight"].dtype == dtype
+    assert not report.fresh and not report.unused and set(report.loaded) == set(found.weights)
+    assert "- Steps: 7" in (tmp_path / "c" / "README.md").read_text()
+
+
+def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):
+    model = PreTrainingModel(config(), ["en", "fr"])
+    save_model(tmp_path / "full", model, config())
+    save_model(tmp_path / "encoder", model, config(), leave_out=("lm_head.", "language_embeddings."))
+    table = {v.canonical for v in names.variables(2, lm_head=True)}
+    assert set(read_weights(tmp_path / "full").weights) == table | {"language_embeddings.weight"}
+    assert set(read_weights(tmp_path / "encoder").weights) == {v.canonical for v in names.variables(2)}
+
+
+def test_half_precision_is_saved_as_float32(tmp_path):
+    model = classifier()
+    rounded = {
+        name: paddle.to_tensor(array).astype("bfloat16") for name, array in model_weights(model).items()
+    }
+    model.to(dtype="bfloat16")
+    save_model(tmp_path / "c", model, config())
+    read = read_weights(tmp_path / "c").weights
+    assert {array.dtype for array in read.values()} == {np.dtype("float32")}
+    assert all(np.array_equal(read[name], rounded[name].astype("float32").numpy()) for name in read)
+    again = classifier()
+    again.to(dtype="bfloat16")
+    load_from(again, tmp_path / "c")
+    assert same(model_weights(model), model_weights(again))
+
+
+def test_weights_can_be_saved_over_the_folder_they_came_from(tmp_path):
+    model = classifier()
+    save_model(tmp_path / "c", model, config())
+    weights = read_weights(tmp_path / "c").weights
+    (tmp_path / "v").write_text("new")
+    load_into(model, weights)
+    save_model(tmp_path / "c", model, config(), vocab_path=tmp_path / "v")
+    save_model(tmp_path / "c", model, config(), vocab_path=tmp_path / "c" / "vocab.txt")
+    assert (tmp_path / "c" / "vocab.txt").read_text() == "new"
+
+
+# --- the official directory
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "build"),
+    [
+        ("cls", 3, lambda: classifier(3)),
+        ("seq_label", 5, lambda: TokenClassifier(config(), 5)),
+        ("mrc", 2, lambda: SpanClassifier(config())),
+    ],
+)
+def test_official_directory_there_and_back(tmp_path, head, labels, build):
+    params = make_official_weights(tmp_path / "theirs", CONFIG, seed=3, heads={head: labels})
+    model = build()
+    found, report = load_from(model, params, optional=())
+    assert found.info["head"] == head and found.config == config() and not report.unused
+    assert write_fluid(tmp_path / "ours", model_weights(model), config().to_dict(), head) == []
+    assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
+    theirs = {path.name: path.read_bytes() for path in params.iterdir()}
+    ours = {path.name: path.read_bytes() for path in (tmp_path / "ours/params").iterdir()}
+    assert ours == theirs and len(ours) == 4 + 2 * 16 + 2 + 2
+
+
+def test_values_land_under_the_right_names(tmp_path):
+    params = make_official_weights(tmp_path, CONFIG, seed=3, heads={"cls": 3})
+    model = classifier()
+    load_from(model, params)
+    layer = model.ernie_m.encoder.layers[1]
+    for parameter, file in [
+        (model.ernie_m.embeddings.word_embeddings.weight, "word_embedding"),
+        (model.ernie_m.embeddings.position_embeddings.weight, "pos_embedding"),
+        (model.ernie_m.embeddings.layer_norm.weight, "pre_encoder_layer_norm_scale"),
+        (layer.norm1.bias, "encoder_layer_1_post_att_layer_norm_bias"),
+        (layer.norm2.weight, "encoder_layer_1_post_ffn_layer_norm_scale"),
+        (layer.linear1.weight, "encoder_layer_1_ffn_fc_0.w_0"),
+        (layer.linear2.bias, "encoder_layer_1_ffn_fc_1.b_0"),
+        (model.ernie_m.pooler.dense.weight, "pooled_fc.w_0"),
+        (model.classifier.weight, "cls_out_w"),
+    ]:
+        assert np.array_equal(parameter.numpy(), fluid.read(params / file)), file
+    weights = read_weights(params).weights
+    for ours, theirs in [("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "output")]:
+        for part, suffix in [("weight", "w_0"), ("bias", "b_0")]:
+            file = params / f"encoder_layer_0_multi_head_att_{theirs}_fc.{suffix}"
+            assert np.array_equal(weights[f"encoder.layers.0.self_attn.{ours}.{part}"], fluid.read(file))
+
+
+@pytest.mark.parametrize("point_at", ["params", "."])
+def test_config_is_found_beside_params(tmp_path, point_at):
+    make_official_weights(tmp_path, CONFIG, seed=0)
+    found = read_weights(tmp_path / point_at)
+    assert found.config == config() and found.info["format"] == "official"
+    assert found.info["config_path"].resolve() == (tmp_path / "ernie_config.json").resolve()
+    (tmp_path / "ernie_config.json").unlink()
+    assert read_weights(tmp_path / point_at).config is None
+
+
+def test_adam_state_and_counters_are_passed_over(tmp_path):
+    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    expected = set(read_weights(params).weights)
+    state = [
+        "word_embedding_moment1_0", "encoder_layer_0_ffn_fc_0.w_0_moment2_0", "cls_out_w_beta1_pow_acc_0",
+        "cls_out_w_beta2_pow_acc_0", "scheduled_learning_rate", "loss_scaling_0", "@LR_DECAY_COUNTER@",
+        "pooled_fc.w_0.master", "pooled_fc.w_0.master_moment1_0",
+    ]  # fmt: skip
+    for name in state:
+        (params / name).write_bytes(b"not even a LoDTensor")
+    (params / "notes").write_text("left by someone")
+    found = read_weights(params)
+    assert set(found.weights) == expected and found.info["unknown"] == ["notes"]
+
+
+def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
+    model, other = (PreTrainingModel(config(), ["en", "fr"]) for _ in range(2))
+    assert write_fluid(tmp_path, model_weights(model)) == ["language_embeddings.weight"]
+    assert {p.name for p in (tmp_path / "params").iterdir() if p.name.startswith("mask_lm")} == {
+        "mask_lm_trans_fc.w_0", "mask_lm_trans_fc.b_0", "mask_lm_trans_layer_norm_scale",
+        "mask_lm_trans_layer_norm_bias", "mask_lm_out_fc.b_0",
+    }  # fmt: skip
+    _, report = load_from(other, tmp_path, optional=("language_embeddings.",))
+    assert report.fresh == ["language_embeddings.weight"]
+    assert same(model_weights(model), model_weights(other))  # the language table is zero in both
+
+
+def test_a_feed_forward_size_the_official_code_cannot_have_is_refused(tmp_path):
+    model = ErnieMModel(config(intermediate_size=20))
+    with pytest.raises(UserError, match="intermediate_size 20 .* 4 x hidden_size = 32"):
+        write_fluid(tmp_path, model_weights(model), model.config.to_dict())
+
+
+def test_the_helper_is_a_function_of_seed_and_name(tmp_path):
+    one, two, three = (
+        make_official_weights(tmp_path / folder, {**CONFIG, "num_hidden_layers": layers}, seed)
+        for folder, layers, seed in [("1", 2, 5), ("2", 1, 5), ("3", 2, 6)]
+    )
+    name = "encoder_layer_0_ffn_fc_0.w_0"
+    assert (one / name).read_bytes() == (two / name).read_bytes() != (three / name).read_bytes()
+    assert abs(float(fluid.read(one / "pos_embedding").std()) - CONFIG["initializer_range"]) < 0.002
+    assert 0.9 < float(fluid.read(one / "pre_encoder_layer_norm_scale").mean()) < 1.1
+
+
+# --- what may be absent, and what may not
+
+
+def test_absent_pooler_is_warned_of(tmp_path, caplog):
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3}, pooler=False)
+    model = classifier()
+    before = model.ernie_m.pooler.dense.weight.numpy().copy()
+    with caplog.at_level(logging.WARNING):
+        _, report = load_from(model, params)
+    assert f"pooled_fc is not in {params}, pooler starts fresh" in caplog.text
+    assert report.fresh == ["pooler.dense.weight", "pooler.dense.bias"]
+    assert np.array_equal(model.ernie_m.pooler.dense.weight.numpy(), before)
+
+
+def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(tmp_path, caplog):
+    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    with caplog.at_level(logging.WARNING):
+        _, report = load_from(classifier(), params, optional=("pooler.", "classifier."))
+    assert (
+        report.fresh == ["classifier.weight", "classifier.bias"] and "classifier starts fresh" in caplog.text
+    )
+    with pytest.raises(UserError, match=f"{params}: 2 tensors missing: classifier.weight, classifier.bias"):
+        load_from(classifier(), params)
+
+
+def test_any_other_missing_variable_is_listed_and_nothing_is_touched(tmp_path):
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3})
+    (params / "encoder_layer_0_ffn_fc_0.w_0").unlink()
+    (params / "pos_embedding").unlink()
+    model = classifier()
+    before = {name: array.copy() for name, array in model_weights(model).items()}
+    names_ = "embeddings.position_embeddings.weight, encoder.layers.0.linear1.weight"
+    with pytest.raises(UserError, match=f"{params}: 2 tensors missing: {names_}$"):
+        load_from(model, params)
+    assert same(before, model_weights(model))
+
+
+def test_another_tasks_head_is_ignored_on_request(tmp_path, caplog):
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"seq_label": 9})
+    model = classifier(3)
+    with caplog.at_level(logging.INFO):
+        _, report = load_from(model, params, ignore=("classifier.",))
+    assert report.unused == report.fresh == ["classifier.weight", "classifier.bias"]
+    assert "2 tensors not used: classifier.weight, classifier.bias" in caplog.text
+
+
+def test_two_heads_are_refused(tmp_path):
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3, "mrc": 2})
+    with pytest.raises(UserError, match="heads of 2 tasks .cls_out_w, cls_mrc_out_w."):
+        read_weights(params)
+
+
+# --- weights and config that do not belong together
+
+
+@pytest.mark.parametrize(
+    ("changes", "tensor", "shapes", "key"),
+    [
+        ({"vocab_size": 60}, "embeddings.word_embeddings.weight", ([50, 8], [60, 8]), "vocab_size is 60"),
+        ({"hidden_size": 16}, "embeddings.word_embeddings.weight", ([50, 8], [50, 16]), "hidden_size is 16"),
+        (
+            {"max_position_embeddings": 130}, "embeddings.position_embeddings.weight", ([514, 8], [130, 8]),
+            "max_position_embeddings is 130 in the config and 514 in the weights",
+        ),
+        (
+            {"intermediate_size": 20}, "encoder.layers.0.linear1.weight", ([8, 32], [8, 20]),
+            "intermediate_size is 20 in the config and 32 in the weights",
+        ),
+    ],
+)  # fmt: skip
+def test_other_shapes_name_tensor_shapes_and_key(tmp_path, changes, tensor, shapes, key):
+    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    with pytest.raises(UserError) as error:
+        load_into(ErnieMModel(config(**changes)), read_weights(params).weights)
+    message = str(error.value)
+    assert message.startswith(f"{params}: {tensor} has shape {shapes[0]}, the model has {shapes[1]}")
+    assert key in message and "\n" not in message
+
+
+def test_another_number_of_labels_is_named():
+    weights = {name: array.copy() for name, array in model_weights(classifier(3)).items()}
+    with pytest.raises(UserError, match="num_labels is 2 in the config and 3 in the weights"):
+        load_into(classifier(2), weights)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"), [(1, "left over: encoder.layers.1"), (3, "missing: encoder.layers.2")]
+)
+def test_another_number_of_layers_is_named(tmp_path, layers, message):
+    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    with pytest.raises(
+        UserError, match=f"num_hidden_layers is {layers} in the config, the weights have 2 .*{message}"
+    ):
+        load_into(ErnieMModel(config(num_hidden_layers=layers)), read_weights(params).weights)
+
+
+def test_another_number_of_heads_is_named(tmp_path):
+    make_official_weights(tmp_path, CONFIG, seed=0)
+    with pytest.raises(
+        UserError, match="ernie_config.json: num_attention_heads is 2, the model was built with 4"
+    ):
+        load_from(ErnieMModel(config(num_attention_heads=4)), tmp_path)
+
+
+# --- damaged and foreign input
+
+
+def test_a_damaged_parameter_file_is_named_before_anything_is_read(tmp_path):
+    params = make_official_weights(tmp_path, CONFIG, seed=0)
+    file = params / "encoder_layer_1_ffn_fc_1.w_0"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match=f"{file}: cut short: 1020 of 1024 data bytes"):
+        read_weights(params)
+    file.write_bytes(b"<html>404</html>" * 10)
+    with pytest.raises(UserError, match=f"{file}: not a parameter file of the official format"):
+        read_weights(params)
+
+
+def test_a_damaged_file_of_ours_is_named(tmp_path):
+    save_model(tmp_path / "c", classifier(), config())
+    file = tmp_path / "c" / "model.safetensors"
+    whole = file.read_bytes()
+    for content in (whole[:-1], whole[:20], b"", b"PK\x03\x04" + bytes(100)):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
+            read_weights(tmp_path / "c")
+    safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match=f"{file}: not a checkpoint of ours: .* but bert.encoder.weight"):
+        read_weights(tmp_path / "c")
+    file.write_bytes(whole)
+    (tmp_path / "c" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json: not a JSON file"):
+        read_weights(tmp_path / "c")
+
+
+def test_what_is_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_weights(tmp_path / "absent")
+    (tmp_path / "f").write_text("")
+    with pytest.raises(UserError, match="a file; give its folder"):
+        read_weights(tmp_path / "f")
+    with pytest.raises(UserError, match="neither model.safetensors nor word_embedding"):
+        read_weights(tmp_path)
+    (tmp_path / "model_state.pdparams").write_text("")
+    with pytest.raises(UserError, match="model_state.pdparams is a file of PaddleNLP"):
+        read_weights(tmp_path)
+    (tmp_path / "step_20").mkdir()
+    with pytest.raises(UserError, match="give one of them .*step_20"):
+        read_weights(tmp_path)
+    with pytest.raises(UserError, match="vocab.txt: no such file"):
+        save_model(tmp_path / "c", classifier(), config(), vocab_path=tmp_path / "vocab.txt")
+    assert not (tmp_path / "c").exists()
+
+
+# --- a full disk
+
+
+def _break_half_way(monkeypatch, where):
+    """A write that fills the disk: `where` writes half of its data, then reports ENOSPC."""
+    if where == "weights":
+
+        def write(path, arrays):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(safe, "write", write)
+    elif where == "tokenizer":
+
+        def copy(source, target):
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(checkpoint.shutil, "copyfile", copy)
+
+
+@pytest.mark.parametrize("where", ["weights", "tokenizer", "real limit"])
+@pytest.mark.parametrize("step", ["over the last one", "new"])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, where, step):
+    model, newer = classifier(), classifier()
+    (tmp_path / "v").write_text("words")
+    save_model(
+        tmp_path / "run/step_1", model, config(), vocab_path=tmp_path / "v", training_state={"step": 1}
+    )
+    target = tmp_path / "run" / ("step_1" if step == "over the last one" else "step_2")
+    _break_half_way(monkeypatch, where)
+    limit = disk_full_after(4096) if where == "real limit" else disk_full_after(resource.RLIM_INFINITY)
+    with limit, pytest.raises(UserError, match=f"{target}: no space left"):
+        save_model(target, newer, config(), vocab_path=tmp_path / "v", training_state={"step": 2})
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
+    assert checkpoint.newest_complete(tmp_path / "run", checksums=True) == tmp_path / "run/step_1"
+    load_from(newer, tmp_path / "run/step_1")
+    assert same(model_weights(model), model_weights(newer))
+
+
+@pytest.mark.parametrize("limit", [100, 1000])
+def test_a_full_disk_leaves_the_previous_official_directory(tmp_path, limit):
+    write_fluid(tmp_path, model_weights(classifier()), config().to_dict())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()}
+    with disk_full_after(limit), pytest.raises(UserError, match="params: no space left"):
+        write_fluid(tmp_path, model_weights(classifier()))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
