@@ -1,0 +1,88 @@
+"""The matrices that are drawn in the docstrings and in docs/objectives.md are the matrices that are made."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain import attention_mask
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "objectives.md"
+SIDE = np.array([0, 0, 0, 1, 1, 1, 1])  # x1 M2 x3 | y4 M5 M6 y7
+MASKED = np.array([0, 1, 0, 0, 1, 1, 0], dtype=bool)
+
+
+def drawn(text: str) -> dict[str, np.ndarray]:
+    """Every matrix in a text, by its row labels: consecutive lines of a label and cells, 1 or '.'."""
+    matrices, labels, rows = {}, [], []
+    for line in [*text.splitlines(), ""]:
+        match = re.fullmatch(r"\s*(\w+)\s+([1.](?:[ |]+[1.])*)\s*", line)
+        if match:
+            labels.append(match[1])
+            rows.append([cell == "1" for cell in match[2] if cell in "1."])
+        elif rows:
+            matrices[" ".join(labels)] = np.array(rows)
+            labels, rows = [], []
+    return matrices
+
+
+@pytest.mark.parametrize(
+    "function, labels, made",
+    [
+        (attention_mask.full, "x1 M2 x3", attention_mask.full(3)),
+        (attention_mask.full, "x1 M2 x3 y4 M5 M6 y7", attention_mask.full(7)),
+        (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
+        (attention_mask.btmlm_stage1, "x1 x2 x3 x4 M5 M6 M7", attention_mask.btmlm_stage1(4, 3, separators=0)),
+        (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),
+        (attention_mask.compact, "y4 y7 M2", attention_mask.compact(2, 1)),
+    ],
+)
+def test_docstrings_draw_what_is_made(function, labels, made):
+    assert np.array_equal(drawn(function.__doc__)[labels], made)
+
+
+def test_the_document_draws_what_is_made():
+    sections = re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M)
+    by_title = {section.split("\n", 1)[0].split(" ")[0]: drawn(section) for section in sections}
+    assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], attention_mask.full(3))
+    assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.full(7))
+    assert np.array_equal(by_title["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
+    assert np.array_equal(by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.btmlm_stage1(4, 3, separators=0))
+
+
+def test_camlm_by_hand():
+    seen = attention_mask.camlm(SIDE, MASKED)
+    unmasked = {0: [0, 2], 1: [3, 6]}
+    for row in range(7):
+        expected = unmasked[1 - SIDE[row]] + [row] if MASKED[row] else unmasked[SIDE[row]]
+        assert np.flatnonzero(seen[row]).tolist() == sorted(expected)
+
+
+def test_separators_of_stage_1_are_apart():
+    seen = attention_mask.btmlm_stage1(4, 3)  # 4 context, SEP, 3 placeholders, SEP
+    second, third = 4, 8
+    for separator in (second, third):
+        assert np.flatnonzero(seen[separator]).tolist() == [second, third]
+        assert np.flatnonzero(seen[:, separator]).tolist() == [second, third]
+    rest = [0, 1, 2, 3, 5, 6, 7]
+    assert np.array_equal(seen[np.ix_(rest, rest)], attention_mask.compact(4, 3))
+
+
+def test_a_pad_is_visible_to_its_own_row_only():
+    valid = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 1, 0]], dtype=bool)
+    matrices = {
+        "key": attention_mask.from_key_mask(valid),
+        "compact": attention_mask.from_compact(3, valid),
+        "dense": attention_mask.pad([attention_mask.full(3), attention_mask.full(5)], 5),
+    }
+    for name, matrix in matrices.items():
+        assert matrix.diagonal(axis1=2, axis2=3).all(), name  # every row sees itself
+        for row, column in np.argwhere(~valid[: len(matrix)]):
+            assert matrix[row, 0, :, column].sum() == 1 == matrix[row, 0, column].sum(), name
+
+
+def test_compact_with_pads_in_context_and_placeholders():
+    valid = np.array([[1, 1, 0, 1, 0]], dtype=bool)  # C = 3: two real, one pad; two placeholder columns, one a pad
+    expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
+    assert attention_mask.from_compact(3, valid)[0, 0].astype(int).tolist() == expected
