@@ -6,7 +6,7 @@ import sentencepiece
 from reader.tokenization import Tokenizer
 
 SENTENCES = [
-    "The quick brown fox jumps over the lazy dog near the river, and 1,000 people saw it in 2000, 2010 and 2025.",
+    "The quick brown fox jumps over the lazy dog near a river, and 1,000 people saw it in 2000, 2010, 2025.",
     "Le renard brun saute par-dessus le chien paresseux près de la rivière, où l'été dure.",
     "Der schnelle braune Fuchs springt über den faulen Hund in der Nähe des Flusses.",
     "Быстрая коричневая лиса перепрыгивает через ленивую собаку у реки.",

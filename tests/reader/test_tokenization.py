@@ -1,4 +1,4 @@
-"""The tokenizer: the official rules by hand-worked examples, offsets by properties over many scripts, bad files."""
+"""The tokenizer: official rules by hand-worked examples, offsets by properties in many scripts, bad files."""
 
 import pickle
 import unicodedata
@@ -46,7 +46,7 @@ def random_texts(count: int = 400) -> list[str]:
 TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", " ", *ALPHABETS.values(), *SENTENCES, *random_texts()]
 
 
-# Rules 1 to 3 -----------------------------------------------------------------------------------------------------
+# Rules 1 to 3
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_sources_point_at_the_original():
     assert normalize_with_sources("plain") == ("plain", None)
 
 
-# Ids --------------------------------------------------------------------------------------------------------------
+# Ids
 
 
 def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
@@ -129,11 +129,11 @@ def test_every_way_to_encode_agrees(tokenizer):
 
 
 def characters(text: str) -> Counter:
-    """What a text is made of once marks, ligatures and syllables are taken apart; sentencepiece does not reorder marks."""
+    """What a text is made of, marks, ligatures and syllables taken apart, in no order."""
     return Counter(unicodedata.normalize("NFKD", normalize(text)))
 
 
-# Offsets ----------------------------------------------------------------------------------------------------------
+# Offsets
 
 
 def test_offsets_by_hand(tokenizer):
@@ -217,7 +217,7 @@ def test_the_older_call_for_offsets(tokenizer, monkeypatch):
         assert tokenizer._model.encode_with_offsets(text) == expected[text]
 
 
-# Layout -----------------------------------------------------------------------------------------------------------
+# Layout
 
 
 def test_single_and_pair_layouts(tokenizer):
@@ -253,7 +253,7 @@ def test_no_room_for_text(tokenizer):
         tokenizer.build("a", "b", max_seq_len=4)
 
 
-# Files ------------------------------------------------------------------------------------------------------------
+# Files
 
 
 def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):

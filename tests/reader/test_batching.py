@@ -1,0 +1,196 @@
+"""Batches: every example once, in an order that (seed, epoch) decides, for any number of processes."""
+
+import pickle
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from reader import batching
+from reader.batching import Batches
+from reader.features import Feature
+
+PAD = 1
+
+
+class Item(NamedTuple):
+    number: int
+    length: int
+
+
+class Encode:
+    """Item i -> ids of its length whose second is 100 + i. Remembers what it was asked for."""
+
+    pad_id = PAD
+
+    def __init__(self):
+        self.seen: list[int] = []
+
+    def __call__(self, items):
+        self.seen += [item.number for item in items]
+        return [Feature([0, 100 + n, *[7] * (length - 2)], n % 3) for n, length in items]
+
+
+def items(count: int, seed: int = 0) -> list[Item]:
+    lengths = np.random.default_rng(seed).integers(2, 60, count)
+    return [Item(i, int(length)) for i, length in enumerate(lengths)]
+
+
+def batches(count: int = 203, batch_size: int = 8, **options) -> Batches:
+    return Batches(items(count), Encode(), batch_size, **options)
+
+
+def numbers(global_batch) -> list[int]:
+    return [i for micro in global_batch.micro_batches for i in micro.indices.tolist()]
+
+
+def all_numbers(steps) -> list[int]:
+    return [i for step in steps for i in numbers(step)]
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    monkeypatch.setattr(batching, "WINDOW_BATCHES", 4)
+    monkeypatch.setattr(batching, "WINDOW_EXAMPLES", 32)
+
+
+def test_arrays():
+    for step in batches(micro_batch_size=4).stream():
+        for micro in step.micro_batches:
+            assert micro.input_ids.dtype == micro.labels.dtype == micro.indices.dtype == np.int64
+            assert micro.input_ids.shape[0] == len(micro.labels) == len(micro.indices) <= 4
+            for row, label, index in zip(micro.input_ids, micro.labels, micro.indices):
+                length = items(203)[index].length
+                assert row[1] == 100 + index and label == index % 3
+                assert (row[:length] != PAD).all() and (row[length:] == PAD).all()
+            assert (micro.input_ids != PAD).sum(1).max() == micro.input_ids.shape[1]
+            assert micro.count == step.count
+
+
+@pytest.mark.parametrize("in_tokens", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_example_once(small_windows, in_tokens, shuffle):
+    made = batches(batch_size=200 if in_tokens else 8, in_tokens=in_tokens, shuffle=shuffle)
+    steps = list(made.stream())
+    assert sorted(all_numbers(steps)) == list(range(203))
+    assert [step.index for step in steps] == list(range(made.count()))
+
+
+def test_order_is_a_function_of_seed_and_epoch(small_windows):
+    def order(seed, epoch):
+        return [numbers(step) for step in batches(seed=seed).stream(epochs=epoch + 1, epoch=epoch)]
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(2, 0)
+    assert order(1, 0) != order(1, 1)
+    both = [numbers(step) for step in batches(seed=1).stream(epochs=2)]
+    assert both == order(1, 0) + order(1, 1)
+    # Two epochs differ in which examples meet, not only in the order of the same batches.
+    assert {frozenset(batch) for batch in order(1, 0)} != {frozenset(batch) for batch in order(1, 1)}
+
+
+def test_evaluation_keeps_the_windows_of_the_data(small_windows):
+    steps = list(batches(shuffle=False).stream())
+    assert sorted(all_numbers(steps[:4])) == list(range(32))
+    assert [numbers(s) for s in batches(shuffle=False, seed=5).stream()] == [numbers(s) for s in steps]
+
+
+@pytest.mark.parametrize("in_tokens", [False, True])
+def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
+    size = 200 if in_tokens else 8
+    alone = list(batches(batch_size=size, in_tokens=in_tokens, seed=3).stream())
+    for world_size in (2, 3):
+        ranks = [
+            list(
+                batches(batch_size=size, in_tokens=in_tokens, seed=3, rank=r, world_size=world_size).stream()
+            )
+            for r in range(world_size)
+        ]
+        for one, *parts in zip(alone, *ranks, strict=True):
+            assert sorted(numbers(one)) == sorted(all_numbers(parts))
+            assert {part.count for part in parts} == {one.count} == {len(numbers(one))}
+            assert {(part.epoch, part.index) for part in parts} == {(one.epoch, one.index)}
+
+
+def test_a_short_last_batch_leaves_processes_without_work():
+    ranks = [list(batches(count=9, rank=r, world_size=4).stream()) for r in range(4)]
+    short = [next(step for step in steps if step.count == 1) for steps in ranks]
+    assert [len(step.micro_batches) for step in short] == [1, 0, 0, 0]
+    assert all(len(steps) == 2 for steps in ranks)
+
+
+def test_micro_batches_split_a_share():
+    step = next(batches(64, 16, micro_batch_size=3, world_size=2).stream())
+    assert [len(micro.indices) for micro in step.micro_batches] == [3, 3, 2]
+
+
+def test_similar_lengths_meet():
+    def padded(steps):
+        return sum(micro.input_ids.size for step in steps for micro in step.micro_batches)
+
+    real = sum(item.length for item in items(2000))
+    assert padded(batches(2000, 16).stream()) < 1.03 * real
+    one_by_one = [items(2000)[i : i + 16] for i in range(0, 2000, 16)]
+    assert sum(16 * max(item.length for item in batch) for batch in one_by_one) > 1.7 * real
+
+
+def test_in_tokens_holds_its_budget(small_windows):
+    for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100).stream():
+        shape = step.count, max(micro.input_ids.shape[1] for micro in step.micro_batches)
+        assert shape[0] * shape[1] <= 200
+        assert all(micro.input_ids.size <= 100 for micro in step.micro_batches)
+
+
+def test_an_example_over_the_budget_stands_alone():
+    steps = list(batches(batch_size=50, in_tokens=True).stream())
+    long = [step for step in steps if step.micro_batches[0].input_ids.shape[1] > 50]
+    assert long and all(step.count == 1 for step in long)
+
+
+@pytest.mark.parametrize("in_tokens", [False, True])
+def test_count_is_right_for_every_epoch(small_windows, in_tokens):
+    made = batches(batch_size=130 if in_tokens else 8, in_tokens=in_tokens)
+    for epoch in range(3):
+        assert made.count(epoch) == len(list(made.stream(epoch + 1, epoch)))
+
+
+@pytest.mark.parametrize("in_tokens", [False, True])
+@pytest.mark.parametrize("known_lengths", [False, True])
+def test_resume_is_exact(small_windows, in_tokens, known_lengths):
+    options = {"batch_size": 130 if in_tokens else 8, "in_tokens": in_tokens}
+    whole = list(batches(**options).stream(epochs=2))
+    for place in (0, 1, 5, len(whole) // 2, len(whole) - 3, len(whole) - 1):
+        made = batches(**options)
+        if known_lengths:
+            made.lengths()
+        rest = list(made.stream(2, whole[place].epoch, whole[place].index))
+        assert [(s.epoch, s.index, numbers(s)) for s in rest] == [
+            (s.epoch, s.index, numbers(s)) for s in whole[place:]
+        ]
+        for a, b in zip(rest, whole[place:]):
+            assert all(
+                (x.input_ids == y.input_ids).all()
+                for x, y in zip(a.micro_batches, b.micro_batches, strict=True)
+            )
+
+
+def test_nothing_is_tokenised_before_its_window(small_windows):
+    made = batches()
+    stream = made.stream()
+    next(stream)
+    assert len(made.encode.seen) == 32
+    assert made.count() == 26 and len(made.encode.seen) == 32
+    made.encode.seen.clear()
+    next(made.stream(index=9))  # the third window
+    assert len(made.encode.seen) == 32
+
+
+def test_pickle():
+    made = batches(seed=4)
+    again = pickle.loads(pickle.dumps(made))
+    assert [numbers(s) for s in again.stream()] == [numbers(s) for s in made.stream()]
+
+
+def test_no_examples():
+    made = batches(count=0)
+    assert made.count() == 0 and list(made.stream()) == []

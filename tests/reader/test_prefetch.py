@@ -1,0 +1,204 @@
+"""The reader process: order, how far ahead it runs, its errors, its death, and that nothing is left of it."""
+
+import functools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from reader.batching import Batches
+from reader.features import EncodePairs
+from reader.prefetch import prefetch
+from reader.task_reader import read_classification
+from tests.reader import prefetch_work
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def test_items_in_order_and_end():
+    with prefetch(functools.partial(prefetch_work.count, 50), ahead=4) as items:
+        answer = list(items)
+        assert [i for i, _ in answer] == list(range(50))
+        assert all((array == i).all() for i, array in answer)
+        with pytest.raises(StopIteration):
+            next(items)
+        assert not items._process.is_alive()
+
+
+def test_it_runs_ahead_and_then_waits(tmp_path):
+    with prefetch(functools.partial(prefetch_work.large, str(tmp_path / "made")), ahead=5) as items:
+        next(items)
+        made = tmp_path / "made"
+        # One taken, five in the queue, one in the hand of the thread, one in the pipe.
+        assert wait_until(lambda: made.stat().st_size >= 7)
+        time.sleep(0.3)
+        assert made.stat().st_size <= 9
+
+
+def test_the_same_batches_as_without_it(tokenizer, tmp_path):
+    path = tmp_path / "x.tsv"
+    rows = [f"the {'lazy ' * (i % 7)}fox\tdog {i}\t{i % 3}\n" for i in range(100)]
+    path.write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
+    batches = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
+    with prefetch(functools.partial(batches.stream, 2, 0, 3)) as ahead:
+        for here, there in zip(batches.stream(2, 0, 3), ahead, strict=True):
+            assert (here.epoch, here.index, here.count) == (there.epoch, there.index, there.count)
+            assert pickle.dumps(here.micro_batches) == pickle.dumps(there.micro_batches)
+
+
+def test_a_user_error_is_raised_here():
+    with prefetch(prefetch_work.user_error) as items:
+        assert next(items) == 1
+        with pytest.raises(UserError, match="^x.tsv, line 3: unknown label 'maybe'$"):
+            next(items)
+        assert not items._process.is_alive()
+
+
+def test_a_bug_is_raised_here_with_its_traceback():
+    with prefetch(prefetch_work.bug) as items:
+        assert next(items) == 1
+        with pytest.raises(RuntimeError, match=r"(?s)the reader process failed:.*in bug.*the bug"):
+            next(items)
+
+
+def test_a_killed_worker_is_noticed_at_once():
+    with prefetch(prefetch_work.slow) as items:
+        pid = next(items)
+        os.kill(pid, signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(UserError, match="the reader process was killed by signal 9"):
+            next(items)
+        assert time.monotonic() - start < 1
+        assert not is_running(pid)
+
+
+def test_a_worker_killed_with_items_waiting():
+    """What it had handed over is still there; then the error."""
+    with prefetch(prefetch_work.killed) as items:
+        assert next(items) == 1
+        with pytest.raises(UserError, match="killed by signal 9"):
+            next(items)
+
+
+def test_closing_half_way_ends_it():
+    with prefetch(prefetch_work.forever) as items:
+        pid = next(items)[1]
+        assert is_running(pid)
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+    assert not is_running(pid) and not items._thread.is_alive()
+    items.close()
+
+
+def test_an_error_in_the_loop_ends_it():
+    pids = []
+
+    def loop():
+        with prefetch(prefetch_work.forever) as items:
+            pids.append(next(items)[1])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    assert not is_running(pids[0])
+
+
+def test_forgetting_it_ends_it():
+    items = prefetch(prefetch_work.forever)
+    pid = next(items)[1]
+    del items
+    assert wait_until(lambda: not is_running(pid))
+
+
+# An entry point as they are written here: paddle's place is taken by a module that says when it is imported.
+ENTRY_POINT = """
+import sys, time
+sys.path[:0] = [{root!r}, {here!r}]
+from reader.prefetch import prefetch
+from tests.reader import prefetch_work
+
+def main():
+    import heavy
+    with prefetch(prefetch_work.{work}) as items:
+        {body}
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def entry_point(tmp_path, work: str, body: str) -> list[str]:
+    (tmp_path / "heavy.py").write_text("print('!', flush=True)\n")
+    script = tmp_path / "entry.py"
+    body = textwrap.indent(textwrap.dedent(body), " " * 8).strip()
+    script.write_text(ENTRY_POINT.format(root=str(ROOT), here=str(tmp_path), work=work, body=body))
+    return [sys.executable, str(script)]
+
+
+def test_the_worker_stays_light(tmp_path):
+    """It imports the entry point again, but not what main() imports; and nothing of reader imports paddle."""
+    command = entry_point(tmp_path, "modules", "print(*next(items))")
+    out = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert out.count("!") == 1
+    loaded = set(out.split())
+    assert {"__mp_main__", "reader.prefetch"} <= loaded
+    assert not loaded & {"heavy", "paddle", "torch", "model"}
+
+
+def test_the_readers_import_no_paddle():
+    code = "import sys, reader.prefetch, reader.batching; print('paddle' in sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert out.strip() == "False"
+
+
+def test_it_ends_with_a_killed_parent(tmp_path):
+    command = entry_point(
+        tmp_path, "forever", "print(next(items)[1], flush=True)\nimport time\ntime.sleep(60)"
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline().strip() == "!"
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    assert wait_until(lambda: not is_running(pid))
+
+
+def test_ctrl_c(tmp_path):
+    """Ctrl-C reaches parent and worker; the worker says nothing and is gone before the parent."""
+    command = entry_point(
+        tmp_path, "forever", "print(next(items)[1], flush=True)\nimport time\ntime.sleep(60)"
+    )
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        parent.stdout.readline()
+        pid = int(parent.stdout.readline())
+        os.killpg(parent.pid, signal.SIGINT)
+        errors = parent.stderr.read()
+        parent.wait(20)
+    assert not is_running(pid)
+    assert errors.count("KeyboardInterrupt") == 1, errors

@@ -1,0 +1,189 @@
+"""The official TSV, maps and patterns: what is read, and what each fault says."""
+
+import json
+import pickle
+import re
+
+import pytest
+
+from reader.features import EncodePairs
+from reader.task_reader import Example, expand, read_classification, read_label_map, read_languages
+from utils.errors import UserError
+
+LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content: str | bytes, name: str = "x.tsv"):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def test_rows(write):
+    examples = read_classification(
+        write("text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n"), LABELS
+    )
+    assert list(examples) == [Example("A man.", "Ein Mann.", 1, None), Example("他说", "", 2, None)]
+    assert len(examples) == 2 and examples[-1].label == 2
+    with pytest.raises(IndexError):
+        examples[2]
+
+
+def test_no_quoting(write):
+    examples = read_classification(write('text_a\ttext_b\tlabel\n"a\t"b" c\tneutral\n'), LABELS)
+    assert examples[0] == Example('"a', '"b" c', 2, None)
+
+
+def test_columns_in_any_order_with_qid_and_more(write):
+    path = write("qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n")
+    assert read_classification(path, LABELS)[0] == Example("a", "b", 2, "q7")
+
+
+def test_single_texts_and_ids_as_labels(write):
+    path = write("text_a\tlabel\na\t1\nb\t0\n")
+    assert [tuple(example) for example in read_classification(path)] == [
+        ("a", None, 1, None),
+        ("b", None, 0, None),
+    ]
+
+
+def test_without_labels(write):
+    path = write("text_a\ttext_b\tlabel\na\tb\twhatever\n")
+    assert read_classification(path, LABELS, labels=False)[0] == Example("a", "b", -1, None)
+    assert read_classification(write("text_a\na\n"), labels=False)[0].text_a == "a"
+
+
+def test_windows_line_ends_mark_and_blank_end(write):
+    path = write(b"\xef\xbb\xbftext_a\ttext_b\tlabel\r\na\tb\tneutral\r\nc\td\tentailment\r\n\r\n\n")
+    assert [e.text_a + e.text_b for e in read_classification(path, LABELS)] == ["ab", "cd"]
+
+
+def test_last_line_without_an_end(write):
+    assert read_classification(write("text_a\ttext_b\tlabel\na\tb\tneutral"), LABELS)[0].text_b == "b"
+
+
+def test_unusual_line_separators_stay_in_the_text(write):
+    text = "a\u2028b\x0bc\x85d"
+    assert (
+        read_classification(write(f"text_a\ttext_b\tlabel\n{text}\tb\tneutral\n"), LABELS)[0].text_a == text
+    )
+
+
+def test_a_pickle_is_small(write):
+    rows = "".join(f"text {i} {'x' * 200}\tb\tneutral\n" for i in range(1000))
+    examples = read_classification(write("text_a\ttext_b\tlabel\n" + rows), LABELS)
+    assert len(examples[999].text_a) > 200  # the file is open now
+    data = pickle.dumps(examples)
+    assert len(data) < 9000
+    assert pickle.loads(data)[999] == examples[999]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "x.tsv: the file is empty"),
+        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no header line"),
+        ("text_a\ttext_b\na\tb\n", "x.tsv, line 1: no column label in the header"),
+        ("premise\tlabel\na\tneutral\n", "x.tsv, line 1: no column text_a in the header"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a stands twice"),
+        ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
+        (
+            "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
+            "x.tsv, line 3: 2 columns, but the header names 3 (text_a, text_b, label)",
+        ),
+        ("text_a\ttext_b\tlabel\na\tb\tc\tneutral\n", "x.tsv, line 2: 4 columns, but the header names 3"),
+        ("text_a\ttext_b\tlabel\n\na\tb\tneutral\n", "x.tsv, line 2: 1 columns"),
+        (
+            "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\tmaybe\n",
+            "x.tsv, line 3: unknown label 'maybe'; the label map has contradiction, entailment, neutral",
+        ),
+        (b"text_a\ttext_b\tlabel\na\tb\tneutral\nab\xffc\tb\tneutral\n", "x.tsv, line 3: not UTF-8 (byte 3"),
+        ("text_a\tlabel\n".encode("utf-16"), "x.tsv, line 1: not UTF-8"),
+    ],
+)
+def test_faults(write, content, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_classification(write(content), LABELS)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(UserError, match=r"none.tsv: cannot read it \(No such file"):
+        read_classification(tmp_path / "none.tsv", LABELS)
+    with pytest.raises(UserError, match="Is a directory"):
+        read_classification(tmp_path, LABELS)
+
+
+@pytest.mark.parametrize(
+    "label, message", [("neutral", "is no id below 3"), ("3", "is no id below 3"), ("-1", "no id")]
+)
+def test_labels_without_a_map(write, label, message):
+    with pytest.raises(UserError, match=message):
+        read_classification(write(f"text_a\tlabel\na\t{label}\n"), num_labels=3)
+
+
+def test_label_map(write):
+    path = write(json.dumps(LABELS), "label_map.json")
+    assert read_label_map(path) == read_label_map(path, 3) == LABELS
+    with pytest.raises(
+        UserError, match=r"label_map.json: 3 labels \(contradiction.*\), but --num_labels is 2"
+    ):
+        read_label_map(path, 2)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"a": 0, "b": 2}', "the ids must be 0 to 1"),
+        ('{"a": 0, "b": 0}', "the ids must be 0 to 1"),
+        ('{"a": "0"}', "the ids must be 0 to 0"),
+        ('["a"]', "must hold"),
+        ("{}", "must hold"),
+        ('{"a": 0,\n', "line 2: not JSON"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_bad_label_maps(write, content, message):
+    with pytest.raises(UserError, match=f"m.json.*{message}"):
+        read_label_map(write(content, "m.json"))
+
+
+def test_languages_keep_their_order(write):
+    assert read_languages(write('{"sw": "x", "en": 1, "ar": null}', "lang_map.json")) == ["sw", "en", "ar"]
+
+
+def test_patterns(tmp_path):
+    files = expand("dev/dev.%s.tsv,test/test.%s.tsv", ["en", "zh"], "--dev_set")
+    assert {pattern: {k: str(v) for k, v in paths.items()} for pattern, paths in files.items()} == {
+        "dev/dev.%s.tsv": {"en": "dev/dev.en.tsv", "zh": "dev/dev.zh.tsv"},
+        "test/test.%s.tsv": {"en": "test/test.en.tsv", "zh": "test/test.zh.tsv"},
+    }
+    assert list(expand("dev.tsv", ["en"], "--dev_set")["dev.tsv"]) == ["en"]
+    assert list(expand("dev.tsv", None, "--dev_set")["dev.tsv"]) == ["all"]
+
+
+def test_bad_patterns():
+    with pytest.raises(
+        UserError, match=r"--dev_set dev.tsv: no %s in it, but the language map has 2 languages"
+    ):
+        expand("dev.tsv", ["en", "zh"], "--dev_set")
+    with pytest.raises(UserError, match=r"--dev_set dev.%s.tsv: %s stands for languages.*--lang_map_config"):
+        expand("dev.%s.tsv", None, "--dev_set")
+    with pytest.raises(UserError, match="--dev_set: no file named"):
+        expand(" ,", ["en"], "--dev_set")
+
+
+def test_features(write, tokenizer):
+    pairs = read_classification(
+        write("text_a\ttext_b\tlabel\nthe fox\tthe dog\tneutral\nthe\t\tneutral\n"), LABELS
+    )
+    encode = EncodePairs(tokenizer, max_seq_len=8)
+    features = encode(list(pairs))
+    assert features[0].ids == tokenizer.build("the fox", "the dog", 8) and features[0].label == 2
+    assert features[1].ids == tokenizer.build("the", "", 8)
+    assert encode.pad_id == tokenizer.pad_id
+    single = read_classification(write("text_a\tlabel\nthe fox\t0\n"))
+    assert encode(list(single))[0].ids == tokenizer.build("the fox", max_seq_len=8)
