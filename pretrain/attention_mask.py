@@ -1,7 +1,8 @@
 """Who may attend to whom. Rows are queries, columns are keys, True = may attend.
 
-These dense matrices are the definition. Training computes the compact form of CAMLM and BTMLM stage 1 (`compact`),
-which tests hold equal to them. In every matrix a row sees at least itself, and a pad is visible to its own row only.
+These dense matrices are the definition. Training computes the compact form of CAMLM and BTMLM stage 1
+(`compact`), which tests hold equal to them. In every matrix a row sees at least itself, and a pad is visible
+to its own row only.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ def full(length: int) -> np.ndarray:
 def camlm(side: np.ndarray, masked: np.ndarray) -> np.ndarray:
     """CAMLM (paper section 3, Figure 2 c): a masked token sees itself and the other side's unmasked tokens.
 
-    Unmasked tokens see the unmasked tokens of their own side only: had they seen the other side, they would carry
-    a masked token's neighbours into its view one layer later.
+    Unmasked tokens see the unmasked tokens of their own side only: had they seen the other side, they would
+    carry a masked token's neighbours into its view one layer later.
 
                  x1 M2 x3 | y4 M5 M6 y7
             x1    1  .  1 |  .  .  .  .
@@ -91,9 +92,10 @@ def btmlm_stage1(context_length: int, placeholders: int, separators: int = 2) ->
 
 
 def compact(context_length: int, placeholders: int) -> np.ndarray:
-    """One row of the compact form, written out densely: C context tokens, then P placeholders. bool [C+P, C+P].
+    """One row of the compact form: C context tokens, then P placeholders. bool [C+P, C+P].
 
-    A CAMLM pair is two such rows: (unmasked source, masks of the target) and (unmasked target, masks of the source).
+    A CAMLM pair is two such rows: (unmasked source, masks of the target) and (unmasked target, masks
+    of the source).
 
                  x1 x3 | M5 M6
             x1    1  1 |  .  .
@@ -124,7 +126,7 @@ def from_key_mask(valid: np.ndarray) -> np.ndarray:
 
 
 def from_compact(context_length: int, valid: np.ndarray) -> np.ndarray:
-    """The compact form written out: C context columns, then placeholders. valid bool [B, T] -> bool [B, 1, T, T]."""
+    """C context columns, then placeholders, written out. valid bool [B, T] -> bool [B, 1, T, T]."""
     in_context = np.arange(valid.shape[1]) < context_length
     return _with_diagonal(valid[:, None, :, None] & (valid & in_context)[:, None, None, :])
 

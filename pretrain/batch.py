@@ -1,4 +1,4 @@
-"""What the training loop sees: padded arrays. Readers make them, possibly in another process; no paddle here."""
+"""What the training loop sees: padded arrays. Readers make them, in another process too; no paddle here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +107,7 @@ class Batch:
         return attention_mask.from_key_mask(self.valid)
 
     def with_pseudo_tokens(self, pseudo_ids: np.ndarray) -> "Batch":
-        """BTMLM stage 2: the same batch with `pseudo_ids` [S] (in the order of `stage1.slots`) in the slots."""
+        """BTMLM stage 2: this batch with `pseudo_ids` [S], in the order of `stage1.slots`, in the slots."""
         input_ids = self.input_ids.copy()
         input_ids.flat[self.stage1.slots] = pseudo_ids
         return replace(self, input_ids=input_ids)
@@ -152,8 +152,13 @@ def pad_rows(rows: Sequence[Row], pad_id: int, multiple: int = 1) -> Padded:
     valid = np.zeros((len(rows), width), dtype=bool)
     valid.flat[flat] = True
     return Padded(
-        scatter("input_ids", pad_id), scatter("position_ids", PAD_POSITION), scatter("language_ids", NO_LANGUAGE),
-        valid, context_length, flat, starts,
+        scatter("input_ids", pad_id),
+        scatter("position_ids", PAD_POSITION),
+        scatter("language_ids", NO_LANGUAGE),
+        valid,
+        context_length,
+        flat,
+        starts,
     )
 
 
@@ -211,12 +216,22 @@ def collate_stage1(
     padded = pad_rows(rows, pad_id, multiple)
     slot_rows = np.repeat(np.arange(len(rows)), [len(row.targets) for row in rows])
     slots = slot_rows * stage2_width + np.concatenate(slot_columns)
-    placeholders = np.concatenate([padded.flat[start + row.targets] for start, row in zip(padded.starts, rows)])
+    placeholders = np.concatenate(
+        [padded.flat[start + row.targets] for start, row in zip(padded.starts, rows)]
+    )
     languages = np.concatenate([row.target_languages for row in rows])
     order = np.argsort(languages, kind="stable")
     return Stage1(
-        padded.input_ids, padded.position_ids, padded.language_ids, padded.context_length, padded.valid,
-        placeholders[order], slots[order], slot_rows[order], languages[order], np.concatenate(draws)[order],
+        padded.input_ids,
+        padded.position_ids,
+        padded.language_ids,
+        padded.context_length,
+        padded.valid,
+        placeholders[order],
+        slots[order],
+        slot_rows[order],
+        languages[order],
+        np.concatenate(draws)[order],
     )
 
 

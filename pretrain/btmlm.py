@@ -1,4 +1,4 @@
-"""BTMLM stage 1: one pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3 and 4)."""
+"""BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,16 @@ _CLOSED = -1e4
 
 @dataclass
 class PseudoCounts:
-    """Pseudo-tokens in all; copied: those that occur in their sentence; repeated: those that repeat another of it."""
+    """Pseudo-tokens in all, those that occur in their sentence, those that repeat another of it."""
 
     total: int = 0
     copied: int = 0
     repeated: int = 0
 
     def __add__(self, other: "PseudoCounts") -> "PseudoCounts":
-        return PseudoCounts(self.total + other.total, self.copied + other.copied, self.repeated + other.repeated)
+        return PseudoCounts(
+            self.total + other.total, self.copied + other.copied, self.repeated + other.repeated
+        )
 
 
 class PseudoTokenGenerator:
@@ -35,12 +37,16 @@ class PseudoTokenGenerator:
     The output layer is computed for the target language's pieces only: [S, n] logits, never [S, V].
 
     Args:
-        allowed: per language, the ids that may be produced (`pseudo.allowed_pieces`); None: all but the specials.
+        allowed: per language, the ids that may be produced (`pseudo.allowed_pieces`); None: all but the
+            specials.
         special_ids: never produced.
-        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), by the batch's own draws.
+        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), by the batch's
+            own draws.
     """
 
-    def __init__(self, allowed: Sequence[np.ndarray] | None, special_ids: np.ndarray, temperature: float = 0.0):
+    def __init__(
+        self, allowed: Sequence[np.ndarray] | None, special_ids: np.ndarray, temperature: float = 0.0
+    ):
         self.allowed = None if allowed is None else [paddle.to_tensor(pieces) for pieces in allowed]
         self.special_ids = np.asarray(special_ids)
         self.temperature = temperature
@@ -62,13 +68,16 @@ class PseudoTokenGenerator:
         if self.allowed is None:
             return self._among_all(model, hidden, stage1.draws)
         pseudo_ids = np.empty(len(stage1.slots), dtype=np.int64)
-        languages, starts = np.unique(stage1.slot_languages, return_index=True)  # slots are ordered by language
+        # Slots are ordered by language, so each language's are one slice.
+        languages, starts = np.unique(stage1.slot_languages, return_index=True)
         for language, start, stop in zip(languages, starts, [*starts[1:], len(pseudo_ids)]):
             pieces = self.allowed[language]
             pseudo_ids[start:stop] = self._among(model, hidden[start:stop], pieces, stage1.draws[start:stop])
         return pseudo_ids
 
-    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray) -> np.ndarray:
+    def _among(
+        self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray
+    ) -> np.ndarray:
         table = paddle.gather(model.lm_head.word_embedding_weight, pieces)  # [n, H]
         bias = paddle.gather(model.lm_head.bias, pieces)
 
@@ -87,9 +96,8 @@ class PseudoTokenGenerator:
     def _choose(self, logits, hidden: Tensor, draws: np.ndarray, width: int) -> Tensor:
         """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""
         chunk = max(1, _MOST_LOGITS // width)
-        return paddle.concat([
-            self._column(logits(hidden[i : i + chunk]), draws[i : i + chunk]) for i in range(0, hidden.shape[0], chunk)
-        ])
+        parts = [slice(i, i + chunk) for i in range(0, hidden.shape[0], chunk)]
+        return paddle.concat([self._column(logits(hidden[part]), draws[part]) for part in parts])
 
     def _column(self, logits: Tensor, draws: np.ndarray) -> Tensor:
         if not self.temperature:

@@ -16,8 +16,8 @@ class MaskedLoss:
     """What a batch's M masked tokens gave.
 
     Args:
-        total: sum of the losses, a scalar with a gradient. Divide it by the step's count, over all devices and
-            micro-batches, to get the objective's mean.
+        total: sum of the losses, a scalar with a gradient. Divide it by the step's count, over all devices
+            and micro-batches, to get the objective's mean.
         count: M.
         losses: each token's loss [M], detached, in the order of `batch.target_positions`.
         correct: whether the arg max is the token, bool [M]; None where it was not asked for.

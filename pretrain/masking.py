@@ -1,4 +1,4 @@
-"""Which tokens are masked, and what stands in their place. Pure numpy; every draw comes from a given generator."""
+"""Which tokens are masked, and what stands in their place. Every draw comes from a given generator."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,8 +39,9 @@ class Vocabulary:
 def generator(seed: int, step: int, index: int) -> np.random.Generator:
     """The generator of one sequence: `index` is its number within the optimiser step's whole batch.
 
-    Streams of different (seed, step, index) never overlap (Philox: seed is the key, step and index are counter
-    words of their own), so masks do not depend on how a step is divided over processes and micro-batches.
+    Streams of different (seed, step, index) never overlap (Philox: seed is the key, step and index are
+    counter words of their own), so masks do not depend on how a step is divided over processes and
+    micro-batches.
     """
     key = np.array([seed, _STREAM], dtype=np.uint64)
     counter = np.array([0, 0, index, step], dtype=np.uint64)
@@ -53,7 +54,7 @@ def number_chosen(n: int, rate: float) -> int:
 
 
 def choose(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Choose `number_chosen(n, rate)` of the positions 0 .. n-1, each set equally likely. Sorted int64 [m]."""
+    """`number_chosen(n, rate)` of the positions 0 .. n-1, each set equally likely. Sorted, int64 [m]."""
     chosen = rng.permutation(n)[: number_chosen(n, rate)]
     chosen.sort()
     return chosen
@@ -66,7 +67,7 @@ def replace(
     mask_share: float = 0.8,
     random_share: float = 0.1,
 ) -> np.ndarray:
-    """What stands in place of chosen tokens: [MASK], a random token that is never special, or the token itself.
+    """What stands in place of chosen tokens: [MASK], a random token (never special), or the token itself.
 
     Args:
         tokens: ids [m] of the chosen tokens.
@@ -78,7 +79,8 @@ def replace(
     """
     draw = rng.random(len(tokens))
     random = vocabulary.ordinary_ids[rng.integers(len(vocabulary.ordinary_ids), size=len(tokens))]
-    return np.where(draw < mask_share, vocabulary.mask_id, np.where(draw < mask_share + random_share, random, tokens))
+    unmasked = np.where(draw < mask_share + random_share, random, tokens)
+    return np.where(draw < mask_share, vocabulary.mask_id, unmasked)
 
 
 def can_serve_camlm(source_length: int, target_length: int, rate: float) -> bool:

@@ -1,4 +1,4 @@
-"""How a step's sequences and its loss are divided among the objectives. Pure functions of the step's number."""
+"""How a step's sequences and its loss are divided among the objectives: functions of the step's number."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ PARALLEL = ("tlm", "camlm")
 def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, float]:
     """Each objective's share of the step's sequences, and its weight in the step's loss. They add up to 1.
 
-    `monolingual_share` goes to monolingual text and the rest to pairs, each part divided equally among its active
-    objectives, so that ablations compare like with like; where only one kind is active, it gets all. Until
-    `btmlm_start` of all steps BTMLM's share goes to MMLM.
+    `monolingual_share` goes to monolingual text and the rest to pairs, each part divided equally among its
+    active objectives, so that ablations compare like with like; where only one kind is active, it gets all.
+    Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
 
     Args:
         step: completed steps, 0 .. total_steps - 1.
@@ -32,8 +32,8 @@ def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, fl
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
     """Divide `batch_size` sequences by largest remainder. The counts add up to `batch_size`.
 
-    Equal remainders are served in an order that turns with `step`, so that a small batch does not always favour
-    the same objective.
+    Equal remainders are served in an order that turns with `step`, so that a small batch does not always
+    favour the same objective.
     """
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
@@ -57,6 +57,6 @@ def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int)
         for name in share:
             if not any(counts[name] for counts in turns):
                 raise UserError(
-                    f"optimizer.batch_size {batch_size} is too small: {name} with a share of {share[name]:.3f} would "
-                    "never get a sequence; raise batch_size, or take the objective out of objectives.active"
+                    f"optimizer.batch_size {batch_size} is too small: {name} (share {share[name]:.3f}) "
+                    "would never get a sequence; raise it, or take the objective out of objectives.active"
                 )

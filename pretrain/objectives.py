@@ -1,7 +1,8 @@
 """The four objectives: examples in, masked batches out. The definitions are in docs/objectives.md.
 
-A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text `[CLS] S [SEP]`. Positions are absolute, [CLS] has 2. Everything
-drawn comes from the generator of its example, so a batch's content does not depend on how a step is divided.
+A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text `[CLS] S [SEP]`. Positions are absolute, [CLS] has 2.
+Everything drawn comes from the generator of its example, so a batch's content does not depend on how a step
+is divided.
 """
 
 import dataclasses
@@ -39,9 +40,10 @@ class Objectives:
     Args:
         config: the choices that the paper leaves open.
         vocabulary: special ids and V.
-        max_seq_len: longest sequence, specials included. Longer texts are cut at the end, pairs longest side first.
-        language_embedding: "masks": [MASK] and placeholders carry their side's language; "all": every token does;
-            "none".
+        max_seq_len: longest sequence, specials included. Longer texts are cut at the end, pairs longest side
+            first.
+        language_embedding: "masks": [MASK] and placeholders carry their side's language; "all": every token
+            does; "none".
         second_language: BTMLM only; draws the pseudo-tokens' language.
         length_multiple: padded lengths are rounded up to a multiple of it.
     """
@@ -97,20 +99,21 @@ class Objectives:
         source, target = self._truncated(pair)
         return masking.can_serve_camlm(len(source), len(target), self.config.mask_rate)
 
-    # -- mmlm and tlm: everyone sees everyone -------------------------------------------------------------------------
+    # -- mmlm and tlm: everyone sees everyone --
 
     def _mmlm(self, text: Text, rng: np.random.Generator) -> Row:
         ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
         side_languages = np.full(len(ids), text.language)
         chosen = 1 + masking.choose(len(ids) - 2, self.config.mask_rate, rng)
-        return self._masked_row(ids, side_languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
+        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
+        return self._masked_row(ids, side_languages, chosen, replacements)
 
     def _tlm(self, pair: Pair, rng: np.random.Generator) -> Row:
         ids, side, chosen = self._pair(pair, rng)
         replacements = masking.replace(ids[chosen], rng, self.vocabulary)
         return self._masked_row(ids, self._side_languages(pair, side), chosen, replacements)
 
-    # -- camlm: a masked token sees the other side only ---------------------------------------------------------------
+    # -- camlm: a masked token sees the other side only --
 
     def _camlm_batch(self, pairs: Sequence[Pair], rngs: Sequence[np.random.Generator]) -> Batch:
         drawn = [self._camlm(pair, rng) for pair, rng in zip(pairs, rngs)]
@@ -129,13 +132,18 @@ class Objectives:
         masked[chosen] = True
         return row, side, masked
 
-    # -- btmlm: pseudo-tokens from a first pass, then plain masking ---------------------------------------------------
+    # -- btmlm: pseudo-tokens from a first pass, then plain masking --
 
     def _btmlm_batch(
-        self, texts: Sequence[Text], rngs: Sequence[np.random.Generator], second_languages: Sequence[int] | None
+        self,
+        texts: Sequence[Text],
+        rngs: Sequence[np.random.Generator],
+        second_languages: Sequence[int] | None,
     ) -> Batch:
         if second_languages is None:
-            second_languages = [self.second_language.draw(text.language, rng) for text, rng in zip(texts, rngs)]
+            second_languages = [
+                self.second_language.draw(text.language, rng) for text, rng in zip(texts, rngs)
+            ]
         stage1, stage2, columns, draws = zip(
             *(self._btmlm(text, other, rng) for text, other, rng in zip(texts, second_languages, rngs))
         )
@@ -148,7 +156,7 @@ class Objectives:
     def _btmlm(
         self, text: Text, second_language: int, rng: np.random.Generator
     ) -> tuple[Row, Row, np.ndarray, np.ndarray]:
-        """Stage 1's compact row, stage 2's row, stage 2's columns of the pseudo-tokens [p], a draw for each [p]."""
+        """Stage 1's compact row, stage 2's row, its columns of the pseudo-tokens [p], a draw for each [p]."""
         config, mask_id = self.config, self.vocabulary.mask_id
         n = pseudo.longest_sentence(len(text.ids), config.pseudo_proportion, self.max_seq_len)
         p = pseudo.number_of_pseudo_tokens(n, config.pseudo_proportion)
@@ -179,7 +187,7 @@ class Objectives:
             languages[slots] = NO_LANGUAGE
         return stage1, stage2._replace(position_ids=positions, language_ids=languages), slots, rng.random(p)
 
-    # -- shared -------------------------------------------------------------------------------------------------------
+    # -- shared --
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         source, target = pair.source.ids, pair.target.ids
@@ -192,10 +200,9 @@ class Objectives:
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])
         rate = self.config.mask_rate
-        chosen = np.concatenate([
-            1 + masking.choose(len(source), rate, rng), len(source) + 3 + masking.choose(len(target), rate, rng)
-        ])
-        return ids, side, chosen
+        of_source = 1 + masking.choose(len(source), rate, rng)
+        of_target = len(source) + 3 + masking.choose(len(target), rate, rng)
+        return ids, side, np.concatenate([of_source, of_target])
 
     def _masked_row(
         self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
@@ -204,8 +211,13 @@ class Objectives:
         inputs = ids.copy()
         inputs[chosen] = replacements
         return Row(
-            inputs, self._positions[: len(ids)], self._language_ids(inputs, side_languages),
-            chosen, ids[chosen], side_languages[chosen], len(ids),
+            inputs,
+            self._positions[: len(ids)],
+            self._language_ids(inputs, side_languages),
+            chosen,
+            ids[chosen],
+            side_languages[chosen],
+            len(ids),
         )
 
     def _side_languages(self, pair: Pair, side: np.ndarray) -> np.ndarray:
@@ -219,11 +231,13 @@ class Objectives:
         return np.where(inputs == self.vocabulary.mask_id, side_languages, NO_LANGUAGE)
 
     def _collate(self, objective: str, rows: Sequence[Row], sequences: int, **form) -> Batch:
-        return collate(objective, rows, self.vocabulary.pad_id, sequences, multiple=self.length_multiple, **form)
+        return collate(
+            objective, rows, self.vocabulary.pad_id, sequences, multiple=self.length_multiple, **form
+        )
 
 
 def compact_row(row: Row, side: np.ndarray, masked: np.ndarray, context_side: int) -> Row:
-    """Half of a dense CAMLM row: the unmasked tokens of one side, then the masks of the other as placeholders.
+    """Half of a dense CAMLM row: one side's unmasked tokens, then the other's masks as placeholders.
 
     Positions, languages and targets go along, so both halves together have the dense row's loss.
 
@@ -238,6 +252,11 @@ def compact_row(row: Row, side: np.ndarray, masked: np.ndarray, context_side: in
     placeholders = row.targets[mine]
     columns = np.concatenate([context, placeholders])
     return Row(
-        row.input_ids[columns], row.position_ids[columns], row.language_ids[columns],
-        np.arange(len(context), len(columns)), row.target_ids[mine], row.target_languages[mine], len(context),
+        row.input_ids[columns],
+        row.position_ids[columns],
+        row.language_ids[columns],
+        np.arange(len(context), len(columns)),
+        row.target_ids[mine],
+        row.target_languages[mine],
+        len(context),
     )

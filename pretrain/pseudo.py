@@ -1,4 +1,4 @@
-"""BTMLM's pseudo-tokens: how many, where, in which language, from which pieces; and what to say of them afterwards.
+"""BTMLM's pseudo-tokens: how many, where, in which language, from which pieces, and how good they were.
 
 Pure numpy; the pass that predicts them is pretrain/btmlm.py.
 """
@@ -30,7 +30,9 @@ def longest_sentence(length: int, proportion: float, limit: int) -> int:
     while n > 0 and n + number_of_pseudo_tokens(n, proportion) + 4 > limit:
         n -= 1
     if n < 1 <= length:
-        raise UserError(f"max_seq_len {limit} leaves no room for a sentence, its pseudo-tokens and 4 special tokens")
+        raise UserError(
+            f"max_seq_len {limit} leaves no room for a sentence, its pseudo-tokens and 4 special tokens"
+        )
     return n
 
 
@@ -40,8 +42,8 @@ def placeholder_offsets(placeholders: int, length: int, spread: bool, limit: int
     Args:
         placeholders: P.
         length: tokens of the sentence.
-        spread: False: 0 .. P-1, as a CAMLM pair's first target tokens. True: evenly over the sentence's length, or
-            as much of it as `limit` leaves after the sentence and 4 special tokens.
+        spread: False: 0 .. P-1, as a CAMLM pair's first target tokens. True: evenly over the sentence's
+            length, or as much of it as `limit` leaves after the sentence and 4 special tokens.
         limit: the longest sequence; no position exceeds what it allows.
     """
     if not spread:
@@ -53,12 +55,14 @@ def placeholder_offsets(placeholders: int, length: int, spread: bool, limit: int
 class SecondLanguage:
     """Draws the language of the pseudo-tokens.
 
-    "parallel": in proportion to pairs^0.7 among the languages with parallel data with the sentence's own (CAMLM
-    taught only these directions); where it has none, in proportion to (all their pairs)^0.7 among languages with any;
-    where no language has any, uniformly. "uniform": uniformly from all other languages.
+    "parallel": in proportion to pairs^0.7 among the languages with parallel data with the sentence's own
+    (CAMLM taught only these directions); where it has none, in proportion to (all their pairs)^0.7 among
+    languages with any; where no language has any, uniformly. "uniform": uniformly from all other languages.
     """
 
-    def __init__(self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"):
+    def __init__(
+        self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"
+    ):
         """`pairs` counts sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
 
         Raises:
@@ -92,8 +96,8 @@ def allowed_pieces(piece_counts: np.ndarray, min_count: int, vocabulary: Vocabul
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].
-        min_count: the least that counts; where no piece of a language reaches it, its occurring pieces serve, and
-            where it has no text at all, every piece.
+        min_count: the least that counts; where no piece of a language reaches it, its occurring pieces serve,
+            and where it has no text at all, every piece.
 
     Returns:
         one sorted int64 array per language.
@@ -110,7 +114,7 @@ def allowed_pieces(piece_counts: np.ndarray, min_count: int, vocabulary: Vocabul
 
 
 def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
-    """How many pseudo-tokens [S] occur in their own sentence, and how many repeat another of the same sentence."""
+    """How many pseudo-tokens [S] occur in their own sentence, and how many repeat another of it."""
     context = stage1.input_ids[:, : stage1.context_length]
     real = stage1.valid[:, : stage1.context_length]
     in_sentence = (context[stage1.slot_rows] == pseudo_ids[:, None]) & real[stage1.slot_rows]  # [S, C]
@@ -136,13 +140,11 @@ def found_in_translation(
         translations: the real translation of each row's sentence, ids without specials.
         ignored: ids that are not looked for (punctuation).
     """
+    words = [set(translation.tolist()) for translation in translations]
     sought = ~np.isin(pseudo_ids, ignored)
     found = [
-        pseudo in translation_set
-        for pseudo, translation_set in zip(
-            pseudo_ids[sought].tolist(),
-            (sets[row] for sets in [[set(t.tolist()) for t in translations]] for row in stage1.slot_rows[sought]),
-        )
+        token in words[row]
+        for token, row in zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
     ]
     return sum(found), len(found)
 
@@ -150,8 +152,8 @@ def found_in_translation(
 def most_frequent_found(
     stage1: Stage1, translations: Sequence[np.ndarray], piece_counts: np.ndarray, ignored: np.ndarray
 ) -> tuple[int, int]:
-    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent pieces of
-    the language (punctuation left out).
+    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent
+    pieces of the language (punctuation left out).
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].

@@ -14,7 +14,10 @@ LANGUAGES = ["en", "de", "fr"]
 
 def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> Objectives:
     return Objectives(
-        ObjectiveConfig(**choices), VOCABULARY, max_seq_len, language_embedding,
+        ObjectiveConfig(**choices),
+        VOCABULARY,
+        max_seq_len,
+        language_embedding,
         SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1}),
     )
 
@@ -26,7 +29,9 @@ def texts(lengths, language: int = 0, seed: int = 0) -> list[Text]:
 
 def pairs(lengths, seed: int = 0) -> list[Pair]:
     rng = np.random.default_rng(seed)
-    return [Pair(Text(rng.integers(4, 99, size=a), 0), Text(rng.integers(4, 99, size=b), 1)) for a, b in lengths]
+    return [
+        Pair(Text(rng.integers(4, 99, size=a), 0), Text(rng.integers(4, 99, size=b), 1)) for a, b in lengths
+    ]
 
 
 def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.random.Generator]:

@@ -33,7 +33,11 @@ def drawn(text: str) -> dict[str, np.ndarray]:
         (attention_mask.full, "x1 M2 x3", attention_mask.full(3)),
         (attention_mask.full, "x1 M2 x3 y4 M5 M6 y7", attention_mask.full(7)),
         (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
-        (attention_mask.btmlm_stage1, "x1 x2 x3 x4 M5 M6 M7", attention_mask.btmlm_stage1(4, 3, separators=0)),
+        (
+            attention_mask.btmlm_stage1,
+            "x1 x2 x3 x4 M5 M6 M7",
+            attention_mask.btmlm_stage1(4, 3, separators=0),
+        ),
         (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),
         (attention_mask.compact, "y4 y7 M2", attention_mask.compact(2, 1)),
     ],
@@ -48,7 +52,9 @@ def test_the_document_draws_what_is_made():
     assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], attention_mask.full(3))
     assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.full(7))
     assert np.array_equal(by_title["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
-    assert np.array_equal(by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.btmlm_stage1(4, 3, separators=0))
+    assert np.array_equal(
+        by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.btmlm_stage1(4, 3, separators=0)
+    )
 
 
 def test_camlm_by_hand():
@@ -83,6 +89,7 @@ def test_a_pad_is_visible_to_its_own_row_only():
 
 
 def test_compact_with_pads_in_context_and_placeholders():
-    valid = np.array([[1, 1, 0, 1, 0]], dtype=bool)  # C = 3: two real, one pad; two placeholder columns, one a pad
+    # C = 3: two real, one pad; two placeholder columns, one of them a pad.
+    valid = np.array([[1, 1, 0, 1, 0]], dtype=bool)
     expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
     assert attention_mask.from_compact(3, valid)[0, 0].astype(int).tolist() == expected

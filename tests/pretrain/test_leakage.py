@@ -1,8 +1,8 @@
 """What reaches a prediction, by gradient: a 4-layer model in float64, batches with padding.
 
-Each masked token's loss is differentiated with respect to every token's input embedding. What the objective hides
-must be exactly 0 at every depth, and what it shows must not be 0. The expectations here are written from the
-definitions in docs/objectives.md, not from the attention masks.
+Each masked token's loss is differentiated with respect to every token's input embedding. What the objective
+hides must be exactly 0 at every depth, and what it shows must not be 0. The expectations here are written
+from the definitions in docs/objectives.md, not from the attention masks.
 """
 
 from dataclasses import replace
@@ -37,8 +37,14 @@ def model():
     paddle.set_default_dtype("float64")
     paddle.seed(1)
     config = ErnieMConfig(
-        vocab_size=100, hidden_size=16, num_hidden_layers=4, num_attention_heads=2, max_position_embeddings=70,
-        initializer_range=0.3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        vocab_size=100,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=70,
+        initializer_range=0.3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     model = PreTrainingModel(config, LANGUAGES)
     with paddle.no_grad():
@@ -48,7 +54,8 @@ def model():
 
 
 def hidden_and_inputs(model, batch):
-    """The last layer [B, T, H], and the input embeddings' place in the graph: a zero added to each of them."""
+    """The last layer [B, T, H], and the input embeddings' place in the graph: a zero added to each of
+    them."""
     inputs = model_inputs(batch)
     language_ids = inputs.pop("language_ids")
     zero = paddle.zeros([*batch.input_ids.shape, 16])
@@ -58,7 +65,9 @@ def hidden_and_inputs(model, batch):
         bias = zero + rows * (language_ids >= 0).astype(rows.dtype).unsqueeze(-1)
     else:
         bias = zero
-    sequence = model.ernie_m(inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], bias, pool=False)
+    sequence = model.ernie_m(
+        inputs["input_ids"], inputs["position_ids"], inputs["attention_mask"], bias, pool=False
+    )
     return sequence.sequence, zero
 
 
@@ -99,7 +108,8 @@ def test_camlm_dense(model):
         row, column = divmod(int(position), width)
         side = sides(batch.input_ids[row])
         served.add(int(side[column]))
-        # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other mask, no pad.
+        # The other side's unmasked tokens and the mask's own symbol; no token of its own side, no other mask,
+        # no pad.
         shown = (side == 1 - side[column]) & ~masked[row]
         shown[column] = True
         assert np.array_equal(reached, only_row(batch, row, shown))
@@ -125,7 +135,11 @@ def test_camlm_compact(model):
     for row, ids in enumerate(dense.input_ids):
         side, hidden = sides(ids), target_mask(dense)[row]
         for half, context_side in enumerate((0, 1)):
-            mine = batch.input_ids[row + half * 3], batch.position_ids[row + half * 3], batch.valid[row + half * 3]
+            mine = (
+                batch.input_ids[row + half * 3],
+                batch.position_ids[row + half * 3],
+                batch.valid[row + half * 3],
+            )
             positions = mine[1][mine[2] & context]
             assert positions.tolist() == (2 + np.flatnonzero((side == context_side) & ~hidden)).tolist()
             positions = mine[1][mine[2] & ~context]
@@ -153,7 +167,8 @@ def test_plain_objectives_see_every_real_token_and_no_pad(model, objective):
 
 
 def stage1_dense(stage1):
-    """The same sentences as [CLS] X [SEP] [SEP] M_1 .. M_p [SEP], with the dense matrix: model inputs, slots, roles.
+    """The same sentences as [CLS] X [SEP] [SEP] M_1 .. M_p [SEP], with the dense matrix: model inputs, slots,
+    roles.
 
     Roles: 0 [CLS] X [SEP], 1 placeholder, 2 second and third [SEP], -1 pad.
     """
@@ -180,8 +195,13 @@ def stage1_dense(stage1):
 def stage1_as_batch(stage1, template):
     padded, dense = stage1_dense(stage1)
     batch = replace(
-        template, input_ids=padded[0], position_ids=padded[1], language_ids=padded[2], valid=padded[3] >= 0,
-        dense=dense, context_length=None,
+        template,
+        input_ids=padded[0],
+        position_ids=padded[1],
+        language_ids=padded[2],
+        valid=padded[3] >= 0,
+        dense=dense,
+        context_length=None,
     )
     return batch, padded[3]
 
@@ -192,7 +212,9 @@ def test_btmlm_stage_1_dense(model):
     for role in (0, 1):
         rows, columns = np.nonzero(roles == role)
         for row, column, reached in zip(rows, columns, reach(model, batch, rows * roles.shape[1] + columns)):
-            shown = roles[row] == 0  # a placeholder sees the sentence and itself; the sentence sees the sentence
+            shown = (
+                roles[row] == 0
+            )  # a placeholder sees the sentence and itself; the sentence sees the sentence
             shown[column] = True
             assert np.array_equal(reached, only_row(batch, row, shown))
 
@@ -221,7 +243,7 @@ def test_btmlm_stage_2_sees_sentence_and_pseudo_tokens(model):
         assert np.array_equal(reached, only_row(batch, row, batch.valid[row]))
 
 
-# -- compact = dense, values and gradients ---------------------------------------------------------------------------
+# -- compact = dense, values and gradients --
 
 
 def loss_and_gradients(model, batch):
@@ -229,7 +251,12 @@ def loss_and_gradients(model, batch):
     model.clear_gradients()
     loss.total.backward()
     gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    where = list(zip(batch.target_positions // batch.input_ids.shape[1], batch.position_ids.flat[batch.target_positions]))
+    where = list(
+        zip(
+            batch.target_positions // batch.input_ids.shape[1],
+            batch.position_ids.flat[batch.target_positions],
+        )
+    )
     return loss, gradients, where
 
 
@@ -239,7 +266,8 @@ def test_camlm_compact_equals_dense(model):
     for form in ("dense", "compact"):
         batch = objectives(camlm_form=form).batch("camlm", examples, rngs(5))
         loss, gradients, where = loss_and_gradients(model, batch)
-        # A token is known by its pair and its position; rows beyond the pairs are the compact form's second halves.
+        # A token is known by its pair and its position; rows beyond the pairs are the compact form's second
+        # halves.
         tokens = {(int(row) % 5, int(at)): value for (row, at), value in zip(where, loss.losses.tolist())}
         by_form[form] = loss, gradients, tokens, batch
     dense, compact = by_form["dense"], by_form["compact"]
@@ -265,7 +293,9 @@ def test_btmlm_stage_1_compact_equals_dense(model):
         predictions = model.lm_head(paddle.gather(hidden, paddle.to_tensor(positions)))
         model.clear_gradients()
         (predictions * paddle.linspace(-1, 1, predictions.size).reshape(predictions.shape)).sum().backward()
-        gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None
+        }
         results.append((predictions.numpy(), gradients))
     assert np.abs(results[0][0] - results[1][0]).max() < 1e-9
     for name, gradient in results[0][1].items():
@@ -275,4 +305,6 @@ def test_btmlm_stage_1_compact_equals_dense(model):
 def test_the_models_compact_mask_is_the_definition():
     stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8]), rngs(3)).stage1
     mask = CompactMask(stage1.context_length, paddle.to_tensor(stage1.valid))
-    assert np.array_equal(mask.dense().numpy(), attention_mask.from_compact(stage1.context_length, stage1.valid))
+    assert np.array_equal(
+        mask.dense().numpy(), attention_mask.from_compact(stage1.context_length, stage1.valid)
+    )

@@ -8,7 +8,9 @@ from pretrain.masking import Vocabulary, can_serve_camlm, choose, generator, num
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 
 
-@pytest.mark.parametrize("n, expected", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])
+@pytest.mark.parametrize(
+    "n, expected", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)]
+)
 def test_fifteen_per_cent_and_at_least_one(n, expected):
     assert number_chosen(n, 0.15) == expected
     chosen = choose(n, 0.15, generator(0, 0, 0))
@@ -51,7 +53,9 @@ def test_specials_may_stand_anywhere():
 def test_a_sequence_has_its_own_numbers():
     draws = {
         (seed, step, index): generator(seed, step, index).random(4).tobytes()
-        for seed in (0, 1, 2**40) for step in (0, 1, 150_000) for index in (0, 1, 2047)
+        for seed in (0, 1, 2**40)
+        for step in (0, 1, 150_000)
+        for index in (0, 1, 2047)
     }
     assert len(set(draws.values())) == len(draws)
     assert generator(1, 2, 3).random(4).tobytes() == generator(1, 2, 3).random(4).tobytes()

@@ -41,7 +41,8 @@ def test_largest_remainder(batch_size):
 
 def test_by_hand():
     share = {"mmlm": 0.5, "tlm": 0.3, "camlm": 0.2}
-    assert allocate(share, 7) == {"mmlm": 4, "tlm": 2, "camlm": 1}  # 3.5, 2.1, 1.4: the half is the largest remainder
+    # 3.5, 2.1, 1.4: the half is the largest remainder
+    assert allocate(share, 7) == {"mmlm": 4, "tlm": 2, "camlm": 1}
     assert allocate(share, 10) == {"mmlm": 5, "tlm": 3, "camlm": 2}
 
 

@@ -1,4 +1,5 @@
-"""Examples to batches: layout, positions, languages, masks, and that none of it depends on how a step is divided."""
+"""Examples to batches: layout, positions, languages, masks, and that none of it depends on how a step is
+divided."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,18 @@ import pytest
 from pretrain import pseudo
 from pretrain.batch import Row, pad_rows
 from pretrain.objectives import Pair, Text
-from tests.pretrain.objective_examples import CLS, MASK, PAD, SEP, VOCABULARY, objectives, pairs, rngs, sides, texts
+from tests.pretrain.objective_examples import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    VOCABULARY,
+    objectives,
+    pairs,
+    rngs,
+    sides,
+    texts,
+)
 from utils.errors import UserError
 
 SOURCE, TARGET = np.array([11, 12, 13]), np.array([21, 22, 23, 24])
@@ -47,7 +59,9 @@ def test_pair_layout(form):
 
 
 def test_camlm_always_masks_and_leaves_a_token_on_each_side():
-    batch = objectives(camlm_form="dense", mask_rate=0.45).batch("camlm", pairs([(2, 2), (3, 9), (40, 2)]), rngs(3))
+    batch = objectives(camlm_form="dense", mask_rate=0.45).batch(
+        "camlm", pairs([(2, 2), (3, 9), (40, 2)]), rngs(3)
+    )
     for row, ids in enumerate(batch.input_ids):
         for side in (0, 1):
             tokens = ids[(sides(ids) == side) & (ids != CLS) & (ids != SEP)]
@@ -66,8 +80,12 @@ def test_pairs_that_cannot_serve_camlm():
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
 def test_language_embedding(choice):
     maker = objectives(language_embedding=choice)
-    examples = {"mmlm": texts([30, 12], language=1), "tlm": pairs([(30, 20)]), "btmlm": texts([30, 12], language=2),
-                "camlm": pairs([(30, 20)])}
+    examples = {
+        "mmlm": texts([30, 12], language=1),
+        "tlm": pairs([(30, 20)]),
+        "btmlm": texts([30, 12], language=2),
+        "camlm": pairs([(30, 20)]),
+    }
     for objective, chosen in examples.items():
         batch = maker.batch(objective, chosen, rngs(len(chosen)))
         parts = [(batch.input_ids, batch.language_ids, batch.valid)]
@@ -97,7 +115,8 @@ def test_btmlm_by_hand():
     batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
     first = batch.stage1
     assert first.input_ids.tolist() == [[CLS, *range(11, 21), SEP, MASK, MASK]] and first.context_length == 12
-    assert first.position_ids.tolist() == [[*range(2, 14), 15, 16]]  # s + 5 and s + 6; s + 4 is the second [SEP]
+    # s + 5 and s + 6; s + 4 is the second [SEP]
+    assert first.position_ids.tolist() == [[*range(2, 14), 15, 16]]
     assert first.language_ids.tolist() == [[-1] * 12 + [1, 1]]
     assert first.placeholders.tolist() == [12, 13] and first.slots.tolist() == [13, 14]
     filled = batch.with_pseudo_tokens(np.array([51, 52]))
@@ -138,7 +157,9 @@ def test_no_room_for_btmlm():
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 def test_long_examples_are_cut(objective):
-    examples = texts([500, 60]) if objective in ("mmlm", "btmlm") else pairs([(500, 300), (10, 300), (300, 9)])
+    examples = (
+        texts([500, 60]) if objective in ("mmlm", "btmlm") else pairs([(500, 300), (10, 300), (300, 9)])
+    )
     batch = objectives(max_seq_len=32, camlm_form="dense").batch(objective, examples, rngs(len(examples)))
     assert (batch.valid.sum(1) == 32).all() and batch.position_ids.max() == 33
     if objective == "tlm":
@@ -148,20 +169,29 @@ def test_long_examples_are_cut(objective):
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 def test_content_does_not_depend_on_division(objective):
-    examples = texts([30, 5, 18, 9]) if objective in ("mmlm", "btmlm") else pairs([(30, 8), (5, 9), (18, 20), (9, 3)])
+    examples = (
+        texts([30, 5, 18, 9])
+        if objective in ("mmlm", "btmlm")
+        else pairs([(30, 8), (5, 9), (18, 20), (9, 3)])
+    )
     maker = objectives()
 
     def contents(batch):
         found = []
         for part in [batch, batch.stage1] if batch.stage1 else [batch]:
             for row, valid in enumerate(part.valid):
-                found.append(tuple(
-                    getattr(part, name)[row][valid].tobytes() for name in ("input_ids", "position_ids", "language_ids")
-                ))
+                found.append(
+                    tuple(
+                        getattr(part, name)[row][valid].tobytes()
+                        for name in ("input_ids", "position_ids", "language_ids")
+                    )
+                )
         return sorted(found)
 
     whole = contents(maker.batch(objective, examples, rngs(4)))
-    parts = [contents(maker.batch(objective, examples[i : i + n], rngs(n, start=i))) for i, n in ((0, 1), (1, 3))]
+    parts = [
+        contents(maker.batch(objective, examples[i : i + n], rngs(n, start=i))) for i, n in ((0, 1), (1, 3))
+    ]
     assert whole == sorted(parts[0] + parts[1])
     assert whole != contents(maker.batch(objective, examples, rngs(4, step=1)))
     assert whole != contents(maker.batch(objective, examples, rngs(4, seed=2)))
@@ -196,7 +226,9 @@ def test_padding_against_a_plain_loop():
             expected[line, longest : longest + len(values) - c] = values[c:]
         assert np.array_equal(np.stack([part[index] for part in padded[:3]]), expected)
         start = padded.starts[index]
-        assert np.array_equal(padded.input_ids.flat[padded.flat[start : start + len(row.input_ids)]], row.input_ids)
+        assert np.array_equal(
+            padded.input_ids.flat[padded.flat[start : start + len(row.input_ids)]], row.input_ids
+        )
     assert padded.context_length == longest
 
 

@@ -1,0 +1,183 @@
+"""BTMLM's pseudo-tokens: the second language, the pieces, the first pass, the statistics."""
+
+import numpy as np
+import paddle
+import pytest
+
+from model.ernie_m import ErnieMConfig
+from model.heads import PreTrainingModel
+from pretrain import pseudo
+from pretrain.btmlm import PseudoCounts, PseudoTokenGenerator
+from pretrain.loss import hidden_at
+from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, texts
+from utils.errors import UserError
+
+ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
+
+
+@pytest.fixture
+def model():
+    paddle.seed(2)
+    config = ErnieMConfig(
+        vocab_size=100,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=70,
+        initializer_range=0.5,
+        hidden_dropout_prob=0.5,
+        attention_probs_dropout_prob=0.5,
+    )
+    model = PreTrainingModel(config, LANGUAGES)
+    with paddle.no_grad():
+        model.language_embeddings.weight.set_value(paddle.randn([3, 16]))
+        model.lm_head.bias.set_value(paddle.randn([100]))
+    return model
+
+
+def btmlm_batch(seed: int = 1, **choices):
+    return objectives(**choices).batch(
+        "btmlm", texts([20, 13, 31, 7, 25, 16]), rngs(6, seed=seed), [2, 1, 1, 0, 2, 1]
+    )
+
+
+def test_only_the_target_languages_pieces_and_the_best_of_them(model):
+    batch = btmlm_batch()
+    pseudo_ids = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, batch.stage1)
+    model.eval()
+    logits = model.lm_head(hidden_at(model, batch.stage1, batch.stage1.placeholders)).numpy()
+    for row, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
+        assert chosen == max(ALLOWED[language], key=lambda piece: row[piece])
+    assert len(set(pseudo_ids.tolist())) > 3
+    # Each row's slots take its own predictions, whatever the order of languages.
+    filled = batch.with_pseudo_tokens(pseudo_ids)
+    for row, language in enumerate([2, 1, 1, 0, 2, 1]):
+        width = batch.input_ids.shape[1]
+        slots = filled.input_ids[row][np.isin(row * width + np.arange(width), batch.stage1.slots)]
+        assert len(slots) and np.isin(slots, ALLOWED[language]).all()
+        assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_rows == row])
+    # The given batch is untouched.
+    assert (batch.input_ids.flat[batch.stage1.slots] == VOCABULARY.mask_id).all()
+
+
+def test_all_pieces_without_specials(model):
+    with paddle.no_grad():
+        model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
+    stage1 = btmlm_batch().stage1
+    among_all = PseudoTokenGenerator(None, VOCABULARY.special_ids).predict(model, stage1)
+    listed = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids).predict(
+        model, stage1
+    )
+    assert np.array_equal(among_all, listed) and not np.isin(among_all, VOCABULARY.special_ids).any()
+
+
+def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
+    batch, generator = btmlm_batch(), PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
+    for training in (True, False):
+        model.train() if training else model.eval()
+        results = [generator.predict(model, batch.stage1) for _ in range(3)]  # dropout is 0.5 in this model
+        assert all(np.array_equal(results[0], result) for result in results)
+        assert all(layer.training is training for layer in model.sublayers(include_self=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_chunks_make_no_difference(model, monkeypatch):
+    stage1 = btmlm_batch().stage1
+    whole = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1)
+    monkeypatch.setattr("pretrain.btmlm._MOST_LOGITS", 90)  # three rows of thirty pieces
+    assert np.array_equal(whole, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1))
+
+
+@pytest.mark.parametrize("allowed", [ALLOWED, None])
+def test_sampling_follows_the_softmax(model, allowed):
+    temperature, times = 1.5, 3000
+    stage1 = btmlm_batch().stage1
+    generator = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, temperature)
+    again = [generator.predict(model, stage1) for _ in range(2)]
+    assert np.array_equal(*again)  # the draws are the batch's
+    model.eval()
+    hidden = hidden_at(model, stage1, stage1.placeholders)[:1]
+    pieces = VOCABULARY.ordinary_ids if allowed is None else ALLOWED[stage1.slot_languages[0]]
+    logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+    draws = (np.arange(times) + 0.5) / times  # every quantile once: frequencies are the probabilities
+    rows = model.lm_head.transform(hidden).expand([times, -1])
+    if allowed is None:
+        chosen = generator._among_all(model, rows, draws)
+    else:
+        chosen = generator._among(model, rows, paddle.to_tensor(pieces), draws)
+    counts = np.bincount(chosen, minlength=100)[pieces]
+    assert counts.sum() == times and np.abs(counts / times - expected).max() < 1.5 / times
+
+
+def test_second_language_by_pairs():
+    choice = pseudo.SecondLanguage(["en", "de", "fr", "sw"], {(0, 1): 1000, (1, 0): 24, (0, 2): 1, (2, 1): 0})
+    weights = np.array([1024.0**0.7, 1.0])
+    assert choice.probabilities[0] == pytest.approx([0, *(weights / weights.sum()), 0])
+    assert choice.probabilities[1] == pytest.approx([1, 0, 0, 0])
+    # Swahili has no parallel data: any language that has, by all its pairs.
+    weights = np.array([1025.0, 1024.0, 1.0]) ** 0.7
+    assert choice.probabilities[3] == pytest.approx([*(weights / weights.sum()), 0])
+    rng = np.random.default_rng(0)
+    counts = np.bincount([choice.draw(3, rng) for _ in range(20_000)], minlength=4) / 20_000
+    assert np.abs(counts - choice.probabilities[3]).max() < 0.015
+
+
+def test_second_language_uniform_or_without_any_pairs():
+    for choice in (
+        pseudo.SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"),
+        pseudo.SecondLanguage(LANGUAGES, {}),
+    ):
+        assert choice.probabilities == pytest.approx((1 - np.eye(3)) / 2)
+    with pytest.raises(UserError, match="only language"):
+        pseudo.SecondLanguage(["en"], {})
+
+
+def test_allowed_pieces():
+    counts = np.zeros((3, 100))
+    counts[0, [0, 3, 7, 8, 9, 99]] = [90, 90, 5, 4, 6, 90]
+    counts[1, [11, 12]] = [1, 2]
+    allowed = pseudo.allowed_pieces(counts, 5, VOCABULARY)
+    assert allowed[0].tolist() == [7, 9]  # no special one, and five times is enough
+    assert allowed[1].tolist() == [11, 12]  # none reaches five: those that occur
+    assert np.array_equal(allowed[2], VOCABULARY.ordinary_ids)  # no text at all
+
+
+def test_copy_and_repeat_by_hand():
+    batch = btmlm_batch()
+    stage1 = batch.stage1
+    own = np.array([stage1.input_ids[row, 1] for row in stage1.slot_rows])  # each sentence's first token
+    total = len(own)
+    assert pseudo.copied_and_repeated(stage1, own) == (total, total - 6)
+    absent = np.arange(total) + 1000
+    assert pseudo.copied_and_repeated(stage1, absent) == (0, 0)
+    # A pad is no token of the sentence, and another row's sentence does not count.
+    assert pseudo.copied_and_repeated(stage1, np.full(total, VOCABULARY.pad_id))[0] == 0
+    elsewhere = np.array([stage1.input_ids[(row + 1) % 6, 1] for row in stage1.slot_rows])
+    expected = sum(e in stage1.input_ids[row] for e, row in zip(elsewhere, stage1.slot_rows))
+    assert pseudo.copied_and_repeated(stage1, elsewhere)[0] == expected < total
+
+
+def test_fill_counts():
+    counts = PseudoCounts(4, 2, 1) + PseudoCounts(6, 0, 1)
+    assert counts == PseudoCounts(10, 2, 2)
+
+
+def test_found_in_translation_by_hand():
+    batch = objectives().batch("btmlm", texts([10, 10]), rngs(2), second_languages=[1, 0])
+    stage1 = batch.stage1  # two slots a sentence; language 0 first, so the second row's slots come first
+    assert stage1.slot_rows.tolist() == [1, 1, 0, 0]
+    translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
+    for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
+        given = np.array(pseudo_ids), translations, np.array(ignored)
+        assert pseudo.found_in_translation(stage1, *given) == expected
+    counts = np.zeros((2, 100), dtype=np.int64)
+    counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
+    counts[1, [40, 41, 60]] = [5, 7, 1]
+    assert pseudo.most_frequent_found(stage1, translations, counts, np.array([9])) == (3, 4)
+
+
+def test_punctuation():
+    pieces = ["▁", ".", "▁,", "▁the", "。", "1", "ि", "►", "a.", "和"]
+    assert pseudo.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]
