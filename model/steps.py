@@ -11,7 +11,7 @@ from model.training_state import find_fault
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d+)")
 # What `utils.files.atomic_dir` and `_remove` leave behind when a process is killed in the middle of one.
-_LEFTOVER = re.compile(r"\.step_\d+\.(?:tmp|old|gone)-(\d+)")
+_LEFTOVER = re.compile(r"\.(step_\d+)\.(tmp|old|gone)-(\d+)")
 
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
@@ -53,10 +53,7 @@ def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLi
     removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
     for path in removed:
         _remove(path)
-    for entry in Path(folder).iterdir() if Path(folder).is_dir() else ():
-        leftover = _LEFTOVER.fullmatch(entry.name)
-        if leftover and not _is_running(int(leftover[1])):
-            shutil.rmtree(entry, ignore_errors=True)
+    _clear_leftovers(Path(folder))
     return removed
 
 
@@ -65,6 +62,18 @@ def _remove(path: Path) -> None:
     gone = path.with_name(f".{path.name}.gone-{os.getpid()}")
     os.replace(path, gone)
     shutil.rmtree(gone)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        leftover = _LEFTOVER.fullmatch(entry.name)
+        if leftover is None or _is_running(int(leftover[3])):
+            continue
+        original = entry.with_name(leftover[1])
+        if leftover[2] == "old" and not original.exists():
+            os.replace(entry, original)  # killed between the two renames that replace a folder
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:

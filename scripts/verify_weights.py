@@ -1,0 +1,147 @@
+"""Compare ernie-m-base weights with numbers that others have published for them.
+
+Usage: sh scripts/verify_weights.sh PATH      (an official params directory, or a checkpoint folder of ours)
+
+Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such weights.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.errors import UserError, run
+from utils.runtime import prepare
+
+# (ids, positions hidden from every other position) -> hidden states of the last layer [T, H]
+Encode = Callable[[list[int], tuple[int, ...]], np.ndarray]
+BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+
+
+class Golden(NamedTuple):
+    """Published numbers: last_hidden_state[0] at `rows` and `columns`; positions are counted on from 2.
+
+    hidden: the masks under which they may have been computed. Where the source gives none, its library's
+        default has changed over time, and the closest candidate counts.
+    """
+
+    source: str
+    ids: list[int]
+    hidden: list[tuple[int, ...]]
+    rows: list[int]
+    columns: list[int]
+    expected: list[list[float]]
+    tolerance: float
+
+
+GOLDENS = [
+    Golden(
+        "PaddleNLP, tests/transformers/ernie_m/test_modeling.py (position 0 masked)",
+        [0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2],
+        [(0,)],
+        [1, 2, 3],
+        [1, 2, 3],
+        [
+            [-0.02920425, -0.00768885, -0.10219190],
+            [-0.10798159, 0.02311476, -0.17285497],
+            [0.05675533, 0.01330730, -0.06826267],
+        ],
+        1e-4,
+    ),
+    Golden(
+        "Hugging Face transformers, test of ErnieM (no mask given)",
+        [0, 1, 2, 3, 4, 5],
+        [(0,), (1,), ()],  # its first version masked id 0, its last the pad
+        [0, 1, 2],
+        [0, 1, 2],
+        [[-0.0012, 0.1245, -0.0214], [-0.0742, 0.0244, -0.0771], [-0.0333, 0.1164, -0.1554]],
+        1e-3,
+    ),
+]
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise UserError(
+            "usage: sh scripts/verify_weights.sh PATH (a params directory or a checkpoint folder)"
+        )
+    prepare()
+    encode = load_encoder(sys.argv[1])  # imports paddle, which must come after prepare()
+    agree = [verify(golden, encode) for golden in GOLDENS]
+    if not all(agree):
+        print("verify: FAILED, these weights do not give the published numbers")
+        sys.exit(1)
+    print("verify: all numbers agree")
+
+
+def verify(golden: Golden, encode: Encode) -> bool:
+    """Print each number beside the expected one; True if all agree within the tolerance."""
+    print(f"{golden.source}\n  ids {golden.ids}")
+    found = {
+        hidden: encode(golden.ids, hidden)[np.ix_(golden.rows, golden.columns)] for hidden in golden.hidden
+    }
+    worst = {hidden: _largest_difference(golden, hidden, numbers) for hidden, numbers in found.items()}
+    closest = min(worst, key=worst.get)
+    if len(worst) > 1:
+        for hidden, difference in worst.items():
+            print(f"  {_mask(hidden)}: largest difference {difference:.1e}")
+        print(f"  the closest is: {_mask(closest)}")
+    for row, line, expected_line in zip(golden.rows, found[closest], golden.expected, strict=True):
+        for column, number, expected in zip(golden.columns, line, expected_line, strict=True):
+            fits = abs(number - expected) <= golden.tolerance
+            verdict = "not compared, a masked row" if row in closest else "ok" if fits else "OFF"
+            print(f"  [0, {row}, {column}]  {number: .8f}  expected {expected: .8f}  {verdict}")
+    return worst[closest] <= golden.tolerance
+
+
+def load_encoder(path: str) -> Encode:
+    """The encoder of base weights at `path`. UserError: no weights there, or not of the base size."""
+    import paddle
+
+    from model.checkpoint import load_into, read_weights
+    from model.ernie_m import ErnieMConfig, ErnieMModel
+
+    checkpoint = read_weights(path)
+    config = checkpoint.config or ErnieMConfig.from_dict(BASE)
+    other = [f"{key} {getattr(config, key)}" for key, size in BASE.items() if getattr(config, key) != size]
+    if other:
+        raise UserError(
+            f"{path}: not the base size ({', '.join(other)}); the numbers are those of ernie-m-base"
+        )
+    model = ErnieMModel(config)
+    load_into(model, checkpoint.weights, ignore=("classifier.", "lm_head.", "language_embeddings."))
+    model.eval()
+
+    def encode(ids: list[int], hidden: tuple[int, ...]) -> np.ndarray:
+        with paddle.no_grad():
+            return encode_with(model, ids, hidden)
+
+    return encode
+
+
+def encode_with(model, ids: list[int], hidden: tuple[int, ...]) -> np.ndarray:
+    """Hidden states [T, H] of one sequence; positions 2, 3, ... over all ids, also over a pad's."""
+    import paddle
+
+    input_ids = paddle.to_tensor([ids])  # [1, T]
+    position_ids = paddle.arange(2, len(ids) + 2).unsqueeze(0)
+    columns = np.array([position not in hidden for position in range(len(ids))])
+    # A dense mask: as a key mask, the row of a hidden position would be closed as well.
+    mask = paddle.to_tensor(np.tile(columns, (1, 1, len(ids), 1)))
+    return model(input_ids, position_ids, mask, pool=False).sequence[0].numpy()
+
+
+def _largest_difference(golden: Golden, hidden: tuple[int, ...], found: np.ndarray) -> float:
+    # Here a masked row still sees itself, and in the other libraries it does not: it says nothing.
+    rows = [i for i, row in enumerate(golden.rows) if row not in hidden]
+    difference = np.abs(found - np.array(golden.expected))[rows]
+    return float(np.nan_to_num(difference, nan=np.inf).max())
+
+
+def _mask(hidden: tuple[int, ...]) -> str:
+    return f"position {', '.join(map(str, hidden))} masked" if hidden else "nothing masked"
+
+
+if __name__ == "__main__":
+    run(main)

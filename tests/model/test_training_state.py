@@ -1,0 +1,284 @@
+"""Training state: exact there and back, damage is named, and only whole step folders are resumed from."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from model import training_state
+from model.formats import safe
+from model.steps import keep_last, newest_complete, step_folders
+from model.training_state import load_training_state, save_training_state
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+DTYPES = [
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64",
+]  # fmt: skip
+
+
+def bits(array):
+    return array.dtype, array.shape, array.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0, 3), (7,), (3, 4)])
+def test_arrays_come_back_bit_for_bit(tmp_path, dtype, shape):
+    raw = np.random.default_rng(0).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    array = (
+        np.frombuffer(raw, np.uint8).view(dtype).reshape(shape) if dtype != "bool" else np.ones(shape, bool)
+    )
+    save_training_state(tmp_path / "s", {"a": array})
+    assert bits(load_training_state(tmp_path / "s")["a"]) == bits(array)
+
+
+def test_the_rest_comes_back_exactly(tmp_path):
+    state = {
+        "step": 2**63 + 1,
+        "generator": {"state": 2**127 + 3, "words": ["α", "\ud800", 'a"b\n'], "none": None, "flag": True},
+        "floats": [0.1, -0.0, 5e-324, 1e308, float("inf"), 1 / 3],
+        "empty": {"dict": {}, "list": []},
+        "a/b": np.arange(2),
+        "a": {"b": np.arange(3), "~1": [np.arange(4), {"deep": np.float64(0.1)}]},
+    }
+    save_training_state(tmp_path / "s", state)
+    read = load_training_state(tmp_path / "s")
+    for key in ("step", "generator", "floats", "empty"):
+        assert repr(read[key]) == repr(state[key])
+    assert read["a/b"].tolist() == [0, 1] and read["a"]["b"].tolist() == [0, 1, 2]
+    assert read["a"]["~1"][0].tolist() == [0, 1, 2, 3]
+    assert bits(read["a"]["~1"][1]["deep"]) == bits(np.array(0.1))
+    assert list(read) == list(state)
+    save_training_state(tmp_path / "nan", {"loss": float("nan"), "pair": (1, 2)})
+    read = load_training_state(tmp_path / "nan")
+    assert read["loss"] != read["loss"] and read["pair"] == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "int64", "bool"])
+def test_tensors_come_back_bit_for_bit(tmp_path, dtype):
+    tensor = (paddle.randn([5, 3]) * 100).astype(dtype)
+    tensor.stop_gradient = dtype in ("int64", "bool")
+    save_training_state(tmp_path / "s", {"t": tensor, "zero_d": tensor.sum()})
+    read = load_training_state(tmp_path / "s")
+    again = paddle.zeros([5, 3], dtype=dtype)
+    again.set_value(read["t"])
+    assert again.dtype == tensor.dtype and bits(again.numpy()) == bits(tensor.detach().numpy())
+    assert read["zero_d"].shape == ()
+
+
+def test_strided_arrays_are_laid_out(tmp_path):
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)
+    tensor = paddle.to_tensor(array).t()
+    state = {"t": array.T, "step": array[::2, ::3], "big": array.astype(">f4"), "tensor": tensor}
+    save_training_state(tmp_path / "s", state)
+    read = load_training_state(tmp_path / "s")
+    for key in state:
+        assert np.array_equal(read[key], np.asarray(state[key])), key
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": {1: 2}}, "/a: key 1"),
+        ({"a": [object()]}, "/a/0: object"),
+        ({"a": b"bytes"}, "/a: bytes"),
+        ({"a": np.array(["text"])}, "/a: dtype <U4"),
+        ({"__array__": 1}, "/: key '__array__'"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_with_its_place(tmp_path, state, message):
+    with pytest.raises(TypeError, match=message):
+        save_training_state(tmp_path / "s", state)
+    assert not (tmp_path / "s").exists()
+
+
+def test_no_pickle_and_files_that_others_may_read(tmp_path):
+    save_training_state(tmp_path / "s", {"a": np.ones(3), "b": "text"})
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [
+        "arrays.safetensors",
+        "manifest.json",
+        "state.json",
+    ]
+    assert (tmp_path / "s/arrays.safetensors").stat().st_mode == (tmp_path / "s/state.json").stat().st_mode
+
+
+# --- damage
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["arrays.safetensors", "state.json"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_flip, "damaged, its checksum differs"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "damaged, .* bytes instead of"),
+        (lambda path: path.unlink(), "missing"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, file, damage, message):
+    save_training_state(tmp_path / "s", {"a": np.ones(3), "b": 1})
+    damage(tmp_path / "s" / file)
+    with pytest.raises(UserError, match=f"{tmp_path / 's' / file}: {message}"):
+        load_training_state(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "damaged"),
+        ("[]", "damaged"),
+        ('{"version": 1}', "damaged"),
+        ('{"version": 9, "files": {}}', "version 9 of the format"),
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path, content, message):
+    save_training_state(tmp_path / "s", {"b": 1})
+    (tmp_path / "s/manifest.json").write_text(content)
+    with pytest.raises(UserError, match=f"manifest.json: {message}"):
+        load_training_state(tmp_path / "s")
+
+
+def test_a_file_beside_is_checked_too(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights of step 1")
+    save_training_state(tmp_path / "training_state", {"step": 1}, beside=("model.safetensors",))
+    assert load_training_state(tmp_path / "training_state") == {"step": 1}
+    _flip(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=f"{tmp_path / 'model.safetensors'}: damaged"):
+        load_training_state(tmp_path / "training_state")
+
+
+def test_a_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
+    save_training_state(tmp_path / "s", {"step": 1, "a": np.ones(3)})
+    write = safe.write
+
+    def half(path, arrays):
+        write(path, {name: array[:1] for name, array in arrays.items()})
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training_state.safe, "write", half)
+    with pytest.raises(UserError, match="no space left"):
+        save_training_state(tmp_path / "s", {"step": 2, "a": np.zeros(3)})
+    assert load_training_state(tmp_path / "s")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+# --- step folders
+
+
+def make_step(folder, step):
+    path = folder / f"step_{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"w" * step)
+    save_training_state(
+        path / "training_state", {"step": step, "a": np.ones(9)}, beside=("model.safetensors",)
+    )
+    return path
+
+
+def test_step_folders_are_in_numeric_order(tmp_path):
+    for step in (9, 100, 20):
+        make_step(tmp_path, step)
+    for other in ("step_", "step_x", "step_5.bak", "last", ".step_7.tmp-1"):
+        (tmp_path / other).mkdir()
+    (tmp_path / "step_300").write_text("a file")
+    assert [step for step, _ in step_folders(tmp_path)] == [9, 20, 100]
+    assert step_folders(tmp_path / "absent") == [] and newest_complete(tmp_path / "absent") is None
+    assert newest_complete(tmp_path) == tmp_path / "step_100"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "training_state/manifest.json").unlink(),
+        lambda path: (path / "training_state/state.json").unlink(),
+        lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
+        lambda path: (path / "model.safetensors").unlink(),
+    ],
+)
+def test_an_incomplete_step_is_passed_over_and_named(tmp_path, caplog, damage):
+    make_step(tmp_path, 1)
+    damage(make_step(tmp_path, 2))
+    with caplog.at_level(logging.WARNING):
+        assert newest_complete(tmp_path) == tmp_path / "step_1"
+    assert f"{tmp_path / 'step_2'}" in caplog.text and "passed over" in caplog.text
+
+
+def test_a_flipped_bit_is_found_by_checksums(tmp_path):
+    make_step(tmp_path, 1)
+    _flip(make_step(tmp_path, 2) / "training_state/arrays.safetensors")
+    assert newest_complete(tmp_path).name == "step_2"
+    assert newest_complete(tmp_path, checksums=True).name == "step_1"
+
+
+def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
+    make_step(tmp_path, 1)
+    program = """
+import os, sys
+from pathlib import Path
+import numpy as np
+import utils.files
+from model.training_state import save_training_state
+from model import training_state
+left = int(sys.argv[2])
+sync, count = os.fsync, 0
+def fsync(descriptor):
+    global count
+    count += 1
+    if count > left:
+        os.kill(os.getpid(), 9)
+    sync(descriptor)
+os.fsync = fsync
+with utils.files.atomic_dir(Path(sys.argv[1]) / "step_2") as folder:
+    (folder / "model.safetensors").write_bytes(b"ww")
+    save_training_state(folder / "training_state", {"a": np.ones(9)}, beside=("model.safetensors",))
+"""
+    seen = set()
+    for left in range(12):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), str(left)], cwd=ROOT, check=False
+        )
+        newest = newest_complete(tmp_path, checksums=True)
+        seen.add((done.returncode, newest.name))
+        if done.returncode == 0:
+            break
+    # killed before the rename: step_1; killed after it, or not at all: a whole step_2
+    assert {(-9, "step_1"), (0, "step_2")} <= seen <= {(-9, "step_1"), (-9, "step_2"), (0, "step_2")}
+    keep_last(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_2"]
+
+
+def test_a_folder_lost_between_two_renames_is_put_back(tmp_path):
+    make_step(tmp_path, 1)
+    process = subprocess.Popen(["true"])
+    process.wait()  # its number belongs to no running process any more
+    (tmp_path / "step_1").rename(tmp_path / f".step_1.old-{process.pid}")
+    (tmp_path / f".step_1.tmp-{process.pid}").mkdir()
+    keep_last(tmp_path, 2)
+    assert newest_complete(tmp_path, checksums=True) == tmp_path / "step_1"
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+
+
+def test_keep_last(tmp_path):
+    for step in (1, 2, 3, 4):
+        make_step(tmp_path, step)
+    (tmp_path / f".step_9.tmp-{os.getpid()}").mkdir()  # of a process that runs
+    (tmp_path / "vocab.txt").write_text("")
+    removed = keep_last(tmp_path, 2, keep=(tmp_path / "step_1",))
+    assert removed == [tmp_path / "step_2"]
+    left = ["step_1", "step_3", "step_4", "vocab.txt", f".step_9.tmp-{os.getpid()}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)
+    with pytest.raises(ValueError, match="at least 1"):
+        keep_last(tmp_path, 0)
+    assert keep_last(tmp_path / "absent", 1) == []

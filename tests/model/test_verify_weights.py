@@ -1,0 +1,109 @@
+"""The comparison with published numbers agrees only where they do; that needs no real weights."""
+
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from scripts import verify_weights
+from scripts.verify_weights import BASE, GOLDENS, encode_with, load_encoder, verify
+from tests.helpers.official_layout import make_official_weights, official_config
+from utils.errors import UserError
+
+
+def stub(golden, off=0.0, at=(0, 0), answers_to=None):
+    """An encoder that gives the expected numbers, one of them wrong by `off`, under one of the masks."""
+
+    def encode(ids, hidden):
+        assert ids == golden.ids
+        states = np.full((len(ids), 8), 99.0)
+        if answers_to is None or hidden == answers_to:
+            numbers = np.array(golden.expected)
+            numbers[at] += off
+            states[np.ix_(golden.rows, golden.columns)] = numbers
+        return states
+
+    return encode
+
+
+@pytest.mark.parametrize("golden", GOLDENS)
+def test_the_published_numbers_agree(golden, capsys):
+    assert verify(golden, stub(golden))
+    shown = capsys.readouterr().out
+    for number in np.ravel(golden.expected):
+        assert f"{number: .8f}  expected {number: .8f}" in shown
+    assert "OFF" not in shown
+
+
+@pytest.mark.parametrize("golden", GOLDENS)
+@pytest.mark.parametrize(("factor", "agrees"), [(0.9, True), (1.1, False), (-1.1, False), (np.nan, False)])
+def test_one_number_off_is_enough(golden, factor, agrees, capsys):
+    # row 2 is masked under none of the candidates
+    assert verify(golden, stub(golden, factor * golden.tolerance, at=(2, 1))) == agrees
+    assert ("OFF" in capsys.readouterr().out) != agrees
+
+
+@pytest.mark.parametrize("hidden", GOLDENS[1].hidden)
+def test_any_one_of_the_masks_will_do_where_the_source_names_none(hidden, capsys):
+    assert verify(GOLDENS[1], stub(GOLDENS[1], answers_to=hidden))
+    assert verify_weights._mask(hidden) in capsys.readouterr().out
+    assert not verify(GOLDENS[1], stub(GOLDENS[1], 0.01, (2, 1), answers_to=hidden))
+
+
+def test_a_hidden_position_reaches_no_other():
+    model = ErnieMModel(ErnieMConfig.from_dict(official_config("tiny", initializer_range=1.0)))
+    model.eval()
+    with paddle.no_grad():
+        one, two = (encode_with(model, [first, 7, 8, 9], (0,)) for first in (0, 5))
+        seen = encode_with(model, [5, 7, 8, 9], ())
+    assert np.array_equal(one[1:], two[1:]) and not np.allclose(one[0], two[0])
+    assert not np.allclose(two[1:], seen[1:])
+
+
+def test_positions_count_on_over_a_pad_id():
+    model = ErnieMModel(ErnieMConfig.from_dict(official_config("tiny", initializer_range=1.0)))
+    model.eval()
+    ids = [0, 1, 7]
+    with paddle.no_grad():
+        position_ids = paddle.to_tensor([[2, 3, 4]])
+        expected = model(paddle.to_tensor([ids]), position_ids, paddle.ones([1, 3])).sequence[0].numpy()
+        assert np.allclose(encode_with(model, ids, ()), expected, atol=1e-6)
+
+
+def test_exit_code(monkeypatch, capsys):
+    answer = {len(golden.ids): stub(golden) for golden in GOLDENS}
+    monkeypatch.setattr(
+        verify_weights, "load_encoder", lambda path: lambda ids, hidden: answer[len(ids)](ids, hidden)
+    )
+    monkeypatch.setattr(sys, "argv", ["verify_weights", "anywhere"])
+    verify_weights.main()
+    assert "verify: all numbers agree" in capsys.readouterr().out
+    answer[6] = stub(GOLDENS[1], 1.0, (2, 2))
+    with pytest.raises(SystemExit) as end:
+        verify_weights.main()
+    assert end.value.code == 1 and "FAILED" in capsys.readouterr().out
+
+
+def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=f"{tmp_path / 'absent'}: no such folder"):
+        load_encoder(str(tmp_path / "absent"))
+    make_official_weights(tmp_path, official_config("tiny"), seed=0)
+    with pytest.raises(
+        UserError, match="not the base size .vocab_size 50, hidden_size 8, num_hidden_layers 2, "
+    ):
+        load_encoder(str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["verify_weights"])
+    with pytest.raises(UserError, match="usage"):
+        verify_weights.main()
+
+
+def test_the_encoder_is_that_of_the_folder(tmp_path, monkeypatch):
+    tiny = official_config("tiny")
+    monkeypatch.setattr(verify_weights, "BASE", {key: tiny[key] for key in BASE})
+    params = make_official_weights(tmp_path, tiny, seed=0, heads={"cls": 3}, pooler=False)
+    one = load_encoder(str(params))([0, 5, 6], ())
+    make_official_weights(tmp_path, tiny, seed=1)
+    two = load_encoder(str(params))([0, 5, 6], ())
+    assert one.shape == (3, 8) and not np.allclose(one, two)
