@@ -51,11 +51,13 @@ ready && exit 0
 
 # Two first commands at once must not build the same folder.
 lock=$venv.lock
+waiting=
 until mkdir "$lock" 2>/dev/null; do
     holder=$(cat "$lock/pid" 2>/dev/null || :)
     if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then rm -rf "$lock"; continue; fi
-    say "another setup is at work on $venv, waiting (if there is none, remove $lock)"
-    sleep 5
+    [ -n "$waiting" ] || say "another setup is at work on $venv, waiting for it (if there is none, remove $lock)"
+    waiting=yes
+    sleep 2
 done
 trap 'rm -rf "$lock"' EXIT
 trap 'exit 130' INT TERM HUP
