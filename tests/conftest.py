@@ -1,4 +1,4 @@
-"""What every test may ask for: real data, and a Paddle that was imported with the settings of utils.runtime."""
+"""What every test may ask for: real data, and a Paddle imported with the settings of utils.runtime."""
 
 import importlib.util
 import os
@@ -20,15 +20,15 @@ collect_ignore = [] if importlib.util.find_spec("paddlenlp") else ["parity"]
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data. A test that asks for it is marked `data`, and skipped where DATA is not set."""
+    """The folder of real data. Who asks for it is marked `data`, and skipped where DATA is not set."""
     return Path(os.environ["DATA"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if folder := os.environ.get("DATA"):
         if not Path(folder).is_dir():
-            raise pytest.UsageError(f"DATA={folder}: no such folder; name the folder of real data, or unset DATA")
-        os.environ["DATA"] = str(Path(folder).resolve())  # tests and their processes change the current folder
+            raise pytest.UsageError(f"DATA={folder}: no such folder; name that of real data, or unset DATA")
+        os.environ["DATA"] = str(Path(folder).resolve())  # tests change the current folder
     config.pluginmanager.register(DataSkips())
 
 

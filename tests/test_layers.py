@@ -1,0 +1,170 @@
+"""The project's shape: who imports whom, light entry points, short files, no path of anybody's machine."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A folder imports from itself and from these.
+BELOW = {
+    "utils": set(),
+    "model": {"utils"},
+    "reader": {"utils"},
+    "evaluation": {"utils", "model", "reader"},
+    "pretrain": {"utils", "model", "reader", "evaluation"},
+    "finetune": {"utils", "model", "reader", "evaluation"},
+}
+ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
+OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}
+LONGEST_FILE = 350
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import; write the full name"
+            yield node.lineno, node.module
+
+
+def offences(path: Path, forbidden: set[str]) -> list[str]:
+    found = ((line, name.split(".")[0]) for line, name in imports(path))
+    return [f"{path.relative_to(ROOT)}:{line} imports {top}" for line, top in found if top in forbidden]
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_a_folder_imports_only_what_lies_below_it(folder):
+    forbidden = OURS - BELOW[folder] - {folder}
+    if folder == "reader":
+        forbidden = forbidden | {"paddle"}
+    files = python_files(folder)
+    assert files
+    assert [offence for path in files for offence in offences(path, forbidden)] == []
+
+
+def test_nothing_imports_an_entry_point():
+    files = [path for folder in ("scripts", "benchmarks", "experiments") for path in python_files(folder)]
+    files += ROOT.glob("*.py")
+    assert [offence for path in files for offence in offences(path, {*ENTRY_POINTS, "tests"})] == []
+
+
+def test_the_rule_finds_an_offence(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "reader.py"
+    path.write_text("import os\n\ndef f():\n    from model.heads import LMHead\n    import paddle.nn as nn\n")
+    assert offences(path, {"model", "paddle"}) == ["reader.py:4 imports model", "reader.py:5 imports paddle"]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_readers_and_entry_points_start_without_paddle(tmp_path):
+    """A worker process imports the entry point again, and the CPU settings must come before paddle."""
+    names = [module_name(path) for path in python_files("reader")] + ENTRY_POINTS
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+for name in {names}:
+    importlib.import_module(name)
+    assert "paddle" not in sys.modules, name
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+# A constant may be made of these calls, and of objects of a class.
+DEFINING = {"resolve", "compile", "frozenset", "set", "tuple", "dict", "sorted", "range", "len"}
+
+
+def works_at_import(statement: ast.stmt) -> bool:
+    """True of a statement at the top level of a file that does more than define something."""
+    if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+        return False
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        calls = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        names = {call.split(".")[-1] for call in calls}
+        return any(name not in DEFINING and not name[0].isupper() for name in names)
+    source = ast.unparse(statement)
+    if isinstance(statement, ast.Expr):  # a docstring, or how a script below scripts/ finds the root
+        return not isinstance(statement.value, ast.Constant) and not source.startswith("sys.path.insert(0, ")
+    return not source.startswith(("if __name__ == '__main__':", "if TYPE_CHECKING:"))
+
+
+def test_what_a_user_starts_does_nothing_when_imported():
+    files = [path for folder in ("scripts", "benchmarks", "experiments") for path in python_files(folder)]
+    files += ROOT.glob("*.py")
+    files = [path for path in files if "__main__" in path.read_text(encoding="utf-8")]
+    working = [
+        f"{path.relative_to(ROOT)}:{statement.lineno}"
+        for path in files
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if works_at_import(statement)
+    ]
+    assert working == []
+
+
+def test_works_at_import():
+    light = "'doc'\nX = {'a': 1}\nROOT = Path(__file__).resolve()\nimport os\ndef f(): X()\nclass A: pass"
+    working = "print(X)\nX = read('a')\nfor x in X: pass\nif x: pass"
+    assert [works_at_import(statement) for statement in ast.parse(light).body] == [False] * 6
+    assert [works_at_import(statement) for statement in ast.parse(working).body] == [True] * 4
+
+
+def tracked_files() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_files_are_short():
+    code = [path for path in tracked_files() if path.suffix in (".py", ".sh")]
+    code = [path.relative_to(ROOT) for path in code if ROOT / "tests" not in path.parents]
+    lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in code}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+FOREIGN = re.compile(
+    r"(?<![\w.~])/(?:root|home|Users|work|farm|mnt|scratch)/\w"  # a place on somebody's machine
+    r"|\bshared/(?:data|reference)\b"  # real data comes through DATA alone
+    r"|\b(?:TODO|FIXME|XXX)\b"
+)
+# The one place that may know where the data folder stands.
+KNOWS_THE_DATA = ".ci/run"
+
+
+def test_tracked_files_speak_of_this_project_only():
+    found = []
+    for path in tracked_files():
+        name = str(path.relative_to(ROOT))
+        if name == KNOWS_THE_DATA or path == Path(__file__).resolve():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:  # a picture
+            continue
+        lines = enumerate(text.splitlines(), 1)
+        found += [f"{name}:{n}: {line.strip()}" for n, line in lines if FOREIGN.search(line)]
+    assert found == []
+
+
+def test_tracked_files_are_small():
+    assert [str(path) for path in tracked_files() if path.stat().st_size > 2 << 20] == []
