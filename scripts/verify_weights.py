@@ -7,6 +7,7 @@ Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such we
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,10 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise UserError(
             "usage: sh scripts/verify_weights.sh PATH (a params directory or a checkpoint folder)"
+        )
+    if not Path(sys.argv[1]).is_dir():
+        raise UserError(
+            f"{sys.argv[1]}: no weights here; sh scripts/data/get_weights.sh fetches the released ones"
         )
     prepare()
     encode = load_encoder(sys.argv[1])  # imports paddle, which must come after prepare()

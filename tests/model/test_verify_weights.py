@@ -77,7 +77,7 @@ def test_exit_code(monkeypatch, capsys):
     monkeypatch.setattr(
         verify_weights, "load_encoder", lambda path: lambda ids, hidden: answer[len(ids)](ids, hidden)
     )
-    monkeypatch.setattr(sys, "argv", ["verify_weights", "anywhere"])
+    monkeypatch.setattr(sys, "argv", ["verify_weights", "."])
     verify_weights.main()
     assert "verify: all numbers agree" in capsys.readouterr().out
     answer[6] = stub(GOLDENS[1], 1.0, (2, 2))
@@ -87,8 +87,11 @@ def test_exit_code(monkeypatch, capsys):
 
 
 def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=f"{tmp_path / 'absent'}: no such folder"):
-        load_encoder(str(tmp_path / "absent"))
+    monkeypatch.setattr(sys, "argv", ["verify_weights", str(tmp_path / "absent")])
+    with pytest.raises(
+        UserError, match=f"{tmp_path / 'absent'}: no weights here; sh scripts/data/get_weights.sh"
+    ):
+        verify_weights.main()
     make_official_weights(tmp_path, official_config("tiny"), seed=0)
     with pytest.raises(
         UserError, match="not the base size .vocab_size 50, hidden_size 8, num_hidden_layers 2, "
