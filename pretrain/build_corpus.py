@@ -1,0 +1,69 @@
+"""Text and pairs to a corpus for pre-training: python -m pretrain.build_corpus --help; docs/corpus.md.
+
+    python -m pretrain.build_corpus --output data/corpus --piece_model_path piece.model \\
+        --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
+
+The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided into units
+that hang on the text alone, each written whole or not at all; the same command goes on where a killed one stopped, and
+the corpus has the same bytes with any number of workers.
+"""
+
+import sys
+from pathlib import Path
+
+from pretrain.corpus_build import Build
+from pretrain.corpus_engine import Workers, available_cores
+from pretrain.corpus_inputs import resolve
+from pretrain.corpus_options import BuildOptions, gather_notation, modification_times, plan_of
+from pretrain.corpus_scan import find_all_duplicates, scan
+from pretrain.corpus_summary import finish, summary
+from pretrain.corpus_tokenize import tokenize, write_shards
+from pretrain.corpus_work import claim, discard, finished_manifest
+from reader.corpus import check_files
+from reader.tokenization import Tokenizer
+from utils.config import load_config
+from utils.errors import run
+from utils.logging import logger, setup_console
+
+
+def build_corpus(options: BuildOptions) -> dict:
+    """Build a corpus, go on with one, or check the one that is there.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        UserError: bad input or options.
+    """
+    output = Path(options.output)
+    streams = resolve(options.mono, options.parallel)
+    tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
+    plan = plan_of(options, streams, {"digest": tokenizer.digest, "size": tokenizer.vocab_size})
+    if options.overwrite:
+        discard(output)
+    manifest = finished_manifest(output, plan)
+    if manifest is not None:
+        logger.info("%s: built already; comparing its checksums", output)
+        check_files(output, manifest, checksums=True)
+        return manifest
+    with (
+        claim(output, plan | {"modified": modification_times(streams)}) as work,
+        Workers(options.workers or available_cores()) as workers,
+    ):
+        build = Build(options, streams, work, workers, tokenizer.vocab_size)
+        scan(build)
+        if options.deduplicate:
+            find_all_duplicates(build)
+        tokenize(build)
+        write_shards(build)
+        return finish(build, plan)
+
+
+def main() -> None:
+    setup_console()
+    options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
+    logger.info("%s", summary(build_corpus(options)))
+
+
+if __name__ == "__main__":
+    run(main)

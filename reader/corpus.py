@@ -1,0 +1,227 @@
+"""A corpus on disk, as `python -m pretrain.build_corpus` writes it, read through memory maps. See docs/corpus.md.
+
+    manifest.json                          languages, pairs, counts, vocabulary digest, size and SHA-256 of every file
+    mono/<language>/<split>-00000.*.npy    split: train or held_out
+    parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
+    pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
+
+A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line begins in
+`ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in `lines`). Pair i of a
+parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import sha256_of
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "held_out")
+
+
+class Corpus:
+    """A corpus folder. Can be pickled: another process opens it again.
+
+    Args:
+        path: the folder.
+        expected_digest: `Tokenizer.digest` of the vocabulary in use; None: any.
+        verify: read every file and compare its SHA-256, not only its size.
+
+    Attributes:
+        manifest: the manifest as a dict.
+        mono: language -> `Text` of its train documents.
+        parallel: (a, b), a < b -> `Pairs` of its train pairs.
+        held_out_mono, held_out_parallel: the same for the part that was set apart; a stream without one is missing.
+        vocab_size: V.
+
+    Raises:
+        UserError: no corpus there, an unfinished one, one of another format or vocabulary, a file that is missing, cut
+            short or altered.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False
+    ):
+        self.path = Path(path)
+        self._expected_digest = expected_digest
+        self.manifest = read_manifest(self.path)
+        vocabulary = self.manifest["vocabulary"]
+        if expected_digest is not None and vocabulary["digest"] != expected_digest:
+            raise UserError(
+                f"{self.path}: its shards were made with another vocabulary ({vocabulary['digest'][:12]}, this one is "
+                f"{expected_digest[:12]}); give the vocabulary of the corpus, or build a corpus with this one"
+            )
+        check_files(self.path, self.manifest, checksums=verify)
+        self.vocab_size: int = vocabulary["size"]
+        self.mono, self.held_out_mono = (self._texts(split) for split in SPLITS)
+        self.parallel, self.held_out_parallel = (self._pairs(split) for split in SPLITS)
+
+    def __reduce__(self):
+        return type(self), (self.path, self._expected_digest)
+
+    @property
+    def languages(self) -> list[str]:
+        """Every language with any text, alone or in pairs, in alphabetical order."""
+        return sorted(self.manifest["pieces"])
+
+    def piece_counts(self, language: str) -> np.ndarray:
+        """How often each piece occurs in the language's train text, both its own and its side of pairs. int64 [V].
+
+        Raises:
+            UserError: the corpus has no such language.
+        """
+        if language not in self.manifest["pieces"]:
+            raise UserError(
+                f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}"
+            )
+        return np.load(self.path / self.manifest["pieces"][language])
+
+    def _texts(self, split: str) -> dict[str, "Text"]:
+        return {
+            language: Text(self.path / "mono" / language, stream[split]["shards"])
+            for language, stream in self.manifest["mono"].items()
+            if stream[split]["shards"]
+        }
+
+    def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
+        return {
+            tuple(pair.split("-")): Pairs(self.path / "parallel" / pair, stream[split]["shards"])
+            for pair, stream in self.manifest["parallel"].items()
+            if stream[split]["shards"]
+        }
+
+
+class _Shards:
+    """Shards in order as one run of lines."""
+
+    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
+        self.folder, self.shards = folder, shards
+        self.num_tokens = sum(shard["tokens"] for shard in shards)
+        self._first_line = _starts(shard["lines"] for shard in shards)
+        self._open: dict[tuple[int, str], np.ndarray] = {}
+        self.num_lines = int(self._first_line[-1])
+
+    def ids(self, shard: int) -> np.ndarray:
+        """All ids of a shard, memory-mapped. uint16 or uint32 [tokens]."""
+        return self._array(shard, "ids")
+
+    def line_offsets(self, shard: int) -> np.ndarray:
+        """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
+        return self._array(shard, "lines")
+
+    def line(self, number: int) -> np.ndarray:
+        """The ids of one line. int64 [n]."""
+        shard, line = _locate(self._first_line, number)
+        start, end = self.line_offsets(shard)[line : line + 2]
+        return self.ids(shard)[start:end].astype(np.int64)
+
+    def _array(self, shard: int, kind: str) -> np.ndarray:
+        if (shard, kind) not in self._open:
+            file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+            # A plain view of the map: np.memmap's own indexing costs several times as much.
+            self._open[shard, kind] = np.load(file, mmap_mode="r").view(np.ndarray)
+        return self._open[shard, kind]
+
+
+class Text(_Shards):
+    """Documents of one language. `len(text)` is their number, `text[i]` the lines of document i, each int64 [n]."""
+
+    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
+        super().__init__(folder, shards)
+        self._first_document = _starts(shard["documents"] for shard in shards)
+
+    def __len__(self) -> int:
+        return int(self._first_document[-1])
+
+    def __getitem__(self, number: int) -> list[np.ndarray]:
+        shard, document = _locate(self._first_document, number)
+        first, last = self.document_offsets(shard)[document : document + 2]
+        bounds = self.line_offsets(shard)[first : last + 1]
+        ids = self.ids(shard)
+        return [ids[start:end].astype(np.int64) for start, end in zip(bounds[:-1], bounds[1:])]
+
+    def document_offsets(self, shard: int) -> np.ndarray:
+        """Where each document of a shard begins in its lines, and where the last one ends. uint32 [documents + 1]."""
+        return self._array(shard, "documents")
+
+
+class Pairs(_Shards):
+    """Pairs of two languages a < b. `len(pairs)` is their number, `pairs[i]` the ids of both sides, int64 each."""
+
+    def __len__(self) -> int:
+        return self.num_lines // 2
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        shard, line = _locate(self._first_line, 2 * number)
+        start, middle, end = self.line_offsets(shard)[line : line + 3]
+        ids = self.ids(shard)
+        return ids[start:middle].astype(np.int64), ids[middle:end].astype(np.int64)
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of both sides of every pair. int64 [pairs, 2]."""
+        parts = [np.diff(self.line_offsets(shard).astype(np.int64)) for shard in range(len(self.shards))]
+        return np.concatenate(parts).reshape(-1, 2)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a corpus folder.
+
+    Raises:
+        UserError: none there, not JSON, or of another format version.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m pretrain.build_corpus, or run "
+            "that again if it was stopped"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{file}: damaged, not JSON ({error}); build the corpus again") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise UserError(
+            f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this program"
+        )
+    return manifest
+
+
+def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> None:
+    """Compare every file with the manifest, by size, and by SHA-256 where `checksums`.
+
+    Raises:
+        UserError: a file is missing, cut short or altered.
+    """
+    for name, expected in manifest["files"].items():
+        file = path / name
+        again = "the corpus is damaged; delete the folder and build it again"
+        try:
+            size = file.stat().st_size
+        except FileNotFoundError as error:
+            raise UserError(f"{file}: missing; {again}") from error
+        if size != expected["bytes"]:
+            raise UserError(
+                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; {again}"
+            )
+        if checksums and sha256_of(file) != expected["sha256"]:
+            raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {again}")
+
+
+def _starts(counts) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
+
+
+def _locate(starts: np.ndarray, number: int) -> tuple[int, int]:
+    """Shard and number within it."""
+    if not 0 <= number < starts[-1]:
+        raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
+    shard = int(np.searchsorted(starts, number, side="right")) - 1
+    return shard, int(number - starts[shard])

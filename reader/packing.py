@@ -1,0 +1,88 @@
+"""Blocks of text for MMLM and BTMLM: consecutive lines of one document, up to a length (objectives.md: MMLM)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from reader.corpus import Text
+from utils.files import atomic_file
+
+
+def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Cut documents into blocks: as many whole lines as fit; a line that is longer than a block is cut.
+
+    All documents advance together, one block a round, so the rounds are as many as the longest document has blocks.
+
+    Args:
+        line_offsets: integer [lines + 1], where each line begins.
+        document_offsets: integer [documents + 1], the line each document begins with.
+        max_tokens: longest block, without special tokens.
+
+    Returns:
+        uint32 [blocks, 2], start and end of each block, ascending. Blocks tile the text and cross no document.
+    """
+    line_offsets = line_offsets.astype(np.int64)
+    starts = line_offsets[document_offsets[:-1]]
+    stops = line_offsets[document_offsets[1:]]
+    rounds = []
+    while starts.size:
+        limits = starts + max_tokens
+        last_line_end = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
+        ends = np.minimum(np.where(last_line_end > starts, last_line_end, limits), stops)
+        rounds.append(np.stack([starts, ends], axis=1))
+        open_ = ends < stops
+        starts, stops = ends[open_], stops[open_]
+    blocks = np.concatenate(rounds) if rounds else np.zeros((0, 2), np.int64)
+    return blocks[np.argsort(blocks[:, 0], kind="stable")].astype(np.uint32)
+
+
+class Blocks:
+    """The blocks of a language's text. `len(blocks)` is their number, `blocks[i]` the ids of one, int64 [n].
+
+    Args:
+        text: of the corpus.
+        max_tokens: longest block, without special tokens.
+        one_line: each line by itself; longer ones are still cut.
+        cache: a folder that keeps the computed blocks for the next run; None computes them each time (about a second
+            per 100 million tokens) and keeps them in memory, 8 bytes a block.
+    """
+
+    def __init__(
+        self, text: Text, max_tokens: int, one_line: bool = False, cache: str | os.PathLike | None = None
+    ):
+        self.text = text
+        self._blocks = [
+            _cached(text, shard, max_tokens, one_line, None if cache is None else Path(cache))
+            for shard in range(len(text.shards))
+        ]
+        self._starts = np.concatenate([[0], np.cumsum([len(blocks) for blocks in self._blocks])])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(f"{number} is not in 0 .. {len(self) - 1}")
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        start, end = self._blocks[shard][number - self._starts[shard]]
+        return self.text.ids(shard)[start:end].astype(np.int64)
+
+
+def _cached(text: Text, shard: int, max_tokens: int, one_line: bool, cache: Path | None) -> np.ndarray:
+    if cache is None:
+        return _pack_shard(text, shard, max_tokens, one_line)
+    name = text.shards[shard]["name"]
+    # The digest of the index is part of the name: a rebuilt corpus finds no stale blocks.
+    key = f"{text.folder.name}-{name}-{text.shards[shard]['index'][:16]}-{max_tokens}{'-lines' if one_line else ''}"
+    path = cache / f"{key}.npy"
+    if not path.is_file():
+        with atomic_file(path) as file:
+            np.save(file, _pack_shard(text, shard, max_tokens, one_line))
+    return np.load(path, mmap_mode="r").view(np.ndarray)
+
+
+def _pack_shard(text: Text, shard: int, max_tokens: int, one_line: bool) -> np.ndarray:
+    lines = text.line_offsets(shard)
+    documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
+    return pack_lines(lines, documents, max_tokens)

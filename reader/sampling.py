@@ -1,0 +1,219 @@
+"""Which text is read when: a sequence of draws that a seed decides, and one position number per stream.
+
+A stream is a language's text or a pair's. Draw i = 0, 1, 2, ... chooses a stream by temperature; the stream hands out its
+next item, and the order of its items is a permutation that is new in every epoch. Both are functions of numbers alone
+(a counter-based generator, a keyed permutation), so nothing is held in memory, a run resumes from its positions, and any
+number of processes can share the draws of a step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError
+
+_ROUNDS = 8  # of the permutation; even, so that the two halves end at their own sizes
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK64 = (1 << 64) - 1
+
+
+def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
+    """p_l ~ n_l^alpha. The paper's objectives take 0.3 over tokens of languages (XLM-R), 0.7 over pairs (InfoXLM).
+
+    Raises:
+        UserError: nothing to choose from, or an amount that is not positive.
+    """
+    empty = [name for name, amount in amounts.items() if not amount > 0]
+    if not amounts or empty:
+        raise UserError(f"nothing to sample from {', '.join(empty) or 'an empty list of streams'}")
+    weights = {name: float(amount) ** alpha for name, amount in amounts.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The item at each position of an endless reading, every item once per epoch, in a new order each epoch.
+
+    A Feistel network over the smallest power of two that holds `size`, walked on until the value is below `size`:
+    a bijection without a table, whatever the size.
+
+    Args:
+        positions: int64 [n], 0 <= position; position // size is the epoch.
+        sizes: int64 [n], the number of items of each position's stream.
+        keys: uint64 [n], one key per stream.
+
+    Returns:
+        int64 [n] with 0 <= item < size.
+    """
+    sizes = sizes.astype(np.uint64)
+    epochs, values = np.divmod(positions.astype(np.uint64), sizes)
+    keys = _mix(keys + _mix(epochs + np.uint64(1)))
+    bits = np.maximum(_bit_length(sizes - np.uint64(1)), 2).astype(np.uint64)
+    values = _feistel(values, keys, bits)
+    outside = np.flatnonzero(values >= sizes)
+    while outside.size:
+        values[outside] = _feistel(values[outside], keys[outside], bits[outside])
+        outside = outside[values[outside] >= sizes[outside]]
+    return values.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws in order. Arrays of length n.
+
+    Args:
+        stream: number of the stream, in the order of `Sampler.names`. int64.
+        item: number of the item in the stream. int64.
+        reverse: read a pair the other way round (its second side first), with chance 1/2. bool.
+        seed: two words for whatever else the draw decides (masks, languages), uint64 [n, 2]; a generator from them:
+            `np.random.Generator(np.random.Philox(key=seed))`.
+    """
+
+    stream: np.ndarray
+    item: np.ndarray
+    reverse: np.ndarray
+    seed: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, part: slice) -> "Draws":
+        return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
+
+    def share(self, rank: int, world_size: int) -> "Draws":
+        """The part of a step's draws that process `rank` of `world_size` works on. The parts tile the step in order.
+
+        Raises:
+            UserError: more processes than draws.
+        """
+        if len(self) < world_size:
+            raise UserError(
+                f"a step of {len(self)} sequences cannot be shared by {world_size} processes; "
+                "raise the batch size or start fewer processes"
+            )
+        return self[len(self) * rank // world_size : len(self) * (rank + 1) // world_size]
+
+
+class Sampler:
+    """The draws of one kind of text. Every process of a run makes the same one and takes its share of each step.
+
+    Args:
+        items: stream -> number of items (blocks of a language, pairs). The order gives the streams their numbers.
+        amounts: stream -> what the temperature works on (tokens, pairs).
+        alpha: exponent of the temperature.
+        seed: of the run.
+        purpose: a name that sets this sampler's randomness apart from that of others with the same seed.
+
+    Attributes:
+        names: the streams in order.
+        probabilities: float64, the chance of each.
+        draws: how many draws were made.
+        positions: int64, how many of them each stream had.
+
+    Raises:
+        UserError: a stream without items or amount, or `items` and `amounts` of different streams.
+    """
+
+    def __init__(
+        self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
+    ):
+        if set(items) != set(amounts):
+            raise UserError(f"streams without items or amount: {', '.join(sorted(set(items) ^ set(amounts)))}")
+        temperature(items, 1.0)  # no stream may be empty
+        chances = temperature(amounts, alpha)
+        self.names = list(items)
+        self.sizes = np.array([items[name] for name in self.names], np.int64)
+        self.probabilities = np.array([chances[name] for name in self.names])
+        self.seed, self.purpose = seed, purpose
+        self.draws = 0
+        self.positions = np.zeros(len(self.names), np.int64)
+        self._thresholds = np.cumsum(self.probabilities)[:-1]
+        self._philox_key = _key_words(seed, purpose)
+        self._stream_keys = np.array([_key_words(seed, f"{purpose}/{name}")[0] for name in self.names], np.uint64)
+
+    def draw(self, count: int) -> Draws:
+        """The next `count` draws; the positions move on."""
+        words = _philox_words(self._philox_key, self.draws, count)  # [n, 4]
+        chance = (words[:, 0] >> np.uint64(11)) * 2.0**-53
+        stream = np.searchsorted(self._thresholds, chance, side="right")
+        position = self.positions[stream] + _earlier_equals(stream)
+        item = permuted(position, self.sizes[stream], self._stream_keys[stream])
+        reverse = (words[:, 1] >> np.uint64(63)).astype(bool)
+        self.positions += np.bincount(stream, minlength=len(self.names))
+        self.draws += count
+        return Draws(stream, item, reverse, words[:, 2:])
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as numbers and names. The same on every process."""
+        return {
+            "seed": self.seed,
+            "draws": self.draws,
+            "positions": dict(zip(self.names, self.positions.tolist())),
+            "sizes": dict(zip(self.names, self.sizes.tolist())),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; the number of processes may have changed.
+
+        Raises:
+            UserError: the state is of other streams, other sizes or another seed.
+        """
+        sizes = dict(zip(self.names, self.sizes.tolist()))
+        changed = sorted(
+            name for name in {*sizes, *state["sizes"]} if sizes.get(name) != state["sizes"].get(name)
+        )
+        if changed:
+            raise UserError(
+                f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}); "
+                "positions in it mean nothing any more. Resume with the corpus and the lengths of the checkpoint"
+            )
+        if state["seed"] != self.seed:
+            raise UserError(
+                f"{self.purpose}: the checkpoint was made with seed {state['seed']}, this run has {self.seed}"
+            )
+        self.draws = int(state["draws"])
+        self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
+
+
+def _key_words(seed: int, purpose: str) -> np.ndarray:
+    return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
+
+
+def _philox_words(key: np.ndarray, first: int, count: int) -> np.ndarray:
+    # Philox turns each value of its counter into four words: draw i owns those of counter i. [count, 4]
+    return np.random.Philox(key=key, counter=first).random_raw(4 * count).reshape(count, 4)
+
+
+def _earlier_equals(values: np.ndarray) -> np.ndarray:
+    """For each element the number of equal elements before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first_of_group = np.searchsorted(ordered, ordered, side="left")
+    result = np.empty(len(values), np.int64)
+    result[order] = np.arange(len(values)) - first_of_group
+    return result
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    one = np.uint64(1)
+    left_bits, right_bits = bits // np.uint64(2), bits - bits // np.uint64(2)
+    for round_ in range(1, _ROUNDS + 1):
+        left, right = values >> right_bits, values & ((one << right_bits) - one)
+        noise = _mix(right + keys + np.uint64(round_ * _GOLDEN & _MASK64))
+        values = (right << left_bits) | (left ^ (noise >> (np.uint64(64) - left_bits)))
+        left_bits, right_bits = right_bits, left_bits
+    return values
+
+
+def _mix(words: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit words in which every bit of the input reaches every bit of the output."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _bit_length(values: np.ndarray) -> np.ndarray:
+    # Exact below 2^53, where float64 holds every integer; a stream has fewer items.
+    return np.frexp(values.astype(np.float64))[1]
