@@ -1,4 +1,4 @@
-"""The test helper that stands in for the official vocabulary: as large, and it cuts text as its model does."""
+"""The helper that stands in for the official vocabulary: as large, and text is cut as by the given model."""
 
 import io
 
@@ -13,7 +13,7 @@ LINES = ["the cat sat on the mat", "a dog and a cat, 12 mats", "the mat and the 
 def test_widened_vocabulary(tmp_path):
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=trained, vocab_size=40, minloglevel=2
+        sentence_iterator=iter(LINES), model_writer=trained, vocab_size=24, minloglevel=2
     )
     (tmp_path / "narrow.model").write_bytes(trained.getvalue())
     make_official_vocabulary(tmp_path, tmp_path / "narrow.model", vocab_size=3000)
