@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import CompactMask
+from model.attention import CompactMask, flashmask_row_indices
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain import attention_mask
@@ -308,3 +308,18 @@ def test_the_models_compact_mask_is_the_definition():
     assert np.array_equal(
         mask.dense().numpy(), attention_mask.from_compact(stage1.context_length, stage1.valid)
     )
+
+
+@pytest.mark.parametrize("objective", ["camlm", "btmlm"])
+def test_the_gpus_column_intervals_are_the_definition(objective):
+    """A column is closed below `start` and above `end`: for every real row that gives the same matrix."""
+    examples = pairs(LENGTHS) if objective == "camlm" else texts([13, 5, 8])
+    batch = objectives(mask_rate=0.3, pseudo_proportion=0.3).batch(objective, examples, rngs(3))
+    part = batch.stage1 or batch
+    mask = CompactMask(part.context_length, paddle.to_tensor(part.valid))
+    start, end = np.moveaxis(flashmask_row_indices(mask).numpy()[:, 0], -1, 0)[:, :, None]  # [B, 1, T]
+    row, column = np.indices(2 * part.valid.shape[1:])
+    closed = ((row > column) & (row >= start)) | ((row < column) & (row < end))  # [B, T, T]
+    expected = attention_mask.from_compact(part.context_length, part.valid)[:, 0]
+    assert np.array_equal(~closed[part.valid], expected[part.valid])
+    assert closed[part.valid].any() and not closed[part.valid].all()
