@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddle.autograd import PyLayer
+
+from model.ops import Linear, dropout, on_cpu, row_sum, softmax
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
-# Weights up to this are set to 0; see `_Softmax`.
-NO_WEIGHT = 2e-28
 
 
 @dataclass
@@ -50,91 +49,123 @@ class CompactMask:
         seen = valid.unsqueeze(2) & (valid & in_context).unsqueeze(1)  # [B, T, T]
         return (seen | paddle.eye(length).astype("bool")).unsqueeze(1)
 
-    def biases(self, dtype) -> tuple[Tensor, Tensor]:
-        """What is added to the scores: context columns [B, 1, T, C], self column [B, 1, T, 1]."""
-        valid = self.valid.astype("bool")
-        context = valid[:, : self.context_length]  # [B, C]
-        seen = valid.unsqueeze(2) & context.unsqueeze(1)  # [B, T, C]
+
+@dataclass
+class AttentionBias:
+    """What is added to the scores, made once for all layers: 0 where a row may attend, -1e4 elsewhere.
+
+    A dense mask has `columns` [B, 1 or N, T, T] only. A compact one has `columns` [B, 1 or N, T, C], `own`
+    [B, 1, T, 1] for each row's own column, and `row_indices` [B, 1, T, 2] for flashmask.
+    """
+
+    columns: Tensor
+    own: Tensor | None = None
+    row_indices: Tensor | None = None
+
+
+def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> AttentionBias:
+    """The bias of a mask.
+
+    Args:
+        mask: [B, T], 1 at real tokens, or [B, 1, T, T], 1 where the row may attend to the column (bool, integer or
+            float), or a CompactMask. The diagonal is opened in each of them.
+        num_heads: N. On a CPU the columns are laid out for every head: adding a broadcast tensor there takes 30 times
+            as long as adding one of full shape.
+        dtype: of the bias.
+    """
+    if isinstance(mask, CompactMask):
+        valid = mask.valid.astype("bool")
+        context = valid[:, : mask.context_length]  # [B, C]
+        seen = (valid.unsqueeze(2) & context.unsqueeze(1)).unsqueeze(1)  # [B, 1, T, C]
         # A valid context row meets itself among the context columns already.
-        in_context = paddle.arange(valid.shape[1]) < self.context_length
-        alone = ~(valid & in_context).unsqueeze(2)  # [B, T, 1]
-        return _closed_where_false(seen, dtype).unsqueeze(1), _closed_where_false(alone, dtype).unsqueeze(1)
+        in_context = paddle.arange(valid.shape[1]) < mask.context_length
+        alone = ~(valid & in_context).unsqueeze(2).unsqueeze(1)  # [B, 1, T, 1]
+        own = _closed_where_false(alone, dtype)
+        row_indices = flashmask_row_indices(mask)
+    else:
+        seen = mask.astype("bool")
+        if seen.ndim == 2:
+            seen = (seen.unsqueeze(2) & seen.unsqueeze(1)).unsqueeze(1)  # [B, 1, T, T]
+        seen = seen | paddle.eye(seen.shape[-1]).astype("bool")
+        own = row_indices = None
+    columns = _closed_where_false(seen, dtype)
+    if on_cpu(columns):
+        columns = columns.expand([-1, num_heads, -1, -1])
+    return AttentionBias(columns, own, row_indices)
+
+
+def flashmask_row_indices(mask: CompactMask) -> Tensor:
+    """The mask as `startend_row_indices` of paddle.nn.functional.flashmask_attention (causal=False).
+
+    Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`. A valid
+    context column is open to all rows, (T, 0); every other column to its own row only, (j + 1, j). Rows of pads thereby
+    see the context as well as themselves, which `CompactMask.dense` closes; nothing reads those rows.
+
+    Returns:
+        [B, 1, T, 2] int32.
+    """
+    length = mask.valid.shape[1]
+    column = paddle.arange(length, dtype="int32")
+    open_to_all = mask.valid.astype("bool") & (column < mask.context_length)  # [B, T]
+    start = paddle.where(open_to_all, paddle.full_like(column, length), column + 1)
+    end = paddle.where(open_to_all, paddle.zeros_like(column), column)
+    return paddle.stack([start, end], axis=-1).unsqueeze(1)
 
 
 def _closed_where_false(seen: Tensor, dtype) -> Tensor:
     return (1.0 - seen.astype(dtype)) * CLOSED
 
 
-def additive_mask(attention_mask: Tensor, dtype) -> Tensor:
-    """0 where a row may attend and -1e4 elsewhere, [B, 1, T, T].
-
-    Args:
-        attention_mask: [B, T], 1 at real tokens, or [B, 1, T, T], 1 where the row may attend to the column.
-            Bool, integer or float. The diagonal is opened in either case.
-        dtype: of the result.
-    """
-    seen = attention_mask.astype("bool")
-    if seen.ndim == 2:
-        seen = (seen.unsqueeze(2) & seen.unsqueeze(1)).unsqueeze(1)  # [B, 1, T, T]
-    seen = seen | paddle.eye(seen.shape[-1]).astype("bool")
-    return _closed_where_false(seen, dtype)
-
-
 class SelfAttention(nn.Layer):
-    """Multi-head self-attention, queries scaled by 1 / sqrt(D) before the product."""
+    """Multi-head self-attention: softmax(q k^T / sqrt(D) + bias) v, dropout on the weights."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float, weight_attr=None):
         super().__init__()
         self.num_heads = num_heads
         self.head_size = hidden_size // num_heads
         self.dropout = dropout
-        self.q_proj = nn.Linear(hidden_size, hidden_size, weight_attr)
-        self.k_proj = nn.Linear(hidden_size, hidden_size, weight_attr)
-        self.v_proj = nn.Linear(hidden_size, hidden_size, weight_attr)
-        self.out_proj = nn.Linear(hidden_size, hidden_size, weight_attr)
+        self.q_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.k_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.v_proj = Linear(hidden_size, hidden_size, weight_attr)
+        self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
 
-    def forward(self, x: Tensor, bias: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        """[B, T, H] -> [B, T, H]. `bias`: `additive_mask(...)`, or `CompactMask.biases(...)`."""
-        query = self._heads(self.q_proj(x) * self.head_size**-0.5)  # [B, N, T, D]
-        key, value = self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
-        attend = self._compact if isinstance(bias, tuple) else self._dense
-        context = attend(query, key, value, bias)  # [B, N, T, D]
-        return self.out_proj(context.transpose([0, 2, 1, 3]).flatten(2))
+    def forward(self, x: Tensor, bias: AttentionBias) -> Tensor:
+        """[B, T, H] -> [B, T, H]."""
+        query, key, value = (
+            projection(x).reshape([0, 0, self.num_heads, self.head_size])  # [B, T, N, D]
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if not on_cpu(x) and query.dtype in (paddle.float16, paddle.bfloat16):
+            context = self._fused(query, key, value, bias)
+        else:
+            context = self._plain(query, key, value, bias)
+        return self.out_proj(context.flatten(2))
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape([0, 0, self.num_heads, self.head_size]).transpose([0, 2, 1, 3])
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
+        """The GPU's kernels for float16 and bfloat16: [B, T, N, D] -> [B, T, N, D]."""
+        share = self.dropout if self.training else 0.0
+        if bias.row_indices is not None:
+            return F.flashmask_attention(query, key, value, bias.row_indices, dropout=share, training=self.training)
+        columns = bias.columns.astype(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, columns, share, training=self.training)
 
-    def _dense(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        scores = paddle.matmul(query, key, transpose_y=True) + bias  # [B, N, T, T]
+    def _plain(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
+        """Two products and a softmax, exact in every dtype: [B, T, N, D] -> [B, T, N, D]."""
+        query = query.transpose([0, 2, 1, 3]) * self.head_size**-0.5  # [B, N, T, D]
+        key, value = key.transpose([0, 2, 1, 3]), value.transpose([0, 2, 1, 3])
+        attend = self._dense if bias.own is None else self._compact
+        return attend(query, key, value, bias).transpose([0, 2, 1, 3])
+
+    def _dense(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
+        scores = paddle.matmul(query, key, transpose_y=True) + bias.columns  # [B, N, T, T]
         return paddle.matmul(self._weights(scores), value)
 
-    def _compact(self, query: Tensor, key: Tensor, value: Tensor, biases: tuple[Tensor, Tensor]) -> Tensor:
-        context_bias, self_bias = biases
-        length = context_bias.shape[-1]
-        context = paddle.matmul(query, key[:, :, :length], transpose_y=True) + context_bias  # [B, N, T, C]
-        alone = (query * key).sum(-1, keepdim=True) + self_bias  # [B, N, T, 1]
-        weights = self._weights(paddle.concat([context, alone], axis=-1))  # [B, N, T, C + 1]
+    def _compact(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
+        length = bias.columns.shape[-1]
+        context = paddle.matmul(query, key[:, :, :length], transpose_y=True) + bias.columns  # [B, N, T, C]
+        own = row_sum(query * key) + bias.own  # [B, N, T, 1]
+        weights = self._weights(paddle.concat([context, own], axis=-1))  # [B, N, T, C + 1]
         return paddle.matmul(weights[..., :length], value[:, :, :length]) + weights[..., length:] * value
 
     def _weights(self, scores: Tensor) -> Tensor:
-        return F.dropout(_Softmax.apply(scores), self.dropout, training=self.training)
-
-
-class _Softmax(PyLayer):
-    """Softmax over the last axis whose closed columns are exactly 0, in the weights and in the gradient.
-
-    Paddle's CPU softmax takes a score more than 64 below its row's maximum as 64 below: a closed column would weigh
-    up to exp(-64) = 1.6e-28. That is not nothing: a pad's input is 0 in a fresh model, each layer norm multiplies the
-    gradient of such a vector by 1 / sqrt(epsilon) = 316, and 25 of them in a row make 1e-28 overflow.
-    """
-
-    @staticmethod
-    def forward(ctx, scores: Tensor) -> Tensor:
-        weights = F.thresholded_relu(F.softmax(scores, axis=-1), NO_WEIGHT)
-        ctx.save_for_backward(weights)
-        return weights
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        (weights,) = ctx.saved_tensor()
-        return paddle._C_ops.softmax_grad(weights, gradient, -1)
+        return dropout(softmax(scores), self.dropout, self.training)

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from model.attention import CompactMask, SelfAttention, additive_mask
+from model.attention import AttentionBias, CompactMask, SelfAttention, attention_bias
+from model.ops import LayerNorm, Linear, dropout, gelu
 from utils.errors import UserError
 
 FIRST_POSITION = 2
@@ -116,7 +116,7 @@ class Embeddings(nn.Layer):
         self.position_embeddings = nn.Embedding(
             config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
         )
-        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
         for table, row in (
             (self.word_embeddings.weight, config.pad_token_id),
@@ -129,7 +129,7 @@ class Embeddings(nn.Layer):
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [B, T, H]
         if input_bias is not None:
             x = x + input_bias
-        return F.dropout(self.layer_norm(x), self.dropout, training=self.training)
+        return dropout(self.layer_norm(x), self.dropout, self.training)
 
 
 class EncoderLayer(nn.Layer):
@@ -141,18 +141,18 @@ class EncoderLayer(nn.Layer):
         self.self_attn = SelfAttention(
             config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, attr
         )
-        self.linear1 = nn.Linear(config.hidden_size, config.intermediate_size, attr)
-        self.linear2 = nn.Linear(config.intermediate_size, config.hidden_size, attr)
-        self.norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.linear1 = Linear(config.hidden_size, config.intermediate_size, attr)
+        self.linear2 = Linear(config.intermediate_size, config.hidden_size, attr)
+        self.norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, bias) -> Tensor:
+    def forward(self, x: Tensor, bias: AttentionBias) -> Tensor:
         x = self.norm1(x + self._drop(self.self_attn(x, bias)))
-        return self.norm2(x + self._drop(self.linear2(F.gelu(self.linear1(x)))))
+        return self.norm2(x + self._drop(self.linear2(gelu(self.linear1(x)))))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, training=self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class Encoder(nn.Layer):
@@ -168,7 +168,7 @@ class Pooler(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+        self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
 
     def forward(self, sequence: Tensor) -> Tensor:
         return paddle.tanh(self.dense(sequence[:, 0]))
@@ -222,10 +222,7 @@ class ErnieMModel(nn.Layer):
         if attention_mask is None:
             attention_mask = input_ids != config.pad_token_id
         x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
-        if isinstance(attention_mask, CompactMask):
-            bias = attention_mask.biases(x.dtype)
-        else:
-            bias = additive_mask(attention_mask, x.dtype)
+        bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype)
         hidden_states = [x]
         for layer in self.encoder.layers:
             x = recompute(layer, x, bias) if self.recompute and self.training else layer(x, bias)

@@ -10,6 +10,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from model.attention import CompactMask
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
+from model.ops import LayerNorm, Linear, gelu
 
 
 class SequenceClassifier(nn.Layer):
@@ -19,7 +20,7 @@ class SequenceClassifier(nn.Layer):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, num_labels, initial_weights(config))
+        self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
         pooled = self.ernie_m(input_ids, position_ids, attention_mask).pooled
@@ -32,7 +33,7 @@ class TokenClassifier(nn.Layer):
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
-        self.classifier = nn.Linear(config.hidden_size, num_labels, initial_weights(config))
+        self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
         return self.classifier(self.ernie_m(input_ids, position_ids, attention_mask, pool=False).sequence)
@@ -45,7 +46,7 @@ class SpanClassifier(nn.Layer):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, 2, initial_weights(config))
+        self.classifier = Linear(config.hidden_size, 2, initial_weights(config))
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None
@@ -63,15 +64,15 @@ class LMHead(nn.Layer):
 
     def __init__(self, config: ErnieMConfig, word_embedding_weight: Tensor):
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size, initial_weights(config))
-        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
         # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
         object.__setattr__(self, "word_embedding_weight", word_embedding_weight)
 
     def transform(self, hidden: Tensor) -> Tensor:
         """[M, H] -> [M, H]: all but the last product."""
-        return self.layer_norm(F.gelu(self.dense(hidden)))
+        return self.layer_norm(gelu(self.dense(hidden)))
 
     def project(self, transformed: Tensor) -> Tensor:
         """[M, H] -> logits [M, V]."""
