@@ -195,6 +195,8 @@ class Tokenizer:
     ) -> list[int]:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
+        A pair whose B has no tokens is laid out as A alone, as the official reader does.
+
         Args:
             ids_a, ids_b: what `encode` gave.
             max_seq_len: most ids of the answer. A pair loses from the longer text first.
@@ -203,12 +205,12 @@ class Tokenizer:
         Raises:
             UserError: `max_seq_len` has no room for the special tokens.
         """
-        special = 2 if ids_b is None else 2 + pair_separators
+        special = 2 + pair_separators if ids_b else 2
         if max_seq_len <= special:
             raise UserError(
                 f"--max_seq_len {max_seq_len} leaves no room for text beside {special} special tokens"
             )
-        if ids_b is None:
+        if not ids_b:
             return [self.cls_id, *ids_a[: max_seq_len - special], self.sep_id]
         keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b), max_seq_len - special)
         separators = [self.sep_id] * pair_separators

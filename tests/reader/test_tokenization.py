@@ -226,7 +226,9 @@ def test_single_and_pair_layouts(tokenizer):
     assert tokenizer.build("the fox") == [cls, *a, sep]
     assert tokenizer.build("the fox", "the lazy dog") == [cls, *a, sep, sep, *b, sep]
     assert tokenizer.build("the fox", "the lazy dog", pair_separators=1) == [cls, *a, sep, *b, sep]
-    assert tokenizer.build("", "") == [cls, sep, sep, sep]
+    assert tokenizer.build("", "the fox") == [cls, sep, sep, *a, sep]
+    assert tokenizer.build("the fox", "") == [cls, *a, sep]
+    assert tokenizer.build("", "") == [cls, sep]
     assert tokenizer.build("the fox", max_seq_len=4) == [cls, *a[:2], sep]
 
 
