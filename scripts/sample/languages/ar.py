@@ -1,0 +1,60 @@
+"""Arabic: the verb first and agreeing in gender, accusative -a(n) where it is written, plurals of things feminine."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {  # gender, word
+    "man": ("m", "الرجل"), "woman": ("f", "المرأة"), "boy": ("m", "الولد"), "girl": ("f", "البنت"),
+    "doctor": ("m", "الطبيب"), "farmer": ("m", "المزارع"), "king": ("m", "الملك"), "queen": ("f", "الملكة"),
+    "person": ("m", "شخص"), "dog": ("m", "الكلب"), "cat": ("f", "القطة"), "horse": ("m", "الحصان"),
+    "cow": ("f", "البقرة"), "bird": ("m", "العصفور"), "animal": ("m", "حيوان"),
+}  # fmt: skip
+NOUNS = {  # gender, indefinite accusative singular, plural
+    "ball": ("f", "كرة", "كرات"), "doll": ("f", "دمية", "دمى"), "toy": ("f", "لعبة", "ألعاب"),
+    "rose": ("f", "وردة", "ورود"), "tulip": ("f", "زهرة توليب", "زهور توليب"), "flower": ("f", "زهرة", "زهور"),
+    "hammer": ("f", "مطرقة", "مطارق"), "saw": ("m", "منشارا", "مناشير"), "tool": ("f", "أداة", "أدوات"),
+    "book": ("m", "كتابا", "كتب"), "letter": ("f", "رسالة", "رسائل"), "chair": ("m", "كرسيا", "كراسي"),
+    "table": ("f", "طاولة", "طاولات"), "lamp": ("m", "مصباحا", "مصابيح"), "apple": ("f", "تفاحة", "تفاحات"),
+    "dog": ("m", "كلبا", "كلاب"), "cat": ("f", "قطة", "قطط"), "horse": ("m", "حصانا", "أحصنة"),
+    "cow": ("f", "بقرة", "بقرات"), "bird": ("m", "عصفورا", "عصافير"), "animal": ("m", "حيوانا", "حيوانات"),
+}  # fmt: skip
+ATTRIBUTES = {  # indefinite accusative masculine; feminine, which serves plurals of things and animals
+    "red": ("أحمر", "حمراء"), "blue": ("أزرق", "زرقاء"), "green": ("أخضر", "خضراء"), "yellow": ("أصفر", "صفراء"),
+    "white": ("أبيض", "بيضاء"), "black": ("أسود", "سوداء"), "big": ("كبيرا", "كبيرة"), "small": ("صغيرا", "صغيرة"),
+}  # fmt: skip
+VERBS = {  # masculine; the feminine has t- for y-
+    "buy": "يشتري", "sell": "يبيع", "find": "يجد", "lose": "يفقد", "hide": "يخفي", "show": "يعرض", "sit": "يجلس",
+    "stand": "يقف", "laugh": "يضحك", "cry": "يبكي", "work": "يعمل", "rest": "يستريح", "play": "يلعب",
+}  # fmt: skip
+PLACES = {
+    "garden": "في الحديقة", "kitchen": "في المطبخ", "school": "في المدرسة", "park": "في المنتزه",
+    "market": "في السوق", "station": "في المحطة", "forest": "في الغابة", "beach": "على الشاطئ",
+}  # fmt: skip
+DAYS = {
+    "monday": "يوم الاثنين", "wednesday": "يوم الأربعاء", "friday": "يوم الجمعة", "saturday": "يوم السبت",
+    "sunday": "يوم الأحد",
+}  # fmt: skip
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    forms = what.attribute and ATTRIBUTES[what.attribute]
+    if what.count == 1:
+        return phrase(singular, forms and forms["mf".index(gender)])
+    return phrase(str(what.count), plural, forms and forms[1])
+
+
+def realise(scene: Scene) -> str:
+    """Verb, subject, object, companion, place, day."""
+    name = scene.subject
+    gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
+    verb = VERBS[scene.verb]
+    return sentence(
+        "ت" + verb[1:] if gender == "f" else verb,
+        who,
+        scene.thing and thing(scene.thing),
+        scene.companion and f"مع {scene.companion}",
+        scene.place and PLACES[scene.place],
+        scene.day and DAYS[scene.day],
+    )

@@ -1,0 +1,59 @@
+"""German: three genders, accusative objects, adjective endings after "ein" and after a numeral."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {
+    "man": "der Mann", "woman": "die Frau", "boy": "der Junge", "girl": "das Mädchen", "doctor": "der Arzt",
+    "farmer": "der Bauer", "king": "der König", "queen": "die Königin", "person": "eine Person",
+    "dog": "der Hund", "cat": "die Katze", "horse": "das Pferd", "cow": "die Kuh", "bird": "der Vogel",
+    "animal": "ein Tier",
+}  # fmt: skip
+NOUNS = {  # gender, singular, plural
+    "ball": ("m", "Ball", "Bälle"), "doll": ("f", "Puppe", "Puppen"), "toy": ("n", "Spielzeug", "Spielzeuge"),
+    "rose": ("f", "Rose", "Rosen"), "tulip": ("f", "Tulpe", "Tulpen"), "flower": ("f", "Blume", "Blumen"),
+    "hammer": ("m", "Hammer", "Hämmer"), "saw": ("f", "Säge", "Sägen"), "tool": ("n", "Werkzeug", "Werkzeuge"),
+    "book": ("n", "Buch", "Bücher"), "letter": ("m", "Brief", "Briefe"), "chair": ("m", "Stuhl", "Stühle"),
+    "table": ("m", "Tisch", "Tische"), "lamp": ("f", "Lampe", "Lampen"), "apple": ("m", "Apfel", "Äpfel"),
+    "dog": ("m", "Hund", "Hunde"), "cat": ("f", "Katze", "Katzen"), "horse": ("n", "Pferd", "Pferde"),
+    "cow": ("f", "Kuh", "Kühe"), "bird": ("m", "Vogel", "Vögel"), "animal": ("n", "Tier", "Tiere"),
+}  # fmt: skip
+ATTRIBUTES = {
+    "red": "rot", "blue": "blau", "green": "grün", "yellow": "gelb", "white": "weiß", "black": "schwarz",
+    "big": "groß", "small": "klein",
+}  # fmt: skip
+VERBS = {
+    "buy": "kauft", "sell": "verkauft", "find": "findet", "lose": "verliert", "hide": "versteckt", "show": "zeigt",
+    "sit": "sitzt", "stand": "steht", "laugh": "lacht", "cry": "weint", "work": "arbeitet", "rest": "ruht", "play": "spielt",
+}  # fmt: skip
+PLACES = {
+    "garden": "im Garten", "kitchen": "in der Küche", "school": "in der Schule", "park": "im Park",
+    "market": "auf dem Markt", "station": "am Bahnhof", "forest": "im Wald", "beach": "am Strand",
+}  # fmt: skip
+DAYS = {
+    "monday": "am Montag", "wednesday": "am Mittwoch", "friday": "am Freitag", "saturday": "am Samstag",
+    "sunday": "am Sonntag",
+}  # fmt: skip
+ARTICLES = {"m": "einen", "f": "eine", "n": "ein"}  # accusative
+ENDINGS = {"m": "en", "f": "e", "n": "es"}
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    stem = what.attribute and ATTRIBUTES[what.attribute]
+    if what.count == 1:
+        return phrase(ARTICLES[gender], stem and stem + ENDINGS[gender], singular)
+    return phrase(str(what.count), stem and stem + "e", plural)
+
+
+def realise(scene: Scene) -> str:
+    """Verb second; time, companion and place before the object."""
+    return sentence(
+        scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
+        VERBS[scene.verb],
+        scene.day and DAYS[scene.day],
+        scene.companion and f"mit {scene.companion}",
+        scene.place and PLACES[scene.place],
+        scene.thing and thing(scene.thing),
+    )

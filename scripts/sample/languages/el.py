@@ -1,0 +1,76 @@
+"""Greek: three genders, articles before names too, accusative objects, final n of the feminine article."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {
+    "man": "ο άντρας", "woman": "η γυναίκα", "boy": "το αγόρι", "girl": "το κορίτσι", "doctor": "ο γιατρός",
+    "farmer": "ο αγρότης", "king": "ο βασιλιάς", "queen": "η βασίλισσα", "person": "ένα άτομο", "dog": "ο σκύλος",
+    "cat": "η γάτα", "horse": "το άλογο", "cow": "η αγελάδα", "bird": "το πουλί", "animal": "ένα ζώο",
+}  # fmt: skip
+NOUNS = {  # gender, accusative singular, accusative plural
+    "ball": ("f", "μπάλα", "μπάλες"), "doll": ("f", "κούκλα", "κούκλες"), "toy": ("n", "παιχνίδι", "παιχνίδια"),
+    "rose": ("n", "τριαντάφυλλο", "τριαντάφυλλα"), "tulip": ("f", "τουλίπα", "τουλίπες"),
+    "flower": ("n", "λουλούδι", "λουλούδια"), "hammer": ("n", "σφυρί", "σφυριά"), "saw": ("n", "πριόνι", "πριόνια"),
+    "tool": ("n", "εργαλείο", "εργαλεία"), "book": ("n", "βιβλίο", "βιβλία"), "letter": ("n", "γράμμα", "γράμματα"),
+    "chair": ("f", "καρέκλα", "καρέκλες"), "table": ("n", "τραπέζι", "τραπέζια"), "lamp": ("f", "λάμπα", "λάμπες"),
+    "apple": ("n", "μήλο", "μήλα"), "dog": ("m", "σκύλο", "σκύλους"), "cat": ("f", "γάτα", "γάτες"),
+    "horse": ("n", "άλογο", "άλογα"), "cow": ("f", "αγελάδα", "αγελάδες"), "bird": ("n", "πουλί", "πουλιά"),
+    "animal": ("n", "ζώο", "ζώα"),
+}  # fmt: skip
+STEMS = {  # and the feminine ending
+    "red": "κόκκιν", "green": "πράσιν", "yellow": "κίτριν", "white": "άσπρ", "black": "μαύρ", "big": "μεγάλ",
+    "small": "μικρ",
+}  # fmt: skip
+ENDINGS = {"m": ("ο", "ους"), "f": ("η", "ες"), "n": ("ο", "α")}  # accusative singular and plural
+STRESSED = {"ο": "ό", "ους": "ούς", "η": "ή", "ες": "ές", "α": "ά"}
+ARTICLES = {"m": "έναν", "f": "μία", "n": "ένα"}
+VERBS = {
+    "buy": "αγοράζει", "sell": "πουλάει", "find": "βρίσκει", "lose": "χάνει", "hide": "κρύβει", "show": "δείχνει",
+    "sit": "κάθεται", "stand": "στέκεται", "laugh": "γελάει", "cry": "κλαίει", "work": "δουλεύει",
+    "rest": "ξεκουράζεται", "play": "παίζει",
+}  # fmt: skip
+PLACES = {
+    "garden": "στον κήπο", "kitchen": "στην κουζίνα", "school": "στο σχολείο", "park": "στο πάρκο",
+    "market": "στην αγορά", "station": "στον σταθμό", "forest": "στο δάσος", "beach": "στην παραλία",
+}  # fmt: skip
+DAYS = {
+    "monday": "τη Δευτέρα", "wednesday": "την Τετάρτη", "friday": "την Παρασκευή", "saturday": "το Σάββατο",
+    "sunday": "την Κυριακή",
+}  # fmt: skip
+
+
+def adjective(attribute: str, gender: str, many: bool) -> str:
+    """In the accusative. Blue does not change; the stress of "small" is on the ending."""
+    if attribute == "blue":
+        return "μπλε"
+    ending = ENDINGS[gender][many]
+    return STEMS[attribute] + (STRESSED[ending] if attribute == "small" else ending)
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    many = what.count > 1
+    form = what.attribute and adjective(what.attribute, gender, many)
+    return phrase(str(what.count) if many else ARTICLES[gender], form, plural if many else singular)
+
+
+def companion(name: str) -> str:
+    """ "with" and the article, whose feminine keeps its n before a vowel and a stop."""
+    if concepts.NAMES[name] == "m":
+        return f"με τον {name}"
+    return f"με {'την' if name[0] in 'AEIOUBCDGKPQTX' else 'τη'} {name}"
+
+
+def realise(scene: Scene) -> str:
+    """Subject, verb, object, companion, place, day."""
+    name = scene.subject
+    return sentence(
+        phrase({"m": "ο", "f": "η"}[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
+        VERBS[scene.verb],
+        scene.thing and thing(scene.thing),
+        scene.companion and companion(scene.companion),
+        scene.place and PLACES[scene.place],
+        scene.day and DAYS[scene.day],
+    )

@@ -1,0 +1,53 @@
+"""English: a and an, plural nouns."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+PLURALS = {
+    "ball": "balls", "doll": "dolls", "toy": "toys", "rose": "roses", "tulip": "tulips", "flower": "flowers",
+    "hammer": "hammers", "saw": "saws", "tool": "tools", "book": "books", "letter": "letters", "chair": "chairs",
+    "table": "tables", "lamp": "lamps", "apple": "apples", "dog": "dogs", "cat": "cats", "horse": "horses",
+    "cow": "cows", "bird": "birds", "animal": "animals",
+}  # fmt: skip
+VERBS = {
+    "buy": "buys", "sell": "sells", "find": "finds", "lose": "loses", "hide": "hides", "show": "shows",
+    "sit": "sits", "stand": "stands", "laugh": "laughs", "cry": "cries", "work": "works", "rest": "rests", "play": "plays",
+}  # fmt: skip
+PLACES = {
+    "garden": "in the garden", "kitchen": "in the kitchen", "school": "at school", "park": "in the park",
+    "market": "at the market", "station": "at the station", "forest": "in the forest", "beach": "on the beach",
+}  # fmt: skip
+DAYS = {
+    "monday": "on Monday", "wednesday": "on Wednesday", "friday": "on Friday", "saturday": "on Saturday",
+    "sunday": "on Sunday",
+}  # fmt: skip
+
+
+def indefinite(words: str) -> str:
+    """With "a" or "an"."""
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def subject(who: str) -> str:
+    if who in concepts.NAMES:
+        return who
+    return indefinite(who) if who in concepts.KINDS else f"the {who}"
+
+
+def thing(what: Thing) -> str:
+    if what.count == 1:
+        return indefinite(phrase(what.attribute, what.noun))
+    return phrase(str(what.count), what.attribute, PLURALS[what.noun])
+
+
+def realise(scene: Scene) -> str:
+    """Subject, verb, object, companion, place, day."""
+    return sentence(
+        subject(scene.subject),
+        VERBS[scene.verb],
+        scene.thing and thing(scene.thing),
+        scene.companion and f"with {scene.companion}",
+        scene.place and PLACES[scene.place],
+        scene.day and DAYS[scene.day],
+    )

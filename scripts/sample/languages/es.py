@@ -1,0 +1,67 @@
+"""Spanish: two genders, adjectives after the noun, agreement of "sentado"."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {  # gender, with article
+    "man": ("m", "el hombre"), "woman": ("f", "la mujer"), "boy": ("m", "el chico"), "girl": ("f", "la chica"),
+    "doctor": ("m", "el médico"), "farmer": ("m", "el granjero"), "king": ("m", "el rey"), "queen": ("f", "la reina"),
+    "person": ("f", "una persona"), "dog": ("m", "el perro"), "cat": ("m", "el gato"), "horse": ("m", "el caballo"),
+    "cow": ("f", "la vaca"), "bird": ("m", "el pájaro"), "animal": ("m", "un animal"),
+}  # fmt: skip
+NOUNS = {  # gender, singular, plural
+    "ball": ("f", "pelota", "pelotas"), "doll": ("f", "muñeca", "muñecas"), "toy": ("m", "juguete", "juguetes"),
+    "rose": ("f", "rosa", "rosas"), "tulip": ("m", "tulipán", "tulipanes"), "flower": ("f", "flor", "flores"),
+    "hammer": ("m", "martillo", "martillos"), "saw": ("f", "sierra", "sierras"),
+    "tool": ("f", "herramienta", "herramientas"), "book": ("m", "libro", "libros"), "letter": ("f", "carta", "cartas"),
+    "chair": ("f", "silla", "sillas"), "table": ("f", "mesa", "mesas"), "lamp": ("f", "lámpara", "lámparas"),
+    "apple": ("f", "manzana", "manzanas"), "dog": ("m", "perro", "perros"), "cat": ("m", "gato", "gatos"),
+    "horse": ("m", "caballo", "caballos"), "cow": ("f", "vaca", "vacas"), "bird": ("m", "pájaro", "pájaros"),
+    "animal": ("m", "animal", "animales"),
+}  # fmt: skip
+ATTRIBUTES = {  # masculine, feminine; the plural adds -s to a vowel, -es to a consonant
+    "red": ("rojo", "roja"), "blue": ("azul", "azul"), "green": ("verde", "verde"), "yellow": ("amarillo", "amarilla"),
+    "white": ("blanco", "blanca"), "black": ("negro", "negra"), "big": ("grande", "grande"),
+    "small": ("pequeño", "pequeña"),
+}  # fmt: skip
+VERBS = {
+    "buy": "compra", "sell": "vende", "find": "encuentra", "lose": "pierde", "hide": "esconde", "show": "muestra",
+    "sit": "está sentado", "stand": "está de pie", "laugh": "ríe", "cry": "llora", "work": "trabaja",
+    "rest": "descansa", "play": "juega",
+}  # fmt: skip
+PLACES = {
+    "garden": "en el jardín", "kitchen": "en la cocina", "school": "en la escuela", "park": "en el parque",
+    "market": "en el mercado", "station": "en la estación", "forest": "en el bosque", "beach": "en la playa",
+}  # fmt: skip
+DAYS = {
+    "monday": "el lunes", "wednesday": "el miércoles", "friday": "el viernes", "saturday": "el sábado",
+    "sunday": "el domingo",
+}  # fmt: skip
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    many = what.count > 1
+    adjective = what.attribute and ATTRIBUTES[what.attribute]["mf".index(gender)]
+    if adjective and many:
+        adjective += "s" if adjective[-1] in "aeo" else "es"
+    number = str(what.count) if many else {"m": "un", "f": "una"}[gender]
+    return phrase(number, plural if many else singular, adjective)
+
+
+def realise(scene: Scene) -> str:
+    """Subject, verb, object, companion, place, day."""
+    name = scene.subject
+    gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
+    verb = VERBS[scene.verb]
+    if scene.verb == "sit" and gender == "f":
+        verb = "está sentada"
+    return sentence(
+        who,
+        verb,
+        scene.thing and thing(scene.thing),
+        scene.companion and f"con {scene.companion}",
+        scene.place and PLACES[scene.place],
+        scene.day and DAYS[scene.day],
+    )

@@ -1,0 +1,65 @@
+"""French: two genders, colours after and sizes before the noun, agreement of "assis"."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {  # gender, with article
+    "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"), "girl": ("f", "la fille"),
+    "doctor": ("m", "le médecin"), "farmer": ("m", "le fermier"), "king": ("m", "le roi"), "queen": ("f", "la reine"),
+    "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"), "horse": ("m", "le cheval"),
+    "cow": ("f", "la vache"), "bird": ("m", "l'oiseau"), "animal": ("m", "un animal"),
+}  # fmt: skip
+NOUNS = {  # gender, singular, plural
+    "ball": ("f", "balle", "balles"), "doll": ("f", "poupée", "poupées"), "toy": ("m", "jouet", "jouets"),
+    "rose": ("f", "rose", "roses"), "tulip": ("f", "tulipe", "tulipes"), "flower": ("f", "fleur", "fleurs"),
+    "hammer": ("m", "marteau", "marteaux"), "saw": ("f", "scie", "scies"), "tool": ("m", "outil", "outils"),
+    "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"), "chair": ("f", "chaise", "chaises"),
+    "table": ("f", "table", "tables"), "lamp": ("f", "lampe", "lampes"), "apple": ("f", "pomme", "pommes"),
+    "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"), "horse": ("m", "cheval", "chevaux"),
+    "cow": ("f", "vache", "vaches"), "bird": ("m", "oiseau", "oiseaux"), "animal": ("m", "animal", "animaux"),
+}  # fmt: skip
+COLOURS = {  # masculine, feminine
+    "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"), "green": ("vert", "verte"), "yellow": ("jaune", "jaune"),
+    "white": ("blanc", "blanche"), "black": ("noir", "noire"),
+}  # fmt: skip
+SIZES = {"big": ("grand", "grande"), "small": ("petit", "petite")}
+VERBS = {
+    "buy": "achète", "sell": "vend", "find": "trouve", "lose": "perd", "hide": "cache", "show": "montre",
+    "sit": "est assis", "stand": "est debout", "laugh": "rit", "cry": "pleure", "work": "travaille",
+    "rest": "se repose", "play": "joue",
+}  # fmt: skip
+PLACES = {
+    "garden": "dans le jardin", "kitchen": "dans la cuisine", "school": "à l'école", "park": "au parc",
+    "market": "au marché", "station": "à la gare", "forest": "dans la forêt", "beach": "à la plage",
+}  # fmt: skip
+DAYS = {
+    "monday": "lundi", "wednesday": "mercredi", "friday": "vendredi", "saturday": "samedi", "sunday": "dimanche",
+}  # fmt: skip
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    many = what.count > 1
+    form, ending = "mf".index(gender), "s" if many else ""
+    size = SIZES[what.attribute][form] + ending if what.attribute in SIZES else None
+    colour = COLOURS[what.attribute][form] + ending if what.attribute in COLOURS else None
+    number = str(what.count) if many else ("un", "une")[form]
+    return phrase(number, size, plural if many else singular, colour)
+
+
+def realise(scene: Scene) -> str:
+    """Subject, verb, object, companion, place, day."""
+    name = scene.subject
+    gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
+    verb = VERBS[scene.verb]
+    if scene.verb == "sit" and gender == "f":
+        verb += "e"
+    return sentence(
+        who,
+        verb,
+        scene.thing and thing(scene.thing),
+        scene.companion and f"avec {scene.companion}",
+        scene.place and PLACES[scene.place],
+        scene.day and DAYS[scene.day],
+    )

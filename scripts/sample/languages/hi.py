@@ -1,0 +1,65 @@
+"""Hindi: the verb last and agreeing in gender, adjectives in -a agreeing in gender and number, postpositions."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {  # gender, word
+    "man": ("m", "आदमी"), "woman": ("f", "औरत"), "boy": ("m", "लड़का"), "girl": ("f", "लड़की"),
+    "doctor": ("m", "डॉक्टर"), "farmer": ("m", "किसान"), "king": ("m", "राजा"), "queen": ("f", "रानी"),
+    "person": ("m", "एक व्यक्ति"), "dog": ("m", "कुत्ता"), "cat": ("f", "बिल्ली"), "horse": ("m", "घोड़ा"),
+    "cow": ("f", "गाय"), "bird": ("f", "चिड़िया"), "animal": ("m", "एक जानवर"),
+}  # fmt: skip
+NOUNS = {  # gender, singular, plural, both direct
+    "ball": ("f", "गेंद", "गेंदें"), "doll": ("f", "गुड़िया", "गुड़ियाँ"), "toy": ("m", "खिलौना", "खिलौने"),
+    "rose": ("m", "गुलाब", "गुलाब"), "tulip": ("m", "ट्यूलिप", "ट्यूलिप"), "flower": ("m", "फूल", "फूल"),
+    "hammer": ("m", "हथौड़ा", "हथौड़े"), "saw": ("f", "आरी", "आरियाँ"), "tool": ("m", "औज़ार", "औज़ार"),
+    "book": ("f", "किताब", "किताबें"), "letter": ("f", "चिट्ठी", "चिट्ठियाँ"), "chair": ("f", "कुर्सी", "कुर्सियाँ"),
+    "table": ("f", "मेज़", "मेज़ें"), "lamp": ("m", "लैंप", "लैंप"), "apple": ("m", "सेब", "सेब"),
+    "dog": ("m", "कुत्ता", "कुत्ते"), "cat": ("f", "बिल्ली", "बिल्लियाँ"), "horse": ("m", "घोड़ा", "घोड़े"),
+    "cow": ("f", "गाय", "गायें"), "bird": ("f", "चिड़िया", "चिड़ियाँ"), "animal": ("m", "जानवर", "जानवर"),
+}  # fmt: skip
+ATTRIBUTES = {  # a stem that takes -a, -e, -i, or a whole word
+    "red": "लाल", "blue": "नील-", "green": "हर-", "yellow": "पील-", "white": "सफ़ेद", "black": "काल-", "big": "बड़-",
+    "small": "छोट-",
+}  # fmt: skip
+VERBS = {  # before the auxiliary; "-" takes the ending of gender
+    "buy": "खरीदत-", "sell": "बेचत-", "find": "ढूँढ लेत-", "lose": "खो देत-", "hide": "छिपात-", "show": "दिखात-",
+    "sit": "बैठ-", "stand": "खड़-", "laugh": "हँसत-", "cry": "रोत-", "work": "काम करत-", "rest": "आराम करत-", "play": "खेलत-",
+}  # fmt: skip
+PLACES = {
+    "garden": "बगीचे में", "kitchen": "रसोई में", "school": "स्कूल में", "park": "पार्क में", "market": "बाज़ार में",
+    "station": "स्टेशन पर", "forest": "जंगल में", "beach": "समुद्र तट पर",
+}  # fmt: skip
+DAYS = {
+    "monday": "सोमवार को", "wednesday": "बुधवार को", "friday": "शुक्रवार को", "saturday": "शनिवार को",
+    "sunday": "रविवार को",
+}  # fmt: skip
+
+
+def agree(form: str, gender: str, many: bool = False) -> str:
+    """-a for a masculine, -e for several, -i for feminines."""
+    return form.replace("-", "ी" if gender == "f" else "े" if many else "ा")
+
+
+def thing(what: Thing) -> str:
+    gender, singular, plural = NOUNS[what.noun]
+    many = what.count > 1
+    adjective = what.attribute and agree(ATTRIBUTES[what.attribute], gender, many)
+    return phrase(str(what.count) if many else "एक", adjective, plural if many else singular)
+
+
+def realise(scene: Scene) -> str:
+    """Subject, day, companion, place, object, verb."""
+    name = scene.subject
+    gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
+    return sentence(
+        who,
+        scene.day and DAYS[scene.day],
+        scene.companion and f"{scene.companion} के साथ",
+        scene.place and PLACES[scene.place],
+        scene.thing and thing(scene.thing),
+        agree(VERBS[scene.verb], gender),
+        "है",
+        stop="।",
+    )

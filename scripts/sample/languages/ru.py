@@ -1,0 +1,69 @@
+"""Russian: no articles, accusative objects, genitive after numerals, animate nouns apart."""
+
+from scripts.sample import concepts
+from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.scenes import Scene, Thing
+
+SUBJECTS = {
+    "man": "мужчина", "woman": "женщина", "boy": "мальчик", "girl": "девочка", "doctor": "врач", "farmer": "фермер",
+    "king": "король", "queen": "королева", "person": "человек", "dog": "собака", "cat": "кошка", "horse": "лошадь",
+    "cow": "корова", "bird": "птица", "animal": "животное",
+}  # fmt: skip
+NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
+    "ball": ("m", "мяч", "мяча", "мячей"), "doll": ("f", "куклу", "куклы", "кукол"),
+    "toy": ("f", "игрушку", "игрушки", "игрушек"), "rose": ("f", "розу", "розы", "роз"),
+    "tulip": ("m", "тюльпан", "тюльпана", "тюльпанов"), "flower": ("m", "цветок", "цветка", "цветков"),
+    "hammer": ("m", "молоток", "молотка", "молотков"), "saw": ("f", "пилу", "пилы", "пил"),
+    "tool": ("m", "инструмент", "инструмента", "инструментов"), "book": ("f", "книгу", "книги", "книг"),
+    "letter": ("n", "письмо", "письма", "писем"), "chair": ("m", "стул", "стула", "стульев"),
+    "table": ("m", "стол", "стола", "столов"), "lamp": ("f", "лампу", "лампы", "ламп"),
+    "apple": ("n", "яблоко", "яблока", "яблок"), "dog": ("f", "собаку", "собаки", "собак"),
+    "cat": ("f", "кошку", "кошки", "кошек"), "horse": ("f", "лошадь", "лошади", "лошадей"),
+    "cow": ("f", "корову", "коровы", "коров"), "bird": ("f", "птицу", "птицы", "птиц"),
+    "animal": ("n", "животное", "животного", "животных"),
+}  # fmt: skip
+ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; genitive plural
+    "red": ("красный", "красную", "красное", "красные", "красных"),
+    "blue": ("синий", "синюю", "синее", "синие", "синих"),
+    "green": ("зелёный", "зелёную", "зелёное", "зелёные", "зелёных"),
+    "yellow": ("жёлтый", "жёлтую", "жёлтое", "жёлтые", "жёлтых"),
+    "white": ("белый", "белую", "белое", "белые", "белых"),
+    "black": ("чёрный", "чёрную", "чёрное", "чёрные", "чёрных"),
+    "big": ("большой", "большую", "большое", "большие", "больших"),
+    "small": ("маленький", "маленькую", "маленькое", "маленькие", "маленьких"),
+}
+VERBS = {
+    "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "hide": "прячет", "show": "показывает",
+    "sit": "сидит", "stand": "стоит", "laugh": "смеётся", "cry": "плачет", "work": "работает", "rest": "отдыхает", "play": "играет",
+}  # fmt: skip
+PLACES = {
+    "garden": "в саду", "kitchen": "на кухне", "school": "в школе", "park": "в парке", "market": "на рынке",
+    "station": "на вокзале", "forest": "в лесу", "beach": "на пляже",
+}  # fmt: skip
+DAYS = {
+    "monday": "в понедельник", "wednesday": "в среду", "friday": "в пятницу", "saturday": "в субботу",
+    "sunday": "в воскресенье",
+}  # fmt: skip
+
+
+def thing(what: Thing) -> str:
+    gender, accusative, genitive, genitive_plural = NOUNS[what.noun]
+    forms = what.attribute and ATTRIBUTES[what.attribute]
+    if what.count == 1:
+        return phrase(forms and forms["mfn".index(gender)], accusative)
+    number = str(what.count)
+    if what.count > 4 or concepts.is_animal(what.noun):  # the accusative of 3 living beings is its genitive
+        return phrase(number, forms and forms[4], genitive_plural)
+    return phrase(number, forms and forms[3 if gender == "f" else 4], genitive)
+
+
+def realise(scene: Scene) -> str:
+    """The day first, then subject, companion, verb, object and place."""
+    return sentence(
+        scene.day and DAYS[scene.day],
+        scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
+        scene.companion and f"вместе с {scene.companion}",
+        VERBS[scene.verb],
+        scene.thing and thing(scene.thing),
+        scene.place and PLACES[scene.place],
+    )

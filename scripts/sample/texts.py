@@ -1,0 +1,78 @@
+"""The three kinds of text as scenes: documents, sentence pairs, inference pairs.
+
+Each item is a function of (seed, language or split, index), so any part can be made alone and in any order.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from scripts.sample import concepts
+from scripts.sample.languages import CODES
+from scripts.sample.nli import LABELS, premise_for
+from scripts.sample.scenes import (
+    PLAIN,
+    RICH,
+    SPLITS,
+    Scene,
+    random_scene,
+    random_scene_of,
+    random_stream,
+    split_of,
+)
+
+# The first number of a stream tells the kinds of text apart.
+DOCUMENT, PAIR, INFERENCE, RETRIEVAL = range(4)
+
+
+def document(seed: int, language: str, index: int) -> list[Scene]:
+    """Four to seven sentences about one subject, most of them at one place and on one day.
+
+    A sentence goes on (the subject does something else) or says again, with less detail, what was said.
+    """
+    rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
+    scenes = [random_scene_of(rng, RICH, "train")]
+    length = int(rng.integers(4, 8))
+    while len(scenes) < length:
+        scene = _again(rng, scenes[int(rng.integers(len(scenes)))]) if rng.random() < 0.5 else _next(rng, scenes[0])
+        if split_of(scene) == "train":
+            scenes.append(scene)
+    return scenes
+
+
+def _next(rng: np.random.Generator, first: Scene) -> Scene:
+    """Something else that the same subject does in the same company, place and day, where these are named."""
+    scene = random_scene(rng, PLAIN)
+    while concepts.is_animal(scene.subject) != concepts.is_animal(first.subject):
+        scene = random_scene(rng, PLAIN)
+    return replace(scene, subject=first.subject, companion=first.companion, place=first.place, day=first.day)
+
+
+def _again(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The same, with a part of the detail left out."""
+
+    def keep(value: str | None) -> str | None:
+        return value if rng.random() < 0.5 else None
+
+    thing = scene.thing and replace(scene.thing, attribute=keep(scene.thing.attribute))
+    return replace(scene, thing=thing, companion=keep(scene.companion), place=keep(scene.place), day=keep(scene.day))
+
+
+def pair(seed: int, language: str, index: int) -> Scene:
+    """The scene that a sentence pair of English and `language` describes."""
+    return random_scene_of(random_stream(seed, PAIR, CODES.index(language), index), RICH, "train")
+
+
+def retrieval(seed: int, index: int) -> Scene:
+    """A scene of the test split, said in every language to test finding a translation."""
+    return random_scene_of(random_stream(seed, RETRIEVAL, index), RICH, "test")
+
+
+def inferences(seed: int, split: str, index: int) -> list[tuple[Scene, Scene, str]]:
+    """Three (premise, hypothesis, label), one of each label, with one hypothesis; all scenes of the split."""
+    rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
+    while True:
+        hypothesis = random_scene_of(rng, PLAIN, split)
+        premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
+        if None not in premises:
+            return [(premise, hypothesis, label) for premise, label in zip(premises, LABELS, strict=True)]
