@@ -49,7 +49,8 @@ def init(use_gpu: bool = True) -> str:
 
     gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
-        return str(paddle.set_device("gpu" if gpu else "cpu"))
+        paddle.set_device("gpu" if gpu else "cpu")
+        return str(paddle.device.get_device())
     backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
     if not gpu and backend != "gloo":
         if backend not in ("auto", ""):

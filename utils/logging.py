@@ -66,21 +66,17 @@ def setup_console() -> None:
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Make `handlers` the root's, in place of an earlier call's: every module's own logger reaches them."""
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if getattr(handler, "of_this_run", False)]:
-        root.removeHandler(handler)
-        handler.close()
-    for handler in handlers:
-        handler.of_this_run = True
-        handler.addFilter(_ours_or_serious)
-        root.addHandler(handler)
+    """Give our modules' loggers these handlers, in place of those of an earlier call.
+
+    Not the root logger: paddle writes to it in a form of its own, and every line would stand there twice.
+    """
+    for old in {handler for name in OURS for handler in logging.getLogger(name).handlers}:
+        old.close()
     for name in OURS:
-        logging.getLogger(name).setLevel(logging.INFO)
-
-
-def _ours_or_serious(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.name.split(".")[0] in OURS
+        ours = logging.getLogger(name)
+        ours.handlers = list(handlers)
+        ours.propagate = not handlers
+        ours.setLevel(logging.INFO)
 
 
 class Progress:

@@ -1,0 +1,44 @@
+"""The files of a run, checked before anything is computed. No paddle here: reader processes load it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reader.batching import Batches
+from reader.features import Batch
+from reader.task_reader import expand
+
+
+@dataclass(frozen=True)
+class EvalFile:
+    """One language's file of a pattern such as `dev.%s.tsv`, and what is in it."""
+
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
+
+
+def open_files(
+    patterns: str, languages: Sequence[str] | None, flag: str, read: Callable[[Path], Sequence[Any]]
+) -> list[EvalFile]:
+    """All files of the patterns of one flag, in the order of the patterns, then of the languages.
+
+    Raises:
+        UserError: `%s` without languages or the reverse, or what `read` finds wrong in a file.
+    """
+    expanded = expand(patterns, languages, flag)
+    return [
+        EvalFile(pattern, language, path, read(path))
+        for pattern, by_language in expanded.items()
+        for language, path in by_language.items()
+    ]
+
+
+def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, Batch]]:
+    """This process's batches of several data sets, one after the other, with the number of the data set."""
+    for number, batches in enumerate(parts):
+        for global_batch in batches.stream():
+            for batch in global_batch.micro_batches:
+                yield number, batch

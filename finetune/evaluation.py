@@ -1,0 +1,86 @@
+"""Predictions and scores of whole files, divided among the processes; every process gets the same answer."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import paddle
+
+from finetune.datasets import EvalFile, stream
+from finetune.task import Task
+from reader.batching import Batches
+from reader.prefetch import prefetch
+from utils import distributed
+from utils.engine import Engine
+from utils.logging import Progress, logger
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A file's predictions in the order of its items, the mean loss of an item, the time it took."""
+
+    file: EvalFile
+    predictions: list[Any]
+    loss: float
+    seconds: float
+
+
+def predict_files(
+    task: Task, engine: Engine, files: Sequence[EvalFile], batch_size: int, in_tokens: bool, labelled: bool
+) -> list[Predicted]:
+    """Predict every file. All processes call it with the same files; each computes its part of every batch.
+
+    Args:
+        batch_size: items (padded tokens with `in_tokens`) per process and batch.
+        labelled: the files have labels, so there is a loss.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    parts = [
+        Batches(
+            file.data, task.encode, batch_size * world, batch_size, in_tokens, shuffle=False, rank=rank,
+            world_size=world,
+        )
+        for file in files
+    ]  # fmt: skip
+    found: list[list[tuple[int, Any]]] = [[] for _ in files]
+    losses, seconds = [0.0] * len(files), [0.0] * len(files)
+    engine.model.eval()
+    shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
+    with prefetch(partial(stream, parts)) as batches, paddle.no_grad(), engine.autocast():
+        last = time.monotonic()
+        for number, batch in batches:
+            rows, loss = task.predict(engine.model, batch, labelled)
+            found[number] += zip(batch.indices.tolist(), rows)
+            losses[number] += loss
+            last, before = time.monotonic(), last
+            seconds[number] += last - before
+            shown.update(len(rows) * world)
+    shown.close()
+    losses = distributed.all_sum(losses)
+    answer = []
+    for file, mine, loss, spent in zip(files, found, losses, seconds):
+        everyone = sorted(
+            (item for part in distributed.gather(mine) for item in part), key=lambda item: item[0]
+        )
+        answer.append(Predicted(file, [row for _, row in everyone], loss / len(file.data), spent))
+    return answer
+
+
+def evaluate(
+    task: Task, engine: Engine, files: Sequence[EvalFile], batch_size: int, in_tokens: bool, epoch: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Score labelled files: pattern -> language -> metric -> per cent. One line of the log per file."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for done in predict_files(task, engine, files, batch_size, in_tokens, labelled=True):
+        file = done.file
+        by_metric = dict(task.score(file.data, done.predictions, file.language))
+        scores.setdefault(file.pattern, {})[file.language] = by_metric
+        shown = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in by_metric.items())
+        logger.info(
+            "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
+            "steps: %d",
+            done.loss, shown, len(file.data), done.seconds, file.path, epoch, engine.steps,
+        )  # fmt: skip
+    return scores

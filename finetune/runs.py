@@ -1,0 +1,236 @@
+"""A fine-tuning command from start to end: the files, one run per seed, the table, the predictions."""
+
+import argparse
+import dataclasses
+import gc
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+
+from finetune import report
+from finetune.datasets import EvalFile, open_files
+from finetune.evaluation import evaluate, predict_files
+from finetune.setup import has_state, make_engine, make_model, make_trainer, model_config
+from finetune.task import Task
+from finetune.trainer import Record
+from model.checkpoint import load_from, load_training_state, read_weights
+from model.ernie_m import ErnieMConfig
+from reader.task_reader import read_languages
+from reader.tokenization import Tokenizer
+from utils import distributed
+from utils.args import log_unused, to_yaml
+from utils.engine import Engine
+from utils.errors import UserError
+from utils.files import atomic_file
+from utils.logging import logger, setup
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the flags name, read and checked."""
+
+    task: Task
+    tokenizer: Tokenizer
+    config: ErnieMConfig
+    train_set: list
+    dev_files: list[EvalFile]
+    test_files: list[EvalFile]
+
+
+def run_task(args: argparse.Namespace, make_task: Callable[[argparse.Namespace, Tokenizer], Task]) -> None:
+    """Do with a task what the flags say.
+
+    Raises:
+        UserError: anything in the flags or files that the user can put right, before a step is computed.
+    """
+    check_flags(args)
+    device = distributed.init(args.use_cuda)
+    setup(rank=distributed.rank())
+    logger.info("command: %s", shlex.join(sys.argv))
+    logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
+    log_unused(args)
+    inputs = read_inputs(args, make_task)
+    records = train_seeds(args, inputs) if args.do_train else evaluate_only(args, inputs)
+    if records:
+        write_report(args, inputs.task, records)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that do not go together, before any file is read."""
+    needed = []
+    if not (args.do_train or args.do_val or args.do_test):
+        raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
+    if args.do_train:
+        needed.append(("train_set", "--do_train true"))
+    elif not args.init_checkpoint:
+        raise UserError("--init_checkpoint is needed with --do_train false: the fine-tuned model")
+    if args.do_val:
+        needed.append(("dev_set", "--do_val true"))
+    if args.do_test:
+        needed += [("test_set", "--do_test true"), ("test_save", "--do_test true")]
+    for name, reason in needed:
+        if not getattr(args, name):
+            raise UserError(f"--{name} is needed with {reason}")
+    if args.do_test and len(args.test_set.split(",")) != len(args.test_save.split(",")):
+        raise UserError("--test_set and --test_save must name the same number of patterns")
+    if args.in_tokens and args.batch_size < args.max_seq_len:
+        raise UserError(
+            f"--batch_size {args.batch_size}: with --in_tokens true it counts tokens: at least --max_seq_len"
+        )
+
+
+def read_inputs(
+    args: argparse.Namespace, make_task: Callable[[argparse.Namespace, Tokenizer], Task]
+) -> Inputs:
+    """Open everything that the flags name."""
+    tokenizer = make_tokenizer(args)
+    task = make_task(args, tokenizer)
+    config = model_config(args, tokenizer)
+    languages = read_languages(args.lang_map_config) if args.lang_map_config else None
+    train_set = task.read(args.train_set, "train") if args.do_train else []
+    dev_files, test_files = [], []
+    if args.do_val:
+        dev_files = open_files(args.dev_set, languages, "--dev_set", lambda path: task.read(path, "dev"))
+        known = [file.language for file in dev_files]
+        if args.select_on not in ("mean", *known):
+            raise UserError(
+                f"--select_on {args.select_on}: mean, or a language of --dev_set ({', '.join(known)})"
+            )
+    if args.do_test:
+        test_files = open_files(args.test_set, languages, "--test_set", lambda path: task.read(path, "test"))
+        if len({file.language for file in test_files}) > 1 and "%s" not in args.test_save:
+            raise UserError(f"--test_save {args.test_save}: no %s in it, but there are several languages")
+    return Inputs(task, tokenizer, config, train_set, dev_files, test_files)
+
+
+def make_tokenizer(args: argparse.Namespace) -> Tokenizer:
+    """From --piece_model_path and --vocab_path, or else from the files beside the weights."""
+    if args.piece_model_path is not None:
+        return Tokenizer(args.vocab_path, args.piece_model_path)
+    source = args.init_checkpoint or args.init_pretraining_params
+    if source and read_weights(source).info["piece_model_path"]:
+        return Tokenizer.from_folder(source)
+    raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+
+
+def train_seeds(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
+    """Run every seed in turn, from where --init_checkpoint was; return the selected evaluation of each."""
+    seeds = args.random_seed or (1,)
+    state = Path(args.init_checkpoint) / "training_state" if has_state(args.init_checkpoint) else None
+    resumed = load_training_state(state)["run"]["seed"] if state else None
+    if resumed is not None and resumed not in seeds:
+        raise UserError(f"{args.init_checkpoint} is of --random_seed {resumed}, which is not among {seeds}")
+    if distributed.is_main():
+        with atomic_file(Path(args.checkpoints) / "flags.yaml", "w") as file:
+            file.write(to_yaml(args))
+    records: dict[int, Record] = {}
+    for number, seed in enumerate(seeds):
+        folder = Path(args.checkpoints, f"seed_{seed}" if len(seeds) > 1 else "")
+        if resumed is not None and number < seeds.index(resumed):
+            record = read_record(folder)
+        else:
+            of_seed = (
+                args
+                if resumed in (None, seed)
+                else argparse.Namespace(**{**vars(args), "init_checkpoint": None})
+            )
+            record = train_one(of_seed, inputs, seed, folder)
+            gc.collect()  # the model and its moments, before the next seed's are made
+        if record is not None:
+            records[seed] = record
+    return records
+
+
+def train_one(args: argparse.Namespace, inputs: Inputs, seed: int, folder: Path) -> Record | None:
+    """One seed: train, then predict the test files with the selected weights (no dev files: the last)."""
+    trainer = make_trainer(
+        args, inputs.task, inputs.tokenizer, inputs.config, inputs.train_set, inputs.dev_files, seed, folder
+    )
+    trainer.train()
+    best = trainer.state.best
+    if best is not None:
+        logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
+        if distributed.is_main():
+            with atomic_file(folder / "selected.json", "w") as file:
+                json.dump(dataclasses.asdict(best), file, indent=2)
+    if inputs.test_files:
+        if best is not None and best.step != trainer.engine.steps:
+            load_from(trainer.engine.model, folder / "best")
+        step, epoch = (best.step, best.epoch) if best else (trainer.engine.steps, args.epoch - 1)
+        suffix = (f".seed_{seed}" if len(args.random_seed or ()) > 1 else "") + f".{epoch}.{step}"
+        write_predictions(args, inputs, trainer.engine, suffix)
+    return best
+
+
+def read_record(folder: Path) -> Record:
+    """The selected evaluation of a seed that ran before the interruption."""
+    try:
+        return Record(**json.loads((folder / "selected.json").read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{folder / 'selected.json'}: {error.strerror}; run this seed first") from error
+
+
+def evaluate_only(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
+    """--do_train false: score the dev files and predict the test files with --init_checkpoint."""
+    model, _ = make_model(args, inputs.task, inputs.config, seed=0)
+    engine = make_engine(args, model, total_steps=1, seed=0)
+    if inputs.test_files:
+        write_predictions(args, inputs, engine, ".0.0")
+    if not inputs.dev_files:
+        return {}
+    size = args.predict_batch_size or args.batch_size
+    scores = evaluate(inputs.task, engine, inputs.dev_files, size, args.in_tokens, epoch=0)
+    return {0: Record(0, 0, 0.0, scores)}
+
+
+def write_predictions(args: argparse.Namespace, inputs: Inputs, engine: Engine, suffix: str) -> None:
+    """Predict the test files into --test_save, with `suffix` (.<epoch>.<step>) appended."""
+    size = args.predict_batch_size or args.batch_size
+    patterns = dict(zip(dict.fromkeys(file.pattern for file in inputs.test_files), args.test_save.split(",")))
+    for done in predict_files(inputs.task, engine, inputs.test_files, size, args.in_tokens, labelled=False):
+        path = patterns[done.file.pattern].strip().replace("%s", done.file.language) + suffix
+        logger.info("testing %s, save to %s", done.file.path, path)
+        if distributed.is_main():
+            inputs.task.write(path, done.file.data, done.predictions)
+    distributed.barrier()
+
+
+def write_report(args: argparse.Namespace, task: Task, records: dict[int, Record]) -> None:
+    """The final table: on the console and in the log, and results.{txt,json,md} in --checkpoints."""
+    first = next(iter(records.values())).scores
+    tables = [
+        report.Table(
+            f"{metric}, {pattern}",
+            {
+                seed: {language: found[metric] for language, found in record.scores[pattern].items()}
+                for seed, record in records.items()
+            },
+        )
+        for pattern, by_language in first.items()
+        for metric in next(iter(by_language.values()))
+    ]
+    text = report.to_text(tables)
+    logger.info("results\n%s", text)
+    if not distributed.is_main():
+        return
+    selected = {
+        str(seed): {"step": record.step, "epoch": record.epoch, "selected_by": record.selected_by}
+        for seed, record in records.items()
+    }
+    values = {
+        "task": task.name, "metric": task.metric, "select_on": args.select_on, "selected": selected,
+        "tables": report.to_json(tables), "command": shlex.join(sys.argv),
+    }  # fmt: skip
+    contents = {
+        "txt": text + "\n", "md": report.to_markdown(tables),
+        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
+    }  # fmt: skip
+    for ending, content in contents.items():
+        with atomic_file(Path(args.checkpoints) / f"results.{ending}", "w") as file:
+            file.write(content)
+    logger.info("wrote %s", Path(args.checkpoints) / "results.{txt,json,md}")

@@ -1,0 +1,26 @@
+"""Fine-tune and evaluate on classification: XNLI, PAWS-X. Official name and flags; see docs/finetune.md.
+
+python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
+fleetrun --nproc_per_node 2 run_classifier.py ...
+"""
+
+import sys
+
+from utils.args import parse_args
+from utils.errors import run
+from utils.runtime import prepare
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], __doc__)
+    prepare()
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
+    # needs no paddle: so what uses it is imported here.
+    from finetune.classifier import Classification
+    from finetune.runs import run_task
+
+    run_task(args, Classification)
+
+
+if __name__ == "__main__":
+    run(main)
