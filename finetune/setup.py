@@ -135,8 +135,8 @@ def make_trainer(
     batches = Batches(
         train_set, task.encode, global_batch, args.batch_size, args.in_tokens, args.shuffle, seed, rank, world
     )
-    total_steps = sum(batches.count(epoch) for epoch in range(args.epoch))
-    total_steps = min(total_steps, args.max_steps or total_steps)
+    steps_of_epoch = [batches.count(epoch) for epoch in range(args.epoch)]
+    total_steps = min(sum(steps_of_epoch), args.max_steps or sum(steps_of_epoch))
     logger.info(
         "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
         seed, len(train_set), total_steps, global_batch, "tokens" if args.in_tokens else "examples",
@@ -158,19 +158,9 @@ def make_trainer(
         "selected_by": f"{task.metric}, {args.select_on}, {dev_files[0].pattern}" if dev_files else None,
     }  # fmt: skip
     trainer = Trainer(
-        args,
-        task,
-        config,
-        tokenizer,
-        engine,
-        batches,
-        dev_files,
-        total_steps,
-        folder,
-        flags,
-        facts,
-        State(seed),
-    )
+        args, task, config, tokenizer, engine, batches, dev_files, steps_of_epoch, total_steps, folder, flags,
+        facts, State(seed),
+    )  # fmt: skip
     if has_state(args.init_checkpoint):
         resume(trainer, args.init_checkpoint)
     return trainer

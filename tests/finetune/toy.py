@@ -70,7 +70,8 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "train_set": folder / "train.tsv", "dev_set": f"{folder}/dev.%s.tsv", "do_test": "false",
         "label_map_config": folder / "label_map.json", "lang_map_config": folder / "lang_map.json",
         "num_labels": 3, "checkpoints": out, "batch_size": 8, "epoch": 2, "learning_rate": 5e-3,
-        "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 64, "random_seed": 1, "skip_steps": 4, "use_cuda": "false",
+        "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 64,
+        "random_seed": 1, "skip_steps": 4, "use_cuda": "false",
     }  # fmt: skip
     values |= changes
     return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
