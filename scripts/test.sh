@@ -8,6 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+style=0
 if [ "${1-}" = parity ]; then
     shift
     sh scripts/setup.sh parity
@@ -18,7 +19,7 @@ else
     sh scripts/setup.sh
     python=.venv/bin/python
     echo "test: ruff"
-    "$python" -m ruff check --quiet .
+    "$python" -m ruff check --quiet --output-format concise . || style=1
 fi
 if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
 
@@ -27,4 +28,6 @@ cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 echo "test: pytest, $cores processes"
-exec "$python" -m pytest -n "$cores" "$@"
+"$python" -m pytest -n "$cores" "$@" || exit $?
+[ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
+exit $style
