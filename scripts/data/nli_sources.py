@@ -91,8 +91,8 @@ def read_rows(path: Path) -> Iterator[dict[str, str] | None]:
             header = ["premise", "hypothesis", "label"]
             if len(cells) != len(header):
                 raise UserError(
-                    f"{path}, line 1: {len(cells)} columns that are neither a header naming premise, hypothesis "
-                    "and label nor a row of just these three"
+                    f"{path}, line 1: {len(cells)} columns that are neither a header naming premise, "
+                    "hypothesis and label nor a row of just these three"
                 )
         yield _named(dict(zip(header, cells))) if len(cells) == len(header) else None
 

@@ -1,0 +1,204 @@
+"""Fetch the released ERNIE-M weights and their vocabulary; see scripts/data/get_weights.sh.
+
+Laid out as the official scripts expect: configs/vocab.txt, configs/piece.model, configs/{base,large}/params/.
+What is there already is checked and kept.
+"""
+
+import argparse
+import shutil
+import sys
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[2])
+)  # a script's own folder is on the path, not the root
+
+from model.formats import fluid
+from reader.tokenization import Tokenizer
+from scripts.data.download import DownloadError, download
+from utils.errors import UserError, run
+from utils.files import atomic_dir, atomic_file, full_disk_is_a_user_error
+
+# From the official README, and the folder ernie-m/configs of the official repository (branch repro).
+WEIGHTS_URL = "http://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
+VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
+VOCAB_FILES = ("vocab.txt", "piece.model")
+VOCAB_SIZE = 250_002
+HIDDEN_SIZE = {"base": 768, "large": 1024}
+PARTS = ("vocab", *HIDDEN_SIZE)
+ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Get the parts that the command line names; what cannot be fetched is named in one message at the
+    end."""
+    parser = argparse.ArgumentParser(
+        prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them when none is named"
+    )
+    parser.add_argument(
+        "--from_xlmr", type=Path, metavar="FILE", help="derive the vocabulary from XLM-R's model"
+    )
+    parser.add_argument(
+        "--configs", type=Path, default=Path("configs"), help="folder to put everything in (configs)"
+    )
+    options = parser.parse_args(arguments)
+    for part in options.parts:
+        if part not in PARTS:
+            raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+
+    missing: list[str] = []
+    for part in options.parts or PARTS:
+        try:
+            if part != "vocab":
+                get_weights(part, options.configs)
+            elif options.from_xlmr:
+                derive_vocabulary(options.from_xlmr, options.configs)
+            else:
+                get_vocabulary(options.configs)
+        except DownloadError as error:
+            print(f"{part}: not fetched: {error}", flush=True)
+            missing += by_hand(part, options.configs)
+    if missing:
+        raise UserError(
+            "some files could not be downloaded; download them by hand, put each where the arrow points, and "
+            "run the same command again, which checks and unpacks them:\n  " + "\n  ".join(missing)
+        )
+
+
+def by_hand(part: str, configs: Path) -> list[str]:
+    """What to download for a part, and where to put it."""
+    if part == "vocab":
+        lines = [f"{VOCAB_URL.format(name=name)} -> {configs / name}" for name in VOCAB_FILES]
+        return [*lines, "  or, instead of these two, XLM-R's sentencepiece.bpe.model: --from_xlmr FILE"]
+    return [f"{WEIGHTS_URL.format(size=part)} -> {_archive(part, configs)}"]
+
+
+def get_vocabulary(configs: Path) -> None:
+    """Fetch vocab.txt and piece.model, unless they are there.
+
+    Raises:
+        DownloadError: a file cannot be fetched.
+        UserError: the two do not belong together, or do not hold 250,002 ids.
+    """
+    for name in VOCAB_FILES:
+        if not (configs / name).is_file():
+            print(f"vocab: downloading {VOCAB_URL.format(name=name)}", flush=True)
+            download(VOCAB_URL.format(name=name), configs / name)
+    try:
+        _check_size(Tokenizer(*(configs / name for name in VOCAB_FILES)), configs / "vocab.txt")
+    except UserError as error:
+        raise UserError(
+            f"{error}. Move {configs / 'vocab.txt'} and piece.model away and run this again"
+        ) from error
+    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids")
+
+
+def derive_vocabulary(model: Path, configs: Path) -> None:
+    """Make vocab.txt and piece.model of XLM-R's piece model: the ids are the same, the special names ours.
+
+    Raises:
+        UserError: no such model, one of another size, or another vocabulary stands there already.
+    """
+    tokenizer = Tokenizer(piece_model_path=model)
+    _check_size(tokenizer, model)
+    for name in VOCAB_FILES:
+        if (configs / name).exists() and Tokenizer.from_folder(configs).digest != tokenizer.digest:
+            raise UserError(
+                f"{configs / name}: another vocabulary stands there; move it away and run this again"
+            )
+    with atomic_file(configs / "piece.model") as file:
+        file.write(model.read_bytes())
+    tokenizer.write_vocab(configs / "vocab.txt")
+    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids, derived from {model}")
+
+
+def get_weights(size: str, configs: Path) -> None:
+    """Fetch and unpack the parameter directory of one size, unless it is there.
+
+    Raises:
+        DownloadError: the archive cannot be fetched.
+        UserError: it is no archive, or not of these weights.
+    """
+    target = configs / size / "params"
+    if target.is_dir():
+        check_parameters(target, size)
+        print(f"{size}: {target} is there already")
+        return
+    archive = _archive(size, configs)
+    if not archive.is_file():
+        print(f"{size}: downloading {WEIGHTS_URL.format(size=size)}", flush=True)
+        download(WEIGHTS_URL.format(size=size), archive)
+    print(f"{size}: unpacking {archive}", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
+        unpack(archive, Path(folder))
+        found = next(Path(folder).rglob("word_embedding"), None)
+        if found is None:
+            raise UserError(
+                f"{archive}: no file word_embedding in it, so no ERNIE-M weights; delete it and try again"
+            )
+        check_parameters(found.parent, size)
+        config = next(Path(folder).rglob("ernie_config.json"), None)
+        if config and not (target.parent / config.name).exists():
+            shutil.move(config, target.parent / config.name)
+        with atomic_dir(target) as complete:
+            for file in found.parent.iterdir():
+                shutil.move(file, complete / file.name)
+    archive.unlink()
+    print(f"{size}: {target}, {sum(1 for _ in target.iterdir())} files")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack the regular files of an archive below `folder`, whatever paths it names.
+
+    Raises:
+        UserError: no archive, or cut short.
+    """
+    try:
+        with full_disk_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
+            for member in tar:
+                parts = [part for part in Path(member.name).parts if part not in ("/", "..")]
+                if member.isfile() and parts:
+                    path = folder.joinpath(*parts)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with tar.extractfile(member) as data, open(path, "wb") as file:
+                        shutil.copyfileobj(data, file, 1 << 20)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
+
+
+def check_parameters(folder: Path, size: str) -> None:
+    """Check that every file is whole and that the word embedding has the right shape.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not (folder / "word_embedding").is_file():
+        raise UserError(f"{folder}: no word_embedding in it; move the folder away and run this again")
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(ENCODER_FILES):
+            fluid.read_header(file)
+    found, expected = fluid.read_header(folder / "word_embedding").shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
+    if found != expected:
+        raise UserError(f"{folder}/word_embedding: its shape is {found}, but that of {size} is {expected}")
+
+
+def _check_size(tokenizer: Tokenizer, source: Path) -> None:
+    if tokenizer.vocab_size != VOCAB_SIZE:
+        raise UserError(
+            f"{source}: {tokenizer.vocab_size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        )
+
+
+def _archive(size: str, configs: Path) -> Path:
+    return configs / Path(WEIGHTS_URL.format(size=size)).name
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Fetch the released ERNIE-M weights and their vocabulary into configs/, where the official scripts look for them.
+#
+#   sh scripts/data/get_weights.sh                      vocabulary, base and large
+#   sh scripts/data/get_weights.sh vocab base
+#   sh scripts/data/get_weights.sh vocab --from_xlmr sentencepiece.bpe.model
+#
+# Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+sh "$root/scripts/setup.sh"
+exec "$root/.venv/bin/python" "$root/scripts/data/get_weights.py" --configs "$root/configs" "$@"

@@ -1,0 +1,261 @@
+"""The released weights: laid out, checked, resumed; and without a network, what to do by hand."""
+
+import http.server
+import io
+import subprocess
+import tarfile
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.formats import fluid
+from reader.tokenization import Tokenizer
+from scripts.data import get_weights
+from scripts.data.download import DownloadError, download
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+NOWHERE = "http://127.0.0.1:9/{size}{name}"  # the discard port: nobody answers
+
+
+class Server:
+    """Serves bytes by path, with ranges. `drop_at`: break off there. `asked`: (path, range) of each
+    request."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.drop_at: int | None = None
+        self.ranges = True
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                wanted = self.headers["Range"]
+                server.asked.append((self.path, wanted))
+                if self.path not in server.files:
+                    self.send_error(404)
+                    return
+                data = server.files[self.path]
+                start = int(wanted[6:-1]) if wanted and server.ranges else 0
+                if start >= len(data):
+                    self.send_error(416)
+                    return
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(data) - start))
+                self.end_headers()
+                self.wfile.write(data[start : server.drop_at])
+
+            def log_message(self, *_):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, args=[0.02], daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def small(tokenizer, monkeypatch, server):
+    """The weights are tiny and lie on the local server."""
+    monkeypatch.setattr(get_weights, "VOCAB_SIZE", tokenizer.vocab_size)
+    monkeypatch.setattr(get_weights, "HIDDEN_SIZE", {"base": 4, "large": 8})
+    monkeypatch.setattr(get_weights, "WEIGHTS_URL", server.url + "/model-ernie-m-{size}.tar.gz")
+    monkeypatch.setattr(get_weights, "VOCAB_URL", server.url + "/{name}")
+    for size in ("base", "large"):
+        server.files[f"/model-ernie-m-{size}.tar.gz"] = archive(
+            tokenizer.vocab_size, get_weights.HIDDEN_SIZE[size]
+        )
+    server.files["/piece.model"] = tokenizer.piece_model_path.read_bytes()
+    server.files["/vocab.txt"] = "".join(f"{t}\t{i}\n" for t, i in tokenizer.vocab.items()).encode()
+    return server
+
+
+def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
+    """A .tar.gz as a release: a folder with params, a configuration beside it, and a path that would break
+    out."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, shape in {"word_embedding": [vocab_size, hidden], "pooled_fc.b_0": [hidden]}.items():
+            if name != leave_out:
+                array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+                with tempfile.TemporaryDirectory() as temporary:
+                    fluid.write(Path(temporary, name), array)
+                    add(tar, f"model-ernie-m/params/{name}", Path(temporary, name).read_bytes())
+        add(tar, "model-ernie-m/ernie_config.json", b'{"hidden_size": 4}')
+        add(tar, "../../escaped", b"x")
+    return buffer.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def get(configs: Path, *arguments) -> None:
+    get_weights.main([*map(str, arguments), "--configs", str(configs)])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_everything(small, tokenizer, tmp_path, capsys):
+    configs = tmp_path / "configs"
+    (configs / "large").mkdir(parents=True)
+    (configs / "large/ernie_config.json").write_text("ours")
+    get(configs)
+    assert files(tmp_path) == [
+        "configs/base/ernie_config.json",
+        "configs/base/params/pooled_fc.b_0",
+        "configs/base/params/word_embedding",
+        "configs/large/ernie_config.json",
+        "configs/large/params/pooled_fc.b_0",
+        "configs/large/params/word_embedding",
+        "configs/piece.model",
+        "configs/vocab.txt",
+    ]
+    assert (configs / "large/ernie_config.json").read_text() == "ours"
+    assert fluid.read(configs / "base/params/word_embedding").shape == (tokenizer.vocab_size, 4)
+    assert Tokenizer.from_folder(configs).digest == tokenizer.digest
+    asked = len(small.asked)
+    get(configs)  # again: nothing is fetched
+    assert len(small.asked) == asked
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_chosen_parts(small, tmp_path):
+    get(tmp_path, "base")
+    assert [path for path, _ in small.asked] == ["/model-ernie-m-base.tar.gz"]
+    with pytest.raises(UserError, match="unknown part 'huge'; it is one of vocab, base, large"):
+        get(tmp_path, "huge")
+
+
+def test_resume(small, tmp_path):
+    whole = small.files["/model-ernie-m-base.tar.gz"]
+    small.drop_at = 1000
+    with pytest.raises(UserError, match="download them by hand"):
+        get(tmp_path, "base")
+    assert (tmp_path / "model-ernie-m-base.tar.gz.part").read_bytes() == whole[:1000]
+    assert not (tmp_path / "base").exists()
+    small.drop_at = None
+    get(tmp_path, "base")
+    assert small.asked[-1] == ("/model-ernie-m-base.tar.gz", "bytes=1000-")
+    assert files(tmp_path / "base/params") == ["pooled_fc.b_0", "word_embedding"]
+    assert not list(tmp_path.glob("*.tar.gz*"))
+
+
+@pytest.mark.parametrize("have", [0, 3, 10])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_download(server, tmp_path, have, ranges):
+    server.files["/x"] = b"0123456789"
+    server.ranges = ranges
+    (tmp_path / "x.part").write_bytes(b"0123456789"[:have])
+    download(f"{server.url}/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+    assert files(tmp_path) == ["x"]
+
+
+def test_download_errors(server, tmp_path):
+    with pytest.raises(DownloadError, match="the server answers 404"):
+        download(f"{server.url}/none", tmp_path / "x")
+    with pytest.raises(DownloadError, match="refused"):
+        download(NOWHERE.format(size="", name="x"), tmp_path / "x")
+    assert files(tmp_path) == []
+
+
+def test_without_a_network(monkeypatch, tmp_path, capsys):
+    """One message names every file, where it is and where it belongs; nothing half-made is left."""
+    monkeypatch.setattr(get_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
+    monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
+    with pytest.raises(UserError) as caught:
+        get(tmp_path)
+    message = str(caught.value)
+    for name, place in (
+        ("vocab.txt", "vocab.txt"),
+        ("piece.model", "piece.model"),
+        ("base.tar.gz", "base.tar.gz"),
+    ):
+        assert f"http://127.0.0.1:9/{name} -> {tmp_path / place}\n" in message + "\n"
+    assert "--from_xlmr FILE" in message
+    assert files(tmp_path) == []
+
+
+def test_files_put_there_by_hand(small, tmp_path, monkeypatch):
+    for name, data in small.files.items():
+        (tmp_path / name.lstrip("/")).write_bytes(data)
+    monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
+    get(tmp_path)
+    assert small.asked == []
+    assert "base/params/word_embedding" in files(tmp_path)
+
+
+def test_derived_from_xlm_r(small, tokenizer, tmp_path):
+    get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
+    get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)  # again: the same
+    assert small.asked == []
+    assert Tokenizer.from_folder(tmp_path).vocab == tokenizer.vocab
+    first, *_, last = (tmp_path / "vocab.txt").read_text().splitlines()
+    assert (first, last) == ("[CLS]\t0", f"[MASK]\t{tokenizer.vocab_size - 1}")
+
+
+def test_another_vocabulary_is_not_overwritten(small, tokenizer, tmp_path):
+    (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())
+    other = {**tokenizer.vocab, "q": tokenizer.vocab["x"], "x": tokenizer.vocab["q"]}
+    text = "".join(f"{token}\t{id_}\n" for token, id_ in other.items())
+    (tmp_path / "vocab.txt").write_text(text)
+    with pytest.raises(UserError, match="another vocabulary stands there"):
+        get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
+    assert (tmp_path / "vocab.txt").read_text() == text
+
+
+def test_another_size_of_vocabulary(tokenizer, tmp_path):
+    """Nothing is patched here: the released vocabulary has 250,002 ids."""
+    with pytest.raises(UserError, match=f"{tokenizer.vocab_size} ids, but the released weights have 250,002"):
+        get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())
+    with pytest.raises(UserError, match=r"vocab.txt: .* have 250,002. Move .* away"):
+        get(tmp_path, "vocab")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: b"<html>log in</html>", "cannot be unpacked"),
+        (lambda: archive(9, 4, leave_out="word_embedding"), "no file word_embedding in it"),
+        (lambda: archive(9, 4)[:-60], "cannot be unpacked"),
+        (lambda: archive(9, 4), r"word_embedding: its shape is \(9, 4\), but that of base is"),
+    ],
+    ids=["html", "other", "cut", "shape"],
+)
+def test_bad_archives(small, tmp_path, make, message):
+    small.files["/model-ernie-m-base.tar.gz"] = make()
+    with pytest.raises(UserError, match=message):
+        get(tmp_path, "base")
+    assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]
+
+
+def test_a_truncated_parameter_is_noticed(small, tmp_path):
+    get(tmp_path, "base")
+    file = tmp_path / "base/params/word_embedding"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match="word_embedding: cut short"):
+        get(tmp_path, "base")
+
+
+def test_the_script_is_posix_sh():
+    script = ROOT / "scripts/data/get_weights.sh"
+    subprocess.run(["sh", "-n", script], check=True)
+    assert script.read_text().startswith("#!/bin/sh\n")
