@@ -90,7 +90,7 @@ def make_engine(args: argparse.Namespace, model: paddle.nn.Layer, total_steps: i
     """Optimizer, schedule and engine for `total_steps`."""
     warmup_steps = int(total_steps * args.warmup_proportion)
     if args.lr_scheduler == "noam_decay":
-        schedule = noam_decay(warmup_steps, total_steps)
+        schedule = noam_decay(warmup_steps)
     else:
         schedule = linear_warmup_decay(warmup_steps, total_steps, args.lr_schedule_style)
     optimizer = build_optimizer(
