@@ -18,7 +18,7 @@ CLOSED = -1e4
 
 @dataclass
 class CompactMask:
-    """The pattern "context, plus placeholders that see the context and themselves" (CAMLM, and BTMLM stage 1).
+    """The pattern "context, plus placeholders that see the context and themselves": CAMLM, BTMLM stage 1.
 
     The row is C context columns, then T - C placeholder columns. With C = 4, the context's last column a pad:
 
@@ -31,7 +31,7 @@ class CompactMask:
         M6       1  1  1  . |  .  1  .
         M7       1  1  1  . |  .  .  1
 
-    It costs C x T scores instead of T x T: each row's scores are its C context columns and one column of its own.
+    It costs C x T scores instead of T x T: a row's scores are its C context columns and one of its own.
 
     Attributes:
         context_length: C, 1 <= C <= T.
@@ -42,7 +42,7 @@ class CompactMask:
     valid: Tensor
 
     def dense(self) -> Tensor:
-        """The same mask as [B, 1, T, T] bool: the definition that the compact computation is tested against."""
+        """The same mask as [B, 1, T, T] bool: the definition that the compact computation is tested by."""
         valid = self.valid.astype("bool")
         length = valid.shape[1]
         in_context = paddle.arange(length) < self.context_length  # [T]
@@ -67,10 +67,10 @@ def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> Attenti
     """The bias of a mask.
 
     Args:
-        mask: [B, T], 1 at real tokens, or [B, 1, T, T], 1 where the row may attend to the column (bool, integer or
-            float), or a CompactMask. The diagonal is opened in each of them.
-        num_heads: N. On a CPU the columns are laid out for every head: adding a broadcast tensor there takes 30 times
-            as long as adding one of full shape.
+        mask: [B, T], 1 at real tokens, or [B, 1, T, T], 1 where the row may attend to the column (bool,
+            integer or float), or a CompactMask. The diagonal is opened in each of them.
+        num_heads: N. On a CPU the columns are laid out for every head: adding a broadcast tensor there
+            takes 30 times as long as adding one of full shape.
         dtype: of the bias.
     """
     if isinstance(mask, CompactMask):
@@ -97,9 +97,10 @@ def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> Attenti
 def flashmask_row_indices(mask: CompactMask) -> Tensor:
     """The mask as `startend_row_indices` of paddle.nn.functional.flashmask_attention (causal=False).
 
-    Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`. A valid
-    context column is open to all rows, (T, 0); every other column to its own row only, (j + 1, j). Rows of pads thereby
-    see the context as well as themselves, which `CompactMask.dense` closes; nothing reads those rows.
+    Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`. A
+    valid context column is open to all rows, (T, 0); every other column to its own row only, (j + 1, j).
+    Rows of pads thereby see the context as well as themselves, which `CompactMask.dense` closes; nothing
+    reads those rows.
 
     Returns:
         [B, 1, T, 2] int32.
@@ -145,7 +146,9 @@ class SelfAttention(nn.Layer):
         """The GPU's kernels for float16 and bfloat16: [B, T, N, D] -> [B, T, N, D]."""
         share = self.dropout if self.training else 0.0
         if bias.row_indices is not None:
-            return F.flashmask_attention(query, key, value, bias.row_indices, dropout=share, training=self.training)
+            return F.flashmask_attention(
+                query, key, value, bias.row_indices, dropout=share, training=self.training
+            )
         columns = bias.columns.astype(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, columns, share, training=self.training)
 

@@ -4,8 +4,8 @@ One set of symbols for the whole code:
     B batch   T sequence length   H hidden size   N attention heads   D = H / N head size   L layers
     V vocabulary   M masked positions of a batch   C context columns   P placeholder columns (T = C + P)
 
-Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows serves
-512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
+Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
+serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
 import json
@@ -49,7 +49,8 @@ class ErnieMConfig:
             self.intermediate_size = 4 * self.hidden_size
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} is no multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
             )
         if self.hidden_act != "gelu":
             raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
@@ -86,7 +87,7 @@ class ErnieMConfig:
 
 
 class EncoderOutput(NamedTuple):
-    """sequence [B, T, H]; pooled [B, H] or None; hidden_states: L + 1 of [B, T, H] (embeddings first) or None."""
+    """sequence [B, T, H]; pooled [B, H] or None; hidden_states: embeddings, then layers, or None."""
 
     sequence: Tensor
     pooled: Tensor | None
@@ -96,9 +97,7 @@ class EncoderOutput(NamedTuple):
 def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
     """Normal(0, initializer_range) cut at two deviations, as in the BERT and ERNIE families."""
     scale = config.initializer_range
-    return paddle.ParamAttr(
-        initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale)
-    )
+    return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
 
 
 def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
@@ -112,9 +111,10 @@ class Embeddings(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=initial_weights(config))
+        attr = initial_weights(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=attr)
         self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
+            config.max_position_embeddings, config.hidden_size, weight_attr=attr
         )
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
@@ -177,7 +177,8 @@ class Pooler(nn.Layer):
 class ErnieMModel(nn.Layer):
     """The encoder (paper, section 3; sizes in appendix A.2).
 
-    `recompute = True` keeps only each layer's input in training and computes the rest again in the backward pass.
+    `recompute = True` keeps only each layer's input in training, and computes the rest again in the backward
+    pass.
     """
 
     def __init__(self, config: ErnieMConfig):
@@ -201,7 +202,8 @@ class ErnieMModel(nn.Layer):
 
         Args:
             input_ids: [B, T] int64.
-            position_ids: [B, T] int64, absolute (first token 2, pad 1), never changed; None: counted over real tokens.
+            position_ids: [B, T] int64, absolute (first token 2, pad 1), never changed; None: counted over the
+                real tokens.
             attention_mask: None (pads are masked) | [B, T] key mask | [B, 1, T, T] | CompactMask.
             input_bias: [B, T, H], added to word + position before the layer norm.
             output_hidden_states: also return the embeddings and every layer's output.

@@ -88,8 +88,8 @@ class LMHead(nn.Layer):
         Args:
             hidden: [M, H]; M may be 0.
             labels: [M] int64.
-            chunk: at most this many rows of logits exist at a time (they are computed again in the backward pass);
-                None: all at once.
+            chunk: at most this many rows of logits exist at a time (they are computed again in the backward
+                pass); None: all at once.
 
         Returns:
             [M] losses, not averaged: the caller divides by the count over all devices and micro-batches.
@@ -97,7 +97,7 @@ class LMHead(nn.Layer):
         count = hidden.shape[0]
         if count == 0:
             return hidden.sum(-1)
-        if chunk is None or chunk >= count:
+        if chunk is None or chunk >= count or not paddle.is_grad_enabled():
             return self._cross_entropy(hidden, labels)
         return paddle.concat(
             [
@@ -113,9 +113,10 @@ class LMHead(nn.Layer):
 class PreTrainingModel(nn.Layer):
     """Encoder, masked-LM head and language embeddings, for all four objectives.
 
-    The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a placeholder which
-    language to produce (paper, section 3.3). They are added to the embeddings of the tokens that carry a language id,
-    so the exported encoder, which has no such table, is unchanged for every other token.
+    The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a
+    placeholder which language to produce (paper, section 3.3). They are added to the embeddings of the
+    tokens that carry a language id, so the exported encoder, which has no such table, is unchanged for
+    every other token.
     """
 
     def __init__(self, config: ErnieMConfig, languages: list[str]):
@@ -134,7 +135,7 @@ class PreTrainingModel(nn.Layer):
         language_ids: Tensor | None = None,
         attention_mask: Tensor | CompactMask | None = None,
     ) -> Tensor:
-        """[B, T] ids -> hidden states [B, T, H]. `language_ids` [B, T]: a row of `languages`, or -1 for none."""
+        """[B, T] ids -> hidden states [B, T, H]. `language_ids` [B, T]: a row of `languages`, -1 for none."""
         bias = None
         if language_ids is not None:
             rows = self.language_embeddings(language_ids.clip(min=0))  # [B, T, H]

@@ -1,9 +1,9 @@
 """Linear, layer norm, gelu, softmax and dropout: Paddle's own, but for the parts that a CPU can do better.
 
-On a CPU in training, Paddle 3.3's gradients of a bias, of a layer norm's scale and shift, and of gelu run on one thread
-or on slow loops, its dropout draws one 64-bit number per element, and its softmax gives a closed column exp(-64) instead
-of 0. Each function here says the same mathematics in other Paddle calls; tests hold them to Paddle's own within 1e-9
-in float64. Everywhere else (GPU, evaluation, export) they are Paddle's own.
+On a CPU in training, Paddle 3.3's gradients of a bias, of a layer norm and of gelu run on one thread or in
+slow loops, its dropout draws one 64-bit number per element, and its softmax gives a closed column up to
+exp(-64) instead of 0. Each function here says the same mathematics in other Paddle calls; tests hold them
+to Paddle's own within 1e-9 in float64. Everywhere else (GPU, evaluation, export) they are Paddle's own.
 """
 
 import math
@@ -29,8 +29,11 @@ def row_sum(x: Tensor) -> Tensor:
 
 
 def _rows(vector: Tensor, x: Tensor) -> Tensor:
-    """[H] repeated in the shape of x [..., H]. As a product its gradient is one, 1 x N times N x H: that sum over rows
-    takes Paddle's own gradient of a broadcast 20 to 100 times as long."""
+    """[H] repeated in the shape of x [..., H].
+
+    Made as a product, its gradient is one too, 1 x N times N x H. Paddle's own gradient of a broadcast
+    takes 20 to 100 times as long for that sum over the rows.
+    """
     ones = paddle.ones([x.size // x.shape[-1], 1], vector.dtype)
     return paddle.matmul(ones, vector.unsqueeze(0)).reshape(x.shape)
 
@@ -99,9 +102,10 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class _Softmax(PyLayer):
-    # Paddle's CPU softmax takes a score more than 64 below its row's maximum as 64 below: a closed column would weigh
-    # up to exp(-64) = 1.6e-28. That is not nothing: a pad's input is 0 in a fresh model, each layer norm multiplies the
-    # gradient of such a vector by 1 / sqrt(epsilon) = 316, and 25 of them in a row make 1e-28 overflow.
+    # Paddle's CPU softmax takes a score more than 64 below its row's maximum as 64 below: a closed column
+    # would weigh up to exp(-64) = 1.6e-28. That is not nothing: a pad's input is 0 in a fresh model, each
+    # layer norm multiplies the gradient of such a vector by 1 / sqrt(epsilon) = 316, and 25 of them make
+    # 1e-28 overflow.
     NO_WEIGHT = 2e-28
 
     @staticmethod

@@ -1,10 +1,11 @@
 """AdamW with the official exclusions and layer-wise decay, and the learning-rate schedules.
 
-A schedule is a function of the step (0 for the first update) that returns the share of the peak rate.
+A schedule is a function of the step (0 for the first update) that returns the share of the peak rate. The
+official code and PaddleNLP differ in the decay of rates and weights; both are here by name.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import paddle
 from paddle import nn
@@ -13,13 +14,14 @@ from paddle.optimizer.lr import LambdaDecay
 from utils.errors import UserError
 
 Schedule = Callable[[int], float]
-DECAY_STYLES = ("official", "paddlenlp")
+STYLES = ("official", "paddlenlp")
 
 
 def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "official") -> Schedule:
-    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. Warm-up 0: a constant rate.
+    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: a constant
+    rate.
 
-    style "official": after step w the rate is 1 - t/T (so it drops from 1 to 1 - w/T at step w).
+    style "official": from step w on the rate is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
     style "paddlenlp": a straight line from 1 at step w to 0 at step T.
     """
     _check_style(style)
@@ -36,8 +38,8 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "offic
     return factor
 
 
-def noam_decay(warmup_steps: int, total_steps: int | None = None) -> Schedule:
-    """Linear warm-up to 1 at the w-th update, then sqrt(w / update). Warm-up 0: a constant rate."""
+def noam_decay(warmup_steps: int) -> Schedule:
+    """Linear warm-up to 1 at the w-th update, then sqrt(w / update). w = 0: a constant rate."""
 
     def factor(step: int) -> float:
         if warmup_steps == 0:
@@ -49,22 +51,26 @@ def noam_decay(warmup_steps: int, total_steps: int | None = None) -> Schedule:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to the parameter: not to layer norms and biases."""
+    """Whether weight decay applies to the parameter of this name: not to layer norms and biases."""
     return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
 
 
 def learning_rate_ratios(
-    names, num_layers: int, layerwise_lr_decay: float, decay_style: str = "official"
+    names: Iterable[str], num_layers: int, layerwise_lr_decay: float, decay_style: str = "official"
 ) -> dict[str, float]:
-    """name -> its share of the learning rate: d^(L-i) in layer i (the top one d), d^(L+1) for the tables, else 1."""
+    """Each parameter's share of the learning rate, by name.
+
+    d^(L - i) in layer i (the top layer has d), d^(L + 1) for the word and position tables, 1 for heads,
+    pooler and, in style "official", the embeddings' layer norm; style "paddlenlp" gives that d^(L + 1) as
+    well.
+    """
     _check_style(decay_style)
 
     def ratio(name: str) -> float:
-        if layer := re.search(r"encoder\.layers\.(\d+)\.", name):
+        if layer := _layer_of(name):
             return layerwise_lr_decay ** (num_layers - int(layer[1]))
-        if "embeddings.layer_norm" in name:
-            return layerwise_lr_decay ** (num_layers + 1) if decay_style == "paddlenlp" else 1.0
-        if re.search(r"(word|position)_embeddings", name):
+        tables = "embeddings" if decay_style == "paddlenlp" else r"(word|position)_embeddings"
+        if re.search(rf"(^|\.){tables}\.", name):
             return layerwise_lr_decay ** (num_layers + 1)
         return 1.0
 
@@ -75,14 +81,19 @@ class AdamW(paddle.optimizer.AdamW):
     """paddle's AdamW with a learning-rate ratio per parameter, and weight decay at the full rate if asked.
 
     Attributes:
-        ratios: parameter's name in the model -> learning-rate ratio.
-        lr_scheduler: call `.step()` after each update. `state_dict()` of the optimizer holds its position.
+        ratios: a parameter's name in the model -> its learning-rate ratio.
+        lr_scheduler: the schedule's position; call its `step()` after each update.
+        full_rate_decay: decay each weight by rate x coefficient x weight, whatever its ratio.
     """
 
-    full_rate_decay = False
+    ratios: dict[str, float]
+    lr_scheduler: LambdaDecay
+    full_rate_decay: bool = False
 
     def _append_optimize_op(self, block, param_and_grad):
-        # The kernel shrinks the value by rate x ratio x coefficient before the Adam step.
+        # Paddle's kernel decays by rate x ratio x coefficient, on the value before the update. Its
+        # parameter groups could hold a coefficient each, but it clips every group by a norm of its own, and
+        # sharding takes no groups.
         coefficient = self._weight_decay
         if self.full_rate_decay:
             self._weight_decay = coefficient / param_and_grad[0].optimize_attr["learning_rate"]
@@ -104,30 +115,35 @@ def build_optimizer(
     decay_style: str = "official",
     multi_precision: bool = False,
 ) -> AdamW:
-    """AdamW over the model's trainable parameters, with clipping by the global norm.
+    """AdamW over the model's trainable parameters.
 
     Args:
-        schedule: step -> share of `peak_lr`; None: constant. The position is `optimizer.lr_scheduler`'s: call its
-            `step()` after each update.
-        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none.
-        clip_norm: None: no clipping.
+        schedule: step -> share of `peak_lr`; None: constant. Its position is `optimizer.lr_scheduler`'s,
+            whose
+            `step()` is called after each update.
+        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none. L is the number of the model's layers.
+        clip_norm: largest global norm of the gradient; None: no clipping here.
         decay_style: "official": weight decay uses the full scheduled rate, on values before the update.
-            "paddlenlp": the decay is scaled by the layer's ratio too, and the embedding layer norm's rate decays.
+            "paddlenlp": the decay is scaled by the layer's ratio too, and the embeddings' layer norm is
+            slowed down like the tables.
         multi_precision: float32 master weights for float16 or bfloat16 parameters.
+
+    Raises:
+        UserError: an unknown style.
     """
-    named = [(name, p) for name, p in model.named_parameters() if not p.stop_gradient]
-    layers = [int(m[1]) for name, _ in named if (m := re.search(r"encoder\.layers\.(\d+)\.", name))]
-    ratios = learning_rate_ratios([n for n, _ in named], max(layers, default=-1) + 1, layerwise_lr_decay, decay_style)
-    for name, parameter in named:
+    named = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
+    num_layers = 1 + max((int(layer[1]) for layer in map(_layer_of, named) if layer), default=-1)
+    ratios = learning_rate_ratios(named, num_layers, layerwise_lr_decay, decay_style)
+    for name, parameter in named.items():
         parameter.optimize_attr["learning_rate"] = ratios[name]
-    decayed = {parameter.name for name, parameter in named if is_decayed(name)}
+    decayed = {parameter.name for name, parameter in named.items() if is_decayed(name)}
     scheduler = LambdaDecay(peak_lr, schedule or (lambda step: 1.0))
     optimizer = AdamW(
         learning_rate=scheduler,
         beta1=betas[0],
         beta2=betas[1],
         epsilon=eps,
-        parameters=[parameter for _, parameter in named],
+        parameters=list(named.values()),
         weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
         grad_clip=None if clip_norm is None else nn.ClipGradByGlobalNorm(clip_norm),
@@ -139,6 +155,10 @@ def build_optimizer(
     return optimizer
 
 
+def _layer_of(name: str) -> re.Match | None:
+    return re.search(r"encoder\.layers\.(\d+)\.", name)
+
+
 def _check_style(style: str) -> None:
-    if style not in DECAY_STYLES:
-        raise UserError(f"unknown style {style!r}: one of {', '.join(DECAY_STYLES)}")
+    if style not in STYLES:
+        raise UserError(f"unknown style {style!r}: one of {', '.join(STYLES)}")

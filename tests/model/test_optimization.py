@@ -1,0 +1,145 @@
+import numpy as np
+import paddle
+import pytest
+
+from model.ernie_m import ErnieMConfig
+from model.heads import SequenceClassifier
+from model.optimization import (
+    build_optimizer,
+    is_decayed,
+    learning_rate_ratios,
+    linear_warmup_decay,
+    noam_decay,
+)
+from utils.errors import UserError
+
+CONFIG = ErnieMConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+PEAK, DECAY, LLRD, EPS, BETAS = 0.1, 0.05, 0.5, 1e-6, (0.9, 0.999)
+# One of each kind. L = 2: the top layer has d^1, layer 0 d^2, the tables d^3, everything else 1.
+OFFICIAL = {
+    "ernie_m.embeddings.word_embeddings.weight": (0.125, True),
+    "ernie_m.embeddings.position_embeddings.weight": (0.125, True),
+    "ernie_m.embeddings.layer_norm.weight": (1.0, False),
+    "ernie_m.embeddings.layer_norm.bias": (1.0, False),
+    "ernie_m.encoder.layers.0.self_attn.q_proj.weight": (0.25, True),
+    "ernie_m.encoder.layers.0.self_attn.q_proj.bias": (0.25, False),
+    "ernie_m.encoder.layers.0.norm1.weight": (0.25, False),
+    "ernie_m.encoder.layers.1.linear2.weight": (0.5, True),
+    "ernie_m.encoder.layers.1.norm2.bias": (0.5, False),
+    "ernie_m.pooler.dense.weight": (1.0, True),
+    "classifier.weight": (1.0, True),
+    "classifier.bias": (1.0, False),
+}
+PADDLENLP = OFFICIAL | {
+    "ernie_m.embeddings.layer_norm.weight": (0.125, False),
+    "ernie_m.embeddings.layer_norm.bias": (0.125, False),
+}
+
+
+@pytest.fixture
+def model():
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    yield SequenceClassifier(CONFIG, 3)
+    paddle.set_default_dtype("float32")
+
+
+def set_gradients(model, step: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        gradients[name] = scale * rng.standard_normal(parameter.shape)
+        parameter.grad = paddle.to_tensor(gradients[name])
+    return gradients
+
+
+def by_hand(value, gradients, rates, ratio, decay, eps=EPS):
+    """AdamW from its definition: `decay` is what each step's rate is multiplied with for the decay."""
+    m = v = 0.0
+    for t, (gradient, rate) in enumerate(zip(gradients, rates), start=1):
+        m = BETAS[0] * m + (1 - BETAS[0]) * gradient
+        v = BETAS[1] * v + (1 - BETAS[1]) * gradient**2
+        m_hat, v_hat = m / (1 - BETAS[0] ** t), v / (1 - BETAS[1] ** t)
+        value = value - rate * ratio * m_hat / (np.sqrt(v_hat) + eps) - rate * decay * value
+    return value
+
+
+@pytest.mark.parametrize(("style", "table"), [("official", OFFICIAL), ("paddlenlp", PADDLENLP)])
+def test_three_steps_equal_a_hand_worked_adamw(model, style, table):
+    optimizer = build_optimizer(
+        model,
+        PEAK,
+        linear_warmup_decay(2, 10, style),
+        DECAY,
+        LLRD,
+        BETAS,
+        EPS,
+        clip_norm=None,
+        decay_style=style,
+    )
+    before = {name: p.numpy().copy() for name, p in model.named_parameters()}
+    steps = []
+    for step in range(3):
+        steps.append(set_gradients(model, step))
+        optimizer.step()
+        optimizer.lr_scheduler.step()
+    rates = [0.0, PEAK / 2, PEAK * (0.8 if style == "official" else 1.0)]
+    after = dict(model.named_parameters())
+    for name, (ratio, decayed) in table.items():
+        assert optimizer.ratios[name] == ratio, name
+        decay = DECAY * decayed * (ratio if style == "paddlenlp" else 1.0)
+        expected = by_hand(before[name], [g[name] for g in steps], rates, ratio, decay)
+        assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
+        assert np.abs(expected - before[name]).max() > 1e-3, name
+
+
+def test_every_parameter_has_a_ratio_and_only_weights_decay(model):
+    optimizer = build_optimizer(model, PEAK, layerwise_lr_decay=LLRD)
+    names = [name for name, _ in model.named_parameters()]
+    assert set(optimizer.ratios) == set(names)
+    assert {name: optimizer.ratios[name] for name in OFFICIAL} == {n: r for n, (r, _) in OFFICIAL.items()}
+    assert {name: is_decayed(name) for name in OFFICIAL} == {n: d for n, (_, d) in OFFICIAL.items()}
+    shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    assert all(is_decayed(name) == (shapes[name] == 2) for name in names)
+
+
+def test_ratios_do_not_mistake_other_names():
+    names = [
+        "language_embeddings.weight",
+        "lm_head.layer_norm.weight",
+        "lm_head.bias",
+        "encoder.layers.11.norm1.bias",
+    ]
+    ratios = learning_rate_ratios(names, 12, 0.8)
+    assert ratios == dict(zip(names, [1.0, 1.0, 1.0, 0.8]))
+    assert learning_rate_ratios(names, 12, 0.8, "paddlenlp") == ratios
+    with pytest.raises(UserError, match="unknown style 'nlp'"):
+        learning_rate_ratios(names, 12, 0.8, "nlp")
+
+
+def test_clips_by_the_norm_of_all_gradients_together(model):
+    # Adam hardly feels the scale of a gradient, unless epsilon is as large as the gradient.
+    optimizer = build_optimizer(model, PEAK, None, 0.0, LLRD, BETAS, 0.1, clip_norm=1.0)
+    before = {name: p.numpy().copy() for name, p in model.named_parameters()}
+    gradients = set_gradients(model, 0, scale=100.0)
+    norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+    optimizer.step()
+    after = dict(model.named_parameters())
+    for name, (ratio, _) in OFFICIAL.items():
+        expected = by_hand(before[name], [gradients[name] / norm], [PEAK], ratio, 0.0, eps=0.1)
+        assert np.abs(after[name].numpy() - expected).max() < 1e-8, name
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (linear_warmup_decay(2, 10), {0: 0, 1: 0.5, 2: 0.8, 5: 0.5, 9: 0.1, 10: 0, 11: 0}),
+        (linear_warmup_decay(2, 10, "paddlenlp"), {0: 0, 1: 0.5, 2: 1, 6: 0.5, 9: 0.125, 10: 0, 11: 0}),
+        (linear_warmup_decay(0, 10), {0: 1, 5: 1, 10: 1}),
+        (linear_warmup_decay(10, 10, "paddlenlp"), {9: 0.9, 10: 0}),
+        (noam_decay(4), {0: 0.25, 1: 0.5, 3: 1, 15: 0.5, 399: 0.1}),
+        (noam_decay(0), {0: 1, 100: 1}),
+    ],
+)
+def test_schedules(schedule, expected):
+    assert {step: schedule(step) for step in expected} == pytest.approx(expected)
