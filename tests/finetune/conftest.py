@@ -1,0 +1,52 @@
+"""The toy task, and run_classifier.py called as a function."""
+
+import json
+import sys
+
+import paddle
+import pytest
+
+import run_classifier
+from tests.finetune import toy
+from utils import logging as run_log
+from utils.errors import run
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory):
+    return toy.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def classify(toy_folder, tmp_path, monkeypatch):
+    """classify(**flags) runs in `tmp_path` with checkpoints in `out`; returns results.json or None."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(out: str = "out", **changes) -> dict | None:
+        monkeypatch.setattr(
+            sys, "argv", ["run_classifier.py", *toy.flags(toy_folder, tmp_path / out, **changes)]
+        )
+        try:
+            run_classifier.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+        results = tmp_path / out / "results.json"
+        return json.loads(results.read_text()) if results.exists() else None
+
+    return call
+
+
+@pytest.fixture
+def refused(classify, monkeypatch, capsys):
+    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
+
+    def call(**changes) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: classify(**changes))
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call

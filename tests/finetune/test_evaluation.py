@@ -1,0 +1,109 @@
+"""Predictions in the official form, evaluation without training, official checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+
+from finetune.metrics import accuracy
+from model.checkpoint import read_weights, write_fluid
+from tests.finetune import toy
+
+
+@pytest.fixture(scope="module")
+def trained(toy_folder, tmp_path_factory):
+    """A folder with `best/` of a model that knows the task, made once."""
+    from tests.launching import ROOT, run_script
+
+    folder = tmp_path_factory.mktemp("trained")
+    line = toy.flags(toy_folder, folder, epoch=10, learning_rate=2e-2)
+    done = run_script([ROOT / "run_classifier.py", *line], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def predicted(path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
+    """Not the last one's: at a rate of 0 nothing changes, so the first of equal evaluations is selected."""
+    results = classify(
+        do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save="predicted/test.%s.tsv",
+        learning_rate=0, validation_steps=7,
+    )  # fmt: skip
+    assert results["selected"]["1"]["step"] == 7
+    for language in toy.LANGUAGES:
+        lines = predicted(tmp_path / "predicted" / f"test.{language}.tsv.0.7")
+        assert [line[0] for line in lines] == [
+            str(100 + i) for i in range(33)
+        ]  # qids, in the order of the file
+        for _, label, *probabilities in lines:
+            values = [float(value) for value in probabilities]
+            assert sum(values) == pytest.approx(1.0, abs=2e-6)
+            assert int(label) == int(np.argmax(values))
+
+
+def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):
+    """From best/ alone: tokenizer, config and head are in the folder."""
+    results = classify(
+        do_train="false", do_test="true", train_set=None, ernie_config_path=None, piece_model_path=None,
+        init_checkpoint=trained / "best", dev_set=f"{toy_folder}/heldout.%s.tsv",
+        test_set=f"{toy_folder}/heldout.%s.tsv", test_save="predicted.%s",
+    )  # fmt: skip
+    assert results["tables"][0]["mean"]["avg"] >= 95
+    for language in toy.LANGUAGES:
+        rows = toy.rows(35, seed=40 + toy.LANGUAGES.index(language))
+        labels = [toy.LABELS[row[3]] for row in rows]
+        found = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
+        assert accuracy(found, labels) == results["tables"][0]["mean"][language]
+
+
+def test_without_qid_lines_begin_with_the_label(classify, trained, tmp_path):
+    path = toy.write_tsv(tmp_path / "test.tsv", toy.rows(5, seed=50), qid=False, label=False)
+    classify(
+        do_train="false", do_val="false", do_test="true", lang_map_config=None,
+        init_checkpoint=trained / "best", test_set=path, test_save="predicted.tsv",
+    )  # fmt: skip
+    lines = predicted(tmp_path / "predicted.tsv.0.0")
+    assert [len(line) for line in lines] == [4] * 5
+    assert [int(line[0]) for line in lines] == [toy.LABELS[row[3]] for row in toy.rows(5, seed=50)]
+
+
+def test_batch_size_changes_no_score(classify, trained):
+    options = {"do_train": "false", "init_checkpoint": trained / "best"}
+    one = classify(out="a", predict_batch_size=1, **options)
+    many = classify(out="b", predict_batch_size=64, **options)
+    by_tokens = classify(out="c", predict_batch_size=90, in_tokens="true", batch_size=64, **options)
+    assert one["tables"] == many["tables"] == by_tokens["tables"]
+
+
+def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
+    weights = read_weights(trained / "best").weights
+    write_fluid(tmp_path / "step_9", {name: weights[name] for name in weights})
+    options = {"do_train": "false", "dev_set": f"{toy_folder}/heldout.%s.tsv"}
+    ours = classify(out="a", init_checkpoint=trained / "best", **options)
+    theirs = classify(out="b", init_checkpoint=tmp_path / "step_9", **options)
+    assert ours["tables"] == theirs["tables"]
+    classify(out="c", init_checkpoint=tmp_path / "step_9", max_steps=2, do_val="false")
+    assert "step: 2/2" in (tmp_path / "log" / "job.log.0").read_text()
+
+
+def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):
+    """A rate of 0: what is saved is what was loaded, but for the fresh head."""
+    classify(init_pretraining_params=trained / "best", learning_rate=0, max_steps=1, do_val="false")
+    before, after = read_weights(trained / "best").weights, read_weights(tmp_path / "out" / "step_1").weights
+    for name in before:
+        same = np.array_equal(before[name], after[name])
+        assert same == (not name.startswith("classifier.")), name
+
+
+def test_the_card_of_a_checkpoint_names_where_it_came_from(classify, trained, tmp_path):
+    classify(init_pretraining_params=trained / "best", max_steps=1, do_val="false")
+    assert f"Initialised from: {trained / 'best'}" in (tmp_path / "out" / "step_1" / "README.md").read_text()
+
+
+def test_results_json_names_its_command(classify, trained):
+    results = classify(do_train="false", init_checkpoint=trained / "best")
+    assert results["command"].startswith("run_classifier.py ")
+    assert json.loads(json.dumps(results))["metric"] == "acc"

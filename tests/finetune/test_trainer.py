@@ -1,0 +1,177 @@
+"""The loop: it learns, selects the right step, runs several seeds, resumes exactly."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from finetune import trainer as trainer_module
+from tests.finetune import toy
+
+LEARNS = {"epoch": 10, "learning_rate": 2e-2}
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one, other):
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
+    results = classify(**LEARNS)
+    assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    line = re.compile(
+        r"\[dev evaluation\] ave loss: \d+\.\d{6}, (\w+) acc: (\d\.\d{6}), data_num: 31, "
+        r"elapsed time: \d+\.\d+ s file: \S*dev\.(\w+)\.tsv, epoch: (\d+), steps: (\d+)$",
+        re.M,
+    )
+    found = line.findall(log)
+    assert [(first, file) for first, _, file, _, _ in found] == [(lang, lang) for lang in toy.LANGUAGES] * 10
+    assert [(int(epoch), int(steps)) for _, _, _, epoch, steps in found[::3]] == [
+        (i, 12 * i + 12) for i in range(10)
+    ]
+    assert re.search(
+        r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: ", log
+    )
+    assert "training starts from random weights" in log
+    card = (tmp_path / "out" / "best" / "README.md").read_text()
+    assert "Random seed: 1" in card and "100.00" in card and "run_classifier.py" in card
+    assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
+    assert "learning_rate: 0.02" in (tmp_path / "out" / "flags.yaml").read_text()
+    config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
+    assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
+
+
+# What each evaluation finds: English alone is best at step 4, the mean of dev at 8, the second pattern at 12.
+SCRIPTED = {
+    4: {"dev": {"en": 90.0, "de": 40.0, "fr": 41.0}, "heldout": {"en": 10.0, "de": 11.0, "fr": 12.0}},
+    8: {"dev": {"en": 80.0, "de": 70.0, "fr": 71.0}, "heldout": {"en": 20.0, "de": 21.0, "fr": 22.0}},
+    12: {"dev": {"en": 80.0, "de": 70.0, "fr": 71.0}, "heldout": {"en": 99.0, "de": 98.0, "fr": 97.0}},
+}
+
+
+@pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])
+def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
+    classify, toy_folder, tmp_path, monkeypatch, select_on, step
+):
+    def scripted(task, engine, files, *_):
+        return {
+            file.pattern: {
+                lang: {"acc": value}
+                for lang, value in SCRIPTED[engine.steps][
+                    "heldout" if "heldout" in file.pattern else "dev"
+                ].items()
+            }
+            for file in files
+        }
+
+    monkeypatch.setattr(trainer_module, "evaluate", scripted)
+    patterns = f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv"
+    results = classify(
+        dev_set=patterns, epoch=1, validation_steps=4, save_steps=4, keep_checkpoints=5, select_on=select_on
+    )
+    assert results["selected"]["1"]["step"] == step
+    dev, heldout = results["tables"]
+    assert dev["title"] == f"acc, {toy_folder}/dev.%s.tsv"
+    for table, name in ((dev, "dev"), (heldout, "heldout")):
+        assert {lang: table["mean"][lang] for lang in toy.LANGUAGES} == SCRIPTED[step][name]
+    assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / f"step_{step}")
+
+
+def test_several_seeds_run_in_turn_and_equal_single_runs(classify, tmp_path):
+    results = classify(random_seed="3,4", epoch=3)
+    alone = classify(out="alone", random_seed=4, epoch=3)
+    assert_same_weights(tmp_path / "out" / "seed_4" / "step_36", tmp_path / "alone" / "step_36")
+    table = results["tables"][0]
+    assert list(table["seeds"]) == ["3", "4"]
+    assert table["seeds"]["4"] == alone["tables"][0]["seeds"]["4"]
+    values = [table["seeds"][seed]["avg"] for seed in ("3", "4")]
+    assert table["mean"]["avg"] == pytest.approx(np.mean(values))
+    assert table["deviation"]["avg"] == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.parametrize("in_tokens", ["false", "true"])
+def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
+    """Dropout on; 10 of 24 steps lie in the first of two epochs' 12. The second run starts from step 10."""
+    options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "in_tokens": in_tokens}
+    options |= {"batch_size": 100, "max_seq_len": 40} if in_tokens == "true" else {}
+    straight = classify(**options)
+    folder = tmp_path / "out"
+    last = max(folder.glob("step_*"), key=lambda path: int(path.name[5:])).name
+    resumed = classify(out="again", init_checkpoint=folder / "step_10", **options)
+    assert not (tmp_path / "again" / "step_10").exists()
+    assert_same_weights(folder / last, tmp_path / "again" / last)
+    for name in ("arrays.safetensors", "state.json"):
+        ours, theirs = (root / last / "training_state" / name for root in (folder, tmp_path / "again"))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+    assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
+
+
+def test_resume_in_the_middle_of_several_seeds(classify, tmp_path):
+    options = {"random_seed": "1,2,3", "epoch": 1, "save_steps": 5, "keep_checkpoints": 9}
+    straight = classify(**options)
+    shutil.copytree(tmp_path / "out" / "seed_1", tmp_path / "again" / "seed_1")
+    resumed = classify(out="again", init_checkpoint=tmp_path / "out" / "seed_2" / "step_5", **options)
+    assert resumed["tables"] == straight["tables"]
+    assert not (tmp_path / "again" / "seed_2" / "step_5").exists()
+    assert_same_weights(tmp_path / "out" / "seed_3" / "step_12", tmp_path / "again" / "seed_3" / "step_12")
+
+
+def test_a_finished_run_resumes_to_its_own_table(classify, tmp_path):
+    first = classify(epoch=1)
+    again = classify(epoch=1, init_checkpoint=tmp_path / "out" / "step_12")
+    assert again["tables"] == first["tables"]
+
+
+def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
+    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5)
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
+    assert rates == pytest.approx([0, 5e-3 / 3, 1e-2 / 3, 2.5e-3, 5e-3 / 3, 5e-3 / 6], rel=1e-3)
+    assert (tmp_path / "out" / "step_6").is_dir()
+
+
+def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_path):
+    """float64, no dropout: 8 x 1 and 2 x 4 are the same 8 examples a step."""
+    config = json.loads((toy_folder / "ernie_config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 10}
+    classify(**options)
+    classify(out="cut", batch_size=2, gradient_accumulation_steps=4, predict_batch_size=8, **options)
+    ours, theirs = weights(tmp_path / "out" / "step_10"), weights(tmp_path / "cut" / "step_10")
+    assert ours["classifier.weight"].dtype == np.float64
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_old_checkpoints_go_and_the_best_stays(classify, tmp_path):
+    classify(save_steps=4, keep_checkpoints=2)
+    assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_20", "step_24"]
+    assert (tmp_path / "out" / "best" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "best" / "training_state").exists()
+
+
+def test_flags_without_a_meaning_are_accepted(classify, tmp_path):
+    classify(max_steps=1, do_val="false", use_fast_executor="true", is_distributed="true")
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert log.count("has no effect") == 2
+
+
+def test_curves_for_visualdl(classify, tmp_path):
+    classify(epoch=1)
+    from visualdl import LogReader
+
+    path = next((tmp_path / "out" / "visualdl").glob("vdlrecords*"))
+    reader = LogReader(file_path=str(path))
+    assert [item.id for item in reader.get_data("scalar", "train/loss")] == [4, 8, 12]
+    assert [item.id for item in reader.get_data("scalar", "dev/de")] == [12]
