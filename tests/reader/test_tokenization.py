@@ -155,6 +155,24 @@ def test_one_character_in_several_tokens(tokenizer):
     assert [span for span in spans if span[0] < span[1]] == [(0, 1), (2, 3), (2, 3), (2, 3)]
 
 
+def test_a_model_that_spells_in_bytes(tmp_path):
+    """Each byte of a character that has no piece of its own has the whole character as its span."""
+    with open(tmp_path / "piece.model", "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(SENTENCES[:3] * 20),
+            model_writer=file,
+            vocab_size=400,
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    text = "a \u200b😀 x"
+    spans = tokenizer.encode_with_offsets(text)[1]
+    assert [span for span in spans if span[0] < span[1]] == [(0, 1), *[(3, 4)] * 4, (5, 6)]
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_offset_properties(tokenizer, text):
     spans = tokenizer.encode_with_offsets(text)[1]
