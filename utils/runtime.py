@@ -1,17 +1,148 @@
-"""CPU settings that must stand in the environment before paddle is imported. See docs/cpu.md."""
+"""Settings that make Paddle fast on this machine's CPU. docs/cpu.md says what each of them is worth.
 
+They must stand before paddle is imported: its thread pools and flags are read once, at import.
+"""
+
+import contextlib
+import ctypes
+import io
 import os
+import platform
 import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+# Parameters of mallopt (malloc.h): glibc then keeps freed memory for the next step. Handed back to the kernel,
+# every page of it would be zeroed again.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TOP_PAD = 64 << 20
+# A machine with less gets its freed memory back: a heap that is kept is larger than what is in use.
+_LEAST_MEMORY = 6 << 30
+# What paddle says on stderr when OMP_NUM_THREADS is above 1: its fear is of OpenBLAS; its wheels hold MKL.
+_CHATTER = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What the machine reports.
+
+    Attributes:
+        vendor: vendor_id of /proc/cpuinfo, "" where there is none.
+        flags: its flags.
+        cores: physical cores that this process may use.
+        memory: bytes that this process may use, 0 if not known.
+    """
+
+    vendor: str
+    flags: frozenset[str]
+    cores: int
+    memory: int
+
+
+def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
+    """Read cpuinfo and meminfo under `proc`, and a container's limits under `cgroup`."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    vendor, flags, physical = "", frozenset(), set()
+    for block in _text(proc / "cpuinfo").split("\n\n"):
+        lines = (line.partition(":") for line in block.splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
+        if "vendor_id" not in fields or not fields.get("processor", "").isdigit():
+            continue
+        vendor, flags = fields["vendor_id"], frozenset(fields.get("flags", "").split())
+        if allowed is None or int(fields["processor"]) in allowed:
+            # Two threads of one core share its arithmetic units, so they count once.
+            physical.add((fields.get("physical id", "0"), fields.get("core id", fields["processor"])))
+    cores = len(physical) or len(allowed or ()) or os.cpu_count() or 1
+    quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000"; "200000 100000" is 2 cores
+    if quota.isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    meminfo = _text(proc / "meminfo").splitlines()
+    totals = [line.split()[1] for line in meminfo if line.startswith("MemTotal:")]
+    memory = int(totals[0]) << 10 if totals else 0
+    limit = _text(cgroup / "memory.max").strip()
+    return Cpu(vendor, flags, cores, min(memory, int(limit)) if limit.isdigit() else memory)
+
+
+def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
+    """The environment variables for a CPU that `local_processes` processes of the job share."""
+    settings = {"OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes))}
+    if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
+        # MKL takes its slowest path on a CPU that is not Intel's, unless told: 5 is AVX2, 7 AVX-512.
+        settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
+    if not has_gpu:
+        # On a CPU a strided view makes every later kernel copy element by element.
+        settings["FLAGS_use_stride_kernel"] = "0"
+    return settings
 
 
 def prepare(quiet: bool = False) -> str:
-    """Set what makes Paddle fast on this CPU, never over a value the user has set, and say so in one line."""
-    settings = {"FLAGS_use_stride_kernel": "0"}
+    """Set what makes Paddle fast on this CPU, never over a value the user has set; then import paddle.
+
+    Call it before anything else imports paddle; the line says so if that has happened already.
+
+    Returns:
+        One line: the settings in force. It is printed too, unless `quiet` or in a process of rank above 0.
+    """
+    cpu, processes = read_cpu(), _local_processes()
+    settings = settings_for(cpu, processes, _has_gpu())
+    users = {name for name in settings if name in os.environ}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    line = "cpu: " + " ".join(f"{name}={os.environ[name]}" for name in settings)
+    parts = [f"{name}={os.environ[name]}" + (" (as set)" if name in users else "") for name in settings]
+    parts.append(_keep_freed_memory(cpu.memory // processes))
+    line = "cpu: " + ", ".join(parts)
     if "paddle" in sys.modules:
-        line += " (paddle was imported before, so these have no effect)"
-    if not quiet:
+        line += "; paddle was imported before, so the variables come too late"
+    else:
+        _import_paddle()
+    if not quiet and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
         print(line, flush=True)
     return line
+
+
+def _keep_freed_memory(memory: int) -> str:
+    """Tell glibc's malloc to keep what is freed, where that is possible, wise and not settled by the user."""
+    chosen = [name for name in os.environ if name.startswith("MALLOC_")]
+    if "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        chosen.append("GLIBC_TUNABLES")
+    if chosen:
+        return f"malloc as {chosen[0]} says"
+    if memory < _LEAST_MEMORY or platform.libc_ver()[0] != "glibc":
+        return "malloc as it is"
+    libc = ctypes.CDLL(None)
+    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, _TOP_PAD)):
+        libc.mallopt(option, value)
+    return "freed memory kept"
+
+
+def _import_paddle() -> None:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No ccache found")
+            import paddle  # noqa: F401
+    finally:
+        for line in said.getvalue().splitlines():
+            if not line.startswith(_CHATTER):
+                print(line, file=sys.stderr)
+
+
+def _local_processes() -> int:
+    """Processes of this job on this machine, as paddle.distributed.launch tells each of them."""
+    for name in ("PADDLE_LOCAL_SIZE", "PADDLE_TRAINERS_NUM"):
+        if os.environ.get(name, "").isdigit():
+            return max(1, int(os.environ[name]))
+    return 1
+
+
+def _has_gpu() -> bool:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
