@@ -56,6 +56,6 @@ class PieceModel:
         if self._has_offset_mapping:  # 0.2.2 and later
             answer = self._model.EncodeAsOffsetMapping(text)
             return answer["ids"], answer["pieces"], answer["offsets"]
-        answer = self._model.Encode(text, out_type="immutable_proto")  # 0.1.98 to 0.2.1
+        answer = self._model.Encode(text, out_type="immutable_proto")  # up to 0.2.1
         pieces = answer.pieces
         return [p.id for p in pieces], [p.piece for p in pieces], [(p.begin, p.end) for p in pieces]

@@ -73,7 +73,7 @@ def test_ids_of_fifteen_languages(tokenizers, lines, record_property, capsys):
     record_property("lines touched by the digit-comma rule", len(touched))
     with capsys.disabled():
         print(
-            f"\n{LINES} lines, {tokens} tokens: {len(touched)} touched by the digit-comma rule, the others equal"
+            f"\n{LINES} lines, {tokens} tokens: {len(touched)} under the digit-comma rule, all others equal"
         )
     assert len(touched) < LINES // 20
 

@@ -255,7 +255,18 @@ def test_a_truncated_parameter_is_noticed(small, tmp_path):
         get(tmp_path, "base")
 
 
-def test_the_script_is_posix_sh():
-    script = ROOT / "scripts/data/get_weights.sh"
-    subprocess.run(["sh", "-n", script], check=True)
-    assert script.read_text().startswith("#!/bin/sh\n")
+def test_the_script(tmp_path):
+    """It sets up, then hands its arguments to the program with the checkout's configs, from any folder."""
+    (tmp_path / "repo/scripts/data").mkdir(parents=True)
+    (tmp_path / "repo/.venv/bin").mkdir(parents=True)
+    script = tmp_path / "repo/scripts/data/get_weights.sh"
+    script.write_bytes((ROOT / "scripts/data/get_weights.sh").read_bytes())
+    (tmp_path / "repo/scripts/setup.sh").write_text("echo set up\n")
+    python = tmp_path / "repo/.venv/bin/python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 2\n')
+    python.chmod(0o755)
+    command = ["sh", "repo/scripts/data/get_weights.sh", "vocab", "--from_xlmr", "a file"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    root = tmp_path / "repo"
+    expected = [f"{root}/scripts/data/get_weights.py", "--configs", f"{root}/configs", *command[2:]]
+    assert (done.returncode, done.stdout.splitlines()) == (2, ["set up", *expected])
