@@ -8,6 +8,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
@@ -35,7 +36,8 @@ class Prefetch(Generic[T]):
         self._process = context.Process(
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
-        self._process.start()
+        with _deaf_to_signals():
+            self._process.start()
         # The worker alone can write now: when it dies, reading ends instead of waiting for ever.
         sender.close()
         self._items: queue.Queue = queue.Queue(ahead)
@@ -113,9 +115,22 @@ def prefetch(make_iterator: Callable[[], Iterator[T]], ahead: int = 8) -> Prefet
     return Prefetch(make_iterator, ahead)
 
 
+@contextlib.contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """What is started meanwhile never hears Ctrl-C and SIGTERM; this process hears them afterwards.
+
+    Both go to the whole group of processes, and launchers send them so too. The parent decides what becomes
+    of the worker: it may want a few batches more before it saves and ends.
+    """
+    resource_tracker.ensure_running()  # started with the worker, it would open the ears again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    # Ctrl-C goes to the whole group of processes; the parent decides what becomes of this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         try:
             for item in make_iterator():
@@ -155,11 +170,8 @@ def _shut_down(
     stop.set()
     with contextlib.suppress(queue.Empty):
         items.get_nowait()  # the thread may wait for room
-    process.terminate()
-    process.join(2)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    process.kill()  # it is deaf to SIGTERM
+    process.join()
     thread.join(2)
 
 

@@ -202,3 +202,21 @@ def test_ctrl_c(tmp_path):
         parent.wait(20)
     assert not is_running(pid)
     assert errors.count("KeyboardInterrupt") == 1, errors
+
+
+def test_sigterm_to_the_group_is_the_parents_affair(tmp_path):
+    """Launchers send it to every process of a group, even while the worker still starts."""
+    body = """
+    import os, signal
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    os.killpg(0, signal.SIGTERM)
+    first = next(items)[1]
+    os.killpg(0, signal.SIGTERM)
+    print(len(heard), {next(items)[1] for _ in range(100)} == {first}, flush=True)
+    """
+    out = subprocess.run(
+        entry_point(tmp_path, "forever", body),
+        capture_output=True, text=True, timeout=60, check=True, start_new_session=True,
+    ).stdout  # fmt: skip
+    assert out.split() == ["!", "2", "True"]
