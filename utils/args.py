@@ -31,6 +31,11 @@ def integers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or a list like 1,2,3") from None
 
 
+def text(value: str) -> str | None:
+    """A string; an empty one is the same as not giving the flag, which takes back what a script gave."""
+    return value or None
+
+
 class Flag(NamedTuple):
     """One flag. `unused` says why it has no effect, where it has none."""
 
@@ -146,7 +151,7 @@ def make_parser(description: str = "") -> argparse.ArgumentParser:
             help_text = (
                 f"no effect: {flag.unused}" if flag.unused else f"{flag.help} (default: {flag.default})"
             )
-            of_type = boolean if flag.type is bool else flag.type
+            of_type = {bool: boolean, str: text}.get(flag.type, flag.type)
             group.add_argument(f"--{flag.name}", type=of_type, choices=flag.choices, help=help_text)
     return parser
 

@@ -1,0 +1,173 @@
+"""Start a script as one process or several: a thin front of paddle.distributed.launch with official flags.
+
+    python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
+
+Processes use the GPUs there are, or the CPU. One process is the script itself, without a launcher. Logs are
+<split_log_path>/<log_prefix>job.log.<rank>; what a process prints besides is in <split_log_path>/workers.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from utils.errors import UserError, run
+from utils.logging import LOG_DIR, LOG_PREFIX
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"launch.py: {message} (--help lists the flags)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The official flags and one of ours."""
+    parser = _Parser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--node_ips", help="addresses of all machines, comma between; the first one leads")
+    add("--node_id", type=int, default=0, help="this machine's place in --node_ips")
+    add("--current_node_ip", help="this machine's address")
+    add(
+        "--nproc_per_node",
+        type=int,
+        help="processes on this machine; default: one per GPU, or one on the CPU",
+    )
+    add("--selected_gpus", help="GPUs to use: 0,1")
+    add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
+    add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="stands before job.log.<rank>")
+    add("--print_config", help="no effect: the command is always printed")
+    add(
+        "--recipe_devices", type=int,
+        help="devices that --batch_size was chosen for: fewer processes keep the total by accumulation",
+    )  # fmt: skip
+    add("training_script")
+    add("training_script_args", nargs=argparse.REMAINDER)
+    return parser
+
+
+def gpu_count() -> int:
+    """GPUs that Paddle can use. Paddle is imported only where the system has one."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+        return 0
+    import paddle
+
+    return paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+
+
+def choose_processes(args: argparse.Namespace, gpus: int) -> int:
+    """How many processes to start on this machine.
+
+    Raises:
+        UserError: more than there are GPUs, or less than one.
+    """
+    selected = len(args.selected_gpus.split(",")) if args.selected_gpus and gpus else gpus
+    processes = args.nproc_per_node or min(selected or 1, args.recipe_devices or selected or 1)
+    if processes < 1:
+        raise UserError(f"launch.py: --nproc_per_node {processes}: it must be at least 1")
+    if gpus and processes > min(selected, gpus):
+        raise UserError(
+            f"launch.py: {processes} processes, but only {min(selected, gpus)} GPUs; use --nproc_per_node "
+            f"{min(selected, gpus)} (in scripts/: NPROC)"
+        )
+    return processes
+
+
+def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
+    """Add accumulation for missing devices, unless the user chose it; and a line that says what it makes."""
+    arguments = list(arguments)
+    if _value_of(arguments, "--gradient_accumulation_steps") is None:
+        arguments += ["--gradient_accumulation_steps", str(-(-recipe_devices // processes))]
+    steps = int(_value_of(arguments, "--gradient_accumulation_steps") or 1)
+    batch = int(_value_of(arguments, "--batch_size") or 0)
+    line = (
+        f"batch: {batch} x accumulation {steps} x processes {processes} = {batch * steps * processes} in all"
+    )
+    return arguments, f"{line} (the recipe is for {recipe_devices} devices)"
+
+
+def _value_of(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of the last `flag value` or `flag=value`."""
+    value = None
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            value = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[str], dict[str, str]]:
+    """The command line to become, and what it changes in the environment."""
+    environment = {LOG_DIR: args.split_log_path, LOG_PREFIX: args.log_prefix}
+    script = [args.training_script, *args.training_script_args]
+    nodes = args.node_ips.split(",") if args.node_ips else []
+    visible = (args.selected_gpus or os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
+    if processes == 1 and len(nodes) < 2:
+        if args.selected_gpus and gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = visible[0]
+        return [sys.executable, "-u", *script], environment
+    launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+    launcher += ["--log_level", "WARNING", "--log_overwrite", "true", "--log_dir", str(_workers(args))]
+    if gpus:
+        labels = visible if visible != [""] else [str(i) for i in range(gpus)]
+        launcher += ["--devices", ",".join(labels[:processes])]
+    elif "CUDA_VISIBLE_DEVICES" in os.environ:
+        # Set but empty: the launcher wants one label per process. -1 is no GPU.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
+    if len(nodes) > 1:
+        launcher += ["--master", f"{nodes[0]}:6170", "--nnodes", str(len(nodes)), "--rank", str(args.node_id)]
+        launcher += ["--host", args.current_node_ip or nodes[args.node_id]]
+    return [*launcher, *script], environment
+
+
+def _workers(args: argparse.Namespace) -> Path:
+    """Where paddle.distributed.launch writes what each process prints."""
+    return Path(args.split_log_path, "workers")
+
+
+def start(line: list[str], workers: Path) -> int:
+    """Run a launcher to its end; what stopped a process is said again: it may not have reached the console."""
+    launcher = subprocess.Popen(line)
+    signal.signal(signal.SIGTERM, lambda *_: launcher.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher too, which ends the processes
+    code = launcher.wait()
+    if code:
+        errors = [
+            text
+            for file in sorted(workers.glob("workerlog.*"))
+            for text in file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if text.startswith("error: ")
+        ]
+        print(errors[0] if errors else f"the processes ended with {code}; see {workers}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    if not Path(args.training_script).is_file():
+        raise UserError(f"launch.py: {args.training_script}: no such file")
+    gpus = gpu_count()
+    processes = choose_processes(args, gpus)
+    if args.recipe_devices is not None:
+        nodes = len(args.node_ips.split(",")) if args.node_ips else 1
+        args.training_script_args, line = keep_total(
+            args.training_script_args, args.recipe_devices, processes * nodes
+        )
+        print(f"launch: {line}", flush=True)
+    line, environment = command(args, processes, gpus)
+    log = f"{args.split_log_path}/{args.log_prefix}job.log.0"
+    print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
+    os.environ.update(environment)
+    if line[1] == "-u":  # one process: become it
+        os.execv(line[0], line)
+    sys.exit(start(line, _workers(args)))
+
+
+if __name__ == "__main__":
+    run(main)

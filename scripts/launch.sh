@@ -1,0 +1,41 @@
+# Shared by the recipes in scripts/{small,base,large}: sourced with the repository as the current folder.
+# NPROC=n sets the number of processes; otherwise one per GPU up to the recipe's devices, or one on the CPU.
+if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
+if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=python3; fi
+
+# launch DEVICES SCRIPT FLAGS...: start the script; with fewer processes than the recipe's devices the total batch is
+# kept by gradient accumulation, and printed.
+launch() {
+    devices=$1
+    shift
+    exec "$python" launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
+}
+
+# xnli SIZE DEVICES FLAGS...: run_classifier.py with what all XNLI recipes share. Later flags win.
+xnli() {
+    size=$1
+    devices=$2
+    shift 2
+    # Small has no released weights: those of scripts/small/pretrain.sh where they are, else random ones.
+    if [ "$size" != small ] || [ -d configs/small/params ]; then
+        set -- --init_pretraining_params "./configs/$size/params" "$@"
+    fi
+    # A piece model of the user's own does not go with our vocab.txt.
+    case " $*" in
+        *" --piece_model_path"*) ;;
+        *) set -- --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@" ;;
+    esac
+    launch "$devices" run_classifier.py \
+        --do_train true --do_val true --do_test false \
+        --dev_set ./data/xnli/dev/dev.%s.tsv,./data/xnli/test/test.%s.tsv \
+        --test_set ./data/xnli/test/test.%s.tsv \
+        --test_save ./output/xnli/test/test.%s.tsv \
+        --label_map_config ./data/xnli/label_map.json \
+        --lang_map_config ./data/xnli/lang_map.json \
+        --num_labels 3 \
+        --ernie_config_path "./configs/$size/ernie_config.json" \
+        --checkpoints ./checkpoints \
+        --warmup_proportion 0.1 --lr_scheduler linear_warmup_decay \
+        --random_seed 1 --save_steps 10000 --skip_steps 10 \
+        "$@"
+}

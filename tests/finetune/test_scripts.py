@@ -1,0 +1,174 @@
+"""The recipes: official values, the total batch on fewer devices, and a real run of one of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launch
+from tests.finetune import toy
+from tests.launching import ROOT, clean_environment
+from utils.args import parse_args
+from utils.errors import UserError
+
+# script -> devices, epochs, training file; the rest is equal: official-cli values of the XNLI recipes.
+RECIPES = {
+    "small/xnli_cross_lingual_transfer.sh": (2, 5, "train.en.tsv"),
+    "small/xnli_translate-train_all.sh": (8, 2, "train.all.tsv"),
+    "base/xnli_cross_lingual_transfer.sh": (2, 5, "train.en.tsv"),
+    "base/xnli_translate-train_all.sh": (8, 2, "train.all.tsv"),
+    "large/xnli_cross_lingual_transfer.sh": (2, 5, "train.en.tsv"),
+    "large/xnli_translate-train_all.sh": (8, 1, "train.all.tsv"),
+}
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The scripts beside a launch.py that only writes down its arguments."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    return tmp_path
+
+
+def arguments(folder: Path, script: str, *more: str, **environment: str) -> list[str]:
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", f"scripts/{script}", *more], cwd=folder, env=clean_environment(PATH=path, **environment),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("script", RECIPES)
+def test_official_values(copied, script):
+    size = script.split("/")[0]
+    devices, epochs, train = RECIPES[script]
+    line = arguments(copied, script)
+    assert line[:3] == ["--recipe_devices", str(devices), "run_classifier.py"]
+    args = parse_args(line[3:])
+    assert (args.batch_size, args.epoch, args.learning_rate, args.layerwise_lr_decay) == (
+        16,
+        epochs,
+        5e-5,
+        0.8,
+    )
+    assert (args.weight_decay, args.max_seq_len, args.validation_steps, args.warmup_proportion) == (
+        0,
+        256,
+        1000,
+        0.1,
+    )
+    assert (args.do_train, args.do_val, args.do_test, args.random_seed) == (True, True, False, (1,))
+    assert (args.save_steps, args.skip_steps, args.lr_scheduler) == (10000, 10, "linear_warmup_decay")
+    assert args.train_set == f"./data/xnli/train/{train}"
+    assert args.dev_set == "./data/xnli/dev/dev.%s.tsv,./data/xnli/test/test.%s.tsv"
+    assert (args.vocab_path, args.piece_model_path) == ("./configs/vocab.txt", "./configs/piece.model")
+    assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"
+    assert args.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
+    assert (args.checkpoints, args.num_labels) == ("./checkpoints", 3)
+
+
+def test_small_takes_its_weights_where_they_are(copied):
+    (copied / "configs" / "small" / "params").mkdir(parents=True)
+    args = parse_args(arguments(copied, "small/xnli_cross_lingual_transfer.sh")[3:])
+    assert args.init_pretraining_params == "./configs/small/params"
+
+
+def test_any_flag_can_be_overridden_or_taken_back(copied):
+    script = "base/xnli_cross_lingual_transfer.sh"
+    line = arguments(
+        copied,
+        script,
+        "--epoch",
+        "1",
+        "--piece_model_path",
+        "a b.model",
+        "--init_pretraining_params",
+        "",
+        NPROC="2",
+    )
+    assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
+    args = parse_args(line[5:])
+    assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
+    assert args.init_pretraining_params is None
+
+
+@pytest.mark.parametrize(
+    ("given", "recipe", "processes", "steps", "total"),
+    [
+        (["--batch_size", "16"], 2, 1, "2", 32),
+        (["--batch_size", "16"], 8, 2, "4", 128),
+        (["--batch_size", "16"], 8, 8, "1", 128),
+        (["--batch_size", "16"], 8, 3, "3", 144),
+        (["--batch_size", "16", "--batch_size=2"], 2, 1, "2", 4),
+        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
+    ],
+)
+def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
+    arguments, line = launch.keep_total(given, recipe, processes)
+    assert arguments[-1] == steps or arguments == given
+    assert f"= {total} in all" in line
+    assert str(parse_args(arguments).gradient_accumulation_steps) == steps
+
+
+def parsed(*line: str):
+    return launch.make_parser().parse_args([*line, "run_classifier.py", "--epoch", "1"])
+
+
+def test_processes_follow_the_gpus():
+    assert launch.choose_processes(parsed(), gpus=0) == 1
+    assert launch.choose_processes(parsed(), gpus=4) == 4
+    assert launch.choose_processes(parsed("--recipe_devices", "2"), gpus=4) == 2
+    assert launch.choose_processes(parsed("--selected_gpus", "1,3"), gpus=4) == 2
+    assert launch.choose_processes(parsed("--nproc_per_node", "3"), gpus=0) == 3
+    with pytest.raises(UserError, match="2 processes, but only 1 GPUs"):
+        launch.choose_processes(parsed("--nproc_per_node", "2"), gpus=1)
+
+
+def test_the_command_of_the_official_flags():
+    flags = "--node_ips 10.0.0.1,10.0.0.2 --node_id 1 --current_node_ip 10.0.0.2 --nproc_per_node 2"
+    flags += " --selected_gpus 2,3 --log_prefix xnli_ --split_log_path logs"
+    line, environment = launch.command(parsed(*flags.split()), 2, 4)
+    text = " ".join(line)
+    assert "-m paddle.distributed.launch --nproc_per_node 2" in text
+    assert "--devices 2,3 --master 10.0.0.1:6170 --nnodes 2 --rank 1 --host 10.0.0.2" in text
+    assert text.endswith("run_classifier.py --epoch 1")
+    assert environment == {"LOG_DIR": "logs", "LOG_PREFIX": "xnli_"}
+
+
+def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script of the repository itself; its logs go to `cwd/log`."""
+    environment = clean_environment(LOG_DIR=str(cwd / "log"), **environment)
+    command = ["sh", str(ROOT / "scripts" / script), *map(str, more)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_recipe_runs(toy_folder, tmp_path, processes):
+    overrides = toy.flags(
+        toy_folder, tmp_path / "out", batch_size=4, max_steps=3, init_pretraining_params="",
+    )  # fmt: skip
+    done = sh("base/xnli_cross_lingual_transfer.sh", tmp_path, *overrides, NPROC=processes)
+    assert done.returncode == 0, done.stderr
+    steps = {"1": 2, "2": 1}[processes]
+    assert f"batch: 4 x accumulation {steps} x processes {processes} = 8 in all" in done.stdout
+    assert (
+        f"8 examples (batch 4 x accumulation {steps} x processes {processes})"
+        in (tmp_path / "log" / "job.log.0").read_text()
+    )
+    assert "acc, " in done.stdout and "seed 1" in done.stdout
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_mistake_ends_a_recipe_with_2(tmp_path, processes):
+    done = sh("base/xnli_cross_lingual_transfer.sh", tmp_path, "--learning_rte", "1", NPROC=processes)
+    assert done.returncode == 2
+    assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in done.stderr
+    assert "Traceback" not in done.stderr
