@@ -13,8 +13,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-# Parameters of mallopt (malloc.h): glibc then keeps freed memory for the next step. Handed back to the kernel,
-# every page of it would be zeroed again.
+# Parameters of mallopt (malloc.h): glibc then keeps freed memory for the next step. Handed back to the
+# kernel, every page of it would be zeroed again.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD = 64 << 20
 # A machine with less gets its freed memory back: a heap that is kept is larger than what is in use.
