@@ -6,10 +6,10 @@ import queue
 import signal
 import threading
 import traceback
-import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Generic, TypeVar
 
 from utils.errors import UserError
@@ -47,8 +47,10 @@ class Prefetch(Generic[T]):
         )
         self._thread.start()
         self._done = False
-        self._finalizer = weakref.finalize(
-            self, _shut_down, self._process, self._thread, self._items, self._stop
+        # multiprocessing's own finalizer: at exit it runs before multiprocessing sends SIGTERM to daemons and
+        # waits for them, which a worker that is deaf to it would make endless.
+        self._finalizer = Finalize(
+            self, _shut_down, (self._process, self._thread, self._items, self._stop), exitpriority=10
         )
 
     def __iter__(self) -> Iterator[T]:

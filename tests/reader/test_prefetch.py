@@ -204,6 +204,35 @@ def test_ctrl_c(tmp_path):
     assert errors.count("KeyboardInterrupt") == 1, errors
 
 
+def test_an_end_without_close(tmp_path):
+    """A program that ends with an open prefetch does end, and its worker too, whatever ran before.
+
+    An early finalizer changes the order in which Python and multiprocessing clean up.
+    """
+    script = tmp_path / "entry.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys, tempfile
+        sys.path.insert(0, {str(ROOT)!r})
+        folder = tempfile.TemporaryDirectory()
+
+        def main():
+            global items
+            from reader.prefetch import prefetch
+            from tests.reader import prefetch_work
+            items = prefetch(prefetch_work.forever)
+            print(next(items)[1])
+
+        if __name__ == "__main__":
+            main()
+        """)
+    )
+    out = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=30, check=True
+    ).stdout
+    assert not is_running(int(out))
+
+
 def test_sigterm_to_the_group_is_the_parents_affair(tmp_path):
     """Launchers send it to every process of a group, even while the worker still starts."""
     body = """
