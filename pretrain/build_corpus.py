@@ -3,9 +3,9 @@
     python -m pretrain.build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
 
-The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided into units
-that hang on the text alone, each written whole or not at all; the same command goes on where a killed one stopped, and
-the corpus has the same bytes with any number of workers.
+The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided
+into units that hang on the text alone, each written whole or not at all; the same command goes on where a
+killed one stopped, and the corpus has the same bytes with any number of workers.
 """
 
 import sys

@@ -87,7 +87,8 @@ def over_units(
 
     def tasks() -> Iterator[Any]:
         readers = (
-            read_units(stream, number, build.streams[stream].sources[number], cutting) for stream, number in chosen
+            read_units(stream, number, build.streams[stream].sources[number], cutting)
+            for stream, number in chosen
         )
         for unit in interleave(readers, min(_READERS, build.workers.number)):
             weights[unit.key] = unit.weight

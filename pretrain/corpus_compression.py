@@ -8,7 +8,8 @@ from typing import IO, Any
 
 from utils.errors import UserError
 
-# Fed to a decompressor at a time. Even a file of one repeated line (1 : 7000 in xz) then gives bounded blocks.
+# Fed to a decompressor at a time. Even a file of one repeated line (1 : 7000 in xz) then gives bounded
+# blocks.
 _COMPRESSED_BLOCK = 16 << 10
 _PLAIN_BLOCK = 1 << 20
 _OTHERS = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
@@ -48,7 +49,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
-    """The blocks of an open file, decompressed where its first bytes say so; members that follow each other are joined.
+    """The blocks of an open file, decompressed where its first bytes say so; its members are joined.
 
     Raises:
         UserError: an archive of another kind, a damaged one, one that was cut short, or a failing disk.
@@ -61,7 +62,9 @@ def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
                 raise UserError(f"{path}: a {kind} archive; unpack it, or pack it as .gz, .xz or .zst")
         promised = _BY_NAME.get(os.path.splitext(path)[1].lower())
         if promised and start and not start.startswith(promised):
-            raise UserError(f"{path}: by its name compressed, but not so by its first bytes; rename or fetch it again")
+            raise UserError(
+                f"{path}: by its name compressed, but not so by its first bytes; rename or fetch it again"
+            )
         make = next((make for magic, make in _DECOMPRESSORS.items() if start.startswith(magic)), None)
         yield from _plain(file) if make is None else _unpack(file, path, make)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Finding lines that occurred before, on disk: hashes are divided by range, and one range at a time is sorted in memory.
+"""Finding lines that occurred before: their hashes lie on disk, and one range of them at a time is sorted.
 
-A unit's hashes lie in its file sorted, with an index of 4096 ranges of equal width in front. As hashes are even,
-a range of all units together holds a known share of all lines, however many there are, and so fits in memory. Of equal
-lines the first in reading order stays. Hashes have 64 bits: among n different lines about n^2 / 2^65 are taken for
-another one, less than one in a stream of 5 billion.
+A unit's hashes lie in its file sorted, with an index of 4096 ranges of equal width in front. As hashes are
+even, a range of all units together holds a known share of all lines, however many there are, and so fits in
+memory. Of equal lines the first in reading order stays. Hashes have 64 bits: among n different lines about
+n^2 / 2^65 are taken for another one, less than one in a stream of 5 billion.
 """
 
 import os
@@ -62,8 +62,10 @@ def part_file(folder: Path, number: int) -> Path:
 
 
 def write_scan(path: Path, lines: int, documents: int, hashes: np.ndarray | None) -> None:
-    """Write a unit's file: uint64 [3] lines, documents, n; then, if n > 0, index uint32 [4097], hashes uint64 [n]
-    ascending, their line numbers uint32 [n].
+    """Write a unit's file.
+
+    It has uint64 [3]: lines, documents, n; then, if n > 0, index uint32 [4097], hashes uint64 [n] ascending,
+    their line numbers uint32 [n].
 
     Args:
         lines, documents: what the unit holds.
@@ -130,7 +132,9 @@ def lines_to_drop(found: Duplicates, unit: int) -> np.ndarray:
         path = part_file(found.folder, number)
         with open(path, "rb", buffering=0) as file:
             first, last = (int(at) for at in _read(file, path, "<u8", 8 * unit, 2))
-            rows.append(_read(file, path, "<u4", 8 * (found.units + 1) + 4 * first, last - first).astype(np.int64))
+            rows.append(
+                _read(file, path, "<u4", 8 * (found.units + 1) + 4 * first, last - first).astype(np.int64)
+            )
     return np.concatenate(rows)
 
 

@@ -23,7 +23,7 @@ def available_cores() -> int:
 
 
 class Workers:
-    """Worker processes, spawned so that they hold nothing but their work. With one worker, this process does it.
+    """Worker processes, spawned so that they hold nothing but their work. One worker: this process.
 
     Args:
         number: of processes.
@@ -68,7 +68,8 @@ class Workers:
                     yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process died (killed, or out of memory?); run the same command again to go on from where "
+                "a worker process died (killed, or out of memory?); run the same command again to go on from "
+                "where "
                 "it was, with fewer --workers if memory was short"
             ) from error
 

@@ -23,7 +23,7 @@ from utils.errors import UserError
 
 COMPRESSED = (".gz", ".xz", ".zst")
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
-_NOTATION = "write language<=path in quotes, such as \"en<=news.txt.gz\" or \"en-de<=pairs.tsv.gz\""
+_NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,11 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[Source]:
     if isinstance(path, str) and "," in path:
         path = path.split(",")
     if isinstance(path, list):
-        files = [name for part in path for name in _expand(part)]
-        if len(path) != 2 or len(files) != 2:
+        files = [name for part in path for name in _expand(part)] if len(path) == 2 else []
+        if len(files) != 2:
             raise UserError(
-                f"{'-'.join(languages)}: {path} is not two aligned files, one for {languages[0]} and one for {languages[1]}"
+                f"{'-'.join(languages)}: {path} is not two aligned files, one for {languages[0]} and one for "
+                f"{languages[1]}"
             )
         return [Source(tuple(files), "aligned", languages)]
     moses = _moses(path, languages)
@@ -130,7 +131,8 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[Source]:
     for name in files:
         if not _form(name):
             raise UserError(
-                f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .xz, .zst allowed), or give two "
+                f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .xz, .zst allowed), or "
+                "give two "
                 "aligned files as path,path"
             )
         sources.append(Source((name,), _form(name), languages))
@@ -160,7 +162,9 @@ def _expand(path: str) -> list[str]:
     """A file, the files of a folder or those of a glob, in alphabetical order."""
     plain = _plain(path)
     if os.path.isdir(plain):
-        found = [str(file) for file in sorted(Path(plain).iterdir()) if file.is_file() and file.name[0] != "."]
+        found = [
+            str(file) for file in sorted(Path(plain).iterdir()) if file.is_file() and file.name[0] != "."
+        ]
     elif os.path.exists(plain):
         found = [plain]
     else:
@@ -175,7 +179,9 @@ def _plain(path: Any) -> str:
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
     plain = os.path.expanduser(os.path.expandvars(path.strip()))
     if "$" in plain:
-        raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/the/data/is")
+        raise UserError(
+            f"{path}: the environment has no such variable; set it, as in DATA=/where/the/data/is"
+        )
     return plain
 
 

@@ -1,4 +1,4 @@
-"""A unit's bytes as lines: sentences of documents, or pairs. Everything that depends on the form of the input."""
+"""A unit's bytes as lines: sentences of documents, or pairs. All that hangs on the form of the input."""
 
 import hashlib
 import re
@@ -14,7 +14,13 @@ from utils.errors import UserError
 
 _TRANSLATION_UNIT = re.compile(rb"<tu[\s>].*?</tu>", re.DOTALL)
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-_NATIVE_CODE = {"bpt", "ept", "ph", "it", "ut"}  # TMX elements that hold mark-up of the source format, not text
+_NATIVE_CODE = {
+    "bpt",
+    "ept",
+    "ph",
+    "it",
+    "ut",
+}  # TMX elements that hold mark-up of the source format, not text
 
 
 @dataclass(frozen=True)
@@ -56,19 +62,24 @@ def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: 
         languages: of the stream: its order of sides.
 
     Raises:
-        UserError: bytes that are not UTF-8, a line with a wrong number of columns, broken XML; with file and line.
+        UserError: bytes that are not UTF-8, a line with a wrong number of columns, broken XML; with file and
+            line.
     """
     if source.form == "text":
         return _monolingual(unit, source, reading)
     if source.form == "tmx":
         rows, bad = _translation_units(unit, source), 0
     else:
-        decoded = [_decode(text, path, unit.first_line, reading) for text, path in zip(unit.texts, source.paths)]
+        decoded = [
+            _decode(text, path, unit.first_line, reading) for text, path in zip(unit.texts, source.paths)
+        ]
         bad = _count_bad(decoded)
         rows = (
             list(zip(*decoded)) if source.form == "aligned" else _columns(decoded[0], unit, source, reading)
         )
-    pairs = [(first.strip(), second.strip()) for first, second in rows if first is not None and second is not None]
+    pairs = [
+        (first.strip(), second.strip()) for first, second in rows if first is not None and second is not None
+    ]
     full = [pair for pair in pairs if pair[0] and pair[1]]
     sides = tuple(list(side) for side in zip(*full)) or ([], [])
     if source.languages != languages:
@@ -108,7 +119,8 @@ def _decode(text: bytes, path: str, first_line: int, reading: Reading) -> list[s
         if not reading.skip_bad_utf8:
             line = first_line + text.count(b"\n", 0, error.start)
             raise UserError(
-                f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or leave such "
+                f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or "
+                "leave such "
                 "lines out with --skip_bad_utf8 true"
             ) from error
     return [_decode_line(line) for line in text.split(b"\n")[:-1]]
@@ -125,22 +137,23 @@ def _count_bad(decoded: list[list[str | None]]) -> int:
     return sum(None in row for row in zip(*decoded)) if any(None in lines for lines in decoded) else 0
 
 
-def _columns(
-    lines: list[str | None], unit: Unit, source: Source, reading: Reading
-) -> list[tuple[str, str]]:
+def _columns(lines: list[str | None], unit: Unit, source: Source, reading: Reading) -> list[tuple[str, str]]:
+    """The two cells of each line that is not blank."""
+    first, second = (column - 1 for column in reading.tsv_columns or (1, 2))
+    fewest = max(first, second) + 1
+    most = 1 << 30 if reading.tsv_columns else 2
     rows = []
-    first, second = reading.tsv_columns or (1, 2)
     for number, line in enumerate(lines):
-        if line is None or not line.strip():
-            continue
-        cells = line.rstrip("\r").split("\t")
-        if max(first, second) > len(cells) or (reading.tsv_columns is None and len(cells) != 2):
-            wanted = "2" if reading.tsv_columns is None else f"at least {max(first, second)}"
+        cells = line.split("\t") if line else ()
+        if fewest <= len(cells) <= most:
+            rows.append((cells[first], cells[second]))
+        elif line and line.strip():
+            wanted = f"at least {fewest}" if reading.tsv_columns else "2"
             raise UserError(
-                f"{source.paths[0]}: line {unit.first_line + number}: {len(cells)} columns between tabs, expected "
+                f"{source.paths[0]}: line {unit.first_line + number}: {len(cells)} columns between tabs, "
+                "expected "
                 f"{wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
-        rows.append((cells[first - 1], cells[second - 1]))
     return rows
 
 
@@ -153,7 +166,9 @@ def _translation_units(unit: Unit, source: Source) -> list[tuple[str, str]]:
             element = ElementTree.fromstring(match.group().decode())
         except (ElementTree.ParseError, UnicodeDecodeError) as error:
             line = unit.first_line + text.count(b"\n", 0, match.start())
-            raise UserError(f"{source.paths[0]}: line {line}: broken <tu>: {error}; mend it or leave it out") from error
+            raise UserError(
+                f"{source.paths[0]}: line {line}: broken <tu>: {error}; mend it or leave it out"
+            ) from error
         segments = [(_language_tag(tuv), tuv.find("seg")) for tuv in element.iter("tuv")]
         rows.append(tuple(_segment(segments, language) for language in source.languages))
     return rows

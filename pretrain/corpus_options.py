@@ -16,18 +16,24 @@ class BuildOptions:
 
     Args:
         output: folder for the corpus; a build that was stopped goes on there.
-        mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or list.
-        parallel: pairs, "a-b<=path"; may be given many times. In YAML: a-b: path, or list of paths and [path, path].
+        mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
+            list.
+        parallel: pairs, "a-b<=path"; may be given many times. In YAML: a-b: path, or list of paths and [path,
+            path].
         piece_model_path: the sentencepiece model.
         vocab_path: vocab.txt; null derives the vocabulary from the piece model.
-        documents: line: each line is a document; blank: documents stand between blank lines, a sentence a line.
-        tsv_columns: the two columns of .tsv files that hold the pair, from 1; empty: files have exactly two columns.
+        documents: line: each line is a document; blank: documents stand between blank lines, a sentence a
+            line.
+        tsv_columns: the two columns of .tsv files that hold the pair, from 1; empty: files have exactly two
+            columns.
         skip_bad_utf8: leave out lines that are not UTF-8; false: stop at the first one.
         deduplicate: of equal lines of a language (equal pairs of a pair of languages) keep the first.
         min_tokens: leave out lines, or pairs with a side, of fewer tokens.
         max_tokens: the same for more tokens; 0: no limit. Readers cut long lines, so none is needed.
-        max_ratio: leave out pairs whose longer side has more than so many times the tokens of the other; 0: no limit.
-        held_out: documents or pairs of each language and pair to set apart, about; never more than a twentieth. 0: none.
+        max_ratio: leave out pairs whose longer side has more than so many times the tokens of the other; 0:
+            no limit.
+        held_out: documents or pairs of each language and pair to set apart, about; never more than a
+            twentieth. 0: none.
         unit_mib: text given to a worker at a time, in MiB.
         shard_mib: largest shard, in MiB of ids.
         workers: processes; 0: one per core.
@@ -58,12 +64,16 @@ class BuildOptions:
         if not self.piece_model_path:
             raise UserError("no piece model; give --piece_model_path (scripts/data/train_vocab.sh makes one)")
         if self.tsv_columns and (len(self.tsv_columns) != 2 or min(self.tsv_columns) < 1):
-            raise UserError(f"tsv_columns: {self.tsv_columns} is not two column numbers from 1, such as [1, 2]")
+            raise UserError(
+                f"tsv_columns: {self.tsv_columns} is not two column numbers from 1, such as [1, 2]"
+            )
         for name in ("held_out", "max_tokens", "min_tokens", "max_ratio", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: {getattr(self, name)} is negative")
         if not 0 < self.unit_mib <= 32:
-            raise UserError(f"unit_mib: {self.unit_mib} is not within 0 and 32: workers hold a unit in memory")
+            raise UserError(
+                f"unit_mib: {self.unit_mib} is not within 0 and 32: workers hold a unit in memory"
+            )
         if not 0 < self.shard_mib <= 4096:
             raise UserError(f"shard_mib: {self.shard_mib} is not within 0 and 4096")
 
@@ -102,7 +112,8 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
         "vocabulary": vocabulary,
         "options": {key: value for key, value in vars(options).items() if key not in irrelevant},
         "inputs": {
-            stream.folder: {_describe(source): size_of(source) for source in stream.sources} for stream in streams
+            stream.folder: {_describe(source): size_of(source) for source in stream.sources}
+            for stream in streams
         },
     }
 
@@ -113,9 +124,12 @@ def size_of(source: Source) -> int:
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """When each file was last written to, in ns: a build does not go on with files that have changed since."""
+    """When each file was last written to, in ns: a build does not go on with changed files."""
     return {
-        path: _stat(path).st_mtime_ns for stream in streams for source in stream.sources for path in source.paths
+        path: _stat(path).st_mtime_ns
+        for stream in streams
+        for source in stream.sources
+        for path in source.paths
     }
 
 

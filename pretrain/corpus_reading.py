@@ -1,7 +1,7 @@
 """Source files as work units: about as many bytes of whole lines each, whatever the compression.
 
-Where a unit ends depends on the text alone, never on who reads it when, so a build gives the same bytes with any number
-of workers and after any interruption. Memory does not grow with a file.
+Where a unit ends depends on the text alone, never on who reads it when, so a build gives the same bytes with
+any number of workers and after any interruption. Memory does not grow with a file.
 """
 
 import codecs
@@ -18,7 +18,9 @@ from pretrain.corpus_inputs import Source
 from utils.errors import UserError
 
 LONGEST_LINE = 64 << 20  # bytes; more without a line end is no text
-MOST_LINES = 1 << 16  # of a unit of two aligned files, so that short lines on one side do not pile up the other
+MOST_LINES = (
+    1 << 16
+)  # of a unit of two aligned files, so that short lines on one side do not pile up the other
 
 
 class Unit(NamedTuple):
@@ -65,7 +67,8 @@ def read_units(stream: int, number: int, source: Source, cutting: Cutting) -> It
     """The units of one source in order.
 
     Raises:
-        UserError: a file is empty, binary, damaged or has an endless line; aligned files have not equally many lines.
+        UserError: a file is empty, binary, damaged or has an endless line; aligned files have not equally
+            many lines.
     """
     files = [_Lines(path, is_tmx=source.form == "tmx") for path in source.paths]
     cut = {"aligned": _cut_aligned, "tmx": _cut_tmx}.get(source.form, _cut_text)
@@ -110,7 +113,9 @@ def _cut_text(files: list["_Lines"], cutting: Cutting) -> tuple[bytes, ...] | No
         return (file.take(len(file.buffer)),) if file.buffer else None
     end = _end_within(file.buffer, b"\n", cutting.unit_bytes)
     if cutting.blank_lines:
-        blanks = [(file.buffer.rfind(blank, 0, cutting.unit_bytes), len(blank)) for blank in (b"\n\n", b"\n\r\n")]
+        blanks = [
+            (file.buffer.rfind(blank, 0, cutting.unit_bytes), len(blank)) for blank in (b"\n\n", b"\n\r\n")
+        ]
         end = max((at + length for at, length in blanks if at >= 0), default=end)
     return (file.take(end),)
 
@@ -125,10 +130,14 @@ def _cut_tmx(files: list["_Lines"], cutting: Cutting) -> tuple[bytes, ...] | Non
             return (file.take(end),)
         if finished:
             if b"<tu" in file.buffer:
-                raise UserError(f"{file.path}: line {file.line}: ends within a <tu>: cut short; fetch it again")
+                raise UserError(
+                    f"{file.path}: line {file.line}: ends within a <tu>: cut short; fetch it again"
+                )
             return None
         if size > LONGEST_LINE:
-            raise UserError(f"{file.path}: line {file.line}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?")
+            raise UserError(
+                f"{file.path}: line {file.line}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?"
+            )
         size *= 2
 
 
@@ -176,13 +185,14 @@ class _Lines:
         self._blocks = _decoded(decompressed(self._file, path), path, is_tmx)
 
     def fill(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end. True: what is in it is all that is left."""
+        """Read until the buffer has over `size` bytes and a line end. True: it holds all that is left."""
         parts, length = [self.buffer], len(self.buffer)
         enough = not self._needs_line_ends or b"\n" in self.buffer
         while length <= size or not enough:
             if length > LONGEST_LINE and not enough:
                 raise UserError(
-                    f"{self.path}: line {self.line}: longer than {LONGEST_LINE >> 20} MiB; is this text, with line ends?"
+                    f"{self.path}: line {self.line}: longer than {LONGEST_LINE >> 20} MiB; is this text, "
+                    "with line ends?"
                 )
             block = next(self._blocks, None)
             if block is None:
@@ -234,7 +244,9 @@ def _decoded(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes
                 yield decoder.decode(block).encode()
             decoder.decode(b"", final=True)
         except UnicodeError as error:
-            raise UserError(f"{path}: not UTF-16, as its first bytes say ({error}); save it as UTF-8") from error
+            raise UserError(
+                f"{path}: not UTF-16, as its first bytes say ({error}); save it as UTF-8"
+            ) from error
         return
     if b"\0" in first:
         raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? a program's own format?)")

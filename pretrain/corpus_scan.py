@@ -1,4 +1,4 @@
-"""First pass: read all text once, find what is wrong with it, count it, and find the lines that occur twice."""
+"""First pass: read all text, find what is wrong with it, count it, find the lines that occur twice."""
 
 from collections import defaultdict
 
@@ -59,7 +59,11 @@ def _record(build: Build, key: tuple[int, int], results: list[Scanned]) -> None:
     source = stream.sources[key[1]]
     lines = sum(result.lines for result in results)
     if lines == 0:
-        what = f"pair of {' and '.join(source.languages)}" if stream.is_parallel else f"text in {source.languages[0]}"
+        what = (
+            f"pair of {' and '.join(source.languages)}"
+            if stream.is_parallel
+            else f"text in {source.languages[0]}"
+        )
         raise UserError(f"{source}: no {what} in it; leave it out")
     documents = sum(result.documents for result in results)
     write_json(

@@ -63,8 +63,8 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
 def write_shard(task: ShardTask) -> str:
     """Write a shard's files and then its record, unless that is there.
 
-    The record: name, documents, lines, tokens, unknown; tokens and unknown by language; files with size and SHA-256; index, a
-    digest of all files.
+    The record: name, documents, lines, tokens, unknown; tokens and unknown by language; files with size and
+    SHA-256; index, a digest of all files.
     `pieces_file` beside it counts the pieces of each language.
 
     Returns:
@@ -174,4 +174,6 @@ def _read(unit: Path, name: str) -> np.ndarray:
         with np.load(unit) as arrays:
             return arrays[name]
     except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
-        raise UserError(f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true") from error
+        raise UserError(
+            f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
+        ) from error

@@ -51,7 +51,8 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
                         pieces[language] += count
         if not entry["train"]["shards"]:
             raise UserError(
-                f"{name}: nothing is left of its text (left out: {_dropped(entry)}); loosen the filters or leave it out"
+                f"{name}: nothing is left of its text (left out: {_dropped(entry)}); loosen the filters or "
+                "leave it out"
             )
         manifest[kind][name] = entry
     for language, counts in sorted(pieces.items()):
@@ -67,7 +68,7 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """A table with a line per language and per side of a pair, and a warning for each language that is poorly covered."""
+    """A table with a line per language and side of a pair, and a warning for each poorly covered language."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for kind in ("mono", "parallel"):
@@ -92,11 +93,18 @@ def summary(manifest: Mapping[str, Any]) -> str:
                 totals[language][1] += counts["tokens"]
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1])), row[-1]])
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1])),
+                row[-1],
+            ]
+        )
         for row in rows
     ]
     warnings = [
-        f"warning: {language}: {unknown / tokens:.1%} of its tokens are unknown to the vocabulary; it was not made for it"
+        f"warning: {language}: {unknown / tokens:.1%} of its tokens are unknown to the vocabulary; it was "
+        "not made for it"
         for language, (unknown, tokens) in totals.items()
         if unknown > _MANY_UNKNOWN * tokens
     ]
@@ -120,7 +128,8 @@ def _total(records: list[dict[str, Any]]) -> dict[str, Any]:
         **{key: sum(record[key] for record in records) for key in keys},
         "by_language": dict(by_language),
         "shards": [
-            {key: record[key] for key in ("name", "documents", "lines", "tokens", "index")} for record in records
+            {key: record[key] for key in ("name", "documents", "lines", "tokens", "index")}
+            for record in records
         ],
     }
 

@@ -25,7 +25,11 @@ def tokenize(build: Build) -> None:
     """
     options = build.options
     rules = Rules(
-        options.vocab_path, options.piece_model_path, options.min_tokens, options.max_tokens, options.max_ratio
+        options.vocab_path,
+        options.piece_model_path,
+        options.min_tokens,
+        options.max_tokens,
+        options.max_ratio,
     )
     streams = {
         number: _OpenStream(build, number)
@@ -143,8 +147,9 @@ def _held_out_below(build: Build, stream: Stream) -> int:
 
 
 def _deciding_side(build: Build, stream: Stream) -> int:
-    """The side of a pair whose text decides whether it is held out: the language that most pairs have, so that a
-    sentence that stands in several pairs of languages is held out in all of them, or in none where they are as large.
+    """The side of a pair whose text decides whether it is held out: that of the language with most pairs.
+
+    So a sentence that stands in several pairs of languages tends to be held out in all or in none.
     """
     if not stream.is_parallel:
         return 0

@@ -1,4 +1,4 @@
-"""The two passes over the text, one unit at a time: hash its lines; cut them into ids. Pure functions of their task."""
+"""The two passes over the text, one unit at a time: hash its lines; cut them into ids."""
 
 import functools
 import itertools
@@ -104,7 +104,7 @@ class Tokenized(NamedTuple):
 
 
 def scan_unit(task: ScanTask) -> Scanned:
-    """Count a unit's lines and documents, hash the lines if asked, write both to its file, unless that is there."""
+    """Count a unit's lines, hash them if asked, write both to its file, unless that is there."""
     unit = task.unit.unit
     found = read_counts(task.unit.path)
     if found is not None:
@@ -116,12 +116,11 @@ def scan_unit(task: ScanTask) -> Scanned:
 
 
 def tokenize_unit(task: TokenizeTask) -> Tokenized:
-    """Cut a unit's lines into ids, leave out what the rules say, set the held-out part apart, write its file, unless
-    that is there.
+    """Cut a unit's lines into ids, filter and divide them, write its file, unless that is there.
 
-    The file has `dropped` int64 [DROPPED], `tokens` int64 [splits], and per split: `ids` [tokens]; `lengths` uint32, the
-    tokens of each line (a pair is two lines, side after side); `documents` uint32, the lines of each; `unknown` int64
-    [sides], unknown ids.
+    The file has `dropped` int64 [DROPPED], `tokens` int64 [splits], and per split: `ids` [tokens]; `lengths`
+    uint32, the tokens of each line (a pair is two lines, side after side); `documents` uint32, the lines of
+    each; `unknown` int64 [sides], unknown ids.
     """
     unit = task.unit.unit
     found = written(task.unit.path, unit.key)
@@ -161,7 +160,7 @@ def tokenize_unit(task: TokenizeTask) -> Tokenized:
 
 
 def side_of_tokens(lengths: np.ndarray) -> np.ndarray:
-    """The side each token belongs to, given the tokens of each line's sides [lines, sides]. int64 [tokens]."""
+    """The side of each token, int64 [tokens], given the tokens of each line's sides [lines, sides]."""
     return np.repeat(np.tile(np.arange(lengths.shape[1]), len(lengths)), lengths.ravel())
 
 
@@ -191,7 +190,7 @@ def _filter(lengths: np.ndarray, rules: Rules) -> tuple[np.ndarray, dict[str, in
 
 
 def _is_held_out(lines: Lines, task: TokenizeTask) -> np.ndarray:
-    """Whether each document is held out. The text alone decides, so equal ones are on the same side. bool [documents]."""
+    """Whether each document is held out, bool [documents]. Its text alone decides: equal ones go together."""
     if task.held_out_below == 0:
         return np.zeros(len(lines.documents), bool)
     texts = lines.sides[task.held_out_side]

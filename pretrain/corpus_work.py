@@ -1,12 +1,12 @@
-"""The work folder of a build: what is finished stands there under its final name, so that a killed build goes on.
+"""The work folder of a build: what is finished stands there, so that a killed build goes on.
 
-    <output>/.build/plan.json                        options and inputs; a build goes on only with the same ones
-    <output>/.build/<stream>/scan/00000.json         a source that is scanned: its units, lines, documents
-    <output>/.build/<stream>/scan/00000-000000       counts and hashes of a unit's lines
-    <output>/.build/<stream>/duplicates/00000        the lines to leave out, for one range of hashes
-    <output>/.build/<stream>/tokens/00000-000000     a unit's ids
-    <output>/.build/<stream>/tokens.json             all units of a stream are there: their ids, what was left out
-    <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
+<output>/.build/plan.json                        options and inputs; a build goes on only with the same
+ones <output>/.build/<stream>/scan/00000.json         a source that is scanned: its units, lines,
+documents <output>/.build/<stream>/scan/00000-000000       counts and hashes of a unit's lines
+<output>/.build/<stream>/duplicates/00000        the lines to leave out, for one range of hashes
+<output>/.build/<stream>/tokens/00000-000000     a unit's ids
+<output>/.build/<stream>/tokens.json             all units of a stream are there: their ids, what was left
+out <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
 """
 
 import fcntl
@@ -54,7 +54,9 @@ def unit_path(folder: Path, source: int, number: int) -> Path:
 
 def unit_paths(folder: Path, units: Sequence[int]) -> list[Path]:
     """All units of a stream in reading order, given the number of units of each source."""
-    return [unit_path(folder, source, number) for source, count in enumerate(units) for number in range(count)]
+    return [
+        unit_path(folder, source, number) for source, count in enumerate(units) for number in range(count)
+    ]
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -84,7 +86,8 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
     changed = differences({key: manifest.get(key) for key in plan}, plan)
     if changed:
         raise UserError(
-            f"{output}: holds a corpus made otherwise ({_few(changed)}); give another --output, or --overwrite true"
+            f"{output}: holds a corpus made otherwise ({_few(changed)}); give another --output, or "
+            "--overwrite true"
         )
     return manifest
 
@@ -94,11 +97,14 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
     """Hold the output folder for this build alone, new or resumed.
 
     Raises:
-        UserError: the folder holds something else, a build with another plan, or another process builds there.
+        UserError: the folder holds something else, a build with another plan, or another process builds
+            there.
     """
     work = Work(output)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.folder.exists())):
-        raise UserError(f"{output}: exists and is neither empty nor an unfinished build; give another --output")
+        raise UserError(
+            f"{output}: exists and is neither empty nor an unfinished build; give another --output"
+        )
     work.folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(work.folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -110,7 +116,8 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
         changed = differences(started, plan) if started is not None else []
         if changed:
             raise UserError(
-                f"{output}: an unfinished build with other inputs or options is there ({_few(changed)}); run the "
+                f"{output}: an unfinished build with other inputs or options is there ({_few(changed)}); run "
+                "the "
                 "same command as before, or start afresh with --overwrite true"
             )
         write_json(work.folder / "plan.json", plan)

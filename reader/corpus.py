@@ -1,15 +1,16 @@
-"""A corpus on disk, as `python -m pretrain.build_corpus` writes it, read through memory maps. See docs/corpus.md.
+"""A corpus on disk, as pretrain.build_corpus writes it, read through memory maps (docs/corpus.md).
 
-    manifest.json                          languages, pairs, counts, vocabulary digest, size and SHA-256 of every file
+    manifest.json                          languages, pairs, counts, vocabulary digest, checksum of each file
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
 
-A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line begins in
-`ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in `lines`). Pair i of a
-parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line
+begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in
+`lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
 """
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -38,24 +39,24 @@ class Corpus:
         manifest: the manifest as a dict.
         mono: language -> `Text` of its train documents.
         parallel: (a, b), a < b -> `Pairs` of its train pairs.
-        held_out_mono, held_out_parallel: the same for the part that was set apart; a stream without one is missing.
+        held_out_mono, held_out_parallel: the same for the part that was set apart; a stream without one is
+            missing.
         vocab_size: V.
 
     Raises:
-        UserError: no corpus there, an unfinished one, one of another format or vocabulary, a file that is missing, cut
-            short or altered.
+        UserError: no corpus there, an unfinished one, one of another format or vocabulary, a file that is
+            missing, cut short or altered.
     """
 
-    def __init__(
-        self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False
-    ):
+    def __init__(self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False):
         self.path = Path(path)
         self._expected_digest = expected_digest
         self.manifest = read_manifest(self.path)
         vocabulary = self.manifest["vocabulary"]
         if expected_digest is not None and vocabulary["digest"] != expected_digest:
             raise UserError(
-                f"{self.path}: its shards were made with another vocabulary ({vocabulary['digest'][:12]}, this one is "
+                f"{self.path}: its shards were made with another vocabulary ({vocabulary['digest'][:12]}, "
+                "this one is "
                 f"{expected_digest[:12]}); give the vocabulary of the corpus, or build a corpus with this one"
             )
         check_files(self.path, self.manifest, checksums=verify)
@@ -72,15 +73,13 @@ class Corpus:
         return sorted(self.manifest["pieces"])
 
     def piece_counts(self, language: str) -> np.ndarray:
-        """How often each piece occurs in the language's train text, both its own and its side of pairs. int64 [V].
+        """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
 
         Raises:
             UserError: the corpus has no such language.
         """
         if language not in self.manifest["pieces"]:
-            raise UserError(
-                f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}"
-            )
+            raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
         return np.load(self.path / self.manifest["pieces"][language])
 
     def _texts(self, split: str) -> dict[str, "Text"]:
@@ -131,7 +130,7 @@ class _Shards:
 
 
 class Text(_Shards):
-    """Documents of one language. `len(text)` is their number, `text[i]` the lines of document i, each int64 [n]."""
+    """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         super().__init__(folder, shards)
@@ -145,15 +144,15 @@ class Text(_Shards):
         first, last = self.document_offsets(shard)[document : document + 2]
         bounds = self.line_offsets(shard)[first : last + 1]
         ids = self.ids(shard)
-        return [ids[start:end].astype(np.int64) for start, end in zip(bounds[:-1], bounds[1:])]
+        return [ids[start:end].astype(np.int64) for start, end in itertools.pairwise(bounds)]
 
     def document_offsets(self, shard: int) -> np.ndarray:
-        """Where each document of a shard begins in its lines, and where the last one ends. uint32 [documents + 1]."""
+        """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
         return self._array(shard, "documents")
 
 
 class Pairs(_Shards):
-    """Pairs of two languages a < b. `len(pairs)` is their number, `pairs[i]` the ids of both sides, int64 each."""
+    """Pairs of two languages a < b: `len(pairs)` of them, `pairs[i]` the ids of both sides, int64 [n]."""
 
     def __len__(self) -> int:
         return self.num_lines // 2
@@ -181,7 +180,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m pretrain.build_corpus, or run "
+            f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
+            "pretrain.build_corpus, or run "
             "that again if it was stopped"
         ) from error
     except ValueError as error:
@@ -189,7 +189,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise UserError(
-            f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this program"
+            f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this "
+            "program"
         )
     return manifest
 
@@ -209,7 +210,8 @@ def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> Non
             raise UserError(f"{file}: missing; {again}") from error
         if size != expected["bytes"]:
             raise UserError(
-                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; {again}"
+                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
+                f"{again}"
             )
         if checksums and sha256_of(file) != expected["sha256"]:
             raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {again}")

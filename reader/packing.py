@@ -1,4 +1,4 @@
-"""Blocks of text for MMLM and BTMLM: consecutive lines of one document, up to a length (objectives.md: MMLM)."""
+"""Blocks of text for MMLM and BTMLM: consecutive lines of one document, up to a length."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,8 @@ from utils.files import atomic_file
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
     """Cut documents into blocks: as many whole lines as fit; a line that is longer than a block is cut.
 
-    All documents advance together, one block a round, so the rounds are as many as the longest document has blocks.
+    All documents advance together, one block a round, so the rounds are as many as the longest document has
+    blocks.
 
     Args:
         line_offsets: integer [lines + 1], where each line begins.
@@ -20,7 +21,8 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
         max_tokens: longest block, without special tokens.
 
     Returns:
-        uint32 [blocks, 2], start and end of each block, ascending. Blocks tile the text and cross no document.
+        uint32 [blocks, 2], start and end of each block, ascending. Blocks tile the text and cross no
+        document.
     """
     line_offsets = line_offsets.astype(np.int64)
     starts = line_offsets[document_offsets[:-1]]
@@ -44,8 +46,8 @@ class Blocks:
         text: of the corpus.
         max_tokens: longest block, without special tokens.
         one_line: each line by itself; longer ones are still cut.
-        cache: a folder that keeps the computed blocks for the next run; None computes them each time (about a second
-            per 100 million tokens) and keeps them in memory, 8 bytes a block.
+        cache: a folder that keeps the computed blocks for the next run; None computes them each time (about a
+            second per 100 million tokens) and keeps them in memory, 8 bytes a block.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Blocks:
 def _cached(text: Text, shard: int, max_tokens: int, one_line: bool, cache: Path | None) -> np.ndarray:
     if cache is None:
         return _pack_shard(text, shard, max_tokens, one_line)
-    name = text.shards[shard]["name"]
+    found = text.shards[shard]
     # The digest of the index is part of the name: a rebuilt corpus finds no stale blocks.
-    key = f"{text.folder.name}-{name}-{text.shards[shard]['index'][:16]}-{max_tokens}{'-lines' if one_line else ''}"
+    key = f"{text.folder.name}-{found['name']}-{found['index'][:16]}-{max_tokens}"
+    if one_line:
+        key += "-lines"
     path = cache / f"{key}.npy"
     if not path.is_file():
         with atomic_file(path) as file:

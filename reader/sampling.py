@@ -1,9 +1,9 @@
 """Which text is read when: a sequence of draws that a seed decides, and one position number per stream.
 
-A stream is a language's text or a pair's. Draw i = 0, 1, 2, ... chooses a stream by temperature; the stream hands out its
-next item, and the order of its items is a permutation that is new in every epoch. Both are functions of numbers alone
-(a counter-based generator, a keyed permutation), so nothing is held in memory, a run resumes from its positions, and any
-number of processes can share the draws of a step.
+A stream is a language's text or a pair's. Draw i = 0, 1, 2, ... chooses a stream by temperature; the stream
+hands out its next item, and the order of its items is a permutation that is new in every epoch. Both are
+functions of numbers alone (a counter-based generator, a keyed permutation), so nothing is held in memory, a
+run resumes from its positions, and any number of processes can share the draws of a step.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _MASK64 = (1 << 64) - 1
 
 
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """p_l ~ n_l^alpha. The paper's objectives take 0.3 over tokens of languages (XLM-R), 0.7 over pairs (InfoXLM).
+    """p_l ~ n_l^alpha: 0.3 over tokens of languages (XLM-R), 0.7 over pairs (InfoXLM).
 
     Raises:
         UserError: nothing to choose from, or an amount that is not positive.
@@ -36,8 +36,8 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
 def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The item at each position of an endless reading, every item once per epoch, in a new order each epoch.
 
-    A Feistel network over the smallest power of two that holds `size`, walked on until the value is below `size`:
-    a bijection without a table, whatever the size.
+    A Feistel network over the smallest power of two that holds `size`, walked on until the value is below
+    `size`: a bijection without a table, whatever the size.
 
     Args:
         positions: int64 [n], 0 <= position; position // size is the epoch.
@@ -67,8 +67,8 @@ class Draws:
         stream: number of the stream, in the order of `Sampler.names`. int64.
         item: number of the item in the stream. int64.
         reverse: read a pair the other way round (its second side first), with chance 1/2. bool.
-        seed: two words for whatever else the draw decides (masks, languages), uint64 [n, 2]; a generator from them:
-            `np.random.Generator(np.random.Philox(key=seed))`.
+        seed: two words for whatever else the draw decides (masks, languages), uint64 [n, 2]; a generator from
+            them: `np.random.Generator(np.random.Philox(key=seed))`.
     """
 
     stream: np.ndarray
@@ -83,7 +83,7 @@ class Draws:
         return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
 
     def share(self, rank: int, world_size: int) -> "Draws":
-        """The part of a step's draws that process `rank` of `world_size` works on. The parts tile the step in order.
+        """The part of a step's draws that process `rank` of `world_size` works on; they tile the step.
 
         Raises:
             UserError: more processes than draws.
@@ -97,10 +97,11 @@ class Draws:
 
 
 class Sampler:
-    """The draws of one kind of text. Every process of a run makes the same one and takes its share of each step.
+    """The draws of one kind of text. Every process makes the same one and takes its share of each step.
 
     Args:
-        items: stream -> number of items (blocks of a language, pairs). The order gives the streams their numbers.
+        items: stream -> number of items (blocks of a language, pairs). The order gives the streams their
+            numbers.
         amounts: stream -> what the temperature works on (tokens, pairs).
         alpha: exponent of the temperature.
         seed: of the run.
@@ -120,7 +121,9 @@ class Sampler:
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
         if set(items) != set(amounts):
-            raise UserError(f"streams without items or amount: {', '.join(sorted(set(items) ^ set(amounts)))}")
+            raise UserError(
+                f"streams without items or amount: {', '.join(sorted(set(items) ^ set(amounts)))}"
+            )
         temperature(items, 1.0)  # no stream may be empty
         chances = temperature(amounts, alpha)
         self.names = list(items)
@@ -131,7 +134,9 @@ class Sampler:
         self.positions = np.zeros(len(self.names), np.int64)
         self._thresholds = np.cumsum(self.probabilities)[:-1]
         self._philox_key = _key_words(seed, purpose)
-        self._stream_keys = np.array([_key_words(seed, f"{purpose}/{name}")[0] for name in self.names], np.uint64)
+        self._stream_keys = np.array(
+            [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names], np.uint64
+        )
 
     def draw(self, count: int) -> Draws:
         """The next `count` draws; the positions move on."""
@@ -167,7 +172,8 @@ class Sampler:
         if changed:
             raise UserError(
                 f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}); "
-                "positions in it mean nothing any more. Resume with the corpus and the lengths of the checkpoint"
+                "positions in it mean nothing any more. Resume with the corpus and the lengths of the "
+                "checkpoint"
             )
         if state["seed"] != self.seed:
             raise UserError(

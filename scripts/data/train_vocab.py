@@ -1,0 +1,177 @@
+"""Train a vocabulary as XLM-R's was made, which the paper takes over (appendix A.2).
+
+sentencepiece's unigram model, on lines of all languages sampled by temperature: small ones get pieces too.
+
+The text is named as for `python -m pretrain.build_corpus`; pairs count for both of their languages. It is
+read twice and never held: once to count lines, once to sample them. Equal commands give equal bytes.
+"""
+
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import sentencepiece
+
+from pretrain.corpus_inputs import Stream, resolve
+from pretrain.corpus_lines import Reading, read_lines
+from pretrain.corpus_options import gather_notation, size_of
+from pretrain.corpus_reading import Cutting, read_units
+from reader.normalization import normalize
+from reader.sampling import temperature
+from reader.tokenization import Tokenizer
+from utils.config import load_config
+from utils.errors import UserError, run
+from utils.files import atomic_file
+from utils.logging import Progress, logger, setup_console
+
+_UNIT_BYTES = 4 << 20
+_MANY_SENTENCES = 10_000_000  # from here on sentencepiece needs its 64-bit form
+
+
+@dataclass
+class VocabOptions:
+    """The training of a vocabulary.
+
+    Args:
+        output: folder for piece.model and vocab.txt.
+        mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
+            list.
+        parallel: pairs, "a-b<=path"; may be given many times.
+        documents: line or blank, as in build_corpus.
+        vocab_size: pieces of the model with its unknown, begin and end pieces. Ids: two more ([PAD] and
+            [MASK]).
+        character_coverage: share of all characters that get a piece of their own; the rest is unknown.
+        alpha: lines per language ~ lines^alpha (XLM-R: 0.3). 1: as they are.
+        sentences: lines to train on, about; fewer where there are not so many.
+        seed: of the sampling.
+        threads: of the training. Part of the result: sums over threads round differently.
+    """
+
+    output: str = ""
+    mono: dict[str, Any] = field(default_factory=dict)
+    parallel: dict[str, Any] = field(default_factory=dict)
+    documents: Literal["line", "blank"] = "line"
+    vocab_size: int = 250_000
+    character_coverage: float = 0.9995
+    alpha: float = 0.3
+    sentences: int = 5_000_000
+    seed: int = 1
+    threads: int = 16
+
+    def __post_init__(self):
+        if not self.output:
+            raise UserError("no folder for the vocabulary; give --output")
+        if not 0 < self.character_coverage <= 1:
+            raise UserError(f"character_coverage: {self.character_coverage} is not a share; XLM-R has 0.9995")
+        for name in ("vocab_size", "sentences", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)} is not positive")
+
+
+def train_vocab(options: VocabOptions) -> Tokenizer:
+    """Train and write piece.model and vocab.txt.
+
+    Returns:
+        The tokenizer of the two.
+
+    Raises:
+        UserError: bad input, too little text for so many pieces, or a vocabulary is there already.
+    """
+    folder = Path(options.output)
+    model_path = folder / "piece.model"
+    if model_path.exists():
+        raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
+    streams = resolve(options.mono, options.parallel)
+    lines = Counter()
+    for languages, sides, _ in _read(streams, options, "counting"):
+        for language, side in zip(languages, sides):
+            lines[language] += len(side)
+    rates = _rates(lines, options)
+    for language, rate in rates.items():
+        logger.info("%s: %s lines, each taken %.3g times in the mean", language, f"{lines[language]:,}", rate)
+    model = _train(_sample(streams, options, rates), options)
+    with atomic_file(model_path) as file:
+        file.write(model)
+    tokenizer = Tokenizer(piece_model_path=model_path)
+    tokenizer.write_vocab(folder / "vocab.txt")
+    return tokenizer
+
+
+def _rates(lines: Counter, options: VocabOptions) -> dict[str, float]:
+    """How often a line of each language is taken, in the mean."""
+    empty = [language for language, count in lines.items() if count == 0]
+    if empty:
+        raise UserError(f"no text in {', '.join(empty)}; leave it out")
+    wanted = min(options.sentences, sum(lines.values()))
+    return {
+        language: share * wanted / lines[language]
+        for language, share in temperature(lines, options.alpha).items()
+    }
+
+
+def _sample(streams: list[Stream], options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
+    for languages, sides, key in _read(streams, options, "sampling"):
+        for number, (language, side) in enumerate(zip(languages, sides)):
+            chance = np.random.default_rng([options.seed, *key, number]).random(len(side))
+            times = np.floor(rates[language] + chance).astype(int)
+            for line, count in zip(side, times.tolist()):
+                if count:
+                    text = normalize(line)
+                    yield from (text for _ in range(count))
+
+
+def _read(
+    streams: list[Stream], options: VocabOptions, description: str
+) -> Iterator[tuple[tuple[str, ...], tuple[list[str], ...], tuple[int, int, int]]]:
+    """Languages, their lines, and the number of each unit of text."""
+    reading = Reading(options.documents, None, skip_bad_utf8=False)
+    cutting = Cutting(_UNIT_BYTES, options.documents == "blank")
+    total = sum(size_of(source) for stream in streams for source in stream.sources)
+    shown = Progress(total, description, unit="bytes")
+    for number, stream in enumerate(streams):
+        for place, source in enumerate(stream.sources):
+            for unit in read_units(number, place, source, cutting):
+                yield stream.languages, read_lines(unit, source, stream.languages, reading).sides, unit.key
+                shown.update(unit.weight)
+    shown.close()
+
+
+def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=options.vocab_size,
+            character_coverage=options.character_coverage,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
+            normalization_rule_name="nmt_nfkc",
+            num_threads=options.threads,
+            train_extremely_large_corpus=options.sentences > _MANY_SENTENCES,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "
+            "more text"
+        ) from error
+    return model.getvalue()
+
+
+def main() -> None:
+    setup_console()
+    arguments = gather_notation(sys.argv[1:])
+    tokenizer = train_vocab(load_config(VocabOptions, arguments, "Train a vocabulary."))
+    logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
+
+
+if __name__ == "__main__":
+    run(main)

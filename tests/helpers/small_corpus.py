@@ -1,0 +1,109 @@
+"""Text, a piece model and corpora small enough for tests, made from a seed."""
+
+import gzip
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+import sentencepiece
+
+from pretrain.build_corpus import build_corpus
+from pretrain.corpus_options import BuildOptions
+from utils import files
+
+ROOT = Path(__file__).resolve().parents[2]
+_SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "or")]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences of 1 to 12 made-up words, most of them different."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        words = ["".join(draw.choices(_SYLLABLES, k=draw.randint(1, 3))) for _ in range(draw.randint(1, 12))]
+        lines.append(" ".join(words))
+    return lines
+
+
+def train_pieces(path: Path) -> Path:
+    """A piece model for `sentences`, written to `path`."""
+    with open(path, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences(500, seed=99)),
+            model_writer=file,
+            vocab_size=200,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            num_threads=1,
+            minloglevel=2,
+        )
+    return path
+
+
+def write_lines(path: Path, lines: list[str]) -> str:
+    """Write lines; the path as text."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    return str(path)
+
+
+def build(output: Path, pieces: Path, **options) -> dict:
+    """A corpus built in this process from units of 8 KiB, nothing held out unless asked; its manifest."""
+    defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
+    return build_corpus(
+        BuildOptions(output=str(output), piece_model_path=str(pieces), **(defaults | options))
+    )
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder: its name and its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_inputs(folder: Path) -> dict:
+    """Three languages and two pairs with many repeated lines, in several forms."""
+    draw = random.Random(5)
+    once = {language: sentences(1500, seed) for seed, language in enumerate(("en", "de", "fr"))}
+    lines = {language: [draw.choice(texts) for _ in range(1500)] for language, texts in once.items()}
+    (folder / "en.gz").write_bytes(gzip.compress("\n".join(lines["en"]).encode()))
+    pairs = list(zip(lines["en"], lines["de"]))
+    french, english = (write_lines(folder / f"x.{language}", lines[language]) for language in ("fr", "en"))
+    return {
+        "mono": {
+            "en": [str(folder / "en.gz"), write_lines(folder / "en.more", lines["en"][::3])],
+            "de": write_lines(folder / "de", lines["de"]),
+            "fr": write_lines(folder / "fr", lines["fr"]),
+        },
+        "parallel": {
+            "en-de": write_lines(folder / "en-de.tsv", ["\t".join(pair) for pair in pairs + pairs[:100]]),
+            "fr-en": f"{french},{english}",
+        },
+    }
+
+
+def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
+    """The command line of a build in units of 8 KiB."""
+    words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output)]
+    words += ["--piece_model_path", str(pieces)]
+    words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
+    for key, value in ({"unit_mib": 8 / 1024} | options).items():
+        words += [f"--{key}", json.dumps(value)]
+    return words
+
+
+class Stopped(Exception):
+    """A build was stopped on purpose."""
+
+
+def stop_at(monkeypatch, write: int) -> None:
+    """Fail at the given atomic write of any stage, as a kill would: what was renamed stays, nothing else."""
+    count = iter(range(10**9))
+    replace = os.replace
+
+    def replace_or_stop(*names):
+        if next(count) == write:
+            raise Stopped
+        replace(*names)
+
+    monkeypatch.setattr(files.os, "replace", replace_or_stop)

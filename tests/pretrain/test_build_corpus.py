@@ -1,0 +1,270 @@
+"""Building: the same bytes however it is run or stopped; duplicates, filters, held-out text; the summary."""
+
+import gzip
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain import corpus_duplicates, corpus_units
+from pretrain.corpus_shards import group_units
+from pretrain.corpus_summary import summary
+from reader.corpus import MANIFEST, Corpus
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import (
+    ROOT,
+    Stopped,
+    build,
+    command,
+    files_of,
+    make_inputs,
+    sentences,
+    stop_at,
+    train_pieces,
+    write_lines,
+)
+
+OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, pieces, inputs):
+    """The files of an uninterrupted build in one process."""
+    folder = tmp_path_factory.mktemp("reference") / "corpus"
+    build(folder, pieces, **inputs, **OPTIONS)
+    return files_of(folder)
+
+
+def lines_of(text) -> list[list[int]]:
+    return [text.line(number).tolist() for number in range(text.num_lines)]
+
+
+# The same bytes
+
+
+def test_several_shards_and_units(reference):
+    assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
+    assert not [name for name in reference if ".build" in name or ".tmp" in name]
+
+
+def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
+    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_the_size_of_units_does_not_change_the_text(tmp_path, pieces, inputs, reference):
+    build(tmp_path / "corpus", pieces, **inputs, **(OPTIONS | {"unit_mib": 1, "shard_mib": 1}))
+    for name in ("mono/en/train-00000.ids.npy", "parallel/de-en/train-00000.ids.npy", "pieces/fr.npy"):
+        shards = [
+            reference[key] for key in sorted(reference) if key.startswith(name[:-14]) and name[-7:] in key
+        ]
+        joined = np.concatenate([np.frombuffer(shard[128:], np.uint16) for shard in shards])
+        np.testing.assert_array_equal(
+            np.frombuffer((tmp_path / "corpus" / name).read_bytes()[128:], np.uint16), joined
+        )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_build_stopped_again_and_again_gives_the_same_bytes(
+    tmp_path, monkeypatch, pieces, inputs, reference, seed
+):
+    draw = random.Random(seed)
+    for _ in range(100):
+        with monkeypatch.context() as patch:
+            stop_at(patch, draw.randrange(60))
+            try:
+                build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+                break
+            except Stopped:
+                assert not (tmp_path / "corpus" / MANIFEST).exists()
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, reference):
+    words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
+    for number in range(2):
+        process = subprocess.Popen(words, cwd=ROOT)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            units = list((tmp_path / "corpus").rglob(("scan/*-*", "tokens/*-*")[number]))
+            if len(units) > 4:
+                break
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
+    with monkeypatch.context() as patch:
+        patch.setattr("pretrain.build_corpus.write_shards", lambda build: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
+    monkeypatch.setattr(corpus_units, "read_lines", lambda *_: pytest.fail("read again"))
+    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_a_damaged_unit_is_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
+    with monkeypatch.context() as patch:
+        patch.setattr("pretrain.build_corpus.tokenize", lambda build: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    folder = tmp_path / "corpus/.build/mono/de/tokens"
+    folder.mkdir()
+    (folder / "00000-000001").write_bytes(b"half a file")
+    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    assert files_of(tmp_path / "corpus") == reference
+
+
+# What is in it
+
+
+def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs):
+    monkeypatch.setattr(corpus_duplicates, "HASHES_IN_MEMORY", 100)  # many parts
+    build(tmp_path / "corpus", pieces, **inputs, deduplicate=True)
+    corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
+    gz, more = inputs["mono"]["en"]
+    english = (
+        gzip.decompress(Path(gz).read_bytes()).decode().split("\n") + Path(more).read_text().splitlines()
+    )
+    assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(list(dict.fromkeys(english)))
+    rows = [line.split("\t") for line in Path(inputs["parallel"]["en-de"]).read_text().splitlines()]
+    pairs = corpus.parallel["de", "en"]
+    unique = list(dict.fromkeys(map(tuple, rows)))
+    assert len(unique) < len(rows)
+    expected = [tokenizer.encode_batch([german, english]) for english, german in unique]
+    assert [[side.tolist() for side in pairs[number]] for number in range(len(pairs))] == expected
+    dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
+    assert dropped["duplicate"] == len(rows) - len(unique)
+
+
+def test_without_it_all_lines_stay(tmp_path, pieces, inputs):
+    build(tmp_path / "corpus", pieces, **inputs)
+    assert Corpus(tmp_path / "corpus").mono["en"].num_lines == 1500 + 500
+
+
+def test_length_and_ratio(tmp_path, pieces):
+    tokenizer = Tokenizer(piece_model_path=pieces)
+    one, two = sentences(400, 1), sentences(400, 2)
+    path = write_lines(tmp_path / "x.tsv", [f"{a}\t{b}" for a, b in zip(one, two)])
+    limits = {"min_tokens": 4, "max_tokens": 20, "max_ratio": 2.0}
+    build(tmp_path / "corpus", pieces, parallel={"de-en": path}, **limits)
+    corpus = Corpus(tmp_path / "corpus")
+    ids = list(zip(tokenizer.encode_batch(one), tokenizer.encode_batch(two)))
+    fits = [(a, b) for a, b in ids if all(4 <= len(side) <= 20 for side in (a, b))]
+    kept = [(a, b) for a, b in fits if max(len(a), len(b)) <= 2 * min(len(a), len(b))]
+    pairs = corpus.parallel["de", "en"]
+    assert [tuple(side.tolist() for side in pairs[number]) for number in range(len(pairs))] == kept
+    dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
+    assert dropped["length"] == len(ids) - len(fits) > 0
+    assert dropped["ratio"] == len(fits) - len(kept) > 0
+
+
+def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
+    path = write_lines(tmp_path / "x", ["baba", "\u200b\u200e", "\u200b", "dodo"])
+    manifest = build(tmp_path / "corpus", pieces, mono={"en": path})
+    assert manifest["mono"]["en"]["train"]["lines"] == 2
+    assert manifest["mono"]["en"]["dropped"]["empty"] == 2
+
+
+def test_held_out_text(tmp_path, pieces):
+    """About as much as asked, at most a twentieth; equal lines together, also an English line of two "
+    "pairs."""
+    english = sentences(3000, 1)
+    english = [line for line in english for _ in range(2)]
+    german, french = sentences(6000, 2), sentences(6000, 3)
+    mono = write_lines(tmp_path / "en", english)
+    parallel = {
+        "en-de": write_lines(tmp_path / "de.tsv", map("\t".join, zip(english, german))),
+        "fr-en": write_lines(tmp_path / "fr.tsv", map("\t".join, zip(french, english))),
+    }
+    build(tmp_path / "corpus", pieces, mono={"en": mono}, parallel=parallel, held_out=200)
+    corpus = Corpus(tmp_path / "corpus")
+    train, held = (
+        set(map(tuple, lines_of(text))) for text in (corpus.mono["en"], corpus.held_out_mono["en"])
+    )
+    assert not train & held
+    assert corpus.mono["en"].num_lines + corpus.held_out_mono["en"].num_lines == 6000
+    assert abs(corpus.held_out_mono["en"].num_lines - 200) < 80
+    for pair, side in {("de", "en"): 1, ("en", "fr"): 0}.items():
+        pairs = corpus.held_out_parallel[pair]
+        assert {tuple(pairs[number][side].tolist()) for number in range(len(pairs))} == held
+    # The counts of pieces are those of what is trained on.
+    assert corpus.piece_counts("fr").sum() == sum(corpus.parallel["en", "fr"].lengths()[:, 1])
+
+    build(tmp_path / "small", pieces, mono={"en": mono}, held_out=100_000)
+    share = Corpus(tmp_path / "small").held_out_mono["en"].num_lines / 6000
+    assert 0.03 < share < 0.07
+    build(tmp_path / "none", pieces, mono={"en": mono}, held_out=0)
+    assert Corpus(tmp_path / "none").held_out_mono == {}
+
+
+def test_documents_are_held_out_whole(tmp_path, pieces):
+    lines = sentences(2000, 1)
+    documents = [lines[start : start + 4] for start in range(0, 2000, 4)]
+    path = write_lines(tmp_path / "x", [line for document in documents for line in [*document, ""]])
+    build(tmp_path / "corpus", pieces, mono={"en": path}, documents="blank", held_out=25)
+    corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
+    expected = [tokenizer.encode_batch(document) for document in documents]
+    found = []
+    for text in (corpus.mono["en"], corpus.held_out_mono["en"]):
+        for number in range(len(text)):
+            document = [line.tolist() for line in text[number]]
+            assert document in expected
+            found.append(document)
+    assert sorted(found) == sorted(expected)
+
+
+def test_shards_are_as_large_as_allowed(reference):
+    assert list(group_units([5, 5, 5, 0, 12, 1], 10)) == [
+        slice(0, 2),
+        slice(2, 4),
+        slice(4, 5),
+        slice(5, 6),
+    ]
+    assert list(group_units([0, 0], 10)) == []
+    sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
+    assert max(sizes) <= 0.02 * 2**20 + 128
+
+
+def test_wide_ids_for_large_vocabularies():
+    assert corpus_units.id_dtype(65_536) == np.uint16
+    assert corpus_units.id_dtype(65_537) == corpus_units.id_dtype(250_002) == np.uint32
+
+
+# Summary
+
+
+def test_the_table_and_the_warning(tmp_path, pieces):
+    mono = {
+        "en": write_lines(tmp_path / "en", ["baba dodo"] * 3),
+        "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"]),
+    }
+    pair = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
+    manifest = build(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
+    table = summary(manifest).split("\n")
+    tokens = manifest["mono"]["en"]["train"]["tokens"]
+    rows = {row.split("  ")[0].strip(): row.split() for row in table}
+    assert rows["en"][1:] == ["1", str(tokens), "0.00%", f"{tokens:.1f}", "0", "2", "duplicate"]
+    assert rows["de-en: de"][2] == "1" and rows["de-en: en"][2] == "1"
+    warnings = [line for line in table if line.startswith("warning")]
+    assert len(warnings) == 1 and warnings[0].startswith("warning: ka: ")

@@ -1,0 +1,206 @@
+"""What a build refuses, in one line; the command line; real text in bounded memory."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pretrain.build_corpus import build_corpus
+from pretrain.corpus_options import BuildOptions
+from reader.corpus import Corpus
+from tests.helpers.small_corpus import (
+    ROOT,
+    Stopped,
+    build,
+    command,
+    files_of,
+    make_inputs,
+    sentences,
+    stop_at,
+    train_pieces,
+    write_lines,
+)
+from utils.errors import UserError
+
+OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, pieces, inputs):
+    """The files of an uninterrupted build in one process."""
+    folder = tmp_path_factory.mktemp("reference") / "corpus"
+    build(folder, pieces, **inputs, **OPTIONS)
+    return files_of(folder)
+
+
+def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 30)
+        with pytest.raises(Stopped):
+            build(tmp_path / "corpus", pieces, **inputs)
+    with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
+        build(tmp_path / "corpus", pieces, **inputs, held_out=5)
+    os.utime(inputs["mono"]["fr"])
+    with pytest.raises(UserError, match=r"unfinished build .*modified"):
+        build(tmp_path / "corpus", pieces, **inputs)
+    build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
+    assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
+
+
+def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
+    manifest = build(tmp_path / "corpus", pieces, **inputs)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
+    assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
+    with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
+        build(tmp_path / "corpus", pieces, **inputs, documents="blank")
+    file = tmp_path / "corpus/mono/fr/train-00000.ids.npy"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="train-00000.ids.npy: its SHA-256"):
+        build(tmp_path / "corpus", pieces, **inputs)
+
+
+def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="neither"):
+            build(tmp_path / "thesis", pieces, **inputs, overwrite=overwrite)
+    assert (tmp_path / "thesis/chapter").read_text() == "precious"
+
+
+def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs):
+    def build_there_too(_):
+        with pytest.raises(UserError, match="another process is building there"):
+            build(tmp_path / "corpus", pieces, **inputs)
+        raise Stopped
+
+    monkeypatch.setattr("pretrain.build_corpus.scan", build_there_too)
+    with pytest.raises(Stopped):
+        build(tmp_path / "corpus", pieces, **inputs)
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ([], "empty: no text"),
+        (["", "  "], "no text in en in it"),
+        (["\u200b"], "en: nothing is left of its text"),
+    ],
+)
+def test_a_language_without_text(tmp_path, pieces, lines, message):
+    path = write_lines(tmp_path / "x", lines)
+    with pytest.raises(UserError, match=message):
+        build(tmp_path / "corpus", pieces, mono={"en": path})
+
+
+def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, inputs):
+    from pretrain.corpus_scan import scan
+
+    path = write_lines(tmp_path / "x", sentences(1000))
+
+    def scan_then_change(build):
+        scan(build)
+        write_lines(tmp_path / "x", sentences(300))
+
+    monkeypatch.setattr("pretrain.build_corpus.scan", scan_then_change)
+    with pytest.raises(UserError, match="x: changed while the corpus was built"):
+        build(tmp_path / "corpus", pieces, mono={"en": path})
+
+
+def test_a_full_disk(tmp_path, pieces, inputs, reference):
+    """No file may grow past 4 KiB: the build stops with one line, and goes on when there is space."""
+    words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *words]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "no space left" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_a_dead_worker(tmp_path, pieces, inputs):
+    """Its death ends the build with one line; it can be run again (shown above)."""
+    from pretrain.corpus_engine import Workers
+
+    with Workers(2) as workers, pytest.raises(UserError, match="a worker process died"):
+        list(workers.run(os._exit, [1]))
+
+
+def test_command_line(tmp_path, pieces):
+    """A YAML file and flags together, one line for a mistake, code 2."""
+    (tmp_path / "c.yaml").write_text(
+        f"mono:\n  en: {write_lines(tmp_path / 'en', sentences(50))}\npiece_model_path: {pieces}\nheld_out: "
+        "0\n"
+    )
+    words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
+    words += ["--output", str(tmp_path / "corpus"), "--workers", "1"]
+    one, two = write_lines(tmp_path / "x.en", ["a", "b"]), write_lines(tmp_path / "x.de", ["a"])
+    done = subprocess.run(
+        [*words, "--parallel", f"en-de<={one},{two}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: {one} has 2 lines, {two} has 1: not aligned; line i of one must translate line i of the "
+        "other"
+    ]
+    done = subprocess.run([*words, "--overwrite", "true"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()][-1] == ["en", "50"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"output": ""}, "--output"),
+        ({"piece_model_path": ""}, "--piece_model_path"),
+        ({"tsv_columns": [1]}, "tsv_columns"),
+        ({"held_out": -1}, "held_out: -1 is negative"),
+        ({"unit_mib": 64}, "unit_mib"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(UserError, match=message):
+        BuildOptions(**({"output": "x", "piece_model_path": "y"} | options))
+
+
+def test_a_missing_piece_model(tmp_path, inputs):
+    options = BuildOptions(
+        output=str(tmp_path / "c"), piece_model_path=str(tmp_path / "none.model"), **inputs
+    )
+    with pytest.raises(UserError, match="none.model"):
+        build_corpus(options)
+    assert not (tmp_path / "c").exists()
+
+
+def test_shared_text_in_bounded_memory(tmp_path, data_dir):
+    """Real text; no process above 1 GiB."""
+    inputs = {
+        "mono": {language: f"{data_dir}/pretrain/mono/{language}.txt.gz" for language in ("th", "zh")},
+        "parallel": {"en-th": f"{data_dir}/pretrain/parallel/en-th.tsv.gz"},
+    }
+    words = command(
+        tmp_path / "corpus", data_dir / "vocab/xnli15-32k.model", inputs, deduplicate=True, workers=2
+    )
+    code = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
+    assert "warning" not in done.stdout
+    corpus = Corpus(tmp_path / "corpus", verify=True)
+    assert corpus.manifest["mono"]["zh"]["train"]["unknown"] > 0
+    assert len(corpus.parallel["en", "th"]) + len(corpus.held_out_parallel["en", "th"]) == 302

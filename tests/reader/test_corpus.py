@@ -1,0 +1,148 @@
+"""What is read from a corpus is what was built, and a corpus that is not as it was built is refused."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from reader.corpus import MANIFEST, Corpus
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from utils.errors import UserError
+
+ENGLISH = sentences(400, seed=1)
+DOCUMENTS = [ENGLISH[start : start + 1 + start // 7 % 7] for start in range(0, 350, 7)]
+PAIRS = list(zip(sentences(300, seed=2), sentences(300, seed=3)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return Tokenizer(piece_model_path=train_pieces(folder / "piece.model"))
+
+
+@pytest.fixture(scope="module")
+def path(folder, tokenizer):
+    """Documents of English, and pairs given as German, English; several shards of each."""
+    blank_lines = [line for document in DOCUMENTS for line in [*document, ""]]
+    build(
+        folder / "corpus",
+        tokenizer.piece_model_path,
+        mono={"en": write_lines(folder / "en.txt", blank_lines)},
+        parallel={"en-de": write_lines(folder / "en-de.tsv", ["\t".join(pair) for pair in PAIRS])},
+        documents="blank",
+        shard_mib=0.003,
+        unit_mib=0.002,
+    )
+    return folder / "corpus"
+
+
+@pytest.fixture
+def copy(path, tmp_path):
+    """A corpus that may be damaged."""
+    shutil.copytree(path, tmp_path / "corpus")
+    return tmp_path / "corpus"
+
+
+def as_lists(lines):
+    return [line.tolist() for line in lines]
+
+
+def test_documents_and_lines_in_order(path, tokenizer):
+    text = Corpus(path).mono["en"]
+    assert len(text.shards) > 1 and len(text) == len(DOCUMENTS)
+    for number, document in enumerate(DOCUMENTS):
+        assert as_lists(text[number]) == tokenizer.encode_batch(document)
+    lines = [line for document in DOCUMENTS for line in document]
+    assert text.num_lines == len(lines)
+    assert [text.line(number).tolist() for number in range(len(lines))] == tokenizer.encode_batch(lines)
+    assert text.num_tokens == sum(map(len, tokenizer.encode_batch(lines)))
+
+
+def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
+    pairs = Corpus(path).parallel["de", "en"]  # given as en-de
+    assert len(pairs.shards) > 1 and len(pairs) == len(PAIRS)
+    for number, (english, german) in enumerate(PAIRS):
+        assert as_lists(pairs[number]) == [tokenizer.encode(german), tokenizer.encode(english)]
+    assert pairs.lengths().tolist() == [[len(a), len(b)] for a, b in (pairs[i] for i in range(len(pairs)))]
+    with pytest.raises(IndexError):
+        pairs[len(pairs)]
+    with pytest.raises(IndexError):
+        pairs[-1]
+
+
+def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
+    corpus = Corpus(path)
+    english = [line for document in DOCUMENTS for line in document] + [pair[0] for pair in PAIRS]
+    for language, lines in {"en": english, "de": [pair[1] for pair in PAIRS]}.items():
+        ids = np.concatenate(tokenizer.encode_batch(lines))
+        expected = np.bincount(ids, minlength=tokenizer.vocab_size)
+        np.testing.assert_array_equal(corpus.piece_counts(language), expected)
+    assert corpus.languages == ["de", "en"]
+    with pytest.raises(UserError, match="no language 'fr'; it has de, en"):
+        corpus.piece_counts("fr")
+
+
+def test_ids_are_mapped_not_read_and_as_narrow_as_the_vocabulary_allows(path):
+    corpus = Corpus(path)
+    ids = corpus.mono["en"].ids(0)
+    assert ids.dtype == np.uint16 and corpus.manifest["dtype"] == "uint16"
+    assert not ids.flags.writeable and isinstance(ids.base, np.memmap)
+
+
+def test_another_process_can_open_it(path, tokenizer):
+    corpus = Corpus(path, tokenizer.digest)
+    again = pickle.loads(pickle.dumps(corpus))
+    np.testing.assert_array_equal(again.mono["en"].line(9), corpus.mono["en"].line(9))
+
+
+def test_another_vocabulary_is_refused(path, tokenizer):
+    Corpus(path, tokenizer.digest)
+    with pytest.raises(UserError, match="made with another vocabulary"):
+        Corpus(path, "0" * 64)
+
+
+def test_another_format_is_refused(copy):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"format": 7}))
+    with pytest.raises(UserError, match="format version 7, this program reads 1"):
+        Corpus(copy)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", ""])
+def test_a_damaged_manifest_is_refused(copy, text):
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=MANIFEST):
+        Corpus(copy)
+
+
+def test_no_corpus(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no finished corpus there"):
+            Corpus(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["mono/en/train-00001.ids.npy", "parallel/de-en/train-00000.lines.npy", "pieces/de.npy"]
+)
+def test_a_file_cut_short_gone_or_altered(copy, name):
+    file = copy / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=f"{name}: {len(whole) - 1} bytes where .* {len(whole)}"):
+        Corpus(copy)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    Corpus(copy)  # the sizes are right
+    with pytest.raises(UserError, match=f"{name}: its SHA-256 is not the manifest's"):
+        Corpus(copy, verify=True)
+    file.write_bytes(whole)
+    Corpus(copy, verify=True)
+    file.unlink()
+    with pytest.raises(UserError, match=f"{name}: missing"):
+        Corpus(copy)

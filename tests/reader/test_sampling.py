@@ -1,0 +1,154 @@
+"""Draws: a sequence that a seed decides, resumes anywhere and divides among any number of processes."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from reader.sampling import Draws, Sampler, permuted, temperature
+from utils.errors import UserError
+
+ITEMS = {"en": 1000, "de": 333, "sw": 7}
+AMOUNTS = {"en": 50_000, "de": 20_000, "sw": 300}
+
+
+def sampler(seed=1, purpose="mono", items=ITEMS, alpha=0.3):
+    return Sampler(items, {name: AMOUNTS[name] for name in items}, alpha, seed, purpose)
+
+
+def assert_equal(one: Draws, other: Draws):
+    for field in fields(Draws):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def joined(parts: list[Draws]) -> Draws:
+    return Draws(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Draws)))
+
+
+def items_at(positions, size, key=5):
+    count = len(positions)
+    return permuted(np.asarray(positions), np.full(count, size), np.full(count, key, np.uint64))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])
+def test_each_epoch_has_every_item_once_in_another_order(size):
+    epochs = items_at(np.arange(4 * size), size).reshape(4, size)
+    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+    if size >= 63:
+        for one in range(4):
+            for other in range(one):
+                assert (epochs[one] == epochs[other]).mean() < 0.1
+
+
+def test_all_orders_of_three_items_come_equally_often():
+    epochs = items_at(np.arange(3 * 6000), 3).reshape(-1, 3)
+    _, counts = np.unique(epochs, axis=0, return_counts=True)
+    # 6 orders, 1000 each expected, deviation 29
+    assert len(counts) == 6 and (abs(counts - 1000) < 150).all()
+
+
+def test_neighbouring_positions_are_spread_evenly():
+    items = items_at(np.arange(10_000), 10_000)
+    assert abs(np.corrcoef(np.arange(10_000), items)[0, 1]) < 0.05
+    # |difference| of two uniform draws from n is n / 3 in the mean
+    assert abs(np.abs(np.diff(items)).mean() / 10_000 - 1 / 3) < 0.02
+
+
+def test_two_streams_of_one_size_have_different_orders():
+    assert (items_at(np.arange(1000), 1000, key=1) == items_at(np.arange(1000), 1000, key=2)).mean() < 0.1
+
+
+def test_a_stream_of_a_trillion_items_needs_no_table():
+    items = items_at(np.arange(10**12, 10**12 + 1000), 10**12)  # the second epoch
+    assert ((items >= 0) & (items < 10**12)).all() and len(set(items.tolist())) == 1000
+
+
+def test_temperature_by_hand():
+    # 1^(1/2) : 16^(1/2) = 1 : 4
+    assert temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
+    assert temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
+    with pytest.raises(UserError, match="sw"):
+        temperature({"en": 3, "sw": 0}, 0.3)
+    with pytest.raises(UserError, match="empty list"):
+        temperature({}, 0.3)
+
+
+def test_streams_come_as_often_as_the_temperature_says():
+    drawn = sampler().draw(40_000)
+    weights = np.array([AMOUNTS[name] ** 0.3 for name in ITEMS])
+    expected = weights / weights.sum()
+    found = np.bincount(drawn.stream) / 40_000
+    assert (abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 40_000)).all()
+    assert abs(drawn.reverse.mean() - 0.5) < 4 * 0.5 / 200
+    assert len(np.unique(drawn.seed, axis=0)) == 40_000
+
+
+def test_every_item_once_per_epoch_of_its_stream():
+    drawn = sampler().draw(5000)
+    for number, size in enumerate(ITEMS.values()):
+        items = drawn.item[drawn.stream == number]
+        assert len(items) > size
+        for start in range(0, len(items) - size + 1, size):
+            assert sorted(items[start : start + size]) == list(range(size))
+
+
+def test_how_many_are_drawn_at_once_does_not_matter():
+    whole, parts = sampler(), sampler()
+    assert_equal(whole.draw(100), joined([parts.draw(count) for count in (1, 0, 7, 32, 60)]))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 13, 64, 199])
+def test_resumes_at_any_cut(cut):
+    whole = sampler().draw(200)
+    first = sampler()
+    before = first.draw(cut)
+    saved = json.loads(json.dumps(first.state()))
+    resumed = sampler()
+    resumed.draw(50)  # whatever it did before is forgotten
+    resumed.restore(saved)
+    assert_equal(whole, joined([before, resumed.draw(200 - cut)]))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 32])
+def test_processes_share_each_step_without_overlap_or_loss(world_size):
+    ranks = [sampler() for _ in range(world_size)]
+    whole = sampler()
+    for step in (32, 33, 50):
+        parts = [rank.draw(step).share(number, world_size) for number, rank in enumerate(ranks)]
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert_equal(whole.draw(step), joined(parts))
+
+
+def test_resumes_with_another_number_of_processes():
+    whole = sampler().draw(96)
+    three = [sampler() for _ in range(3)]
+    parts = [rank.draw(48).share(number, 3) for number, rank in enumerate(three)]
+    states = [rank.state() for rank in three]
+    assert states[0] == states[1] == states[2]
+    two = [sampler() for _ in range(2)]
+    for number, rank in enumerate(two):
+        rank.restore(states[0])
+        parts.append(rank.draw(48).share(number, 2))
+    assert_equal(whole, joined(parts))
+
+
+def test_seed_and_purpose_set_draws_apart():
+    one = sampler(seed=1).draw(500)
+    for other in (sampler(seed=2).draw(500), sampler(purpose="pairs").draw(500)):
+        assert (one.stream == other.stream).mean() < 0.6
+        assert not (one.seed == other.seed).any()
+
+
+def test_what_cannot_be():
+    with pytest.raises(UserError, match="3 sequences cannot be shared by 4 processes"):
+        sampler().draw(3).share(0, 4)
+    with pytest.raises(UserError, match="sw"):
+        sampler(items={"en": 5, "sw": 0})
+    with pytest.raises(UserError, match="de"):
+        Sampler({"en": 5}, {"en": 1, "de": 1}, 0.3, 1, "mono")
+    state = sampler().state()
+    with pytest.raises(UserError, match=r"the text has changed .*\(de, sw\)"):
+        sampler(items={"en": 1000, "de": 334}).restore(state)
+    with pytest.raises(UserError, match="seed 1, this run has 2"):
+        sampler(seed=2).restore(state)
