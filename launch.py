@@ -132,7 +132,7 @@ def _workers(args: argparse.Namespace) -> Path:
 
 
 def start(line: list[str], workers: Path) -> int:
-    """Run a launcher to its end; what stopped a process is said again: it may not have reached the console."""
+    """Run a launcher to its end; what stopped a process is said again: the console may not have it."""
     launcher = subprocess.Popen(line)
     signal.signal(signal.SIGTERM, lambda *_: launcher.terminate())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher too, which ends the processes

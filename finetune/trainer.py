@@ -22,6 +22,7 @@ from reader.tokenization import Tokenizer
 from utils import distributed
 from utils.engine import Engine, Step
 from utils.logging import Progress, Scalars, logger
+from utils.stopping import StopSignal
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
 
@@ -83,26 +84,32 @@ class Trainer:
     state: State
 
     def train(self) -> None:
-        """Train from `self.state` to `total_steps`."""
+        """Train from `self.state` to `total_steps`.
+
+        Raises:
+            KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was saved first.
+        """
         args, engine, state = self.args, self.engine, self.state
         self.scalars = Scalars(self.folder / "visualdl")
         self.progress = Progress(self.total_steps, "training", engine.steps, unit="steps", lines=False)
         make_batches = partial(self.batches.stream, args.epoch, state.epoch, state.index)
-        with prefetch(make_batches) as stream:
+        with prefetch(make_batches) as stream, StopSignal() as stop:
             for batch in stream:
                 if engine.steps == self.total_steps:
                     break
                 step = engine.step(batch.micro_batches, self._loss)
                 epoch_ends = batch.index + 1 == self.steps_of_epoch[batch.epoch]
-                state.epoch, state.index = (
-                    (batch.epoch + 1, 0) if epoch_ends else (batch.epoch, batch.index + 1)
-                )
+                state.epoch, state.index = (batch.epoch + epoch_ends, 0 if epoch_ends else batch.index + 1)
                 self._log(step, batch)
                 end = engine.steps == self.total_steps
                 if self.dev_files and (engine.steps % args.validation_steps == 0 or epoch_ends or end):
                     self._evaluate(batch.epoch)
-                if engine.steps % args.save_steps == 0 or end:
+                stopped = stop.anywhere() and not end
+                if engine.steps % args.save_steps == 0 or end or stopped:
                     self._save_step()
+                if stopped:
+                    logger.info("stopped; go on with --init_checkpoint %s", engine.last_checkpoint)
+                    raise KeyboardInterrupt
         self.progress.close()
         self.scalars.close()
 

@@ -1,8 +1,10 @@
 """The loop: it learns, selects the right step, runs several seeds, resumes exactly."""
 
 import json
+import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import load_file
 
 from finetune import trainer as trainer_module
 from tests.finetune import toy
+from utils.engine import Engine
 
 LEARNS = {"epoch": 10, "learning_rate": 2e-2}
 
@@ -124,6 +127,26 @@ def test_resume_in_the_middle_of_several_seeds(classify, tmp_path):
     assert resumed["tables"] == straight["tables"]
     assert not (tmp_path / "again" / "seed_2" / "step_5").exists()
     assert_same_weights(tmp_path / "out" / "seed_3" / "step_12", tmp_path / "again" / "seed_3" / "step_12")
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkeypatch):
+    straight = classify()
+    step = Engine.step
+
+    def signalled(self, *arguments):
+        if self.steps == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Engine, "step", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        classify(out="stopped")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == ["step_7"]
+    resumed = classify(out="stopped", init_checkpoint=tmp_path / "stopped" / "step_7")
+    assert resumed["tables"] == straight["tables"]
+    assert_same_weights(tmp_path / "out" / "step_24", tmp_path / "stopped" / "step_24")
 
 
 def test_a_finished_run_resumes_to_its_own_table(classify, tmp_path):
