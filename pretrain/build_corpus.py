@@ -50,7 +50,7 @@ def build_corpus(options: BuildOptions) -> dict:
         claim(output, plan | {"modified": modification_times(streams)}) as work,
         Workers(options.workers or available_cores()) as workers,
     ):
-        build = Build(options, streams, work, workers, tokenizer.vocab_size)
+        build = Build(options, streams, work, workers, tokenizer)
         scan(build)
         if options.deduplicate:
             find_all_duplicates(build)

@@ -12,6 +12,7 @@ from pretrain.corpus_options import BuildOptions, size_of
 from pretrain.corpus_reading import Cutting, Unit, interleave, read_units
 from pretrain.corpus_units import UnitTask
 from pretrain.corpus_work import Work, read_json, unit_path
+from reader.tokenization import Tokenizer
 from utils.logging import Progress
 
 Result = TypeVar("Result")
@@ -28,14 +29,14 @@ class Build:
         streams: languages and pairs.
         work: the work folder.
         workers: to run units.
-        vocab_size: V.
+        tokenizer: to cut the text with.
     """
 
     options: BuildOptions
     streams: list[Stream]
     work: Work
     workers: Workers
-    vocab_size: int
+    tokenizer: Tokenizer
 
     def scans(self, stream: Stream) -> list[dict[str, int]]:
         """What `scan` found in each source of a stream: units, lines, documents."""

@@ -12,15 +12,16 @@ from pretrain.corpus_inputs import Stream
 from pretrain.corpus_shards import pieces_file, write_array
 from pretrain.corpus_tokenize import tokens_record
 from pretrain.corpus_units import id_dtype
-from pretrain.corpus_work import FOLDER, read_json, write_json
+from pretrain.corpus_work import FOLDER, VOCABULARY_FILES, read_json, write_json
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from utils.errors import UserError
+from utils.files import atomic_file, sha256_of
 
 _MANY_UNKNOWN = 0.05
 
 
 def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the piece counts and, last of all, the manifest; remove the work folder.
+    """Write the piece counts, the vocabulary and, last of all, the manifest; remove the work folder.
 
     Raises:
         UserError: a stream of which the filters left nothing.
@@ -29,13 +30,13 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
     manifest: dict[str, Any] = {
         "format": FORMAT,
         **plan,
-        "dtype": id_dtype(build.vocab_size).name,
+        "dtype": id_dtype(build.tokenizer.vocab_size).name,
         "mono": {},
         "parallel": {},
         "pieces": {},
         "files": {},
     }
-    pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(build.vocab_size, np.int64))
+    pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(build.tokenizer.vocab_size, np.int64))
     for stream in build.streams:
         kind, name = stream.folder.split("/")
         entry = {"dropped": read_json(tokens_record(build, stream))["dropped"]}
@@ -59,12 +60,23 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
         name = f"pieces/{language}.npy"
         manifest["pieces"][language] = name
         manifest["files"][name] = write_array(output / name, counts)
+    manifest["files"] |= _write_vocabulary(build)
     for folder in ("mono", "parallel", "pieces"):  # what a killed worker was writing
         for file in (output / folder).rglob(".*.tmp-*"):
             file.unlink()
     write_json(output / MANIFEST, manifest)
     shutil.rmtree(output / FOLDER)
     return manifest
+
+
+def _write_vocabulary(build: Build) -> dict[str, dict[str, Any]]:
+    """Put the vocabulary beside the text, so that the corpus folder is all that training needs."""
+    output, tokenizer = build.work.output, build.tokenizer
+    model, vocab = (output / name for name in VOCABULARY_FILES)
+    with atomic_file(model) as file:
+        file.write(tokenizer.piece_model_path.read_bytes())
+    tokenizer.write_vocab(vocab)
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in (model, vocab)}
 
 
 def summary(manifest: Mapping[str, Any]) -> str:

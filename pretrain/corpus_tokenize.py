@@ -67,7 +67,7 @@ def tokenize(build: Build) -> None:
 
 def write_shards(build: Build) -> None:
     """Join the units to shards; a stream's units are deleted when its last shard is written."""
-    dtype = id_dtype(build.vocab_size)
+    dtype = id_dtype(build.tokenizer.vocab_size)
     shard_tokens = max(1, int(build.options.shard_mib * (1 << 20)) // dtype.itemsize)
     tasks = []
     for stream in build.streams:
@@ -84,7 +84,7 @@ def write_shards(build: Build) -> None:
                     stream.folder,
                     stream.languages,
                     build.work.of(stream, "shards"),
-                    build.vocab_size,
+                    build.tokenizer.vocab_size,
                     dtype.str,
                 )
                 for number, run in enumerate(runs)

@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.files import atomic_file
 
 FOLDER = ".build"
+VOCABULARY_FILES = ("piece.model", "vocab.txt")
 
 
 class Work:
@@ -138,8 +139,10 @@ def discard(output: Path) -> None:
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     # The manifest first: from then on nobody takes the rest for a corpus.
     (output / MANIFEST).unlink(missing_ok=True)
-    for name in ("mono", "parallel", "pieces", FOLDER):
+    for name in ("mono", "parallel", "pieces", "blocks", FOLDER):
         shutil.rmtree(output / name, ignore_errors=True)
+    for name in VOCABULARY_FILES:
+        (output / name).unlink(missing_ok=True)
 
 
 def _few(changed: list[str]) -> str:

@@ -4,6 +4,7 @@
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
+    piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
 
 A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line
 begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in

@@ -104,6 +104,7 @@ def test_another_process_can_open_it(path, tokenizer):
 
 def test_another_vocabulary_is_refused(path, tokenizer):
     Corpus(path, tokenizer.digest)
+    Corpus(path, Tokenizer.from_folder(path).digest)  # its own
     with pytest.raises(UserError, match="made with another vocabulary"):
         Corpus(path, "0" * 64)
 
