@@ -71,7 +71,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
-        self.epsilon = epsilon
+        self.epsilon = float(np.float32(epsilon))  # as Paddle's kernels hold it, in float64 too
 
     def forward(self, x: Tensor) -> Tensor:
         if not _training_on_cpu(x):

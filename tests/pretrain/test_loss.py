@@ -92,7 +92,7 @@ def test_chunks_make_no_difference(model):
         loss.total.backward()
         gradients = [p.grad.numpy().copy() for p in model.parameters() if p.grad is not None]
         results.append((loss.losses.numpy(), loss.correct.numpy(), gradients))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-10)
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-12)
     assert np.array_equal(results[0][1], results[1][1])
     assert all(np.abs(a - b).max() < 1e-9 for a, b in zip(results[0][2], results[1][2], strict=True))
 

@@ -1,0 +1,177 @@
+"""Every fast path against plain Paddle, in float64, within 1e-9: values and gradients."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+
+from model import ops
+
+TOLERANCE = 1e-9
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def value_and_gradients(function, x, weight, *parameters):
+    """f(x), and the gradients of sum(weight x f(x)) with respect to x and the parameters."""
+    x = x.clone().detach()
+    x.stop_gradient = False
+    y = function(x)
+    (y * weight).sum().backward()
+    gradients = [tensor.grad.numpy() for tensor in (x, *parameters)]
+    for parameter in parameters:
+        parameter.clear_grad()
+    return [y.numpy(), *gradients]
+
+
+def assert_same(plain, fast):
+    for a, b in zip(plain, fast, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() < TOLERANCE
+        assert np.abs(a).max() > 1e-3  # something is compared
+
+
+def pair(ours: nn.Layer, theirs: nn.Layer):
+    ours.set_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
+def test_linear(shape):
+    ours, theirs = pair(ops.Linear(8, 6), nn.Linear(8, 6))
+    for layer in (ours, theirs):
+        layer.bias.set_value(paddle.arange(6, dtype="float64"))
+    x, weight = paddle.randn(shape), paddle.randn([*shape[:-1], 6])
+    assert_same(
+        value_and_gradients(theirs, x, weight, theirs.weight, theirs.bias),
+        value_and_gradients(ours, x, weight, ours.weight, ours.bias),
+    )
+
+
+@pytest.mark.parametrize("spread", [1e-6, 1.0, 1e3])
+def test_layer_norm(spread):
+    ours, theirs = pair(ops.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5))
+    for layer in (ours, theirs):
+        layer.weight.set_value(paddle.linspace(-1, 2, 8))
+        layer.bias.set_value(paddle.linspace(3, 4, 8))
+    x, weight = paddle.randn([3, 5, 8]) * spread + 2, paddle.randn([3, 5, 8])
+    plain = value_and_gradients(theirs, x, weight, theirs.weight, theirs.bias)
+    fast = value_and_gradients(ours, x, weight, ours.weight, ours.bias)
+    # The gradient of x grows as 1 / spread, up to 1 / sqrt(epsilon).
+    scale = max(1.0, np.abs(plain[1]).max())
+    plain[1], fast[1] = plain[1] / scale, fast[1] / scale
+    for a, b in zip(plain, fast):
+        assert np.abs(a - b).max() < TOLERANCE
+
+
+def test_gelu():
+    x = paddle.concat([paddle.linspace(-9, 9, 181), paddle.to_tensor([0.0, -40.0, 40.0])])
+    weight = paddle.linspace(-2, 3, 184)
+    assert_same(value_and_gradients(F.gelu, x, weight), value_and_gradients(ops.gelu, x, weight))
+
+
+def test_softmax():
+    x, weight = paddle.randn([2, 3, 4, 7]) * 5, paddle.randn([2, 3, 4, 7])
+    assert_same(value_and_gradients(F.softmax, x, weight), value_and_gradients(ops.softmax, x, weight))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_gives_closed_columns_nothing(dtype):
+    x = paddle.randn([4, 6]).astype(dtype)
+    x[:, 2] -= 1e4
+    value, gradient = value_and_gradients(ops.softmax, x, 1e20 * paddle.arange(6).astype(dtype))
+    assert (value[:, 2] == 0).all() and (gradient[:, 2] == 0).all()
+    assert (np.delete(value, 2, 1) > 0).all() and (np.delete(gradient, 2, 1) != 0).all()
+
+
+def test_dropout_is_unbiased_and_scales():
+    x = paddle.full([1000, 1000], 2.0)
+    for probability in (0.1, 0.5):
+        y = ops.dropout(x, probability, training=True).numpy()
+        kept = y != 0
+        # five standard deviations of a million draws
+        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / 1e6)
+        assert y[kept] == pytest.approx(np.full(kept.sum(), 2 / (1 - probability)), rel=1e-5)
+        # neighbours in a row and in a column are independent
+        for a, b in ((kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):
+            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5e-3
+
+
+def test_dropout_edges():
+    x = paddle.randn([5, 3])
+    assert ops.dropout(x, 0.3, training=False) is x
+    assert ops.dropout(x, 0.0, training=True) is x
+    assert not ops.dropout(x, 1.0, training=True).numpy().any()
+    assert ops.keep_mask([3, 5], 0.1, paddle.float32).dtype == paddle.float32
+    assert ops.keep_mask([0, 5], 0.1, paddle.float32).shape == [0, 5]
+
+
+def test_dropout_gradient_is_the_mask():
+    x = paddle.ones([50, 40])
+    value, gradient = value_and_gradients(lambda x: ops.dropout(x, 0.4, True), x, paddle.ones([50, 40]))
+    assert np.array_equal(value, gradient) and 0 < (value == 0).mean() < 1
+
+
+def test_dropout_follows_paddles_generator():
+    x = paddle.ones([40, 40])
+    paddle.seed(3)
+    state = paddle.get_rng_state()
+    first, second = (ops.dropout(x, 0.5, True).numpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    paddle.seed(3)
+    assert np.array_equal(ops.dropout(x, 0.5, True).numpy(), first)
+    paddle.set_rng_state(state)
+    assert np.array_equal(ops.dropout(x, 0.5, True).numpy(), first)
+
+
+class Block(nn.Layer):
+    """One of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = ops.Linear(8, 8), ops.LayerNorm(8, 1e-5)
+
+    def forward(self, x):
+        return self.norm(ops.dropout(ops.softmax(ops.gelu(self.linear(x))), 0.3, self.training))
+
+
+def test_recompute_draws_the_same_dropout():
+    block, x, weight = Block(), paddle.randn([4, 8]), paddle.randn([4, 8])
+    results = []
+    for function in (block, lambda x: recompute(block, x)):
+        paddle.seed(5)
+        results.append(value_and_gradients(function, x, weight, *block.parameters()))
+    for a, b in zip(*results, strict=True):
+        assert np.abs(a - b).max() < TOLERANCE
+
+
+def test_without_gradient_the_values_are_the_same():
+    block, x = Block(), paddle.randn([4, 8])
+    block.eval()
+    with_gradient = block(x)
+    with paddle.no_grad():
+        without = block(x)
+    assert without.stop_gradient and not with_gradient.stop_gradient
+    assert np.abs((with_gradient - without).numpy()).max() < TOLERANCE
+
+
+def test_frozen_parameters_and_partial_gradients():
+    block, x, weight = Block(), paddle.randn([4, 8]), paddle.randn([4, 8])
+    block.eval()
+    expected = value_and_gradients(block, x, weight, *block.parameters())
+    x.stop_gradient = False
+    (partial,) = paddle.grad((block(x) * weight).sum(), [x])
+    assert np.array_equal(partial.numpy(), expected[1])
+    block.linear.weight.stop_gradient = block.norm.bias.stop_gradient = True
+    (block(x) * weight).sum().backward()
+    assert np.array_equal(x.grad.numpy(), expected[1])
+    assert not block.linear.weight.grad.numpy().any() and not block.norm.bias.grad.numpy().any()
+    assert np.array_equal(block.norm.weight.grad.numpy(), expected[4])
