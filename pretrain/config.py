@@ -1,8 +1,7 @@
 """What a pre-training run is made of. One YAML file per run; `--section.key value` overrides a key.
 
-The defaults are the full strategy with the choices of docs/objectives.md; the files in configs/pretrain/
-hold the
-paper's tables.
+The defaults are the full strategy with the choices of docs/objectives.md; configs/pretrain/ holds the paper's
+tables.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal
 from utils.errors import UserError
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
+SCRATCH, FRESH, FROM_ENCODER = "scratch", "fresh", "encoder"
 
 
 @dataclass
@@ -23,8 +23,6 @@ class ModelConfig:
         num_attention_heads: N; the inner size of the feed-forward layers is 4 H.
         hidden_dropout_prob: dropout after the embeddings and each sub-layer.
         attention_probs_dropout_prob: dropout on the attention probabilities.
-        initializer_range: standard deviation of fresh weights. The family's 0.02 suits H of 768 and more; a narrow
-            model leaves its start sooner with about 1 / sqrt(H).
         max_position_embeddings: rows of the position table; two of them are reserved.
         language_embedding: which tokens get their side's language embedding.
     """
@@ -34,7 +32,6 @@ class ModelConfig:
     num_attention_heads: int = 12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
     max_position_embeddings: int = 514
     language_embedding: Literal["masks", "none", "all"] = "masks"
 
@@ -69,8 +66,7 @@ class ObjectiveConfig:
 
     Args:
         active: any of mmlm, tlm, camlm, btmlm. The paper's exp5 is all four.
-        monolingual_share: share of a step's sequences that go to monolingual text, where both kinds are
-            active.
+        monolingual_share: part of a step's sequences that is monolingual text, where both kinds are active.
         mask_rate: share of non-special tokens that are chosen.
         btmlm_start: BTMLM begins at this share of all steps; before it, its part goes to MMLM.
         pseudo_proportion: pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20).
@@ -78,8 +74,7 @@ class ObjectiveConfig:
             length.
         pseudo_choice: arg max, or a draw at `temperature`.
         pseudo_pieces: frequent: pieces that occur at least `min_piece_count` times in the language; all: the
-            whole
-            vocabulary without specials.
+            whole vocabulary without specials.
         min_piece_count: see `pseudo_pieces`.
         temperature: of the draw.
         second_language: parallel: in proportion to pairs^0.7 among languages with parallel data with the
@@ -103,21 +98,22 @@ class ObjectiveConfig:
 
 @dataclass
 class InitConfig:
-    """What the weights start from. A run that has a checkpoint in its output folder resumes from that
-    instead.
+    """What the weights start from. A run that has a checkpoint in its output folder goes on from that.
+
+    Released ERNIE-M weights have no head, and a fresh one would first disturb the encoder: so the head can be
+    trained alone for some steps, at a rate of its own. The schedule of `optimizer` begins after them.
 
     Args:
         encoder: "scratch", or a folder: XLM-R, an official parameter directory or one of ours.
-        lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": the folder of
-            `encoder`.
-        lm_head_warmup_steps: train only the head and the language embeddings for so many steps, encoder
-            frozen:
-            released ERNIE-M weights have no head, and a fresh one would first disturb the encoder.
+        lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": that of `encoder`.
+        lm_head_warmup_steps: train only the head and the language embeddings for so many steps.
+        lm_head_learning_rate: constant, in these steps.
     """
 
-    encoder: str = "scratch"
-    lm_head: str = "fresh"
+    encoder: str = SCRATCH
+    lm_head: str = FRESH
     lm_head_warmup_steps: int = 0
+    lm_head_learning_rate: float = 1e-3
 
 
 @dataclass
@@ -126,10 +122,10 @@ class OptimizerConfig:
 
     Args:
         steps: optimiser steps in all; the schedule ends there.
-        tokens: when positive, the run and its schedule end at so many trained tokens instead of at `steps`.
+        tokens: when positive, the run and its schedule end after about so many trained tokens instead.
         batch_size: sequences per optimiser step over all devices and micro-batches.
         learning_rate: peak.
-        warmup_steps: linear rise.
+        warmup_steps: linear rise; 0: the rate is constant.
         schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0
             at T.
         beta1: 0.98 as Table 11 prints it.
@@ -154,7 +150,7 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig:
-    """How the run is carried out; nothing here changes what is learned, but for rounding.
+    """How the run is carried out.
 
     Args:
         output: folder for checkpoints, metrics and the final models.
@@ -167,8 +163,8 @@ class RunConfig:
         log_steps: a line in the log and in metrics.jsonl.
         save_steps: a checkpoint.
         keep_checkpoints: the last so many stay.
-        eval_steps: held-out evaluation; 0: at the end only.
-        eval_sequences: most held-out sequences per language or pair and objective.
+        eval_steps: held-out evaluation, besides the one at the end; 0: only that.
+        eval_sequences: most held-out sequences per language or pair and objective; 0: no evaluation at all.
         max_bad_steps: stop after so many steps in a row whose loss is not a finite number.
         stop_after_steps: stop and save at this step, the schedule unchanged; 0: at the end.
         compute_ratio: steps are divided by this (paper Table 8: a stop at equal compute).
@@ -191,9 +187,21 @@ class RunConfig:
     compute_ratio: float = 1.0
 
 
+# May differ between a checkpoint and the run that goes on from it: all else decides what is learned.
+FREE = (
+    "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.micro_batch_size",
+    "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps", "run.keep_checkpoints",
+    "run.eval_steps", "run.eval_sequences", "run.max_bad_steps", "run.stop_after_steps",
+)  # fmt: skip
+
+
 @dataclass
 class PretrainConfig:
-    """A whole run."""
+    """A whole run.
+
+    Raises:
+        UserError: a value that no run can have; names the key, the value and what is allowed.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -202,17 +210,59 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self):
+        for section, keys, allowed, holds in _RANGES:
+            for key in keys.split():
+                value = getattr(getattr(self, section), key)
+                if not holds(value):
+                    raise UserError(f"{section}.{key} is {value}: it must be {allowed}")
+        _check_objectives(self.objectives)
+        _check_together(self)
 
-def check(config: PretrainConfig) -> None:
-    """Refuse values that no run can have.
 
-    Raises:
-        UserError: names the key, the value and what is allowed.
-    """
-    _check_objectives(config.objectives)
-    model, data, optimizer, run = config.model, config.data, config.optimizer, config.run
+_POSITIVE = ("above 0", lambda value: value > 0)
+_NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
+_RANGES = (
+    ("model", "hidden_size num_hidden_layers num_attention_heads", *_POSITIVE),
+    ("model", "hidden_dropout_prob attention_probs_dropout_prob", "from 0 to below 1", lambda v: 0 <= v < 1),
+    ("objectives", "mask_rate pseudo_proportion", "above 0 and at most 1", lambda v: 0 < v <= 1),
+    ("objectives", "monolingual_share btmlm_start", "from 0 to 1", lambda v: 0 <= v <= 1),
+    ("objectives", "temperature", *_POSITIVE),
+    ("objectives", "min_piece_count", *_NOT_NEGATIVE),
+    ("init", "lm_head_learning_rate", *_POSITIVE),
+    ("init", "lm_head_warmup_steps", *_NOT_NEGATIVE),
+    ("optimizer", "steps batch_size learning_rate epsilon clip_norm", *_POSITIVE),
+    ("optimizer", "tokens warmup_steps weight_decay", *_NOT_NEGATIVE),
+    ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
+    ("run", "micro_batch_size log_steps save_steps keep_checkpoints max_bad_steps compute_ratio", *_POSITIVE),
+    ("run", "seed eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
+)
+
+
+def _check_objectives(objectives: ObjectiveConfig) -> None:
+    active = objectives.active
+    if not active or not set(active) <= set(OBJECTIVES):
+        raise UserError(f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}")
+    if len(set(active)) != len(active):
+        raise UserError(f"objectives.active names an objective twice: {active}")
+    if "btmlm" in active and "mmlm" not in active:
+        raise UserError(
+            "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
+        )
+    parallel = {"tlm", "camlm"} & set(active)
+    if "mmlm" in active and parallel and objectives.monolingual_share in (0, 1):
+        raise UserError(
+            f"objectives.monolingual_share is {objectives.monolingual_share:g}, so one kind of text would "
+            f"never be read: take its objectives out of objectives.active, which is {active}"
+        )
+
+
+def _check_together(config: PretrainConfig) -> None:
+    model, data, init = config.model, config.data, config.init
     if not data.corpus:
         raise UserError("data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote")
+    if len(set(data.languages)) != len(data.languages):
+        raise UserError(f"data.languages names a language twice: {data.languages}")
     if model.hidden_size % model.num_attention_heads:
         raise UserError(
             f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
@@ -223,41 +273,7 @@ def check(config: PretrainConfig) -> None:
         raise UserError(
             f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, model.max_position_embeddings - 2"
         )
-    for key in ("batch_size", "steps", "learning_rate", "clip_norm"):
-        _positive(f"optimizer.{key}", getattr(optimizer, key))
-    for key in (
-        "micro_batch_size",
-        "log_steps",
-        "save_steps",
-        "keep_checkpoints",
-        "max_bad_steps",
-        "compute_ratio",
-    ):
-        _positive(f"run.{key}", getattr(run, key))
-    if config.init.lm_head == "encoder" and config.init.encoder == "scratch":
+    if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
         raise UserError(
             "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head from"
         )
-
-
-def _check_objectives(objectives: ObjectiveConfig) -> None:
-    unknown = [name for name in objectives.active if name not in OBJECTIVES]
-    if unknown or not objectives.active:
-        raise UserError(
-            f"objectives.active is {objectives.active}: name one or more of {', '.join(OBJECTIVES)}"
-        )
-    if len(set(objectives.active)) != len(objectives.active):
-        raise UserError(f"objectives.active names an objective twice: {objectives.active}")
-    if "btmlm" in objectives.active and "mmlm" not in objectives.active:
-        raise UserError(
-            "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
-        )
-    for key in ("monolingual_share", "mask_rate", "btmlm_start", "pseudo_proportion"):
-        value = getattr(objectives, key)
-        if not 0.0 <= value <= 1.0:
-            raise UserError(f"objectives.{key} is {value}: it is a share, between 0 and 1")
-
-
-def _positive(key: str, value: float) -> None:
-    if value <= 0:
-        raise UserError(f"{key} is {value}: it must be above 0")

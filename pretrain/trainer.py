@@ -1,6 +1,8 @@
 """One optimiser step over the mix of objectives, and the state of a run on disk."""
 
 import dataclasses
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,17 @@ import paddle
 from model.checkpoint import keep_last, load_from, load_training_state, newest_complete, save_model
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from model.optimization import build_optimizer, linear_warmup_decay
+from model.optimization import build_optimizer
+from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import OBJECTIVES, PretrainConfig
+from pretrain.config import FREE, OBJECTIVES, PretrainConfig
 from pretrain.initialise import freeze_encoder, initialise
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
 from pretrain.pseudo import allowed_pieces
-from pretrain.reader import StepBatches, Streams, counts
+from pretrain.reader import StepBatches
+from pretrain.schedule import learning_rate
+from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from utils import distributed
@@ -31,14 +36,7 @@ TOTALS = ("tokens", "pseudo", "copied", "repeated")
 SUMS = [f"{objective}.{value}" for objective in OBJECTIVES for value in PER_OBJECTIVE] + list(TOTALS)
 
 _MOST_LOGITS = 1 << 27  # at a time: 512 MB in float32
-# May differ between a checkpoint and the run that resumes it: they do not change what is learned.
-_FREE = (
-    "run.output", "run.micro_batch_size", "run.recompute", "run.sharding_stage", "run.log_steps",
-    "run.save_steps",
-    "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps",
-    "run.stop_after_steps",
-    "data.verify", "data.corpus", "init.",
-)  # fmt: skip
+_NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 
 
 class Trainer:
@@ -48,13 +46,12 @@ class Trainer:
         config: of the run.
         corpus: opened with the run's vocabulary.
         tokenizer: its files are copied into every checkpoint.
-        total_steps: of the schedule.
+        steps: of the run, from its beginning.
     """
 
-    def __init__(self, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, total_steps: int):
-        self.config, self.tokenizer, self.total_steps = config, tokenizer, total_steps
-        streams = Streams.of(corpus, config)
-        vocabulary = Vocabulary.of(tokenizer)
+    def __init__(self, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int):
+        self.config, self.tokenizer = config, tokenizer
+        self.languages = Streams.of(corpus, config).languages
         paddle.set_default_dtype(config.run.dtype)
         paddle.seed(config.run.seed)
         shape = dataclasses.asdict(config.model)
@@ -62,7 +59,7 @@ class Trainer:
         self.model_config = ErnieMConfig(
             vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id, **shape
         )
-        self.model = PreTrainingModel(self.model_config, streams.languages)
+        self.model = PreTrainingModel(self.model_config, self.languages)
         self.model.ernie_m.recompute = config.run.recompute
         optimizer = config.optimizer
         self.engine = Engine(
@@ -70,7 +67,7 @@ class Trainer:
             build_optimizer(
                 self.model,
                 optimizer.learning_rate,
-                linear_warmup_decay(optimizer.warmup_steps, total_steps, optimizer.schedule),
+                learning_rate(config, steps),
                 weight_decay=optimizer.weight_decay,
                 betas=(optimizer.beta1, optimizer.beta2),
                 eps=optimizer.epsilon,
@@ -83,13 +80,9 @@ class Trainer:
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,
         )
-        self.generator = make_generator(config, corpus, vocabulary, streams.languages)
+        self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
+        self.saved_steps = 0  # of the newest checkpoint
         self.chunk = max(1, _MOST_LOGITS // tokenizer.vocab_size)
-        self.frozen = False
-
-    def initialise(self) -> None:
-        """Take the weights that `init` names. Not for a run that resumes."""
-        initialise(self.model, self.config.init)
 
     def step(self, work: StepBatches, accuracy: bool) -> Step:
         """One optimiser step.
@@ -98,68 +91,44 @@ class Trainer:
             work: this process's part of it.
             accuracy: also compare the arg max; it costs the head's product a second time.
         """
-        # The mean of each objective is over all processes and micro-batches: its count comes before any
-        # backward pass.
-        total = dict(zip(OBJECTIVES, distributed.all_sum(counts(work.micro_batches)), strict=True))
-        self._freeze(self.engine.steps < self.config.init.lm_head_warmup_steps)
+        freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
+        # Each objective's mean is over all processes and micro-batches: its count comes before any backward.
+        counts = dict(zip(OBJECTIVES, distributed.all_sum(work.masked()), strict=True))
 
-        def loss_of(batch):
-            sums = {}
+        def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
+            sums: dict[str, Any] = {"tokens": batch.tokens}
             if batch.stage1 is not None:
-                batch, pseudo = self.generator.fill(self.model, batch)
-                sums = {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
+                batch, pseudo = self.pseudo_tokens.fill(self.model, batch)
+                sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
             result = masked_lm_loss(self.model, batch, self.chunk, accuracy)
             name = batch.objective
-            sums |= {
-                f"{name}.loss": result.total.detach(),
-                f"{name}.count": batch.masked,
-                "tokens": batch.tokens,
-            }
+            sums |= {f"{name}.loss": result.total.detach(), f"{name}.count": batch.masked}
             if accuracy:
-                sums |= {
-                    f"{name}.correct": result.correct.astype("float64").sum(),
-                    f"{name}.measured": batch.masked,
-                }
-            return result.total * (work.share[name] / max(total[name], 1.0)), sums
+                correct = result.correct.astype("float64").sum()
+                sums |= {f"{name}.correct": correct, f"{name}.measured": batch.masked}
+            return result.total * (work.share[name] / max(counts[name], 1.0)), sums
 
         return self.engine.step(work.micro_batches, loss_of)
 
-    def save(
-        self, folder: Path, reader_state: dict[str, Any], window: dict[str, Any], facts: dict[str, Any]
-    ) -> None:
-        """A checkpoint of everything; call it on every process.
+    def resume_or_initialise(self) -> dict[str, Any]:
+        """Go on from the newest checkpoint, or else take the weights that `init` names.
 
-        Args:
-            folder: `step_N` below the run's checkpoint folder.
-            reader_state: of the last step that was taken.
-            window: what the next log line has gathered so far.
-            facts: for the model card.
-        """
-        state = self.engine.state_dict()  # collects from all processes
-        if distributed.is_main():
-            state |= {"reader": reader_state, "window": window, "config": dataclasses.asdict(self.config)}
-            self._write(folder, facts, state)
-            keep_last(folder.parent, self.config.run.keep_checkpoints)
-        distributed.barrier()
-        self.engine.last_checkpoint = str(folder)
-
-    def export(self, folder: Path, facts: dict[str, Any], encoder_only: bool) -> None:
-        """The model alone; `encoder_only`: for fine-tuning, without head and language embeddings."""
-        if distributed.is_main():
-            self._write(folder, facts, None, ("lm_head.", "language_embeddings.") if encoder_only else ())
-        distributed.barrier()
-
-    def resume(self, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Go on from a checkpoint: the reader's state and the log window.
+        Returns:
+            What `save` was given; empty at the beginning of a run.
 
         Raises:
-            UserError: the checkpoint belongs to another configuration (the keys are named), or is damaged.
+            UserError: the checkpoint belongs to another configuration (the keys are named) or is damaged; or
+                as `initialise`.
         """
+        folder = newest_checkpoint(Path(self.config.run.output))
+        if folder is None:
+            initialise(self.model, self.config.init, self.tokenizer)
+            return {}
         state = load_training_state(folder / "training_state")
         changed = [
             line
             for line in differences(state["config"], dataclasses.asdict(self.config))
-            if not line.startswith(_FREE)
+            if line.partition(":")[0] not in FREE
         ]
         if changed:
             raise UserError(
@@ -167,28 +136,59 @@ class Trainer:
                 "or choose another run.output"
             )
         load_from(self.model, folder, optional=())
-        self.engine.load_state_dict(state)
+        self.engine.load_state_dict(state["engine"])
+        self._is_saved(folder)
+        logger.info("going on from %s", folder)
+        return state["run"]
+
+    def save(self, run: dict[str, Any]) -> None:
+        """A checkpoint of everything, `step_N`; call it on every process.
+
+        Args:
+            run: what the run wants back from `resume_or_initialise`: numbers, strings, lists, dicts.
+        """
+        folder = Path(self.config.run.output, "checkpoints", f"step_{self.engine.steps}")
+        state = {"engine": self.engine.state_dict()}  # collects from all processes
+        state |= {"run": run, "config": dataclasses.asdict(self.config)}
+        self._write(folder, state)
+        if distributed.is_main():
+            keep_last(folder.parent, self.config.run.keep_checkpoints)
+        self._is_saved(folder)
+        logger.info("saved %s", folder)
+
+    def export(self) -> None:
+        """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
+        output = Path(self.config.run.output)
+        self._write(output / "full")
+        self._write(output / "encoder", leave_out=_NOT_IN_ENCODER)
+        logger.info("for fine-tuning: %s; to continue pre-training: %s", output / "encoder", output / "full")
+
+    def _is_saved(self, folder: Path) -> None:
+        self.saved_steps = self.engine.steps
         self.engine.last_checkpoint = str(folder)
-        logger.info("resumed from %s", folder)
-        return state["reader"], state["window"]
 
-    def _freeze(self, frozen: bool) -> None:
-        if frozen != self.frozen:
-            freeze_encoder(self.model, frozen)
-            self.frozen = frozen
-
-    def _write(self, folder: Path, facts: dict, state: dict | None, leave_out: tuple[str, ...] = ()) -> None:
-        save_model(
-            folder,
-            self.model,
-            self.model_config,
-            vocab_path=self.tokenizer.vocab_path,
-            piece_model_path=self.tokenizer.piece_model_path,
-            extra={} if "language_embeddings." in leave_out else {"languages": self.model.languages},
-            facts={"languages": self.model.languages, "steps": self.engine.steps, **facts},
-            training_state=state,
-            leave_out=leave_out,
-        )
+    def _write(self, folder: Path, state: dict | None = None, leave_out: tuple[str, ...] = ()) -> None:
+        if distributed.is_main():
+            save_model(
+                folder,
+                self.model,
+                self.model_config,
+                vocab_path=self.tokenizer.vocab_path,
+                piece_model_path=self.tokenizer.piece_model_path,
+                extra={} if leave_out else {"languages": self.languages},
+                facts={
+                    "name": "ERNIE-M, pre-trained",
+                    "languages": self.languages,
+                    "data": self.config.data.corpus,
+                    "initialised_from": self.config.init.encoder,
+                    "steps": self.engine.steps,
+                    "seed": self.config.run.seed,
+                    "command": shlex.join(["python", *sys.argv]),
+                },
+                training_state=state,
+                leave_out=leave_out,
+            )
+        distributed.barrier()
 
 
 def make_generator(
@@ -206,6 +206,17 @@ def make_generator(
     return PseudoTokenGenerator(allowed, vocabulary.special_ids, temperature)
 
 
-def newest_checkpoint(config: PretrainConfig) -> Path | None:
-    """The last complete checkpoint of the run's output folder."""
-    return newest_complete(Path(config.run.output) / "checkpoints")
+def newest_checkpoint(output: Path) -> Path | None:
+    """The last complete checkpoint of a run's folder.
+
+    Raises:
+        UserError: processes see different ones.
+    """
+    folder = newest_complete(output / "checkpoints")
+    seen = sorted(set(distributed.gather(str(folder))))
+    if len(seen) > 1:
+        raise UserError(
+            f"run.output {output}: processes find different checkpoints there ({', '.join(seen)}); give a "
+            "folder that all machines share"
+        )
+    return folder
