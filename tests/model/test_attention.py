@@ -1,0 +1,134 @@
+import numpy as np
+import paddle
+import pytest
+
+from model.attention import CompactMask, SelfAttention, attention_bias, flashmask_row_indices
+from model.ernie_m import ErnieMConfig, ErnieMModel
+
+CONFIG = ErnieMConfig(
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    max_position_embeddings=20,
+    initializer_range=0.3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+LENGTHS = [(4, 3), (3, 1), (1, 3), (2, 0), (4, 2)]  # context, placeholders of each row; C = 4, P = 3
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def compact_mask(context_length=4, lengths=LENGTHS, total=7) -> CompactMask:
+    valid = np.zeros([len(lengths), total], dtype=bool)
+    for row, (context, placeholders) in enumerate(lengths):
+        valid[row, :context] = True
+        valid[row, context_length : context_length + placeholders] = True
+    return CompactMask(context_length, paddle.to_tensor(valid))
+
+
+def matrix(rows: str) -> np.ndarray:
+    return np.array([[c == "1" for c in row.replace(" ", "").replace("|", "")] for row in rows.split("\n")])
+
+
+def test_compact_mask_means_the_drawing_of_its_docstring():
+    dense = compact_mask(4, [(3, 3)]).dense()
+    assert dense.shape == [1, 1, 7, 7] and dense.dtype == paddle.bool
+    assert np.array_equal(
+        dense.numpy()[0, 0],
+        matrix(
+            "1 1 1 . | . . .\n"
+            "1 1 1 . | . . .\n"
+            "1 1 1 . | . . .\n"
+            ". . . 1 | . . .\n"
+            "1 1 1 . | 1 . .\n"
+            "1 1 1 . | . 1 .\n"
+            "1 1 1 . | . . 1"
+        ),
+    )
+
+
+def run(model, mask, weight):
+    """Hidden states of every layer, and the gradient of a sum over real tokens for every parameter."""
+    input_ids = paddle.to_tensor(np.random.default_rng(0).integers(4, 40, [len(LENGTHS), 7]))
+    output = model(input_ids, None, mask, output_hidden_states=True)
+    (output.sequence * weight + output.pooled.unsqueeze(1)).sum().backward()
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
+    model.clear_gradients()
+    return [h.numpy() for h in output.hidden_states], gradients
+
+
+@pytest.mark.parametrize("pads_count", [False, True])
+def test_compact_equals_dense_in_values_and_gradients(pads_count):
+    model, mask = ErnieMModel(CONFIG), compact_mask()
+    weight = paddle.randn([len(LENGTHS), 7, 12])
+    if not pads_count:
+        weight = weight * mask.valid.astype("float64").unsqueeze(-1)
+    dense_states, dense_gradients = run(model, mask.dense(), weight)
+    states, gradients = run(model, mask, weight)
+    for a, b in zip(dense_states, states, strict=True):
+        assert np.abs(a - b).max() < 1e-9
+    for name, gradient in gradients.items():
+        assert np.abs(gradient - dense_gradients[name]).max() < 1e-9, name
+        if "k_proj.bias" not in name:  # it shifts all scores of a row alike, so its gradient is 0
+            assert np.abs(gradient).max() > 1e-6, name
+
+
+def test_all_context_equals_the_key_mask():
+    model, mask = ErnieMModel(CONFIG), compact_mask(7, [(7, 0), (5, 0), (3, 0), (1, 0), (6, 0)])
+    weight = paddle.randn([len(LENGTHS), 7, 12])
+    results = [run(model, m, weight) for m in (mask, mask.valid, mask.valid.astype("int64"), mask.dense())]
+    for states, gradients in results[1:]:
+        assert all(np.abs(a - b).max() < 1e-9 for a, b in zip(states, results[0][0]))
+        assert all(np.abs(gradients[name] - g).max() < 1e-9 for name, g in results[0][1].items())
+
+
+def test_dropout_of_the_compact_form_keeps_the_mean():
+    """Weights are dropped and scaled up, so with equal values everywhere the mean is that value."""
+    attention = SelfAttention(6, 1, 0.5)
+    for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+        projection.weight.set_value(paddle.zeros([6, 6]))
+    attention.v_proj.bias.set_value(paddle.ones([6]))
+    attention.out_proj.weight.set_value(paddle.eye(6))
+    mask = compact_mask(4, [(4, 3)] * 2000)
+    outputs = attention(paddle.zeros([2000, 7, 6]), attention_bias(mask, 1, paddle.float64)).numpy()[..., 0]
+    assert outputs.mean(0) == pytest.approx(np.ones(7), abs=0.05)
+    assert outputs[:, :4].std() == pytest.approx(np.sqrt(1 / 4), abs=0.02)  # four columns of weight 1/4
+    assert outputs[:, 4:].std() == pytest.approx(np.sqrt(1 / 5), abs=0.02)  # and one of its own
+
+
+def expand_row_indices(indices: np.ndarray) -> np.ndarray:
+    """What flashmask makes of [B, 1, T, 2] (causal=False): which pairs stay open, [B, 1, T, T]."""
+    length = indices.shape[2]
+    row, column = np.arange(length)[:, None], np.arange(length)[None]
+    start, end = (indices[..., k][..., None, :] for k in (0, 1))  # [B, 1, 1, T]
+    closed = ((row > column) & (row >= start)) | ((row < column) & (row < end))
+    return ~closed
+
+
+def test_flashmask_row_indices_open_what_the_dense_mask_opens():
+    mask = compact_mask()
+    indices = flashmask_row_indices(mask)
+    assert indices.dtype == paddle.int32 and indices.shape == [len(LENGTHS), 1, 7, 2]
+    opened, dense, valid = expand_row_indices(indices.numpy()), mask.dense().numpy(), mask.valid.numpy()
+    for row in range(len(LENGTHS)):
+        assert np.array_equal(opened[row, 0][valid[row]], dense[row, 0][valid[row]])
+    # Rows of pads see more than themselves, but nothing sees them.
+    assert opened[:, 0, range(7), range(7)].all()
+    for row, column in zip(*np.nonzero(~valid)):
+        assert opened[row, 0, :, column].sum() == 1
+
+
+def test_bias_is_laid_out_for_each_head_on_the_cpu():
+    valid = paddle.to_tensor([[True, True, False]])
+    bias = attention_bias(valid, 2, paddle.float32)
+    assert bias.own is None and bias.columns.shape == [1, 2, 3, 3] and bias.columns.dtype == paddle.float32
+    expected = np.where(matrix("11.\n11.\n..1"), 0.0, -1e4)
+    assert np.array_equal(bias.columns.numpy(), np.broadcast_to(expected, [1, 2, 3, 3]))

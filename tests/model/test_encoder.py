@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from model.ernie_m import ErnieMConfig, ErnieMModel, absolute_positions
+from tests.model.plain import PlainErnieM
+from utils.errors import UserError
+
+SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initializer_range=0.3)
+IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def gradients_of(model, output) -> dict[str, np.ndarray]:
+    weight = np.random.default_rng(1).standard_normal(output.sequence.shape) * (IDS != 1)[..., None]
+    weight = paddle.to_tensor(weight)
+    ((output.sequence * weight).sum() + output.pooled.sum()).backward()
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    model.clear_gradients()
+    return gradients
+
+
+def test_equals_the_same_encoder_in_plain_paddle():
+    model, plain = ErnieMModel(CONFIG), PlainErnieM(CONFIG)
+    plain.set_state_dict(model.state_dict())
+    ids = paddle.to_tensor(IDS)
+    ours, theirs = model(ids, output_hidden_states=True), plain(ids)
+    for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        assert np.abs((a - b).numpy()).max() < 1e-9
+    assert np.abs((ours.pooled - theirs.pooled).numpy()).max() < 1e-9
+    gradients, expected = gradients_of(model, ours), gradients_of(plain, theirs)
+    assert gradients.keys() == expected.keys() == dict(model.named_parameters()).keys()
+    for name, gradient in gradients.items():
+        assert np.abs(gradient - expected[name]).max() < 1e-9, name
+
+
+def test_names_and_shapes():
+    shapes = {name: tuple(p.shape) for name, p in ErnieMModel(CONFIG).state_dict().items()}
+    assert len(shapes) == 4 + 16 * 2 + 2
+    assert shapes["embeddings.word_embeddings.weight"] == (40, 12)
+    assert shapes["embeddings.position_embeddings.weight"] == (12, 12)
+    assert shapes["embeddings.layer_norm.bias"] == (12,)
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        assert shapes[f"encoder.layers.1.self_attn.{part}.weight"] == (12, 12)
+    assert shapes["encoder.layers.0.linear1.weight"] == (12, 48)
+    assert shapes["encoder.layers.0.linear2.weight"] == (48, 12)
+    assert shapes["encoder.layers.0.norm1.weight"] == shapes["encoder.layers.0.norm2.bias"] == (12,)
+    assert shapes["pooler.dense.weight"] == (12, 12)
+
+
+def test_base_has_the_official_number_of_parameters():
+    config = ErnieMConfig(250002, 768, 12, 12)
+    layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    tables = (config.vocab_size + config.max_position_embeddings + 2) * 768
+    assert tables + 12 * layer + 768 * 768 + 768 == 278_042_880
+    small = ErnieMModel(ErnieMConfig(50, 768, 1, 12, max_position_embeddings=10))
+    assert sum(p.size for p in small.parameters()) == (50 + 10 + 2) * 768 + layer + 768 * 768 + 768
+
+
+def test_initial_weights():
+    config = ErnieMConfig(2000, 64, 1, 2, initializer_range=0.1)
+    model = ErnieMModel(config)
+    table = model.embeddings.word_embeddings.weight.numpy()
+    assert np.abs(table).max() <= 0.2 and np.abs(table).max() > 0.19
+    # a normal distribution cut at two deviations has 0.8796 of the deviation
+    assert table[2:].std() == pytest.approx(0.08796, rel=0.01)
+    assert not table[1].any() and table[0].any()
+    assert not model.embeddings.position_embeddings.weight.numpy()[1].any()
+    assert not model.encoder.layers[0].linear1.bias.numpy().any()
+
+
+def test_positions():
+    ids = paddle.to_tensor(IDS)
+    positions = absolute_positions(ids, 1)
+    assert positions.numpy().tolist() == [[2, 3, 4, 5, 6, 7, 8, 9], [2, 3, 4, 1, 1, 1, 1, 1]]
+    model = ErnieMModel(CONFIG)
+    counted = model(ids).sequence.numpy()
+    given = positions.clone()
+    assert np.array_equal(model(ids, given).sequence.numpy(), counted)
+    assert np.array_equal(given.numpy(), positions.numpy())
+    shifted = paddle.where(positions == 1, positions, positions + 1)
+    assert np.abs(model(ids, shifted).sequence.numpy() - counted).max() > 1e-3
+
+
+@pytest.mark.parametrize("position", [12, 500])
+def test_a_position_past_the_table(position):
+    model = ErnieMModel(CONFIG)
+    with pytest.raises(UserError, match=rf"position {position} is past.*at most 10 tokens.*max_seq_len"):
+        model(paddle.to_tensor([[0, 5, 2]]), paddle.to_tensor([[2, 3, position]]))
+    with pytest.raises(UserError, match="position 12 is past"):
+        model(paddle.full([1, 11], 5, "int64"))
+
+
+def test_pads_change_nothing():
+    model = ErnieMModel(CONFIG)
+    alone = model(paddle.to_tensor(IDS[1:, :3]))
+    padded = model(paddle.to_tensor(IDS))
+    assert np.abs(padded.sequence.numpy()[1, :3] - alone.sequence.numpy()[0]).max() < 1e-9
+    assert np.abs(padded.pooled.numpy()[1] - alone.pooled.numpy()[0]).max() < 1e-9
+
+
+def test_no_mask_hides_pads_and_not_the_first_token():
+    model = ErnieMModel(CONFIG)
+    ids = paddle.to_tensor(IDS)
+    output = model(ids).sequence.numpy()
+    for mask in ((ids != 1), (ids != 1).astype("int64"), (ids != 1).astype("float64")):
+        assert np.array_equal(model(ids, attention_mask=mask).sequence.numpy(), output)
+    other = IDS.copy()
+    other[:, 0] = 5
+    changed = model(paddle.to_tensor(other)).sequence.numpy()
+    assert np.abs(changed[:, 1] - output[:, 1]).min() > 0  # [CLS] is seen by its neighbour
+
+
+def test_input_bias_is_added_before_the_layer_norm():
+    model = ErnieMModel(CONFIG)
+    ids = paddle.to_tensor(IDS)
+    bias = model.embeddings.word_embeddings(paddle.full_like(ids, 9)) - model.embeddings.word_embeddings(ids)
+    nines = model(paddle.full_like(ids, 9), absolute_positions(ids, 1), ids != 1).sequence
+    assert np.abs((model(ids, input_bias=bias).sequence - nines).numpy()).max() < 1e-9
+
+
+def test_what_is_returned():
+    model = ErnieMModel(CONFIG)
+    output = model(paddle.to_tensor(IDS), pool=False)
+    assert output.pooled is None and output.hidden_states is None
+    output = model(paddle.to_tensor(IDS), output_hidden_states=True)
+    assert [h.shape for h in output.hidden_states] == [[2, 8, 12]] * 3 and output.pooled.shape == [2, 12]
+    assert output.hidden_states[-1] is output.sequence
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recompute_changes_nothing(dropout):
+    shares = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    model = ErnieMModel(ErnieMConfig(**SIZES, **shares, max_position_embeddings=12))
+    results = []
+    for model.recompute in (False, True):
+        paddle.seed(4)
+        output = model(paddle.to_tensor(IDS))
+        results.append((output.sequence.numpy(), gradients_of(model, output)))
+    assert np.abs(results[0][0] - results[1][0]).max() < 1e-9
+    assert results[0][1].keys() == results[1][1].keys()
+    for name, gradient in results[0][1].items():
+        assert np.abs(gradient - results[1][1][name]).max() < 1e-9, name
+
+
+def test_dropout_is_on_in_training_only():
+    model = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12))
+    ids = paddle.to_tensor(IDS)
+    assert np.abs((model(ids).sequence - model(ids).sequence).numpy()).max() > 1e-3
+    model.eval()
+    assert np.array_equal(model(ids).sequence.numpy(), model(ids).sequence.numpy())
+
+
+def test_float32():
+    model = ErnieMModel(CONFIG)
+    exact = model(paddle.to_tensor(IDS)).sequence.numpy()
+    model.float()
+    output = model(paddle.to_tensor(IDS)).sequence
+    assert output.dtype == paddle.float32 and np.abs(output.numpy() - exact).max() < 1e-4
+
+
+def test_config_from_json(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SIZES | {"type_vocab_size": 16, "hidden_dropout_prob": 0.3}))
+    config = ErnieMConfig.from_json(path)
+    assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.3, 48, 1e-5)
+    assert ErnieMConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "config.json: No such file"),
+        ("{", "config.json: not a JSON file"),
+        ("[1]", "config.json: a JSON object is expected"),
+        (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
+        (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
+        (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act 'swish' is not supported"),
+    ],
+)
+def test_bad_config(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        ErnieMConfig.from_json(path)
+    assert "\n" not in str(caught.value)
