@@ -134,13 +134,14 @@ def keep_mask(shape: list[int], dropout: float, dtype) -> Tensor:
     """
     levels = 1 << 16
     kept = round((1 - dropout) * levels)
-    if kept == 0:
-        return paddle.zeros(shape, dtype)
+    if kept in (0, levels):
+        return paddle.full(shape, kept / levels, dtype)
     seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").numpy()
     size = math.prod(shape)
     bits = np.random.SFC64(np.random.SeedSequence(seed)).random_raw(-(-size // 4)).view(np.uint16)[:size]
-    scale = np.asarray(levels / kept, dtype=str(dtype).removeprefix("paddle."))
-    return paddle.from_dlpack(np.multiply(bits <= kept - 1, scale).reshape(shape))
+    mask = (bits < kept).astype(str(dtype).removeprefix("paddle."))
+    mask *= levels / kept
+    return paddle.from_dlpack(mask.reshape(shape))
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:

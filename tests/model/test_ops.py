@@ -111,6 +111,7 @@ def test_dropout_edges():
     assert ops.dropout(x, 0.0, training=True) is x
     assert not ops.dropout(x, 1.0, training=True).numpy().any()
     assert ops.keep_mask([3, 5], 0.1, paddle.float32).dtype == paddle.float32
+    assert (ops.keep_mask([5], 1e-6, paddle.float64).numpy() == 1).all()
     assert ops.keep_mask([0, 5], 0.1, paddle.float32).shape == [0, 5]
 
 

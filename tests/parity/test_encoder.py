@@ -1,0 +1,195 @@
+"""The encoder beside its peers, with the same random weights: 3 base layers, a smaller vocabulary."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import paddlenlp.transformers as paddlenlp
+import pytest
+import torch
+import transformers
+
+from model.ernie_m import ErnieMConfig, absolute_positions
+from model.heads import SequenceClassifier
+
+VOCABULARY, LABELS = 5000, 3
+SHAPE = {
+    "vocab_size": VOCABULARY, "hidden_size": 768, "num_hidden_layers": 3, "num_attention_heads": 12,
+    "intermediate_size": 3072, "max_position_embeddings": 514,
+    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+# transformers' ErnieM doubles the name of the attention for q, k and v only.
+HUGGING_FACE = [
+    ("self_attn.q_proj", "self_attn.self_attn.q_proj"),
+    ("self_attn.k_proj", "self_attn.self_attn.k_proj"),
+    ("self_attn.v_proj", "self_attn.self_attn.v_proj"),
+]
+XLM_R = [
+    ("ernie_m.pooler.dense", "classifier.dense"),  # its classifier is a pooler and a linear layer
+    ("classifier.weight", "classifier.out_proj.weight"),
+    ("classifier.bias", "classifier.out_proj.bias"),
+    ("embeddings.layer_norm", "embeddings.LayerNorm"),
+    ("encoder.layers.", "encoder.layer."),
+    ("self_attn.q_proj", "attention.self.query"),
+    ("self_attn.k_proj", "attention.self.key"),
+    ("self_attn.v_proj", "attention.self.value"),
+    ("self_attn.out_proj", "attention.output.dense"),
+    ("norm1", "attention.output.LayerNorm"),
+    ("linear1", "intermediate.dense"),
+    ("linear2", "output.dense"),
+    ("norm2", "output.LayerNorm"),
+    ("ernie_m.", "roberta."),
+]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Ids of several lengths, padded to 48, and labels."""
+    rng = np.random.default_rng(0)
+    input_ids = rng.integers(4, VOCABULARY, [6, 48])
+    input_ids[:, 0] = 0
+    for row, length in enumerate((48, 3, 20, 47, 33, 2)):
+        input_ids[row, length - 1] = 2
+        input_ids[row, length:] = 1
+    return input_ids, rng.integers(0, LABELS, 6)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """Our model; biases and layer norms are random too, or their mapping would not be tested."""
+    paddle.seed(0)
+    model = SequenceClassifier(ErnieMConfig(**SHAPE), LABELS)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.set_value(paddle.normal(around, 0.1, parameter.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def our_results(ours, batch):
+    input_ids, labels = (paddle.to_tensor(array) for array in batch)
+    output = ours.ernie_m(input_ids, output_hidden_states=True)
+    F.cross_entropy(ours.classifier(output.pooled), labels).backward()
+    gradients = {name: p.grad.numpy() for name, p in ours.named_parameters()}
+    return [h.numpy() for h in output.hidden_states], output.pooled.numpy(), gradients
+
+
+def is_transposed(name: str, array: np.ndarray) -> bool:
+    """torch's linear weights are [out, in]; ours and Paddle's are [in, out]."""
+    return array.ndim == 2 and "_embeddings." not in name
+
+
+def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.ndarray]]:
+    """Our name -> their name and value."""
+    mapped = {}
+    for name, parameter in model.named_parameters():
+        array, theirs = parameter.numpy(), name
+        for pattern, replacement in names:
+            theirs = theirs.replace(pattern, replacement)
+        mapped[name] = (theirs, array.T if is_transposed(name, array) else array)
+    return mapped
+
+
+def load_torch(peer: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+    missing, unexpected = peer.load_state_dict(tensors, strict=False)
+    assert not unexpected and all("position_ids" in name for name in missing)
+
+
+def assert_states_agree(ours: list[np.ndarray], theirs: list[np.ndarray], real: np.ndarray) -> None:
+    assert len(ours) == len(theirs) == SHAPE["num_hidden_layers"] + 1
+    for a, b in zip(ours, theirs):
+        assert np.abs(a[real] - b[real]).max() < 1e-4
+
+
+def assert_gradients_agree(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, gradient in ours.items():
+        # A bias of the keys shifts all scores of a row alike: its gradient is 0, and noise in any program.
+        scale = np.abs(ours[name.replace("k_proj.bias", "q_proj.bias")]).max()
+        assert scale > 1e-6, name
+        assert np.abs(gradient - theirs[name]).max() / scale < 1e-3, name
+
+
+def test_paddlenlp(ours, our_results, batch):
+    states, pooled, gradients = our_results
+    peer = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
+    names = {name for name, _ in ours.named_parameters()}
+    assert {name for name, _ in peer.named_parameters()} == names
+    peer.set_state_dict(ours.state_dict())
+    input_ids, labels = (paddle.to_tensor(array) for array in batch)
+    mask = (input_ids != 1).astype("int64")
+    output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
+    assert_states_agree(states, [h.numpy() for h in output.hidden_states], batch[0] != 1)
+    assert np.abs(output.pooler_output.numpy() - pooled).max() < 1e-4
+    F.cross_entropy(peer(input_ids, attention_mask=mask), labels).backward()
+    assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in peer.named_parameters()})
+
+
+def test_hugging_face_ernie_m(ours, our_results, batch):
+    states, pooled, gradients = our_results
+    peer = transformers.ErnieMForSequenceClassification(
+        transformers.ErnieMConfig(**SHAPE, num_labels=LABELS, classifier_dropout=0.0)
+    )
+    mapped = to_torch(ours, HUGGING_FACE)
+    load_torch(peer, dict(mapped.values()))
+    input_ids, labels = (torch.from_numpy(array) for array in batch)
+    mask = (input_ids != 1).long()
+    output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True)
+    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != 1)
+    assert np.abs(output.pooler_output.detach().numpy() - pooled).max() < 1e-4
+    peer(input_ids, attention_mask=mask, labels=labels).loss.backward()
+    assert_gradients_agree(gradients, torch_gradients(peer, mapped))
+
+
+def test_hugging_face_xlm_r(ours, our_results, batch):
+    states, pooled, gradients = our_results
+    shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1}
+    peer = transformers.XLMRobertaForSequenceClassification(
+        transformers.XLMRobertaConfig(**shape, num_labels=LABELS, classifier_dropout=0.0)
+    )
+    mapped = to_torch(ours, XLM_R)
+    state = dict(mapped.values())
+    # Its one token type is added everywhere: what is ours in the position table is the sum of the two.
+    token_type = np.random.default_rng(1).normal(0, 0.02, [1, 768]).astype("float32")
+    state["roberta.embeddings.token_type_embeddings.weight"] = token_type
+    state["roberta.embeddings.position_embeddings.weight"] = (
+        state["roberta.embeddings.position_embeddings.weight"] - token_type
+    )
+    load_torch(peer, state)
+    input_ids, labels = (torch.from_numpy(array) for array in batch)
+    mask = (input_ids != 1).long()
+    output = peer(input_ids, attention_mask=mask, labels=labels, output_hidden_states=True)
+    assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != 1)
+    first = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
+    assert np.abs(first - pooled).max() < 1e-4
+    output.loss.backward()
+    assert_gradients_agree(gradients, torch_gradients(peer, mapped))
+
+
+def test_position_ids_of_the_peers_start_at_0(ours, our_results, batch):
+    """Ours are absolute. Theirs are 2 less, and transformers adds the 2 to the caller's own tensor."""
+    input_ids = batch[0]
+    positions = absolute_positions(paddle.to_tensor(input_ids), 1).numpy()
+    given = torch.from_numpy(np.maximum(positions - 2, 0))
+    peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
+    mapped = to_torch(ours.ernie_m, HUGGING_FACE)
+    load_torch(peer, dict(mapped.values()))
+    with torch.no_grad():
+        output = peer(torch.from_numpy(input_ids), given, torch.from_numpy((input_ids != 1).astype("int64")))
+    real = input_ids != 1
+    assert np.abs(output.last_hidden_state.numpy()[real] - our_results[0][-1][real]).max() < 1e-4
+    assert np.array_equal(given.numpy()[real], positions[real])
+
+
+def torch_gradients(peer, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    theirs = {
+        name: parameter.grad.numpy()
+        for name, parameter in peer.named_parameters()
+        if parameter.grad is not None
+    }
+    gradients = {}
+    for name, (their_name, _) in mapped.items():
+        gradient = theirs[their_name]
+        gradients[name] = gradient.T if is_transposed(name, gradient) else gradient
+    return gradients
