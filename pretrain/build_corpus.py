@@ -18,7 +18,7 @@ from pretrain.corpus_options import BuildOptions, gather_notation, modification_
 from pretrain.corpus_scan import find_all_duplicates, scan
 from pretrain.corpus_summary import finish, summary
 from pretrain.corpus_tokenize import tokenize, write_shards
-from pretrain.corpus_work import claim, discard, finished_manifest
+from pretrain.corpus_work import claim, discard, finished_manifest, forget
 from reader.corpus import check_files
 from reader.tokenization import Tokenizer
 from utils.config import load_config
@@ -44,6 +44,7 @@ def build_corpus(options: BuildOptions) -> dict:
     manifest = finished_manifest(output, plan)
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
+        forget(output)
         check_files(output, manifest, checksums=True)
         return manifest
     with (

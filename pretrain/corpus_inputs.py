@@ -177,6 +177,15 @@ def _expand(path: str) -> list[str]:
 def _plain(path: Any) -> str:
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
+    return expand(path)
+
+
+def expand(path: str) -> str:
+    """A path with ~ and $VARIABLES replaced.
+
+    Raises:
+        UserError: there is no such variable.
+    """
     plain = os.path.expanduser(os.path.expandvars(path.strip()))
     if "$" in plain:
         raise UserError(

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.corpus_inputs import Source, Stream, parse_notation
+from pretrain.corpus_inputs import Source, Stream, expand, parse_notation
 from utils.errors import UserError
 
 _NOTATION_FLAGS = ("--mono", "--parallel")
@@ -63,6 +63,8 @@ class BuildOptions:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
             raise UserError("no piece model; give --piece_model_path (scripts/data/train_vocab.sh makes one)")
+        self.piece_model_path = expand(self.piece_model_path)
+        self.vocab_path = self.vocab_path and expand(self.vocab_path)
         if self.tsv_columns and (len(self.tsv_columns) != 2 or min(self.tsv_columns) < 1):
             raise UserError(
                 f"tsv_columns: {self.tsv_columns} is not two column numbers from 1, such as [1, 2]"

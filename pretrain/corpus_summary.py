@@ -1,6 +1,5 @@
 """The end of a build: the manifest, the piece counts, and a table of what there is."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from pretrain.corpus_inputs import Stream
 from pretrain.corpus_shards import pieces_file, write_array
 from pretrain.corpus_tokenize import tokens_record
 from pretrain.corpus_units import id_dtype
-from pretrain.corpus_work import FOLDER, VOCABULARY_FILES, read_json, write_json
+from pretrain.corpus_work import VOCABULARY_FILES, forget, read_json, write_json
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from utils.errors import UserError
 from utils.files import atomic_file, sha256_of
@@ -65,7 +64,7 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
         for file in (output / folder).rglob(".*.tmp-*"):
             file.unlink()
     write_json(output / MANIFEST, manifest)
-    shutil.rmtree(output / FOLDER)
+    forget(output)
     return manifest
 
 

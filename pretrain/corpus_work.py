@@ -107,19 +107,14 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
     work.folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(work.folder / "lock", os.O_RDWR | os.O_CREAT)
+    lock = _lock(work)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{output}: another process is building there; wait for it or stop it") from error
         started = read_json(work.folder / "plan.json")
         changed = differences(started, plan) if started is not None else []
         if changed:
             raise UserError(
-                f"{output}: an unfinished build with other inputs or options is there ({_few(changed)}); run "
-                "the "
-                "same command as before, or start afresh with --overwrite true"
+                f"{output}: an unfinished build with other inputs or options is there ({_few(changed)}); "
+                "run the same command as before, or start afresh with --overwrite true"
             )
         write_json(work.folder / "plan.json", plan)
         yield work
@@ -127,22 +122,43 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[Work]:
         os.close(lock)
 
 
+def forget(output: Path) -> None:
+    """Delete the work folder of a corpus that is finished."""
+    shutil.rmtree(output / FOLDER, ignore_errors=True)
+
+
 def discard(output: Path) -> None:
     """Delete a corpus or an unfinished build, and nothing else.
 
     Raises:
-        UserError: the folder holds something that is neither.
+        UserError: the folder holds something that is neither, or another process builds there.
     """
     if not output.exists():
         return
-    if any(output.iterdir()) and not (output / MANIFEST).exists() and not (output / FOLDER).exists():
+    ours = (output / MANIFEST).exists() or (output / FOLDER).exists()
+    if not output.is_dir() or (any(output.iterdir()) and not ours):
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
+    if (output / FOLDER).exists():
+        os.close(_lock(Work(output)))
     # The manifest first: from then on nobody takes the rest for a corpus.
     (output / MANIFEST).unlink(missing_ok=True)
     for name in ("mono", "parallel", "pieces", "blocks", FOLDER):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in VOCABULARY_FILES:
         (output / name).unlink(missing_ok=True)
+
+
+def _lock(work: Work) -> int:
+    """Lock a work folder; the lock ends with its file being closed, or with the process."""
+    lock = os.open(work.folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UserError(
+            f"{work.output}: another process is building there; wait for it or stop it"
+        ) from error
+    return lock
 
 
 def _few(changed: list[str]) -> str:

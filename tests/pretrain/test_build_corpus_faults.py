@@ -63,6 +63,9 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
     assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
+    (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # killed after its last write
+    build(tmp_path / "corpus", pieces, **inputs)
+    assert not (tmp_path / "corpus/.build").exists()
     with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
         build(tmp_path / "corpus", pieces, **inputs, documents="blank")
     file = tmp_path / "corpus/mono/fr/train-00000.ids.npy"
@@ -86,6 +89,8 @@ def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs):
     def build_there_too(_):
         with pytest.raises(UserError, match="another process is building there"):
             build(tmp_path / "corpus", pieces, **inputs)
+        with pytest.raises(UserError, match="another process is building there"):
+            build(tmp_path / "corpus", pieces, **inputs, overwrite=True)
         raise Stopped
 
     monkeypatch.setattr("pretrain.build_corpus.scan", build_there_too)

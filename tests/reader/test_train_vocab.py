@@ -1,0 +1,71 @@
+"""Training a vocabulary: the right ids, the same bytes, languages in the shares that were asked for."""
+
+import collections
+import shutil
+
+import pytest
+
+from reader.tokenization import Tokenizer
+from scripts.data import train_vocab as script
+from scripts.data.train_vocab import VocabOptions, train_vocab
+from tests.helpers.small_corpus import sentences, write_lines
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    return {
+        "mono": {
+            "en": write_lines(folder / "en", sentences(1600, seed=1)),
+            "ru": write_lines(folder / "ru", ["баба идёт домой", "дом стоит"] * 50),
+        },
+        "parallel": {"en-de": write_lines(folder / "x.tsv", ["good day\tguten Tag"] * 50)},
+    }
+
+
+def options(output, texts, **changed):
+    return VocabOptions(output=str(output), **texts, **({"vocab_size": 120, "threads": 2} | changed))
+
+
+def test_ids_files_and_bytes(tmp_path, texts):
+    tokenizer = train_vocab(options(tmp_path / "one", texts))
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
+    assert tokenizer.mask_id == 121 and tokenizer.vocab_size == 122
+    assert Tokenizer.from_folder(tmp_path / "one").digest == tokenizer.digest
+    for text in ("баба идёт", "guten Tag", "baba"):
+        assert tokenizer.unk_id not in tokenizer.encode(text)
+    train_vocab(options(tmp_path / "two", texts))
+    for name in ("piece.model", "vocab.txt"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    train_vocab(options(tmp_path / "three", texts, seed=2))
+    assert (tmp_path / "one/piece.model").read_bytes() != (tmp_path / "three/piece.model").read_bytes()
+    with pytest.raises(UserError, match="one/piece.model: exists"):
+        train_vocab(options(tmp_path / "one", texts))
+    shutil.rmtree(tmp_path)
+
+
+def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
+    seen = []
+    monkeypatch.setattr(script, "_train", lambda lines, _: seen.extend(lines) or b"")
+    with pytest.raises(UserError):  # an empty model
+        train_vocab(options(tmp_path, texts, alpha=0.5, sentences=900))
+    counts = collections.Counter(
+        "ru" if line[0] in "бд" else "de" if line == "guten Tag" else "en" for line in seen
+    )
+    # lines: en 1650, ru 100, de 50; roots 40.6, 10, 7.1
+    for language, root in {"en": 1650**0.5, "ru": 100**0.5, "de": 50**0.5}.items():
+        expected = 900 * root / (1650**0.5 + 100**0.5 + 50**0.5)
+        assert abs(counts[language] - expected) < 4 * expected**0.5
+
+
+def test_bad_input(tmp_path, texts):
+    with pytest.raises(UserError, match=r"Vocabulary size too high \(90000\).*--vocab_size"):
+        train_vocab(options(tmp_path, texts, vocab_size=90_000))
+    with pytest.raises(UserError, match="no such file"):
+        train_vocab(options(tmp_path, {"mono": {"en": str(tmp_path / "none")}}))
+    with pytest.raises(UserError, match="no text in en"):
+        train_vocab(options(tmp_path, {"mono": {"en": write_lines(tmp_path / "blank", ["", " "])}}))
+    with pytest.raises(UserError, match="character_coverage"):
+        VocabOptions(output="x", character_coverage=99.95)
+    assert not (tmp_path / "piece.model").exists()
