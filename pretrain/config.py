@@ -23,6 +23,8 @@ class ModelConfig:
         num_attention_heads: N; the inner size of the feed-forward layers is 4 H.
         hidden_dropout_prob: dropout after the embeddings and each sub-layer.
         attention_probs_dropout_prob: dropout on the attention probabilities.
+        initializer_range: standard deviation of fresh weights. The family's 0.02 suits H of 768 and more; a
+            narrow model leaves its start sooner with about 1 / sqrt(H).
         max_position_embeddings: rows of the position table; two of them are reserved.
         language_embedding: which tokens get their side's language embedding.
     """
@@ -32,6 +34,7 @@ class ModelConfig:
     num_attention_heads: int = 12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
     max_position_embeddings: int = 514
     language_embedding: Literal["masks", "none", "all"] = "masks"
 
