@@ -1,0 +1,48 @@
+"""A tiny corpus, and run_pretrain.py called as a function."""
+
+import sys
+
+import paddle
+import pytest
+
+import run_pretrain
+from tests.pretrain import tiny_run
+from utils import logging as run_log
+from utils.errors import run
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    return tiny_run.make_corpus(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def pretrain(tiny_corpus, tmp_path, monkeypatch):
+    """pretrain(output="out", section__key=value) runs in this process; returns the output folder."""
+
+    def call(output: str = "out", corpus=tiny_corpus, **changes):
+        folder = tmp_path / output
+        monkeypatch.setattr(sys, "argv", ["run_pretrain.py", *tiny_run.flags(corpus, folder, **changes)])
+        try:
+            run_pretrain.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+        return folder
+
+    return call
+
+
+@pytest.fixture
+def refused(pretrain, capsys):
+    """refused(section__key=value) -> the one line on stderr of a command that ends with exit code 2."""
+
+    def call(**changes) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: pretrain(**changes))
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call

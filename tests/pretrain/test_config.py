@@ -1,0 +1,102 @@
+"""Every value that no run can have is refused by name; every file in configs/pretrain is a run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pretrain.config import FREE, PretrainConfig
+from tests.helpers.small_corpus import ROOT
+from tests.pretrain.tiny_run import config
+from utils.config import load_config
+from utils.errors import UserError
+
+FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data__corpus": ""}, "data.corpus is empty"),
+        ({"data__languages": ["en", "de", "en"]}, "data.languages names a language twice"),
+        ({"data__max_seq_len": 600}, "data.max_seq_len 600 is outside 8 to 512"),
+        ({"model__hidden_size": 15}, "model.hidden_size 15 is not a multiple of model.num_attention_heads 2"),
+        ({"model__num_hidden_layers": 0}, "model.num_hidden_layers is 0: it must be above 0"),
+        ({"model__hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0: it must be from 0 to below 1"),
+        ({"objectives__active": []}, "objectives.active is []: name one or more of mmlm, tlm, camlm, btmlm"),
+        ({"objectives__active": ["mmlm", "nsp"]}, "name one or more of mmlm, tlm, camlm, btmlm"),
+        ({"objectives__active": ["tlm", "tlm"]}, "objectives.active names an objective twice"),
+        ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
+        ({"objectives__monolingual_share": 1.0}, "objectives.monolingual_share is 1, so one kind of text"),
+        ({"objectives__mask_rate": 0.0}, "objectives.mask_rate is 0.0: it must be above 0 and at most 1"),
+        ({"objectives__temperature": 0.0}, "objectives.temperature is 0.0: it must be above 0"),
+        ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
+        ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
+        ({"optimizer__beta2": 1.0}, "optimizer.beta2 is 1.0: it must be from 0 to below 1"),
+        ({"run__seed": -1}, "run.seed is -1: it must be 0 or more"),
+        ({"run__keep_checkpoints": 0}, "run.keep_checkpoints is 0: it must be above 0"),
+        ({"run__amp": "int8"}, "run.amp"),
+        ({"optimizer__steps": "many"}, "optimizer.steps"),
+        ({"optimizer__stepz": 3}, "unknown key 'optimizer.stepz'.*did you mean 'optimizer.steps'"),
+    ],
+)
+def test_a_value_that_no_run_can_have(changes, message):
+    with pytest.raises(UserError, match=message if ".*" in message else re.escape(message)) as refused:
+        config(Path("corpus"), **changes)
+    assert "\n" not in str(refused.value)
+
+
+def test_one_kind_of_text_may_have_any_share():
+    assert config(Path("c"), objectives__active=["tlm"], objectives__monolingual_share=1.0)
+
+
+def test_what_may_change_on_resume_exists():
+    for key in FREE:
+        section, name = key.split(".")
+        assert hasattr(getattr(config(Path("c")), section), name), key
+
+
+def load(path: Path) -> PretrainConfig:
+    return load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "corpus"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_is_a_run_and_says_what_of(path):
+    assert path.read_text().startswith("# ")
+    loaded = load(path)
+    keys = yaml.safe_load(path.read_text())
+    for section, values in keys.items():
+        for key, value in values.items():
+            if key != "corpus":
+                assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
+
+
+def test_the_papers_table_11():
+    shapes = {"small": (6, 768, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
+    runs = {"small": (240_000, 1024, 3e-4), "base": (150_000, 2048, 2e-4), "large": (200_000, 2048, 1e-4)}
+    for size in ("small", "base", "large"):
+        loaded = load(ROOT / "configs" / "pretrain" / f"{size}.yaml")
+        model, optimizer = loaded.model, loaded.optimizer
+        assert (model.num_hidden_layers, model.hidden_size, model.num_attention_heads) == shapes[size]
+        assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
+        assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
+        assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
+        assert (model.hidden_dropout_prob, model.attention_probs_dropout_prob) == (0.1, 0.1)
+        assert loaded.data.max_seq_len == 512
+
+
+def test_the_papers_table_6():
+    active = {name: set(load(ROOT / f"configs/pretrain/{name}.yaml").objectives.active)
+              for name in ("exp1", "exp2", "exp3", "exp4", "exp5")}  # fmt: skip
+    assert active == {
+        "exp1": {"mmlm"},
+        "exp2": {"mmlm", "tlm"},
+        "exp3": {"mmlm", "camlm"},
+        "exp4": {"mmlm", "btmlm", "camlm"},
+        "exp5": {"mmlm", "btmlm", "camlm", "tlm"},
+    }
+
+
+def test_the_xnli_languages():
+    assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15

@@ -1,0 +1,111 @@
+"""Records: means over the right things, the same after a resume; metrics.jsonl cut back to a checkpoint."""
+
+import json
+import math
+
+import pytest
+
+from pretrain.config import OBJECTIVES
+from pretrain.journal import Journal, cut_back
+from pretrain.metrics import Window, in_words, scalars
+from pretrain.trainer import SUMS
+from utils.engine import Step
+
+
+def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
+    values = dict.fromkeys(SUMS, 0.0) | {name.replace("_", "."): float(v) for name, v in sums.items()}
+    return Step(loss, values, grad_norm=2 * loss, lr=0.1, skipped=skipped)
+
+
+STEPS = [
+    step(2.0, mmlm_loss=30, mmlm_count=10, tokens=100, tlm_loss=4, tlm_count=4),
+    step(math.nan, skipped=True, mmlm_loss=math.nan, mmlm_count=10, tokens=100),
+    step(4.0, mmlm_loss=10, mmlm_count=30, mmlm_correct=6, mmlm_measured=30, tokens=60,
+         btmlm_loss=5, btmlm_count=5, pseudo=8, copied=2, repeated=4),
+]  # fmt: skip
+
+
+def closed(window: Window) -> dict:
+    record = window.close(7, 0.5)
+    record.pop("tokens_per_second")
+    return record
+
+
+def test_a_record_by_hand():
+    window = Window()
+    for one in STEPS:
+        window.add(one)
+    assert closed(window) == {
+        "step": 7, "lr": 0.5, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
+        "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
+        "tlm": {"loss": 1.0, "perplexity": math.e},
+        "btmlm": {"loss": 1.0, "perplexity": math.e, "copy_rate": 0.25, "repeat_rate": 0.5},
+    }  # fmt: skip
+    after = closed(window)
+    assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, 0.0, 0.0)
+    assert not set(OBJECTIVES) & set(after)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_a_window_goes_on_after_a_resume(cut):
+    straight, first = Window(), Window()
+    for one in STEPS:
+        straight.add(one)
+    for one in STEPS[:cut]:
+        first.add(one)
+    second = Window(json.loads(json.dumps(first.state())))
+    for one in STEPS[cut:]:
+        second.add(one)
+    assert closed(second) == closed(straight)
+
+
+def test_only_skipped_steps():
+    window = Window()
+    window.add(STEPS[1])
+    record = window.close(1, 0.5)
+    assert record["skipped"] == 1.0
+    assert "1 steps skipped" in in_words(record, 10, "0:00:01")
+
+
+def test_in_words_and_as_curves():
+    window = Window()
+    for one in STEPS:
+        window.add(one)
+    record = window.close(1500, 2e-4)
+    line = in_words(record, 20_000, "1:02:03")
+    assert line.startswith("step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7) | ")
+    assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
+    curves = scalars({"step": 3, "held_out": {"mmlm": {"de": {"perplexity": 5}}}, "lr": 1.0})
+    assert curves == {"held_out/mmlm/de/perplexity": 5.0, "lr": 1.0}
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 9, "lo', '{"step": 9}', "\n"])
+def test_cut_back_to_a_checkpoint(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
+    path.write_text("".join(lines) + tail)
+    cut_back(path, 4)
+    assert path.read_text() == "".join(lines[:3])
+    cut_back(tmp_path / "none.jsonl", 4)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_journal_drops_what_will_be_written_again(tmp_path):
+    states = []
+    with Journal(tmp_path, 0, 10) as journal:
+        for at in (1, 2, 3):
+            journal.add(STEPS[0])
+            journal.write_line(at, STEPS[0])
+            states.append(journal.state())
+    assert states[1]["window"]["trained_tokens"] == 200
+    with Journal(tmp_path, 2, 10, states[1]) as journal:
+        journal.add(STEPS[0])
+        journal.write_line(3, STEPS[0])
+        journal.write_evaluation(3, None)
+        assert journal.state()["evaluated"] == -1
+        journal.write_evaluation(3, {"retrieval": {"de-en": [0.5, 1.0]}})
+        assert journal.state()["evaluated"] == 3
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record.get("tokens")) for record in written] == [
+        (1, 100), (2, 200), (3, 300), (3, None)
+    ]  # fmt: skip

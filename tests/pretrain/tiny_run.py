@@ -1,0 +1,92 @@
+"""A run small enough for tests: a corpus of three made-up languages, a model of two layers."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from pretrain.config import PretrainConfig
+from tests.helpers.small_corpus import ROOT, build, sentences, train_pieces, write_lines
+from utils.config import load_config
+
+LANGUAGES = ("de", "en", "fr")
+STEPS = 12
+
+
+def make_corpus(folder: Path, mono_languages: tuple[str, ...] = LANGUAGES, **options) -> Path:
+    """Text of three languages and two pairs, built into `folder/corpus`."""
+    pieces = train_pieces(folder / "piece.model")
+    lines = {language: sentences(150, seed) for seed, language in enumerate(LANGUAGES)}
+    mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
+    parallel = {
+        f"{a}-{b}": write_lines(
+            folder / f"{a}-{b}.tsv", [f"{x}\t{y}" for x, y in zip(lines[a][:count], lines[b])]
+        )
+        for a, b, count in (("en", "de", 120), ("en", "fr", 80))
+    }
+    build(folder / "corpus", pieces, mono=mono, parallel=parallel, **({"held_out": 8} | options))
+    return folder / "corpus"
+
+
+def flags(corpus: Path, output: Path, **changes) -> list[str]:
+    """A command line for run_pretrain.py; `section__key=value` changes a value."""
+    values = {
+        "model.hidden_size": 16, "model.num_hidden_layers": 2, "model.num_attention_heads": 2,
+        "data.corpus": str(corpus), "data.max_seq_len": 32, "data.pack_lines": False,
+        "optimizer.steps": STEPS, "optimizer.batch_size": 12, "optimizer.learning_rate": 1e-2,
+        "optimizer.warmup_steps": 3,
+        "run.output": str(output), "run.micro_batch_size": 4, "run.log_steps": 3, "run.save_steps": 4,
+        "run.eval_sequences": 6,
+    }  # fmt: skip
+    values |= {name.replace("__", "."): value for name, value in changes.items()}
+    plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return [part for name, value in plain.items() for part in (f"--{name}", value)]
+
+
+def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:
+    """The configuration that these flags give."""
+    return load_config(PretrainConfig, flags(corpus, output, **changes))
+
+
+def command(corpus: Path, output: Path, **changes) -> list[str]:
+    """The same as a process to start."""
+    return [sys.executable, str(ROOT / "run_pretrain.py"), *flags(corpus, output, **changes)]
+
+
+def records(output: Path) -> list[dict]:
+    """metrics.jsonl without what a clock decides."""
+    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for record in found:
+        record.pop("tokens_per_second", None)
+    return found
+
+
+def losses(output: Path) -> list[float]:
+    """The loss of every record of training."""
+    return [record["loss"] for record in records(output) if "loss" in record]
+
+
+def checkpoint(output: Path, step: int) -> dict[str, np.ndarray]:
+    """Weights and optimizer state of a checkpoint."""
+    folder = output / "checkpoints" / f"step_{step}"
+    state = load_file(folder / "training_state" / "arrays.safetensors")
+    return load_file(folder / "model.safetensors") | {f"state/{name}": value for name, value in state.items()}
+
+
+def assert_equal_runs(one: Path, other: Path, step: int = STEPS) -> None:
+    """Weights, optimizer state, positions and losses are the same bits."""
+    ours, theirs = checkpoint(one, step), checkpoint(other, step)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    states = [
+        json.loads((output / "checkpoints" / f"step_{step}" / "training_state" / "state.json").read_text())
+        for output in (one, other)
+    ]
+    assert states[0]["run"] == states[1]["run"]
+    assert records(one) == records(other)
+    for export in ("full", "encoder"):
+        paths = [output / export / "model.safetensors" for output in (one, other)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
