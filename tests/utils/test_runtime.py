@@ -1,0 +1,207 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils.runtime import Cpu, read_cpu, settings_for
+
+ROOT = Path(__file__).resolve().parents[2]
+AVX2, AVX512 = frozenset({"sse2", "avx2"}), frozenset({"sse2", "avx2", "avx512f"})
+OURS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES")
+
+
+def machine(
+    folder: Path, processors: list[tuple[int, int]], vendor="AuthenticAMD", memory_kb=16 << 20
+) -> Path:
+    """A /proc with these (physical id, core id)."""
+    blocks = [
+        f"processor\t: {i}\nvendor_id\t: {vendor}\nphysical id\t: {package}\ncore id\t\t: {core}\n"
+        "flags\t\t: fpu avx2 avx512f\n"
+        for i, (package, core) in enumerate(processors)
+    ]
+    (folder / "cpuinfo").write_text("\n".join(blocks))
+    (folder / "meminfo").write_text(f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n")
+    return folder
+
+
+@pytest.fixture
+def eight_allowed(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+def test_cores_are_physical(tmp_path, eight_allowed):
+    # two packages of two cores of two threads
+    threads = [(package, core) for package in (0, 1) for core in (0, 1) for _ in (0, 1)]
+    cpu = read_cpu(machine(tmp_path, threads), tmp_path)
+    assert cpu == Cpu("AuthenticAMD", frozenset({"fpu", "avx2", "avx512f"}), 4, 16 << 30)
+
+
+def test_cores_are_those_this_process_may_use(tmp_path, monkeypatch):
+    proc = machine(tmp_path, [(0, core) for core in range(4)])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3}, raising=False)
+    assert read_cpu(proc, tmp_path).cores == 2
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "memory_max", "cores", "memory"),
+    [
+        ("max 100000", "max", 4, 16 << 30),
+        ("300000 100000", str(5 << 30), 3, 5 << 30),
+        ("50000 100000", str(64 << 30), 1, 16 << 30),
+    ],
+)
+def test_limits_of_a_container(tmp_path, eight_allowed, cpu_max, memory_max, cores, memory):
+    (tmp_path / "cpu.max").write_text(cpu_max + "\n")
+    (tmp_path / "memory.max").write_text(memory_max + "\n")
+    cpu = read_cpu(machine(tmp_path, [(0, core) for core in range(4)]), tmp_path)
+    assert (cpu.cores, cpu.memory) == (cores, memory)
+
+
+def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    cpu = read_cpu(tmp_path, tmp_path)
+    assert cpu == Cpu("", frozenset(), os.cpu_count(), 0)
+    assert "MKL_DEBUG_CPU_TYPE" not in settings_for(cpu)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "kind"),
+    [
+        ("AuthenticAMD", AVX512, "7"),
+        ("AuthenticAMD", AVX2, "5"),
+        ("AuthenticAMD", frozenset({"sse2"}), None),
+        ("GenuineIntel", AVX512, None),
+    ],
+)
+def test_mkl_type(vendor, flags, kind):
+    assert settings_for(Cpu(vendor, flags, 4, 0)).get("MKL_DEBUG_CPU_TYPE") == kind
+
+
+@pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 1, "8"), (8, 3, "2"), (2, 4, "1")])
+def test_threads_are_shared_by_the_processes(cores, processes, threads):
+    assert settings_for(Cpu("", frozenset(), cores, 0), processes)["OMP_NUM_THREADS"] == threads
+
+
+def test_views_stay_views_on_a_gpu():
+    cpu = Cpu("", frozenset(), 1, 0)
+    assert settings_for(cpu)["FLAGS_use_stride_kernel"] == "0"
+    assert "FLAGS_use_stride_kernel" not in settings_for(cpu, has_gpu=True)
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if name not in OURS and "PADDLE" not in name}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_prepare_sets_prints_and_says_nothing_else():
+    threads = settings_for(read_cpu())["OMP_NUM_THREADS"]
+    done = python(
+        "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    line, in_force = done.stdout.splitlines()
+    assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and in_force == threads
+    assert done.stderr == ""
+
+
+def test_prepare_leaves_the_users_values():
+    code = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
+    done = python(
+        code, OMP_NUM_THREADS="3", MKL_DEBUG_CPU_TYPE="4", GLIBC_TUNABLES="glibc.malloc.top_pad=131072"
+    )
+    assert "OMP_NUM_THREADS=3 (as set)" in done.stdout and done.stdout.splitlines()[-1] == "3"
+    assert "malloc as GLIBC_TUNABLES says" in done.stdout
+
+
+def test_prepare_knows_the_processes_of_a_job():
+    code = "from utils.runtime import prepare; print('returned', prepare())"
+    cores = read_cpu().cores
+    done = python(code, PADDLE_LOCAL_SIZE="2", PADDLE_TRAINERS_NUM="16", PADDLE_TRAINER_ID="1")
+    (line,) = done.stdout.splitlines()  # rank 0 alone prints
+    assert line.startswith(f"returned cpu: OMP_NUM_THREADS={max(1, cores // 2)}, ")
+
+
+def test_prepare_says_when_it_comes_too_late():
+    done = python("import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare; prepare()")
+    assert done.stdout.rstrip().endswith("paddle was imported before, so the variables come too late")
+
+
+FAULTS = """
+import resource
+import numpy as np
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(12_500_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+keeps_memory = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or read_cpu().memory < 6 << 30, reason="glibc with 6 GiB of memory"
+)
+
+
+@keeps_memory
+def test_freed_memory_is_kept():
+    prepared = "from utils.runtime import prepare; prepare(quiet=True)\n"
+    assert int(python(FAULTS).stdout) > 100
+    assert int(python(prepared + FAULTS).stdout) < 10
+
+
+@keeps_memory
+def test_env_sh_works_in_a_python_started_after_it():
+    clean = {name: value for name, value in os.environ.items() if name not in OURS}
+
+    def shell(command, **environment):
+        return subprocess.run(
+            ["sh", "-c", f"set -eu; . scripts/env.sh; {command}"],
+            cwd=ROOT,
+            env=clean | {"PYTHON": sys.executable, "CODE": FAULTS} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert int(shell('"$PYTHON" -c "$CODE"')) < 10
+    tunables = 'echo "${GLIBC_TUNABLES-}"'
+    assert shell(tunables).startswith("glibc.malloc.hugetlb=1:")
+    assert shell(tunables, GLIBC_TUNABLES="glibc.malloc.check=0") == "glibc.malloc.check=0"
+    assert shell(tunables, NPROC="1000") == ""
+
+
+def test_products_are_right_under_the_settings():
+    """MKL is told which CPU this is, so its answers are checked: every layout, sizes of no whole blocks."""
+    import paddle
+
+    rng = np.random.default_rng(0)
+    for m, k, n in ((1, 7, 5), (33, 129, 65), (257, 100, 300)):
+        a, b = rng.standard_normal([m, k]), rng.standard_normal([k, n])
+        for dtype, tolerance in (("float32", 1e-4), ("float64", 1e-10)):
+            x, y = paddle.to_tensor(a, dtype), paddle.to_tensor(b, dtype)
+            for product in (
+                paddle.matmul(x, y),
+                paddle.matmul(x.t().contiguous(), y, transpose_x=True),
+                paddle.matmul(x, y.t().contiguous(), transpose_y=True),
+            ):
+                assert np.abs(product.numpy() - a @ b).max() < tolerance
+
+
+def test_doctor_reports_and_never_breaks():
+    code = "import runpy; runpy.run_path('scripts/doctor.py', run_name='__main__')"
+    whole = python(code)
+    assert whole.stderr == "" and "FAILED" not in whole.stdout
+    assert re.search(r"^products: +right .* GFLOP/s", whole.stdout, re.MULTILINE)
+    assert re.search(r"^ +OMP_NUM_THREADS: +\d+$", whole.stdout, re.MULTILINE)
+    broken = python(f"import sys; sys.modules['paddle'] = None; {code}")
+    assert broken.stderr == "" and re.search(r"^products: +FAILED: ", broken.stdout, re.MULTILINE)
+    assert "nccl:" in broken.stdout
