@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from utils.errors import UserError, run
 from utils.logging import LOG_DIR, LOG_PREFIX
+from utils.runtime import read_cpu, settings_for
 
 
 class _Parser(argparse.ArgumentParser):
@@ -112,6 +113,9 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         if args.selected_gpus and gpus:
             environment["CUDA_VISIBLE_DEVICES"] = visible[0]
         return [sys.executable, "-u", *script], environment
+    if "OMP_NUM_THREADS" not in os.environ:
+        # The launcher imports paddle, which would set it to 1 for every process.
+        environment["OMP_NUM_THREADS"] = settings_for(read_cpu(), processes)["OMP_NUM_THREADS"]
     launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
     launcher += ["--log_level", "WARNING", "--log_overwrite", "true", "--log_dir", str(_workers(args))]
     if gpus:

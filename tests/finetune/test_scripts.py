@@ -14,6 +14,7 @@ from tests.finetune import toy
 from tests.launching import ROOT, clean_environment
 from utils.args import parse_args
 from utils.errors import UserError
+from utils.runtime import Cpu
 
 # script -> devices, epochs, training file; the rest is equal: official-cli values of the XNLI recipes.
 RECIPES = {
@@ -131,7 +132,8 @@ def test_processes_follow_the_gpus():
         launch.choose_processes(parsed("--nproc_per_node", "2"), gpus=1)
 
 
-def test_the_command_of_the_official_flags():
+def test_the_command_of_the_official_flags(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     flags = "--node_ips 10.0.0.1,10.0.0.2 --node_id 1 --current_node_ip 10.0.0.2 --nproc_per_node 2"
     flags += " --selected_gpus 2,3 --log_prefix xnli_ --split_log_path logs"
     line, environment = launch.command(parsed(*flags.split()), 2, 4)
@@ -140,6 +142,12 @@ def test_the_command_of_the_official_flags():
     assert "--devices 2,3 --master 10.0.0.1:6170 --nnodes 2 --rank 1 --host 10.0.0.2" in text
     assert text.endswith("run_classifier.py --epoch 1")
     assert environment == {"LOG_DIR": "logs", "LOG_PREFIX": "xnli_"}
+
+
+def test_threads_are_divided_among_the_processes(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(launch, "read_cpu", lambda: Cpu("GenuineIntel", frozenset(), 16, 0))
+    assert launch.command(parsed(), 4, 0)[1]["OMP_NUM_THREADS"] == "4"
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:
