@@ -95,6 +95,13 @@ def test_a_build_stopped_again_and_again_gives_the_same_bytes(
     assert files_of(tmp_path / "corpus") == reference
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, reference):
     words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
     for number in range(2):
@@ -105,8 +112,15 @@ def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, referen
             if len(units) > 4:
                 break
             time.sleep(0.01)
+        workers = [
+            int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ]
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        assert len(workers) >= 2
+        while any(map(is_running, workers)):  # they end by themselves
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "corpus") == reference
