@@ -226,7 +226,7 @@ class PretrainConfig:
 _POSITIVE = ("above 0", lambda value: value > 0)
 _NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
 _RANGES = (
-    ("model", "hidden_size num_hidden_layers num_attention_heads", *_POSITIVE),
+    ("model", "hidden_size num_hidden_layers num_attention_heads initializer_range", *_POSITIVE),
     ("model", "hidden_dropout_prob attention_probs_dropout_prob", "from 0 to below 1", lambda v: 0 <= v < 1),
     ("objectives", "mask_rate pseudo_proportion", "above 0 and at most 1", lambda v: 0 < v <= 1),
     ("objectives", "monolingual_share btmlm_start", "from 0 to 1", lambda v: 0 <= v <= 1),

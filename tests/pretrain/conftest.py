@@ -1,13 +1,8 @@
 """A tiny corpus, and run_pretrain.py called as a function."""
 
-import sys
-
-import paddle
 import pytest
 
-import run_pretrain
 from tests.pretrain import tiny_run
-from utils import logging as run_log
 from utils.errors import run
 
 
@@ -17,18 +12,11 @@ def tiny_corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def pretrain(tiny_corpus, tmp_path, monkeypatch):
+def pretrain(tiny_corpus, tmp_path):
     """pretrain(output="out", section__key=value) runs in this process; returns the output folder."""
 
     def call(output: str = "out", corpus=tiny_corpus, **changes):
-        folder = tmp_path / output
-        monkeypatch.setattr(sys, "argv", ["run_pretrain.py", *tiny_run.flags(corpus, folder, **changes)])
-        try:
-            run_pretrain.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
-        return folder
+        return tiny_run.pretrain(corpus, tmp_path / output, **changes)
 
     return call
 

@@ -3,12 +3,16 @@
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import paddle
 from safetensors.numpy import load_file
 
+import run_pretrain
 from pretrain.config import PretrainConfig
 from tests.helpers.small_corpus import ROOT, build, sentences, train_pieces, write_lines
+from utils import logging as run_log
 from utils.config import load_config
 
 LANGUAGES = ("de", "en", "fr")
@@ -53,6 +57,17 @@ def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainCo
 def command(corpus: Path, output: Path, **changes) -> list[str]:
     """The same as a process to start."""
     return [sys.executable, str(ROOT / "run_pretrain.py"), *flags(corpus, output, **changes)]
+
+
+def pretrain(corpus: Path, output: Path, **changes) -> Path:
+    """The same in this process; returns `output`."""
+    with mock.patch.object(sys, "argv", ["run_pretrain.py", *flags(corpus, output, **changes)]):
+        try:
+            run_pretrain.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+    return output
 
 
 def records(output: Path) -> list[dict]:

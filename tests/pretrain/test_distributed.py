@@ -1,0 +1,124 @@
+"""More processes, or more micro-batches, are the same run; one number of processes goes on from another's."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.small_corpus import ROOT
+from tests.launching import clean_environment, launch
+from tests.pretrain.tiny_run import checkpoint, flags, losses, pretrain, records
+
+# Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
+EXACT = {
+    "optimizer__steps": 40, "run__dtype": "float64", "run__log_steps": 1, "run__save_steps": 100,
+    "run__micro_batch_size": 100, "run__eval_sequences": 4,
+    "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+SINGLE = EXACT | {"run__dtype": "float32", "objectives__active": ["mmlm", "tlm", "camlm"]}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_corpus, tmp_path_factory):
+    """One process, one batch per objective."""
+    return pretrain(tiny_corpus, tmp_path_factory.mktemp("whole") / "out", **EXACT)
+
+
+def assert_same_run(ours, theirs, steps: int = 40, tolerance: float = 1e-9) -> None:
+    assert len(losses(ours)) == len(losses(theirs)) == steps
+    assert losses(ours) == pytest.approx(losses(theirs), abs=tolerance, rel=0)
+    tokens = [[r["tokens"] for r in records(output) if "loss" in r] for output in (ours, theirs)]
+    assert tokens[0] == tokens[1]  # no sample is lost or read twice
+
+
+def assert_same_state(ours, theirs, step: int = 40, tolerance: float = 1e-7) -> None:
+    one, other = checkpoint(ours, step), checkpoint(theirs, step)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(value, other[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_two_micro_batches_are_the_whole_batch(whole, tiny_corpus, tmp_path):
+    # 12 sequences a step, 3 or 4 of each objective: two micro-batches each
+    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT | {"run__micro_batch_size": 2})
+    assert_same_run(out, whole)
+    assert_same_state(out, whole)
+
+
+def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
+    done = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
+    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
+    processes(tiny_corpus, out, **EXACT)
+    assert_same_run(out, whole)
+    assert_same_state(out, whole)
+    # the evaluation at the end is shared by the processes
+    ours, theirs = (records(output)[-1]["held_out"] for output in (out, whole))
+    assert ours.keys() == theirs.keys() == {"mmlm", "tlm", "camlm", "btmlm", "retrieval"}
+    for language, found in theirs["mmlm"].items():
+        assert ours["mmlm"][language] == pytest.approx(found, abs=1e-6)
+    for pair, found in theirs["btmlm"].items():
+        assert ours["btmlm"][pair] == found
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_from_two_with_sharded_state(whole, tiny_corpus, tmp_path):
+    """Two processes, each with its part of Adam's state; one of them is asked to stop after 20 steps."""
+    out = tmp_path / "out"
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
+    script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **EXACT, run__sharding_stage=1)]
+    with subprocess.Popen(
+        [sys.executable, *launcher, "--log_dir", tmp_path / "workers", *script],
+        cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        end = time.monotonic() + 120
+        while not (out / "metrics.jsonl").exists() or len(losses_so_far(out)) < 20:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        # To the whole group, and with it to the worker's reader, as schedulers do. The launcher itself
+        # would die of it and leave its workers to themselves.
+        os.killpg(children_of(process.pid)[-1], signal.SIGTERM)
+        assert process.wait(30) == 0
+    for rank in range(2):
+        assert "; the same command goes on from there" in (out / f"log/job.log.{rank}").read_text()
+    (saved,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
+    assert 20 <= saved < 40, "the run was over before the signal"
+    pretrain(tiny_corpus, out, **EXACT)
+    assert_same_run(out, whole)
+    assert_same_state(out, whole)
+
+
+def children_of(parent: int) -> list[int]:
+    stats = [(path / "stat").read_text() for path in Path("/proc").iterdir() if path.name.isdigit()]
+    fields = [(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[1])) for stat in stats]
+    return sorted(child for child, of in fields if of == parent)
+
+
+def losses_so_far(output) -> list[str]:
+    return re.findall(r'"loss": \S+, "grad_norm"', (output / "metrics.jsonl").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_in_float32(tiny_corpus, tmp_path):
+    one = pretrain(tiny_corpus, tmp_path / "one", **SINGLE | {"optimizer__steps": 20})
+    processes(tiny_corpus, tmp_path / "two", **SINGLE | {"optimizer__steps": 20})
+    assert_same_run(tmp_path / "two", one, 20, 1e-5)
+
+
+def test_more_processes_than_sequences(tiny_corpus, tmp_path):
+    arguments = flags(tiny_corpus, tmp_path / "out", optimizer__batch_size=1, objectives__active=["mmlm"])
+    done = launch([ROOT / "run_pretrain.py", *arguments], tmp_path)
+    assert done.returncode != 0
+    assert "error: optimizer.batch_size 1 is below the 2 processes" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,201 @@
+"""However a run is stopped, the same command again ends with the bits of an uninterrupted run."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from model.formats import safe
+from pretrain.evaluate import Evaluator
+from pretrain.trainer import Trainer
+from tests.helpers.small_corpus import Stopped, stop_at
+from tests.launching import clean_environment
+from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, command, losses, pretrain, records
+from utils.errors import run
+
+# So that the lines of the log, the evaluations and the checkpoints end at different steps.
+USUAL = {"run__eval_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_corpus, tmp_path_factory):
+    """A run that nothing stopped."""
+    return pretrain(tiny_corpus, tmp_path_factory.mktemp("straight") / "out", **USUAL)
+
+
+def test_what_a_run_writes(straight):
+    assert [record["step"] for record in records(straight)] == [3, 5, 6, 9, 10, 12, 12]
+    assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
+    assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
+    card = (straight / "full" / "README.md").read_text()
+    assert "Languages: de, en, fr" in card and "run_pretrain.py" in card and "Random seed: 1" in card
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
+    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
+    assert [path.name for path in (out / "checkpoints").iterdir()][-1] == f"step_{step}"
+    assert not (out / "full").exists()
+    pretrain(tiny_corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
+
+
+# Configuration, checkpoints and exports are put in place by renames: there are ten of them.
+@pytest.mark.parametrize("write", [3, 6, 7, 9])
+def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch, write):
+    with monkeypatch.context() as patched:
+        stop_at(patched, write)
+        with pytest.raises(Stopped):
+            pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert_equal_runs(straight, tmp_path / "out")
+
+
+def test_a_finished_run_changes_nothing_but_its_exports(straight, tiny_corpus, tmp_path):
+    shutil.copytree(straight, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "encoder")  # killed before the last export
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert_equal_runs(straight, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()}
+    assert names == {"step_8", "step_12"}
+
+
+def test_a_damaged_checkpoint_is_passed_over(straight, tiny_corpus, tmp_path):
+    shutil.copytree(straight, tmp_path / "out")
+    weights = tmp_path / "out" / "checkpoints" / "step_12" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert_equal_runs(straight, tmp_path / "out")
+
+
+def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
+    write = safe.write
+
+    def full_at_step_8(path, arrays):
+        write(path, arrays)
+        if "step_8" in str(path):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safe, "write", full_at_step_8)
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
+    assert ended.value.code == 2
+    assert "step_8: no space left to write it" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step_4"]
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert_equal_runs(straight, tmp_path / "out")
+
+
+def signalled(corpus: Path, output: Path, number: signal.Signals, monkeypatch, where: tuple) -> int:
+    """Run; at the second call of the method `where` the process gets a signal. Its exit code."""
+    owner, name = where
+    original, calls = getattr(owner, name), []
+
+    def method(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, method)
+        try:
+            run(lambda: pretrain(corpus, output, **USUAL))
+        except SystemExit as ended:
+            return ended.code
+    return 0
+
+
+@pytest.mark.parametrize(
+    "number, where, code, step",
+    [
+        (signal.SIGTERM, (Trainer, "step"), 0, 2),
+        (signal.SIGTERM, (Evaluator, "_tlm"), 0, 5),
+        (signal.SIGTERM, (Trainer, "save"), 0, 9),
+        (signal.SIGINT, (Trainer, "step"), 130, 2),
+    ],
+)
+def test_a_signal_saves_and_ends(straight, tiny_corpus, tmp_path, monkeypatch, number, where, code, step):
+    out = tmp_path / "out"
+    assert signalled(tiny_corpus, out, number, monkeypatch, where) == code
+    assert checkpoint(out, step)
+    assert f"stopped at step {step} of 12; the same command goes on" in (out / "log/job.log.0").read_text()
+    pretrain(tiny_corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
+
+
+# Processes, killed at moments that nobody chose
+
+LONG = {"optimizer__steps": 60, "run__save_steps": 7, "run__log_steps": 4, "run__eval_steps": 25}
+
+
+def start(corpus: Path, output: Path) -> subprocess.Popen:
+    """The run as a process group of its own, as a shell or a launcher starts it."""
+    return subprocess.Popen(
+        command(corpus, output, **LONG), cwd=output.parent, env=clean_environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_lines(output: Path, count: int, process: subprocess.Popen) -> None:
+    """Until metrics.jsonl has so many lines."""
+    path, end = output / "metrics.jsonl", time.monotonic() + 120
+    while not path.exists() or path.read_text().count("\n") < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_kill_9_and_sigterm(tiny_corpus, tmp_path):
+    whole, out = pretrain(tiny_corpus, tmp_path / "whole", **LONG), tmp_path / "out"
+    draw = random.Random(1)
+    for lines in (2, 8):
+        with start(tiny_corpus, out) as process:
+            wait_for_lines(out, lines, process)
+            time.sleep(draw.uniform(0, 0.15))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+    with start(tiny_corpus, out) as process:
+        wait_for_lines(out, 12, process)
+        asked = time.monotonic()
+        for _ in range(3):  # as paddle.distributed.launch does, to every process of the group
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.05)
+        assert process.wait(30) == 0
+        assert time.monotonic() - asked < 30
+        assert process.stderr.read() == ""
+    assert not (out / "full").exists(), "the run was over before the signal"
+    pretrain(tiny_corpus, out, **LONG)
+    assert_equal_runs(whole, out, 60)
+    assert len(losses(out)) == 15
+
+
+# A checkpoint of another run
+
+
+def test_another_configuration_is_named(straight, tiny_corpus, tmp_path, refused):
+    shutil.copytree(straight, tmp_path / "out")
+    line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
+    assert "step_12 was made with another configuration" in line
+    assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
+    assert records(tmp_path / "out") == records(straight)
+
+
+def test_what_does_not_matter_may_change(straight, tiny_corpus, tmp_path):
+    shutil.copytree(straight, tmp_path / "out")
+    for name in ("step_12", "../full", "../encoder"):
+        shutil.rmtree(tmp_path / "out" / "checkpoints" / name)
+    changed = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL, **changed)
+    ours, theirs = checkpoint(straight, STEPS), checkpoint(tmp_path / "out", STEPS)
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+    saved = json.loads((tmp_path / "out/checkpoints/step_12/training_state/state.json").read_text())
+    assert saved["config"]["run"]["save_steps"] == 3

@@ -1,0 +1,62 @@
+"""The entry point: short enough to read, and a user's mistakes are one line."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.small_corpus import ROOT, build, make_inputs, train_pieces
+from tests.launching import clean_environment
+from tests.pretrain.tiny_run import make_corpus
+
+SCRIPT = ROOT / "run_pretrain.py"
+
+
+def test_it_reads_top_to_bottom():
+    source = SCRIPT.read_text()
+    assert len(source.splitlines()) <= 200
+    (main,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    (loop,) = (node for node in ast.walk(main) if isinstance(node, ast.While))
+    assert loop.end_lineno - loop.lineno < 60
+
+
+def test_help_names_the_keys():
+    command = [sys.executable, SCRIPT, "--help"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
+    for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
+        assert key in done.stdout
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data__corpus": "nowhere"}, "nowhere"),
+        ({"data__languages": ["en", "tlh"]}, "data.languages: tlh not in "),
+        ({"run__nonsense": 1}, "unknown key 'run.nonsense'"),
+        ({"run__log_steps": "often"}, "run.log_steps"),
+        ({"init__encoder": "nowhere"}, "nowhere: no such folder"),
+    ],
+)
+def test_a_users_mistake_is_one_line(refused, changes, message):
+    assert message in refused(**changes)
+
+
+def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
+    corpus = make_corpus(tmp_path, held_out=0)
+    out = pretrain(corpus=corpus)
+    assert (out / "full").is_dir()
+    assert "has no held-out part; build it with one" in refused(corpus=corpus, run__eval_steps=2)
+
+
+def test_shards_of_another_vocabulary(tmp_path, tiny_corpus, refused):
+    """Somebody put another piece model, or another vocab.txt, into the corpus's folder."""
+    folder = tmp_path / "corpus"
+    pieces = train_pieces(tmp_path / "piece.model")
+    build(folder, pieces, **make_inputs(tmp_path))
+    other = folder / "vocab.txt"
+    lines = other.read_text().splitlines()
+    first, second = lines[20].split("\t")[0], lines[21].split("\t")[0]
+    lines[20], lines[21] = f"{second}\t20", f"{first}\t21"
+    other.write_text("\n".join(lines) + "\n")
+    assert "its shards were made with another vocabulary" in refused(corpus=folder)

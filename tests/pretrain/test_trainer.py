@@ -1,0 +1,124 @@
+"""What a step does: bad losses are skipped, the encoder can be frozen; and what a run leaves behind."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from model.checkpoint import load_from, read_weights
+from model.heads import SequenceClassifier
+from pretrain import trainer
+from pretrain.loss import masked_lm_loss
+from tests.pretrain.tiny_run import checkpoint, losses, records
+from utils.errors import UserError
+
+
+def bad_on(monkeypatch, steps, value=math.nan):
+    """The loss of these optimiser steps, numbered from 1, is not a number."""
+    taken = []
+    original = trainer.Trainer.step
+
+    def step(self, work, accuracy):
+        taken.append(self.engine.steps + 1)
+        return original(self, work, accuracy)
+
+    def loss(*args, **kwargs):
+        result = masked_lm_loss(*args, **kwargs)
+        if taken[-1] in steps:
+            result.total = result.total * value
+        return result
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    monkeypatch.setattr(trainer, "masked_lm_loss", loss)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_bad_step_is_skipped_and_counted(pretrain, monkeypatch, value):
+    bad_on(monkeypatch, {5, 6}, value)
+    out = pretrain(run__log_steps=1, run__save_steps=1, run__keep_checkpoints=20)
+    before, after, next_ = (checkpoint(out, step) for step in (4, 6, 7))
+    weights = [name for name in before if not name.startswith("state/")]
+    assert all((before[name] == after[name]).all() for name in weights)
+    assert any((next_[name] != after[name]).any() for name in weights)
+    found = [(record["step"], record["skipped"]) for record in records(out) if "loss" in record]
+    assert found == [(step, float(step in (5, 6))) for step in range(1, 13)]
+    assert all(math.isfinite(loss) for loss in losses(out))
+    assert "step 5 skipped: loss" in (out / "log" / "job.log.0").read_text()
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run(pretrain, monkeypatch, tmp_path):
+    bad_on(monkeypatch, range(6, 100))
+    with pytest.raises(UserError) as stopped:
+        pretrain(run__max_bad_steps=3)
+    checkpoint_folder = tmp_path / "out" / "checkpoints" / "step_4"
+    assert str(stopped.value) == (
+        "step 8: the loss or its gradient was not a finite number for 3 steps in a row; the last good "
+        f"checkpoint is {checkpoint_folder}. Lower the learning rate, or look at the data"
+    )
+    assert checkpoint_folder.is_dir()
+
+
+def encoder_of(weights: dict) -> dict:
+    return {n: v for n, v in weights.items() if n.startswith(("embeddings.", "encoder.", "pooler."))}
+
+
+def test_a_fresh_head_is_trained_alone_first(pretrain, monkeypatch):
+    warm_up = {"init__lm_head_warmup_steps": 4, "init__lm_head_learning_rate": 0.02}
+    out = pretrain(**warm_up, run__save_steps=2, run__keep_checkpoints=9, run__log_steps=1)
+    two, four, six = (checkpoint(out, step) for step in (2, 4, 6))
+    assert all((value == encoder_of(four)[name]).all() for name, value in encoder_of(two).items())
+    changed = {name for name, value in encoder_of(six).items() if (value != four[name]).any()}
+    assert len(changed) == len(encoder_of(four)) - 2  # the pooler has no part in pre-training
+    for name in ("lm_head.dense.weight", "lm_head.bias", "language_embeddings.weight"):
+        assert (two[name] != four[name]).any(), name
+    assert not any(name.startswith("state/engine/optimizer/ernie_m") for name in four)
+    rates = [record["lr"] for record in records(out) if "lr" in record]
+    assert rates[:7] == pytest.approx([0.02] * 4 + [0.0, 0.01 / 3, 0.02 / 3])
+    # and a run that was stopped half way through it
+    again = pretrain("again", **warm_up, run__stop_after_steps=3)
+    pretrain("again", **warm_up)
+    ours, theirs = checkpoint(out, 12), checkpoint(again, 12)
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+
+
+def test_the_encoder_is_what_fine_tuning_takes(pretrain):
+    out = pretrain()
+    names = load_file(out / "encoder" / "model.safetensors").keys()
+    assert not [name for name in names if name.startswith(("lm_head.", "language_embeddings."))]
+    found = read_weights(out / "encoder")
+    assert "languages" not in found.info["extra"]
+    assert found.info["vocab_path"] or found.info["piece_model_path"]
+    model = SequenceClassifier(found.config, 3)
+    _, report = load_from(model, out / "encoder", optional=("pooler.", "classifier."))
+    assert report.fresh == ["classifier.weight", "classifier.bias"] and not report.unused
+    full = load_file(out / "full" / "model.safetensors")
+    word = "embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), full[word])
+    assert full["language_embeddings.weight"].shape == (3, 16)
+    assert read_weights(out / "full").info["extra"]["languages"] == ["de", "en", "fr"]
+
+
+def test_only_the_objectives_that_are_active(pretrain):
+    out = pretrain(objectives__active=["mmlm"], run__log_steps=12)
+    record = records(out)[0]
+    assert "mmlm" in record and not {"tlm", "camlm", "btmlm"} & set(record)
+    held_out = records(out)[-1]["held_out"]
+    # what it was not trained on is evaluated all the same, so that runs can be compared
+    assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval"}
+
+
+def test_options_that_change_nothing_but_memory(pretrain):
+    options = {"model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
+               "run__dtype": "float64", "run__log_steps": 1}  # fmt: skip
+    usual = pretrain(**options)
+    again = pretrain("again", **options, run__recompute=True, objectives__camlm_form="dense")
+    assert losses(again) == pytest.approx(losses(usual), abs=1e-9, rel=0)
+
+
+def test_it_learns(pretrain):
+    out = pretrain(optimizer__steps=60, run__log_steps=10, run__save_steps=60)
+    log = (out / "log" / "job.log.0").read_text()
+    assert losses(out)[-1] < losses(out)[0] - 0.1
+    assert re.search(r"step 10 of 60 \| mmlm 5\.\d{4} \(ppl [\d.]+, acc [\d.]+\) \| tlm .* left", log)
