@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import launch
+from tests.launching import fleetrun
 from utils import distributed
 from utils.errors import UserError
 
@@ -23,7 +23,7 @@ def test_one_process_needs_no_group(monkeypatch):
 
 
 def test_two_processes(tmp_path):
-    done = launch([Path(__file__).with_name("distributed_script.py"), tmp_path], tmp_path)
+    done = fleetrun([Path(__file__).with_name("distributed_script.py"), tmp_path], tmp_path)
     assert done.returncode == 0, done.stderr
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [one.pop("is_main") for one in seen] == [True, False]
