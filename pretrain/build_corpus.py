@@ -11,14 +11,14 @@ killed one stopped, and the corpus has the same bytes with any number of workers
 import sys
 from pathlib import Path
 
-from pretrain.corpus_build import Build
-from pretrain.corpus_engine import Workers, available_cores
-from pretrain.corpus_inputs import resolve
-from pretrain.corpus_options import BuildOptions, gather_notation, modification_times, plan_of
-from pretrain.corpus_scan import find_all_duplicates, scan
-from pretrain.corpus_summary import finish, summary
-from pretrain.corpus_tokenize import tokenize, write_shards
-from pretrain.corpus_work import claim, discard, finished_manifest, forget
+from pretrain.corpus.build import Build
+from pretrain.corpus.engine import Workers, available_cores
+from pretrain.corpus.inputs import resolve
+from pretrain.corpus.options import BuildOptions, gather_notation, modification_times, plan_of
+from pretrain.corpus.scan import find_all_duplicates, scan
+from pretrain.corpus.summary import finish, summary
+from pretrain.corpus.tokenize import tokenize, write_shards
+from pretrain.corpus.work import claim, discard, finished_manifest, forget
 from reader.corpus import check_files
 from reader.tokenization import Tokenizer
 from utils.config import load_config

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from pretrain.corpus_inputs import Stream, resolve
-from pretrain.corpus_lines import Reading, read_lines
-from pretrain.corpus_options import gather_notation, size_of
-from pretrain.corpus_reading import Cutting, read_units
+from pretrain.corpus.inputs import Stream, resolve
+from pretrain.corpus.lines import Reading, read_lines
+from pretrain.corpus.options import gather_notation, size_of
+from pretrain.corpus.reading import Cutting, read_units
 from reader.normalization import normalize
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer

@@ -11,7 +11,7 @@ from unittest import mock
 import sentencepiece
 
 from pretrain.build_corpus import build_corpus
-from pretrain.corpus_options import BuildOptions
+from pretrain.corpus.options import BuildOptions
 from utils import files
 
 ROOT = Path(__file__).resolve().parents[2]

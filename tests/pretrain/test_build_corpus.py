@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain import corpus_duplicates, corpus_units
-from pretrain.corpus_shards import group_units
-from pretrain.corpus_summary import summary
+from pretrain.corpus import duplicates, units
+from pretrain.corpus.shards import group_units
+from pretrain.corpus.summary import summary
 from reader.corpus import MANIFEST, Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import (
@@ -132,7 +132,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch, pieces, input
         with pytest.raises(Stopped):
             build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
-    monkeypatch.setattr(corpus_units, "read_lines", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(units, "read_lines", lambda *_: pytest.fail("read again"))
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
@@ -153,7 +153,7 @@ def test_a_damaged_unit_is_done_again(tmp_path, monkeypatch, pieces, inputs, ref
 
 
 def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs):
-    monkeypatch.setattr(corpus_duplicates, "HASHES_IN_MEMORY", 100)  # many parts
+    monkeypatch.setattr(duplicates, "HASHES_IN_MEMORY", 100)  # many parts
     build(tmp_path / "corpus", pieces, **inputs, deduplicate=True)
     corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
     gz, more = inputs["mono"]["en"]
@@ -261,8 +261,8 @@ def test_shards_are_as_large_as_allowed(reference):
 
 
 def test_wide_ids_for_large_vocabularies():
-    assert corpus_units.id_dtype(65_536) == np.uint16
-    assert corpus_units.id_dtype(65_537) == corpus_units.id_dtype(250_002) == np.uint32
+    assert units.id_dtype(65_536) == np.uint16
+    assert units.id_dtype(65_537) == units.id_dtype(250_002) == np.uint32
 
 
 # Summary

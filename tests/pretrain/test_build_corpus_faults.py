@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pretrain.build_corpus import build_corpus
-from pretrain.corpus_options import BuildOptions
+from pretrain.corpus.options import BuildOptions
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import (
     ROOT,
@@ -113,7 +113,7 @@ def test_a_language_without_text(tmp_path, pieces, lines, message):
 
 
 def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, inputs):
-    from pretrain.corpus_scan import scan
+    from pretrain.corpus.scan import scan
 
     path = write_lines(tmp_path / "x", sentences(1000))
 
@@ -139,7 +139,7 @@ def test_a_full_disk(tmp_path, pieces, inputs, reference):
 
 def test_a_dead_worker(tmp_path, pieces, inputs):
     """Its death ends the build with one line; it can be run again (shown above)."""
-    from pretrain.corpus_engine import Workers
+    from pretrain.corpus.engine import Workers
 
     with Workers(2) as workers, pytest.raises(UserError, match="a worker process died"):
         list(workers.run(os._exit, [1]))

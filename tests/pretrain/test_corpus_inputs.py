@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import zstandard
 
-from pretrain import corpus_reading
-from pretrain.corpus_inputs import parse_notation, resolve
-from pretrain.corpus_lines import Reading, read_lines
-from pretrain.corpus_options import gather_notation
-from pretrain.corpus_reading import Cutting, interleave, read_units
+from pretrain.corpus import reading
+from pretrain.corpus.inputs import parse_notation, resolve
+from pretrain.corpus.lines import Reading, read_lines
+from pretrain.corpus.options import gather_notation
+from pretrain.corpus.reading import Cutting, interleave, read_units
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 
@@ -243,7 +243,7 @@ def test_files_that_are_no_text(tmp_path, data, message):
 
 
 def test_an_endless_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus_reading, "LONGEST_LINE", 5000)
+    monkeypatch.setattr(reading, "LONGEST_LINE", 5000)
     path = tmp_path / "text"
     path.write_bytes(b"one\n" + b"x" * 3_000_000)
     with pytest.raises(UserError, match="text: line 2: longer than"):

@@ -1,0 +1,103 @@
+"""What the stages of a build share, and the one loop that takes text from the sources to the workers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pretrain.corpus.duplicates import Duplicates, parts_for
+from pretrain.corpus.engine import Workers
+from pretrain.corpus.inputs import Stream
+from pretrain.corpus.lines import Reading
+from pretrain.corpus.options import BuildOptions, size_of
+from pretrain.corpus.reading import Cutting, Unit, interleave, read_units
+from pretrain.corpus.units import UnitTask
+from pretrain.corpus.work import Work, read_json, unit_path
+from reader.tokenization import Tokenizer
+from utils.logging import Progress
+
+Result = TypeVar("Result")
+
+_READERS = 4  # sources read at a time; one is enough for about twenty workers
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build in progress.
+
+    Args:
+        options: as given.
+        streams: languages and pairs.
+        work: the work folder.
+        workers: to run units.
+        tokenizer: to cut the text with.
+    """
+
+    options: BuildOptions
+    streams: list[Stream]
+    work: Work
+    workers: Workers
+    tokenizer: Tokenizer
+
+    def scans(self, stream: Stream) -> list[dict[str, int]]:
+        """What `scan` found in each source of a stream: units, lines, documents."""
+        return [read_json(self.work.scanned(stream, number)) for number in range(len(stream.sources))]
+
+    def duplicates(self, stream: Stream) -> Duplicates | None:
+        """Where the duplicates of a stream are; None where they stay in."""
+        if not self.options.deduplicate:
+            return None
+        scans = self.scans(stream)
+        parts = parts_for(sum(scan["lines"] for scan in scans))
+        return Duplicates(self.work.of(stream, "duplicates"), parts, sum(scan["units"] for scan in scans))
+
+    def unit_task(self, unit: Unit, stage: str) -> UnitTask:
+        """A unit, to be worked on in a stage."""
+        stream = self.streams[unit.stream]
+        columns = self.options.tsv_columns
+        reading = Reading(
+            self.options.documents, (columns[0], columns[1]) if columns else None, self.options.skip_bad_utf8
+        )
+        path = unit_path(self.work.of(stream, stage), unit.source, unit.number)
+        return UnitTask(unit, stream.sources[unit.source], stream.languages, reading, path)
+
+
+def over_units(
+    build: Build,
+    description: str,
+    chosen: Sequence[tuple[int, int]],
+    function: Callable[[Any], Result],
+    to_task: Callable[[Unit], Any],
+) -> Iterator[Result]:
+    """Read sources and run `function` on their units, on all workers. Results come in any order.
+
+    Args:
+        description: shown with the progress.
+        chosen: (stream, source) numbers of the sources to read; all others count as done.
+        function: of what `to_task` makes of a unit.
+    """
+    options = build.options
+    cutting = Cutting(int(options.unit_mib * (1 << 20)), options.documents == "blank")
+    size = {
+        (number, place): size_of(source)
+        for number, stream in enumerate(build.streams)
+        for place, source in enumerate(stream.sources)
+    }
+    total = sum(size.values())
+    shown = Progress(total, description, initial=total - sum(size[key] for key in chosen), unit="bytes")
+    weights: dict[tuple[int, int, int], int] = {}
+
+    def tasks() -> Iterator[Any]:
+        readers = (
+            read_units(stream, number, build.streams[stream].sources[number], cutting)
+            for stream, number in chosen
+        )
+        for unit in interleave(readers, min(_READERS, build.workers.number)):
+            weights[unit.key] = unit.weight
+            yield to_task(unit)
+
+    try:
+        for result in build.workers.run(function, tasks()):
+            shown.update(weights.pop(result.key))
+            yield result
+    finally:
+        shown.close()

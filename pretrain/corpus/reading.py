@@ -1,0 +1,254 @@
+"""Source files as work units: about as many bytes of whole lines each, whatever the compression.
+
+Where a unit ends depends on the text alone, never on who reads it when, so a build gives the same bytes with
+any number of workers and after any interruption. Memory does not grow with a file.
+"""
+
+import codecs
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pretrain.corpus.compression import decompressed, open_file
+from pretrain.corpus.inputs import Source
+from utils.errors import UserError
+
+LONGEST_LINE = 64 << 20  # bytes; more without a line end is no text
+MOST_LINES = (
+    1 << 16
+)  # of a unit of two aligned files, so that short lines on one side do not pile up the other
+
+
+class Unit(NamedTuple):
+    """A piece of a source.
+
+    Args:
+        stream: number of the stream.
+        source: number of the source in its stream.
+        number: number of the unit in its source.
+        texts: UTF-8 (not checked), whole lines; two for aligned files, with equally many lines.
+        first_line: number of its first line in the file, from 1.
+        weight: bytes of the files, as they lie on disk, that were read for it.
+        last: nothing follows it in its source.
+    """
+
+    stream: int
+    source: int
+    number: int
+    texts: tuple[bytes, ...]
+    first_line: int
+    weight: int
+    last: bool = False
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Which unit it is among all."""
+        return self.stream, self.source, self.number
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How sources are cut.
+
+    Args:
+        unit_bytes: size of a unit; it ends with the last line (document, pair) that ends within it.
+        blank_lines: documents end at blank lines; one that is longer than a unit is cut at a line.
+    """
+
+    unit_bytes: int
+    blank_lines: bool
+
+
+def read_units(stream: int, number: int, source: Source, cutting: Cutting) -> Iterator[Unit]:
+    """The units of one source in order.
+
+    Raises:
+        UserError: a file is empty, binary, damaged or has an endless line; aligned files have not equally
+            many lines.
+    """
+    files = [_Lines(path, is_tmx=source.form == "tmx") for path in source.paths]
+    cut = {"aligned": _cut_aligned, "tmx": _cut_tmx}.get(source.form, _cut_text)
+    unit, read = None, 0
+    try:
+        for count in itertools.count():
+            first_line = files[0].line
+            texts = cut(files, cutting)
+            if texts is None:
+                break
+            if unit is not None:
+                yield unit
+            position = sum(file.position() for file in files)
+            unit = Unit(stream, number, count, texts, first_line, position - read)
+            read = position
+        if unit is None:
+            raise UserError(f"{source}: empty: no text in it; leave it out")
+        yield unit._replace(last=True)
+    finally:
+        for file in files:
+            file.close()
+
+
+def interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
+    """The units of many sources, `threads` sources at a time (decompressors let other threads run)."""
+    waiting = iter(sources)
+    with ThreadPoolExecutor(threads, "reader") as pool:
+        pending = {pool.submit(next, source, None): source for source in itertools.islice(waiting, threads)}
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                source, unit = pending.pop(future), future.result()
+                following = next(waiting, None) if unit is None else source
+                if following is not None:
+                    pending[pool.submit(next, following, None)] = following
+                if unit is not None:
+                    yield unit
+
+
+def _cut_text(files: list["_Lines"], cutting: Cutting) -> tuple[bytes, ...] | None:
+    (file,) = files
+    if file.fill(cutting.unit_bytes):
+        return (file.take(len(file.buffer)),) if file.buffer else None
+    end = _end_within(file.buffer, b"\n", cutting.unit_bytes)
+    if cutting.blank_lines:
+        blanks = [
+            (file.buffer.rfind(blank, 0, cutting.unit_bytes), len(blank)) for blank in (b"\n\n", b"\n\r\n")
+        ]
+        end = max((at + length for at, length in blanks if at >= 0), default=end)
+    return (file.take(end),)
+
+
+def _cut_tmx(files: list["_Lines"], cutting: Cutting) -> tuple[bytes, ...] | None:
+    (file,) = files
+    size = cutting.unit_bytes
+    while True:
+        finished = file.fill(size)
+        end = _end_within(file.buffer, b"</tu>", cutting.unit_bytes)
+        if end:
+            return (file.take(end),)
+        if finished:
+            if b"<tu" in file.buffer:
+                raise UserError(
+                    f"{file.path}: line {file.line}: ends within a <tu>: cut short; fetch it again"
+                )
+            return None
+        if size > LONGEST_LINE:
+            raise UserError(
+                f"{file.path}: line {file.line}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?"
+            )
+        size *= 2
+
+
+def _cut_aligned(files: list["_Lines"], cutting: Cutting) -> tuple[bytes, ...] | None:
+    for file in files:
+        file.fill(cutting.unit_bytes)
+    ends = [_line_ends(file.buffer, cutting.unit_bytes) for file in files]
+    lines = min(len(end) for end in ends)
+    if lines == 0:
+        if any(file.buffer for file in files):
+            counts = [file.count_all_lines() for file in files]
+            raise UserError(
+                f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
+                "line i of one must translate line i of the other"
+            )
+        return None
+    return tuple(file.take(int(end[lines - 1])) for file, end in zip(files, ends))
+
+
+def _end_within(buffer: bytes, mark: bytes, size: int) -> int:
+    """The end of the last `mark` within `size` bytes, else of the first one, 0 if there is none.
+
+    Looking no further than `size` keeps the cut from hanging on how much happened to be read.
+    """
+    at = buffer.rfind(mark, 0, size)
+    if at < 0:
+        at = buffer.find(mark)
+    return at + len(mark) if at >= 0 else 0
+
+
+def _line_ends(buffer: bytes, size: int) -> np.ndarray:
+    ends = np.flatnonzero(np.frombuffer(buffer, np.uint8, min(size, len(buffer))) == ord("\n")) + 1
+    return ends[:MOST_LINES] if ends.size or not buffer else np.array([_end_within(buffer, b"\n", size)])
+
+
+class _Lines:
+    """A file's bytes, taken from the front; the last line always ends with a line end."""
+
+    def __init__(self, path: str, is_tmx: bool):
+        self.path = path
+        self.buffer = b""
+        self.line = 1  # number of the first line in the buffer
+        self._needs_line_ends = not is_tmx
+        self._file = open_file(path)
+        self._blocks = _decoded(decompressed(self._file, path), path, is_tmx)
+
+    def fill(self, size: int) -> bool:
+        """Read until the buffer has over `size` bytes and a line end. True: it holds all that is left."""
+        parts, length = [self.buffer], len(self.buffer)
+        enough = not self._needs_line_ends or b"\n" in self.buffer
+        while length <= size or not enough:
+            if length > LONGEST_LINE and not enough:
+                raise UserError(
+                    f"{self.path}: line {self.line}: longer than {LONGEST_LINE >> 20} MiB; is this text, "
+                    "with line ends?"
+                )
+            block = next(self._blocks, None)
+            if block is None:
+                if length and not parts[-1].endswith(b"\n"):
+                    parts.append(b"\n")
+                break
+            if block:
+                parts.append(block)
+                length += len(block)
+                enough = enough or b"\n" in block
+        self.buffer = b"".join(parts)
+        return length <= size or not enough
+
+    def take(self, length: int) -> bytes:
+        """Cut so many bytes off the front."""
+        taken, self.buffer = self.buffer[:length], self.buffer[length:]
+        self.line += taken.count(b"\n")
+        return taken
+
+    def count_all_lines(self) -> int:
+        """The lines of the whole file; reads it to its end."""
+        lines, last = self.line - 1, b"\n"
+        while self.buffer:
+            lines += self.buffer.count(b"\n")
+            last = self.buffer[-1:]
+            self.take(len(self.buffer))
+            self.fill(1 << 20)
+        return lines + (last != b"\n")
+
+    def position(self) -> int:
+        """Bytes read of the file as it lies on disk."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _decoded(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes]:
+    """UTF-8 without a byte order mark; TMX may be UTF-16.
+
+    Raises:
+        UserError: a NUL byte in the first block: UTF-16 or no text at all.
+    """
+    first = next(blocks, b"")
+    if is_tmx and first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        decoder = codecs.getincrementaldecoder("utf-16")()
+        try:
+            for block in itertools.chain([first], blocks):
+                yield decoder.decode(block).encode()
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise UserError(
+                f"{path}: not UTF-16, as its first bytes say ({error}); save it as UTF-8"
+            ) from error
+        return
+    if b"\0" in first:
+        raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? a program's own format?)")
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from blocks
