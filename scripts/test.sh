@@ -21,7 +21,7 @@ else
     echo "test: ruff"
     "$python" -m ruff check --quiet --output-format concise . || style=1
 fi
-if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
+. scripts/env.sh
 
 # The shapes are tiny: one process per core with one thread each beats one process with all threads.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
