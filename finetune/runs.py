@@ -160,7 +160,9 @@ def train_one(args: argparse.Namespace, inputs: Inputs, seed: int, folder: Path)
                 json.dump(dataclasses.asdict(best), file, indent=2)
     if inputs.test_files:
         if best is not None and best.step != trainer.engine.steps:
-            load_from(trainer.engine.model, folder / "best")
+            if distributed.is_main():
+                load_from(trainer.engine.model, folder / "best")
+            distributed.broadcast_(trainer.engine.model.state_dict().values())
         step, epoch = (best.step, best.epoch) if best else (trainer.engine.steps, args.epoch - 1)
         suffix = (f".seed_{seed}" if len(args.random_seed or ()) > 1 else "") + f".{epoch}.{step}"
         write_predictions(args, inputs, trainer.engine, suffix)

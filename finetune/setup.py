@@ -135,6 +135,8 @@ def make_trainer(
     batches = Batches(
         train_set, task.encode, global_batch, args.batch_size, args.in_tokens, args.shuffle, seed, rank, world
     )
+    if args.in_tokens:
+        logger.info("counting the tokens of %d examples", len(train_set))
     steps_of_epoch = [batches.count(epoch) for epoch in range(args.epoch)]
     total_steps = min(sum(steps_of_epoch), args.max_steps or sum(steps_of_epoch))
     logger.info(
