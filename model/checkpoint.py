@@ -6,7 +6,8 @@
     README.md               the model card
     training_state/         what a run resumes from (`model.training_state`), where asked for
 
-Official directories, one file per variable, are read and written through `model.formats.official`.
+Official directories, one file per variable, are read and written through `model.formats.official`; XLM-R, as
+Hugging Face saves it, is read through `model.formats.xlm_r`.
 """
 
 import json
@@ -20,7 +21,7 @@ import paddle
 
 from model.card import model_card
 from model.ernie_m import ErnieMConfig
-from model.formats import official, safe
+from model.formats import official, safe, xlm_r
 from model.formats.official import write_fluid
 from model.formats.weights import Weights
 from model.loading import LoadReport, load_into, model_weights
@@ -47,8 +48,8 @@ class Checkpoint(NamedTuple):
 
     weights: canonical name -> array, read when asked for.
     config: None where no config file is near.
-    info: "format": "ours" or "official"; "config_path", "vocab_path", "piece_model_path": Path or None;
-        "extra": what config.json holds besides the config (architecture, task, labels; ours only);
+    info: "format": "ours", "official" or "xlm-r"; "config_path", "vocab_path", "piece_model_path": Path or
+        None; "extra": what config.json holds besides the config (architecture, task, labels; ours only);
         "head": the task whose head an official directory holds, or None; "unknown": files that were not read.
     """
 
@@ -58,7 +59,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_weights(path: str | os.PathLike) -> Checkpoint:
-    """Read a folder of ours, an official parameter directory, or a folder that holds one as `params/`.
+    """Read a folder of ours, an official parameter directory, a folder that holds one as `params/`, or XLM-R.
 
     Raises:
         UserError: no such folder, none of these formats, or a damaged file.
@@ -71,6 +72,8 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
             else "no such folder; give a checkpoint or params directory"
         )
         raise UserError(f"{path}: {what}")
+    if xlm_r.is_here(path):  # before ours: a file of its weights has the same name
+        return _read_xlm_r(path)
     if (path / WEIGHTS).is_file():
         return _read_ours(path)
     if found := official.find(path):
@@ -159,6 +162,14 @@ def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
     config = ErnieMConfig.from_json(config_path) if config_path else None
     info = {"format": "official", "extra": {}, "head": found.head, "unknown": found.unknown}
     return Checkpoint(found.weights, config, {**info, **_paths(folder, config_path)})
+
+
+def _read_xlm_r(folder: Path) -> Checkpoint:
+    weights, unknown = xlm_r.read_directory(folder)
+    config_path, pieces = folder / xlm_r.CONFIG, folder / xlm_r.PIECES
+    info = {"format": "xlm-r", "extra": {}, "head": None, "unknown": unknown, "config_path": config_path}
+    info |= {"vocab_path": None, "piece_model_path": pieces if pieces.is_file() else None}
+    return Checkpoint(weights, ErnieMConfig.from_json(config_path), info)
 
 
 def _paths(folder: Path, config_path: Path | None) -> dict[str, Path | None]:

@@ -1,0 +1,105 @@
+"""Make a folder like those of XLM-R in Hugging Face's form, with random weights, without torch."""
+
+import io
+import json
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "intermediate_size": 64, "max_position_embeddings": 40}  # fmt: skip
+
+
+def config(**changes) -> dict:
+    """config.json."""
+    return {"model_type": "xlm-roberta", **SHAPE, "hidden_act": "gelu", "layer_norm_eps": 1e-5,
+            "pad_token_id": 1, "type_vocab_size": 1, **changes}  # fmt: skip
+
+
+def weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
+    """A state dict in torch's orientation, [out, in]."""
+    rng = np.random.default_rng(seed)
+    h, wide, v = settings["hidden_size"], settings["intermediate_size"], settings["vocab_size"]
+    shapes = {
+        "roberta.embeddings.word_embeddings.weight": (v, h),
+        "roberta.embeddings.position_embeddings.weight": (settings["max_position_embeddings"], h),
+        "roberta.embeddings.token_type_embeddings.weight": (1, h),
+        **_affine("roberta.embeddings.LayerNorm", h),
+        **_affine("lm_head.dense", h, h),
+        **_affine("lm_head.layer_norm", h),
+        "lm_head.bias": (v,),
+    }
+    for i in range(settings["num_hidden_layers"]):
+        layer = f"roberta.encoder.layer.{i}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes |= _affine(f"{layer}.attention.{name}", h, h)
+        shapes |= _affine(f"{layer}.attention.output.LayerNorm", h) | _affine(f"{layer}.output.LayerNorm", h)
+        shapes |= _affine(f"{layer}.intermediate.dense", wide, h) | _affine(f"{layer}.output.dense", h, wide)
+    return {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
+
+
+def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
+    """Write config.json and model.safetensors; the weights under their own names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config(**changes)
+    (folder / "config.json").write_text(json.dumps(settings))
+    made = weights(settings)
+    save_file(made, folder / "model.safetensors")
+    return made
+
+
+class _Tensor:
+    def __init__(self, array: np.ndarray, key: str):
+        self.array, self.key = array, key
+
+    def __reduce__(self):
+        utils = sys.modules["torch._utils"]
+        strides = tuple(step // self.array.itemsize for step in self.array.strides)
+        return utils._rebuild_tensor_v2, (_Reference(self), 0, self.array.shape, strides, False, {})
+
+
+class _Reference:
+    def __init__(self, tensor: _Tensor):
+        self.tensor = tensor
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value):
+        if isinstance(value, _Reference):
+            array = value.tensor.array
+            return ("storage", sys.modules["torch"].FloatStorage, value.tensor.key, "cpu", array.size)
+        return None
+
+
+def write_torch_file(path: Path, arrays: dict[str, np.ndarray], **more) -> None:
+    """A zip archive as torch.save writes it; `more` are further entries of the dict, pickled as they are."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    utils._rebuild_tensor_v2 = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
+    utils._rebuild_tensor_v2.__module__ = "torch._utils"
+    utils._rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    before = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
+    sys.modules.update({"torch": torch, "torch._utils": utils})
+    try:
+        stream = io.BytesIO()
+        state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())}
+        _Pickler(stream, 2).dump({**state, **more})
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", stream.getvalue())
+        archive.writestr("archive/byteorder", "little")
+        for i, array in enumerate(arrays.values()):
+            archive.writestr(f"archive/data/{i}", array.tobytes())

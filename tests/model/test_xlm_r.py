@@ -1,0 +1,182 @@
+"""XLM-R's files: names, transposes and folds; what a pickle may hold; what is wrong with a folder."""
+
+import collections
+import functools
+import json
+import pickle
+import subprocess
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from model.checkpoint import load_from, read_weights
+from model.formats import torch_file
+from model.heads import PreTrainingModel, SequenceClassifier
+from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
+from utils.errors import UserError
+
+
+def test_every_tensor_has_its_place(tmp_path):
+    theirs = make_xlm_r(tmp_path)
+    found = read_weights(tmp_path)
+    model = PreTrainingModel(found.config, ["en"])
+    _, report = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
+    assert not report.unused and not found.info["unknown"]
+    assert len(report.loaded) == len(theirs) - 1  # the token types are folded into the positions
+    ours = found.weights
+    layer = "roberta.encoder.layer.1"
+    expected = {
+        "encoder.layers.1.linear1.weight": theirs[f"{layer}.intermediate.dense.weight"].T,
+        "encoder.layers.1.linear2.weight": theirs[f"{layer}.output.dense.weight"].T,
+        "encoder.layers.1.self_attn.k_proj.weight": theirs[f"{layer}.attention.self.key.weight"].T,
+        "encoder.layers.1.norm1.weight": theirs[f"{layer}.attention.output.LayerNorm.weight"],
+        "encoder.layers.1.norm2.bias": theirs[f"{layer}.output.LayerNorm.bias"],
+        "embeddings.word_embeddings.weight": theirs["roberta.embeddings.word_embeddings.weight"],
+        "embeddings.position_embeddings.weight": theirs["roberta.embeddings.position_embeddings.weight"]
+        + theirs["roberta.embeddings.token_type_embeddings.weight"],
+        "lm_head.dense.weight": theirs["lm_head.dense.weight"].T,
+        "lm_head.bias": theirs["lm_head.bias"],
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+        assert ours.shape(name) == value.shape
+
+
+def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
+    theirs = make_xlm_r(tmp_path)
+    theirs["lm_head.decoder.bias"] = theirs.pop("lm_head.bias")
+    theirs["lm_head.decoder.weight"] = theirs["roberta.embeddings.word_embeddings.weight"].copy()
+    theirs["roberta.embeddings.position_ids"] = np.arange(40)[None]
+    theirs["roberta.pooler.dense.weight"] = np.ones((16, 16), np.float32)
+    theirs["strange.weight"] = np.ones(3, np.float32)
+    save_file(theirs, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path)
+    np.testing.assert_array_equal(found.weights["lm_head.bias"], theirs["lm_head.decoder.bias"])
+    assert not any(name.startswith("pooler.") for name in found.weights)
+    assert found.info["unknown"] == ["strange.weight"]
+
+
+def test_a_classifier_may_start_from_it(tmp_path):
+    make_xlm_r(tmp_path)
+    model = SequenceClassifier(read_weights(tmp_path).config, 3)
+    _, report = load_from(model, tmp_path, optional=("pooler.", "classifier."))
+    assert {name.split(".")[0] for name in report.fresh} == {"pooler", "classifier"}
+
+
+def as_bin(folder, **more):
+    arrays = make_xlm_r(folder)
+    (folder / "model.safetensors").unlink()
+    write_torch_file(folder / "pytorch_model.bin", arrays, **more)
+    return arrays
+
+
+def test_a_pickle_without_torch(tmp_path):
+    arrays = as_bin(tmp_path)
+    weights = read_weights(tmp_path).weights
+    np.testing.assert_array_equal(
+        weights["encoder.layers.0.self_attn.q_proj.weight"],
+        arrays["roberta.encoder.layer.0.attention.self.query.weight"].T,
+    )
+
+
+def test_plain_containers_are_fine(tmp_path):
+    more = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
+    as_bin(tmp_path, **more)
+    assert "step" not in torch_file.read(tmp_path / "pytorch_model.bin")
+
+
+class Runs:
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+@pytest.mark.parametrize(
+    "harm, name",
+    [
+        (Runs(subprocess.check_call, ["touch", "harm"]), "check_call"),
+        (Runs(eval, "open('harm', 'w')"), "eval"),
+        (Runs(functools.partial, print, 1), "partial"),
+        (Runs(getattr, "a", "upper"), "getattr"),
+    ],
+)
+def test_anything_else_in_a_pickle_is_refused_by_name(tmp_path, monkeypatch, harm, name):
+    monkeypatch.chdir(tmp_path)
+    as_bin(tmp_path, harm=harm)
+    with pytest.raises(UserError, match=rf"bin: holds \w+\.{name}, and only arrays and plain containers"):
+        read_weights(tmp_path)
+    assert not (tmp_path / "harm").exists()
+
+
+FOREIGN = [b"", b"PK", pickle.dumps({"a": 1}), pickle.dumps([1]) * 4, b"\x80\x02\x85"]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_file_that_is_no_torch_file(tmp_path, content):
+    as_bin(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(UserError, match="pytorch_model.bin: damaged, cut short or not a file of torch.save"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_torch_file_cut_short(tmp_path, share):
+    as_bin(tmp_path)
+    file = tmp_path / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(UserError, match="pytorch_model.bin: damaged, cut short or not a file of torch.save"):
+        dict(read_weights(tmp_path).weights)
+
+
+def test_a_tensor_that_leaves_its_storage(tmp_path):
+    array = np.arange(16, dtype=np.float32)
+    write_torch_file(tmp_path / "x.bin", {"lying": array[::2], "long": array})
+    np.testing.assert_array_equal(torch_file.read(tmp_path / "x.bin")["long"], array)
+    with pytest.raises(UserError, match="x.bin: damaged"):  # 8 elements, each second one: more than is there
+        torch_file.read(tmp_path / "x.bin")["lying"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"tie_word_embeddings": False}, "config.json: tie_word_embeddings is False, only True fits"),
+        ({"position_embedding_type": "relative_key"}, "embedding_type is relative_key, only absolute"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3 in the config, the weights have 2 layers"),
+    ],
+)
+def test_another_architecture(tmp_path, changes, message):
+    make_xlm_r(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UserError, match=message):
+        load_from(PreTrainingModel(read_weights(tmp_path).config, ["en"]).ernie_m, tmp_path, ("pooler.",),
+                  ("lm_head.",))  # fmt: skip
+
+
+def test_no_weights(tmp_path):
+    make_xlm_r(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="an XLM-R without weights: no model.safetensors or pytorch"):
+        read_weights(tmp_path)
+
+
+def test_parts_and_their_index(tmp_path):
+    arrays = make_xlm_r(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    place = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(arrays)}
+    for file in set(place.values()):
+        save_file({name: arrays[name] for name in arrays if place[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": place}))
+    found = read_weights(tmp_path).weights
+    np.testing.assert_array_equal(found["lm_head.bias"], arrays["lm_head.bias"])
+    index.write_text(json.dumps({"weight_map": place | {"missing": "model-0.safetensors"}}))
+    with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
+        read_weights(tmp_path)
+    index.write_text("{}")
+    with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
+        read_weights(tmp_path)

@@ -1,0 +1,91 @@
+"""Weights that transformers saved as XLM-R give the same hidden states and MLM logits here."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+import torch
+from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
+
+from model.checkpoint import load_from, read_weights
+from model.heads import PreTrainingModel
+
+SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "intermediate_size": 64, "max_position_embeddings": 40, "pad_token_id": 1}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def peer():
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(**SHAPE, type_vocab_size=1, layer_norm_eps=1e-5, initializer_range=0.3)
+    model = XLMRobertaForMaskedLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # nothing may be zero or one by chance of initialisation
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def save(peer, folder, form: str) -> None:
+    peer.save_pretrained(folder, safe_serialization="safetensors" in form,
+                         max_shard_size="20KB" if "shards" in form else "1GB")  # fmt: skip
+    if form == "bin, old layout":
+        state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+FORMS = ["safetensors", "safetensors shards", "bin", "bin shards", "bin, old layout"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_numbers(peer, tmp_path, form):
+    save(peer, tmp_path, form)
+    assert ("shards" in form) == bool(list(tmp_path.glob("*.index.json")))
+    checkpoint = read_weights(tmp_path)
+    assert checkpoint.info["format"] == "xlm-r" and checkpoint.info["unknown"] == []
+    model = PreTrainingModel(checkpoint.config, ["en"])
+    _, report = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
+    assert {name.split(".")[0] for name in report.fresh} == {"pooler", "language_embeddings"}
+    assert not report.unused
+    model.eval()
+
+    rng = np.random.default_rng(1)
+    ids = rng.integers(4, 60, size=(3, 9))
+    ids[:, 0], ids[:, -1] = 0, 2
+    ids[1, 6:] = 1  # pads
+    real = ids != 1
+    with torch.no_grad():
+        theirs = peer(torch.tensor(ids), torch.tensor(real.astype("int64")), output_hidden_states=True)
+    with paddle.no_grad():
+        ours = model.ernie_m(paddle.to_tensor(ids), output_hidden_states=True, pool=False)
+        logits = model.lm_head(ours.sequence)
+    for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        np.testing.assert_allclose(one.numpy()[real], other.numpy()[real], atol=1e-4)
+    np.testing.assert_allclose(logits.numpy()[real], theirs.logits.numpy()[real], atol=1e-4)
+
+
+def test_an_encoder_without_a_head(peer, tmp_path):
+    encoder = XLMRobertaModel(peer.config, add_pooling_layer=True).eval()
+    encoder.load_state_dict(peer.roberta.state_dict(), strict=False)
+    encoder.save_pretrained(tmp_path)
+    weights = read_weights(tmp_path).weights
+    assert not any(name.startswith(("lm_head.", "pooler.")) for name in weights)
+    expected = peer.roberta.encoder.layer[1].intermediate.dense.weight.detach().numpy().T
+    np.testing.assert_array_equal(weights["encoder.layers.1.linear1.weight"], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_in_a_bin(peer, tmp_path, dtype):
+    state = {name: value.to(dtype) for name, value in peer.state_dict().items()}
+    peer.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    word = read_weights(tmp_path).weights["embeddings.word_embeddings.weight"]
+    expected = peer.roberta.embeddings.word_embeddings.weight.detach().to(dtype).to(torch.float64).numpy()
+    np.testing.assert_array_equal(np.asarray(word, np.float64), expected)
+
+
+def test_a_real_config_has_the_keys_that_are_looked_at(peer, tmp_path):
+    peer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == "xlm-roberta"
+    assert config["position_embedding_type"] == "absolute"
