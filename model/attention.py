@@ -31,7 +31,7 @@ class CompactMask:
         M6       1  1  1  . |  .  1  .
         M7       1  1  1  . |  .  .  1
 
-    It costs C x T scores instead of T x T: a row's scores are its C context columns and one of its own.
+    It costs C x T scores instead of T x T: the context's are C x C, a placeholder's are C and one of its own.
 
     Attributes:
         context_length: C, 1 <= C <= T.
@@ -54,12 +54,17 @@ class CompactMask:
 class AttentionBias:
     """What is added to the scores, made once for all layers: 0 where a row may attend, -1e4 elsewhere.
 
-    A dense mask has `columns` [B, 1 or N, T, T] only. A compact one has `columns` [B, 1 or N, T, C], `own`
-    [B, 1, T, 1] for each row's own column, and `row_indices` [B, 1, T, 2] for flashmask.
+    Each is [B, N, rows, columns] on a CPU, where adding a broadcast tensor takes 30 times as long as adding
+    one of full shape, and [B, 1, rows, columns] elsewhere.
+
+    Attributes:
+        rows: of a dense mask all T rows and columns; of a compact one the context, C x C.
+        placeholders: of a compact mask, P x C; their own column is open and needs no bias.
+        row_indices: of a compact mask, for flashmask: [B, 1, T, 2].
     """
 
-    columns: Tensor
-    own: Tensor | None = None
+    rows: Tensor
+    placeholders: Tensor | None = None
     row_indices: Tensor | None = None
 
 
@@ -69,29 +74,31 @@ def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> Attenti
     Args:
         mask: [B, T], 1 at real tokens, or [B, 1, T, T], 1 where the row may attend to the column (bool,
             integer or float), or a CompactMask. The diagonal is opened in each of them.
-        num_heads: N. On a CPU the columns are laid out for every head: adding a broadcast tensor there
-            takes 30 times as long as adding one of full shape.
+        num_heads: N.
         dtype: of the bias.
     """
-    if isinstance(mask, CompactMask):
-        valid = mask.valid.astype("bool")
-        context = valid[:, : mask.context_length]  # [B, C]
-        seen = (valid.unsqueeze(2) & context.unsqueeze(1)).unsqueeze(1)  # [B, 1, T, C]
-        # A valid context row meets itself among the context columns already.
-        in_context = paddle.arange(valid.shape[1]) < mask.context_length
-        alone = ~(valid & in_context).unsqueeze(2).unsqueeze(1)  # [B, 1, T, 1]
-        own = _closed_where_false(alone, dtype)
-        row_indices = flashmask_row_indices(mask)
-    else:
+
+    def bias(seen: Tensor) -> Tensor:
+        closed = (1.0 - seen.astype(dtype)) * CLOSED
+        return closed.expand([-1, num_heads, -1, -1]) if on_cpu(closed) else closed
+
+    if not isinstance(mask, CompactMask):
         seen = mask.astype("bool")
         if seen.ndim == 2:
-            seen = (seen.unsqueeze(2) & seen.unsqueeze(1)).unsqueeze(1)  # [B, 1, T, T]
-        seen = seen | paddle.eye(seen.shape[-1]).astype("bool")
-        own = row_indices = None
-    columns = _closed_where_false(seen, dtype)
-    if on_cpu(columns):
-        columns = columns.expand([-1, num_heads, -1, -1])
-    return AttentionBias(columns, own, row_indices)
+            seen = _all_see_all(seen)
+        return AttentionBias(bias(seen | paddle.eye(seen.shape[-1]).astype("bool")))
+    valid = mask.valid.astype("bool")
+    length, size = valid.shape[1], mask.context_length
+    context = _all_see_all(valid[:, :size]) | paddle.eye(size).astype("bool")
+    if size == length:
+        return AttentionBias(bias(context), row_indices=flashmask_row_indices(mask))
+    seen = valid[:, size:].unsqueeze(2) & valid[:, :size].unsqueeze(1)  # [B, P, C]
+    return AttentionBias(bias(context), bias(seen.unsqueeze(1)), flashmask_row_indices(mask))
+
+
+def _all_see_all(valid: Tensor) -> Tensor:
+    """[B, T] -> [B, 1, T, T]."""
+    return (valid.unsqueeze(2) & valid.unsqueeze(1)).unsqueeze(1)
 
 
 def flashmask_row_indices(mask: CompactMask) -> Tensor:
@@ -111,10 +118,6 @@ def flashmask_row_indices(mask: CompactMask) -> Tensor:
     start = paddle.where(open_to_all, paddle.full_like(column, length), column + 1)
     end = paddle.where(open_to_all, paddle.zeros_like(column), column)
     return paddle.stack([start, end], axis=-1).unsqueeze(1)
-
-
-def _closed_where_false(seen: Tensor, dtype) -> Tensor:
-    return (1.0 - seen.astype(dtype)) * CLOSED
 
 
 class SelfAttention(nn.Layer):
@@ -149,26 +152,31 @@ class SelfAttention(nn.Layer):
             return F.flashmask_attention(
                 query, key, value, bias.row_indices, dropout=share, training=self.training
             )
-        columns = bias.columns.astype(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, columns, share, training=self.training)
+        rows = bias.rows.astype(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, rows, share, training=self.training)
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
         """Two products and a softmax, exact in every dtype: [B, T, N, D] -> [B, T, N, D]."""
         query = query.transpose([0, 2, 1, 3]) * self.head_size**-0.5  # [B, N, T, D]
         key, value = key.transpose([0, 2, 1, 3]), value.transpose([0, 2, 1, 3])
-        attend = self._dense if bias.own is None else self._compact
+        attend = self._dense if bias.placeholders is None else self._compact
         return attend(query, key, value, bias).transpose([0, 2, 1, 3])
 
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
-        scores = paddle.matmul(query, key, transpose_y=True) + bias.columns  # [B, N, T, T]
+        scores = paddle.matmul(query, key, transpose_y=True) + bias.rows  # [B, N, T, T]
         return paddle.matmul(self._weights(scores), value)
 
     def _compact(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
-        length = bias.columns.shape[-1]
-        context = paddle.matmul(query, key[:, :, :length], transpose_y=True) + bias.columns  # [B, N, T, C]
-        own = row_sum(query * key) + bias.own  # [B, N, T, 1]
-        weights = self._weights(paddle.concat([context, own], axis=-1))  # [B, N, T, C + 1]
-        return paddle.matmul(weights[..., :length], value[:, :, :length]) + weights[..., length:] * value
+        sizes = [bias.rows.shape[-1], bias.placeholders.shape[-2]]  # C, P
+        (query, asking), (key, own_key), (value, own_value) = (
+            part.split(sizes, axis=2) for part in (query, key, value)
+        )
+        context = self._dense(query, key, value, bias)  # [B, N, C, D]
+        scores = paddle.matmul(asking, key, transpose_y=True) + bias.placeholders  # [B, N, P, C]
+        own = row_sum(asking * own_key)  # [B, N, P, 1]
+        weights, own = self._weights(paddle.concat([scores, own], axis=-1)).split([sizes[0], 1], axis=-1)
+        placeholders = paddle.matmul(weights, value) + own * own_value  # [B, N, P, D]
+        return paddle.concat([context, placeholders], axis=2)
 
     def _weights(self, scores: Tensor) -> Tensor:
         return dropout(softmax(scores), self.dropout, self.training)

@@ -10,7 +10,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from model.attention import CompactMask
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
-from model.ops import LayerNorm, Linear, gelu
+from model.ops import LayerNorm, Linear, add_bias, gelu
 
 
 class SequenceClassifier(nn.Layer):
@@ -76,7 +76,7 @@ class LMHead(nn.Layer):
 
     def project(self, transformed: Tensor) -> Tensor:
         """[M, H] -> logits [M, V]."""
-        return paddle.matmul(transformed, self.word_embedding_weight, transpose_y=True) + self.bias
+        return add_bias(paddle.matmul(transformed, self.word_embedding_weight, transpose_y=True), self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""

@@ -38,14 +38,18 @@ def _rows(vector: Tensor, x: Tensor) -> Tensor:
     return paddle.matmul(ones, vector.unsqueeze(0)).reshape(x.shape)
 
 
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x [..., H] plus bias [H]."""
+    return x + (_rows(bias, x) if _training_on_cpu(x) else bias)
+
+
 class Linear(nn.Linear):
     """paddle.nn.Linear."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not _training_on_cpu(x):
             return super().forward(x)
-        y = paddle.matmul(x, self.weight)
-        return y + _rows(self.bias, y)
+        return add_bias(paddle.matmul(x, self.weight), self.bias)
 
 
 class _Normalise(PyLayer):
@@ -77,7 +81,7 @@ class LayerNorm(nn.LayerNorm):
         if not _training_on_cpu(x):
             return super().forward(x)
         normed = _Normalise.apply(x, self.epsilon)
-        return normed * _rows(self.weight, x) + _rows(self.bias, x)
+        return add_bias(normed * _rows(self.weight, x), self.bias)
 
 
 class _Gelu(PyLayer):

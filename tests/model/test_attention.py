@@ -129,6 +129,6 @@ def test_flashmask_row_indices_open_what_the_dense_mask_opens():
 def test_bias_is_laid_out_for_each_head_on_the_cpu():
     valid = paddle.to_tensor([[True, True, False]])
     bias = attention_bias(valid, 2, paddle.float32)
-    assert bias.own is None and bias.columns.shape == [1, 2, 3, 3] and bias.columns.dtype == paddle.float32
+    assert bias.placeholders is None and bias.rows.shape == [1, 2, 3, 3] and bias.rows.dtype == paddle.float32
     expected = np.where(matrix("11.\n11.\n..1"), 0.0, -1e4)
-    assert np.array_equal(bias.columns.numpy(), np.broadcast_to(expected, [1, 2, 3, 3]))
+    assert np.array_equal(bias.rows.numpy(), np.broadcast_to(expected, [1, 2, 3, 3]))
