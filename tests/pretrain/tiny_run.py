@@ -35,7 +35,8 @@ def make_corpus(folder: Path, mono_languages: tuple[str, ...] = LANGUAGES, **opt
 
 
 def flags(corpus: Path, output: Path, **changes) -> list[str]:
-    """A command line for run_pretrain.py; `section__key=value` changes a value."""
+    """A command line for run_pretrain.py: `section__key=value` changes a value, `config` is a YAML file."""
+    first = ["--config", changes.pop("config")] if "config" in changes else []
     values = {
         "model.hidden_size": 16, "model.num_hidden_layers": 2, "model.num_attention_heads": 2,
         "data.corpus": str(corpus), "data.max_seq_len": 32, "data.pack_lines": False,
@@ -46,7 +47,7 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
     }  # fmt: skip
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return [part for name, value in plain.items() for part in (f"--{name}", value)]
+    return first + [part for name, value in plain.items() for part in (f"--{name}", value)]
 
 
 def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:

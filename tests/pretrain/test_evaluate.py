@@ -1,0 +1,158 @@
+"""Held-out numbers: by hand where a hand can, the same at every evaluation, and nothing to the training."""
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from evaluation.encode import encode
+from evaluation.retrieval import hits
+from pretrain.evaluate import Evaluator, summary
+from pretrain.pseudo import punctuation_ids
+from pretrain.trainer import Trainer
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+from tests.pretrain.tiny_run import checkpoint, config, losses, records
+from utils.stopping import StopSignal
+
+
+class Held:
+    """An evaluator, and an engine with a fresh model."""
+
+    def __init__(self, folder, **changes):
+        made = config(folder, **changes)
+        self.tokenizer = Tokenizer.from_folder(folder)
+        self.corpus = Corpus(folder, self.tokenizer.digest)
+        trainer = Trainer(made, self.corpus, self.tokenizer, made.optimizer.steps)
+        self.engine, self.model = trainer.engine, trainer.model
+        self.evaluator = Evaluator(made, self.corpus, self.tokenizer, trainer.pseudo_tokens)
+
+    def run(self, stop=None):
+        return self.evaluator.run(self.engine, StopSignal() if stop is None else stop)
+
+    def always(self, token: int) -> None:
+        """The model's answer is this token, whatever the question; all others are equally likely."""
+        with paddle.no_grad():
+            self.model.lm_head.word_embedding_weight.zero_()
+            self.model.lm_head.bias.zero_()
+            self.model.lm_head.bias[token] = math.log(self.tokenizer.vocab_size - 1)  # probability 1/2
+
+
+@pytest.fixture
+def held(tiny_corpus):
+    return Held(tiny_corpus, run__eval_sequences=100)
+
+
+def test_perplexity_and_accuracy_of_a_constant_model(held):
+    held.always(int(held.evaluator.piece_counts.sum(axis=0).argmax()))
+    result = held.run()
+    pieces = held.tokenizer.vocab_size
+    for kind in ("mmlm", "tlm", "camlm"):
+        for name, found in result[kind].items():
+            hit, miss = math.log(2), math.log(2 * (pieces - 1))
+            expected = math.exp(found["accuracy"] * hit + (1 - found["accuracy"]) * miss)
+            assert found["perplexity"] == pytest.approx(expected, rel=1e-5), (kind, name)
+    assert any(found["accuracy"] > 0 for found in result["mmlm"].values())
+
+
+def test_every_stream_has_its_numbers(held):
+    result = held.run()
+    assert list(result) == ["mmlm", "tlm", "camlm", "btmlm", "retrieval"]
+    assert list(result["mmlm"]) == ["de", "en", "fr"]
+    for kind in ("tlm", "camlm", "btmlm", "retrieval"):
+        assert list(result[kind]) == ["de-en", "en-fr"]
+    assert held.run() == result  # the masks are the same at every evaluation
+    assert {len(layers) for layers in result["retrieval"].values()} == {3}
+
+
+def sentences_of(held, pair) -> tuple[list, list]:
+    stream = held.corpus.held_out_parallel[pair]
+    return tuple([stream[i][side] for i in range(len(stream))] for side in (0, 1))
+
+
+def test_retrieval_is_of_the_mean_vectors(held):
+    cls, sep = held.tokenizer.cls_id, held.tokenizer.sep_id
+    sides = ([np.array([cls, *ids, sep]) for ids in side] for side in sentences_of(held, ("en", "fr")))
+    a, b = (encode(held.model.ernie_m, side) for side in sides)
+    expected = [(hits(x, y).mean() + hits(y, x).mean()) / 2 for x, y in zip(a, b)]
+    assert held.run()["retrieval"]["en-fr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("which", ["in every translation", "in none", "in the sentence"])
+def test_pseudo_tokens_against_the_real_translation(held, monkeypatch, which):
+    pair = ("de", "en")
+    a, b = sentences_of(held, pair)
+    # Every second pair is read the other way round.
+    sources = [(x, y)[i % 2] for i, (x, y) in enumerate(zip(a, b))]
+    targets = [(y, x)[i % 2] for i, (x, y) in enumerate(zip(a, b))]
+    taken = []
+
+    def predict(model, stage1):
+        rows = stage1.slot_rows + len(taken)
+        taken.extend(range(stage1.slot_rows.max() + 1))
+        chosen = {
+            "in every translation": lambda row: longest(targets[row]),
+            "in none": lambda row: absent(targets[row]),
+            "in the sentence": lambda row: longest(sources[row]),
+        }[which]
+        return np.array([chosen(row) for row in rows])
+
+    pieces = held.tokenizer.convert_ids_to_tokens(range(held.tokenizer.vocab_size))
+    ignored = set(punctuation_ids(pieces).tolist())
+
+    def longest(ids):
+        return max((id_ for id_ in ids.tolist() if id_ not in ignored), key=lambda id_: len(pieces[id_]))
+
+    def absent(ids):
+        return next(id_ for id_ in range(5, 200) if id_ not in {*ids.tolist(), *ignored})
+
+    monkeypatch.setattr(held.evaluator.pseudo_tokens, "predict", predict)
+    found = held.evaluator._btmlm(held.model, pair)
+    if which != "in the sentence":
+        assert found["precision"] == float(which == "in every translation")
+    else:
+        assert found["copy_rate"] == 1.0
+    assert 0.0 <= found["frequent_precision"] <= 1.0
+
+
+def test_it_may_be_stopped(held, monkeypatch):
+    stop = StopSignal()
+    monkeypatch.setattr(held.evaluator, "_tlm", lambda *_: setattr(stop, "received", 15))
+    assert held.run(stop) is None
+
+
+def test_when_it_is_due(tiny_corpus):
+    every = Held(tiny_corpus, run__eval_steps=5).evaluator
+    assert [step for step in range(13) if every.due(step, 12)] == [5, 10, 12]
+    end = Held(tiny_corpus).evaluator
+    assert [step for step in range(13) if end.due(step, 12)] == [12]
+    never = Held(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
+    assert not any(never.due(step, 12) for step in range(13))
+
+
+def test_training_does_not_notice(pretrain):
+    quiet = pretrain(run__eval_sequences=0, objectives__pseudo_choice="sample")
+    often = pretrain("often", run__eval_steps=1, objectives__pseudo_choice="sample")
+    ours, theirs = checkpoint(quiet, 12), checkpoint(often, 12)
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+    assert losses(quiet) == losses(often)
+    assert not any("held_out" in record for record in records(quiet))
+    assert sum("held_out" in record for record in records(often)) == 12
+
+
+def test_a_summary():
+    result = {
+        "mmlm": {"de": {"perplexity": 2.0, "accuracy": 0.5}, "en": {"perplexity": 8.0, "accuracy": 0.0}},
+        "btmlm": {
+            "de-en": {"precision": 0.3, "frequent_precision": 0.2, "copy_rate": 0.1, "repeat_rate": 0.0}
+        },
+        "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
+    }
+    assert summary(result) == [
+        "[held-out] mmlm: perplexity 4.00 (geometric mean), accuracy 25.00 %",
+        "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
+        "copied 10.00 %, repeated 0.00 %",
+        "[held-out] retrieval accuracy from the embeddings to the top layer: 15.0 40.0 %",
+    ]
+    assert summary({}) == []

@@ -1,0 +1,163 @@
+"""What weights start from: encoder, head and language embeddings, each from its own place."""
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from model.checkpoint import model_weights, read_weights
+from model.ernie_m import ErnieMConfig
+from model.heads import PreTrainingModel
+from pretrain.config import InitConfig
+from pretrain.initialise import initialise
+from reader.tokenization import Tokenizer
+from reader.vocabulary import write_vocab
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.helpers.small_corpus import ROOT, build, sentences, write_lines
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.pretrain.tiny_run import checkpoint, pretrain, records
+
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+WORDS = "embeddings.word_embeddings.weight"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_corpus):
+    return Tokenizer.from_folder(tiny_corpus)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_corpus, tmp_path_factory):
+    """A run's output folder."""
+    return pretrain(tiny_corpus, tmp_path_factory.mktemp("trained") / "out", optimizer__steps=4)
+
+
+def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
+    paddle.seed(3)
+    return PreTrainingModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE), list(languages))
+
+
+def started(tokenizer, languages=("de", "en", "fr"), **init) -> dict[str, np.ndarray]:
+    """The weights of a model after `initialise`."""
+    model = make_model(tokenizer, languages)
+    initialise(model, InitConfig(**{name: str(value) for name, value in init.items()}), tokenizer)
+    return {name: value.copy() for name, value in model_weights(model).items()}
+
+
+def same(ours: dict, theirs: dict, *prefixes: str) -> bool:
+    names = [name for name in ours if name.startswith(prefixes)]
+    assert names
+    return all((ours[name] == theirs[name]).all() for name in names)
+
+
+ENCODER = ("embeddings.", "encoder.")
+
+
+def test_from_scratch(tokenizer):
+    fresh = started(tokenizer)
+    assert same(fresh, model_weights(make_model(tokenizer)), "")
+    assert not fresh["language_embeddings.weight"].any()
+
+
+def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
+    full, fresh = load_file(trained / "full" / "model.safetensors"), started(tokenizer)
+    encoder = started(tokenizer, encoder=trained / "full")
+    assert same(encoder, full, *ENCODER, "pooler.", "language_embeddings.")
+    assert same(encoder, fresh, "lm_head.") and not same(encoder, full, "lm_head.")
+    assert same(started(tokenizer, encoder=trained / "full", lm_head="encoder"), full, "")
+    head = started(tokenizer, lm_head=trained / "full")
+    assert same(head, full, "lm_head.") and same(head, fresh, *ENCODER)
+
+
+def test_language_embeddings_go_by_name(tokenizer, trained):
+    table = load_file(trained / "full" / "model.safetensors")["language_embeddings.weight"]
+    assert table.any(axis=1).all()
+    weights = started(tokenizer, ("aa", "en", "fr", "zz"), encoder=trained / "full")
+    rows = weights["language_embeddings.weight"]
+    np.testing.assert_array_equal(rows[1:3], table[1:])
+    assert not rows[0].any() and not rows[3].any()
+    # the encoder for fine-tuning brings none
+    assert not started(tokenizer, encoder=trained / "encoder")["language_embeddings.weight"].any()
+
+
+def test_from_xlm_r(tokenizer, tmp_path):
+    theirs = make_xlm_r(tmp_path, vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
+    ours = started(tokenizer, encoder=tmp_path, lm_head="encoder")
+    np.testing.assert_array_equal(ours["lm_head.dense.weight"], theirs["lm_head.dense.weight"].T)
+    np.testing.assert_array_equal(ours[WORDS], theirs["roberta.embeddings.word_embeddings.weight"])
+    assert same(ours, started(tokenizer), "pooler.")
+
+
+def test_a_run_from_an_xlm_r_head_on_another_encoder(pretrain, tokenizer, tmp_path, trained):
+    theirs = make_xlm_r(tmp_path / "xlm-r", vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
+    init = {"init__encoder": str(trained / "encoder"), "init__lm_head": str(tmp_path / "xlm-r")}
+    out = pretrain(**init, optimizer__steps=2, optimizer__learning_rate=1e-9)
+    done = checkpoint(out, 2)
+    np.testing.assert_allclose(done["lm_head.dense.weight"], theirs["lm_head.dense.weight"].T, atol=1e-7)
+    start = load_file(trained / "encoder" / "model.safetensors")
+    np.testing.assert_allclose(done[WORDS], start[WORDS], atol=1e-7)
+
+
+# Bad starts
+
+
+def test_a_head_that_is_not_there(refused, trained, tmp_path, tokenizer):
+    line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
+    assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
+    assert "use init.lm_head fresh with init.lm_head_warmup_steps" in line
+
+
+def test_another_shape(refused, trained):
+    line = refused(init__encoder=str(trained / "full"), model__num_hidden_layers=3)
+    assert "num_hidden_layers is 3 in the config, the weights have 2 layers" in line
+
+
+def test_a_vocabulary_of_another_size(refused, tmp_path, tokenizer):
+    make_xlm_r(tmp_path / "xlm-r", vocab_size=60, max_position_embeddings=514)
+    line = refused(init__encoder=str(tmp_path / "xlm-r"))
+    assert f"has another vocabulary than the corpus (60 tokens instead of {tokenizer.vocab_size})" in line
+
+
+def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
+    """Two tokens have changed places: no shape tells."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    save_file(load_file(trained / "full" / "model.safetensors"), folder / "model.safetensors")
+    for name in ("config.json", "piece.model"):
+        (folder / name).write_bytes((trained / "full" / name).read_bytes())
+    first, second = (tokenizer.convert_ids_to_tokens([id_])[0] for id_ in (10, 11))
+    write_vocab({**tokenizer.vocab, first: 11, second: 10}, folder / "vocab.txt")
+    for key in ("init__encoder", "init__lm_head"):
+        line = refused(**{key: str(folder)})
+        assert f"{folder} has another vocabulary than the corpus (other tokens)" in line
+        assert f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
+
+
+# Continuing a released model
+
+
+def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_corpus):
+    """The official directory has neither head nor language embeddings; configs/pretrain/continue.yaml."""
+    config = official_config("tiny", vocab_size=tokenizer.vocab_size, **SHAPE)
+    make_official_weights(tmp_path / "released", config, seed=5, pooler=False)
+    new = write_lines(tmp_path / "sw.txt", sentences(1000, seed=31))
+    corpus = tmp_path / "corpus"
+    build(corpus, tokenizer.piece_model_path, mono={"sw": new}, held_out=10)
+    out = pretrain(
+        corpus, tmp_path / "out", config=str(ROOT / "configs/pretrain/continue.yaml"),
+        init__encoder=str(tmp_path / "released"), init__lm_head_warmup_steps=4,
+        objectives__active=["mmlm"], run__save_steps=4, run__keep_checkpoints=3,
+    )  # fmt: skip
+    released = read_weights(tmp_path / "released").weights
+    head_only, done = checkpoint(out, 4), checkpoint(out, 12)
+    for name in released:
+        np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
+    assert (done[WORDS] != released[WORDS]).any()
+    assert done["language_embeddings.weight"].shape == (1, 16) and done["language_embeddings.weight"].any()
+    assert "sw" in records(out)[-1]["held_out"]["mmlm"]
+    # and once more, from what came out, now with a head and with a language that it knows
+    again = pretrain(
+        tiny_corpus, tmp_path / "again", init__encoder=str(out / "full"), init__lm_head="encoder",
+        optimizer__steps=2,
+    )  # fmt: skip
+    assert read_weights(again / "full").info["extra"]["languages"] == ["de", "en", "fr"]
