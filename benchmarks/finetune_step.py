@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.runtime import prepare, read_cpu, settings_for
 
+ROOT = Path(__file__).resolve().parents[1]
 BATCH, LENGTH, LABELS = 16, 128, 3
 WARM_UP = 2  # the first steps touch fresh memory
 

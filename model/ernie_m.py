@@ -215,12 +215,8 @@ class ErnieMModel(nn.Layer):
         config = self.config
         if position_ids is None:
             position_ids = absolute_positions(input_ids, config.pad_token_id)
-        last = int(position_ids.max())
-        if last >= config.max_position_embeddings:
-            raise UserError(
-                f"position {last} is past the model's table: at most "
-                f"{config.max_position_embeddings - FIRST_POSITION} tokens fit; shorten max_seq_len"
-            )
+        if paddle.in_dynamic_mode():  # an exported graph cannot raise
+            self._check(position_ids)
         if attention_mask is None:
             attention_mask = input_ids != config.pad_token_id
         x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
@@ -232,3 +228,11 @@ class ErnieMModel(nn.Layer):
         return EncoderOutput(
             x, self.pooler(x) if pool else None, tuple(hidden_states) if output_hidden_states else None
         )
+
+    def _check(self, position_ids: Tensor) -> None:
+        last, rows = int(position_ids.max()), self.config.max_position_embeddings
+        if last >= rows:
+            raise UserError(
+                f"position {last} is past the model's table: at most {rows - FIRST_POSITION} tokens fit; "
+                "shorten max_seq_len"
+            )

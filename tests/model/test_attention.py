@@ -132,3 +132,41 @@ def test_bias_is_laid_out_for_each_head_on_the_cpu():
     assert bias.placeholders is None and bias.rows.shape == [1, 2, 3, 3] and bias.rows.dtype == paddle.float32
     expected = np.where(matrix("11.\n11.\n..1"), 0.0, -1e4)
     assert np.array_equal(bias.rows.numpy(), np.broadcast_to(expected, [1, 2, 3, 3]))
+
+
+def projected(attention: SelfAttention, total: int):
+    """Queries, keys and values as `SelfAttention.forward` has them, [B, T, N, D]."""
+    return (paddle.randn([len(LENGTHS), total, attention.num_heads, attention.head_size]) for _ in range(3))
+
+
+def test_the_gpus_dense_path_computes_the_same():
+    """On the CPU the fused call takes its plain path: compared are the layout, the scale and the mask."""
+    attention = SelfAttention(12, 3, 0.0)
+    query, key, value = projected(attention, 7)
+    bias = attention_bias(compact_mask().dense(), 1, paddle.float64)
+    fused = attention._fused(query, key, value, bias)
+    plain = attention._plain(query, key, value, bias)
+    assert fused.shape == [len(LENGTHS), 7, 3, 4]
+    assert np.abs((fused - plain).numpy()).max() < 1e-9
+
+
+def test_the_gpus_compact_path_asks_flashmask_for_the_same(monkeypatch):
+    """The kernel needs a GPU: here a stand-in computes what its documentation says."""
+
+    def flashmask(query, key, value, startend_row_indices, *, dropout, training):
+        assert (dropout, training) == (0.25, True)
+        opened = paddle.to_tensor(expand_row_indices(startend_row_indices.numpy()))
+        query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
+        scores = paddle.matmul(query, key, transpose_y=True) / query.shape[-1] ** 0.5
+        scores = paddle.where(opened.expand(scores.shape), scores, paddle.full_like(scores, -1e9))
+        return paddle.matmul(paddle.nn.functional.softmax(scores), value).transpose([0, 2, 1, 3])
+
+    monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
+    attention, mask = SelfAttention(12, 3, 0.25), compact_mask()
+    query, key, value = projected(attention, 7)
+    bias = attention_bias(mask, 1, paddle.float64)
+    fused = attention._fused(query, key, value, bias).numpy()
+    attention.dropout = 0.0
+    plain = attention._plain(query, key, value, bias).numpy()
+    valid = mask.valid.numpy()
+    assert np.abs(fused[valid] - plain[valid]).max() < 1e-9

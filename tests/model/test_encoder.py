@@ -196,3 +196,17 @@ def test_bad_config(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         ErnieMConfig.from_json(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_exported_graph_takes_any_shape(tmp_path):
+    model = ErnieMModel(CONFIG)
+    model.eval()
+    batches = [paddle.to_tensor(IDS), paddle.to_tensor(IDS[1:, :3])]
+    expected = [model(ids) for ids in batches]
+    spec = [paddle.static.InputSpec([None, None], "int64")]
+    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(tmp_path / "model"))
+    exported = paddle.jit.load(str(tmp_path / "model"))
+    for ids, output in zip(batches, expected):
+        sequence, pooled = exported(ids)
+        assert np.abs((sequence - output.sequence).numpy()).max() < 1e-9
+        assert np.abs((pooled - output.pooled).numpy()).max() < 1e-9
