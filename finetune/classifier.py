@@ -42,10 +42,8 @@ class Classification:
         return read_classification(path, self.label_map, self.num_labels, labels=purpose != "test")
 
     def loss(self, model: SequenceClassifier, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        logits, labels = (
-            model(paddle.to_tensor(batch.input_ids)),
-            paddle.to_tensor(batch.labels),
-        )  # [B, C], [B]
+        logits = model(paddle.to_tensor(batch.input_ids))  # [B, C]
+        labels = paddle.to_tensor(batch.labels)  # [B]
         loss = F.cross_entropy(logits, labels, reduction="sum") / batch.count
         return loss, {"correct": (logits.argmax(-1) == labels).sum(), "count": len(batch.labels)}
 
@@ -53,11 +51,9 @@ class Classification:
         """The class probabilities of each row, [C] float."""
         logits = model(paddle.to_tensor(batch.input_ids))
         logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
-        loss = (
-            F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum").item()
-            if labelled
-            else 0.0
-        )
+        loss = 0.0
+        if labelled:
+            loss = F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum").item()
         return list(F.softmax(logits).numpy()), loss
 
     def score(self, data: Examples, predictions: list, language: str) -> dict[str, float]:

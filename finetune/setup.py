@@ -1,6 +1,7 @@
 """From flags to a `Trainer`: model, weights, optimizer, engine, and the place where a checkpoint was left."""
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import paddle
 from finetune.datasets import EvalFile
 from finetune.task import Task
 from finetune.trainer import State, Trainer
-from model.checkpoint import load_from, load_training_state, read_weights
+from model.checkpoint import load_from, load_training_state, read_weights, step_folders
 from model.ernie_m import ErnieMConfig
 from model.optimization import build_optimizer, linear_warmup_decay, noam_decay
 from reader.batching import Batches
@@ -19,6 +20,7 @@ from utils import distributed
 from utils.config import differences
 from utils.engine import Engine
 from utils.errors import UserError
+from utils.files import atomic_dir
 from utils.logging import logger
 from utils.loss_scale import LossScale
 
@@ -72,6 +74,11 @@ def load_weights(args: argparse.Namespace, model: paddle.nn.Layer) -> str:
         if args.init_pretraining_params is not None:
             logger.warning(
                 "--init_checkpoint and --init_pretraining_params are both given: the first one counts"
+            )
+        if not any(name.startswith("classifier.") for name in read_weights(args.init_checkpoint).weights):
+            raise UserError(
+                f"{args.init_checkpoint}: not fine-tuned, there is no classifier in it; to train from it, "
+                "name it with --init_pretraining_params"
             )
         load_from(model, args.init_checkpoint)
         return args.init_checkpoint
@@ -165,6 +172,8 @@ def make_trainer(
     )  # fmt: skip
     if has_state(args.init_checkpoint):
         resume(trainer, args.init_checkpoint)
+    elif earlier := step_folders(folder):
+        logger.warning("%s holds steps of an earlier run, up to %s", folder, earlier[-1][1].name)
     return trainer
 
 
@@ -184,4 +193,27 @@ def resume(trainer: Trainer, path: str) -> None:
     trainer.engine.load_state_dict(saved["engine"])
     trainer.engine.last_checkpoint = path
     trainer.state = State.from_dict(saved["run"])
+    bring_best(trainer, Path(path).parent / "best")
     logger.info("resumed from %s: step %d of %d", path, trainer.engine.steps, trainer.total_steps)
+
+
+def bring_best(trainer: Trainer, source: Path) -> None:
+    """Make the folder `best` that of the best step so far, if need be from `source`; else select anew.
+
+    A run that was killed may have gone on past its last checkpoint and selected a later step, which the
+    resumed run will reach and select again.
+    """
+    best, target = trainer.state.best, trainer.folder / "best"
+    if best is None:
+        return
+    there = _step_of(source) == best.step
+    if distributed.is_main() and there and source.resolve() != target.resolve():
+        with atomic_dir(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+    if not distributed.gather(there)[0]:
+        logger.warning("%s is not that of step %d, the best so far: selection starts anew", source, best.step)
+        trainer.state.best = None
+
+
+def _step_of(folder: Path) -> int | None:
+    return read_weights(folder).info["extra"].get("step") if folder.is_dir() else None

@@ -90,6 +90,7 @@ class Trainer:
             KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was saved first.
         """
         args, engine, state = self.args, self.engine, self.state
+        self.latest: Record | None = None
         self.scalars = Scalars(self.folder / "visualdl")
         self.progress = Progress(self.total_steps, "training", engine.steps, unit="steps", lines=False)
         make_batches = partial(self.batches.stream, args.epoch, state.epoch, state.index)
@@ -104,7 +105,7 @@ class Trainer:
                 end = engine.steps == self.total_steps
                 if self.dev_files and (engine.steps % args.validation_steps == 0 or epoch_ends or end):
                     self._evaluate(batch.epoch)
-                stopped = stop.anywhere() and not end
+                stopped = stop.anywhere()  # at the end too: other seeds may follow
                 if engine.steps % args.save_steps == 0 or end or stopped:
                     self._save_step()
                 if stopped:
@@ -127,11 +128,12 @@ class Trainer:
             return
         loss = window.get("loss", 0.0) / max(window.get("steps", 0), 1)
         correct = window.get("correct", 0.0) / max(window.get("count", 0), 1)
+        examples = len(self.batches.examples)
         logger.info(
             "epoch: %d, progress: %d/%d, step: %d/%d, ave loss: %f, ave acc: %f, lr: %.3e, grad norm: %.3f, "
             "speed: %.3f steps/s, %s left",
-            batch.epoch, min((batch.index + 1) * self.batches.batch_size, len(self.batches.examples)),
-            len(self.batches.examples), self.engine.steps, self.total_steps, loss, correct, step.lr,
+            batch.epoch, round((batch.index + 1) / self.steps_of_epoch[batch.epoch] * examples), examples,
+            self.engine.steps, self.total_steps, loss, correct, step.lr,
             step.grad_norm, self.progress.speed(), self.progress.eta(),
         )  # fmt: skip
         values = {"loss": loss, "acc": correct, "lr": step.lr, "grad_norm": step.grad_norm}
@@ -152,11 +154,13 @@ class Trainer:
         first = {lang: metrics[self.task.metric] for lang, metrics in next(iter(scores.values())).items()}
         decides = average(first) if args.select_on == "mean" else first[args.select_on]
         for pattern, by_language in scores.items():
-            name = Path(pattern).name.split("%s")[0].rstrip("._-") or "dev"  # "dev" of dev.%s.tsv
+            path = Path(pattern)  # dev.%s.tsv and dev/%s.tsv: the curves of "dev"
+            name = path.name.split("%s")[0].rstrip("._-") or path.parent.name
             curves = {f"{name}/{lang}": found[self.task.metric] for lang, found in by_language.items()}
             self.scalars.add(engine.steps, curves)
+        self.latest = Record(engine.steps, epoch, decides, scores)
         if state.best is None or decides > state.best.selected_by:
-            state.best = Record(engine.steps, epoch, decides, scores)
+            state.best = self.latest
             logger.info("best so far: %.2f at step %d", decides, engine.steps)
             self._save(self.folder / "best", None)
 
@@ -172,28 +176,26 @@ class Trainer:
         self._save(path, state)
         self.engine.last_checkpoint = str(path)
         if distributed.is_main():
-            keep_last(self.folder, self.args.keep_checkpoints)
+            # Kept by name: an earlier run may have left steps of higher numbers in the folder.
+            keep_last(self.folder, self.args.keep_checkpoints, keep=(path,))
         logger.info("saved %s", path)
 
     def _save(self, path: Path, training_state: dict | None) -> None:
-        best = self.state.best
+        latest, steps = self.latest, self.engine.steps
         facts = {
-            **self.facts,
-            "steps": self.engine.steps,
-            "seed": self.state.seed,
-            "command": shlex.join(sys.argv),
-        }
-        if best is not None and best.step == self.engine.steps:
+            **self.facts, "steps": steps, "seed": self.state.seed, "command": shlex.join(sys.argv),
+        }  # fmt: skip
+        if latest is not None and latest.step == steps:
             facts["scores"] = {
                 f"{metric}, {pattern}": {language: found[metric] for language, found in by_language.items()}
-                for pattern, by_language in best.scores.items()
+                for pattern, by_language in latest.scores.items()
                 for metric in next(iter(by_language.values()))
             }
         if distributed.is_main():
             save_model(
                 path, self.engine.model, self.config, vocab_path=self.tokenizer.vocab_path,
                 piece_model_path=self.tokenizer.piece_model_path,
-                extra={"task": self.task.name, "labels": self.task.labels}, facts=facts,
+                extra={"task": self.task.name, "labels": self.task.labels, "step": steps}, facts=facts,
                 training_state=training_state,
             )  # fmt: skip
         distributed.barrier()

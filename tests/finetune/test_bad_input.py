@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import ROOT, run_script
+from tests.model.test_full_disk import disk_full_after
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,53 @@ def test_training_files(refused, tmp_path, content, expected):
 def test_configs(refused, tmp_path, change, expected):
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, **change}))
     assert expected in refused(ernie_config_path=tmp_path / "config.json")
+
+
+def test_vocabularies(refused, toy_folder, tmp_path):
+    path = tmp_path / "vocab.txt"
+    Tokenizer(None, toy_folder / "piece.model").write_vocab(path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "[MASK]" not in line))
+    assert "vocab.txt: no [MASK] among" in refused(vocab_path=path)
+    specials = [line for line in lines if line.startswith("[")]
+    path.write_text("".join(specials) + "".join(f"word{i}\t{i}\n" for i in range(100, 140)))
+    line = refused(vocab_path=path)
+    assert "vocab.txt" in line and "piece.model" in line and "do not belong together" in line
+
+
+def test_official_parameters(refused, tmp_path):
+    config = official_config("tiny", vocab_size=60)
+    params = make_official_weights(tmp_path, config, seed=1)
+    (tmp_path / "ernie_config.json").write_text(json.dumps(config))
+    options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
+    assert "not fine-tuned, there is no classifier in it" in refused(
+        **{**options, "init_pretraining_params": None}, init_checkpoint=params
+    )
+    whole = (params / "pos_embedding").read_bytes()
+    (params / "pos_embedding").write_bytes(whole[:-7])
+    assert "pos_embedding: cut short" in refused(**options)
+    (params / "pos_embedding").write_bytes(b"\x80\x02" + whole)
+    assert "pos_embedding: not a parameter file of the official format" in refused(**options)
+    (params / "pos_embedding").write_bytes(whole)
+    (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
+    assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
+
+
+def test_foreign_checkpoints(refused, tmp_path):
+    for name, library in (("model_state.pdparams", "PaddleNLP"), ("model.pt", "fairseq")):
+        (tmp_path / library).mkdir()
+        (tmp_path / library / name).write_bytes(b"\x80\x04")
+        line = refused(init_pretraining_params=tmp_path / library)
+        assert f"{name} is a file of {library}, which is not read here" in line
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
+    classify(epoch=1, save_steps=6, do_val="false")
+    before = (tmp_path / "out" / "step_12" / "model.safetensors").read_bytes()
+    with disk_full_after(len(before) // 2):
+        assert "step_12: no space left to write it" in refused(epoch=1, do_val="false", random_seed=2)
+    assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_12", "step_6"]
+    assert (tmp_path / "out" / "step_12" / "model.safetensors").read_bytes() == before
 
 
 def test_checkpoints(classify, refused, tmp_path):

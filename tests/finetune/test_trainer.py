@@ -49,6 +49,7 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Random seed: 1" in card and "100.00" in card and "run_classifier.py" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
+    assert (tmp_path / "out" / "results.txt").read_text() in log
     assert "learning_rate: 0.02" in (tmp_path / "out" / "flags.yaml").read_text()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
@@ -62,22 +63,25 @@ SCRIPTED = {
 }
 
 
+def scripted(monkeypatch):
+    """Evaluations find what SCRIPTED says."""
+
+    def evaluate(task, engine, files, *_):
+        found = SCRIPTED[engine.steps]
+        names = {file.pattern: "heldout" if "heldout" in file.pattern else "dev" for file in files}
+        return {
+            pattern: {lang: {"acc": value} for lang, value in found[name].items()}
+            for pattern, name in names.items()
+        }
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+
+
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])
 def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     classify, toy_folder, tmp_path, monkeypatch, select_on, step
 ):
-    def scripted(task, engine, files, *_):
-        return {
-            file.pattern: {
-                lang: {"acc": value}
-                for lang, value in SCRIPTED[engine.steps][
-                    "heldout" if "heldout" in file.pattern else "dev"
-                ].items()
-            }
-            for file in files
-        }
-
-    monkeypatch.setattr(trainer_module, "evaluate", scripted)
+    scripted(monkeypatch)
     patterns = f"{toy_folder}/dev.%s.tsv,{toy_folder}/heldout.%s.tsv"
     results = classify(
         dev_set=patterns, epoch=1, validation_steps=4, save_steps=4, keep_checkpoints=5, select_on=select_on
@@ -88,6 +92,9 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     for table, name in ((dev, "dev"), (heldout, "heldout")):
         assert {lang: table["mean"][lang] for lang in toy.LANGUAGES} == SCRIPTED[step][name]
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / f"step_{step}")
+    last = (tmp_path / "out" / "step_12" / "README.md").read_text()  # its own scores, the best or not
+    assert "| 80.00 | 70.00 | 71.00 |" in last and "| 99.00 | 98.00 | 97.00 |" in last
+    assert "Languages: en, de, fr" in last and "train.tsv" in last and "--select_on" in last
 
 
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, tmp_path):
@@ -129,12 +136,13 @@ def test_resume_in_the_middle_of_several_seeds(classify, tmp_path):
     assert_same_weights(tmp_path / "out" / "seed_3" / "step_12", tmp_path / "again" / "seed_3" / "step_12")
 
 
-def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkeypatch):
+@pytest.mark.parametrize("done", [6, 23], ids=["half way", "at the last step"])
+def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkeypatch, done):
     straight = classify()
     step = Engine.step
 
     def signalled(self, *arguments):
-        if self.steps == 6:
+        if self.steps == done:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, *arguments)
 
@@ -143,10 +151,30 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkey
         classify(out="stopped")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == ["step_7"]
-    resumed = classify(out="stopped", init_checkpoint=tmp_path / "stopped" / "step_7")
+    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == [f"step_{done + 1}"]
+    resumed = classify(out="stopped", init_checkpoint=tmp_path / "stopped" / f"step_{done + 1}")
     assert resumed["tables"] == straight["tables"]
     assert_same_weights(tmp_path / "out" / "step_24", tmp_path / "stopped" / "step_24")
+
+
+def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder, tmp_path, monkeypatch):
+    """The best step lies before the one resumed from; the test files are predicted with it."""
+    scripted(monkeypatch)
+    options = {"epoch": 1, "validation_steps": 4, "save_steps": 8, "keep_checkpoints": 5, "select_on": "en"}
+    options |= {"dev_set": f"{toy_folder}/dev.%s.tsv", "do_test": "true"}
+    options |= {"test_set": f"{toy_folder}/test.%s.tsv"}
+    classify(test_save="first.%s", **options)
+    classify(out="again", test_save="again.%s", init_checkpoint=tmp_path / "out" / "step_8", **options)
+    assert_same_weights(tmp_path / "out" / "best", tmp_path / "again" / "best")
+    for language in toy.LANGUAGES:
+        first, again = (tmp_path / f"{name}.{language}.0.4" for name in ("first", "again"))
+        assert first.read_bytes() == again.read_bytes()
+    shutil.rmtree(tmp_path / "out" / "best")
+    results = classify(
+        out="third", test_save="third.%s", init_checkpoint=tmp_path / "out" / "step_8", **options
+    )
+    assert results["selected"]["1"]["step"] == 12
+    assert "selection starts anew" in (tmp_path / "log" / "job.log.0").read_text()
 
 
 def test_a_finished_run_resumes_to_its_own_table(classify, tmp_path):
@@ -182,6 +210,13 @@ def test_old_checkpoints_go_and_the_best_stays(classify, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_20", "step_24"]
     assert (tmp_path / "out" / "best" / "model.safetensors").is_file()
     assert not (tmp_path / "out" / "best" / "training_state").exists()
+
+
+def test_steps_of_an_earlier_run_do_not_push_out_new_ones(classify, tmp_path):
+    classify(save_steps=4, keep_checkpoints=2)
+    classify(epoch=1, max_steps=4, keep_checkpoints=2)
+    assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_20", "step_24", "step_4"]
+    assert "holds steps of an earlier run, up to step_24" in (tmp_path / "log" / "job.log.0").read_text()
 
 
 def test_flags_without_a_meaning_are_accepted(classify, tmp_path):
