@@ -5,26 +5,24 @@ test holds the languages to it. Names and numerals are written alike in all lang
 """
 
 NAMES = {  # name -> grammatical gender of the person
-    "Anna": "f", "Maria": "f", "Laura": "f", "Nina": "f", "Sofia": "f", "Elena": "f", "Clara": "f", "Lisa": "f",
-    "Tom": "m", "Peter": "m", "Paul": "m", "Martin": "m", "Daniel": "m", "David": "m", "Oscar": "m", "Max": "m",
+    "Anna": "f", "Maria": "f", "Laura": "f", "Nina": "f", "Tom": "m", "Peter": "m", "Paul": "m", "David": "m",
 }  # fmt: skip
 
-PEOPLE = ("man", "woman", "boy", "girl", "doctor", "farmer", "king", "queen")
-ANIMALS = ("dog", "cat", "horse", "cow", "bird")
+PEOPLE = ("man", "woman", "boy", "girl", "king", "queen")
+ANIMALS = ("dog", "cat", "horse", "cow")
 KINDS = {  # kind -> what belongs to it
     "person": PEOPLE,
     "animal": ANIMALS,
     "toy": ("ball", "doll"),
     "flower": ("rose", "tulip"),
-    "tool": ("hammer", "saw"),
 }
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 KIND_OF |= {name: "person" for name in NAMES}
 
-THINGS = ("ball", "doll", "rose", "tulip", "hammer", "saw", "book", "letter", "chair", "table", "lamp", "apple")
-OBJECTS = THINGS + ANIMALS + ("toy", "flower", "tool", "animal")
+THINGS = ("ball", "doll", "rose", "tulip", "book", "letter", "chair", "table", "apple")
+OBJECTS = THINGS + ANIMALS + ("toy", "flower", "animal")
 
-COLOURS = ("red", "blue", "green", "yellow", "white", "black")
+COLOURS = ("red", "blue", "white", "black")
 SIZES = ("big", "small")
 ATTRIBUTES = COLOURS + SIZES
 ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
@@ -42,8 +40,8 @@ INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
 ANIMAL_TRANSITIVE_VERBS = ("find", "lose")
 ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand", "rest", "play")
 
-PLACES = ("garden", "kitchen", "school", "park", "market", "station", "forest", "beach")
-DAYS = ("monday", "wednesday", "friday", "saturday", "sunday")
+PLACES = ("garden", "kitchen", "school", "park", "market", "forest")
+DAYS = ("monday", "wednesday", "friday", "sunday")
 
 
 def is_animal(noun: str) -> bool:

@@ -22,7 +22,7 @@ from scripts.sample.scenes import (
 )
 
 # The first number of a stream tells the kinds of text apart.
-DOCUMENT, PAIR, INFERENCE, RETRIEVAL = range(4)
+DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)
 
 
 def document(seed: int, language: str, index: int) -> list[Scene]:
@@ -76,3 +76,10 @@ def inferences(seed: int, split: str, index: int) -> list[tuple[Scene, Scene, st
         premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
         if None not in premises:
             return [(premise, hypothesis, label) for premise, label in zip(premises, LABELS, strict=True)]
+
+
+def shuffled_inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scene, str]]:
+    """The split's pairs, 3 x `hypotheses`, in an order that tells nothing."""
+    rows = [row for index in range(hypotheses) for row in inferences(seed, split, index)]
+    order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))
+    return [rows[i] for i in order]

@@ -5,22 +5,21 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
-    "man": "der Mann", "woman": "die Frau", "boy": "der Junge", "girl": "das Mädchen", "doctor": "der Arzt",
-    "farmer": "der Bauer", "king": "der König", "queen": "die Königin", "person": "eine Person",
-    "dog": "der Hund", "cat": "die Katze", "horse": "das Pferd", "cow": "die Kuh", "bird": "der Vogel",
+    "man": "der Mann", "woman": "die Frau", "boy": "der Junge", "girl": "das Mädchen",
+    "king": "der König", "queen": "die Königin", "person": "eine Person",
+    "dog": "der Hund", "cat": "die Katze", "horse": "das Pferd", "cow": "die Kuh",
     "animal": "ein Tier",
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("m", "Ball", "Bälle"), "doll": ("f", "Puppe", "Puppen"), "toy": ("n", "Spielzeug", "Spielzeuge"),
     "rose": ("f", "Rose", "Rosen"), "tulip": ("f", "Tulpe", "Tulpen"), "flower": ("f", "Blume", "Blumen"),
-    "hammer": ("m", "Hammer", "Hämmer"), "saw": ("f", "Säge", "Sägen"), "tool": ("n", "Werkzeug", "Werkzeuge"),
     "book": ("n", "Buch", "Bücher"), "letter": ("m", "Brief", "Briefe"), "chair": ("m", "Stuhl", "Stühle"),
-    "table": ("m", "Tisch", "Tische"), "lamp": ("f", "Lampe", "Lampen"), "apple": ("m", "Apfel", "Äpfel"),
+    "table": ("m", "Tisch", "Tische"), "apple": ("m", "Apfel", "Äpfel"),
     "dog": ("m", "Hund", "Hunde"), "cat": ("f", "Katze", "Katzen"), "horse": ("n", "Pferd", "Pferde"),
-    "cow": ("f", "Kuh", "Kühe"), "bird": ("m", "Vogel", "Vögel"), "animal": ("n", "Tier", "Tiere"),
+    "cow": ("f", "Kuh", "Kühe"), "animal": ("n", "Tier", "Tiere"),
 }  # fmt: skip
 ATTRIBUTES = {
-    "red": "rot", "blue": "blau", "green": "grün", "yellow": "gelb", "white": "weiß", "black": "schwarz",
+    "red": "rot", "blue": "blau", "white": "weiß", "black": "schwarz",
     "big": "groß", "small": "klein",
 }  # fmt: skip
 VERBS = {
@@ -29,10 +28,10 @@ VERBS = {
 }  # fmt: skip
 PLACES = {
     "garden": "im Garten", "kitchen": "in der Küche", "school": "in der Schule", "park": "im Park",
-    "market": "auf dem Markt", "station": "am Bahnhof", "forest": "im Wald", "beach": "am Strand",
+    "market": "auf dem Markt", "forest": "im Wald",
 }  # fmt: skip
 DAYS = {
-    "monday": "am Montag", "wednesday": "am Mittwoch", "friday": "am Freitag", "saturday": "am Samstag",
+    "monday": "am Montag", "wednesday": "am Mittwoch", "friday": "am Freitag",
     "sunday": "am Sonntag",
 }  # fmt: skip
 ARTICLES = {"m": "einen", "f": "eine", "n": "ein"}  # accusative

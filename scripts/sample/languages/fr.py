@@ -6,21 +6,20 @@ from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
     "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"), "girl": ("f", "la fille"),
-    "doctor": ("m", "le médecin"), "farmer": ("m", "le fermier"), "king": ("m", "le roi"), "queen": ("f", "la reine"),
+    "king": ("m", "le roi"), "queen": ("f", "la reine"),
     "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"), "horse": ("m", "le cheval"),
-    "cow": ("f", "la vache"), "bird": ("m", "l'oiseau"), "animal": ("m", "un animal"),
+    "cow": ("f", "la vache"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "balle", "balles"), "doll": ("f", "poupée", "poupées"), "toy": ("m", "jouet", "jouets"),
     "rose": ("f", "rose", "roses"), "tulip": ("f", "tulipe", "tulipes"), "flower": ("f", "fleur", "fleurs"),
-    "hammer": ("m", "marteau", "marteaux"), "saw": ("f", "scie", "scies"), "tool": ("m", "outil", "outils"),
     "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"), "chair": ("f", "chaise", "chaises"),
-    "table": ("f", "table", "tables"), "lamp": ("f", "lampe", "lampes"), "apple": ("f", "pomme", "pommes"),
+    "table": ("f", "table", "tables"), "apple": ("f", "pomme", "pommes"),
     "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"), "horse": ("m", "cheval", "chevaux"),
-    "cow": ("f", "vache", "vaches"), "bird": ("m", "oiseau", "oiseaux"), "animal": ("m", "animal", "animaux"),
+    "cow": ("f", "vache", "vaches"), "animal": ("m", "animal", "animaux"),
 }  # fmt: skip
 COLOURS = {  # masculine, feminine
-    "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"), "green": ("vert", "verte"), "yellow": ("jaune", "jaune"),
+    "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"),
     "white": ("blanc", "blanche"), "black": ("noir", "noire"),
 }  # fmt: skip
 SIZES = {"big": ("grand", "grande"), "small": ("petit", "petite")}
@@ -31,10 +30,10 @@ VERBS = {
 }  # fmt: skip
 PLACES = {
     "garden": "dans le jardin", "kitchen": "dans la cuisine", "school": "à l'école", "park": "au parc",
-    "market": "au marché", "station": "à la gare", "forest": "dans la forêt", "beach": "à la plage",
+    "market": "au marché", "forest": "dans la forêt",
 }  # fmt: skip
 DAYS = {
-    "monday": "lundi", "wednesday": "mercredi", "friday": "vendredi", "saturday": "samedi", "sunday": "dimanche",
+    "monday": "lundi", "wednesday": "mercredi", "friday": "vendredi", "sunday": "dimanche",
 }  # fmt: skip
 
 

@@ -5,18 +5,18 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
-    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız", "doctor": "doktor", "farmer": "çiftçi",
+    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız",
     "king": "kral", "queen": "kraliçe", "person": "bir kişi", "dog": "köpek", "cat": "kedi", "horse": "at",
-    "cow": "inek", "bird": "kuş", "animal": "bir hayvan",
+    "cow": "inek", "animal": "bir hayvan",
 }  # fmt: skip
 NOUNS = {
     "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "rose": "gül", "tulip": "lale", "flower": "çiçek",
-    "hammer": "çekiç", "saw": "testere", "tool": "alet", "book": "kitap", "letter": "mektup", "chair": "sandalye",
-    "table": "masa", "lamp": "lamba", "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek",
-    "bird": "kuş", "animal": "hayvan",
+    "book": "kitap", "letter": "mektup", "chair": "sandalye",
+    "table": "masa", "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek",
+    "animal": "hayvan",
 }  # fmt: skip
 ATTRIBUTES = {
-    "red": "kırmızı", "blue": "mavi", "green": "yeşil", "yellow": "sarı", "white": "beyaz", "black": "siyah",
+    "red": "kırmızı", "blue": "mavi", "white": "beyaz", "black": "siyah",
     "big": "büyük", "small": "küçük",
 }  # fmt: skip
 VERBS = {
@@ -26,10 +26,10 @@ VERBS = {
 }  # fmt: skip
 PLACES = {
     "garden": "bahçede", "kitchen": "mutfakta", "school": "okulda", "park": "parkta", "market": "pazarda",
-    "station": "istasyonda", "forest": "ormanda", "beach": "plajda",
+    "forest": "ormanda",
 }  # fmt: skip
 DAYS = {
-    "monday": "pazartesi günü", "wednesday": "çarşamba günü", "friday": "cuma günü", "saturday": "cumartesi günü",
+    "monday": "pazartesi günü", "wednesday": "çarşamba günü", "friday": "cuma günü",
     "sunday": "pazar günü",
 }  # fmt: skip
 
