@@ -143,11 +143,13 @@ def test_what_is_returned():
 def test_recompute_changes_nothing(dropout):
     shares = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     model = ErnieMModel(ErnieMConfig(**SIZES, **shares, max_position_embeddings=12))
-    results = []
+    calls, results = [], []
+    model.encoder.layers[0].register_forward_post_hook(lambda *_: calls.append(model.recompute))
     for model.recompute in (False, True):
         paddle.seed(4)
         output = model(paddle.to_tensor(IDS))
         results.append((output.sequence.numpy(), gradients_of(model, output)))
+    assert calls == [False, True, True]
     assert np.abs(results[0][0] - results[1][0]).max() < 1e-9
     assert results[0][1].keys() == results[1][1].keys()
     for name, gradient in results[0][1].items():
@@ -160,6 +162,21 @@ def test_dropout_is_on_in_training_only():
     assert np.abs((model(ids).sequence - model(ids).sequence).numpy()).max() > 1e-3
     model.eval()
     assert np.array_equal(model(ids).sequence.numpy(), model(ids).sequence.numpy())
+
+
+def test_where_dropout_is(monkeypatch):
+    calls = []
+
+    def record(x, probability, training):
+        calls.append((x.shape, probability, training))
+        return x
+
+    monkeypatch.setattr("model.ernie_m.dropout", record)
+    monkeypatch.setattr("model.attention.dropout", record)
+    model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
+    model(paddle.to_tensor(IDS))
+    hidden, weights = ([2, 8, 12], 0.2, True), ([2, 3, 8, 8], 0.3, True)
+    assert calls == [hidden, *[weights, hidden, hidden] * 2]
 
 
 def test_float32():
