@@ -107,8 +107,8 @@ def test_dropout_of_the_compact_form_keeps_the_mean():
 def expand_row_indices(indices: np.ndarray) -> np.ndarray:
     """What flashmask makes of [B, 1, T, 2] (causal=False): which pairs stay open, [B, 1, T, T].
 
-    Its documentation closes rows from `start` on in the lower triangle and before `end` in the upper one. Without
-    the triangles, as here, the indices must mean the same.
+    Its documentation closes rows from `start` on in the lower triangle and before `end` in the upper one.
+    Without the triangles, as here, the indices must mean the same.
     """
     row = np.arange(indices.shape[2])[:, None]
     start, end = (indices[..., k][..., None, :] for k in (0, 1))  # [B, 1, 1, T]
