@@ -1,7 +1,17 @@
 # Shared by the recipes in scripts/{small,base,large}: sourced with the repository as the current folder.
 # NPROC=n sets the number of processes; otherwise one per GPU up to the recipe's devices, or one on the CPU.
 if [ -f scripts/env.sh ]; then . scripts/env.sh; fi
-if [ -x .venv/bin/python ]; then python=.venv/bin/python; else python=python3; fi
+python=.venv/bin/python
+if [ ! -x "$python" ]; then
+    python=python3
+    "$python" -c '
+import sys
+from importlib.util import find_spec
+sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/null || {
+        echo "error: there is no .venv, and python3 lacks what requirements.txt lists; run: sh scripts/setup.sh" >&2
+        exit 2
+    }
+fi
 
 # launch DEVICES SCRIPT FLAGS...: start the script; with fewer processes than the recipe's devices the total batch is
 # kept by gradient accumulation, and printed.

@@ -33,16 +33,27 @@ def copied(tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     (tmp_path / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    make_python(tmp_path, f'exec {sys.executable} "$@"')
     return tmp_path
 
 
-def arguments(folder: Path, script: str, *more: str, **environment: str) -> list[str]:
+def make_python(folder: Path, command: str) -> None:
+    """`folder`/bin/python3 that runs a command of the shell."""
+    (folder / "bin" / "python3").write_text(f"#!/bin/sh\n{command}\n")
+    (folder / "bin" / "python3").chmod(0o755)
+
+
+def start(folder: Path, script: str, *more: str, **environment: str) -> subprocess.CompletedProcess:
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
-    done = subprocess.run(
+    return subprocess.run(
         ["sh", f"scripts/{script}", *more], cwd=folder, env=clean_environment(PATH=path, **environment),
-        capture_output=True, text=True, check=True,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def arguments(folder: Path, script: str, *more: str, **environment: str) -> list[str]:
+    done = start(folder, script, *more, **environment)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -73,6 +84,13 @@ def test_official_values(copied, script):
     assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"
     assert args.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
     assert (args.checkpoints, args.num_labels) == ("./checkpoints", 3)
+
+
+def test_without_an_environment_the_script_says_how_to_make_one(copied):
+    make_python(copied, "exit 1")
+    done = start(copied, "base/xnli_cross_lingual_transfer.sh")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no .venv") and "sh scripts/setup.sh" in done.stderr
 
 
 def test_small_takes_its_weights_where_they_are(copied):
