@@ -65,6 +65,8 @@ def learning_rate_ratios(
     well.
     """
     _check_style(decay_style)
+    if not 0 < layerwise_lr_decay <= 1:
+        raise UserError(f"layerwise_lr_decay {layerwise_lr_decay}: above 0 and at most 1, which means none")
 
     def ratio(name: str) -> float:
         if layer := _layer_of(name):
@@ -129,7 +131,7 @@ def build_optimizer(
         multi_precision: float32 master weights for float16 or bfloat16 parameters.
 
     Raises:
-        UserError: an unknown style.
+        UserError: an unknown style; a `layerwise_lr_decay` that is not above 0 and at most 1.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
     num_layers = 1 + max((int(layer[1]) for layer in map(_layer_of, named) if layer), default=-1)

@@ -115,6 +115,9 @@ def test_ratios_do_not_mistake_other_names():
     assert learning_rate_ratios(names, 12, 0.8, "paddlenlp") == ratios
     with pytest.raises(UserError, match="unknown style 'nlp'"):
         learning_rate_ratios(names, 12, 0.8, "nlp")
+    for value in (0.0, 1.5):
+        with pytest.raises(UserError, match=f"layerwise_lr_decay {value}"):
+            learning_rate_ratios(names, 12, value)
 
 
 def test_clips_by_the_norm_of_all_gradients_together(model):
