@@ -69,7 +69,8 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
         what = (
             "a file; give its folder"
             if path.exists()
-            else "no such folder; give a checkpoint or params directory"
+            else "no such folder; give a checkpoint or params directory (sh scripts/data/get_weights.sh "
+            "fetches the released ones)"
         )
         raise UserError(f"{path}: {what}")
     if xlm_r.is_here(path):  # before ours: a file of its weights has the same name

@@ -19,7 +19,10 @@ class PieceModel:
 
     def __init__(self, path: str | os.PathLike):
         if not os.path.isfile(path):
-            raise UserError(f"{path}: no such piece model; see --piece_model_path")
+            raise UserError(
+                f"{path}: no such piece model; --piece_model_path names another, and "
+                "sh scripts/data/get_weights.sh vocab fetches the released one"
+            )
         self._model = sentencepiece.SentencePieceProcessor()
         try:
             self._model.Load(str(path))

@@ -1,5 +1,6 @@
 """A user's mistake is one line and exit code 2, never a traceback."""
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -9,12 +10,25 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130."""
+    """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.
+
+    Why a run ended stands in its log file too, where there is one by then (`utils.logging.setup`).
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        _to_log_file(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
+    except Exception:
+        _to_log_file("the run failed", exc_info=True)
+        raise
+
+
+def _to_log_file(line: str, exc_info: bool = False) -> None:
+    log = logging.getLogger("ernie_m")
+    if log.handlers:
+        log.error("%s", line, exc_info=exc_info, extra={"console": False})  # stderr has it already

@@ -30,6 +30,8 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
+        if not getattr(record, "console", True):
+            return
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.launching import ROOT, run_script
 from utils import logging as run_log
-from utils.errors import UserError
+from utils.errors import UserError, run
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,26 @@ def test_a_second_run_appends(tmp_path):
         "first",
         "second",
     ]
+
+
+def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys):
+    def mistake():
+        run_log.setup(str(tmp_path))
+        raise UserError("train.tsv, line 2: unknown label 'x'")
+
+    def bug():
+        raise RuntimeError("not a user's fault")
+
+    with pytest.raises(SystemExit) as ended:
+        run(mistake)
+    assert ended.value.code == 2
+    with pytest.raises(RuntimeError):
+        run(bug)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "error: train.tsv, line 2: unknown label 'x'\n")
+    first, *rest = (tmp_path / "job.log.0").read_text().splitlines()
+    assert first.endswith("ERROR train.tsv, line 2: unknown label 'x'")
+    assert rest[1].startswith("Traceback") and rest[-1] == "RuntimeError: not a user's fault"
 
 
 def test_folder_and_prefix_come_from_the_launcher(tmp_path, monkeypatch):
