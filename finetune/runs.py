@@ -128,17 +128,14 @@ def train_seeds(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
     if distributed.is_main():
         with atomic_file(Path(args.checkpoints) / "flags.yaml", "w") as file:
             file.write(to_yaml(args))
+    afresh = argparse.Namespace(**{**vars(args), "init_checkpoint": None})
     records: dict[int, Record] = {}
     for number, seed in enumerate(seeds):
         folder = Path(args.checkpoints, f"seed_{seed}" if len(seeds) > 1 else "")
         if resumed is not None and number < seeds.index(resumed):
             record = read_record(folder)
         else:
-            of_seed = (
-                args
-                if resumed in (None, seed)
-                else argparse.Namespace(**{**vars(args), "init_checkpoint": None})
-            )
+            of_seed = args if resumed in (None, seed) else afresh
             record = train_one(of_seed, inputs, seed, folder)
             gc.collect()  # the model and its moments, before the next seed's are made
         if record is not None:

@@ -6,9 +6,9 @@ import pytest
 
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import ROOT, run_script
-from tests.model.test_full_disk import disk_full_after
 
 
 @pytest.mark.parametrize(

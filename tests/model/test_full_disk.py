@@ -1,8 +1,7 @@
 """A disk that fills while a checkpoint is written: one clear line, and the previous checkpoint stands."""
 
 import errno
-import resource
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from model.checkpoint import load_from, model_weights, save_model, write_fluid
 from model.ernie_m import ErnieMConfig
 from model.formats import safe
 from model.heads import SequenceClassifier
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import official_config
 from utils.errors import UserError
 
@@ -22,17 +22,6 @@ def config():
 
 def classifier():
     return SequenceClassifier(config(), 3)
-
-
-@contextmanager
-def disk_full_after(size):
-    """No file can grow past `size` bytes, for Python and for libraries."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _break_half_way(monkeypatch, where):
