@@ -7,6 +7,7 @@ Processes use the GPUs there are, or the CPU. One process is the script itself, 
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -135,10 +136,25 @@ def _workers(args: argparse.Namespace) -> Path:
     return Path(args.split_log_path, "workers")
 
 
+def end_workers(launcher: subprocess.Popen) -> None:
+    """SIGTERM to each process of the run, with its reader: they save and end, and then the launcher does.
+
+    The launcher itself would die of it and leave its processes to themselves.
+    """
+    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
+    parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
+    workers = [child for child, parent in parents.items() if parent == launcher.pid]
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, or leads no group
+            os.killpg(worker, signal.SIGTERM)
+    if not workers:  # no /proc here, or nothing was started yet
+        launcher.terminate()
+
+
 def start(line: list[str], workers: Path) -> int:
     """Run a launcher to its end; what stopped a process is said again: the console may not have it."""
     launcher = subprocess.Popen(line)
-    signal.signal(signal.SIGTERM, lambda *_: launcher.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: end_workers(launcher))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher too, which ends the processes
     code = launcher.wait()
     if code:

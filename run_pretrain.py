@@ -4,6 +4,7 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command ag
 stopped. See docs/pretraining.md.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,19 +26,17 @@ def main() -> None:
     from pretrain.masking import Vocabulary
     from pretrain.reader import ReaderPlan
     from pretrain.schedule import total_steps
+    from pretrain.streams import open_corpus
     from pretrain.trainer import Trainer
-    from reader.corpus import Corpus
     from reader.prefetch import prefetch
-    from reader.tokenization import Tokenizer
     from utils import distributed, logging
     from utils.stopping import StopSignal
 
     distributed.init()
     rank, output = distributed.rank(), Path(config.run.output)
-    logging.setup(str(output / "log"), rank)
+    logging.setup(None if logging.LOG_DIR in os.environ else str(output / "log"), rank)
 
-    tokenizer = Tokenizer.from_folder(config.data.corpus)
-    corpus = Corpus(config.data.corpus, tokenizer.digest, verify=config.data.verify)
+    corpus, tokenizer = open_corpus(config.data)
     vocabulary = Vocabulary.of(tokenizer)
     steps = total_steps(config, corpus, vocabulary)
     trainer = Trainer(config, corpus, tokenizer, steps)

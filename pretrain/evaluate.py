@@ -28,7 +28,8 @@ from utils.errors import UserError
 from utils.logging import progress
 from utils.stopping import StopSignal
 
-_STEP = (1 << 40) - 1  # a step that no run reaches: held-out masks are drawn apart from all training masks
+# Held-out masks: apart from all training masks, by a step that no run reaches, and the same for all seeds.
+_SEED, _STEP = 0, (1 << 40) - 1
 
 
 class Evaluator:
@@ -167,7 +168,7 @@ class Evaluator:
         size = self.config.run.micro_batch_size
         for first in range(0, len(examples), size):
             chunk = examples[first : first + size]
-            yield chunk, [generator(self.config.run.seed, _STEP, first + i) for i in range(len(chunk))]
+            yield chunk, [generator(_SEED, _STEP, first + i) for i in range(len(chunk))]
 
     @cached_property
     def piece_counts(self) -> np.ndarray:

@@ -1,12 +1,25 @@
-"""Which of a corpus's texts a run reads."""
+"""A run's corpus, and which of its texts the run reads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pretrain import mix
-from pretrain.config import PretrainConfig
-from reader.corpus import Corpus
+from pretrain.config import DataConfig, PretrainConfig
+from reader.corpus import Corpus, read_manifest
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
+
+
+def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
+    """The corpus, and the tokenizer whose files stand in its folder.
+
+    Raises:
+        UserError: no finished corpus there, a damaged one, or one whose shards another vocabulary made.
+    """
+    read_manifest(Path(config.corpus))  # first, since it says best what an unfinished corpus is
+    tokenizer = Tokenizer.from_folder(config.corpus)
+    return Corpus(config.corpus, tokenizer.digest, verify=config.verify), tokenizer
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def test_help_names_the_keys():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"data__corpus": "nowhere"}, "nowhere"),
+        ({"data__corpus": "nowhere"}, "nowhere: no finished corpus there (no manifest.json); build it with"),
         ({"data__languages": ["en", "tlh"]}, "data.languages: tlh not in "),
         ({"run__nonsense": 1}, "unknown key 'run.nonsense'"),
         ({"run__log_steps": "often"}, "run.log_steps"),

@@ -1,0 +1,63 @@
+"""Lower-case copies of the text files that a corpus configuration names, under the same paths below a folder.
+
+    DATA=/data/is/here python -m experiments.lower_case --config configs/corpus/en-de-fr-tr.yaml --output DIR
+
+With a vocabulary of a few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies.
+"""
+
+import argparse
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.config import read_yaml
+from utils.errors import UserError, run
+from utils.files import atomic_file
+
+_VARIABLE = "$DATA/"
+
+
+def named_files(config: dict) -> list[str]:
+    """Every path of a corpus configuration that begins with $DATA, without that beginning."""
+
+    def strings(value) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            for item in value:
+                yield from strings(item)
+
+    paths = [path for kind in config.values() for value in kind.values() for path in strings(value)]
+    return list(dict.fromkeys(path.removeprefix(_VARIABLE) for path in paths if path.startswith(_VARIABLE)))
+
+
+def lower_case(source: Path, target: Path) -> None:
+    """Copy a file, plain or .gz, in lower case. A copy that is there already is kept."""
+    if target.is_file():
+        return
+    packed = source.suffix == ".gz"
+    text = (gzip.decompress(source.read_bytes()) if packed else source.read_bytes()).decode("utf-8").lower()
+    with atomic_file(target) as file:
+        data = text.encode("utf-8")
+        file.write(gzip.compress(data, mtime=0) if packed else data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--output", required=True, type=Path)
+    args = parser.parse_args()
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; let it name the folder of real data")
+    for name in named_files(read_yaml(args.config)):
+        source = Path(os.environ["DATA"], name)
+        if not source.is_file():
+            raise UserError(f"{source}: no such file; it is named in {args.config}")
+        lower_case(source, args.output / name)
+
+
+if __name__ == "__main__":
+    run(main)
