@@ -163,7 +163,8 @@ def make_trainer(
     languages = list(dict.fromkeys(file.language for file in dev_files))
     facts = {
         "name": f"ERNIE-M, {task.name}", "task": task.name, "data": args.train_set,
-        "languages": languages or None, "initialised_from": source, "epochs": args.epoch,
+        "languages": languages or None, "initialised_from": source,
+        "epochs": None if args.max_steps else args.epoch,
         "selected_by": f"{task.metric}, {args.select_on}, {dev_files[0].pattern}" if dev_files else None,
     }  # fmt: skip
     trainer = Trainer(

@@ -1,14 +1,20 @@
 """The engine's step: sums, clipping, skipping, resuming, one process or many."""
 
+import contextlib
 import math
 from pathlib import Path
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
+from model.ernie_m import ErnieMConfig
+from model.heads import SequenceClassifier
+from model.optimization import build_optimizer
 from tests.launching import launch
 from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
+from utils import engine as engine_module
 from utils.engine import Engine, owners, step_seed
 from utils.errors import UserError
 from utils.loss_scale import LossScale
@@ -216,6 +222,28 @@ def test_amp_on_the_cpu_falls_back(whole):
     assert_equal(run(engine, 3), whole[0][:3], 0.0)
     with pytest.raises(UserError, match="none, bf16, fp16"):
         make(amp="int8")
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
+def test_layerwise_decay_holds_in_every_precision(monkeypatch, amp):
+    """Adam's first update is rate x ratio where there is a gradient; the official fp16 drops the ratio."""
+    # A CPU has no fp16: what is checked is everything around the forward pass.
+    monkeypatch.setattr(engine_module, "_usable_amp", lambda asked: asked)
+    monkeypatch.setattr(Engine, "autocast", lambda self: contextlib.nullcontext())
+    config = ErnieMConfig(20, 8, 3, 2, initializer_range=0.5)
+    model = SequenceClassifier(config, 3)
+    optimizer = build_optimizer(model, 1e-2, None, 0.0, layerwise_lr_decay=0.5, eps=1e-12, clip_norm=None)
+    engine = Engine(model, optimizer, amp=amp)
+    before = weights(engine)
+    ids, labels = paddle.to_tensor([[0, 7, 8, 2], [0, 9, 2, 1]]), paddle.to_tensor([0, 2])
+    engine.step([ids], lambda ids: (F.cross_entropy(model(ids), labels), {}))
+    moved = {name: np.abs(value - before[name]).max() for name, value in weights(engine).items()}
+    for layer, ratio in ((0, 0.125), (1, 0.25), (2, 0.5)):
+        assert moved[f"ernie_m.encoder.layers.{layer}.linear1.weight"] == pytest.approx(
+            1e-2 * ratio, rel=1e-3
+        )
+    assert moved["ernie_m.embeddings.word_embeddings.weight"] == pytest.approx(1e-2 / 16, rel=1e-3)
+    assert moved["classifier.weight"] == pytest.approx(1e-2, rel=1e-3)
 
 
 def test_state_of_another_model_is_one_line(whole):

@@ -1,6 +1,9 @@
 """What a run says reaches the right file, with the right prefix, and the time left is right."""
 
+import io
 import logging
+import sys
+import time
 
 import pytest
 
@@ -100,6 +103,25 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeyp
     lines = (tmp_path / "job.log.0").read_text().splitlines()
     assert len(lines) == 6
     assert lines[0].endswith("reading: 15 lines of 100, 0:01:25 left")
+
+
+def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    run_log.setup(str(tmp_path))
+    shown = run_log.Progress(10, "training", unit="steps")
+    time.sleep(0.15)  # tqdm draws ten times a second at most
+    shown.update(3, loss="0.5")
+    assert "training:  30%" in screen.getvalue() and "3/10" in screen.getvalue()
+    assert "loss=0.5" in screen.getvalue()
+    run_log.logger.info("a line")
+    shown.close()
+    assert capsys.readouterr().out == "a line\n"
+    assert (tmp_path / "job.log.0").read_text().endswith("a line\n")
 
 
 def test_scalars_are_readable_by_visualdl(tmp_path):
