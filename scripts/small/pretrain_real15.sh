@@ -1,0 +1,22 @@
+#!/bin/sh
+# Real text in the 15 XNLI languages: the full strategy once, with a vocabulary of 32,000 pieces; then retrieval of
+# translations.
+#
+#   DATA=/where/the/data/is sh scripts/small/pretrain_real15.sh
+#
+# DATA as for pretrain_real.sh, with vocab/xnli15-32k.model. OUTPUT (output/real15) gets the corpus, the run and
+# retrieval.json. What is finished is not done again. Further flags go to the run.
+set -eu
+cd "$(dirname "$0")/../.."
+if [ ! -d "${DATA:-}" ]; then
+    echo "error: DATA=${DATA:-} is no folder; let it name that of the real data" >&2
+    exit 2
+fi
+sh scripts/setup.sh
+. scripts/launch.sh
+output=${OUTPUT:-output/real15}
+
+sh scripts/data/real_corpus.sh xnli-15 "$output" "$DATA/vocab/xnli15-32k.model"
+"$python" -m experiments.pretrain_real --config configs/pretrain/real15.yaml --corpus "$output/corpus" \
+    --output "$output/runs" --strategies full --seeds 1 "$@"
+"$python" -m experiments.retrieval_real --runs "$output/runs" --pairs "$DATA/retrieval/tatoeba-style-dev"
