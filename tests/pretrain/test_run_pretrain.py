@@ -21,11 +21,12 @@ def test_it_reads_top_to_bottom():
     assert loop.end_lineno - loop.lineno < 60
 
 
-def test_help_names_the_keys():
+def test_help_explains_the_keys():
     command = [sys.executable, SCRIPT, "--help"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
     for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
         assert key in done.stdout
+    assert "linear rise; 0: the rate is constant" in done.stdout  # what a key means, not only its name
 
 
 @pytest.mark.parametrize(
