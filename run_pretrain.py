@@ -35,6 +35,7 @@ def main() -> None:
     distributed.init()
     rank, output = distributed.rank(), Path(config.run.output)
     logging.setup(None if logging.LOG_DIR in os.environ else str(output / "log"), rank)
+    logger = logging.logger
 
     corpus, tokenizer = open_corpus(config.data)
     vocabulary = Vocabulary.of(tokenizer)
@@ -44,7 +45,7 @@ def main() -> None:
 
     saved = trainer.resume_or_initialise()
     if distributed.is_main():
-        logging.logger.info("configuration:\n%s", to_yaml(config))
+        logger.info("configuration:\n%s", to_yaml(config))
         save_config(config, output / "config.yaml")
 
     engine, reader = trainer.engine, saved.get("reader")
@@ -72,11 +73,11 @@ def main() -> None:
             journal.add(step)
             if line_ends:
                 journal.write_line(engine.steps, step)
+        if engine.steps == steps:
+            trainer.export()
+            return
 
-    if engine.steps == steps:
-        trainer.export()
-        return
-    logging.logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
+    logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
     if stop.received == signal.SIGINT:
         raise KeyboardInterrupt
 
