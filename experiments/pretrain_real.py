@@ -26,12 +26,20 @@ def is_finished(output: Path) -> bool:
 
 
 class Runs:
-    """Processes that are going on, and may be asked to save and end."""
+    """Processes that are going on. In a `with` statement, SIGTERM and Ctrl-C ask them to save and end."""
 
     def __init__(self, common: Sequence[str]):
         self.common = list(common)
         self.processes: list[subprocess.Popen] = []
         self.stopped = False
+
+    def __enter__(self) -> "Runs":
+        self.before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def stop(self, *_) -> None:
         """Start no more, and ask those that are going on to end."""
@@ -75,10 +83,8 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     chosen = [(strategy, seed) for strategy in args.strategies for seed in args.seeds]
     jobs = {args.output / f"{strategy}-{seed}": (strategy, seed) for strategy, seed in chosen}
-    runs = Runs(["--config", args.config, "--data.corpus", args.corpus, *flags])
-    signal.signal(signal.SIGTERM, runs.stop)
-    signal.signal(signal.SIGINT, runs.stop)
-    with ThreadPoolExecutor(args.at_once) as pool:
+    common = ["--config", args.config, "--data.corpus", args.corpus, *flags]
+    with Runs(common) as runs, ThreadPoolExecutor(args.at_once) as pool:
         for output, (strategy, seed) in jobs.items():
             pool.submit(runs.carry_out, output, strategy, seed)
     unfinished = [output.name for output in jobs if not is_finished(output)]
