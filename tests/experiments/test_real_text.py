@@ -24,7 +24,7 @@ def test_lower_case_copies(tmp_path, monkeypatch):
     (source / "mono" / "de.txt.gz").write_bytes(gzip.compress("Ein HAUS\nÄpfel\n".encode()))
     (source / "x.en").write_text("One Two\n")
     config = tmp_path / "corpus.yaml"
-    config.write_text("mono: {de: $DATA/mono/de.txt.gz}\nparallel: {de-en: [[$DATA/x.en, $DATA/x.en], y.tsv]}")
+    config.write_text("mono: {de: $DATA/mono/de.txt.gz}\nparallel: {a-b: [[$DATA/x.en, $DATA/x.en], y.tsv]}")
     monkeypatch.setenv("DATA", str(source))
     call(monkeypatch, lower_case, "--config", config, "--output", output)
     assert gzip.decompress((output / "mono" / "de.txt.gz").read_bytes()).decode() == "ein haus\näpfel\n"
