@@ -19,12 +19,13 @@ from scripts.sample.scenes import (
     can_do,
     pick,
     random_attribute,
-    random_companion,
     random_subject,
     random_verb,
     split_of,
 )
 
+Changes = dict[str, object]
+THING_FIELDS = ("noun", "count", "attribute")
 LABELS = ("contradiction", "entailment", "neutral")
 
 
@@ -35,16 +36,15 @@ def relation(premise: Scene, hypothesis: Scene) -> str:
     premise leaves open makes it neutral.
 
     Raises:
-        ValueError: the reading above does not settle it (one against several, or different actions on things).
+        ValueError: the reading above does not settle it (one against several, different actions on things).
     """
     if not _covers(hypothesis.subject, premise.subject):
         return "neutral"
     found = {
         _verb(premise.verb, hypothesis.verb),
         _thing(premise.thing, hypothesis.thing),
-        _adjunct(premise.companion, hypothesis.companion, otherwise="neutral"),
-        _adjunct(premise.place, hypothesis.place, otherwise="contradiction"),
-        _adjunct(premise.day, hypothesis.day, otherwise="contradiction"),
+        _adjunct(premise.place, hypothesis.place),
+        _adjunct(premise.day, hypothesis.day),
     }
     return next(label for label in ("contradiction", "neutral", "entailment") if label in found)
 
@@ -92,10 +92,10 @@ def _attribute(premise: str | None, hypothesis: str | None) -> str:
     return "contradiction"
 
 
-def _adjunct(premise: str | None, hypothesis: str | None, otherwise: str) -> str:
+def _adjunct(premise: str | None, hypothesis: str | None) -> str:
     if hypothesis is None or premise == hypothesis:
         return "entailment"
-    return "neutral" if premise is None else otherwise
+    return "neutral" if premise is None else "contradiction"
 
 
 def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: str) -> Scene | None:
@@ -106,13 +106,26 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
     for _ in range(100):
         premise = _entailing(rng, hypothesis)
         if label == "contradiction":
-            premise = pick(rng, _conflicts(rng, premise, hypothesis))
+            premise = _changed(rng, premise, _conflicts(rng, hypothesis))
         elif label == "neutral":
-            premise = pick(rng, _openings(rng, premise, hypothesis))
-        # A change may be undone by another part (only the name of the companion left, say): draw again.
-        if split_of(premise) == split and premise != hypothesis and relation(premise, hypothesis) == label:
+            premise = _changed(rng, premise, _openings(rng, hypothesis))
+        # Two changes may not go together (a dog that laughs; somebody else, of whom nothing is denied).
+        possible = (
+            can_do(premise.subject, premise.verb) and premise != hypothesis and split_of(premise) == split
+        )
+        if possible and relation(premise, hypothesis) == label:
             return premise
     return None
+
+
+def _changed(rng: np.random.Generator, premise: Scene, options: Changes) -> Scene:
+    """The premise with one or more of the changes made; fields of `Thing` belong to its thing."""
+    number = 1 + int(rng.binomial(len(options) - 1, 0.5))
+    keys = [list(options)[i] for i in rng.permutation(len(options))[:number]]
+    of_thing = {key: options[key] for key in keys if key in THING_FIELDS}
+    of_scene = {key: options[key] for key in keys if key not in THING_FIELDS}
+    thing = replace(premise.thing, **of_thing) if of_thing else premise.thing
+    return replace(premise, thing=thing, **of_scene)
 
 
 def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
@@ -124,71 +137,62 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
         subject = pick(rng, concepts.ANIMALS)
     thing = scene.thing
     if thing is not None:
-        noun = pick(rng, concepts.KINDS[thing.noun]) if thing.noun in concepts.KINDS and rng.random() < 0.7 else thing.noun
+        noun = thing.noun
+        if noun in concepts.KINDS and rng.random() < 0.7:
+            noun = pick(rng, concepts.KINDS[noun])
         attribute = thing.attribute
         if attribute is None and rng.random() < RICH.attribute:
             attribute = random_attribute(rng, noun)
         thing = replace(thing, noun=noun, attribute=attribute)
-    companion, place, day = scene.companion, scene.place, scene.day
-    if companion is None and rng.random() < RICH.companion:
-        companion = random_companion(rng, subject)
+    place, day = scene.place, scene.day
     if place is None and rng.random() < RICH.place:
         place = pick(rng, concepts.PLACES)
     if day is None and rng.random() < RICH.day:
         day = pick(rng, concepts.DAYS)
-    return Scene(subject, scene.verb, thing, companion, place, day)
+    return Scene(subject, scene.verb, thing, place, day)
 
 
 def _other(rng: np.random.Generator, options: tuple, present: object) -> object:
     return pick(rng, [option for option in options if option != present])
 
 
-def _conflicts(rng: np.random.Generator, premise: Scene, hypothesis: Scene) -> list[Scene]:
-    """`premise`, each time with one thing changed that the hypothesis then contradicts."""
-    changed = [replace(premise, verb=pick(rng, concepts.EXCLUDED_BY[premise.verb]))]
+def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> Changes:
+    """Changes of an entailing premise, each of which the hypothesis contradicts."""
+    changes: Changes = {}
     if hypothesis.place:
-        changed.append(replace(premise, place=_other(rng, concepts.PLACES, premise.place)))
+        changes["place"] = _other(rng, concepts.PLACES, hypothesis.place)
     if hypothesis.day:
-        changed.append(replace(premise, day=_other(rng, concepts.DAYS, premise.day)))
+        changes["day"] = _other(rng, concepts.DAYS, hypothesis.day)
     thing = hypothesis.thing
-    if thing is None:
-        return changed
-    if thing.count > 1:
-        changed.append(replace(premise, thing=replace(premise.thing, count=_other(rng, concepts.NUMBERS, thing.count))))
-    if thing.attribute:
+    if thing and thing.count > 1:
+        changes["count"] = _other(rng, concepts.NUMBERS, thing.count)
+    if thing and thing.attribute:
         family = concepts.SIZES if thing.attribute in concepts.SIZES else concepts.COLOURS
         if concepts.is_animal(thing.noun):
-            family = tuple(a for a in family if a in concepts.ANIMAL_ATTRIBUTES)
-        attribute = _other(rng, family, thing.attribute)
-        changed.append(replace(premise, thing=replace(premise.thing, attribute=attribute)))
-    if thing.noun in concepts.KIND_OF:
-        noun = _other(rng, concepts.KINDS[concepts.KIND_OF[thing.noun]], thing.noun)
-        changed.append(replace(premise, thing=replace(premise.thing, noun=noun)))
-    return changed
+            family = [attribute for attribute in family if attribute in concepts.ANIMAL_ATTRIBUTES]
+        changes["attribute"] = _other(rng, family, thing.attribute)
+    if thing and thing.noun in concepts.KIND_OF:
+        changes["noun"] = _other(rng, concepts.KINDS[concepts.KIND_OF[thing.noun]], thing.noun)
+    if not changes or rng.random() < 0.5:
+        changes["verb"] = pick(rng, concepts.EXCLUDED_BY[hypothesis.verb])
+    return changes
 
 
-def _openings(rng: np.random.Generator, premise: Scene, hypothesis: Scene) -> list[Scene]:
-    """`premise`, each time with one thing changed that leaves the hypothesis open."""
-    subject = random_subject(rng)
-    while not can_do(subject, premise.verb) or subject == premise.companion:
-        subject = random_subject(rng)
-    changed = [replace(premise, subject=subject)]
-    if hypothesis.subject in concepts.KIND_OF:
-        changed.append(replace(premise, subject=concepts.KIND_OF[hypothesis.subject]))
-    if hypothesis.companion:
-        changed.append(replace(premise, companion=None))
-        changed.append(replace(premise, companion=random_companion(rng, premise.subject)))
+def _openings(rng: np.random.Generator, hypothesis: Scene) -> Changes:
+    """Changes of an entailing premise, each of which leaves the hypothesis open."""
+    changes: Changes = {}
     if hypothesis.place:
-        changed.append(replace(premise, place=None))
+        changes["place"] = None
     if hypothesis.day:
-        changed.append(replace(premise, day=None))
+        changes["day"] = None
     thing = hypothesis.thing
     if thing is None:
-        changed.append(replace(premise, verb=random_verb(rng, premise.subject, transitive=False)))
-        return changed
-    if thing.noun in concepts.KIND_OF:
-        changed.append(replace(premise, thing=replace(premise.thing, noun=concepts.KIND_OF[thing.noun])))
-    if thing.attribute:
-        changed.append(replace(premise, thing=replace(premise.thing, attribute=None)))
-        changed.append(replace(premise, thing=replace(premise.thing, attribute=random_attribute(rng, thing.noun))))
-    return changed
+        changes["verb"] = random_verb(rng, hypothesis.subject, transitive=False)
+    if thing and thing.noun in concepts.KIND_OF:
+        changes["noun"] = concepts.KIND_OF[thing.noun]
+    if thing and thing.attribute:
+        changes["attribute"] = None if rng.random() < 0.7 else random_attribute(rng, thing.noun)
+    if not changes or rng.random() < 0.3:
+        kind = concepts.KIND_OF.get(hypothesis.subject)
+        changes["subject"] = kind if kind and rng.random() < 0.5 else random_subject(rng)
+    return changes

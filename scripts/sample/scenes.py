@@ -24,7 +24,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who does what, to what, with whom, where and on which day, at one moment.
+    """Who does what, to what, where and on which day, at one moment.
 
     `subject` is a name or a noun; nouns stand for one that is known ("the man"), kinds for an unknown one
     ("a person"). `thing` goes with transitive verbs only.
@@ -33,7 +33,6 @@ class Scene:
     subject: str
     verb: str
     thing: Thing | None = None
-    companion: str | None = None
     place: str | None = None
     day: str | None = None
 
@@ -43,13 +42,12 @@ class Detail:
     """How often a random scene names each of the things that a sentence can leave out."""
 
     attribute: float
-    companion: float
     place: float
     day: float
 
 
-RICH = Detail(attribute=0.5, companion=0.25, place=0.6, day=0.4)
-PLAIN = Detail(attribute=0.4, companion=0.15, place=0.45, day=0.25)
+RICH = Detail(attribute=0.4, place=0.5, day=0.3)
+PLAIN = Detail(attribute=0.35, place=0.4, day=0.25)
 
 
 def random_stream(seed: int, *index: int) -> np.random.Generator:
@@ -74,11 +72,11 @@ def split_of(scene: Scene) -> str:
 def random_subject(rng: np.random.Generator) -> str:
     """A name, a person, an animal or, more rarely, only its kind."""
     draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.35:
         return pick(rng, tuple(concepts.NAMES))
-    if draw < 0.75:
+    if draw < 0.65:
         return pick(rng, concepts.PEOPLE)
-    if draw < 0.9:
+    if draw < 0.8:
         return pick(rng, concepts.ANIMALS)
     return pick(rng, ("person", "animal"))
 
@@ -92,7 +90,9 @@ def can_do(subject: str, verb: str) -> bool:
 def random_verb(rng: np.random.Generator, subject: str, transitive: bool) -> str:
     """Something that the subject can do."""
     if concepts.is_animal(subject):
-        return pick(rng, concepts.ANIMAL_TRANSITIVE_VERBS if transitive else concepts.ANIMAL_INTRANSITIVE_VERBS)
+        return pick(
+            rng, concepts.ANIMAL_TRANSITIVE_VERBS if transitive else concepts.ANIMAL_INTRANSITIVE_VERBS
+        )
     return pick(rng, concepts.TRANSITIVE_VERBS if transitive else concepts.INTRANSITIVE_VERBS)
 
 
@@ -109,11 +109,6 @@ def random_thing(rng: np.random.Generator, attribute_rate: float) -> Thing:
     return Thing(noun, count, attribute)
 
 
-def random_companion(rng: np.random.Generator, subject: str) -> str:
-    """Somebody else's name."""
-    return pick(rng, [name for name in concepts.NAMES if name != subject])
-
-
 def random_scene(rng: np.random.Generator, detail: Detail) -> Scene:
     """A scene of any split."""
     subject = random_subject(rng)
@@ -122,7 +117,6 @@ def random_scene(rng: np.random.Generator, detail: Detail) -> Scene:
         subject,
         random_verb(rng, subject, transitive),
         random_thing(rng, detail.attribute) if transitive else None,
-        random_companion(rng, subject) if rng.random() < detail.companion else None,
         pick(rng, concepts.PLACES) if rng.random() < detail.place else None,
         pick(rng, concepts.DAYS) if rng.random() < detail.day else None,
     )

@@ -34,18 +34,19 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     scenes = [random_scene_of(rng, RICH, "train")]
     length = int(rng.integers(4, 8))
     while len(scenes) < length:
-        scene = _again(rng, scenes[int(rng.integers(len(scenes)))]) if rng.random() < 0.5 else _next(rng, scenes[0])
+        said = scenes[int(rng.integers(len(scenes)))]
+        scene = _again(rng, said) if rng.random() < 0.5 else _next(rng, scenes[0])
         if split_of(scene) == "train":
             scenes.append(scene)
     return scenes
 
 
 def _next(rng: np.random.Generator, first: Scene) -> Scene:
-    """Something else that the same subject does in the same company, place and day, where these are named."""
+    """Something else that the same subject does at the same place and on the same day."""
     scene = random_scene(rng, PLAIN)
     while concepts.is_animal(scene.subject) != concepts.is_animal(first.subject):
         scene = random_scene(rng, PLAIN)
-    return replace(scene, subject=first.subject, companion=first.companion, place=first.place, day=first.day)
+    return replace(scene, subject=first.subject, place=first.place, day=first.day)
 
 
 def _again(rng: np.random.Generator, scene: Scene) -> Scene:
@@ -55,7 +56,7 @@ def _again(rng: np.random.Generator, scene: Scene) -> Scene:
         return value if rng.random() < 0.5 else None
 
     thing = scene.thing and replace(scene.thing, attribute=keep(scene.thing.attribute))
-    return replace(scene, thing=thing, companion=keep(scene.companion), place=keep(scene.place), day=keep(scene.day))
+    return replace(scene, thing=thing, place=keep(scene.place), day=keep(scene.day))
 
 
 def pair(seed: int, language: str, index: int) -> Scene:

@@ -1,4 +1,4 @@
-"""Arabic: the verb first and agreeing in gender, accusative -a(n) where it is written, plurals of things feminine."""
+"""Arabic: the verb first, agreeing in gender; written accusatives; plurals of things are feminine."""
 
 from scripts.sample import concepts
 from scripts.sample.languages.common import phrase, sentence
@@ -12,7 +12,8 @@ SUBJECTS = {  # gender, word
 }  # fmt: skip
 NOUNS = {  # gender, indefinite accusative singular, plural
     "ball": ("f", "كرة", "كرات"), "doll": ("f", "دمية", "دمى"), "toy": ("f", "لعبة", "ألعاب"),
-    "rose": ("f", "وردة", "ورود"), "tulip": ("f", "زهرة توليب", "زهور توليب"), "flower": ("f", "زهرة", "زهور"),
+    "rose": ("f", "وردة", "ورود"), "tulip": ("f", "زهرة توليب", "زهور توليب"),
+    "flower": ("f", "زهرة", "زهور"),
     "book": ("m", "كتابا", "كتب"), "letter": ("f", "رسالة", "رسائل"), "chair": ("m", "كرسيا", "كراسي"),
     "table": ("f", "طاولة", "طاولات"), "apple": ("f", "تفاحة", "تفاحات"),
     "dog": ("m", "كلبا", "كلاب"), "cat": ("f", "قطة", "قطط"), "horse": ("m", "حصانا", "أحصنة"),
@@ -20,10 +21,12 @@ NOUNS = {  # gender, indefinite accusative singular, plural
 }  # fmt: skip
 ATTRIBUTES = {  # indefinite accusative masculine; feminine, which serves plurals of things and animals
     "red": ("أحمر", "حمراء"), "blue": ("أزرق", "زرقاء"),
-    "white": ("أبيض", "بيضاء"), "black": ("أسود", "سوداء"), "big": ("كبيرا", "كبيرة"), "small": ("صغيرا", "صغيرة"),
+    "white": ("أبيض", "بيضاء"), "black": ("أسود", "سوداء"), "big": ("كبيرا", "كبيرة"),
+    "small": ("صغيرا", "صغيرة"),
 }  # fmt: skip
 VERBS = {  # masculine; the feminine has t- for y-
-    "buy": "يشتري", "sell": "يبيع", "find": "يجد", "lose": "يفقد", "hide": "يخفي", "show": "يعرض", "sit": "يجلس",
+    "buy": "يشتري", "sell": "يبيع", "find": "يجد", "lose": "يفقد", "hide": "يخفي", "show": "يعرض",
+    "sit": "يجلس",
     "stand": "يقف", "laugh": "يضحك", "cry": "يبكي", "work": "يعمل", "rest": "يستريح", "play": "يلعب",
 }  # fmt: skip
 PLACES = {
@@ -45,7 +48,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Verb, subject, object, companion, place, day."""
+    """Verb, subject, object, place, day."""
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     verb = VERBS[scene.verb]
@@ -53,7 +56,6 @@ def realise(scene: Scene) -> str:
         "ت" + verb[1:] if gender == "f" else verb,
         who,
         scene.thing and thing(scene.thing),
-        scene.companion and f"مع {scene.companion}",
         scene.place and PLACES[scene.place],
         scene.day and DAYS[scene.day],
     )

@@ -23,8 +23,10 @@ ATTRIBUTES = {
     "big": "groß", "small": "klein",
 }  # fmt: skip
 VERBS = {
-    "buy": "kauft", "sell": "verkauft", "find": "findet", "lose": "verliert", "hide": "versteckt", "show": "zeigt",
-    "sit": "sitzt", "stand": "steht", "laugh": "lacht", "cry": "weint", "work": "arbeitet", "rest": "ruht", "play": "spielt",
+    "buy": "kauft", "sell": "verkauft", "find": "findet", "lose": "verliert", "hide": "versteckt",
+    "show": "zeigt",
+    "sit": "sitzt", "stand": "steht", "laugh": "lacht", "cry": "weint", "work": "arbeitet", "rest": "ruht",
+    "play": "spielt",
 }  # fmt: skip
 PLACES = {
     "garden": "im Garten", "kitchen": "in der Küche", "school": "in der Schule", "park": "im Park",
@@ -47,12 +49,11 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Verb second; time, companion and place before the object."""
+    """Verb second; time and place before the object."""
     return sentence(
         scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
         VERBS[scene.verb],
         scene.day and DAYS[scene.day],
-        scene.companion and f"mit {scene.companion}",
         scene.place and PLACES[scene.place],
         scene.thing and thing(scene.thing),
     )

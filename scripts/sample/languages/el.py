@@ -1,16 +1,18 @@
-"""Greek: three genders, articles before names too, accusative objects, final n of the feminine article."""
+"""Greek: three genders, articles before names too, accusative objects."""
 
 from scripts.sample import concepts
 from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
+ARTICLES = {"m": "ο", "f": "η"}  # before names
 SUBJECTS = {
     "man": "ο άντρας", "woman": "η γυναίκα", "boy": "το αγόρι", "girl": "το κορίτσι",
     "king": "ο βασιλιάς", "queen": "η βασίλισσα", "person": "ένα άτομο", "dog": "ο σκύλος",
     "cat": "η γάτα", "horse": "το άλογο", "cow": "η αγελάδα", "animal": "ένα ζώο",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, accusative plural
-    "ball": ("f", "μπάλα", "μπάλες"), "doll": ("f", "κούκλα", "κούκλες"), "toy": ("n", "παιχνίδι", "παιχνίδια"),
+    "ball": ("f", "μπάλα", "μπάλες"), "doll": ("f", "κούκλα", "κούκλες"),
+    "toy": ("n", "παιχνίδι", "παιχνίδια"),
     "rose": ("n", "τριαντάφυλλο", "τριαντάφυλλα"), "tulip": ("f", "τουλίπα", "τουλίπες"),
     "flower": ("n", "λουλούδι", "λουλούδια"),
     "book": ("n", "βιβλίο", "βιβλία"), "letter": ("n", "γράμμα", "γράμματα"),
@@ -27,7 +29,8 @@ ENDINGS = {"m": ("ο", "ους"), "f": ("η", "ες"), "n": ("ο", "α")}  # acc
 STRESSED = {"ο": "ό", "ους": "ούς", "η": "ή", "ες": "ές", "α": "ά"}
 ARTICLES = {"m": "έναν", "f": "μία", "n": "ένα"}
 VERBS = {
-    "buy": "αγοράζει", "sell": "πουλάει", "find": "βρίσκει", "lose": "χάνει", "hide": "κρύβει", "show": "δείχνει",
+    "buy": "αγοράζει", "sell": "πουλάει", "find": "βρίσκει", "lose": "χάνει", "hide": "κρύβει",
+    "show": "δείχνει",
     "sit": "κάθεται", "stand": "στέκεται", "laugh": "γελάει", "cry": "κλαίει", "work": "δουλεύει",
     "rest": "ξεκουράζεται", "play": "παίζει",
 }  # fmt: skip
@@ -56,21 +59,13 @@ def thing(what: Thing) -> str:
     return phrase(str(what.count) if many else ARTICLES[gender], form, plural if many else singular)
 
 
-def companion(name: str) -> str:
-    """ "with" and the article, whose feminine keeps its n before a vowel and a stop."""
-    if concepts.NAMES[name] == "m":
-        return f"με τον {name}"
-    return f"με {'την' if name[0] in 'AEIOUBCDGKPQTX' else 'τη'} {name}"
-
-
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, companion, place, day."""
+    """Subject, verb, object, place, day."""
     name = scene.subject
     return sentence(
-        phrase({"m": "ο", "f": "η"}[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
+        phrase(ARTICLES[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
         VERBS[scene.verb],
         scene.thing and thing(scene.thing),
-        scene.companion and companion(scene.companion),
         scene.place and PLACES[scene.place],
         scene.day and DAYS[scene.day],
     )

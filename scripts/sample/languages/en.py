@@ -12,7 +12,8 @@ PLURALS = {
 }  # fmt: skip
 VERBS = {
     "buy": "buys", "sell": "sells", "find": "finds", "lose": "loses", "hide": "hides", "show": "shows",
-    "sit": "sits", "stand": "stands", "laugh": "laughs", "cry": "cries", "work": "works", "rest": "rests", "play": "plays",
+    "sit": "sits", "stand": "stands", "laugh": "laughs", "cry": "cries", "work": "works", "rest": "rests",
+    "play": "plays",
 }  # fmt: skip
 PLACES = {
     "garden": "in the garden", "kitchen": "in the kitchen", "school": "at school", "park": "in the park",
@@ -42,12 +43,11 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, companion, place, day."""
+    """Subject, verb, object, place, day."""
     return sentence(
         subject(scene.subject),
         VERBS[scene.verb],
         scene.thing and thing(scene.thing),
-        scene.companion and f"with {scene.companion}",
         scene.place and PLACES[scene.place],
         scene.day and DAYS[scene.day],
     )

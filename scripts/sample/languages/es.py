@@ -5,13 +5,16 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
-    "man": ("m", "el hombre"), "woman": ("f", "la mujer"), "boy": ("m", "el chico"), "girl": ("f", "la chica"),
+    "man": ("m", "el hombre"), "woman": ("f", "la mujer"), "boy": ("m", "el chico"),
+    "girl": ("f", "la chica"),
     "king": ("m", "el rey"), "queen": ("f", "la reina"),
-    "person": ("f", "una persona"), "dog": ("m", "el perro"), "cat": ("m", "el gato"), "horse": ("m", "el caballo"),
+    "person": ("f", "una persona"), "dog": ("m", "el perro"), "cat": ("m", "el gato"),
+    "horse": ("m", "el caballo"),
     "cow": ("f", "la vaca"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
-    "ball": ("f", "pelota", "pelotas"), "doll": ("f", "muñeca", "muñecas"), "toy": ("m", "juguete", "juguetes"),
+    "ball": ("f", "pelota", "pelotas"), "doll": ("f", "muñeca", "muñecas"),
+    "toy": ("m", "juguete", "juguetes"),
     "rose": ("f", "rosa", "rosas"), "tulip": ("m", "tulipán", "tulipanes"), "flower": ("f", "flor", "flores"),
     "book": ("m", "libro", "libros"), "letter": ("f", "carta", "cartas"),
     "chair": ("f", "silla", "sillas"), "table": ("f", "mesa", "mesas"),
@@ -25,7 +28,8 @@ ATTRIBUTES = {  # masculine, feminine; the plural adds -s to a vowel, -es to a c
     "small": ("pequeño", "pequeña"),
 }  # fmt: skip
 VERBS = {
-    "buy": "compra", "sell": "vende", "find": "encuentra", "lose": "pierde", "hide": "esconde", "show": "muestra",
+    "buy": "compra", "sell": "vende", "find": "encuentra", "lose": "pierde", "hide": "esconde",
+    "show": "muestra",
     "sit": "está sentado", "stand": "está de pie", "laugh": "ríe", "cry": "llora", "work": "trabaja",
     "rest": "descansa", "play": "juega",
 }  # fmt: skip
@@ -50,7 +54,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, companion, place, day."""
+    """Subject, verb, object, place, day."""
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     verb = VERBS[scene.verb]
@@ -60,7 +64,6 @@ def realise(scene: Scene) -> str:
         who,
         verb,
         scene.thing and thing(scene.thing),
-        scene.companion and f"con {scene.companion}",
         scene.place and PLACES[scene.place],
         scene.day and DAYS[scene.day],
     )

@@ -7,13 +7,15 @@ from scripts.sample.scenes import Scene, Thing
 SUBJECTS = {  # gender, with article
     "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"), "girl": ("f", "la fille"),
     "king": ("m", "le roi"), "queen": ("f", "la reine"),
-    "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"), "horse": ("m", "le cheval"),
+    "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"),
+    "horse": ("m", "le cheval"),
     "cow": ("f", "la vache"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "balle", "balles"), "doll": ("f", "poupée", "poupées"), "toy": ("m", "jouet", "jouets"),
     "rose": ("f", "rose", "roses"), "tulip": ("f", "tulipe", "tulipes"), "flower": ("f", "fleur", "fleurs"),
-    "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"), "chair": ("f", "chaise", "chaises"),
+    "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"),
+    "chair": ("f", "chaise", "chaises"),
     "table": ("f", "table", "tables"), "apple": ("f", "pomme", "pommes"),
     "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"), "horse": ("m", "cheval", "chevaux"),
     "cow": ("f", "vache", "vaches"), "animal": ("m", "animal", "animaux"),
@@ -48,7 +50,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, companion, place, day."""
+    """Subject, verb, object, place, day."""
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     verb = VERBS[scene.verb]
@@ -58,7 +60,6 @@ def realise(scene: Scene) -> str:
         who,
         verb,
         scene.thing and thing(scene.thing),
-        scene.companion and f"avec {scene.companion}",
         scene.place and PLACES[scene.place],
         scene.day and DAYS[scene.day],
     )

@@ -1,4 +1,4 @@
-"""Hindi: the verb last and agreeing in gender, adjectives in -a agreeing in gender and number, postpositions."""
+"""Hindi: the verb last, agreeing in gender; adjectives in -a agree in gender and number; postpositions."""
 
 from scripts.sample import concepts
 from scripts.sample.languages.common import phrase, sentence
@@ -13,7 +13,8 @@ SUBJECTS = {  # gender, word
 NOUNS = {  # gender, singular, plural, both direct
     "ball": ("f", "गेंद", "गेंदें"), "doll": ("f", "गुड़िया", "गुड़ियाँ"), "toy": ("m", "खिलौना", "खिलौने"),
     "rose": ("m", "गुलाब", "गुलाब"), "tulip": ("m", "ट्यूलिप", "ट्यूलिप"), "flower": ("m", "फूल", "फूल"),
-    "book": ("f", "किताब", "किताबें"), "letter": ("f", "चिट्ठी", "चिट्ठियाँ"), "chair": ("f", "कुर्सी", "कुर्सियाँ"),
+    "book": ("f", "किताब", "किताबें"), "letter": ("f", "चिट्ठी", "चिट्ठियाँ"),
+    "chair": ("f", "कुर्सी", "कुर्सियाँ"),
     "table": ("f", "मेज़", "मेज़ें"), "apple": ("m", "सेब", "सेब"),
     "dog": ("m", "कुत्ता", "कुत्ते"), "cat": ("f", "बिल्ली", "बिल्लियाँ"), "horse": ("m", "घोड़ा", "घोड़े"),
     "cow": ("f", "गाय", "गायें"), "animal": ("m", "जानवर", "जानवर"),
@@ -23,11 +24,14 @@ ATTRIBUTES = {  # a stem that takes -a, -e, -i, or a whole word
     "small": "छोट-",
 }  # fmt: skip
 VERBS = {  # before the auxiliary; "-" takes the ending of gender
-    "buy": "खरीदत-", "sell": "बेचत-", "find": "ढूँढ लेत-", "lose": "खो देत-", "hide": "छिपात-", "show": "दिखात-",
-    "sit": "बैठ-", "stand": "खड़-", "laugh": "हँसत-", "cry": "रोत-", "work": "काम करत-", "rest": "आराम करत-", "play": "खेलत-",
+    "buy": "खरीदत-", "sell": "बेचत-", "find": "ढूँढ लेत-", "lose": "खो देत-", "hide": "छिपात-",
+    "show": "दिखात-",
+    "sit": "बैठ-", "stand": "खड़-", "laugh": "हँसत-", "cry": "रोत-", "work": "काम करत-", "rest": "आराम करत-",
+    "play": "खेलत-",
 }  # fmt: skip
 PLACES = {
-    "garden": "बगीचे में", "kitchen": "रसोई में", "school": "स्कूल में", "park": "पार्क में", "market": "बाज़ार में",
+    "garden": "बगीचे में", "kitchen": "रसोई में", "school": "स्कूल में", "park": "पार्क में",
+    "market": "बाज़ार में",
     "forest": "जंगल में",
 }  # fmt: skip
 DAYS = {
@@ -49,13 +53,12 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, companion, place, object, verb."""
+    """Subject, day, place, object, verb."""
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     return sentence(
         who,
         scene.day and DAYS[scene.day],
-        scene.companion and f"{scene.companion} के साथ",
         scene.place and PLACES[scene.place],
         scene.thing and thing(scene.thing),
         agree(VERBS[scene.verb], gender),

@@ -6,7 +6,8 @@ from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
     "man": "мужчина", "woman": "женщина", "boy": "мальчик", "girl": "девочка",
-    "king": "король", "queen": "королева", "person": "человек", "dog": "собака", "cat": "кошка", "horse": "лошадь",
+    "king": "король", "queen": "королева", "person": "человек", "dog": "собака", "cat": "кошка",
+    "horse": "лошадь",
     "cow": "корова", "animal": "животное",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
@@ -24,15 +25,17 @@ NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
 ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; genitive plural
     "red": ("красный", "красную", "красное", "красные", "красных"),
     "blue": ("синий", "синюю", "синее", "синие", "синих"),
-   
+
     "white": ("белый", "белую", "белое", "белые", "белых"),
     "black": ("чёрный", "чёрную", "чёрное", "чёрные", "чёрных"),
     "big": ("большой", "большую", "большое", "большие", "больших"),
     "small": ("маленький", "маленькую", "маленькое", "маленькие", "маленьких"),
 }
 VERBS = {
-    "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "hide": "прячет", "show": "показывает",
-    "sit": "сидит", "stand": "стоит", "laugh": "смеётся", "cry": "плачет", "work": "работает", "rest": "отдыхает", "play": "играет",
+    "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "hide": "прячет",
+    "show": "показывает",
+    "sit": "сидит", "stand": "стоит", "laugh": "смеётся", "cry": "плачет", "work": "работает",
+    "rest": "отдыхает", "play": "играет",
 }  # fmt: skip
 PLACES = {
     "garden": "в саду", "kitchen": "на кухне", "school": "в школе", "park": "в парке", "market": "на рынке",
@@ -56,11 +59,10 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """The day first, then subject, companion, verb, object and place."""
+    """The day first, then subject, verb, object and place."""
     return sentence(
         scene.day and DAYS[scene.day],
         scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
-        scene.companion and f"вместе с {scene.companion}",
         VERBS[scene.verb],
         scene.thing and thing(scene.thing),
         scene.place and PLACES[scene.place],

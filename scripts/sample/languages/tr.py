@@ -10,7 +10,8 @@ SUBJECTS = {
     "cow": "inek", "animal": "bir hayvan",
 }  # fmt: skip
 NOUNS = {
-    "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "rose": "gül", "tulip": "lale", "flower": "çiçek",
+    "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "rose": "gül", "tulip": "lale",
+    "flower": "çiçek",
     "book": "kitap", "letter": "mektup", "chair": "sandalye",
     "table": "masa", "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek",
     "animal": "hayvan",
@@ -42,12 +43,11 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, companion, place, object, verb."""
+    """Subject, day, place, object, verb."""
     who = scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject]
     return sentence(
         "İ" + who[1:] if who[0] == "i" else who,  # the capital of i has a dot
         scene.day and DAYS[scene.day],
-        scene.companion and f"{scene.companion} ile",
         scene.place and PLACES[scene.place],
         scene.thing and thing(scene.thing),
         VERBS[scene.verb],

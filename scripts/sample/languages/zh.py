@@ -24,7 +24,8 @@ VERBS = {
     "stand": "站着", "laugh": "笑", "cry": "哭", "work": "工作", "rest": "休息", "play": "玩耍",
 }  # fmt: skip
 PLACES = {
-    "garden": "在花园里", "kitchen": "在厨房里", "school": "在学校里", "park": "在公园里", "market": "在市场里",
+    "garden": "在花园里", "kitchen": "在厨房里", "school": "在学校里", "park": "在公园里",
+    "market": "在市场里",
     "forest": "在森林里",
 }  # fmt: skip
 DAYS = {"monday": "星期一", "wednesday": "星期三", "friday": "星期五", "sunday": "星期日"}
@@ -37,13 +38,11 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, companion, place, verb, object."""
+    """Subject, day, place, verb, object."""
     name = scene.subject
     text = f"{name} " if name in concepts.NAMES else SUBJECTS[name]
     if scene.day:
         text += DAYS[scene.day]
-    if scene.companion:
-        text += f"和 {scene.companion} 一起"
     if scene.place:
         text += PLACES[scene.place]
     text += VERBS[scene.verb]

@@ -1,0 +1,93 @@
+"""Write the sample set: `python -m scripts.sample.write --out data/sample --seed 1`.
+
+xnli/{train/train.en.tsv,dev/dev.<l>.tsv,test/test.<l>.tsv,label_map.json,lang_map.json}
+mono/<l>.txt                  documents: one sentence a line, an empty line between documents
+parallel/en-<l>.tsv           english<TAB>other
+retrieval/<l>-en.{<l>,en}     line i of one file translates line i of the other; scenes of the test split
+piece.model, vocab.txt        a vocabulary trained on mono and parallel
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from scripts.sample import texts
+from scripts.sample.languages import CODES, realiser
+from scripts.sample.nli import LABELS
+from scripts.sample.scenes import Scene
+from scripts.sample.vocabulary import train_vocabulary
+from utils.errors import run
+from utils.files import atomic_dir
+
+PIECES = 2000
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """UTF-8 text with "\\n" after every line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def write_inferences(folder: Path, seed: int, hypotheses: dict[str, int]) -> None:
+    """train in English; dev and test in every language, the same scenes in the same order."""
+    for split, count in hypotheses.items():
+        rows = texts.shuffled_inferences(seed, split, count)
+        for code in ("en",) if split == "train" else CODES:
+            say = realiser(code)
+            lines = (f"{say(premise)}\t{say(hypothesis)}\t{label}" for premise, hypothesis, label in rows)
+            write_lines(folder / split / f"{split}.{code}.tsv", ["text_a\ttext_b\tlabel", *lines])
+    write_lines(folder / "label_map.json", [json.dumps({label: id_ for id_, label in enumerate(LABELS)})])
+    write_lines(folder / "lang_map.json", [json.dumps({code: id_ for id_, code in enumerate(CODES)})])
+
+
+def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
+    """Documents of every language, and sentence pairs of English with every other."""
+    english = realiser("en")
+    for code in CODES:
+        say = realiser(code)
+        lines: list[str] = []
+        for index in range(documents):
+            lines += [say(scene) for scene in texts.document(seed, code, index)] + [""]
+        write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
+        if code != "en":
+            scenes = (texts.pair(seed, code, index) for index in range(pairs))
+            write_lines(folder / "parallel" / f"en-{code}.tsv", (f"{english(s)}\t{say(s)}" for s in scenes))
+
+
+def write_retrieval(folder: Path, seed: int, count: int) -> None:
+    """Translations to find: the same `count` different scenes in every language."""
+    scenes: dict[Scene, None] = {}
+    index = 0
+    while len(scenes) < count:
+        scenes[texts.retrieval(seed, index)] = None
+        index += 1
+    for code in CODES[1:]:
+        write_lines(folder / f"{code}-en.{code}", map(realiser(code), scenes))
+        write_lines(folder / f"{code}-en.en", map(realiser("en"), scenes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--documents", type=int, default=600, help="per language, about 5 lines each")
+    parser.add_argument("--pairs", type=int, default=3000, help="sentence pairs per language beside English")
+    parser.add_argument("--hypotheses", type=int, default=2500, help="of the training set; three pairs each")
+    parser.add_argument("--pieces", type=int, default=PIECES, help="size of the vocabulary")
+    options = parser.parse_args()
+    with atomic_dir(options.out) as folder:
+        write_inferences(
+            folder / "xnli", options.seed, {"train": options.hypotheses, "dev": 100, "test": 200}
+        )
+        write_texts(folder, options.seed, options.documents, options.pairs)
+        write_retrieval(folder / "retrieval", options.seed, 300)
+        train_vocabulary(folder, options.pieces)
+    print(f"{options.out}: {len(CODES)} languages ({' '.join(CODES)})")
+
+
+if __name__ == "__main__":
+    run(main)
