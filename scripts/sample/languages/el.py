@@ -4,43 +4,36 @@ from scripts.sample import concepts
 from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
-ARTICLES = {"m": "ο", "f": "η"}  # before names
+NAME_ARTICLES = {"m": "ο", "f": "η"}
 SUBJECTS = {
-    "man": "ο άντρας", "woman": "η γυναίκα", "boy": "το αγόρι", "girl": "το κορίτσι",
-    "king": "ο βασιλιάς", "queen": "η βασίλισσα", "person": "ένα άτομο", "dog": "ο σκύλος",
-    "cat": "η γάτα", "horse": "το άλογο", "cow": "η αγελάδα", "animal": "ένα ζώο",
+    "man": "ο άντρας", "woman": "η γυναίκα", "boy": "το αγόρι", "girl": "το κορίτσι", "king": "ο βασιλιάς",
+    "queen": "η βασίλισσα", "person": "ένα άτομο", "dog": "ο σκύλος", "cat": "η γάτα", "horse": "το άλογο",
+    "cow": "η αγελάδα", "animal": "ένα ζώο",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, accusative plural
     "ball": ("f", "μπάλα", "μπάλες"), "doll": ("f", "κούκλα", "κούκλες"),
-    "toy": ("n", "παιχνίδι", "παιχνίδια"),
-    "rose": ("n", "τριαντάφυλλο", "τριαντάφυλλα"), "tulip": ("f", "τουλίπα", "τουλίπες"),
-    "flower": ("n", "λουλούδι", "λουλούδια"),
+    "toy": ("n", "παιχνίδι", "παιχνίδια"), "rose": ("n", "τριαντάφυλλο", "τριαντάφυλλα"),
+    "tulip": ("f", "τουλίπα", "τουλίπες"), "flower": ("n", "λουλούδι", "λουλούδια"),
     "book": ("n", "βιβλίο", "βιβλία"), "letter": ("n", "γράμμα", "γράμματα"),
     "chair": ("f", "καρέκλα", "καρέκλες"), "table": ("n", "τραπέζι", "τραπέζια"),
     "apple": ("n", "μήλο", "μήλα"), "dog": ("m", "σκύλο", "σκύλους"), "cat": ("f", "γάτα", "γάτες"),
-    "horse": ("n", "άλογο", "άλογα"), "cow": ("f", "αγελάδα", "αγελάδες"),
-    "animal": ("n", "ζώο", "ζώα"),
+    "horse": ("n", "άλογο", "άλογα"), "cow": ("f", "αγελάδα", "αγελάδες"), "animal": ("n", "ζώο", "ζώα"),
 }  # fmt: skip
-STEMS = {  # and the feminine ending
-    "red": "κόκκιν", "white": "άσπρ", "black": "μαύρ", "big": "μεγάλ",
-    "small": "μικρ",
-}  # fmt: skip
+STEMS = {"red": "κόκκιν", "white": "άσπρ", "black": "μαύρ", "big": "μεγάλ", "small": "μικρ"}
 ENDINGS = {"m": ("ο", "ους"), "f": ("η", "ες"), "n": ("ο", "α")}  # accusative singular and plural
 STRESSED = {"ο": "ό", "ους": "ούς", "η": "ή", "ες": "ές", "α": "ά"}
 ARTICLES = {"m": "έναν", "f": "μία", "n": "ένα"}
 VERBS = {
     "buy": "αγοράζει", "sell": "πουλάει", "find": "βρίσκει", "lose": "χάνει", "hide": "κρύβει",
-    "show": "δείχνει",
-    "sit": "κάθεται", "stand": "στέκεται", "laugh": "γελάει", "cry": "κλαίει", "work": "δουλεύει",
-    "rest": "ξεκουράζεται", "play": "παίζει",
+    "show": "δείχνει", "sit": "κάθεται", "stand": "στέκεται", "laugh": "γελάει", "cry": "κλαίει",
+    "work": "δουλεύει", "rest": "ξεκουράζεται", "play": "παίζει",
 }  # fmt: skip
 PLACES = {
     "garden": "στον κήπο", "kitchen": "στην κουζίνα", "school": "στο σχολείο", "park": "στο πάρκο",
     "market": "στην αγορά", "forest": "στο δάσος",
 }  # fmt: skip
 DAYS = {
-    "monday": "τη Δευτέρα", "wednesday": "την Τετάρτη", "friday": "την Παρασκευή",
-    "sunday": "την Κυριακή",
+    "monday": "τη Δευτέρα", "wednesday": "την Τετάρτη", "friday": "την Παρασκευή", "sunday": "την Κυριακή",
 }  # fmt: skip
 
 
@@ -63,7 +56,7 @@ def realise(scene: Scene) -> str:
     """Subject, verb, object, place, day."""
     name = scene.subject
     return sentence(
-        phrase(ARTICLES[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
+        phrase(NAME_ARTICLES[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
         VERBS[scene.verb],
         scene.thing and thing(scene.thing),
         scene.place and PLACES[scene.place],

@@ -6,9 +6,8 @@ from scripts.sample.scenes import Scene, Thing
 
 PLURALS = {
     "ball": "balls", "doll": "dolls", "toy": "toys", "rose": "roses", "tulip": "tulips", "flower": "flowers",
-    "book": "books", "letter": "letters", "chair": "chairs",
-    "table": "tables", "apple": "apples", "dog": "dogs", "cat": "cats", "horse": "horses",
-    "cow": "cows", "animal": "animals",
+    "book": "books", "letter": "letters", "chair": "chairs", "table": "tables", "apple": "apples",
+    "dog": "dogs", "cat": "cats", "horse": "horses", "cow": "cows", "animal": "animals",
 }  # fmt: skip
 VERBS = {
     "buy": "buys", "sell": "sells", "find": "finds", "lose": "loses", "hide": "hides", "show": "shows",
@@ -19,10 +18,7 @@ PLACES = {
     "garden": "in the garden", "kitchen": "in the kitchen", "school": "at school", "park": "in the park",
     "market": "at the market", "forest": "in the forest",
 }  # fmt: skip
-DAYS = {
-    "monday": "on Monday", "wednesday": "on Wednesday", "friday": "on Friday",
-    "sunday": "on Sunday",
-}  # fmt: skip
+DAYS = {"monday": "on Monday", "wednesday": "on Wednesday", "friday": "on Friday", "sunday": "on Sunday"}
 
 
 def indefinite(words: str) -> str:

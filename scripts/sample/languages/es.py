@@ -6,41 +6,33 @@ from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
     "man": ("m", "el hombre"), "woman": ("f", "la mujer"), "boy": ("m", "el chico"),
-    "girl": ("f", "la chica"),
-    "king": ("m", "el rey"), "queen": ("f", "la reina"),
+    "girl": ("f", "la chica"), "king": ("m", "el rey"), "queen": ("f", "la reina"),
     "person": ("f", "una persona"), "dog": ("m", "el perro"), "cat": ("m", "el gato"),
-    "horse": ("m", "el caballo"),
-    "cow": ("f", "la vaca"), "animal": ("m", "un animal"),
+    "horse": ("m", "el caballo"), "cow": ("f", "la vaca"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "pelota", "pelotas"), "doll": ("f", "muñeca", "muñecas"),
-    "toy": ("m", "juguete", "juguetes"),
-    "rose": ("f", "rosa", "rosas"), "tulip": ("m", "tulipán", "tulipanes"), "flower": ("f", "flor", "flores"),
-    "book": ("m", "libro", "libros"), "letter": ("f", "carta", "cartas"),
-    "chair": ("f", "silla", "sillas"), "table": ("f", "mesa", "mesas"),
-    "apple": ("f", "manzana", "manzanas"), "dog": ("m", "perro", "perros"), "cat": ("m", "gato", "gatos"),
-    "horse": ("m", "caballo", "caballos"), "cow": ("f", "vaca", "vacas"),
+    "toy": ("m", "juguete", "juguetes"), "rose": ("f", "rosa", "rosas"),
+    "tulip": ("m", "tulipán", "tulipanes"), "flower": ("f", "flor", "flores"),
+    "book": ("m", "libro", "libros"), "letter": ("f", "carta", "cartas"), "chair": ("f", "silla", "sillas"),
+    "table": ("f", "mesa", "mesas"), "apple": ("f", "manzana", "manzanas"), "dog": ("m", "perro", "perros"),
+    "cat": ("m", "gato", "gatos"), "horse": ("m", "caballo", "caballos"), "cow": ("f", "vaca", "vacas"),
     "animal": ("m", "animal", "animales"),
 }  # fmt: skip
 ATTRIBUTES = {  # masculine, feminine; the plural adds -s to a vowel, -es to a consonant
-    "red": ("rojo", "roja"), "blue": ("azul", "azul"),
-    "white": ("blanco", "blanca"), "black": ("negro", "negra"), "big": ("grande", "grande"),
-    "small": ("pequeño", "pequeña"),
+    "red": ("rojo", "roja"), "blue": ("azul", "azul"), "white": ("blanco", "blanca"),
+    "black": ("negro", "negra"), "big": ("grande", "grande"), "small": ("pequeño", "pequeña"),
 }  # fmt: skip
 VERBS = {
     "buy": "compra", "sell": "vende", "find": "encuentra", "lose": "pierde", "hide": "esconde",
-    "show": "muestra",
-    "sit": "está sentado", "stand": "está de pie", "laugh": "ríe", "cry": "llora", "work": "trabaja",
-    "rest": "descansa", "play": "juega",
+    "show": "muestra", "sit": "está sentado", "stand": "está de pie", "laugh": "ríe", "cry": "llora",
+    "work": "trabaja", "rest": "descansa", "play": "juega",
 }  # fmt: skip
 PLACES = {
     "garden": "en el jardín", "kitchen": "en la cocina", "school": "en la escuela", "park": "en el parque",
     "market": "en el mercado", "forest": "en el bosque",
 }  # fmt: skip
-DAYS = {
-    "monday": "el lunes", "wednesday": "el miércoles", "friday": "el viernes",
-    "sunday": "el domingo",
-}  # fmt: skip
+DAYS = {"monday": "el lunes", "wednesday": "el miércoles", "friday": "el viernes", "sunday": "el domingo"}
 
 
 def thing(what: Thing) -> str:

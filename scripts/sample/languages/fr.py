@@ -5,24 +5,23 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
-    "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"), "girl": ("f", "la fille"),
-    "king": ("m", "le roi"), "queen": ("f", "la reine"),
+    "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"),
+    "girl": ("f", "la fille"), "king": ("m", "le roi"), "queen": ("f", "la reine"),
     "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"),
-    "horse": ("m", "le cheval"),
-    "cow": ("f", "la vache"), "animal": ("m", "un animal"),
+    "horse": ("m", "le cheval"), "cow": ("f", "la vache"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "balle", "balles"), "doll": ("f", "poupée", "poupées"), "toy": ("m", "jouet", "jouets"),
     "rose": ("f", "rose", "roses"), "tulip": ("f", "tulipe", "tulipes"), "flower": ("f", "fleur", "fleurs"),
     "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"),
-    "chair": ("f", "chaise", "chaises"),
-    "table": ("f", "table", "tables"), "apple": ("f", "pomme", "pommes"),
-    "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"), "horse": ("m", "cheval", "chevaux"),
-    "cow": ("f", "vache", "vaches"), "animal": ("m", "animal", "animaux"),
+    "chair": ("f", "chaise", "chaises"), "table": ("f", "table", "tables"),
+    "apple": ("f", "pomme", "pommes"), "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"),
+    "horse": ("m", "cheval", "chevaux"), "cow": ("f", "vache", "vaches"),
+    "animal": ("m", "animal", "animaux"),
 }  # fmt: skip
 COLOURS = {  # masculine, feminine
-    "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"),
-    "white": ("blanc", "blanche"), "black": ("noir", "noire"),
+    "red": ("rouge", "rouge"), "blue": ("bleu", "bleue"), "white": ("blanc", "blanche"),
+    "black": ("noir", "noire"),
 }  # fmt: skip
 SIZES = {"big": ("grand", "grande"), "small": ("petit", "petite")}
 VERBS = {
@@ -34,9 +33,7 @@ PLACES = {
     "garden": "dans le jardin", "kitchen": "dans la cuisine", "school": "à l'école", "park": "au parc",
     "market": "au marché", "forest": "dans la forêt",
 }  # fmt: skip
-DAYS = {
-    "monday": "lundi", "wednesday": "mercredi", "friday": "vendredi", "sunday": "dimanche",
-}  # fmt: skip
+DAYS = {"monday": "lundi", "wednesday": "mercredi", "friday": "vendredi", "sunday": "dimanche"}
 
 
 def thing(what: Thing) -> str:

@@ -5,20 +5,17 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
-    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız",
-    "king": "kral", "queen": "kraliçe", "person": "bir kişi", "dog": "köpek", "cat": "kedi", "horse": "at",
-    "cow": "inek", "animal": "bir hayvan",
+    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız", "king": "kral", "queen": "kraliçe",
+    "person": "bir kişi", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek",
+    "animal": "bir hayvan",
 }  # fmt: skip
 NOUNS = {
     "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "rose": "gül", "tulip": "lale",
-    "flower": "çiçek",
-    "book": "kitap", "letter": "mektup", "chair": "sandalye",
-    "table": "masa", "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek",
-    "animal": "hayvan",
+    "flower": "çiçek", "book": "kitap", "letter": "mektup", "chair": "sandalye", "table": "masa",
+    "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "cow": "inek", "animal": "hayvan",
 }  # fmt: skip
 ATTRIBUTES = {
-    "red": "kırmızı", "blue": "mavi", "white": "beyaz", "black": "siyah",
-    "big": "büyük", "small": "küçük",
+    "red": "kırmızı", "blue": "mavi", "white": "beyaz", "black": "siyah", "big": "büyük", "small": "küçük",
 }  # fmt: skip
 VERBS = {
     "buy": "satın alıyor", "sell": "satıyor", "find": "buluyor", "lose": "kaybediyor", "hide": "saklıyor",
@@ -30,8 +27,7 @@ PLACES = {
     "forest": "ormanda",
 }  # fmt: skip
 DAYS = {
-    "monday": "pazartesi günü", "wednesday": "çarşamba günü", "friday": "cuma günü",
-    "sunday": "pazar günü",
+    "monday": "pazartesi günü", "wednesday": "çarşamba günü", "friday": "cuma günü", "sunday": "pazar günü",
 }  # fmt: skip
 
 
