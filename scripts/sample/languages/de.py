@@ -7,7 +7,7 @@ from scripts.sample.scenes import Scene, Thing
 SUBJECTS = {
     "man": "der Mann", "woman": "die Frau", "boy": "der Junge", "girl": "das Mädchen", "king": "der König",
     "queen": "die Königin", "person": "eine Person", "dog": "der Hund", "cat": "die Katze",
-    "horse": "das Pferd", "cow": "die Kuh", "animal": "ein Tier",
+    "horse": "das Pferd", "animal": "ein Tier",
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("m", "Ball", "Bälle"), "doll": ("f", "Puppe", "Puppen"),
@@ -15,21 +15,16 @@ NOUNS = {  # gender, singular, plural
     "tulip": ("f", "Tulpe", "Tulpen"), "flower": ("f", "Blume", "Blumen"), "book": ("n", "Buch", "Bücher"),
     "letter": ("m", "Brief", "Briefe"), "chair": ("m", "Stuhl", "Stühle"), "table": ("m", "Tisch", "Tische"),
     "apple": ("m", "Apfel", "Äpfel"), "dog": ("m", "Hund", "Hunde"), "cat": ("f", "Katze", "Katzen"),
-    "horse": ("n", "Pferd", "Pferde"), "cow": ("f", "Kuh", "Kühe"), "animal": ("n", "Tier", "Tiere"),
+    "horse": ("n", "Pferd", "Pferde"), "animal": ("n", "Tier", "Tiere"),
 }  # fmt: skip
-ATTRIBUTES = {
-    "red": "rot", "blue": "blau", "white": "weiß", "black": "schwarz", "big": "groß", "small": "klein",
-}  # fmt: skip
+ATTRIBUTES = {"red": "rot", "white": "weiß", "black": "schwarz", "big": "groß", "small": "klein"}
 VERBS = {
     "buy": "kauft", "sell": "verkauft", "find": "findet", "lose": "verliert", "hide": "versteckt",
     "show": "zeigt", "sit": "sitzt", "stand": "steht", "laugh": "lacht", "cry": "weint", "work": "arbeitet",
-    "rest": "ruht", "play": "spielt",
+    "rest": "ruht",
 }  # fmt: skip
-PLACES = {
-    "garden": "im Garten", "kitchen": "in der Küche", "school": "in der Schule", "park": "im Park",
-    "market": "auf dem Markt", "forest": "im Wald",
-}  # fmt: skip
-DAYS = {"monday": "am Montag", "wednesday": "am Mittwoch", "friday": "am Freitag", "sunday": "am Sonntag"}
+PLACES = {"garden": "im Garten", "school": "in der Schule", "market": "auf dem Markt", "forest": "im Wald"}
+DAYS = {"monday": "am Montag", "friday": "am Freitag", "sunday": "am Sonntag"}
 ARTICLES = {"m": "einen", "f": "eine", "n": "ein"}  # accusative
 ENDINGS = {"m": "en", "f": "e", "n": "es"}
 

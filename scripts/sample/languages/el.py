@@ -8,7 +8,7 @@ NAME_ARTICLES = {"m": "ο", "f": "η"}
 SUBJECTS = {
     "man": "ο άντρας", "woman": "η γυναίκα", "boy": "το αγόρι", "girl": "το κορίτσι", "king": "ο βασιλιάς",
     "queen": "η βασίλισσα", "person": "ένα άτομο", "dog": "ο σκύλος", "cat": "η γάτα", "horse": "το άλογο",
-    "cow": "η αγελάδα", "animal": "ένα ζώο",
+    "animal": "ένα ζώο",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, accusative plural
     "ball": ("f", "μπάλα", "μπάλες"), "doll": ("f", "κούκλα", "κούκλες"),
@@ -17,7 +17,7 @@ NOUNS = {  # gender, accusative singular, accusative plural
     "book": ("n", "βιβλίο", "βιβλία"), "letter": ("n", "γράμμα", "γράμματα"),
     "chair": ("f", "καρέκλα", "καρέκλες"), "table": ("n", "τραπέζι", "τραπέζια"),
     "apple": ("n", "μήλο", "μήλα"), "dog": ("m", "σκύλο", "σκύλους"), "cat": ("f", "γάτα", "γάτες"),
-    "horse": ("n", "άλογο", "άλογα"), "cow": ("f", "αγελάδα", "αγελάδες"), "animal": ("n", "ζώο", "ζώα"),
+    "horse": ("n", "άλογο", "άλογα"), "animal": ("n", "ζώο", "ζώα"),
 }  # fmt: skip
 STEMS = {"red": "κόκκιν", "white": "άσπρ", "black": "μαύρ", "big": "μεγάλ", "small": "μικρ"}
 ENDINGS = {"m": ("ο", "ους"), "f": ("η", "ες"), "n": ("ο", "α")}  # accusative singular and plural
@@ -26,21 +26,14 @@ ARTICLES = {"m": "έναν", "f": "μία", "n": "ένα"}
 VERBS = {
     "buy": "αγοράζει", "sell": "πουλάει", "find": "βρίσκει", "lose": "χάνει", "hide": "κρύβει",
     "show": "δείχνει", "sit": "κάθεται", "stand": "στέκεται", "laugh": "γελάει", "cry": "κλαίει",
-    "work": "δουλεύει", "rest": "ξεκουράζεται", "play": "παίζει",
+    "work": "δουλεύει", "rest": "ξεκουράζεται",
 }  # fmt: skip
-PLACES = {
-    "garden": "στον κήπο", "kitchen": "στην κουζίνα", "school": "στο σχολείο", "park": "στο πάρκο",
-    "market": "στην αγορά", "forest": "στο δάσος",
-}  # fmt: skip
-DAYS = {
-    "monday": "τη Δευτέρα", "wednesday": "την Τετάρτη", "friday": "την Παρασκευή", "sunday": "την Κυριακή",
-}  # fmt: skip
+PLACES = {"garden": "στον κήπο", "school": "στο σχολείο", "market": "στην αγορά", "forest": "στο δάσος"}
+DAYS = {"monday": "τη Δευτέρα", "friday": "την Παρασκευή", "sunday": "την Κυριακή"}
 
 
 def adjective(attribute: str, gender: str, many: bool) -> str:
-    """In the accusative. Blue does not change; the stress of "small" is on the ending."""
-    if attribute == "blue":
-        return "μπλε"
+    """In the accusative; the stress of "small" is on the ending."""
     ending = ENDINGS[gender][many]
     return STEMS[attribute] + (STRESSED[ending] if attribute == "small" else ending)
 

@@ -8,7 +8,7 @@ SUBJECTS = {  # gender, with article
     "man": ("m", "el hombre"), "woman": ("f", "la mujer"), "boy": ("m", "el chico"),
     "girl": ("f", "la chica"), "king": ("m", "el rey"), "queen": ("f", "la reina"),
     "person": ("f", "una persona"), "dog": ("m", "el perro"), "cat": ("m", "el gato"),
-    "horse": ("m", "el caballo"), "cow": ("f", "la vaca"), "animal": ("m", "un animal"),
+    "horse": ("m", "el caballo"), "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "pelota", "pelotas"), "doll": ("f", "muñeca", "muñecas"),
@@ -16,32 +16,30 @@ NOUNS = {  # gender, singular, plural
     "tulip": ("m", "tulipán", "tulipanes"), "flower": ("f", "flor", "flores"),
     "book": ("m", "libro", "libros"), "letter": ("f", "carta", "cartas"), "chair": ("f", "silla", "sillas"),
     "table": ("f", "mesa", "mesas"), "apple": ("f", "manzana", "manzanas"), "dog": ("m", "perro", "perros"),
-    "cat": ("m", "gato", "gatos"), "horse": ("m", "caballo", "caballos"), "cow": ("f", "vaca", "vacas"),
+    "cat": ("m", "gato", "gatos"), "horse": ("m", "caballo", "caballos"),
     "animal": ("m", "animal", "animales"),
 }  # fmt: skip
-ATTRIBUTES = {  # masculine, feminine; the plural adds -s to a vowel, -es to a consonant
-    "red": ("rojo", "roja"), "blue": ("azul", "azul"), "white": ("blanco", "blanca"),
-    "black": ("negro", "negra"), "big": ("grande", "grande"), "small": ("pequeño", "pequeña"),
+ATTRIBUTES = {  # masculine, feminine; the plural adds -s
+    "red": ("rojo", "roja"), "white": ("blanco", "blanca"), "black": ("negro", "negra"),
+    "big": ("grande", "grande"), "small": ("pequeño", "pequeña"),
 }  # fmt: skip
 VERBS = {
     "buy": "compra", "sell": "vende", "find": "encuentra", "lose": "pierde", "hide": "esconde",
     "show": "muestra", "sit": "está sentado", "stand": "está de pie", "laugh": "ríe", "cry": "llora",
-    "work": "trabaja", "rest": "descansa", "play": "juega",
+    "work": "trabaja", "rest": "descansa",
 }  # fmt: skip
 PLACES = {
-    "garden": "en el jardín", "kitchen": "en la cocina", "school": "en la escuela", "park": "en el parque",
-    "market": "en el mercado", "forest": "en el bosque",
+    "garden": "en el jardín", "school": "en la escuela", "market": "en el mercado", "forest": "en el bosque",
 }  # fmt: skip
-DAYS = {"monday": "el lunes", "wednesday": "el miércoles", "friday": "el viernes", "sunday": "el domingo"}
+DAYS = {"monday": "el lunes", "friday": "el viernes", "sunday": "el domingo"}
 
 
 def thing(what: Thing) -> str:
     gender, singular, plural = NOUNS[what.noun]
     many = what.count > 1
-    adjective = what.attribute and ATTRIBUTES[what.attribute]["mf".index(gender)]
-    if adjective and many:
-        adjective += "s" if adjective[-1] in "aeo" else "es"
-    number = str(what.count) if many else {"m": "un", "f": "una"}[gender]
+    form = "mf".index(gender)
+    adjective = what.attribute and ATTRIBUTES[what.attribute][form] + ("s" if many else "")
+    number = str(what.count) if many else ("un", "una")[form]
     return phrase(number, plural if many else singular, adjective)
 
 

@@ -7,7 +7,7 @@ from scripts.sample.scenes import Scene, Thing
 SUBJECTS = {  # gender, word
     "man": ("m", "आदमी"), "woman": ("f", "औरत"), "boy": ("m", "लड़का"), "girl": ("f", "लड़की"),
     "king": ("m", "राजा"), "queen": ("f", "रानी"), "person": ("m", "एक व्यक्ति"), "dog": ("m", "कुत्ता"),
-    "cat": ("f", "बिल्ली"), "horse": ("m", "घोड़ा"), "cow": ("f", "गाय"), "animal": ("m", "एक जानवर"),
+    "cat": ("f", "बिल्ली"), "horse": ("m", "घोड़ा"), "animal": ("m", "एक जानवर"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural, both direct
     "ball": ("f", "गेंद", "गेंदें"), "doll": ("f", "गुड़िया", "गुड़ियाँ"), "toy": ("m", "खिलौना", "खिलौने"),
@@ -15,21 +15,18 @@ NOUNS = {  # gender, singular, plural, both direct
     "book": ("f", "किताब", "किताबें"), "letter": ("f", "चिट्ठी", "चिट्ठियाँ"),
     "chair": ("f", "कुर्सी", "कुर्सियाँ"), "table": ("f", "मेज़", "मेज़ें"), "apple": ("m", "सेब", "सेब"),
     "dog": ("m", "कुत्ता", "कुत्ते"), "cat": ("f", "बिल्ली", "बिल्लियाँ"), "horse": ("m", "घोड़ा", "घोड़े"),
-    "cow": ("f", "गाय", "गायें"), "animal": ("m", "जानवर", "जानवर"),
+    "animal": ("m", "जानवर", "जानवर"),
 }  # fmt: skip
 ATTRIBUTES = {  # a stem that takes -a, -e, -i, or a whole word
-    "red": "लाल", "blue": "नील-", "white": "सफ़ेद", "black": "काल-", "big": "बड़-", "small": "छोट-",
+    "red": "लाल", "white": "सफ़ेद", "black": "काल-", "big": "बड़-", "small": "छोट-",
 }  # fmt: skip
 VERBS = {  # before the auxiliary; "-" takes the ending of gender
     "buy": "खरीदत-", "sell": "बेचत-", "find": "ढूँढ लेत-", "lose": "खो देत-", "hide": "छिपात-",
     "show": "दिखात-", "sit": "बैठ-", "stand": "खड़-", "laugh": "हँसत-", "cry": "रोत-", "work": "काम करत-",
-    "rest": "आराम करत-", "play": "खेलत-",
+    "rest": "आराम करत-",
 }  # fmt: skip
-PLACES = {
-    "garden": "बगीचे में", "kitchen": "रसोई में", "school": "स्कूल में", "park": "पार्क में",
-    "market": "बाज़ार में", "forest": "जंगल में",
-}  # fmt: skip
-DAYS = {"monday": "सोमवार को", "wednesday": "बुधवार को", "friday": "शुक्रवार को", "sunday": "रविवार को"}
+PLACES = {"garden": "बगीचे में", "school": "स्कूल में", "market": "बाज़ार में", "forest": "जंगल में"}
+DAYS = {"monday": "सोमवार को", "friday": "शुक्रवार को", "sunday": "रविवार को"}
 
 
 def agree(form: str, gender: str, many: bool = False) -> str:

@@ -7,7 +7,7 @@ from scripts.sample.scenes import Scene, Thing
 SUBJECTS = {
     "man": "мужчина", "woman": "женщина", "boy": "мальчик", "girl": "девочка", "king": "король",
     "queen": "королева", "person": "человек", "dog": "собака", "cat": "кошка", "horse": "лошадь",
-    "cow": "корова", "animal": "животное",
+    "animal": "животное",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
     "ball": ("m", "мяч", "мяча", "мячей"),
@@ -24,12 +24,10 @@ NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
     "dog": ("f", "собаку", "собаки", "собак"),
     "cat": ("f", "кошку", "кошки", "кошек"),
     "horse": ("f", "лошадь", "лошади", "лошадей"),
-    "cow": ("f", "корову", "коровы", "коров"),
     "animal": ("n", "животное", "животного", "животных"),
 }
 ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; genitive plural
     "red": ("красный", "красную", "красное", "красные", "красных"),
-    "blue": ("синий", "синюю", "синее", "синие", "синих"),
     "white": ("белый", "белую", "белое", "белые", "белых"),
     "black": ("чёрный", "чёрную", "чёрное", "чёрные", "чёрных"),
     "big": ("большой", "большую", "большое", "большие", "больших"),
@@ -38,13 +36,10 @@ ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; g
 VERBS = {
     "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "hide": "прячет",
     "show": "показывает", "sit": "сидит", "stand": "стоит", "laugh": "смеётся", "cry": "плачет",
-    "work": "работает", "rest": "отдыхает", "play": "играет",
+    "work": "работает", "rest": "отдыхает",
 }  # fmt: skip
-PLACES = {
-    "garden": "в саду", "kitchen": "на кухне", "school": "в школе", "park": "в парке", "market": "на рынке",
-    "forest": "в лесу",
-}  # fmt: skip
-DAYS = {"monday": "в понедельник", "wednesday": "в среду", "friday": "в пятницу", "sunday": "в воскресенье"}
+PLACES = {"garden": "в саду", "school": "в школе", "market": "на рынке", "forest": "в лесу"}
+DAYS = {"monday": "в понедельник", "friday": "в пятницу", "sunday": "в воскресенье"}
 
 
 def thing(what: Thing) -> str:
