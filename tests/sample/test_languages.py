@@ -11,7 +11,7 @@ from scripts.sample.scenes import Scene, Thing
 
 SCRIPTS = {"ru": "CYRILLIC", "el": "GREEK", "ar": "ARABIC", "hi": "DEVANAGARI", "zh": "CJK"}
 
-# Checked by hand: gender, number and case of adjectives, nouns after numerals, verbs that agree with their subject,
+# Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
 # articles, measure words, word order.
 GOLDEN = {
     Scene("queen", "find", Thing("book"), place="school", day="friday"): {
