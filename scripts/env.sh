@@ -1,8 +1,9 @@
 # What must stand in the environment before Python starts; every other script sources this. POSIX sh.
 # The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says what each setting is worth.
 
-# glibc's malloc: keep freed memory for the next step (handed back, the kernel would zero each page of it again), in
-# huge pages. Not over a value of yours, not on another libc, not where a process may use less than 6 GiB.
+# glibc's malloc: keep freed memory for the next step; handed back, the kernel would zero each page of it again. Not
+# over a value of yours, not on another libc, not where a process may use less than 6 GiB. utils/runtime.py asks
+# glibc for the same from inside; this serves what runs before or without it.
 if [ -z "${GLIBC_TUNABLES-}" ] && [ "$(uname -s)" = Linux ] && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     env_memory=0 # KiB
     while read -r env_key env_value env_unit; do
@@ -17,8 +18,8 @@ if [ -z "${GLIBC_TUNABLES-}" ] && [ "$(uname -s)" = Linux ] && getconf GNU_LIBC_
     if [ "$env_memory" -ge 6291456 ]; then
         # Blocks up to half of the memory come from the heap, and up to half of it stays there when free.
         env_half=$((env_memory / 2 * 1024))
-        GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=$env_half
-        GLIBC_TUNABLES=$GLIBC_TUNABLES:glibc.malloc.trim_threshold=$env_half:glibc.malloc.top_pad=67108864
+        GLIBC_TUNABLES=glibc.malloc.mmap_threshold=$env_half:glibc.malloc.trim_threshold=$env_half
+        GLIBC_TUNABLES=$GLIBC_TUNABLES:glibc.malloc.top_pad=67108864
         export GLIBC_TUNABLES
     fi
     unset env_memory env_key env_value env_unit env_limit env_half
