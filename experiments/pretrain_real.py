@@ -53,7 +53,8 @@ class Runs:
         if self.stopped:
             return
         if is_finished(output):
-            print(f"{output.name}: finished before", flush=True)
+            # One write with its line end: two runs print side by side.
+            print(f"{output.name}: finished before\n", end="", flush=True)
             return
         active = ", ".join(STRATEGIES[strategy])
         flags = ["--run.output", str(output), "--run.seed", str(seed), "--objectives.active", f"[{active}]"]
