@@ -29,6 +29,10 @@ class StopSignal:
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.received == signal.SIGTERM:
+            # The run is about to end well; one more of them must not make it end badly. A function and not
+            # SIG_IGN, which child processes would inherit.
+            signal.signal(signal.SIGTERM, lambda *_: None)
 
     def __bool__(self) -> bool:
         return self.received is not None

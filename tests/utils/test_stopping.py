@@ -2,10 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from utils.stopping import StopSignal
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def send(number: signal.Signals) -> None:
@@ -40,3 +46,17 @@ def test_what_was_before_comes_back():
     with StopSignal():
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_late_sigterm_does_not_end_a_run_that_is_ending():
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "from utils.stopping import StopSignal\n"
+        "with StopSignal() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "child.terminate()\n"
+        "sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)\n"  # a child is not made deaf
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
