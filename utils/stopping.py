@@ -1,5 +1,6 @@
 """A polite end: SIGTERM and Ctrl-C are noted, and the run ends at the next place it can be resumed from."""
 
+import atexit
 import signal
 from types import FrameType
 
@@ -31,8 +32,9 @@ class StopSignal:
             signal.signal(number, handler)
         if self.received == signal.SIGTERM:
             # The run is about to end well; one more of them must not make it end badly. A function and not
-            # SIG_IGN, which child processes would inherit.
+            # SIG_IGN, which child processes would inherit; but Python takes functions back when it ends.
             signal.signal(signal.SIGTERM, lambda *_: None)
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
     def __bool__(self) -> bool:
         return self.received is not None

@@ -10,7 +10,6 @@ import pytest
 
 from utils.stopping import StopSignal
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
