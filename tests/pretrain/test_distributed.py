@@ -55,6 +55,17 @@ def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding_stage", [0, 1])
+def test_two_processes_from_the_first_step(whole, tiny_corpus, tmp_path, sharding_stage):
+    out = tmp_path / "out"
+    changes = {"run__stop_after_steps": 20, "run__sharding_stage": sharding_stage}
+    processes(tiny_corpus, out, **EXACT, **changes)
+    assert len(losses(out)) == 20
+    assert losses(out) == pytest.approx(losses(whole)[:20], abs=1e-9, rel=0)
+    assert "btmlm" in records(out)[-1]
+
+
+@pytest.mark.slow
 def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
     out = pretrain(tiny_corpus, tmp_path / "out", **EXACT, run__stop_after_steps=10)
     processes(tiny_corpus, out, **EXACT)
