@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from reader.batching import Batches
-from reader.features import Batch
 from reader.task_reader import expand
 
 
@@ -36,7 +35,7 @@ def open_files(
     ]
 
 
-def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, Batch]]:
+def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, Any]]:
     """This process's batches of several data sets, one after the other, with the number of the data set."""
     for number, batches in enumerate(parts):
         for global_batch in batches.stream():

@@ -1,13 +1,13 @@
 """What a task is to the trainer. One small class per task: finetune/classifier.py and its like."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from paddle import Tensor, nn
 
 from model.ernie_m import ErnieMConfig
-from reader.features import Batch
+from reader.features import Encode
 
 
 class Task(Protocol):
@@ -17,13 +17,13 @@ class Task(Protocol):
         name: "classification", ...; goes into config.json and the model card.
         metric: the score that selects a step, a key of what `score` returns; larger is better.
         labels: the label names in the order of their ids, for config.json; None where there are none.
-        encode: items of a data set -> features. Can be pickled: it runs in the reader process.
+        encode: items of a data set -> features -> batches.
     """
 
     name: str
     metric: str
     labels: list[str] | None
-    encode: Callable[[Sequence[Any]], list]
+    encode: Encode
 
     def make_model(self, config: ErnieMConfig) -> nn.Layer:
         """A fresh model with `.ernie_m` and `.classifier`."""
@@ -35,10 +35,10 @@ class Task(Protocol):
             UserError: names the file and the line.
         """
 
-    def loss(self, model: nn.Layer, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, model: nn.Layer, batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The training loss divided by `batch.count`, and "correct" and "count" for the log."""
 
-    def predict(self, model: nn.Layer, batch: Batch, labelled: bool) -> tuple[list[Any], float]:
+    def predict(self, model: nn.Layer, batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """A prediction (numpy or plain values) per row, and the sum of their losses (0 without labels)."""
 
     def score(self, data: Sequence[Any], predictions: list[Any], language: str) -> Mapping[str, float]:

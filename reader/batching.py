@@ -8,14 +8,14 @@ A global batch is what one optimiser step sees over all processes. What is in it
 processes there are: each takes every n-th of its examples, and cuts them into micro-batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from reader.features import Batch, Feature, pad
+from reader.features import Encode
 
 # Global batches to a window, unless batches are so small that a window would hold few examples.
 WINDOW_BATCHES = 64
@@ -37,7 +37,7 @@ class GlobalBatch:
     epoch: int
     index: int
     count: int
-    micro_batches: list[Batch]
+    micro_batches: list[Any]
 
 
 class Batches:
@@ -45,7 +45,7 @@ class Batches:
 
     Args:
         examples: anything with a length whose items `encode` takes.
-        encode: a list of examples -> their features; its `pad_id` fills the arrays.
+        encode: the task's; features and batches are what it makes of the examples.
         batch_size: examples in a global batch; with `in_tokens`, padded tokens (examples x longest).
         micro_batch_size: most examples (padded tokens) of a micro-batch; None: one micro-batch per process.
         in_tokens: what the sizes count. A process may go over its part by less than one example, and an
@@ -58,7 +58,7 @@ class Batches:
     def __init__(
         self,
         examples: Sequence[Any],
-        encode: Callable[[Sequence[Any]], list[Feature]],
+        encode: Encode,
         batch_size: int,
         micro_batch_size: int | None = None,
         in_tokens: bool = False,
@@ -146,19 +146,20 @@ class Batches:
                 bounds.append(i)
         return [*bounds, len(lengths)]
 
-    def _micro_batches(self, window: np.ndarray, features: list[Feature], chosen: np.ndarray) -> list[Batch]:
+    def _micro_batches(self, window: np.ndarray, features: list, chosen: np.ndarray) -> list:
         mine = chosen[self.rank :: self.world_size]  # strided: all processes get inputs of like length
         if not len(mine):
             return []
         bounds = [0, len(mine)]
         if self.micro_batch_size is not None:
             bounds = self._bounds(np.asarray([len(features[i].ids) for i in mine]), self.micro_batch_size)
+        count = self.encode.count([features[i] for i in chosen])
         return [
-            pad([features[i] for i in mine[a:b]], window[mine[a:b]], self.encode.pad_id, len(chosen))
+            self.encode.collate([features[i] for i in mine[a:b]], window[mine[a:b]], count)
             for a, b in pairwise(bounds)
         ]
 
-    def _features(self, indices: np.ndarray) -> list[Feature]:
+    def _features(self, indices: np.ndarray) -> list:
         return self.encode([self.examples[i] for i in indices.tolist()])
 
     def _random(self, epoch: int, *purpose: int) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,19 @@ class Feature(NamedTuple):
 
     ids: list[int]
     label: int
+
+
+class Encode(Protocol):
+    """What `reader.batching.Batches` needs of a task. Can be pickled: it runs in the reader process."""
+
+    def __call__(self, items: Sequence[Any]) -> list:
+        """Items of a data set -> features, each with `.ids`, its model input."""
+
+    def count(self, features: Sequence[Any]) -> int:
+        """What the loss over these features is divided by: their number, or that of their labelled tokens."""
+
+    def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
+        """Features as padded arrays, with `.indices`, int64 [B], and `.count`; see `Batch`."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,6 @@ class EncodePairs:
         self.tokenizer = tokenizer
         self.max_seq_len = max_seq_len
 
-    @property
-    def pad_id(self) -> int:
-        return self.tokenizer.pad_id
-
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         tokenizer = self.tokenizer
         texts = [example.text_a for example in examples] + [example.text_b or "" for example in examples]
@@ -55,12 +64,18 @@ class EncodePairs:
             features.append(Feature(tokenizer.build_from_ids(a, pair, self.max_seq_len), example.label))
         return features
 
+    def count(self, features: Sequence[Feature]) -> int:
+        return len(features)
 
-def pad(features: Sequence[Feature], indices: Sequence[int], pad_id: int, count: int) -> Batch:
-    """Put features into arrays; see `Batch`."""
-    longest = max(len(feature.ids) for feature in features)
-    input_ids = np.full([len(features), longest], pad_id, np.int64)  # [B, T]
-    for row, feature in zip(input_ids, features):
-        row[: len(feature.ids)] = feature.ids
-    labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
-    return Batch(input_ids, labels, np.asarray(indices, np.int64), count)
+    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> Batch:
+        input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
+        labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
+        return Batch(input_ids, labels, np.asarray(indices, np.int64), count)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
+    padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
+    for filled, row in zip(padded, rows):
+        filled[: len(row)] = row
+    return padded

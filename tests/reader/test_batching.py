@@ -8,7 +8,7 @@ import pytest
 
 from reader import batching
 from reader.batching import Batches
-from reader.features import Feature
+from reader.features import EncodePairs, Feature
 
 PAD = 1
 
@@ -18,12 +18,15 @@ class Item(NamedTuple):
     length: int
 
 
-class Encode:
+class Tokenizer(NamedTuple):
+    pad_id: int = PAD
+
+
+class Encode(EncodePairs):
     """Item i -> ids of its length whose second is 100 + i. Remembers what it was asked for."""
 
-    pad_id = PAD
-
     def __init__(self):
+        super().__init__(Tokenizer(), max_seq_len=60)
         self.seen: list[int] = []
 
     def __call__(self, items):
