@@ -184,6 +184,5 @@ def test_features(write, tokenizer):
     features = encode(list(pairs))
     assert features[0].ids == tokenizer.build("the fox", "the dog", 8) and features[0].label == 2
     assert features[1].ids == tokenizer.build("the", "", 8)
-    assert encode.pad_id == tokenizer.pad_id
     single = read_classification(write("text_a\tlabel\nthe fox\t0\n"))
     assert encode(list(single))[0].ids == tokenizer.build("the fox", max_seq_len=8)
