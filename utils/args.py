@@ -50,6 +50,7 @@ class Flag(NamedTuple):
 SCHEDULES = ("linear_warmup_decay", "noam_decay")
 STYLES = ("official", "paddlenlp")
 DTYPES = ("float32", "float64")
+PIECES = ("first", "all")
 GROUPS: dict[str, list[Flag]] = {
     "model": [
         Flag("ernie_config_path", str, None, "ernie_config.json"),
@@ -132,6 +133,8 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("recompute", bool, False, "recompute activations in the backward pass: less memory"),
         Flag("keep_checkpoints", int, 2, "the last so many step_N stay; best stays always"),
         Flag("dtype", str, "float32", "of the weights; float64 is for checks", choices=DTYPES),
+        Flag("official_compat", bool, False, "run_mrc, run_sequence_labeling: the official code's behaviour"),
+        Flag("label_pieces", str, "first", "run_sequence_labeling: pieces of a word with a label", choices=PIECES),
     ],
 }  # fmt: skip
 FLAGS = {flag.name: flag for flags in GROUPS.values() for flag in flags}
