@@ -134,7 +134,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("keep_checkpoints", int, 2, "the last so many step_N stay; best stays always"),
         Flag("dtype", str, "float32", "of the weights; float64 is for checks", choices=DTYPES),
         Flag("official_compat", bool, False, "run_mrc, run_sequence_labeling: the official code's behaviour"),
-        Flag("label_pieces", str, "first", "run_sequence_labeling: pieces of a word with a label", choices=PIECES),
+        Flag("label_pieces", str, "first", "run_sequence_labeling: which pieces are tagged", choices=PIECES),
     ],
 }  # fmt: skip
 FLAGS = {flag.name: flag for flags in GROUPS.values() for flag in flags}
