@@ -197,6 +197,7 @@ class ErnieMModel(nn.Layer):
         input_bias: Tensor | None = None,
         output_hidden_states: bool = False,
         pool: bool = True,
+        layers: int | None = None,
     ) -> EncoderOutput:
         """Encode a batch.
 
@@ -208,6 +209,7 @@ class ErnieMModel(nn.Layer):
             input_bias: [B, T, H], added to word + position before the layer norm.
             output_hidden_states: also return the embeddings and every layer's output.
             pool: compute `pooled`.
+            layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
 
         Raises:
             UserError: a position past the table.
@@ -222,9 +224,10 @@ class ErnieMModel(nn.Layer):
         x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
         bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype)
         hidden_states = [x]
-        for layer in self.encoder.layers:
+        for layer in list(self.encoder.layers)[:layers]:
             x = recompute(layer, x, bias) if self.recompute and self.training else layer(x, bias)
-            hidden_states.append(x)
+            if output_hidden_states:
+                hidden_states.append(x)
         return EncoderOutput(
             x, self.pooler(x) if pool else None, tuple(hidden_states) if output_hidden_states else None
         )
