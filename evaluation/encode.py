@@ -1,11 +1,86 @@
-"""Sentences to vectors: the mean over a sentence's tokens, at every layer."""
+"""Sentences to vectors: one layer's tokens, or every layer's, made into one vector a sentence.
 
-from collections.abc import Iterator, Sequence
+Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials", the mean over all tokens, as XTREME's
+Tatoeba script has it; "pooled", tanh(dense([CLS])) of the top layer.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
+from paddle import Tensor
 
-from model.ernie_m import ErnieMModel
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from reader.features import pad
+from reader.sentences import batches_by_length
+from utils.errors import UserError
+
+POOLINGS = ("mean", "specials", "pooled")
+BATCH_TOKENS = 4096
+
+
+def layer_number(name: str | int, num_layers: int) -> int:
+    """A layer's number: 0 is the embeddings' output, L the top layer; "middle" is L // 2, "top" is L.
+
+    Raises:
+        UserError: no such layer.
+    """
+    named = {"middle": num_layers // 2, "top": num_layers}
+    if name in named:
+        return named[name]
+    if str(name).isdecimal() and int(name) <= num_layers:
+        return int(name)
+    raise UserError(
+        f"--layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
+        "or top"
+    )
+
+
+def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: str) -> Tensor:
+    """One vector a sentence; gradients flow. Layers above `layer` are not computed.
+
+    Args:
+        ids: [B, T] int64, padded on the right; each row [CLS] ... [SEP].
+        layer: 0 .. L; "pooled" is always that of the top layer.
+        pooling: one of `POOLINGS`.
+
+    Returns:
+        [B, H].
+    """
+    if pooling == "pooled":
+        return model(paddle.to_tensor(ids)).pooled
+    states = model(paddle.to_tensor(ids), pool=False, layers=layer).sequence  # [B, T, H]
+    return _mean(states, mean_weights(ids, model.config.pad_token_id, pooling == "specials"))
+
+
+def encode_layer(
+    model: ErnieMModel,
+    sentences: Sequence[np.ndarray],
+    layer: int,
+    pooling: str = "mean",
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    out: np.ndarray | None = None,
+    done: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """A vector of each sentence, in the order given.
+
+    Args:
+        model: the encoder; used without dropout and left in the mode it was in.
+        sentences: N token id sequences of the form [CLS] S [SEP], int.
+        layer, pooling: as in `sentence_vectors`.
+        batch_tokens: padded tokens in one forward pass.
+        out: [N, H] to write into, in its own dtype; None: a new float32 array.
+        done: called after each batch with its number of sentences.
+    """
+    if out is None:
+        out = np.empty((len(sentences), model.config.hidden_size), np.float32)
+
+    def keep(rows: list[int], ids: np.ndarray) -> None:
+        out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
+
+    in_batches(model, sentences, batch_tokens, keep, done)
+    return out
 
 
 def encode(
@@ -13,7 +88,7 @@ def encode(
     sentences: Sequence[np.ndarray],
     *,
     specials: bool = False,
-    batch_tokens: int = 4096,
+    batch_tokens: int = BATCH_TOKENS,
     dtype: type = np.float32,
 ) -> np.ndarray:
     """Mean token vectors of every layer, in the order given.
@@ -21,52 +96,64 @@ def encode(
     Args:
         model: the encoder; used without dropout and left in the mode it was in.
         sentences: N token id sequences of the form [CLS] S [SEP], int.
-        specials: count [CLS] and [SEP] in the mean, as XTREME's Tatoeba script does. A sentence without any
-            other
-            token is always the mean of its specials.
+        specials: count [CLS] and [SEP] in the mean. A sentence without any other token is always the mean of
+            its specials.
         batch_tokens: padded tokens in one forward pass.
 
     Returns:
         [L + 1, N, H]; index 0 is the embedding output, index L the top layer.
     """
-    config = model.config
+    config: ErnieMConfig = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), dtype)
+
+    def keep(rows: list[int], ids: np.ndarray) -> None:
+        weights = mean_weights(ids, config.pad_token_id, specials)
+        output = model(paddle.to_tensor(ids), output_hidden_states=True, pool=False)
+        for layer, hidden in enumerate(output.hidden_states):
+            vectors[layer, rows] = _mean(hidden, weights).numpy()
+
+    in_batches(model, sentences, batch_tokens, keep)
+    return vectors
+
+
+def in_batches(
+    model: ErnieMModel,
+    sentences: Sequence[np.ndarray],
+    batch_tokens: int,
+    work: Callable[[list[int], np.ndarray], None],
+    done: Callable[[int], None] | None = None,
+) -> None:
+    """Call `work(rows, ids)` for batches of sentences of similar length; ids [B, T] int64, padded.
+
+    Without dropout or gradients; the model is left in the mode it was in. `done(B)` is called after a batch.
+    """
     was_training = model.training
     model.eval()
     try:
         with paddle.no_grad():
-            for rows in _batches_by_length([len(s) for s in sentences], batch_tokens):
-                ids, weights = _pad([sentences[row] for row in rows], config.pad_token_id, specials)
-                output = model(paddle.to_tensor(ids), output_hidden_states=True, pool=False)
-                weights = paddle.to_tensor(weights, dtype=output.sequence.dtype).unsqueeze(1)  # [B, 1, T]
-                for layer, hidden in enumerate(output.hidden_states):
-                    vectors[layer, rows] = paddle.matmul(weights, hidden).squeeze(1).numpy()  # [B, H]
+            for rows in batches_by_length([len(s) for s in sentences], batch_tokens):
+                work(rows, pad([sentences[row] for row in rows], model.config.pad_token_id))
+                if done is not None:
+                    done(len(rows))
     finally:
         if was_training:
             model.train()
-    return vectors
 
 
-def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of similar length together, so that little is spent on pads."""
-    batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[row] > batch_tokens:  # ascending: this row is the longest
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
+    """The share of each token in its sentence's mean: [B, T] float64, rows sum to 1.
+
+    A separator is known as the last token of its row, [CLS] as the first.
+    """
+    real = ids != pad_id
+    counted = real
+    if not specials:
+        last = np.take_along_axis(ids, real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
+        inner = real & (ids != ids[:, :1]) & (ids != last)
+        counted = np.where(inner.any(axis=1, keepdims=True), inner, real)
+    return counted / counted.sum(axis=1, keepdims=True)
 
 
-def _pad(sentences: list[np.ndarray], pad_id: int, specials: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Ids [B, T] int64 and the weights [B, T] float64 of the mean (rows sum to 1)."""
-    longest = max(len(s) for s in sentences)
-    ids = np.full((len(sentences), longest), pad_id, np.int64)
-    weights = np.zeros((len(sentences), longest))
-    for row, sentence in enumerate(sentences):
-        length = len(sentence)
-        ids[row, :length] = sentence
-        counted = slice(0, length) if specials or length <= 2 else slice(1, length - 1)
-        weights[row, counted] = 1.0
-    return ids, weights / weights.sum(axis=1, keepdims=True)
+def _mean(states: Tensor, weights: np.ndarray) -> Tensor:
+    """[B, T, H] and [B, T] -> [B, H]."""
+    return paddle.matmul(paddle.to_tensor(weights, dtype=states.dtype).unsqueeze(1), states).squeeze(1)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.search import unit
+
 
 def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
     """Whether the nearest target of query i, by cosine, is target i.
@@ -16,7 +18,7 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
     Returns:
         [N] bool. The first of equal targets counts as the nearest.
     """
-    queries, targets = _unit(queries), _unit(targets)
+    queries, targets = unit(queries), unit(targets)
     nearest = np.concatenate(
         [
             np.argmax(queries[start : start + chunk] @ targets.T, axis=1)
@@ -74,9 +76,3 @@ def choose_on_half(src: np.ndarray, tgt: np.ndarray, seed: int = 0, draws: int =
     both = (forward.astype(float) + backward) / 2  # [N / 2]
     rows = np.random.default_rng(seed).integers(len(both), size=(draws, len(both)))
     return SplitResult(layer, forward.mean(), backward.mean(), both.mean(), both[rows].mean(axis=1).std())
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    # float64 would double the cost of the products and changes no neighbour that matters
-    vectors = np.asarray(vectors, np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,60 @@
+"""Nearest neighbours by faiss: cosine, or the margin over the neighbourhood of both sides."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SCORES = ("cosine", "margin")
+
+
+class Found(NamedTuple):
+    """What a bitext's two searches gave, each [N] int64: row i is the target chosen for query i."""
+
+    forward: np.ndarray  # for each translation (English) a sentence: XTREME's direction
+    backward: np.ndarray  # for each sentence a translation
+
+    def accuracies(self) -> tuple[float, float]:
+        """Per cent of queries whose choice has their own number, forward and backward."""
+        rows = np.arange(len(self.forward))
+        return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
+
+
+def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", neighbours: int = 4) -> Found:
+    """Search each side of a bitext with the other.
+
+    Args:
+        english: [N, H] float.
+        other: [N, H]; row i translates row i of `english`.
+        score: "cosine": the nearest. "margin": of the k nearest the one with the largest ratio of the cosine
+            to the mean cosine of both sides' k nearest (Artetxe and Schwenk, 2019).
+        neighbours: k of the margin.
+    """
+    english, other = unit(english), unit(other)
+    k = 1 if score == "cosine" else min(neighbours, len(english))
+    from_english, from_other = nearest(english, other, k), nearest(other, english, k)
+    if score == "cosine":
+        return Found(from_english[1][:, 0], from_other[1][:, 0])
+    of_english, of_other = from_english[0].mean(axis=1), from_other[0].mean(axis=1)  # [N]
+    return Found(
+        _by_margin(*from_english, of_english, of_other), _by_margin(*from_other, of_other, of_english)
+    )
+
+
+def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact search of unit vectors: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
+    import faiss  # loads libraries of its own: only where something is searched
+
+    index = faiss.IndexFlatIP(targets.shape[1])
+    index.add(targets)
+    return index.search(queries, k)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _by_margin(cosines: np.ndarray, found: np.ndarray, own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    margins = cosines / ((own[:, None] + theirs[found]) / 2)  # [N, k]
+    return np.take_along_axis(found, margins.argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -1,0 +1,176 @@
+"""encode_vector.py: the official two files against the model itself, other vectors, order, and bad input."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+
+import encode_vector
+from evaluation.array_file import ArrayFile
+from evaluation.vectors import VectorWriter
+from model.checkpoint import load_from, save_model
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from reader.features import EncodePairs
+from reader.task_reader import read_classification
+from reader.tokenization import Tokenizer
+from tests.launching import ROOT, run_script
+from utils import logging as run_log
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def weights(toy_folder, tmp_path_factory):
+    """A folder of random weights with the toy's tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder") / "weights"
+    paddle.seed(5)
+    config = ErnieMConfig.from_json(toy_folder / "ernie_config.json")
+    save_model(folder, ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
+    return folder
+
+
+@pytest.fixture
+def run_encode(weights, tmp_path, monkeypatch):
+    """run_encode(data, **flags) -> the arrays that were written, by name."""
+
+    def call(data, output="out", text=None, **flags):
+        line = ["encode_vector.py", "--data_set", str(data), "--output_dir", str(tmp_path / output)]
+        flags = {"init_pretraining_params": weights, "use_cuda": "false", "max_seq_len": 64} | flags
+        line += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", line)
+        if text is not None:
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+        try:
+            encode_vector.main()
+        finally:
+            run_log._attach([])
+        assert sorted(path.suffix for path in (tmp_path / output).iterdir()) in ([".npy"], [".npy"] * 2)
+        return {path.stem: np.load(path) for path in (tmp_path / output).iterdir()}
+
+    return call
+
+
+def expected(weights, inputs):
+    """Of the model itself, one input at a time: pooled [H], hidden states L + 1 x [T, H]."""
+    model = ErnieMModel(ErnieMConfig.from_json(weights / "config.json"))
+    load_from(model, weights)
+    model.eval()
+    with paddle.no_grad():
+        for ids in inputs:
+            output = model(paddle.to_tensor([ids]), output_hidden_states=True)
+            yield output.pooled.numpy()[0], [states.numpy()[0] for states in output.hidden_states]
+
+
+def test_the_official_two_files(run_encode, weights, toy_folder):
+    found = run_encode(toy_folder / "dev.en.tsv", batch_size=2)
+    rows = [line.split("\t") for line in (toy_folder / "dev.en.tsv").read_text().splitlines()[1:]]
+    tokenizer = Tokenizer.from_folder(weights)
+    inputs = [tokenizer.build(row[1], row[2], 64) for row in rows]
+    pooled, states = zip(*expected(weights, inputs))
+    assert sorted(found) == ["cls_emb", "top_layer_emb"]
+    np.testing.assert_allclose(found["cls_emb"], np.stack(pooled), atol=1e-5)
+    tokens = np.concatenate([layers[-1] for layers in states])
+    assert tokens.shape == (sum(map(len, inputs)), 16)
+    np.testing.assert_allclose(found["top_layer_emb"], tokens, atol=1e-5)
+    assert {array.dtype.name for array in found.values()} == {"float32"}
+
+
+def test_windows_change_nothing(weights, toy_folder, tmp_path):
+    model, tokenizer = (
+        ErnieMModel(ErnieMConfig.from_json(weights / "config.json")),
+        Tokenizer.from_folder(weights),
+    )
+    texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
+    for folder, window in (("whole", 1000), ("parts", 7)):  # 31 texts: the last window is short
+        (tmp_path / folder).mkdir()
+        writer = VectorWriter(model, texts, EncodePairs(tokenizer, 64), tmp_path / folder, window=window)
+        writer.official()
+        writer.vectors(1, "mean")
+    for path in (tmp_path / "whole").iterdir():
+        parts = np.load(tmp_path / "parts" / path.name)
+        np.testing.assert_allclose(parts, np.load(path), atol=1e-5, err_msg=path.name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "layer", "inner"),
+    [
+        ({"vectors": "mean", "layer": "middle"}, 1, slice(1, -1)),
+        ({"vectors": "mean", "layer": 0}, 0, slice(1, -1)),
+        ({"vectors": "specials"}, 2, slice(None)),
+        ({"vectors": "mean", "dtype": "float16"}, 2, slice(1, -1)),
+    ],
+)
+def test_means_of_any_layer_from_standard_input(run_encode, weights, flags, layer, inner):
+    lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
+    found = run_encode("-", text="\n".join(lines).encode(), **flags)
+    tokenizer = Tokenizer.from_folder(weights)
+    means = [
+        states[layer][inner].mean(axis=0) for _, states in expected(weights, map(tokenizer.build, lines))
+    ]
+    half = flags.get("dtype") == "float16"
+    assert list(found) == ["vectors"] and found["vectors"].dtype == ("float16" if half else "float32")
+    np.testing.assert_allclose(found["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
+
+
+def test_pairs_leave_their_separators_out_of_the_mean(run_encode, weights, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("text_a\ttext_b\nthe old cat\ta red dog\n")
+    found = run_encode(tmp_path / "pairs.tsv", vectors="mean")
+    ids = Tokenizer.from_folder(weights).build("the old cat", "a red dog")
+    ((_, states),) = expected(weights, [ids])
+    words = [i for i, id_ in enumerate(ids) if id_ not in (ids[0], ids[-1])]
+    assert len(words) == len(ids) - 4
+    np.testing.assert_allclose(found["vectors"][0], states[-1][words].mean(axis=0), atol=1e-5)
+
+
+def test_pooled_from_a_text_file_with_an_empty_line(run_encode, weights, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"the cat\r\n\nold dog\n")
+    found = run_encode(tmp_path / "a.txt", vectors="pooled", data_format="text")
+    inputs = map(Tokenizer.from_folder(weights).build, ["the cat", "", "old dog"])
+    pooled = [vector for vector, _ in expected(weights, inputs)]
+    np.testing.assert_allclose(found["vectors"], np.stack(pooled), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (b"text_a\nthe cat\n", {"layer": 3}, "--layer 3: no such layer; this model has 0 .* to 2"),
+        (b"text_a\nthe cat\n", {"layer": "upper"}, "--layer upper: no such layer"),
+        (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),
+        (b"text_a\nthe cat\n", {"vectors": "max"}, "vectors"),
+        (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: no such folder"),
+        (b"text\nthe cat\n", {}, "in.tsv, line 1: no header line"),
+        (b"", {}, "in.tsv: the file is empty"),
+        (b"", {"data_format": "text"}, "in.tsv: the file is empty"),
+        (b"a\n\xff\n", {"data_format": "text"}, "in.tsv, line 2: not UTF-8"),
+    ],
+)
+def test_bad_input(run_encode, tmp_path, content, flags, message):
+    (tmp_path / "in.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        run_encode(tmp_path / "in.tsv", **flags)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left
+
+
+def test_nothing_on_standard_input(run_encode):
+    with pytest.raises(UserError, match="nothing came on standard input"):
+        run_encode("-", text=b"")
+
+
+def test_an_output_folder_that_exists(toy_folder, weights, tmp_path):
+    (tmp_path / "out").mkdir()
+    line = ["--data_set", toy_folder / "dev.en.tsv", "--output_dir", "out"]
+    done = run_script([ROOT / "encode_vector.py", *line, "--init_pretraining_params", weights], tmp_path)
+    assert done.returncode == 2 and not list((tmp_path / "out").iterdir())
+    assert done.stderr.strip() == "error: --output_dir out: it exists already; name a new folder"
+
+
+def test_an_array_file_grows(tmp_path):
+    with ArrayFile(tmp_path / "a.npy", 3, "float16") as file:
+        for rows in (2, 0, 1):
+            file.grow(rows)[:] = rows
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), [[2] * 3, [2] * 3, [1] * 3])
+    with ArrayFile(tmp_path / "b.npy", 3, "float32"):
+        pass
+    assert np.load(tmp_path / "b.npy").shape == (0, 3)
