@@ -1,8 +1,10 @@
-"""Lower-case copies of the text files that a corpus configuration names, under the same paths below a folder.
+"""Lower-case copies of text files below $DATA, under the same paths below a folder.
 
     DATA=/data/is/here python -m experiments.lower_case --config configs/corpus/en-de-fr-tr.yaml --output DIR
+    DATA=/data/is/here python -m experiments.lower_case nli/train-en.tsv --output DIR
 
-With a vocabulary of a few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies.
+The files are those that a corpus configuration names, or that the command line does. With a vocabulary of a
+few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies.
 """
 
 import argparse
@@ -47,15 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True)
+    parser.add_argument("files", nargs="*", help="below $DATA")
+    parser.add_argument("--config", help="a file of configs/corpus: all that it names")
     parser.add_argument("--output", required=True, type=Path)
     args = parser.parse_args()
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; let it name the folder of real data")
-    for name in named_files(read_yaml(args.config)):
+    for name in [*args.files, *(named_files(read_yaml(args.config)) if args.config else [])]:
         source = Path(os.environ["DATA"], name)
         if not source.is_file():
-            raise UserError(f"{source}: no such file; it is named in {args.config}")
+            where = "on the command line" if name in args.files else f"in {args.config}"
+            raise UserError(f"{source}: no such file; it is named {where}")
         lower_case(source, args.output / name)
 
 
