@@ -52,7 +52,7 @@ class Examples(Sequence[Example]):
             raise IndexError(f"row {index} of {len(self)} in {self.path}")
         index %= len(self)
         if self._bytes is None:
-            self._bytes = _map_bytes(self.path)
+            self._bytes = map_bytes(self.path)
         row = self._bytes[self._starts[index] : self._starts[index + 1]].decode("utf-8")
         cells = row.rstrip("\r\n").split("\t")
         column = self._columns
@@ -88,9 +88,9 @@ def read_classification(
             unknown label, bad UTF-8. It names the file and the line.
     """
     path = Path(path)
-    data = _map_bytes(path)
+    data = map_bytes(path)
     header_end = data.find(b"\n") + 1 or len(data)
-    header = _decode(data[:header_end].removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
+    header = decode(data[:header_end].removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
     wanted = ["text_a", "label"] if labels else ["text_a"]
     missing = [name for name in wanted if name not in header]
     if missing:
@@ -130,7 +130,7 @@ def _check_rows(
     while position < end:
         line_number += 1
         line_end = data.find(b"\n", position) + 1 or len(data)
-        cells = _decode(data[position:line_end], path, line_number).rstrip("\r\n").split("\t")
+        cells = decode(data[position:line_end], path, line_number).rstrip("\r\n").split("\t")
         if len(cells) != len(header):
             raise UserError(
                 f"{path}, line {line_number}: {len(cells)} columns, but the header names {len(header)} "
@@ -229,7 +229,8 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
     return answer
 
 
-def _map_bytes(path: Path) -> mmap.mmap:
+def map_bytes(path: Path) -> mmap.mmap:
+    """The bytes of a file that is not empty. UserError: it cannot be read, or is empty."""
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -239,7 +240,8 @@ def _map_bytes(path: Path) -> mmap.mmap:
         raise UserError(f"{path}: cannot read it ({error.strerror})") from error
 
 
-def _decode(line: bytes, path: Path, line_number: int) -> str:
+def decode(line: bytes, path: Path, line_number: int) -> str:
+    """A line as text. UserError: it is not UTF-8; names the file and the line."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -251,7 +253,7 @@ def _decode(line: bytes, path: Path, line_number: int) -> str:
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:
     path = Path(path)
-    text = _decode(_map_bytes(path)[:], path, 1)
+    text = decode(map_bytes(path)[:], path, 1)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -51,6 +51,7 @@ SCHEDULES = ("linear_warmup_decay", "noam_decay")
 STYLES = ("official", "paddlenlp")
 DTYPES = ("float32", "float64")
 PIECES = ("first", "all")
+CHUNKS = ("IOB", "IOB1", "IOB2")
 GROUPS: dict[str, list[Flag]] = {
     "model": [
         Flag("ernie_config_path", str, None, "ernie_config.json"),
@@ -106,7 +107,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("max_answer_length", int, 100, "run_mrc: longest answer in tokens"),
         Flag("doc_stride", int, 128, "run_mrc: tokens between the starts of two windows"),
         Flag("n_best_size", int, 20, "run_mrc: candidates that are written"),
-        Flag("chunk_scheme", str, "IOB", "run_sequence_labeling: how tags mark entities"),
+        Flag("chunk_scheme", str, "IOB", "run_sequence_labeling: of the tags; IOB: either", choices=CHUNKS),
     ],
     "run_type": [
         Flag("use_cuda", bool, True, "use GPUs where there are any"),

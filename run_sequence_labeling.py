@@ -1,0 +1,27 @@
+"""Fine-tune and evaluate on tagging: CoNLL, PAN-X. Official name and flags; see docs/ner.md.
+
+python run_sequence_labeling.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
+fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
+"""
+
+import sys
+
+from utils.args import parse_args
+from utils.errors import run
+from utils.runtime import prepare
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], __doc__)
+    prepare()
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
+    # needs no paddle: so what uses it is imported here.
+    from finetune.runs import run_task
+    from finetune.tagging import Tagging
+    from finetune.tagging_official import OfficialTagging
+
+    run_task(args, OfficialTagging if args.official_compat else Tagging)
+
+
+if __name__ == "__main__":
+    run(main)
