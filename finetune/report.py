@@ -55,23 +55,24 @@ def to_json(tables: Sequence[Table]) -> list[dict]:
 
 def to_text(tables: Sequence[Table]) -> str:
     """The tables in columns for the console and the log."""
-    blocks = []
-    for table in tables:
-        lines = _cells(table)
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
-        blocks.append("\n".join([table.title, *shown]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(f"{table.title}\n{in_columns(_cells(table))}" for table in tables)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
     """The tables in Markdown."""
-    blocks = []
-    for table in tables:
-        head, *body = [f"| {' | '.join(line)} |" for line in _cells(table)]
-        rule = "|---|" + "---:|" * (len(_cells(table)[0]) - 1)
-        blocks.append("\n".join([f"**{table.title}**", "", head, rule, *body]))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(f"**{table.title}**\n\n{in_markdown(_cells(table))}" for table in tables) + "\n"
+
+
+def in_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
+
+
+def in_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first one the header, as a table in Markdown."""
+    head, *body = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([head, "|---|" + "---:|" * (len(lines[0]) - 1), *body])
 
 
 def draw_bars(tables: Sequence[Table], path: str | os.PathLike) -> None:
