@@ -28,7 +28,8 @@ from utils.loss_scale import LossScale
 SHARED_FLAGS = (
     "epoch", "max_steps", "learning_rate", "lr_scheduler", "lr_schedule_style", "decay_style", "weight_decay",
     "layerwise_lr_decay", "warmup_proportion", "max_seq_len", "in_tokens", "shuffle", "num_labels", "dtype",
-    "amp", "select_on", "official_compat", "label_pieces",
+    "amp", "select_on", "official_compat", "label_pieces", "max_query_length", "doc_stride",
+    "split_han",
 )  # fmt: skip
 
 

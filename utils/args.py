@@ -135,6 +135,8 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("keep_checkpoints", int, 2, "the last so many step_N stay; best stays always"),
         Flag("dtype", str, "float32", "of the weights; float64 is for checks", choices=DTYPES),
         Flag("official_compat", bool, False, "run_mrc, run_sequence_labeling: the official code's behaviour"),
+        Flag("split_han", bool, True, "run_mrc: each Han character is a token, so an answer can end there"),
+        Flag("gxlt_set", str, None, "run_mrc: evaluate contexts x questions; a pattern with two %%s"),
         Flag("label_pieces", str, "first", "run_sequence_labeling: which pieces are tagged", choices=PIECES),
     ],
 }  # fmt: skip

@@ -1,0 +1,191 @@
+"""G-XLT of MLQA (Lewis et al., 2020): questions in one language on texts in another, for every pair."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.datasets import EvalFile
+from finetune.evaluation import evaluate
+from finetune.metrics import average
+from finetune.report import AVERAGE, in_columns, in_markdown
+from finetune.runs import make_tokenizer
+from finetune.setup import make_engine, make_model, model_config
+from finetune.task import Task
+from reader.task_reader import read_languages
+from reader.tokenization import Tokenizer
+from utils import distributed
+from utils.args import log_unused
+from utils.errors import UserError
+from utils.files import atomic_file
+from utils.logging import logger, setup
+
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Scores of one metric: a row per language of the contexts, a column per language of the questions.
+
+    Args:
+        title: what was measured.
+        languages: of rows and columns.
+        scores: (context, question) -> per cent; pairs may be absent.
+    """
+
+    title: str
+    languages: Sequence[str]
+    scores: Mapping[tuple[str, str], float]
+
+    @property
+    def xlt(self) -> dict[str, float]:
+        """The diagonal: questions and contexts in the same language."""
+        return {one: self.scores[one, one] for one in self.languages if (one, one) in self.scores}
+
+    def summary(self) -> dict[str, float]:
+        """The means: "xlt" of the diagonal, "g-xlt" of all pairs."""
+        means = {"g-xlt": average(self.scores)}
+        return {"xlt": average(self.xlt), **means} if self.xlt else means
+
+    def cells(self) -> list[list[str]]:
+        """Header, a line per context language with its mean, and the means of the question languages."""
+        lines = [["context \\ question", *self.languages, AVERAGE]]
+        for context in self.languages:
+            lines.append([context, *self._row([(context, question) for question in self.languages])])
+        columns = [[(context, question) for context in self.languages] for question in self.languages]
+        lines.append([AVERAGE, *(self._row(column)[-1] for column in columns), _shown(average(self.scores))])
+        return lines
+
+    def _row(self, pairs: list[tuple[str, str]]) -> list[str]:
+        known = {pair: self.scores[pair] for pair in pairs if pair in self.scores}
+        return [*(_shown(known.get(pair)) for pair in pairs), _shown(average(known) if known else None)]
+
+
+def evaluate_pairs(
+    args: argparse.Namespace, make_task: Callable[[argparse.Namespace, Tokenizer], Task]
+) -> None:
+    """Score --init_checkpoint on the files of --gxlt_set; write gxlt.{txt,md,json} into --checkpoints.
+
+    Raises:
+        UserError: flags that do not go together, no file of the pattern, or a fault in one.
+    """
+    check_flags(args)
+    distributed.init(args.use_cuda)
+    setup(rank=distributed.rank())
+    logger.info("command: %s", shlex.join(sys.argv))
+    log_unused(args)
+    languages = read_languages(args.lang_map_config)
+    pairs = find_pairs(args.gxlt_set, languages)
+    tokenizer = make_tokenizer(args)
+    task = make_task(args, tokenizer)
+    model, _ = make_model(args, task, model_config(args, tokenizer), seed=0)
+    engine = make_engine(args, model, total_steps=1, seed=0)
+    scores: dict[str, dict[tuple[str, str], float]] = {}
+    for (context, question), path in pairs.items():  # one file at a time is in memory
+        file = EvalFile(args.gxlt_set, f"{context}-{question}", path, task.read(path, "dev"))
+        size = args.predict_batch_size or args.batch_size
+        found = evaluate(task, engine, [file], size, args.in_tokens, epoch=0)[file.pattern][file.language]
+        for metric, value in found.items():
+            scores.setdefault(metric, {})[context, question] = value
+    tables = {
+        metric: PairTable(f"{metric}, {args.gxlt_set}", languages, values)
+        for metric, values in scores.items()
+    }
+    logger.info("results\n%s", to_text(tables.values()))
+    if distributed.is_main():
+        write_tables(tables, Path(args.checkpoints))
+    distributed.barrier()
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse what does not go with --gxlt_set, before any file is read."""
+    if args.do_train and "do_train" in args.given:
+        raise UserError(
+            "--gxlt_set evaluates a trained model: --do_train false --init_checkpoint <checkpoints>/best"
+        )
+    if not args.init_checkpoint:
+        raise UserError("--init_checkpoint is needed with --gxlt_set: the fine-tuned model")
+    if not args.lang_map_config:
+        raise UserError("--lang_map_config is needed with --gxlt_set: its keys are the languages")
+    if args.gxlt_set.count("%s") != 2:
+        raise UserError(
+            f"--gxlt_set {args.gxlt_set}: %s must stand in it twice, first for the language of the contexts, "
+            "then for that of the questions, as in test-context-%s-question-%s.json"
+        )
+
+
+def find_pairs(pattern: str, languages: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """(context, question) -> the file, of all pairs that have one; the others are named in the log."""
+    paths = {
+        (context, question): Path(pattern.replace("%s", context, 1).replace("%s", question, 1))
+        for context in languages
+        for question in languages
+    }
+    found = {pair: path for pair, path in paths.items() if path.is_file()}
+    if not found:
+        raise UserError(f"--gxlt_set {pattern}: no such file for any pair of {', '.join(languages)}")
+    if absent := [f"{context}-{question}" for context, question in paths if (context, question) not in found]:
+        logger.warning("--gxlt_set %s: no file for %s", pattern, " ".join(absent))
+    return found
+
+
+def to_text(tables: Iterable[PairTable]) -> str:
+    """The tables in columns, each with its means below."""
+    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}\n{_means(table)}" for table in tables)
+
+
+def to_markdown(tables: Iterable[PairTable]) -> str:
+    """The same in Markdown; the diagonal is bold."""
+    blocks = []
+    for table in tables:
+        lines = table.cells()
+        for i in range(1, len(lines) - 1):
+            lines[i][i] = f"**{lines[i][i]}**"
+        blocks.append(f"**{table.title}**\n\n{in_markdown(lines)}\n\n{_means(table, '  ')}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def write_tables(tables: Mapping[str, PairTable], folder: Path) -> None:
+    """Write gxlt.{txt,md,json} into `folder`."""
+    values = {
+        "tables": [
+            {
+                "title": table.title, "metric": metric, "mean": table.summary(), "xlt": table.xlt,
+                "scores": {
+                    context: {
+                        question: table.scores[context, question]
+                        for question in table.languages
+                        if (context, question) in table.scores
+                    }
+                    for context in table.languages
+                },
+            }
+            for metric, table in tables.items()
+        ],
+        "command": shlex.join(sys.argv),
+    }  # fmt: skip
+    contents = {
+        "txt": to_text(tables.values()) + "\n", "md": to_markdown(tables.values()),
+        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
+    }  # fmt: skip
+    for ending, content in contents.items():
+        with atomic_file(folder / f"gxlt.{ending}", "w") as file:
+            file.write(content)
+    logger.info("wrote %s", folder / "gxlt.{txt,md,json}")
+
+
+def _shown(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def _means(table: PairTable, line_end: str = "") -> str:
+    """XLT and G-XLT in two lines; two spaces keep them apart in Markdown."""
+    means = table.summary()
+    lines = [f"G-XLT, the mean of {len(table.scores)} pairs: {means['g-xlt']:.2f}"]
+    if table.xlt:
+        xlt = ", ".join(f"{language} {value:.2f}" for language, value in table.xlt.items())
+        lines.insert(0, f"XLT, the diagonal: {xlt}; mean {means['xlt']:.2f}")
+    return f"{line_end}\n".join(lines)

@@ -1,0 +1,34 @@
+"""Fine-tune and evaluate on question answering: MLQA, XQuAD, SQuAD. Official name and flags; see docs/qa.md.
+
+python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test false ...
+fleetrun --nproc_per_node 2 run_mrc.py ...
+python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context-%s-question-%s.json ...
+"""
+
+import sys
+
+from utils.args import parse_args
+from utils.errors import run
+from utils.runtime import prepare
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], __doc__)
+    if args.official_compat:
+        args.shuffle = False  # the official code shuffles a list that it does not train on
+    prepare()
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
+    # needs no paddle: so what uses it is imported here.
+    from finetune.answering import OfficialAnswering, QuestionAnswering
+    from finetune.gxlt import evaluate_pairs
+    from finetune.runs import run_task
+
+    task = OfficialAnswering if args.official_compat else QuestionAnswering
+    if args.gxlt_set:
+        evaluate_pairs(args, task)
+    else:
+        run_task(args, task)
+
+
+if __name__ == "__main__":
+    run(main)
