@@ -21,11 +21,15 @@ launch() {
     exec "$python" launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
 }
 
-# xnli SIZE DEVICES FLAGS...: run_classifier.py with what all XNLI recipes share. Later flags win.
-xnli() {
-    size=$1
-    devices=$2
-    shift 2
+# SIZE DEVICES FLAGS...: run_classifier.py with what all recipes of the task share. Later flags win.
+xnli() { classify xnli 3 "$@"; }
+pawsx() { classify pawsx 2 "$@"; }
+classify() {
+    task=$1
+    num_labels=$2
+    size=$3
+    devices=$4
+    shift 4
     # Small has no released weights: those of scripts/small/pretrain.sh where they are, else random ones.
     if [ "$size" != small ] || [ -d configs/small/params ]; then
         set -- --init_pretraining_params "./configs/$size/params" "$@"
@@ -37,15 +41,20 @@ xnli() {
     esac
     launch "$devices" run_classifier.py \
         --do_train true --do_val true --do_test false \
-        --dev_set ./data/xnli/dev/dev.%s.tsv,./data/xnli/test/test.%s.tsv \
-        --test_set ./data/xnli/test/test.%s.tsv \
-        --test_save ./output/xnli/test/test.%s.tsv \
-        --label_map_config ./data/xnli/label_map.json \
-        --lang_map_config ./data/xnli/lang_map.json \
-        --num_labels 3 \
+        --dev_set "./data/$task/dev/dev.%s.tsv,./data/$task/test/test.%s.tsv" \
+        --test_set "./data/$task/test/test.%s.tsv" \
+        --test_save "./output/$task/test/test.%s.tsv" \
+        --label_map_config "./data/$task/label_map.json" \
+        --lang_map_config "./data/$task/lang_map.json" \
+        --num_labels "$num_labels" \
         --ernie_config_path "./configs/$size/ernie_config.json" \
         --checkpoints ./checkpoints \
         --warmup_proportion 0.1 --lr_scheduler linear_warmup_decay \
         --random_seed 1 --save_steps 10000 --skip_steps 10 \
         "$@"
+}
+
+# tatoeba FLAGS...: run_retrieval.py. Its --batch_size is that of all devices together, so any number will do.
+tatoeba() {
+    exec "$python" launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
 }

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Tatoeba, base (paper, section 4.2 and Table 5): the mean of the middle layer of the best XNLI checkpoint, which
+# scripts/base/xnli_cross_lingual_transfer.sh leaves in ./checkpoints/best. Any flag can be added and wins.
+set -eu
+cd "$(dirname "$0")/../.."
+. scripts/launch.sh
+
+tatoeba --init_pretraining_params ./checkpoints/best --layer middle --pooling mean \
+    --checkpoints ./output/tatoeba \
+    "$@"

@@ -1,0 +1,51 @@
+"""Turn the public Tatoeba test sets into the layout of run_retrieval.py, ./data/tatoeba.
+
+    python scripts/data/prepare_tatoeba.py LASER/data/tatoeba/v1
+
+The source is a folder of tatoeba.<lan>-eng.<lan> and tatoeba.<lan>-eng.eng. Of XTREME's 36 languages those
+that are there become <language>-en.<language> and <language>-en.en, line by line translations of each
+other, listed in lang_map.json. (XTREME's own files have the English side sorted: without its labels they
+cannot be scored.)
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[2])
+)  # a script's own folder is on the path, not the root
+
+from reader.sentences import TATOEBA, read_bitexts
+from utils.errors import UserError, run
+from utils.files import atomic_file
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prepare the folder that the command line names, and say what was written."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("source", type=Path, help="folder of tatoeba.<lan>-eng.* files")
+    parser.add_argument("--output", type=Path, default=Path("data/tatoeba"), help="(data/tatoeba)")
+    options = parser.parse_args(arguments)
+
+    if not any(options.source.glob("tatoeba.*-eng.eng")):
+        raise UserError(f"{options.source}: no tatoeba.<lan>-eng.eng there; name LASER/data/tatoeba/v1")
+    bitexts = read_bitexts(options.source)
+    for language, sentences, translations in bitexts:
+        for side, lines in ((language, sentences), ("en", translations)):
+            with atomic_file(options.output / f"{language}-en.{side}", "w", newline="\n") as file:
+                file.writelines(f"{line.strip()}\n" for line in lines)
+        print(f"{language}  {len(sentences):>5,} pairs")
+    with atomic_file(options.output / "lang_map.json", "w") as file:
+        languages = {bitext.language: number for number, bitext in enumerate(bitexts)}
+        file.write(json.dumps(languages, indent=2) + "\n")
+    if absent := sorted(set(TATOEBA) - set(languages)):
+        print(f"not there: {' '.join(absent)}")
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,73 @@
+"""faiss against searches written out in numpy, by cosine and by margin."""
+
+import numpy as np
+import pytest
+
+from evaluation.retrieval import hits
+from evaluation.search import nearest, search_both, unit
+
+
+def bitext(count=150, width=24, noise=1.2, seed=0):
+    rng = np.random.default_rng(seed)
+    english = rng.normal(size=(count, width)).astype(np.float32)
+    return english, english + rng.normal(scale=noise, size=english.shape).astype(np.float32)
+
+
+def margin_by_hand(queries, targets, k):
+    """For each query the target of the best ratio among its k nearest."""
+    cosines = unit(queries).astype(np.float64) @ unit(targets).astype(np.float64).T
+    chosen = []
+    for query, row in enumerate(cosines):
+        around = np.sort(row)[-k:].mean()
+        candidates = np.argsort(-row)[:k]
+        ratios = [row[j] / ((around + np.sort(cosines[:, j])[-k:].mean()) / 2) for j in candidates]
+        chosen.append(candidates[int(np.argmax(ratios))])
+        assert cosines[query].max() > 0
+    return np.array(chosen)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_cosine_is_the_exact_search(dtype):
+    english, other = (side.astype(dtype) for side in bitext())
+    cosines = unit(english).astype(np.float64) @ unit(other).astype(np.float64).T
+    found = search_both(english, other)
+    np.testing.assert_array_equal(found.forward, cosines.argmax(axis=1))
+    np.testing.assert_array_equal(found.backward, cosines.argmax(axis=0))
+    assert 0 < found.accuracies()[0] < 100
+    expected = (100 * hits(english, other).mean(), 100 * hits(other, english).mean())
+    assert found.accuracies() == expected
+
+
+@pytest.mark.parametrize("k", [1, 4, 1000])
+def test_margin_is_the_ratio_among_the_nearest(k):
+    english, other = bitext(seed=1)
+    found = search_both(english, other, "margin", k)
+    k = min(k, len(english))
+    np.testing.assert_array_equal(found.forward, margin_by_hand(english, other, k))
+    np.testing.assert_array_equal(found.backward, margin_by_hand(other, english, k))
+    changed = (found.forward != search_both(english, other).forward).any()
+    assert changed == (k > 1)  # otherwise the margin would be idle in this test
+
+
+def test_a_margin_takes_a_hub_back():
+    # By hand, k = 2. Query 1: 0.948 / ((0.944 + 0.948) / 2) = 1.00 for target 0, which is as near to query 0,
+    # and 0.940 / ((0.944 + 0.742) / 2) = 1.11 for target 1.
+    english = np.array([[1.0, 0.0], [0.8, 0.6]])
+    other = np.array([[0.949, 0.3156], [0.5446, 0.8387]])
+    assert search_both(english, other).forward.tolist() == [0, 0]
+    assert search_both(english, other, "margin", 2).forward.tolist() == [0, 1]
+
+
+def test_neighbours_come_in_order():
+    english, other = bitext(40)
+    cosines, found = nearest(unit(english), unit(other), 5)
+    assert (np.diff(cosines, axis=1) <= 0).all()
+    exact = unit(english) @ unit(other).T
+    np.testing.assert_array_equal(found, np.argsort(-exact, axis=1)[:, :5])
+
+
+def test_a_zero_vector_is_no_fault():
+    english, other = bitext(10)
+    other[3] = 0
+    assert np.isfinite(unit(other)).all()
+    assert search_both(english, other).forward[3] != 3

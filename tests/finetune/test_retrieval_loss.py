@@ -1,0 +1,80 @@
+"""The hardest-negative loss against numbers worked out with loops, its gradient, and what is no negative."""
+
+import numpy as np
+import paddle
+import pytest
+
+from finetune.retrieval.loss import hardest_negative_bce
+from finetune.retrieval.pairs import _differ
+
+SCALE, OFFSET = 5.0, 0.3
+
+
+def by_hand(sources, translations, negative):
+    """-2 log m(pair) - log(1 - m(hardest other translation)) - log(1 - m(hardest other source)), summed."""
+
+    def match(a, b):
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        return 1 / (1 + np.exp(-SCALE * (cosine - OFFSET)))
+
+    total, won = 0.0, 0
+    count = len(sources)
+    for i in range(count):
+        own = match(sources[i], translations[i])
+        others = [match(sources[i], translations[j]) for j in range(count) if negative[i, j]]
+        askers = [match(sources[j], translations[i]) for j in range(count) if negative[j, i]]
+        total -= 2 * np.log(own)
+        total -= sum(np.log(1 - max(found)) for found in (others, askers) if found)
+        won += own > max([0.0, *others, *askers])
+    return total, won
+
+
+def vectors(count, seed=0):
+    rng = np.random.default_rng(seed)
+    sources = rng.normal(size=(count, 6))
+    return sources, sources + rng.normal(scale=0.7, size=sources.shape)
+
+
+@pytest.mark.parametrize("drop", [[], [(0, 1), (1, 0), (2, 4)]])
+def test_the_value(drop):
+    sources, translations = vectors(7)
+    negative = ~np.eye(7, dtype=bool)
+    for place in drop:
+        negative[place] = False
+    expected, expected_won = by_hand(sources, translations, negative)
+    loss, won = hardest_negative_bce(*map(paddle.to_tensor, (sources, translations, negative)), SCALE, OFFSET)
+    assert loss.item() == pytest.approx(expected, abs=1e-9)
+    assert won.item() == expected_won and expected_won > 0
+
+
+def test_a_pair_alone_has_no_negative():
+    sources, translations = vectors(1)
+    loss, won = hardest_negative_bce(
+        *map(paddle.to_tensor, (sources, translations, np.zeros([1, 1], bool))), SCALE, OFFSET
+    )
+    assert loss.item() == pytest.approx(by_hand(sources, translations, np.zeros([1, 1], bool))[0], abs=1e-9)
+    assert won.item() == 1
+
+
+def test_the_gradient():
+    sources, translations = vectors(5, seed=3)
+    negative = ~np.eye(5, dtype=bool)
+    tensors = [paddle.to_tensor(side, stop_gradient=False) for side in (sources, translations)]
+    hardest_negative_bce(*tensors, paddle.to_tensor(negative), SCALE, OFFSET)[0].backward()
+    for side, tensor in zip((sources, translations), tensors):
+        numeric = np.zeros_like(side)
+        for place in np.ndindex(side.shape):
+            kept = side[place]
+            ends = []
+            for value in (kept + 1e-6, kept - 1e-6):
+                side[place] = value
+                ends.append(by_hand(sources, translations, negative)[0])
+            side[place] = kept
+            numeric[place] = (ends[0] - ends[1]) / 2e-6
+        np.testing.assert_allclose(tensor.grad.numpy(), numeric, atol=1e-6)
+
+
+def test_equal_sentences_are_no_negatives():
+    sentences = [np.array(ids) for ids in ([0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 7, 8, 2])]
+    expected = np.array([[0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]], bool)
+    np.testing.assert_array_equal(_differ(sentences), expected)

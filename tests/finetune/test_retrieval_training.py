@@ -1,0 +1,192 @@
+"""Fine-tuning for retrieval: what a step reads, that it learns, resume bit for bit, two processes as one."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+import run_retrieval
+from finetune.retrieval.pairs import StepPairs
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+from tests.launching import ROOT, launch, run_script
+from tests.pretrain import tiny_run
+from utils import logging as run_log
+from utils.errors import UserError
+
+CONFIG = {
+    "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "initializer_range": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrieval")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    still = {**CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "still.json").write_text(json.dumps(still))
+    return tiny_run.make_corpus(folder)
+
+
+def line(corpus, output, **changes):
+    values = {
+        "do_train": "true", "train_set": corpus, "checkpoints": output, "use_cuda": "false",
+        "ernie_config_path": corpus.parent / "config.json", "piece_model_path": corpus / "piece.model",
+        "vocab_path": corpus / "vocab.txt", "max_seq_len": 32, "max_steps": 6, "batch_size": 8,
+        "learning_rate": 5e-3, "save_steps": 3, "validation_steps": 3, "keep_checkpoints": 9, "skip_steps": 2,
+    } | changes  # fmt: skip
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def train(corpus, tmp_path, monkeypatch):
+    """train(output, **flags) runs in `tmp_path`; returns the log of the run."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(output, **changes):
+        monkeypatch.setattr(sys, "argv", ["run_retrieval.py", *line(corpus, tmp_path / output, **changes)])
+        (tmp_path / "log").exists() and (tmp_path / "log" / "job.log.0").unlink()
+        try:
+            run_retrieval.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+        return (tmp_path / "log" / "job.log.0").read_text()
+
+    return call
+
+
+def arrays(step):
+    """Weights and optimizer state of a checkpoint."""
+    state = load_file(step / "training_state" / "arrays.safetensors")
+    return load_file(step / "model.safetensors") | {f"state/{name}": value for name, value in state.items()}
+
+
+def test_a_step_reads_its_pairs(corpus):
+    tokenizer = Tokenizer.from_folder(corpus)
+    whole = StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)
+    parts = [StepPairs(tokenizer, str(corpus), 8, 32, 0.7, 1, rank, 3) for rank in range(3)]
+    known = set()
+    for pairs in Corpus(corpus).parallel.values():
+        for i in range(len(pairs)):
+            a, b = (tuple(side.tolist()) for side in pairs[i])
+            known |= {(a, b), (b, a)}
+    directions = set()
+    for _, step, *shares in zip(range(4), whole(), *(part() for part in parts)):
+        sources, translations = step.sentences[:8], step.sentences[8:]
+        for a, b in zip(sources, translations):
+            assert (a[0], a[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
+            pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
+            assert pair in known
+            directions.add(pair in {(x, y) for x, y in known if x < y})
+        for i, j in np.ndindex(8, 8):
+            same = np.array_equal(sources[i], sources[j]) or np.array_equal(translations[i], translations[j])
+            assert step.negative[i, j] == (not same)
+        assert [share.first for share in shares] == [0, 2, 5]
+        for side in (0, 1):
+            joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
+            for ids, expected in zip(joined, step.sentences[8 * side :], strict=False):
+                np.testing.assert_array_equal(ids, expected)
+        assert all((share.negative == step.negative).all() for share in shares)
+    assert directions == {True, False}
+
+
+def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
+    log = train("out", max_steps=60, batch_size=24, validation_steps=20, skip_steps=20, save_steps=200,
+                validation_pairs=8)  # fmt: skip
+    won = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
+    losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
+    assert len(won) == 3 and won[-1] > 2 * won[0] and losses[-1] < 0.8 * losses[0]
+    means = {int(s): float(m) for s, m in re.findall(r"found at step (\d+): mean ([\d.]+)", log)}
+    assert list(means) == [20, 40, 60]
+    config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
+    best = next(step for step, mean in means.items() if mean == max(means.values()))
+    assert (config["step"], config["task"], config["layer"], config["pooling"]) == (
+        best,
+        "retrieval",
+        1,
+        "mean",
+    )
+    first, last = (load_file(tmp_path / "out" / name / "model.safetensors") for name in ("best", "step_60"))
+    untouched = [name for name in last if name.startswith(("encoder.layers.1.", "pooler."))]
+    assert untouched and all((first[name] == last[name]).all() for name in untouched), "above layer 1"
+
+
+def test_resume_bit_for_bit(train, tmp_path):
+    train("one")
+    log = train("two", init_checkpoint=tmp_path / "one" / "step_3")
+    assert "resumed from" in log and "step 3 of 6" in log
+    ours, theirs = arrays(tmp_path / "one" / "step_6"), arrays(tmp_path / "two" / "step_6")
+    assert ours.keys() == theirs.keys() and any(name.startswith("state/") for name in ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    states = [
+        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["run"]
+        for run in ("one", "two")
+    ]
+    assert states[0] == states[1] and states[0]["reader"]["draws"] == 48
+    other = train("three", random_seed=2)
+    assert "resumed" not in other
+    assert (arrays(tmp_path / "three" / "step_6")["state/optimizer/" + _moment(ours)] != 0).any()
+    assert any((theirs[name] != arrays(tmp_path / "three" / "step_6")[name]).any() for name in ours)
+
+
+def _moment(names):
+    return next(name for name in names if name.startswith("state/optimizer/")).removeprefix(
+        "state/optimizer/"
+    )
+
+
+def test_two_processes_are_one(corpus, tmp_path):
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        flags = line(
+            corpus, folder / "out", dtype="float64", ernie_config_path=corpus.parent / "still.json",
+            learning_rate=1e-3, skip_steps=1, batch_size=9,
+        )  # fmt: skip
+        command = [ROOT / "run_retrieval.py", *flags]
+        done = run_script(command, folder) if processes == 1 else launch(command, folder, processes)
+        assert done.returncode == 0, done.stderr
+        log = (folder / "log" / "job.log.0").read_text()
+        found[processes] = (
+            load_file(folder / "out" / "step_6" / "model.safetensors"),
+            re.findall(r"ave loss: [\d.]+, pairs that beat their negatives: [\d.]+|mean .*", log),
+        )
+    assert len(found[1][1]) == 6 + 2
+    assert found[1][1] == found[2][1]
+    for name, value in found[1][0].items():
+        np.testing.assert_allclose(found[2][0][name], value, rtol=0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_set": ""}, "--train_set is needed with --do_train true"),
+        ({"train_set": "absent"}, "absent: no finished corpus there"),
+        ({"layer": 3}, "--layer 3: no such layer"),
+        ({"layer": "sweep"}, "--layer sweep: training needs one layer"),
+        ({"batch_size": 1}, "--batch_size 1: a pair needs another one"),
+        ({"init_checkpoint": "absent"}, "absent: no such folder"),
+        ({"max_seq_len": 600}, "--max_seq_len 600"),
+    ],
+)
+def test_bad_flags(train, changes, message):
+    with pytest.raises(UserError, match=message):
+        train("out", **changes)
+
+
+def test_a_checkpoint_of_other_settings(train, tmp_path):
+    train("out")
+    with pytest.raises(
+        UserError, match=r"step_3 is of a run with other settings \(learning_rate: 0.005 -> 1.0"
+    ):
+        train("out", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
+    with pytest.raises(UserError, match="best: no training_state there"):
+        train("out", init_checkpoint=tmp_path / "out" / "best")

@@ -1,0 +1,67 @@
+"""Lines of text files, bitexts in both layouts, batches by length."""
+
+import pickle
+
+import pytest
+
+from reader.sentences import TATOEBA, Sentences, batches_by_length, read_bitext, read_bitexts
+from utils.errors import UserError
+
+
+def write(folder, **files):
+    for name, lines in files.items():
+        (folder / name.replace("_", "-", 1).replace("_", ".")).write_text("".join(f"{x}\n" for x in lines))
+
+
+def test_lines_as_they_stand(tmp_path):
+    # U+2028 and U+0085 end a line for str.splitlines, not in a file.
+    (tmp_path / "a").write_bytes("\ufeffeins\r\n\nzwei\u2028\u0085 drei\nlast".encode())
+    lines = Sentences(tmp_path / "a")
+    assert lines.texts() == ["eins", "", "zwei\u2028\u0085 drei", "last"]
+    assert pickle.loads(pickle.dumps(lines)).texts() == lines.texts()
+    assert lines[3].text_a == "last" and lines[3].text_b is None
+    with pytest.raises(IndexError):
+        lines[4]
+
+
+def test_xtreme_names_and_public_names(tmp_path):
+    write(tmp_path, de_en_de=["a", "b"], de_en_en=["A", "B"], xx_en_xx=["c"], xx_en_en=["C"])
+    (tmp_path / "tatoeba.pes-eng.pes").write_text("d\n")
+    (tmp_path / "tatoeba.pes-eng.eng").write_text("D\n")
+    (tmp_path / "tatoeba.lat-eng.lat").write_text("not one of the 36\n")
+    found = read_bitexts(tmp_path)
+    assert [bitext.language for bitext in found] == ["de", "fa", "xx"]
+    assert found[0] == ("de", ["a", "b"], ["A", "B"])
+    assert found[1] == ("fa", ["d"], ["D"])
+    assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
+
+
+def test_the_36_languages():
+    assert len(TATOEBA) == len(set(TATOEBA.values())) == 36
+    assert all(len(short) == 2 and len(long) == 3 for short, long in TATOEBA.items())
+
+
+def test_bad_bitexts(tmp_path):
+    write(tmp_path, de_en_de=["a", "b"], de_en_en=["A"], fr_en_fr=["a"])
+    with pytest.raises(UserError, match=r"de-en.de has 2 lines and .*de-en.en 1: line i of one must"):
+        read_bitexts(tmp_path, ["de"])
+    with pytest.raises(UserError, match=r"fr-en.en: cannot read it \(No such file"):
+        read_bitexts(tmp_path, ["fr"])
+    with pytest.raises(UserError, match=r"no sw there; it has de, fr"):
+        read_bitexts(tmp_path, ["sw"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: no files <language>-en.<language>"):
+        read_bitexts(tmp_path / "empty")
+    (tmp_path / "none").write_bytes(b"")
+    with pytest.raises(UserError, match="none: the file is empty"):
+        read_bitext("x", tmp_path / "none", tmp_path / "de-en.en")
+    (tmp_path / "latin1").write_bytes(b"\xe4\n")
+    with pytest.raises(UserError, match="latin1, line 1: not UTF-8"):
+        read_bitext("x", tmp_path / "latin1", tmp_path / "de-en.en")
+
+
+def test_batches_by_length():
+    lengths = [5, 1, 3, 20, 3]
+    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
+    assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
+    assert batches_by_length([], 9) == []
