@@ -3,7 +3,8 @@
     python -m experiments.retrieval_real --runs output/real4 --pairs "$DATA/retrieval/tatoeba-style-dev"
 
 A sentence is the mean of its token vectors. The layer is chosen on one half of the pairs and reported on the
-other, both directions, with the standard error of a bootstrap over pairs. Languages are those of the runs.
+other, both directions, with the standard error of a bootstrap over pairs. Each half is searched within
+itself: of 300 pairs a sentence has 150 candidates. Languages are those of the runs.
 """
 
 import argparse
@@ -33,8 +34,10 @@ def read_sentences(path: Path, lower_case: bool) -> list[str]:
     return [line.lower() for line in lines] if lower_case else lines
 
 
-def measure(folder: Path, pairs: Path, args: argparse.Namespace, trained: bool = True) -> dict[str, dict]:
-    """language -> what `choose_on_half` gives for it and English.
+def measure(
+    folder: Path, pairs: Path, args: argparse.Namespace, trained: bool = True
+) -> dict[int, dict[str, dict]]:
+    """count -> language -> what `choose_on_half` gives for so many pairs of it and English.
 
     Args:
         folder: the full model of a run.
@@ -57,14 +60,16 @@ def measure(folder: Path, pairs: Path, args: argparse.Namespace, trained: bool =
         load_from(model, folder, ignore=("lm_head.", "language_embeddings."))
 
     def vectors(path: Path) -> np.ndarray:
-        lines = read_sentences(path, args.lower_case)[: args.count or None]
+        lines = read_sentences(path, args.lower_case)
         ids = (line[: args.length] for line in tokenizer.encode_batch(lines))
         return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
 
-    result = {}
+    result: dict[int, dict[str, dict]] = {count: {} for count in args.counts}
     for language in sorted(set(checkpoint.info["extra"]["languages"]) - {"en"}):
-        src, tgt = (vectors(pairs / f"{language}-en.{side}") for side in (language, "en"))
-        result[language] = dataclasses.asdict(choose_on_half(src, tgt))
+        src, tgt = (vectors(pairs / f"{language}-en.{side}") for side in (language, "en"))  # [L + 1, N, H]
+        for count in args.counts:
+            first = slice(count or None)
+            result[count][language] = dataclasses.asdict(choose_on_half(src[:, first], tgt[:, first]))
     return result
 
 
@@ -95,7 +100,7 @@ def main() -> None:
     add = parser.add_argument
     add("--runs", required=True, type=Path, help="folder of run folders <strategy>-<seed>")
     add("--pairs", required=True, type=Path, help="folder of files <language>-en.<language> and .en")
-    add("--count", type=int, default=0, help="so many pairs of each language; 0: all")
+    add("--counts", type=int, nargs="+", default=[300, 0], help="the first so many pairs of each; 0: all")
     add("--length", type=int, default=60, help="tokens of a sentence, at most")
     add("--lower_case", action="store_true")
     args = parser.parse_args()
@@ -105,12 +110,17 @@ def main() -> None:
     folders.sort(key=lambda folder: (order.index(folder.name.rpartition("-")[0]), folder.name))
     if not folders:
         raise UserError(f"{args.runs}: no finished run there")
-    results = {UNTRAINED: summarised(measure(folders[0] / "full", args.pairs, args, trained=False))}
-    results |= {folder.name: summarised(measure(folder / "full", args.pairs, args)) for folder in folders}
+    found = {UNTRAINED: measure(folders[0] / "full", args.pairs, args, trained=False)}
+    found |= {folder.name: measure(folder / "full", args.pairs, args) for folder in folders}
+    results = {}
+    for count in args.counts:
+        name = str(count or "all")
+        results[name] = {run_name: summarised(by_count[count]) for run_name, by_count in found.items()}
+        print(f"{name} pairs of each language\n\n{table(results[name])}\n", flush=True)
     runs = {folder.name: held_out(folder) for folder in folders}
-    print(table(results), perplexity_table(runs), sep="\n\n", flush=True)
+    print(perplexity_table(runs), flush=True)
     with atomic_file(args.runs / "retrieval.json", "w") as file:
-        json.dump({"pairs": args.count or "all", "results": results, "held_out": runs}, file, indent=1)
+        json.dump({"pairs": results, "held_out": runs}, file, indent=1)
     draw(runs, args.runs / "curves.png")
     print(f"{args.runs / 'retrieval.json'}, {args.runs / 'curves.png'}")
 

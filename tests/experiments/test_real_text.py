@@ -68,10 +68,12 @@ def test_runs_and_their_retrieval(tmp_path, monkeypatch, capfd):
     for language in ("de", "fr"):
         for side, seed in ((language, 41), ("en", 42)):
             (pairs / f"{language}-en.{side}").write_text("\n".join(sentences(20, seed)) + "\n")
-    call(monkeypatch, retrieval_real, "--runs", runs, "--pairs", pairs, "--length", 30)
+    call(monkeypatch, retrieval_real, "--runs", runs, "--pairs", pairs, "--length", 30,
+         "--counts", 10, 0)  # fmt: skip
     found = json.loads((runs / "retrieval.json").read_text())
-    assert list(found["results"]) == ["untrained", "mmlm-3", "full-3"]
-    for result in found["results"].values():
+    assert list(found["pairs"]) == ["10", "all"]
+    assert all(list(results) == ["untrained", "mmlm-3", "full-3"] for results in found["pairs"].values())
+    for result in found["pairs"]["all"].values():
         assert set(result["languages"]) == {"de", "fr"}
         assert result["mean"] == pytest.approx(sum(one["mean"] for one in result["languages"].values()) / 2)
     printed = capfd.readouterr().out
