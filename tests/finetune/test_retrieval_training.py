@@ -22,6 +22,7 @@ CONFIG = {
     "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "initializer_range": 0.1,
 }  # fmt: skip
+WORDS = "embeddings.word_embeddings.weight"
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +131,8 @@ def test_resume_bit_for_bit(train, tmp_path):
         for run in ("one", "two")
     ]
     assert states[0] == states[1] and states[0]["reader"]["draws"] == 48
-    other = train("three", random_seed=2)
-    assert "resumed" not in other
-    assert (arrays(tmp_path / "three" / "step_6")["state/optimizer/" + _moment(ours)] != 0).any()
-    assert any((theirs[name] != arrays(tmp_path / "three" / "step_6")[name]).any() for name in ours)
-
-
-def _moment(names):
-    return next(name for name in names if name.startswith("state/optimizer/")).removeprefix(
-        "state/optimizer/"
-    )
+    train("three", random_seed=2, max_steps=3)
+    assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()
 
 
 def test_two_processes_are_one(corpus, tmp_path):
