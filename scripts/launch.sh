@@ -21,15 +21,29 @@ launch() {
     exec "$python" launch.py --recipe_devices "$devices" ${NPROC:+--nproc_per_node "$NPROC"} "$@"
 }
 
-# SIZE DEVICES FLAGS...: run_classifier.py with what all recipes of the task share. Later flags win.
+# SIZE DEVICES FLAGS...: what all recipes of a task share. Later flags win.
 xnli() { classify xnli 3 "$@"; }
 pawsx() { classify pawsx 2 "$@"; }
+mlqa() { fine_tune run_mrc.py mlqa json "$@"; }
+
 classify() {
     task=$1
     num_labels=$2
     size=$3
     devices=$4
     shift 4
+    fine_tune run_classifier.py "$task" tsv "$size" "$devices" \
+        --label_map_config "./data/$task/label_map.json" --num_labels "$num_labels" "$@"
+}
+
+# fine_tune SCRIPT TASK ENDING SIZE DEVICES FLAGS...: on ./data/TASK, whose files are named *.ENDING.
+fine_tune() {
+    script=$1
+    task=$2
+    ending=$3
+    size=$4
+    devices=$5
+    shift 5
     # Small has no released weights: those of scripts/small/pretrain.sh where they are, else random ones.
     if [ "$size" != small ] || [ -d configs/small/params ]; then
         set -- --init_pretraining_params "./configs/$size/params" "$@"
@@ -39,14 +53,12 @@ classify() {
         *" --piece_model_path"*) ;;
         *) set -- --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@" ;;
     esac
-    launch "$devices" run_classifier.py \
+    launch "$devices" "$script" \
         --do_train true --do_val true --do_test false \
-        --dev_set "./data/$task/dev/dev.%s.tsv,./data/$task/test/test.%s.tsv" \
-        --test_set "./data/$task/test/test.%s.tsv" \
-        --test_save "./output/$task/test/test.%s.tsv" \
-        --label_map_config "./data/$task/label_map.json" \
+        --dev_set "./data/$task/dev/dev.%s.$ending,./data/$task/test/test.%s.$ending" \
+        --test_set "./data/$task/test/test.%s.$ending" \
+        --test_save "./output/$task/test/test.%s.$ending" \
         --lang_map_config "./data/$task/lang_map.json" \
-        --num_labels "$num_labels" \
         --ernie_config_path "./configs/$size/ernie_config.json" \
         --checkpoints ./checkpoints \
         --warmup_proportion 0.1 --lr_scheduler linear_warmup_decay \

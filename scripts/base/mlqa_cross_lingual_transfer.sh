@@ -1,0 +1,14 @@
+#!/bin/sh
+# MLQA, cross-lingual transfer, base (paper, Table 12): fine-tune on English SQuAD, evaluate in every language.
+# Official values, for 2 devices; --batch_size is per device. Any flag can be added and wins.
+set -eu
+cd "$(dirname "$0")/../.."
+. scripts/launch.sh
+
+mlqa base 2 \
+    --train_set ./data/mlqa/train/train.en.json \
+    --batch_size 16 --epoch 2 --max_seq_len 384 \
+    --doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20 \
+    --learning_rate 3e-4 --layerwise_lr_decay 0.8 --weight_decay 0.0 \
+    --validation_steps 100 \
+    "$@"
