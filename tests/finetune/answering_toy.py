@@ -1,0 +1,85 @@
+"""A toy of question answering in the official layout: where somebody is, in text that normalisation changes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from tests.finetune import toy
+
+PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
+# Curly quotes, a dropped character, a double space, a full-width letter: no answer is its joined pieces.
+PLACES = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
+FILLERS = ["and then", "but now", "they say that"]
+CONFIG = {**toy.CONFIG, "vocab_size": 90, "hidden_size": 32}
+LANGUAGES = ["en", "de"]
+
+
+def context(rng: np.random.Generator, length: int) -> tuple[str, list[tuple[str, str, int]]]:
+    """A text of some facts, and (person, place, where it stands)."""
+    text, facts = "", []
+    for i in rng.permutation(len(PEOPLE)).tolist()[:length]:
+        place = str(rng.choice(PLACES))
+        text += f"{rng.choice(FILLERS)} {PEOPLE[i]} is in "
+        facts.append((PEOPLE[i], place, len(text)))
+        text += f"{place} . "
+    return text.strip(), facts
+
+
+def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
+    """SQuAD v1.1 JSON: a question on every fact."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number in range(paragraphs):
+        text, found = context(rng, facts)
+        qas = [
+            {
+                "id": f"{seed}-{number}-{person}", "question": f"where is {person} ?",
+                "answers": [{"text": place, "answer_start": start}],
+            }
+            for person, place, start in found
+        ]  # fmt: skip
+        made.append({"context": text, "qas": qas})
+    return {"version": "1.1", "data": [{"title": "people", "paragraphs": made}]}
+
+
+def questions(value: dict) -> list[tuple[str, dict]]:
+    """(context, question) of SQuAD JSON."""
+    return [
+        (paragraph["context"], qa)
+        for article in value["data"]
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
+
+
+def make(folder: Path) -> Path:
+    """Write the whole layout into `folder`: data, pairs of languages, vocabulary, config."""
+    with open(folder / "piece.model", "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([paragraph[0] for paragraph in questions(squad(200, seed=9))]),
+            model_writer=file, vocab_size=80, hard_vocab_limit=False, character_coverage=1.0, num_threads=1,
+            minloglevel=2,
+        )  # fmt: skip
+    (folder / "ernie_config.json").write_text(json.dumps(CONFIG))
+    known = squad(6, seed=1)
+    files = {"train": {"data": known["data"] * 30}, "dev.en": known, "dev.de": squad(3, seed=2)}
+    files |= {f"pair-{a}-{b}": squad(2, seed=3) for a, b in [("en", "en"), ("en", "de"), ("de", "de")]}
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    (folder / "lang_map.json").write_text(json.dumps({language: i for i, language in enumerate(LANGUAGES)}))
+    return folder
+
+
+def flags(folder: Path, out: Path, **changes) -> list[str]:
+    """A command line for run_mrc.py; None as a value leaves the flag out."""
+    values = {
+        "ernie_config_path": folder / "ernie_config.json", "piece_model_path": folder / "piece.model",
+        "train_set": folder / "train.json", "dev_set": f"{folder}/dev.%s.json", "do_test": "false",
+        "lang_map_config": folder / "lang_map.json", "checkpoints": out, "batch_size": 12, "epoch": 1,
+        "learning_rate": 5e-3, "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 80,
+        "max_query_length": 16, "doc_stride": 20, "random_seed": 1, "skip_steps": 20, "use_cuda": "false",
+    }  # fmt: skip
+    values |= changes
+    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]

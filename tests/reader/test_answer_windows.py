@@ -1,0 +1,215 @@
+"""Windows on contexts, exact character spans, and the inputs made of them."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from reader.answer_features import EncodeInOrder, EncodeWindows
+from reader.answer_tokens import encode_for_answers
+from reader.answer_windows import NO_ANSWER, Cut, cut_windows, find_tokens, read_windows
+from reader.batching import Batches
+from tests.reader.conftest import SENTENCES
+from utils.errors import UserError
+
+WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)
+SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write({context: [(id, question, answer)]}) -> the path of a SQuAD file."""
+
+    def qa(context: str, id_: str, question: str, text: str) -> dict:
+        return {
+            "id": id_,
+            "question": question,
+            "answers": [{"text": text, "answer_start": context.find(text)}],
+        }
+
+    def call(texts: dict):
+        paragraphs = [
+            {"context": context, "qas": [qa(context, *one) for one in asked]}
+            for context, asked in texts.items()
+        ]
+        path = tmp_path / "questions.json"
+        path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+        return path
+
+    return call
+
+
+def test_windows_by_hand():
+    assert cut_windows(0, 10, 4) == []
+    assert cut_windows(10, 10, 4) == [(0, 10, 0, 10)]
+    # starts 0, 4, 8; the overlaps 4..9 and 8..11 are divided in their middles, 7 and 10
+    assert cut_windows(12, 10, 4) == [(0, 10, 0, 7), (4, 12, 7, 12)]
+    assert cut_windows(15, 10, 4) == [(0, 10, 0, 7), (4, 14, 7, 11), (8, 15, 11, 15)]
+    assert cut_windows(20, 8, 128) == [(0, 8, 0, 8), (8, 16, 8, 16), (16, 20, 16, 20)]  # no token is lost
+
+
+def test_every_token_has_one_window_that_is_asked_for_it():
+    for length in range(1, 60):
+        for room, stride in ((7, 1), (7, 3), (10, 7), (10, 10), (5, 9)):
+            windows = cut_windows(length, room, stride)
+            owned = [token for _, _, start, end in windows for token in range(start, end)]
+            assert owned == list(range(length))
+            for start, end, own_start, own_end in windows:
+                assert start <= own_start <= own_end <= end <= start + room
+                for token in range(own_start, own_end):  # no window sees more of both its sides
+                    margin = min(token - start, end - 1 - token)
+                    best = max(min(token - a, b - 1 - token) for a, b, *_ in windows if a <= token < b)
+                    at_an_edge = token < room or token >= length - room
+                    assert margin >= best - 1 or at_an_edge
+
+
+@pytest.mark.parametrize("split_han", [True, False])
+@pytest.mark.parametrize(
+    "text", [*SENTENCES, "“他说”，２０２５年\u200b的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b", "", " \u200b "]
+)
+def test_spans_are_of_the_source(tokenizer, text, split_han):
+    ids, spans = encode_for_answers(tokenizer, text, split_han)
+    assert len(ids) == len(spans)
+    assert spans == sorted(spans)
+    assert all(a[1] <= b[1] for a, b in zip(spans, spans[1:]))
+    covered = {i for start, end in spans for i in range(start, end)}
+    kept = {
+        i for i, character in enumerate(text) if not character.isspace() and character not in "\u200b\ufeff"
+    }
+    assert kept <= covered
+    if not split_han:
+        assert ids == tokenizer.encode(text)
+    else:
+        han = [i for i, character in enumerate(text) if "\u4e00" <= character <= "\u9fff"]
+        assert {(i, i + 1) for i in han} <= {(start, min(end, start + 1)) for start, end in spans}
+
+
+def test_han_pieces_are_cut_and_keep_their_ids(tokenizer):
+    text = "敏捷的棕色狐狸 jumps 2025"
+    ids, spans = encode_for_answers(tokenizer, text, True)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    assert "".join(tokens).replace("▁", "") == text.replace(" ", "")
+    assert all(len(token.lstrip("▁")) <= 1 for token in tokens[:8])
+    assert [text[start:end] for start, end in spans if start < end][:7] == list("敏捷的棕色狐狸")
+    whole = tokenizer.encode("jumps 2025")
+    assert ids[-len(whole) :] == whole
+
+
+def test_what_is_dropped_belongs_to_the_token_before(tokenizer):
+    text = "lazy\u200b dog\u200b\u200b.\u200b"
+    _, spans = encode_for_answers(tokenizer, text, True)
+    assert "".join(text[start:end] for start, end in spans) == text.replace(" ", "")
+
+
+def test_find_tokens():
+    spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
+    text = "abc defgh ij"
+    assert find_tokens(spans, text, (0, 3)) == (0, 0)
+    assert find_tokens(spans, text, (3, 6)) == (2, 2)  # white space at its ends is no part of an answer
+    assert find_tokens(spans, text, (5, 7)) == (2, 4)  # inside of tokens: all of them
+    assert find_tokens(spans, text, (10, 12)) == (5, 5)
+    assert find_tokens(spans, text, (3, 4)) is None
+
+
+def test_answers_in_windows(write, tokenizer):
+    """Each window with the whole answer has it; the tokens there are those of the text of the answer."""
+    context = " ".join(SENTENCES[:3])
+    answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]
+    path = write({context: [(str(i), "Who? " * 20, text) for i, text in enumerate(answers)]})
+    data = read_windows(path, "dev", tokenizer, SMALL)
+    assert len(data) == 5 * len(data.of_question(0)) and len(data.of_question(0)) > 5
+    for number, text in enumerate(answers):
+        windows = [data[i] for i in data.of_question(number)]
+        assert all(len(window.question_ids) == 8 for window in windows)
+        assert all(8 + len(window.context_ids) + 3 <= 30 for window in windows)
+        start = context.index(text)
+        whole = find_tokens(data.spans[0], context, (start, start + len(text)))
+        for window in windows:
+            inside = window.start <= whole[0] and whole[1] < window.start + len(window.context_ids)
+            assert window.answer == (whole if inside else (NO_ANSWER, NO_ANSWER))
+        first, last = whole
+        covered = context[data.spans[0][first, 0] : data.spans[0][last, 1]]
+        assert text in covered and len(covered.split()) == len(text.split())
+
+
+def test_training_windows_without_the_answer_are_left_out(write, tokenizer, caplog):
+    caplog.set_level("INFO")
+    context = " ".join(SENTENCES[:3])
+    path = write(
+        {context: [("1", "Who?", "quick brown fox"), ("2", "Who?", "absent")], " ": [("3", "Who?", "x")]}
+    )
+    data = read_windows(path, "train", tokenizer, SMALL)
+    assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
+    assert (
+        f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer of 1"
+        in caplog.text
+    )
+    everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
+    assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
+    assert len(everything.of_question(2)) == 0  # an empty context
+    with pytest.raises(UserError, match="nothing to train on"):
+        read_windows(write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL)
+
+
+def test_a_question_leaves_room(write, tokenizer):
+    with pytest.raises(
+        UserError, match="--max_seq_len 67 leaves no room for a context beside --max_query_length 64"
+    ):
+        Cut(67, 64, 128)
+    data = read_windows(
+        write({"quick fox": [("1", "Who? " * 99, "fox")]}), "dev", tokenizer, Cut(68, 64, 128)
+    )
+    assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
+
+
+def test_inputs(write, tokenizer):
+    context = SENTENCES[0]
+    path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
+    data = read_windows(path, "dev", tokenizer, SMALL)
+    encode = EncodeWindows(tokenizer)
+    features = encode(list(data))
+    chosen = np.arange(len(data))[::-1]
+    batch = encode.collate([features[i] for i in chosen], chosen, 77)
+    assert batch.count == 77 and batch.indices.tolist() == chosen.tolist()
+    assert encode.count(features) == len(data)
+    for row, number in enumerate(chosen):
+        window, ids = data[number], batch.input_ids[row].tolist()
+        question, part = window.question_ids.tolist(), window.context_ids.tolist()
+        expected = [tokenizer.cls_id, *question, tokenizer.sep_id, *part, tokenizer.sep_id]  # one separator
+        assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
+        assert ids[batch.ends[row]] == tokenizer.sep_id and batch.ends[row] == len(expected) - 1
+        assert tuple(batch.own[row] + batch.shift[row]) == window.own
+        if window.answer[0] == NO_ANSWER:
+            assert batch.answers[row].tolist() == [NO_ANSWER, NO_ANSWER]
+        else:
+            assert tuple(batch.answers[row] + batch.shift[row]) == window.answer
+    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())
+
+
+def test_the_official_order_and_targets(write, tokenizer):
+    """In the order of the file, without the answer (0, 0); else the same inputs."""
+    path = write({text: [(text[:9], "Who?", text.split()[1])] for text in SENTENCES if len(text.split()) > 2})
+    data = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
+    batches = Batches(data, EncodeInOrder(tokenizer, 30), 4, shuffle=False)
+    plain = EncodeWindows(tokenizer)
+    order, zeros = [], 0
+    for step in batches.stream():
+        (batch,) = step.micro_batches
+        order += batch.indices.tolist()
+        same = plain.collate(plain([data[i] for i in batch.indices]), batch.indices, batch.count)
+        assert np.array_equal(batch.input_ids, same.input_ids) and np.array_equal(batch.ends, same.ends)
+        absent = same.answers == NO_ANSWER
+        assert np.array_equal(batch.answers, np.where(absent, 0, same.answers))
+        zeros += absent.sum()
+    assert order == list(range(len(data))) and zeros
+
+
+def test_a_worker_gets_ids_alone(write, tokenizer):
+    path = write({text: [(text[:9], "Who?", text.split()[0])] for text in SENTENCES})
+    data = read_windows(path, "dev", tokenizer, WHOLE)
+    there = pickle.loads(pickle.dumps(data))
+    assert there.file is None and there.spans is None
+    for here, sent in zip(data, there, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(here, sent))
+    assert len(pickle.dumps(EncodeWindows(tokenizer))) < 1000
