@@ -22,17 +22,20 @@ launch() {
 }
 
 # SIZE DEVICES FLAGS...: what all recipes of a task share. Later flags win.
-xnli() { classify xnli 3 "$@"; }
-pawsx() { classify pawsx 2 "$@"; }
+xnli() { with_labels run_classifier.py xnli 3 "$@"; }
+pawsx() { with_labels run_classifier.py pawsx 2 "$@"; }
+conll() { with_labels run_sequence_labeling.py conll 9 "$@"; }
+panx() { with_labels run_sequence_labeling.py panx 7 "$@"; }
 mlqa() { fine_tune run_mrc.py mlqa json "$@"; }
 
-classify() {
-    task=$1
-    num_labels=$2
-    size=$3
-    devices=$4
-    shift 4
-    fine_tune run_classifier.py "$task" tsv "$size" "$devices" \
+with_labels() {
+    script=$1
+    task=$2
+    num_labels=$3
+    size=$4
+    devices=$5
+    shift 5
+    fine_tune "$script" "$task" tsv "$size" "$devices" \
         --label_map_config "./data/$task/label_map.json" --num_labels "$num_labels" "$@"
 }
 

@@ -1,4 +1,4 @@
-"""The values of the PAWS-X and Tatoeba recipes (paper, Tables 13 and 14), as the scripts hand them on."""
+"""The values of the PAWS-X, CoNLL and Tatoeba recipes (paper, Tables 12 to 14), as they are handed on."""
 
 import json
 import shutil
@@ -56,6 +56,38 @@ def test_pawsx(arguments, size, setting, train, epochs, rate):
     assert (args.label_map_config, args.num_labels) == ("./data/pawsx/label_map.json", 2)
     assert args.lang_map_config == "./data/pawsx/lang_map.json"
     assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"
+
+
+# script -> training file, learning rate, layer-wise decay, labels; the rest is equal
+NER = {
+    **{f"{size}/conll_cross_lingual_transfer.sh": ("en", 4e-4, 0.8, 9) for size in SIZES},
+    "small/conll_finetune_on_all_dataset.sh": ("all", 3e-4, 0.8, 9),
+    "base/conll_finetune_on_all_dataset.sh": ("all", 3e-4, 0.8, 9),
+    "large/conll_finetune_on_all_dataset.sh": ("all", 2e-4, 0.9, 9),
+    **{f"{size}/panx_cross_lingual_transfer.sh": ("en", 4e-4, 0.8, 7) for size in SIZES},
+}
+
+
+@pytest.mark.parametrize("script", NER)
+def test_tagging(arguments, script):
+    size, task = script.split("_")[0].split("/")
+    train, rate, decay, labels = NER[script]
+    line = arguments(script)
+    assert line[:3] == ["--recipe_devices", "1", "run_sequence_labeling.py"]
+    args = parse_args(line[3:])
+    assert (args.batch_size, args.epoch, args.max_seq_len) == (8, 10, 512)
+    assert (args.learning_rate, args.layerwise_lr_decay, args.weight_decay) == (rate, decay, 0.01)
+    assert (args.warmup_proportion, args.lr_scheduler, args.random_seed) == (0.1, "linear_warmup_decay", (1,))
+    assert args.validation_steps == (100 if task == "conll" else 500)
+    assert (args.save_steps, args.skip_steps) == (10000, 10)
+    assert (args.do_train, args.do_val, args.do_test) == (True, True, False)
+    assert args.train_set == f"./data/{task}/train/train.{train}.tsv"
+    assert args.dev_set == f"./data/{task}/dev/dev.%s.tsv,./data/{task}/test/test.%s.tsv"
+    assert (args.label_map_config, args.num_labels) == (f"./data/{task}/label_map.json", labels)
+    assert args.lang_map_config == f"./data/{task}/lang_map.json"
+    assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"
+    assert args.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
+    assert (args.official_compat, args.label_pieces, args.chunk_scheme) == (False, "first", "IOB")
 
 
 @pytest.mark.parametrize("size", SIZES)
