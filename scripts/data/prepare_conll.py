@@ -13,7 +13,8 @@ files are known by their names:
 
 A line is a word, whatever else, and its tag, with spaces or a tab between; blank lines and -DOCSTART- end
 sentences. Files are UTF-8, or else ISO-8859-1, and may be packed (.gz). Tags are IOB1 or IOB2 and become
-IOB2; what is neither is read as conlleval reads it, and counted. The official form (text_a, label) is read too.
+IOB2; what is neither is read as conlleval reads it, and counted. The official form (text_a, label) is read
+too.
 
 Written are train/train.<language>.tsv, train/train.all.tsv (when there are several training languages),
 dev/dev.<language>.tsv, test/test.<language>.tsv, label_map.json and lang_map.json. See docs/ner.md.
@@ -60,19 +61,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("data/conll"), help="folder to write (data/conll)"
     )
+    parser.add_argument("--lower_case", action="store_true", help="words in lower case")
     options = parser.parse_args(arguments)
 
     done = []
     for source in find_sources(options.sources, options.output):
         print(f"reading {source.path}", flush=True)
-        done.append(convert(source, options.output))
+        done.append(convert(source, options.output, options.lower_case))
     notes = write_joint_files(options.output, done)
     print(table(done))
     for note in [*(note for one in done for note in one.notes), *notes, f"written to {options.output}"]:
         print(note)
 
 
-def convert(source: Source, output: Path) -> Written:
+def convert(source: Source, output: Path, lower_case: bool = False) -> Written:
     """Write one source in the official form.
 
     Raises:
@@ -94,7 +96,8 @@ def convert(source: Source, output: Path) -> Written:
         for row in rows:
             tags = to_iob2(row.tags)
             entities.update(start.tag[2:] for start in entity_starts(tags))
-            file.write(f"{JOINT.join(row.words)}\t{JOINT.join(tags)}\n")
+            text = JOINT.join(row.words)
+            file.write(f"{text.lower() if lower_case else text}\t{JOINT.join(tags)}\n")
     form = f"{tables.columns} columns, {tables.encoding}, {scheme}"
     return Written(source, len(rows), sum(len(row.words) for row in rows), entities, form, notes)
 

@@ -139,6 +139,13 @@ def test_lines_without_a_word_are_left_out(tmp_path, capsys):
     assert "dev en: 2 lines without a word are left out" in capsys.readouterr().out
 
 
+def test_lower_case(tmp_path):
+    (tmp_path / "dev-en.tsv").write_text("EU\tB-ORG\nNiño\tB-PER\n", encoding="utf-8")
+    prepare(tmp_path / "dev-en.tsv", "--lower_case", "--output", tmp_path / "out")
+    labels = read_label_map(tmp_path / "out/label_map.json")
+    assert tagged(tmp_path / "out/dev/dev.en.tsv", labels) == ["eu/B-ORG niño/B-PER"]
+
+
 def test_its_own_output_is_a_source(shared_task, tmp_path):
     prepare(shared_task, "--output", tmp_path / "first")
     prepare(tmp_path / "first", "--output", tmp_path / "second")

@@ -8,21 +8,15 @@ import pytest
 
 from reader.tagged_features import IGNORED, EncodeTagged, Window, cut_windows, expanded
 from reader.tagged_official import EncodeTaggedOfficially
-from reader.tagged_text import JOINT, Sentence
+from reader.tagged_text import JOINT, Sentence, read_tagged
+from reader.task_reader import read_label_map
+from reader.tokenization import Tokenizer
+from scripts.data import prepare_conll
+from tests.helpers.letters import Letters
 
 INSIDE = [1, 1, 3, 3, 4]  # B-PER I-PER B-LOC I-LOC O
 O = 4  # noqa: E741
 X = IGNORED
-
-
-class Pieces:
-    """A tokenizer that cuts a word into its characters, "_" for "▁"; "-" leaves nothing."""
-
-    cls_id, pad_id, sep_id, unk_id = 0, 1, 2, 3
-    vocab = {"▁": 4}  # noqa: RUF012
-
-    def encode_batch(self, words):
-        return [[] if word == "-" else [4 if c == "_" else ord(c) for c in word] for word in words]
 
 
 def sentence(text: str, *labels: int) -> Sentence:
@@ -30,7 +24,7 @@ def sentence(text: str, *labels: int) -> Sentence:
 
 
 def encode(text: str, *labels: int, size: int = 512, pieces: str = "first"):
-    return EncodeTagged(Pieces(), size, INSIDE, pieces)([sentence(text, *labels)])[0]
+    return EncodeTagged(Letters(), size, INSIDE, pieces)([sentence(text, *labels)])[0]
 
 
 def ids(text: str) -> list[int]:
@@ -110,7 +104,7 @@ def test_short_sentences_have_one_window():
 
 
 def test_batch():
-    task = EncodeTagged(Pieces(), 10, INSIDE, "all")
+    task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
     features = task(sentences)
     assert task.count(features) == 3 + 9 + 1
@@ -129,7 +123,7 @@ def test_batch():
 
 
 def test_official():
-    task = EncodeTaggedOfficially(Pieces(), 8, INSIDE)
+    task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
     assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
@@ -154,3 +148,17 @@ def test_real_tokenizer(tokenizer):
     pieces = [tokenizer.encode(word) or [tokenizer.unk_id] for word in words]
     assert feature.ids == [tokenizer.cls_id, *(id_ for word in pieces for id_ in word), tokenizer.sep_id]
     assert [label for label in feature.labels if label != X] == [O, 0, 1, O, O]
+
+
+def test_every_word_of_real_chinese_has_a_place(data_dir, tmp_path):
+    """Sentences of up to 421 words; each word is labelled once, in a window that holds it."""
+    prepare_conll.main([f"dev.zh={data_dir / 'ner/panx/dev-zh.tsv'}", "--output", str(tmp_path)])
+    labels = read_label_map(tmp_path / "label_map.json", 7)
+    sentences = read_tagged(tmp_path / "dev/dev.zh.tsv", labels)
+    tokenizer = Tokenizer(None, data_dir / "vocab" / "xnli15-32k.model")
+    features = EncodeTagged(tokenizer, 512, [1, 1, 3, 3, 5, 5, 6])(sentences)
+    assert sum(len(feature.widths) > 1 for feature in features) == 8
+    for one, feature in zip(sentences, features):
+        assert len(feature.words) == len(one.words) == sum(label != X for label in feature.labels)
+        assert max(feature.widths) <= 512
+        assert tuple(feature.labels[start] for start, _ in feature.words) == one.labels

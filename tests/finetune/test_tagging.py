@@ -1,0 +1,242 @@
+"""run_sequence_labeling.py from end to end on the toy task, and its bad input."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+import run_sequence_labeling
+from finetune.conll import read_conll
+from finetune.entities import entity_scores
+from reader.tagged_text import JOINT
+from tests.finetune import tagging_toy, toy
+from tests.launching import ROOT, launch, run_script
+from utils import logging as run_log
+from utils.errors import run
+
+LEARNS = {"epoch": 12, "learning_rate": 2e-2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tagging_toy.make(tmp_path_factory.mktemp("tagging"))
+
+
+@pytest.fixture
+def tag(folder, tmp_path, monkeypatch):
+    """tag(**flags) runs in `tmp_path` with checkpoints in `out`; returns results.json or None."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(out: str = "out", **changes) -> dict | None:
+        line = tagging_toy.flags(folder, tmp_path / out, **changes)
+        monkeypatch.setattr(sys, "argv", ["run_sequence_labeling.py", *line])
+        try:
+            run_sequence_labeling.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+        results = tmp_path / out / "results.json"
+        return json.loads(results.read_text()) if results.exists() else None
+
+    return call
+
+
+@pytest.fixture
+def refused(tag, capsys):
+    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
+
+    def call(**changes) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: tag(**changes))
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A folder with `best/` of a model that knows the task, made once by the script as a user starts it."""
+    place = tmp_path_factory.mktemp("trained")
+    line = tagging_toy.flags(folder, place, do_test="true", test_set=f"{folder}/test.%s.tsv",
+                             test_save=f"{place}/test.%s.tsv", max_seq_len=24, **LEARNS)  # fmt: skip
+    done = run_script([ROOT / "run_sequence_labeling.py", *line], place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def table(results: dict, metric: str) -> dict[str, float]:
+    """Language -> mean of a metric on the first pattern."""
+    return next(one["mean"] for one in results["tables"] if one["title"].startswith(f"{metric}, "))
+
+
+def test_it_learns_the_toy_task(trained):
+    results = json.loads((trained / "results.json").read_text())
+    assert results["metric"] == "f1" and results["task"] == "sequence_labeling"
+    for metric in ("f1", "precision", "recall"):
+        assert table(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
+    log = (trained / "log" / "job.log.0").read_text()
+    line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
+    assert re.search(line + "data_num: 21, ", log)
+    config = json.loads((trained / "best" / "config.json").read_text())
+    assert (config["task"], config["labels"]) == ("sequence_labeling", tagging_toy.TAGS)
+
+
+def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
+    """Sentences of 40 words and more, in windows of 22 pieces."""
+    for i, language in enumerate(tagging_toy.LANGUAGES):
+        path = next(trained.glob(f"test.{language}.tsv.*"))
+        assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
+        found = read_conll(path)
+        expected = tagging_toy.rows(15, seed=30 + i) + tagging_toy.rows(3, seed=40 + i, parts=(30, 40))
+        assert [list(one.words) for one in found] == [words for words, _ in expected]
+        assert [list(one.gold) for one in found] == [tags for _, tags in expected]
+        assert max(len(one.words) for one in found) > 40
+        scores = entity_scores([one.gold for one in found], [one.predicted for one in found])
+        assert scores.overall.f1 >= 90
+
+
+def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
+    """Without a column of tags there is none in the predictions."""
+    rows = tagging_toy.rows(9, seed=50)
+    tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
+    (tmp_path / "one.json").write_text('{"en": 0}')
+    results = tag(
+        do_train="false", do_test="true", train_set=None, ernie_config_path=None, piece_model_path=None,
+        init_checkpoint=trained / "best", dev_set=f"{folder}/dev.%s.tsv", test_set="new.tsv",
+        test_save="new.txt", lang_map_config="one.json",
+    )  # fmt: skip
+    assert table(results, "f1") == {"en": 100.0, "avg": 100.0}
+    found = read_conll(tmp_path / "new.txt.0.0")
+    assert [list(one.words) for one in found] == [words for words, _ in rows]
+    assert all(one.gold is None for one in found)
+    scores = entity_scores([tags for _, tags in rows], [one.predicted for one in found])
+    assert scores.overall.f1 >= 90
+
+
+def test_batches_and_windows_change_no_score(tag, trained):
+    options = {"do_train": "false", "init_checkpoint": trained / "best", "max_seq_len": 16}
+    one = tag(out="a", predict_batch_size=1, **options)
+    many = tag(out="b", predict_batch_size=64, **options)
+    by_tokens = tag(out="c", predict_batch_size=50, in_tokens="true", batch_size=64, **options)
+    assert one["tables"] == many["tables"] == by_tokens["tables"]
+
+
+def weights(out, step: int) -> dict[str, np.ndarray]:
+    return load_file(out / f"step_{step}" / "model.safetensors")
+
+
+@pytest.mark.parametrize("options", [{}, {"label_pieces": "all", "in_tokens": "true", "batch_size": 60}])
+def test_resume_is_bit_identical(tag, tmp_path, options):
+    options = {"save_steps": 5, "keep_checkpoints": 9, "max_seq_len": 16, "max_steps": 16, **options}
+    straight = tag(**options)
+    resumed = tag(out="again", init_checkpoint=tmp_path / "out" / "step_5", **options)
+    for name, value in weights(tmp_path / "out", 16).items():
+        np.testing.assert_array_equal(value, weights(tmp_path / "again", 16)[name], err_msg=name)
+    assert resumed["tables"] == straight["tables"]
+
+
+def test_a_run_with_other_labels_is_not_resumed(tag, refused, tmp_path):
+    tag(max_steps=2, do_val="false")
+    line = refused(init_checkpoint=tmp_path / "out" / "step_2", max_steps=2, label_pieces="all")
+    assert "label_pieces: first -> all" in line
+
+
+def exact(tmp_path, **changes) -> dict:
+    """Six steps in float64 without dropout; some sentences are split."""
+    config = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    steps = {"max_steps": 6, "max_seq_len": 16, "do_val": "false", "dtype": "float64"}
+    return {"ernie_config_path": tmp_path / "config.json", **steps, **changes}
+
+
+def assert_same(one, other):
+    for name, value in weights(one, 6).items():
+        np.testing.assert_allclose(value, weights(other, 6)[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("official", ["false", "true"])
+def test_accumulation_is_one_step_of_the_whole_batch(tag, tmp_path, official):
+    """The loss is a mean over the labelled tokens of a step, whatever micro-batches they are in."""
+    tag(out="one", **exact(tmp_path, official_compat=official))
+    tag(out="cut", **exact(tmp_path, official_compat=official, batch_size=2, gradient_accumulation_steps=4))
+    assert_same(tmp_path / "one", tmp_path / "cut")
+
+
+def test_two_processes_are_one_step_of_the_whole_batch(tag, folder, tmp_path):
+    """... and whatever process has them."""
+    tag(out="one", **exact(tmp_path))
+    line = tagging_toy.flags(folder, tmp_path / "two", **exact(tmp_path, batch_size=4))
+    done = launch([ROOT / "run_sequence_labeling.py", *line], tmp_path, 2)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_official_behaviour_runs(tag, folder, tmp_path):
+    """It scores pieces of text that was cut; what was cut off is O in the predictions."""
+    results = tag(
+        official_compat="true", max_seq_len=16, do_test="true", test_set=f"{folder}/test.%s.tsv",
+        test_save="test.%s.tsv", **LEARNS,
+    )  # fmt: skip
+    assert table(results, "f1")["avg"] > 50
+    found = read_conll(next(tmp_path.glob("test.en.tsv.*")))
+    long = max(found, key=lambda one: len(one.words))
+    assert set(long.predicted[14:]) == {"O"} and "B-PER" in long.gold[14:]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("anna+sees\tB-PER", "line 3: 2 tokens but 1 tags"),
+        ("\t", "line 3: an empty sentence"),
+        ("anna\tB-ORG", "line 3, token 1: unknown tag 'B-ORG'"),
+        ("the+anna\tO+I-PER", "line 3, token 2: I-PER begins an entity, but line 2, token 1: B-LOC"),
+    ],
+)
+def test_bad_rows(refused, tmp_path, row, expected):
+    text = f"text_a\tlabel\nrome\tB-LOC\n{row}\n".replace("+", JOINT)
+    (tmp_path / "train.tsv").write_text(text)
+    line = refused(train_set=tmp_path / "train.tsv")
+    assert "train.tsv" in line and expected in line
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "expected"),
+    [
+        (
+            {"O": 0, "B-PER": 1, "I-PER": 2},
+            {"num_labels": 3},
+            "labels.json: O has the id 0; it must have the",
+        ),
+        ({"B-PER": 0, "O": 1}, {"num_labels": 2}, "labels.json: there is B-PER but no I-PER"),
+        ({"B-PER": 0, "I-PER": 1, "O": 2}, {}, "labels.json: 3 labels"),
+        (None, {"label_map_config": None}, "--label_map_config is needed"),
+        (None, {"chunk_scheme": "IOBES"}, "--chunk_scheme"),
+        (None, {"label_pieces": "last"}, "--label_pieces"),
+        (None, {"chunk_scheme": "IOB1"}, "begins an entity, which IOB1 (--chunk_scheme) writes I-"),
+    ],
+)
+def test_bad_maps_and_flags(refused, tmp_path, labels, changes, expected):
+    if labels is not None:
+        (tmp_path / "labels.json").write_text(json.dumps(labels))
+        changes = {"label_map_config": tmp_path / "labels.json", **changes}
+    assert expected in refused(**changes)
+
+
+def test_iob1_trains_like_iob2(tag, folder, tmp_path):
+    """No two entities touch in the toy: its IOB1 has I- for every B-."""
+    for path in (*folder.glob("train.tsv"), *folder.glob("dev.*.tsv")):
+        (tmp_path / path.name).write_text(path.read_text().replace("B-", "I-"))
+    options = {"epoch": 1}
+    two = tag(out="two", **options)
+    files = {"train_set": tmp_path / "train.tsv", "dev_set": f"{tmp_path}/dev.%s.tsv"}
+    one = tag(out="one", chunk_scheme="IOB1", **files, **options)
+    assert table(one, "f1") == table(two, "f1")
+    for name, value in weights(tmp_path / "two", 16).items():
+        np.testing.assert_array_equal(value, weights(tmp_path / "one", 16)[name], err_msg=name)
