@@ -32,7 +32,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     # Imported here, not above: processes that only unpickle a configuration do not parse command lines.
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(description=description, exit_on_error=False)
+    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--config",
         action="config",
