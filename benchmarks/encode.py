@@ -1,0 +1,167 @@
+"""Time sentences to vectors on a CPU beside sentence-transformers (torch).
+
+    python benchmarks/encode.py                                   20,000 sentences at base size: an hour
+    python benchmarks/encode.py --layers 2 --sentences 500 --rounds 1
+
+Both get the same file of made-up sentences of 1 to 120 words, the same piece model and the same shape of
+random weights (12 x 768, 250,002 words, float32), and make the mean over the tokens of the top layer. Ours is
+what encode_vector.py does, from the file of texts to the file of vectors; theirs is
+`SentenceTransformer.encode` on a list, in batches of 32, as it is by default. Loading the model is not timed.
+
+Each contender runs in a process of its own environment: ours in .venv, the peer in .venv-parity. A round runs
+all of them, one after the other, and the rounds repeat, so that a change in the machine's load meets all
+alike. Reported is the best round of each. The last line is JSON; "ratio" is our speed over the peer's in its
+best setting.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.runtime import prepare, read_cpu, settings_for
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT, PIECES = "sentences.txt", "piece.model"
+VOCABULARY, MAX_SEQ_LEN = 250002, 256
+
+# What the environment is cleared of, so that "as installed" means it.
+SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "GLIBC_TUNABLES",
+            "FLAGS_use_stride_kernel")  # fmt: skip
+
+
+class Contender(NamedTuple):
+    """One program in one setting; `tuned`: with scripts/env.sh and the variables of utils.runtime."""
+
+    label: str
+    kind: str
+    tuned: bool
+
+
+CONTENDERS = {
+    "ours": Contender("ours", "ours", True),
+    "st_installed": Contender("sentence-transformers", "sentence_transformers", False),
+    "st_best": Contender("sentence-transformers, tuned", "sentence_transformers", True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--sentences", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="names, separated by commas")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        WORKERS[CONTENDERS[args.worker].kind](Path(args.folder), args.layers)
+        return
+    names = args.contenders.split(",")
+    if unknown := set(names) - set(CONTENDERS):
+        parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        make_text(Path(folder), args.sentences)
+        for round_ in range(args.rounds):
+            for name in names:
+                speeds[name].append(args.sentences / run(name, folder, args.layers))
+                print(f"round {round_ + 1} {name:<14} {speeds[name][-1]:8.1f} sentences/s", flush=True)
+    report(speeds, args.layers, args.sentences)
+
+
+def run(name: str, folder: str, layers: int) -> float:
+    """Seconds of one contender for all sentences, in a process of its own."""
+    contender = CONTENDERS[name]
+    python = ROOT / (".venv" if contender.kind == "ours" else ".venv-parity") / "bin/python"
+    command = [str(python), __file__, f"--worker={name}", f"--folder={folder}", f"--layers={layers}"]
+    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+    if contender.tuned:
+        environment |= settings_for(read_cpu())
+        command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(speeds: dict[str, list[float]], layers: int, sentences: int) -> None:
+    best = {name: max(values) for name, values in speeds.items()}
+    print(f"\n{'':<30} sentences/s of each round")
+    for name, values in speeds.items():
+        print(f"{CONTENDERS[name].label:<30} {' '.join(f'{value:8.1f}' for value in values)}")
+    result = {"layers": layers, "sentences": sentences}
+    result["sentences_per_second"] = {name: round(speed, 1) for name, speed in best.items()}
+    peers = [speed for name, speed in best.items() if name != "ours"]
+    if peers and "ours" in best:
+        result["ratio"] = round(best["ours"] / max(peers), 2)
+    print(json.dumps(result))
+
+
+def make_text(folder: Path, count: int) -> None:
+    """`count` sentences of made-up words, most of them short, and a piece model for them."""
+    import numpy as np
+    import sentencepiece
+
+    rng = np.random.default_rng(0)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "ol")]
+    words = ["".join(rng.choice(syllables, size)) for size in rng.integers(1, 5, 8000)]
+    lengths = np.clip(rng.lognormal(2.7, 0.7, count), 1, 120).astype(int)
+    lines = [" ".join(words[i] for i in rng.integers(0, len(words), length)) for length in lengths]
+    (folder / TEXT).write_text("\n".join(lines) + "\n")
+    with open(folder / PIECES, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines[:5000]), model_writer=file, vocab_size=4000, hard_vocab_limit=False,
+            minloglevel=2,
+        )  # fmt: skip
+
+
+def ours(folder: Path, layers: int) -> None:
+    prepare(quiet=True)
+    from evaluation.vectors import VectorWriter
+    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from reader.features import EncodePairs
+    from reader.sentences import Sentences
+    from reader.tokenization import Tokenizer
+
+    model = ErnieMModel(ErnieMConfig(VOCABULARY, 768, layers, 12))
+    encode = EncodePairs(Tokenizer(None, folder / PIECES), MAX_SEQ_LEN)
+    with tempfile.TemporaryDirectory() as output:
+        start = time.perf_counter()
+        VectorWriter(model, Sentences(folder / TEXT), encode, Path(output)).vectors(layers, "mean")
+        print(time.perf_counter() - start)
+
+
+def sentence_transformers(folder: Path, layers: int) -> None:
+    import transformers
+    from sentence_transformers import SentenceTransformer, models
+
+    transformers.logging.set_verbosity_error()
+    config = transformers.XLMRobertaConfig(
+        vocab_size=VOCABULARY, num_hidden_layers=layers, max_position_embeddings=514, type_vocab_size=1,
+        layer_norm_eps=1e-5, pad_token_id=1,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as saved:
+        transformers.XLMRobertaModel(config).save_pretrained(saved)
+        transformers.XLMRobertaTokenizerFast(str(folder / PIECES)).save_pretrained(saved)
+        encoder = models.Transformer(saved, max_seq_length=MAX_SEQ_LEN)
+    model = SentenceTransformer(modules=[encoder, models.Pooling(768, "mean")], device="cpu")
+    sentences = (folder / TEXT).read_text().splitlines()
+    start = time.perf_counter()
+    model.encode(sentences, show_progress_bar=False)
+    print(time.perf_counter() - start)
+
+
+WORKERS = {"ours": ours, "sentence_transformers": sentence_transformers}
+
+if __name__ == "__main__":
+    main()
