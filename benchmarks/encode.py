@@ -8,43 +8,24 @@ random weights (12 x 768, 250,002 words, float32), and make the mean over the to
 what encode_vector.py does, from the file of texts to the file of vectors; theirs is
 `SentenceTransformer.encode` on a list, in batches of 32, as it is by default. Loading the model is not timed.
 
-Each contender runs in a process of its own environment: ours in .venv, the peer in .venv-parity. A round runs
-all of them, one after the other, and the rounds repeat, so that a change in the machine's load meets all
-alike. Reported is the best round of each. The last line is JSON; "ratio" is our speed over the peer's in its
-best setting.
+How contenders are run: benchmarks/side_by_side.py. Reported is the best round of each. The last line is JSON;
+"ratio" is our speed over the peer's in its best setting.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.runtime import prepare, read_cpu, settings_for
+from benchmarks.side_by_side import GIGABYTE, VOCABULARY, Contender, peak_memory, run
+from utils.runtime import prepare
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT, PIECES = "sentences.txt", "piece.model"
-VOCABULARY, MAX_SEQ_LEN = 250002, 256
-
-# What the environment is cleared of, so that "as installed" means it.
-SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "GLIBC_TUNABLES",
-            "FLAGS_use_stride_kernel")  # fmt: skip
-
-
-class Contender(NamedTuple):
-    """One program in one setting; `tuned`: with scripts/env.sh and the variables of utils.runtime."""
-
-    label: str
-    kind: str
-    tuned: bool
-
-
+MAX_SEQ_LEN = 256
 CONTENDERS = {
     "ours": Contender("ours", "ours", True),
     "st_installed": Contender("sentence-transformers", "sentence_transformers", False),
@@ -69,38 +50,29 @@ def main() -> None:
     names = args.contenders.split(",")
     if unknown := set(names) - set(CONTENDERS):
         parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
-    speeds: dict[str, list[float]] = {name: [] for name in names}
+    runs: dict[str, list[dict]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         make_text(Path(folder), args.sentences)
         for round_ in range(args.rounds):
             for name in names:
-                speeds[name].append(args.sentences / run(name, folder, args.layers))
-                print(f"round {round_ + 1} {name:<14} {speeds[name][-1]:8.1f} sentences/s", flush=True)
-    report(speeds, args.layers, args.sentences)
+                flags = [f"--worker={name}", f"--folder={folder}", f"--layers={args.layers}"]
+                runs[name].append(run(flags, CONTENDERS[name]))
+                speed = args.sentences / runs[name][-1]["seconds"]
+                print(f"round {round_ + 1} {name:<14} {speed:8.1f} sentences/s", flush=True)
+    report(runs, args.layers, args.sentences)
 
 
-def run(name: str, folder: str, layers: int) -> float:
-    """Seconds of one contender for all sentences, in a process of its own."""
-    contender = CONTENDERS[name]
-    python = ROOT / (".venv" if contender.kind == "ours" else ".venv-parity") / "bin/python"
-    command = [str(python), __file__, f"--worker={name}", f"--folder={folder}", f"--layers={layers}"]
-    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    if contender.tuned:
-        environment |= settings_for(read_cpu())
-        command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def report(speeds: dict[str, list[float]], layers: int, sentences: int) -> None:
-    best = {name: max(values) for name, values in speeds.items()}
-    print(f"\n{'':<30} sentences/s of each round")
+def report(runs: dict[str, list[dict]], layers: int, sentences: int) -> None:
+    speeds = {name: [sentences / one["seconds"] for one in of_one] for name, of_one in runs.items()}
+    peaks = {name: max(one["peak"] for one in of_one) / GIGABYTE for name, of_one in runs.items()}
+    print(f"\n{'':<30} peak GB   sentences/s of each round")
     for name, values in speeds.items():
-        print(f"{CONTENDERS[name].label:<30} {' '.join(f'{value:8.1f}' for value in values)}")
+        shown = " ".join(f"{value:8.1f}" for value in values)
+        print(f"{CONTENDERS[name].label:<30} {peaks[name]:7.2f}   {shown}")
+    best = {name: max(values) for name, values in speeds.items()}
     result = {"layers": layers, "sentences": sentences}
     result["sentences_per_second"] = {name: round(speed, 1) for name, speed in best.items()}
+    result["peak_gb"] = {name: round(peak, 2) for name, peak in peaks.items()}
     peers = [speed for name, speed in best.items() if name != "ours"]
     if peers and "ours" in best:
         result["ratio"] = round(best["ours"] / max(peers), 2)
@@ -138,7 +110,7 @@ def ours(folder: Path, layers: int) -> None:
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         VectorWriter(model, Sentences(folder / TEXT), encode, Path(output)).vectors(layers, "mean")
-        print(time.perf_counter() - start)
+        tell(start)
 
 
 def sentence_transformers(folder: Path, layers: int) -> None:
@@ -158,7 +130,12 @@ def sentence_transformers(folder: Path, layers: int) -> None:
     sentences = (folder / TEXT).read_text().splitlines()
     start = time.perf_counter()
     model.encode(sentences, show_progress_bar=False)
-    print(time.perf_counter() - start)
+    tell(start)
+
+
+def tell(start: float) -> None:
+    """A worker's last act."""
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak_memory()}))
 
 
 WORKERS = {"ours": ours, "sentence_transformers": sentence_transformers}

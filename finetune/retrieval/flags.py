@@ -48,7 +48,7 @@ class RetrievalFlags:
         amp: mixed precision on GPU
         recompute: recompute activations in the backward pass; less memory
         skip_steps: log the loss every so many steps
-        validation_steps: search the corpus' held-out pairs so often, and at the end; the best is kept
+        validation_steps: search the corpus' held-out pairs so often, first and last; the best is kept
         validation_pairs: of each language pair; 0: no validation
         save_steps: a checkpoint step_N so often, and at the end
         keep_checkpoints: the last so many step_N stay

@@ -107,6 +107,8 @@ class RetrievalTrainer:
         self.progress = Progress(flags.max_steps, "training", engine.steps, unit="steps", lines=False)
         pairs = dataclasses.replace(self.pairs, state=self.state.reader)
         with prefetch(pairs) as stream, StopSignal() as stop:
+            if not engine.steps:
+                self._validate()  # what training has to beat
             while engine.steps < flags.max_steps:
                 work = next(stream)
                 step = engine.step([work], self._loss)

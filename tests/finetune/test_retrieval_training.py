@@ -104,7 +104,7 @@ def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert len(won) == 3 and won[-1] > 2 * won[0] and losses[-1] < 0.8 * losses[0]
     means = {int(s): float(m) for s, m in re.findall(r"found at step (\d+): mean ([\d.]+)", log)}
-    assert list(means) == [20, 40, 60]
+    assert list(means) == [0, 20, 40, 60]
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = next(step for step, mean in means.items() if mean == max(means.values()))
     assert (config["step"], config["task"], config["layer"], config["pooling"]) == (
@@ -152,7 +152,7 @@ def test_two_processes_are_one(corpus, tmp_path):
             load_file(folder / "out" / "step_6" / "model.safetensors"),
             re.findall(r"ave loss: [\d.]+, pairs that beat their negatives: [\d.]+|mean .*", log),
         )
-    assert len(found[1][1]) == 6 + 2
+    assert len(found[1][1]) == 6 + 3  # steps and validations
     assert found[1][1] == found[2][1]
     for name, value in found[1][0].items():
         np.testing.assert_allclose(found[2][0][name], value, rtol=0, atol=1e-9, err_msg=name)
