@@ -163,10 +163,11 @@ def read_windows(
                 answers.append(whole if inside else (NO_ANSWER, NO_ANSWER))
     if purpose == "train" and not answered:
         raise UserError(f"{path}: no answer stands at its offset, so there is nothing to train on")
+    with_answer = sum(first != NO_ANSWER for first, _ in answers)
     logger.info(
-        "%s: %d questions on %d texts, %d windows, %d of them with the answer of %d questions",
-        path, len(file.questions), len(file.contexts), len(windows),
-        sum(first != NO_ANSWER for first, _ in answers), len(answered),
+        "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
+        len(windows),
+        f", {with_answer} of them with the answer of {len(answered)} questions" if purpose != "test" else "",
     )  # fmt: skip
     return AnswerWindows(
         file, Ragged(questions), Ragged(contexts), Ragged(spans, (2,)), np.asarray(windows, np.int32),

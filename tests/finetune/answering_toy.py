@@ -1,4 +1,4 @@
-"""A toy of question answering in the official layout: where somebody is, in text that normalisation changes."""
+"""A toy of question answering in the official layout: where is who, in text that normalisation changes."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,18 @@ PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
 # Curly quotes, a dropped character, a double space, a full-width letter: no answer is its joined pieces.
 PLACES = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
 FILLERS = ["and then", "but now", "they say that"]
-CONFIG = {**toy.CONFIG, "vocab_size": 90, "hidden_size": 32}
+CONFIG = {
+    **toy.CONFIG, "vocab_size": 60, "hidden_size": 32, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
 LANGUAGES = ["en", "de"]
 
 
-def context(rng: np.random.Generator, length: int) -> tuple[str, list[tuple[str, str, int]]]:
+def context(rng: np.random.Generator, number: int, length: int) -> tuple[str, list[tuple[str, str, int]]]:
     """A text of some facts, and (person, place, where it stands)."""
     text, facts = "", []
-    for i in rng.permutation(len(PEOPLE)).tolist()[:length]:
-        place = str(rng.choice(PLACES))
+    for k, i in enumerate(rng.permutation(len(PEOPLE)).tolist()[:length]):
+        place = PLACES[(number * length + k) % len(PLACES)]
         text += f"{rng.choice(FILLERS)} {PEOPLE[i]} is in "
         facts.append((PEOPLE[i], place, len(text)))
         text += f"{place} . "
@@ -32,7 +35,7 @@ def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
     rng = np.random.default_rng(seed)
     made = []
     for number in range(paragraphs):
-        text, found = context(rng, facts)
+        text, found = context(rng, number, facts)
         qas = [
             {
                 "id": f"{seed}-{number}-{person}", "question": f"where is {person} ?",
@@ -60,12 +63,12 @@ def make(folder: Path) -> Path:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter([paragraph[0] for paragraph in questions(squad(200, seed=9))]),
             model_writer=file, vocab_size=80, hard_vocab_limit=False, character_coverage=1.0, num_threads=1,
-            minloglevel=2,
+            minloglevel=2, user_defined_symbols=PEOPLE,
         )  # fmt: skip
     (folder / "ernie_config.json").write_text(json.dumps(CONFIG))
-    known = squad(6, seed=1)
-    files = {"train": {"data": known["data"] * 30}, "dev.en": known, "dev.de": squad(3, seed=2)}
-    files |= {f"pair-{a}-{b}": squad(2, seed=3) for a, b in [("en", "en"), ("en", "de"), ("de", "de")]}
+    known = squad(3, seed=1)
+    files = {"train": {"data": known["data"] * 300}, "dev.en": known, "dev.de": squad(3, seed=2)}
+    files |= {"pair-en-en": known, "pair-en-de": squad(2, seed=3), "pair-de-de": known}
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     (folder / "lang_map.json").write_text(json.dumps({language: i for i, language in enumerate(LANGUAGES)}))
@@ -77,8 +80,8 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
     values = {
         "ernie_config_path": folder / "ernie_config.json", "piece_model_path": folder / "piece.model",
         "train_set": folder / "train.json", "dev_set": f"{folder}/dev.%s.json", "do_test": "false",
-        "lang_map_config": folder / "lang_map.json", "checkpoints": out, "batch_size": 12, "epoch": 1,
-        "learning_rate": 5e-3, "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 80,
+        "lang_map_config": folder / "lang_map.json", "checkpoints": out, "batch_size": 6, "epoch": 1,
+        "learning_rate": 3e-3, "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 80,
         "max_query_length": 16, "doc_stride": 20, "random_seed": 1, "skip_steps": 20, "use_cuda": "false",
     }  # fmt: skip
     values |= changes

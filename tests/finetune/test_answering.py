@@ -1,0 +1,278 @@
+"""run_mrc.py from start to end: a toy is learned, answers are characters of the text, pairs of languages."""
+
+import argparse
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import paddle
+import pytest
+
+import run_mrc
+from finetune.answering import OfficialAnswering, QuestionAnswering, rules_of
+from finetune.datasets import stream
+from model.ernie_m import ErnieMConfig
+from reader.answer_windows import NO_ANSWER
+from reader.batching import Batches
+from reader.tokenization import Tokenizer
+from tests.finetune import answering_toy as toy
+from tests.launching import ROOT, run_script
+from utils import logging as run_log
+from utils.args import parse_args
+from utils.errors import run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A folder with `out/best` of a model that has the English questions by heart, made once."""
+    place = tmp_path_factory.mktemp("trained")
+    line = toy.flags(folder, place / "out", select_on="en")
+    done = run_script([ROOT / "run_mrc.py", *line], place)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.fixture
+def answer(folder, tmp_path, monkeypatch):
+    """answer(**flags) runs run_mrc.py in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(**changes) -> None:
+        monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, tmp_path / "out", **changes)])
+        try:
+            run_mrc.main()
+        finally:
+            paddle.set_default_dtype("float32")
+            run_log._attach([])
+
+    return call
+
+
+@pytest.fixture
+def refused(answer, capsys):
+    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
+
+    def call(**changes) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: answer(**changes))
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_few_questions_are_learned(trained):
+    """F1 and exact match 100 on the training questions, and f1 is what selects."""
+    results = read_json(trained / "out" / "results.json")
+    assert results["metric"] == "f1"
+    assert [table["title"].split(",")[0] for table in results["tables"]] == ["f1", "em"]
+    assert [table["mean"]["en"] for table in results["tables"]] == [100.0, 100.0]
+    assert results["selected"]["1"]["selected_by"] == 100.0
+
+
+def test_predictions(answer, trained, folder, tmp_path):
+    """Every answer and every candidate is found in its text, letter for letter; the best is the gold one."""
+    evaluation = {"do_train": "false", "do_val": "false", "init_checkpoint": trained / "out" / "best"}
+    answer(**evaluation, do_test="true", test_set=f"{folder}/dev.%s.json", test_save="predicted/%s.json")
+    for language in toy.LANGUAGES:
+        questions = toy.questions(read_json(folder / f"dev.{language}.json"))
+        texts = read_json(tmp_path / "predicted" / f"{language}.json.0.0")
+        candidates = read_json(tmp_path / "predicted" / f"nbest_{language}.json.0.0")
+        assert list(texts) == list(candidates) == [qa["id"] for _, qa in questions]
+        for context, qa in questions:
+            found = candidates[qa["id"]]
+            assert 1 < len(found) <= 20 and found[0]["text"] == texts[qa["id"]]
+            for one in found:
+                start = one["answer_start"]
+                assert one["text"] and context[start : start + len(one["text"])] == one["text"]
+            sums = [one["start_logit"] + one["end_logit"] for one in found]
+            assert sums == sorted(sums, reverse=True)
+            assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-4)
+            if language == "en":
+                assert texts[qa["id"]] == qa["answers"][0]["text"]
+
+
+def test_predictions_as_the_official_code_has_them(answer, trained, folder, tmp_path):
+    """Joined pieces: the right place, but normalised text."""
+    answer(
+        do_train="false", do_val="false", init_checkpoint=trained / "out" / "best", do_test="true",
+        test_set=f"{folder}/dev.en.json", test_save="%s.json", official_compat="true",
+        lang_map_config=None,
+    )  # fmt: skip
+    texts = read_json(tmp_path / "all.json.0.0")
+    gold = {qa["id"]: qa["answers"][0]["text"] for _, qa in toy.questions(read_json(folder / "dev.en.json"))}
+    assert set(gold.values()) == set(toy.PLACES)
+    expected = ['"old" rome', "new oslo", "big lima", "'red' bern", "the port"]
+    normalised = dict(zip(toy.PLACES, expected))
+    assert texts == {id_: normalised[text] for id_, text in gold.items()}
+
+
+def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
+    args = parse_args(toy.flags(folder, folder, **changes))
+    return kind(args, Tokenizer(None, folder / "piece.model"))
+
+
+def batches(task, path, purpose, size=100):
+    (parts,) = [Batches(task.read(path, purpose), task.encode, size, shuffle=False)]
+    return [batch for _, batch in stream([parts])]
+
+
+@pytest.fixture
+def model(folder):
+    paddle.seed(3)
+    return QuestionAnswering.make_model(None, ErnieMConfig.from_dict(toy.CONFIG))
+
+
+def test_the_loss_by_hand(folder, model):
+    """Mean of start and end over windows; no padding in it; a window without the answer adds nothing."""
+    task = make_task(folder, max_seq_len=40, max_query_length=8, doc_stride=12)
+    model.eval()
+    (batch,) = batches(task, folder / "dev.de.json", "dev")
+    assert 0 < (batch.answers[:, 0] == NO_ANSWER).sum() < len(batch.answers)
+    lengths = batch.ends + 1
+    assert lengths.min() < lengths.max()
+    with paddle.no_grad():
+        logits = [x.numpy().astype(np.float64) for x in model(paddle.to_tensor(batch.input_ids))]
+        loss, sums = task.loss(model, batch)
+        _, evaluated = task.predict(model, batch, labelled=True)
+    expected, right = 0.0, 0
+    for row, length in enumerate(lengths):
+        if batch.answers[row, 0] != NO_ANSWER:
+            for which, place in zip(logits, batch.answers[row]):
+                expected += (np.log(np.exp(which[row, :length]).sum()) - which[row, place]) / 2
+            best = [which[row, :length].argmax() for which in logits]
+            right += best == batch.answers[row].tolist()
+    assert evaluated == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(expected / batch.count, rel=1e-5)
+    assert (int(sums["correct"]), sums["count"]) == (right, len(lengths))
+
+
+def test_micro_batches_sum_to_the_whole(folder, model):
+    """However windows are cut into batches and padded, their losses add up to the same."""
+    task = make_task(folder)
+    model.eval()
+    with paddle.no_grad():
+        sums = [
+            sum(
+                task.predict(model, batch, True)[1]
+                for batch in batches(task, folder / "dev.en.json", "dev", size)
+            )
+            for size in (1, 5, 100)
+        ]
+    assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)
+
+
+def test_what_official_compat_trains(folder, model):
+    """Windows without the answer are trained to (0, 0), in the order of the file."""
+    flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
+    ours, theirs = make_task(folder, **flags), make_task(folder, OfficialAnswering, **flags)
+    path = folder / "dev.de.json"
+    (batch,) = batches(theirs, path, "train")
+    assert len(ours.read(path, "train")) == (batch.answers[:, 0] > 0).sum()
+    zeros = (batch.answers == 0).all(1)
+    assert zeros.sum() > 0 and batch.indices.tolist() == list(range(len(zeros)))
+    with paddle.no_grad():
+        _, loss = theirs.predict(model, batch, labelled=True)
+        _, less = ours.predict(model, batches(ours, path, "train")[0], labelled=True)
+    assert loss > less
+
+
+def test_official_compat_does_not_shuffle(monkeypatch, folder):
+    seen = []
+    monkeypatch.setattr("finetune.runs.run_task", lambda args, task: seen.append((args.shuffle, task)))
+    for value in ("true", "false"):
+        monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
+        run_mrc.main()
+    assert seen == [(False, OfficialAnswering), (True, QuestionAnswering)]
+
+
+def test_the_rules_are_those_of_the_contexts():
+    assert [rules_of(language) for language in ("zh", "zh-de", "en-zh", "all")] == ["zh", "zh", "en", "en"]
+
+
+def test_scores_follow_the_language(folder, monkeypatch):
+    task = make_task(folder)
+    data = SimpleNamespace(file=SimpleNamespace(questions=[argparse.Namespace(answers=("el gato",))]))
+    monkeypatch.setattr("finetune.answering.best_texts", lambda ranked: ["gato"])
+    monkeypatch.setattr(task, "rank", lambda data, predictions: None)
+    assert task.score(data, [], "es") == {"f1": 100.0, "em": 100.0}
+    assert task.score(data, [], "es-en") == {"f1": 100.0, "em": 100.0}
+    assert task.score(data, [], "en")["em"] == 0.0
+
+
+def test_pairs_of_languages(answer, trained, folder, tmp_path):
+    """Three of the four files are there; two hold the questions that the model has by heart."""
+    answer(
+        do_train="false", init_checkpoint=trained / "out" / "best", gxlt_set=f"{folder}/pair-%s-%s.json",
+        lang_map_config=folder / "lang_map.json",
+    )  # fmt: skip
+    results = read_json(tmp_path / "out" / "gxlt.json")
+    for table, metric in zip(results["tables"], ("f1", "em"), strict=True):
+        assert table["metric"] == metric
+        rows = table["scores"]
+        assert {context: list(row) for context, row in rows.items()} == {"en": ["en", "de"], "de": ["de"]}
+        assert table["xlt"] == {"en": 100.0, "de": 100.0} and rows["en"]["de"] < 50
+        assert table["mean"]["xlt"] == pytest.approx(np.mean(list(table["xlt"].values())))
+    assert "context \\ question" in (tmp_path / "out" / "gxlt.txt").read_text()
+    assert "| en |" in (tmp_path / "out" / "gxlt.md").read_text()
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "no file for de-en" in log and "G-XLT, the mean of 3 pairs" in log
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gxlt_set": "pair-%s-%s.json", "do_train": "true"}, "--gxlt_set evaluates a trained model"),
+        ({"gxlt_set": "pair-%s-%s.json"}, "--init_checkpoint is needed with --gxlt_set"),
+        ({"gxlt_set": "pair-%s.json", "init_checkpoint": "x"}, "pair-%s.json: %s must stand in it twice"),
+        (
+            {"gxlt_set": "%s-%s", "init_checkpoint": "x", "lang_map_config": None},
+            "--lang_map_config is needed",
+        ),
+        (
+            {"gxlt_set": "%s-%s", "init_checkpoint": "x"},
+            "--gxlt_set %s-%s: no such file for any pair of en, de",
+        ),
+        ({"max_seq_len": 64, "max_query_length": 64}, "--max_seq_len 64 leaves no room for a context"),
+        ({"train_set": "absent.json"}, "absent.json: cannot read it"),
+        ({"doc_stride": 0}, "--doc_stride 0: it must be at least 1"),
+    ],
+)
+def test_flags_that_do_not_go_together(refused, changes, expected):
+    assert expected in refused(**changes)
+
+
+def test_bad_files(refused, folder, tmp_path):
+    value = read_json(folder / "dev.de.json")
+    del value["data"][0]["paragraphs"][1]["qas"][1]["answers"]
+    (tmp_path / "train.json").write_text(json.dumps(value))
+    line = refused(train_set=tmp_path / "train.json")
+    assert "train.json: data[0].paragraphs[1].qas[1].answers: missing" in line
+    value = read_json(folder / "train.json")
+    (tmp_path / "dev.en.json").write_text(json.dumps(value))
+    (tmp_path / "dev.de.json").write_text(json.dumps(value))
+    line = refused(dev_set=tmp_path / "dev.%s.json")
+    assert "dev.en.json: data[1].paragraphs[0].qas[0].id: '1-0-" in line and "answers are kept by id" in line
+    for article in value["data"]:
+        for paragraph in article["paragraphs"]:
+            paragraph["context"] = "x" + paragraph["context"]
+    (tmp_path / "train.json").write_text(json.dumps(value))
+    assert "no answer stands at its offset" in refused(train_set=tmp_path / "train.json")
+
+
+def test_a_resumed_run_must_cut_alike(trained, refused):
+    (step,) = (trained / "out").glob("step_*")
+    line = refused(init_checkpoint=step, doc_stride=21)
+    assert "is of a run with other settings" in line and "doc_stride: 20 -> 21" in line

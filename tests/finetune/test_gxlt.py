@@ -1,0 +1,64 @@
+"""The table of contexts x questions, by hand."""
+
+import json
+
+import pytest
+
+from finetune.gxlt import PairTable, find_pairs, to_markdown, to_text, write_tables
+from utils.errors import UserError
+
+TABLE = PairTable(
+    "f1, %s-%s.json", ["en", "de"], {("en", "en"): 80.0, ("en", "de"): 70.0, ("de", "de"): 60.0}
+)
+
+
+def test_numbers():
+    assert TABLE.xlt == {"en": 80.0, "de": 60.0}
+    assert TABLE.summary() == {"xlt": 70.0, "g-xlt": 70.0}
+    off = PairTable("f1", ["en", "de"], {("en", "de"): 70.0, ("de", "en"): 40.0})
+    assert off.summary() == {"g-xlt": 55.0}
+
+
+def test_text_and_markdown():
+    """Rows are contexts, columns questions; an absent pair is no zero."""
+    assert to_text([TABLE]).splitlines() == [
+        "f1, %s-%s.json",
+        "context \\ question     en     de    avg",
+        "                en  80.00  70.00  75.00",
+        "                de      -  60.00  60.00",
+        "               avg  80.00  65.00  70.00",
+        "XLT, the diagonal: en 80.00, de 60.00; mean 70.00",
+        "G-XLT, the mean of 3 pairs: 70.00",
+    ]
+    assert to_markdown([TABLE]).splitlines() == [
+        "**f1, %s-%s.json**",
+        "",
+        "| context \\ question | en | de | avg |",
+        "|---|---:|---:|---:|",
+        "| en | **80.00** | 70.00 | 75.00 |",
+        "| de | - | **60.00** | 60.00 |",
+        "| avg | 80.00 | 65.00 | 70.00 |",
+        "",
+        "XLT, the diagonal: en 80.00, de 60.00; mean 70.00  ",
+        "G-XLT, the mean of 3 pairs: 70.00",
+    ]
+
+
+def test_files(tmp_path):
+    write_tables({"f1": TABLE, "em": TABLE}, tmp_path)
+    values = json.loads((tmp_path / "gxlt.json").read_text())
+    assert [table["metric"] for table in values["tables"]] == ["f1", "em"]
+    assert values["tables"][0]["scores"] == {"en": {"en": 80.0, "de": 70.0}, "de": {"de": 60.0}}
+    assert (tmp_path / "gxlt.txt").read_text() == to_text([TABLE, TABLE]) + "\n"
+    assert (tmp_path / "gxlt.md").read_text() == to_markdown([TABLE, TABLE])
+
+
+def test_pairs_in_the_order_of_contexts_then_questions(tmp_path, caplog):
+    for name in ("en-en", "en-de", "de-en"):
+        (tmp_path / f"test-context-{name[:2]}-question-{name[3:]}.json").write_text("{}")
+    found = find_pairs(f"{tmp_path}/test-context-%s-question-%s.json", ["de", "en"])
+    assert list(found) == [("de", "en"), ("en", "de"), ("en", "en")]
+    assert found["en", "de"].name == "test-context-en-question-de.json"
+    assert "no file for de-de" in caplog.text
+    with pytest.raises(UserError, match="no such file for any pair of fr"):
+        find_pairs(f"{tmp_path}/%s-%s.json", ["fr"])
