@@ -5,22 +5,21 @@ test holds the languages to it. Names and numerals are written alike in all lang
 """
 
 NAMES = {  # name -> grammatical gender of the person
-    "Anna": "f", "Maria": "f", "Laura": "f", "Nina": "f", "Tom": "m", "Peter": "m", "Paul": "m", "David": "m",
+    "Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m",
 }  # fmt: skip
 
-PEOPLE = ("man", "woman", "boy", "girl", "king", "queen")
-ANIMALS = ("dog", "cat", "horse")
+PEOPLE = ("man", "woman", "boy", "girl")
+ANIMALS = ("dog", "cat")
 KINDS = {  # kind -> what belongs to it
     "person": PEOPLE,
     "animal": ANIMALS,
     "toy": ("ball", "doll"),
-    "flower": ("rose", "tulip"),
 }
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 KIND_OF |= dict.fromkeys(NAMES, "person")
 
-THINGS = ("ball", "doll", "rose", "tulip", "book", "letter", "chair", "table", "apple")
-OBJECTS = THINGS + ANIMALS + ("toy", "flower", "animal")
+THINGS = ("ball", "doll", "book", "letter", "apple")
+OBJECTS = THINGS + ANIMALS + ("toy", "animal")
 
 COLOURS = ("red", "white", "black")
 SIZES = ("big", "small")
@@ -31,18 +30,18 @@ ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
 NUMBERS = (3, 4, 5)
 
 # What excludes each other: nobody does two of one group at one moment. Across the groups of INTRANSITIVE
-# nothing is excluded: who sits may laugh, and be at work.
-TRANSITIVE = (("buy", "sell"), ("find", "lose"), ("hide", "show"))
-INTRANSITIVE = (("sit", "stand"), ("laugh", "cry"), ("work", "rest"))
+# nothing is excluded: who sits may laugh.
+TRANSITIVE = (("buy", "sell"), ("find", "lose"))
+INTRANSITIVE = (("sit", "stand"), ("laugh", "cry"))
 EXCLUDED_BY = {
     verb: tuple(v for v in group if v != verb) for group in TRANSITIVE + INTRANSITIVE for verb in group
 }
 TRANSITIVE_VERBS = sum(TRANSITIVE, ())
 INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
 ANIMAL_TRANSITIVE_VERBS = ("find", "lose")
-ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand", "rest")
+ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand")
 
-PLACES = ("garden", "school", "market", "forest")
+PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
 
 

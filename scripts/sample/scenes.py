@@ -15,7 +15,7 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Thing:
-    """What an action is done to: `count` of them (1, or 3 to 9), alike in one attribute or in none named."""
+    """What an action is done to: `count` of them (1, or 3 to 5), alike in one attribute or in none named."""
 
     noun: str
     count: int = 1

@@ -26,13 +26,13 @@ DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)
 
 
 def document(seed: int, language: str, index: int) -> list[Scene]:
-    """Four to seven sentences about one subject, most of them at one place and on one day.
+    """Two or three sentences about one subject, most of them at one place and on one day.
 
     A sentence goes on (the subject does something else) or says again, with less detail, what was said.
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
     scenes = [random_scene_of(rng, RICH, "train")]
-    length = int(rng.integers(4, 8))
+    length = int(rng.integers(2, 4))
     while len(scenes) < length:
         said = scenes[int(rng.integers(len(scenes)))]
         scene = _again(rng, said) if rng.random() < 0.5 else _next(rng, scenes[0])

@@ -20,7 +20,7 @@ from scripts.sample.vocabulary import train_vocabulary
 from utils.errors import run
 from utils.files import atomic_dir
 
-PIECES = 2000
+PIECES = 2400
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -74,7 +74,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=600, help="per language, about 5 lines each")
+    parser.add_argument("--documents", type=int, default=600, help="per language, two or three lines each")
     parser.add_argument("--pairs", type=int, default=3000, help="sentence pairs per language beside English")
     parser.add_argument("--hypotheses", type=int, default=2500, help="of the training set; three pairs each")
     parser.add_argument("--pieces", type=int, default=PIECES, help="size of the vocabulary")

@@ -24,14 +24,14 @@ def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
 
 
 def test_the_reading_of_a_scene():
-    said = Scene("man", "buy", Thing("rose", 3, "red"), place="garden")
-    assert relation(said, Scene("person", "buy", Thing("flower", 3))) == "entailment"
-    assert relation(said, Scene("man", "sell", Thing("rose", 3))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("rose", 4))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("rose", 3, "white"))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("rose", 3, "big"))) == "neutral"
-    assert relation(said, Scene("man", "buy", Thing("rose", 3), day="sunday")) == "neutral"
-    assert relation(said, Scene("woman", "buy", Thing("rose", 3))) == "neutral"
+    said = Scene("man", "buy", Thing("ball", 3, "red"), place="garden")
+    assert relation(said, Scene("person", "buy", Thing("toy", 3))) == "entailment"
+    assert relation(said, Scene("man", "sell", Thing("ball", 3))) == "contradiction"
+    assert relation(said, Scene("man", "buy", Thing("ball", 4))) == "contradiction"
+    assert relation(said, Scene("man", "buy", Thing("ball", 3, "white"))) == "contradiction"
+    assert relation(said, Scene("man", "buy", Thing("ball", 3, "big"))) == "neutral"
+    assert relation(said, Scene("man", "buy", Thing("ball", 3), day="sunday")) == "neutral"
+    assert relation(said, Scene("woman", "buy", Thing("ball", 3))) == "neutral"
 
 
 def test_splits_share_no_scene():

@@ -5,29 +5,24 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
-    "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"),
-    "girl": ("f", "la fille"), "king": ("m", "le roi"), "queen": ("f", "la reine"),
+    "man": ("m", "l'homme"), "woman": ("f", "la femme"), "boy": ("m", "le garçon"), "girl": ("f", "la fille"),
     "person": ("f", "une personne"), "dog": ("m", "le chien"), "cat": ("m", "le chat"),
-    "horse": ("m", "le cheval"), "animal": ("m", "un animal"),
+    "animal": ("m", "un animal"),
 }  # fmt: skip
 NOUNS = {  # gender, singular, plural
     "ball": ("f", "balle", "balles"), "doll": ("f", "poupée", "poupées"), "toy": ("m", "jouet", "jouets"),
-    "rose": ("f", "rose", "roses"), "tulip": ("f", "tulipe", "tulipes"), "flower": ("f", "fleur", "fleurs"),
-    "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"),
-    "chair": ("f", "chaise", "chaises"), "table": ("f", "table", "tables"),
-    "apple": ("f", "pomme", "pommes"), "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"),
-    "horse": ("m", "cheval", "chevaux"), "animal": ("m", "animal", "animaux"),
+    "book": ("m", "livre", "livres"), "letter": ("f", "lettre", "lettres"), "apple": ("f", "pomme", "pommes"),
+    "dog": ("m", "chien", "chiens"), "cat": ("m", "chat", "chats"), "animal": ("m", "animal", "animaux"),
 }  # fmt: skip
 COLOURS = {  # masculine, feminine
     "red": ("rouge", "rouge"), "white": ("blanc", "blanche"), "black": ("noir", "noire"),
 }  # fmt: skip
 SIZES = {"big": ("grand", "grande"), "small": ("petit", "petite")}
 VERBS = {
-    "buy": "achète", "sell": "vend", "find": "trouve", "lose": "perd", "hide": "cache", "show": "montre",
-    "sit": "est assis", "stand": "est debout", "laugh": "rit", "cry": "pleure", "work": "travaille",
-    "rest": "se repose",
+    "buy": "achète", "sell": "vend", "find": "trouve", "lose": "perd", "sit": "est assis",
+    "stand": "est debout", "laugh": "rit", "cry": "pleure",
 }  # fmt: skip
-PLACES = {"garden": "dans le jardin", "school": "à l'école", "market": "au marché", "forest": "dans la forêt"}
+PLACES = {"garden": "dans le jardin", "school": "à l'école", "market": "au marché"}
 DAYS = {"monday": "lundi", "friday": "vendredi", "sunday": "dimanche"}
 
 

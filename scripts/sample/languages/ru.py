@@ -5,25 +5,18 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
-    "man": "мужчина", "woman": "женщина", "boy": "мальчик", "girl": "девочка", "king": "король",
-    "queen": "королева", "person": "человек", "dog": "собака", "cat": "кошка", "horse": "лошадь",
-    "animal": "животное",
+    "man": "мужчина", "woman": "женщина", "boy": "мальчик", "girl": "девочка", "person": "человек",
+    "dog": "собака", "cat": "кошка", "animal": "животное",
 }  # fmt: skip
 NOUNS = {  # gender, accusative singular, genitive singular, genitive plural
     "ball": ("m", "мяч", "мяча", "мячей"),
     "doll": ("f", "куклу", "куклы", "кукол"),
     "toy": ("f", "игрушку", "игрушки", "игрушек"),
-    "rose": ("f", "розу", "розы", "роз"),
-    "tulip": ("m", "тюльпан", "тюльпана", "тюльпанов"),
-    "flower": ("m", "цветок", "цветка", "цветков"),
     "book": ("f", "книгу", "книги", "книг"),
     "letter": ("n", "письмо", "письма", "писем"),
-    "chair": ("m", "стул", "стула", "стульев"),
-    "table": ("m", "стол", "стола", "столов"),
     "apple": ("n", "яблоко", "яблока", "яблок"),
     "dog": ("f", "собаку", "собаки", "собак"),
     "cat": ("f", "кошку", "кошки", "кошек"),
-    "horse": ("f", "лошадь", "лошади", "лошадей"),
     "animal": ("n", "животное", "животного", "животных"),
 }
 ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; genitive plural
@@ -34,11 +27,10 @@ ATTRIBUTES = {  # accusative singular m (of a thing), f, n; nominative plural; g
     "small": ("маленький", "маленькую", "маленькое", "маленькие", "маленьких"),
 }
 VERBS = {
-    "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "hide": "прячет",
-    "show": "показывает", "sit": "сидит", "stand": "стоит", "laugh": "смеётся", "cry": "плачет",
-    "work": "работает", "rest": "отдыхает",
+    "buy": "покупает", "sell": "продаёт", "find": "находит", "lose": "теряет", "sit": "сидит",
+    "stand": "стоит", "laugh": "смеётся", "cry": "плачет",
 }  # fmt: skip
-PLACES = {"garden": "в саду", "school": "в школе", "market": "на рынке", "forest": "в лесу"}
+PLACES = {"garden": "в саду", "school": "в школе", "market": "на рынке"}
 DAYS = {"monday": "в понедельник", "friday": "в пятницу", "sunday": "в воскресенье"}
 
 

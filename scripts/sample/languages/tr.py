@@ -5,21 +5,19 @@ from scripts.sample.languages.common import phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
-    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız", "king": "kral", "queen": "kraliçe",
-    "person": "bir kişi", "dog": "köpek", "cat": "kedi", "horse": "at", "animal": "bir hayvan",
+    "man": "adam", "woman": "kadın", "boy": "oğlan", "girl": "kız", "person": "bir kişi", "dog": "köpek",
+    "cat": "kedi", "animal": "bir hayvan",
 }  # fmt: skip
 NOUNS = {
-    "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "rose": "gül", "tulip": "lale",
-    "flower": "çiçek", "book": "kitap", "letter": "mektup", "chair": "sandalye", "table": "masa",
-    "apple": "elma", "dog": "köpek", "cat": "kedi", "horse": "at", "animal": "hayvan",
+    "ball": "top", "doll": "oyuncak bebek", "toy": "oyuncak", "book": "kitap", "letter": "mektup",
+    "apple": "elma", "dog": "köpek", "cat": "kedi", "animal": "hayvan",
 }  # fmt: skip
 ATTRIBUTES = {"red": "kırmızı", "white": "beyaz", "black": "siyah", "big": "büyük", "small": "küçük"}
 VERBS = {
-    "buy": "satın alıyor", "sell": "satıyor", "find": "buluyor", "lose": "kaybediyor", "hide": "saklıyor",
-    "show": "gösteriyor", "sit": "oturuyor", "stand": "ayakta duruyor", "laugh": "gülüyor", "cry": "ağlıyor",
-    "work": "çalışıyor", "rest": "dinleniyor",
+    "buy": "satın alıyor", "sell": "satıyor", "find": "buluyor", "lose": "kaybediyor", "sit": "oturuyor",
+    "stand": "ayakta duruyor", "laugh": "gülüyor", "cry": "ağlıyor",
 }  # fmt: skip
-PLACES = {"garden": "bahçede", "school": "okulda", "market": "pazarda", "forest": "ormanda"}
+PLACES = {"garden": "bahçede", "school": "okulda", "market": "pazarda"}
 DAYS = {"monday": "pazartesi günü", "friday": "cuma günü", "sunday": "pazar günü"}
 
 
