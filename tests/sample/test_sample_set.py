@@ -1,12 +1,13 @@
 """The sample set: labels, splits and files. What the languages say of a scene: test_languages.py."""
 
 import json
+import re
 from collections import Counter
 
 from reader.task_reader import read_classification, read_label_map
 from reader.tokenization import Tokenizer
 from scripts.sample import texts, write
-from scripts.sample.languages import CODES, realiser
+from scripts.sample.languages import CODES, realiser, zh
 from scripts.sample.nli import LABELS, relation
 from scripts.sample.scenes import Scene, Thing, split_of
 
@@ -49,7 +50,7 @@ def test_splits_share_no_scene():
 def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, monkeypatch):
     def make(name: str) -> dict[str, bytes]:
         folder = tmp_path / name
-        arguments = "--seed 2 --hypotheses 30 --documents 20 --pairs 40 --pieces 300"
+        arguments = "--seed 2 --hypotheses 30 --documents 20 --pairs 40 --pieces 700"
         monkeypatch.setattr("sys.argv", ["write", "--out", str(folder), *arguments.split()])
         write.main()
         return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
@@ -66,6 +67,8 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, m
         examples = list(read_classification(tmp_path / f"a/xnli/test/test.{code}.tsv", labels, 3))
         assert [e.label for e in examples] == [e.label for e in english]  # translations, row by row
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
+    chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
+    assert chinese and all(any(piece in word for word in zh.words()) for piece in chinese)
     for code in CODES[1:]:
         pairs = files[f"parallel/en-{code}.tsv"].decode().splitlines()
         said = [(realiser("en")(s), realiser(code)(s)) for s in (texts.pair(2, code, i) for i in range(40))]

@@ -1,0 +1,83 @@
+"""The demo: its whole way at a tiny size, its jobs, its tables."""
+
+import json
+import sys
+import time
+
+import pytest
+import yaml
+
+from scripts import demo
+from scripts.demo_jobs import Jobs
+from tests.helpers.small_corpus import ROOT
+from utils.config import read_yaml
+from utils.errors import UserError
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The demo in a folder of its own, with little to learn."""
+    monkeypatch.chdir(ROOT)
+    names = {"SAMPLE": "sample", "CORPUS": "corpus", "LOGS": "logs", "SHAPE": "ernie_config.json"}
+    for name, path in ({"OUTPUT": "."} | names).items():
+        monkeypatch.setattr(demo, name, tmp_path / "demo" / path)
+    config = read_yaml(ROOT / demo.CONFIG)
+    config["data"]["corpus"] = str(demo.CORPUS)
+    config["optimizer"] |= {"tokens": 2000, "batch_size": 16, "warmup_steps": 1}
+    config["run"] |= {"log_steps": 2, "eval_sequences": 0}
+    monkeypatch.setattr(demo, "CONFIG", tmp_path / "tiny.yaml")
+    demo.CONFIG.write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(demo, "SAMPLE_SET", {"documents": 40, "pairs": 60, "hypotheses": 20, "pieces": 700})
+    monkeypatch.setattr(demo, "FINE_TUNING", demo.FINE_TUNING | {"epoch": 1, "skip_steps": 1})
+    monkeypatch.setattr(sys, "argv", ["demo", "--seed", "2"])
+    return tmp_path / "demo"
+
+
+@pytest.mark.slow
+def test_the_whole_way(tiny, capfd):
+    (tiny / "full" / "checkpoints" / "step_7").mkdir(parents=True)  # of a demo that was broken off
+    demo.main()
+    printed = capfd.readouterr().out
+    for name in ("full pre-training: step ", "mmlm pre-training: step ", "scratch fine-tuning: epoch: "):
+        assert name in printed
+    assert (tiny / "demo.png").is_file()
+    assert not (tiny / "full" / "checkpoints" / "step_7").exists()
+    steps = {name: (tiny / name / "metrics.jsonl").read_text().splitlines()[-1] for name in ("mmlm", "full")}
+    tokens = {name: json.loads(line)["tokens"] for name, line in steps.items()}
+    assert tokens["full"] == pytest.approx(tokens["mmlm"], rel=0.2)  # a step more or less of some 12
+    result = json.loads(printed.splitlines()[-1])
+    assert list(result) == ["zero_shot", "retrieval", "seconds"]
+    for what in ("zero_shot", "retrieval"):
+        assert list(result[what]) == ["scratch", "mmlm", "full"]
+        assert all(0 <= value <= 100 for value in result[what].values())
+    scores = json.loads((tiny / "full-nli" / "results.json").read_text())["tables"][0]["mean"]
+    others = [value for code, value in scores.items() if code not in ("en", "avg", "gap")]
+    assert result["zero_shot"]["full"] == pytest.approx(sum(others) / 9, abs=0.006)
+
+
+def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
+    started = time.monotonic()
+    with (
+        pytest.raises(UserError, match=r"the demo stopped at b \(.*b.log\): no luck"),
+        Jobs(tmp_path) as jobs,
+    ):
+        jobs.side_by_side(
+            [
+                lambda: (jobs.call("a", "-c", "import time; time.sleep(60)"), jobs.call("next", "-c", "1")),
+                lambda: jobs.call("b", "-c", "print('step 1'); print('no luck'); raise SystemExit(2)"),
+                lambda: jobs.call("c", "-c", "print('step 2')"),
+            ]
+        )
+    assert time.monotonic() - started < 30
+    printed = capfd.readouterr().out
+    assert "b: step 1\n" in printed and "no luck" not in printed
+    assert (tmp_path / "b.log").read_text() == "step 1\nno luck\n"
+    assert not (tmp_path / "next.log").exists()
+
+
+def test_means_leave_english_out():
+    from scripts.demo_report import mean, table
+
+    row = {"en": 90.0, "de": 50.0, "zh": 51.0}
+    assert mean(row) == 50.5
+    assert table({"full": row}).splitlines()[1].split() == ["full", "90.0", "50.0", "51.0", "50.5"]
