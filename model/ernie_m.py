@@ -18,6 +18,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from model.attention import AttentionBias, CompactMask, SelfAttention, attention_bias
 from model.ops import LayerNorm, Linear, dropout, gelu
+from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
 FIRST_POSITION = 2
@@ -112,7 +113,7 @@ class Embeddings(nn.Layer):
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         attr = initial_weights(config)
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, weight_attr=attr)
+        self.word_embeddings = WordEmbeddings(config.vocab_size, config.hidden_size, weight_attr=attr)
         self.position_embeddings = nn.Embedding(
             config.max_position_embeddings, config.hidden_size, weight_attr=attr
         )

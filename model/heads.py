@@ -3,14 +3,12 @@
 Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
 """
 
-import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
-from paddle.distributed.fleet.utils import recompute
 
+from model import word_table
 from model.attention import CompactMask
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
-from model.ops import LayerNorm, Linear, add_bias, gelu
+from model.ops import LayerNorm, Linear, gelu
 
 
 class SequenceClassifier(nn.Layer):
@@ -76,38 +74,25 @@ class LMHead(nn.Layer):
 
     def project(self, transformed: Tensor) -> Tensor:
         """[M, H] -> logits [M, V]."""
-        return add_bias(paddle.matmul(transformed, self.word_embedding_weight, transpose_y=True), self.bias)
+        return word_table.logits(transformed, self.word_embedding_weight, self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
         return self.project(self.transform(hidden))
 
-    def loss(self, hidden: Tensor, labels: Tensor, chunk: int | None = None) -> Tensor:
-        """Cross-entropy of each masked position.
+    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each masked position, in bounded memory whatever M is.
 
         Args:
             hidden: [M, H]; M may be 0.
             labels: [M] int64.
-            chunk: at most this many rows of logits exist at a time (they are computed again in the backward
-                pass); None: all at once.
 
         Returns:
             [M] losses, not averaged: the caller divides by the count over all devices and micro-batches.
         """
-        count = hidden.shape[0]
-        if count == 0:
+        if hidden.shape[0] == 0:
             return hidden.sum(-1)
-        if chunk is None or chunk >= count or not paddle.is_grad_enabled():
-            return self._cross_entropy(hidden, labels)
-        return paddle.concat(
-            [
-                recompute(self._cross_entropy, hidden[i : i + chunk], labels[i : i + chunk])
-                for i in range(0, count, chunk)
-            ]
-        )
-
-    def _cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.forward(hidden), labels, reduction="none").flatten()
+        return word_table.cross_entropy(self.transform(hidden), self.word_embedding_weight, self.bias, labels)
 
 
 class PreTrainingModel(nn.Layer):

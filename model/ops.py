@@ -19,7 +19,7 @@ def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
 
 
-def _training_on_cpu(x: Tensor) -> bool:
+def training_on_cpu(x: Tensor) -> bool:
     return on_cpu(x) and paddle.is_grad_enabled()
 
 
@@ -40,14 +40,14 @@ def _rows(vector: Tensor, x: Tensor) -> Tensor:
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     """x [..., H] plus bias [H]."""
-    return x + (_rows(bias, x) if _training_on_cpu(x) else bias)
+    return x + (_rows(bias, x) if training_on_cpu(x) else bias)
 
 
 class Linear(nn.Linear):
     """paddle.nn.Linear."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _training_on_cpu(x):
+        if not training_on_cpu(x):
             return super().forward(x)
         return add_bias(paddle.matmul(x, self.weight), self.bias)
 
@@ -78,7 +78,7 @@ class LayerNorm(nn.LayerNorm):
         self.epsilon = float(np.float32(epsilon))  # as Paddle's kernels hold it, in float64 too
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _training_on_cpu(x):
+        if not training_on_cpu(x):
             return super().forward(x)
         normed = _Normalise.apply(x, self.epsilon)
         return add_bias(normed * _rows(self.weight, x), self.bias)
@@ -102,7 +102,7 @@ class _Gelu(PyLayer):
 
 def gelu(x: Tensor) -> Tensor:
     """x times the normal distribution's cdf, exact (erf)."""
-    return _Gelu.apply(x) if _training_on_cpu(x) else F.gelu(x)
+    return _Gelu.apply(x) if training_on_cpu(x) else F.gelu(x)
 
 
 class _Softmax(PyLayer):
@@ -127,7 +127,7 @@ class _Softmax(PyLayer):
 
 def softmax(scores: Tensor) -> Tensor:
     """Softmax over the last axis; closed columns get exactly 0, in value and in gradient."""
-    return _Softmax.apply(scores) if _training_on_cpu(scores) else F.softmax(scores, axis=-1)
+    return _Softmax.apply(scores) if training_on_cpu(scores) else F.softmax(scores, axis=-1)
 
 
 def keep_mask(shape: list[int], dropout: float, dtype) -> Tensor:

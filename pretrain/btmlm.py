@@ -9,11 +9,11 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from model.heads import PreTrainingModel
+from model.word_table import row_parts
 from pretrain.batch import Batch, Stage1
 from pretrain.loss import hidden_at
 from pretrain.pseudo import copied_and_repeated
 
-_MOST_LOGITS = 1 << 26  # at a time: 256 MB in float32
 _CLOSED = -1e4
 
 
@@ -95,8 +95,7 @@ class PseudoTokenGenerator:
 
     def _choose(self, logits, hidden: Tensor, draws: np.ndarray, width: int) -> Tensor:
         """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""
-        chunk = max(1, _MOST_LOGITS // width)
-        parts = [slice(i, i + chunk) for i in range(0, hidden.shape[0], chunk)]
+        parts = row_parts(hidden.shape[0], width)
         return paddle.concat([self._column(logits(hidden[part]), draws[part]) for part in parts])
 
     def _column(self, logits: Tensor, draws: np.ndarray) -> Tensor:

@@ -8,6 +8,7 @@ from paddle import Tensor
 
 from model.attention import CompactMask
 from model.heads import PreTrainingModel
+from model.word_table import row_parts
 from pretrain.batch import Batch, Stage1
 
 
@@ -62,28 +63,24 @@ def hidden_at(model: PreTrainingModel, batch: Batch | Stage1, positions: np.ndar
     return paddle.gather(hidden.reshape([-1, hidden.shape[-1]]), paddle.to_tensor(positions))
 
 
-def masked_lm_loss(
-    model: PreTrainingModel, batch: Batch, chunk: int | None = None, accuracy: bool = False
-) -> MaskedLoss:
+def masked_lm_loss(model: PreTrainingModel, batch: Batch, accuracy: bool = False) -> MaskedLoss:
     """Cross-entropy at the batch's masked positions, summed.
 
     Args:
         batch: of any objective; a BTMLM batch must have its pseudo-tokens.
-        chunk: at most so many rows of logits exist at a time.
         accuracy: also compare the arg max; it costs the head's product a second time, so not at every step.
     """
     hidden = hidden_at(model, batch, batch.target_positions)  # [M, H]
     target_ids = paddle.to_tensor(batch.target_ids)
-    losses = model.lm_head.loss(hidden, target_ids, chunk)  # [M]
-    correct = predict(model, hidden, chunk) == target_ids if accuracy else None
+    losses = model.lm_head.loss(hidden, target_ids)  # [M]
+    correct = predict(model, hidden) == target_ids if accuracy else None
     return MaskedLoss(losses.sum(), batch.masked, losses.detach(), correct)
 
 
 @paddle.no_grad()
-def predict(model: PreTrainingModel, hidden: Tensor, chunk: int | None = None) -> Tensor:
+def predict(model: PreTrainingModel, hidden: Tensor) -> Tensor:
     """The most likely id at each masked position: hidden [M, H] -> int64 [M]."""
-    count = hidden.shape[0]
-    if count == 0:
+    parts = row_parts(hidden.shape[0], model.lm_head.bias.shape[0])
+    if not parts:
         return paddle.zeros([0], dtype="int64")
-    chunk = chunk or count
-    return paddle.concat([model.lm_head(hidden[i : i + chunk]).argmax(-1) for i in range(0, count, chunk)])
+    return paddle.concat([model.lm_head(hidden[part]).argmax(-1) for part in parts])

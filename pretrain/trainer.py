@@ -35,7 +35,6 @@ PER_OBJECTIVE = ("loss", "count", "correct", "measured")
 TOTALS = ("tokens", "pseudo", "copied", "repeated")
 SUMS = [f"{objective}.{value}" for objective in OBJECTIVES for value in PER_OBJECTIVE] + list(TOTALS)
 
-_MOST_LOGITS = 1 << 27  # at a time: 512 MB in float32
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 
 
@@ -82,7 +81,6 @@ class Trainer:
         )
         self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
         self.saved_steps = 0  # of the newest checkpoint
-        self.chunk = max(1, _MOST_LOGITS // tokenizer.vocab_size)
 
     def step(self, work: StepBatches, accuracy: bool) -> Step:
         """One optimiser step.
@@ -92,23 +90,7 @@ class Trainer:
             accuracy: also compare the arg max; it costs the head's product a second time.
         """
         freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
-        # Each objective's mean is over all processes and micro-batches: its count comes before any backward.
-        counts = dict(zip(OBJECTIVES, distributed.all_sum(work.masked()), strict=True))
-
-        def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
-            sums: dict[str, Any] = {"tokens": batch.tokens}
-            if batch.stage1 is not None:
-                batch, pseudo = self.pseudo_tokens.fill(self.model, batch)
-                sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
-            result = masked_lm_loss(self.model, batch, self.chunk, accuracy)
-            name = batch.objective
-            sums |= {f"{name}.loss": result.total.detach(), f"{name}.count": batch.masked}
-            if accuracy:
-                correct = result.correct.astype("float64").sum()
-                sums |= {f"{name}.correct": correct, f"{name}.measured": batch.masked}
-            return result.total * (work.share[name] / max(counts[name], 1.0)), sums
-
-        return self.engine.step(work.micro_batches, loss_of)
+        return train_step(self.engine, self.pseudo_tokens, work, accuracy)
 
     def resume_or_initialise(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or else take the weights that `init` names.
@@ -189,6 +171,36 @@ class Trainer:
                 leave_out=leave_out,
             )
         distributed.barrier()
+
+
+def train_step(
+    engine: Engine, pseudo_tokens: PseudoTokenGenerator | None, work: StepBatches, accuracy: bool = False
+) -> Step:
+    """One optimiser step over the mix of objectives.
+
+    Args:
+        engine: of a `PreTrainingModel`; its `sums` are `SUMS`.
+        pseudo_tokens: for BTMLM's batches.
+        work: this process's part of the step.
+        accuracy: as in `Trainer.step`.
+    """
+    # Each objective's mean is over all processes and micro-batches: its count comes before any backward.
+    counts = dict(zip(OBJECTIVES, distributed.all_sum(work.masked()), strict=True))
+
+    def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
+        sums: dict[str, Any] = {"tokens": batch.tokens}
+        if batch.stage1 is not None:
+            batch, pseudo = pseudo_tokens.fill(engine.model, batch)
+            sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
+        result = masked_lm_loss(engine.model, batch, accuracy)
+        name = batch.objective
+        sums |= {f"{name}.loss": result.total.detach(), f"{name}.count": batch.masked}
+        if accuracy:
+            correct = result.correct.astype("float64").sum()
+            sums |= {f"{name}.correct": correct, f"{name}.measured": batch.masked}
+        return result.total * (work.share[name] / max(counts[name], 1.0)), sums
+
+    return engine.step(work.micro_batches, loss_of)
 
 
 def make_generator(

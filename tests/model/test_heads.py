@@ -96,11 +96,11 @@ def test_lm_head_is_tied_and_named_once(pretraining):
     assert np.abs((head(hidden) - head.bias - 2 * (expected - head.bias)).numpy()).max() < 1e-9
 
 
-def loss_and_gradients(head: LMHead, hidden, labels, chunk):
+def loss_and_gradients(head: LMHead, hidden, loss_of):
     hidden = hidden.clone().detach()
     hidden.stop_gradient = False
-    losses = head.loss(hidden, labels, chunk)
-    (losses * paddle.arange(1.0, 1 + len(labels))).sum().backward()
+    losses = loss_of(hidden)
+    (losses * paddle.arange(1.0, 1 + len(losses))).sum().backward()
     tensors = {"hidden": hidden, "table": head.word_embedding_weight, **dict(head.named_parameters())}
     gradients = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
     head.clear_gradients()
@@ -108,28 +108,30 @@ def loss_and_gradients(head: LMHead, hidden, labels, chunk):
     return losses.numpy(), gradients
 
 
-def test_loss_is_the_cross_entropy_of_each_position_in_any_chunks(pretraining):
+@pytest.mark.parametrize("most_logits", [1, 3 * 40, 7 * 40, 1 << 27])
+def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, most_logits, monkeypatch):
     head, hidden, labels = (
         pretraining.lm_head,
         paddle.randn([7, 12]),
         paddle.to_tensor([3, 9, 0, 39, 5, 5, 17]),
     )
-    whole, gradients = loss_and_gradients(head, hidden, labels, None)
     logits = head(hidden).numpy()
     expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(7), labels.numpy()]
-    assert whole.shape == (7,) and np.abs(whole - expected).max() < 1e-9
-    for chunk in (1, 3, 7, 100):
-        losses, chunked = loss_and_gradients(head, hidden, labels, chunk)
-        assert np.abs(losses - whole).max() < 1e-9
-        for name, gradient in chunked.items():
-            assert np.abs(gradient - gradients[name]).max() < 1e-9, name
-    with paddle.no_grad():
-        assert np.abs(head.loss(hidden, labels, 3).numpy() - whole).max() < 1e-9
+    _, plain = loss_and_gradients(head, hidden, lambda x: F.cross_entropy(head(x), labels, reduction="none"))
+    monkeypatch.setattr("model.word_table.MOST_LOGITS", most_logits)
+    for on_cpu in (True, False):  # the second is what a GPU takes
+        monkeypatch.setattr("model.word_table.training_on_cpu", lambda x, on_cpu=on_cpu: on_cpu)
+        losses, gradients = loss_and_gradients(head, hidden, lambda x: head.loss(x, labels))
+        assert losses.shape == (7,) and np.abs(losses - expected).max() < 1e-9
+        for name, gradient in gradients.items():
+            assert np.abs(gradient - plain[name]).max() < 1e-9, name
+        with paddle.no_grad():
+            assert np.abs(head.loss(hidden, labels).numpy() - expected).max() < 1e-9
 
 
 def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
     hidden = pretraining(paddle.to_tensor(IDS)).reshape([-1, 12])[:0]
-    losses = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"), chunk=4)
+    losses = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
     assert losses.shape == [0]
     (losses.sum() + 0.0).backward()
 

@@ -84,7 +84,7 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
 def test_chunks_make_no_difference(model, monkeypatch):
     stage1 = btmlm_batch().stage1
     whole = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1)
-    monkeypatch.setattr("pretrain.btmlm._MOST_LOGITS", 90)  # three rows of thirty pieces
+    monkeypatch.setattr("model.word_table.MOST_LOGITS", 90)  # three rows of thirty pieces
     assert np.array_equal(whole, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1))
 
 
