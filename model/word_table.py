@@ -1,0 +1,170 @@
+"""The word table in its two uses: rows of the input, and the logits of masked positions with their loss.
+
+On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch (768 MB at base size,
+zeroed on one thread) and adds them up, and its cross-entropy holds several arrays of [M, V]. In training on
+a CPU both uses therefore add to one `weight.grad` in place, and the loss takes the vocabulary in slices that
+stay in the processor's cache. It is the same mathematics; tests hold it to Paddle's own within 1e-9 in
+float64. Everywhere else (GPU, evaluation, export) it is Paddle's own.
+
+So on a CPU the gradients of table and output bias grow in the backward pass itself: `paddle.grad` of a loss
+adds to them too, and cannot return them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+from paddle.distributed.fleet.utils import recompute
+
+from model.ops import add_bias, training_on_cpu
+
+MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
+_SLICE = 2048  # words: with 300 positions 2.4 MB of logits and 6 MB of the table
+
+
+def row_parts(rows: int, columns: int) -> list[slice]:
+    """Cut `rows` so that none of the parts has more than MOST_LOGITS logits in its `columns`."""
+    size = max(1, MOST_LOGITS // columns)
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+class WordEmbeddings(nn.Embedding):
+    """paddle.nn.Embedding."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[B, T] int64 -> [B, T, H]."""
+        if self.weight.stop_gradient or not training_on_cpu(self.weight):
+            return super().forward(ids)
+        return _LookUp.apply(self.weight, ids)
+
+
+def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [M, H] times the table [V, H], plus bias [V]: [M, V]."""
+    return add_bias(paddle.matmul(x, weight, transpose_y=True), bias)
+
+
+def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(logits)[label] of each position.
+
+    Beyond MOST_LOGITS they are not kept but computed again in the backward pass.
+
+    Args:
+        x: [M, H], M at least 1.
+        weight: [V, H].
+        bias: [V].
+        labels: [M] int64, from 0 to V - 1.
+
+    Returns:
+        [M].
+    """
+    if training_on_cpu(x):
+        return _CrossEntropy.apply(x, weight, bias, labels.numpy())
+
+    def of_rows(x: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits(x, weight, bias), labels, reduction="none").flatten()
+
+    parts = row_parts(x.shape[0], weight.shape[0])
+    if len(parts) == 1:
+        return of_rows(x, labels)
+    again = recompute if paddle.is_grad_enabled() else lambda function, *inputs: function(*inputs)
+    return paddle.concat([again(of_rows, x[part], labels[part]) for part in parts])
+
+
+class _LookUp(PyLayer):
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.weight, ctx.ids = weight, ids.numpy()
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        rows = _array(gradient).reshape([-1, gradient.shape[-1]])
+        _add_rows(_gradient(ctx.weight), ctx.ids.ravel(), rows)
+
+
+class _CrossEntropy(PyLayer):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: np.ndarray) -> Tensor:
+        ctx.kept = [] if x.shape[0] * weight.shape[0] <= MOST_LOGITS else None
+        total, before = 0.0, -np.inf
+        with np.errstate(all="ignore"):  # numbers that are not finite are the training loop's to see
+            for words, part, highest in _exponentials(x, weight, bias):
+                total = total * np.exp(before - highest) + part.sum(1, keepdims=True)  # [M, 1]
+                before = highest
+                if ctx.kept is not None:
+                    ctx.kept.append((words, part, highest))
+            log_total = np.log(total) + highest
+            own = (_array(x) * _array(weight)[labels]).sum(1) + _array(bias)[labels]
+            losses = log_total[:, 0] - own
+        ctx.inputs, ctx.labels, ctx.log_total = (x, weight, bias), labels, log_total
+        return _tensor(losses)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+        x, weight, bias = ctx.inputs
+        table, scale, by_x = _array(weight), _array(gradient)[:, None], np.zeros_like(_array(x))
+        is_first = weight.grad is None
+        by_weight, by_bias = _gradient(weight, paddle.empty_like), _gradient(bias)
+        slices = _exponentials(x, weight, bias) if ctx.kept is None else ctx.kept
+        with np.errstate(all="ignore"):
+            # The softmax's part of the gradient. The factor of each row stands in x, not in [M, V].
+            for words, part, highest in slices:
+                part, factor = _tensor(part), scale * np.exp(highest - ctx.log_total)  # [M, 1]
+                by_x += factor * _array(paddle.matmul(part, _tensor(table[words])))
+                if by_bias is not None:
+                    by_bias[words] += _array(paddle.matmul(_tensor(factor), part, transpose_x=True))[0]
+                if by_weight is None:
+                    continue
+                scaled = _tensor(factor * _array(x))
+                if is_first:
+                    paddle.matmul(part, scaled, transpose_x=True, out=_tensor(by_weight[words]))
+                else:
+                    by_weight[words] += _array(paddle.matmul(part, scaled, transpose_x=True))
+            # The labels' part: -1 in one column each.
+            by_x -= scale * table[ctx.labels]
+            if by_bias is not None:
+                np.subtract.at(by_bias, ctx.labels, scale[:, 0])
+            if by_weight is not None:
+                _add_rows(by_weight, ctx.labels, -scale * _array(x))
+        return None if x.stop_gradient else _tensor(by_x), None, None
+
+
+def _exponentials(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Consecutive words, their exp(logits - highest) [M, words], the highest logit so far [M, 1]."""
+    table, biases, highest = _array(weight), _array(bias), -np.inf
+    for start in range(0, len(table), _SLICE):
+        words = slice(start, start + _SLICE)
+        part = _array(paddle.matmul(x.detach(), _tensor(table[words]), transpose_y=True))
+        part += biases[words]
+        highest = np.maximum(highest, part.max(1, keepdims=True))
+        part -= highest
+        np.exp(part, out=part)
+        yield words, part, highest
+
+
+def _add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+    """table[rows[i]] += values[i] for all i, in one order always; a row may occur more than once."""
+    order = np.argsort(rows, kind="stable")
+    distinct, starts = np.unique(rows[order], return_index=True)
+    table[distinct] += np.add.reduceat(values[order], starts, axis=0)
+
+
+def _gradient(parameter: Tensor, fresh: Callable = paddle.zeros_like) -> np.ndarray | None:
+    """The parameter's gradient, to be added to; `fresh` where it has none; None where it is frozen."""
+    if parameter.stop_gradient:
+        return None
+    if parameter.grad is None:
+        parameter.grad_ = fresh(parameter)  # `grad_` and not `grad`, which would copy it
+    return _array(parameter.grad)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The tensor's own memory, to read and to write."""
+    return np.from_dlpack(tensor.detach())
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return paddle.from_dlpack(array)

@@ -1,0 +1,177 @@
+"""The word table on a CPU against plain Paddle, in float64, within 1e-9: values and gradients."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from model import word_table
+
+TOLERANCE = 1e-9
+WORDS, SIZE, COUNT = 23, 6, 9
+
+
+@pytest.fixture(autouse=True)
+def float64(monkeypatch):
+    paddle.set_default_dtype("float64")
+    paddle.seed(0)
+    monkeypatch.setattr(word_table, "_SLICE", 5)  # the last slice is shorter
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def plain_cross_entropy(x, weight, bias, labels):
+    scores = paddle.matmul(x, weight, transpose_y=True) + bias
+    return F.cross_entropy(scores, labels, reduction="none").flatten()
+
+
+class Tied:
+    """Words looked up, changed a little, and predicted from."""
+
+    def __init__(self):
+        self.table = word_table.WordEmbeddings(WORDS, SIZE)
+        self.bias = paddle.create_parameter([WORDS], "float64", is_bias=True)
+        self.table.weight.set_value(paddle.randn([WORDS, SIZE]) * 2)
+        self.bias.set_value(paddle.randn([WORDS]))
+        self.dense = paddle.randn([SIZE, SIZE])
+        self.ids = paddle.to_tensor([[1, 7, 7, 22], [7, 0, 1, 22], [5, 5, 5, 5]])
+        self.labels = paddle.to_tensor([3, 7, 0, 22, 3, 3, 4, 5, 1])
+        self.positions = paddle.to_tensor([0, 1, 2, 3, 5, 7, 8, 9, 11])
+        self.weights = paddle.linspace(-1.0, 3.0, COUNT)
+
+    def losses(self, look_up, cross_entropy):
+        x = paddle.matmul(look_up(self.ids).reshape([-1, SIZE]), self.dense)
+        return cross_entropy(x[self.positions], self.table.weight, self.bias, self.labels)
+
+    def plain(self):
+        return self.losses(lambda ids: F.embedding(ids, self.table.weight), plain_cross_entropy)
+
+    def fast(self):
+        return self.losses(self.table, word_table.cross_entropy)
+
+    def gradients(self, function, times=1):
+        """The losses, and what `times` backward passes leave as gradients of table and bias."""
+        for _ in range(times):
+            losses = function()
+            (losses * self.weights).sum().backward()
+        results = [losses.numpy()]
+        for tensor in (self.table.weight, self.bias):
+            results.append(None if tensor.grad is None else tensor.grad.numpy())
+            tensor.grad = None
+        return results
+
+
+def assert_same(plain, fast):
+    for a, b in zip(plain, fast, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        assert np.abs(a - b).max() < TOLERANCE < np.abs(a).max()
+
+
+@pytest.mark.parametrize("most_logits", [1 << 27, 1])
+@pytest.mark.parametrize("times", [1, 3])
+def test_both_uses_add_to_one_gradient(monkeypatch, most_logits, times):
+    monkeypatch.setattr(word_table, "MOST_LOGITS", most_logits)
+    tied = Tied()
+    assert_same(tied.gradients(tied.plain, times), tied.gradients(tied.fast, times))
+
+
+def test_a_slice_as_large_as_the_vocabulary(monkeypatch):
+    monkeypatch.setattr(word_table, "_SLICE", WORDS)
+    tied = Tied()
+    assert_same(tied.gradients(tied.plain), tied.gradients(tied.fast))
+
+
+def test_each_use_alone():
+    tied = Tied()
+    rows = paddle.randn([3, 4, SIZE])
+    results = []
+    for look_up in (lambda ids: F.embedding(ids, tied.table.weight), tied.table):
+        y = look_up(tied.ids)
+        (y * rows).sum().backward()
+        results.append([y.numpy(), tied.table.weight.grad.numpy()])
+        tied.table.weight.grad = None
+    assert_same(*results)
+
+
+def test_gradient_of_the_positions():
+    tied = Tied()
+    results = []
+    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
+        x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
+        losses = cross_entropy(x, tied.table.weight, tied.bias, tied.labels)
+        (losses * tied.weights).sum().backward()
+        results.append([x.grad.numpy()])
+    assert_same(*results)
+
+
+@pytest.mark.parametrize("frozen", ["table", "bias"])
+def test_what_is_frozen_gets_no_gradient(frozen):
+    tied = Tied()
+    expected = tied.gradients(tied.plain)
+    (tied.table.weight if frozen == "table" else tied.bias).stop_gradient = True
+    results = tied.gradients(tied.fast)
+    assert results.pop(1 if frozen == "table" else 2) is None
+    assert_same([expected[0], expected[2 if frozen == "table" else 1]], results)
+
+
+def test_the_gradient_of_one_tensor_alone():
+    tied = Tied()
+    results = []
+    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
+        x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
+        y = x * 2
+        losses = cross_entropy(y, tied.table.weight, tied.bias, tied.labels)
+        results.append([tensor.numpy() for tensor in paddle.grad(losses.sum(), [x, y])])
+    assert_same(*results)
+
+
+def test_far_apart_logits():
+    """The highest comes late, and the others vanish beside it. Paddle's own loss ends at 64."""
+    tied = Tied()
+    tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
+    losses, table, _ = tied.gradients(tied.fast)
+    x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
+    logits = word_table.logits(x, tied.table.weight, tied.bias).detach().numpy()
+    gaps = logits.max(1) - logits[np.arange(COUNT), tied.labels.numpy()]
+    assert np.abs(losses - gaps).max() < TOLERANCE and gaps.max() > 700  # exp(-gap) is 0
+    assert np.isfinite(table).all()
+
+
+def test_numbers_that_are_not_finite_are_passed_on(recwarn):
+    tied = Tied()
+    tied.bias.set_value(np.where(np.arange(WORDS) == 3, np.nan, tied.bias.numpy()))
+    losses, table, _ = tied.gradients(tied.fast)
+    assert np.isnan(losses).all() and np.isnan(table).any()
+    assert not recwarn.list
+
+
+def test_a_gradient_that_is_there_is_added_to_in_place():
+    tied = Tied()
+    expected = tied.gradients(tied.fast)[1]
+    tied.table.weight.grad = paddle.ones([WORDS, SIZE])
+    address = tied.table.weight.grad.data_ptr()
+    (tied.fast() * tied.weights).sum().backward()
+    assert tied.table.weight.grad.data_ptr() == address
+    assert np.abs(tied.table.weight.grad.numpy() - expected - 1).max() < TOLERANCE
+
+
+def test_without_gradient_and_in_float32():
+    tied = Tied()
+    with paddle.no_grad():
+        assert np.abs((tied.fast() - tied.plain()).numpy()).max() < TOLERANCE
+    for name in ("bias", "dense", "weights"):
+        setattr(tied, name, getattr(tied, name).astype("float32").detach())
+    tied.bias.stop_gradient = False
+    weight = tied.table.weight
+    tied.table.weight = paddle.create_parameter([WORDS, SIZE], "float32")
+    tied.table.weight.set_value(weight.astype("float32"))
+    for a, b in zip(tied.gradients(tied.plain), tied.gradients(tied.fast), strict=True):
+        assert a.dtype == b.dtype == np.float32
+        assert np.abs(a - b).max() < 3e-6 * np.abs(a).max()
+
+
+def test_row_parts():
+    parts = word_table.row_parts(10, word_table.MOST_LOGITS // 4)
+    assert parts == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert word_table.row_parts(0, 5) == []
+    assert word_table.row_parts(2, word_table.MOST_LOGITS * 2) == [slice(0, 1), slice(1, 2)]
