@@ -1,0 +1,188 @@
+"""What the full strategy costs beside MMLM + TLM: seconds per token of the sequences trained on.
+
+    python benchmarks/pretrain_cost.py                       a real run: about 10 minutes on 2 cores, 10 GB
+    python benchmarks/pretrain_cost.py --layers 1 --vocab 4000 --length 32 --sequences 4 --micro 1
+
+Both train one base-size model (12 x 768, 250,002 words) on random sequences of full length: MMLM and TLM in
+equal shares, and MMLM, BTMLM, TLM and CAMLM in theirs. Batches are those of pre-training, made beforehand as
+its reader does; a step is that of pre-training. Each has the same number of sequences and of micro-batches.
+Pseudo-tokens count as tokens, the pass that makes them does not. 15 languages; pseudo-tokens come from a
+seventh of the vocabulary.
+
+An alternation is a step of each, the first of them in turn. Reported are the median of the ratios of all
+alternations, and the ratio that the number of operations would give, counted from the shapes of the batches:
+as they are, and for the naive form (all scores of a pair, all scores of stage 1, and its output layer over
+the whole vocabulary). The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from pretrain import mix
+from pretrain.batch import Batch
+from pretrain.config import ObjectiveConfig
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Pair, Text
+from pretrain.pseudo import SecondLanguage
+from pretrain.reader import StepBatches
+from utils.runtime import prepare
+
+HIDDEN, HEADS = 768, 12
+LANGUAGES = [f"language {i}" for i in range(15)]
+PIECES = 7  # a language has one in so many of the vocabulary's
+STRATEGIES = {
+    "mmlm + tlm": ObjectiveConfig(active=["mmlm", "tlm"]),
+    "full": ObjectiveConfig(),
+}
+NAIVE = ObjectiveConfig(camlm_form="dense")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--vocab", type=int, default=250002)
+    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence, specials included")
+    parser.add_argument("--sequences", type=int, default=16, help="of a step, a multiple of 4")
+    parser.add_argument("--micro", type=int, default=4, help="sequences of a micro-batch")
+    parser.add_argument("--alternations", type=int, default=16)
+    args = parser.parse_args()
+    vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
+    steps = {
+        name: random_steps(config, vocabulary, args.length, args.sequences, args.micro)
+        for name, config in STRATEGIES.items()
+    }
+    seconds = time_alternations(steps, vocabulary, args.layers, args.alternations)
+    ratios = [full / base for base, full in zip(seconds["mmlm + tlm"], seconds["full"], strict=True)]
+
+    shape = {"layers": args.layers, "vocab": args.vocab}
+    naive = next(random_steps(NAIVE, vocabulary, args.length, args.sequences, args.micro))
+    base = operations_per_token(next(steps["mmlm + tlm"]), **shape)
+    result = {
+        "ratio": round(statistics.median(ratios), 4),
+        "operations": round(operations_per_token(next(steps["full"]), **shape) / base, 4),
+        "operations_naive": round(operations_per_token(naive, **shape, naive=True) / base, 4),
+        "alternations": len(ratios),
+        "spread": [
+            round(value, 4) for value in (min(ratios), *statistics.quantiles(ratios, n=4), max(ratios))
+        ],
+        "tokens_per_second": {
+            name: round(1 / statistics.median(of_one), 1) for name, of_one in seconds.items()
+        },
+    }
+    print(
+        f"\nseconds per trained token, full strategy over MMLM + TLM: median {result['ratio']:.3f} of "
+        f"{len(ratios)} alternations\noperations: {result['operations']:.3f} (naive "
+        f"{result['operations_naive']:.3f}); the paper's time: 1.075\n"
+    )
+    print(json.dumps(result))
+
+
+def random_steps(
+    config: ObjectiveConfig, vocabulary: Vocabulary, length: int, sequences: int, micro: int
+) -> Iterator[StepBatches]:
+    """Endless steps of a strategy after BTMLM has started."""
+    pairs = {(a, b): 1 for a in range(len(LANGUAGES)) for b in range(a)}
+    objectives = Objectives(config, vocabulary, length, second_language=SecondLanguage(LANGUAGES, pairs))
+    rng = np.random.default_rng(0)
+
+    def text(size: int) -> Text:
+        return Text(rng.choice(vocabulary.ordinary_ids, size), int(rng.integers(len(LANGUAGES))))
+
+    share = mix.shares(config, step=1, total_steps=1)
+    step = 0
+    while True:
+        batches, number = [], 0
+        for name, count in mix.allocate(share, sequences, step).items():
+            single = name in mix.MONOLINGUAL
+            examples = [text(length) if single else Pair(text(length), text(length)) for _ in range(count)]
+            for start in range(0, count, micro):
+                part = examples[start : start + micro]
+                rngs = [generator(0, step, number + i) for i in range(len(part))]
+                batches.append(objectives.batch(name, part, rngs))
+                number += len(part)
+        yield StepBatches(batches, share, {})
+        step += 1
+
+
+def time_alternations(
+    steps: dict[str, Iterator[StepBatches]], vocabulary: Vocabulary, layers: int, alternations: int
+) -> dict[str, list[float]]:
+    """Seconds per trained token of each strategy, one number for each alternation."""
+    prepare(quiet=True)
+    from model.ernie_m import ErnieMConfig
+    from model.heads import PreTrainingModel
+    from model.optimization import build_optimizer
+    from pretrain.btmlm import PseudoTokenGenerator
+    from pretrain.trainer import SUMS, train_step
+    from utils.engine import Engine
+
+    model = PreTrainingModel(ErnieMConfig(vocabulary.size, HIDDEN, layers, HEADS), LANGUAGES)
+    engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None), sums=SUMS)
+    rng = np.random.default_rng(1)
+    pieces = [
+        rng.choice(vocabulary.ordinary_ids, vocabulary.size // PIECES, replace=False) for _ in LANGUAGES
+    ]
+    pseudo_tokens = PseudoTokenGenerator([np.sort(of_one) for of_one in pieces], vocabulary.special_ids)
+
+    def seconds_per_token(name: str) -> float:
+        work = next(steps[name])
+        start = time.perf_counter()
+        done = train_step(engine, pseudo_tokens, work)
+        return (time.perf_counter() - start) / done.sums["tokens"]
+
+    for name in (*steps, *steps):
+        seconds_per_token(name)  # the first steps touch fresh memory
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(alternations):
+        for name in list(steps)[:: 1 if i % 2 else -1]:
+            seconds[name].append(seconds_per_token(name))
+        line = ", ".join(f"{name} {1 / of_one[-1]:.0f} tokens/s" for name, of_one in seconds.items())
+        print(f"alternation {i + 1}: {line}", flush=True)
+    return seconds
+
+
+def operations_per_token(work: StepBatches, layers: int, vocab: int, naive: bool = False) -> float:
+    """Multiplications and additions of the matrix products of a step, per trained token."""
+    tokens = sum(batch.tokens for batch in work.micro_batches)
+    return sum(operations(batch, layers, vocab, naive) for batch in work.micro_batches) / tokens
+
+
+def operations(batch: Batch, layers: int, vocab: int, naive: bool = False) -> float:
+    """Of a batch: forward, twice that backward, and BTMLM's first pass, which has no backward.
+
+    Args:
+        naive: stage 1 has the scores of all its tokens and an output layer over the whole vocabulary.
+    """
+    count = 3 * (encoder(batch, layers, naive=False) + head(batch.masked, vocab))
+    if batch.stage1 is not None:
+        pieces = vocab if naive else vocab // PIECES
+        count += encoder(batch.stage1, layers, naive) + head(len(batch.stage1.slots), pieces)
+    return count
+
+
+def encoder(batch, layers: int, naive: bool) -> float:
+    """Of a forward pass over `batch.valid` [B, T], with C context columns where the form is compact."""
+    rows, length = batch.valid.shape
+    context = length if naive or batch.context_length is None else batch.context_length
+    scores = length * context + length - context  # of a head; a placeholder has one more, its own
+    return layers * rows * (24 * HIDDEN**2 * length + 4 * HIDDEN * scores)
+
+
+def head(positions: int, columns: int) -> float:
+    """Of the output layer."""
+    return 2 * positions * HIDDEN * (HIDDEN + columns)
+
+
+if __name__ == "__main__":
+    main()
