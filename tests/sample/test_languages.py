@@ -15,7 +15,7 @@ SCRIPTS = {"ru": "CYRILLIC", "el": "GREEK", "ar": "ARABIC", "hi": "DEVANAGARI", 
 # articles, measure words, word order.
 GOLDEN = {
     Scene("woman", "find", Thing("book"), place="school", day="friday"): {
-        "en": "The woman finds a book at school on Friday.",
+        "en": "On Friday the woman finds a book at school.",
         "de": "Die Frau findet am Freitag in der Schule ein Buch.",
         "fr": "La femme trouve un livre à l'école vendredi.",
         "es": "La mujer encuentra un libro en la escuela el viernes.",
@@ -63,7 +63,7 @@ GOLDEN = {
         "zh": "男人在学校里丢失 3 只白色的狗。",
     },
     Scene("Anna", "sit", place="market"): {
-        "en": "Anna sits at the market.",
+        "en": "At the market Anna sits.",
         "de": "Anna sitzt auf dem Markt.",
         "fr": "Anna est assise au marché.",
         "es": "Anna está sentada en el mercado.",
@@ -75,7 +75,7 @@ GOLDEN = {
         "zh": "Anna 在市场里坐着。",
     },
     Scene("man", "stand", day="monday"): {
-        "en": "The man stands on Monday.",
+        "en": "On Monday the man stands.",
         "de": "Der Mann steht am Montag.",
         "fr": "L'homme est debout lundi.",
         "es": "El hombre está de pie el lunes.",
@@ -147,7 +147,7 @@ GOLDEN = {
         "zh": "男孩找到一只黑色的狗。",
     },
     Scene("woman", "sell", Thing("doll", 5, "red"), place="market", day="monday"): {
-        "en": "The woman sells 5 red dolls at the market on Monday.",
+        "en": "At the market the woman sells 5 red dolls on Monday.",
         "de": "Die Frau verkauft am Montag auf dem Markt 5 rote Puppen.",
         "fr": "La femme vend 5 poupées rouges au marché lundi.",
         "es": "La mujer vende 5 muñecas rojas en el mercado el lunes.",
