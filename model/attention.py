@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from model.ops import Linear, dropout, on_cpu, row_sum, softmax
+from model.ops import Linear, add_to, dropout, on_cpu, row_sum, softmax
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
@@ -163,7 +163,7 @@ class SelfAttention(nn.Layer):
         return attend(query, key, value, bias).transpose([0, 2, 1, 3])
 
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
-        scores = paddle.matmul(query, key, transpose_y=True) + bias.rows  # [B, N, T, T]
+        scores = add_to(paddle.matmul(query, key, transpose_y=True), bias.rows)  # [B, N, T, T]
         return paddle.matmul(self._weights(scores), value)
 
     def _compact(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
@@ -172,7 +172,7 @@ class SelfAttention(nn.Layer):
             part.split(sizes, axis=2) for part in (query, key, value)
         )
         context = self._dense(query, key, value, bias)  # [B, N, C, D]
-        scores = paddle.matmul(asking, key, transpose_y=True) + bias.placeholders  # [B, N, P, C]
+        scores = add_to(paddle.matmul(asking, key, transpose_y=True), bias.placeholders)  # [B, N, P, C]
         own = row_sum(asking * own_key)  # [B, N, P, 1]
         weights, own = self._weights(paddle.concat([scores, own], axis=-1)).split([sizes[0], 1], axis=-1)
         placeholders = paddle.matmul(weights, value) + own * own_value  # [B, N, P, D]

@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from model.attention import AttentionBias, CompactMask, SelfAttention, attention_bias
-from model.ops import LayerNorm, Linear, dropout, gelu
+from model.ops import LayerNorm, Linear, add_to, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
@@ -127,9 +127,9 @@ class Embeddings(nn.Layer):
                 table[row] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None) -> Tensor:
-        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [B, T, H]
+        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [B, T, H]
         if input_bias is not None:
-            x = x + input_bias
+            x = add_to(x, input_bias)
         return dropout(self.layer_norm(x), self.dropout, self.training)
 
 
@@ -149,11 +149,11 @@ class EncoderLayer(nn.Layer):
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, bias: AttentionBias) -> Tensor:
-        x = self.norm1(x + self._drop(self.self_attn(x, bias)))
-        return self.norm2(x + self._drop(self.linear2(gelu(self.linear1(x)))))
+        x = self.norm1(self._add(x, self.self_attn(x, bias)))
+        return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        return add_to(dropout(branch, self.dropout, self.training), x)
 
 
 class Encoder(nn.Layer):

@@ -38,9 +38,18 @@ def _rows(vector: Tensor, x: Tensor) -> Tensor:
     return paddle.matmul(ones, vector.unsqueeze(0)).reshape(x.shape)
 
 
+def add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, where nothing else uses x: in training on a CPU it is x's own memory.
+
+    What is taken and freed between tensors that are kept for the backward pass leaves holes there, so in
+    place is leaner as well as faster.
+    """
+    return x.add_(y) if training_on_cpu(x) else x + y
+
+
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     """x [..., H] plus bias [H]."""
-    return x + (_rows(bias, x) if training_on_cpu(x) else bias)
+    return add_to(_rows(bias, x), x) if training_on_cpu(x) else x + bias
 
 
 class Linear(nn.Linear):
@@ -56,8 +65,8 @@ class _Normalise(PyLayer):
     @staticmethod
     def forward(ctx, x: Tensor, epsilon: float) -> Tensor:
         centred = x - row_sum(x).scale_(1.0 / x.shape[-1])
-        variance = row_sum(centred * centred).scale_(1.0 / x.shape[-1])  # [..., 1]
-        scale = paddle.rsqrt(variance.scale_(1.0, epsilon))
+        squares = np.vecdot(as_array(centred), as_array(centred))[..., None]
+        scale = paddle.to_tensor(1.0 / np.sqrt(squares / x.shape[-1] + epsilon))  # [..., 1]
         normed = centred.multiply_(scale)
         ctx.save_for_backward(normed, scale)
         return normed
@@ -88,11 +97,11 @@ class _Gelu(PyLayer):
     # The derivative is made in the forward pass, where the cdf is at hand, and kept in place of x.
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        cdf = paddle.erf(x * math.sqrt(0.5)).scale_(0.5, 0.5)
-        pdf = (x * x).scale_(-0.5, -0.5 * math.log(2 * math.pi)).exp_()
-        y = x * cdf
+        scaled = x * math.sqrt(0.5)
+        cdf = paddle.erf(scaled).scale_(0.5, 0.5)
+        pdf = scaled.multiply_(scaled).scale_(-1.0, -0.5 * math.log(2 * math.pi)).exp_()
         ctx.save_for_backward(pdf.multiply_(x).add_(cdf))
-        return y
+        return cdf.multiply_(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -130,28 +139,50 @@ def softmax(scores: Tensor) -> Tensor:
     return _Softmax.apply(scores) if training_on_cpu(scores) else F.softmax(scores, axis=-1)
 
 
-def keep_mask(shape: list[int], dropout: float, dtype) -> Tensor:
-    """1 / (1 - dropout) with probability 1 - dropout, else 0: what dropout multiplies by, made on the CPU.
+def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
+    """What dropout keeps, bool of `shape`, and what it multiplies that by.
 
     16 random bits decide on an element, so the probability is kept to 1/65536 (and the expectation exactly).
     Seeded by a draw from Paddle's own generator: paddle.seed, its saved state and recompute all hold.
     """
     levels = 1 << 16
-    kept = round((1 - dropout) * levels)
+    kept = round((1 - probability) * levels)
     if kept in (0, levels):
-        return paddle.full(shape, kept / levels, dtype)
+        return np.full(shape, kept > 0), 1.0
     seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").numpy()
     size = math.prod(shape)
     bits = np.random.SFC64(np.random.SeedSequence(seed)).random_raw(-(-size // 4)).view(np.uint16)[:size]
-    mask = (bits < kept).astype(str(dtype).removeprefix("paddle."))
-    mask *= levels / kept
-    return paddle.from_dlpack(mask.reshape(shape))
+    return (bits < kept).reshape(shape), levels / kept
+
+
+class _Dropout(PyLayer):
+    # A byte per element is kept; a product of tensors would keep two floats.
+    @staticmethod
+    def forward(ctx, x: Tensor, probability: float) -> Tensor:
+        ctx.kept, ctx.scale = draw_kept(x.shape, probability)
+        return _Dropout.applied(x, ctx)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _Dropout.applied(gradient, ctx)
+
+    @staticmethod
+    def applied(x: Tensor, ctx) -> Tensor:
+        y = paddle.empty_like(x)
+        result = as_array(y)
+        np.copyto(result, ctx.kept)
+        result *= ctx.scale
+        result *= as_array(x)
+        return y
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     """Zero elements with this probability and scale the rest up, in training only."""
     if not training or probability == 0.0:
         return x
-    if on_cpu(x):
-        return x * keep_mask(x.shape, probability, x.dtype)
-    return F.dropout(x, probability, training=True)
+    return _Dropout.apply(x, probability) if on_cpu(x) else F.dropout(x, probability, training=True)
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """A CPU tensor's own memory, to read and to write."""
+    return np.from_dlpack(x.detach())

@@ -10,7 +10,7 @@ So on a CPU the gradients of table and output bias grow in the backward pass its
 adds to them too, and cannot return them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 from paddle.distributed.fleet.utils import recompute
 
-from model.ops import add_bias, training_on_cpu
+from model.ops import add_bias, as_array, training_on_cpu
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
 _SLICE = 2048  # words: with 300 positions 2.4 MB of logits and 6 MB of the table
@@ -81,7 +81,7 @@ class _LookUp(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
-        rows = _array(gradient).reshape([-1, gradient.shape[-1]])
+        rows = as_array(gradient).reshape([-1, gradient.shape[-1]])
         _add_rows(_gradient(ctx.weight), ctx.ids.ravel(), rows)
 
 
@@ -97,7 +97,7 @@ class _CrossEntropy(PyLayer):
                 if ctx.kept is not None:
                     ctx.kept.append((words, part, highest))
             log_total = np.log(total) + highest
-            own = (_array(x) * _array(weight)[labels]).sum(1) + _array(bias)[labels]
+            own = (as_array(x) * as_array(weight)[labels]).sum(1) + as_array(bias)[labels]
             losses = log_total[:, 0] - own
         ctx.inputs, ctx.labels, ctx.log_total = (x, weight, bias), labels, log_total
         return _tensor(losses)
@@ -105,39 +105,40 @@ class _CrossEntropy(PyLayer):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, None]:
         x, weight, bias = ctx.inputs
-        table, scale, by_x = _array(weight), _array(gradient)[:, None], np.zeros_like(_array(x))
+        table, scale, by_x = as_array(weight), as_array(gradient)[:, None], np.zeros_like(as_array(x))
         is_first = weight.grad is None
-        by_weight, by_bias = _gradient(weight, paddle.empty_like), _gradient(bias)
+        by_weight, by_bias = _gradient(weight, zero=False), _gradient(bias)
         slices = _exponentials(x, weight, bias) if ctx.kept is None else ctx.kept
         with np.errstate(all="ignore"):
             # The softmax's part of the gradient. The factor of each row stands in x, not in [M, V].
             for words, part, highest in slices:
                 part, factor = _tensor(part), scale * np.exp(highest - ctx.log_total)  # [M, 1]
-                by_x += factor * _array(paddle.matmul(part, _tensor(table[words])))
+                by_x += factor * as_array(paddle.matmul(part, _tensor(table[words])))
                 if by_bias is not None:
-                    by_bias[words] += _array(paddle.matmul(_tensor(factor), part, transpose_x=True))[0]
+                    factors = paddle.to_tensor(factor)
+                    by_bias[words] += as_array(paddle.matmul(factors, part, transpose_x=True))[0]
                 if by_weight is None:
                     continue
-                scaled = _tensor(factor * _array(x))
+                scaled = paddle.to_tensor(factor * as_array(x))
                 if is_first:
                     paddle.matmul(part, scaled, transpose_x=True, out=_tensor(by_weight[words]))
                 else:
-                    by_weight[words] += _array(paddle.matmul(part, scaled, transpose_x=True))
+                    by_weight[words] += as_array(paddle.matmul(part, scaled, transpose_x=True))
             # The labels' part: -1 in one column each.
             by_x -= scale * table[ctx.labels]
             if by_bias is not None:
                 np.subtract.at(by_bias, ctx.labels, scale[:, 0])
             if by_weight is not None:
-                _add_rows(by_weight, ctx.labels, -scale * _array(x))
+                _add_rows(by_weight, ctx.labels, -scale * as_array(x))
         return None if x.stop_gradient else _tensor(by_x), None, None
 
 
 def _exponentials(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Consecutive words, their exp(logits - highest) [M, words], the highest logit so far [M, 1]."""
-    table, biases, highest = _array(weight), _array(bias), -np.inf
+    table, biases, highest = as_array(weight), as_array(bias), -np.inf
     for start in range(0, len(table), _SLICE):
         words = slice(start, start + _SLICE)
-        part = _array(paddle.matmul(x.detach(), _tensor(table[words]), transpose_y=True))
+        part = as_array(paddle.matmul(x.detach(), _tensor(table[words]), transpose_y=True))
         part += biases[words]
         highest = np.maximum(highest, part.max(1, keepdims=True))
         part -= highest
@@ -152,18 +153,20 @@ def _add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
     table[distinct] += np.add.reduceat(values[order], starts, axis=0)
 
 
-def _gradient(parameter: Tensor, fresh: Callable = paddle.zeros_like) -> np.ndarray | None:
-    """The parameter's gradient, to be added to; `fresh` where it has none; None where it is frozen."""
+def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
+    """The parameter's gradient, to be added to, `zero` at first or of any content; None where it is frozen.
+
+    Its memory is kept from step to step: a hole of its size would be filled with other things.
+    """
     if parameter.stop_gradient:
         return None
     if parameter.grad is None:
-        parameter.grad_ = fresh(parameter)  # `grad_` and not `grad`, which would copy it
-    return _array(parameter.grad)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """The tensor's own memory, to read and to write."""
-    return np.from_dlpack(tensor.detach())
+        if not hasattr(parameter, "kept_gradient"):
+            parameter.kept_gradient = as_array(paddle.empty_like(parameter))
+        if zero:
+            parameter.kept_gradient.fill(0)
+        parameter.grad_ = _tensor(parameter.kept_gradient)  # `grad_` and not `grad`, which would copy it
+    return as_array(parameter.grad)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

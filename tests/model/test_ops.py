@@ -110,9 +110,9 @@ def test_dropout_edges():
     assert ops.dropout(x, 0.3, training=False) is x
     assert ops.dropout(x, 0.0, training=True) is x
     assert not ops.dropout(x, 1.0, training=True).numpy().any()
-    assert ops.keep_mask([3, 5], 0.1, paddle.float32).dtype == paddle.float32
-    assert (ops.keep_mask([5], 1e-6, paddle.float64).numpy() == 1).all()
-    assert ops.keep_mask([0, 5], 0.1, paddle.float32).shape == [0, 5]
+    assert ops.dropout(x.astype("float32"), 0.1, training=True).dtype == paddle.float32
+    assert np.array_equal(ops.dropout(x, 1e-6, training=True).numpy(), x.numpy())
+    assert ops.dropout(x[:0], 0.1, training=True).shape == [0, 3]
 
 
 def test_dropout_gradient_is_the_mask():
