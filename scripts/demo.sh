@@ -1,7 +1,8 @@
 #!/bin/sh
-# The demo: a sample set is made, a small encoder is fine-tuned on its English, and every language is tested.
+# The demo: a sample set is made; encoders from random weights, after MMLM, and after the full strategy are fine-tuned on
+# its English, and tested on every language.
 #
-#   sh scripts/demo.sh            about two minutes on two cores, after the installation on first use
+#   sh scripts/demo.sh            up to twelve minutes on two cores, after the installation on first use
 #   sh scripts/demo.sh --seed 2   another sample set and other weights
 set -eu
 cd "$(dirname "$0")/.."
