@@ -193,8 +193,10 @@ def test_ctrl_c(tmp_path):
         tmp_path, "forever", "print(next(items)[1], flush=True)\nimport time\ntime.sleep(60)"
     )
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as parent:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # what a shell starts in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as parent:  # fmt: skip
         parent.stdout.readline()
         pid = int(parent.stdout.readline())
         os.killpg(parent.pid, signal.SIGINT)
