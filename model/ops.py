@@ -65,7 +65,7 @@ class _Normalise(PyLayer):
     @staticmethod
     def forward(ctx, x: Tensor, epsilon: float) -> Tensor:
         centred = x - row_sum(x).scale_(1.0 / x.shape[-1])
-        squares = np.vecdot(as_array(centred), as_array(centred))[..., None]
+        squares = np.einsum("...h,...h->...", as_array(centred), as_array(centred))[..., None]
         scale = paddle.to_tensor(1.0 / np.sqrt(squares / x.shape[-1] + epsilon))  # [..., 1]
         normed = centred.multiply_(scale)
         ctx.save_for_backward(normed, scale)
