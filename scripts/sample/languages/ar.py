@@ -1,7 +1,7 @@
 """Arabic: the verb first, agreeing in gender; written accusatives; plurals of things are feminine."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, word
@@ -34,14 +34,16 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Verb, subject, object, place, day."""
+    """Verb, subject, object, place, day; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     verb = VERBS[scene.verb]
     return sentence(
+        first,
         "ت" + verb[1:] if gender == "f" else verb,
         who,
         scene.thing and thing(scene.thing),
-        scene.place and PLACES[scene.place],
-        scene.day and DAYS[scene.day],
+        place,
+        day,
     )

@@ -1,7 +1,7 @@
 """German: three genders, accusative objects, adjective endings after "ein" and after a numeral."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
@@ -33,11 +33,9 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Verb second; time and place before the object."""
-    return sentence(
-        scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
-        VERBS[scene.verb],
-        scene.day and DAYS[scene.day],
-        scene.place and PLACES[scene.place],
-        scene.thing and thing(scene.thing),
-    )
+    """Verb second, after the subject or what else comes first; time and place before the object."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
+    who = scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject]
+    verb = VERBS[scene.verb]
+    start = (first, verb, who) if first else (who, verb)
+    return sentence(*start, day, place, scene.thing and thing(scene.thing))

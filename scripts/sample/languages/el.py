@@ -1,7 +1,7 @@
 """Greek: three genders, articles before names too, accusative objects."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 NAME_ARTICLES = {"m": "ο", "f": "η"}
@@ -41,12 +41,14 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, place, day."""
+    """Subject, verb, object, place, day; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
     name = scene.subject
     return sentence(
+        first,
         phrase(NAME_ARTICLES[concepts.NAMES[name]], name) if name in concepts.NAMES else SUBJECTS[name],
         VERBS[scene.verb],
         scene.thing and thing(scene.thing),
-        scene.place and PLACES[scene.place],
-        scene.day and DAYS[scene.day],
+        place,
+        day,
     )

@@ -1,8 +1,8 @@
-"""English: a and an, plural nouns, a day or place that may come first."""
+"""English: a and an, plural nouns."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
-from scripts.sample.scenes import Scene, Thing, number_of
+from scripts.sample.languages.common import adjuncts, phrase, sentence
+from scripts.sample.scenes import Scene, Thing
 
 PLURALS = {
     "ball": "balls", "doll": "dolls", "toy": "toys", "book": "books", "letter": "letters", "apple": "apples",
@@ -34,16 +34,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, place, day; in two of three sentences the day or the place comes first.
-
-    Which one hangs on the scene. So place in the sentence does not tell what a word is, as it does not
-    across languages.
-    """
-    place, day = scene.place and PLACES[scene.place], scene.day and DAYS[scene.day]
-    said = (subject(scene.subject), VERBS[scene.verb], scene.thing and thing(scene.thing))
-    first = ("", "place", "day")[number_of(scene) // 10 % 3]
-    if first == "place" and place:
-        return sentence(place, *said, day)
-    if first == "day" and day:
-        return sentence(day, *said, place)
-    return sentence(*said, place, day)
+    """Subject, verb, object, place, day; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
+    what = scene.thing and thing(scene.thing)
+    return sentence(first, subject(scene.subject), VERBS[scene.verb], what, place, day)

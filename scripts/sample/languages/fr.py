@@ -1,7 +1,7 @@
 """French: two genders, colours after and sizes before the noun, agreement of "assis"."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, with article
@@ -37,16 +37,18 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, verb, object, place, day."""
+    """Subject, verb, object, place, day; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     verb = VERBS[scene.verb]
     if scene.verb == "sit" and gender == "f":
         verb += "e"
     return sentence(
+        first and f"{first},",
         who,
         verb,
         scene.thing and thing(scene.thing),
-        scene.place and PLACES[scene.place],
-        scene.day and DAYS[scene.day],
+        place,
+        day,
     )

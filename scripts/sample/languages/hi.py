@@ -1,7 +1,7 @@
 """Hindi: the verb last, agreeing in gender; adjectives in -a agree in gender and number; postpositions."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {  # gender, word
@@ -38,13 +38,15 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, place, object, verb."""
+    """Subject, day, place, object, verb; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
     name = scene.subject
     gender, who = (concepts.NAMES[name], name) if name in concepts.NAMES else SUBJECTS[name]
     return sentence(
+        first,
         who,
-        scene.day and DAYS[scene.day],
-        scene.place and PLACES[scene.place],
+        day,
+        place,
         scene.thing and thing(scene.thing),
         agree(VERBS[scene.verb], gender),
         "है",

@@ -1,7 +1,7 @@
 """Russian: no articles, accusative objects, genitive after numerals, animate nouns apart."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
@@ -46,11 +46,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """The day first, then subject, verb, object and place."""
-    return sentence(
-        scene.day and DAYS[scene.day],
-        scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
-        VERBS[scene.verb],
-        scene.thing and thing(scene.thing),
-        scene.place and PLACES[scene.place],
-    )
+    """Subject, verb, object, place, day; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
+    who = scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject]
+    return sentence(first, who, VERBS[scene.verb], scene.thing and thing(scene.thing), place, day)

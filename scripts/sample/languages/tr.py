@@ -1,7 +1,7 @@
 """Turkish: the verb last, no gender, singular nouns after numerals, bare indefinite objects."""
 
 from scripts.sample import concepts
-from scripts.sample.languages.common import phrase, sentence
+from scripts.sample.languages.common import adjuncts, phrase, sentence
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
@@ -29,11 +29,7 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, place, object, verb."""
-    return sentence(
-        scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject],
-        scene.day and DAYS[scene.day],
-        scene.place and PLACES[scene.place],
-        scene.thing and thing(scene.thing),
-        VERBS[scene.verb],
-    )
+    """Subject, day, place, object, verb; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
+    who = scene.subject if scene.subject in concepts.NAMES else SUBJECTS[scene.subject]
+    return sentence(first, who, day, place, scene.thing and thing(scene.thing), VERBS[scene.verb])

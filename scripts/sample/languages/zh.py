@@ -1,6 +1,6 @@
 """Chinese (simplified): measure words, no inflection; spaces only around names and numerals."""
 
-from scripts.sample import concepts
+from scripts.sample.languages.common import adjuncts
 from scripts.sample.scenes import Scene, Thing
 
 SUBJECTS = {
@@ -34,14 +34,9 @@ def thing(what: Thing) -> str:
 
 
 def realise(scene: Scene) -> str:
-    """Subject, day, place, verb, object."""
+    """Subject, day, place, verb, object; or the place or day first."""
+    first, place, day = adjuncts(scene, PLACES, DAYS)
     name = scene.subject
-    text = f"{name} " if name in concepts.NAMES else SUBJECTS[name]
-    if scene.day:
-        text += DAYS[scene.day]
-    if scene.place:
-        text += PLACES[scene.place]
-    text += VERBS[scene.verb]
-    if scene.thing:
-        text += thing(scene.thing)
-    return text + "。"
+    who = SUBJECTS.get(name) or (f" {name} " if first else f"{name} ")
+    what = scene.thing and thing(scene.thing)
+    return "".join(part for part in (first, who, day, place, VERBS[scene.verb], what, "。") if part)
