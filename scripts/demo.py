@@ -24,7 +24,7 @@ SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 OBJECTIVES = {"mmlm": "[mmlm]", "full": "[mmlm, tlm, camlm, btmlm]"}
 STARTS = ("scratch", "mmlm", "full")
 FINE_TUNING = {
-    "epoch": 3, "batch_size": 32, "learning_rate": 2e-3, "lr_schedule_style": "paddlenlp",
+    "epoch": 2, "batch_size": 32, "learning_rate": 2e-3, "lr_schedule_style": "paddlenlp",
     "layerwise_lr_decay": 0.5, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
     "num_labels": 3, "predict_batch_size": 200, "skip_steps": 500,
     "validation_steps": 100_000, "save_steps": 100_000,
