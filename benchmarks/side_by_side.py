@@ -1,8 +1,9 @@
 """Training steps of several programs side by side, each in a process of its own environment and settings.
 
-Ours runs in .venv, the peers in .venv-parity. A round runs all contenders, one after the other, and the
-rounds repeat, so that a change in the machine's load meets all alike. Reported are medians over the steps of
-all rounds, and the highest peak memory beyond weights, gradients and Adam's two moments.
+Ours runs in .venv, the peers in .venv-parity, their newest releases in .venv-latest where that exists. A
+round runs all contenders, one after the other, and the rounds repeat, so that a change in the machine's load
+meets all alike. Reported are medians over the steps of all rounds, and the highest peak memory beyond
+weights, gradients and Adam's two moments.
 
 A benchmark gives its contenders and, for each kind, the worker that times it; `main` does the rest.
 """
@@ -34,6 +35,7 @@ SETTINGS = (
     "FLAGS_use_stride_kernel",
 )
 GIGABYTE = 1e9
+PINNED, LATEST = ".venv-parity", ".venv-latest"  # environments of the peers
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,23 @@ class Contender:
 
     Attributes:
         label: in the table.
-        kind: which worker runs it; "ours" runs in .venv, all else in .venv-parity.
+        kind: which worker runs it.
         tuned: with scripts/env.sh and the variables of utils.runtime; else as installed.
         options: given to the worker.
+        environment: where it runs; None: .venv for "ours", .venv-parity for all else.
     """
 
     label: str
     kind: str
     tuned: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    environment: str | None = None
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+        default = ".venv" if self.kind == "ours" else PINNED
+        return ROOT / (self.environment or default) / "bin/python"
 
 
 OURS = {
@@ -65,6 +75,12 @@ TRANSFORMERS = {
     ),
     "hf_best_eager": Contender(
         "transformers XLM-R, eager, tuned", "torch", True, {"attention": "eager", "fused": True}
+    ),
+    "hf_best_latest_sdpa": Contender(
+        "newest transformers, sdpa, tuned", "torch", True, {"attention": "sdpa", "fused": True}, LATEST
+    ),
+    "hf_best_latest_eager": Contender(
+        "newest transformers, eager, tuned", "torch", True, {"attention": "eager", "fused": True}, LATEST
     ),
 }
 
@@ -96,6 +112,9 @@ def main(
     names = args.contenders.split(",")
     if unknown := set(names) - set(contenders):
         parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(contenders)}")
+    for name in [name for name in names if not contenders[name].python.exists()]:
+        print(f"{name} is left out: {contenders[name].python} is not there; sh scripts/setup.sh makes it")
+        names.remove(name)
     flags = [f"--layers={args.layers}", f"--vocab={args.vocab}", f"--steps={args.steps}"]
     runs: dict[str, list[dict]] = {name: [] for name in names}
     for round_ in range(args.rounds):
@@ -109,8 +128,7 @@ def main(
 
 def run(flags: list[str], contender: Contender) -> dict:
     """What one contender's worker found, in a process of its own."""
-    python = ROOT / (".venv" if contender.kind == "ours" else ".venv-parity") / "bin/python"
-    command = [str(python), str(Path(sys.argv[0]).resolve()), *flags]
+    command = [str(contender.python), str(Path(sys.argv[0]).resolve()), *flags]
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     if contender.tuned:
         environment |= settings_for(read_cpu())

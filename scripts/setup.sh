@@ -4,6 +4,7 @@
 #   sh scripts/setup.sh           .venv, for the CPU
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
+#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, which benchmarks/ takes as peers too
 #
 # PYTHON names the Python to use, 3.10 to 3.12. Without it: python3, or the newest of the three that is there.
 set -eu
@@ -29,19 +30,20 @@ find_python() {
 }
 
 venv=.venv
-[ "${1-}" != parity ] || venv=.venv-parity
+case "${1-}" in parity | latest) venv=.venv-$1 ;; esac
 state=$venv/setup-state # "<kind> <checksum of the requirements>", or "<kind> unfinished"
 log=$venv/setup.log
 case "${1-}" in
-    gpu | parity) kind=$1 ;;
+    gpu | parity | latest) kind=$1 ;;
     "") case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, parity, or none" ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, parity, latest, or none" ;;
 esac
 case $kind in
     cpu) set -- requirements.txt requirements-dev.txt ;;
     gpu) set -- requirements-gpu.txt requirements-dev.txt ;;
-    parity) set -- requirements-parity.txt ;;
+    parity | latest) set -- "requirements-$kind.txt" ;;
 esac
+case $kind in latest) needed=torch ;; *) needed=paddle ;; esac
 wanted="$kind $(cat requirements-common.txt "$@" | cksum)"
 
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
@@ -106,9 +108,9 @@ if grep -q '^setup: pip failed' "$log"; then
         fail "pip could not reach the package index; check the network or the proxy and run the same command again (log: $log)"
     fail "pip could not install $*; the lines above and $log say why. Put it right and run the same command again"
 fi
-"$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 || {
+"$venv/bin/python" -c "import $needed" >>"$log" 2>&1 || {
     tail -n 3 "$log" >&2
-    fail "Paddle is installed but does not import here; $log says why"
+    fail "$needed is installed but does not import here; $log says why"
 }
 echo "$wanted" >"$state"
 say "$venv is ready"
