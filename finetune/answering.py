@@ -19,6 +19,7 @@ from finetune.answers import (
     rank,
     text_in_context,
     write_answers,
+    write_json,
 )
 from model.ernie_m import ErnieMConfig
 from model.heads import SpanClassifier
@@ -43,6 +44,7 @@ class QuestionAnswering:
     name = "question answering"
     metric = "f1"
     labels = None
+    xtreme_ending = "json"
 
     def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
@@ -80,6 +82,11 @@ class QuestionAnswering:
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
         """{id: text} as JSON, and the candidates in `nbest_<name>` beside it."""
         write_answers(path, [question.id for question in data.file.questions], self.rank(data, predictions))
+
+    def write_xtreme(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
+        """{id: text} as JSON."""
+        ids = (question.id for question in data.file.questions)
+        write_json(path, dict(zip(ids, best_texts(self.rank(data, predictions)), strict=True)))
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
         """The best answers to each question of the file."""

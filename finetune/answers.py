@@ -152,6 +152,11 @@ def write_answers(path: str | os.PathLike, ids: Sequence[str], ranked: Sequence[
     }  # fmt: skip
     contents = {path.with_name(f"nbest_{path.name}"): candidates, path: dict(zip(ids, best_texts(ranked)))}
     for name, value in contents.items():
-        with atomic_file(name, "w") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        write_json(name, value)
+
+
+def write_json(path: str | os.PathLike, value: dict) -> None:
+    """Write a file of answers, atomically."""
+    with atomic_file(path, "w", newline="\n") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")

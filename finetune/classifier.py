@@ -25,6 +25,7 @@ class Classification:
 
     name = "classification"
     metric = "acc"
+    xtreme_ending = "tsv"
 
     def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
         self.num_labels = args.num_labels
@@ -66,3 +67,8 @@ class Classification:
             for example, row in zip(data, predictions, strict=True):
                 cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
                 file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
+
+    def write_xtreme(self, path: str | os.PathLike, data: Examples, predictions: list) -> None:
+        """The predicted label's name, a line each."""
+        with atomic_file(path, "w", newline="\n") as file:
+            file.writelines(f"{self.labels[int(row.argmax())]}\n" for row in predictions)

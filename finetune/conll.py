@@ -37,7 +37,10 @@ def write_conll(path: str | os.PathLike, sentences: Iterable[Tagged]) -> None:
 
 
 def write_xtreme(path: str | os.PathLike, sentences: Iterable[Tagged]) -> None:
-    """XTREME's submission layout, panx/test-<language>.tsv: the predicted tags alone, atomically."""
+    """XTREME's submission layout, panx/test-<language>.tsv: the predicted tags alone, atomically.
+
+    A blank line stands between sentences, none after the last.
+    """
     with atomic_file(path, "w", newline="\n") as file:
         file.write("\n".join("".join(f"{tag}\n" for tag in one.predicted) for one in sentences))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from finetune.datasets import EvalFile
 from finetune.evaluation import evaluate
-from finetune.metrics import average
-from finetune.report import AVERAGE, in_columns, in_markdown
+from finetune.metrics import AVERAGE, average
+from finetune.report import in_columns, in_markdown
 from finetune.runs import make_tokenizer
 from finetune.setup import make_engine, make_model, model_config
 from finetune.task import Task

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 SOURCE = "en"  # the language that cross-lingual transfer starts from
+AVERAGE, GAP = "avg", "gap"  # columns of a table, beside the languages
 
 
 def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:

@@ -1,12 +1,19 @@
-"""The final table of a task: a row per seed, a column per language, then the average and the transfer gap."""
+"""The final tables of a task: a row per seed, a column per language, then the average and the transfer gap.
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+Below the seeds stand their mean and deviation, and the paper's own figures where the run names its recipe.
+"""
 
-from finetune.metrics import average, mean_and_deviation, transfer_gap
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
 
-AVERAGE, GAP = "avg", "gap"
+from finetune.metrics import AVERAGE, GAP, average, mean_and_deviation, transfer_gap
+from utils.files import atomic_file
+from utils.logging import logger
 
 
 @dataclass(frozen=True)
@@ -16,10 +23,14 @@ class Table:
     Args:
         title: what was measured: "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
+        paper: row -> language and "avg" -> per cent, as `finetune.paper.figures` returns them.
+        bars: whether the chart shows it.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bars: bool = True
 
     @property
     def languages(self) -> list[str]:
@@ -28,11 +39,16 @@ class Table:
 
     def full_rows(self) -> dict[int, dict[str, float]]:
         """seed -> language, "avg" and, where English and another language are there, "gap" -> per cent."""
-        full = {}
-        for seed, scores in self.rows.items():
-            gap = transfer_gap(scores)
-            full[seed] = {**scores, AVERAGE: average(scores), **({} if gap is None else {GAP: gap})}
-        return full
+        return {
+            seed: {**scores, AVERAGE: average(scores), **_gap(scores)} for seed, scores in self.rows.items()
+        }
+
+    def paper_rows(self) -> dict[str, dict[str, float]]:
+        """The paper's rows with the gap of the languages that they have here."""
+        return {
+            name: {**row, **_gap({language: row[language] for language in self.languages if language in row})}
+            for name, row in self.paper.items()
+        }
 
     def summary(self) -> dict[str, tuple[float, float]]:
         """Column -> mean and standard deviation over the seeds."""
@@ -41,13 +57,14 @@ class Table:
 
 
 def to_json(tables: Sequence[Table]) -> list[dict]:
-    """The tables as plain values for `json.dump`: every seed, the mean and the deviation."""
+    """The tables as plain values for `json.dump`: every seed, the mean, the deviation, the paper."""
     return [
         {
             "title": table.title,
             "seeds": {str(seed): row for seed, row in table.full_rows().items()},
             "mean": {column: mean for column, (mean, _) in table.summary().items()},
             "deviation": {column: deviation for column, (_, deviation) in table.summary().items()},
+            **({"paper": table.paper_rows()} if table.paper else {}),
         }
         for table in tables
     ]
@@ -75,15 +92,36 @@ def in_markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|---|" + "---:|" * (len(lines[0]) - 1), *body])
 
 
-def draw_bars(tables: Sequence[Table], path: str | os.PathLike) -> None:
-    """A PNG file: a bar per language and table, the deviation over seeds a whisker, the average a line."""
+def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
+    """Write <name>.{txt,md,json,png} into `folder`, each atomically.
+
+    Args:
+        facts: stand beside the tables in the JSON file.
+    """
+    values = {**facts, "tables": to_json(tables), "command": shlex.join(sys.argv)}
+    contents = {
+        "txt": to_text(tables) + "\n", "md": to_markdown(tables),
+        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
+    }  # fmt: skip
+    for ending, content in contents.items():
+        with atomic_file(folder / f"{name}.{ending}", "w") as file:
+            file.write(content)
+    with atomic_file(folder / f"{name}.png") as file:
+        draw_bars([table for table in tables if table.bars], file)
+    logger.info("wrote %s", folder / f"{name}.{{txt,md,json,png}}")
+
+
+def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
+    """A PNG: a bar per language and table, the deviation over seeds a whisker, the average a line.
+
+    The paper's figures are dots.
+    """
     # matplotlib takes a second to import: only for those who want a picture.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(
-        figsize=(max(6.0, 0.6 * len(tables[0].languages) + 2), 3.2 * len(tables)), layout="constrained"
-    )
+    width = max(6.0, 0.6 * len(tables[0].languages) + 2)
+    figure = Figure(figsize=(width, 3.2 * len(tables)), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, table in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables):
         summary = table.summary()
@@ -92,17 +130,25 @@ def draw_bars(tables: Sequence[Table], path: str | os.PathLike) -> None:
             table.languages, means, yerr=deviations if len(table.rows) > 1 else None, color="#4477aa"
         )
         axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-        axis.axhline(
-            summary[AVERAGE][0], color="#cc6677", linewidth=1, label=f"average {summary[AVERAGE][0]:.1f}"
-        )
+        mean = summary[AVERAGE][0]
+        axis.axhline(mean, color="#cc6677", linewidth=1, label=f"average {mean:.1f}")
+        for (name, row), colour in zip(table.paper.items(), ("#228833", "#aa3377", "#ccbb44")):
+            found = {language: row[language] for language in table.languages if language in row}
+            if found:
+                axis.plot(list(found), list(found.values()), "o", color=colour, markersize=4, label=name)
         axis.set_title(table.title, fontsize=9)
         axis.set_ylabel("per cent")
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
+
+
+def _gap(scores: Mapping[str, float]) -> dict[str, float]:
+    gap = transfer_gap(scores)
+    return {} if gap is None else {GAP: gap}
 
 
 def _cells(table: Table) -> list[list[str]]:
-    """Header, one line per seed and, for several seeds, mean and deviation. Two decimals."""
+    """Header, a line per seed, for several seeds mean and deviation, the paper's. Two decimals."""
     summary = table.summary()
     columns = list(summary)
     lines = [["", *columns]]
@@ -111,4 +157,6 @@ def _cells(table: Table) -> list[list[str]]:
     if len(table.rows) > 1:
         lines.append(["mean", *(f"{summary[column][0]:.2f}" for column in columns)])
         lines.append(["deviation", *(f"± {summary[column][1]:.2f}" for column in columns)])
+    for name, row in table.paper_rows().items():
+        lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in columns)])
     return lines

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import paddle
 
-from finetune import report
+from finetune import paper, report
 from finetune.datasets import EvalFile, open_files
 from finetune.evaluation import evaluate, predict_files
 from finetune.setup import has_state, make_engine, make_model, make_trainer, model_config
 from finetune.task import Task
-from finetune.trainer import Record
+from finetune.trainer import LAST, MEAN, Record
+from finetune.xtreme import submission_file
 from model.checkpoint import load_from, load_training_state, read_weights
 from model.ernie_m import ErnieMConfig
 from reader.task_reader import read_languages
@@ -76,6 +77,11 @@ def check_flags(args: argparse.Namespace) -> None:
     for name, reason in needed:
         if not getattr(args, name):
             raise UserError(f"--{name} is needed with {reason}")
+    if args.xtreme_save and not (args.do_test and args.lang_map_config and "," not in args.test_set):
+        raise UserError(
+            "--xtreme_save needs --do_test true, one pattern in --test_set, and --lang_map_config for names"
+        )
+    paper.check_recipe(args.paper)
     if args.do_test and len(args.test_set.split(",")) != len(args.test_save.split(",")):
         raise UserError("--test_set and --test_save must name the same number of patterns")
     if args.in_tokens and args.batch_size < args.max_seq_len:
@@ -97,9 +103,10 @@ def read_inputs(
     if args.do_val:
         dev_files = open_files(args.dev_set, languages, "--dev_set", lambda path: task.read(path, "dev"))
         known = [file.language for file in dev_files]
-        if args.select_on not in ("mean", *known):
+        if args.select_on not in (MEAN, LAST, *known):
             raise UserError(
-                f"--select_on {args.select_on}: mean, or a language of --dev_set ({', '.join(known)})"
+                f"--select_on {args.select_on}: {MEAN}, {LAST}, or a language of --dev_set "
+                f"({', '.join(known)})"
             )
     if args.do_test:
         test_files = open_files(args.test_set, languages, "--test_set", lambda path: task.read(path, "test"))
@@ -161,8 +168,8 @@ def train_one(args: argparse.Namespace, inputs: Inputs, seed: int, folder: Path)
                 load_from(trainer.engine.model, folder / "best")
             distributed.broadcast_(trainer.engine.model.state_dict().values())
         step, epoch = (best.step, best.epoch) if best else (trainer.engine.steps, args.epoch - 1)
-        suffix = (f".seed_{seed}" if len(args.random_seed or ()) > 1 else "") + f".{epoch}.{step}"
-        write_predictions(args, inputs, trainer.engine, suffix)
+        one_of_many = seed if len(args.random_seed or ()) > 1 else None
+        write_predictions(args, inputs, trainer.engine, f".{epoch}.{step}", one_of_many)
     return best
 
 
@@ -187,8 +194,15 @@ def evaluate_only(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]
     return {0: Record(0, 0, 0.0, scores)}
 
 
-def write_predictions(args: argparse.Namespace, inputs: Inputs, engine: Engine, suffix: str) -> None:
-    """Predict the test files into --test_save, with `suffix` (.<epoch>.<step>) appended."""
+def write_predictions(
+    args: argparse.Namespace, inputs: Inputs, engine: Engine, suffix: str, seed: int | None = None
+) -> None:
+    """Predict the test files into --test_save, with `suffix` (.<epoch>.<step>) appended, and --xtreme_save.
+
+    Args:
+        seed: of several; stands in the names.
+    """
+    suffix = suffix if seed is None else f".seed_{seed}{suffix}"
     size = args.predict_batch_size or args.batch_size
     patterns = dict(zip(dict.fromkeys(file.pattern for file in inputs.test_files), args.test_save.split(",")))
     for done in predict_files(inputs.task, engine, inputs.test_files, size, args.in_tokens, labelled=False):
@@ -196,40 +210,34 @@ def write_predictions(args: argparse.Namespace, inputs: Inputs, engine: Engine, 
         logger.info("testing %s, save to %s", done.file.path, path)
         if distributed.is_main():
             inputs.task.write(path, done.file.data, done.predictions)
+            if args.xtreme_save:
+                ending = inputs.task.xtreme_ending
+                path = submission_file(args.xtreme_save, done.file.language, ending, seed)
+                inputs.task.write_xtreme(path, done.file.data, done.predictions)
     distributed.barrier()
 
 
 def write_report(args: argparse.Namespace, task: Task, records: dict[int, Record]) -> None:
-    """The final table: on the console and in the log, and results.{txt,json,md} in --checkpoints."""
+    """The final table: on the console and in the log, and results.{txt,md,json,png} in --checkpoints.
+
+    The paper's figures are of test sets, so they stand beside the last pattern of --dev_set.
+    """
     first = next(iter(records.values())).scores
-    tables = [
-        report.Table(
-            f"{metric}, {pattern}",
-            {
+    tables = []
+    for pattern, by_language in first.items():
+        recipe = args.paper if pattern == list(first)[-1] else None
+        for metric in next(iter(by_language.values())):
+            rows = {
                 seed: {language: found[metric] for language, found in record.scores[pattern].items()}
                 for seed, record in records.items()
-            },
-        )
-        for pattern, by_language in first.items()
-        for metric in next(iter(by_language.values()))
-    ]
-    text = report.to_text(tables)
-    logger.info("results\n%s", text)
-    if not distributed.is_main():
-        return
+            }
+            figures = paper.figures(recipe, metric, list(by_language))
+            tables.append(report.Table(f"{metric}, {pattern}", rows, figures, bars=metric == task.metric))
+    logger.info("results\n%s", report.to_text(tables))
     selected = {
         str(seed): {"step": record.step, "epoch": record.epoch, "selected_by": record.selected_by}
         for seed, record in records.items()
     }
-    values = {
-        "task": task.name, "metric": task.metric, "select_on": args.select_on, "selected": selected,
-        "tables": report.to_json(tables), "command": shlex.join(sys.argv),
-    }  # fmt: skip
-    contents = {
-        "txt": text + "\n", "md": report.to_markdown(tables),
-        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-    }  # fmt: skip
-    for ending, content in contents.items():
-        with atomic_file(Path(args.checkpoints) / f"results.{ending}", "w") as file:
-            file.write(content)
-    logger.info("wrote %s", Path(args.checkpoints) / "results.{txt,json,md}")
+    facts = {"task": task.name, "metric": task.metric, "select_on": args.select_on, "selected": selected}
+    if distributed.is_main():
+        report.write_report(Path(args.checkpoints), "results", tables, facts)

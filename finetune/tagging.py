@@ -2,14 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from finetune.conll import Tagged, write_conll
+from finetune.conll import Tagged, write_conll, write_xtreme
 from finetune.entities import entity_scores
 from model.ernie_m import ErnieMConfig
 from model.heads import TokenClassifier
@@ -30,6 +30,7 @@ class Tagging:
 
     name = "sequence_labeling"
     metric = "f1"
+    xtreme_ending = "tsv"
 
     def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
         if args.label_map_config is None:
@@ -81,13 +82,17 @@ class Tagging:
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
         """CoNLL form: word, gold tag if there is one, predicted tag; a blank line after a sentence."""
-        write_conll(
-            path,
-            (
-                Tagged(sentence.words, sentence.labels and self.tags(sentence.labels), self.tags(found))
-                for sentence, found in zip(data, predictions, strict=True)
-            ),
-        )
+        write_conll(path, self.tagged(data, predictions))
+
+    def write_xtreme(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
+        """The predicted tags, a line each; a blank line between sentences."""
+        write_xtreme(path, self.tagged(data, predictions))
+
+    def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[Tagged]:
+        """The sentences with their predicted tags, one for each word."""
+        for sentence, found in zip(data, predictions, strict=True):
+            gold = sentence.labels and self.tags(sentence.labels)
+            yield Tagged(sentence.words, gold, self.tags(found))
 
     def tags(self, labels: Sequence[int]) -> list[str]:
         """Label ids as tags."""

@@ -5,12 +5,12 @@ that was cut at --max_seq_len, so an entity behind the cut is missing from the r
 """
 
 import argparse
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from finetune.conll import Tagged
 from finetune.tagging import Tagging, log_probabilities, mean_losses
 from model.heads import TokenClassifier
 from reader.tagged_features import IGNORED, TaggedBatch
@@ -50,5 +50,5 @@ class OfficialTagging(Tagging):
     def score(self, data: Sequence[Sentence], predictions: list[Pieces], language: str) -> dict[str, float]:
         return self.measures([one.gold for one in predictions], [one.predicted for one in predictions])
 
-    def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list[Pieces]) -> None:
-        super().write(path, data, [one.words for one in predictions])
+    def tagged(self, data: Sequence[Sentence], predictions: list[Pieces]) -> Iterator[Tagged]:
+        return super().tagged(data, [one.words for one in predictions])

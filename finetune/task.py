@@ -18,9 +18,11 @@ class Task(Protocol):
         metric: the score that selects a step, a key of what `score` returns; larger is better.
         labels: the label names in the order of their ids, for config.json; None where there are none.
         encode: items of a data set -> features -> batches.
+        xtreme_ending: of the files that `write_xtreme` writes: "tsv" or "json".
     """
 
     name: str
+    xtreme_ending: str
     metric: str
     labels: list[str] | None
     encode: Encode
@@ -46,3 +48,6 @@ class Task(Protocol):
 
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
+
+    def write_xtreme(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
+        """Write them as XTREME takes them, atomically; see docs/finetune.md."""

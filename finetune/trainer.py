@@ -24,6 +24,9 @@ from utils.engine import Engine, Step
 from utils.logging import Progress, Scalars, logger
 from utils.stopping import StopSignal
 
+# Values of --select_on beside the languages. LAST: dev files are scored at the end alone, and decide nothing.
+MEAN, LAST = "mean", "last"
+
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
 
 
@@ -103,7 +106,8 @@ class Trainer:
                 state.epoch, state.index = (batch.epoch + epoch_ends, 0 if epoch_ends else batch.index + 1)
                 self._log(step, batch)
                 end = engine.steps == self.total_steps
-                if self.dev_files and (engine.steps % args.validation_steps == 0 or epoch_ends or end):
+                due = epoch_ends or engine.steps % args.validation_steps == 0
+                if self.dev_files and (end or (due and args.select_on != LAST)):
                     self._evaluate(batch.epoch)
                 stopped = stop.anywhere()  # at the end too: other seeds may follow
                 if engine.steps % args.save_steps == 0 or end or stopped:
@@ -152,7 +156,7 @@ class Trainer:
             epoch,
         )
         first = {lang: metrics[self.task.metric] for lang, metrics in next(iter(scores.values())).items()}
-        decides = average(first) if args.select_on == "mean" else first[args.select_on]
+        decides = average(first) if args.select_on in (MEAN, LAST) else first[args.select_on]
         for pattern, by_language in scores.items():
             path = Path(pattern)  # dev.%s.tsv and dev/%s.tsv: the curves of "dev"
             name = path.name.split("%s")[0].rstrip("._-") or path.parent.name

@@ -1,8 +1,13 @@
 """The flags of run_retrieval.py. No paddle here: reader processes load it."""
 
+import dataclasses
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from finetune.paper import check_recipe
+from utils.args import integers
 from utils.errors import UserError
 
 LARGEST_MARGIN = 1024  # neighbours: faiss keeps so many per query without complaint
@@ -13,15 +18,18 @@ class RetrievalFlags:
     """Model and data, evaluation, then training. Names are the official ones where there is one.
 
     Args:
-        init_pretraining_params: weights: the best XNLI checkpoint in the paper's recipe; none: random weights
+        init_pretraining_params: weights: the best XNLI checkpoint in the paper's recipe; none: random
+            weights; %d in it stands for the seed: checkpoints/seed_%d/best
         init_checkpoint: a step folder of a retrieval run: go on from it (--do_train true)
         ernie_config_path: ernie_config.json; not needed where it lies beside the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
         piece_model_path: sentencepiece model; not needed where it lies beside the weights
         max_seq_len: longest sentence in tokens, specials included; what is longer is cut
         use_cuda: use GPUs where there are any
-        random_seed: of everything that is random
+        random_seed: of everything that is random; or several (1,2,3) that are run in turn
         checkpoints: folder for step_N, best and the results
+        paper: show the paper's figures of this recipe: tatoeba_cross_lingual_transfer, tatoeba_fine-tuning
+        xtreme_save: folder for the predictions in XTREME's layout; none: checkpoints/predictions/tatoeba
         pairs: folder of <language>-en.<language> and .en, or of tatoeba.<lan>-eng.<lan> and .eng
         languages: codes of XTREME, comma between; none: all that are in the folder
         src_file: one bitext instead of a folder: its sentences
@@ -62,8 +70,10 @@ class RetrievalFlags:
     piece_model_path: str | None = None
     max_seq_len: int = 512
     use_cuda: bool = True
-    random_seed: int = 1
+    random_seed: int | str = 1
     checkpoints: str = "checkpoints"
+    paper: str | None = None
+    xtreme_save: str | None = None
 
     pairs: str | None = None
     languages: str | None = None
@@ -101,8 +111,15 @@ class RetrievalFlags:
         """Refuse what does not go together, before a file is read."""
         # An empty value takes back what a script gave.
         for name in ("init_pretraining_params", "init_checkpoint", "ernie_config_path", "vocab_path",
-                     "piece_model_path", "pairs", "languages", "src_file", "tgt_file"):  # fmt: skip
+                     "piece_model_path", "pairs", "languages", "src_file", "tgt_file", "paper",
+                     "xtreme_save"):  # fmt: skip
             setattr(self, name, getattr(self, name) or None)
+        check_recipe(self.paper)
+        seeds = self.seeds
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise UserError(f"--random_seed {self.random_seed}: seeds are not negative and differ")
+        if len(seeds) > 1 and self.layer == "sweep":
+            raise UserError("--layer sweep: one seed at a time")
         if not (self.do_train or self.pairs or self.src_file):
             raise UserError("nothing to do: give --pairs or --src_file and --tgt_file, or --do_train true")
         if self.pairs and self.src_file:
@@ -128,3 +145,26 @@ class RetrievalFlags:
                 raise UserError(f"--{name} {getattr(self, name)}: it must be at least 1")
         if self.batch_size < 2:
             raise UserError(f"--batch_size {self.batch_size}: a pair needs another one as its negative")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds to run in turn."""
+        try:
+            return integers(str(self.random_seed))
+        except ArgumentTypeError as error:
+            raise UserError(f"--random_seed {self.random_seed}: {error}") from error
+
+    def of_seed(self, seed: int, resumed: int | None = None) -> "RetrievalFlags":
+        """The flags of one seed; of several, each has the folder seed_<n>.
+
+        Args:
+            resumed: the seed of --init_checkpoint: no other one goes on from there.
+        """
+        folder, weights = Path(self.checkpoints), self.init_pretraining_params
+        return dataclasses.replace(
+            self,
+            random_seed=seed,
+            checkpoints=str(folder / f"seed_{seed}" if len(self.seeds) > 1 else folder),
+            init_pretraining_params=weights and weights.replace("%d", str(seed)),
+            init_checkpoint=self.init_checkpoint if seed == resumed else None,
+        )

@@ -20,7 +20,7 @@ class PairStep:
         sentences: the ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
         first: the number of its first pair in the step.
         negative: [B, B] bool over the whole step: pair i's source and pair j's translation do not belong
-            together. Pairs that share a side do not count as negatives of each other.
+            together. Pairs that have a sentence in common, on whichever sides, are no negatives.
         state: for `StepPairs` to go on after this step.
     """
 
@@ -83,7 +83,7 @@ class StepPairs:
             yield PairStep(
                 sources[mine] + translations[mine],
                 mine.start,
-                _differ(sources) & _differ(translations),
+                _strangers(sources, translations),
                 sampler.state(),
             )
 
@@ -91,8 +91,14 @@ class StepPairs:
         return np.asarray(self.tokenizer.build_from_ids(ids.tolist(), None, self.max_seq_len))
 
 
-def _differ(sentences: list[np.ndarray]) -> np.ndarray:
-    """[B, B] bool: sentence i is another than sentence j."""
+def _strangers(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
+    """[B, B] bool: pairs i and j have no sentence in common.
+
+    Pairs are read in either direction, so one's source can be the other's translation.
+    """
     numbers: dict[bytes, int] = {}
-    same = np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in sentences])
-    return same[:, None] != same[None, :]
+    a, b = (
+        np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in side])
+        for side in (sources, translations)
+    )
+    return ~((a[:, None] == a) | (a[:, None] == b) | (b[:, None] == a) | (b[:, None] == b))

@@ -34,8 +34,9 @@ from utils.stopping import StopSignal
 # A resumed run may have other values of these; all others decide what is learned.
 FREE = (
     "init_pretraining_params", "init_checkpoint", "ernie_config_path", "vocab_path", "piece_model_path",
-    "use_cuda", "checkpoints", "pairs", "languages", "src_file", "tgt_file", "dev_pairs", "score",
-    "neighbours", "batch_tokens", "train_set", "recompute", "skip_steps", "save_steps", "keep_checkpoints",
+    "use_cuda", "checkpoints", "paper", "xtreme_save", "pairs", "languages", "src_file", "tgt_file",
+    "dev_pairs", "score", "neighbours", "batch_tokens", "train_set", "recompute", "skip_steps", "save_steps",
+    "keep_checkpoints",
 )  # fmt: skip
 
 GROUP_TOKENS = 2048  # padded tokens of a step's sentences that are encoded at once
@@ -247,8 +248,6 @@ class RetrievalTrainer:
         distributed.barrier()
 
     def _resume(self, path: Path) -> None:
-        if not (path / "training_state").is_dir():
-            raise UserError(f"{path}: no training_state there; name weights with --init_pretraining_params")
         saved = load_training_state(path / "training_state")
         if other := differences(saved["settings"], self.settings):
             raise UserError(

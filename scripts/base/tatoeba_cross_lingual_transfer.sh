@@ -7,4 +7,5 @@ cd "$(dirname "$0")/../.."
 
 tatoeba --init_pretraining_params ./checkpoints/best --layer middle --pooling mean \
     --checkpoints ./output/tatoeba \
+    --paper tatoeba_cross_lingual_transfer \
     "$@"

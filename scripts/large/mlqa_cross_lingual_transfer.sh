@@ -11,4 +11,5 @@ mlqa large 2 \
     --doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20 \
     --learning_rate 8e-5 --layerwise_lr_decay 0.9 --weight_decay 0.0 \
     --validation_steps 100 \
+    --paper mlqa_cross_lingual_transfer \
     "$@"

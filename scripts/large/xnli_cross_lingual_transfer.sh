@@ -10,4 +10,5 @@ xnli large 2 \
     --batch_size 16 --epoch 5 --max_seq_len 256 \
     --learning_rate 5e-5 --layerwise_lr_decay 0.8 --weight_decay 0.0 \
     --validation_steps 1000 \
+    --paper xnli_cross_lingual_transfer \
     "$@"

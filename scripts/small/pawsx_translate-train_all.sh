@@ -11,4 +11,5 @@ pawsx small 2 \
     --batch_size 32 --epoch 2 --max_seq_len 256 \
     --learning_rate 7e-5 --layerwise_lr_decay 0.9 --weight_decay 0.01 \
     --validation_steps 500 \
+    --paper pawsx_translate-train_all \
     "$@"

@@ -13,4 +13,5 @@ tatoeba --ernie_config_path ./configs/small/ernie_config.json \
     --do_train true --train_set ./data/corpus --checkpoints ./checkpoints/tatoeba \
     --max_steps 200000 --batch_size 32 \
     --learning_rate 5e-5 --warmup_proportion 0.1 --weight_decay 0.0 --random_seed 1 \
+    --paper tatoeba_fine-tuning \
     "$@"

@@ -1,8 +1,12 @@
-"""The table that a user sees, against one written by hand."""
+"""The table that a user sees, against one written by hand; the paper's figures beside it."""
 
+import io
 import json
 
-from finetune.report import Table, draw_bars, to_json, to_markdown, to_text
+import pytest
+
+from finetune.paper import figures, recipes
+from finetune.report import Table, draw_bars, to_json, to_markdown, to_text, write_report
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
@@ -35,8 +39,73 @@ def test_json_holds_full_precision():
     assert first["mean"]["gap"] == 9.0
     assert abs(first["deviation"]["en"] - 8**0.5) < 1e-12
     assert second["mean"]["de"] == 61.234 and second["deviation"]["de"] == 0.0
+    assert "paper" not in first
 
 
-def test_bars_are_a_picture(tmp_path):
-    draw_bars([TWO_SEEDS, ONE_SEED], tmp_path / "a.png")
-    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+def test_the_papers_rows_stand_below():
+    scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
+    table = Table("f1", scores, figures("conll_cross_lingual_transfer", "f1", list(scores[1])))
+    assert to_markdown([table]).splitlines()[4:] == [
+        "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
+        "| paper, base (Table 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
+        "| paper, large (Table 2) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
+    ]
+    assert to_json([table])[0]["paper"]["paper, base (Table 2)"]["gap"] == pytest.approx(92.78 - 68.08)
+
+
+def test_the_average_is_as_printed_where_all_languages_are_there():
+    whole = figures("conll_cross_lingual_transfer", "f1", ["de", "es", "nl", "en"])
+    assert whole["paper, base (Table 2)"]["avg"] == 79.56
+    assert whole["paper, small (Table 8)"] == {"avg": 69.8}
+    assert figures("conll_cross_lingual_transfer", "f1", ["xx"]) == {}
+    assert figures("conll_cross_lingual_transfer", "precision", ["en"]) == {}
+    assert figures(None, "f1", ["en"]) == {}
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_averages_of_the_paper_agree_with_its_rows(recipe):
+    """To the rounding of the figures: a slip of the typist would show."""
+    known = recipes()[recipe]
+    columns = known["columns"].split()
+    assert columns[-1] == "avg" and len(set(columns)) == len(columns)
+    for rows in known["figures"].values():
+        for size, cells in rows.items():
+            if isinstance(cells, str):
+                *values, average = map(float, cells.split())
+                assert len(values) + 1 == len(columns)
+                rounding = 0.011 if average != round(average, 1) else 0.101
+                assert abs(sum(values) / len(values) - average) < rounding, (recipe, size)
+
+
+def test_a_recipe_that_the_paper_does_not_have(refused):
+    line = refused(paper="panx")
+    assert line.startswith("error: --paper panx: the paper has no such recipe; it has xnli_cross_lingual_tr")
+
+
+def test_files(tmp_path):
+    paper = {"paper, base": {"en": 81.0, "avg": 81.0}, "paper, small": {"avg": 50.0}}
+    tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows, bars=False)]
+    write_report(tmp_path, "results", tables, {"task": "x"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"results.{ending}" for ending in ("json", "md", "png", "txt")
+    ]
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert (found["task"], [table["title"] for table in found["tables"]]) == ("x", ["acc", "em"])
+    assert (tmp_path / "results.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_chart_is_as_high_as_its_tables():
+    heights = []
+    for tables in ([TWO_SEEDS], [TWO_SEEDS, ONE_SEED]):
+        file = io.BytesIO()
+        draw_bars(tables, file)
+        heights.append(int.from_bytes(file.getvalue()[20:24], "big"))
+    assert heights == [384, 768]
+
+
+def test_every_task_writes_the_same_files(classify, tmp_path):
+    """Two seeds of a task, the paper's figures beside the last pattern only."""
+    results = classify(random_seed="1,2", epoch=1, paper="xnli_cross_lingual_transfer")
+    table = results["tables"][0]
+    assert len(table["seeds"]) == 2 and table["paper"]["paper, large (Table 1)"]["fr"] == 85.1
+    assert (tmp_path / "out" / "results.png").read_bytes()[:4] == b"\x89PNG"

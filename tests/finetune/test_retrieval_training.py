@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -85,9 +86,6 @@ def test_a_step_reads_its_pairs(corpus):
             pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
             assert pair in known
             directions.add(pair in {(x, y) for x, y in known if x < y})
-        for i, j in np.ndindex(8, 8):
-            same = np.array_equal(sources[i], sources[j]) or np.array_equal(translations[i], translations[j])
-            assert step.negative[i, j] == (not same)
         assert [share.first for share in shares] == [0, 2, 5]
         for side in (0, 1):
             joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
@@ -97,12 +95,24 @@ def test_a_step_reads_its_pairs(corpus):
     assert directions == {True, False}
 
 
+def test_pairs_with_a_common_sentence_are_no_negatives(corpus):
+    """On whichever sides: the two language pairs share English, and each is read in both directions."""
+    tokenizer, crossed = Tokenizer.from_folder(corpus), 0
+    for _, step in zip(range(30), StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)()):
+        texts = [ids.tobytes() for ids in step.sentences]
+        pairs = list(zip(texts[:8], texts[8:]))
+        for i, j in np.ndindex(8, 8):
+            assert step.negative[i, j] == {*pairs[i]}.isdisjoint(pairs[j])
+            crossed += i != j and pairs[i][0] == pairs[j][1]
+    assert crossed
+
+
 def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
     log = train("out", max_steps=60, batch_size=24, validation_steps=20, skip_steps=20, save_steps=200,
                 validation_pairs=8)  # fmt: skip
     won = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
-    assert len(won) == 3 and won[-1] > 2 * won[0] and losses[-1] < 0.8 * losses[0]
+    assert len(won) == 3 and won[-1] > 1.5 * won[0] and losses[-1] < 0.8 * losses[0]
     means = {int(s): float(m) for s, m in re.findall(r"found at step (\d+): mean ([\d.]+)", log)}
     assert list(means) == [0, 20, 40, 60]
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
@@ -183,3 +193,24 @@ def test_a_checkpoint_of_other_settings(train, tmp_path):
         train("out", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")
+
+
+def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):
+    """Seed 2 goes on where it was; seed 1 is read, seed 3 starts afresh."""
+    (tmp_path / "pairs").mkdir()
+    for side, lines in (("de", ["ab cd", "ef gh", "ij kl"]), ("en", ["ab", "ef", "ij"])):
+        (tmp_path / "pairs" / f"de-en.{side}").write_text("\n".join(lines) + "\n")
+    flags = {"random_seed": "1,2,3", "pairs": tmp_path / "pairs"}
+    train("whole", **flags)
+    whole = json.loads((tmp_path / "whole" / "retrieval.json").read_text())
+    assert [len(table["seeds"]) for table in whole["tables"]] == [3, 3]
+    assert (tmp_path / "whole" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    for folder in ("seed_2/step_6", "seed_3"):
+        shutil.rmtree(tmp_path / "again" / folder)
+    log = train("again", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", **flags)
+    assert "resumed from" in log and log.count("held-out pairs found at step 6") == 2
+    again = json.loads((tmp_path / "again" / "retrieval.json").read_text())
+    assert again["tables"] == whole["tables"]
+    with pytest.raises(UserError, match="step_3 is of --random_seed 2, which is not among 1,3"):
+        train("again", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", random_seed="1,3")

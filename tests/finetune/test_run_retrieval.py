@@ -11,7 +11,6 @@ import pytest
 import run_retrieval
 from evaluation.encode import encode, layer_number
 from evaluation.retrieval import choose_on_half
-from finetune.retrieval.paper import PAPER
 from model.checkpoint import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.sentences import read_bitext
@@ -40,7 +39,7 @@ def folder(toy_folder, tmp_path_factory):
 
 @pytest.fixture
 def retrieve(folder, tmp_path, monkeypatch):
-    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json."""
+    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json, or sweep.json."""
     monkeypatch.chdir(tmp_path)
 
     def call(**changes):
@@ -49,9 +48,15 @@ def retrieve(folder, tmp_path, monkeypatch):
             run_retrieval.main()
         finally:
             run_log._attach([])
-        return json.loads((tmp_path / "out" / "retrieval.json").read_text())
+        name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
+        return json.loads((tmp_path / "out" / f"{name}.json").read_text())
 
     return call
+
+
+def rows(found, seed=1):
+    """direction -> language -> per cent."""
+    return {table["title"].split(",")[0]: table["seeds"][str(seed)] for table in found["tables"]}
 
 
 def line(folder, output, **changes):
@@ -78,39 +83,57 @@ def exact(queries, targets):
 
 
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
-    found = retrieve()
-    assert (found["layer"], found["pooling"], found["score"]) == (1, "mean", "cosine")
-    assert list(found["rows"]) == ["en -> xx", "xx -> en", *PAPER]
+    found = retrieve(paper="tatoeba_cross_lingual_transfer")
+    assert (found["layers"], found["pooling"], found["score"]) == ({"1": 1}, "mean", "cosine")
+    assert list(rows(found)) == ["en -> xx", "xx -> en"]
     for language in ("de", "xx"):
         english, other = (side[1] for side in all_layers(folder, language))
-        rows = np.arange(len(english))
+        own = np.arange(len(english))
         forward = exact(english, other)
-        accuracy = 100 * (forward == rows).mean()
+        accuracy = 100 * (forward == own).mean()
         assert 0 < accuracy < 100
-        assert found["rows"]["en -> xx"][language] == pytest.approx(accuracy)
-        expected = 100 * (exact(other, english) == rows).mean()
-        assert found["rows"]["xx -> en"][language] == pytest.approx(expected)
+        assert rows(found)["en -> xx"][language] == pytest.approx(accuracy)
+        expected = 100 * (exact(other, english) == own).mean()
+        assert rows(found)["xx -> en"][language] == pytest.approx(expected)
         # XTREME's own scoring: English sorted by text, the label of each the line that it came from.
         lines = (folder / "pairs" / f"{language}-en.en").read_text().splitlines()
-        labels = [row for _, row in sorted(zip(lines, rows.tolist()), key=lambda pair: pair[0])]
+        labels = [row for _, row in sorted(zip(lines, own.tolist()), key=lambda pair: pair[0])]
         path = tmp_path / "out" / "predictions" / "tatoeba" / f"test-{language}.tsv"
         predictions = [int(row) for row in path.read_text().splitlines()]
         assert 100 * np.mean([a == b for a, b in zip(predictions, labels)]) == pytest.approx(accuracy)
         assert predictions == [forward[label] for label in labels]
-    assert found["averages"]["en -> xx"] == pytest.approx(sum(found["rows"]["en -> xx"].values()) / 2)
-    assert found["rows"]["paper, large"] == {"de": 98.8}  # xx is not in the paper
+    shown = rows(found)["en -> xx"]
+    assert shown["avg"] == pytest.approx((shown["de"] + shown["xx"]) / 2)
+    name = "paper, large (Tables 5 and 16)"
+    assert found["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
+    assert "paper" not in found["tables"][1]
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
-    assert "|  | de | xx | avg |" in markdown and "| paper, large | 98.80 |  | 98.80 |" in markdown
+    assert "|  | de | xx | avg |" in markdown and f"| {name} | 98.80 |  | 98.80 |" in markdown
     assert (tmp_path / "out" / "retrieval.txt").read_text().strip() in capsys.readouterr().out
     assert (tmp_path / "out" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_paper_s_averages_are_those_it_prints():
-    means = {name: sum(row.values()) / len(row) for name, row in PAPER.items()}
-    assert {name: round(mean, 1) for name, mean in means.items()} == {
-        "paper, large": 87.9, "paper, large, fine-tuned": 93.3,
-    }  # fmt: skip
-    assert all(len(row) == 36 for row in PAPER.values())
+def test_several_seeds(retrieve, folder, tmp_path):
+    """%d stands for the seed, each seed has a submission of its own, the table has mean and deviation."""
+    for seed in (1, 2):
+        paddle.seed(10 + seed)
+        config = ErnieMConfig.from_json(folder / "weights" / "config.json")
+        path = tmp_path / f"seed_{seed}" / "best"
+        save_model(path, ErnieMModel(config), config, piece_model_path=folder / "weights" / "piece.model")
+    several = retrieve(
+        init_pretraining_params=f"{tmp_path}/seed_%d/best",
+        random_seed="1,2",
+        xtreme_save=tmp_path / "x/tatoeba",
+    )
+    alone = {seed: retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best") for seed in (1, 2)}
+    for number, table in enumerate(several["tables"]):
+        for seed in (1, 2):
+            assert table["seeds"][str(seed)] == alone[seed]["tables"][number]["seeds"]["1"]
+        both = [table["seeds"][str(seed)]["de"] for seed in (1, 2)]
+        assert table["mean"]["de"] == pytest.approx(np.mean(both))
+        assert table["deviation"]["de"] == pytest.approx(np.std(both, ddof=1)) and both[0] != both[1]
+    assert (tmp_path / "x" / "seed_2" / "tatoeba" / "test-de.tsv").is_file()
+    assert not (tmp_path / "x" / "tatoeba").exists()
 
 
 def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
@@ -120,22 +143,22 @@ def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     for layer in range(3):
         for language in ("de", "xx"):
             english, other = (side[layer] for side in all_layers(folder, language))
-            rows = np.arange(len(english))
-            both = [(exact(english, other) == rows).mean(), (exact(other, english) == rows).mean()]
+            own = np.arange(len(english))
+            both = [(exact(english, other) == own).mean(), (exact(other, english) == own).mean()]
             assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(both))
         means.append(np.mean(list(swept[f"layer {layer}"].values())))
     split = choose_on_half(*all_layers(folder, "de"))
     assert swept["those on the odd pairs"]["de"] == pytest.approx(100 * split.mean)
     found = retrieve(layer="dev", dev_pairs=folder / "pairs", languages="xx")
-    assert found["layer"] == int(np.argmax(means))
-    assert list(found["rows"]["en -> xx"]) == ["xx"]
+    assert found["layers"] == {"1": int(np.argmax(means))}
+    assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default, other = retrieve(), retrieve(**flags)
     assert (other["pooling"], other["score"]) == (flags.get("pooling", "mean"), flags.get("score", "cosine"))
-    assert other["rows"] != default["rows"]
+    assert rows(other) != rows(default)
 
 
 def test_one_bitext_and_two_processes(folder, tmp_path):
@@ -146,7 +169,7 @@ def test_one_bitext_and_two_processes(folder, tmp_path):
         assert done.returncode == 0, done.stderr
     one, both = (json.loads((tmp_path / name / "retrieval.json").read_text()) for name in ("one", "all"))
     for direction in ("en -> xx", "xx -> en"):
-        assert one["rows"][direction]["bitext"] == both["rows"][direction]["de"]
+        assert rows(one)[direction]["bitext"] == rows(both)[direction]["de"]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +184,10 @@ def test_one_bitext_and_two_processes(folder, tmp_path):
         ({"src_file": "a"}, "--pairs and --src_file are both given"),
         ({"pairs": None, "src_file": "a"}, "--src_file and --tgt_file go together"),
         ({"neighbours": 0}, "--neighbours 0: between 1 and"),
+        ({"random_seed": "1,x"}, "--random_seed 1,x: '1,x' is not a number or a list"),
+        ({"random_seed": "1,1"}, "--random_seed 1,1: seeds are not negative and differ"),
+        ({"random_seed": "1,2", "layer": "sweep"}, "--layer sweep: one seed at a time"),
+        ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
         ({"init_pretraining_params": "absent"}, "absent: no such folder"),
         ({"scor": "margin"}, "did you mean 'score'"),

@@ -97,6 +97,15 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     assert "Languages: en, de, fr" in last and "train.tsv" in last and "--select_on" in last
 
 
+def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
+    """Dev files are scored once, at the end; the weights are those of the last step."""
+    results = classify(epoch=3, validation_steps=5, select_on="last")
+    assert results["selected"]["1"]["step"] == 36
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert log.count("[dev evaluation]") == len(toy.LANGUAGES)
+    assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_36")
+
+
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, tmp_path):
     results = classify(random_seed="3,4", epoch=3)
     alone = classify(out="alone", random_seed=4, epoch=3)

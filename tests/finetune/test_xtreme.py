@@ -1,0 +1,97 @@
+"""Predictions in XTREME's layout, byte by byte: names, lines, one submission per seed."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from finetune.answering import QuestionAnswering
+from finetune.classifier import Classification
+from finetune.tagging import Tagging
+from finetune.tagging_official import OfficialTagging, Pieces
+from finetune.xtreme import submission_file
+from reader.tagged_text import JOINT, Sentence
+from reader.tokenization import Tokenizer
+from tests.finetune import tagging_toy, toy
+from utils.args import parse_args
+
+
+def test_names(tmp_path):
+    assert submission_file("out/xtreme/xnli", "de", "tsv").as_posix() == "out/xtreme/xnli/test-de.tsv"
+    path = submission_file("out/xtreme/mlqa", "zh", "json", seed=2)
+    assert path.as_posix() == "out/xtreme/seed_2/mlqa/test-zh.json"
+
+
+def classification(tmp_path, labels) -> Classification:
+    (tmp_path / "label_map.json").write_text(json.dumps(labels))
+    args = parse_args(
+        ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", str(len(labels))]
+    )
+    return Classification(args, tokenizer=None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"contradiction": 0, "entailment": 1, "neutral": 2}, b"neutral\nentailment\n"),  # XNLI
+        ({"0": 0, "1": 1}, b"1\n0\n"),  # PAWS-X
+    ],
+)
+def test_classification(tmp_path, labels, expected):
+    task = classification(tmp_path, labels)
+    rows = [np.array([0.1, 0.2, 0.7]), np.array([0.3, 0.6, 0.1])]
+    if len(labels) == 2:
+        rows = [np.array([0.1, 0.9]), np.array([0.8, 0.2])]
+    task.write_xtreme(tmp_path / "test-de.tsv", [None, None], rows)
+    assert (tmp_path / "test-de.tsv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_tagging(tmp_path, official):
+    tagging_toy.make(tmp_path)
+    tokenizer = Tokenizer(None, tmp_path / "piece.model")
+    args = parse_args(["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", "5"])
+    data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
+    found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
+    if official:
+        found = [Pieces(None, None, words) for words in found]
+    task = (OfficialTagging if official else Tagging)(args, tokenizer)
+    task.write_xtreme(tmp_path / "test-en.tsv", data, found)
+    assert (tmp_path / "test-en.tsv").read_bytes() == b"B-PER\nI-PER\n\nB-LOC\n"
+
+
+def test_answers(tmp_path, monkeypatch):
+    questions = [SimpleNamespace(id="q1"), SimpleNamespace(id="q2")]
+    data = SimpleNamespace(file=SimpleNamespace(questions=questions))
+    answer = SimpleNamespace(text="Zürich \u201ealt\u201c")
+    monkeypatch.setattr(QuestionAnswering, "rank", lambda *_: [[answer], []])
+    task = object.__new__(QuestionAnswering)
+    task.write_xtreme(tmp_path / "test-de.json", data, [])
+    assert (tmp_path / "test-de.json").read_bytes() == (
+        '{\n "q1": "Zürich \u201ealt\u201c",\n "q2": ""\n}\n'.encode()
+    )
+
+
+def test_a_run_writes_a_submission_per_seed(classify, toy_folder, tmp_path):
+    classify(
+        do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save=tmp_path / "t.%s.tsv", epoch=1,
+        xtreme_save=tmp_path / "x" / "xnli", random_seed="1,2",
+    )  # fmt: skip
+    for seed in (1, 2):
+        folder = tmp_path / "x" / f"seed_{seed}" / "xnli"
+        assert sorted(path.name for path in folder.iterdir()) == ["test-de.tsv", "test-en.tsv", "test-fr.tsv"]
+        own = next(tmp_path.glob(f"t.de.tsv.seed_{seed}.0.*")).read_text().splitlines()
+        names = sorted(toy.LABELS, key=toy.LABELS.get)
+        expected = [names[int(line.split("\t")[1])] for line in own]
+        assert (folder / "test-de.tsv").read_text() == "".join(f"{name}\n" for name in expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"xtreme_save": "x"}, {"xtreme_save": "x", "do_test": "true", "test_set": "a,b", "test_save": "c,d"}],
+)
+def test_flags_that_do_not_go_together(refused, changes):
+    assert refused(**changes).startswith(
+        "error: --xtreme_save needs --do_test true, one pattern in --test_set"
+    )
