@@ -1,102 +1,123 @@
-"""Fine-tune the models of experiments.pretrain_real, and their shape from random weights, with equal flags.
+"""Fine-tune pre-trained encoders, and their shape from random weights, on real data with equal flags.
 
-    python -m experiments.finetune_real --runs output/real4/runs --data output/real4/xnli \\
-        --languages en de fr --output output/real4/xnli-runs
+    python -m experiments.finetune_real ner --runs output/real15/runs --data "$DATA" --output output/ner-runs
 
-Each run is <output>/<start>-<seed>: the model of a seed is fine-tuned with that seed on
-<data>/train/train.en.tsv, and dev/dev.<language>.tsv is scored at the epoch that is best in English. Then a
-table, also as results.md and results.json. What is finished is not run again. Further flags (`--epoch 1`) go
-to every run of run_classifier.py.
+Each run is <output>/<start>-<seed>: trained on English, evaluated in every language. Then tables of mean and
+deviation, also as results.md and results.json; the last line is one of JSON. What is finished is not run
+again. Further flags (`--epoch 1`) go to every run of the task's entry point. See experiments/starts.py.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
-from experiments.pretrain_real import STRATEGIES
+from experiments import starts
+from experiments.real_tasks import SHARED, TASKS, answers_in_context, label_map, make_layout
 from experiments.side_by_side import Job, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
-SCRATCH = "scratch"
-FLAGS = {
-    "epoch": 2, "batch_size": 32, "learning_rate": 5e-4, "lr_schedule_style": "paddlenlp",
-    "layerwise_lr_decay": 1.0, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
-    "num_labels": 3, "predict_batch_size": 128, "skip_steps": 100,
-    "validation_steps": 1_000_000, "save_steps": 1_000_000, "select_on": "en",
-    "do_train": "true", "do_val": "true", "do_test": "false",
-}  # fmt: skip
+PAIRS = "mlqa-dev/dev-context-%s-question-%s.json"
 
 
-def job(args: argparse.Namespace, start: str, seed: int, further: list[str]) -> Job:
-    """One start and seed. Random weights have the shape and the vocabulary of the full strategy's model."""
-    model = args.runs / f"{'full' if start == SCRATCH else start}-{seed}" / "encoder"
-    if not (model / "model.safetensors").is_file():
-        raise UserError(f"{model}: no finished pre-training run there; run experiments.pretrain_real first")
-    folder = args.output / f"{start}-{seed}"
-    languages = args.output / "lang_map.json"
-    flags = FLAGS | {
+def training(args: argparse.Namespace, layout: Path, start: str, seed: int, further: list[str]) -> Job:
+    """One start and seed."""
+    task, folder = TASKS[args.task], args.output / f"{start}-{seed}"
+    model = starts.encoder(args.runs, start, seed)
+    flags = SHARED | task.flags | {
         "ernie_config_path": model / "config.json", "vocab_path": model / "vocab.txt",
-        "piece_model_path": model / "piece.model", "train_set": args.data / "train/train.en.tsv",
-        "dev_set": args.data / "dev/dev.%s.tsv", "label_map_config": args.data / "label_map.json",
-        "lang_map_config": languages, "checkpoints": folder, "random_seed": seed,
+        "piece_model_path": model / "piece.model", "train_set": layout / task.train,
+        "dev_set": layout / task.dev, "test_set": layout / task.dev,
+        "test_save": folder / "predictions" / "test.%s.json", "label_map_config": label_map(layout) or "",
+        "lang_map_config": args.output / "lang_map.json", "checkpoints": folder, "random_seed": seed,
     }  # fmt: skip
-    if start != SCRATCH:
+    if start != starts.SCRATCH:
         flags["init_pretraining_params"] = model
-    command = [
-        "run_classifier.py",
-        *(str(part) for flag in flags.items() for part in ("--" + flag[0], flag[1])),
-    ]
-    return Job(folder.name, [*command, *further], folder / "results.json")
+    return Job(folder.name, [task.program, *_line(flags), *further], folder / "results.json")
 
 
-def accuracies(folder: Path) -> dict[str, float]:
-    """language -> per cent of a finished run."""
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"][0]["mean"]
+def pairs_of_languages(args: argparse.Namespace, layout: Path, trained: Job) -> Job:
+    """Questions in one language on texts in another, for a model that is trained."""
+    folder, own = trained.result.parent, TASKS[args.task].flags
+    flags = {
+        "do_train": "false", "init_checkpoint": folder / "best", "gxlt_set": layout / PAIRS,
+        "lang_map_config": args.output / "pairs_lang_map.json", "checkpoints": folder / "mlqa",
+        **{name: own[name] for name in own if name.startswith(("max_", "doc_", "predict_"))},
+    }  # fmt: skip
+    return Job(f"{folder.name} mlqa", ["run_mrc.py", *_line(flags)], folder / "mlqa" / "gxlt.json")
 
 
-def table(results: dict[str, list[dict[str, float]]], languages: list[str]) -> str:
-    """A row per start: the mean over the seeds and each seed's value, in Markdown."""
-    lines = [
-        f"| start | {' | '.join(languages)} | mean without en |",
-        "|---|" + "---:|" * (len(languages) + 1),
-    ]
-    for start, runs in results.items():
-        columns = [[scores[language] for scores in runs] for language in languages]
-        others = [values for language, values in zip(languages, columns) if language != "en"]
-        columns.append(np.mean(others, axis=0).tolist())
-        cells = [f"{np.mean(values):.1f} ({', '.join(f'{v:.1f}' for v in values)})" for values in columns]
-        lines.append(f"| {start} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _line(flags: dict) -> list[str]:
+    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+
+
+def read_tables(path: Path) -> list[dict]:
+    """The tables of a finished run."""
+    return json.loads(path.read_text(encoding="utf-8"))["tables"]
+
+
+def tables_of(args: argparse.Namespace, jobs: dict[tuple[str, int], Job]) -> dict[str, starts.Scores]:
+    """Title -> start -> seed -> language -> per cent."""
+    found: dict[str, dict] = {}
+    for (start, seed), job in jobs.items():
+        for table in read_tables(job.result):
+            metric = table["title"].split(",")[0]
+            if metric in TASKS[args.task].metrics:
+                scores = table["seeds"][str(seed)]
+                row = {language: scores[language] for language in args.languages}
+                found.setdefault(f"{TASKS[args.task].title}, {metric}", {}).setdefault(start, {})[seed] = row
+        pairs = job.result.parent / "mlqa" / "gxlt.json"
+        for table in read_tables(pairs) if pairs.is_file() else ():
+            metric = table["metric"]
+            found.setdefault(f"MLQA dev, {metric}", {}).setdefault(start, {})[seed] = table["xlt"]
+            crossed = {
+                f"{context}-{question}": value
+                for context, row in table["scores"].items()
+                for question, value in row.items()
+                if context != question
+            }
+            if crossed:
+                title = f"MLQA dev, text-question, {metric}"
+                found.setdefault(title, {}).setdefault(start, {})[seed] = crossed
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add = parser.add_argument
-    add("--runs", required=True, type=Path, help="output folder of experiments.pretrain_real")
-    add("--data", required=True, type=Path, help="folder written by scripts/data/prepare_xnli.py")
-    add("--output", required=True, type=Path)
-    add("--languages", nargs="+", default=["en", "de", "fr"])
-    add("--starts", nargs="+", default=[SCRATCH, *STRATEGIES], choices=[SCRATCH, *STRATEGIES])
-    add("--seeds", nargs="+", type=int, default=[1, 2])
-    add("--at_once", type=int, default=2)
+    parser.add_argument("task", choices=TASKS)
+    starts.add_arguments(parser)
     args, further = parser.parse_known_args()
-    jobs = {(start, seed): job(args, start, seed, further) for start in args.starts for seed in args.seeds}
-    args.output.mkdir(parents=True, exist_ok=True)
-    with atomic_file(args.output / "lang_map.json", "w") as file:
-        json.dump({language: language for language in args.languages}, file)
-    carry_out(list(jobs.values()), args.at_once)
-    results = {
-        start: [accuracies(jobs[start, seed].result.parent) for seed in args.seeds] for start in args.starts
-    }
-    print(table(results, args.languages))
-    for name, text in (("results.md", table(results, args.languages)), ("results.json", json.dumps(results))):
+    task, layout = TASKS[args.task], args.output / "data"
+    wanted, lower = starts.starts_of(args), starts.is_lower_case(args)
+    if not any(path for pattern in task.sources for path in args.data.glob(pattern)):
+        raise UserError(
+            f"{args.data}: no {' or '.join(task.sources)} there; --data names the folder of real data"
+        )
+    make_layout(task, args.data, layout, lower, args.output / "text")
+    args.languages = starts.languages_of(args, task.languages(layout))
+    maps = {"lang_map.json": args.languages}
+    if args.task == "qa":
+        here = {path.name.split("-")[2] for path in (layout / "mlqa-dev").glob("*.json")}
+        maps["pairs_lang_map.json"] = starts.languages_of(
+            argparse.Namespace(**{**vars(args), "languages": None}),
+            sorted(here, key=lambda x: (x != "en", x)),
+        )
+    for name, languages in maps.items():
         with atomic_file(args.output / name, "w") as file:
-            file.write(text + "\n")
+            json.dump({language: number for number, language in enumerate(languages)}, file)
+
+    jobs = {
+        (start, seed): training(args, layout, start, seed, further) for seed in args.seeds for start in wanted
+    }
+    carry_out(list(jobs.values()), args.at_once)
+    facts: dict = {"seeds": args.seeds, "lower_case": lower}
+    if args.task == "qa":
+        carry_out([pairs_of_languages(args, layout, job) for job in jobs.values()], args.at_once)
+        checks = [answers_in_context(layout, job.result.parent / "predictions") for job in jobs.values()]
+        facts |= {name: sum(check[name] for check in checks) for name in checks[0]}
+    starts.report(args.output, args.task, tables_of(args, jobs), **facts)
 
 
 if __name__ == "__main__":

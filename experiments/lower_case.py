@@ -4,20 +4,24 @@
     DATA=/data/is/here python -m experiments.lower_case nli/train-en.tsv --output DIR
 
 The files are those that a corpus configuration names, or that the command line does. With a vocabulary of a
-few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies.
+few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies. Of a .json file the texts
+are put in lower case, character by character, so that an answer stays at its offset.
 """
 
 import argparse
 import gzip
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from utils.config import read_yaml
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
 _VARIABLE = "$DATA/"
+_TEXTS = ("context", "question", "text")  # of SQuAD's JSON
 
 
 def named_files(config: dict) -> list[str]:
@@ -38,11 +42,35 @@ def lower_case(source: Path, target: Path) -> None:
     """Copy a file, plain or .gz, in lower case. A copy that is there already is kept."""
     if target.is_file():
         return
+    if source.suffix == ".json":
+        with atomic_file(target, "w") as file:
+            json.dump(_lower_texts(json.loads(source.read_text(encoding="utf-8"))), file, ensure_ascii=False)
+        return
     packed = source.suffix == ".gz"
     text = (gzip.decompress(source.read_bytes()) if packed else source.read_bytes()).decode("utf-8").lower()
     with atomic_file(target) as file:
         data = text.encode("utf-8")
         file.write(gzip.compress(data, mtime=0) if packed else data)
+
+
+def _lower_texts(value: Any) -> Any:
+    """Every string that stands under one of the keys of `_TEXTS`."""
+    if isinstance(value, list):
+        return [_lower_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _of_same_length(item) if key in _TEXTS and isinstance(item, str) else _lower_texts(item)
+            for key, item in value.items()
+        }
+    return value
+
+
+def _of_same_length(text: str) -> str:
+    # The Turkish capital I with a dot becomes two characters, which would move all that follows: it stays.
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ from utils.errors import UserError, run
 ROWS, TRAINED = 2000, 1500
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, type=Path, help="folder of dev-<language>.tsv")
     parser.add_argument("--output", required=True, type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     files = {language: path for (name, language), path in find_files([args.source]).items() if name == "dev"}
     if "en" not in files:

@@ -120,16 +120,16 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = max(6.0, 0.6 * len(tables[0].languages) + 2)
+    width = max(6.0, 0.5 * len(tables[0].languages) + 4)
     figure = Figure(figsize=(width, 3.2 * len(tables)), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, table in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables):
         summary = table.summary()
         means, deviations = zip(*(summary[language] for language in table.languages))
-        bars = axis.bar(
-            table.languages, means, yerr=deviations if len(table.rows) > 1 else None, color="#4477aa"
-        )
-        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        # The values stand under the axis, where nothing covers them.
+        ticks = [f"{language}\n{mean:.1f}" for language, mean in zip(table.languages, means)]
+        axis.bar(table.languages, means, yerr=deviations if len(table.rows) > 1 else None, color="#4477aa")
+        axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
         mean = summary[AVERAGE][0]
         axis.axhline(mean, color="#cc6677", linewidth=1, label=f"average {mean:.1f}")
         for (name, row), colour in zip(table.paper.items(), ("#228833", "#aa3377", "#ccbb44")):
@@ -138,7 +138,7 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
                 axis.plot(list(found), list(found.values()), "o", color=colour, markersize=4, label=name)
         axis.set_title(table.title, fontsize=9)
         axis.set_ylabel("per cent")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=120, format="png")
 
 

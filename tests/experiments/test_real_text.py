@@ -2,15 +2,12 @@
 
 import gzip
 import json
-import subprocess
 import sys
 
 import pytest
 
-from experiments import finetune_real, lower_case, pretrain_real, retrieval_real
-from scripts.data import prepare_xnli
-from tests.helpers.small_corpus import ROOT, sentences, write_lines
-from tests.launching import clean_environment
+from experiments import lower_case, pretrain_real, retrieval_real
+from tests.helpers.small_corpus import ROOT, sentences
 from tests.pretrain.tiny_run import flags, make_corpus
 from utils.config import read_yaml
 from utils.errors import UserError
@@ -37,6 +34,21 @@ def test_lower_case_copies(tmp_path, monkeypatch):
         call(monkeypatch, lower_case, "--config", config, "--output", tmp_path / "again")
     call(monkeypatch, lower_case, "mono/de.txt.gz", "--output", tmp_path / "named")
     assert [path.name for path in (tmp_path / "named").rglob("*.*")] == ["de.txt.gz"]
+
+
+def test_lower_case_answers_stay_at_their_offsets(tmp_path):
+    context = "DER \u0130stanbul-Turm STEHT \u00dcBER allem \u2126"
+    answer = {"text": "STEHT \u00dcBER", "answer_start": context.index("STEHT")}
+    question = {"id": "AbC", "question": "WO?", "answers": [answer]}
+    value = {"data": [{"title": "X", "paragraphs": [{"context": context, "qas": [question]}]}]}
+    (tmp_path / "a.json").write_text(json.dumps(value), encoding="utf-8")
+    lower_case.lower_case(tmp_path / "a.json", tmp_path / "b.json")
+    found = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["data"][0]
+    text, asked = found["paragraphs"][0]["context"], found["paragraphs"][0]["qas"][0]
+    assert text == "der \u0130stanbul-turm steht \u00fcber allem \u03c9" and found["title"] == "X"
+    assert (asked["id"], asked["question"], asked["answers"][0]["text"]) == ("AbC", "wo?", "steht \u00fcber")
+    start = asked["answers"][0]["answer_start"]
+    assert text[start:].startswith("steht \u00fcber")
 
 
 @pytest.mark.parametrize("name", ["en-de-fr-tr", "xnli-15"])
@@ -81,39 +93,6 @@ def test_runs_and_their_retrieval(tmp_path, monkeypatch, capfd):
     assert (runs / "curves.png").read_bytes().startswith(b"\x89PNG")
     steps = [record["step"] for record in found["held_out"]["full-3"]]
     assert steps == [2, 4] and all(record["tokens"] > 0 for record in found["held_out"]["full-3"])
-
-
-@pytest.mark.slow
-def test_fine_tuning_of_the_runs(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(ROOT)
-    corpus, runs = make_corpus(tmp_path), tmp_path / "runs"
-    settings = flags(corpus, runs / "full-1", optimizer__steps=2, run__eval_sequences=0)
-    subprocess.run([sys.executable, "run_pretrain.py", *settings], check=True, env=clean_environment())
-    pairs = zip(sentences(24, 51), sentences(24, 52))
-    lines = [f"{a}\t{b}\t{('neutral', 'entailment')[i % 2]}" for i, (a, b) in enumerate(pairs)]
-    (tmp_path / "nli").mkdir()
-    for name in ("train-en", "dev-en", "dev-de"):
-        write_lines(tmp_path / "nli" / f"{name}.tsv", lines)
-    prepare_xnli.main([str(tmp_path / "nli"), "--output", str(tmp_path / "xnli")])
-    command = ["--runs", runs, "--data", tmp_path / "xnli", "--output", tmp_path / "out", "--languages", "en",
-               "de", "--starts", "scratch", "full", "--seeds", "1", "--max_steps", "2"]  # fmt: skip
-    call(monkeypatch, finetune_real, *command)
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(found) == {"scratch", "full"} and set(found["full"][0]) >= {"en", "de"}
-    assert "init_pretraining_params" in (tmp_path / "out/full-1/step_2/README.md").read_text()
-    capfd.readouterr()
-    call(monkeypatch, finetune_real, *command)
-    assert "scratch-1: finished before" in capfd.readouterr().out
-    with pytest.raises(UserError, match="no finished pre-training run there"):
-        call(monkeypatch, finetune_real, *command, "--seeds", "7")
-
-
-def test_the_table_of_accuracies():
-    runs = [{"en": 70.0, "de": 40.0, "fr": 50.0}, {"en": 72.0, "de": 42.0, "fr": 44.0}]
-    lines = finetune_real.table({"full": runs}, ["en", "de", "fr"]).splitlines()
-    assert (
-        lines[2] == "| full | 71.0 (70.0, 72.0) | 41.0 (40.0, 42.0) | 47.0 (50.0, 44.0) | 44.0 (45.0, 43.0) |"
-    )
 
 
 def test_the_table_is_in_per_cent():

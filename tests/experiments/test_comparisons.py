@@ -1,0 +1,217 @@
+"""Comparisons of starts on made-up data, end to end: layouts, runs, tables, nothing done twice."""
+
+import argparse
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments import finetune_real, real_tasks, retrieval_tuned, starts
+from tests.finetune import answering_toy
+from tests.helpers.small_corpus import ROOT, sentences, write_lines
+from tests.launching import clean_environment
+from tests.pretrain.tiny_run import flags, make_corpus
+from utils.errors import UserError
+
+
+def call(monkeypatch, module, *arguments):
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with one finished pre-training run, full-1."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    corpus = make_corpus(folder)
+    settings = flags(corpus, folder / "runs" / "full-1", optimizer__steps=2, run__eval_sequences=0)
+    subprocess.run(
+        [sys.executable, "run_pretrain.py", *settings], check=True, env=clean_environment(), cwd=ROOT
+    )
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of real data, made up."""
+    folder = tmp_path_factory.mktemp("data")
+    pairs = list(zip(sentences(24, 51), sentences(24, 52)))
+    for name in ("train-en", "xnli-dev-en", "xnli-dev-de", "xnli-dev-sw"):
+        labels = ("neutral", "entailment", "contradiction")
+        (folder / "nli").mkdir(exist_ok=True)
+        write_lines(
+            folder / "nli" / f"{name}.tsv", [f"{a}\t{b}\t{labels[i % 3]}" for i, (a, b) in enumerate(pairs)]
+        )
+    (folder / "ner" / "panx").mkdir(parents=True)
+    for name in ("train-en", "dev-en", "dev-de"):
+        words = [
+            [f"{w}\t{'B-PER' if i % 3 == 0 else 'O'}" for i, w in enumerate(a.split())] for a, _ in pairs
+        ]
+        kinds = ["x\tB-ORG", "y\tI-ORG", "z\tB-LOC", "z\tI-LOC", "z\tI-PER"]
+        text = "\n\n".join("\n".join(lines) for lines in [*words, ["x\tB-PER", *kinds[:4]]])
+        (folder / "ner" / "panx" / f"{name}.tsv").write_text(text.replace("\nz\tI-PER", "") + "\n")
+    (folder / "qa" / "mlqa-dev").mkdir(parents=True)
+    names = ["train-en.x", "xquad.en", "xquad.de"]
+    names += [f"mlqa-dev/dev-context-{a}-question-{b}" for a, b in (("en", "en"), ("de", "de"), ("en", "de"))]
+    for seed, name in enumerate(names):
+        (folder / "qa" / f"{name}.json").write_text(
+            json.dumps(answering_toy.squad(3, seed)), encoding="utf-8"
+        )
+    (folder / "pawsx").mkdir()
+    for language in ("en", "de"):
+        lines = [f"{a} {i}\t{b}\t{i % 2}" for i in range(2000) for a, b in [pairs[i % 24]]]
+        write_lines(folder / "pawsx" / f"dev-{language}.tsv", lines)
+    parallel, search = folder / "pretrain" / "parallel", folder / "retrieval" / "tatoeba-style-dev"
+    parallel.mkdir(parents=True)
+    search.mkdir(parents=True)
+    for language, seed in (("de", 61), ("fr", 63)):
+        rows = [f"{a}\t{b}\n" for a, b in zip(sentences(60, seed), sentences(60, seed + 1))]
+        (parallel / f"en-{language}.tsv.gz").write_bytes(gzip.compress("".join(rows).encode()))
+        for side, own in ((language, 71), ("en", 72)):
+            write_lines(search / f"{language}-en.{side}", sentences(10, own + seed))
+    return folder
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["nli", "ner", "qa", "pawsx"])
+def test_fine_tuning(task, runs, data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
+    line = [task, "--runs", runs, "--data", data, "--output", tmp_path, "--seeds", 1, 2, "--max_steps", 2]
+    call(monkeypatch, finetune_real, *line)
+    printed = capfd.readouterr().out
+    last = json.loads(printed.splitlines()[-1])
+    found = results(tmp_path)
+    # The encoders know de, en and fr: sw of the data is left out.
+    title = next(iter(found["tables"]))
+    assert title == f"{real_tasks.TASKS[task].title}, {real_tasks.TASKS[task].metrics[0]}"
+    scores = found["tables"][title]
+    assert list(scores) == ["scratch", "full"] and list(scores["full"]["mean"])[:-1] == ["en", "de"]
+    both = [scores["full"]["seeds"][seed]["de"] for seed in "12"]
+    assert scores["full"]["mean"]["de"] == pytest.approx(sum(both) / 2)
+    assert last["task"] == task and last["seeds"] == [1, 2]
+    assert last[starts.OTHERS][title]["full"][0] == round(scores["full"]["mean"][starts.OTHERS], 2)
+    assert f"| start | en | de | {starts.OTHERS} |" in (tmp_path / "results.md").read_text()
+    card = next((tmp_path / "full-2").glob("step_*")) / "README.md"
+    assert "full-1/encoder" in card.read_text()  # the only encoder serves all seeds
+    scratch = next((tmp_path / "scratch-2").glob("step_*")) / "README.md"
+    assert "random weights" in scratch.read_text()
+    if task == "qa":
+        assert last["answers"] == last["in_context"] == 4 * 12
+        assert "MLQA dev, text-question, f1" in found["tables"] and "MLQA dev, em" in found["tables"]
+    call(monkeypatch, finetune_real, *line)
+    printed = capfd.readouterr().out
+    assert printed.count("finished before") == (8 if task == "qa" else 4)
+    assert json.loads(printed.splitlines()[-1]) == last
+
+
+@pytest.mark.slow
+def test_retrieval(runs, data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
+    line = ["--runs", runs, "--data", data, "--output", tmp_path, "--seeds", 1, 2, "--tune", "full",
+            "--steps", 3, "--batch_size", 8]  # fmt: skip
+    call(monkeypatch, retrieval_tuned, *line)
+    last = json.loads(capfd.readouterr().out.splitlines()[-1])
+    tables = results(tmp_path)["tables"]
+    both, queries = (
+        tables["translations found, both directions"],
+        tables["translations found, English queries"],
+    )
+    assert list(both) == list(queries) == ["scratch", "full", "full, tuned"]
+    assert list(both["full"]["mean"]) == ["de", "fr", starts.OTHERS]
+    assert both["full"]["deviation"]["de"] == 0  # one encoder
+    assert last["steps"] == 3
+    log = (tmp_path / "searches" / "full-1-tuned" / "retrieval.json").read_text()
+    assert json.loads(log)["layers"]["1"] in (0, 1, 2)
+    call(monkeypatch, retrieval_tuned, *line)
+    printed = capfd.readouterr().out
+    assert printed.count("finished before") == 1 + 2 + 2 + 1 + 2  # corpus, tunings, searches
+
+
+def test_pairs_are_split_without_overlap(tmp_path):
+    rows = [f"A {i}\tB {i}" for i in range(30)] + ["A 1\tanother", "more\tB 2"]
+    source = tmp_path / "en-de.tsv.gz"
+    source.write_bytes(gzip.compress(("\n".join(rows) + "\n").encode()))
+    retrieval_tuned.split_pairs(source, "de", tmp_path, lower=True)
+    assert (tmp_path / "dev" / "de-en.de").read_text() == "b 0\nb 1\nb 2\n"
+    assert (tmp_path / "dev" / "de-en.en").read_text() == "a 0\na 1\na 2\n"
+    kept = (tmp_path / "text" / "en-de.tsv").read_text().splitlines()
+    assert kept == [f"a {i}\tb {i}" for i in range(3, 30)]
+    source.write_bytes(gzip.compress(b"one\ttwo\nthree\n"))
+    with pytest.raises(UserError, match=r"en-de.tsv.gz, line 2: not english, tab, de"):
+        retrieval_tuned.split_pairs(source, "de", tmp_path, lower=False)
+
+
+def encoders(folder, *names, pieces=("a", "b")):
+    for name in names:
+        path = folder / name / "encoder"
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_text("")
+        tokens = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", *pieces, "[MASK]"]
+        (path / "vocab.txt").write_text("".join(f"{token}\t{i}\n" for i, token in enumerate(tokens)))
+    return argparse.Namespace(
+        runs=folder, seeds=[1, 2], starts=None, case="auto", data=folder, languages=None
+    )
+
+
+def test_which_encoder_a_seed_starts_from(tmp_path):
+    args = encoders(tmp_path, "mmlm-1", "mmlm-2", "mmlm+tlm-1", "full-1")
+    assert starts.starts_of(args) == ["scratch", "mmlm", "mmlm+tlm", "full"]
+    assert starts.encoder(tmp_path, "mmlm", 2) == tmp_path / "mmlm-2" / "encoder"
+    assert starts.encoder(tmp_path, "mmlm+tlm", 2) == tmp_path / "mmlm+tlm-1" / "encoder"
+    assert starts.encoder(tmp_path, "scratch", 2) == tmp_path / "full-1" / "encoder"
+    with pytest.raises(UserError, match="mmlm has seeds 1, 2, but not 3"):
+        starts.encoder(tmp_path, "mmlm", 3)
+    shutil.rmtree(tmp_path / "full-1")
+    with pytest.raises(UserError, match="full-1: no finished pre-training run there"):
+        starts.encoder(tmp_path, "full", 1)
+    with pytest.raises(UserError, match="no finished pre-training run there"):
+        starts.starts_of(argparse.Namespace(runs=tmp_path / "absent", starts=None))
+
+
+def test_the_case_is_that_of_the_vocabulary(tmp_path):
+    assert starts.is_lower_case(encoders(tmp_path / "lower", "full-1"))
+    args = encoders(tmp_path / "cased", "full-1", pieces=("a", "▁Das"))
+    assert not starts.is_lower_case(args)
+    args.case = "lower"
+    assert starts.is_lower_case(args)
+
+
+def test_languages_are_those_of_the_encoders(tmp_path):
+    args = encoders(tmp_path, "full-1")
+    assert starts.languages_of(args, ["en", "sw"]) == ["en", "sw"]
+    (tmp_path / "full-1" / "full").mkdir()
+    (tmp_path / "full-1" / "full" / "config.json").write_text(json.dumps({"languages": ["de", "en"]}))
+    assert starts.languages_of(args, ["en", "de", "sw"]) == ["en", "de"]
+    with pytest.raises(UserError, match=r"none of its languages \(sw\) is one of the encoders'"):
+        starts.languages_of(args, ["sw"])
+    args.languages = ["xx"]
+    with pytest.raises(UserError, match="--languages: no xx in the data; it has en, sw"):
+        starts.languages_of(args, ["en", "sw"])
+
+
+def test_the_table():
+    seeds = {1: {"en": 70.0, "de": 40.0, "fr": 50.0}, 2: {"en": 72.0, "de": 42.0, "fr": 44.0}}
+    lines = starts.table({"full": seeds}).splitlines()
+    assert lines[0] == "| start | en | de | fr | mean without en |"
+    assert lines[2] == "| full | 71.0 ± 1.4 | 41.0 ± 1.4 | 47.0 ± 4.2 | 44.0 ± 1.4 |"
+    assert starts.table({"full": {1: seeds[1]}}).splitlines()[2] == "| full | 70.0 | 40.0 | 50.0 | 45.0 |"
+
+
+def test_answers_are_looked_up_in_their_texts(tmp_path):
+    (tmp_path / "xquad").mkdir()
+    value = answering_toy.squad(2, seed=1)
+    (tmp_path / "xquad" / "xquad.en.json").write_text(json.dumps(value), encoding="utf-8")
+    answers = {qa["id"]: qa["answers"][0]["text"] for _, qa in answering_toy.questions(value)}
+    answers[next(iter(answers))] = "not in the text"
+    (tmp_path / "test.en.json.3.10").write_text(json.dumps(answers))
+    (tmp_path / "nbest_test.en.json.3.10").write_text("{}")
+    assert real_tasks.answers_in_context(tmp_path, tmp_path) == {"answers": 4, "in_context": 3}
