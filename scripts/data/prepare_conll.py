@@ -21,7 +21,6 @@ dev/dev.<language>.tsv, test/test.<language>.tsv, label_map.json and lang_map.js
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -34,6 +33,7 @@ sys.path.insert(
 from reader.tag_schemes import OUTSIDE, entity_starts, to_iob2
 from reader.tagged_text import JOINT
 from scripts.data.conll_sources import SPLITS, Row, Source, by_paper, find_sources, read_tables
+from scripts.data.joint_files import write_joint_files
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -68,7 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     for source in find_sources(options.sources, options.output):
         print(f"reading {source.path}", flush=True)
         done.append(convert(source, options.output, options.lower_case))
-    notes = write_joint_files(options.output, done)
+    labels = [f"{part}-{type_}" for type_ in entity_types(done) for part in "BI"] + [OUTSIDE]
+    languages = {
+        split: [one.source.language for one in done if one.source.split == split] for split in SPLITS
+    }
+    notes = write_joint_files(options.output, languages, labels, by_paper, HEADER)
+    notes.append(f"--num_labels is {len(labels)}")
     print(table(done))
     for note in [*(note for one in done for note in one.notes), *notes, f"written to {options.output}"]:
         print(note)
@@ -126,39 +131,6 @@ def _scheme(rows: list[Row], source: Source) -> tuple[str, list[str]]:
     return f"{scheme}, broken", [note]
 
 
-def write_joint_files(output: Path, done: list[Written]) -> list[str]:
-    """Write label_map.json, lang_map.json and train.all.tsv; return what there is to say of them."""
-    notes = []
-    labels = [f"{part}-{type_}" for type_ in entity_types(done) for part in "BI"] + [OUTSIDE]
-    _write_json(output / "label_map.json", {label: id_ for id_, label in enumerate(labels)})
-    languages = {
-        split: [one.source.language for one in done if one.source.split == split] for split in SPLITS
-    }
-    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
-    if evaluated:
-        common = sorted(set.intersection(*evaluated), key=by_paper)
-        _write_json(output / "lang_map.json", {language: id_ for id_, language in enumerate(common)})
-        if left := sorted(set.union(*evaluated) - set(common), key=by_paper):
-            notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
-    else:
-        notes.append("lang_map.json is not written: no dev or test data among the sources")
-    if len(languages["train"]) > 1:
-        with atomic_file(output / "train" / "train.all.tsv", "w", newline="\n") as joint:
-            joint.write(HEADER)
-            for language in languages["train"]:
-                with open(output / "train" / f"train.{language}.tsv", encoding="utf-8", newline="\n") as file:
-                    next(file)
-                    joint.writelines(file)
-    elif languages["train"]:
-        notes.append(f"train.all.tsv is not written: {languages['train'][0]} is the only training language")
-    for split in SPLITS:
-        if not languages[split]:
-            pattern = f" (pass --dev_set {output}/dev/dev.%s.tsv to the scripts)" if split == "test" else ""
-            notes.append(f"no {split} data among the sources{pattern}")
-    notes.append(f"--num_labels is {len(labels)}")
-    return notes
-
-
 def entity_types(done: list[Written]) -> list[str]:
     """All types, in the official order."""
     found = {type_ for one in done for type_ in one.entities}
@@ -177,12 +149,6 @@ def table(done: list[Written]) -> str:
         numbers = f"{one.sentences:>10,}{one.words:>11,}" + "".join(f"{one.entities[t]:>9,}" for t in types)
         lines.append(f"{one.source.split:<6} {one.source.language:<9}{numbers}  {one.form}")
     return "\n".join(["", *lines, ""])
-
-
-def _write_json(path: Path, value: dict) -> None:
-    with atomic_file(path, "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ dev/dev.<language>.tsv, test/test.<language>.tsv, label_map.json and lang_map.js
 """
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter, defaultdict
@@ -26,6 +25,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
+from scripts.data.joint_files import write_joint_files
 from scripts.data.nli_sources import ALL, SPLITS, Source, by_paper, find_sources, read_rows
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -54,7 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     for source in find_sources(options.sources, options.output):
         print(f"reading {source.path}", flush=True)
         kept.update(convert(source, options.output, dropped))
-    notes = write_joint_files(options.output, kept)
+    languages = {split: sorted((key[1] for key in kept if key[0] == split), key=by_paper) for split in SPLITS}
+    header = "\t".join(COLUMNS) + "\n"
+    notes = write_joint_files(options.output, languages, LABELS, by_paper, header, without_further_columns)
     print(table(kept, dropped))
     for note in [*notes, f"written to {options.output}"]:
         print(note)
@@ -113,33 +115,9 @@ def _fault(row: dict[str, str] | None, language: str) -> str | None:
     return None
 
 
-def write_joint_files(output: Path, kept: Counts) -> list[str]:
-    """Write label_map.json, lang_map.json and train.all.tsv; return what there is to say of them."""
-    notes = []
-    _write_json(output / "label_map.json", {label: id_ for id_, label in enumerate(LABELS)})
-    languages = {split: sorted((key[1] for key in kept if key[0] == split), key=by_paper) for split in SPLITS}
-    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
-    if evaluated:
-        common = sorted(set.intersection(*evaluated), key=by_paper)
-        _write_json(output / "lang_map.json", {language: id_ for id_, language in enumerate(common)})
-        if left := sorted(set.union(*evaluated) - set(common), key=by_paper):
-            notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
-    else:
-        notes.append("lang_map.json is not written: no dev or test data among the sources")
-    if len(languages["train"]) > 1:
-        with atomic_file(output / "train" / "train.all.tsv", "w", newline="\n") as joint:
-            joint.write("\t".join(COLUMNS) + "\n")
-            for language in languages["train"]:
-                with open(output / "train" / f"train.{language}.tsv", encoding="utf-8", newline="\n") as file:
-                    next(file)
-                    joint.writelines("\t".join(line.rstrip("\n").split("\t")[:3]) + "\n" for line in file)
-    elif languages["train"]:
-        notes.append(f"train.all.tsv is not written: {languages['train'][0]} is the only training language")
-    for split in SPLITS:
-        if not languages[split]:
-            pattern = f" (pass --dev_set {output}/dev/dev.%s.tsv to the scripts)" if split == "test" else ""
-            notes.append(f"no {split} data among the sources{pattern}")
-    return notes
+def without_further_columns(line: str) -> str:
+    """Translations have no `qid`, so the file of all languages has none either."""
+    return "\t".join(line.rstrip("\n").split("\t")[: len(COLUMNS)]) + "\n"
 
 
 def table(kept: Counts, dropped: Counts) -> str:
@@ -163,12 +141,6 @@ def _reasons(faults: Counts) -> list[str]:
         for (split, language), counts in faults.items()
         for fault, number in counts.most_common()
     ]
-
-
-def _write_json(path: Path, value: dict) -> None:
-    with atomic_file(path, "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pretrain.corpus.options import BuildOptions
 from utils import files
 
 ROOT = Path(__file__).resolve().parents[2]
+# of the reference build
+OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
 _SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "or")]
 
 

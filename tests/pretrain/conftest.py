@@ -1,9 +1,28 @@
-"""A tiny corpus, and run_pretrain.py called as a function."""
+"""Small inputs with the corpus built from them; a tiny corpus, and run_pretrain.py called as a function."""
 
 import pytest
 
+from tests.helpers.small_corpus import OPTIONS, build, files_of, make_inputs, train_pieces
 from tests.pretrain import tiny_run
 from utils.errors import run
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory):
+    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, pieces, inputs):
+    """The files of an uninterrupted build in one process."""
+    folder = tmp_path_factory.mktemp("reference") / "corpus"
+    build(folder, pieces, **inputs, **OPTIONS)
+    return files_of(folder)
 
 
 @pytest.fixture(scope="session")

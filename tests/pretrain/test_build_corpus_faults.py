@@ -10,38 +10,17 @@ from pretrain.build_corpus import build_corpus
 from pretrain.corpus.options import BuildOptions
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import (
+    OPTIONS,
     ROOT,
     Stopped,
     build,
     command,
     files_of,
-    make_inputs,
     sentences,
     stop_at,
-    train_pieces,
     write_lines,
 )
 from utils.errors import UserError
-
-OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
-
-
-@pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, pieces, inputs):
-    """The files of an uninterrupted build in one process."""
-    folder = tmp_path_factory.mktemp("reference") / "corpus"
-    build(folder, pieces, **inputs, **OPTIONS)
-    return files_of(folder)
 
 
 def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
