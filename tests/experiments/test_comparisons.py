@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,8 @@ from tests.finetune import answering_toy
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
 from tests.launching import clean_environment
 from tests.pretrain.tiny_run import flags, make_corpus
+from utils.args import parse_args
 from utils.errors import UserError
-
-
-def call(monkeypatch, module, *arguments):
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    module.main()
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def runs(tmp_path_factory):
 def data(tmp_path_factory):
     """The folder of real data, made up."""
     folder = tmp_path_factory.mktemp("data")
-    pairs = list(zip(sentences(24, 51), sentences(24, 52)))
+    pairs = list(zip((f"THE {text}" for text in sentences(24, 51)), sentences(24, 52)))
     for name in ("train-en", "xnli-dev-en", "xnli-dev-de", "xnli-dev-sw"):
         labels = ("neutral", "entailment", "contradiction")
         (folder / "nli").mkdir(exist_ok=True)
@@ -57,9 +54,8 @@ def data(tmp_path_factory):
     names = ["train-en.x", "xquad.en", "xquad.de"]
     names += [f"mlqa-dev/dev-context-{a}-question-{b}" for a, b in (("en", "en"), ("de", "de"), ("en", "de"))]
     for seed, name in enumerate(names):
-        (folder / "qa" / f"{name}.json").write_text(
-            json.dumps(answering_toy.squad(3, seed)), encoding="utf-8"
-        )
+        text = json.dumps(answering_toy.squad(3, seed)).replace("where is", "where THE is")
+        (folder / "qa" / f"{name}.json").write_text(text, encoding="utf-8")
     (folder / "pawsx").mkdir()
     for language in ("en", "de"):
         lines = [f"{a} {i}\t{b}\t{i % 2}" for i in range(2000) for a, b in [pairs[i % 24]]]
@@ -75,65 +71,83 @@ def data(tmp_path_factory):
     return folder
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
+@pytest.fixture
+def compare(runs, data, tmp_path, monkeypatch, capfd):
+    """compare(module, *arguments) -> results.json, the last line printed, jobs that were finished before."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
+
+    def call(module, *arguments):
+        line = [module.__name__, *arguments, "--runs", runs, "--data", data, "--output", tmp_path]
+        monkeypatch.setattr(sys, "argv", list(map(str, line)))
+        module.main()
+        printed = capfd.readouterr().out
+        found = json.loads((tmp_path / "results.json").read_text())
+        return found, json.loads(printed.splitlines()[-1]), printed.count("finished before")
+
+    return call
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["nli", "ner", "qa", "pawsx"])
-def test_fine_tuning(task, runs, data, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
-    line = [task, "--runs", runs, "--data", data, "--output", tmp_path, "--seeds", 1, 2, "--max_steps", 2]
-    call(monkeypatch, finetune_real, *line)
-    printed = capfd.readouterr().out
-    last = json.loads(printed.splitlines()[-1])
-    found = results(tmp_path)
+def test_fine_tuning(compare, tmp_path):
+    """Everything of a comparison; XNLI."""
+    line = ["nli", "--seeds", 2, "--max_steps", 2]
+    found, last, finished = compare(finetune_real, *line)
     # The encoders know de, en and fr: sw of the data is left out.
-    title = next(iter(found["tables"]))
-    assert title == f"{real_tasks.TASKS[task].title}, {real_tasks.TASKS[task].metrics[0]}"
-    scores = found["tables"][title]
-    assert list(scores) == ["scratch", "full"] and list(scores["full"]["mean"])[:-1] == ["en", "de"]
-    both = [scores["full"]["seeds"][seed]["de"] for seed in "12"]
-    assert scores["full"]["mean"]["de"] == pytest.approx(sum(both) / 2)
-    assert last["task"] == task and last["seeds"] == [1, 2]
-    assert last[starts.OTHERS][title]["full"][0] == round(scores["full"]["mean"][starts.OTHERS], 2)
+    scores = found["tables"]["XNLI dev, acc"]
+    assert list(scores) == ["scratch", "full"] and list(scores["full"]["mean"]) == ["en", "de", starts.OTHERS]
+    assert (last["task"], last["seeds"], finished) == ("nli", [2], 0)
+    assert last[starts.OTHERS]["XNLI dev, acc"]["full"] == [round(scores["full"]["mean"]["de"], 2), 0]
     assert f"| start | en | de | {starts.OTHERS} |" in (tmp_path / "results.md").read_text()
     card = next((tmp_path / "full-2").glob("step_*")) / "README.md"
     assert "full-1/encoder" in card.read_text()  # the only encoder serves all seeds
-    scratch = next((tmp_path / "scratch-2").glob("step_*")) / "README.md"
-    assert "random weights" in scratch.read_text()
-    if task == "qa":
-        assert last["answers"] == last["in_context"] == 4 * 12
-        assert "MLQA dev, text-question, f1" in found["tables"] and "MLQA dev, em" in found["tables"]
-    call(monkeypatch, finetune_real, *line)
-    printed = capfd.readouterr().out
-    assert printed.count("finished before") == (8 if task == "qa" else 4)
-    assert json.loads(printed.splitlines()[-1]) == last
+    card = next((tmp_path / "scratch-2").glob("step_*")) / "README.md"
+    assert "random weights" in card.read_text()
+    assert compare(finetune_real, *line) == (found, last, 2)
 
 
 @pytest.mark.slow
-def test_retrieval(runs, data, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
-    line = ["--runs", runs, "--data", data, "--output", tmp_path, "--seeds", 1, 2, "--tune", "full",
-            "--steps", 3, "--batch_size", 8]  # fmt: skip
-    call(monkeypatch, retrieval_tuned, *line)
-    last = json.loads(capfd.readouterr().out.splitlines()[-1])
-    tables = results(tmp_path)["tables"]
+def test_questions(compare):
+    found, last, _ = compare(finetune_real, "qa", "--starts", "full", "--seeds", 1, "--max_steps", 2)
+    assert list(found["tables"])[:2] == ["XQuAD, f1", "XQuAD, em"]
+    assert list(found["tables"]["XQuAD, f1"]["full"]["seeds"]["1"])[:2] == ["en", "de"]
+    assert "MLQA dev, text-question, f1" in found["tables"] and "MLQA dev, em" in found["tables"]
+    assert last["answers"] == last["in_context"] == 12
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("task", real_tasks.TASKS)
+def test_layouts_and_flags(task, lower, runs, data, tmp_path):
+    """Every file that a run names is there, in the case asked for, and its flags are those of the program."""
+    real, layout = real_tasks.TASKS[task], tmp_path / "data"
+    real_tasks.make_layout(real, data, layout, lower, tmp_path / "text")
+    languages = real.languages(layout)
+    assert languages[:2] == ["en", "de"]
+    args = argparse.Namespace(task=task, runs=runs, output=tmp_path)
+    job = finetune_real.training(args, layout, "scratch", 1, ["--epoch", "1"])
+    flags = parse_args(job.command[1:])
+    assert flags.epoch == 1 and flags.init_pretraining_params is None and flags.random_seed == (1,)
+    files = [flags.train_set, *(flags.dev_set.replace("%s", language) for language in languages)]
+    text = "".join(Path(name).read_text(encoding="utf-8") for name in files)
+    assert ("THE" in text) == (not lower) and ("B-PER" in text) == (task == "ner")
+    assert (flags.label_map_config is None) == (task == "qa")
+
+
+@pytest.mark.slow
+def test_retrieval(compare, tmp_path):
+    line = ["--seeds", 1, "--tune", "full", "--steps", 3, "--batch_size", 8]
+    found, last, _ = compare(retrieval_tuned, *line)
+    tables = found["tables"]
     both, queries = (
         tables["translations found, both directions"],
         tables["translations found, English queries"],
     )
     assert list(both) == list(queries) == ["scratch", "full", "full, tuned"]
     assert list(both["full"]["mean"]) == ["de", "fr", starts.OTHERS]
-    assert both["full"]["deviation"]["de"] == 0  # one encoder
     assert last["steps"] == 3
-    log = (tmp_path / "searches" / "full-1-tuned" / "retrieval.json").read_text()
-    assert json.loads(log)["layers"]["1"] in (0, 1, 2)
-    call(monkeypatch, retrieval_tuned, *line)
-    printed = capfd.readouterr().out
-    assert printed.count("finished before") == 1 + 2 + 2 + 1 + 2  # corpus, tunings, searches
+    searched = json.loads((tmp_path / "searches" / "full-1-tuned" / "retrieval.json").read_text())
+    assert searched["layers"]["1"] in (0, 1, 2)
+    assert compare(retrieval_tuned, *line) == (found, last, 5)  # the corpus, a tuning, three searches
 
 
 def test_pairs_are_split_without_overlap(tmp_path):
