@@ -2,6 +2,7 @@
 
 python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
 cat sentences.txt | python encode_vector.py --data_set - --vectors mean --layer middle --dtype float16 ...
+python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
 """
 
 import shutil
@@ -22,7 +23,7 @@ class Flags:
     Args:
         data_set: a TSV file with a header and a column text_a, perhaps text_b; "-": standard input
         output_dir: a new folder for the .npy files
-        init_pretraining_params: weights: official params or a folder of ours
+        init_pretraining_params: weights: official params or a folder of ours, or what export.py wrote
         ernie_config_path: ernie_config.json; not needed where it lies beside the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
         piece_model_path: sentencepiece model; not needed where it lies beside the weights
@@ -33,6 +34,8 @@ class Flags:
             its tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]
         layer: of mean and specials: a number (0: the embeddings), middle, or top
         dtype: of the files
+        engine: of an exported folder: paddle, onnx or onnx-int8; auto: the first of onnx, paddle,
+            onnx-int8 that is there; of a checkpoint: dygraph
         data_format: tsv, or text: a sentence a line, no header; standard input is text unless said otherwise
     """
 
@@ -48,6 +51,7 @@ class Flags:
     vectors: Literal["official", "mean", "specials", "pooled"] = "official"
     layer: str = "top"
     dtype: Literal["float32", "float16"] = "float32"
+    engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
     data_format: Literal["tsv", "text"] | None = None
 
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
@@ -64,32 +68,66 @@ def main() -> None:
     from utils.runtime import prepare
 
     flags = load_config(Flags, sys.argv[1:], __doc__)
-    prepare()
+    exported = is_exported(flags.init_pretraining_params)
+    if not exported:
+        prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
     # needs no paddle: so what uses it is imported here.
-    from evaluation.encode import layer_number
     from evaluation.vectors import VectorWriter
-    from finetune.encoder import open_encoder
     from reader.features import EncodePairs
-    from utils import distributed
     from utils.files import atomic_dir
     from utils.logging import logger, setup_console
 
-    distributed.init(flags.use_cuda)
     setup_console()
     with atomic_dir(flags.output_dir) as folder:
         texts = read_texts(flags, folder)
-        model, tokenizer = open_encoder(flags)
-        layer = layer_number(flags.layer, model.config.num_hidden_layers)
+        encoder, tokenizer, layer = open_exported(flags) if exported else open_checkpoint(flags)
         encode = EncodePairs(tokenizer, flags.max_seq_len)
         batch_tokens = flags.batch_size * flags.max_seq_len
-        writer = VectorWriter(model, texts, encode, folder, flags.dtype, batch_tokens)
+        writer = VectorWriter(encoder, texts, encode, folder, flags.dtype, batch_tokens)
         if flags.vectors == "official":
             writer.official()
         else:
             writer.vectors(layer, flags.vectors)
         (folder / STANDARD_INPUT).unlink(missing_ok=True)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
+
+
+def is_exported(path: str) -> bool:
+    """Whether export.py wrote the folder, so that it may run without Paddle."""
+    from inference.loading import exported_settings
+
+    return exported_settings(Path(path)) is not None
+
+
+def open_checkpoint(flags: Flags):
+    """Encoder, tokenizer and layer of a checkpoint."""
+    from evaluation.encode import PaddleEncoder
+    from evaluation.pooling import layer_number
+    from finetune.encoder import open_encoder
+    from utils import distributed
+
+    if flags.engine not in ("auto", "dygraph"):
+        raise UserError(
+            f"--engine {flags.engine} needs an exported folder: python export.py --task encode "
+            f"--model {flags.init_pretraining_params} --output exported"
+        )
+    distributed.init(flags.use_cuda)
+    model, tokenizer = open_encoder(flags)
+    return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
+
+
+def open_exported(flags: Flags):
+    """Encoder, tokenizer and layer of an exported folder."""
+    from evaluation.pooling import layer_number
+    from inference.encoder import ExportedEncoder
+    from inference.loading import load
+
+    loaded = load(flags.init_pretraining_params, engine=flags.engine)
+    layer = layer_number(flags.layer, loaded.num_layers)
+    if flags.max_seq_len > loaded.longest:
+        raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
+    return ExportedEncoder.of(loaded, layer), loaded.tokenizer, layer
 
 
 def read_texts(flags: Flags, folder: Path):

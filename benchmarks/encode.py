@@ -5,11 +5,13 @@
 
 Both get the same file of made-up sentences of 1 to 120 words, the same piece model and the same shape of
 random weights (12 x 768, 250,002 words, float32), and make the mean over the tokens of the top layer. Ours is
-what encode_vector.py does, from the file of texts to the file of vectors; theirs is
-`SentenceTransformer.encode` on a list, in batches of 32, as it is by default. Loading the model is not timed.
+what encode_vector.py does, from the file of texts to the file of vectors, with a checkpoint and with ONNX
+files as export.py writes them; theirs is `SentenceTransformer.encode` on a list, in batches of 32, as it is
+by default. Loading the model is not timed.
 
 How contenders are run: benchmarks/side_by_side.py. Reported is the best round of each. The last line is JSON;
-"ratio" is our speed over the peer's in its best setting.
+"ratio" is our speed over the peer's in its best setting, "ratio_onnx" and "ratio_onnx_int8" are those of ONNX
+files.
 """
 
 import argparse
@@ -27,7 +29,9 @@ from utils.runtime import prepare
 TEXT, PIECES = "sentences.txt", "piece.model"
 MAX_SEQ_LEN = 256
 CONTENDERS = {
-    "ours": Contender("ours", "ours", True),
+    "ours": Contender("ours", "ours", True, {"engine": "dygraph"}),
+    "ours_onnx": Contender("ours, ONNX Runtime", "ours", True, {"engine": "onnx"}),
+    "ours_onnx_int8": Contender("ours, ONNX Runtime, int8", "ours", True, {"engine": "onnx-int8"}),
     "st_installed": Contender("sentence-transformers", "sentence_transformers", False),
     "st_best": Contender("sentence-transformers, tuned", "sentence_transformers", True),
 }
@@ -45,7 +49,8 @@ def main() -> None:
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        WORKERS[CONTENDERS[args.worker].kind](Path(args.folder), args.layers)
+        contender = CONTENDERS[args.worker]
+        WORKERS[contender.kind](Path(args.folder), args.layers, **contender.options)
         return
     names = args.contenders.split(",")
     if unknown := set(names) - set(CONTENDERS):
@@ -73,9 +78,10 @@ def report(runs: dict[str, list[dict]], layers: int, sentences: int) -> None:
     result = {"layers": layers, "sentences": sentences}
     result["sentences_per_second"] = {name: round(speed, 1) for name, speed in best.items()}
     result["peak_gb"] = {name: round(peak, 2) for name, peak in peaks.items()}
-    peers = [speed for name, speed in best.items() if name != "ours"]
-    if peers and "ours" in best:
-        result["ratio"] = round(best["ours"] / max(peers), 2)
+    if peers := [speed for name, speed in best.items() if CONTENDERS[name].kind != "ours"]:
+        for name in best:
+            if CONTENDERS[name].kind == "ours":
+                result[name.replace("ours", "ratio")] = round(best[name] / max(peers), 2)
     print(json.dumps(result))
 
 
@@ -97,19 +103,25 @@ def make_text(folder: Path, count: int) -> None:
         )  # fmt: skip
 
 
-def ours(folder: Path, layers: int) -> None:
+def ours(folder: Path, layers: int, engine: str) -> None:
     prepare(quiet=True)
+    from benchmarks.engines import open_engine
+    from evaluation.encode import PaddleEncoder
     from evaluation.vectors import VectorWriter
+    from inference.encoder import ExportedEncoder
     from model.ernie_m import ErnieMConfig, ErnieMModel
     from reader.features import EncodePairs
     from reader.sentences import Sentences
     from reader.tokenization import Tokenizer
 
     model = ErnieMModel(ErnieMConfig(VOCABULARY, 768, layers, 12))
+    encoder = PaddleEncoder(model)
+    if engine != "dygraph":
+        encoder = ExportedEncoder(open_engine(engine, folder, model), 768, model.config.pad_token_id, True)
     encode = EncodePairs(Tokenizer(None, folder / PIECES), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
-        VectorWriter(model, Sentences(folder / TEXT), encode, Path(output)).vectors(layers, "mean")
+        VectorWriter(encoder, Sentences(folder / TEXT), encode, Path(output)).vectors(layers, "mean")
         tell(start)
 
 

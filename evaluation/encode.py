@@ -1,7 +1,6 @@
 """Sentences to vectors: one layer's tokens, or every layer's, made into one vector a sentence.
 
-Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials", the mean over all tokens, as XTREME's
-Tatoeba script has it; "pooled", tanh(dense([CLS])) of the top layer.
+The poolings stand in evaluation/pooling.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,30 +9,14 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from evaluation.pooling import POOLINGS, layer_number, mean_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.features import pad
 from reader.sentences import batches_by_length
-from utils.errors import UserError
 
-POOLINGS = ("mean", "specials", "pooled")
+__all__ = ["POOLINGS", "PaddleEncoder", "encode", "encode_layer", "layer_number", "sentence_vectors"]
+
 BATCH_TOKENS = 4096
-
-
-def layer_number(name: str | int, num_layers: int) -> int:
-    """A layer's number: 0 is the embeddings' output, L the top layer; "middle" is L // 2, "top" is L.
-
-    Raises:
-        UserError: no such layer.
-    """
-    named = {"middle": num_layers // 2, "top": num_layers}
-    if name in named:
-        return named[name]
-    if str(name).isdecimal() and int(name) <= num_layers:
-        return int(name)
-    raise UserError(
-        f"--layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
-        "or top"
-    )
 
 
 def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: str) -> Tensor:
@@ -51,6 +34,23 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
         return model(paddle.to_tensor(ids)).pooled
     states = model(paddle.to_tensor(ids), pool=False, layers=layer).sequence  # [B, T, H]
     return _mean(states, mean_weights(ids, model.config.pad_token_id, pooling == "specials"))
+
+
+class PaddleEncoder:
+    """An encoder as `evaluation.vectors.Encoder`, without dropout or gradients."""
+
+    def __init__(self, model: ErnieMModel):
+        self.model = model.eval()
+        self.hidden_size, self.pad_id = model.config.hidden_size, model.config.pad_token_id
+
+    @paddle.no_grad()
+    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        return sentence_vectors(self.model, ids, layer, pooling).numpy()
+
+    @paddle.no_grad()
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        output = self.model(paddle.to_tensor(ids))
+        return output.pooled.numpy(), output.sequence.numpy()
 
 
 def encode_layer(
@@ -138,20 +138,6 @@ def in_batches(
     finally:
         if was_training:
             model.train()
-
-
-def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
-    """The share of each token in its sentence's mean: [B, T] float64, rows sum to 1.
-
-    A separator is known as the last token of its row, [CLS] as the first.
-    """
-    real = ids != pad_id
-    counted = real
-    if not specials:
-        last = np.take_along_axis(ids, real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
-        inner = real & (ids != ids[:, :1]) & (ids != last)
-        counted = np.where(inner.any(axis=1, keepdims=True), inner, real)
-    return counted / counted.sum(axis=1, keepdims=True)
 
 
 def _mean(states: Tensor, weights: np.ndarray) -> Tensor:

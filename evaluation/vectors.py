@@ -4,17 +4,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import paddle
 
 from evaluation.array_file import ArrayFile
-from evaluation.encode import BATCH_TOKENS, encode_layer, in_batches
-from model.ernie_m import ErnieMModel
-from reader.features import Encode
+from reader.features import Encode, pad
 from reader.prefetch import prefetch
+from reader.sentences import batches_by_length
 from reader.windows import WINDOW, Window, windows
 from utils.logging import Progress
+
+BATCH_TOKENS = 4096
+
+
+class Encoder(Protocol):
+    """What runs the encoder; ids are int64 [B, T], padded with `pad_id` on the right.
+
+    `evaluation.encode.PaddleEncoder` is one, `inference.encoder.ExportedEncoder` another.
+    """
+
+    hidden_size: int
+    pad_id: int
+
+    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        """[B, H]; see `evaluation.pooling`."""
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the top layer: pooled [B, H], all tokens [B, T, H]."""
 
 
 @dataclass
@@ -22,7 +39,7 @@ class VectorWriter:
     """Encodes texts into files of a folder, in the order given, with progress.
 
     Args:
-        model: the encoder.
+        encoder: makes the vectors.
         texts: whatever `encode` takes.
         encode: makes ids of texts; runs in the reader process.
         folder: for the files.
@@ -31,7 +48,7 @@ class VectorWriter:
         window: texts that are in memory at a time.
     """
 
-    model: ErnieMModel
+    encoder: Encoder
     texts: Sequence
     encode: Encode
     folder: Path
@@ -46,26 +63,28 @@ class VectorWriter:
                 self._official(window, pooled.grow(len(window.lengths)), tokens.grow(len(window.ids)))
 
     def vectors(self, layer: int, pooling: str) -> None:
-        """vectors.npy, [N, H]; see `evaluation.encode.sentence_vectors`."""
+        """vectors.npy, [N, H]; see `evaluation.pooling`."""
         with self._file("vectors") as file:
             for window in self._windows():
-                encode_layer(
-                    self.model, window.sentences(), layer, pooling, batch_tokens=self.batch_tokens,
-                    out=file.grow(len(window.lengths)), done=self._shown.update,
-                )  # fmt: skip
+                vectors = file.grow(len(window.lengths))
+                for rows, ids in self._batches(window):
+                    vectors[rows] = self.encoder.vectors(ids, layer, pooling)
 
     def _official(self, window: Window, pooled: np.ndarray, tokens: np.ndarray) -> None:
         """One window into its rows of both files."""
         ends = np.cumsum(window.lengths)
-
-        def keep(rows: list[int], ids: np.ndarray) -> None:
-            output = self.model(paddle.to_tensor(ids))
-            pooled[rows] = output.pooled.numpy()
-            for row, states in zip(rows, output.sequence.numpy()):
+        for rows, ids in self._batches(window):
+            pooled[rows], sequence = self.encoder.states(ids)
+            for row, states in zip(rows, sequence):
                 length = window.lengths[row]
                 tokens[ends[row] - length : ends[row]] = states[:length]
 
-        in_batches(self.model, window.sentences(), self.batch_tokens, keep, self._shown.update)
+    def _batches(self, window: Window) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Texts of similar length: the numbers of their rows, and their ids [B, T]."""
+        sentences = window.sentences()
+        for rows in batches_by_length(window.lengths, self.batch_tokens):
+            yield rows, pad([sentences[row] for row in rows], self.encoder.pad_id)
+            self._shown.update(len(rows))
 
     def _windows(self) -> Iterator[Window]:
         self._shown = Progress(len(self.texts), "encoding", unit="texts")
@@ -74,4 +93,4 @@ class VectorWriter:
         self._shown.close()
 
     def _file(self, name: str) -> ArrayFile:
-        return ArrayFile(self.folder / f"{name}.npy", self.model.config.hidden_size, self.dtype)
+        return ArrayFile(self.folder / f"{name}.npy", self.encoder.hidden_size, self.dtype)

@@ -19,6 +19,7 @@ BELOW = {
     "evaluation": {"utils", "model", "reader"},
     "pretrain": {"utils", "model", "reader", "evaluation"},
     "finetune": {"utils", "model", "reader", "evaluation"},
+    "inference": {"utils", "model", "reader", "evaluation", "pretrain", "finetune"},
 }
 ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
 OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}

@@ -10,6 +10,7 @@ import pytest
 
 import encode_vector
 from evaluation.array_file import ArrayFile
+from evaluation.encode import PaddleEncoder
 from evaluation.vectors import VectorWriter
 from model.checkpoint import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -85,7 +86,9 @@ def test_windows_change_nothing(weights, toy_folder, tmp_path):
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):  # 31 texts: the last window is short
         (tmp_path / folder).mkdir()
-        writer = VectorWriter(model, texts, EncodePairs(tokenizer, 64), tmp_path / folder, window=window)
+        writer = VectorWriter(
+            PaddleEncoder(model), texts, EncodePairs(tokenizer, 64), tmp_path / folder, window=window
+        )
         writer.official()
         writer.vectors(1, "mean")
     for path in (tmp_path / "whole").iterdir():

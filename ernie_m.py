@@ -1,0 +1,95 @@
+"""ERNIE-M from Python, in a few lines. See docs/predict.md.
+
+import ernie_m
+
+model = ernie_m.load("checkpoints/best")
+model.classify([("A man eats.", "Somebody eats.")])
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from inference.loading import Loaded
+    from reader.tokenization import Tokenizer
+
+__all__ = ["Model", "load"]
+
+
+def load(folder: str | Path, engine: str = "auto", **files: str) -> "Model":
+    """Open a checkpoint of any format that is read, or a folder that export.py wrote.
+
+    Args:
+        folder: of the weights.
+        engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
+        files: `ernie_config_path`, `vocab_path`, `piece_model_path`, `label_map_config`: what does not lie
+            beside the weights.
+
+    Raises:
+        utils.errors.UserError: something is missing or does not fit; the message says what to do.
+    """
+    from inference.loading import Files
+    from inference.loading import load as load_
+
+    return Model(load_(folder, engine=engine, files=Files(**files)))
+
+
+class Model:
+    """A model with its tokenizer. Each method raises UserError where the model is not for it.
+
+    Attributes:
+        tokenizer: `reader.tokenization.Tokenizer`.
+        labels: of its head, in the order of the ids.
+    """
+
+    def __init__(self, loaded: "Loaded"):
+        self.loaded = loaded
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self.labels: list[str] = loaded.labels
+        self._tasks: dict[tuple, Any] = {}
+
+    def classify(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
+        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each."""
+        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+        return self._ask("classify", [{"text_a": a, "text_b": b} for a, b in pairs])
+
+    def tag(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
+        """Texts, or lists of words -> {"words", "tags", "entities"} each."""
+        return self._ask(
+            "tag", [{"text": text} if isinstance(text, str) else {"words": list(text)} for text in texts]
+        )
+
+    def answer(self, question: str, context: str) -> dict:
+        """{"answer", "start", "probability", "candidates"}."""
+        return self._ask("answer", [{"question": question, "context": context}])[0]
+
+    def encode(
+        self, texts: Sequence[str], pooling: str = "mean", layer: str | int | None = None
+    ) -> "np.ndarray":
+        """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
+        return self._task("encode", pooling=pooling, layer=layer).vectors(texts)
+
+    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
+        """For each [MASK] of the text the likeliest tokens with their probabilities."""
+        return self._ask("fill", [{"text": text, "language": language}], top_k=top_k)[0]["masks"]
+
+    def translate_probe(self, text: str, language: str, top_k: int = 5) -> list[list[dict]]:
+        """For each pseudo-token that BTMLM would make, the likeliest tokens of `language`."""
+        request = {"text": text, "language": language}
+        return self._ask("translate-probe", [request], top_k=top_k)[0]["slots"]
+
+    def _ask(self, name: str, requests: list[dict], **options: Any) -> list[dict]:
+        task = self._task(name, **options)
+        asked = [task.parse(request) for request in requests]
+        return task.answer(asked) if asked else []
+
+    def _task(self, name: str, **options: Any) -> Any:
+        from inference.tasks import TaskOptions, make
+
+        key = name, *options.items()
+        if key not in self._tasks:
+            self._tasks[key] = make(name, self.loaded, TaskOptions(**options))
+        return self._tasks[key]

@@ -1,0 +1,137 @@
+"""Make of a checkpoint a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
+
+python export.py --model checkpoints/best --output exported
+python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev.en.tsv
+python export.py --model checkpoints/best --output exported --task encode --layer middle
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from utils.errors import UserError, run
+
+MADE_UP = 64  # sentences that are compared where no --check_set is given
+FORMATS = ("paddle", "onnx")
+
+
+@dataclass
+class Flags:
+    """What to export.
+
+    Args:
+        model: a checkpoint of any format that is read
+        output: the folder to write; an exported folder there is replaced
+        task: classify, tag, answer, or encode, the encoder alone; default: what the model's head is for
+        layer: of encode, where the encoder ends: a number, middle or top
+        formats: paddle, onnx, or paddle,onnx
+        int8: also ONNX with int8 weights and dynamically quantised activations; reports what that changes
+        reduce_range: int8 weights of 7 bits, for CPUs without VNNI
+        check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines; default: made-up ones
+        check_sentences: most texts of check_set that are compared
+        max_seq_len: longest text compared, in tokens; default: what the model takes
+        ernie_config_path: ernie_config.json, where it does not lie beside the weights
+        vocab_path: vocab.txt, likewise
+        piece_model_path: sentencepiece model, likewise
+        label_map_config: names of the labels: {"label": id}
+    """
+
+    model: str
+    output: str
+    task: Literal["classify", "tag", "answer", "encode"] | None = None
+    layer: str = "top"
+    formats: str = "paddle,onnx"
+    int8: bool = False
+    reduce_range: bool = False
+    check_set: str | None = None
+    check_sentences: int = 1000
+    max_seq_len: int | None = None
+    ernie_config_path: str | None = None
+    vocab_path: str | None = None
+    piece_model_path: str | None = None
+    label_map_config: str | None = None
+
+    def __post_init__(self) -> None:
+        self.kinds = self.formats.split(",")
+        if unknown := [kind for kind in self.kinds if kind not in FORMATS]:
+            raise UserError(
+                f"--formats {self.formats}: no {', '.join(unknown)}; there are {', '.join(FORMATS)}"
+            )
+        output = Path(self.output)
+        if (
+            output.exists()
+            and not (output.is_dir() and (output / "inference.json").is_file())
+            and not ((output / "model.onnx").is_file() or (output.is_dir() and not any(output.iterdir())))
+        ):
+            raise UserError(f"--output {self.output}: it exists and is no exported folder; name a new one")
+        if self.check_sentences < 1:
+            raise UserError(f"--check_sentences {self.check_sentences}: it must be at least 1")
+
+
+def main() -> None:
+    from utils.config import load_config
+    from utils.runtime import prepare
+
+    flags = load_config(Flags, sys.argv[1:], __doc__)
+    prepare()
+    # Paddle reads its CPU settings when it is imported: so what uses it is imported here.
+    from evaluation.pooling import layer_number
+    from inference.export import ExportOptions, export
+    from inference.loading import Files, load
+    from utils.logging import logger, setup_console
+
+    setup_console()
+    files = Files(flags.ernie_config_path, flags.vocab_path, flags.piece_model_path, flags.label_map_config)
+    loaded = load(flags.model, engine="dygraph", task=flags.task, files=files, use_cuda=False)
+    task = flags.task or loaded.head or "encode"
+    if task == "fill":
+        task = "encode"
+        logger.info("the masked-LM head and the language table are not exported, the encoder is")
+    layer = layer_number(flags.layer, loaded.num_layers)
+    if task != "encode" and layer != loaded.num_layers:
+        raise UserError(f"--layer {flags.layer}: only --task encode can end below the top layer")
+    options = ExportOptions(task, layer, flags.kinds, flags.int8, flags.reduce_range)
+    export(loaded, Path(flags.output), options, read_checked(flags, loaded))
+    logger.info("exported for %s: %s", task, flags.output)
+
+
+def read_checked(flags: Flags, loaded):
+    """The texts that are compared."""
+    from itertools import islice
+
+    import numpy as np
+
+    from inference.agreement import Checked, made_up_rows
+    from reader.features import EncodePairs
+    from reader.sentences import Sentences
+    from reader.task_reader import read_classification
+
+    tokenizer, longest = loaded.tokenizer, min(flags.max_seq_len or loaded.longest, loaded.longest)
+    if flags.check_set is None:
+        ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
+        rows = made_up_rows(MADE_UP, longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
+        return Checked(f"{MADE_UP} made-up sentences", rows)
+    path, labels = Path(flags.check_set), None
+    if path.suffix == ".tsv":
+        with_labels = loaded.head == "classify" and "label" in _header(path)
+        ids = {label: i for i, label in enumerate(loaded.labels)} if with_labels else None
+        texts = read_classification(path, ids, labels=with_labels)
+        texts = list(islice(texts, flags.check_sentences))
+        labels = [text.label for text in texts] if with_labels else None
+    else:
+        texts = list(islice(Sentences(path), flags.check_sentences))
+    rows = [feature.ids for feature in EncodePairs(tokenizer, longest)(texts)]
+    return Checked(f"{len(rows)} texts of {path.name}", rows, labels)
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readline().rstrip("\r\n").split("\t")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read it ({error})") from error
+
+
+if __name__ == "__main__":
+    run(main)

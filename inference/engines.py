@@ -1,0 +1,121 @@
+"""What runs a model: ids in, arrays out. Each class imports its library when it is made, and no other."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from inference.outputs import FILES
+from reader.features import pad
+from reader.sentences import batches_by_length
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+
+class Engine(Protocol):
+    """`engine(ids)`: int64 [B, T], padded on the right -> output name -> float32 array."""
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+class DygraphEngine:
+    """A Paddle layer as it is, without dropout or gradients.
+
+    Args:
+        layer: ids -> a tensor, or as many as there are names; see `inference.paddle_model.Traced`.
+        outputs: names.
+    """
+
+    def __init__(self, layer: "nn.Layer", outputs: Sequence[str]):
+        import paddle
+
+        self.paddle, self.layer, self.outputs = paddle, layer.eval(), tuple(outputs)
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        with self.paddle.no_grad():
+            return dict(zip(self.outputs, (x.numpy() for x in self.layer(self.paddle.to_tensor(ids)))))
+
+
+class PaddleEngine:
+    """A Paddle inference model.
+
+    Raises:
+        UserError: the files cannot be read.
+    """
+
+    def __init__(self, folder: Path, outputs: Sequence[str], threads: int):
+        from utils.runtime import prepare
+
+        prepare(quiet=True)
+        from paddle import inference
+
+        graph = folder / FILES["paddle"]
+        config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads)
+        try:
+            self.predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle raises RuntimeError, and others on a graph that it cannot parse
+            raise UserError(
+                f"{graph}: Paddle cannot load it ({_first_line(error)}); export it again"
+            ) from error
+        self.outputs = tuple(outputs)
+        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
+        self.predictor.run()
+        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
+        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles)))
+
+
+class OnnxEngine:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or cannot load the file.
+    """
+
+    def __init__(self, path: Path, threads: int):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base but this one
+            raise UserError(
+                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); export it again"
+            ) from error
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        found = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
+        return dict(zip(self.outputs, found))
+
+
+def in_batches(
+    engine: Engine, rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
+) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
+    """Run rows of ids in batches of similar length: (numbers of the rows, ids [B, T], outputs).
+
+    Args:
+        batch_tokens: most padded tokens of a batch; a longer row stands alone.
+    """
+    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
+        ids = pad([rows[number] for number in numbers], pad_id)
+        yield numbers, ids, engine(ids)
+
+
+def _first_line(error: Any) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return lines[-1][:200] if lines else type(error).__name__

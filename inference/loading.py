@@ -1,0 +1,212 @@
+"""A folder as a model ready to answer: a checkpoint of any format, or what export.py wrote.
+
+An exported folder says so in its config.json, under "export":
+    task, layer, outputs    what the graph computes
+    engines                 engine -> largest difference to the checkpoint on real tokens
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
+from inference.outputs import FILES, outputs_of
+from reader.task_reader import read_label_map
+from reader.tokenization import Tokenizer
+from utils.errors import UserError
+from utils.runtime import prepare, read_cpu
+
+if TYPE_CHECKING:
+    from inference.paddle_model import PaddleModel
+
+ENGINES = ("auto", "dygraph", *FILES)
+EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a model's files are, where they do not lie beside the weights.
+
+    Args:
+        ernie_config_path: ernie_config.json.
+        vocab_path: vocab.txt.
+        piece_model_path: the sentencepiece model.
+        label_map_config: {"label": id}, the names of the labels.
+    """
+
+    ernie_config_path: str | None = None
+    vocab_path: str | None = None
+    piece_model_path: str | None = None
+    label_map_config: str | None = None
+
+
+@dataclass
+class Loaded:
+    """A model.
+
+    Attributes:
+        folder: where it came from, or a name on a hub.
+        head: "classify", "tag", "answer", "fill" (masked-LM head) or None.
+        config: `ErnieMConfig` as a dict.
+        labels: names, in the order of the ids; [] where the head has none.
+        threads: for the engines.
+        exported: the "export" of an exported folder; None for a checkpoint.
+        engine_name: a key of `FILES`, or "dygraph".
+        paddle_model: of a checkpoint.
+    """
+
+    folder: str | Path
+    head: str | None
+    config: dict[str, Any]
+    tokenizer: Tokenizer
+    labels: list[str]
+    threads: int
+    engine_name: str
+    exported: dict[str, Any] | None = None
+    paddle_model: "PaddleModel | None" = None
+    _engines: dict[tuple[str, int], Engine] = field(default_factory=dict)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest input, special ones included."""
+        return self.config["max_position_embeddings"] - 2
+
+    @property
+    def num_layers(self) -> int:
+        return self.config["num_hidden_layers"]
+
+    def engine(self, task: str, layer: int | None = None) -> Engine:
+        """What runs a task; of "encode" up to a layer (None: what an exported folder has, else the top).
+
+        Raises:
+            UserError: the model is not for this task.
+        """
+        if self.exported is not None:
+            return self._exported_engine(task, layer)
+        if task not in ("encode", self.head):
+            has = f"it has a head for {self.head}" if self.head else "it has no head: fine-tune it first"
+            raise UserError(f"{self.folder}: --task {task} needs another model; {has}")
+        layer = self.num_layers if layer is None else layer
+        if (task, layer) not in self._engines:
+            part = self.paddle_model.part(task, layer)
+            self._engines[task, layer] = DygraphEngine(part, part.outputs)
+        return self._engines[task, layer]
+
+    def _exported_engine(self, task: str, layer: int | None) -> Engine:
+        made = self.exported
+        if task != made["task"]:
+            raise UserError(
+                f"{self.folder}: exported for {made['task']}, not for {task}; export the checkpoint for "
+                f"that: {EXPORT_FIRST} --task {task}"
+            )
+        if layer not in (None, made["layer"]):
+            raise UserError(
+                f"{self.folder}: exported up to layer {made['layer']}, not {layer}: "
+                f"export it with --layer {layer}"
+            )
+        key = task, made["layer"]
+        if key not in self._engines:
+            if self.engine_name == "paddle":
+                outputs = outputs_of(task, made["layer"], self.num_layers)
+                self._engines[key] = PaddleEngine(self.folder, outputs, self.threads)
+            else:
+                self._engines[key] = OnnxEngine(self.folder / FILES[self.engine_name], self.threads)
+        return self._engines[key]
+
+
+def load(
+    folder: str | Path, *, engine: str = "auto", task: str | None = None, threads: int = 0,
+    files: Files = Files(), use_cuda: bool = True,
+) -> Loaded:  # fmt: skip
+    """Open a model.
+
+    Args:
+        folder: a checkpoint of any format that is read, its name on a hub, or an exported folder.
+        engine: "auto" takes for an exported folder the first of onnx, paddle, onnx-int8 that is there, for a
+            checkpoint "dygraph".
+        task: what a checkpoint's classifier is for, where nothing else says so.
+        threads: 0: one for each core.
+        use_cuda: a checkpoint runs on the GPU where there is one.
+
+    Raises:
+        UserError: no such folder, an engine that it has not, a missing file.
+    """
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
+    threads = threads or read_cpu().cores
+    settings = exported_settings(Path(folder))
+    if settings is None:
+        if engine not in ("auto", "dygraph"):
+            raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
+        return _checkpoint(folder, task, threads, files, use_cuda)
+    if engine == "dygraph":
+        raise UserError(f"{folder}: an exported folder; --engine dygraph needs the checkpoint it came from")
+    there = [name for name in ("onnx", "paddle", "onnx-int8") if Path(folder, FILES[name]).is_file()]
+    if engine == "auto":
+        engine = there[0] if there else "onnx"
+    if engine not in there:
+        raise UserError(
+            f"{folder}: no {FILES[engine]} in it for --engine {engine}; it has {', '.join(there)}"
+        )
+    made = settings["export"]
+    folder, head = Path(folder), None if made["task"] == "encode" else made["task"]
+    tokenizer = Tokenizer.from_folder(folder)
+    labels = _labels(files, settings.get("labels"), made.get("num_labels"))
+    return Loaded(folder, head, settings, tokenizer, labels, threads, engine, exported=made)
+
+
+def exported_settings(folder: Path) -> dict[str, Any] | None:
+    """The config.json of an exported folder; None of any other."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from error
+    return settings if isinstance(settings, dict) and "export" in settings else None
+
+
+def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files, use_cuda: bool) -> Loaded:
+    prepare(quiet=True)
+    # Paddle takes a second to start, and an exported folder may do without it.
+    from inference import paddle_model
+    from model.checkpoint import read_weights
+    from model.ernie_m import ErnieMConfig
+
+    checkpoint = read_weights(folder)
+    info, config = checkpoint.info, checkpoint.config
+    if files.ernie_config_path:
+        config = ErnieMConfig.from_json(files.ernie_config_path)
+    if config is None:
+        raise UserError(f"{folder}: no config.json or ernie_config.json there; give --ernie_config_path")
+    if piece_model := files.piece_model_path or info["piece_model_path"]:
+        tokenizer = Tokenizer(files.vocab_path or info["vocab_path"], piece_model)
+    else:
+        raise UserError(f"{folder}: no piece.model there; give --piece_model_path")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{folder}: the model has {config.vocab_size} words, but the vocabulary ids up to "
+            f"{tokenizer.vocab_size - 1}; they do not belong together"
+        )
+    paddle_model.set_device(use_cuda)
+    head = paddle_model.head_of(checkpoint, task)
+    model = paddle_model.build(checkpoint, config, head)
+    count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in ("classify", "tag") else None
+    labels = _labels(files, info["extra"].get("labels"), count)
+    return Loaded(folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", paddle_model=model)
+
+
+def _labels(files: Files, known: list[str] | None, count: int | None) -> list[str]:
+    if count is None:
+        return []
+    if files.label_map_config:
+        ids = read_label_map(files.label_map_config, count)
+        return sorted(ids, key=ids.get)
+    known = [str(label) for label in known or range(count)]
+    if len(known) != count:
+        raise UserError(f"the model has {count} labels, but {len(known)} names; give --label_map_config")
+    return known

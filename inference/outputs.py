@@ -1,0 +1,22 @@
+"""What a model gives for each task, whatever runs it, and the files of an exported folder. No paddle here."""
+
+# task -> names of the outputs, in this order; shapes: inference/onnx_graph.py
+OUTPUTS = {
+    "encode": ("sequence", "pooled"),
+    "classify": ("logits",),
+    "tag": ("logits",),
+    "answer": ("start_logits", "end_logits"),
+}
+# engine -> the file of an exported folder that it runs
+FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
+# what a checkpoint's config.json, or the variables of its head, call a task
+TASK_NAMES = {
+    "classification": "classify", "cls": "classify", "SequenceClassifier": "classify",
+    "sequence_labeling": "tag", "seq_label": "tag", "TokenClassifier": "tag",
+    "question answering": "answer", "mrc": "answer", "SpanClassifier": "answer",
+}  # fmt: skip
+
+
+def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
+    """The outputs of a model that ends at `layer`: the pooled first token is that of the top layer."""
+    return OUTPUTS[task][:1] if task == "encode" and layer < num_layers else OUTPUTS[task]

@@ -1,0 +1,118 @@
+"""A checkpoint as a Paddle model with the head that it has; the parts of it that tasks run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from inference.outputs import TASK_NAMES, outputs_of
+from model.checkpoint import Checkpoint, load_into
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from utils.errors import UserError
+
+LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.weight", "classifier.weight"
+
+
+class Traced(nn.Layer):
+    """What is exported of a model: ids [B, T] -> a tuple of the task's outputs.
+
+    Args:
+        model: an encoder for "encode", else a task model.
+        layer: where an encoder ends.
+    """
+
+    def __init__(self, model: nn.Layer, task: str, layer: int):
+        super().__init__()
+        self.model, self.task, self.layer = model, task, layer
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        config = getattr(self.model, "ernie_m", self.model).config
+        return outputs_of(self.task, self.layer, config.num_hidden_layers)
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        if self.task == "encode":
+            pool = len(self.outputs) > 1
+            found = self.model(input_ids, pool=pool, layers=self.layer)
+            return (found.sequence, found.pooled) if pool else (found.sequence,)
+        found = self.model(input_ids)
+        return found if isinstance(found, tuple) else (found,)
+
+
+@dataclass(frozen=True)
+class PaddleModel:
+    """A model with its weights.
+
+    Attributes:
+        model: an encoder, or a model with one as `.ernie_m`.
+        head: "classify", "tag", "answer", "fill", or None for an encoder alone.
+        languages: of the language table; none where there is none.
+    """
+
+    model: nn.Layer
+    head: str | None
+    languages: list[str]
+
+    @property
+    def encoder(self) -> ErnieMModel:
+        return getattr(self.model, "ernie_m", self.model)
+
+    def part(self, task: str, layer: int) -> Traced:
+        """What runs for a task."""
+        return Traced(self.encoder if task == "encode" else self.model, task, layer)
+
+
+def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
+    """Which head a checkpoint has. `asked`: taken at its word where nothing says what a classifier is for.
+
+    Raises:
+        UserError: there is a classifier, and nobody says for what.
+    """
+    weights, info = checkpoint.weights, checkpoint.info
+    if CLASSIFIER not in weights:
+        return "fill" if LM_HEAD in weights else None
+    names = (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"))
+    for name in names:
+        if name in TASK_NAMES:
+            return TASK_NAMES[name]
+    if asked in TASK_NAMES.values():
+        return asked
+    raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
+
+
+def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> PaddleModel:
+    """The model of a checkpoint, filled.
+
+    Raises:
+        UserError: weights and config do not fit.
+    """
+    weights, languages = checkpoint.weights, []
+    optional, ignore = ["pooler."], []
+    if head == "fill":
+        languages = list(checkpoint.info["extra"].get("languages") or [])
+        if LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
+            languages = []
+        # a table has at least a row; without languages nothing reads it
+        model: Any = PreTrainingModel(config, languages or ["none"])
+        if not languages:
+            optional, ignore = ["pooler.", "language_embeddings."], ["language_embeddings."]
+    elif head is None:
+        model = ErnieMModel(config)
+    elif head == "answer":
+        model = SpanClassifier(config)
+    else:
+        kind = SequenceClassifier if head == "classify" else TokenClassifier
+        model = kind(config, weights.shape(CLASSIFIER)[1])
+        if head == "classify":
+            optional = []
+    load_into(model, weights, tuple(optional), tuple(ignore))
+    model.eval()
+    return PaddleModel(model, head, languages)
+
+
+def set_device(use_cuda: bool) -> None:
+    """The GPU where there is one and it is wanted, else the CPU."""
+    gpu = use_cuda and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    paddle.set_device("gpu" if gpu else "cpu")

@@ -1,0 +1,176 @@
+"""The page and the JSON API of `predict.py --serve`: what the loaded models can answer.
+
+One request is answered at a time, in the main thread. Bodies and texts are bounded. On this machine's own
+address the Host header is checked, so that no other site's page can use the server.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from inference.loading import Loaded
+from inference.tasks import Task, TaskOptions, make
+from utils.errors import UserError
+
+LONGEST_BODY = 64 << 10  # bytes
+LONGEST_TEXT = 10_000  # characters
+THIS_MACHINE = ["127.0.0.1", "localhost"]
+PAGE = Path(__file__).with_name("page.html")
+
+
+def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Task]:
+    """Task name -> the first model that is for it. `search` needs a corpus, and any encoder."""
+    found: dict[str, Task] = {}
+    for model in models:
+        can = [model.head] if model.head else []
+        if model.head == "fill" and model.paddle_model.languages:
+            can.append("translate-probe")
+        if options.corpus and (model.exported is None or model.exported["task"] == "encode"):
+            can.append("search")
+        for name in can:
+            if name not in found:
+                found[name] = make(name, model, options)
+    return found
+
+
+def make_app(models: list[Loaded], options: TaskOptions) -> Any:
+    """The FastAPI application.
+
+    Raises:
+        UserError: no model can answer anything.
+    """
+    from fastapi import Body, FastAPI, HTTPException
+    from fastapi.responses import HTMLResponse
+    from pydantic import BaseModel, StringConstraints
+
+    tasks = tasks_of(models, options)
+    if not tasks:
+        raise UserError("these models have nothing to show: no head, and no --corpus to search")
+    Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
+
+    class ClassifyRequest(BaseModel):
+        text_a: Text
+        text_b: Text | None = None
+
+    class TextRequest(BaseModel):
+        text: Text
+
+    class FillRequest(BaseModel):
+        text: Text
+        language: Text | None = None
+
+    class ProbeRequest(BaseModel):
+        text: Text
+        language: Text
+
+    class AnswerRequest(BaseModel):
+        question: Text
+        context: Text
+
+    kinds = {
+        "classify": (ClassifyRequest, "the class of a text or of a pair of texts"),
+        "tag": (TextRequest, "the entities of a text"),
+        "answer": (AnswerRequest, "the answer to a question, from a text"),
+        "search": (TextRequest, "the nearest sentences of the corpus, in any language"),
+        "fill": (FillRequest, "the likeliest tokens for each [MASK]"),
+        "translate-probe": (ProbeRequest, "the pseudo-tokens that the model proposes in another language"),
+    }
+    app = FastAPI(title="ERNIE-M", version="1", docs_url="/docs", redoc_url=None)
+    languages = next(
+        (task.languages for name, task in tasks.items() if name in ("fill", "translate-probe")), []
+    )
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return PAGE.read_text(encoding="utf-8")
+
+    @app.get("/api/info", summary="what this server answers")
+    async def info() -> dict:
+        return {"tasks": list(tasks), "languages": languages, "longest_text": LONGEST_TEXT}
+
+    def add(name: str, task: Task, kind: type, summary: str) -> None:
+        # Not in a worker thread: Paddle's modes are those of the thread that loaded the model.
+        async def endpoint(request) -> dict:
+            try:
+                return task.answer([task.parse(request.model_dump(exclude_none=True))])[0]
+            except UserError as error:
+                raise HTTPException(422, str(error)) from error
+
+        endpoint.__annotations__["request"] = Annotated[kind, Body()]
+        app.post(f"/api/{name}", summary=summary, operation_id=name)(endpoint)
+
+    for name, task in tasks.items():
+        add(name, task, *kinds[name])
+    return app
+
+
+class Bounded:
+    """ASGI: bodies of at most LONGEST_BODY bytes, in UTF-8; 413 and 400 for others."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > LONGEST_BODY:
+                await _refuse(send, 413, f"the request is longer than {LONGEST_BODY} bytes")
+                return
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            await _refuse(send, 400, f"the request is not UTF-8 (byte {error.start + 1})")
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> dict:
+            return next(messages, None) or await receive()
+
+        await self.app(scope, again, send)
+
+
+async def _refuse(send: Any, status: int, detail: str) -> None:
+    import json
+
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
+
+
+def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> None:
+    """Answer until Ctrl-C.
+
+    Raises:
+        UserError: FastAPI or uvicorn is not installed, or the port is taken.
+    """
+    try:
+        import uvicorn
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+        app = make_app(models, options)
+    except ImportError as error:
+        raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
+    if host in THIS_MACHINE:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE)
+    app.add_middleware(Bounded)
+    check_port(host, port)
+    print(f"serving on http://{host}:{port}, Ctrl-C ends it", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5, limit_concurrency=64)
+
+
+def check_port(host: str, port: int) -> None:
+    """UserError: nobody can listen there."""
+    import socket
+
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {host} --port {port}: cannot listen there ({error}); choose another"
+        ) from error

@@ -1,0 +1,95 @@
+"""Answers in a text: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
+
+Long contexts are read in overlapping windows, as in training.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from finetune.answers import Spans, best_spans, rank, text_in_context
+from inference.loading import Loaded
+from inference.requests import text_of
+from inference.rows import run
+from reader.answer_features import EncodeWindows
+from reader.answer_tokens import encode_for_answers
+from reader.answer_windows import NO_ANSWER, SPECIAL_TOKENS, AnswerWindows, Cut, Ragged, cut_windows
+from reader.squad import Question, QuestionFile
+
+MAX_QUERY_LENGTH, DOC_STRIDE, MAX_ANSWER_LENGTH, MAX_SEQ_LEN = 64, 128, 100, 384  # the official recipe's
+
+
+class Asked(NamedTuple):
+    question: str
+    context: str
+
+
+class AnswerQuestions:
+    """Args: model; max_seq_len: of a window; top_k: most candidates of a question."""
+
+    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int, top_k: int = 5):
+        self.model, self.batch_tokens, self.top_k = model, batch_tokens, top_k
+        self.engine = model.engine("answer")
+        longest = min(max_seq_len, MAX_SEQ_LEN)
+        query = min(MAX_QUERY_LENGTH, (longest - SPECIAL_TOKENS) // 2)
+        self.cut = Cut(longest, query, DOC_STRIDE)
+        self.encode = EncodeWindows(model.tokenizer)
+
+    def parse(self, request: dict) -> Asked:
+        return Asked(text_of(request, "question"), text_of(request, "context"))
+
+    def answer(self, asked: list[Asked]) -> list[dict]:
+        windows = self._windows(asked)
+        features = self.encode(list(windows))
+        batch = self.encode.collate(features, np.arange(len(features)), len(features))
+        spans: list[Spans] = [None] * len(features)
+        for numbers, _, outputs in run(
+            self.engine, [feature.ids for feature in features], self.model, self.batch_tokens
+        ):
+            for number, starts, ends in zip(numbers, outputs["start_logits"], outputs["end_logits"]):
+                place = batch.own[number], int(batch.ends[number])
+                spans[number] = best_spans(
+                    starts, ends, *place, MAX_ANSWER_LENGTH, self.top_k, int(batch.shift[number])
+                )
+        ranked = rank(windows, spans, self.top_k, partial(text_in_context, windows))
+        return [self._answer(found) for found in ranked]
+
+    def _windows(self, asked: list[Asked]) -> AnswerWindows:
+        tokenizer, cut = self.model.tokenizer, self.cut
+        contexts, spans = zip(*(encode_for_answers(tokenizer, one.context, cut.split_han) for one in asked))
+        questions = [
+            encode_for_answers(tokenizer, one.question, cut.split_han)[0][: cut.max_query_length]
+            for one in asked
+        ]
+        places = [
+            (number, number, *place)
+            for number, (question, context) in enumerate(zip(questions, contexts))
+            for place in cut_windows(
+                len(context), cut.max_seq_len - len(question) - SPECIAL_TOKENS, cut.doc_stride
+            )
+        ]
+        file = QuestionFile(
+            Path("-"),
+            [one.context for one in asked],
+            [Question(str(i), one.question, i, (), None) for i, one in enumerate(asked)],
+        )
+        return AnswerWindows(
+            file, Ragged(questions), Ragged(contexts), Ragged(spans, (2,)),
+            np.asarray(places, np.int32).reshape(-1, 6), np.full([len(places), 2], NO_ANSWER, np.int32),
+        )  # fmt: skip
+
+    def _answer(self, ranked: list) -> dict:
+        found = [
+            {
+                "text": one.text, "start": one.start, "end": one.start + len(one.text),
+                "probability": round(one.probability, 6),
+            }
+            for one in ranked
+        ]  # fmt: skip
+        best = found[0] if found else {"text": "", "start": None, "probability": 0.0}
+        return {
+            "answer": best["text"], "start": best["start"], "probability": best["probability"],
+            "candidates": found,
+        }  # fmt: skip

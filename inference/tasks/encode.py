@@ -1,0 +1,90 @@
+"""Vectors of texts: {"text"} -> {"vector"}; and the nearest sentences of a file: {"text"} -> {"found"}."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evaluation.pooling import layer_number, mean_weights
+from evaluation.search import nearest, unit
+from inference.loading import Loaded
+from inference.requests import text_of
+from inference.rows import pair_rows, run
+from utils.errors import UserError
+
+
+class Encode:
+    """One vector a text, by a pooling of `evaluation.pooling.POOLINGS`.
+
+    Args:
+        layer: a number, "middle" or "top"; None: what an exported folder has, else the top.
+
+    Raises:
+        UserError: no such layer, or "pooled" of another than the top.
+    """
+
+    def __init__(
+        self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str = "mean",
+        layer: str | int | None = None,
+    ):  # fmt: skip
+        self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
+        self.pooling = pooling
+        number = None if layer is None else layer_number(layer, model.num_layers)
+        if number is None and model.exported:
+            number = model.exported.get("layer")
+        self.layer = model.num_layers if number is None else number
+        if pooling == "pooled" and self.layer != model.num_layers:
+            raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
+        self.engine = model.engine("encode", self.layer)
+
+    def parse(self, request: dict) -> str:
+        return text_of(request, "text" if "text" in request else "text_a")
+
+    def answer(self, texts: list[str]) -> list[dict]:
+        return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """[N, H] float32."""
+        rows, _ = pair_rows(self.model.tokenizer, texts, [None] * len(texts), self.max_seq_len)
+        found = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
+        for numbers, ids, outputs in run(self.engine, rows, self.model, self.batch_tokens):
+            found[numbers] = self.pool(ids, outputs)
+        return found
+
+    def pool(self, ids: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """[B, H] of a batch."""
+        return pooled(ids, outputs, self.pooling, self.model.config["pad_token_id"])
+
+
+def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:
+    """One vector a row of ids [B, T]: [B, H]."""
+    if pooling == "pooled":
+        return outputs["pooled"]
+    weights = mean_weights(ids, pad_id, pooling == "specials").astype(np.float32)
+    return (weights[:, None] @ outputs["sequence"])[:, 0]
+
+
+class Search:
+    """The nearest of some sentences by cosine, in whatever language.
+
+    Args:
+        sentences: that are searched.
+        top_k: most that are found.
+    """
+
+    def __init__(self, encode: Encode, sentences: Sequence[str], top_k: int = 5):
+        self.encode, self.top_k = encode, min(top_k, len(sentences))
+        self.sentences = list(sentences)
+        self.targets = unit(encode.vectors(self.sentences))  # [N, H]
+        self.parse = encode.parse
+
+    def answer(self, texts: list[str]) -> list[dict]:
+        cosines, numbers = nearest(unit(self.encode.vectors(texts)), self.targets, self.top_k)
+        return [
+            {
+                "found": [
+                    {"line": number + 1, "text": self.sentences[number], "cosine": round(cosine, 6)}
+                    for number, cosine in zip(*row)
+                ]
+            }
+            for row in zip(numbers.tolist(), cosines.tolist())
+        ]

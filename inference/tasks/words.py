@@ -1,0 +1,172 @@
+"""What the masked-LM head says: `fill` for masks in a text, `probe` for the pseudo-tokens of BTMLM's stage 1.
+
+Both need a checkpoint with the head, the full folder of run_pretrain.py (or XLM-R's head for `fill`);
+`probe`, and `fill` in a language of choice, the language table too. They run in Paddle.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from inference.loading import Loaded
+from inference.requests import choice_of, text_of
+from model.heads import PreTrainingModel
+from pretrain.config import ObjectiveConfig
+from pretrain.loss import hidden_at
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Text
+from reader.features import pad
+from utils.errors import UserError
+
+MASK = "[MASK]"
+_AT_ONCE = 64  # rows of logits, [64, V]
+
+
+class Masked(NamedTuple):
+    """ids with special tokens, and the language that the masks carry, -1 for none."""
+
+    ids: list[int]
+    language: int
+
+
+class Sentence(NamedTuple):
+    ids: list[int]
+    language: int
+
+
+class LanguageModel:
+    """What both need.
+
+    Raises:
+        UserError: the model has no masked-LM head.
+    """
+
+    def __init__(self, model: Loaded, task: str):
+        if model.head != "fill":
+            raise UserError(
+                f"{model.folder}: --task {task} needs the masked-LM head, which is not there; give the "
+                "folder that run_pretrain.py leaves with head and language table"
+            )
+        self.loaded, self.languages = model, model.paddle_model.languages
+        self.model: PreTrainingModel = model.paddle_model.model
+        self.vocabulary = Vocabulary.of(model.tokenizer)
+
+    def likeliest(self, hidden: Tensor, top_k: int) -> list[list[dict]]:
+        """Of each hidden state [M, H] the likeliest ordinary tokens and their probabilities."""
+        closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
+        closed[self.vocabulary.special_ids] = -np.inf
+        closed[self.vocabulary.size :] = -np.inf  # rows of the table without a token
+        found = []
+        for first in range(0, hidden.shape[0], _AT_ONCE):
+            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
+            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(top_k)
+            for row_ids, row_shares in zip(ids.numpy(), shares.numpy()):
+                tokens = self.loaded.tokenizer.convert_ids_to_tokens(row_ids.tolist())
+                found.append(
+                    [
+                        {"token": token, "probability": round(float(share), 6)}
+                        for token, share in zip(tokens, row_shares)
+                    ]
+                )
+        return found
+
+
+class Fill(LanguageModel):
+    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
+
+    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
+        super().__init__(model, "fill")
+        self.max_seq_len, self.top_k = max_seq_len, top_k
+
+    def parse(self, request: dict) -> Masked:
+        text = text_of(request, "text")
+        if MASK not in text:
+            raise UserError(f"'text' has no {MASK} to fill")
+        language = -1
+        if request.get("language") is not None:
+            if not self.languages:
+                raise UserError(f"'language': {self.loaded.folder} has no language table; leave it out")
+            language = self.languages.index(choice_of(request, "language", self.languages))
+        ids = masked_ids(self.loaded.tokenizer, text)
+        if len(ids) > self.max_seq_len:
+            raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
+        return Masked(ids, language)
+
+    @paddle.no_grad()
+    def answer(self, texts: list[Masked]) -> list[dict]:
+        mask_id = self.loaded.tokenizer.mask_id
+        hidden, counts = [], []
+        for text in texts:  # one by one: requests to fill are few, and their rows of the table many
+            ids = pad([text.ids], self.loaded.tokenizer.pad_id)
+            masks = ids == mask_id
+            languages = None if text.language < 0 else paddle.to_tensor(np.where(masks, text.language, -1))
+            states = self.model(paddle.to_tensor(ids), language_ids=languages)[0]  # [T, H]
+            hidden.append(paddle.gather(states, paddle.to_tensor(np.flatnonzero(masks[0]))))
+            counts.append(int(masks.sum()))
+        found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
+        return [{"masks": [next(found) for _ in range(count)]} for count in counts]
+
+
+def masked_ids(tokenizer, text: str) -> list[int]:
+    """`[CLS] text [SEP]` with the id of [MASK] where it stands in the text.
+
+    Behind a mask a word begins only where there is a space: in "[MASK]s" no "▁" is put before the "s".
+    """
+    ids = [tokenizer.cls_id]
+    for number, part in enumerate(re.split(re.escape(MASK), text)):
+        pieces = tokenizer.encode(part)
+        if number:
+            ids.append(tokenizer.mask_id)
+            if pieces and not part[0].isspace():
+                (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])
+                if token == "▁":
+                    pieces = pieces[1:]
+                elif token.startswith("▁"):
+                    pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
+        ids += pieces
+    return [*ids, tokenizer.sep_id]
+
+
+class Probe(LanguageModel):
+    """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}.
+
+    The input is BTMLM's first stage (docs/objectives.md): the sentence, and as many placeholders as the
+    objective would have, in the other language; each placeholder sees the sentence and itself.
+
+    Raises:
+        UserError: the model has no language table.
+    """
+
+    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
+        super().__init__(model, "translate-probe")
+        if not self.languages:
+            raise UserError(
+                f"{model.folder}: --task translate-probe needs the language table of a model that "
+                "run_pretrain.py trained; it is not there"
+            )
+        self.top_k = top_k
+        self.objectives = Objectives(ObjectiveConfig(), self.vocabulary, max_seq_len)
+
+    def parse(self, request: dict) -> Sentence:
+        language = self.languages.index(choice_of(request, "language", self.languages))
+        ids = self.loaded.tokenizer.encode(text_of(request, "text"))
+        if not ids:
+            raise UserError("'text' has no token")
+        return Sentence(ids, language)
+
+    @paddle.no_grad()
+    def answer(self, sentences: list[Sentence]) -> list[dict]:
+        # Only [MASK] carries a language, so the sentence's own is not asked for; no draw is used.
+        texts = [Text(np.asarray(sentence.ids, np.int64), sentence.language) for sentence in sentences]
+        rngs = [generator(0, 0, number) for number in range(len(texts))]
+        languages = [sentence.language for sentence in sentences]
+        stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
+        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders), self.top_k)
+        answers = [{"language": self.languages[language], "slots": []} for language in languages]
+        for row, slot in zip(stage1.slot_rows.tolist(), found):
+            answers[row]["slots"].append(slot)
+        return answers

@@ -1,0 +1,104 @@
+"""A headless Chromium, driven over its DevTools protocol: what a user does, and no more."""
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+from websockets.sync.client import connect
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = 60
+
+
+def find() -> str | None:
+    """The program, if there is one."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One page; use it in a `with` statement.
+
+    Args:
+        profile: an empty folder.
+    """
+
+    def __init__(self, profile: Path, width: int = 900, height: int = 620):
+        flags = [
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "--disable-background-networking", f"--window-size={width},{height}",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-port=0", "about:blank",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            [find(), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        port_file = profile / "DevToolsActivePort"
+        port = wait(lambda: port_file.is_file() and port_file.read_text().split("\n")[0])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
+            page = next(one for one in json.load(reply) if one["type"] == "page")
+        self.socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+        self.numbers = itertools.count(1)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.socket.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+    def call(self, method: str, **parameters) -> dict:
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self.socket.recv(SECONDS))
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def value(self, expression: str):
+        """Of a JavaScript expression."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait_for(self, expression: str):
+        """Until it is true."""
+        return wait(lambda: self.value(expression))
+
+    def open(self, address: str) -> None:
+        self.call("Page.navigate", url=address)
+        self.wait_for("document.readyState === 'complete'")
+
+    def click(self, selector: str) -> None:
+        """A press of the mouse in the middle of an element."""
+        box = self.value(
+            f"(() => {{ const element = document.querySelector({selector!r}); "
+            "element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect(); "
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
+    def type(self, selector: str, text: str) -> None:
+        """Into an element, as a keyboard does."""
+        self.click(selector)
+        self.call("Input.insertText", text=text)
+
+    def picture(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+
+def wait(condition):
+    """Its value, once that is true."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise TimeoutError("waited in vain")

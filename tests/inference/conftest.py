@@ -1,0 +1,73 @@
+"""Models, exported and not; predict.py called as a function."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import export
+import predict
+from tests.inference import toy_models
+from utils import logging as run_log
+from utils.errors import run
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder with a checkpoint of each kind: classify, tag, answer, encode, full."""
+    return toy_models.make(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def exported(models, tmp_path_factory):
+    """A folder with what export.py makes of each, int8 too: classify, tag, answer, encode."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("classify", "tag", "answer", "encode"):
+            run_export(patch, models / kind, folder / kind, int8="true")
+    return folder
+
+
+def run_export(patch, model, output, **flags):
+    """export.py in this process; returns the settings that it wrote."""
+    flags = {"model": model, "output": output} | flags
+    line = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    patch.setattr(sys, "argv", ["export.py", *line])
+    try:
+        export.main()
+    finally:
+        run_log._attach([])
+    return json.loads((output / "config.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    """ask(requests, **flags): predict.py on standard input -> the answers. Bytes are taken as they are."""
+
+    def call(requests, **flags):
+        text = requests if isinstance(requests, bytes) else "\n".join(map(json.dumps, requests)).encode()
+        line = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["predict.py", "--use_cuda", "false", *line])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text))))
+        capsys.readouterr()
+        predict.main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+@pytest.fixture
+def refused(capsys):
+    """refused(main) -> the one line on stderr of a command that ends with exit code 2."""
+
+    def call(main) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run(main)
+        assert ended.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call

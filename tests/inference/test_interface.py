@@ -1,0 +1,62 @@
+"""The documentation's examples run as they stand, on models of random weights."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+import ernie_m
+from tests.launching import ROOT
+from utils.errors import UserError
+
+PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+LINES = re.findall(r"^echo (.*) \| python predict\.py (.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture
+def places(models, exported, tmp_path, monkeypatch):
+    """The folders that the page speaks of."""
+    for name, folder in {
+        "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
+        "checkpoints/qa": models / "answer", "pretrained/full": models / "full",
+        "exported": exported / "encode",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(folder)
+    (tmp_path / "corpus.txt").write_text("A man eats.\nEin Mann isst.\n" * 4)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_python_blocks(places, capsys):
+    assert len(PYTHON) == 3
+    names: dict = {}
+    for block in PYTHON:
+        exec(compile(block, "docs/predict.md", "exec"), names)
+    assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
+    assert names["found"]["label"] in names["model"].labels
+    assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_command_lines(places, ask):
+    assert len(LINES) == 7
+    for text, flags in LINES:
+        words = shlex.split(flags)
+        (answer,) = ask(shlex.split(text)[0].encode(), **dict(zip((w[2:] for w in words[::2]), words[1::2])))
+        assert answer
+
+
+def test_the_same_as_predict(places, ask):
+    model = ernie_m.load("checkpoints/best")
+    pairs = [("bado kani", "lera"), "mo"]
+    asked = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
+    assert model.classify(pairs) == ask(asked, task="classify", model="checkpoints/best")
+    assert model.classify([]) == []
+    exported = ernie_m.load("exported", engine="paddle")
+    vectors = ask([{"text": "mo ta"}], task="encode", model="exported", engine="onnx")[0]["vector"]
+    np.testing.assert_allclose(exported.encode(["mo ta"])[0], vectors, atol=1e-4)
+    with pytest.raises(UserError, match="--task tag needs another model"):
+        model.tag(["a"])
+    with pytest.raises(UserError, match="'text_a' is empty"):
+        model.classify([""])

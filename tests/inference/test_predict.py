@@ -1,0 +1,394 @@
+"""predict.py: every task on every engine, against the model itself; requests that are wrong."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from evaluation.encode import encode as encode_all
+from inference import requests
+from inference.loading import load
+from inference.requests import read_requests
+from inference.tasks import TaskOptions, make
+from inference.tasks.tag import entities
+from inference.tasks.words import masked_ids
+from model.attention import CompactMask
+from predict import plain
+from tests.helpers.small_corpus import sentences
+from tests.inference import toy_models
+from tests.launching import ROOT
+from utils.errors import UserError
+
+ENGINES = ("dygraph", "paddle", "onnx")
+TEXTS = sentences(9, seed=4)
+
+
+def place(models, exported, kind, engine):
+    return models / kind if engine == "dygraph" else exported / kind
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_classify(models, exported, ask, engine):
+    asked = [{"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]}, {"text": TEXTS[2]}, {"text_a": "bado " * 90}]
+    found = ask(asked, task="classify", model=place(models, exported, "classify", engine), engine=engine)
+    model = load(models / "classify")
+    tokenizer = model.tokenizer
+    rows = [
+        tokenizer.build(TEXTS[0], TEXTS[1]),
+        tokenizer.build(TEXTS[2]),
+        tokenizer.build("bado " * 90, None, 62),
+    ]
+    for answer, row in zip(found, rows):
+        with paddle.no_grad():
+            shares = F.softmax(model.paddle_model.model(paddle.to_tensor([row]))[0]).numpy()
+        assert answer["label"] == toy_models.LABELS[shares.argmax()]
+        assert list(answer["probabilities"]) == toy_models.LABELS
+        np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=2e-5)
+    assert [answer.get("id") for answer in found] == [7, None, None]
+    assert [answer.get("cut") for answer in found] == [None, None, True]
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "onnx-int8"])
+def test_tag(models, exported, ask, engine):
+    long = " ".join(TEXTS * 3)  # several windows
+    asked = [{"text": TEXTS[0]}, {"words": TEXTS[1].split()}, {"text": long}]
+    found = ask(asked, task="tag", model=place(models, exported, "tag", engine), engine=engine)
+    assert [answer["words"] for answer in found] == [TEXTS[0].split(), TEXTS[1].split(), long.split()]
+    assert all(len(answer["tags"]) == len(answer["words"]) for answer in found)
+    assert {tag for answer in found for tag in answer["tags"]} <= set(toy_models.TAGS)
+    for entity in found[2]["entities"]:
+        assert long[entity["start"] : entity["end"]] == entity["text"]
+    if engine == "onnx-int8":
+        return
+    model = load(models / "tag")
+    tokenizer = model.tokenizer
+    words = [tokenizer.encode(word) for word in TEXTS[0].split()]
+    row = [tokenizer.cls_id, *(id_ for word in words for id_ in word), tokenizer.sep_id]
+    with paddle.no_grad():
+        best = model.paddle_model.model(paddle.to_tensor([row]))[0].numpy().argmax(-1)
+    space = tokenizer.vocab.get("▁")
+    starts = np.cumsum([1, *map(len, words)])[:-1]
+    starts = [start + (len(word) > 1 and word[0] == space) for start, word in zip(starts, words)]
+    assert found[0]["tags"] == [toy_models.TAGS[best[start]] for start in starts]
+
+
+def test_entities():
+    tags = ["B-PER", "I-PER", "O", "I-LOC", "B-LOC", "I-PER", "O", "B-PER", "B-PER"]
+    assert entities(tags) == [
+        ("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5), ("PER", 5, 6), ("PER", 7, 8), ("PER", 8, 9)
+    ]  # fmt: skip
+    assert entities(["O", "O"]) == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_answer(models, exported, ask, engine):
+    context = "  ".join(TEXTS)  # several windows
+    asked = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
+    folder = place(models, exported, "answer", engine)
+    found = ask(asked, task="answer", model=folder, engine=engine, top_k=3)
+    for answer, request in zip(found, asked):
+        for candidate in answer["candidates"]:
+            assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
+        assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
+    assert found[0]["start"] == answers_by_hand(models, asked[0])[0]
+    if engine != "dygraph":
+        assert [one["answer"] for one in found] == [
+            one["answer"] for one in ask(asked, task="answer", model=models / "answer", top_k=3)
+        ]
+
+
+def answers_by_hand(models, request):
+    """(start, end) of the best answer of the trainer's own code, from a SQuAD file."""
+    from types import SimpleNamespace
+
+    from finetune.answering import QuestionAnswering
+
+    model = load(models / "answer")
+    args = SimpleNamespace(
+        max_seq_len=62,
+        max_query_length=29,
+        doc_stride=128,
+        split_han=True,
+        max_answer_length=100,
+        n_best_size=3,
+    )
+    task = QuestionAnswering(args, model.tokenizer)
+    path = models / "one.json"
+    qa = {"id": "0", "question": request["question"], "answers": []}
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": request["context"], "qas": [qa]}]}]}))
+    data = task.read(path, "test")
+    features = task.encode(list(data))
+    batch = task.encode.collate(features, np.arange(len(features)), len(features))
+    with paddle.no_grad():
+        spans, _ = task.predict(model.paddle_model.model, batch, labelled=False)
+    best = task.rank(data, spans)[0][0]
+    return best.start, best.start + len(best.text)
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
+def test_encode(models, ask, layer, pooling):
+    found = ask(
+        [{"text": text} for text in TEXTS],
+        task="encode",
+        model=models / "classify",
+        layer=layer,
+        pooling=pooling,
+    )
+    model = load(models / "classify")
+    inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
+    every = encode_all(model.paddle_model.encoder, inputs, specials=pooling == "specials")
+    wanted = every[2 if layer == "top" else layer]
+    np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_search(models, exported, ask, tmp_path, engine):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(sentences(40, seed=5) + TEXTS) + "\n")
+    folder = place(models, exported, "encode", engine)
+    found = ask([{"text": TEXTS[2]}], task="search", model=folder, corpus=corpus, top_k=4)[0]["found"]
+    assert (found[0]["line"], found[0]["text"]) == (43, TEXTS[2])
+    assert found[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
+    cosines = [one["cosine"] for one in found]
+    assert len(found) == 4 and cosines == sorted(cosines, reverse=True)
+    model = make("encode", load(models / "encode"))
+    vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert [one["line"] for one in found] == (1 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
+
+
+@pytest.mark.parametrize("language", [None, "fr"])
+def test_fill(models, ask, language):
+    request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"} | ({"language": language} if language else {})
+    (found,) = ask([request], task="fill", model=models / "full", top_k=3)
+    loaded = load(models / "full")
+    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
+    ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
+    masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
+    bias = np.zeros([1, len(ids), 32], np.float32)
+    if language:
+        bias[0, masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
+    with paddle.no_grad():
+        hidden = model.ernie_m(paddle.to_tensor([ids]), input_bias=paddle.to_tensor(bias)).sequence[0]
+        check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
+
+
+def check_likeliest(loaded, hidden, found, top_k):
+    """`found` are the likeliest ordinary tokens of the head's softmax over them."""
+    logits = loaded.paddle_model.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
+    logits[:, list(loaded.tokenizer.special_ids)] = -np.inf
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    assert len(found) == len(hidden)
+    for row, answer in zip(shares, found):
+        best = np.argsort(-row)[:top_k]
+        assert [one["token"] for one in answer] == loaded.tokenizer.convert_ids_to_tokens(best)
+        np.testing.assert_allclose([one["probability"] for one in answer], row[best], atol=1e-5)
+
+
+def test_masks_join_what_stands_behind_them(models):
+    tokenizer = load(models / "full").tokenizer
+
+    def tokens(text):
+        return tokenizer.convert_ids_to_tokens(masked_ids(tokenizer, text))[1:-1]
+
+    apart, joined = tokens("[MASK] bado"), tokens("[MASK]bado")
+    assert apart[0] == joined[0] == "[MASK]"
+    assert apart[1].startswith("▁") and not joined[1].startswith("▁")
+    assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
+    assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
+
+
+def test_probe(models, ask):
+    asked = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
+    found = ask(asked, task="translate-probe", model=models / "full", top_k=2)
+    loaded = load(models / "full")
+    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    for request, answer in zip(asked, found):
+        sentence = tokenizer.encode(request["text"])
+        n, p = len(sentence), max(1, round(0.2 * len(sentence)))
+        ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
+        positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
+        language = toy_models.LANGUAGES.index(request["language"])
+        mask = CompactMask(n + 2, paddle.ones([1, len(ids)], "bool")).dense()
+        with paddle.no_grad():
+            hidden = model(
+                paddle.to_tensor([ids]), paddle.to_tensor([positions]),
+                paddle.to_tensor([[-1] * (n + 2) + [language] * p]), mask,
+            )  # fmt: skip
+            check_likeliest(loaded, hidden[0, n + 2 :].numpy(), answer["slots"], 2)
+        assert answer["language"] == request["language"]
+
+
+def test_files_and_order(models, tmp_path, ask):
+    lines = [{"id": i, "text": text} for i, text in enumerate(sentences(300, seed=8))]
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
+    assert ask([], task="classify", model=models / "classify", input=source, output=target) == []
+    found = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [one["id"] for one in found] == list(range(300))
+    assert found[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
+
+
+def test_a_pipe_gets_its_answers_as_it_asks():
+    """What has come is parsed before the next line is there."""
+
+    class Pipe(io.RawIOBase):
+        parts = [b'{"text": "a"}\n{"te', b'xt": "b"}\n', b'{"text": "c"}']  # noqa: RUF012
+
+        def read1(self, _):
+            return self.parts.pop(0) if self.parts else b""
+
+    parts = [[(where, one["text"]) for where, one in part] for part in read_requests(Pipe(), "pipe")]
+    assert parts == [[("pipe, line 1", "a")], [("pipe, line 2", "b")], [("pipe, line 3", "c")]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"text": "a"}\n{"text"', "standard input, line 2: not JSON"),
+        (b'["a"]', "standard input, line 1: no object"),
+        (b'\n\n{"text": "\xff"}', "standard input, line 3: not UTF-8 (byte 11)"),
+        (b'{"text": " "}', "standard input, line 1: 'text' is empty"),
+        (b'{"text": 3}', "standard input, line 1: 'text' is 3, a string is expected"),
+        (b'{"sentence": "a"}', "standard input, line 1: no 'text_a' in it; it has 'sentence'"),
+        (b"[" * 5000, "standard input, line 1: not JSON"),
+    ],
+)
+def test_bad_requests(models, ask, refused, text, said):
+    assert said in refused(lambda: ask(text, task="classify", model=models / "classify"))
+
+
+def test_a_line_without_end(monkeypatch):
+    monkeypatch.setattr(requests, "LONGEST_LINE", 1000)
+    with pytest.raises(UserError, match="a, line 2: longer than"):
+        list(read_requests(io.BufferedReader(io.BytesIO(b'{"text": "a"}\n' + b"x" * 2000)), "a"))
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "request_", "said"),
+    [
+        ("classify", "tag", {"text": "a"}, "--task classify needs another model; it has a head for tag"),
+        ("tag", "encode", {"text": "a"}, "it has no head: fine-tune it first"),
+        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs the masked-LM head, which is not there"),
+        ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
+        ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
+        (
+            "fill",
+            "full",
+            {"text": "[MASK]", "language": "xx"},
+            "'language' is 'xx'; it must be one of de, en, fr",
+        ),
+        ("translate-probe", "full", {"text": "a"}, "no 'language' in it"),
+        ("tag", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
+        ("answer", "answer", {"question": "a"}, "no 'context' in it"),
+        ("search", "encode", {"text": "a"}, "--corpus is needed with --task search"),
+    ],
+)
+def test_models_and_requests_that_do_not_fit(models, ask, refused, task, kind, request_, said):
+    assert said in refused(lambda: ask([request_], task=task, model=models / kind))
+
+
+def test_fill_needs_a_checkpoint(exported, ask, refused):
+    line = refused(lambda: ask([], task="fill", model=exported / "encode"))
+    assert "--task fill needs a checkpoint with the masked-LM head and the language table" in line
+
+
+def test_probe_needs_a_language_table(models, tmp_path):
+    shape = toy_models.config(load(models / "full").config["vocab_size"])
+    from model.checkpoint import save_model
+
+    save_model(tmp_path / "head", toy_models.model("full", shape), shape,
+               piece_model_path=models / "piece.model",
+               leave_out=("language_embeddings.",))  # fmt: skip
+    loaded = load(tmp_path / "head")
+    with pytest.raises(UserError, match="needs the language table"):
+        make("translate-probe", loaded)
+    task = make("fill", loaded)
+    assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
+    with pytest.raises(UserError, match="has no language table; leave it out"):
+        task.parse({"text": "[MASK]", "language": "de"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
+        ({}, "give --task TASK or --serve, one of them"),
+        ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
+        ({"task": "classify", "max_seq_len": 513}, "--max_seq_len 513: between 8 and the model's 62"),
+        ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),
+        (
+            {"task": "encode", "layer": 1, "pooling": "pooled"},
+            "--pooling pooled is of the top layer, 2, not of 1",
+        ),
+        ({"task": "classify", "input": "nowhere.jsonl"}, "nowhere.jsonl: cannot read it"),
+    ],
+)
+def test_bad_flags(models, ask, refused, flags, said):
+    assert said in refused(lambda: ask([], model=models / "classify", **flags))
+
+
+def test_onnx_needs_no_paddle(exported):
+    """Nor what trains, nor what serves: it would cost a second of every start."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import predict
+sys.argv = ["predict.py", "--task", "classify", "--model", {str(exported / "classify")!r}]
+predict.main()
+heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "finetune"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b'{"text": "bado"}\n', capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["label"] in toy_models.LABELS
+
+
+def test_too_long_for_the_table(exported):
+    from inference.rows import run
+
+    model = load(exported / "classify")
+    with pytest.raises(UserError, match="63 tokens; the model takes at most 62"):
+        run(model.engine("classify"), [[0] * 63], model, 4096)
+
+
+def test_batches_change_nothing(exported):
+    task = make("classify", load(exported / "classify"), TaskOptions(batch_tokens=1))
+    together = make("classify", load(exported / "classify"))
+    pairs = [task.parse({"text": text}) for text in TEXTS]
+    for one, other in zip(task.answer(pairs), together.answer(pairs)):
+        np.testing.assert_allclose(
+            list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5
+        )
+
+
+def test_a_reader_that_has_had_enough(exported):
+    """`predict.py ... | head -n 1` ends without a traceback."""
+    command = [
+        sys.executable,
+        str(ROOT / "predict.py"),
+        "--task",
+        "classify",
+        "--model",
+        str(exported / "classify"),
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write(b'{"text": "bado"}\n')
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_serve_alone_is_true():
+    assert plain(["--serve"]) == ["--serve=true"]
+    assert plain(["--serve", "--port", "1"]) == ["--serve=true", "--port", "1"]
+    assert plain(["--serve", "false", "--serve"]) == ["--serve", "false", "--serve=true"]

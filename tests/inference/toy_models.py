@@ -1,0 +1,56 @@
+"""Models of random weights with a tokenizer, one of each head, saved as the scripts leave them."""
+
+from pathlib import Path
+
+import paddle
+
+from model.checkpoint import save_model
+from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import train_pieces
+
+LABELS = ["entailment", "neutral", "contradiction"]
+TAGS = ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
+LANGUAGES = ["de", "en", "fr"]
+LAYERS, LONGEST = 2, 62
+EXTRA = {
+    "classify": {"task": "classification", "labels": LABELS},
+    "tag": {"task": "sequence_labeling", "labels": TAGS},
+    "answer": {"task": "question answering", "labels": None},
+    "encode": {},
+    "full": {"languages": LANGUAGES},
+}
+
+
+def config(vocab_size: int, **changes) -> ErnieMConfig:
+    """Weights are wide, so that different inputs have clearly different outputs."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+    sizes |= {"max_position_embeddings": LONGEST + 2, "initializer_range": 0.2}
+    return ErnieMConfig(vocab_size, **(sizes | changes))
+
+
+def model(kind: str, shape: ErnieMConfig) -> paddle.nn.Layer:
+    """A fresh model, its biases, norms and language table away from their initial values."""
+    paddle.seed(7)
+    made = {
+        "classify": lambda: SequenceClassifier(shape, len(LABELS)),
+        "tag": lambda: TokenClassifier(shape, len(TAGS)),
+        "answer": lambda: SpanClassifier(shape),
+        "encode": lambda: ErnieMModel(shape),
+        "full": lambda: PreTrainingModel(shape, LANGUAGES),
+    }[kind]()
+    with paddle.no_grad():
+        for name, parameter in made.named_parameters():
+            if parameter.ndim == 1 or "language_embeddings" in name:
+                parameter.set_value(parameter + 0.1 * paddle.randn(parameter.shape))
+    return made.eval()
+
+
+def make(folder: Path) -> Path:
+    """A folder per kind in `folder`, and piece.model."""
+    pieces = train_pieces(folder / "piece.model")
+    shape = config(Tokenizer(None, pieces).vocab_size)
+    for kind, extra in EXTRA.items():
+        save_model(folder / kind, model(kind, shape), shape, piece_model_path=pieces, extra=extra)
+    return folder
