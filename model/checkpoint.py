@@ -1,4 +1,4 @@
-"""A checkpoint folder of ours; and one door to every folder that weights are read from.
+"""A checkpoint folder of ours, written and loaded.
 
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights, named as in `model.formats.names`; float32, or float64 where the model is
@@ -6,8 +6,7 @@
     README.md               the model card
     training_state/         what a run resumes from (`model.training_state`), where asked for
 
-Official directories, one file per variable, are read and written through `model.formats.official`; XLM-R, as
-Hugging Face saves it, is read through `model.formats.xlm_r`.
+What else is read, official directories and other libraries' files, is told in `model.sources`.
 """
 
 import json
@@ -15,16 +14,16 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import paddle
 
 from model.card import model_card
-from model.ernie_m import ErnieMConfig
-from model.formats import official, safe, xlm_r
+from model.config import ErnieMConfig
+from model.formats import safe
 from model.formats.official import write_fluid
-from model.formats.weights import Weights
 from model.loading import LoadReport, load_into, model_weights
+from model.sources import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
 from model.steps import keep_last, newest_complete, step_folders
 from model.training_state import load_training_state, save_training_state
 from utils.errors import UserError
@@ -35,51 +34,7 @@ __all__ = [
     "newest_complete", "read_weights", "save_model", "save_training_state", "step_folders", "write_fluid",
 ]  # fmt: skip
 
-CONFIG, WEIGHTS, VOCAB, PIECES, CARD, STATE = (
-    "config.json", "model.safetensors", "vocab.txt", "piece.model", "README.md", "training_state",
-)  # fmt: skip
-# Files of other libraries, so that a user who points at one learns what it is.
-_FOREIGN = {"model_state.pdparams": "PaddleNLP", "pytorch_model.bin": "Hugging Face", "model.pt": "fairseq"}
-_WORDS = "embeddings.word_embeddings.weight"
-
-
-class Checkpoint(NamedTuple):
-    """What `read_weights` found.
-
-    weights: canonical name -> array, read when asked for.
-    config: None where no config file is near.
-    info: "format": "ours", "official" or "xlm-r"; "config_path", "vocab_path", "piece_model_path": Path or
-        None; "extra": what config.json holds besides the config (architecture, task, labels; ours only);
-        "head": the task whose head an official directory holds, or None; "unknown": files that were not read.
-    """
-
-    weights: Weights
-    config: ErnieMConfig | None
-    info: dict[str, Any]
-
-
-def read_weights(path: str | os.PathLike) -> Checkpoint:
-    """Read a folder of ours, an official parameter directory, a folder that holds one as `params/`, or XLM-R.
-
-    Raises:
-        UserError: no such folder, none of these formats, or a damaged file.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        what = (
-            "a file; give its folder"
-            if path.exists()
-            else "no such folder; give a checkpoint or params directory (sh scripts/data/get_weights.sh "
-            "fetches the released ones)"
-        )
-        raise UserError(f"{path}: {what}")
-    if xlm_r.is_here(path):  # before ours: a file of its weights has the same name
-        return _read_xlm_r(path)
-    if (path / WEIGHTS).is_file():
-        return _read_ours(path)
-    if found := official.find(path):
-        return _read_official(*found)
-    raise UserError(f"{path}: no checkpoint here: {_what_is_there(path)}")
+CARD, STATE = "README.md", "training_state"
 
 
 def load_from(
@@ -94,7 +49,7 @@ def load_from(
     theirs = checkpoint.config
     if theirs and theirs.num_attention_heads != ours.num_attention_heads:
         raise UserError(
-            f"{checkpoint.info['config_path']}: num_attention_heads is {theirs.num_attention_heads}, "
+            f"{checkpoint.info['config_path'] or path}: num_attention_heads is {theirs.num_attention_heads}, "
             f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
         )
     return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
@@ -143,51 +98,6 @@ def save_model(
                 _copy(Path(source), folder / name)
         if training_state is not None:
             save_training_state(folder / STATE, training_state, beside=(WEIGHTS,))
-
-
-def _read_ours(folder: Path) -> Checkpoint:
-    weights = safe.read(folder / WEIGHTS)
-    if _WORDS not in weights:
-        some = ", ".join(list(weights)[:3])
-        raise UserError(f"{folder / WEIGHTS}: not a checkpoint of ours: no {_WORDS}, but {some or 'nothing'}")
-    config_path = folder / CONFIG if (folder / CONFIG).is_file() else None
-    config = ErnieMConfig.from_json(config_path) if config_path else None
-    settings = json.loads(config_path.read_text(encoding="utf-8")) if config_path else {}
-    extra = {key: value for key, value in settings.items() if key not in config.to_dict()} if config else {}
-    info = {"format": "ours", "extra": extra, "head": None, "unknown": []}
-    return Checkpoint(weights, config, {**info, **_paths(folder, config_path)})
-
-
-def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
-    found = official.read_directory(folder)
-    config = ErnieMConfig.from_json(config_path) if config_path else None
-    info = {"format": "official", "extra": {}, "head": found.head, "unknown": found.unknown}
-    return Checkpoint(found.weights, config, {**info, **_paths(folder, config_path)})
-
-
-def _read_xlm_r(folder: Path) -> Checkpoint:
-    weights, unknown = xlm_r.read_directory(folder)
-    config_path, pieces = folder / xlm_r.CONFIG, folder / xlm_r.PIECES
-    info = {"format": "xlm-r", "extra": {}, "head": None, "unknown": unknown, "config_path": config_path}
-    info |= {"vocab_path": None, "piece_model_path": pieces if pieces.is_file() else None}
-    return Checkpoint(weights, ErnieMConfig.from_json(config_path), info)
-
-
-def _paths(folder: Path, config_path: Path | None) -> dict[str, Path | None]:
-    files = {"vocab_path": folder / VOCAB, "piece_model_path": folder / PIECES}
-    return {
-        "config_path": config_path,
-        **{key: path if path.is_file() else None for key, path in files.items()},
-    }
-
-
-def _what_is_there(folder: Path) -> str:
-    if steps := step_folders(folder):
-        return f"it holds step folders, give one of them ({steps[-1][1]})"
-    for name, library in _FOREIGN.items():
-        if (folder / name).is_file():
-            return f"{name} is a file of {library}, which is not read here"
-    return f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"
 
 
 def _copy(source: Path, target: Path) -> None:

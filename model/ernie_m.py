@@ -8,8 +8,6 @@ Positions are absolute: a sequence's first token has position 2, a pad has posit
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import paddle
@@ -17,74 +15,13 @@ from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
 from model.attention import AttentionBias, CompactMask, SelfAttention, attention_bias
+from model.config import ErnieMConfig
 from model.ops import LayerNorm, Linear, add_to, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
 FIRST_POSITION = 2
 PAD_POSITION = 1
-
-
-@dataclass
-class ErnieMConfig:
-    """Shape and regularisation of an encoder; the keys of the official `ernie_config.json`, and three more.
-
-    `intermediate_size` None means 4 x hidden_size, which the official code always uses.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int | None = None
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 514
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-5
-    pad_token_id: int = 1
-
-    def __post_init__(self):
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
-        if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                f"hidden_size {self.hidden_size} is no multiple of "
-                f"num_attention_heads {self.num_attention_heads}"
-            )
-        if self.hidden_act != "gelu":
-            raise UserError(f'hidden_act {self.hidden_act!r} is not supported, only "gelu" is')
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "ErnieMConfig":
-        """Keys that are not ours are ignored. UserError: a size without a default is absent."""
-        known = {f.name: values[f.name] for f in fields(cls) if values.get(f.name) is not None}
-        needed = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        missing = [name for name in needed if name not in known]
-        if missing:
-            raise UserError(f"the model config lacks {', '.join(missing)}")
-        return cls(**known)
-
-    @classmethod
-    def from_json(cls, path) -> "ErnieMConfig":
-        """Read a JSON file. UserError: no such file, not JSON, a missing key."""
-        try:
-            with open(path, encoding="utf-8") as file:
-                values = json.load(file)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; give the model's config file (JSON)") from error
-        except ValueError as error:
-            raise UserError(f"{path}: not a JSON file ({error})") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: a JSON object is expected")
-        try:
-            return cls.from_dict(values)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 class EncoderOutput(NamedTuple):

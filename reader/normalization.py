@@ -4,8 +4,8 @@ import functools
 import sys
 import unicodedata
 
-_QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
-_QUOTE_CHARACTERS = tuple(_QUOTES)
+QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
+_QUOTE_CHARACTERS = tuple(QUOTES)
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def _rules_1_to_3() -> dict[int, str | None]:
             table[code] = "\ufffd"
     for character in "\t\n\r":
         table[ord(character)] = " "
-    for character, replacement in _QUOTES.items():
+    for character, replacement in QUOTES.items():
         table[ord(character)] = replacement
     del table[ord(" ")]
     return table

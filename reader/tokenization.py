@@ -73,7 +73,7 @@ class Tokenizer:
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model = PieceModel(piece_model_path)
         if vocab_path is None:
-            self.vocab = derive_vocab(self._ordinary_pieces())
+            self.vocab = derive_vocab(self.ordinary_pieces())
         else:
             self.vocab = read_vocab(vocab_path)
             self._check_they_belong_together()
@@ -219,11 +219,12 @@ class Tokenizer:
             ids += [self._id_of_piece[piece_id]] if cut is None else self.convert_tokens_to_ids(cut)
         return ids
 
-    def _ordinary_pieces(self) -> list[str]:
+    def ordinary_pieces(self) -> list[str]:
+        """The pieces of the model in its own order, without unknown and control pieces."""
         return [piece for piece, ordinary in zip(self._model.pieces, self._model.is_ordinary) if ordinary]
 
     def _check_they_belong_together(self) -> None:
-        missing = [piece for piece in self._ordinary_pieces() if piece not in self.vocab]
+        missing = [piece for piece in self.ordinary_pieces() if piece not in self.vocab]
         if len(missing) > MISSING_PIECES_ALLOWED:
             raise UserError(
                 f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} of "

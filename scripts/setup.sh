@@ -4,7 +4,7 @@
 #   sh scripts/setup.sh           .venv, for the CPU
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
-#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, which benchmarks/ takes as peers too
+#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of benchmarks/ and tests/latest
 #
 # PYTHON names the Python to use, 3.10 to 3.12. Without it: python3, or the newest of the three that is there.
 set -eu

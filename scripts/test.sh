@@ -1,20 +1,22 @@
 #!/bin/sh
 # Check the style, then run the tests. Further arguments go to pytest.
 #
-#   sh scripts/test.sh                   ruff, and every test but tests/parity, in .venv
+#   sh scripts/test.sh                   ruff, and every test but those two, in .venv
 #   sh scripts/test.sh -k tokenizer
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
+#   sh scripts/test.sh latest            tests/latest, in .venv-latest
 #   DATA=folder sh scripts/test.sh       with the tests on real data
 set -eu
 cd "$(dirname "$0")/.."
 
 style=0
-if [ "${1-}" = parity ]; then
+if [ "${1-}" = parity ] || [ "${1-}" = latest ]; then
+    peers=$1
     shift
-    sh scripts/setup.sh parity
-    python=.venv-parity/bin/python
+    sh scripts/setup.sh "$peers"
+    python=.venv-$peers/bin/python
     # an override and not an argument, so that a path among the user's arguments takes its place
-    set -- -o testpaths=tests/parity "$@"
+    set -- -o testpaths="tests/$peers" "$@"
 else
     sh scripts/setup.sh
     python=.venv/bin/python

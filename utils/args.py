@@ -56,7 +56,7 @@ GROUPS: dict[str, list[Flag]] = {
     "model": [
         Flag("ernie_config_path", str, None, "ernie_config.json"),
         Flag("init_checkpoint", str, None, "a step folder of ours: resume; an official one: its weights"),
-        Flag("init_pretraining_params", str, None, "pre-trained weights: official params or ours"),
+        Flag("init_pretraining_params", str, None, "pre-trained weights in any format of docs/convert.md"),
         Flag("checkpoints", str, "checkpoints", "folder for step_N, best and the results"),
         Flag("is_classify", bool, True, "", "the entry point decides the task"),
         Flag("is_regression", bool, False, "", "no task here is a regression"),

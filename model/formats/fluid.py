@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from model.formats.weights import widen_bfloat16
 from utils.errors import UserError
 
 BFLOAT16 = 22
@@ -84,7 +85,7 @@ def read(path: str | os.PathLike, header: Header | None = None) -> np.ndarray:
     if array.size != count:
         raise UserError(f"{path}: changed while it was read; copy or download the file again")
     if header.code == BFLOAT16:
-        array = (array.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of a float32
+        array = widen_bfloat16(array)
     return array.reshape(header.shape)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.formats import fluid, names
+from model.formats.translation import Origin
 from model.formats.weights import Weights
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file
@@ -18,18 +19,20 @@ CONFIG_KEYS = (
     "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
     "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "vocab_size",
 )  # fmt: skip
-_MARK = "word_embedding"  # the one variable that every official directory has
+MARK = "word_embedding"  # the one variable that every official directory has
 
 
 class Directory(NamedTuple):
     """What a parameter directory holds.
 
-    weights: under our names. head: the key of `names.HEADS` whose head is there, or None.
-    unknown: files that are neither weights nor known training state, by name.
+    weights, origins: under our names. head: the key of `names.HEADS` whose head is there, or None.
+    dropped: known training state, file -> why; unknown: other files, by name.
     """
 
     weights: Weights
+    origins: dict[str, Origin]
     head: str | None
+    dropped: dict[str, str]
     unknown: list[str]
 
 
@@ -39,7 +42,7 @@ def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
     The config is looked for in the directory and beside it, and is None where it is not found.
     """
     for folder in (Path(path), Path(path) / "params"):
-        if (folder / _MARK).is_file():
+        if (folder / MARK).is_file():
             configs = (folder / CONFIG, folder.resolve().parent / CONFIG)
             return folder, next((config for config in configs if config.is_file()), None)
     return None
@@ -58,13 +61,15 @@ def read_directory(folder: str | os.PathLike) -> Directory:
     paths = {v.canonical: folder / v.official for v in table if v.official in files}
     headers = {name: fluid.read_header(path) for name, path in paths.items()}
     known = {path.name for path in paths.values()} | {CONFIG}
-    unknown = sorted(name for name in files - known if not names.NOT_WEIGHTS.search(name))
+    dropped = dict.fromkeys(sorted(filter(names.NOT_WEIGHTS.search, files - known)), "state of training")
+    unknown = sorted(files - known - dropped.keys())
     weights = Weights(
         folder,
         {name: header.shape for name, header in headers.items()},
         lambda name: fluid.read(paths[name], headers[name]),
     )
-    return Directory(weights, head, unknown)
+    origins = {name: Origin((path.name,), False) for name, path in paths.items()}
+    return Directory(weights, origins, head, dropped, unknown)
 
 
 def write_fluid(

@@ -1,68 +1,131 @@
-"""One safetensors file, written and read through the library; its errors become ours."""
+"""A safetensors file, read and written one tensor at a time, in bounded memory.
 
+A file is: uint64 length of the header, the header (JSON: name -> dtype, shape and the place of the data,
+counted from behind the header), the data of each tensor, without gaps. The library behind the format wants
+all tensors of a file in memory to write it, and maps the whole file to read one; so it is the peer of our
+tests. Source: the format's specification, https://huggingface.co/docs/safetensors.
+"""
+
+import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from model.formats.weights import Weights
+from model.formats.weights import Weights, widen_bfloat16
 from utils.errors import UserError
 
 DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32",
     "int32": "I32", "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
+_BFLOAT16 = "BF16"
+_NUMPY = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()} | {
+    _BFLOAT16: np.dtype("<u2")
+}
+_METADATA = "__metadata__"
+_LONGEST_HEADER = 100_000_000  # bytes, as in the library
+_BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
-def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of any dtype in `DTYPES`. Not atomic: the caller writes into `utils.files.atomic_dir`.
+def write(
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    dtype: np.dtype | type | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays. Not atomic: the caller writes into `utils.files.atomic_dir`.
+
+    Args:
+        path: the file.
+        arrays: of any dtype in `DTYPES`. With `dtype` a `Weights`, read one at a time.
+        dtype: what all are turned into; None: each keeps its own.
+        metadata: kept in the header.
 
     Raises:
-        OSError: the disk is full, no permission: what the library reports, with its errno.
+        OSError: the disk is full, no permission.
         TypeError: a dtype that the format does not have.
     """
-    path = Path(path)
-    # The library takes addresses, not arrays: strided or big-endian data must be laid out first.
-    plain = {
-        name: np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-        for name, array in arrays.items()
-    }
-    for name, array in plain.items():
-        if array.dtype.name not in DTYPES:
-            raise TypeError(f"{name}: safetensors has no dtype {array.dtype.name}")
-    path.touch()
-    mode = path.stat().st_mode  # the library makes its file readable by the owner alone
-    try:
-        save_file(plain, path)
-    except SafetensorError as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        raise
-    path.chmod(mode)
+    weights = Weights.of(arrays)
+    dtypes = {name: np.dtype(dtype if dtype is not None else arrays[name].dtype) for name in weights}
+    for name, kind in dtypes.items():
+        if kind.name not in DTYPES:
+            raise TypeError(f"{name}: safetensors has no dtype {kind.name}")
+    header: dict = {_METADATA: dict(metadata)} if metadata else {}
+    end = 0
+    # As the library does: the widest first, so that each tensor's data is aligned.
+    order = sorted(weights, key=lambda name: (-dtypes[name].itemsize, name))
+    for name in order:
+        shape = weights.shape(name)
+        start, end = end, end + int(np.prod(shape, dtype=np.int64)) * dtypes[name].itemsize
+        code = DTYPES[dtypes[name].name]
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            array = np.asarray(weights[name], dtype=dtypes[name].newbyteorder("<"), order="C")
+            if array.shape != weights.shape(name):
+                raise ValueError(f"{name}: shape {list(array.shape)} instead of {list(weights.shape(name))}")
+            file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
 
 
 def read(path: str | os.PathLike) -> Weights:
-    """Open a file; its tensors are read when asked for.
+    """Open a file; its tensors are read when asked for. bfloat16 comes as float32.
 
     Raises:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy lacks.
     """
+    path = Path(path)
     try:
-        file = safe_open(path, framework="np")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        dtypes = {name: part.get_dtype() for name, part in slices.items()}
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(file.read(length).decode("utf-8"))
+        metadata = header.pop(_METADATA, None) or {}
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        places = {name: tuple(entry["data_offsets"]) for name, entry in header.items()}
+        codes = {name: entry["dtype"] for name, entry in header.items()}
+        unknown = {name: code for name, code in codes.items() if code not in _NUMPY}
+        if not unknown:
+            _check_places(shapes, codes, places, size - 8 - length)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except SafetensorError as error:
+    except _BROKEN as error:
         raise UserError(
             f"{path}: damaged, cut short or not a safetensors file ({error}); copy or download the file again"
         ) from error
-    for name, dtype in dtypes.items():
-        if dtype not in DTYPES.values():
-            raise UserError(f"{path}: {name} has dtype {dtype}, which is not read here; save it as float32")
-    return Weights(path, shapes, file.get_tensor)
+    for name, code in unknown.items():
+        raise UserError(f"{path}: {name} has dtype {code}, which is not read here; save it as float32")
+
+    def fetch(name: str) -> np.ndarray:
+        dtype, (start, end) = _NUMPY[codes[name]], places[name]
+        count = (end - start) // dtype.itemsize
+        array = np.fromfile(path, dtype, count, offset=8 + length + start)
+        if array.size != count:
+            raise UserError(f"{path}: changed while it was read; copy or download the file again")
+        array = array.reshape(shapes[name])
+        return widen_bfloat16(array) if codes[name] == _BFLOAT16 else array
+
+    return Weights(path, shapes, fetch, metadata)
+
+
+def _check_places(
+    shapes: dict[str, tuple[int, ...]], codes: dict[str, str], places: dict[str, tuple[int, int]], size: int
+) -> None:
+    """ValueError: shapes and places do not agree, there are gaps or overlaps, or the file ends elsewhere."""
+    reached = 0
+    for name, (start, end) in sorted(places.items(), key=lambda item: item[1]):
+        if any(type(number) is not int or number < 0 for number in (*shapes[name], start, end)):
+            raise ValueError(f"{name} has a size or a place below 0")
+        if end - start != int(np.prod(shapes[name], dtype=object)) * _NUMPY[codes[name]].itemsize:
+            raise ValueError(f"{name} of shape {list(shapes[name])} has {end - start} bytes")
+        if start != reached:
+            raise ValueError(f"{name} begins at {start} instead of {reached}")
+        reached = end
+    if reached != size:
+        raise ValueError(f"{size} data bytes of {reached}")

@@ -1,55 +1,44 @@
-"""A file of torch.save, read without torch: arrays in plain containers are rebuilt, anything else is refused.
-
-A pickle can name any function of any module and have it called. Here the names below are all there is, and
-what stands behind them is ours.
+"""A file of torch.save, read without torch: tensors in plain containers are found, anything else is refused.
 
 Two layouts. Since torch 1.6 a zip archive: `<root>/data.pkl`, and the bytes of each storage in
-`<root>/data/<key>`. Before it five pickles one after the other (magic number, version, system, the object,
-the storages' keys), then each storage: int64 number of elements, and its bytes. Source: torch's
-serialization.py.
+`<root>/data/<key>`, not compressed. Before it five pickles one after the other (magic number, version,
+system, the object, the storages' keys), then each storage: int64 number of elements, and its bytes. Source:
+torch's serialization.py. The pickles are read by `model.formats.pickles`.
 """
 
-import pickle
+import io
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from model.formats.weights import Weights
+from model.formats import pickles
+from model.formats.pickle_machine import Name, Record
+from model.formats.weights import Weights, widen_bfloat16
 from utils.errors import UserError
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
-_BFLOAT16 = "BFloat16Storage"
+_BFLOAT16 = "torch.BFloat16Storage"
 _STORAGES = {
-    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", _BFLOAT16: "<u2",
-    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
-    "ByteStorage": "u1", "BoolStorage": "?",
+    "torch.DoubleStorage": "<f8", "torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", _BFLOAT16: "<u2",
+    "torch.LongStorage": "<i8", "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2",
+    "torch.CharStorage": "i1", "torch.ByteStorage": "u1", "torch.BoolStorage": "?",
 }  # fmt: skip
-# What a pickle that is cut short, altered or hostile makes the standard library raise.
-_BROKEN = (
-    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ValueError, TypeError, KeyError,
-    IndexError, AttributeError, OverflowError, NotImplementedError, MemoryError, UnicodeError,
-)  # fmt: skip
-
-
-class _Kind(NamedTuple):
-    """Stands for a storage class."""
-
-    name: str
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(_STORAGES[self.name])
+_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, NotImplementedError)
+_NESTED = "model"  # where fairseq keeps the weights
 
 
 class _Storage(NamedTuple):
-    kind: _Kind
+    kind: str
     key: str
     count: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(_STORAGES[self.kind])
 
 
 class _Tensor(NamedTuple):
@@ -61,56 +50,51 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-def _rebuild_parameter(tensor, *_) -> _Tensor:
-    return tensor
+def _storage(reference: Any) -> _Storage:
+    what, kind, key, _place, count, *view = reference
+    if what != "storage" or not isinstance(kind, Name) or kind.dotted not in _STORAGES or any(view):
+        raise ValueError("a reference to something that is no storage")
+    return _Storage(kind.dotted, str(key), int(count))
 
 
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): _Kind(name) for name in _STORAGES},
+_KNOWN: dict[str, Callable | None] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch.Size": tuple,
+    "argparse.Namespace": lambda: Record(),  # fairseq keeps the flags of a run beside its weights
+    **dict.fromkeys(_STORAGES),
 }
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], path: Path):
-        super().__init__(file, encoding="utf-8")
-        self.path = path
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise UserError(
-                f"{self.path}: holds {module}.{name}, and only arrays and plain containers are read here; "
-                "save the weights alone, best as model.safetensors"
-            )
-        return _KNOWN[module, name]
-
-    def persistent_load(self, identity: Any) -> _Storage:
-        what, kind, key, _place, count, *view = identity
-        if what != "storage" or not isinstance(kind, _Kind) or any(view):
-            raise ValueError(f"a reference to {what!r}")
-        return self.storages.setdefault(str(key), _Storage(kind, str(key), int(count)))
 
 
 def read(path: Path) -> Weights:
     """The tensors of a state dict; each is read from the file when asked for. bfloat16 comes as float32.
 
+    Where the file is a dict with a state dict as "model", as fairseq writes it, that one counts; the
+    attributes of its "args" are the metadata.
+
     Raises:
-        UserError: no such file, cut short, altered, not torch's, or with anything else in it than arrays,
+        UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
             plain containers and numbers; the first foreign name is given.
     """
     try:
-        tensors, read_storage = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        tensors = {name: value for name, value in tensors.items() if isinstance(value, _Tensor)}
+        found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        if not isinstance(found, dict):
+            raise ValueError("no dict of names")
+        notes = found.get("args")
+        if isinstance(found.get(_NESTED), dict):
+            found = found[_NESTED]
+        if not all(isinstance(name, str) for name in found):
+            raise ValueError("no dict of names")
+        tensors = {name: value for name, value in found.items() if isinstance(value, _Tensor)}
+        for tensor in tensors.values():
+            _check(tensor, places)
     except _BROKEN as error:
         raise _damaged(path, error) from error
     except OSError as error:
@@ -118,11 +102,14 @@ def read(path: Path) -> Weights:
 
     def fetch(name: str) -> np.ndarray:
         try:
-            return _array(tensors[name], read_storage(tensors[name].storage))
+            with open(path, "rb") as file:
+                return _array(tensors[name], file, places)
         except _BROKEN as error:
             raise _damaged(path, error) from error
 
-    return Weights(path, {name: tensor.shape for name, tensor in tensors.items()}, fetch)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    metadata = notes.fields if isinstance(notes, Record) else {}
+    return Weights(path, shapes, fetch, metadata, [name for name in found if name not in tensors])
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
@@ -132,66 +119,89 @@ def _damaged(path: Path, error: BaseException) -> UserError:
     )
 
 
-ReadStorage = Callable[[_Storage], bytes]
+Places = Mapping[str, tuple[int, int]]  # a storage's key -> where its bytes begin in the file, and how many
 
 
-def _read_zip(path: Path) -> tuple[Mapping[str, Any], ReadStorage]:
-    with zipfile.ZipFile(path) as archive:
-        (index,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+def _read_zip(path: Path) -> tuple[Any, Places]:
+    places = {}
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        (index,) = (name for name in entries if name.endswith("data.pkl"))
         root = index.removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        for name, entry in entries.items():
+            if entry.compress_type != zipfile.ZIP_STORED:  # torch never does, and it may unpack to any size
+                raise ValueError(f"{name} is compressed")
+        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("big-endian data")
-        with archive.open(index) as file:
-            state = _state_dict(_Unpickler(file, path).load())
-
-    def read_storage(storage: _Storage) -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(f"{root}data/{storage.key}")
-
-    return state, read_storage
+        for name, entry in entries.items():
+            if name.startswith(f"{root}data/"):
+                places[name.removeprefix(f"{root}data/")] = (_data_offset(file, entry), entry.file_size)
+        found = pickles.load(io.BytesIO(archive.read(index)), path, _KNOWN, _storage)
+    return found, places
 
 
-def _read_legacy(path: Path) -> tuple[Mapping[str, Any], ReadStorage]:
-    places: dict[str, int] = {}
+def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
+    """Behind the entry's own header: 30 bytes, its name, and a padding that only this header tells of."""
+    file.seek(entry.header_offset)
+    header = file.read(30)
+    if header[:4] != b"PK\x03\x04":
+        raise ValueError(f"{entry.filename} has no header")
+    name, extra = struct.unpack("<HH", header[26:30])
+    return entry.header_offset + 30 + name + extra
+
+
+def _read_legacy(path: Path) -> tuple[Any, Places]:
+    places = {}
     with open(path, "rb") as file:
-        if _Unpickler(file, path).load() != _MAGIC or _Unpickler(file, path).load() != _VERSION:
+        if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
-        if not _Unpickler(file, path).load().get("little_endian", True):
+        if not pickles.load(file, path).get("little_endian", True):
             raise ValueError("big-endian data")
-        unpickler = _Unpickler(file, path)
-        state = _state_dict(unpickler.load())
-        for key in _Unpickler(file, path).load():
-            storage = unpickler.storages[str(key)]
+        storages: dict[str, _Storage] = {}
+
+        def remember(reference: Any) -> _Storage:
+            storage = _storage(reference)
+            return storages.setdefault(storage.key, storage)
+
+        found = pickles.load(file, path, _KNOWN, remember)
+        for key in pickles.load(file, path):
+            storage = storages[str(key)]
             (count,) = struct.unpack("<q", file.read(8))
             if count != storage.count:
                 raise ValueError(f"{count} elements instead of {storage.count}")
-            places[storage.key] = file.tell()
-            file.seek(count * storage.kind.dtype.itemsize, 1)
-
-    def read_storage(storage: _Storage) -> bytes:
-        with open(path, "rb") as file:
-            file.seek(places[storage.key])
-            return file.read(storage.count * storage.kind.dtype.itemsize)
-
-    return state, read_storage
+            places[storage.key] = (file.tell(), count * storage.dtype.itemsize)
+            file.seek(count * storage.dtype.itemsize, 1)
+        end = file.tell()
+        if end > file.seek(0, 2):
+            raise EOFError("it ends too early")
+    return found, places
 
 
-def _state_dict(found: Any) -> Mapping[str, Any]:
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ValueError("no dict of names")
-    return found
+def _span(tensor: _Tensor) -> int:
+    """Elements from the tensor's first to behind its last in the storage."""
+    if 0 in tensor.shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides, strict=True))
 
 
-def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
-    dtype = tensor.storage.kind.dtype
-    # numpy refuses a shape, an offset or a stride that leaves the buffer.
-    array = np.ndarray(
-        tensor.shape,
-        dtype,
-        buffer=data,
-        offset=tensor.offset * dtype.itemsize,
-        strides=tuple(stride * dtype.itemsize for stride in tensor.strides),
+def _check(tensor: _Tensor, places: Places) -> None:
+    if min(*tensor.shape, *tensor.strides, tensor.offset, 0) < 0:
+        raise ValueError("a negative size, stride or offset")
+    held = places[tensor.storage.key][1] // tensor.storage.dtype.itemsize
+    if held != tensor.storage.count or tensor.offset + _span(tensor) > held:
+        raise ValueError(f"a tensor of shape {list(tensor.shape)} leaves its storage of {held} elements")
+
+
+def _array(tensor: _Tensor, file: IO[bytes], places: Places) -> np.ndarray:
+    dtype, span = tensor.storage.dtype, _span(tensor)
+    file.seek(places[tensor.storage.key][0] + tensor.offset * dtype.itemsize)
+    flat = np.fromfile(file, dtype, span)
+    if flat.size != span:
+        raise EOFError("it ends too early")
+    strides = tuple(step * dtype.itemsize for step in tensor.strides)
+    array = (
+        np.ndarray(tensor.shape, dtype, buffer=flat, strides=strides)
+        if span
+        else np.empty(tensor.shape, dtype)
     )
-    if tensor.storage.kind.name == _BFLOAT16:
-        return (array.astype(np.uint32) << 16).view(np.float32)  # it is the upper half of a float32
-    return array
+    return widen_bfloat16(array) if tensor.storage.kind == _BFLOAT16 else array

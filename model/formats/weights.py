@@ -1,7 +1,8 @@
 """Named weights that stay on disk until one is asked for."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ class Weights(Mapping[str, np.ndarray]):
 
     Attributes:
         source: the file or folder, for messages.
+        metadata: what else the file says of itself, where its format has a place for that.
+        others: names in the file that stand for something else than a tensor.
     """
 
     def __init__(
@@ -20,8 +23,12 @@ class Weights(Mapping[str, np.ndarray]):
         source: str | os.PathLike,
         shapes: Mapping[str, tuple[int, ...]],
         fetch: Callable[[str], np.ndarray],
+        metadata: Mapping[str, Any] | None = None,
+        others: Sequence[str] = (),
     ):
         self.source = source
+        self.metadata = dict(metadata or {})
+        self.others = list(others)
         self._shapes = dict(shapes)
         self._fetch = fetch
 
@@ -51,3 +58,8 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
+
+
+def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """uint16 bits of bfloat16 -> float32: it is the upper half of one."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

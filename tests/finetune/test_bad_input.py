@@ -110,7 +110,7 @@ def test_foreign_checkpoints(refused, tmp_path):
         (tmp_path / library).mkdir()
         (tmp_path / library / name).write_bytes(b"\x80\x04")
         line = refused(init_pretraining_params=tmp_path / library)
-        assert f"{name} is a file of {library}, which is not read here" in line
+        assert f"{name}: damaged, cut short or not a file of" in line
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import sys
 import types
 import zipfile
@@ -80,8 +81,16 @@ class _Pickler(pickle.Pickler):
         return None
 
 
-def write_torch_file(path: Path, arrays: dict[str, np.ndarray], **more) -> None:
-    """A zip archive as torch.save writes it; `more` are further entries of the dict, pickled as they are."""
+def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legacy=False, **more) -> None:
+    """A file as torch.save writes it.
+
+    Args:
+        path: the file.
+        arrays: the state dict.
+        wrap: makes the object that is saved of the state dict; None: it is that.
+        legacy: the layout before torch 1.6, not the zip archive.
+        more: further entries of the dict, pickled as they are.
+    """
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
     utils._rebuild_tensor_v2 = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
@@ -92,14 +101,34 @@ def write_torch_file(path: Path, arrays: dict[str, np.ndarray], **more) -> None:
     try:
         stream = io.BytesIO()
         state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())}
-        _Pickler(stream, 2).dump({**state, **more})
+        state |= more
+        _Pickler(stream, 2).dump(wrap(state) if wrap else state)
     finally:
         for name, module in before.items():
             sys.modules.pop(name)
             if module is not None:
                 sys.modules[name] = module
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", stream.getvalue())
+    storages = {str(i): array for i, array in enumerate(arrays.values())}
+    if legacy:
+        path.write_bytes(legacy_bytes(stream.getvalue(), storages))
+    else:
+        path.write_bytes(zip_bytes(stream.getvalue(), storages))
+
+
+def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
+    """The zip archive of torch around a pickle."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/byteorder", "little")
-        for i, array in enumerate(arrays.values()):
-            archive.writestr(f"archive/data/{i}", array.tobytes())
+        for key, array in (storages or {}).items():
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+    return stream.getvalue()
+
+
+def legacy_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
+    """The layout before torch 1.6 around a pickle."""
+    storages = storages or {}
+    head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    data = b"".join(pickle.dumps(value, 2) for value in head) + pickled + pickle.dumps(list(storages), 2)
+    return data + b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())

@@ -134,9 +134,10 @@ def test_a_torch_file_cut_short(tmp_path, share):
 def test_a_tensor_that_leaves_its_storage(tmp_path):
     array = np.arange(16, dtype=np.float32)
     write_torch_file(tmp_path / "x.bin", {"lying": array[::2], "long": array})
-    np.testing.assert_array_equal(torch_file.read(tmp_path / "x.bin")["long"], array)
     with pytest.raises(UserError, match="x.bin: damaged"):  # 8 elements, each second one: more than is there
-        torch_file.read(tmp_path / "x.bin")["lying"]
+        torch_file.read(tmp_path / "x.bin")
+    write_torch_file(tmp_path / "x.bin", {"long": array})
+    np.testing.assert_array_equal(torch_file.read(tmp_path / "x.bin")["long"], array)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,6 @@ def test_a_tensor_that_leaves_its_storage(tmp_path):
         ({"tie_word_embeddings": False}, "config.json: tie_word_embeddings is False, only True fits"),
         ({"position_embedding_type": "relative_key"}, "embedding_type is relative_key, only absolute"),
         ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
-        ({"num_hidden_layers": 3}, "num_hidden_layers is 3 in the config, the weights have 2 layers"),
     ],
 )
 def test_another_architecture(tmp_path, changes, message):
@@ -160,7 +160,9 @@ def test_another_architecture(tmp_path, changes, message):
 def test_no_weights(tmp_path):
     make_xlm_r(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="an XLM-R without weights: no model.safetensors or pytorch"):
+    with pytest.raises(
+        UserError, match="a config.json of xlm-roberta without weights: no model.safetensors or pyt"
+    ):
         read_weights(tmp_path)
 
 

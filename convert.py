@@ -1,0 +1,134 @@
+"""Turn a model of one ERNIE-M or XLM-R format into another, without Paddle or torch; see docs/convert.md.
+
+python convert.py configs/base ernie-m-base-hf --to huggingface
+python convert.py checkpoints/best for-transformers --to xlm-roberta
+python convert.py xlmr.base/model.pt xlm-r --to ernie-m
+python convert.py sentencepiece.bpe.model vocabulary --to fluid
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError, run
+
+if TYPE_CHECKING:
+    from model.conversion import Converted
+    from reader.tokenization import Tokenizer
+
+PIECE_MODEL = ".model"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    # Here, and not above: what needs numpy is imported when it is known that there is something to do.
+    from model import conversion
+    from model.sources import read_weights
+    from utils.files import atomic_dir
+
+    flags = parse(arguments)
+    if Path(flags.target).exists():
+        raise UserError(f"{flags.target}: it exists already; name a new folder")
+    if Path(flags.source).suffix == PIECE_MODEL:
+        tokenizer = make_tokenizer(flags.vocab_path, flags.source)
+        with atomic_dir(flags.target) as folder:
+            report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags.target)
+        return
+
+    checkpoint = read_weights(flags.source)
+    info = checkpoint.info
+    config = conversion.config_of(checkpoint, flags.source)
+    head = conversion.head_for(checkpoint, flags.head, flags.source)
+    if info["unknown"] and not flags.drop_unknown:
+        raise UserError(
+            f"{flags.source}: {len(info['unknown'])} that are not understood: {', '.join(info['unknown'])}; "
+            "--drop_unknown goes on without them"
+        )
+    tokenizer = make_tokenizer(
+        flags.vocab_path or (None if flags.piece_model_path else info["vocab_path"]),
+        flags.piece_model_path or info["piece_model_path"],
+    )
+    if tokenizer and tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
+            f"{config.vocab_size} in {flags.source}; they do not belong together"
+        )
+    with atomic_dir(flags.target) as folder:
+        done = conversion.write(flags.to, folder, checkpoint, config, head, flags.keep_rest)
+        files = (
+            write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
+            if tokenizer
+            else []
+        )
+    report(done, info, flags)
+    report_files(files, flags.target)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    from model.conversion import HEADS, TARGETS
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("source", metavar="FROM", help="a folder, a file of weights, hf://organisation/name, "
+                        "paddlenlp://name, or a piece model (.model) for its vocabulary alone")  # fmt: skip
+    parser.add_argument("target", metavar="TO", help="a new folder")
+    parser.add_argument("--to", required=True, choices=TARGETS)
+    parser.add_argument(
+        "--head", choices=HEADS, help="what its classifier is for, where the files do not say"
+    )
+    parser.add_argument("--vocab_path", help="vocab.txt, where it does not lie beside the weights")
+    parser.add_argument("--piece_model_path", help="piece model, where it does not lie beside the weights")
+    parser.add_argument("--keep_rest", action="store_true", help="keep what the format has no place for, in "
+                        "left_out.safetensors beside it")  # fmt: skip
+    parser.add_argument(
+        "--drop_unknown", action="store_true", help="go on without tensors that are not understood"
+    )
+    return parser.parse_args(arguments)
+
+
+def make_tokenizer(vocab_path, piece_model_path) -> "Tokenizer | None":
+    from reader.tokenization import Tokenizer
+
+    return Tokenizer(vocab_path, piece_model_path) if piece_model_path else None
+
+
+def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
+    """The tokenizer's files as the target's library wants them; their names."""
+    from reader import tokenizer_files
+
+    if target == "xlm-roberta":
+        return tokenizer_files.write_xlm_r(folder, tokenizer, max_length)
+    if target in ("paddlenlp", "huggingface"):
+        return tokenizer_files.write_ernie_m(folder, tokenizer)
+    return tokenizer_files.write_ours(folder, tokenizer)
+
+
+def report(done: "Converted", info: dict, flags: argparse.Namespace) -> None:
+    """Every tensor that was written, and every one that was not."""
+    width = max(len(line.name) for line in done.written)
+    for name, shape, source, transposed in done.written:
+        print(f"{name:{width}}  {list(shape)!s:16}  <- {source}{'  (transposed)' if transposed else ''}")
+    for name, why in info["dropped"].items():
+        print(f"not taken: {name} ({why})")
+    for name in info["unknown"]:
+        print(f"not taken: {name} (not understood)")
+    in_it = f"{len(done.written)} tensors"
+    kept = "kept in left_out.safetensors" if flags.keep_rest else "left out; --keep_rest keeps it beside"
+    for name in done.left_out:
+        print(f"no place for it in {flags.to}: {name} ({kept})")
+    for name in done.absent:
+        print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
+    for dtype, count in done.widened.items():
+        print(f"{count} tensors were {dtype}, and are float32")
+    print(f"{flags.source} ({info['format']}) -> {flags.target} ({flags.to}): {in_it}")
+
+
+def report_files(files: list[str], target: str) -> None:
+    if files:
+        print(f"tokenizer: {', '.join(files)} in {target}")
+    else:
+        print("tokenizer: no piece model is near, so no files of it; --piece_model_path names one")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,157 @@
+"""The names that other libraries give to ERNIE-M's tensors: one table of modules, one of model classes.
+
+PaddleNLP's names are ours, with "ernie_m." before the encoder in a model with a head, and its linear weights
+are [in, out] as here. Of the other three linear weights are torch's [out, in].
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PADDLENLP, HUGGING_FACE, XLM_R, FAIRSEQ = "paddlenlp", "huggingface", "xlm-r", "fairseq"
+TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)
+
+TABLE, NORM, LINEAR = "table", "norm", "linear"
+
+
+class Module(NamedTuple):
+    """A module of the encoder: our name, its kind, and its names in the three others (None: not there)."""
+
+    ours: str
+    kind: str
+    huggingface: str | None
+    xlm_r: str | None
+    fairseq: str | None
+
+    def named(self, library: str) -> str | None:
+        by_library = {HUGGING_FACE: self.huggingface, XLM_R: self.xlm_r, FAIRSEQ: self.fairseq}
+        return by_library.get(library, self.ours)
+
+
+_E, _HF, _X, _F = "encoder.layers.{i}.", "encoder.layers.{i}.", "encoder.layer.{i}.", "layers.{i}."
+# fmt: off
+MODULES = (
+    Module("embeddings.word_embeddings", TABLE, "embeddings.word_embeddings", "embeddings.word_embeddings",
+           "embed_tokens"),
+    Module("embeddings.position_embeddings", TABLE, "embeddings.position_embeddings",
+           "embeddings.position_embeddings", "embed_positions"),
+    Module("embeddings.layer_norm", NORM, "embeddings.layer_norm", "embeddings.LayerNorm", "emb_layer_norm"),
+    # ErnieM of transformers doubles the name of the attention for q, k and v only
+    Module(_E + "self_attn.q_proj", LINEAR, _HF + "self_attn.self_attn.q_proj", _X + "attention.self.query",
+           _F + "self_attn.q_proj"),
+    Module(_E + "self_attn.k_proj", LINEAR, _HF + "self_attn.self_attn.k_proj", _X + "attention.self.key",
+           _F + "self_attn.k_proj"),
+    Module(_E + "self_attn.v_proj", LINEAR, _HF + "self_attn.self_attn.v_proj", _X + "attention.self.value",
+           _F + "self_attn.v_proj"),
+    Module(_E + "self_attn.out_proj", LINEAR, _HF + "self_attn.out_proj", _X + "attention.output.dense",
+           _F + "self_attn.out_proj"),
+    Module(_E + "norm1", NORM, _HF + "norm1", _X + "attention.output.LayerNorm", _F + "self_attn_layer_norm"),
+    Module(_E + "linear1", LINEAR, _HF + "linear1", _X + "intermediate.dense", _F + "fc1"),
+    Module(_E + "linear2", LINEAR, _HF + "linear2", _X + "output.dense", _F + "fc2"),
+    Module(_E + "norm2", NORM, _HF + "norm2", _X + "output.LayerNorm", _F + "final_layer_norm"),
+    Module("pooler.dense", LINEAR, "pooler.dense", "pooler.dense", None),
+)
+# Heads, outside the encoder's prefix; what a class calls them is in `CLASSES`.
+HEAD_KINDS = {"classifier": LINEAR, "linear_start": LINEAR, "linear_end": LINEAR, "lm_head.dense": LINEAR,
+              "lm_head.layer_norm": NORM, "pooler.dense": LINEAR}
+# fmt: on
+
+# What a model is for. The official names, and those of classes that only other libraries have.
+CLASSIFY, TAG, SPAN, CHOICE, EXTRACT, LM = "cls", "seq_label", "mrc", "choice", "uie", "lm"
+
+
+class ModelClass(NamedTuple):
+    """A class of a library: whether its encoder has a pooler, and our head modules under its names."""
+
+    name: str
+    pooler: bool
+    head: Mapping[str, str]
+
+
+_SAME = {"classifier": "classifier"}
+_EXTRACTION = {"linear_start": "linear_start", "linear_end": "linear_end"}
+CLASSES: dict[str, dict[str | None, ModelClass]] = {
+    PADDLENLP: {
+        None: ModelClass("ErnieMModel", True, {}),
+        CLASSIFY: ModelClass("ErnieMForSequenceClassification", True, _SAME),
+        TAG: ModelClass("ErnieMForTokenClassification", True, _SAME),
+        SPAN: ModelClass("ErnieMForQuestionAnswering", True, _SAME),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
+        EXTRACT: ModelClass("UIEM", True, _EXTRACTION),
+    },
+    HUGGING_FACE: {
+        None: ModelClass("ErnieMModel", True, {}),
+        CLASSIFY: ModelClass("ErnieMForSequenceClassification", True, _SAME),
+        TAG: ModelClass("ErnieMForTokenClassification", False, _SAME),
+        SPAN: ModelClass("ErnieMForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
+        EXTRACT: ModelClass("ErnieMForInformationExtraction", True, _EXTRACTION),
+    },
+    XLM_R: {
+        None: ModelClass("XLMRobertaModel", True, {}),
+        LM: ModelClass(
+            "XLMRobertaForMaskedLM",
+            False,
+            {"lm_head.dense": "lm_head.dense", "lm_head.layer_norm": "lm_head.layer_norm"},
+        ),
+        # its classifier is a dense layer with tanh on the first token, which is our pooler, and a linear one
+        CLASSIFY: ModelClass(
+            "XLMRobertaForSequenceClassification",
+            False,
+            {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
+        ),
+        TAG: ModelClass("XLMRobertaForTokenClassification", False, _SAME),
+        SPAN: ModelClass("XLMRobertaForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        CHOICE: ModelClass("XLMRobertaForMultipleChoice", True, _SAME),
+    },
+}
+ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta."}
+LM_BIAS = "lm_head.bias"  # of shape [V], with no module of its own
+# Its names. transformers 4 starts it afresh, without a word, where only one of the two is there.
+LM_BIASES = {XLM_R: (LM_BIAS, "lm_head.decoder.bias"), FAIRSEQ: (LM_BIAS,)}
+
+# --- what only the reading of a file knows
+
+# A name that shows whose names a file holds: the first layer's queries.
+SIGNATURES = {
+    HUGGING_FACE: ("encoder.layers.0.self_attn.self_attn.q_proj.weight",),
+    XLM_R: ("encoder.layer.0.attention.self.query.weight",),
+    FAIRSEQ: (
+        "sentence_encoder.layers.0.self_attn.q_proj.weight",
+        "sentence_encoder.layers.0.self_attn.in_proj_weight",
+    ),
+    PADDLENLP: ("encoder.layers.0.self_attn.q_proj.weight",),
+}
+# fairseq renamed its model from decoder to encoder.
+PREFIXES = {
+    PADDLENLP: ("ernie_m.",),
+    HUGGING_FACE: ("ernie_m.",),
+    XLM_R: ("roberta.",),
+    FAIRSEQ: ("decoder.sentence_encoder.", "encoder.sentence_encoder.", "decoder.", "encoder."),
+}
+# Other names of the same tensors: (library, theirs, the name in the tables above).
+ALIASES = {
+    FAIRSEQ: {
+        "layernorm_embedding.weight": "emb_layer_norm.weight",
+        "layernorm_embedding.bias": "emb_layer_norm.bias",
+    },
+}
+# q, k and v of old fairseq files are one tensor, one above the other.
+FUSED = {
+    "layers.{i}.self_attn.in_proj_weight": tuple(f"{_E}self_attn.{part}_proj.weight" for part in "qkv"),
+    "layers.{i}.self_attn.in_proj_bias": tuple(f"{_E}self_attn.{part}_proj.bias" for part in "qkv"),
+}
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
+POSITIONS = "embeddings.position_embeddings.weight"
+# Held and not taken, with the reason; a name that begins so.
+_TIED = "the word embeddings once more"
+DROPPED = {
+    PADDLENLP: {},
+    HUGGING_FACE: {"embeddings.position_ids": "0, 1, 2, ..."},
+    XLM_R: {
+        "embeddings.position_ids": "0, 1, 2, ...",
+        "embeddings.token_type_ids": "zeros",
+        "lm_head.decoder.weight": _TIED,
+    },
+    FAIRSEQ: {"lm_head.weight": _TIED, "version": "a number", "embed_positions._float_tensor": "a marker"},
+}
+UNTRAINED_POOLER = "beside a masked-LM head: it was never trained"

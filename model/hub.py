@@ -1,0 +1,111 @@
+"""Names on a hub instead of a folder: hf://organisation/name, paddlenlp://ernie-m-base.
+
+Both go through the hub's own library, where it is installed, and into its own cache. Without it, or without a
+network, one line says what to fetch by hand.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from utils.errors import UserError
+
+_HF, _PADDLENLP = "hf://", "paddlenlp://"
+_HF_ANY = ("config.json", "vocab.txt", "*.model")
+# One form of the weights is enough: the next is fetched where the one before is not there.
+_HF_WEIGHTS = (
+    ("model*.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
+    ("model_state*.pdparams", "model_state.pdparams.index.json"),
+)
+_HF_ENDINGS = (".safetensors", ".bin", ".pdparams")
+_PADDLENLP_FILES = {
+    "model_state": "model_state.pdparams",
+    "vocab_file": "vocab.txt",
+    "sentencepiece_model_file": "sentencepiece.bpe.model",
+}
+
+
+def local_folder(path: str | os.PathLike) -> Path:
+    """The folder behind a name on a hub, fetched if need be; any other path as it is.
+
+    `hf://organisation/name@revision` names a revision.
+
+    Raises:
+        UserError: the library is not installed, there is no such name, or no network and nothing cached.
+    """
+    text = os.fspath(path)
+    if text.startswith(_HF):
+        return _hugging_face(text)
+    if text.startswith(_PADDLENLP):
+        return _paddlenlp(text)
+    return Path(path)
+
+
+def _hugging_face(address: str) -> Path:
+    name, _, revision = address.removeprefix(_HF).partition("@")
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"{address}: a name on the hub is {_HF}organisation/name")
+    by_hand = (
+        f"download https://huggingface.co/{name} (config.json, model.safetensors or pytorch_model.bin or "
+        "model_state.pdparams, the tokenizer's vocab.txt and .model file) into a folder and give that folder"
+    )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(
+            f"{address}: huggingface_hub is not installed; pip install huggingface_hub, or {by_hand}"
+        ) from error
+    try:
+        for patterns in _HF_WEIGHTS:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    name, revision=revision or None, allow_patterns=[*_HF_ANY, *patterns]
+                )
+            )
+            if any(file.suffix in _HF_ENDINGS for file in folder.iterdir()):
+                return folder
+    except Exception as error:  # the library's own errors, and those of the two HTTP libraries it has had
+        raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
+    raise UserError(f"{address}: no weights in a form that is read here (model.safetensors, "
+                    "pytorch_model.bin, model_state.pdparams)")  # fmt: skip
+
+
+def _paddlenlp(address: str) -> Path:
+    name = address.removeprefix(_PADDLENLP)
+    by_hand = (
+        "download model_state.pdparams, config.json, vocab.txt and sentencepiece.bpe.model of that name from "
+        "PaddleNLP's model zoo into a folder and give that folder, or get the official weights: "
+        "sh scripts/data/get_weights.sh"
+    )
+    try:
+        from paddlenlp.transformers import ErnieMModel, ErnieMTokenizer
+        from paddlenlp.utils.downloader import get_path_from_url_with_filelock
+        from paddlenlp.utils.env import MODEL_HOME
+    except (
+        Exception
+    ) as error:  # it imports only with certain versions of other libraries, and fails in many ways
+        raise UserError(
+            f"{address}: paddlenlp is not installed, or does not import ({_first_line(error)}); {by_hand}"
+        ) from error
+    urls = {**ErnieMModel.pretrained_resource_files_map, **ErnieMTokenizer.pretrained_resource_files_map}
+    known = urls["model_state"]
+    if name not in known:
+        raise UserError(f"{address}: PaddleNLP has no such ERNIE-M; it has {', '.join(known)}")
+    folder = Path(MODEL_HOME) / name
+    try:
+        for key, file in _PADDLENLP_FILES.items():
+            if not (folder / file).is_file():
+                fetched = get_path_from_url_with_filelock(urls[key][name], str(folder))
+                os.replace(fetched, folder / file)
+        if not (folder / "config.json").is_file():
+            config = {"model_type": "ernie_m", **ErnieMModel.pretrained_init_configuration[name]}
+            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except Exception as error:  # of its downloader, which raises what its HTTP library raises
+        raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
+    return folder
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

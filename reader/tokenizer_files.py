@@ -1,0 +1,157 @@
+"""A tokenizer's files as each library wants them, all made of vocab.txt and the piece model.
+
+ErnieM of PaddleNLP and of Hugging Face: a bare token a line in vocab.txt, the id being the line's number.
+XLM-R: the piece model, of which its ids derive, and tokenizer.json, which also holds the official
+normalisation, so that current libraries give our ids. Source of tokenizer.json: the documentation of Hugging
+Face tokenizers.
+"""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from reader.normalization import QUOTES
+from reader.tokenization import Tokenizer
+from reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab
+from utils.errors import UserError
+
+ERNIE_M_PIECES = XLM_R_PIECES = "sentencepiece.bpe.model"
+XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
+_UNIGRAM = 1  # of sentencepiece's kinds of model the one that XLM-R's is
+_NO_TOKEN = "<no token {}>"
+
+
+def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """vocab.txt (token<TAB>id) and piece.model, as here and in the official layout; the names written."""
+    tokenizer.write_vocab(folder / "vocab.txt")
+    shutil.copyfile(tokenizer.piece_model_path, folder / "piece.model")
+    return ["vocab.txt", "piece.model"]
+
+
+def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """vocab.txt, sentencepiece.bpe.model and tokenizer_config.json of PaddleNLP and Hugging Face."""
+    lines = _token_list(tokenizer)
+    (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in lines).encode())
+    shutil.copyfile(tokenizer.piece_model_path, folder / ERNIE_M_PIECES)
+    settings = {
+        "tokenizer_class": "ErnieMTokenizer", "do_lower_case": False, "cls_token": CLS, "sep_token": SEP,
+        "pad_token": PAD, "unk_token": UNK, "mask_token": MASK,
+    }  # fmt: skip
+    _write_json(folder / "tokenizer_config.json", settings)
+    return ["vocab.txt", ERNIE_M_PIECES, "tokenizer_config.json"]
+
+
+def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+    """tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model of XLM-R.
+
+    The piece model is left out where the vocabulary is not the one that XLM-R derives of it, and
+    tokenizer.json where the model is not a unigram model.
+
+    Args:
+        max_length: tokens that the position table has room for.
+
+    Raises:
+        UserError: neither of the two can be written.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(tokenizer.piece_model_path.read_bytes())
+    written = []
+    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
+        shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
+        written.append(XLM_R_PIECES)
+    if model.trainer_spec.model_type == _UNIGRAM:
+        _write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
+        written.append("tokenizer.json")
+    if not written:
+        raise UserError(
+            f"{tokenizer.vocab_path}: XLM-R has no form for these ids: they do not derive from the piece "
+            "model, which is no unigram model; convert the weights without --piece_model_path"
+        )
+    names = {kind: XLM_R_NAMES[token] for kind, token in
+             (("bos_token", CLS), ("cls_token", CLS), ("eos_token", SEP), ("sep_token", SEP),
+              ("pad_token", PAD), ("unk_token", UNK), ("mask_token", MASK))}  # fmt: skip
+    # The general class takes tokenizer.json as it is; XLM-R's would put its own normalisation in its place.
+    kind = "PreTrainedTokenizerFast" if "tokenizer.json" in written else "XLMRobertaTokenizer"
+    settings = {"tokenizer_class": kind, "model_max_length": max_length, **names}
+    _write_json(folder / "tokenizer_config.json", settings)
+    return [*written, "tokenizer_config.json"]
+
+
+def _token_list(tokenizer: Tokenizer) -> list[str]:
+    tokens = [_NO_TOKEN.format(i) for i in range(tokenizer.vocab_size)]
+    for token, id_ in tokenizer.vocab.items():
+        tokens[id_] = token
+    return tokens
+
+
+def _tokenizer_json(tokenizer: Tokenizer, model) -> dict[str, Any]:
+    scores = {piece.piece: piece.score for piece in model.pieces}
+    lowest = min(scores.values())
+    pieces = [
+        [
+            XLM_R_NAMES.get(token, token),
+            0.0 if token in SPECIAL_TOKENS else scores.get(token, 10 * lowest - 10),
+        ]
+        for token in _token_list(tokenizer)
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": tokenizer.vocab[token], "content": name, "single_word": False, "lstrip": token == MASK,
+             "rstrip": False, "normalized": False, "special": True}
+            for token, name in sorted(XLM_R_NAMES.items(), key=lambda item: tokenizer.vocab[item[0]])
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "WhitespaceSplit"},
+                {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [_special(CLS), _text("A"), _special(SEP)],
+            "pair": [_special(CLS), _text("A"), _special(SEP), _special(SEP), _text("B"), _special(SEP)],
+            "special_tokens": {
+                XLM_R_NAMES[token]: {"id": XLM_R_NAMES[token], "ids": [tokenizer.vocab[token]],
+                                     "tokens": [XLM_R_NAMES[token]]}
+                for token in (CLS, SEP)
+            },
+        },
+        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+        "model": {"type": "Unigram", "unk_id": tokenizer.unk_id, "vocab": pieces, "byte_fallback": False},
+    }  # fmt: skip
+
+
+def _normalizers(model) -> list[dict[str, Any]]:
+    """Rules 1 to 3 of `reader.tokenization`, then the piece model's own."""
+    rules = [_replace({"String": old}, new) for old, new in QUOTES.items()]
+    rules.append(_replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""))
+    rules.append(_replace({"Regex": r"[\t\n\r\p{Zs}]"}, " "))
+    charsmap = model.normalizer_spec.precompiled_charsmap
+    if charsmap:
+        rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
+    return [*rules, _replace({"Regex": " {2,}"}, " ")]
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _special(token: str) -> dict[str, Any]:
+    return {"SpecialToken": {"id": XLM_R_NAMES[token], "type_id": 0}}
+
+
+def _text(name: str) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": 0}}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,13 @@
+"""Convert, and print by how many MiB the process grew: python memory_script.py FROM TO --to FORMAT."""
+
+import resource
+import sys
+
+import convert
+from model import conversion, hub  # noqa: F401 (so that their import is not counted)
+from reader import tokenization  # noqa: F401
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert.main(sys.argv[1:])
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(f"grew by {(after - before) / 1024:.1f} MiB, to {after / 1024:.0f} MiB", file=sys.stderr)

@@ -1,0 +1,241 @@
+"""What is wrong with a model is one line that names it, exit code 2, and nothing is written."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import convert
+from model.formats import safe
+from model.sources import read_weights
+from tests.helpers.toy_models import CONFIG, make_ours, make_paddlenlp, weights
+from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.launching import ROOT, run_script
+from utils.errors import UserError
+
+
+@pytest.fixture
+def refused(tmp_path):
+    def run(source, *more: str, to: str = "huggingface") -> str:
+        with pytest.raises(UserError) as error:
+            convert.main([str(source), str(tmp_path / "out"), "--to", to, *more])
+        assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
+        assert not list(tmp_path.glob(".out*"))
+        return str(error.value)
+
+    return run
+
+
+def rewrite(folder, change) -> None:
+    held = load_file(folder / "model.safetensors")
+    change(held)
+    save_file(held, folder / "model.safetensors")
+
+
+CHANGES = {
+    "missing": (
+        lambda w: w.pop("encoder.layers.1.norm2.bias"), "1 tensors missing: encoder.layers.1.norm2.bias",
+    ),
+    "half a head": (lambda w: w.pop("classifier.bias"), "1 tensors missing: classifier.bias"),
+    "extra": (lambda w: w.update(strange=np.ones(3, np.float32)), "1 that are not understood: strange"),
+    "a wrong shape": (
+        lambda w: w.update({"encoder.layers.1.linear1.weight": np.ones((16, 32), np.float32)}),
+        "encoder.layers.1.linear1.weight has shape [16, 32], [16, 64] is expected",
+    ),
+    "turned": (
+        lambda w: w.update({"encoder.layers.1.linear2.weight": np.ones((16, 64), np.float32)}),
+        "encoder.layers.1.linear2.weight has shape [16, 64], [64, 16] is expected",
+    ),
+    "a wrong number of axes": (
+        lambda w: w.update({"pooler.dense.bias": np.ones((1, 16), np.float32)}),
+        "pooler.dense.bias has shape [1, 16]",
+    ),
+    "a wrong dtype": (
+        lambda w: w.update({"pooler.dense.bias": np.ones(16, np.int64)}), "pooler.dense.bias has dtype int64",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_tensors(tmp_path, refused, case):
+    change, expected = CHANGES[case]
+    make_ours(tmp_path / "in", head="cls")
+    rewrite(tmp_path / "in", change)
+    line = refused(tmp_path / "in")
+    assert line.startswith(str(tmp_path / "in")) and expected in line
+
+
+def test_an_extra_tensor_may_be_dropped_and_is_told(tmp_path, capsys):
+    make_ours(tmp_path / "in")
+    rewrite(tmp_path / "in", lambda w: w.update(strange=np.ones(3, np.float32)))
+    convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "paddlenlp", "--drop_unknown"])
+    assert "not taken: strange (not understood)\n" in capsys.readouterr().out
+
+
+def test_mixed_formats(tmp_path, refused):
+    make_ours(tmp_path / "in")
+    make_paddlenlp(tmp_path / "pn")
+    (tmp_path / "in/model_state.pdparams").write_bytes((tmp_path / "pn/model_state.pdparams").read_bytes())
+    line = refused(tmp_path / "in")
+    assert "files of several formats (model.safetensors, model_state.pdparams); name the file" in line
+    convert.main([str(tmp_path / "in/model.safetensors"), str(tmp_path / "a"), "--to", "paddlenlp"])
+    convert.main([str(tmp_path / "a"), str(tmp_path / "b"), "--to", "fluid"])
+    (tmp_path / "b/params/model.pt").write_bytes(b"")
+    assert "files of several formats (model.pt, word_embedding)" in refused(tmp_path / "b/params")
+
+
+def test_mixed_names(tmp_path, refused):
+    make_ours(tmp_path / "in")
+    name = "encoder.layers.0.self_attn.self_attn.q_proj.weight"
+    rewrite(tmp_path / "in", lambda w: w.update({name: np.ones((16, 16), np.float32)}))
+    assert "names of huggingface and of paddlenlp are mixed in it" in refused(tmp_path / "in")
+
+
+def test_unknown_formats(tmp_path, refused):
+    assert "no such folder" in refused(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "neither model.safetensors nor word_embedding" in refused(tmp_path / "empty")
+    (tmp_path / "empty/config.json").write_text('{"model_type": "bert"}')
+    assert "a config.json of bert without weights" in refused(tmp_path / "empty")
+    save_file({"gpt.wte": np.ones(3, np.float32)}, tmp_path / "empty/model.safetensors")
+    assert "no names of ERNIE-M or XLM-R" in refused(tmp_path / "empty") and "gpt.wte" in refused(
+        tmp_path / "empty"
+    )
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", None])
+def test_bert_has_the_names_of_xlm_r(tmp_path, refused, model_type):
+    make_xlm_r(tmp_path / "in")
+    config = json.loads((tmp_path / "in/config.json").read_text()) | {"model_type": model_type}
+    (tmp_path / "in/config.json").write_text(json.dumps(config))
+    assert "names of the BERT family, of which only xlm-roberta" in refused(tmp_path / "in")
+
+
+@pytest.mark.parametrize("kept", [4, 100, -40])
+def test_a_truncated_safetensors(tmp_path, refused, kept):
+    make_ours(tmp_path / "in")
+    file = tmp_path / "in/model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert "model.safetensors: damaged, cut short or not a safetensors file" in refused(tmp_path / "in")
+
+
+HEADERS = {
+    "gap": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+    "overlap": {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+                "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+    "shape": {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}},
+    "negative": {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}},
+    "too large": {"a": {"dtype": "F32", "shape": [1 << 60, 16], "data_offsets": [0, 1 << 66]}},
+    "no entry": {"a": 3},
+    "a list": [1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_that_lies(tmp_path, case):
+    header = json.dumps(HEADERS[case]).encode()
+    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UserError, match="x: damaged, cut short or not a safetensors file"):
+        safe.read(tmp_path / "x")
+
+
+def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplog):
+    made = make_paddlenlp(tmp_path / "in")
+    config = json.loads((tmp_path / "in/config.json").read_text()) | {
+        "num_hidden_layers": 7,
+        "vocab_size": 99,
+    }
+    (tmp_path / "in/config.json").write_text(json.dumps(config))
+    convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "huggingface"])
+    assert "config.json: num_hidden_layers is 7, but 2 in the weights; the weights win" in caplog.text
+    assert "config.json: vocab_size is 99, but 60 in the weights; the weights win" in caplog.text
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    assert (written["num_hidden_layers"], written["vocab_size"]) == (2, 60)
+    assert set(read_weights(tmp_path / "out").weights) == set(made)
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        ({"num_attention_heads": 3}, "hidden_size 16 is no multiple of num_attention_heads 3"),
+        ({"num_attention_heads": None}, "the model config lacks num_attention_heads"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
+        ({"hidden_size": "x"}, None),
+        ({"is_decoder": True}, "is_decoder is True, only False fits"),
+        (
+            {"model_type": "xlm-roberta"},
+            "the names are those of paddlenlp, but config.json says model_type xlm-r",
+        ),
+        ({"num_attention_heads": "four"}, "a key is of the wrong type"),
+    ],
+)
+def test_configs(tmp_path, refused, change, expected):
+    make_paddlenlp(tmp_path / "in")
+    config = json.loads((tmp_path / "in/config.json").read_text()) | change
+    (tmp_path / "in/config.json").write_text(json.dumps(config))
+    if expected is None:  # what the weights tell is taken from them
+        assert read_weights(tmp_path / "in").config.hidden_size == 16
+    else:
+        assert expected in refused(tmp_path / "in")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": ' + "[" * 100_000])
+def test_a_config_that_is_no_json(tmp_path, refused, content):
+    make_paddlenlp(tmp_path / "in")
+    (tmp_path / "in/config.json").write_text(content)
+    line = refused(tmp_path / "in")
+    assert "config.json: not a JSON file" in line or "config.json: a JSON object is expected" in line
+
+
+@pytest.mark.parametrize(
+    "key, value, targets",
+    [
+        ("intermediate_size", 32, ("fluid", "paddlenlp")),
+        ("layer_norm_eps", 1e-12, ("fluid", "paddlenlp")),
+        ("pad_token_id", 0, ("paddlenlp", "huggingface", "xlm-roberta")),
+    ],
+)
+def test_what_a_format_cannot_say(tmp_path, refused, key, value, targets):
+    make_ours(tmp_path / "in", config={**CONFIG, key: value})
+    for target in targets:
+        assert f"{key} is {value}" in refused(tmp_path / "in", to=target)
+
+
+def test_a_classifier_of_unknown_task(tmp_path, refused):
+    make_ours(tmp_path / "in", head="cls")
+    (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
+    assert "nothing says what its classifier is for; give --head cls|seq_label|mrc|choice" in refused(
+        tmp_path / "in"
+    )
+    convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
+    assert read_weights(tmp_path / "hf").info["head"] == "seq_label"
+    make_ours(tmp_path / "plain")
+    assert "--head cls: there is no classifier in" in refused(tmp_path / "plain", "--head", "cls")
+
+
+def test_a_target_that_exists_is_left_alone(tmp_path):
+    make_ours(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="out: it exists already; name a new folder"):
+        convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"])
+
+
+def test_a_part_in_another_folder(tmp_path, refused):
+    make_ours(tmp_path / "in")
+    (tmp_path / "in/model.safetensors").rename(tmp_path / "secret.safetensors")
+    index = {"weight_map": dict.fromkeys(weights(), "../secret.safetensors")}
+    (tmp_path / "in/model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model.safetensors.index.json: damaged, or not of the files beside it" in refused(tmp_path / "in")
+
+
+def test_a_process_ends_with_2_and_a_line(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/model_state.pdparams").write_bytes(pickle.dumps({"a": print}))
+    done = run_script([ROOT / "convert.py", "in", "out", "--to", "fluid"], tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
+    assert done.stderr == (
+        "error: in/model_state.pdparams: holds builtins.print, and only arrays and plain containers are read "
+        "here; save the weights alone, best as model.safetensors\n"
+    )

@@ -1,0 +1,40 @@
+"""A conversion holds about one tensor at a time, whatever the formats.
+
+The same at the large size, 2.1 GiB of weights whose largest tensor has 977 MiB:
+
+    python -m tests.helpers.official_layout large --size large
+    PYTHONPATH=. python tests/convert/memory_script.py large out --to huggingface
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.conversion import TARGETS
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.launching import run_script
+
+SCRIPT = Path(__file__).with_name("memory_script.py")
+LARGEST = 40_000 * 256 * 4 / 2**20  # MiB of the word table; all 24 layers have 72 MiB more
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted in KiB on Linux")
+def test_the_largest_tensor_is_what_it_takes(tmp_path):
+    config = official_config(
+        "tiny", vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4
+    )
+    make_official_weights(tmp_path / "start", config, seed=0)
+    source = tmp_path / "start"
+    grew = {}
+    # Each format is written of the one before, and read for the one after.
+    for target in (*TARGETS, "ernie-m"):
+        folder = tmp_path / f"{len(grew)}-{target}"
+        done = run_script([SCRIPT, source, folder, "--to", target], tmp_path, MALLOC_ARENA_MAX="1")
+        assert done.returncode == 0, done.stderr
+        grew[folder.name] = float(done.stderr.split("grew by ")[1].split()[0])
+        source = folder
+    held = sum(os.path.getsize(path) for path in source.rglob("*")) / 2**20
+    assert held > 2.5 * LARGEST  # or the bound below would say nothing
+    assert max(grew.values()) < 1.5 * LARGEST + 10, grew

@@ -1,0 +1,144 @@
+"""Every format that is only read, and the old forms of the others: the same tensors, found and reported."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import convert
+from model.sources import read_weights
+from tests.helpers.toy_models import fairseq_args, fairseq_state, make_ours, make_paddlenlp, weights
+from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
+
+
+def same(found, expected) -> bool:
+    return set(found) == set(expected) and all(
+        found[name].tobytes() == expected[name].tobytes() for name in expected
+    )
+
+
+@pytest.mark.parametrize("head", [None, "cls", "seq_label", "mrc", "choice", "uie"])
+@pytest.mark.parametrize("old_names", [False, True])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_paddlenlp(tmp_path, head, old_names, protocol):
+    made = make_paddlenlp(tmp_path / "pn", head, protocol, old_names)
+    found = read_weights(tmp_path / "pn")
+    assert found.info["format"] == "paddlenlp" and found.info["head"] == head and not found.info["unknown"]
+    assert same(found.weights, made)
+    assert found.config.intermediate_size == 64  # the file says 3072
+    assert not found.info["notes"]
+
+
+def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
+    make_paddlenlp(tmp_path / "pn", old_names=True)
+    for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
+        (tmp_path / "pn" / name).write_text("")
+    info = read_weights(tmp_path / "pn/ernie_m_base.pdparams").info
+    assert info["vocab_path"].name == "ernie_m.vocab.txt"
+    assert info["piece_model_path"].name == "ernie_m.sentencepiece.bpe.model"
+
+
+def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
+    import pickle
+
+    bits = np.array([[0x3F80, 0xC020], [0x7F61, 0x0001]], np.uint16)
+    expected = (bits.astype(np.uint32) << 16).view(np.float32)
+    name = "embeddings.word_embeddings.weight"
+    (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps({name: bits}, 4))
+    from model.formats import paddle_file, safe
+
+    np.testing.assert_array_equal(paddle_file.read(tmp_path / "model_state.pdparams")[name], expected)
+    header = json.dumps({name: {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + bits.tobytes())
+    np.testing.assert_array_equal(safe.read(tmp_path / "x")[name], expected)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("prefix", ["decoder.", "encoder."])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("new_norm", [False, True])
+def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
+    made = weights(lm_head=True, pooler=False)
+    state = fairseq_state(made, prefix, fused, new_norm)
+    (tmp_path / "xlmr").mkdir()
+    args = fairseq_args(dropout=0.2)
+    write_torch_file(tmp_path / "xlmr/model.pt", state, lambda s: {"args": args, "model": s}, legacy)
+    for source in (tmp_path / "xlmr", tmp_path / "xlmr/model.pt"):
+        found = read_weights(source)
+        assert found.info["format"] == "fairseq" and not found.info["unknown"]
+        assert same(found.weights, made)
+        assert (found.config.num_attention_heads, found.config.hidden_dropout_prob) == (4, 0.2)
+    convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
+    assert same(read_weights(tmp_path / "ours").weights, made)
+    shown = capsys.readouterr().out
+    query = "in_proj_weight [q]" if fused else "q_proj.weight"
+    assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in shown
+    assert f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n" in shown
+
+
+def test_the_report_names_every_tensor(tmp_path, capsys):
+    theirs = make_xlm_r(tmp_path / "x")
+    convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--keep_rest"])
+    lines = capsys.readouterr().out.splitlines()
+    written = json.loads((tmp_path / "hf/model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
+    del written["__metadata__"]
+    table = {line.split()[0]: line for line in lines if "<-" in line}
+    assert set(table) == set(written)
+    name = "encoder.layers.1.self_attn.self_attn.k_proj.weight"
+    # turned on the way in and on the way out: as it was
+    assert table[name].split("  <- ")[1] == "roberta.encoder.layer.1.attention.self.key.weight"
+    assert "[16, 16]" in table[name]
+    positions = table["embeddings.position_embeddings.weight"]
+    assert positions.endswith("position_embeddings.weight + roberta.embeddings.token_type_embeddings.weight")
+    told = "\n".join(lines)
+    sources = {source for line in table.values() for source in line.split("  <- ")[1].split(" + ")}
+    for name in theirs:
+        assert name in sources or f": {name} (" in told, name
+    assert "not in " in told and "pooler.dense.weight" in told  # the library starts it afresh
+
+
+def test_the_pooler_of_xlm_r(tmp_path):
+    """With a masked-LM head it is the untrained one of the first upload; without one it is the model's."""
+    theirs = make_xlm_r(tmp_path / "x")
+    pooler = {
+        "pooler.dense.weight": np.full((16, 16), 2, np.float32),
+        "pooler.dense.bias": np.ones(16, np.float32),
+    }
+    with_head = theirs | {f"roberta.{name}": array for name, array in pooler.items()}
+    save_file(with_head, tmp_path / "x/model.safetensors")
+    info = read_weights(tmp_path / "x").info
+    assert info["dropped"]["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
+    bare = {name.removeprefix("roberta."): array for name, array in theirs.items() if "lm_head" not in name}
+    save_file(bare | pooler, tmp_path / "x/model.safetensors")
+    np.testing.assert_array_equal(read_weights(tmp_path / "x").weights["pooler.dense.weight"], 2)
+
+
+def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys):
+    made = make_ours(tmp_path / "made", head="mrc")
+    convert.main([str(tmp_path / "made"), str(tmp_path / "official"), "--to", "fluid"])
+    params = tmp_path / "official/params"
+    for name in ("word_embedding_moment1_0", "@LR_DECAY_COUNTER@", "pooled_fc.w_0.master"):
+        (params / name).write_bytes(b"no tensor")
+    capsys.readouterr()
+    convert.main([str(params), str(tmp_path / "back"), "--to", "ernie-m"])
+    assert "not taken: word_embedding_moment1_0 (state of training)\n" in capsys.readouterr().out
+    found = read_weights(tmp_path / "back")
+    assert same(found.weights, made) and found.info["head"] == "mrc"
+
+
+def test_without_a_config_the_shapes_tell(tmp_path, capsys):
+    config = {**toy(), "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
+    made = make_ours(tmp_path / "made", config=config)
+    (tmp_path / "made/config.json").unlink()
+    convert.main([str(tmp_path / "made"), str(tmp_path / "hf"), "--to", "huggingface"])
+    found = read_weights(tmp_path / "hf")
+    assert same(found.weights, made)
+    assert (found.config.num_attention_heads, found.config.intermediate_size) == (2, 256)
+
+
+def toy() -> dict:
+    from tests.helpers.toy_models import CONFIG
+
+    return CONFIG

@@ -1,0 +1,130 @@
+"""Toy models of every kind that a format may hold, as dicts of arrays and as folders of ours."""
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from model.formats import names, safe
+
+CONFIG = {
+    "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 64, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 40, "initializer_range": 0.02,
+    "layer_norm_eps": 1e-5, "pad_token_id": 1,
+}  # fmt: skip
+LABELS = {"cls": 3, "seq_label": 5, "mrc": 2, "choice": 1}
+ARCHITECTURES = {"cls": "SequenceClassifier", "choice": "SequenceClassifier", "seq_label": "TokenClassifier",
+                 "mrc": "SpanClassifier"}  # fmt: skip
+
+
+def weights(
+    head: str | None = None,
+    lm_head: bool = False,
+    languages: int = 0,
+    pooler: bool = True,
+    seed: int = 0,
+    config: dict = CONFIG,
+) -> dict[str, np.ndarray]:
+    """Random weights under our names; a few numbers are -0.0, the smallest and the largest there are."""
+    rng = np.random.default_rng(seed)
+    sizes = {**config, "num_labels": LABELS.get(head)}
+    table = names.variables(config["num_hidden_layers"], "cls" if head in LABELS else None, lm_head)
+    shapes = {
+        v.canonical: tuple(sizes[axis] for axis in v.axes) for v in table if pooler or v not in names.POOLER
+    }
+    if head == "uie":
+        for end in ("start", "end"):
+            shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}
+    if languages:
+        shapes["language_embeddings.weight"] = (languages, sizes["hidden_size"])
+    made = {}
+    for name, shape in shapes.items():
+        around = np.float32("norm" in name and name.endswith(".weight"))
+        made[name] = (around + 0.1 * rng.standard_normal(shape)).astype(np.float32)
+    odd = made["embeddings.position_embeddings.weight"].reshape(-1)
+    odd[:4] = np.array([-0.0, 1e-45, 3e38, -1e-30], np.float32)
+    return made
+
+
+def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG,
+              **kind) -> dict[str, np.ndarray]:  # fmt: skip
+    """config.json and model.safetensors as `save_model` writes them; the weights."""
+    made = weights(head, config=config, **kind)
+    extra = {"architecture": ARCHITECTURES.get(head, "ErnieMModel"), "head": head, "labels": labels}
+    if kind.get("languages"):
+        extra |= {"architecture": "PreTrainingModel", "languages": ["de", "en", "fr"][: kind["languages"]]}
+    folder.mkdir(parents=True)
+    safe.write(folder / "model.safetensors", made)
+    settings = {**config, "model_type": "ernie_m", **{k: v for k, v in extra.items() if v is not None}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return made
+
+
+def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old_names: bool = False, **kind):
+    """A folder as PaddleNLP saves it; the weights under our names."""
+    made = weights(head, **kind)
+    classes = {"cls": "ErnieMForSequenceClassification", "seq_label": "ErnieMForTokenClassification",
+               "mrc": "ErnieMForQuestionAnswering", "choice": "ErnieMForMultipleChoice",
+               "uie": "UIEM"}  # fmt: skip
+    class_name = classes.get(head, "ErnieMModel")
+    theirs = {name if head is None or name.startswith(("classifier", "linear_")) else f"ernie_m.{name}": array
+              for name, array in made.items()}  # fmt: skip
+    folder.mkdir(parents=True)
+    state = {**theirs, "StructuredToParameterName@@": {name: f"p_{i}" for i, name in enumerate(theirs)}}
+    file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
+    (folder / file).write_bytes(pickle.dumps(state, protocol))
+    config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
+    if old_names:
+        config = {
+            "init_args": [{**config, "init_class": "ErnieMModel"}],
+            "init_class": class_name,
+            "num_classes": 3,
+        }
+        (folder / "model_config.json").write_text(json.dumps(config))
+    else:
+        config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
+        (folder / "config.json").write_text(json.dumps(config))
+    return made
+
+
+def fairseq_state(
+    made: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
+):
+    """Our weights under fairseq's names, written out by hand."""
+    inner = f"{prefix}sentence_encoder."
+    norm = "layernorm_embedding" if new_norm else "emb_layer_norm"
+    state = {
+        f"{inner}embed_tokens.weight": made["embeddings.word_embeddings.weight"],
+        f"{inner}embed_positions.weight": made["embeddings.position_embeddings.weight"],
+        f"{inner}{norm}.weight": made["embeddings.layer_norm.weight"],
+        f"{inner}{norm}.bias": made["embeddings.layer_norm.bias"],
+        f"{prefix}lm_head.dense.weight": np.ascontiguousarray(made["lm_head.dense.weight"].T),
+        f"{prefix}lm_head.dense.bias": made["lm_head.dense.bias"],
+        f"{prefix}lm_head.layer_norm.weight": made["lm_head.layer_norm.weight"],
+        f"{prefix}lm_head.layer_norm.bias": made["lm_head.layer_norm.bias"],
+        f"{prefix}lm_head.bias": made["lm_head.bias"],
+        f"{prefix}lm_head.weight": made["embeddings.word_embeddings.weight"],
+        f"{inner}version": np.zeros(1, np.float32),
+    }
+    parts = {"self_attn.out_proj": "self_attn.out_proj", "norm1": "self_attn_layer_norm", "linear1": "fc1",
+             "linear2": "fc2", "norm2": "final_layer_norm"}  # fmt: skip
+    if not fused:
+        parts |= {f"self_attn.{c}_proj": f"self_attn.{c}_proj" for c in "qkv"}
+    for i in range(CONFIG["num_hidden_layers"]):
+        ours, theirs = f"encoder.layers.{i}.", f"{inner}layers.{i}."
+        for one, other in parts.items():
+            state[f"{theirs}{other}.weight"] = np.ascontiguousarray(made[f"{ours}{one}.weight"].T)
+            state[f"{theirs}{other}.bias"] = made[f"{ours}{one}.bias"]
+        if fused:
+            for part in ("weight", "bias"):
+                three = [made[f"{ours}self_attn.{c}_proj.{part}"].T for c in "qkv"]
+                state[f"{theirs}self_attn.in_proj_{part}"] = np.ascontiguousarray(np.concatenate(three))
+    return state
+
+
+def fairseq_args(**changes) -> argparse.Namespace:
+    """The flags of a run that fairseq keeps beside the weights."""
+    return argparse.Namespace(arch="roberta_base", encoder_attention_heads=4, activation_fn="gelu", **changes)

@@ -1,0 +1,290 @@
+"""paddlenlp and transformers load what we write, nothing missing or left over, with our numbers; and back."""
+
+import json
+
+import numpy as np
+import paddle
+import paddlenlp.transformers as paddlenlp
+import pytest
+import torch
+import transformers
+
+import convert
+from model.checkpoint import load_from, read_weights
+from model.formats import peers
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.hub import local_folder
+from tests.helpers.toy_models import CONFIG, LABELS, fairseq_args, fairseq_state, make_ours, weights
+from utils.errors import UserError
+
+HEADS = [None, "cls", "seq_label", "mrc", "choice", "uie"]
+XLM_R_HEADS = [None, "lm", "cls", "seq_label", "mrc", "choice"]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """ids [3, 9] with pads, the mask, and two choices a row for multiple choice."""
+    rng = np.random.default_rng(1)
+    ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
+    ids[:, 0], ids[:, -1] = 0, 2
+    ids[1, 6:] = 1
+    return ids, (ids != 1).astype("int64")
+
+
+def make(folder, head: str | None):
+    kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
+    return make_ours(folder, **kind)
+
+
+def ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
+    """The outputs of our model with these weights; of a kind we have no class for, put together here."""
+    checkpoint = read_weights(folder)
+    w, config = checkpoint.weights, checkpoint.config
+    models = {
+        "cls": lambda: SequenceClassifier(config, LABELS["cls"]),
+        "choice": lambda: SequenceClassifier(config, 1),
+        "seq_label": lambda: TokenClassifier(config, LABELS["seq_label"]),
+        "mrc": lambda: SpanClassifier(config),
+        "lm": lambda: PreTrainingModel(config, ["en"]),
+    }
+    optional = ("pooler.", "language_embeddings.")
+    model = models.get(head, models["lm"])()
+    skip = () if head in models else ("lm_head.", "linear_")
+    load_from(model, folder, optional, skip)
+    model.eval()
+    tensor = paddle.to_tensor(ids)
+    with paddle.no_grad():
+        if head == "lm":
+            return [model.lm_head(model.ernie_m(tensor, pool=False).sequence).numpy()]
+        if head == "choice":
+            return [model(tensor).numpy().reshape(1, -1)]
+        if head in models:
+            out = model(tensor)
+            return [o.numpy() for o in out] if isinstance(out, tuple) else [out.numpy()]
+        out = model.ernie_m(tensor)
+        if head == "uie":
+            sequence = out.sequence.numpy()
+            logits = [
+                sequence @ w[f"linear_{end}.weight"] + w[f"linear_{end}.bias"] for end in ("start", "end")
+            ]
+            return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
+        return [out.sequence.numpy(), out.pooled.numpy()]
+
+
+def assert_close(found: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        assert one.shape == other.shape
+        if one.shape[:2] == mask.shape:  # per token: those of pads are nobody's business
+            one, other = one[mask == 1], other[mask == 1]
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def of_torch(model, head: str | None, ids, mask) -> list[np.ndarray]:
+    arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    if head == "choice":
+        arguments = {name: tensor[None] for name, tensor in arguments.items()}
+    with torch.no_grad():
+        out = model.eval()(**arguments)
+    if head is None:
+        return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
+    if head in ("mrc", "uie"):
+        return [out.start_logits.numpy(), out.end_logits.numpy()]
+    return [out.logits.numpy()]
+
+
+def load_torch(library: str, head: str | None, folder):
+    model_class = getattr(transformers, peers.CLASSES[library][head].name)
+    model, told = model_class.from_pretrained(folder, output_loading_info=True)
+    assert told["missing_keys"] == told["unexpected_keys"] == told["mismatched_keys"] == []
+    return model
+
+
+@pytest.mark.parametrize(
+    "library, target, head",
+    [(peers.HUGGING_FACE, "huggingface", head) for head in HEADS]
+    + [(peers.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
+)
+def test_transformers(tmp_path, batch, library, target, head):
+    ids, mask = batch
+    make(tmp_path / "ours", head)
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", target])
+    peer = load_torch(library, head, tmp_path / "theirs")
+    expected = of_torch(peer, head, ids, mask)
+    if head == "uie":  # transformers leaves the sigmoid to the caller
+        expected = [1 / (1 + np.exp(-value)) for value in expected]
+    assert_close(ours(tmp_path / "ours", head, ids), expected, mask)
+    for safe, name, shard in (
+        (True, "safe", "1GB"),
+        (False, "bin", "1GB"),
+        (True, "parts", "20KB"),
+        (False, "more", "20KB"),
+    ):
+        peer.save_pretrained(tmp_path / name, safe_serialization=safe, max_shard_size=shard)
+        found = read_weights(tmp_path / name)
+        assert found.info["format"] == library and not found.info["unknown"]
+        assert found.info["head"] == (None if head == "lm" else head)
+        assert_close(ours(tmp_path / name, head, ids), expected, mask)
+
+
+def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
+    arguments = {"input_ids": paddle.to_tensor(ids), "attention_mask": paddle.to_tensor(mask)}
+    if head == "choice":
+        arguments = {name: tensor.unsqueeze(0) for name, tensor in arguments.items()}
+    model.eval()
+    with paddle.no_grad():
+        out = model(**arguments)
+    out = out if isinstance(out, tuple | list) else [out]
+    return [value.numpy() for value in out]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_paddlenlp(tmp_path, batch, head):
+    ids, mask = batch
+    make(tmp_path / "ours", head)
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "paddlenlp"])
+    model_class = getattr(paddlenlp, peers.CLASSES[peers.PADDLENLP][head].name)
+    written = paddle.load(str(tmp_path / "theirs/model_state.pdparams"))
+    more = {"num_choices": len(ids)} if head == "choice" else {}  # which no file of PaddleNLP says
+    peer = model_class.from_pretrained(str(tmp_path / "theirs"), **more)
+    assert set(peer.state_dict()) == set(written)  # nothing missing, nothing left over
+    for name, tensor in peer.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), np.asarray(written[name]))
+    expected = of_paddle(peer, head, ids, mask)
+    if head == "choice":
+        expected = [expected[0].reshape(1, -1)]
+    assert_close(ours(tmp_path / "ours", head, ids), expected, mask)
+    for name, options in (
+        ("whole", {}),
+        ("parts", {"max_shard_size": "20KB"}),
+        ("safe", {"safe_serialization": True}),
+    ):
+        peer.save_pretrained(str(tmp_path / name), **options)
+        found = read_weights(tmp_path / name)
+        assert found.info["format"] == "paddlenlp" or (name == "safe" and head is None)
+        assert not found.info["unknown"]
+        assert_close(ours(tmp_path / name, head, ids), expected, mask)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_of_paddlenlp(tmp_path, dtype):
+    peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
+    peer.to(dtype=dtype)
+    peer.save_pretrained(str(tmp_path / "half"))
+    convert.main([str(tmp_path / "half"), str(tmp_path / "ours"), "--to", "ernie-m"])
+    found = read_weights(tmp_path / "ours").weights
+    for name, tensor in peer.state_dict().items():
+        np.testing.assert_array_equal(found[name], tensor.astype("float32").numpy())
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_protocols_of_paddle_save(tmp_path, protocol):
+    peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
+    paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"), protocol=protocol)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
+    found = read_weights(tmp_path)
+    assert set(found.weights) == set(peer.state_dict()) and not found.info["unknown"]
+    for name, tensor in peer.state_dict().items():
+        np.testing.assert_array_equal(found.weights[name], tensor.numpy())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_fairseq_of_torch(tmp_path, zipped, fused):
+    made = weights(lm_head=True, pooler=False)
+    state = {name: torch.tensor(array) for name, array in fairseq_state(made, fused=fused).items()}
+    saved = {
+        "args": fairseq_args(),
+        "model": state,
+        "extra_state": {"epoch": 1},
+        "optimizer_history": [{"lr": 0.1}],
+    }
+    torch.save(saved, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    found = read_weights(tmp_path)
+    assert set(found.weights) == set(made) and not found.info["unknown"]
+    assert all(found.weights[name].tobytes() == array.tobytes() for name, array in made.items())
+
+
+def test_views_and_shared_storages_of_torch(tmp_path):
+    from model.formats import torch_file
+
+    base = torch.arange(24.0).reshape(4, 6)
+    tensors = {
+        "whole": base, "turned": base.T, "part": base[1:3, 2:5], "step": base[::2, ::3], "one": base[2, 3],
+        "spread": base[:1].expand(5, 6), "none": base[:0], "parameter": torch.nn.Parameter(base[0]),
+    }  # fmt: skip
+    for zipped in (True, False):
+        torch.save(tensors, tmp_path / "x.bin", _use_new_zipfile_serialization=zipped)
+        found = torch_file.read(tmp_path / "x.bin")
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(found[name], tensor.detach().numpy())
+
+
+def test_tokenizers(tmp_path, data_dir):
+    """The files are taken by the tokenizers of both libraries, with our ids for pieces and special tokens."""
+    from reader.tokenization import Tokenizer
+
+    pieces = data_dir / "vocab/xnli15-32k.model"
+    tokenizer = Tokenizer(piece_model_path=pieces)
+    for target in ("paddlenlp", "huggingface", "xlm-roberta"):
+        convert.main([str(pieces), str(tmp_path / target), "--to", target])
+    slow = transformers.ErnieMTokenizer.from_pretrained(tmp_path / "huggingface")
+    other = paddlenlp.ErnieMTokenizer.from_pretrained(str(tmp_path / "paddlenlp"))
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path / "xlm-roberta")
+    old = transformers.XLMRobertaTokenizer.from_pretrained(tmp_path / "xlm-roberta")
+    for text in ("the quick brown fox", "слово за слово", "नमस्ते दुनिया"):
+        ids = tokenizer.build(text)
+        assert fast(text)["input_ids"] == old(text)["input_ids"] == ids
+        pieces = tokenizer.tokenize(text)  # ErnieM cuts words by rules of its own: the ids are compared
+        for peer in (slow, other):
+            assert peer.convert_tokens_to_ids(["[CLS]", *pieces, "[SEP]"]) == ids
+    ids = tokenizer.build("the quick brown fox")
+    assert slow("the quick brown fox")["input_ids"] == other("the quick brown fox")["input_ids"] == ids
+    assert fast("the fox", "слово")["input_ids"] == tokenizer.build("the fox", "слово")
+    assert fast.mask_token_id == tokenizer.mask_id and fast.pad_token_id == tokenizer.pad_id
+
+
+def test_a_name_in_the_hubs_cache_and_one_that_is_not(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    make_ours(tmp_path / "ours")
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "made"), "--to", "huggingface"])
+    cache = tmp_path / "cache/models--someone--ernie-m"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "snapshots").mkdir()
+    (cache / "refs/main").write_text("0" * 40)
+    (tmp_path / "made").rename(cache / "snapshots" / ("0" * 40))
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, **k, cache_dir=tmp_path / "cache")
+    )
+    assert read_weights("hf://someone/ernie-m").info["format"] == "huggingface"
+    with pytest.raises(
+        UserError, match="hf://someone/other: cannot be fetched .*download https://huggingface.co/someone/o"
+    ):
+        read_weights("hf://someone/other")
+
+
+def test_a_name_of_paddlenlp_in_its_cache(tmp_path, monkeypatch):
+    from paddlenlp.utils import downloader, env
+
+    monkeypatch.setattr(env, "MODEL_HOME", str(tmp_path))
+    make_ours(tmp_path / "ours")
+    convert.main([str(tmp_path / "ours"), str(tmp_path / "ernie-m-base"), "--to", "paddlenlp"])
+    for name in ("vocab.txt", "sentencepiece.bpe.model"):
+        (tmp_path / "ernie-m-base" / name).write_text("")
+    assert local_folder("paddlenlp://ernie-m-base") == tmp_path / "ernie-m-base"
+    assert read_weights("paddlenlp://ernie-m-base").info["format"] == "paddlenlp"
+    with pytest.raises(
+        UserError, match="PaddleNLP has no such ERNIE-M; it has ernie-m-base, ernie-m-large, uie-m"
+    ):
+        read_weights("paddlenlp://ernie-m-huge")
+
+    def fails(*_):
+        raise RuntimeError("no route to host\nTraceback")
+
+    monkeypatch.setattr(downloader, "get_path_from_url_with_filelock", fails)
+    with pytest.raises(
+        UserError, match=r"cannot be fetched \(no route to host\); download model_state.pdparams"
+    ):
+        read_weights("paddlenlp://ernie-m-large")
