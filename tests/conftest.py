@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ prepare(quiet=True)  # before any test module imports paddle
 
 # Tests against peers, which live in environments of their own: folder and mark -> what shows the environment.
 PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 collect_ignore = [folder for folder, peer in PEERS.items() if not importlib.util.find_spec(peer)]
 if "parity" not in collect_ignore:  # which has sentence-transformers too, but an old transformers
@@ -45,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(folder)
         if item.get_closest_marker("data") and not os.environ.get("DATA"):
             item.add_marker(pytest.mark.skip(reason="DATA is not set"))
+        if item.get_closest_marker("browser") and not any(map(shutil.which, BROWSERS)):
+            item.add_marker(pytest.mark.skip(reason="no Chromium (on Debian: apt install chromium)"))
 
 
 class DataSkips:
@@ -54,11 +59,12 @@ class DataSkips:
     """
 
     def __init__(self) -> None:
-        self.skipped = 0
+        self.skipped = self.without_browser = 0
         self.in_ci = os.environ.get("CI", "").lower() in ("1", "true")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.skipped += report.skipped and "data" in report.keywords and not hasattr(report, "wasxfail")
+        self.without_browser += report.skipped and "browser" in report.keywords
 
     # Before the terminal reporter, which prints its summary inside this very hook.
     @pytest.hookimpl(tryfirst=True)
@@ -67,6 +73,10 @@ class DataSkips:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.without_browser:
+            terminalreporter.write_line(
+                f"{self.without_browser} tests were skipped for want of Chromium", yellow=True
+            )
         if self.skipped:
             line = f"{self.skipped} tests were skipped for want of real data (set DATA to its folder)"
             line += "; with CI=true that is a failure" if self.in_ci else ""
