@@ -90,7 +90,7 @@ def main() -> None:
     starts.add_arguments(parser)
     args, further = parser.parse_known_args()
     task, layout = TASKS[args.task], args.output / "data"
-    wanted, lower = starts.starts_of(args), starts.is_lower_case(args)
+    wanted, lower = starts.choose_starts(args), starts.is_lower_case(args)
     if not any(path for pattern in task.sources for path in args.data.glob(pattern)):
         raise UserError(
             f"{args.data}: no {' or '.join(task.sources)} there; --data names the folder of real data"

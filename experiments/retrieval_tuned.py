@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--tune", nargs="+", help="starts that are fine-tuned; default: all")
     parser.add_argument("--steps", type=int, default=3000, help="of fine-tuning (3000)")
     args, further = parser.parse_known_args()
-    wanted, lower = starts.starts_of(args), starts.is_lower_case(args)
+    wanted, lower = starts.choose_starts(args), starts.is_lower_case(args)
     args.tune = args.tune or wanted
     if absent := sorted(set(args.tune) - set(wanted)):
         raise UserError(f"--tune: {', '.join(absent)} is not among the starts ({', '.join(wanted)})")

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder <start>-<seed> for each run, and results.{md,json}",
     )
     add("--starts", nargs="+", choices=[SCRATCH, *STRATEGIES], help="default: scratch and all that RUNS has")
-    add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="(1 2 3)")
+    add(
+        "--seeds", nargs="+", type=int, help="default: those of the runs; 1 2 3 where no strategy has several"
+    )
     add("--languages", nargs="+", help="default: those of the data that the encoders were trained on")
     add("--case", choices=CASES, default="auto", help="of the text; auto: lower if no piece has a capital")
     add("--at_once", type=int, default=2, help="runs side by side, a core each (2)")
@@ -52,8 +54,8 @@ def finished(runs: Path, strategy: str) -> dict[int, Path]:
     return found
 
 
-def starts_of(args: argparse.Namespace) -> list[str]:
-    """--starts, or scratch and every strategy with a finished encoder.
+def choose_starts(args: argparse.Namespace) -> list[str]:
+    """--starts, or scratch and every strategy with a finished encoder; fills in --seeds.
 
     Raises:
         UserError: there is none.
@@ -63,6 +65,8 @@ def starts_of(args: argparse.Namespace) -> list[str]:
         raise UserError(
             f"{args.runs}: no finished pre-training run there; run experiments.pretrain_real first"
         )
+    several = [{*seeds} for strategy in there if len(seeds := finished(args.runs, strategy)) > 1]
+    args.seeds = args.seeds or (sorted(set.intersection(*several)) if several else [1, 2, 3])
     return args.starts or [SCRATCH, *there]
 
 

@@ -33,14 +33,12 @@ def scores_of(found: Mapping[str, Found]) -> Scores:
 
 def tables_of(by_seed: Mapping[int, Scores], how: str, recipe: str | None) -> list[Table]:
     """A table per direction, a row per seed; the paper's figures of `recipe`."""
-    return [
-        Table(
-            f"{direction}, {how}",
-            {seed: scores[direction] for seed, scores in by_seed.items()},
-            figures(recipe, direction, list(scores_here)),
-        )
-        for direction, scores_here in next(iter(by_seed.values())).items()
-    ]
+    tables = []
+    for direction in (ENGLISH_QUERIES, ENGLISH_TARGETS):
+        rows = {seed: scores[direction] for seed, scores in by_seed.items()}
+        languages = list(next(iter(rows.values())))
+        tables.append(Table(f"{direction}, {how}", rows, figures(recipe, direction, languages)))
+    return tables
 
 
 def write_sweep(folder: Path, title: str, by_layer: Sweep) -> None:

@@ -118,8 +118,10 @@ def run_seed(
     found = searcher.at(layer, bitexts)
     record = Record(layer, scores_of(found))
     if distributed.is_main():
-        write_predictions(flags.xtreme_save or folder / "predictions" / "tatoeba", bitexts, found,
-                          seed if flags.xtreme_save else None)  # fmt: skip
+        if flags.xtreme_save:
+            write_predictions(flags.xtreme_save, bitexts, found, seed)
+        else:  # in the folder of the seed already
+            write_predictions(folder / "predictions" / "tatoeba", bitexts, found)
         with atomic_file(folder / SELECTED, "w") as file:
             json.dump(dataclasses.asdict(record), file, indent=2)
     return record

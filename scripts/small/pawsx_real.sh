@@ -5,7 +5,7 @@
 #   DATA=/where/the/data/is sh scripts/small/pawsx_real.sh
 #
 # DATA is a folder with pawsx/dev-<language>.tsv. OUTPUT (output/real15) holds the models, and gets pawsx-runs/results.md.
-# What is finished is not done again. --starts, --seeds (1 2 3), --languages, --case, --at_once; further flags go to every
+# What is finished is not done again. --starts, --seeds, --languages, --case, --at_once; further flags go to every
 # run: --epoch 1.
 set -eu
 cd "$(dirname "$0")/../.."

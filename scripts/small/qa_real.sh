@@ -6,7 +6,7 @@
 #   DATA=/where/the/data/is sh scripts/small/qa_real.sh
 #
 # DATA is a folder with qa/train-en.tydiqa-goldp.json, qa/xquad.<language>.json and qa/mlqa-dev. OUTPUT (output/real15) holds
-# the models, and gets qa-runs/results.md. What is finished is not done again. --starts, --seeds (1 2 3), --languages,
+# the models, and gets qa-runs/results.md. What is finished is not done again. --starts, --seeds, --languages,
 # --case, --at_once; further flags go to every run: --epoch 1.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -6,7 +6,7 @@
 #
 # DATA is a folder with pretrain/parallel and retrieval/tatoeba-style-dev. OUTPUT (output/real15) holds the models, and gets
 # retrieval-runs/results.md. What is finished is not done again. --starts, --tune (those that are fine-tuned; all), --steps
-# (3000), --seeds (1 2 3), --languages, --case, --at_once; further flags go to every fine-tuning: --learning_rate 5e-4.
+# (3000), --seeds, --languages, --case, --at_once; further flags go to every fine-tuning: --learning_rate 5e-4.
 set -eu
 cd "$(dirname "$0")/../.."
 . scripts/real.sh

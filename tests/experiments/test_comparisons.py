@@ -178,17 +178,22 @@ def encoders(folder, *names, pieces=("a", "b")):
 
 def test_which_encoder_a_seed_starts_from(tmp_path):
     args = encoders(tmp_path, "mmlm-1", "mmlm-2", "mmlm+tlm-1", "full-1")
-    assert starts.starts_of(args) == ["scratch", "mmlm", "mmlm+tlm", "full"]
+    args.seeds = None
+    assert starts.choose_starts(args) == ["scratch", "mmlm", "mmlm+tlm", "full"]
+    assert args.seeds == [1, 2]  # those of mmlm
     assert starts.encoder(tmp_path, "mmlm", 2) == tmp_path / "mmlm-2" / "encoder"
     assert starts.encoder(tmp_path, "mmlm+tlm", 2) == tmp_path / "mmlm+tlm-1" / "encoder"
     assert starts.encoder(tmp_path, "scratch", 2) == tmp_path / "full-1" / "encoder"
     with pytest.raises(UserError, match="mmlm has seeds 1, 2, but not 3"):
         starts.encoder(tmp_path, "mmlm", 3)
+    args = encoders(tmp_path / "single", "full-1")
+    args.seeds = None
+    assert starts.choose_starts(args) == ["scratch", "full"] and args.seeds == [1, 2, 3]
     shutil.rmtree(tmp_path / "full-1")
     with pytest.raises(UserError, match="full-1: no finished pre-training run there"):
         starts.encoder(tmp_path, "full", 1)
     with pytest.raises(UserError, match="no finished pre-training run there"):
-        starts.starts_of(argparse.Namespace(runs=tmp_path / "absent", starts=None))
+        starts.choose_starts(argparse.Namespace(runs=tmp_path / "absent", starts=None))
 
 
 def test_the_case_is_that_of_the_vocabulary(tmp_path):
