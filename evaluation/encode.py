@@ -60,7 +60,6 @@ def encode_layer(
     pooling: str = "mean",
     *,
     batch_tokens: int = BATCH_TOKENS,
-    out: np.ndarray | None = None,
     done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """A vector of each sentence, in the order given.
@@ -70,11 +69,9 @@ def encode_layer(
         sentences: N token id sequences of the form [CLS] S [SEP], int.
         layer, pooling: as in `sentence_vectors`.
         batch_tokens: padded tokens in one forward pass.
-        out: [N, H] to write into, in its own dtype; None: a new float32 array.
         done: called after each batch with its number of sentences.
     """
-    if out is None:
-        out = np.empty((len(sentences), model.config.hidden_size), np.float32)
+    out = np.empty((len(sentences), model.config.hidden_size), np.float32)
 
     def keep(rows: list[int], ids: np.ndarray) -> None:
         out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
