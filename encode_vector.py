@@ -23,7 +23,8 @@ class Flags:
     Args:
         data_set: a TSV file with a header and a column text_a, perhaps text_b; "-": standard input
         output_dir: a new folder for the .npy files
-        init_pretraining_params: weights: official params or a folder of ours, or what export.py wrote
+        init_pretraining_params: weights in any format of docs/convert.md, hf://..., paddlenlp://..., or what
+            export.py wrote
         ernie_config_path: ernie_config.json; not needed where it lies beside the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
         piece_model_path: sentencepiece model; not needed where it lies beside the weights
