@@ -33,7 +33,8 @@ def training(args: argparse.Namespace, layout: Path, start: str, seed: int, furt
     }  # fmt: skip
     if start != starts.SCRATCH:
         flags["init_pretraining_params"] = model
-    return Job(folder.name, [task.program, *_line(flags), *further], folder / "results.json")
+    line = [task.program, *_line(flags), *further]
+    return Job(folder.name, line, folder / "results.json", folder / "log")
 
 
 def pairs_of_languages(args: argparse.Namespace, layout: Path, trained: Job) -> Job:
@@ -44,7 +45,8 @@ def pairs_of_languages(args: argparse.Namespace, layout: Path, trained: Job) -> 
         "lang_map_config": args.output / "pairs_lang_map.json", "checkpoints": folder / "mlqa",
         **{name: own[name] for name in own if name.startswith(("max_", "doc_", "predict_"))},
     }  # fmt: skip
-    return Job(f"{folder.name} mlqa", ["run_mrc.py", *_line(flags)], folder / "mlqa" / "gxlt.json")
+    line, folder = ["run_mrc.py", *_line(flags)], folder / "mlqa"
+    return Job(trained.name + " mlqa", line, folder / "gxlt.json", folder / "log")
 
 
 def _line(flags: dict) -> list[str]:

@@ -85,7 +85,7 @@ def tuning(args: argparse.Namespace, start: str, seed: int, further: list[str]) 
         "train_set": args.output / "corpus", "max_steps": args.steps, "checkpoints": folder
     }  # fmt: skip
     result = folder / f"step_{args.steps}" / "model.safetensors"
-    return Job(folder.name, ["run_retrieval.py", *_line(flags), *further], result)
+    return Job(folder.name, ["run_retrieval.py", *_line(flags), *further], result, folder / "log")
 
 
 def search(args: argparse.Namespace, name: str, model: dict[str, object]) -> Job:
@@ -95,7 +95,9 @@ def search(args: argparse.Namespace, name: str, model: dict[str, object]) -> Job
         "pairs": args.output / "pairs", "languages": ",".join(args.languages), "layer": "dev",
         "dev_pairs": args.output / "dev", "max_seq_len": FLAGS["max_seq_len"], "checkpoints": folder,
     }  # fmt: skip
-    return Job(f"search {name}", ["run_retrieval.py", *_line(flags)], folder / "retrieval.json")
+    return Job(
+        f"search {name}", ["run_retrieval.py", *_line(flags)], folder / "retrieval.json", folder / "log"
+    )
 
 
 def _line(flags: dict[str, object]) -> list[str]:

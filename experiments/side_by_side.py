@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.logging import LOG_DIR
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Job:
         name: stands before its lines.
         command: a program of the project and its flags, without the Python that runs it.
         result: the file that it writes last; with it there, the run is not started again.
+        log: folder of its job.log.0; None: where the program puts it.
     """
 
     name: str
     command: Sequence[str]
     result: Path
+    log: Path | None = None
 
     def finished(self) -> bool:
         return self.result.is_file()
@@ -76,7 +79,7 @@ class _Processes:
             return
         process = subprocess.Popen(
             [sys.executable, *job.command],
-            env={"OMP_NUM_THREADS": "1", **os.environ},
+            env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self.started.append(process)

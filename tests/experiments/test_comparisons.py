@@ -75,7 +75,6 @@ def data(tmp_path_factory):
 def compare(runs, data, tmp_path, monkeypatch, capfd):
     """compare(module, *arguments) -> results.json, the last line printed, jobs that were finished before."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("LOG_DIR", str(tmp_path / "log"))
 
     def call(module, *arguments):
         line = [module.__name__, *arguments, "--runs", runs, "--data", data, "--output", tmp_path]
@@ -99,6 +98,8 @@ def test_fine_tuning(compare, tmp_path):
     assert (last["task"], last["seeds"], finished) == ("nli", [2], 0)
     assert last[starts.OTHERS]["XNLI dev, acc"]["full"] == [round(scores["full"]["mean"]["de"], 2), 0]
     assert f"| start | en | de | {starts.OTHERS} |" in (tmp_path / "results.md").read_text()
+    log = (tmp_path / "full-2" / "log" / "job.log.0").read_text()  # each run has its own
+    assert "seed 2: best step" in log and "random weights" not in log
     card = next((tmp_path / "full-2").glob("step_*")) / "README.md"
     assert "full-1/encoder" in card.read_text()  # the only encoder serves all seeds
     card = next((tmp_path / "scratch-2").glob("step_*")) / "README.md"
