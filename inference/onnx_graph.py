@@ -28,7 +28,7 @@ from onnx import TensorProto, helper
 from inference.outputs import OUTPUTS
 from utils.errors import UserError
 
-OPSET, IR_VERSION = 20, 9  # what ONNX Runtime 1.17 and later read
+OPSET, IR_VERSION = 20, 9  # the first opset with Gelu, and the IR of its time
 CLOSED = -1e4  # added to a closed score, as in model/attention.py
 FIRST_POSITION_SHIFT = 1  # position of the n-th real token, n from 1: n + 1; of a pad: 1
 _ALIGNED = 4096  # so that the file can be mapped
