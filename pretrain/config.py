@@ -107,7 +107,7 @@ class InitConfig:
     trained alone for some steps, at a rate of its own. The schedule of `optimizer` begins after them.
 
     Args:
-        encoder: "scratch", or a folder: XLM-R, an official parameter directory or one of ours.
+        encoder: "scratch", or weights in any format of docs/convert.md.
         lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": that of `encoder`.
         lm_head_warmup_steps: train only the head and the language embeddings for so many steps.
         lm_head_learning_rate: constant, in these steps.
