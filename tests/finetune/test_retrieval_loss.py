@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from finetune.retrieval.loss import hardest_negative_bce
-from finetune.retrieval.pairs import _differ
+from finetune.retrieval.pairs import _strangers
 
 SCALE, OFFSET = 5.0, 0.3
 
@@ -74,7 +74,9 @@ def test_the_gradient():
         np.testing.assert_allclose(tensor.grad.numpy(), numeric, atol=1e-6)
 
 
-def test_equal_sentences_are_no_negatives():
-    sentences = [np.array(ids) for ids in ([0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 7, 8, 2])]
-    expected = np.array([[0, 1, 0, 1], [1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]], bool)
-    np.testing.assert_array_equal(_differ(sentences), expected)
+def test_pairs_with_a_common_sentence_are_no_negatives():
+    """Pairs 0 and 2 have a source in common, 1 and 2 a translation; 0's source is 3's translation."""
+    sources = [np.array(ids) for ids in ([0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 7, 8, 2])]
+    translations = [np.array(ids) for ids in ([0, 4, 2], [0, 5, 2], [0, 5, 2], [0, 7, 2])]
+    expected = np.array([[0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
+    np.testing.assert_array_equal(_strangers(sources, translations), expected)
