@@ -9,7 +9,8 @@ English rows 1 to 1,500 become train/train.en.tsv, rows 1,501 to 2,000 of every 
 import argparse
 from pathlib import Path
 
-from scripts.data.prepare_pawsx import find_files, read_rows, write_maps, write_rows
+from scripts.data.joint_files import write_joint_files
+from scripts.data.prepare_pawsx import HEADER, LABELS, by_paper, find_files, read_rows, write_rows
 from utils.errors import UserError, run
 
 ROWS, TRAINED = 2000, 1500
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
         if language == "en":
             write_rows(args.output / "train" / "train.en.tsv", rows[:TRAINED])
         write_rows(args.output / "test" / f"test.{language}.tsv", rows[TRAINED:])
-    write_maps(args.output, files)
+    write_joint_files(
+        args.output, {"train": ["en"], "dev": [], "test": list(files)}, LABELS, by_paper, HEADER
+    )
     print(f"{args.output}: {TRAINED} rows to train on, {ROWS - TRAINED} to test on in {', '.join(files)}")
 
 

@@ -1,10 +1,45 @@
 """The files that a prepared folder has once, beside those per split and language."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from utils.files import atomic_file
+
+
+def order_of(languages: Sequence[str]) -> Callable[[str], tuple[int, str]]:
+    """A key that sorts languages: those named here in this order, then all others by their codes."""
+    return lambda one: (languages.index(one) if one in languages else len(languages), one)
+
+
+def write_language_map(
+    output: Path, languages: Mapping[str, list[str]], order: Callable[[str], tuple], ending: str = "tsv"
+) -> list[str]:
+    """Write lang_map.json: the languages that are in dev and test both, or in the one there is.
+
+    Args:
+        output: holds <split>/<split>.<language>.<ending>.
+        languages: of "train", "dev" and "test".
+        order: a key that sorts languages.
+
+    Returns:
+        what there is to say of it, and of splits that are not there.
+    """
+    notes = []
+    for split, known in languages.items():
+        if not known:
+            pattern = f" (pass --dev_set {output}/dev/dev.%s.{ending} to the scripts)"
+            notes.append(
+                f"no {split} data among the sources{pattern if split == 'test' and languages['dev'] else ''}"
+            )
+    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
+    if not evaluated:
+        return [*notes, "lang_map.json is not written: no dev or test data among the sources"]
+    common = sorted(set.intersection(*evaluated), key=order)
+    write_numbers(output / "lang_map.json", common)
+    if left := sorted(set.union(*evaluated) - set(common), key=order):
+        notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
+    return notes
 
 
 def write_joint_files(
@@ -28,16 +63,8 @@ def write_joint_files(
     Returns:
         what there is to say of them.
     """
-    notes = []
-    _write_json(output / "label_map.json", {label: id_ for id_, label in enumerate(labels)})
-    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
-    if evaluated:
-        common = sorted(set.intersection(*evaluated), key=order)
-        _write_json(output / "lang_map.json", {language: id_ for id_, language in enumerate(common)})
-        if left := sorted(set.union(*evaluated) - set(common), key=order):
-            notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
-    else:
-        notes.append("lang_map.json is not written: no dev or test data among the sources")
+    write_numbers(output / "label_map.json", labels)
+    notes = write_language_map(output, languages, order)
     if len(languages["train"]) > 1:
         with atomic_file(output / "train" / "train.all.tsv", "w", newline="\n") as joint:
             joint.write(header)
@@ -47,14 +74,11 @@ def write_joint_files(
                     joint.writelines(row(line) for line in file)
     elif languages["train"]:
         notes.append(f"train.all.tsv is not written: {languages['train'][0]} is the only training language")
-    for split, known in languages.items():
-        if not known:
-            pattern = f" (pass --dev_set {output}/dev/dev.%s.tsv to the scripts)" if split == "test" else ""
-            notes.append(f"no {split} data among the sources{pattern}")
     return notes
 
 
-def _write_json(path: Path, value: dict) -> None:
+def write_numbers(path: Path, names: Iterable[str]) -> None:
+    """A JSON object that gives each name its place, from 0."""
     with atomic_file(path, "w") as file:
-        json.dump(value, file, indent=2)
+        json.dump({name: number for number, name in enumerate(names)}, file, indent=2)
         file.write("\n")

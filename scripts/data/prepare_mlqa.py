@@ -16,7 +16,6 @@ are read where they lie, by --gxlt_set. See docs/qa.md.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -28,13 +27,14 @@ sys.path.insert(
 )  # a script's own folder is on the path, not the root
 
 from reader.squad import read_squad
+from scripts.data.joint_files import order_of, write_language_map, write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import setup_console
 
 SPLITS = ("train", "dev", "test", "xquad")
 # The order of MLQA's and the paper's tables; other languages follow in alphabetical order.
-LANGUAGES = ("en", "es", "de", "ar", "hi", "vi", "zh")
+by_paper = order_of(("en", "es", "de", "ar", "hi", "vi", "zh"))
 
 _PAIR = re.compile(r"(dev|test)-context-([a-z]{2,3})-question-([a-z]{2,3})\.json")
 _XQUAD = re.compile(r"xquad\.([a-z]{2,3})\.json")
@@ -73,7 +73,11 @@ def main(arguments: list[str] | None = None) -> None:
         name = f"{source.split}.{source.language}.json"
         with atomic_file(options.output / source.split / name) as copy:
             copy.write(source.path.read_bytes())
-    for note in [*write_language_map(options.output, sources), f"written to {options.output}"]:
+    languages = {split: [source.language for source in sources if source.split == split] for split in SPLITS}
+    if xquad := languages.pop("xquad"):
+        write_numbers(options.output / "xquad" / "lang_map.json", xquad)
+    notes = write_language_map(options.output, languages, by_paper, "json")
+    for note in [*notes, f"written to {options.output}"]:
         print(note)
 
 
@@ -102,29 +106,7 @@ def find_sources(paths: Iterable[Path], output: Path) -> list[Source]:
             first = chosen.setdefault((source.split, source.language), source)
             if first is not source:
                 print(f"not used: {source.path} ({source.split} is taken from {first.path})")
-    return sorted(
-        chosen.values(), key=lambda source: (SPLITS.index(source.split), _by_paper(source.language))
-    )
-
-
-def write_language_map(output: Path, sources: list[Source]) -> list[str]:
-    """Write lang_map.json; return what there is to say of it and of splits that are not there."""
-    languages = {split: [source.language for source in sources if source.split == split] for split in SPLITS}
-    notes = [f"no {split} data among the sources" for split in SPLITS[:3] if not languages[split]]
-    if languages["dev"] and not languages["test"]:
-        notes[-1] += f" (pass --dev_set {output}/dev/dev.%s.json to the scripts)"
-    evaluated = [languages[split] for split in ("dev", "test") if languages[split]]
-    if not evaluated:
-        return [*notes, "lang_map.json is not written: no dev or test data among the sources"]
-    common = [language for language in evaluated[0] if language in evaluated[-1]]
-    for path, known in ((output, common), (output / "xquad", languages["xquad"])):
-        if known:
-            with atomic_file(path / "lang_map.json", "w") as file:
-                json.dump({language: id_ for id_, language in enumerate(known)}, file, indent=2)
-                file.write("\n")
-    if left := sorted({language for known in evaluated for language in known} - set(common), key=_by_paper):
-        notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
-    return notes
+    return sorted(chosen.values(), key=lambda source: (SPLITS.index(source.split), by_paper(source.language)))
 
 
 def _recognise(path: Path, output: Path) -> Source | None:
@@ -137,10 +119,6 @@ def _recognise(path: Path, output: Path) -> Source | None:
     if match := _BY_LANGUAGE.fullmatch(path.name):
         return Source(path, match[1], match[2])
     return Source(path, "train", "en") if path.name == _SQUAD else None
-
-
-def _by_paper(language: str) -> tuple[int, str]:
-    return LANGUAGES.index(language) if language in LANGUAGES else len(LANGUAGES), language
 
 
 if __name__ == "__main__":

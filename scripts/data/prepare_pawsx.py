@@ -13,7 +13,6 @@ dev/dev.<language>.tsv, test/test.<language>.tsv, label_map.json and lang_map.js
 """
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
@@ -24,13 +23,14 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
+from scripts.data.joint_files import order_of, write_joint_files
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
 LABELS = ("0", "1")  # 1: a paraphrase
-LANGUAGES = ("en", "de", "es", "fr", "ja", "ko", "zh")  # the order of the paper's Table 4
+by_paper = order_of(("en", "de", "es", "fr", "ja", "ko", "zh"))  # Table 4
 SPLITS = ("train", "dev", "test")
-COLUMNS = ("text_a", "text_b", "label", "qid")
+HEADER = "text_a\ttext_b\tlabel\tqid\n"
 
 _PUBLIC = {"train": "train", "translated_train": "train", "dev_2k": "dev", "test_2k": "test"}
 _FLAT = re.compile(r"(train|dev|test)-([a-z]{2})\.tsv")
@@ -55,13 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
         write_rows(options.output / split / f"{split}.{language}.tsv", rows)
         shown = ", ".join(f"{number} {why}" for why, number in dropped.items())
         print(f"{split:<6} {language:<3} {len(rows):>7,} rows" + (f"; dropped: {shown}" if shown else ""))
-    trained = [language for split, language in files if split == "train"]
-    if len(trained) > 1:
-        parts = (good_rows(files["train", language], "train")[0] for language in trained)
-        write_rows(options.output / "train" / "train.all.tsv", (row for part in parts for row in part))
-    evaluated = [{language for split, language in files if split == name} for name in ("dev", "test")]
-    write_maps(options.output, set.intersection(*filter(None, evaluated)) if any(evaluated) else set())
-    print(f"written to {options.output}")
+    languages = {split: [language for name, language in files if name == split] for split in SPLITS}
+    notes = write_joint_files(options.output, languages, LABELS, by_paper, HEADER)
+    for note in [*notes, f"written to {options.output}"]:
+        print(note)
 
 
 def find_files(sources: Iterable[Path]) -> dict[tuple[str, str], Path]:
@@ -87,11 +84,6 @@ def find_files(sources: Iterable[Path]) -> dict[tuple[str, str], Path]:
                 raise UserError(f"{path} and {found[key]} are both {' '.join(key)}; name one of them")
             found[key] = path
     return dict(sorted(found.items(), key=lambda item: (SPLITS.index(item[0][0]), by_paper(item[0][1]))))
-
-
-def by_paper(language: str) -> tuple[int, str]:
-    """Sort key of languages."""
-    return LANGUAGES.index(language) if language in LANGUAGES else len(LANGUAGES), language
 
 
 def good_rows(path: Path, split: str) -> tuple[list[Row], Counter]:
@@ -133,18 +125,8 @@ def read_rows(path: Path) -> Iterator[Row | None]:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """One file of the official layout."""
     with atomic_file(path, "w", newline="\n") as file:
-        file.write("\t".join(COLUMNS) + "\n")
+        file.write(HEADER)
         file.writelines("\t".join(row) + "\n" for row in rows)
-
-
-def write_maps(output: Path, languages: Iterable[str]) -> None:
-    """label_map.json, and lang_map.json where there are languages to evaluate."""
-    maps = {"label_map.json": {label: int(label) for label in LABELS}}
-    if languages := sorted(languages, key=by_paper):
-        maps["lang_map.json"] = {language: id_ for id_, language in enumerate(languages)}
-    for name, value in maps.items():
-        with atomic_file(output / name, "w") as file:
-            file.write(json.dumps(value, indent=2) + "\n")
 
 
 if __name__ == "__main__":

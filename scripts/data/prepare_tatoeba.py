@@ -9,7 +9,6 @@ cannot be scored.)
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ sys.path.insert(
 )  # a script's own folder is on the path, not the root
 
 from reader.sentences import TATOEBA, read_bitexts
+from scripts.data.joint_files import write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -39,9 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
             with atomic_file(options.output / f"{language}-en.{side}", "w", newline="\n") as file:
                 file.writelines(f"{line.strip()}\n" for line in lines)
         print(f"{language}  {len(sentences):>5,} pairs")
-    with atomic_file(options.output / "lang_map.json", "w") as file:
-        languages = {bitext.language: number for number, bitext in enumerate(bitexts)}
-        file.write(json.dumps(languages, indent=2) + "\n")
+    languages = [bitext.language for bitext in bitexts]
+    write_numbers(options.output / "lang_map.json", languages)
     if absent := sorted(set(TATOEBA) - set(languages)):
         print(f"not there: {' '.join(absent)}")
     print(f"written to {options.output}")

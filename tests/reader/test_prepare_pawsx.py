@@ -51,7 +51,7 @@ def test_the_release(tmp_path, capsys):
     assert "train  de        3 rows; dropped: 1 not translated" in capsys.readouterr().out
 
 
-def test_flat_files_without_a_header(tmp_path):
+def test_flat_files_without_a_header(tmp_path, capsys):
     source = tmp_path / "in" / "test-de.tsv"
     source.parent.mkdir()
     source.write_text("eins\tzwei\t0\ndrei\tvier\t1\r\n")
@@ -61,6 +61,16 @@ def test_flat_files_without_a_header(tmp_path):
     ]  # fmt: skip
     assert read_languages(tmp_path / "out" / "lang_map.json") == ["de"]
     assert not (tmp_path / "out" / "train").exists()
+    printed = capsys.readouterr().out
+    assert "no train data among the sources\n" in printed and "no dev data among the sources\n" in printed
+
+
+def test_a_language_of_dev_only_is_left_out_of_the_map(tmp_path, capsys):
+    source = release(tmp_path / "x-final", ("de", "en"))
+    (source / "de" / "test_2k.tsv").unlink()
+    prepare(source, "--output", tmp_path / "out")
+    assert read_languages(tmp_path / "out" / "lang_map.json") == ["en"]
+    assert "lang_map.json leaves out de: not in both dev and test" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
