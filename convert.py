@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     head = conversion.head_for(checkpoint, flags.head, flags.source)
     if info["unknown"] and not flags.drop_unknown:
         raise UserError(
-            f"{flags.source}: {len(info['unknown'])} that are not understood: {', '.join(info['unknown'])}; "
+            f"{flags.source}: {len(info['unknown'])} that are not understood: "
+            f"{conversion.listed(info['unknown'])}; "
             "--drop_unknown goes on without them"
         )
     tokenizer = make_tokenizer(

@@ -1,9 +1,16 @@
 """The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 
 from utils.errors import UserError
+
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+)  # fmt: skip
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 @dataclass
@@ -27,8 +34,14 @@ class ErnieMConfig:
     pad_token_id: int = 1
 
     def __post_init__(self):
+        """UserError: a value that cannot be one, or another architecture."""
+        _check(self, _SIZES, Integral, "a whole number above 0", lambda value: value > 0)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        _check(self, ("intermediate_size",), Integral, "a whole number above 0", lambda value: value > 0)
+        _check(self, ("pad_token_id",), Integral, "a whole number", lambda value: value >= 0)
+        _check(self, _DROPOUTS, Real, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+        _check(self, ("initializer_range", "layer_norm_eps"), Real, "a number above 0", lambda v: v > 0)
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "
@@ -66,3 +79,10 @@ class ErnieMConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+def _check(config: ErnieMConfig, keys: tuple[str, ...], kind: type, what: str, fits: Callable) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+            raise UserError(f"{key} is {value!r}; it must be {what}")

@@ -1,6 +1,7 @@
 """A checkpoint into another format: what of it has a place there, under which name, and what has none."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from model.formats import configs, names, official, paddle_file, peers, safe, tr
 from model.formats.names import H
 from model.formats.peers import CHOICE, CLASSIFY, EXTRACT, LM, SPAN, TAG
 from model.formats.weights import Weights
-from model.sources import CONFIG, LEFT_OUT, WEIGHTS, Checkpoint
+from model.sources import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from utils.errors import UserError
 
 OURS, FLUID = "ernie-m", "fluid"
@@ -30,6 +31,7 @@ _GROUPS = {
     "lm_head": [v.canonical for v in names.LM_HEAD],
     "linear": [f"linear_{end}.{part}" for end in ("start", "end") for part in ("weight", "bias")],
 }
+log = logging.getLogger(__name__)
 _EXTRACTION_AXES = {name: (H, "one") if name.endswith("weight") else ("one",) for name in _GROUPS["linear"]}
 
 
@@ -64,7 +66,8 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
     weights, config = checkpoint.weights, checkpoint.config
     if config is None:
         config, notes = configs.settle({}, weights, source, "")
-        checkpoint.info["notes"].extend(notes)
+        for note in notes:
+            log.warning("%s", note)
     layers = [
         name
         for v in names.LAYER
@@ -77,7 +80,7 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
             wanted += group
     missing = [name for name in wanted if name not in weights]
     if missing:
-        raise UserError(f"{source}: {len(missing)} tensors missing: {', '.join(missing)}")
+        raise UserError(f"{source}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), "one": 1}
     if "classifier.bias" in weights:
         sizes["num_labels"] = int(np.prod(weights.shape("classifier.bias")))
@@ -92,6 +95,12 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
                     f"{source}: {name} has shape {list(shape)}, {fitting} is expected beside the others"
                 )
     return config
+
+
+def listed(items: list[str], most: int = 20) -> str:
+    """For a message: the first ones, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
 
 
 def head_for(checkpoint: Checkpoint, asked: str | None, source: str) -> str | None:
@@ -139,7 +148,10 @@ def write(
     elif target == FLUID:
         written, left_out, absent = _write_fluid(folder, weights, config, head)
     else:
-        written, left_out, absent = _write_library(LIBRARIES[target], folder, weights, config, head, labels)
+        reading = {READING: checkpoint.info["extra"][READING]} if READING in checkpoint.info["extra"] else {}
+        written, left_out, absent = _write_library(
+            LIBRARIES[target], folder, weights, config, head, labels, reading
+        )
     lines = [_line(checkpoint, *row) for row in written]
     if keep_rest and left_out:
         rest = Weights(weights.source, {name: weights.shape(name) for name in left_out}, weights.__getitem__)
@@ -177,13 +189,16 @@ def _write_fluid(folder, weights, config, head) -> tuple[list[_Row], list[str], 
     return rows, left_out, [v.canonical for v in names.POOLER if v.canonical not in weights]
 
 
-def _write_library(library, folder, weights, config, head, labels) -> tuple[list[_Row], list[str], list[str]]:
+def _write_library(
+    library, folder, weights, config, head, labels, reading
+) -> tuple[list[_Row], list[str], list[str]]:
     if library == peers.XLM_R and head is None and "lm_head.bias" in weights:
         head = LM
     head = head if head in peers.CLASSES[library] else None
     theirs, origins, left_out, absent = translation.to_theirs(library, weights, head)
     num_labels = weights.shape("classifier.bias")[0] if head in HEADS else None
     settings = configs.for_library(library, config, peers.CLASSES[library][head].name, labels, num_labels)
+    settings |= reading if head in HEADS else {}
     if library == peers.PADDLENLP:
         paddle_file.write(folder / "model_state.pdparams", theirs)
     else:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import atomic_file
 
 _HF, _PADDLENLP = "hf://", "paddlenlp://"
 _HF_ANY = ("config.json", "vocab.txt", "*.model")
@@ -100,7 +101,8 @@ def _paddlenlp(address: str) -> Path:
                 os.replace(fetched, folder / file)
         if not (folder / "config.json").is_file():
             config = {"model_type": "ernie_m", **ErnieMModel.pretrained_init_configuration[name]}
-            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            with atomic_file(folder / "config.json", "w") as file:
+                file.write(json.dumps(config, indent=2) + "\n")
     except Exception as error:  # of its downloader, which raises what its HTTP library raises
         raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
     return folder

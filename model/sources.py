@@ -17,6 +17,8 @@ from utils.errors import UserError
 
 OURS, OFFICIAL = "ours", "official"
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
+# Our key of how inputs were read in training; libraries leave keys that they do not know alone.
+READING = "reading"
 # What the format of a folder had no place for, kept beside it by convert.py.
 LEFT_OUT = "left_out.safetensors"
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
@@ -103,6 +105,9 @@ def _read_folder(folder: Path) -> Checkpoint:
 
 
 def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
+    for name in found:
+        if not name.isprintable():
+            raise UserError(f"{file}: a tensor has the name {ascii(name)[:100]}, which cannot be printed")
     config_path = _first(folder, _CONFIGS)
     raw = configs.read_json(config_path) if config_path else {}
     library = _library(found, raw, file)
@@ -118,14 +123,17 @@ def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
         head = raw.get("head") or _TASK_OF_CLASS.get(raw.get("architecture"))
         translated = _as_ours(found)
     else:
-        head = translation.head_of(library, found, class_name)
-        translated = translation.from_theirs(library, found, head)
-        head = None if head == peers.LM else head
+        heads = translation.heads_of(library, found, class_name)
+        # Those that may be meant name the tensors alike; which of them it is, is for the user to say.
+        translated = translation.from_theirs(library, found, heads[0] if heads else None)
+        head = heads[0] if len(heads) == 1 and heads[0] != peers.LM else None
     where = str(config_path or file)
     config, notes = None, []
     if raw or not ours:
         config, notes = configs.settle(raw, translated.weights, where, library)
     extra = {"labels": labels} if labels else {}
+    if READING in raw:
+        extra[READING] = raw[READING]
     if ours:
         extra = {key: value for key, value in raw.items() if config is None or key not in config.to_dict()}
     info = {"format": OURS if ours else library, "extra": extra, "head": head, "notes": notes}
@@ -176,7 +184,7 @@ def _with_left_out(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     info["origins"] |= {name: Origin((f"{LEFT_OUT}: {name}",), False) for name in added}
     try:
         info["extra"] = json.loads(beside.metadata.get("extra", "{}")) | info["extra"]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / LEFT_OUT}: not as convert.py wrote it ({error}); move it away") from error
     return Checkpoint(merged, checkpoint.config, info)
 
@@ -212,7 +220,8 @@ def _of_fairseq(found: Weights) -> dict[str, Any]:
     flags = {"encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
              "dropout": "hidden_dropout_prob",
              "attention_dropout": "attention_probs_dropout_prob"}  # fmt: skip
-    return {ours: found.metadata[theirs] for theirs, ours in flags.items() if theirs in found.metadata}
+    told = {ours: found.metadata.get(theirs) for theirs, ours in flags.items()}
+    return {key: value for key, value in told.items() if isinstance(value, str | int | float)}
 
 
 def _open_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
@@ -222,7 +231,7 @@ def _open_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
             raise ValueError("a part in another folder")
         files = {name: read(index.parent / name) for name in sorted(set(place.values()))}
         shapes = {name: files[file].shape(name) for name, file in place.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error
     more = [f"{file}: {name}" for file in files for name in files[file] if place.get(name) != file]
     return Weights(index, shapes, lambda name: files[place[name]][name], others=more)

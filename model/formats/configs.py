@@ -114,7 +114,7 @@ def settle(
         if told is not None and told != size and not (library == PADDLENLP and key == "intermediate_size"):
             notes.append(f"{where}: {key} is {told}, but {size} in the weights; the weights win")
         found[key] = size
-    if found.get("num_attention_heads") is None and "hidden_size" in found:
+    if found.get("num_attention_heads") is None and isinstance(found.get("hidden_size"), int):
         heads, rest = divmod(found["hidden_size"], _SIZE_PER_HEAD)
         if rest == 0 and heads:
             found["num_attention_heads"] = heads
@@ -126,8 +126,6 @@ def settle(
         return ErnieMConfig.from_dict(found), notes
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    except TypeError as error:
-        raise UserError(f"{where}: a key is of the wrong type ({error})") from error
 
 
 def for_library(

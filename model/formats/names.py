@@ -81,7 +81,8 @@ NOT_WEIGHTS = re.compile(
     r"|^loss_scaling_\d+$|^(num_)?(good|bad)_steps(_\d+)?$|^@LR_DECAY_COUNTER@$"
 )
 
-_LAYER_INDEX = re.compile(r"^(?:encoder_layer_|encoder\.layers\.)(\d+)[_.]")
+# Four digits: a file may name any layer, and every layer up to the last one is asked for.
+_LAYER_INDEX = re.compile(r"^(?:encoder_layer_|encoder\.layers\.)([0-9]{1,4})[_.]")
 
 
 def layer_index(name: str) -> int | None:

@@ -30,13 +30,13 @@ def read(path: Path) -> Weights:
     try:
         with open(path, "rb") as file:
             found = pickles.load(file, path)
-            if not isinstance(found, dict):
+            if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
                 raise ValueError("no dict of names")
     except pickles.BROKEN as error:
         raise _damaged(path, error) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    arrays = {str(name): array for name, value in found.items() if (array := _as_array(value)) is not None}
+    arrays = {name: array for name, value in found.items() if (array := _as_array(value)) is not None}
 
     def fetch(name: str) -> np.ndarray:
         try:
@@ -46,7 +46,7 @@ def read(path: Path) -> Weights:
             raise _damaged(path, error) from error
         return widen_bfloat16(array) if array.dtype == np.uint16 else array
 
-    others = [str(name) for name in found if str(name) not in arrays and name != NAMES]
+    others = [name for name in found if name not in arrays and name != NAMES]
     return Weights(path, {name: array.shape for name, array in arrays.items()}, fetch, others=others)
 
 

@@ -1,20 +1,22 @@
 """The stack machine that a pickle is a program for, less the opcodes and names that would make it run code.
 
 Nothing that a file names is ever looked up: a name is only compared with those that the caller knows. Long
-strings are left where they are (`Blob`). Source of the opcodes: Python's Lib/pickletools.py.
+strings are left where they are (`Blob`). A pickle can use what it made again and again, so what its calls
+copy is counted, and nothing of its containers is printed. Source of the opcodes: Python's Lib/pickletools.py.
 """
 
 import os
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from utils.errors import UserError
 
 _LONG = 4096  # bytes from which a string stays in the file
+_LEAST_ROOM = 1 << 16  # items that any file's calls may copy; a larger file's as many as it has bytes
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -56,8 +58,12 @@ def store(target: dict, key, value) -> None:
     target[key] = value
 
 
-def _printable(text) -> str:
-    return "".join(c if c.isprintable() else "?" for c in str(text)[:100])
+def shown(value) -> str:
+    """A value for a message: a string, cut and printable, of anything else the type. Not repr: a list that
+    holds another one twice, and so on, would be printed without end."""
+    if not isinstance(value, str):
+        return f"a {type(value).__name__}"
+    return "".join(c if c.isprintable() else "?" for c in value[:100])
 
 
 class Machine:
@@ -77,6 +83,7 @@ class Machine:
         here = file.tell()
         self.size = file.seek(0, os.SEEK_END)
         file.seek(here)
+        self.room = max(self.size, _LEAST_ROOM)
 
     def run(self) -> Any:
         while True:
@@ -179,10 +186,12 @@ class Machine:
     # --- names and what they make
 
     def name(self, module, name) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("a name that is no string")
         dotted = f"{module}.{name}"
         if dotted not in self.known:
             raise UserError(
-                f"{self.path}: holds {_printable(dotted)}, and only arrays and plain containers are read "
+                f"{self.path}: holds {shown(dotted)}, and only arrays and plain containers are read "
                 "here; save the weights alone, best as model.safetensors"
             )
         self.stack.append(Name(dotted))
@@ -198,11 +207,19 @@ class Machine:
         make = self.known[name.dotted]
         if make is None:
             raise ValueError(f"a call of {name.dotted}")
+        self.count(arguments)
         self.stack.append(make(*arguments))
+
+    def count(self, values: Iterable) -> None:
+        """What may be copied now. ValueError: it is more than the file could hold."""
+        self.room -= sum(len(value) for value in values if isinstance(value, Sized))
+        if self.room < 0:
+            raise ValueError("it would grow far beyond the size of its file")
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Stateful):
+            self.count(state if isinstance(state, tuple) else (state,))
             target.set_state(state)
         elif not isinstance(
             target, OrderedDict

@@ -15,13 +15,14 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from model.formats.pickle_machine import Blob, Machine, Stateful, store
+from model.formats.pickle_machine import Blob, Machine, Stateful, shown, store
 
 # What a pickle that is cut short, altered or hostile makes the machine raise.
 BROKEN = (
     EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
-    UnicodeError, struct.error,
+    UnicodeError, RecursionError, struct.error,
 )  # fmt: skip
+MOST_AXES = 64  # as in numpy 2
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
 
@@ -30,15 +31,15 @@ class Dtype(Stateful):
 
     def __init__(self, code: str, order: str = "<"):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise ValueError(f"an array of dtype {code!r}")
+            raise ValueError(f"an array of dtype {shown(code)}")
         self.code, self.order = code.lstrip("<>|="), order
 
     def set_state(self, state) -> None:
         self.order = state[1]
 
     def numpy(self) -> np.dtype:
-        if self.order not in "<>|=":
-            raise ValueError(f"byte order {self.order!r}")
+        if self.order not in tuple("<>|="):
+            raise ValueError(f"byte order {shown(self.order)}")
         return np.dtype(self.code).newbyteorder(self.order)
 
 
@@ -59,6 +60,8 @@ class Array(Stateful):
             data = data.encode("latin1")
         if not isinstance(dtype, Dtype) or not isinstance(data, bytes | bytearray | Blob | _Latin):
             raise ValueError("an array without data")
+        if not isinstance(shape, tuple) or len(shape) > MOST_AXES:
+            raise ValueError("an array of no shape")
         self.shape, self.dtype = tuple(int(size) for size in shape), dtype.numpy()
         self.fortran, self.data = bool(fortran), data
         if min(self.shape, default=0) < 0:
@@ -74,7 +77,7 @@ class _Latin(NamedTuple):
 
 def _encode(text, encoding="utf-8"):
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"text in {encoding!r}")
+        raise ValueError(f"text in {shown(encoding)}")
     return _Latin(text) if isinstance(text, Blob) else text.encode("latin1")
 
 

@@ -25,6 +25,7 @@ _NUMPY = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items(
     _BFLOAT16: np.dtype("<u2")
 }
 _METADATA = "__metadata__"
+_MOST_AXES = 64  # as in numpy 2
 _LONGEST_HEADER = 100_000_000  # bytes, as in the library
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -86,7 +87,7 @@ def read(path: str | os.PathLike) -> Weights:
             if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
                 raise ValueError(f"a header of {length} bytes in a file of {size}")
             header = json.loads(file.read(length).decode("utf-8"))
-        metadata = header.pop(_METADATA, None) or {}
+        metadata = dict(header.pop(_METADATA, None) or {})
         shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
         places = {name: tuple(entry["data_offsets"]) for name, entry in header.items()}
         codes = {name: entry["dtype"] for name, entry in header.items()}
@@ -120,6 +121,8 @@ def _check_places(
     """ValueError: shapes and places do not agree, there are gaps or overlaps, or the file ends elsewhere."""
     reached = 0
     for name, (start, end) in sorted(places.items(), key=lambda item: item[1]):
+        if len(shapes[name]) > _MOST_AXES:
+            raise ValueError(f"{name} has {len(shapes[name])} axes")
         if any(type(number) is not int or number < 0 for number in (*shapes[name], start, end)):
             raise ValueError(f"{name} has a size or a place below 0")
         if end - start != int(np.prod(shapes[name], dtype=object)) * _NUMPY[codes[name]].itemsize:

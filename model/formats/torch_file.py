@@ -7,6 +7,7 @@ torch's serialization.py. The pickles are read by `model.formats.pickles`.
 """
 
 import io
+import math
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ _STORAGES = {
     "torch.LongStorage": "<i8", "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2",
     "torch.CharStorage": "i1", "torch.ByteStorage": "u1", "torch.BoolStorage": "?",
 }  # fmt: skip
-_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, NotImplementedError)
+_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, RuntimeError)  # the last one: an encrypted archive
+_SPREAD = 1 << 20  # elements that a tensor may have beyond those of its storage, as expanded ones do
 _NESTED = "model"  # where fairseq keeps the weights
 
 
@@ -53,14 +55,17 @@ class _Tensor(NamedTuple):
 def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
+    if not all(isinstance(axes, tuple) and len(axes) <= pickles.MOST_AXES for axes in (shape, strides)):
+        raise ValueError("a tensor of no shape")
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
 def _storage(reference: Any) -> _Storage:
     what, kind, key, _place, count, *view = reference
-    if what != "storage" or not isinstance(kind, Name) or kind.dotted not in _STORAGES or any(view):
+    known = isinstance(kind, Name) and kind.dotted in _STORAGES and isinstance(key, str)
+    if what != "storage" or not known or any(view):
         raise ValueError("a reference to something that is no storage")
-    return _Storage(kind.dotted, str(key), int(count))
+    return _Storage(kind.dotted, key, int(count))
 
 
 _KNOWN: dict[str, Callable | None] = {
@@ -165,7 +170,9 @@ def _read_legacy(path: Path) -> tuple[Any, Places]:
 
         found = pickles.load(file, path, _KNOWN, remember)
         for key in pickles.load(file, path):
-            storage = storages[str(key)]
+            if not isinstance(key, str):
+                raise ValueError("a storage without a name")
+            storage = storages[key]
             (count,) = struct.unpack("<q", file.read(8))
             if count != storage.count:
                 raise ValueError(f"{count} elements instead of {storage.count}")
@@ -190,6 +197,8 @@ def _check(tensor: _Tensor, places: Places) -> None:
     held = places[tensor.storage.key][1] // tensor.storage.dtype.itemsize
     if held != tensor.storage.count or tensor.offset + _span(tensor) > held:
         raise ValueError(f"a tensor of shape {list(tensor.shape)} leaves its storage of {held} elements")
+    if math.prod(tensor.shape) > held + _SPREAD:
+        raise ValueError(f"a tensor of shape {list(tensor.shape)} in a storage of {held} elements")
 
 
 def _array(tensor: _Tensor, file: IO[bytes], places: Places) -> np.ndarray:

@@ -95,31 +95,30 @@ def library_of(found: Weights) -> str | None:
     return libraries[0] if libraries else None
 
 
-def head_of(library: str, found: Weights, class_name: str | None) -> str | None:
-    """The task a model is for, by its class, or else by the names of its head; `peers.CLASSES` holds both."""
+def heads_of(library: str, found: Weights, class_name: str | None) -> list[str]:
+    """The tasks that a model may be for, by its class, or else by the names of its head: several tasks have
+    the same. `peers.CLASSES` holds both."""
     if library == FAIRSEQ:
-        return LM if any("lm_head.dense" in name for name in found) else None
-    classes = peers.CLASSES[library]
-    for head, model_class in classes.items():
-        if model_class.name == class_name and all(
-            f"{theirs}.weight" in found for theirs in model_class.head.values()
-        ):
-            return head
-    fits = [
-        head
-        for head, model_class in classes.items()
+        return [LM] if any("lm_head.dense" in name for name in found) else []
+    fits = {
+        head: model_class
+        for head, model_class in peers.CLASSES[library].items()
         if model_class.head and all(f"{theirs}.weight" in found for theirs in model_class.head.values())
-    ]
-    return fits[0] if fits else None
+    }
+    return [head for head, model_class in fits.items() if model_class.name == class_name] or list(fits)
 
 
 def from_theirs(library: str, found: Weights, head: str | None) -> Translated:
     """Weights under our names, each read when asked for.
 
     Raises:
-        UserError: when a tensor is read that holds no floating point numbers.
+        UserError: two names of one tensor, a shape that cannot be taken apart or added; when a tensor is
+            read, that it holds no floating point numbers.
     """
-    short = {_short(library, name): name for name in found}
+    short: dict[str, str] = {}
+    for name in found:
+        if (other := short.setdefault(_short(library, name), name)) != name:
+            raise UserError(f"{found.source}: {other} and {name} name one tensor; save one of them")
     table = {row.theirs: row for row in _reading_rows(library, short, head)}
     rows: dict[str, Row] = {}
     for theirs, row in table.items():
@@ -133,12 +132,17 @@ def from_theirs(library: str, found: Weights, head: str | None) -> Translated:
         for name in [name for name in rows if name.startswith("pooler.")]:
             dropped[short[rows.pop(name).theirs]] = peers.UNTRAINED_POOLER
     added = short.get(peers.TOKEN_TYPES) if library == XLM_R else None
+    if added:
+        _check_types(found, added, short.get(peers.POSITIONS))
 
     shapes, origins = {}, {}
     for canonical, row in rows.items():
         full = short[row.theirs]
         shape = found.shape(full)
-        shape = shape if row.third is None else (shape[0] // 3, *shape[1:])
+        if row.third is not None:
+            if not shape or shape[0] % 3:
+                raise UserError(f"{found.source}: {full} has shape {list(shape)}, not q, k and v in one")
+            shape = (shape[0] // 3, *shape[1:])
         shapes[canonical] = shape[::-1] if row.transposed else shape
         sources = (full, added) if canonical == peers.POSITIONS and added else (full,)
         part = "" if row.third is None else f" [{'qkv'[row.third]}]"
@@ -227,6 +231,16 @@ def _fused(library: str, short: Mapping[str, str]) -> list[tuple[str, tuple[str,
                 i = theirs[len(start) : -len(end)]
                 found.append((theirs, tuple(name.format(i=i) for name in canonicals)))
     return found
+
+
+def _check_types(found: Weights, types: str, positions: str | None) -> None:
+    """UserError: the token types' first row cannot be added to every position."""
+    shape, other = found.shape(types), found.shape(positions) if positions else ()
+    if len(shape) != 2 or not shape[0] or shape[1:] != other[1:]:
+        raise UserError(
+            f"{found.source}: {types} has shape {list(shape)}, which does not go with {list(other)} of the "
+            "positions"
+        )
 
 
 def _floating(found: Weights, name: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """There and back: every pair of output formats keeps every bit of what both have a place for."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -88,8 +89,12 @@ def test_what_has_no_place_is_kept_beside_on_request(tmp_path, kind, target):
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])
 def test_labels_and_task_go_along(tmp_path, target):
     make_ours(tmp_path / "made", head="cls", labels=["no", "maybe", "yes"])
+    config = json.loads((tmp_path / "made/config.json").read_text())
+    config["reading"] = {"label_pieces": "all"}
+    (tmp_path / "made/config.json").write_text(json.dumps(config))
     to(target, tmp_path / "made", tmp_path / "there")
     back = to("ernie-m", tmp_path / "there", tmp_path / "back")
+    assert back.info["extra"]["reading"] == {"label_pieces": "all"}
     assert back.info["head"] == "cls" and back.info["extra"]["labels"] == ["no", "maybe", "yes"]
     assert back.info["extra"]["architecture"] == "SequenceClassifier"
 

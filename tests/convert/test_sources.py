@@ -128,11 +128,12 @@ def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys)
     assert same(found.weights, made) and found.info["head"] == "mrc"
 
 
-def test_without_a_config_the_shapes_tell(tmp_path, capsys):
+def test_without_a_config_the_shapes_tell(tmp_path, caplog):
     config = {**toy(), "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
     made = make_ours(tmp_path / "made", config=config)
     (tmp_path / "made/config.json").unlink()
     convert.main([str(tmp_path / "made"), str(tmp_path / "hf"), "--to", "huggingface"])
+    assert f"{tmp_path / 'made'}: no num_attention_heads; taken to be 2, 64 numbers each" in caplog.text
     found = read_weights(tmp_path / "hf")
     assert same(found.weights, made)
     assert (found.config.num_attention_heads, found.config.intermediate_size) == (2, 256)

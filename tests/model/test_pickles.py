@@ -66,6 +66,9 @@ def text(value: bytes) -> bytes:
     return b"\x8c" + bytes([len(value)]) + value
 
 
+TWICE = b")" + b"2\x86" * 60  # a pair of a pair of ... : nothing in memory, and no end when it is printed
+DEEP = b")" + b"\x85" * 200_000
+
 RAW = {
     "a global of protocol 0": b"cos\nsystem\n(S'touch harm'\ntR.",
     "an instance of an old class": b"(S'touch harm'\nios\nsystem\n.",
@@ -91,6 +94,11 @@ RAW = {
     "a number longer than the file": b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.",
     "a negative length": b"\x80\x02\x8b" + struct.pack("<i", -5) + b"x.",
     "a long number as text": b"I" + b"9" * 3000 + b"\n.",
+    "a name of pairs": b"\x80\x04" + TWICE + text(b"x") + b"\x93.",
+    "a dtype of pairs": b"\x80\x04cnumpy\ndtype\n" + TWICE + b"\x85R.",
+    "a deep dtype": b"\x80\x04cnumpy\ndtype\n" + DEEP + b"\x85R.",
+    "an encoding of pairs": b"\x80\x04c_codecs\nencode\n" + text(b"x") + TWICE + b"\x86R.",
+    "a number for a name": pickle.dumps({1 << 20_000: np.zeros(3)}, 4),
     "nothing": b"",
     "no end": b"\x80\x04}",
 }
@@ -160,6 +168,39 @@ def test_what_is_written_by_hand(refused, case):
 
 def test_a_state_that_is_set_on_a_container(refused):
     assert "holds posix.system" in refused(pickle.dumps({"a": Sets()}, 4))
+
+
+def test_a_pickle_that_copies_what_it_has(tmp_path):
+    """From 200 kB it would make 400 MB, and so on."""
+    pairs = b"(" + b"K\x01K\x02\x86" * 40_000 + b"l\x85\x94"
+    nones = b"(" + b"N" * 100_000 + b"t\x85\x94"
+    for name, many in ((b"builtins\ntuple", nones), (b"collections\nOrderedDict", pairs)):
+        pickled = b"\x80\x04c" + name + b"\n\x94" + many + b"h\x00h\x01R" * 500 + b"."
+        with pytest.raises(ValueError, match="far beyond the size of its file"):
+            pickles.load(io.BytesIO(pickled), tmp_path)
+
+
+SPREAD = (
+    b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    b"K\x00J\x00\x00\x10\x00J\x00\x00\x10\x00\x86K\x00K\x00\x86\x89}tRs."
+)
+
+
+@pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
+def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
+    (tmp_path / "pytorch_model.bin").write_bytes(layout(SPREAD, {"0": np.zeros(1, np.float32)}))
+    with pytest.raises(UserError, match=r"shape \[1048576, 1048576\] in a storage of 1 elements"):
+        read_weights(tmp_path)
+
+
+def test_an_encrypted_archive(tmp_path):
+    data = bytearray(zip_bytes(b"\x80\x02}."))
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    data[6] |= 1
+    (tmp_path / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(UserError, match="damaged, cut short or not a file of torch.save"):
+        read_weights(tmp_path)
 
 
 def test_nothing_of_torch_or_paddle_is_imported():
