@@ -13,8 +13,8 @@ from finetune.conll import Tagged, write_conll, write_xtreme
 from finetune.entities import entity_scores
 from model.ernie_m import ErnieMConfig
 from model.heads import TokenClassifier
-from reader.tag_schemes import OUTSIDE, check_tag_map
-from reader.tagged_features import IGNORED, EncodeTagged, TaggedBatch
+from reader.tag_schemes import check_tag_map, inside
+from reader.tagged_features import IGNORED, EncodeTagged, TaggedBatch, word_scores
 from reader.tagged_text import Sentence, read_tagged
 from reader.task_reader import read_label_map
 from reader.tokenization import Tokenizer
@@ -39,9 +39,7 @@ class Tagging:
         check_tag_map(self.label_map, args.label_map_config)
         self.labels = sorted(self.label_map, key=self.label_map.get)
         self.scheme = args.chunk_scheme
-        # The tag of a further piece of a word: that of B-X and I-X is I-X.
-        inside = [tag if tag == OUTSIDE else f"I-{tag[2:]}" for tag in self.labels]
-        self.inside = [self.label_map[tag] for tag in inside]
+        self.inside = inside(self.labels)
         self.encode = self.make_encode(args, tokenizer)
 
     def make_encode(self, args: argparse.Namespace, tokenizer: Tokenizer) -> EncodeTagged:
@@ -66,9 +64,7 @@ class Tagging:
         A word with several labelled pieces has the tag whose expansion (B-X I-X I-X ...) they find likeliest.
         """
         logs = log_probabilities(model, batch)  # [R, T, C]
-        row, start, pieces = batch.words.T  # each [W]
-        further = logs[:, :, self.inside].cumsum(1)  # [R, T, C]
-        scores = logs[row, start] + (further[row, start + pieces - 1] - further[row, start])  # [W, C]
+        scores = word_scores(logs, batch.words, self.inside)  # [W, C]
         predictions = np.split(scores.argmax(-1), np.cumsum(batch.lengths)[:-1])
         return predictions, mean_losses(logs, batch) if labelled else 0.0
 

@@ -24,6 +24,11 @@ from utils.engine import Engine, Step
 from utils.logging import Progress, Scalars, logger
 from utils.stopping import StopSignal
 
+# The flags that predicting needs as they were, by task; they go into config.json as "reading".
+READING = {
+    "sequence_labeling": ("max_seq_len", "label_pieces", "official_compat"),
+    "question answering": ("max_seq_len", "max_query_length", "doc_stride", "split_han", "max_answer_length"),
+}
 # Values of --select_on beside the languages. LAST: dev files are scored at the end alone, and decide nothing.
 MEAN, LAST = "mean", "last"
 
@@ -195,11 +200,13 @@ class Trainer:
                 for pattern, by_language in latest.scores.items()
                 for metric in next(iter(by_language.values()))
             }
+        extra = {"task": self.task.name, "labels": self.task.labels, "step": steps}
+        if self.task.name in READING:
+            extra["reading"] = {name: getattr(self.args, name) for name in READING[self.task.name]}
         if distributed.is_main():
             save_model(
                 path, self.engine.model, self.config, vocab_path=self.tokenizer.vocab_path,
-                piece_model_path=self.tokenizer.piece_model_path,
-                extra={"task": self.task.name, "labels": self.task.labels, "step": steps}, facts=facts,
+                piece_model_path=self.tokenizer.piece_model_path, extra=extra, facts=facts,
                 training_state=training_state,
             )  # fmt: skip
         distributed.barrier()

@@ -150,6 +150,12 @@ class Trainer:
         self.engine.last_checkpoint = str(folder)
 
     def _write(self, folder: Path, state: dict | None = None, leave_out: tuple[str, ...] = ()) -> None:
+        objectives = self.config.objectives
+        reading = {
+            "language_embedding": self.config.model.language_embedding,
+            "pseudo_proportion": objectives.pseudo_proportion,
+            "pseudo_positions": objectives.pseudo_positions,
+        }
         if distributed.is_main():
             save_model(
                 folder,
@@ -157,7 +163,7 @@ class Trainer:
                 self.model_config,
                 vocab_path=self.tokenizer.vocab_path,
                 piece_model_path=self.tokenizer.piece_model_path,
-                extra={} if leave_out else {"languages": self.languages},
+                extra={} if leave_out else {"languages": self.languages, "reading": reading},
                 facts={
                     "name": "ERNIE-M, pre-trained",
                     "languages": self.languages,

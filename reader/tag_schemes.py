@@ -44,6 +44,12 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     return written
 
 
+def inside(labels: Sequence[str]) -> list[int]:
+    """Of each label, by its id, that of a further piece of a word: I-X for B-X and I-X; else its own."""
+    ids = {label: id_ for id_, label in enumerate(labels)}
+    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
+
+
 def is_tag(tag: str) -> bool:
     """Whether it is O, or B- or I- with a type after it."""
     return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)

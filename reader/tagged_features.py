@@ -148,6 +148,22 @@ def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
     return [label] * min(count, 1) + [inside[label]] * (count - 1)
 
 
+def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
+    """How likely the pieces of each word find each tag: its expansion B-X I-X I-X ... over all of them.
+
+    Args:
+        scores: [R, T, C] logits or log probabilities; float64, so that sums along T keep their digits.
+        words: as in `TaggedBatch`.
+        inside: as in `EncodeTagged`.
+
+    Returns:
+        [W, C].
+    """
+    row, start, pieces = words.T  # each [W]
+    further = scores[:, :, inside].cumsum(1)  # [R, T, C]
+    return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
+
+
 class Window(NamedTuple):
     """Words first to last - 1, of which own_first to own_last - 1 are tagged here."""
 

@@ -97,7 +97,10 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     word = "embeddings.word_embeddings.weight"
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), full[word])
     assert full["language_embeddings.weight"].shape == (3, 16)
-    assert read_weights(out / "full").info["extra"]["languages"] == ["de", "en", "fr"]
+    extra = read_weights(out / "full").info["extra"]
+    assert extra["languages"] == ["de", "en", "fr"] and extra["reading"] == {
+        "language_embedding": "masks", "pseudo_proportion": 0.2, "pseudo_positions": "first",
+    }  # fmt: skip
 
 
 def test_only_the_objectives_that_are_active(pretrain):
