@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from reader.tag_schemes import is_tag
 from reader.tagged_text import JOINT
-from scripts.data.joint_files import order_of
+from scripts.data.joint_files import place_in
 from utils.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 # The order of the paper's Table 2; other languages follow in alphabetical order.
-by_paper = order_of(("en", "nl", "es", "de"))
+LANGUAGES = ("en", "nl", "es", "de")
 
 _SHARED_TASK = re.compile(r"(eng|deu|esp|ned)\.(train|testa|testb)(?:\.[\w-]+)*")
 _BY_LANGUAGE = re.compile(
@@ -71,6 +71,11 @@ def find_sources(arguments: Iterable[str], output: Path) -> list[Source]:
                     f"not used: {source.path} ({source.split} {source.language} is taken from {other.path})"
                 )
     return sorted(chosen.values(), key=lambda one: (SPLITS.index(one.split), by_paper(one.language)))
+
+
+def by_paper(language: str) -> tuple[int, str]:
+    """Sort key of languages."""
+    return place_in(LANGUAGES, language)
 
 
 def read_tables(source: Source) -> Tables:

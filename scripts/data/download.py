@@ -7,7 +7,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from utils.files import full_disk_is_a_user_error
+from utils.files import unwritable_is_a_user_error
 
 TIMEOUT_SECONDS = 20
 _BLOCK = 1 << 20
@@ -35,7 +35,7 @@ def download(url: str, path: Path) -> None:
                 have = 0
             length = reply.headers.get("Content-Length")
             total = None if length is None else have + int(length)
-            with full_disk_is_a_user_error(part), open(part, "ab" if have else "wb") as file:
+            with unwritable_is_a_user_error(part), open(part, "ab" if have else "wb") as file:
                 _copy(reply, file, path.name, have, total)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:  # 416: nothing is left to send

@@ -20,7 +20,7 @@ from model.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data.download import DownloadError, download
 from utils.errors import UserError, run
-from utils.files import atomic_dir, atomic_file, full_disk_is_a_user_error
+from utils.files import atomic_dir, atomic_file, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 WEIGHTS_URL = "http://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
@@ -161,7 +161,7 @@ def unpack(archive: Path, folder: Path) -> None:
         UserError: no archive, or cut short.
     """
     try:
-        with full_disk_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
+        with unwritable_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
             for member in tar:
                 parts = [part for part in Path(member.name).parts if part not in ("/", "..")]
                 if member.isfile() and parts:

@@ -7,9 +7,9 @@ from pathlib import Path
 from utils.files import atomic_file
 
 
-def order_of(languages: Sequence[str]) -> Callable[[str], tuple[int, str]]:
-    """A key that sorts languages: those named here in this order, then all others by their codes."""
-    return lambda one: (languages.index(one) if one in languages else len(languages), one)
+def place_in(languages: Sequence[str], language: str) -> tuple[int, str]:
+    """A sort key: `languages` in their order, then all others by their codes."""
+    return languages.index(language) if language in languages else len(languages), language
 
 
 def write_language_map(

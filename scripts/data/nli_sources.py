@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.data.joint_files import order_of
+from scripts.data.joint_files import place_in
 from utils.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 ALL = "*"  # the language of a file that names it in each row
 # The order of the paper's tables; other languages follow in alphabetical order.
-by_paper = order_of(
-    ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
-)
+LANGUAGES = ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
 
 _BY_LANGUAGE = re.compile(r"(?:(?:xnli|multinli)[-._])?(train|dev|valid|test)[-._](?!all\.)([a-z]{2,3})\.tsv")
 _MIXED = re.compile(r"xnli\.(dev|test)\.(?:tsv|jsonl)")
@@ -64,6 +62,11 @@ def find_sources(paths: Iterable[Path], output: Path) -> list[Source]:
             else:
                 print(f"not used: {source.path} ({source.split} is taken from {other.path})")
     return sorted(chosen, key=lambda source: (SPLITS.index(source.split), by_paper(source.language)))
+
+
+def by_paper(language: str) -> tuple[int, str]:
+    """Sort key of languages."""
+    return place_in(LANGUAGES, language)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str] | None]:

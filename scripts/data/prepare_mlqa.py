@@ -27,14 +27,14 @@ sys.path.insert(
 )  # a script's own folder is on the path, not the root
 
 from reader.squad import read_squad
-from scripts.data.joint_files import order_of, write_language_map, write_numbers
+from scripts.data.joint_files import place_in, write_language_map, write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import setup_console
 
 SPLITS = ("train", "dev", "test", "xquad")
 # The order of MLQA's and the paper's tables; other languages follow in alphabetical order.
-by_paper = order_of(("en", "es", "de", "ar", "hi", "vi", "zh"))
+LANGUAGES = ("en", "es", "de", "ar", "hi", "vi", "zh")
 
 _PAIR = re.compile(r"(dev|test)-context-([a-z]{2,3})-question-([a-z]{2,3})\.json")
 _XQUAD = re.compile(r"xquad\.([a-z]{2,3})\.json")
@@ -107,6 +107,11 @@ def find_sources(paths: Iterable[Path], output: Path) -> list[Source]:
             if first is not source:
                 print(f"not used: {source.path} ({source.split} is taken from {first.path})")
     return sorted(chosen.values(), key=lambda source: (SPLITS.index(source.split), by_paper(source.language)))
+
+
+def by_paper(language: str) -> tuple[int, str]:
+    """Sort key of languages."""
+    return place_in(LANGUAGES, language)
 
 
 def _recognise(path: Path, output: Path) -> Source | None:

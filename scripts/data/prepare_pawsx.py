@@ -23,12 +23,12 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
-from scripts.data.joint_files import order_of, write_joint_files
+from scripts.data.joint_files import place_in, write_joint_files
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
 LABELS = ("0", "1")  # 1: a paraphrase
-by_paper = order_of(("en", "de", "es", "fr", "ja", "ko", "zh"))  # Table 4
+LANGUAGES = ("en", "de", "es", "fr", "ja", "ko", "zh")  # Table 4
 SPLITS = ("train", "dev", "test")
 HEADER = "text_a\ttext_b\tlabel\tqid\n"
 
@@ -84,6 +84,11 @@ def find_files(sources: Iterable[Path]) -> dict[tuple[str, str], Path]:
                 raise UserError(f"{path} and {found[key]} are both {' '.join(key)}; name one of them")
             found[key] = path
     return dict(sorted(found.items(), key=lambda item: (SPLITS.index(item[0][0]), by_paper(item[0][1]))))
+
+
+def by_paper(language: str) -> tuple[int, str]:
+    """Sort key of languages."""
+    return place_in(LANGUAGES, language)
 
 
 def good_rows(path: Path, split: str) -> tuple[list[Row], Counter]:
