@@ -163,6 +163,8 @@ def read_windows(
                 answers.append(whole if inside else (NO_ANSWER, NO_ANSWER))
     if purpose == "train" and not answered:
         raise UserError(f"{path}: no answer stands at its offset, so there is nothing to train on")
+    if not windows:
+        raise UserError(f"{path}: the tokenizer leaves nothing of its texts, so there is no answer in them")
     with_answer = sum(first != NO_ANSWER for first, _ in answers)
     logger.info(
         "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),

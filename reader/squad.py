@@ -159,6 +159,14 @@ def _field(path: Path, holder: dict, key: str, kind: type | tuple[type, ...], pl
     if not isinstance(value, kind) or isinstance(value, bool):
         wanted = _KINDS[kind if isinstance(kind, type) else kind[0]]
         raise UserError(f"{path}: {where}: {_name(value)} where {wanted} should be; the form is {FORM}")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{path}: {where}: \\u{ord(value[error.start]):04x} at character {error.start} is one half "
+                "of a pair, so no character; remove it"
+            ) from error
     return value
 
 

@@ -152,6 +152,11 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
         read_windows(write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL)
 
 
+def test_texts_that_the_tokenizer_drops(write, tokenizer):
+    with pytest.raises(UserError, match="the tokenizer leaves nothing of its texts"):
+        read_windows(write({"\u200b": [("1", "Who?", "\u200b")]}), "dev", tokenizer, WHOLE)
+
+
 def test_a_question_leaves_room(write, tokenizer):
     with pytest.raises(
         UserError, match="--max_seq_len 67 leaves no room for a context beside --max_query_length 64"

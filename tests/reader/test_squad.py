@@ -79,6 +79,10 @@ def test_an_id_may_be_a_number_and_a_test_file_needs_no_answers(read):
             "data[0].paragraphs[0].qas[1].answers: an object where a",
         ),
         ([article({"id": "1", "question": "x"})], "data[0].paragraphs[0].qas[0].answers: missing"),
+        (
+            [article(qa("1", question="Who \ud83d?"))],
+            "qas[0].question: \\ud83d at character 4 is one half of",
+        ),
         ([article(qa(answers=[]))], "qas[0].answers: empty; questions without an answer"),
         ([article(qa(answers=[{"text": "Rome"}]))], "qas[0].answers[0].answer_start: missing"),
         (
