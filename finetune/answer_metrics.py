@@ -1,5 +1,9 @@
-"""Exact match and F1 of answers as MLQA (Lewis et al., 2020) defines them: punctuation, articles and words of
-a language. For English without unusual punctuation they are those of SQuAD v1.1."""
+"""Exact match and F1 of answers, by one of two sets of rules.
+
+mlqa (Lewis et al., 2020): punctuation is what Unicode calls so; articles and words are those of the language.
+squad (SQuAD v1.1): punctuation is ASCII's, articles are English, words stand at white space, whatever the
+language; XTREME (Hu et al., 2020) compares the answers to XQuAD and TyDi QA so.
+"""
 
 import functools
 import re
@@ -8,6 +12,8 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+RULES = ("mlqa", "squad")
 
 # What is taken out of an answer as an article. Hindi and Chinese have none; nor have other languages here.
 ARTICLES = {
@@ -19,32 +25,38 @@ ARTICLES = {
 }
 # Languages in which each of these characters is a word of its own, and white space parts the rest.
 _MIXED = {"zh": re.compile("[\u4e00-\u9fa5]")}
+_ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
-def exact_match(prediction: str, answers: Sequence[str], language: str) -> float:
+def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
     """1.0 if the prediction equals one of the answers once all are normalised, else 0.0."""
-    words = normalize(prediction, language)
-    return float(any(words == normalize(answer, language) for answer in answers))
+    words = normalize(prediction, language, rules)
+    return float(any(words == normalize(answer, language, rules) for answer in answers))
 
 
-def f1(prediction: str, answers: Sequence[str], language: str) -> float:
+def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
     """The best F1 over the answers, of words as multisets; 0.0 where no word is shared."""
-    words = Counter(normalize(prediction, language))
-    return max(_f1(words, Counter(normalize(answer, language))) for answer in answers)
+    words = Counter(normalize(prediction, language, rules))
+    return max(_f1(words, Counter(normalize(answer, language, rules))) for answer in answers)
 
 
-def mean_scores(rows: Sequence[tuple[str, Sequence[str]]], language: str) -> dict[str, float]:
-    """{"f1": ..., "em": ...} over (prediction, answers), in per cent."""
-    matched = sum(exact_match(prediction, answers, language) for prediction, answers in rows)
+def mean_scores(
+    rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
+) -> dict[str, float]:
+    """{"f1": ..., "em": ...} over (prediction, answers), in per cent. `rules`: one of `RULES`."""
+    matched = sum(exact_match(prediction, answers, language, rules) for prediction, answers in rows)
     shared = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order
-        shared += f1(prediction, answers, language)
+        shared += f1(prediction, answers, language, rules)
     return {"f1": 100.0 * shared / len(rows), "em": 100.0 * matched / len(rows)}
 
 
-def normalize(text: str, language: str) -> list[str]:
-    """The words of an answer: lower case, no punctuation, no articles of its language."""
-    text = text.lower().translate(_punctuation())
+def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
+    """The words of an answer: lower case, no punctuation, no articles. squad's rules have one language."""
+    text = text.lower()
+    if rules == "squad":
+        return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
+    text = text.translate(_punctuation())
     if language in ARTICLES:
         text = ARTICLES[language].sub(" ", text)
     if language in _MIXED:

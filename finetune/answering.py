@@ -50,6 +50,7 @@ class QuestionAnswering:
         self.tokenizer = tokenizer
         self.cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
         self.max_answer_length, self.n_best = args.max_answer_length, args.n_best_size
+        self.rules = args.answer_rules
         self.encode = EncodeWindows(tokenizer)
 
     def make_model(self, config: ErnieMConfig) -> SpanClassifier:
@@ -74,10 +75,11 @@ class QuestionAnswering:
         return [self._best_spans(*row) for row in rows], loss
 
     def score(self, data: AnswerWindows, predictions: list[Spans], language: str) -> dict[str, float]:
-        """F1 and exact match ("em") over the questions, by the rules of `language`; see `rules_of`."""
+        """F1 and exact match ("em") over the questions, by --answer_rules and the contexts' language."""
         texts = best_texts(self.rank(data, predictions))
         answers = [question.answers for question in data.file.questions]
-        return mean_scores(list(zip(texts, answers, strict=True)), rules_of(language))
+        rows = list(zip(texts, answers, strict=True))
+        return mean_scores(rows, language_of_contexts(language), self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
         """{id: text} as JSON, and the candidates in `nbest_<name>` beside it."""
@@ -138,11 +140,10 @@ class OfficialAnswering(QuestionAnswering):
         )
 
 
-def rules_of(language: str) -> str:
-    """The language whose rules score the answers of a file: that of the contexts.
+def language_of_contexts(language: str) -> str:
+    """The language of the contexts, and so of the answers, of an evaluation file.
 
-    `en-de` are English contexts with German questions, `zh-cn` is `zh`. Without a language map they are
-    SQuAD's own, English.
+    `en-de` are English contexts with German questions, `zh-cn` is `zh`. Without a language map it is English.
     """
     return "en" if language == ALL_LANGUAGES else language.split("-")[0]
 

@@ -15,11 +15,11 @@ import paddle
 from finetune import paper, report
 from finetune.datasets import EvalFile, open_files
 from finetune.evaluation import evaluate, predict_files
-from finetune.setup import has_state, make_engine, make_model, make_trainer, model_config
+from finetune.setup import has_state, make_engine, make_model, make_trainer, model_config, state_of
 from finetune.task import Task
 from finetune.trainer import LAST, MEAN, Record
 from finetune.xtreme import submission_file
-from model.checkpoint import load_from, load_training_state, read_weights
+from model.checkpoint import load_from, read_weights
 from model.ernie_m import ErnieMConfig
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
@@ -128,8 +128,9 @@ def make_tokenizer(args: argparse.Namespace) -> Tokenizer:
 def train_seeds(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
     """Run every seed in turn, from where --init_checkpoint was; return the selected evaluation of each."""
     seeds = args.random_seed or (1,)
-    state = Path(args.init_checkpoint) / "training_state" if has_state(args.init_checkpoint) else None
-    resumed = load_training_state(state)["run"]["seed"] if state else None
+    resumed = None
+    if has_state(args.init_checkpoint):
+        resumed = state_of(args.init_checkpoint, "flags")["run"]["seed"]
     if resumed is not None and resumed not in seeds:
         raise UserError(f"{args.init_checkpoint} is of --random_seed {resumed}, which is not among {seeds}")
     if distributed.is_main():

@@ -29,13 +29,37 @@ SHARED_FLAGS = (
     "epoch", "max_steps", "learning_rate", "lr_scheduler", "lr_schedule_style", "decay_style", "weight_decay",
     "layerwise_lr_decay", "warmup_proportion", "max_seq_len", "in_tokens", "shuffle", "num_labels", "dtype",
     "amp", "select_on", "official_compat", "label_pieces", "max_query_length", "doc_stride",
-    "split_han",
+    "split_han", "max_answer_length", "answer_rules",
 )  # fmt: skip
 
 
 def has_state(path: str | None) -> bool:
     """Whether a checkpoint folder can be resumed, not only loaded."""
     return path is not None and (Path(path) / "training_state").is_dir()
+
+
+def state_of(checkpoint: str, mark: str) -> dict[str, Any]:
+    """What a step folder holds for the run that goes on from it.
+
+    Args:
+        mark: a key that the states of this program alone have.
+
+    Raises:
+        UserError: the state is that of another program, or damaged.
+    """
+    saved = load_training_state(Path(checkpoint) / "training_state")
+    if mark not in saved:
+        raise UserError(
+            f"{checkpoint}: the training_state there is of another program, so it cannot be resumed here; to "
+            "start from its weights, name it with --init_pretraining_params"
+        )
+    return saved
+
+
+def warn_of_earlier_steps(folder: Path) -> None:
+    """A new run begins where another one left its checkpoints."""
+    if earlier := step_folders(folder):
+        logger.warning("%s holds steps of an earlier run, up to %s", folder, earlier[-1][1].name)
 
 
 def model_config(args: argparse.Namespace, tokenizer: Tokenizer) -> ErnieMConfig:
@@ -174,8 +198,8 @@ def make_trainer(
     )  # fmt: skip
     if has_state(args.init_checkpoint):
         resume(trainer, args.init_checkpoint)
-    elif earlier := step_folders(folder):
-        logger.warning("%s holds steps of an earlier run, up to %s", folder, earlier[-1][1].name)
+    else:
+        warn_of_earlier_steps(folder)
     return trainer
 
 

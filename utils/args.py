@@ -51,6 +51,7 @@ SCHEDULES = ("linear_warmup_decay", "noam_decay")
 STYLES = ("official", "paddlenlp")
 DTYPES = ("float32", "float64")
 PIECES = ("first", "all")
+ANSWER_RULES = ("mlqa", "squad")
 CHUNKS = ("IOB", "IOB1", "IOB2")
 GROUPS: dict[str, list[Flag]] = {
     "model": [
@@ -138,6 +139,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("dtype", str, "float32", "of the weights; float64 is for checks", choices=DTYPES),
         Flag("official_compat", bool, False, "run_mrc, run_sequence_labeling: the official code's behaviour"),
         Flag("split_han", bool, True, "run_mrc: each Han character is a token, so an answer can end there"),
+        Flag("answer_rules", str, "mlqa", "run_mrc: how F1 and exact match compare", choices=ANSWER_RULES),
         Flag("gxlt_set", str, None, "run_mrc: evaluate contexts x questions; a pattern with two %%s"),
         Flag("label_pieces", str, "first", "run_sequence_labeling: which pieces are tagged", choices=PIECES),
     ],

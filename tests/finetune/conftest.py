@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import paddle
 import pytest
@@ -38,15 +39,21 @@ def classify(toy_folder, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def refused(classify, monkeypatch, capsys):
-    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
+def refusal(capsys):
+    """refusal(command, **flags) -> the one line on stderr of a command that ends with exit code 2."""
 
-    def call(**changes) -> str:
+    def of(command, **flags) -> str:
         with pytest.raises(SystemExit) as ended:
-            run(lambda: classify(**changes))
+            run(lambda: command(**flags))
         assert ended.value.code == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1
         return lines[0]
 
-    return call
+    return of
+
+
+@pytest.fixture
+def refused(classify, refusal):
+    """refused(**flags): the refusal of run_classifier.py."""
+    return partial(refusal, classify)

@@ -28,6 +28,27 @@ def test_normalize(language, text, words):
     assert normalize(text, language) == words.split()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The  U.S.A., an «old» theatre", "usa «old» theatre"),  # Unicode's punctuation stays
+        ("Das Haus des Vaters", "das haus des vaters"),
+        ("La Niña a la una", "la niña la una"),  # English articles go in every language
+        ("1946 年，3G网络 the", "1946 年，3g网络"),  # Han characters are no words of their own
+    ],
+)
+def test_squads_rules_are_those_of_english(text, words):
+    for language in ("en", "de", "es", "zh"):
+        assert normalize(text, language, "squad") == words.split()
+
+
+def test_scores_by_squads_rules():
+    assert f1("北京市", ["北京"], "zh", "squad") == 0.0 < f1("北京市", ["北京"], "zh")
+    assert exact_match("el gato", ["gato"], "es", "squad") == 0.0
+    rows = [("das Haus", ["Haus"]), ("The Haus", ["Haus"])]
+    assert mean_scores(rows, "de", "squad") == {"f1": pytest.approx(100 * (2 / 3 + 1) / 2), "em": 50.0}
+
+
 def test_scores_by_hand():
     # shared words: cat, sat; precision 2/3, recall 2/4
     assert f1("The cat sat down", ["a cat sat on mats"], "en") == pytest.approx(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import paddle
 import pytest
 
 import run_mrc
-from finetune.answering import OfficialAnswering, QuestionAnswering, rules_of
+from finetune.answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from finetune.datasets import stream
 from model.ernie_m import ErnieMConfig
 from reader.answer_windows import NO_ANSWER
@@ -20,7 +21,6 @@ from tests.finetune import answering_toy as toy
 from tests.launching import ROOT, launch, run_script
 from utils import logging as run_log
 from utils.args import parse_args
-from utils.errors import run
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,9 @@ def answer(folder, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def refused(answer, capsys):
+def refused(answer, refusal):
     """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
-
-    def call(**changes) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: answer(**changes))
-        assert ended.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return call
+    return partial(refusal, answer)
 
 
 def read_json(path):
@@ -198,18 +189,20 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder):
     assert seen == [(False, OfficialAnswering), (True, QuestionAnswering)]
 
 
-def test_the_rules_are_those_of_the_contexts():
-    assert [rules_of(language) for language in ("zh", "zh-de", "en-zh", "all")] == ["zh", "zh", "en", "en"]
+def test_the_language_is_that_of_the_contexts():
+    found = [language_of_contexts(language) for language in ("zh", "zh-de", "en-zh", "all")]
+    assert found == ["zh", "zh", "en", "en"]
 
 
-def test_scores_follow_the_language(folder, monkeypatch):
-    task = make_task(folder)
+def test_scores_follow_the_language_and_the_rules(folder, monkeypatch):
+    task, by_squad = make_task(folder), make_task(folder, answer_rules="squad")
     data = SimpleNamespace(file=SimpleNamespace(questions=[argparse.Namespace(answers=("el gato",))]))
     monkeypatch.setattr("finetune.answering.best_texts", lambda ranked: ["gato"])
-    monkeypatch.setattr(task, "rank", lambda data, predictions: None)
+    monkeypatch.setattr(QuestionAnswering, "rank", lambda self, data, predictions: None)
     assert task.score(data, [], "es") == {"f1": 100.0, "em": 100.0}
     assert task.score(data, [], "es-en") == {"f1": 100.0, "em": 100.0}
     assert task.score(data, [], "en")["em"] == 0.0
+    assert by_squad.score(data, [], "es")["em"] == 0.0
 
 
 def test_pairs_of_languages(answer, trained, folder, tmp_path):
@@ -292,7 +285,14 @@ def test_two_processes_write_the_same_answers(folder, tmp_path):
         assert (alone / name).read_text() == (both / name).read_text(), name
 
 
-def test_a_resumed_run_must_cut_alike(trained, refused):
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"doc_stride": 21}, "doc_stride: 20 -> 21"),
+        ({"answer_rules": "squad"}, "answer_rules: mlqa -> squad"),
+    ],
+)
+def test_a_resumed_run_must_cut_and_score_alike(trained, refused, changes, difference):
     (step,) = (trained / "out").glob("step_*")
-    line = refused(init_checkpoint=step, doc_stride=21)
-    assert "is of a run with other settings" in line and "doc_stride: 20 -> 21" in line
+    line = refused(init_checkpoint=step, **changes)
+    assert "is of a run with other settings" in line and difference in line

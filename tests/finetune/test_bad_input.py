@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from model.checkpoint import save_training_state
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.helpers.full_disk import disk_full_after
@@ -129,6 +130,10 @@ def test_checkpoints(classify, refused, tmp_path):
     assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
     assert "--random_seed 1, which is not among" in refused(epoch=1, init_checkpoint=step, random_seed="2,3")
     assert "seed_2/selected.json" in refused(epoch=1, init_checkpoint=step, random_seed="2,1", save_steps=6)
+    other = tmp_path / "other"
+    save_training_state(other / "training_state", {"settings": {}, "run": {}})
+    line = refused(init_checkpoint=other)
+    assert "other: the training_state there is of another program, so it cannot be resumed here" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
     line = refused(ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
     assert "hidden_size is 32 in the config and 16 in the weights" in line

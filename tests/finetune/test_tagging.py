@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import paddle
@@ -12,11 +13,11 @@ from safetensors.numpy import load_file
 import run_sequence_labeling
 from finetune.conll import read_conll
 from finetune.entities import entity_scores
+from model.checkpoint import read_weights
 from reader.tagged_text import JOINT
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, launch, run_script
 from utils import logging as run_log
-from utils.errors import run
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
 
@@ -46,18 +47,9 @@ def tag(folder, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def refused(tag, capsys):
+def refused(tag, refusal):
     """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
-
-    def call(**changes) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: tag(**changes))
-        assert ended.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return call
+    return partial(refusal, tag)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +96,12 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """Without a column of tags there is none in the predictions."""
+    reading = read_weights(trained / "best").info["extra"]["reading"]
+    assert reading == {
+        "max_seq_len": reading["max_seq_len"],
+        "label_pieces": "first",
+        "official_compat": False,
+    }
     rows = tagging_toy.rows(9, seed=50)
     tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
