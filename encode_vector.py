@@ -62,6 +62,10 @@ class Flags:
             raise UserError(f"--output_dir {self.output_dir}: it exists already; name a new folder")
         if self.batch_size < 1:
             raise UserError(f"--batch_size {self.batch_size}: it must be at least 1")
+        if self.vectors in ("official", "pooled") and self.layer != "top":
+            raise UserError(
+                f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or specials"
+            )
 
 
 def main() -> None:

@@ -9,12 +9,10 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from evaluation.pooling import POOLINGS, layer_number, mean_weights
+from evaluation.pooling import mean_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.features import pad
 from reader.sentences import batches_by_length
-
-__all__ = ["POOLINGS", "PaddleEncoder", "encode", "encode_layer", "layer_number", "sentence_vectors"]
 
 BATCH_TOKENS = 4096
 
@@ -25,7 +23,7 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
     Args:
         ids: [B, T] int64, padded on the right; each row [CLS] ... [SEP].
         layer: 0 .. L; "pooled" is always that of the top layer.
-        pooling: one of `POOLINGS`.
+        pooling: one of `evaluation.pooling.POOLINGS`.
 
     Returns:
         [B, H].
@@ -86,7 +84,6 @@ def encode(
     *,
     specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
-    dtype: type = np.float32,
 ) -> np.ndarray:
     """Mean token vectors of every layer, in the order given.
 
@@ -101,7 +98,7 @@ def encode(
         [L + 1, N, H]; index 0 is the embedding output, index L the top layer.
     """
     config: ErnieMConfig = model.config
-    vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), dtype)
+    vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
 
     def keep(rows: list[int], ids: np.ndarray) -> None:
         weights = mean_weights(ids, config.pad_token_id, specials)

@@ -1,5 +1,6 @@
 """Sentence retrieval over aligned sentences: the nearest neighbour by cosine should be the translation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,19 +61,32 @@ class SplitResult:
     standard_error: float
 
 
-def choose_on_half(src: np.ndarray, tgt: np.ndarray, seed: int = 0, draws: int = 1000) -> SplitResult:
+def by_cosine(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`hits` of a -> b and of b -> a."""
+    return hits(a, b), hits(b, a)
+
+
+def choose_on_half(
+    src: np.ndarray,
+    tgt: np.ndarray,
+    seed: int = 0,
+    draws: int = 1000,
+    search: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = by_cosine,
+) -> SplitResult:
     """Choose the layer on the even pairs, report it on the odd ones.
 
     Each half is searched within itself, so chance is 2 / N. A tie takes the lowest layer.
 
     Args:
-        src: [L + 1, N, H].
+        src: [L + 1, N, H]; at least 2 pairs.
         tgt: [L + 1, N, H].
         seed: of the bootstrap.
         draws: bootstrap samples.
+        search: (a, b), each [N, H] -> which rows find their own number, a -> b and b -> a, each [N] bool.
     """
-    layer = int(np.argmax(accuracy_by_layer(src[:, ::2], tgt[:, ::2]).mean(axis=1)))
-    forward, backward = hits(src[layer, 1::2], tgt[layer, 1::2]), hits(tgt[layer, 1::2], src[layer, 1::2])
+    found = [search(a, b) for a, b in zip(src[:, ::2], tgt[:, ::2], strict=True)]
+    layer = int(np.argmax([np.mean([forward.mean(), backward.mean()]) for forward, backward in found]))
+    forward, backward = search(src[layer, 1::2], tgt[layer, 1::2])
     both = (forward.astype(float) + backward) / 2  # [N / 2]
     rows = np.random.default_rng(seed).integers(len(both), size=(draws, len(both)))
     return SplitResult(layer, forward.mean(), backward.mean(), both.mean(), both[rows].mean(axis=1).std())

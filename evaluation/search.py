@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCORES = ("cosine", "margin")
-
 
 class Found(NamedTuple):
     """What a bitext's two searches gave, each [N] int64: row i is the target chosen for query i."""
@@ -15,8 +13,13 @@ class Found(NamedTuple):
 
     def accuracies(self) -> tuple[float, float]:
         """Per cent of queries whose choice has their own number, forward and backward."""
+        forward, backward = self.hits()
+        return 100.0 * forward.mean(), 100.0 * backward.mean()
+
+    def hits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which queries have their own number, forward and backward, each [N] bool."""
         rows = np.arange(len(self.forward))
-        return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
+        return self.forward == rows, self.backward == rows
 
 
 def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", neighbours: int = 4) -> Found:
@@ -26,7 +29,8 @@ def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", n
         english: [N, H] float.
         other: [N, H]; row i translates row i of `english`.
         score: "cosine": the nearest. "margin": of the k nearest the one with the largest ratio of the cosine
-            to the mean cosine of both sides' k nearest (Artetxe and Schwenk, 2019).
+            to the mean cosine of both sides' k nearest (Artetxe and Schwenk, 2019). A ratio to a mean of 0 or
+            less says nothing: a query that has such a mean takes the largest difference, their "distance".
         neighbours: k of the margin.
     """
     english, other = unit(english), unit(other)
@@ -56,5 +60,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _by_margin(cosines: np.ndarray, found: np.ndarray, own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    margins = cosines / ((own[:, None] + theirs[found]) / 2)  # [N, k]
+    means = (own[:, None] + theirs[found]) / 2  # [N, k]
+    positive = (means > 0).all(axis=1, keepdims=True)  # [N, 1]
+    margins = np.where(positive, cosines / np.where(positive, means, 1), cosines - means)
     return np.take_along_axis(found, margins.argmax(axis=1)[:, None], axis=1)[:, 0]

@@ -106,7 +106,8 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     for language, long in TATOEBA.items():
         if (folder / f"tatoeba.{long}-eng.{long}").is_file():
             names[language] = f"tatoeba.{long}-eng.{long}", f"tatoeba.{long}-eng.eng"
-    found = {path.name.split("-en.")[0] for path in folder.glob("*-en.*") if not path.name.endswith("-en.en")}
+    found = {name for path in folder.glob("*-en.*") if (name := path.name.split("-en.")[0]) != "en"}
+    found = {name for name in found if (folder / f"{name}-en.{name}").is_file()}  # and not notes-en.txt
     names |= {name: (f"{name}-en.{name}", f"{name}-en.en") for name in sorted(found)}
     order = [name for name in TATOEBA if name in names]
     order += [name for name in names if name not in TATOEBA]

@@ -34,8 +34,8 @@ class RetrievalFlags:
         languages: codes of XTREME, comma between; none: all that are in the folder
         src_file: one bitext instead of a folder: its sentences
         tgt_file: and their translations, line by line; the queries of the first direction
-        layer: of the mean: a number (0: the embeddings), middle, top; sweep: a table of all; dev: the layer
-            that is best on --dev_pairs
+        layer: of mean and specials: a number (0: the embeddings), middle, top; sweep: a table of all; dev:
+            the layer that is best on --dev_pairs
         dev_pairs: a folder like --pairs, for --layer dev
         pooling: mean over the tokens; specials: also over [CLS] and [SEP]; pooled: the pooled [CLS]
         score: cosine, or margin: the ratio to the mean of the nearest neighbours of both sides
@@ -111,7 +111,7 @@ class RetrievalFlags:
         """Refuse what does not go together, before a file is read."""
         # An empty value takes back what a script gave.
         for name in ("init_pretraining_params", "init_checkpoint", "ernie_config_path", "vocab_path",
-                     "piece_model_path", "pairs", "languages", "src_file", "tgt_file", "paper",
+                     "piece_model_path", "pairs", "languages", "src_file", "tgt_file", "dev_pairs", "paper",
                      "xtreme_save"):  # fmt: skip
             setattr(self, name, getattr(self, name) or None)
         check_recipe(self.paper)
@@ -131,6 +131,10 @@ class RetrievalFlags:
         if self.init_checkpoint and not self.do_train:
             raise UserError("--init_checkpoint resumes --do_train true; to search with it, name it with "
                             "--init_pretraining_params")  # fmt: skip
+        if self.languages and self.src_file:
+            raise UserError("--languages takes some of the languages of --pairs; --src_file has one alone")
+        if self.dev_pairs and self.layer != "dev":
+            raise UserError(f"--dev_pairs: --layer {self.layer} chooses nothing on them; give --layer dev")
         if self.layer == "dev" and not self.dev_pairs:
             raise UserError("--dev_pairs is needed with --layer dev: the bitexts that the layer is chosen on")
         if self.do_train and self.layer in ("dev", "sweep"):
@@ -143,6 +147,15 @@ class RetrievalFlags:
                      "keep_checkpoints"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: it must be at least 1")
+        for name in ("learning_rate", "weight_decay", "validation_pairs"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} {getattr(self, name)}: it must not be negative")
+        if not 0 <= self.warmup_proportion <= 1:
+            raise UserError(f"--warmup_proportion {self.warmup_proportion}: it is a share, between 0 and 1")
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise UserError(f"--layerwise_lr_decay {self.layerwise_lr_decay}: above 0 and at most 1")
+        if self.scale <= 0:
+            raise UserError(f"--scale {self.scale}: it must be above 0")
         if self.batch_size < 2:
             raise UserError(f"--batch_size {self.batch_size}: a pair needs another one as its negative")
 

@@ -50,9 +50,9 @@ def write_sweep(folder: Path, title: str, by_layer: Sweep) -> None:
         f"layer {layer}": {name: float(table[layer].mean()) for name, (table, _) in by_layer.items()}
         for layer in range(len(next(iter(by_layer.values()))[0]))
     }
-    rows["those on the odd pairs"] = {name: 100.0 * split.mean for name, (_, split) in by_layer.items()}
+    rows["chosen, odd pairs"] = {name: 100.0 * split.mean for name, (_, split) in by_layer.items()}
     chosen = {name: split.layer for name, (_, split) in by_layer.items()}
-    logger.info("layers chosen on the even pairs, by cosine: %s", chosen)
+    logger.info("layers chosen on the even pairs: %s", chosen)
     cells = [["", *by_layer, AVERAGE]]
     for name, row in rows.items():
         cells.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])

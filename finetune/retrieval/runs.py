@@ -8,14 +8,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.encode import layer_number
+from evaluation.pooling import layer_number
 from finetune import report
 from finetune.encoder import open_encoder
 from finetune.retrieval.flags import RetrievalFlags
 from finetune.retrieval.report import Scores, scores_of, tables_of, write_predictions, write_sweep
 from finetune.retrieval.search import Searcher
 from finetune.retrieval.trainer import RetrievalTrainer
-from model.checkpoint import load_from, load_training_state, read_weights
+from finetune.setup import has_state, state_of
+from model.checkpoint import load_from, read_weights
 from reader.sentences import Bitext, read_bitext, read_bitexts
 from utils import distributed
 from utils.config import save_config
@@ -77,12 +78,11 @@ def resumed_seed(flags: RetrievalFlags) -> int | None:
     if not flags.init_checkpoint:
         return None
     read_weights(flags.init_checkpoint)  # it says so where there is no such folder
-    state = Path(flags.init_checkpoint) / "training_state"
-    if not state.is_dir():
+    if not has_state(flags.init_checkpoint):
         raise UserError(
             f"{flags.init_checkpoint}: no training_state there; name weights with --init_pretraining_params"
         )
-    seed = load_training_state(state)["settings"]["random_seed"]
+    seed = state_of(flags.init_checkpoint, "settings")["settings"]["random_seed"]
     if seed not in flags.seeds:
         raise UserError(
             f"{flags.init_checkpoint} is of --random_seed {seed}, which is not among {flags.random_seed}"
@@ -103,6 +103,8 @@ def run_seed(
     model, tokenizer = open_encoder(flags, flags.dtype, flags.random_seed)
     layers = model.config.num_hidden_layers
     layer = None if flags.layer in ("dev", "sweep") else layer_number(flags.layer, layers)
+    if flags.pooling == "pooled":
+        layer = layers
     if flags.do_train:
         load_from(model, RetrievalTrainer(flags, model, tokenizer, layer).train())
     if not bitexts:

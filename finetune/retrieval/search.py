@@ -1,5 +1,8 @@
 """Bitexts to vectors, vectors to what is found, at a layer or at all of them."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from evaluation.encode import encode, encode_layer
@@ -10,7 +13,10 @@ from model.ernie_m import ErnieMModel
 from reader.sentences import Bitext
 from reader.tokenization import Tokenizer
 from utils import distributed
+from utils.errors import UserError
 from utils.logging import Progress, logger
+
+T = TypeVar("T")
 
 
 class Searcher:
@@ -34,36 +40,54 @@ class Searcher:
                 )
                 for side in (bitext.translations, bitext.sentences)
             ]  # fmt: skip
-            return search_both(*sides, self.flags.score, self.flags.neighbours)
+            return self._found(*sides)
 
         return self._each(bitexts, search)
 
     def by_layer(self, bitexts: list[Bitext]) -> dict[str, tuple[np.ndarray, SplitResult]]:
-        """Language -> per cent [L + 1, 2], English queries first; and the layer that one half chooses."""
+        """Language -> per cent [L + 1, 2], English queries first; and the layer that one half chooses.
+
+        Raises:
+            UserError: a bitext of one pair, which has no two halves.
+        """
+        if short := [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]:
+            raise UserError(
+                f"--layer sweep: one pair alone in {', '.join(short)}; half of the pairs choose a layer for "
+                "the others: leave it out by --languages, or name a layer"
+            )
 
         def sweep(bitext: Bitext, shown: Progress) -> tuple[np.ndarray, SplitResult]:
-            sides = []
-            for side in (bitext.translations, bitext.sentences):
-                specials = self.flags.pooling == "specials"
-                sides.append(
-                    encode(
-                        self.model, self._ids(side), specials=specials, batch_tokens=self.flags.batch_tokens
-                    )
-                )
-                shown.update(len(side))
-            found = [search_both(*layer, self.flags.score, self.flags.neighbours) for layer in zip(*sides)]
-            return np.array([one.accuracies() for one in found]), choose_on_half(*sides)
+            sides = self._layers(bitext, shown)
+            split = choose_on_half(*sides, search=lambda a, b: self._found(a, b).hits())
+            return self._accuracies(sides), split
 
         return self._each(bitexts, sweep)
 
     def choose_layer(self, bitexts: list[Bitext]) -> int:
         """The layer with the best mean over languages and both directions; of equal ones the lowest."""
-        scores = np.mean([table for table, _ in self.by_layer(bitexts).values()], axis=(0, 2))  # [L + 1]
+        tables = self._each(bitexts, lambda bitext, shown: self._accuracies(self._layers(bitext, shown)))
+        scores = np.mean(list(tables.values()), axis=(0, 2))  # [L + 1]
         layer = int(scores.argmax())
         logger.info("layer %d is best on the dev pairs: %.2f", layer, scores[layer])
         return layer
 
-    def _each(self, bitexts: list[Bitext], work) -> dict:
+    def _layers(self, bitext: Bitext, shown: Progress) -> list[np.ndarray]:
+        """The vectors of the English sentences and of the others, each [L + 1, N, H]."""
+        specials, sides = self.flags.pooling == "specials", []
+        for side in (bitext.translations, bitext.sentences):
+            ids = self._ids(side)
+            sides.append(encode(self.model, ids, specials=specials, batch_tokens=self.flags.batch_tokens))
+            shown.update(len(side))
+        return sides
+
+    def _accuracies(self, sides: list[np.ndarray]) -> np.ndarray:
+        """Per cent of each layer, [L + 1, 2], English queries first."""
+        return np.array([self._found(*layer).accuracies() for layer in zip(*sides)])
+
+    def _found(self, english: np.ndarray, other: np.ndarray) -> Found:
+        return search_both(english, other, self.flags.score, self.flags.neighbours)
+
+    def _each(self, bitexts: list[Bitext], work: Callable[[Bitext, Progress], T]) -> dict[str, T]:
         mine = bitexts[distributed.rank() :: distributed.world_size()]
         shown = Progress(2 * sum(len(bitext.sentences) for bitext in mine), "encoding", unit="sentences")
         found = {bitext.language: work(bitext, shown) for bitext in mine}

@@ -16,7 +16,7 @@ from evaluation.retrieval import hits
 from finetune.retrieval.flags import RetrievalFlags
 from finetune.retrieval.loss import hardest_negative_bce
 from finetune.retrieval.pairs import PairStep, StepPairs
-from finetune.setup import bring_best
+from finetune.setup import bring_best, warn_of_earlier_steps
 from model.checkpoint import keep_last, load_training_state, save_model
 from model.ernie_m import ErnieMModel
 from model.optimization import build_optimizer, linear_warmup_decay
@@ -93,6 +93,8 @@ class RetrievalTrainer:
         self.settings |= {"layer": layer, "vocabulary": tokenizer.digest}
         if flags.init_checkpoint:
             self._resume(Path(flags.init_checkpoint))
+        else:
+            warn_of_earlier_steps(self.folder)
 
     def train(self) -> Path:
         """Train to the end; the weights of the model are then those of the best validation.

@@ -14,15 +14,15 @@ def bitext(count=150, width=24, noise=1.2, seed=0):
 
 
 def margin_by_hand(queries, targets, k):
-    """For each query the target of the best ratio among its k nearest."""
+    """The target of the best ratio among its k nearest, or difference where a mean is not above 0."""
     cosines = unit(queries).astype(np.float64) @ unit(targets).astype(np.float64).T
     chosen = []
-    for query, row in enumerate(cosines):
+    for row in cosines:
         around = np.sort(row)[-k:].mean()
         candidates = np.argsort(-row)[:k]
-        ratios = [row[j] / ((around + np.sort(cosines[:, j])[-k:].mean()) / 2) for j in candidates]
-        chosen.append(candidates[int(np.argmax(ratios))])
-        assert cosines[query].max() > 0
+        means = np.array([(around + np.sort(cosines[:, j])[-k:].mean()) / 2 for j in candidates])
+        margins = row[candidates] / means if (means > 0).all() else row[candidates] - means
+        chosen.append(candidates[int(np.argmax(margins))])
     return np.array(chosen)
 
 
@@ -55,6 +55,14 @@ def test_a_margin_takes_a_hub_back():
     english = np.array([[1.0, 0.0], [0.8, 0.6]])
     other = np.array([[0.949, 0.3156], [0.5446, 0.8387]])
     assert search_both(english, other).forward.tolist() == [0, 0]
+    assert search_both(english, other, "margin", 2).forward.tolist() == [0, 1]
+
+
+def test_a_negative_mean_does_not_turn_the_margin_over():
+    # By hand, k = 2. Query 0: -0.10 / ((-0.30 - 0.55) / 2) = 0.24 for target 0, and for target 1, which is
+    # farther away, -0.50 / ((-0.30 - 0.68) / 2) = 1.02; the differences are 0.32 and -0.01.
+    english = np.array([[1.0, 0.0], [0.0, 1.0]])
+    other = np.array([[-0.1, -0.99499], [-0.5, -0.86603]])
     assert search_both(english, other, "margin", 2).forward.tolist() == [0, 1]
 
 

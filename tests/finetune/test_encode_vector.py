@@ -138,8 +138,10 @@ def test_pooled_from_a_text_file_with_an_empty_line(run_encode, weights, tmp_pat
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"text_a\nthe cat\n", {"layer": 3}, "--layer 3: no such layer; this model has 0 .* to 2"),
-        (b"text_a\nthe cat\n", {"layer": "upper"}, "--layer upper: no such layer"),
+        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "--layer 3: no such layer; .* 0 .* to 2"),
+        (b"text_a\nthe cat\n", {"vectors": "mean", "layer": "up"}, "--layer up: no such layer"),
+        (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official is of the top layer"),
+        (b"text_a\nthe cat\n", {"vectors": "pooled", "layer": 1}, "--vectors pooled is of the top layer"),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),
         (b"text_a\nthe cat\n", {"vectors": "max"}, "vectors"),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: no such folder"),

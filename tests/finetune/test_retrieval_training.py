@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 import run_retrieval
 from finetune.retrieval.pairs import StepPairs
+from model.checkpoint import save_training_state
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.launching import ROOT, launch, run_script
@@ -178,6 +179,10 @@ def test_two_processes_are_one(corpus, tmp_path):
         ({"batch_size": 1}, "--batch_size 1: a pair needs another one"),
         ({"init_checkpoint": "absent"}, "absent: no such folder"),
         ({"max_seq_len": 600}, "--max_seq_len 600"),
+        ({"learning_rate": -1}, "--learning_rate -1.0: it must not be negative"),
+        ({"warmup_proportion": 2}, "--warmup_proportion 2.0: it is a share"),
+        ({"layerwise_lr_decay": 0}, "--layerwise_lr_decay 0.0: above 0"),
+        ({"scale": 0}, "--scale 0.0: it must be above 0"),
     ],
 )
 def test_bad_flags(train, changes, message):
@@ -193,6 +198,10 @@ def test_a_checkpoint_of_other_settings(train, tmp_path):
         train("out", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")
+    save_training_state(tmp_path / "out" / "step_3" / "training_state", {"flags": {}, "run": {"seed": 1}})
+    with pytest.raises(UserError, match="step_3: the training_state there is of another program"):
+        train("out", init_checkpoint=tmp_path / "out" / "step_3")
+    assert "out holds steps of an earlier run, up to step_6" in train("out")
 
 
 def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):

@@ -9,8 +9,10 @@ import paddle
 import pytest
 
 import run_retrieval
-from evaluation.encode import encode, layer_number
+from evaluation.encode import encode
+from evaluation.pooling import layer_number
 from evaluation.retrieval import choose_on_half
+from evaluation.search import search_both
 from model.checkpoint import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.sentences import read_bitext
@@ -63,6 +65,16 @@ def line(folder, output, **changes):
     values = {"init_pretraining_params": folder / "weights", "pairs": folder / "pairs", "checkpoints": output,
               "max_seq_len": 64, "use_cuda": "false"} | changes  # fmt: skip
     return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def one_pair(folder, tmp_path):
+    """The folder of pairs with one pair alone in de."""
+    copy = shutil.copytree(folder / "pairs", tmp_path / "one pair")
+    for side in ("de", "en"):
+        path = copy / f"de-en.{side}"
+        path.write_text(path.read_text().split("\n")[0] + "\n")
+    return copy
 
 
 def all_layers(folder, language):
@@ -138,7 +150,7 @@ def test_several_seeds(retrieve, folder, tmp_path):
 
 def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     swept = retrieve(layer="sweep")["rows"]
-    assert list(swept) == ["layer 0", "layer 1", "layer 2", "those on the odd pairs"]
+    assert list(swept) == ["layer 0", "layer 1", "layer 2", "chosen, odd pairs"]
     means = []
     for layer in range(3):
         for language in ("de", "xx"):
@@ -148,10 +160,24 @@ def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
             assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(both))
         means.append(np.mean(list(swept[f"layer {layer}"].values())))
     split = choose_on_half(*all_layers(folder, "de"))
-    assert swept["those on the odd pairs"]["de"] == pytest.approx(100 * split.mean)
+    assert swept["chosen, odd pairs"]["de"] == pytest.approx(100 * split.mean)
     found = retrieve(layer="dev", dev_pairs=folder / "pairs", languages="xx")
     assert found["layers"] == {"1": int(np.argmax(means))}
     assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
+
+
+def test_a_sweep_by_margin_is_by_margin_throughout(retrieve, folder):
+    swept = retrieve(layer="sweep", score="margin")["rows"]
+    split = choose_on_half(*all_layers(folder, "de"), search=lambda a, b: search_both(a, b, "margin").hits())
+    assert swept["chosen, odd pairs"]["de"] == pytest.approx(100 * split.mean)
+    assert split.mean != choose_on_half(*all_layers(folder, "de")).mean  # or cosine would pass too
+
+
+def test_one_pair_has_no_halves(retrieve, one_pair):
+    with pytest.raises(UserError, match="--layer sweep: one pair alone in de; half of the pairs choose"):
+        retrieve(layer="sweep", pairs=one_pair)
+    assert list(retrieve(layer="sweep", pairs=one_pair, languages="xx")["rows"]["layer 0"]) == ["xx"]
+    assert rows(retrieve(layer="dev", dev_pairs=one_pair, pairs=one_pair))["en -> xx"]["de"] == 100.0
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
@@ -159,6 +185,8 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default, other = retrieve(), retrieve(**flags)
     assert (other["pooling"], other["score"]) == (flags.get("pooling", "mean"), flags.get("score", "cosine"))
     assert rows(other) != rows(default)
+    # The pooled [CLS] is of the top layer, whatever --layer says.
+    assert other["layers"] == {"1": 2 if other["pooling"] == "pooled" else 1}
 
 
 def test_one_bitext_and_two_processes(folder, tmp_path):
@@ -183,6 +211,8 @@ def test_one_bitext_and_two_processes(folder, tmp_path):
         ({"languages": "sw"}, "no sw there; it has de, xx"),
         ({"src_file": "a"}, "--pairs and --src_file are both given"),
         ({"pairs": None, "src_file": "a"}, "--src_file and --tgt_file go together"),
+        ({"pairs": None, "src_file": "a", "tgt_file": "b", "languages": "de"}, "--src_file has one"),
+        ({"dev_pairs": "x"}, "--dev_pairs: --layer middle chooses nothing on them"),
         ({"neighbours": 0}, "--neighbours 0: between 1 and"),
         ({"random_seed": "1,x"}, "--random_seed 1,x: '1,x' is not a number or a list"),
         ({"random_seed": "1,1"}, "--random_seed 1,1: seeds are not negative and differ"),

@@ -34,6 +34,9 @@ def test_xtreme_names_and_public_names(tmp_path):
     assert found[0] == ("de", ["a", "b"], ["A", "B"])
     assert found[1] == ("fa", ["d"], ["D"])
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
+    for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
+        (tmp_path / stray).write_text("no bitext\n")
+    assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
 
 
 def test_the_36_languages():
