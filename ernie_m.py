@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Model", "load"]
 
 
-def load(folder: str | Path, engine: str = "auto", **files: str) -> "Model":
+def load(folder: str | Path, engine: str = "auto", task: str | None = None, **files: str) -> "Model":
     """Open a checkpoint of any format that is read, or a folder that export.py wrote.
 
     Args:
         folder: of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
+        task: what its classifier is for, where no file says so: "classify", "tag" or "answer".
         files: `ernie_config_path`, `vocab_path`, `piece_model_path`, `label_map_config`: what does not lie
             beside the weights.
 
@@ -34,7 +35,7 @@ def load(folder: str | Path, engine: str = "auto", **files: str) -> "Model":
     from inference.loading import Files
     from inference.loading import load as load_
 
-    return Model(load_(folder, engine=engine, files=Files(**files)))
+    return Model(load_(folder, engine=engine, task=task, files=Files(**files)))
 
 
 class Model:

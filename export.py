@@ -58,13 +58,8 @@ class Flags:
             raise UserError(
                 f"--formats {self.formats}: no {', '.join(unknown)}; there are {', '.join(FORMATS)}"
             )
-        output = Path(self.output)
-        if (
-            output.exists()
-            and not (output.is_dir() and (output / "inference.json").is_file())
-            and not ((output / "model.onnx").is_file() or (output.is_dir() and not any(output.iterdir())))
-        ):
-            raise UserError(f"--output {self.output}: it exists and is no exported folder; name a new one")
+        if self.reduce_range and not self.int8:
+            raise UserError("--reduce_range is of --int8 true, which is not given")
         if self.check_sentences < 1:
             raise UserError(f"--check_sentences {self.check_sentences}: it must be at least 1")
 
@@ -78,10 +73,14 @@ def main() -> None:
     # Paddle reads its CPU settings when it is imported: so what uses it is imported here.
     from evaluation.pooling import layer_number
     from inference.export import ExportOptions, export
-    from inference.loading import Files, load
+    from inference.loading import Files, exported_settings, load
     from utils.logging import logger, setup_console
 
     setup_console()
+    output = Path(flags.output)
+    is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_new and exported_settings(output) is None:
+        raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     files = Files(flags.ernie_config_path, flags.vocab_path, flags.piece_model_path, flags.label_map_config)
     loaded = load(flags.model, engine="dygraph", task=flags.task, files=files, use_cuda=False)
     task = flags.task or loaded.head or "encode"
@@ -92,11 +91,11 @@ def main() -> None:
     if task != "encode" and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encode can end below the top layer")
     options = ExportOptions(task, layer, flags.kinds, flags.int8, flags.reduce_range)
-    export(loaded, Path(flags.output), options, read_checked(flags, loaded))
+    export(loaded, output, options, read_checked(flags, loaded, task))
     logger.info("exported for %s: %s", task, flags.output)
 
 
-def read_checked(flags: Flags, loaded):
+def read_checked(flags: Flags, loaded, task: str):
     """The texts that are compared."""
     from itertools import islice
 
@@ -107,20 +106,22 @@ def read_checked(flags: Flags, loaded):
     from reader.sentences import Sentences
     from reader.task_reader import read_classification
 
-    tokenizer, longest = loaded.tokenizer, min(flags.max_seq_len or loaded.longest, loaded.longest)
+    tokenizer, longest = loaded.tokenizer, loaded.limit(flags.max_seq_len, loaded.longest)
     if flags.check_set is None:
         ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
         rows = made_up_rows(MADE_UP, longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
         return Checked(f"{MADE_UP} made-up sentences", rows)
     path, labels = Path(flags.check_set), None
     if path.suffix == ".tsv":
-        with_labels = loaded.head == "classify" and "label" in _header(path)
+        with_labels = task == "classify" and "label" in _header(path)
         ids = {label: i for i, label in enumerate(loaded.labels)} if with_labels else None
         texts = read_classification(path, ids, labels=with_labels)
         texts = list(islice(texts, flags.check_sentences))
         labels = [text.label for text in texts] if with_labels else None
     else:
         texts = list(islice(Sentences(path), flags.check_sentences))
+    if not texts:
+        raise UserError(f"{path}: no text in it to compare on")
     rows = [feature.ids for feature in EncodePairs(tokenizer, longest)(texts)]
     return Checked(f"{len(rows)} texts of {path.name}", rows, labels)
 

@@ -6,12 +6,11 @@ python predict.py --serve --model checkpoints/best,pretrained
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.errors import UserError, run
+from utils.errors import UserError, pipe_may_close, run
 
 
 @dataclass
@@ -27,7 +26,8 @@ class Flags:
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
         threads: 0: one for each core
         batch_tokens: padded tokens in one pass
-        max_seq_len: longest input in tokens; default: what the model takes
+        max_seq_len: longest input (tag, answer: window) in tokens; default: of windows that of training, else
+            what the model takes
         top_k: candidates of answer, fill and translate-probe, sentences of search
         pooling: of encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled
         layer: of encode and search: a number, middle or top
@@ -66,6 +66,8 @@ class Flags:
     def __post_init__(self) -> None:
         if (self.task is None) != self.serve:
             raise UserError("give --task TASK or --serve, one of them")
+        if not 0 < self.port < 1 << 16:
+            raise UserError(f"--port {self.port}: between 1 and 65535")
         for name in ("batch_tokens", "top_k"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}: it must be at least 1")
@@ -99,10 +101,8 @@ def main() -> None:
         serve(models, options, flags.host, flags.port)
     else:
         task = make(flags.task, models[0], options)
-        try:
+        with pipe_may_close():
             answer_all(task, flags.input, flags.output)
-        except BrokenPipeError:  # who reads the answers has had enough, as `head` has
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def plain(arguments: list[str]) -> list[str]:
@@ -119,6 +119,7 @@ def answer_all(task, source: str, target: str) -> None:
     from inference.requests import open_input, read_requests
     from utils.files import atomic_file
 
+    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     stream, name = open_input(source)
     writing = nullcontext(sys.stdout) if target == "-" else atomic_file(target, "w")
     with stream, writing as out:

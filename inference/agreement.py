@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from inference.engines import Engine, in_batches
+from inference.outputs import is_per_token
 
 BATCH_TOKENS = 2048
 
@@ -68,11 +69,11 @@ def made_up_rows(
 def run_all(engine: Engine, rows: Sequence[Sequence[int]], pad_id: int) -> list[dict[str, np.ndarray]]:
     """Of each row its outputs, those at pads left out."""
     answer: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    for numbers, ids, outputs in in_batches(engine, rows, pad_id, BATCH_TOKENS):
+    for numbers, _, outputs in in_batches(engine, rows, pad_id, BATCH_TOKENS):
         for name, values in outputs.items():
-            by_token = values.shape[1:2] == ids.shape[1:] and name not in ("pooled",)
+            per_token = is_per_token(name, values)
             for number, value in zip(numbers, values):
-                answer[number][name] = value[: len(rows[number])] if by_token else value
+                answer[number][name] = value[: len(rows[number])] if per_token else value
     return answer
 
 

@@ -61,7 +61,7 @@ class PaddleEngine:
             self.predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, and others on a graph that it cannot parse
             raise UserError(
-                f"{graph}: Paddle cannot load it ({_first_line(error)}); export it again"
+                f"{graph}: Paddle cannot load it ({_last_line(error)}); export it again"
             ) from error
         self.outputs = tuple(outputs)
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
@@ -94,7 +94,7 @@ class OnnxEngine:
             )
         except Exception as error:  # its exceptions share no base but this one
             raise UserError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); export it again"
+                f"{path}: ONNX Runtime cannot load it ({_last_line(error)}); export it again"
             ) from error
         self.outputs = [output.name for output in self.session.get_outputs()]
 
@@ -116,6 +116,6 @@ def in_batches(
         yield numbers, ids, engine(ids)
 
 
-def _first_line(error: Any) -> str:
+def _last_line(error: Any) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
     return lines[-1][:200] if lines else type(error).__name__

@@ -138,6 +138,8 @@ def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
     settings = {**loaded.config, "model_type": "ernie_m", "task": made["task"]}
     if loaded.labels:
         settings["labels"] = loaded.labels
+    if loaded.reading:
+        settings["reading"] = loaded.reading
     settings["export"] = made
     text = json.dumps(settings, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -5,7 +5,6 @@ An exported folder says so in its config.json, under "export":
     engines                 engine -> largest difference to the checkpoint on real tokens
 """
 
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
-from inference.outputs import FILES, outputs_of
+from inference.outputs import FILES, OUTPUTS, outputs_of
+from inference.reading import reading_of
+from model.config import ErnieMConfig
+from model.formats.configs import read_json
 from reader.task_reader import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -55,6 +57,7 @@ class Loaded:
         threads: for the engines.
         exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
+        reading: how inputs were read in training; see `inference.reading`.
         paddle_model: of a checkpoint.
     """
 
@@ -65,6 +68,7 @@ class Loaded:
     labels: list[str]
     threads: int
     engine_name: str
+    reading: dict[str, Any] = field(default_factory=dict)
     exported: dict[str, Any] | None = None
     paddle_model: "PaddleModel | None" = None
     _engines: dict[tuple[str, int], Engine] = field(default_factory=dict)
@@ -73,6 +77,13 @@ class Loaded:
     def longest(self) -> int:
         """Tokens of the longest input, special ones included."""
         return self.config["max_position_embeddings"] - 2
+
+    def limit(self, asked: int | None, default: int) -> int:
+        """`--max_seq_len` as asked, or the default. UserError: more than the model takes, or nearly none."""
+        limit = default if asked is None else asked
+        if not 8 <= limit <= self.longest:
+            raise UserError(f"--max_seq_len {limit}: between 8 and the model's {self.longest}")
+        return limit
 
     @property
     def num_layers(self) -> int:
@@ -151,23 +162,26 @@ def load(
         raise UserError(
             f"{folder}: no {FILES[engine]} in it for --engine {engine}; it has {', '.join(there)}"
         )
+    if given := [name for name, path in vars(files).items() if path and name != "label_map_config"]:
+        raise UserError(f"--{given[0]}: {folder} is an exported folder, which has its own; leave it out")
     made = settings["export"]
     folder, head = Path(folder), None if made["task"] == "encode" else made["task"]
     tokenizer = Tokenizer.from_folder(folder)
     labels = _labels(files, settings.get("labels"), made.get("num_labels"))
-    return Loaded(folder, head, settings, tokenizer, labels, threads, engine, exported=made)
+    config, reading = ErnieMConfig.from_dict(settings).to_dict(), reading_of(settings, folder)
+    return Loaded(folder, head, config, tokenizer, labels, threads, engine, reading, exported=made)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
-    """The config.json of an exported folder; None of any other."""
+    """The config.json of an exported folder; None of any other. UserError: it is damaged."""
     path = folder / "config.json"
-    if not path.is_file():
+    settings = read_json(path) if path.is_file() else {}
+    if "export" not in settings:
         return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from error
-    return settings if isinstance(settings, dict) and "export" in settings else None
+    made = settings["export"]
+    if not isinstance(made, dict) or made.get("task") not in OUTPUTS or type(made.get("layer")) is not int:
+        raise UserError(f'{path}: its "export" is not as export.py wrote it; export the model again')
+    return settings
 
 
 def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files, use_cuda: bool) -> Loaded:
@@ -175,7 +189,6 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     # Paddle takes a second to start, and an exported folder may do without it.
     from inference import paddle_model
     from model.checkpoint import read_weights
-    from model.ernie_m import ErnieMConfig
 
     checkpoint = read_weights(folder)
     info, config = checkpoint.info, checkpoint.config
@@ -196,8 +209,10 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     head = paddle_model.head_of(checkpoint, task)
     model = paddle_model.build(checkpoint, config, head)
     count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in ("classify", "tag") else None
-    labels = _labels(files, info["extra"].get("labels"), count)
-    return Loaded(folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", paddle_model=model)
+    labels, reading = _labels(files, info["extra"].get("labels"), count), reading_of(info["extra"], folder)
+    return Loaded(
+        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, paddle_model=model
+    )
 
 
 def _labels(files: Files, known: list[str] | None, count: int | None) -> list[str]:

@@ -1,5 +1,7 @@
 """What a model gives for each task, whatever runs it, and the files of an exported folder. No paddle here."""
 
+import numpy as np
+
 # task -> names of the outputs, in this order; shapes: inference/onnx_graph.py
 OUTPUTS = {
     "encode": ("sequence", "pooled"),
@@ -15,6 +17,11 @@ TASK_NAMES = {
     "sequence_labeling": "tag", "seq_label": "tag", "TokenClassifier": "tag",
     "question answering": "answer", "mrc": "answer", "SpanClassifier": "answer",
 }  # fmt: skip
+
+
+def is_per_token(name: str, values: np.ndarray) -> bool:
+    """Whether an output has a value for each token [B, T, ...], not one for each row [B, ...]."""
+    return values.ndim == 3 or name in OUTPUTS["answer"]
 
 
 def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import paddle
 from paddle import Tensor, nn
 
 from inference.outputs import TASK_NAMES, outputs_of
+from inference.reading import reading_of
 from model.checkpoint import Checkpoint, load_into
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
@@ -94,6 +95,8 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
         languages = list(checkpoint.info["extra"].get("languages") or [])
         if LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
             languages = []
+        if reading_of(checkpoint.info["extra"], weights.source).get("language_embedding") == "none":
+            languages = []  # the table was never trained
         # a table has at least a row; without languages nothing reads it
         model: Any = PreTrainingModel(config, languages or ["none"])
         if not languages:

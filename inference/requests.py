@@ -79,8 +79,12 @@ def parse(line: bytes, place: str) -> dict[str, Any]:
     """
     try:
         request = json.loads(line.decode("utf-8-sig"))
+        if b"\\u" in line:
+            json.dumps(request, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1})") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: half of a character, as \\ud800 alone is; write both halves") from error
     except (ValueError, RecursionError) as error:
         raise UserError(
             f'{place}: not JSON ({error}); a line is an object such as {{"text": "..."}}'

@@ -18,9 +18,10 @@ def pair_rows(
     """The ids of each pair (or text alone) with special tokens, and the numbers of those that were cut."""
     ids = tokenizer.encode_batch([*texts_a, *(text or "" for text in texts_b)])
     rows, cut = [], []
-    for number, (a, b) in enumerate(zip(ids, ids[len(texts_a) :])):
-        rows.append(tokenizer.build_from_ids(a, b or None, max_seq_len))
-        if len(a) + len(b) + (4 if b else 2) > max_seq_len:
+    for number, (a, b, text_b) in enumerate(zip(ids, ids[len(texts_a) :], texts_b)):
+        pair = None if text_b is None else b
+        rows.append(tokenizer.build_from_ids(a, pair, max_seq_len))
+        if len(a) + len(b) + (2 if pair is None else 4) > max_seq_len:
             cut.append(number)
     return rows, cut
 
@@ -33,7 +34,7 @@ def run(
     Raises:
         UserError: a row is longer than the model's position table.
     """
-    longest = max(map(len, rows))
+    longest = max(map(len, rows), default=0)
     if longest > model.longest:
         raise UserError(f"{longest} tokens; the model takes at most {model.longest}")
     return in_batches(engine, rows, model.config["pad_token_id"], batch_tokens)

@@ -1,9 +1,13 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can answer.
 
 One request is answered at a time, in the main thread. Bodies and texts are bounded. On this machine's own
-address the Host header is checked, so that no other site's page can use the server.
+addresses the Host header is checked, so that no other site's page can use the server.
 """
 
+import ipaddress
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +17,7 @@ from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
 LONGEST_TEXT = 10_000  # characters
-THIS_MACHINE = ["127.0.0.1", "localhost"]
+THIS_MACHINE = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).with_name("page.html")
 
 
@@ -39,7 +43,8 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         UserError: no model can answer anything.
     """
     from fastapi import Body, FastAPI, HTTPException
-    from fastapi.responses import HTMLResponse
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import BaseModel, StringConstraints
 
     tasks = tasks_of(models, options)
@@ -61,6 +66,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     class ProbeRequest(BaseModel):
         text: Text
         language: Text
+        text_language: Text | None = None
 
     class AnswerRequest(BaseModel):
         question: Text
@@ -74,10 +80,16 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         "fill": (FillRequest, "the likeliest tokens for each [MASK]"),
         "translate-probe": (ProbeRequest, "the pseudo-tokens that the model proposes in another language"),
     }
-    app = FastAPI(title="ERNIE-M", version="1", docs_url="/docs", redoc_url=None)
-    languages = next(
-        (task.languages for name, task in tasks.items() if name in ("fill", "translate-probe")), []
-    )
+    # FastAPI's pages of documentation load scripts from elsewhere.
+    app = FastAPI(title="ERNIE-M", version="1", docs_url=None, redoc_url=None)
+    languages = {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")}
+    needs_own = [name for name, task in tasks.items() if getattr(task, "needs_own", False)]
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_, error: RequestValidationError) -> JSONResponse:
+        # Without the input: it may be long, or nothing that JSON can hold.
+        told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+        return JSONResponse({"detail": told}, 422)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
@@ -85,7 +97,12 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
 
     @app.get("/api/info", summary="what this server answers")
     async def info() -> dict:
-        return {"tasks": list(tasks), "languages": languages, "longest_text": LONGEST_TEXT}
+        return {
+            "tasks": list(tasks),
+            "languages": languages,
+            "needs_text_language": needs_own,
+            "longest_text": LONGEST_TEXT,
+        }
 
     def add(name: str, task: Task, kind: type, summary: str) -> None:
         # Not in a worker thread: Paddle's modes are those of the thread that loaded the model.
@@ -104,14 +121,22 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
 
 
 class Bounded:
-    """ASGI: bodies of at most LONGEST_BODY bytes, in UTF-8; 413 and 400 for others."""
+    """ASGI: bodies of at most LONGEST_BODY bytes, in UTF-8, 413 and 400 for others; 400 for other hosts.
 
-    def __init__(self, app: Any):
-        self.app = app
+    Args:
+        hosts: that a request may name; none: any.
+    """
+
+    def __init__(self, app: Any, hosts: Sequence[str] = ()):
+        self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if self.hosts and re.sub(r":[0-9]*$", "", named).strip("[]") not in self.hosts:
+            await _refuse(send, 400, "the request is for another host")
             return
         body, more = b"", True
         while more:
@@ -135,8 +160,6 @@ class Bounded:
 
 
 async def _refuse(send: Any, status: int, detail: str) -> None:
-    import json
-
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
@@ -150,17 +173,22 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
     """
     try:
         import uvicorn
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    if host in THIS_MACHINE:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE)
-    app.add_middleware(Bounded)
+    app.add_middleware(Bounded, hosts=[*THIS_MACHINE, host] if is_this_machine(host) else [])
     check_port(host, port)
-    print(f"serving on http://{host}:{port}, Ctrl-C ends it", flush=True)
+    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}, Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5, limit_concurrency=64)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether nobody else can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_port(host: str, port: int) -> None:

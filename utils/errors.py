@@ -1,8 +1,10 @@
 """A user's mistake is one line and exit code 2, never a traceback."""
 
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -26,6 +28,16 @@ def run(main: Callable[[], None]) -> None:
     except Exception:
         _to_log_file("the run failed", exc_info=True)
         raise
+
+
+@contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """Around what prints an answer: who reads it may have had enough, as `head` has."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _to_log_file(line: str, exc_info: bool = False) -> None:

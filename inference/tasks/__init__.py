@@ -9,6 +9,7 @@ from inference.rows import BATCH_TOKENS
 from utils.errors import UserError
 
 TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")
+ANSWER_WINDOW = 384  # tokens
 
 
 class Task(Protocol):
@@ -26,7 +27,8 @@ class TaskOptions:
     """What a task can be told.
 
     Args:
-        max_seq_len: longest input in tokens; None: what the model takes.
+        max_seq_len: longest input (tag, answer: window) in tokens; None: as in training, where the folder
+            says so, else what the model takes (answer: at most 384, the official recipe's).
         batch_tokens: padded tokens in one pass.
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
         pooling: "mean", "specials" or "pooled" (encode, search).
@@ -48,9 +50,10 @@ def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Task
     Raises:
         UserError: the model is not for it, or an option is out of range.
     """
-    longest = options.max_seq_len or model.longest
-    if not 8 <= longest <= model.longest:
-        raise UserError(f"--max_seq_len {longest}: between 8 and the model's {model.longest}")
+    usual = min(ANSWER_WINDOW, model.longest) if task == "answer" else model.longest
+    if task in ("tag", "answer"):  # they read windows, cut as in training
+        usual = model.reading.get("max_seq_len", usual)
+    longest = model.limit(options.max_seq_len, usual)
     limits = longest, options.batch_tokens
     if task == "classify":
         from inference.tasks.classify import Classify

@@ -1,6 +1,6 @@
 """Answers in a text: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
-Long contexts are read in overlapping windows, as in training.
+Long contexts are read in overlapping windows, cut as in training.
 """
 
 from functools import partial
@@ -18,7 +18,8 @@ from reader.answer_tokens import encode_for_answers
 from reader.answer_windows import NO_ANSWER, SPECIAL_TOKENS, AnswerWindows, Cut, Ragged, cut_windows
 from reader.squad import Question, QuestionFile
 
-MAX_QUERY_LENGTH, DOC_STRIDE, MAX_ANSWER_LENGTH, MAX_SEQ_LEN = 64, 128, 100, 384  # the official recipe's
+# Where the folder does not say how it was trained: the official recipe.
+MAX_QUERY_LENGTH, DOC_STRIDE, MAX_ANSWER_LENGTH = 64, 128, 100
 
 
 class Asked(NamedTuple):
@@ -32,9 +33,11 @@ class AnswerQuestions:
     def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int, top_k: int = 5):
         self.model, self.batch_tokens, self.top_k = model, batch_tokens, top_k
         self.engine = model.engine("answer")
-        longest = min(max_seq_len, MAX_SEQ_LEN)
-        query = min(MAX_QUERY_LENGTH, (longest - SPECIAL_TOKENS) // 2)
-        self.cut = Cut(longest, query, DOC_STRIDE)
+        reading = model.reading
+        query = min(reading.get("max_query_length", MAX_QUERY_LENGTH), (max_seq_len - SPECIAL_TOKENS) // 2)
+        stride = reading.get("doc_stride", DOC_STRIDE)
+        self.cut = Cut(max_seq_len, query, stride, reading.get("split_han", True))
+        self.max_answer_length = reading.get("max_answer_length", MAX_ANSWER_LENGTH)
         self.encode = EncodeWindows(model.tokenizer)
 
     def parse(self, request: dict) -> Asked:
@@ -42,6 +45,8 @@ class AnswerQuestions:
 
     def answer(self, asked: list[Asked]) -> list[dict]:
         windows = self._windows(asked)
+        if not len(windows):  # the tokenizer leaves nothing of any context
+            return [self._answer([]) for _ in asked]
         features = self.encode(list(windows))
         batch = self.encode.collate(features, np.arange(len(features)), len(features))
         spans: list[Spans] = [None] * len(features)
@@ -51,7 +56,7 @@ class AnswerQuestions:
             for number, starts, ends in zip(numbers, outputs["start_logits"], outputs["end_logits"]):
                 place = batch.own[number], int(batch.ends[number])
                 spans[number] = best_spans(
-                    starts, ends, *place, MAX_ANSWER_LENGTH, self.top_k, int(batch.shift[number])
+                    starts, ends, *place, self.max_answer_length, self.top_k, int(batch.shift[number])
                 )
         ranked = rank(windows, spans, self.top_k, partial(text_in_context, windows))
         return [self._answer(found) for found in ranked]

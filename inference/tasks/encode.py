@@ -10,6 +10,9 @@ from inference.loading import Loaded
 from inference.requests import text_of
 from inference.rows import pair_rows, run
 from utils.errors import UserError
+from utils.logging import Progress
+
+_AT_ONCE = 1024  # sentences of a corpus between two signs of life
 
 
 class Encode:
@@ -74,7 +77,12 @@ class Search:
     def __init__(self, encode: Encode, sentences: Sequence[str], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
-        self.targets = unit(encode.vectors(self.sentences))  # [N, H]
+        parts, shown = [], Progress(len(self.sentences), "encoding the corpus", unit="sentences")
+        for first in range(0, len(self.sentences), _AT_ONCE):
+            parts.append(encode.vectors(self.sentences[first : first + _AT_ONCE]))
+            shown.update(len(parts[-1]))
+        shown.close()
+        self.targets = unit(np.concatenate(parts))  # [N, H]
         self.parse = encode.parse
 
     def answer(self, texts: list[str]) -> list[dict]:

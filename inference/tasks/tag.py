@@ -1,6 +1,7 @@
 """Tags of words: {"words"} or {"text"} -> {"tags", "entities"}. A text is cut into words at white space.
 
-The tag of a word is that of its first piece. Long sentences are read in overlapping windows, as in training.
+A word's tag is found as in training: by its first piece, or by all of them (--label_pieces). Long sentences
+are read in overlapping windows.
 """
 
 import re
@@ -11,7 +12,8 @@ import numpy as np
 from inference.loading import Loaded
 from inference.requests import text_of
 from inference.rows import run
-from reader.tagged_features import EncodeTagged
+from reader.tag_schemes import entity_starts, inside
+from reader.tagged_features import EncodeTagged, word_scores
 from reader.tagged_text import JOINT, Sentence
 from utils.errors import UserError
 
@@ -30,7 +32,11 @@ class Tag:
     def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
         self.model, self.batch_tokens = model, batch_tokens
         self.engine = model.engine("tag")
-        self.encode = EncodeTagged(model.tokenizer, max_seq_len, range(len(model.labels)))
+        self.inside = inside(model.labels)
+        # --official_compat: the first piece decides, even one that is a "▁" alone
+        self.official = model.reading.get("official_compat", False)
+        pieces = "all" if self.official else model.reading.get("label_pieces", "first")
+        self.encode = EncodeTagged(model.tokenizer, max_seq_len, self.inside, pieces)
 
     def parse(self, request: dict) -> Words:
         if "words" not in request:
@@ -50,11 +56,18 @@ class Tag:
         batch = self.encode.collate(features, np.arange(len(features)), 0)
         pads = batch.input_ids != self.model.config["pad_token_id"]
         rows = [ids[:length] for ids, length in zip(batch.input_ids, pads.sum(axis=1))]
-        best: list[np.ndarray] = [np.empty(0)] * len(rows)  # of each window, the label of each piece
+        words = batch.words.copy()  # [W, 3], in the order of their windows
+        if self.official:
+            words[:, 2] = 1
+        bounds = np.searchsorted(words[:, 0], np.arange(len(rows) + 1))  # a window's words
+        words[:, 0] = 0
+        labels = np.empty(len(words), np.int64)
         for numbers, _, outputs in run(self.engine, rows, self.model, self.batch_tokens):
             for number, logits in zip(numbers, outputs["logits"]):
-                best[number] = logits.argmax(axis=-1)
-        tags = [self.model.labels[int(best[row][start])] for row, start, _ in batch.words]
+                own = slice(*bounds[number : number + 2])
+                scores = word_scores(logits[None].astype(np.float64), words[own], self.inside)
+                labels[own] = scores.argmax(axis=-1)
+        tags = [self.model.labels[label] for label in labels]
         answers, first = [], 0
         for sentence, length in zip(sentences, batch.lengths.tolist()):
             answers.append(self._answer(sentence, tags[first : first + length]))
@@ -76,15 +89,10 @@ class Tag:
 
 def entities(tags: list[str]) -> list[tuple[str, int, int]]:
     """(type, first word, word behind the last) of each; an I- that continues nothing begins one."""
-    found: list[tuple[str, int, int]] = []
-    open_type = ""
-    for number, tag in enumerate(tags):
-        mark, _, kind = tag.partition("-")
-        if not kind:
-            open_type = ""
-        elif mark == "B" or kind != open_type:
-            found.append((kind, number, number + 1))
-            open_type = kind
-        else:
-            found[-1] = (kind, found[-1][1], number + 1)
+    found = []
+    for start in entity_starts(tags):
+        kind, last = start.tag[2:], start.position + 1
+        while last < len(tags) and tags[last] == f"I-{kind}":
+            last += 1
+        found.append((kind, start.position, last))
     return found

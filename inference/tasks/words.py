@@ -27,14 +27,17 @@ _AT_ONCE = 64  # rows of logits, [64, V]
 
 
 class Masked(NamedTuple):
-    """ids with special tokens, and the language that the masks carry, -1 for none."""
+    """ids with special tokens, and the language to fill in, -1 for none."""
 
     ids: list[int]
     language: int
 
 
 class Sentence(NamedTuple):
+    """Ids, their language, and that of the pseudo-tokens."""
+
     ids: list[int]
+    own: int
     language: int
 
 
@@ -53,6 +56,8 @@ class LanguageModel:
             )
         self.loaded, self.languages = model, model.paddle_model.languages
         self.model: PreTrainingModel = model.paddle_model.model
+        # Which tokens carried a language in training; "none" leaves no languages to choose from.
+        self.embedding = model.reading.get("language_embedding", "masks")
         self.vocabulary = Vocabulary.of(model.tokenizer)
 
     def likeliest(self, hidden: Tensor, top_k: int) -> list[list[dict]]:
@@ -60,7 +65,7 @@ class LanguageModel:
         closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
         closed[self.vocabulary.special_ids] = -np.inf
         closed[self.vocabulary.size :] = -np.inf  # rows of the table without a token
-        found = []
+        found, top_k = [], min(top_k, len(self.vocabulary.ordinary_ids))
         for first in range(0, hidden.shape[0], _AT_ONCE):
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
             shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(top_k)
@@ -103,7 +108,8 @@ class Fill(LanguageModel):
         for text in texts:  # one by one: requests to fill are few, and their rows of the table many
             ids = pad([text.ids], self.loaded.tokenizer.pad_id)
             masks = ids == mask_id
-            languages = None if text.language < 0 else paddle.to_tensor(np.where(masks, text.language, -1))
+            carry = masks if self.embedding == "masks" else np.ones_like(masks)
+            languages = None if text.language < 0 else paddle.to_tensor(np.where(carry, text.language, -1))
             states = self.model(paddle.to_tensor(ids), language_ids=languages)[0]  # [T, H]
             hidden.append(paddle.gather(states, paddle.to_tensor(np.flatnonzero(masks[0]))))
             counts.append(int(masks.sum()))
@@ -132,7 +138,7 @@ def masked_ids(tokenizer, text: str) -> list[int]:
 
 
 class Probe(LanguageModel):
-    """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}.
+    """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}; see `needs_own`.
 
     The input is BTMLM's first stage (docs/objectives.md): the sentence, and as many placeholders as the
     objective would have, in the other language; each placeholder sees the sentence and itself.
@@ -148,21 +154,30 @@ class Probe(LanguageModel):
                 f"{model.folder}: --task translate-probe needs the language table of a model that "
                 "run_pretrain.py trained; it is not there"
             )
-        self.top_k = top_k
-        self.objectives = Objectives(ObjectiveConfig(), self.vocabulary, max_seq_len)
+        self.max_seq_len, self.top_k = max_seq_len, top_k
+        config = ObjectiveConfig(
+            **{key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        )
+        self.objectives = Objectives(config, self.vocabulary, max_seq_len, self.embedding)
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether every token carried its language in training: then a request has "text_language" too."""
+        return self.embedding == "all"
 
     def parse(self, request: dict) -> Sentence:
-        language = self.languages.index(choice_of(request, "language", self.languages))
+        language = own = self.languages.index(choice_of(request, "language", self.languages))
+        if self.needs_own:
+            own = self.languages.index(choice_of(request, "text_language", self.languages))
         ids = self.loaded.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return Sentence(ids, language)
+        return Sentence(ids, own, language)
 
     @paddle.no_grad()
     def answer(self, sentences: list[Sentence]) -> list[dict]:
-        # Only [MASK] carries a language, so the sentence's own is not asked for; no draw is used.
-        texts = [Text(np.asarray(sentence.ids, np.int64), sentence.language) for sentence in sentences]
-        rngs = [generator(0, 0, number) for number in range(len(texts))]
+        texts = [Text(np.asarray(sentence.ids, np.int64), sentence.own) for sentence in sentences]
+        rngs = [generator(0, 0, number) for number in range(len(texts))]  # no draw of theirs is used
         languages = [sentence.language for sentence in sentences]
         stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
         found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders), self.top_k)

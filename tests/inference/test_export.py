@@ -9,9 +9,9 @@ import paddle
 import pytest
 
 from inference import onnx_graph
-from inference.agreement import Agreement, Checked, agreement, made_up_rows
+from inference.agreement import Agreement, Checked, agreement, made_up_rows, run_all
 from inference.engines import in_batches
-from inference.loading import load
+from inference.loading import Files, load
 from inference.onnx_graph import quantised, write_onnx
 from inference.outputs import FILES, OUTPUTS
 from model.checkpoint import load_from
@@ -112,6 +112,16 @@ def test_agreement_by_hand():
     assert agreement("encode", Checked("one", [[]]), *vectors).cosine == pytest.approx(0.5**0.5)
 
 
+def test_logits_of_rows_are_no_logits_of_tokens():
+    """As many labels as the batch is long."""
+
+    def engine(ids):
+        return {"logits": np.tile(np.arange(4.0), (len(ids), 1))}
+
+    found = run_all(engine, [[0, 5, 6, 2], [0, 2]], 1)
+    assert [row["logits"].tolist() for row in found] == [[0.0, 1.0, 2.0, 3.0]] * 2
+
+
 def test_quantised():
     weight = np.array([[1.27, 0.0], [-0.5, 0.0]], np.float32)
     whole, scale = quantised(weight, axis=0, largest=127)
@@ -124,7 +134,7 @@ def test_quantised():
         assert (np.abs(whole * scale - random) <= scale / 2 + 1e-7).all()
 
 
-def test_int8_weights_are_a_quarter(exported):
+def test_int8_weights_are_int8(exported):
     sizes = {
         name: sum((exported / "encode" / f"{FILES[name]}{end}").stat().st_size for end in ("", ".data"))
         for name in ("onnx", "onnx-int8")
@@ -188,6 +198,9 @@ def test_what_has_no_place_in_the_graph(models, tmp_path):
         ({"layer": "1"}, "--layer 1: only --task encode can end below the top layer"),
         ({"layer": "9", "task": "encode"}, "--layer 9: no such layer"),
         ({"formats": "paddle,tflite"}, "--formats paddle,tflite: no tflite; there are paddle, onnx"),
+        ({"max_seq_len": 5}, "--max_seq_len 5: between 8 and the model's 62"),
+        ({"max_seq_len": 63}, "--max_seq_len 63: between 8 and the model's 62"),
+        ({"reduce_range": "true"}, "--reduce_range is of --int8 true"),
         ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot read it"),
         ({"model": "nowhere"}, "nowhere: "),
     ],
@@ -202,6 +215,11 @@ def test_bad_flags(models, tmp_path, monkeypatch, refused, flags, said):
 def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, monkeypatch, refused):
     line = refused(lambda: run_export(monkeypatch, models / "tag", models / "encode"))
     assert "it exists and is no exported folder" in line
+    shutil.copytree(models / "tag", tmp_path / "with_graph")
+    (tmp_path / "with_graph/model.onnx").write_bytes(b"")
+    line = refused(lambda: run_export(monkeypatch, models / "tag", tmp_path / "with_graph"))
+    assert "it exists and is no exported folder" in line
+    assert (tmp_path / "with_graph/model.safetensors").is_file()
     assert (models / "encode/model.safetensors").is_file()
 
 
@@ -214,6 +232,39 @@ def test_damaged_files(exported, tmp_path, name):
     engine = "onnx" if "onnx" in name else "paddle"
     with pytest.raises(UserError, match="cannot load it .*; export it again"):
         load(folder, engine=engine).engine("classify")
+
+
+def test_weights_from_outside_the_folder(exported, tmp_path):
+    """An ONNX file names the file of its weights; one that lies elsewhere is not read."""
+    folder = tmp_path / "copy"
+    shutil.copytree(exported / "classify", folder)
+    (folder / "model.onnx.data").rename(tmp_path / "model.onnx.data")
+    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "../model.onnx.data"
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
+        load(folder, engine="onnx").engine("classify")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"export": {}}, {"export": 3}, {"export": {"task": "x", "layer": 2}}, {"export": {"task": "classify"}}],
+)
+def test_settings_that_are_damaged(exported, tmp_path, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported / "classify", folder)
+    settings = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match='its "export" is not as export.py wrote it'):
+        load(folder)
+
+
+def test_an_exported_folder_has_its_own_tokenizer(exported, models):
+    with pytest.raises(UserError, match="--piece_model_path: .* is an exported folder, which has its own"):
+        load(exported / "tag", files=Files(piece_model_path=str(models / "piece.model")))
 
 
 def test_engines_that_are_not_there(models, exported, tmp_path):

@@ -61,6 +61,7 @@ def test_the_same_as_predict(places, ask):
     np.testing.assert_allclose(exported.encode(["mo ta"])[0], vectors, atol=1e-4)
     with pytest.raises(UserError, match="--task tag needs another model"):
         model.tag(["a"])
+    assert model.encode([]).shape == (0, 32)
     with pytest.raises(UserError, match="'text_a' is empty"):
         model.classify([""])
 

@@ -13,14 +13,21 @@ import pytest
 from evaluation.encode import encode as encode_all
 from inference import requests
 from inference.loading import load
+from inference.reading import reading_of
 from inference.requests import read_requests
 from inference.tasks import TaskOptions, make
 from inference.tasks.tag import entities
 from inference.tasks.words import masked_ids
 from model.attention import CompactMask
+from model.checkpoint import save_model
 from predict import plain
+from pretrain.config import ObjectiveConfig
+from pretrain.loss import hidden_at
+from pretrain.objectives import Objectives, Text
+from reader.answer_windows import Cut
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
+from tests.inference.conftest import run_export
 from tests.launching import ROOT
 from utils.errors import UserError
 
@@ -77,6 +84,93 @@ def test_tag(models, exported, ask, engine):
     assert found[0]["tags"] == [toy_models.TAGS[best[start]] for start in starts]
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [{"label_pieces": "first"}, {"label_pieces": "all"}, {"label_pieces": "first", "official_compat": True}],
+)
+def test_tags_as_in_training(models, tmp_path, monkeypatch, reading):
+    """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
+    words = [text.split() for text in TEXTS]
+    words.append([f"漢{word}" for word in words[0]])  # their first piece is a "▁" alone
+    extra = toy_models.EXTRA["tag"] | {"reading": {"max_seq_len": 62, **reading}}
+    shape = toy_models.config(load(models / "tag").config["vocab_size"])
+    model = toy_models.model("tag", shape)
+    save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", extra=extra)
+    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, words, reading)
+    run_export(monkeypatch, tmp_path / "tag", tmp_path / "exported", formats="onnx")
+    for folder in ("tag", "exported"):
+        task = make("tag", load(tmp_path / folder))
+        assert [one["tags"] for one in task.answer([task.parse({"words": one}) for one in words])] == expected
+    plain = make("tag", load(models / "tag"))
+    others = [one["tags"] for one in plain.answer([plain.parse({"words": one}) for one in words])]
+    assert (others == expected) == (reading == {"label_pieces": "first"})
+
+
+def tags_by_training(model, tokenizer, folder, words, reading):
+    from types import SimpleNamespace
+
+    from finetune.tagging import Tagging
+    from finetune.tagging_official import OfficialTagging
+    from reader.tagged_text import JOINT, Sentence
+
+    (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
+    args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",
+                           label_pieces=reading["label_pieces"], max_seq_len=62)  # fmt: skip
+    task = (OfficialTagging if reading.get("official_compat") else Tagging)(args, tokenizer)
+    data = [Sentence(JOINT.join(one), None) for one in words]
+    features = task.encode(data)
+    with paddle.no_grad():
+        found, _ = task.predict(model, task.encode.collate(features, np.arange(len(data)), 1), labelled=False)
+    return [one.predicted for one in task.tagged(data, found)]
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        ({"label_pieces": "last"}, "reading.label_pieces in its config.json is 'last'"),
+        ({"max_seq_len": 0}, "reading.max_seq_len in its config.json is 0"),
+        ([1], "reading in its config.json is no JSON object"),
+    ],
+)
+def test_reading_that_cannot_be(reading, said):
+    with pytest.raises(UserError, match=said):
+        reading_of({"reading": reading}, "folder")
+
+
+def test_what_training_records_is_what_prediction_reads():
+    from finetune.trainer import READING
+    from utils.args import FLAGS
+
+    for names in READING.values():
+        reading = {name: FLAGS[name].default for name in names}
+        assert reading_of({"reading": {**reading, "a later one": 1}}, "folder") == reading
+
+
+def test_windows_as_in_training(models):
+    loaded = load(models / "answer")
+    task = make("answer", loaded)
+    assert (task.cut, task.max_answer_length) == (Cut(62, 29, 128, True), 100)
+    loaded.reading = {"max_seq_len": 40, "max_query_length": 9, "doc_stride": 7, "split_han": False,
+                      "max_answer_length": 3}  # fmt: skip
+    task = make("answer", loaded)
+    assert (task.cut, task.max_answer_length) == (Cut(40, 9, 7, False), 3)
+    asked = task.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
+    assert len(task._windows([asked])) > 5 and task.answer([asked])[0]["answer"]
+    loaded.reading = {"max_seq_len": 40}
+    assert make("tag", load(models / "tag")).encode.room == 60
+    assert make("answer", loaded, TaskOptions(max_seq_len=50)).cut.max_seq_len == 50
+
+
+def test_a_context_of_nothing(models):
+    """Characters that the tokenizer leaves out: no traceback, no answer; others are answered."""
+    task = make("answer", load(models / "answer"))
+    asked = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
+    nothing = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
+    assert task.answer(asked[:1]) == [nothing]
+    found = task.answer(asked)
+    assert found[0] == nothing and found[1] == task.answer(asked[1:])[0]
+
+
 def test_entities():
     tags = ["B-PER", "I-PER", "O", "I-LOC", "B-LOC", "I-PER", "O", "B-PER", "B-PER"]
     assert entities(tags) == [
@@ -116,6 +210,7 @@ def answers_by_hand(models, request):
         split_han=True,
         max_answer_length=100,
         n_best_size=3,
+        answer_rules="mlqa",
     )
     task = QuestionAnswering(args, model.tokenizer)
     path = models / "one.json"
@@ -192,6 +287,57 @@ def check_likeliest(loaded, hidden, found, top_k):
         np.testing.assert_allclose([one["probability"] for one in answer], row[best], atol=1e-5)
 
 
+def test_more_candidates_than_there_are(models):
+    loaded = load(models / "full")
+    task = make("fill", loaded, TaskOptions(top_k=10**6))
+    (found,) = task.answer([task.parse({"text": "[MASK]"})])[0]["masks"]
+    assert len(found) == loaded.tokenizer.vocab_size - len(loaded.tokenizer.special_ids)
+    assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-3)
+
+
+def test_fill_where_every_token_carries_its_language(models):
+    loaded = load(models / "full")
+    loaded.reading = {"language_embedding": "all"}
+    task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
+    asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
+    ids = paddle.to_tensor([asked.ids])
+    with paddle.no_grad():
+        hidden = model(ids, language_ids=paddle.full_like(ids, toy_models.LANGUAGES.index("fr")))[0, -2:-1]
+        check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
+
+
+def test_probe_where_every_token_carries_its_language(models):
+    loaded = load(models / "full")
+    loaded.reading = {"language_embedding": "all", "pseudo_proportion": 0.5, "pseudo_positions": "spread"}
+    task = make("translate-probe", loaded, TaskOptions(top_k=2))
+    with pytest.raises(UserError, match="no 'text_language' in it"):
+        task.parse({"text": TEXTS[0], "language": "de"})
+    found = {}
+    for own in ("en", "fr"):
+        asked = task.parse({"text": TEXTS[0], "language": "de", "text_language": own})
+        (found[own],) = task.answer([asked])
+        text = Text(np.array(asked.ids), toy_models.LANGUAGES.index(own))
+        config = ObjectiveConfig(pseudo_proportion=0.5, pseudo_positions="spread")
+        maker = Objectives(config, task.vocabulary, task.max_seq_len, "all")
+        stage1 = maker.batch("btmlm", [text], [np.random.default_rng(0)], [0]).stage1
+        with paddle.no_grad():
+            hidden = hidden_at(loaded.paddle_model.model, stage1, stage1.placeholders).numpy()
+        check_likeliest(loaded, hidden, found[own]["slots"], 2)
+    assert len(found["en"]["slots"]) == round(0.5 * len(asked.ids)) and found["en"] != found["fr"]
+
+
+def test_a_language_table_that_was_never_trained(models, tmp_path):
+    shape = toy_models.config(load(models / "full").config["vocab_size"])
+    extra = toy_models.EXTRA["full"] | {"reading": {"language_embedding": "none"}}
+    save_model(tmp_path / "full", toy_models.model("full", shape), shape,
+               piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
+    loaded = load(tmp_path / "full")
+    with pytest.raises(UserError, match="needs the language table"):
+        make("translate-probe", loaded)
+    with pytest.raises(UserError, match="has no language table; leave it out"):
+        make("fill", loaded).parse({"text": "[MASK]", "language": "de"})
+
+
 def test_masks_join_what_stands_behind_them(models):
     tokenizer = load(models / "full").tokenizer
 
@@ -259,6 +405,7 @@ def test_a_pipe_gets_its_answers_as_it_asks():
         (b'{"text": 3}', "standard input, line 1: 'text' is 3, a string is expected"),
         (b'{"sentence": "a"}', "standard input, line 1: no 'text_a' in it; it has 'sentence'"),
         (b"[" * 5000, "standard input, line 1: not JSON"),
+        (b'{"text": "a", "id": "\\ud800"}', "standard input, line 1: half of a character"),
     ],
 )
 def test_bad_requests(models, ask, refused, text, said):
@@ -302,8 +449,6 @@ def test_fill_needs_a_checkpoint(exported, ask, refused):
 
 def test_probe_needs_a_language_table(models, tmp_path):
     shape = toy_models.config(load(models / "full").config["vocab_size"])
-    from model.checkpoint import save_model
-
     save_model(tmp_path / "head", toy_models.model("full", shape), shape,
                piece_model_path=models / "piece.model",
                leave_out=("language_embeddings.",))  # fmt: skip
@@ -324,6 +469,7 @@ def test_probe_needs_a_language_table(models, tmp_path):
         ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 513}, "--max_seq_len 513: between 8 and the model's 62"),
         ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),
+        ({"serve": "true", "port": 0}, "--port 0: between 1 and 65535"),
         (
             {"task": "encode", "layer": 1, "pooling": "pooled"},
             "--pooling pooled is of the top layer, 2, not of 1",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from inference.loading import load
-from inference.serve import LONGEST_BODY, LONGEST_TEXT
+from inference.serve import LONGEST_BODY, LONGEST_TEXT, PAGE, is_this_machine
 from inference.tasks import make
 from tests.helpers.small_corpus import sentences
 from tests.inference import browser, toy_models
@@ -73,7 +73,7 @@ def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
 def test_what_is_served(server):
     _, info = ask(f"{server}/api/info")
     assert info["tasks"] == ["classify", "search", "fill", "translate-probe"]
-    assert info["languages"] == toy_models.LANGUAGES
+    assert info["languages"] == dict.fromkeys(["fill", "translate-probe"], toy_models.LANGUAGES)
 
 
 def test_answers_are_those_of_the_model(server, models):
@@ -107,17 +107,32 @@ def test_openapi(server):
         ({"text_a": "  "}, 422, "'text_a' is empty"),
         ({"text": "a"}, 422, "missing"),
         (b"{", 422, "json_invalid"),
+        (b'{"text_a": NaN}', 422, "string_type"),
+        (b'{"text_a": "\\ud800"}', 422, "string_unicode"),
     ],
 )
 def test_requests_that_are_refused(server, body, status, said):
     found, answer = ask(f"{server}/api/classify", body)
-    assert found == status and said in json.dumps(answer)
+    assert found == status and said in json.dumps(answer) and len(json.dumps(answer)) < 500
     assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
 
 
 def test_requests_under_another_name_are_refused(server):
     """A page of another site that made its name stand for this machine."""
-    assert ask(f"{server}/api/info", headers={"Host": "evil.example"})[0] == 400
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::1]"):
+        assert ask(f"{server}/api/info", headers={"Host": host})[0] == 400
+    assert ask(f"{server}/api/info", headers={"Host": "localhost:1"})[0] == 200
+
+
+def test_addresses_of_this_machine():
+    assert all(map(is_this_machine, ("127.0.0.1", "localhost", "127.9.9.9", "::1")))
+    assert not any(map(is_this_machine, ("0.0.0.0", "::", "", "example.org", "192.168.0.1")))
+
+
+def test_nothing_is_loaded_from_elsewhere(server):
+    """FastAPI's own pages would."""
+    assert ask(f"{server}/docs")[0] == ask(f"{server}/redoc")[0] == 404
+    assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", PAGE.read_text(encoding="utf-8"))
 
 
 def test_only_this_machine_can_reach_it(server):

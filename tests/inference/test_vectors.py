@@ -52,7 +52,7 @@ def test_a_middle_layer(vectors, models, tmp_path, monkeypatch, refused):
     line = refused(lambda: vectors(tmp_path / "exported", "more", vectors="mean"))
     assert "exported up to layer 1, not 2: export it with --layer 2" in line
     line = refused(lambda: vectors(tmp_path / "exported", "more", layer=1))
-    assert "the pooled [CLS] is of the top layer" in line
+    assert "is of the top layer" in line
     assert not (tmp_path / "more").exists()
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reader.tag_schemes import SchemeCheck, check_tag_map, entity_starts, is_tag, to_iob2
+from reader.tag_schemes import SchemeCheck, check_tag_map, entity_starts, inside, is_tag, to_iob2
 from utils.errors import UserError
 
 
@@ -95,3 +95,8 @@ def test_a_map_of_tags():
 def test_maps_that_are_none(labels, message):
     with pytest.raises(UserError, match=re.escape(message)):
         check_tag_map(labels, "m.json")
+
+
+def test_the_labels_of_further_pieces():
+    assert inside(["B-A", "I-A", "B-B", "I-B", "O"]) == [1, 1, 3, 3, 4]
+    assert inside(["O", "B-A", "PER"]) == [0, 1, 2]  # of other libraries: without I-A, or no tags
