@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import UserError, run
+from utils.errors import UserError, pipe_may_close, run
 
 if TYPE_CHECKING:
     from model.conversion import Converted
@@ -60,8 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
             if tokenizer
             else []
         )
-    report(done, info, flags)
-    report_files(files, flags.target)
+    with pipe_may_close():
+        report(done, info, flags)
+        report_files(files, flags.target)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from pretrain.evaluate import summary
 from pretrain.metrics import Window, in_words, scalars
 from utils.distributed import is_main
 from utils.engine import Step
-from utils.files import atomic_file, full_disk_is_a_user_error
+from utils.files import atomic_file, unwritable_is_a_user_error
 from utils.logging import Progress, Scalars, logger
 
 
@@ -63,7 +63,7 @@ class Journal:
             return
         for line in lines:
             logger.info("%s", line)
-        with full_disk_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+        with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.curves.add(record["step"], scalars(record))
 

@@ -12,6 +12,7 @@ from typing import IO
 from utils.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -24,11 +25,13 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 @contextmanager
-def full_disk_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """Turn "no space left" while writing `path` into one line. What stood there before is untouched."""
+def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
+    """One line where `path` cannot be written: no space, not allowed. What was there before is untouched."""
     try:
         yield
     except OSError as error:
+        if error.errno in _REFUSED:
+            raise UserError(f"{error.filename or path}: {error.strerror}; choose another place") from error
         if error.errno not in _FULL:
             raise
         raise UserError(
@@ -47,15 +50,16 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
         options: passed on to `open`.
 
     Raises:
-        UserError: the disk is full. The previous file, if any, is untouched.
+        UserError: the disk is full, or may not be written to. The previous file, if any, is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
-        with full_disk_is_a_user_error(path):
+        with unwritable_is_a_user_error(path):
             with open(temporary, mode, **options) as file:
                 yield file
                 file.flush()
@@ -71,16 +75,17 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the name `path`, replacing what was there.
 
     Raises:
-        UserError: the disk is full. The previous folder, if any, is untouched.
+        UserError: the disk is full, or may not be written to. The previous folder, if any, is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     old = path.with_name(f".{path.name}.old-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
     try:
-        with full_disk_is_a_user_error(path):
+        with unwritable_is_a_user_error(path):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():

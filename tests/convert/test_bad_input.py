@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 import convert
 from model.formats import safe
 from model.sources import read_weights
-from tests.helpers.toy_models import CONFIG, make_ours, make_paddlenlp, weights
-from tests.helpers.xlm_r_layout import make_xlm_r
+from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights
+from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from tests.launching import ROOT, run_script
 from utils.errors import UserError
 
@@ -56,6 +58,51 @@ CHANGES = {
         lambda w: w.update({"pooler.dense.bias": np.ones(16, np.int64)}), "pooler.dense.bias has dtype int64",
     ),
 }  # fmt: skip
+
+
+CHANGES |= {
+    "a layer that no model has": (
+        lambda w: w.update({"encoder.layers.99999999999.norm1.bias": np.ones(16, np.float32)}),
+        "1 that are not understood: encoder.layers.99999999999.norm1.bias",
+    ),
+    "a name with a line end": (
+        lambda w: w.update({"a\nerror: b": np.ones(1, np.float32)}),
+        "model.safetensors: a tensor has the name 'a\\nerror: b', which cannot be printed",
+    ),
+}
+
+
+def test_many_that_are_missing_are_counted(tmp_path, refused):
+    make_ours(tmp_path / "in")
+    rewrite(tmp_path / "in", lambda w: w.update({"encoder.layers.99.norm1.bias": np.ones(16, np.float32)}))
+    line = refused(tmp_path / "in")
+    assert "1567 tensors missing: " in line and line.endswith(" and 1547 more") and len(line) < 2000
+
+
+def test_two_names_of_one_tensor(tmp_path, refused):
+    make_ours(tmp_path / "in", head="cls")
+    convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface"])
+    rewrite(tmp_path / "hf", lambda w: w.update({"pooler.dense.bias": np.ones(16, np.float32)}))
+    line = refused(tmp_path / "hf")
+    assert "ernie_m.pooler.dense.bias" in line and line.endswith("name one tensor; save one of them")
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (0, 16), (16,)])
+def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
+    make_xlm_r(tmp_path / "in")
+    name = "roberta.embeddings.token_type_embeddings.weight"
+    rewrite(tmp_path / "in", lambda w: w.update({name: np.ones(shape, np.float32)}))
+    assert f"{name} has shape {list(shape)}, which does not go with [40, 16]" in refused(tmp_path / "in")
+
+
+@pytest.mark.parametrize("shape", [(50, 16), ()])
+def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
+    state = fairseq_state(weights(lm_head=True, pooler=False), fused=True)
+    name = "decoder.sentence_encoder.layers.1.self_attn.in_proj_weight"
+    state[name] = np.ones(shape, np.float32)
+    (tmp_path / "in").mkdir()
+    write_torch_file(tmp_path / "in/model.pt", state)
+    assert f"{name} has shape {list(shape)}, not q, k and v in one" in refused(tmp_path / "in")
 
 
 @pytest.mark.parametrize("case", CHANGES)
@@ -129,6 +176,8 @@ HEADERS = {
     "negative": {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}},
     "too large": {"a": {"dtype": "F32", "shape": [1 << 60, 16], "data_offsets": [0, 1 << 66]}},
     "no entry": {"a": 3},
+    "metadata": {"__metadata__": [1], "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+    "axes": {"a": {"dtype": "F32", "shape": [2] + 70 * [1], "data_offsets": [0, 8]}},
     "a list": [1],
 }  # fmt: skip
 
@@ -168,7 +217,15 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
             {"model_type": "xlm-roberta"},
             "the names are those of paddlenlp, but config.json says model_type xlm-r",
         ),
-        ({"num_attention_heads": "four"}, "a key is of the wrong type"),
+        (
+            {"num_attention_heads": "four"},
+            "config.json: num_attention_heads is 'four'; it must be a whole number above 0",
+        ),
+        (
+            {"num_attention_heads": 0},
+            "config.json: num_attention_heads is 0; it must be a whole number above 0",
+        ),
+        ({"hidden_dropout_prob": "x"}, "hidden_dropout_prob is 'x'; it must be a number from 0 to 1"),
     ],
 )
 def test_configs(tmp_path, refused, change, expected):
@@ -211,6 +268,14 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     )
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
     assert read_weights(tmp_path / "hf").info["head"] == "seq_label"
+    # PaddleNLP has one name for the heads of four tasks
+    make_paddlenlp(tmp_path / "pn", "seq_label")
+    config = json.loads((tmp_path / "pn/config.json").read_text())
+    del config["architectures"]
+    (tmp_path / "pn/config.json").write_text(json.dumps(config))
+    assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
+    convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "seq_label"])
+    assert read_weights(tmp_path / "tagger").info["extra"]["architecture"] == "TokenClassifier"
     make_ours(tmp_path / "plain")
     assert "--head cls: there is no classifier in" in refused(tmp_path / "plain", "--head", "cls")
 
@@ -222,12 +287,29 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
         convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"])
 
 
+def test_a_target_that_cannot_be(tmp_path):
+    make_ours(tmp_path / "in")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file.*: (Not a directory|File exists); choose another place"):
+        convert.main([str(tmp_path / "in"), str(tmp_path / "file/out"), "--to", "fluid"])
+
+
 def test_a_part_in_another_folder(tmp_path, refused):
     make_ours(tmp_path / "in")
     (tmp_path / "in/model.safetensors").rename(tmp_path / "secret.safetensors")
     index = {"weight_map": dict.fromkeys(weights(), "../secret.safetensors")}
     (tmp_path / "in/model.safetensors.index.json").write_text(json.dumps(index))
     assert "model.safetensors.index.json: damaged, or not of the files beside it" in refused(tmp_path / "in")
+
+
+def test_a_reader_of_the_report_that_has_had_enough(tmp_path):
+    """`convert.py ... | head -n 1` ends without a traceback, and the folder is whole."""
+    make_ours(tmp_path / "in")
+    command = [sys.executable, ROOT / "convert.py", "in", "out", "--to", "fluid"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+    assert read_weights(tmp_path / "out").info["format"] == "official"
 
 
 def test_a_process_ends_with_2_and_a_line(tmp_path):
