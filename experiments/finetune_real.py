@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments import starts
 from experiments.real_tasks import SHARED, TASKS, answers_in_context, label_map, make_layout
-from experiments.side_by_side import Job, carry_out
+from experiments.side_by_side import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -33,7 +33,7 @@ def training(args: argparse.Namespace, layout: Path, start: str, seed: int, furt
     }  # fmt: skip
     if start != starts.SCRATCH:
         flags["init_pretraining_params"] = model
-    line = [task.program, *_line(flags), *further]
+    line = [task.program, *as_line(flags), *further]
     return Job(folder.name, line, folder / "results.json", folder / "log")
 
 
@@ -45,12 +45,8 @@ def pairs_of_languages(args: argparse.Namespace, layout: Path, trained: Job) -> 
         "lang_map_config": args.output / "pairs_lang_map.json", "checkpoints": folder / "mlqa",
         **{name: own[name] for name in own if name.startswith(("max_", "doc_", "predict_"))},
     }  # fmt: skip
-    line, folder = ["run_mrc.py", *_line(flags)], folder / "mlqa"
+    line, folder = ["run_mrc.py", *as_line(flags)], folder / "mlqa"
     return Job(trained.name + " mlqa", line, folder / "gxlt.json", folder / "log")
-
-
-def _line(flags: dict) -> list[str]:
-    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
 
 
 def read_tables(path: Path) -> list[dict]:

@@ -17,21 +17,12 @@ import numpy as np
 
 from experiments.curves import draw, held_out, perplexity_table
 from experiments.pretrain_real import STRATEGIES
+from reader.sentences import Sentences
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import prepare
 
 UNTRAINED = "untrained"
-
-
-def read_sentences(path: Path, lower_case: bool) -> list[str]:
-    """The lines of a file."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    lines = lines[:-1] if lines[-1] == "" else lines
-    return [line.lower() for line in lines] if lower_case else lines
 
 
 def measure(
@@ -60,7 +51,8 @@ def measure(
         load_from(model, folder, ignore=("lm_head.", "language_embeddings."))
 
     def vectors(path: Path) -> np.ndarray:
-        lines = read_sentences(path, args.lower_case)
+        lines = Sentences(path).texts()
+        lines = [line.lower() for line in lines] if args.lower_case else lines
         ids = (line[: args.length] for line in tokenizer.encode_batch(lines))
         return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
 

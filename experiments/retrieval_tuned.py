@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from experiments import starts
-from experiments.side_by_side import Job, carry_out
+from experiments.side_by_side import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -33,7 +33,8 @@ def split_pairs(source: Path, language: str, output: Path, lower: bool) -> None:
     A pair that shares a sentence with a dev pair is left out of the training text.
     """
     text = gzip.decompress(source.read_bytes()).decode("utf-8")
-    rows = [tuple(line.split("\t")) for line in (text.lower() if lower else text).split("\n")[:-1]]
+    lines = (text.lower() if lower else text).removesuffix("\n").split("\n")
+    rows = [tuple(line.split("\t")) for line in lines]
     if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != 2), None):
         raise UserError(f"{source}, line {wrong}: not english, tab, {language}")
     dev = rows[: min(DEV_PAIRS, len(rows) // 10)]
@@ -85,7 +86,7 @@ def tuning(args: argparse.Namespace, start: str, seed: int, further: list[str]) 
         "train_set": args.output / "corpus", "max_steps": args.steps, "checkpoints": folder
     }  # fmt: skip
     result = folder / f"step_{args.steps}" / "model.safetensors"
-    return Job(folder.name, ["run_retrieval.py", *_line(flags), *further], result, folder / "log")
+    return Job(folder.name, ["run_retrieval.py", *as_line(flags), *further], result, folder / "log")
 
 
 def search(args: argparse.Namespace, name: str, model: dict[str, object]) -> Job:
@@ -96,12 +97,8 @@ def search(args: argparse.Namespace, name: str, model: dict[str, object]) -> Job
         "dev_pairs": args.output / "dev", "max_seq_len": FLAGS["max_seq_len"], "checkpoints": folder,
     }  # fmt: skip
     return Job(
-        f"search {name}", ["run_retrieval.py", *_line(flags)], folder / "retrieval.json", folder / "log"
+        f"search {name}", ["run_retrieval.py", *as_line(flags)], folder / "retrieval.json", folder / "log"
     )
-
-
-def _line(flags: dict[str, object]) -> list[str]:
-    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
 
 
 def searches_of(args: argparse.Namespace, wanted: list[str]) -> dict[tuple[str, int], Job]:
@@ -144,7 +141,11 @@ def main() -> None:
         raise UserError(f"--tune: {', '.join(absent)} is not among the starts ({', '.join(wanted)})")
     parallel, pairs = args.data / "pretrain" / "parallel", args.data / "retrieval" / "tatoeba-style-dev"
     there = [path.name[3:-7] for path in sorted(parallel.glob("en-*.tsv.gz"))]
-    there = [language for language in there if (pairs / f"{language}-en.{language}").is_file()]
+    there = [
+        language
+        for language in there
+        if all((pairs / f"{language}-en.{side}").is_file() for side in (language, "en"))
+    ]
     if not there:
         raise UserError(f"{args.data}: no language in both pretrain/parallel and retrieval/tatoeba-style-dev")
     args.languages = starts.languages_of(args, there)

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,11 @@ class Job:
 
     def finished(self) -> bool:
         return self.result.is_file()
+
+
+def as_line(flags: Mapping[str, object]) -> list[str]:
+    """Flags and their values as parts of a command line."""
+    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
 
 
 def carry_out(jobs: Sequence[Job], at_once: int) -> None:

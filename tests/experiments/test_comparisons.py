@@ -152,14 +152,14 @@ def test_retrieval(compare, tmp_path):
 
 
 def test_pairs_are_split_without_overlap(tmp_path):
-    rows = [f"A {i}\tB {i}" for i in range(30)] + ["A 1\tanother", "more\tB 2"]
+    rows = [f"A {i}\tB {i}" for i in range(30)] + ["A 1\tanother", "more\tB 2", "A last\tB last"]
     source = tmp_path / "en-de.tsv.gz"
-    source.write_bytes(gzip.compress(("\n".join(rows) + "\n").encode()))
+    source.write_bytes(gzip.compress("\n".join(rows).encode()))
     retrieval_tuned.split_pairs(source, "de", tmp_path, lower=True)
     assert (tmp_path / "dev" / "de-en.de").read_text() == "b 0\nb 1\nb 2\n"
     assert (tmp_path / "dev" / "de-en.en").read_text() == "a 0\na 1\na 2\n"
     kept = (tmp_path / "text" / "en-de.tsv").read_text().splitlines()
-    assert kept == [f"a {i}\tb {i}" for i in range(3, 30)]
+    assert kept == [f"a {i}\tb {i}" for i in [*range(3, 30), "last"]]
     source.write_bytes(gzip.compress(b"one\ttwo\nthree\n"))
     with pytest.raises(UserError, match=r"en-de.tsv.gz, line 2: not english, tab, de"):
         retrieval_tuned.split_pairs(source, "de", tmp_path, lower=False)
