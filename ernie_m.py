@@ -68,7 +68,7 @@ class Model:
         return self._ask("answer", [{"question": question, "context": context}])[0]
 
     def encode(
-        self, texts: Sequence[str], pooling: str = "mean", layer: str | int | None = None
+        self, texts: Sequence[str], pooling: str | None = None, layer: str | int | None = None
     ) -> "np.ndarray":
         """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
         return self._task("encode", pooling=pooling, layer=layer).vectors(texts)

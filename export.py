@@ -24,7 +24,8 @@ class Flags:
         model: a checkpoint of any format that is read
         output: the folder to write; an exported folder there is replaced
         task: classify, tag, answer, or encode, the encoder alone; default: what the model's head is for
-        layer: of encode, where the encoder ends: a number, middle or top
+        layer: of encode, where the encoder ends: a number, middle or top; default: as trained for retrieval,
+            else top
         formats: paddle, onnx, or paddle,onnx
         int8: also ONNX with int8 weights and dynamically quantised activations; reports what that changes
         reduce_range: int8 weights of 7 bits, for CPUs without VNNI
@@ -40,7 +41,7 @@ class Flags:
     model: str
     output: str
     task: Literal["classify", "tag", "answer", "encode"] | None = None
-    layer: str = "top"
+    layer: str | None = None
     formats: str = "paddle,onnx"
     int8: bool = False
     reduce_range: bool = False
@@ -87,7 +88,8 @@ def main() -> None:
     if task == "fill":
         task = "encode"
         logger.info("the masked-LM head and the language table are not exported, the encoder is")
-    layer = layer_number(flags.layer, loaded.num_layers)
+    trained = loaded.reading.get("layer", "top") if task == "encode" else "top"
+    layer = layer_number(flags.layer or trained, loaded.num_layers)
     if task != "encode" and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encode can end below the top layer")
     options = ExportOptions(task, layer, flags.kinds, flags.int8, flags.reduce_range)

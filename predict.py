@@ -29,8 +29,10 @@ class Flags:
         max_seq_len: longest input (tag, answer: window) in tokens; default: of windows that of training, else
             what the model takes
         top_k: candidates of answer, fill and translate-probe, sentences of search
-        pooling: of encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled
-        layer: of encode and search: a number, middle or top
+        pooling: of encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled;
+            default: as in training for retrieval, else mean
+        layer: of encode and search: a number, middle or top; default: as exported, or as in training for
+            retrieval, else top
         corpus: of search: a text file, a sentence a line
         ernie_config_path: ernie_config.json, where it does not lie beside the weights
         vocab_path: vocab.txt, likewise
@@ -51,7 +53,7 @@ class Flags:
     batch_tokens: int = 4096
     max_seq_len: int | None = None
     top_k: int = 5
-    pooling: Literal["mean", "specials", "pooled"] = "mean"
+    pooling: Literal["mean", "specials", "pooled"] | None = None
     layer: str | None = None
     corpus: str | None = None
     ernie_config_path: str | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evaluation.pooling import POOLINGS
 from utils.errors import UserError
 
 
@@ -23,6 +24,8 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
     "doc_stride": _positive,
     "split_han": _either,
     "max_answer_length": _positive,
+    "layer": lambda value: type(value) is int and value >= 0,
+    "pooling": POOLINGS.__contains__,
     "language_embedding": ("masks", "none", "all").__contains__,
     "pseudo_proportion": lambda value: isinstance(value, int | float) and 0 < value <= 1,
     "pseudo_positions": ("first", "spread").__contains__,

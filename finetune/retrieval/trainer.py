@@ -243,8 +243,8 @@ class RetrievalTrainer:
             save_model(
                 path, self.model, self.model.config, vocab_path=self.tokenizer.vocab_path,
                 piece_model_path=self.tokenizer.piece_model_path, facts=facts,
-                extra={"task": "retrieval", "layer": self.layer, "pooling": flags.pooling,
-                       "step": self.engine.steps},
+                extra={"task": "retrieval", "step": self.engine.steps,
+                       "reading": {"layer": self.layer, "pooling": flags.pooling}},
                 training_state=training_state,
             )  # fmt: skip
         distributed.barrier()

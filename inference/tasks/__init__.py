@@ -31,15 +31,16 @@ class TaskOptions:
             says so, else what the model takes (answer: at most 384, the official recipe's).
         batch_tokens: padded tokens in one pass.
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
-        pooling: "mean", "specials" or "pooled" (encode, search).
-        layer: a number, "middle" or "top" (encode, search); None: the top, or what an exported folder has.
+        pooling: "mean", "specials" or "pooled" (encode, search); None: as in training, else "mean".
+        layer: a number, "middle" or "top" (encode, search); None: what an exported folder has, else as in
+            training, else the top.
         corpus: search: a text file, a sentence a line.
     """
 
     max_seq_len: int | None = None
     batch_tokens: int = BATCH_TOKENS
     top_k: int = 5
-    pooling: str = "mean"
+    pooling: str | None = None
     layer: str | None = None
     corpus: str | None = None
 

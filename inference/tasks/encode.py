@@ -19,22 +19,22 @@ class Encode:
     """One vector a text, by a pooling of `evaluation.pooling.POOLINGS`.
 
     Args:
-        layer: a number, "middle" or "top"; None: what an exported folder has, else the top.
+        pooling: None: as in training, where the folder says so (run_retrieval.py), else "mean".
+        layer: a number, "middle" or "top"; None: what an exported folder has, else as in training, else top.
 
     Raises:
         UserError: no such layer, or "pooled" of another than the top.
     """
 
     def __init__(
-        self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str = "mean",
+        self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str | None = None,
         layer: str | int | None = None,
     ):  # fmt: skip
         self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
-        self.pooling = pooling
-        number = None if layer is None else layer_number(layer, model.num_layers)
-        if number is None and model.exported:
-            number = model.exported.get("layer")
-        self.layer = model.num_layers if number is None else number
+        self.pooling = pooling = pooling or model.reading.get("pooling", "mean")
+        if layer is None:
+            layer = model.exported["layer"] if model.exported else model.reading.get("layer", "top")
+        self.layer = layer_number(layer, model.num_layers)
         if pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
         self.engine = model.engine("encode", self.layer)

@@ -241,6 +241,23 @@ def test_encode(models, ask, layer, pooling):
     np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
 
 
+def test_vectors_as_tuned_for_retrieval(models, tmp_path, monkeypatch):
+    shape = toy_models.config(load(models / "encode").config["vocab_size"])
+    extra = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
+    save_model(tmp_path / "tuned", toy_models.model("encode", shape), shape,
+               piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
+    plain = make("encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")).vectors(TEXTS)
+    settings = run_export(monkeypatch, tmp_path / "tuned", tmp_path / "exported", formats="onnx")
+    assert settings["export"]["layer"] == 1
+    for folder in ("tuned", "exported"):
+        found = make("encode", load(tmp_path / folder)).vectors(TEXTS)
+        np.testing.assert_allclose(found, plain, atol=1e-4)
+    top = make("encode", load(tmp_path / "tuned"), TaskOptions(layer="top", pooling="mean")).vectors(TEXTS)
+    usual = make("encode", load(models / "encode")).vectors(TEXTS)
+    np.testing.assert_array_equal(top, usual)
+    assert np.abs(usual - plain).max() > 0.01
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search(models, exported, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
