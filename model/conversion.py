@@ -198,7 +198,7 @@ def _write_library(
     theirs, origins, left_out, absent = translation.to_theirs(library, weights, head)
     num_labels = weights.shape("classifier.bias")[0] if head in HEADS else None
     settings = configs.for_library(library, config, peers.CLASSES[library][head].name, labels, num_labels)
-    settings |= reading if head in HEADS else {}
+    settings |= reading
     if library == peers.PADDLENLP:
         paddle_file.write(folder / "model_state.pdparams", theirs)
     else:
