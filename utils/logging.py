@@ -21,7 +21,7 @@ LOG_PREFIX = "LOG_PREFIX"  # environment: put before job.log.<rank>, set by laun
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")
-OURS = ("ernie_m", "model", "reader", "pretrain", "finetune", "evaluation", "utils", "__main__")
+OURS = ("ernie_m", "model", "reader", "pretrain", "finetune", "evaluation", "inference", "utils", "__main__")
 
 
 class _Console(logging.Handler):

@@ -76,7 +76,7 @@ def test_settings_and_report(exported):
     assert 0.99 < int8["cosine"] < 1.0
 
 
-def test_accuracy_before_and_after_int8(models, exported, tmp_path, monkeypatch):
+def test_accuracy_before_and_after_int8(models, exported, tmp_path, monkeypatch, capsys):
     texts = ["bado kani", "lera mo", "tan ga"] * 5
     answers = load(exported / "classify", engine="onnx")
     from inference.tasks import make
@@ -90,6 +90,9 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, monkeypatch)
         monkeypatch, models / "classify", tmp_path / "out", int8="true", formats="onnx", check_set=table
     )
     before, after = settings["export"]["int8"]["accuracy"]
+    said = capsys.readouterr().out
+    assert "onnx: largest difference to the checkpoint" in said
+    assert f"accuracy {before:.2f} -> {after:.2f}" in said
     assert before == pytest.approx(100 * 14 / 15) and 0 <= after <= 100
     assert settings["export"]["checked_on"] == "15 texts of dev.tsv"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -28,6 +28,14 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     assert capsys.readouterr().out == "from 0\n"
 
 
+def test_every_package_that_logs_is_ours():
+    files = [path for path in ROOT.glob("[a-z]*/**/*.py") if not path.is_relative_to(ROOT / "tests")]
+    logging_ones = {
+        path.relative_to(ROOT).parts[0] for path in files if "getLogger(__name__)" in path.read_text("utf-8")
+    }
+    assert {"model", "inference"} <= logging_ones <= set(run_log.OURS)
+
+
 def test_every_logger_of_our_modules_is_heard_once_and_libraries_are_not(tmp_path):
     run_log.setup(str(tmp_path), rank=1)
     logging.getLogger("model.loading").info("ours")
