@@ -23,7 +23,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import GIGABYTE, VOCABULARY, Contender, peak_memory, run
+from benchmarks.side_by_side import (
+    GIGABYTE,
+    VOCABULARY,
+    Contender,
+    choose,
+    interleave,
+    peak_memory,
+    report_sentences,
+)
 from utils.runtime import prepare
 
 TEXT, PIECES = "sentences.txt", "piece.model"
@@ -52,37 +60,30 @@ def main() -> None:
         contender = CONTENDERS[args.worker]
         WORKERS[contender.kind](Path(args.folder), args.layers, **contender.options)
         return
-    names = args.contenders.split(",")
-    if unknown := set(names) - set(CONTENDERS):
-        parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
-    runs: dict[str, list[dict]] = {name: [] for name in names}
+    chosen = choose(parser, args.contenders, CONTENDERS)
     with tempfile.TemporaryDirectory() as folder:
         make_text(Path(folder), args.sentences)
-        for round_ in range(args.rounds):
-            for name in names:
-                flags = [f"--worker={name}", f"--folder={folder}", f"--layers={args.layers}"]
-                runs[name].append(run(flags, CONTENDERS[name]))
-                speed = args.sentences / runs[name][-1]["seconds"]
-                print(f"round {round_ + 1} {name:<14} {speed:8.1f} sentences/s", flush=True)
-    report(runs, args.layers, args.sentences)
+        flags = [f"--folder={folder}", f"--layers={args.layers}"]
+        runs = interleave(
+            chosen, args.rounds, flags, lambda found: f"{args.sentences / found['seconds']:8.1f} sentences/s"
+        )
+    report_sentences(runs, {name: one.label for name, one in chosen.items()}, args.sentences)
+    print(json.dumps({"layers": args.layers, "sentences": args.sentences} | result(runs, args.sentences)))
 
 
-def report(runs: dict[str, list[dict]], layers: int, sentences: int) -> None:
-    speeds = {name: [sentences / one["seconds"] for one in of_one] for name, of_one in runs.items()}
+def result(runs: dict[str, list[dict]], sentences: int) -> dict:
+    """What the last line holds."""
+    best = {name: max(sentences / one["seconds"] for one in of_one) for name, of_one in runs.items()}
     peaks = {name: max(one["peak"] for one in of_one) / GIGABYTE for name, of_one in runs.items()}
-    print(f"\n{'':<30} peak GB   sentences/s of each round")
-    for name, values in speeds.items():
-        shown = " ".join(f"{value:8.1f}" for value in values)
-        print(f"{CONTENDERS[name].label:<30} {peaks[name]:7.2f}   {shown}")
-    best = {name: max(values) for name, values in speeds.items()}
-    result = {"layers": layers, "sentences": sentences}
-    result["sentences_per_second"] = {name: round(speed, 1) for name, speed in best.items()}
-    result["peak_gb"] = {name: round(peak, 2) for name, peak in peaks.items()}
+    found: dict = {
+        "sentences_per_second": {name: round(speed, 1) for name, speed in best.items()},
+        "peak_gb": {name: round(peak, 2) for name, peak in peaks.items()},
+    }
     if peers := [speed for name, speed in best.items() if CONTENDERS[name].kind != "ours"]:
         for name in best:
             if CONTENDERS[name].kind == "ours":
-                result[name.replace("ours", "ratio")] = round(best[name] / max(peers), 2)
-    print(json.dumps(result))
+                found[name.replace("ours", "ratio")] = round(best[name] / max(peers), 2)
+    return found
 
 
 def make_text(folder: Path, count: int) -> None:

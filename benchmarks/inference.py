@@ -22,7 +22,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import GIGABYTE, LATEST, VOCABULARY, Contender, peak_memory, run
+from benchmarks.side_by_side import (
+    LATEST,
+    VOCABULARY,
+    Contender,
+    choose,
+    interleave,
+    peak_memory,
+    report_sentences,
+)
 from utils.runtime import prepare
 
 HIDDEN, HEADS, BATCH_TOKENS = 768, 12, 4096
@@ -57,37 +65,15 @@ def main() -> None:
         work = ours if contender.kind == "ours" else transformers_torch
         work(Path(args.folder), args.layers, args.vocab, args.sentences, **contender.options)
         return
-    names = args.contenders.split(",")
-    if unknown := set(names) - set(CONTENDERS):
-        parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
-    for name in [name for name in names if not CONTENDERS[name].python.exists()]:
-        print(f"{name} is left out: {CONTENDERS[name].python} is not there; sh scripts/setup.sh makes it")
-        names.remove(name)
-    runs: dict[str, list[dict]] = {name: [] for name in names}
+    chosen = choose(parser, args.contenders, CONTENDERS)
+    settings = {"layers": args.layers, "vocab": args.vocab, "sentences": args.sentences}
     with tempfile.TemporaryDirectory() as folder:
-        shape = [f"--layers={args.layers}", f"--vocab={args.vocab}", f"--sentences={args.sentences}"]
-        for round_ in range(args.rounds):
-            for name in names:
-                flags = [f"--worker={name}", f"--folder={folder}", *shape]
-                runs[name].append(run(flags, CONTENDERS[name]))
-                speed = args.sentences / runs[name][-1]["seconds"]
-                print(f"round {round_ + 1} {name:<18} {speed:8.1f} sentences/s", flush=True)
-    settings = {
-        "layers": args.layers,
-        "vocab": args.vocab,
-        "sentences": args.sentences,
-        "rounds": args.rounds,
-    }
-    report(runs, args.sentences)
-    print(json.dumps(settings | result(runs, args.sentences)))
-
-
-def report(runs: dict[str, list[dict]], sentences: int) -> None:
-    print(f"\n{'':<30} peak GB   sentences/s of each round")
-    for name, of_one in runs.items():
-        peak = max(one["peak"] for one in of_one) / GIGABYTE
-        shown = " ".join(f"{sentences / one['seconds']:8.1f}" for one in of_one)
-        print(f"{CONTENDERS[name].label:<30} {peak:7.2f}   {shown}")
+        flags = [f"--folder={folder}", *(f"--{name}={value}" for name, value in settings.items())]
+        runs = interleave(
+            chosen, args.rounds, flags, lambda found: f"{args.sentences / found['seconds']:8.1f} sentences/s"
+        )
+    report_sentences(runs, {name: one.label for name, one in chosen.items()}, args.sentences)
+    print(json.dumps(settings | {"rounds": args.rounds} | result(runs, args.sentences)))
 
 
 def result(runs: dict[str, list[dict]], sentences: int) -> dict:
@@ -114,11 +100,9 @@ def make_rows(vocabulary: int, count: int) -> list[list[int]]:
 
 def batches(rows: list[list[int]]) -> list:
     """Arrays of rows of similar length."""
-    from reader.features import pad
-    from reader.sentences import batches_by_length
+    from reader.features import padded_batches
 
-    numbers = batches_by_length([len(row) for row in rows], BATCH_TOKENS)
-    return [pad([rows[number] for number in part], 1) for part in numbers]
+    return [ids for _, ids in padded_batches(rows, pad_id=1, batch_tokens=BATCH_TOKENS)]
 
 
 def ours(folder: Path, layers: int, vocabulary: int, sentences: int, engine: str) -> None:

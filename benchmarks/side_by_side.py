@@ -109,21 +109,44 @@ def main(
         contender = contenders[args.worker]
         workers[contender.kind](args.layers, args.vocab, args.steps, **contender.options)
         return
-    names = args.contenders.split(",")
-    if unknown := set(names) - set(contenders):
-        parser.error(f"--contenders: no {', '.join(sorted(unknown))}; there are {', '.join(contenders)}")
-    for name in [name for name in names if not contenders[name].python.exists()]:
-        print(f"{name} is left out: {contenders[name].python} is not there; sh scripts/setup.sh makes it")
-        names.remove(name)
+    chosen = choose(parser, args.contenders, contenders)
     flags = [f"--layers={args.layers}", f"--vocab={args.vocab}", f"--steps={args.steps}"]
-    runs: dict[str, list[dict]] = {name: [] for name in names}
-    for round_ in range(args.rounds):
-        for name in names:
-            runs[name].append(run([f"--worker={name}", *flags], contenders[name]))
-            print(f"round {round_ + 1} {name:<22} {speed(runs[name][-1:]):8.0f} tokens/s", flush=True)
+    runs = interleave(chosen, args.rounds, flags, lambda found: f"{speed([found]):8.0f} tokens/s")
     shape = {"layers": args.layers, "vocab": args.vocab, "rounds": args.rounds, "steps": args.steps}
     report({contenders[name].label: of_one for name, of_one in runs.items()})
     print(json.dumps(shape | result(runs, families)))
+
+
+def choose(
+    parser: argparse.ArgumentParser, names: str, contenders: Mapping[str, Contender]
+) -> dict[str, Contender]:
+    """The contenders of --contenders whose environment is there; of the others it is said."""
+    chosen = {}
+    for name in names.split(","):
+        if name not in contenders:
+            parser.error(f"--contenders: no {name}; there are {', '.join(contenders)}")
+        if contenders[name].python.exists():
+            chosen[name] = contenders[name]
+        else:
+            print(f"{name} is left out: {contenders[name].python} is not there; sh scripts/setup.sh makes it")
+    return chosen
+
+
+def interleave(
+    contenders: Mapping[str, Contender], rounds: int, flags: list[str], shown: Callable[[dict], str]
+) -> dict[str, list[dict]]:
+    """Name -> what its worker found in each round; a round is all of them, one after the other.
+
+    Args:
+        flags: of the workers.
+        shown: what was found, for people.
+    """
+    runs: dict[str, list[dict]] = {name: [] for name in contenders}
+    for round_ in range(rounds):
+        for name, contender in contenders.items():
+            runs[name].append(run([f"--worker={name}", *flags], contender))
+            print(f"round {round_ + 1} {name:<22} {shown(runs[name][-1])}", flush=True)
+    return runs
 
 
 def run(flags: list[str], contender: Contender) -> dict:
@@ -217,6 +240,15 @@ def report(runs: dict[str, list[dict]]) -> None:
         spread = f"{min(seconds):8.2f} {statistics.median(seconds):8.2f} {max(seconds):8.2f}"
         peak = max(run["peak"] for run in of_one) / GIGABYTE
         print(f"{label:<36} {speed(of_one):8.0f}   {spread} {peak:19.2f} {memory(of_one):9.2f}")
+
+
+def report_sentences(runs: dict[str, list[dict]], labels: Mapping[str, str], sentences: int) -> None:
+    """The table of workers that found "seconds" for all sentences, and "peak"."""
+    print(f"\n{'':<32} peak GB   sentences/s of each round")
+    for name, of_one in runs.items():
+        peak = max(one["peak"] for one in of_one) / GIGABYTE
+        shown = " ".join(f"{sentences / one['seconds']:8.1f}" for one in of_one)
+        print(f"{labels[name]:<32} {peak:7.2f}   {shown}")
 
 
 def result(runs: dict[str, list[dict]], families: tuple) -> dict:

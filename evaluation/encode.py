@@ -11,10 +11,8 @@ from paddle import Tensor
 
 from evaluation.pooling import mean_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from reader.features import pad
-from reader.sentences import batches_by_length
-
-BATCH_TOKENS = 4096
+from reader.features import padded_batches
+from reader.sentences import BATCH_TOKENS
 
 
 def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: str) -> Tensor:
@@ -125,8 +123,8 @@ def in_batches(
     model.eval()
     try:
         with paddle.no_grad():
-            for rows in batches_by_length([len(s) for s in sentences], batch_tokens):
-                work(rows, pad([sentences[row] for row in rows], model.config.pad_token_id))
+            for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
+                work(rows, ids)
                 if done is not None:
                     done(len(rows))
     finally:

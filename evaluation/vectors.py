@@ -9,13 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from evaluation.array_file import ArrayFile
-from reader.features import Encode, pad
+from reader.features import Encode, padded_batches
 from reader.prefetch import prefetch
-from reader.sentences import batches_by_length
+from reader.sentences import BATCH_TOKENS
 from reader.windows import WINDOW, Window, windows
 from utils.logging import Progress
-
-BATCH_TOKENS = 4096
 
 
 class Encoder(Protocol):
@@ -81,9 +79,8 @@ class VectorWriter:
 
     def _batches(self, window: Window) -> Iterator[tuple[list[int], np.ndarray]]:
         """Texts of similar length: the numbers of their rows, and their ids [B, T]."""
-        sentences = window.sentences()
-        for rows in batches_by_length(window.lengths, self.batch_tokens):
-            yield rows, pad([sentences[row] for row in rows], self.encoder.pad_id)
+        for rows, ids in padded_batches(window.sentences(), self.encoder.pad_id, self.batch_tokens):
+            yield rows, ids
             self._shown.update(len(rows))
 
     def _windows(self) -> Iterator[Window]:

@@ -13,8 +13,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-RULES = ("mlqa", "squad")
-
 # What is taken out of an answer as an article. Hindi and Chinese have none; nor have other languages here.
 ARTICLES = {
     "en": re.compile(r"\b(?:a|an|the)\b"),
@@ -43,7 +41,7 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 def mean_scores(
     rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """{"f1": ..., "em": ...} over (prediction, answers), in per cent. `rules`: one of `RULES`."""
+    """{"f1": ..., "em": ...} over (prediction, answers), per cent. `rules`: of `utils.args.ANSWER_RULES`."""
     matched = sum(exact_match(prediction, answers, language, rules) for prediction, answers in rows)
     shared = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from inference.outputs import FILES
-from reader.features import pad
-from reader.sentences import batches_by_length
+from reader.features import padded_batches
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ def in_batches(
     Args:
         batch_tokens: most padded tokens of a batch; a longer row stands alone.
     """
-    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
-        ids = pad([rows[number] for number in numbers], pad_id)
+    for numbers, ids in padded_batches(rows, pad_id, batch_tokens):
         yield numbers, ids, engine(ids)
 
 

@@ -9,8 +9,6 @@ from inference.loading import Loaded
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
-BATCH_TOKENS = 4096
-
 
 def pair_rows(
     tokenizer: Tokenizer, texts_a: Sequence[str], texts_b: Sequence[str | None], max_seq_len: int

@@ -1,11 +1,12 @@
 """Examples as model inputs: ids with their special tokens, padded to arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from reader.sentences import BATCH_TOKENS, batches_by_length
 from reader.task_reader import Example
 from reader.tokenization import Tokenizer
 
@@ -79,3 +80,11 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     for filled, row in zip(padded, rows):
         filled[: len(row)] = row
     return padded
+
+
+def padded_batches(
+    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """`batches_by_length` with their ids: (numbers of the rows, ids [B, T] int64)."""
+    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
+        yield numbers, pad([rows[number] for number in numbers], pad_id)

@@ -18,6 +18,7 @@ import numpy as np
 from reader.task_reader import Example
 from utils.errors import UserError
 
+BATCH_TOKENS = 4096  # padded, in one forward pass
 # XTREME's code of each of the 36 languages of Tatoeba -> the code in the public file names. The order is that
 # of the paper's Table 16.
 TATOEBA = {

@@ -1,5 +1,5 @@
-# Shared by scripts/small/*_real.sh that compare fine-tuning from the encoders of one folder: sourced with the repository
-# as the current folder. DATA is the folder of real data, OUTPUT (output/real15) holds runs/<strategy>-<seed>/encoder.
+# Shared by the scripts of scripts/small on real data: sourced with the repository as the current folder. DATA is the
+# folder of real data, OUTPUT (output/real15) holds or gets runs/<strategy>-<seed>/encoder.
 if [ ! -d "${DATA:-}" ]; then
     echo "error: DATA=${DATA:-} is no folder; let it name that of the real data" >&2
     exit 2

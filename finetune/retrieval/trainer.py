@@ -20,9 +20,8 @@ from finetune.setup import bring_best, warn_of_earlier_steps
 from model.checkpoint import keep_last, load_training_state, save_model
 from model.ernie_m import ErnieMModel
 from model.optimization import build_optimizer, linear_warmup_decay
-from reader.features import pad
+from reader.features import padded_batches
 from reader.prefetch import prefetch
-from reader.sentences import batches_by_length
 from reader.tokenization import Tokenizer
 from utils import distributed
 from utils.config import differences
@@ -153,14 +152,10 @@ class RetrievalTrainer:
 
     def _vectors(self, sentences: list[np.ndarray]) -> Tensor:
         """[n, H], in the order given; encoded in groups of similar length, to save the pads."""
-        groups = batches_by_length([len(ids) for ids in sentences], GROUP_TOKENS)
-        pad_id = self.model.config.pad_token_id
-        parts = [
-            sentence_vectors(
-                self.model, pad([sentences[i] for i in rows], pad_id), self.layer, self.flags.pooling
-            )
-            for rows in groups
-        ]
+        groups, parts = [], []
+        for rows, ids in padded_batches(sentences, self.model.config.pad_token_id, GROUP_TOKENS):
+            groups.append(rows)
+            parts.append(sentence_vectors(self.model, ids, self.layer, self.flags.pooling))
         place = np.argsort(np.concatenate(groups))
         return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 

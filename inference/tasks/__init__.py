@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inference.loading import Loaded
-from inference.rows import BATCH_TOKENS
+from reader.sentences import BATCH_TOKENS
 from utils.errors import UserError
 
 TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")

@@ -9,13 +9,8 @@
 # every run: --optimizer.tokens 100000 to try it.
 set -eu
 cd "$(dirname "$0")/../.."
-if [ ! -d "${DATA:-}" ]; then
-    echo "error: DATA=${DATA:-} is no folder; let it name that of the real data" >&2
-    exit 2
-fi
-sh scripts/setup.sh
-. scripts/launch.sh
-output=${OUTPUT:-output/real4}
+OUTPUT=${OUTPUT:-output/real4}
+. scripts/real.sh
 
 "$python" -m experiments.lower_case --config configs/corpus/en-de-fr-tr.yaml --output "$output/text"
 DATA=$output/text sh scripts/data/real_corpus.sh en-de-fr-tr "$output"

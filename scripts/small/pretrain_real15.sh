@@ -5,17 +5,10 @@
 #   DATA=/where/the/data/is sh scripts/small/pretrain_real15.sh
 #
 # DATA as for pretrain_real.sh, with vocab/xnli15-32k.model. OUTPUT (output/real15) gets the corpus, the runs and
-# retrieval.json. What is finished is not done again. Further flags go to
-# every run.
+# retrieval.json. What is finished is not done again. Further flags go to every run.
 set -eu
 cd "$(dirname "$0")/../.."
-if [ ! -d "${DATA:-}" ]; then
-    echo "error: DATA=${DATA:-} is no folder; let it name that of the real data" >&2
-    exit 2
-fi
-sh scripts/setup.sh
-. scripts/launch.sh
-output=${OUTPUT:-output/real15}
+. scripts/real.sh
 
 sh scripts/data/real_corpus.sh xnli-15 "$output" "$DATA/vocab/xnli15-32k.model"
 "$python" -m experiments.pretrain_real --config configs/pretrain/real15.yaml --corpus "$output/corpus" \
