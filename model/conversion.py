@@ -2,9 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from model.formats.peers import CHOICE, CLASSIFY, EXTRACT, LM, SPAN, TAG
 from model.formats.weights import Weights
 from model.sources import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from utils.errors import UserError
+from utils.files import write_json
 
 OURS, FLUID = "ernie-m", "fluid"
 # Our word on the command line -> the library of `model.formats.peers`.
@@ -173,7 +173,7 @@ def _write_ours(folder, checkpoint, weights, config, head) -> tuple[list[_Row], 
         settings["head"] = head
     count = sum(int(np.prod(weights.shape(name))) for name in weights)
     safe.write(folder / WEIGHTS, weights, np.float32)
-    _write_json(folder / CONFIG, settings)
+    write_json(folder / CONFIG, settings)
     (folder / "README.md").write_text(model_card({"config": settings, "parameters": count}), encoding="utf-8")
     return [(name, weights.shape(name), name, False) for name in weights], [], []
 
@@ -203,7 +203,7 @@ def _write_library(
         paddle_file.write(folder / "model_state.pdparams", theirs)
     else:
         safe.write(folder / WEIGHTS, theirs, np.float32, {"format": "pt"})
-    _write_json(folder / CONFIG, settings)
+    write_json(folder / CONFIG, settings)
     rows = []
     for name in theirs:
         (canonical,), transposed = origins[name]
@@ -236,7 +236,3 @@ def _counting(weights: Weights, widened: dict[str, int]) -> Weights:
         return array
 
     return Weights(weights.source, {name: weights.shape(name) for name in weights}, fetch)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -10,7 +10,6 @@ import argparse
 import shutil
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,24 +18,13 @@ from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
+from pretrain.panel import Panel
 from utils.errors import UserError, run
 
 _SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 _MOST_TOKENS = 512
 # Thai, Lao, Tibetan, Burmese, Khmer: written without spaces, and not wide as Chinese and Japanese are.
 _WITHOUT_SPACES = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF))
-
-
-class Panel(NamedTuple):
-    """One sequence as it is drawn; lists of length t."""
-
-    title: str
-    tokens: list[str]  # what the model sees
-    predicted: list[str]  # what it must predict there, "" elsewhere
-    positions: list[int]
-    languages: list[str]  # the language embedding that is added, "" for none
-    boundary: int  # tokens before the second side, or the placeholders; t where there is none
-    seen: np.ndarray  # bool [t, t]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import font_manager
@@ -12,16 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 
+from pretrain.panel import Panel
 from utils.files import atomic_file
-
-if TYPE_CHECKING:
-    from pretrain.show import Panel
 
 _CELL, _WIDEST = 0.38, 40  # inches a token takes, and a sequence at most
 _PLAIN, _MASKED, _SEEN, _UNSEEN = "#dfe7f1", "#f6c46b", "#3f6ea8", "#f4f4f4"
 
 
-def write_png(path: str | os.PathLike, panels: Sequence["Panel"]) -> str:
+def write_png(path: str | os.PathLike, panels: Sequence[Panel]) -> str:
     """Write the panels, one below the other.
 
     Returns:
@@ -48,7 +45,7 @@ def write_png(path: str | os.PathLike, panels: Sequence["Panel"]) -> str:
     return "".join(sorted(lacking))
 
 
-def _sequence(axes, panel: "Panel", families: list[str], label) -> None:
+def _sequence(axes, panel: Panel, families: list[str], label) -> None:
     """Figure 1 and 3: inputs below, predictions above, and a line from each prediction to what it may use."""
     style = {"ha": "center", "family": families, "parse_math": False, "fontsize": 8, "rotation": 45}
     for column, (token, predicted) in enumerate(zip(panel.tokens, panel.predicted)):
@@ -72,7 +69,7 @@ def _box(column: float, height: float, colour: str):
     )
 
 
-def _matrix(axes, panel: "Panel", families: list[str], label) -> None:
+def _matrix(axes, panel: Panel, families: list[str], label) -> None:
     """Figures 2 and 4: rows look, columns are seen."""
     axes.pcolormesh(
         panel.seen, cmap=ListedColormap([_UNSEEN, _SEEN]), vmin=0, vmax=1, edgecolors="white", linewidth=1

@@ -7,7 +7,6 @@ Face tokenizers.
 """
 
 import base64
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from reader.normalization import QUOTES
 from reader.tokenization import Tokenizer
 from reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab
 from utils.errors import UserError
+from utils.files import write_json
 
 ERNIE_M_PIECES = XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
@@ -39,7 +39,7 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
         "tokenizer_class": "ErnieMTokenizer", "do_lower_case": False, "cls_token": CLS, "sep_token": SEP,
         "pad_token": PAD, "unk_token": UNK, "mask_token": MASK,
     }  # fmt: skip
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     return ["vocab.txt", ERNIE_M_PIECES, "tokenizer_config.json"]
 
 
@@ -64,7 +64,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
         written.append(XLM_R_PIECES)
     if model.trainer_spec.model_type == _UNIGRAM:
-        _write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
+        write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
         written.append("tokenizer.json")
     if not written:
         raise UserError(
@@ -77,7 +77,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
     # The general class takes tokenizer.json as it is; XLM-R's would put its own normalisation in its place.
     kind = "PreTrainedTokenizerFast" if "tokenizer.json" in written else "XLMRobertaTokenizer"
     settings = {"tokenizer_class": kind, "model_max_length": max_length, **names}
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     return [*written, "tokenizer_config.json"]
 
 
@@ -151,7 +151,3 @@ def _special(token: str) -> dict[str, Any]:
 
 def _text(name: str) -> dict[str, Any]:
     return {"Sequence": {"id": name, "type_id": 0}}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,10 +1,14 @@
-"""Start a script as several processes, as a user does with fleetrun on a machine without GPUs."""
+"""Start a script as a user does: in this process, in one of its own, in several as fleetrun does."""
 
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+from utils import logging as run_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,6 +18,23 @@ def clean_environment(**more: str) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
     fixed = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return {**environment, **fixed, **more}
+
+
+def as_flags(values: dict) -> list[str]:
+    """`--name value` for each; None as a value leaves the flag out."""
+    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def call_main(script: ModuleType, line: list[str]) -> None:
+    """`python <script>.py line` in this process; loggers and Paddle's default type are put back."""
+    import paddle
+
+    try:
+        with mock.patch.object(sys, "argv", [f"{script.__name__}.py", *line]):
+            script.main()
+    finally:
+        paddle.set_default_dtype("float32")
+        run_log._attach([])
 
 
 def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

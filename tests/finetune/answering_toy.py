@@ -7,6 +7,7 @@ import numpy as np
 import sentencepiece
 
 from tests.finetune import toy
+from tests.launching import as_flags
 
 PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
 # Curly quotes, a dropped character, a double space, a full-width letter: no answer is its joined pieces.
@@ -85,4 +86,4 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "max_query_length": 16, "doc_stride": 20, "random_seed": 1, "skip_steps": 20, "use_cuda": "false",
     }  # fmt: skip
     values |= changes
-    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    return as_flags(values)

@@ -1,15 +1,13 @@
 """The toy task, and run_classifier.py called as a function."""
 
 import json
-import sys
 from functools import partial
 
-import paddle
 import pytest
 
 import run_classifier
 from tests.finetune import toy
-from utils import logging as run_log
+from tests.launching import call_main
 from utils.errors import run
 
 
@@ -24,14 +22,7 @@ def classify(toy_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(out: str = "out", **changes) -> dict | None:
-        monkeypatch.setattr(
-            sys, "argv", ["run_classifier.py", *toy.flags(toy_folder, tmp_path / out, **changes)]
-        )
-        try:
-            run_classifier.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
+        call_main(run_classifier, toy.flags(toy_folder, tmp_path / out, **changes))
         results = tmp_path / out / "results.json"
         return json.loads(results.read_text()) if results.exists() else None
 

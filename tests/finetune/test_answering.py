@@ -18,8 +18,7 @@ from reader.answer_windows import NO_ANSWER
 from reader.batching import Batches
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
-from tests.launching import ROOT, launch, run_script
-from utils import logging as run_log
+from tests.launching import ROOT, call_main, launch, run_script
 from utils.args import parse_args
 
 
@@ -44,12 +43,7 @@ def answer(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(**changes) -> None:
-        monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, tmp_path / "out", **changes)])
-        try:
-            run_mrc.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
+        call_main(run_mrc, toy.flags(folder, tmp_path / "out", **changes))
 
     return call
 

@@ -17,8 +17,7 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.features import EncodePairs
 from reader.task_reader import read_classification
 from reader.tokenization import Tokenizer
-from tests.launching import ROOT, run_script
-from utils import logging as run_log
+from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
 
 
@@ -37,16 +36,11 @@ def run_encode(weights, tmp_path, monkeypatch):
     """run_encode(data, **flags) -> the arrays that were written, by name."""
 
     def call(data, output="out", text=None, **flags):
-        line = ["encode_vector.py", "--data_set", str(data), "--output_dir", str(tmp_path / output)]
-        flags = {"init_pretraining_params": weights, "use_cuda": "false", "max_seq_len": 64} | flags
-        line += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", line)
+        flags = {"data_set": data, "output_dir": tmp_path / output, "init_pretraining_params": weights,
+                 "use_cuda": "false", "max_seq_len": 64} | flags  # fmt: skip
         if text is not None:
             monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
-        try:
-            encode_vector.main()
-        finally:
-            run_log._attach([])
+        call_main(encode_vector, as_flags(flags))
         assert sorted(path.suffix for path in (tmp_path / output).iterdir()) in ([".npy"], [".npy"] * 2)
         return {path.stem: np.load(path) for path in (tmp_path / output).iterdir()}
 

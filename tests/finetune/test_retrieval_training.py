@@ -3,10 +3,8 @@
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
-import paddle
 import pytest
 from safetensors.numpy import load_file
 
@@ -15,9 +13,8 @@ from finetune.retrieval.pairs import StepPairs
 from model.checkpoint import save_training_state
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.launching import ROOT, launch, run_script
+from tests.launching import ROOT, as_flags, call_main, launch, run_script
 from tests.pretrain import tiny_run
-from utils import logging as run_log
 from utils.errors import UserError
 
 CONFIG = {
@@ -43,7 +40,7 @@ def line(corpus, output, **changes):
         "vocab_path": corpus / "vocab.txt", "max_seq_len": 32, "max_steps": 6, "batch_size": 8,
         "learning_rate": 5e-3, "save_steps": 3, "validation_steps": 3, "keep_checkpoints": 9, "skip_steps": 2,
     } | changes  # fmt: skip
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    return as_flags(values)
 
 
 @pytest.fixture
@@ -52,13 +49,8 @@ def train(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(output, **changes):
-        monkeypatch.setattr(sys, "argv", ["run_retrieval.py", *line(corpus, tmp_path / output, **changes)])
         (tmp_path / "log").exists() and (tmp_path / "log" / "job.log.0").unlink()
-        try:
-            run_retrieval.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
+        call_main(run_retrieval, line(corpus, tmp_path / output, **changes))
         return (tmp_path / "log" / "job.log.0").read_text()
 
     return call

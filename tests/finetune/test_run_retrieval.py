@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import paddle
@@ -18,8 +17,7 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.sentences import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
-from tests.launching import ROOT, launch
-from utils import logging as run_log
+from tests.launching import ROOT, as_flags, call_main, launch
 from utils.errors import UserError, run
 
 
@@ -45,11 +43,7 @@ def retrieve(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(**changes):
-        monkeypatch.setattr(sys, "argv", ["run_retrieval.py", *line(folder, tmp_path / "out", **changes)])
-        try:
-            run_retrieval.main()
-        finally:
-            run_log._attach([])
+        call_main(run_retrieval, line(folder, tmp_path / "out", **changes))
         name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
         return json.loads((tmp_path / "out" / f"{name}.json").read_text())
 
@@ -64,7 +58,7 @@ def rows(found, seed=1):
 def line(folder, output, **changes):
     values = {"init_pretraining_params": folder / "weights", "pairs": folder / "pairs", "checkpoints": output,
               "max_seq_len": 64, "use_cuda": "false"} | changes  # fmt: skip
-    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    return as_flags(values)
 
 
 @pytest.fixture

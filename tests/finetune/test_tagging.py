@@ -2,11 +2,9 @@
 
 import json
 import re
-import sys
 from functools import partial
 
 import numpy as np
-import paddle
 import pytest
 from safetensors.numpy import load_file
 
@@ -16,8 +14,7 @@ from finetune.entities import entity_scores
 from model.checkpoint import read_weights
 from reader.tagged_text import JOINT
 from tests.finetune import tagging_toy, toy
-from tests.launching import ROOT, launch, run_script
-from utils import logging as run_log
+from tests.launching import ROOT, call_main, launch, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
 
@@ -33,13 +30,7 @@ def tag(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(out: str = "out", **changes) -> dict | None:
-        line = tagging_toy.flags(folder, tmp_path / out, **changes)
-        monkeypatch.setattr(sys, "argv", ["run_sequence_labeling.py", *line])
-        try:
-            run_sequence_labeling.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
+        call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / out, **changes))
         results = tmp_path / out / "results.json"
         return json.loads(results.read_text()) if results.exists() else None
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from tests.launching import as_flags
+
 NOUNS = {"animal": ["cat", "dog", "hen"], "drink": ["tea", "milk", "beer"], "tool": ["saw", "axe", "nail"]}
 LABELS = {"animal": 0, "drink": 1, "tool": 2}
 WORDS = ["the", "a", "old", "new", "red", "big", "is", "was", "here", "there", "now", "then"]
@@ -74,4 +76,4 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "random_seed": 1, "skip_steps": 4, "use_cuda": "false",
     }  # fmt: skip
     values |= changes
-    return [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    return as_flags(values)

@@ -10,7 +10,7 @@ import pytest
 import export
 import predict
 from tests.inference import toy_models
-from utils import logging as run_log
+from tests.launching import as_flags, call_main
 from utils.errors import run
 
 
@@ -24,21 +24,14 @@ def models(tmp_path_factory):
 def exported(models, tmp_path_factory):
     """A folder with what export.py makes of each, int8 too: classify, tag, answer, encode."""
     folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        for kind in ("classify", "tag", "answer", "encode"):
-            run_export(patch, models / kind, folder / kind, int8="true")
+    for kind in ("classify", "tag", "answer", "encode"):
+        run_export(models / kind, folder / kind, int8="true")
     return folder
 
 
-def run_export(patch, model, output, **flags):
+def run_export(model, output, **flags):
     """export.py in this process; returns the settings that it wrote."""
-    flags = {"model": model, "output": output} | flags
-    line = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    patch.setattr(sys, "argv", ["export.py", *line])
-    try:
-        export.main()
-    finally:
-        run_log._attach([])
+    call_main(export, as_flags({"model": model, "output": output} | flags))
     return json.loads((output / "config.json").read_text(encoding="utf-8"))
 
 
@@ -48,11 +41,10 @@ def ask(monkeypatch, capsys):
 
     def call(requests, **flags):
         text = requests if isinstance(requests, bytes) else "\n".join(map(json.dumps, requests)).encode()
-        line = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["predict.py", "--use_cuda", "false", *line])
+        line = as_flags({"use_cuda": "false"} | flags)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text))))
         capsys.readouterr()
-        predict.main()
+        call_main(predict, line)
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return call

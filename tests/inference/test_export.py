@@ -76,7 +76,7 @@ def test_settings_and_report(exported):
     assert 0.99 < int8["cosine"] < 1.0
 
 
-def test_accuracy_before_and_after_int8(models, exported, tmp_path, monkeypatch, capsys):
+def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     texts = ["bado kani", "lera mo", "tan ga"] * 5
     answers = load(exported / "classify", engine="onnx")
     from inference.tasks import make
@@ -86,9 +86,7 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, monkeypatch,
     labels[0] = next(label for label in toy_models.LABELS if label != labels[0])  # one is wrong
     table = tmp_path / "dev.tsv"
     table.write_text("text_a\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in zip(texts, labels)))
-    settings = run_export(
-        monkeypatch, models / "classify", tmp_path / "out", int8="true", formats="onnx", check_set=table
-    )
+    settings = run_export(models / "classify", tmp_path / "out", int8="true", formats="onnx", check_set=table)
     before, after = settings["export"]["int8"]["accuracy"]
     said = capsys.readouterr().out
     assert "onnx: largest difference to the checkpoint" in said
@@ -150,8 +148,8 @@ def test_int8_weights_are_int8(exported):
     assert sizes["onnx-int8"] < sizes["onnx"]
 
 
-def test_encoder_up_to_a_layer(models, tmp_path, monkeypatch):
-    settings = run_export(monkeypatch, models / "classify", tmp_path / "out", task="encode", layer=1)
+def test_encoder_up_to_a_layer(models, tmp_path):
+    settings = run_export(models / "classify", tmp_path / "out", task="encode", layer=1)
     assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "out/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
@@ -168,14 +166,14 @@ def test_encoder_up_to_a_layer(models, tmp_path, monkeypatch):
         load(tmp_path / "out").engine("encode", 2)
 
 
-def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
-    settings = run_export(monkeypatch, models / "full", tmp_path / "out", formats="onnx")
+def test_the_encoder_of_a_pretrained_model(models, tmp_path):
+    settings = run_export(models / "full", tmp_path / "out", formats="onnx")
     assert settings["export"]["task"] == "encode" and "languages" not in settings
 
 
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused):
     monkeypatch.setattr(onnx_graph, "CLOSED", 0.0)  # pads are seen
-    line = refused(lambda: run_export(monkeypatch, models / "tag", tmp_path / "out"))
+    line = refused(lambda: run_export(models / "tag", tmp_path / "out"))
     assert line.startswith("error: onnx: the exported model differs from the checkpoint by ")
     assert line.endswith("allowed are 1e-04; nothing was written")
     assert list(tmp_path.iterdir()) == []
@@ -208,19 +206,19 @@ def test_what_has_no_place_in_the_graph(models, tmp_path):
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )
-def test_bad_flags(models, tmp_path, monkeypatch, refused, flags, said):
+def test_bad_flags(models, tmp_path, refused, flags, said):
     flags = {"model": models / "classify"} | flags
-    line = refused(lambda: run_export(monkeypatch, flags.pop("model"), tmp_path / "out", **flags))
+    line = refused(lambda: run_export(flags.pop("model"), tmp_path / "out", **flags))
     assert said in line
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, monkeypatch, refused):
-    line = refused(lambda: run_export(monkeypatch, models / "tag", models / "encode"))
+def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
+    line = refused(lambda: run_export(models / "tag", models / "encode"))
     assert "it exists and is no exported folder" in line
     shutil.copytree(models / "tag", tmp_path / "with_graph")
     (tmp_path / "with_graph/model.onnx").write_bytes(b"")
-    line = refused(lambda: run_export(monkeypatch, models / "tag", tmp_path / "with_graph"))
+    line = refused(lambda: run_export(models / "tag", tmp_path / "with_graph"))
     assert "it exists and is no exported folder" in line
     assert (tmp_path / "with_graph/model.safetensors").is_file()
     assert (models / "encode/model.safetensors").is_file()

@@ -88,7 +88,7 @@ def test_tag(models, exported, ask, engine):
     "reading",
     [{"label_pieces": "first"}, {"label_pieces": "all"}, {"label_pieces": "first", "official_compat": True}],
 )
-def test_tags_as_in_training(models, tmp_path, monkeypatch, reading):
+def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     words = [text.split() for text in TEXTS]
     words.append([f"漢{word}" for word in words[0]])  # their first piece is a "▁" alone
@@ -97,7 +97,7 @@ def test_tags_as_in_training(models, tmp_path, monkeypatch, reading):
     model = toy_models.model("tag", shape)
     save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", extra=extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, words, reading)
-    run_export(monkeypatch, tmp_path / "tag", tmp_path / "exported", formats="onnx")
+    run_export(tmp_path / "tag", tmp_path / "exported", formats="onnx")
     for folder in ("tag", "exported"):
         task = make("tag", load(tmp_path / folder))
         assert [one["tags"] for one in task.answer([task.parse({"words": one}) for one in words])] == expected
@@ -241,13 +241,13 @@ def test_encode(models, ask, layer, pooling):
     np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
 
 
-def test_vectors_as_tuned_for_retrieval(models, tmp_path, monkeypatch):
+def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     shape = toy_models.config(load(models / "encode").config["vocab_size"])
     extra = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     save_model(tmp_path / "tuned", toy_models.model("encode", shape), shape,
                piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
     plain = make("encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")).vectors(TEXTS)
-    settings = run_export(monkeypatch, tmp_path / "tuned", tmp_path / "exported", formats="onnx")
+    settings = run_export(tmp_path / "tuned", tmp_path / "exported", formats="onnx")
     assert settings["export"]["layer"] == 1
     for folder in ("tuned", "exported"):
         found = make("encode", load(tmp_path / folder)).vectors(TEXTS)

@@ -11,7 +11,7 @@ SENTENCES = 14  # of each language
 
 
 @pytest.mark.parametrize("kind", ["encode", "classify", "tag", "answer"])
-def test_210_sentences_of_15_languages(data_dir, tmp_path, monkeypatch, kind):
+def test_210_sentences_of_15_languages(data_dir, tmp_path, kind):
     pieces = data_dir / "vocab/xnli15-32k.model"
     files = sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*"))
     assert len(files) == 15
@@ -26,7 +26,7 @@ def test_210_sentences_of_15_languages(data_dir, tmp_path, monkeypatch, kind):
     model = toy_models.model(kind, shape)
     save_model(tmp_path / kind, model, shape, piece_model_path=pieces, extra=toy_models.EXTRA[kind])
     made = run_export(
-        monkeypatch, tmp_path / kind, tmp_path / "out", check_set=texts, int8="true"
+        tmp_path / kind, tmp_path / "out", check_set=texts, int8="true"
     )["export"]  # fmt: skip
     assert made["checked_on"] == "210 texts of texts.txt"
     assert max(made["engines"]["paddle"], made["engines"]["onnx"]) < 1e-4

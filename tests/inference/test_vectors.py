@@ -9,12 +9,11 @@ import pytest
 import encode_vector
 from tests.helpers.small_corpus import sentences
 from tests.inference.conftest import run_export
-from tests.launching import ROOT
-from utils import logging as run_log
+from tests.launching import ROOT, as_flags, call_main
 
 
 @pytest.fixture
-def vectors(tmp_path, monkeypatch):
+def vectors(tmp_path):
     """vectors(model, **flags) -> the arrays that were written, by name."""
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(sentences(40, seed=2)) + "\n")
@@ -23,12 +22,7 @@ def vectors(tmp_path, monkeypatch):
         flags = {"data_set": texts, "data_format": "text", "init_pretraining_params": model,
                  "max_seq_len": 62,
                  "output_dir": tmp_path / output, "use_cuda": "false"} | flags  # fmt: skip
-        line = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["encode_vector.py", *line])
-        try:
-            encode_vector.main()
-        finally:
-            run_log._attach([])
+        call_main(encode_vector, as_flags(flags))
         return {path.stem: np.load(path) for path in (tmp_path / output).iterdir()}
 
     return call
@@ -44,8 +38,8 @@ def test_engines(vectors, models, exported, engine, kind):
         np.testing.assert_allclose(found[name], array, atol=1e-4, err_msg=name)
 
 
-def test_a_middle_layer(vectors, models, tmp_path, monkeypatch, refused):
-    run_export(monkeypatch, models / "encode", tmp_path / "exported", layer=1, formats="onnx")
+def test_a_middle_layer(vectors, models, tmp_path, refused):
+    run_export(models / "encode", tmp_path / "exported", layer=1, formats="onnx")
     wanted = vectors(models / "encode", "wanted", vectors="mean", layer=1)["vectors"]
     found = vectors(tmp_path / "exported", "found", vectors="mean", layer=1)["vectors"]
     np.testing.assert_allclose(found, wanted, atol=1e-4)

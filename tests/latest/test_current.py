@@ -3,7 +3,6 @@
 import numpy as np
 import paddle
 import pytest
-import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 
@@ -11,11 +10,10 @@ import convert
 from model.checkpoint import load_from, read_weights
 from model.ernie_m import ErnieMModel
 from model.formats import peers
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from reader.tokenization import Tokenizer
-from tests.helpers.toy_models import CONFIG, LABELS, make_ours
+from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
+from tests.helpers.toy_models import CONFIG, make_ours
 
-HEADS = [None, "lm", "cls", "seq_label", "mrc", "choice"]
 TEXTS = [
     "The quick brown fox jumps over the lazy dog near a river.",
     "  Два  слова — «и» ещё “три”. ",
@@ -30,72 +28,18 @@ def test_it_is_the_newest():
     assert not hasattr(transformers, "ErnieMModel")  # which is why the XLM-RoBERTa form is there
 
 
-@pytest.fixture(scope="module")
-def batch():
-    rng = np.random.default_rng(1)
-    ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
-    ids[:, 0], ids[:, -1] = 0, 2
-    ids[1, 6:] = 1
-    return ids, (ids != 1).astype("int64")
-
-
-def ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
-    config = read_weights(folder).config
-    models = {
-        None: lambda: ErnieMModel(config),
-        "lm": lambda: PreTrainingModel(config, ["en"]),
-        "cls": lambda: SequenceClassifier(config, LABELS["cls"]),
-        "choice": lambda: SequenceClassifier(config, 1),
-        "seq_label": lambda: TokenClassifier(config, LABELS["seq_label"]),
-        "mrc": lambda: SpanClassifier(config),
-    }
-    model = models[head]()
-    load_from(model, folder, ("pooler.", "language_embeddings."))
-    model.eval()
-    tensor = paddle.to_tensor(ids)
-    with paddle.no_grad():
-        if head == "lm":
-            return [model.lm_head(model.ernie_m(tensor, pool=False).sequence).numpy()]
-        out = model(tensor)
-    if head is None:
-        return [out.sequence.numpy(), out.pooled.numpy()]
-    found = [value.numpy() for value in (out if isinstance(out, tuple) else (out,))]
-    return [found[0].reshape(1, -1)] if head == "choice" else found
-
-
-def theirs(model, head: str | None, ids, mask) -> list[np.ndarray]:
-    arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-    if head == "choice":
-        arguments = {name: tensor[None] for name, tensor in arguments.items()}
-    with torch.no_grad():
-        out = model.eval()(**arguments)
-    if head is None:
-        return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
-    return [out.start_logits.numpy(), out.end_logits.numpy()] if head == "mrc" else [out.logits.numpy()]
-
-
-def assert_close(found, expected, mask) -> None:
-    for one, other in zip(found, expected, strict=True):
-        if one.shape[:2] == mask.shape:
-            one, other = one[mask == 1], other[mask == 1]
-        np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_every_class(tmp_path, batch, head):
-    ids, mask = batch
-    kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
-    make_ours(tmp_path / "ours", **kind)
+@pytest.mark.parametrize("head", XLM_R_HEADS)
+def test_every_class(tmp_path, head):
+    ids, mask = batch()
+    make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "xlm-roberta"])
-    model_class = getattr(transformers, peers.CLASSES[peers.XLM_R][head].name)
-    model, told = model_class.from_pretrained(tmp_path / "theirs", output_loading_info=True)
-    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    expected = theirs(model, head, ids, mask)
-    assert_close(ours(tmp_path / "ours", head, ids), expected, mask)
+    model = load_torch(peers.XLM_R, head, tmp_path / "theirs")
+    expected = of_torch(model, head, ids, mask)
+    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     found = read_weights(tmp_path / "again")
     assert found.info["head"] == (None if head == "lm" else head) and not found.info["unknown"]
-    assert_close(ours(tmp_path / "again", head, ids), expected, mask)
+    assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 
 @pytest.fixture(scope="module")

@@ -10,94 +10,14 @@ import torch
 import transformers
 
 import convert
-from model.checkpoint import load_from, read_weights
+from model.checkpoint import read_weights
 from model.formats import peers
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from model.hub import local_folder
-from tests.helpers.toy_models import CONFIG, LABELS, fairseq_args, fairseq_state, make_ours, weights
+from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
+from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
 from utils.errors import UserError
 
 HEADS = [None, "cls", "seq_label", "mrc", "choice", "uie"]
-XLM_R_HEADS = [None, "lm", "cls", "seq_label", "mrc", "choice"]
-
-
-@pytest.fixture(scope="module")
-def batch():
-    """ids [3, 9] with pads, the mask, and two choices a row for multiple choice."""
-    rng = np.random.default_rng(1)
-    ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
-    ids[:, 0], ids[:, -1] = 0, 2
-    ids[1, 6:] = 1
-    return ids, (ids != 1).astype("int64")
-
-
-def make(folder, head: str | None):
-    kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
-    return make_ours(folder, **kind)
-
-
-def ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
-    """The outputs of our model with these weights; of a kind we have no class for, put together here."""
-    checkpoint = read_weights(folder)
-    w, config = checkpoint.weights, checkpoint.config
-    models = {
-        "cls": lambda: SequenceClassifier(config, LABELS["cls"]),
-        "choice": lambda: SequenceClassifier(config, 1),
-        "seq_label": lambda: TokenClassifier(config, LABELS["seq_label"]),
-        "mrc": lambda: SpanClassifier(config),
-        "lm": lambda: PreTrainingModel(config, ["en"]),
-    }
-    optional = ("pooler.", "language_embeddings.")
-    model = models.get(head, models["lm"])()
-    skip = () if head in models else ("lm_head.", "linear_")
-    load_from(model, folder, optional, skip)
-    model.eval()
-    tensor = paddle.to_tensor(ids)
-    with paddle.no_grad():
-        if head == "lm":
-            return [model.lm_head(model.ernie_m(tensor, pool=False).sequence).numpy()]
-        if head == "choice":
-            return [model(tensor).numpy().reshape(1, -1)]
-        if head in models:
-            out = model(tensor)
-            return [o.numpy() for o in out] if isinstance(out, tuple) else [out.numpy()]
-        out = model.ernie_m(tensor)
-        if head == "uie":
-            sequence = out.sequence.numpy()
-            logits = [
-                sequence @ w[f"linear_{end}.weight"] + w[f"linear_{end}.bias"] for end in ("start", "end")
-            ]
-            return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
-        return [out.sequence.numpy(), out.pooled.numpy()]
-
-
-def assert_close(found: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected):
-        assert one.shape == other.shape
-        if one.shape[:2] == mask.shape:  # per token: those of pads are nobody's business
-            one, other = one[mask == 1], other[mask == 1]
-        np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-def of_torch(model, head: str | None, ids, mask) -> list[np.ndarray]:
-    arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-    if head == "choice":
-        arguments = {name: tensor[None] for name, tensor in arguments.items()}
-    with torch.no_grad():
-        out = model.eval()(**arguments)
-    if head is None:
-        return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
-    if head in ("mrc", "uie"):
-        return [out.start_logits.numpy(), out.end_logits.numpy()]
-    return [out.logits.numpy()]
-
-
-def load_torch(library: str, head: str | None, folder):
-    model_class = getattr(transformers, peers.CLASSES[library][head].name)
-    model, told = model_class.from_pretrained(folder, output_loading_info=True)
-    assert told["missing_keys"] == told["unexpected_keys"] == told["mismatched_keys"] == []
-    return model
 
 
 @pytest.mark.parametrize(
@@ -105,15 +25,15 @@ def load_torch(library: str, head: str | None, folder):
     [(peers.HUGGING_FACE, "huggingface", head) for head in HEADS]
     + [(peers.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
 )
-def test_transformers(tmp_path, batch, library, target, head):
-    ids, mask = batch
+def test_transformers(tmp_path, library, target, head):
+    ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", target])
     peer = load_torch(library, head, tmp_path / "theirs")
     expected = of_torch(peer, head, ids, mask)
     if head == "uie":  # transformers leaves the sigmoid to the caller
         expected = [1 / (1 + np.exp(-value)) for value in expected]
-    assert_close(ours(tmp_path / "ours", head, ids), expected, mask)
+    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     for safe, name, shard in (
         (True, "safe", "1GB"),
         (False, "bin", "1GB"),
@@ -124,7 +44,7 @@ def test_transformers(tmp_path, batch, library, target, head):
         found = read_weights(tmp_path / name)
         assert found.info["format"] == library and not found.info["unknown"]
         assert found.info["head"] == (None if head == "lm" else head)
-        assert_close(ours(tmp_path / name, head, ids), expected, mask)
+        assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
 def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
@@ -139,8 +59,8 @@ def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_paddlenlp(tmp_path, batch, head):
-    ids, mask = batch
+def test_paddlenlp(tmp_path, head):
+    ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "paddlenlp"])
     model_class = getattr(paddlenlp, peers.CLASSES[peers.PADDLENLP][head].name)
@@ -153,7 +73,7 @@ def test_paddlenlp(tmp_path, batch, head):
     expected = of_paddle(peer, head, ids, mask)
     if head == "choice":
         expected = [expected[0].reshape(1, -1)]
-    assert_close(ours(tmp_path / "ours", head, ids), expected, mask)
+    assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     for name, options in (
         ("whole", {}),
         ("parts", {"max_shard_size": "20KB"}),
@@ -163,7 +83,7 @@ def test_paddlenlp(tmp_path, batch, head):
         found = read_weights(tmp_path / name)
         assert found.info["format"] == "paddlenlp" or (name == "safe" and head is None)
         assert not found.info["unknown"]
-        assert_close(ours(tmp_path / name, head, ids), expected, mask)
+        assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

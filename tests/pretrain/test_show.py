@@ -10,13 +10,14 @@ import pytest
 from matplotlib.image import imread
 
 from pretrain import attention_mask, show
+from pretrain.panel import Panel
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ENGLISH, JAPANESE = "the small red house stands on the hill", "小さな赤い家は丘の上に立っています"
 
 
-def panels(*arguments: str) -> list[show.Panel]:
+def panels(*arguments: str) -> list[Panel]:
     return show.draw_panels(show._parse(arguments))
 
 

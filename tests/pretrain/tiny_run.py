@@ -3,16 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import paddle
 from safetensors.numpy import load_file
 
 import run_pretrain
 from pretrain.config import PretrainConfig
 from tests.helpers.small_corpus import ROOT, build, sentences, train_pieces, write_lines
-from utils import logging as run_log
+from tests.launching import as_flags, call_main
 from utils.config import load_config
 
 LANGUAGES = ("de", "en", "fr")
@@ -47,7 +45,7 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
     }  # fmt: skip
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     plain = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    return first + [part for name, value in plain.items() for part in (f"--{name}", value)]
+    return first + as_flags(plain)
 
 
 def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainConfig:
@@ -62,12 +60,7 @@ def command(corpus: Path, output: Path, **changes) -> list[str]:
 
 def pretrain(corpus: Path, output: Path, **changes) -> Path:
     """The same in this process; returns `output`."""
-    with mock.patch.object(sys, "argv", ["run_pretrain.py", *flags(corpus, output, **changes)]):
-        try:
-            run_pretrain.main()
-        finally:
-            paddle.set_default_dtype("float32")
-            run_log._attach([])
+    call_main(run_pretrain, flags(corpus, output, **changes))
     return output
 
 

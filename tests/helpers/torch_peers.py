@@ -1,0 +1,94 @@
+"""One model here and in transformers, old or new: the outputs of both for one batch, and their comparison."""
+
+import numpy as np
+import paddle
+import torch
+import transformers
+
+from model.checkpoint import load_from, read_weights
+from model.formats import peers
+from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.toy_models import CONFIG, LABELS, make_ours
+
+XLM_R_HEADS = [None, "lm", "cls", "seq_label", "mrc", "choice"]
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    """ids [3, 9] with pads, and the mask."""
+    rng = np.random.default_rng(1)
+    ids = rng.integers(4, CONFIG["vocab_size"], size=(3, 9))
+    ids[:, 0], ids[:, -1] = 0, 2
+    ids[1, 6:] = 1
+    return ids, (ids != 1).astype("int64")
+
+
+def make(folder, head: str | None):
+    """A folder of ours with random weights of this kind."""
+    kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
+    return make_ours(folder, **kind)
+
+
+def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
+    """The outputs of our model with these weights; of a kind we have no class for, put together here."""
+    checkpoint = read_weights(folder)
+    w, config = checkpoint.weights, checkpoint.config
+    models = {
+        "cls": lambda: SequenceClassifier(config, LABELS["cls"]),
+        "choice": lambda: SequenceClassifier(config, 1),
+        "seq_label": lambda: TokenClassifier(config, LABELS["seq_label"]),
+        "mrc": lambda: SpanClassifier(config),
+        "lm": lambda: PreTrainingModel(config, ["en"]),
+    }
+    optional = ("pooler.", "language_embeddings.")
+    model = models.get(head, models["lm"])()
+    skip = () if head in models else ("lm_head.", "linear_")
+    load_from(model, folder, optional, skip)
+    model.eval()
+    tensor = paddle.to_tensor(ids)
+    with paddle.no_grad():
+        if head == "lm":
+            return [model.lm_head(model.ernie_m(tensor, pool=False).sequence).numpy()]
+        if head == "choice":
+            return [model(tensor).numpy().reshape(1, -1)]
+        if head in models:
+            out = model(tensor)
+            return [o.numpy() for o in out] if isinstance(out, tuple) else [out.numpy()]
+        out = model.ernie_m(tensor)
+        if head == "uie":
+            sequence = out.sequence.numpy()
+            logits = [
+                sequence @ w[f"linear_{end}.weight"] + w[f"linear_{end}.bias"] for end in ("start", "end")
+            ]
+            return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
+        return [out.sequence.numpy(), out.pooled.numpy()]
+
+
+def load_torch(library: str, head: str | None, folder):
+    """transformers' model of this folder; every weight of the one is one of the other."""
+    model_class = getattr(transformers, peers.CLASSES[library][head].name)
+    model, told = model_class.from_pretrained(folder, output_loading_info=True)
+    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model
+
+
+def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """The outputs of transformers' model; the batch is one question with three choices for "choice"."""
+    arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    if head == "choice":
+        arguments = {name: tensor[None] for name, tensor in arguments.items()}
+    with torch.no_grad():
+        out = model.eval()(**arguments)
+    if head is None:
+        return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
+    if head in ("mrc", "uie"):
+        return [out.start_logits.numpy(), out.end_logits.numpy()]
+    return [out.logits.numpy()]
+
+
+def assert_close(found: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
+    """Within 1e-4, at the tokens that are none of padding."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        if one.shape[:2] == mask.shape:  # per token: those of pads are nobody's business
+            one, other = one[mask == 1], other[mask == 1]
+        np.testing.assert_allclose(one, other, atol=1e-4)
