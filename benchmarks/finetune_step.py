@@ -1,13 +1,15 @@
 """Time a fine-tuning step on a CPU beside transformers (torch) and PaddleNLP.
 
-    python benchmarks/finetune_step.py                       a real run: about 20 minutes, 7 GB of memory
+    python benchmarks/finetune_step.py                       a real run: 40 minutes, 8 GB of memory
+    python benchmarks/finetune_step.py --batch 8 --length 256
     python benchmarks/finetune_step.py --layers 2 --rounds 1
 
 One step: 16 x 128 tokens, sequence classification with 3 labels, base shape (12 x 768, 250,002 words),
 float32, dropout 0.1, gradient clipped to norm 1, AdamW. All tokens are real: peers may drop an all-ones mask.
+torch's bfloat16 autocast is shown as another precision: ratios are between contenders in float32.
 
-How contenders are run and compared: benchmarks/side_by_side.py. The last line is JSON; "ratio" is our speed
-over that of the fastest peer in its best setting.
+How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
+"gemm_share" is the part of the peak of matrix products, measured in the same processes, that a step reaches.
 """
 
 import sys
@@ -16,16 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import (
-    BATCH,
-    LENGTH,
-    OURS,
-    TRANSFORMERS,
-    Contender,
-    main,
-    time_steps,
-    time_xlm_r,
-)
+from benchmarks.gemm import encoder_operations, head_operations, measure_peak, training_operations
+from benchmarks.side_by_side import Contender
+from benchmarks.training import BFLOAT16, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
 from utils.runtime import prepare
 
 LABELS = 3
@@ -33,24 +28,24 @@ LABELS = 3
 CONTENDERS = {
     **OURS,
     **TRANSFORMERS,
-    "paddlenlp_installed": Contender("PaddleNLP ERNIE-M", "paddlenlp", False),
-    "paddlenlp_best": Contender("PaddleNLP ERNIE-M, tuned", "paddlenlp", True),
+    **BFLOAT16,
+    "paddlenlp_installed": Contender("PaddleNLP ERNIE-M, as installed", "paddlenlp", False),
+    "paddlenlp_best": Contender("PaddleNLP ERNIE-M", "paddlenlp", True),
 }
-FAMILIES = ("hf_best", "hf_installed", "paddlenlp_best", "paddlenlp_installed")
 
 
-def random_batches(vocabulary: int) -> Iterator[tuple]:
-    """Endless (ids [16, 128], labels [16])."""
+def random_batches(vocabulary: int, batch: int, length: int) -> Iterator[tuple]:
+    """Endless (ids [batch, length], labels [batch])."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     while True:
-        input_ids = rng.integers(4, vocabulary, [BATCH, LENGTH])
+        input_ids = rng.integers(4, vocabulary, [batch, length])
         input_ids[:, 0], input_ids[:, -1] = 0, 2
-        yield input_ids, rng.integers(0, LABELS, BATCH)
+        yield input_ids, rng.integers(0, LABELS, batch)
 
 
-def ours(layers: int, vocabulary: int, steps: int) -> None:
+def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int) -> None:
     prepare(quiet=True)
     import paddle
     import paddle.nn.functional as F
@@ -63,20 +58,21 @@ def ours(layers: int, vocabulary: int, steps: int) -> None:
     model = SequenceClassifier(ErnieMConfig(vocabulary, 768, layers, 12), LABELS)
     engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None), clip_norm=1.0)
 
-    def loss_of(batch):
-        input_ids, labels = (paddle.to_tensor(array) for array in batch)
+    def loss_of(arrays):
+        input_ids, labels = (paddle.to_tensor(array) for array in arrays)
         return F.cross_entropy(model(input_ids), labels), {}
 
     size = sum(parameter.size for parameter in model.parameters())
-    time_steps(steps, random_batches(vocabulary), lambda *batch: engine.step([batch], loss_of), size)
+    batches = random_batches(vocabulary, batch, length)
+    time_steps(steps, batches, lambda *arrays: engine.step([arrays], loss_of), size, measure_peak)
 
 
-def torch_xlm_r(layers: int, vocabulary: int, steps: int, **options) -> None:
-    batches = random_batches(vocabulary)
+def torch_xlm_r(layers: int, vocabulary: int, steps: int, batch: int, length: int, **options) -> None:
+    batches = random_batches(vocabulary, batch, length)
     time_xlm_r("SequenceClassification", batches, layers, vocabulary, steps, num_labels=LABELS, **options)
 
 
-def paddlenlp_ernie_m(layers: int, vocabulary: int, steps: int) -> None:
+def paddlenlp_ernie_m(layers: int, vocabulary: int, steps: int, batch: int, length: int) -> None:
     import paddle
     import paddle.nn.functional as F
     from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
@@ -95,10 +91,17 @@ def paddlenlp_ernie_m(layers: int, vocabulary: int, steps: int) -> None:
         optimizer.clear_grad()
 
     size = sum(parameter.size for parameter in model.parameters())
-    time_steps(steps, random_batches(vocabulary), step, size)
+    time_steps(steps, random_batches(vocabulary, batch, length), step, size)
 
 
 WORKERS = {"ours": ours, "torch": torch_xlm_r, "paddlenlp": paddlenlp_ernie_m}
 
+
+def operations(args) -> float:
+    """Of a step's matrix products."""
+    forward = encoder_operations(args.batch, args.length, args.layers) + head_operations(args.batch, LABELS)
+    return training_operations(forward)
+
+
 if __name__ == "__main__":
-    main(__doc__, CONTENDERS, WORKERS, FAMILIES)
+    main(__doc__, CONTENDERS, WORKERS, operations)

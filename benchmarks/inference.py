@@ -9,8 +9,8 @@ the attention that is faster, in inference mode. Weights are random, of one shap
 Engines' files are written before the clock starts; loading is not timed.
 
 Contenders run one after the other in each round, each in a process of its own (benchmarks/side_by_side.py).
-Reported is the best round of each. The last line is JSON: "ratio" is ONNX float32, "ratio_int8" ONNX int8,
-over the fastest torch.
+The last line is JSON (benchmarks/figures.py): "ratios" has each engine's speed over that of the fastest
+torch.
 """
 
 import argparse
@@ -22,15 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import (
-    LATEST,
-    VOCABULARY,
-    Contender,
-    choose,
-    interleave,
-    peak_memory,
-    report_sentences,
-)
+from benchmarks.figures import figures, report
+from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, choose, interleave, tell
 from utils.runtime import prepare
 
 HIDDEN, HEADS, BATCH_TOKENS = 768, 12, 4096
@@ -38,7 +31,9 @@ CONTENDERS = {
     "dygraph": Contender("ours, dygraph", "ours", True, {"engine": "dygraph"}),
     "paddle": Contender("ours, Paddle inference", "ours", True, {"engine": "paddle"}),
     "onnx": Contender("ours, ONNX Runtime", "ours", True, {"engine": "onnx"}),
-    "onnx-int8": Contender("ours, ONNX Runtime, int8", "ours", True, {"engine": "onnx-int8"}),
+    "onnx-int8": Contender(
+        "ours, ONNX Runtime, int8", "ours", True, {"engine": "onnx-int8"}, precision="int8"
+    ),
     "hf_installed_sdpa": Contender("transformers, sdpa", "torch", False, {"attention": "sdpa"}),
     "hf_best_sdpa": Contender("transformers, sdpa, tuned", "torch", True, {"attention": "sdpa"}),
     "hf_best_eager": Contender("transformers, eager, tuned", "torch", True, {"attention": "eager"}),
@@ -72,21 +67,9 @@ def main() -> None:
         runs = interleave(
             chosen, args.rounds, flags, lambda found: f"{args.sentences / found['seconds']:8.1f} sentences/s"
         )
-    report_sentences(runs, {name: one.label for name, one in chosen.items()}, args.sentences)
-    print(json.dumps(settings | {"rounds": args.rounds} | result(runs, args.sentences)))
-
-
-def result(runs: dict[str, list[dict]], sentences: int) -> dict:
-    """What the last line holds."""
-    best = {name: max(sentences / one["seconds"] for one in of_one) for name, of_one in runs.items()}
-    found = {"sentences_per_second": {name: round(speed, 1) for name, speed in best.items()}}
-    if peers := [speed for name, speed in best.items() if CONTENDERS[name].kind != "ours"]:
-        ours = [name for name in best if CONTENDERS[name].kind == "ours"]
-        found["ratios"] = {name: round(best[name] / max(peers), 2) for name in ours}
-        for key, name in (("ratio", "onnx"), ("ratio_int8", "onnx-int8")):
-            if name in ours:
-                found[key] = found["ratios"][name]
-    return found
+    found = figures(runs, chosen, args.sentences, "sentences/s")
+    report(found)
+    print(json.dumps(settings | {"rounds": args.rounds} | found))
 
 
 def make_rows(vocabulary: int, count: int) -> list[list[int]]:
@@ -139,7 +122,7 @@ def time_batches(work, arrays: list) -> None:
     start = time.perf_counter()
     for ids in arrays:
         work(ids)
-    print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak_memory()}))
+    tell(time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Time a masked-LM training step on a CPU beside transformers (torch).
 
-    python benchmarks/mlm_step.py                            a real run: about 25 minutes, 15 GB of memory
+    python benchmarks/mlm_step.py                            a real run: an hour, 15 GB of memory
     python benchmarks/mlm_step.py --layers 1 --vocab 8000 --rounds 1
 
 One step: 16 x 128 tokens of which 304 are to be predicted (15 % of each sequence, MMLM), base shape
 (12 x 768, 250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the
 step of pre-training: the batch, the loss and the engine that a run has. All get the same batches.
 
-How contenders are run and compared: benchmarks/side_by_side.py. The last line is JSON; "ratio" is our speed
-over that of the fastest peer in its best setting, "memory_ratio" our peak memory beyond weights, gradients
-and Adam's moments over that of the leanest peer.
+How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
+"memory_ratio" is our peak memory beyond weights, gradients and Adam's moments over that of the leanest peer.
 """
 
 import sys
@@ -18,16 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import BATCH, LENGTH, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
+from benchmarks.gemm import encoder_operations, head_operations, measure_peak, training_operations
+from benchmarks.training import BATCH, LENGTH, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
 from utils.runtime import prepare
 
 CONTENDERS = {**OURS, **TRANSFORMERS}
-FAMILIES = ("hf_best", "hf_installed")
 IGNORED = -100  # the label of positions that transformers is not to predict
 
 
-def mmlm_batches(vocabulary: int) -> Iterator[tuple]:
-    """Endless (Batch of 16 random texts of full length,)."""
+def mmlm_batches(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
+    """Endless (Batch of `size` random texts of full length,)."""
     import numpy as np
 
     from pretrain.config import ObjectiveConfig
@@ -35,26 +34,26 @@ def mmlm_batches(vocabulary: int) -> Iterator[tuple]:
     from pretrain.objectives import Objectives, Text
 
     ids = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=vocabulary - 1, size=vocabulary)
-    objectives = Objectives(ObjectiveConfig(), ids, LENGTH)
+    objectives = Objectives(ObjectiveConfig(), ids, length)
     rng = np.random.default_rng(0)
     step = 0
     while True:
-        texts = [Text(rng.choice(ids.ordinary_ids, LENGTH - 2), language=0) for _ in range(BATCH)]
-        yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(BATCH)]),)
+        texts = [Text(rng.choice(ids.ordinary_ids, length - 2), language=0) for _ in range(size)]
+        yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(size)]),)
         step += 1
 
 
-def ids_and_labels(vocabulary: int) -> Iterator[tuple]:
-    """The same batches as arrays [16, 128]."""
+def ids_and_labels(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
+    """The same batches as arrays [size, length]."""
     import numpy as np
 
-    for (batch,) in mmlm_batches(vocabulary):
+    for (batch,) in mmlm_batches(vocabulary, size, length):
         labels = np.full_like(batch.input_ids, IGNORED)
         labels.flat[batch.target_positions] = batch.target_ids
         yield batch.input_ids, labels
 
 
-def ours(layers: int, vocabulary: int, steps: int) -> None:
+def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> None:
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
@@ -68,15 +67,25 @@ def ours(layers: int, vocabulary: int, steps: int) -> None:
     def loss_of(batch):
         return masked_lm_loss(model, batch).total / batch.masked, {}
 
-    size = sum(parameter.size for parameter in model.parameters())
-    time_steps(steps, mmlm_batches(vocabulary), lambda batch: engine.step([batch], loss_of), size)
+    parameters = sum(parameter.size for parameter in model.parameters())
+    batches = mmlm_batches(vocabulary, size, length)
+    time_steps(steps, batches, lambda batch: engine.step([batch], loss_of), parameters, measure_peak)
 
 
-def torch_xlm_r(layers: int, vocabulary: int, steps: int, **options) -> None:
-    time_xlm_r("MaskedLM", ids_and_labels(vocabulary), layers, vocabulary, steps, **options)
+def torch_xlm_r(layers: int, vocabulary: int, steps: int, size: int, length: int, **options) -> None:
+    batches = ids_and_labels(vocabulary, size, length)
+    time_xlm_r("MaskedLM", batches, layers, vocabulary, steps, **options)
 
 
 WORKERS = {"ours": ours, "torch": torch_xlm_r}
 
+
+def operations(args) -> float:
+    """Of a step's matrix products, with logits at the masked positions alone."""
+    (batch,) = next(mmlm_batches(args.vocab, args.batch, args.length))
+    encoder = encoder_operations(args.batch, args.length, args.layers)
+    return training_operations(encoder + head_operations(batch.masked, args.vocab))
+
+
 if __name__ == "__main__":
-    main(__doc__, CONTENDERS, WORKERS, FAMILIES)
+    main(__doc__, CONTENDERS, WORKERS, operations)

@@ -27,6 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks.figures import GIGABYTE
+from benchmarks.gemm import HIDDEN, encoder_operations, head_operations, training_operations
+from benchmarks.side_by_side import peak_memory
 from pretrain import mix
 from pretrain.batch import Batch
 from pretrain.config import ObjectiveConfig
@@ -36,7 +39,7 @@ from pretrain.pseudo import SecondLanguage
 from pretrain.reader import StepBatches
 from utils.runtime import prepare
 
-HIDDEN, HEADS = 768, 12
+HEADS = 12
 LANGUAGES = [f"language {i}" for i in range(15)]
 PIECES = 7  # a language has one in so many of the vocabulary's
 STRATEGIES = {
@@ -79,6 +82,7 @@ def main() -> None:
         "tokens_per_second": {
             name: round(1 / statistics.median(of_one), 1) for name, of_one in seconds.items()
         },
+        "peak_gb": round(peak_memory() / GIGABYTE, 2),
     }
     print(
         f"\nseconds per trained token, full strategy over MMLM + TLM: median {result['ratio']:.3f} of "
@@ -164,24 +168,16 @@ def operations(batch: Batch, layers: int, vocab: int, naive: bool = False) -> fl
     Args:
         naive: stage 1 has the scores of all its tokens and an output layer over the whole vocabulary.
     """
-    count = 3 * (encoder(batch, layers, naive=False) + head(batch.masked, vocab))
+    count = training_operations(encoder(batch, layers, naive=False) + head_operations(batch.masked, vocab))
     if batch.stage1 is not None:
         pieces = vocab if naive else vocab // PIECES
-        count += encoder(batch.stage1, layers, naive) + head(len(batch.stage1.slots), pieces)
+        count += encoder(batch.stage1, layers, naive) + head_operations(len(batch.stage1.slots), pieces)
     return count
 
 
 def encoder(batch, layers: int, naive: bool) -> float:
-    """Of a forward pass over `batch.valid` [B, T], with C context columns where the form is compact."""
-    rows, length = batch.valid.shape
-    context = length if naive or batch.context_length is None else batch.context_length
-    scores = length * context + length - context  # of a head; a placeholder has one more, its own
-    return layers * rows * (24 * HIDDEN**2 * length + 4 * HIDDEN * scores)
-
-
-def head(positions: int, columns: int) -> float:
-    """Of the output layer."""
-    return 2 * positions * HIDDEN * (HIDDEN + columns)
+    """Of a forward pass over `batch.valid` [B, T], with its context columns where the form is compact."""
+    return encoder_operations(*batch.valid.shape, layers, None if naive else batch.context_length)
 
 
 if __name__ == "__main__":

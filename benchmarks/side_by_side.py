@@ -1,30 +1,31 @@
-"""Training steps of several programs side by side, each in a process of its own environment and settings.
+"""Several programs side by side, each in a process of its own environment and settings.
 
 Ours runs in .venv, the peers in .venv-parity, their newest releases in .venv-latest where that exists. A
 round runs all contenders, one after the other, and the rounds repeat, so that a change in the machine's load
-meets all alike. Reported are medians over the steps of all rounds, and the highest peak memory beyond
-weights, gradients and Adam's two moments.
+meets all alike. What is made of it: benchmarks/figures.py.
 
-A benchmark gives its contenders and, for each kind, the worker that times it; `main` does the rest.
+A benchmark gives its contenders and, for each kind, the worker that does the work and ends in `tell`;
+`compare` does the rest.
 """
 
 import argparse
 import json
 import os
-import statistics
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import figures, report
 from utils.runtime import read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, LENGTH, VOCABULARY = 16, 128, 250002
-WARM_UP = 3  # the first steps touch fresh memory
+VOCABULARY = 250002
 
 # What the environment is cleared of, so that "as installed" means it.
 SETTINGS = (
@@ -34,8 +35,9 @@ SETTINGS = (
     "GLIBC_TUNABLES",
     "FLAGS_use_stride_kernel",
 )
-GIGABYTE = 1e9
-PINNED, LATEST = ".venv-parity", ".venv-latest"  # environments of the peers
+OURS, PINNED, LATEST = ".venv", ".venv-parity", ".venv-latest"
+COMPILERS = ("c++", "g++", "clang++")  # torch.compile needs one
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class Contender:
 
     Attributes:
         label: in the table.
-        kind: which worker runs it.
+        kind: which worker runs it; "ours" is not a peer.
         tuned: with scripts/env.sh and the variables of utils.runtime; else as installed.
-        options: given to the worker.
+        options: given to the worker. With a true "compile" it is left out where there is no C++ compiler.
         environment: where it runs; None: .venv for "ours", .venv-parity for all else.
+        precision: of its products. Ratios are between contenders in float32.
     """
 
     label: str
@@ -55,80 +58,87 @@ class Contender:
     tuned: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: str | None = None
+    precision: str = FLOAT32
 
     @property
     def python(self) -> Path:
         """The interpreter."""
-        default = ".venv" if self.kind == "ours" else PINNED
+        default = OURS if self.kind == "ours" else PINNED
         return ROOT / (self.environment or default) / "bin/python"
 
 
-OURS = {
-    "ours": Contender("ours", "ours", True),
-    "ours_bare": Contender("ours, without scripts/env.sh", "ours", False),
-}
-TRANSFORMERS = {
-    "hf_installed_sdpa": Contender("transformers XLM-R, sdpa", "torch", False, {"attention": "sdpa"}),
-    "hf_installed_eager": Contender("transformers XLM-R, eager", "torch", False, {"attention": "eager"}),
-    "hf_best_sdpa": Contender(
-        "transformers XLM-R, sdpa, tuned", "torch", True, {"attention": "sdpa", "fused": True}
-    ),
-    "hf_best_eager": Contender(
-        "transformers XLM-R, eager, tuned", "torch", True, {"attention": "eager", "fused": True}
-    ),
-    "hf_best_latest_sdpa": Contender(
-        "newest transformers, sdpa, tuned", "torch", True, {"attention": "sdpa", "fused": True}, LATEST
-    ),
-    "hf_best_latest_eager": Contender(
-        "newest transformers, eager, tuned", "torch", True, {"attention": "eager", "fused": True}, LATEST
-    ),
-}
-
-Worker = Callable[..., None]  # (layers, vocabulary, steps, **options): ends in `time_steps`
+# (folder for files, the command line, **options of the contender): ends in `tell`
+Worker = Callable[..., None]
 
 
-def main(
-    description: str, contenders: Mapping[str, Contender], workers: Mapping[str, Worker], families: tuple
+def compare(
+    description: str,
+    contenders: Mapping[str, Contender],
+    workers: Mapping[str, Worker],
+    sizes: Mapping[str, int],
+    unit: str,
+    amount: Callable[[argparse.Namespace], float],
+    rounds: int = 3,
+    prepare: Callable[[Path, argparse.Namespace], None] | None = None,
+    operations: Callable[[argparse.Namespace], float] | None = None,
+    check: Callable[[Path, list[str]], None] | None = None,
 ) -> None:
-    """The benchmark's command line.
+    """A benchmark's command line, from flags to the table and the last line, which is JSON.
 
     Args:
-        families: beginnings of contenders' names; the result has our ratio to the fastest peer of each.
+        sizes: flags that take a number, with their defaults.
+        unit: of the work, "tokens/s"; "s" for work that is one whole.
+        amount: units of work in each of a worker's "seconds".
+        prepare: makes the files that all contenders get.
+        operations: of the matrix products in each of the "seconds".
+        check: of the files that the contenders of these names left: ends the run where results disagree.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--vocab", type=int, default=VOCABULARY)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each contender in each round")
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--contenders", default=",".join(contenders), help="names, separated by commas")
     parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         contender = contenders[args.worker]
-        workers[contender.kind](args.layers, args.vocab, args.steps, **contender.options)
+        workers[contender.kind](args.folder, args, **contender.options)
         return
     chosen = choose(parser, args.contenders, contenders)
-    flags = [f"--layers={args.layers}", f"--vocab={args.vocab}", f"--steps={args.steps}"]
-    runs = interleave(chosen, args.rounds, flags, lambda found: f"{speed([found]):8.0f} tokens/s")
-    shape = {"layers": args.layers, "vocab": args.vocab, "rounds": args.rounds, "steps": args.steps}
-    report({contenders[name].label: of_one for name, of_one in runs.items()})
-    print(json.dumps(shape | result(runs, families)))
+    shape = {name: getattr(args, name) for name in sizes}
+    with tempfile.TemporaryDirectory() as folder:
+        if prepare is not None:
+            prepare(Path(folder), args)
+        flags = [f"--folder={folder}", *(f"--{name}={value}" for name, value in shape.items())]
+        runs = interleave(chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit))
+        check_same_work(runs)
+        if check is not None:
+            check(Path(folder), list(runs))
+    count = operations(args) if operations is not None else None
+    found = figures(runs, chosen, amount(args), unit, count)
+    left_out = [contenders[name].label for name in args.contenders.split(",") if name not in runs]
+    report(found)
+    print(json.dumps(shape | {"rounds": args.rounds, "left_out": left_out} | found))
 
 
 def choose(
     parser: argparse.ArgumentParser, names: str, contenders: Mapping[str, Contender]
 ) -> dict[str, Contender]:
-    """The contenders of --contenders whose environment is there; of the others it is said."""
+    """The contenders of --contenders that can run here; of the others it is said."""
     chosen = {}
     for name in names.split(","):
         if name not in contenders:
             parser.error(f"--contenders: no {name}; there are {', '.join(contenders)}")
-        if contenders[name].python.exists():
-            chosen[name] = contenders[name]
+        contender = contenders[name]
+        if not contender.python.exists():
+            print(f"{name} is left out: {contender.python} is not there; sh scripts/setup.sh makes it")
+        elif contender.options.get("compile") and not any(map(shutil.which, COMPILERS)):
+            print(f"{name} is left out: torch.compile needs a C++ compiler, and there is none")
         else:
-            print(f"{name} is left out: {contenders[name].python} is not there; sh scripts/setup.sh makes it")
+            chosen[name] = contender
     return chosen
 
 
@@ -137,20 +147,38 @@ def interleave(
 ) -> dict[str, list[dict]]:
     """Name -> what its worker found in each round; a round is all of them, one after the other.
 
+    A peer that fails is left out, and its last words are shown; where ours fails, the run ends.
+
     Args:
         flags: of the workers.
         shown: what was found, for people.
     """
     runs: dict[str, list[dict]] = {name: [] for name in contenders}
     for round_ in range(rounds):
-        for name, contender in contenders.items():
-            runs[name].append(run([f"--worker={name}", *flags], contender))
+        for name in list(runs):
+            contender = contenders[name]
+            try:
+                runs[name].append(run([f"--worker={name}", *flags], contender))
+            except WorkerFailed as failure:
+                if contender.kind == "ours":
+                    sys.exit(str(failure))
+                del runs[name]
+                print(f"{name} is left out: {failure}", flush=True)
+                continue
             print(f"round {round_ + 1} {name:<22} {shown(runs[name][-1])}", flush=True)
     return runs
 
 
+class WorkerFailed(Exception):
+    """A worker ended with an error; the message has its last words."""
+
+
 def run(flags: list[str], contender: Contender) -> dict:
-    """What one contender's worker found, in a process of its own."""
+    """What one contender's worker found, in a process of its own.
+
+    Raises:
+        WorkerFailed: it did not end well.
+    """
     command = [str(contender.python), str(Path(sys.argv[0]).resolve()), *flags]
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     if contender.tuned:
@@ -158,62 +186,26 @@ def run(flags: list[str], contender: Contender) -> dict:
         command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{contender.label} failed:\n{done.stderr[-3000:]}")
+        raise WorkerFailed(f"{contender.label} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def time_steps(steps: int, batches: Iterator[tuple], step: Callable, parameters: int) -> None:
-    """The worker's last act: run `step(*batch)` a few times and print what was found, as JSON.
+def check_same_work(runs: Mapping[str, list[dict]]) -> None:
+    """End the run where workers' "check", which says what they did, is not the same."""
+    checks = {name: of_one[0]["check"] for name, of_one in runs.items() if "check" in of_one[0]}
+    if len({json.dumps(value) for value in checks.values()}) > 1:
+        sys.exit(f"the contenders did not do the same work: {checks}")
+
+
+def tell(seconds: float | list[float], **more: Any) -> None:
+    """A worker's last act.
 
     Args:
-        steps: that are timed, after WARM_UP others.
-        parameters: numbers in the model; all are trained, in float32.
+        seconds: of all its work, or of each repetition.
+        more: "kept": bytes that any program must hold; "check": the same of all who do the same work;
+            "gflops": what matrix products reach at most in this process.
     """
-    seconds = []
-    for _, batch in zip(range(WARM_UP + steps), batches):
-        start = time.perf_counter()
-        step(*batch)
-        seconds.append(time.perf_counter() - start)
-    kept = parameters * 4 * 4  # weights, gradients, two moments
-    print(json.dumps({"seconds": seconds[WARM_UP:], "peak": peak_memory(), "kept": kept}))
-
-
-def time_xlm_r(
-    head: str,
-    batches: Iterator[tuple],
-    layers: int,
-    vocabulary: int,
-    steps: int,
-    attention: str,
-    fused: bool = False,
-    **config,
-) -> None:
-    """`time_steps` of transformers' XLM-R with the given head, on batches of (ids, labels)."""
-    import torch
-    import transformers
-
-    shape = transformers.XLMRobertaConfig(
-        vocab_size=vocabulary,
-        num_hidden_layers=layers,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-        attn_implementation=attention,
-        **config,
-    )
-    model = getattr(transformers, f"XLMRobertaFor{head}")(shape).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
-
-    def step(input_ids, labels):
-        input_ids = torch.from_numpy(input_ids)
-        mask = (input_ids != 1).long()
-        model(input_ids, attention_mask=mask, labels=torch.from_numpy(labels)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    time_steps(steps, batches, step, sum(parameter.numel() for parameter in model.parameters()))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory(), **more}))
 
 
 def peak_memory() -> int:
@@ -222,50 +214,14 @@ def peak_memory() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
 
 
-def speed(runs: list[dict]) -> float:
-    """Tokens per second by the median step."""
-    return BATCH * LENGTH / statistics.median(step for run in runs for step in run["seconds"])
+def since_start() -> float:
+    """Seconds since this process began, what the shell did before it became Python included."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # since the machine's start; proc(5), starttime
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def memory(runs: list[dict]) -> float:
-    """GB at the peak beyond weights, gradients and moments."""
-    return max(run["peak"] - run["kept"] for run in runs) / GIGABYTE
-
-
-def report(runs: dict[str, list[dict]]) -> None:
-    """The table: a row per contender's label."""
-    print(f"\n{'':<36} tokens/s   seconds a step: least, median, most   peak GB    beyond")
-    for label, of_one in runs.items():
-        seconds = [step for run in of_one for step in run["seconds"]]
-        spread = f"{min(seconds):8.2f} {statistics.median(seconds):8.2f} {max(seconds):8.2f}"
-        peak = max(run["peak"] for run in of_one) / GIGABYTE
-        print(f"{label:<36} {speed(of_one):8.0f}   {spread} {peak:19.2f} {memory(of_one):9.2f}")
-
-
-def report_sentences(runs: dict[str, list[dict]], labels: Mapping[str, str], sentences: int) -> None:
-    """The table of workers that found "seconds" for all sentences, and "peak"."""
-    print(f"\n{'':<32} peak GB   sentences/s of each round")
-    for name, of_one in runs.items():
-        peak = max(one["peak"] for one in of_one) / GIGABYTE
-        shown = " ".join(f"{sentences / one['seconds']:8.1f}" for one in of_one)
-        print(f"{labels[name]:<32} {peak:7.2f}   {shown}")
-
-
-def result(runs: dict[str, list[dict]], families: tuple) -> dict:
-    """What the last line holds; "ratio" and "memory_ratio" are to the fastest and to the leanest peer."""
-    speeds = {name: speed(of_one) for name, of_one in runs.items()}
-    beyond = {name: memory(of_one) for name, of_one in runs.items()}
-    found: dict[str, Any] = {
-        "tokens_per_second": {name: round(value, 1) for name, value in speeds.items()},
-        "kept_gb": round(max(run["kept"] for of_one in runs.values() for run in of_one) / GIGABYTE, 2),
-        "memory_beyond_gb": {name: round(value, 2) for name, value in beyond.items()},
-    }
-    peers = [name for name in runs if not name.startswith("ours")]
-    if "ours" not in runs or not peers:
-        return found
-    found["ratio"] = round(speeds["ours"] / max(speeds[name] for name in peers), 2)
-    for family in families:
-        if members := [name for name in peers if name.startswith(family)]:
-            found[f"ratio_to_{family}"] = round(speeds["ours"] / max(speeds[name] for name in members), 2)
-    found["memory_ratio"] = round(beyond["ours"] / min(beyond[name] for name in peers), 3)
-    return found
+def _shown(found: dict, amount: float, unit: str) -> str:
+    seconds = found["seconds"]
+    seconds = sorted(seconds)[len(seconds) // 2] if isinstance(seconds, list) else seconds
+    return f"{seconds if unit == 's' else amount / seconds:10.1f} {unit}"

@@ -28,18 +28,3 @@ def test_rows_are_of_mixed_length_and_in_batches_of_alike():
     arrays = inference.batches(rows)
     assert sum(len(ids) for ids in arrays) == 200 and all(ids.size <= 4096 for ids in arrays)
     assert sum(int((ids != 1).sum()) for ids in arrays) == sum(lengths)
-
-
-def test_figures():
-    runs = {
-        "dygraph": [{"seconds": 4.0}, {"seconds": 5.0}],
-        "onnx": [{"seconds": 2.0}],
-        "onnx-int8": [{"seconds": 1.0}],
-        "hf_installed_sdpa": [{"seconds": 8.0}],
-        "hf_best_sdpa": [{"seconds": 6.0}, {"seconds": 5.0}],
-    }
-    found = inference.result(runs, 100)
-    assert found["sentences_per_second"]["dygraph"] == 25.0
-    assert (found["ratio"], found["ratio_int8"]) == (2.5, 5.0)
-    assert found["ratios"] == {"dygraph": 1.25, "onnx": 2.5, "onnx-int8": 5.0}
-    assert "ratio" not in inference.result({"onnx": [{"seconds": 2.0}]}, 100)

@@ -1,22 +1,25 @@
-"""The benchmarks of training steps: our worker runs in small form, and the figures are what they say."""
+"""Contenders in processes: who is chosen, who is left out, equal work; training steps in small form."""
 
+import argparse
 import itertools
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import mlm_step, side_by_side
+from benchmarks.side_by_side import Contender
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("script", "hidden_layers"), [("mlm_step.py", 1), ("finetune_step.py", 0)])
 def test_our_worker(script, hidden_layers):
-    flags = ["--worker=ours", "--layers=1", "--vocab=100", "--steps=1"]
+    flags = ["--worker=ours", "--layers=1", "--vocab=100", "--steps=1", "--batch=4", "--length=16"]
     command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -26,6 +29,7 @@ def test_our_worker(script, hidden_layers):
     assert found["kept"] == 16 * (tables + norm + layer + dense + head)
     assert len(found["seconds"]) == 1 and found["seconds"][0] > 0
     assert found["kept"] < found["peak"] < 3e9
+    assert 1 < found["gflops"] < 1e5
 
 
 def test_all_get_the_same_batches():
@@ -42,22 +46,64 @@ def test_all_get_the_same_batches():
     assert not np.array_equal(*inputs)
 
 
-def run(seconds, peak):
-    return {"seconds": seconds, "peak": peak * 1e9, "kept": 4e9}
+HERE = {
+    name: Contender(name, "ours" if name == "ours" else "peer", False, environment=str(Path(sys.prefix)))
+    for name in ("ours", "peer", "broken")
+}
 
 
-def test_figures():
-    runs = {
-        "ours": [run([1.0, 2.0, 9.0], 6.0), run([2.0, 2.0], 6.4)],  # median 2
-        "ours_bare": [run([1.0], 5.0)],
-        "hf_best_sdpa": [run([8.0], 16.0)],
-        "hf_installed_sdpa": [run([10.0], 12.0)],
-        "hf_installed_eager": [run([20.0], 14.0)],
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """A worker that notes its name in a file, and fails where that is `broken`."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, pathlib\n"
+        "name = sys.argv[1].removeprefix('--worker=')\n"
+        f"with open({str(tmp_path / 'order')!r}, 'a') as file: file.write(name + ' ')\n"
+        "if name == 'broken': sys.exit('no such thing')\n"
+        'print(\'chatter\\n{"seconds": 2.0, "peak": 1}\')\n'
+    )
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    return tmp_path / "order"
+
+
+def test_rounds_are_interleaved_and_a_failing_peer_is_left_out(worker, capsys):
+    runs = side_by_side.interleave(HERE, 2, [], lambda found: f"{found['seconds']} s")
+    assert runs == {"ours": [{"seconds": 2.0, "peak": 1}] * 2, "peer": [{"seconds": 2.0, "peak": 1}] * 2}
+    assert worker.read_text().split() == ["ours", "peer", "broken", "ours", "peer"]
+    assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
+
+
+def test_where_ours_fails_the_run_ends(worker):
+    with pytest.raises(SystemExit, match="ended with 1"):
+        side_by_side.interleave({"broken": Contender("ours", "ours", False)}, 1, [], str)
+
+
+def test_who_can_run_here(monkeypatch, capsys):
+    contenders = HERE | {
+        "absent": Contender("absent", "torch", True, environment=".venv-absent"),
+        "compiled": Contender("compiled", "torch", True, {"compile": True}, str(Path(sys.prefix))),
     }
-    found = side_by_side.result(runs, ("hf_best", "hf_installed", "paddlenlp"))
-    assert found["tokens_per_second"]["ours"] == 1024
-    assert (found["ratio"], found["ratio_to_hf_best"], found["ratio_to_hf_installed"]) == (4.0, 4.0, 5.0)
-    assert "ratio_to_paddlenlp" not in found
-    assert found["memory_beyond_gb"]["ours"] == 2.4 and found["kept_gb"] == 4.0
-    assert found["memory_ratio"] == 0.3  # 2.4 of the leaner peer's 8
-    assert "ratio" not in side_by_side.result({"ours": runs["ours"]}, ())
+    parser = argparse.ArgumentParser()
+    assert list(side_by_side.choose(parser, "peer,ours", contenders)) == ["peer", "ours"]
+    monkeypatch.setattr(side_by_side.shutil, "which", lambda name: None)
+    assert list(side_by_side.choose(parser, "ours,absent,compiled", contenders)) == ["ours"]
+    said = capsys.readouterr().out
+    assert "absent is left out" in said and "compiled is left out: torch.compile needs a C++ compiler" in said
+    with pytest.raises(SystemExit):
+        side_by_side.choose(parser, "nobody", contenders)
+
+
+def test_other_work_ends_the_run():
+    same = {"ours": [{"check": [3, 40]}], "peer": [{"check": [3, 40]}], "unchecked": [{}]}
+    side_by_side.check_same_work(same)
+    with pytest.raises(SystemExit, match="did not do the same work"):
+        side_by_side.check_same_work(same | {"short": [{"check": [3, 39]}]})
+
+
+def test_time_since_the_start_of_the_process():
+    code = "from benchmarks.side_by_side import since_start; print(since_start())"
+    began = time.monotonic()
+    command = ["sh", "-c", 'sleep 0.3; exec "$0" "$@"', sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0.28 < float(done.stdout) < time.monotonic() - began + 0.02

@@ -1,0 +1,50 @@
+"""What matrix products of a training step cost, and how fast this machine's are at most."""
+
+import time
+
+# (rows, terms, columns) of the base model's products over 2,048 tokens, forward and backward, and squares
+SHAPES = (
+    (2048, 768, 768),
+    (2048, 768, 3072),
+    (2048, 3072, 768),
+    (768, 2048, 3072),
+    (768, 768, 768),
+    (2048, 2048, 2048),
+)
+REPEATS = 3
+HIDDEN = 768
+
+
+def measure_peak() -> float:
+    """GFLOP/s of the fastest of some float32 products, with the threads that paddle has here."""
+    import paddle
+
+    fastest = 0.0
+    for rows, terms, columns in SHAPES:
+        a, b = paddle.randn([rows, terms]), paddle.randn([terms, columns])
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            paddle.matmul(a, b)
+            fastest = max(fastest, 2 * rows * terms * columns / (time.perf_counter() - start))
+    return fastest / 1e9
+
+
+def encoder_operations(rows: int, length: int, layers: int, context: int | None = None) -> float:
+    """Multiplications and additions of a forward pass over [rows, length] tokens.
+
+    Args:
+        context: context columns of the compact form (model.attention.CompactMask); None: all are.
+    """
+    context = length if context is None else context
+    scores = length * context + length - context  # of a head; a placeholder has one more, its own
+    return layers * rows * (24 * HIDDEN**2 * length + 4 * HIDDEN * scores)
+
+
+def head_operations(positions: int, columns: int) -> float:
+    """Of an output layer: a product of its own, then `columns` logits for each position."""
+    return 2 * positions * HIDDEN * (HIDDEN + columns)
+
+
+def training_operations(forward: float) -> float:
+    """Of a step: a backward pass has two products for each one of the forward pass."""
+    return 3 * forward
