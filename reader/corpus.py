@@ -8,7 +8,9 @@
 
 A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line
 begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in
-`lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+`lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b). `sums` (uint32) is
+the CRC-32 of each page of these files, one file after the other in this order; every page that is read is
+compared with it. Corpora of an earlier build have no `sums` and are read without.
 """
 
 import itertools
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from reader.checked import CheckedArray, map_array, pages
 from utils.errors import UserError
 from utils.files import sha256_of
 
@@ -77,11 +80,13 @@ class Corpus:
         """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
 
         Raises:
-            UserError: the corpus has no such language.
+            UserError: the corpus has no such language, or the file was altered.
         """
         if language not in self.manifest["pieces"]:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
-        return np.load(self.path / self.manifest["pieces"][language])
+        name = self.manifest["pieces"][language]
+        _check_file(self.path, name, self.manifest["files"][name], checksum=True)
+        return np.load(self.path / name)
 
     def _texts(self, split: str) -> dict[str, "Text"]:
         return {
@@ -101,37 +106,54 @@ class Corpus:
 class _Shards:
     """Shards in order as one run of lines."""
 
+    kinds = ("ids", "lines")
+
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         self.folder, self.shards = folder, shards
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         self._first_line = _starts(shard["lines"] for shard in shards)
-        self._open: dict[tuple[int, str], np.ndarray] = {}
+        self._open: dict[int, dict[str, CheckedArray]] = {}
         self.num_lines = int(self._first_line[-1])
 
     def ids(self, shard: int) -> np.ndarray:
-        """All ids of a shard, memory-mapped. uint16 or uint32 [tokens]."""
-        return self._array(shard, "ids")
+        """All ids of a shard, memory-mapped and unchecked. uint16 or uint32 [tokens]."""
+        return self._files(shard)["ids"].array
 
     def line_offsets(self, shard: int) -> np.ndarray:
         """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
-        return self._array(shard, "lines")
+        return self._files(shard)["lines"].read_all("its lines")
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
         shard, line = _locate(self._first_line, number)
-        start, end = self.line_offsets(shard)[line : line + 2]
-        return self.ids(shard)[start:end].astype(np.int64)
+        return self._lines(shard, line, 1, f"line {line}")[0]
 
-    def _array(self, shard: int, kind: str) -> np.ndarray:
-        if (shard, kind) not in self._open:
-            file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
-            # A plain view of the map: np.memmap's own indexing costs several times as much.
-            self._open[shard, kind] = np.load(file, mmap_mode="r").view(np.ndarray)
-        return self._open[shard, kind]
+    def read_ids(self, shard: int, start: int, end: int, record: str) -> np.ndarray:
+        """A part of a shard's ids, checked; `record` is what it belongs to, for the error. int64 [n]."""
+        return self._files(shard)["ids"].read(int(start), int(end), record).astype(np.int64)
+
+    def _lines(self, shard: int, first: int, count: int, record: str) -> list[np.ndarray]:
+        """The ids of lines that follow each other, each int64 [n]."""
+        bounds = self._files(shard)["lines"].read(first, first + count + 1, record).tolist()
+        whole = self.read_ids(shard, bounds[0], bounds[-1], record)
+        if any(start > end for start, end in itertools.pairwise(bounds)):
+            file = self._files(shard)["lines"].path
+            raise UserError(f"{file}: {record}: a line would end before it begins: the file is damaged")
+        return [whole[start - bounds[0] : end - bounds[0]] for start, end in itertools.pairwise(bounds)]
+
+    def _files(self, shard: int) -> dict[str, CheckedArray]:
+        if shard not in self._open:
+            name = self.shards[shard]["name"]
+            paths = {kind: self.folder / f"{name}.{kind}.npy" for kind in self.kinds}
+            sums = _sums_of(self.folder / f"{name}.sums.npy", paths)
+            self._open[shard] = {kind: CheckedArray(path, sums[kind]) for kind, path in paths.items()}
+        return self._open[shard]
 
 
 class Text(_Shards):
     """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
+
+    kinds = ("ids", "lines", "documents")
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         super().__init__(folder, shards)
@@ -142,14 +164,13 @@ class Text(_Shards):
 
     def __getitem__(self, number: int) -> list[np.ndarray]:
         shard, document = _locate(self._first_document, number)
-        first, last = self.document_offsets(shard)[document : document + 2]
-        bounds = self.line_offsets(shard)[first : last + 1]
-        ids = self.ids(shard)
-        return [ids[start:end].astype(np.int64) for start, end in itertools.pairwise(bounds)]
+        record = f"document {document}"
+        first, last = self._files(shard)["documents"].read(document, document + 2, record).tolist()
+        return self._lines(shard, first, last - first, record)
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
-        return self._array(shard, "documents")
+        return self._files(shard)["documents"].read_all("its documents")
 
 
 class Pairs(_Shards):
@@ -160,9 +181,8 @@ class Pairs(_Shards):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         shard, line = _locate(self._first_line, 2 * number)
-        start, middle, end = self.line_offsets(shard)[line : line + 3]
-        ids = self.ids(shard)
-        return ids[start:middle].astype(np.int64), ids[middle:end].astype(np.int64)
+        first, second = self._lines(shard, line, 2, f"pair {line // 2}")
+        return first, second
 
     def lengths(self) -> np.ndarray:
         """Tokens of both sides of every pair. int64 [pairs, 2]."""
@@ -203,19 +223,38 @@ def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> Non
         UserError: a file is missing, cut short or altered.
     """
     for name, expected in manifest["files"].items():
-        file = path / name
-        again = "the corpus is damaged; delete the folder and build it again"
-        try:
-            size = file.stat().st_size
-        except FileNotFoundError as error:
-            raise UserError(f"{file}: missing; {again}") from error
-        if size != expected["bytes"]:
-            raise UserError(
-                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
-                f"{again}"
-            )
-        if checksums and sha256_of(file) != expected["sha256"]:
-            raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {again}")
+        _check_file(path, name, expected, checksums)
+
+
+def _check_file(path: Path, name: str, expected: Mapping[str, Any], checksum: bool) -> None:
+    file = path / name
+    again = "the corpus is damaged; put back a good copy, or delete the folder and build it again"
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: missing; {again}") from error
+    if size != expected["bytes"]:
+        raise UserError(
+            f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; {again}"
+        )
+    if checksum and sha256_of(file) != expected["sha256"]:
+        raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {again}")
+
+
+def _sums_of(file: Path, paths: Mapping[str, Path]) -> dict[str, np.ndarray | None]:
+    """The sums of each file's pages; None: the corpus is of a build that wrote none."""
+    if not file.is_file():
+        return dict.fromkeys(paths)
+    sums, first = map_array(file).view(np.ndarray), 0
+    found: dict[str, np.ndarray | None] = {}
+    for kind, path in paths.items():
+        if not path.is_file():
+            raise UserError(f"{path}: missing; put it back, or build the corpus again")
+        found[kind] = sums[first : first + pages(path)]
+        first += pages(path)
+    if first != len(sums):
+        raise UserError(f"{file}: {len(sums)} checksums for {first} pages: damaged; put back good copies")
+    return found
 
 
 def _starts(counts) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reader.checked import CheckedArray, PageSums, map_array
 from reader.corpus import Text
 from utils.files import atomic_file
 
@@ -68,10 +69,26 @@ class Blocks:
             raise IndexError(f"{number} is not in 0 .. {len(self) - 1}")
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         start, end = self._blocks[shard][number - self._starts[shard]]
-        return self.text.ids(shard)[start:end].astype(np.int64)
+        return self.text.read_ids(shard, start, end, f"block {number - self._starts[shard]}")
 
 
-def _cached(text: Text, shard: int, max_tokens: int, one_line: bool, cache: Path | None) -> np.ndarray:
+class _CachedBlocks:
+    """Starts and ends as `_pack_shard` gives them, in a file beside which its checksums stand."""
+
+    def __init__(self, path: Path):
+        sums = map_array(_sums_file(path)).view(np.ndarray)
+        self.bounds = CheckedArray(path, sums, "delete it, and the next run makes it again")
+
+    def __len__(self) -> int:
+        return len(self.bounds.array) // 2
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.bounds.read(2 * int(number), 2 * int(number) + 2, f"block {number}")
+
+
+def _cached(
+    text: Text, shard: int, max_tokens: int, one_line: bool, cache: Path | None
+) -> "np.ndarray | _CachedBlocks":
     if cache is None:
         return _pack_shard(text, shard, max_tokens, one_line)
     found = text.shards[shard]
@@ -79,11 +96,20 @@ def _cached(text: Text, shard: int, max_tokens: int, one_line: bool, cache: Path
     key = f"{text.folder.name}-{found['name']}-{found['index'][:16]}-{max_tokens}"
     if one_line:
         key += "-lines"
-    path = cache / f"{key}.npy"
-    if not path.is_file():
+    path = cache / f"{key}.blocks.npy"
+    if not (path.is_file() and _sums_file(path).is_file()):
         with atomic_file(path) as file:
-            np.save(file, _pack_shard(text, shard, max_tokens, one_line))
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+            np.save(file, _pack_shard(text, shard, max_tokens, one_line).reshape(-1))
+        sums = PageSums()
+        sums.update(path.read_bytes())
+        sums.end_file()
+        with atomic_file(_sums_file(path)) as file:
+            np.save(file, sums.array())
+    return _CachedBlocks(path)
+
+
+def _sums_file(path: Path) -> Path:
+    return path.with_name(path.name.replace(".blocks.npy", ".sums.npy"))
 
 
 def _pack_shard(text: Text, shard: int, max_tokens: int, one_line: bool) -> np.ndarray:

@@ -1,10 +1,12 @@
 """A process that runs a generator ahead of the training step, so that tokenising never stalls it."""
 
 import contextlib
+import logging
 import multiprocessing
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -20,6 +22,11 @@ _ITEM, _USER_ERROR, _FAILURE, _END, _DEAD = range(5)
 # How often the consumer looks whether the worker still lives while it waits. A closed pipe tells it at once
 # as a rule.
 _POLL_SECONDS = 0.5
+_SLOW_SECONDS = 60.0
+# No more than one line about a slow worker in so many times the wait that is called slow.
+_QUIET_WAITS = 10
+
+log = logging.getLogger(__name__)
 
 
 class Prefetch(Generic[T]):
@@ -29,7 +36,8 @@ class Prefetch(Generic[T]):
     Breaking off half way, an error or Ctrl-C in the loop are fine.
     """
 
-    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int):
+    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int, slow_seconds: float):
+        self._slow_seconds, self._next_line = slow_seconds, 0.0
         # spawn: a fork of a process with threads (BLAS, GPU) may hang.
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
@@ -77,12 +85,22 @@ class Prefetch(Generic[T]):
         raise StopIteration
 
     def _take(self) -> tuple[int, object]:
+        began = time.monotonic()
+        poll = min(_POLL_SECONDS, self._slow_seconds)
         while True:
             try:
-                return self._items.get(timeout=_POLL_SECONDS)
+                return self._items.get(timeout=poll)
             except queue.Empty:
                 if not self._process.is_alive() and not self._thread.is_alive() and self._items.empty():
                     return _DEAD, None
+                now = time.monotonic()
+                if now - began >= self._slow_seconds and now >= self._next_line:
+                    self._next_line = now + _QUIET_WAITS * self._slow_seconds
+                    log.warning(
+                        "the step has waited %.0f s for the reader process %d: it is slow, or stands still "
+                        "(a disk, the processor, the memory); no further line for %.0f s",
+                        now - began, self._process.pid, _QUIET_WAITS * self._slow_seconds,
+                    )  # fmt: skip
 
     def close(self) -> None:
         """End the worker. Safe to call at any time, more than once."""
@@ -96,13 +114,16 @@ class Prefetch(Generic[T]):
         self.close()
 
 
-def prefetch(make_iterator: Callable[[], Iterator[T]], ahead: int = 8) -> Prefetch[T]:
+def prefetch(
+    make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = _SLOW_SECONDS
+) -> Prefetch[T]:
     """Run `make_iterator()` in a process of its own, up to `ahead` items ahead.
 
     Args:
         make_iterator: can be pickled (a function of a module, a `functools.partial` of a method); called
             once, there.
         ahead: items that wait at most, besides the one being made and what the pipe holds.
+        slow_seconds: a line in the log where an item is waited for longer.
 
     Returns:
         an iterator to use in a `with` statement.
@@ -114,7 +135,7 @@ def prefetch(make_iterator: Callable[[], Iterator[T]], ahead: int = 8) -> Prefet
     The worker imports the module that Python was started with again, as spawned processes do. An entry point
     therefore imports paddle inside its functions, never at the top.
     """
-    return Prefetch(make_iterator, ahead)
+    return Prefetch(make_iterator, ahead, slow_seconds)
 
 
 @contextlib.contextmanager
@@ -179,6 +200,9 @@ def _shut_down(
 
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
-        memory = " (perhaps for want of memory)" if code == -signal.SIGKILL else ""
-        return f"was killed by signal {-code}{memory}"
+        why = {
+            signal.SIGKILL: " (perhaps for want of memory)",
+            signal.SIGBUS: " (a file that it read was cut short, or its disk failed)",
+        }
+        return f"was killed by signal {-code}{why.get(-code, '')}"
     return f"ended with code {code}"

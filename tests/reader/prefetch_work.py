@@ -44,6 +44,12 @@ def slow():
     time.sleep(60)
 
 
+def unhurried(seconds: float, n: int):
+    for i in range(n):
+        time.sleep(seconds)
+        yield i
+
+
 def killed():
     yield 1
     os.kill(os.getpid(), 9)

@@ -3,10 +3,12 @@
 import functools
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -101,6 +103,34 @@ def test_a_worker_killed_with_items_waiting():
         assert next(items) == 1
         with pytest.raises(UserError, match="killed by signal 9"):
             next(items)
+
+
+def test_a_slow_worker_is_told_of_now_and_then(caplog):
+    with prefetch(functools.partial(prefetch_work.unhurried, 0.3, 8), slow_seconds=0.1) as items:
+        first = next(items)
+        caplog.clear()
+        assert list(items) == list(range(first + 1, 8))
+    # 2.1 s of waiting, every wait too long; no more than one line a second
+    assert 1 <= len(caplog.records) <= 3
+    assert re.search(r"the step has waited \d s for the reader process \d+: it is slow", caplog.text)
+
+
+def test_a_worker_that_stands_still_is_told_of(caplog):
+    with prefetch(prefetch_work.forever, ahead=1, slow_seconds=0.2) as items:
+        pid = next(items)[1]
+        caplog.clear()
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            next(items)
+    assert f"for the reader process {pid}" in caplog.text
+
+
+def test_a_worker_in_time_is_not_told_of(caplog):
+    with prefetch(functools.partial(prefetch_work.count, 50), slow_seconds=20) as items:
+        assert len(list(items)) == 50
+    assert caplog.records == []
 
 
 def test_closing_half_way_ends_it():
