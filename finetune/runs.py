@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from utils.args import log_unused, to_yaml
 from utils.engine import Engine
 from utils.errors import UserError
 from utils.files import atomic_file
+from utils.json_files import read_dataclass
+from utils.lock import only_run_in
 from utils.logging import logger, setup
 
 
@@ -56,9 +59,10 @@ def run_task(args: argparse.Namespace, make_task: Callable[[argparse.Namespace, 
     logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
     log_unused(args)
     inputs = read_inputs(args, make_task)
-    records = train_seeds(args, inputs) if args.do_train else evaluate_only(args, inputs)
-    if records:
-        write_report(args, inputs.task, records)
+    with only_run_in(args.checkpoints) if args.do_train else nullcontext():
+        records = train_seeds(args, inputs) if args.do_train else evaluate_only(args, inputs)
+        if records:
+            write_report(args, inputs.task, records)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -176,10 +180,7 @@ def train_one(args: argparse.Namespace, inputs: Inputs, seed: int, folder: Path)
 
 def read_record(folder: Path) -> Record:
     """The selected evaluation of a seed that ran before the interruption."""
-    try:
-        return Record(**json.loads((folder / "selected.json").read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{folder / 'selected.json'}: {error.strerror}; run this seed first") from error
+    return read_dataclass(folder / "selected.json", Record, "run this seed again")
 
 
 def evaluate_only(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:

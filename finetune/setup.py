@@ -47,7 +47,10 @@ def state_of(checkpoint: str, mark: str) -> dict[str, Any]:
     Raises:
         UserError: the state is that of another program, or damaged.
     """
-    saved = load_training_state(Path(checkpoint) / "training_state")
+    try:
+        saved = load_training_state(Path(checkpoint) / "training_state")
+    except UserError as error:
+        raise UserError(f"{error}; resume from another step folder") from error
     if mark not in saved:
         raise UserError(
             f"{checkpoint}: the training_state there is of another program, so it cannot be resumed here; to "

@@ -36,6 +36,18 @@ class _Console(logging.Handler):
         sys.stdout.flush()
 
 
+class _LogFile(logging.FileHandler):
+    """A log file. On a full disk the run goes on, and the console says once that lines are missing."""
+
+    said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.said:
+            self.said = True
+            error = sys.exc_info()[1]
+            print(f"{self.baseFilename}: lines of the log are missing: {error}", file=sys.stderr, flush=True)
+
+
 def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) -> Path:
     """Send what our modules log to `<log_dir>/<prefix>job.log.<rank>` (appended); rank 0: to the console too.
 
@@ -54,7 +66,7 @@ def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) 
     path = folder / f"{os.environ.get(LOG_PREFIX, '') if prefix is None else prefix}job.log.{rank}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -193,5 +205,8 @@ class Scalars:
     def close(self) -> None:
         """Write out what is held back."""
         if self.writer is not None:
-            self.writer.close()
+            try:
+                self.writer.close()
+            except OSError as error:  # a full disk; what ends the run says so itself
+                logger.warning("%s: points of the curves are missing: %s", self.folder, error.strerror)
             self.writer = None

@@ -5,6 +5,7 @@ import gc
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from utils import distributed
 from utils.config import save_config
 from utils.errors import UserError
 from utils.files import atomic_file
+from utils.json_files import read_dataclass
+from utils.lock import only_run_in
 from utils.logging import logger, setup
 
 SELECTED = "selected.json"
@@ -39,7 +42,8 @@ def run_retrieval(flags: RetrievalFlags) -> None:
     """Do what the flags say: train where asked, search the bitexts, with every seed in turn.
 
     Raises:
-        UserError: anything in the flags or files that the user can put right.
+        UserError: anything in the flags or files that the user can put right; another run trains in the
+            folder.
     """
     device = distributed.init(flags.use_cuda)
     setup(rank=distributed.rank())
@@ -48,21 +52,22 @@ def run_retrieval(flags: RetrievalFlags) -> None:
     bitexts = open_bitexts(flags)
     dev_bitexts = read_bitexts(flags.dev_pairs) if flags.layer == "dev" else []
     resumed = resumed_seed(flags)
-    if flags.do_train and distributed.is_main():
-        save_config(flags, Path(flags.checkpoints) / "flags.yaml")
-    records: dict[int, Record] = {}
-    for number, seed in enumerate(flags.seeds):
-        of_seed = flags.of_seed(seed, resumed)
-        folder = Path(of_seed.checkpoints)
-        if resumed is not None and number < flags.seeds.index(resumed):
-            record = read_record(folder) if bitexts else None
-        else:
-            record = run_seed(of_seed, bitexts, dev_bitexts, seed if len(flags.seeds) > 1 else None)
-            gc.collect()  # the model and its moments, before the next seed's are made
-        if record is not None:
-            records[seed] = record
-    if records:
-        write_report(flags, records)
+    with only_run_in(flags.checkpoints) if flags.do_train else nullcontext():
+        if flags.do_train and distributed.is_main():
+            save_config(flags, Path(flags.checkpoints) / "flags.yaml")
+        records: dict[int, Record] = {}
+        for number, seed in enumerate(flags.seeds):
+            of_seed = flags.of_seed(seed, resumed)
+            folder = Path(of_seed.checkpoints)
+            if resumed is not None and number < flags.seeds.index(resumed):
+                record = read_record(folder) if bitexts else None
+            else:
+                record = run_seed(of_seed, bitexts, dev_bitexts, seed if len(flags.seeds) > 1 else None)
+                gc.collect()  # the model and its moments, before the next seed's are made
+            if record is not None:
+                records[seed] = record
+        if records:
+            write_report(flags, records)
 
 
 def open_bitexts(flags: RetrievalFlags) -> list[Bitext]:
@@ -131,10 +136,7 @@ def run_seed(
 
 def read_record(folder: Path) -> Record:
     """What a seed found that ran before the interruption."""
-    try:
-        return Record(**json.loads((folder / SELECTED).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{folder / SELECTED}: {error.strerror}; run this seed first") from error
+    return read_dataclass(folder / SELECTED, Record, "run this seed again")
 
 
 def write_report(flags: RetrievalFlags, records: dict[int, Record]) -> None:
