@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.config import read_yaml
+from utils.yaml_files import read_yaml
 from utils.errors import UserError, run
 from utils.files import atomic_file
 

@@ -1,11 +1,11 @@
 """The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
 from utils.errors import UserError
+from utils.json_files import read_json
 
 _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
@@ -63,13 +63,7 @@ class ErnieMConfig:
     @classmethod
     def from_json(cls, path) -> "ErnieMConfig":
         """Read a JSON file. UserError: no such file, not JSON, a missing key."""
-        try:
-            with open(path, encoding="utf-8") as file:
-                values = json.load(file)
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; give the model's config file (JSON)") from error
-        except ValueError as error:
-            raise UserError(f"{path}: not a JSON file ({error})") from error
+        values = read_json(path, "give the model's config file (JSON)")
         if not isinstance(values, dict):
             raise UserError(f"{path}: a JSON object is expected")
         try:

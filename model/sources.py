@@ -14,6 +14,7 @@ from model.formats.translation import Origin, Translated
 from model.formats.weights import Weights
 from model.steps import step_folders
 from utils.errors import UserError
+from utils.json_files import read_json
 
 OURS, OFFICIAL = "ours", "official"
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
@@ -225,13 +226,14 @@ def _of_fairseq(found: Weights) -> dict[str, Any]:
 
 
 def _open_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
+    found = read_json(index)
     try:
-        place = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        place = found["weight_map"]
         if any(Path(file).name != file for file in place.values()):
             raise ValueError("a part in another folder")
         files = {name: read(index.parent / name) for name in sorted(set(place.values()))}
         shapes = {name: files[file].shape(name) for name, file in place.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error
     more = [f"{file}: {name}" for file in files for name in files[file] if place.get(name) != file]
     return Weights(index, shapes, lambda name: files[place[name]][name], others=more)

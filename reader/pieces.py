@@ -31,7 +31,10 @@ class PieceModel:
                 f"{path}: not a sentencepiece model, or cut short; fetch or copy it again"
             ) from error
         ids = range(self._model.GetPieceSize())
-        self.pieces: list[str] = self._model.IdToPiece(list(ids))
+        try:
+            self.pieces: list[str] = self._model.IdToPiece(list(ids))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: damaged: a piece is not UTF-8; fetch or copy it again") from error
         self.is_ordinary: list[bool] = [
             not (unknown or control)
             for unknown, control in zip(self._model.IsUnknown(list(ids)), self._model.IsControl(list(ids)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import UserError
+from utils.json_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     questions: list[Question] = []
     places: dict[str, str] = {}  # id -> where it stands
     wrong_offsets, empty, repeated = _Fault(), _Fault(), _Fault()
-    for place, paragraph in _paragraphs(path, _load(path)):
+    for place, paragraph in _paragraphs(path, read_json(path, f"the form is {FORM}")):
         context = _field(path, paragraph, "context", str, place)
         if not context.strip():
             empty.add(f"{place}.context")
@@ -107,19 +108,6 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     _report(path, empty, "empty contexts, whose questions have no answer")
     _report(path, repeated, "ids that stand twice")
     return QuestionFile(path, contexts, questions)
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the form is {FORM}"
-        ) from error
 
 
 def _paragraphs(path: Path, value: Any) -> Iterator[tuple[str, dict]]:

@@ -3,7 +3,6 @@
 TSV here has no quoting: a line is cut at every tab, as the official reader does.
 """
 
-import json
 import mmap
 import os
 from array import array
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import UserError
+from utils.json_files import read_json
 
 # The key under which `expand` files a pattern without %s when there is no language map.
 ALL_LANGUAGES = "all"
@@ -156,12 +156,16 @@ def _check_label(
                 f"{path}, line {line_number}: unknown label '{label}'; "
                 f"the label map has {', '.join(label_map)}"
             )
-    elif not label.isdecimal() or (num_labels is not None and int(label) >= num_labels):
+    elif not _is_id(label) or (num_labels is not None and int(label) >= num_labels):
         limit = "" if num_labels is None else f" below {num_labels} (--num_labels)"
         raise UserError(
             f"{path}, line {line_number}: the label '{label}' is no id{limit}; "
             "name labels with --label_map_config"
         )
+
+
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def _label_id(label: str, label_map: dict[str, int] | None) -> int:
@@ -252,12 +256,10 @@ def decode(line: bytes, path: Path, line_number: int) -> str:
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:
-    path = Path(path)
-    text = decode(map_bytes(path)[:], path, 1)
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); it holds {form}") from error
+    value = read_json(path, f"it holds {form}")
     if not isinstance(value, dict) or not value:
         raise UserError(f"{path}: must hold {form}")
+    for key in value:
+        if any("\ud800" <= c <= "\udfff" for c in key):
+            raise UserError(f"{path}: the key '{key}' has one half of a pair, which is no character")
     return value

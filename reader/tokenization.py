@@ -73,7 +73,10 @@ class Tokenizer:
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model = PieceModel(piece_model_path)
         if vocab_path is None:
-            self.vocab = derive_vocab(self.ordinary_pieces())
+            try:
+                self.vocab = derive_vocab(self.ordinary_pieces())
+            except UserError as error:
+                raise UserError(f"{piece_model_path}: {error}") from error
         else:
             self.vocab = read_vocab(vocab_path)
             self._check_they_belong_together()

@@ -9,6 +9,7 @@ from utils.files import atomic_file
 
 CLS, PAD, SEP, UNK, MASK = "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
+MOST_IDS = 1 << 24  # the embedding has a row for each id up to the highest
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
@@ -41,10 +42,13 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token, id_ = line, number
-        elif id_text.strip().isdecimal():
+        elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text) < MOST_IDS:
             id_ = int(id_text)
         else:
-            raise UserError(f"{where}: '{id_text}' is no id; a line is 'token' or 'token<TAB>id'")
+            raise UserError(
+                f"{where}: '{id_text}' is no id, a number below {MOST_IDS:,}; a line is 'token' or "
+                "'token<TAB>id'"
+            )
         if token in vocab:
             raise UserError(f"{where}: the token '{token}' stands twice (ids {vocab[token]} and {id_})")
         if id_ in owner:

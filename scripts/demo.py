@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.demo_jobs import Jobs
 from scripts.sample.languages import CODES
-from utils.config import read_yaml
+from utils.yaml_files import read_yaml
 from utils.errors import run
 from utils.runtime import prepare
 

@@ -5,13 +5,13 @@ import difflib
 import os
 import re
 from argparse import ArgumentError
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from utils.errors import UserError
 from utils.files import atomic_file
+from utils.yaml_files import load_yaml
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         description: shown by `--help`.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a value of the wrong type. It names the key.
+        UserError: no such file, not YAML, an unknown key, a value of the wrong type. It names file and key.
     """
     # Imported here, not above: processes that only unpickle a configuration do not parse command lines.
     from jsonargparse import ArgumentParser
@@ -39,11 +39,27 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         help="a YAML file; --section.key on the command line overrides it",
     )
     parser.add_class_arguments(cls, None)
+    files = _config_files(arguments)
+    for file in files:  # the parser's own words on what is no YAML are less clear
+        load_yaml(file)
+    where = f"{', '.join(files)}: " if files else ""
     try:
         values = vars(parser.instantiate(parser.parse_args(arguments)))
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
     except ArgumentError as error:
-        raise UserError(_explain(str(error), cls)) from error
-    return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+        raise UserError(f"{where or 'configuration: '}{_explain(str(error), cls)}") from error
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
+
+
+def _config_files(arguments: list[str]) -> list[str]:
+    """The files that --config names."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, equals, value = argument.partition("=")
+        if name == "--config":
+            found.append(value if equals else following)
+    return found
 
 
 def to_yaml(config: Any) -> str:
@@ -55,23 +71,6 @@ def save_config(config: Any, path: str | os.PathLike) -> None:
     """Write `to_yaml(config)` to `path`, atomically."""
     with atomic_file(path, "w") as file:
         file.write(to_yaml(config))
-
-
-def read_yaml(path: str | os.PathLike) -> dict:
-    """A YAML file as a dict.
-
-    Raises:
-        UserError: no such file, not YAML, or its top level is not a mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {_one_line(str(error))}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected 'key: value' lines at the top level")
-    return values
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -105,7 +104,7 @@ def _explain(message: str, cls: type) -> str:
         name = next(group for group in unknown.groups() if group)
         near = _nearest(name, _keys(cls))
         line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
-    return f"configuration: {line}"
+    return line
 
 
 def _nearest(name: str, keys: list[str]) -> str | None:

@@ -3,12 +3,34 @@
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+LONGEST_MESSAGE = 2000  # characters
+
 
 class UserError(Exception):
-    """Input that the user can put right. The message is one line: what, where, what to do."""
+    """Input that the user can put right. The message is one line: what, where, what to do.
+
+    It may quote anything that a file holds: characters that are none of a line become escapes, and of a very
+    long message the middle is left out.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    if not message.isprintable():
+        message = "".join(
+            c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
+            for c in message
+        )
+    if len(message) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2
+        message = f"{message[:half]} [...] {message[-half:]}"
+    return message
 
 
 def run(main: Callable[[], None]) -> None:

@@ -1,6 +1,5 @@
 """Config files of other libraries, read into ours and written from it. Where weights disagree, they win."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from model.config import ErnieMConfig
 from model.formats import names
 from model.formats.peers import HUGGING_FACE, PADDLENLP, XLM_R
 from model.formats.weights import Weights
+from utils import json_files
 from utils.errors import UserError
 
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
@@ -38,12 +38,7 @@ EPSILON = 1e-5
 
 def read_json(path: Path) -> dict[str, Any]:
     """A config file; the nested form of old PaddleNLP is laid flat. UserError: not a JSON object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from error
+    found = json_files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object is expected")
     return _flat(found)

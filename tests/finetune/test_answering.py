@@ -233,7 +233,7 @@ def test_pairs_of_languages(answer, trained, folder, tmp_path):
             "--gxlt_set %s-%s: no such file for any pair of en, de",
         ),
         ({"max_seq_len": 64, "max_query_length": 64}, "--max_seq_len 64 leaves no room for a context"),
-        ({"train_set": "absent.json"}, "absent.json: cannot read it"),
+        ({"train_set": "absent.json"}, "absent.json: cannot be read"),
         ({"doc_stride": 0}, "--doc_stride 0: it must be at least 1"),
     ],
 )

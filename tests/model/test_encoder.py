@@ -198,8 +198,9 @@ def test_config_from_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "config.json: No such file"),
-        ("{", "config.json: not a JSON file"),
+        (None, r"config.json: cannot be read \(No such file"),
+        ("{", "config.json, line 1, column 2: not JSON"),
+        ('{"a": ' + "[" * 100_000, "config.json: not JSON .nested too deeply"),
         ("[1]", "config.json: a JSON object is expected"),
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),

@@ -60,7 +60,9 @@ def test_an_id_may_be_a_number_and_a_test_file_needs_no_answers(read):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("", "line 1, column 1: not JSON (Expecting value); the form is"),
+        ("", "the file is empty; the form is"),
+        ("[" * 100_000, "not JSON (nested too deeply); the form is"),
+        ('{"data": ' + "9" * 5000, "not JSON (a number of thousands of digits)"),
         ('{"data":\n [}', "line 2, column 3: not JSON"),
         ('["data"]', "holds no object"),
         ("{}", "data: missing"),
@@ -104,7 +106,7 @@ def test_faults_are_one_line_with_their_place(read, tmp_path, value, expected):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="absent.json: cannot read it"):
+    with pytest.raises(UserError, match="absent.json: cannot be read"):
         read_squad(tmp_path / "absent.json")
     (tmp_path / "latin.json").write_bytes('{"data": "é"}'.encode("latin-1"))
     with pytest.raises(UserError, match=r"latin.json: not UTF-8 \(byte 11\)"):

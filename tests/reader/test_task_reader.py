@@ -142,7 +142,11 @@ def test_label_map(write):
         ('{"a": "0"}', "the ids must be 0 to 0"),
         ('["a"]', "must hold"),
         ("{}", "must hold"),
-        ('{"a": 0,\n', "line 2: not JSON"),
+        ("", "the file is empty"),
+        ("[" * 100_000, "not JSON .nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON .a number of thousands of digits"),
+        (r'{"\ud800": 0}', r"the key '\\ud800' has one half of a pair"),
+        ('{"a": 0,\n', "line 2, column 1: not JSON"),
         (b"\xff", "not UTF-8"),
     ],
 )

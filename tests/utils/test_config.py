@@ -5,8 +5,9 @@ from typing import Literal
 
 import pytest
 
-from utils.config import differences, load_config, read_yaml, save_config
+from utils.config import differences, load_config, save_config
 from utils.errors import UserError
+from utils.yaml_files import read_yaml
 
 
 @dataclass
@@ -56,7 +57,7 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         ("", ["--optimizer.peak_lr", "high"], ["optimizer.peak_lr", "float", "high"]),
         ("", ["--optimizer.style", "new"], ["optimizer.style", "official", "new"]),
         ("", ["--optimiser.peak_lr", "1"], ["optimiser.peak_lr", "did you mean"]),
-        ("steps: [", [], ["config"]),
+        ("steps: [", [], ["a.yaml, line 1, column 9: not YAML"]),
         ("", ["--config", "absent.yaml"], ["absent.yaml"]),
         ("steps: 0", [], ["steps", "below 1"]),
     ],
@@ -79,9 +80,33 @@ def test_differences_name_the_keys():
     assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> (absent)", "b: (absent) -> 2"]
 
 
-@pytest.mark.parametrize("text", ["- 1", "a: [", "just words"])
-def test_read_yaml_refuses_what_is_not_a_mapping(tmp_path, text):
+DOUBLED = "a: &x0 [1]\n" + "".join(f"k{i}: &x{i + 1} [*x{i}, *x{i}]\n" for i in range(60))
+MERGED = "a: &x0 {b: 1}\n" + "".join(f"k{i}: &x{i + 1} {{<<: [*x{i}, *x{i}]}}\n" for i in range(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- 1", "expected 'key: value' lines"),
+        ("a: [", "not YAML"),
+        ("just words", "expected 'key: value' lines"),
+        ("a: " + "[" * 100_000, "nested too deeply"),
+        ("a: &x [*x]", "nested too deeply"),
+        (DOUBLED, "its aliases stand for more than 100,000 values"),
+        (MERGED, "merges without end"),
+        ("a: 2001-99-99", "not YAML (month must be in 1..12)"),
+        ("a: !!int", "not YAML"),
+        ("a: !!timestamp x", "not YAML"),
+        ("a: !!bool x", "not YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_read_yaml_refuses_what_is_no_mapping_and_what_has_no_end(tmp_path, text, expected):
     path = tmp_path / "a.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match="a.yaml"):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="a.yaml") as error:
         read_yaml(path)
+    assert expected in str(error.value)
+    with pytest.raises(UserError, match="a.yaml"):
+        load_config(Config, ["--config", str(path)])
