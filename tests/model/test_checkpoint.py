@@ -234,7 +234,7 @@ def test_a_damaged_file_of_ours_is_named(tmp_path):
         read_weights(tmp_path / "c")
     file.write_bytes(whole)
     (tmp_path / "c" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="config.json: not a JSON file"):
+    with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
         read_weights(tmp_path / "c")
 
 
