@@ -1,10 +1,13 @@
 """The word table in its two uses: rows of the input, and the logits of masked positions with their loss.
 
+The loss takes the vocabulary in slices and keeps a sum of exponentials, so no array of [M, V] exists: what
+Apple's Cut Cross-Entropy (Wijmans et al. 2024) does in a kernel. The backward pass computes the slices again.
+
 On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch (768 MB at base size,
-zeroed on one thread) and adds them up, and its cross-entropy holds several arrays of [M, V]. In training on
-a CPU both uses therefore add to one `weight.grad` in place, and the loss takes the vocabulary in slices that
-stay in the processor's cache. It is the same mathematics; tests hold it to Paddle's own within 1e-9 in
-float64. Everywhere else (GPU, evaluation, export) it is Paddle's own.
+zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to one `weight.grad` in
+place, the slices stay in the processor's cache, and up to MOST_LOGITS of them are kept for the backward pass.
+
+It is the same mathematics; tests hold both forms to Paddle's own within 1e-9 in float64.
 
 So on a CPU the gradients of table and output bias grow in the backward pass itself: `paddle.grad` of a loss
 adds to them too, and cannot return them.
@@ -17,12 +20,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
-from paddle.distributed.fleet.utils import recompute
 
 from model.ops import add_bias, as_array, training_on_cpu
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
-_SLICE = 2048  # words: with 300 positions 2.4 MB of logits and 6 MB of the table
+_SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table
+_WIDE_SLICE = 1 << 14  # words, elsewhere: large products; with 2,500 positions 160 MB in float32
 
 
 def row_parts(rows: int, columns: int) -> list[slice]:
@@ -47,9 +50,7 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label] of each position.
-
-    Beyond MOST_LOGITS they are not kept but computed again in the backward pass.
+    """-log softmax(logits)[label] of each position, without an array of [M, V].
 
     Args:
         x: [M, H], M at least 1.
@@ -58,19 +59,11 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Te
         labels: [M] int64, from 0 to V - 1.
 
     Returns:
-        [M].
+        [M], in float64 where x is, else in float32 (under amp too).
     """
     if training_on_cpu(x):
         return _CrossEntropy.apply(x, weight, bias, labels.numpy())
-
-    def of_rows(x: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits(x, weight, bias), labels, reduction="none").flatten()
-
-    parts = row_parts(x.shape[0], weight.shape[0])
-    if len(parts) == 1:
-        return of_rows(x, labels)
-    again = recompute if paddle.is_grad_enabled() else lambda function, *inputs: function(*inputs)
-    return paddle.concat([again(of_rows, x[part], labels[part]) for part in parts])
+    return _RecomputedCrossEntropy.apply(x, weight, bias, labels)
 
 
 class _LookUp(PyLayer):
@@ -131,6 +124,63 @@ class _CrossEntropy(PyLayer):
             if by_weight is not None:
                 _add_rows(by_weight, ctx.labels, -scale * as_array(x))
         return None if x.stop_gradient else _tensor(by_x), None, None
+
+
+class _RecomputedCrossEntropy(PyLayer):
+    """For any device: Paddle's calls only. Products are in amp's precision, all else is in float32 or 64."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+        exact = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
+        total = own = paddle.zeros([x.shape[0], 1], exact)
+        highest = paddle.full_like(total, -np.inf)
+        for words in _slices(weight):
+            part = paddle.matmul(x, weight[words], transpose_y=True)  # [M, words]
+            ctx.precision = part.dtype
+            part = part.astype(exact) + bias[words].astype(exact)
+            before, highest = highest, paddle.maximum(highest, part.max(1, keepdim=True))
+            total = total * (before - highest).exp() + (part - highest).exp().sum(1, keepdim=True)
+            column, inside = _place(labels, words)
+            own = own + paddle.take_along_axis(part, column, 1) * inside.astype(exact)
+        log_total = total.log() + highest  # [M, 1]
+        ctx.save_for_backward(x, weight, bias, labels, log_total)
+        return (log_total - own).squeeze(1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, labels, log_total = ctx.saved_tensor()
+        exact, low = log_total.dtype, x.astype(ctx.precision)
+        scale = gradient.astype(exact).unsqueeze(1)  # [M, 1]
+        by_x = paddle.zeros(x.shape, exact)
+        by_weight = None if weight.stop_gradient else paddle.empty_like(weight)
+        by_bias = None if bias.stop_gradient else paddle.empty_like(bias)
+        with paddle.amp.auto_cast(enable=False):
+            for words in _slices(weight):
+                table = weight[words].astype(ctx.precision)
+                part = paddle.matmul(low, table, transpose_y=True).astype(exact) + bias[words].astype(exact)
+                part = (part - log_total).exp() * scale  # the softmax's part of the gradient
+                column, inside = _place(labels, words)
+                label = -scale * inside.astype(exact)  # the label's: -1 in one column
+                part = paddle.put_along_axis(part, column, label, 1, reduce="add")
+                if by_bias is not None:
+                    by_bias[words] = part.sum(0).astype(bias.dtype)
+                part = part.astype(ctx.precision)
+                by_x += paddle.matmul(part, table).astype(exact)
+                if by_weight is not None:
+                    by_weight[words] = paddle.matmul(part, low, transpose_x=True).astype(weight.dtype)
+        return None if x.stop_gradient else by_x.astype(x.dtype), by_weight, by_bias, None
+
+
+def _slices(weight: Tensor) -> Iterator[slice]:
+    for start in range(0, weight.shape[0], _WIDE_SLICE):
+        yield slice(start, min(start + _WIDE_SLICE, weight.shape[0]))
+
+
+def _place(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
+    """Each label's column in a slice, or any where it is not there, int64 [M, 1]; whether it is, [M, 1]."""
+    labels = labels.unsqueeze(1)
+    inside = (labels >= words.start) & (labels < words.stop)
+    return (labels - words.start).clip(0, words.stop - words.start - 1), inside
 
 
 def _exponentials(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:

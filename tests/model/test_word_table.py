@@ -1,4 +1,5 @@
-"""The word table on a CPU against plain Paddle, in float64, within 1e-9: values and gradients."""
+"""The word table, as on a CPU and as elsewhere, against plain Paddle, in float64, within 1e-9: values and
+gradients."""
 
 import numpy as np
 import paddle
@@ -16,6 +17,7 @@ def float64(monkeypatch):
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     monkeypatch.setattr(word_table, "_SLICE", 5)  # the last slice is shorter
+    monkeypatch.setattr(word_table, "_WIDE_SLICE", 5)
     yield
     paddle.set_default_dtype("float32")
 
@@ -61,6 +63,11 @@ class Tied:
         return results
 
 
+def elsewhere(x, weight, bias, labels):
+    """The loss as on a GPU: it is made of Paddle's calls alone, which a CPU can do too."""
+    return word_table._RecomputedCrossEntropy.apply(x, weight, bias, labels)
+
+
 def assert_same(plain, fast):
     for a, b in zip(plain, fast, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -73,6 +80,15 @@ def test_both_uses_add_to_one_gradient(monkeypatch, most_logits, times):
     monkeypatch.setattr(word_table, "MOST_LOGITS", most_logits)
     tied = Tied()
     assert_same(tied.gradients(tied.plain, times), tied.gradients(tied.fast, times))
+
+
+@pytest.mark.parametrize("width", [5, WORDS, 1 << 14])
+def test_the_form_of_other_devices(monkeypatch, width):
+    monkeypatch.setattr(word_table, "_WIDE_SLICE", width)
+    tied = Tied()
+    embed = lambda ids: F.embedding(ids, tied.table.weight)  # noqa: E731
+    found = tied.gradients(lambda: tied.losses(embed, elsewhere), times=2)
+    assert_same(tied.gradients(tied.plain, times=2), found)
 
 
 def test_a_slice_as_large_as_the_vocabulary(monkeypatch):
@@ -96,20 +112,23 @@ def test_each_use_alone():
 def test_gradient_of_the_positions():
     tied = Tied()
     results = []
-    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
+    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy, elsewhere):
         x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
         losses = cross_entropy(x, tied.table.weight, tied.bias, tied.labels)
         (losses * tied.weights).sum().backward()
         results.append([x.grad.numpy()])
-    assert_same(*results)
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
 
 
+@pytest.mark.parametrize("form", ["fast", "elsewhere"])
 @pytest.mark.parametrize("frozen", ["table", "bias"])
-def test_what_is_frozen_gets_no_gradient(frozen):
+def test_what_is_frozen_gets_no_gradient(frozen, form):
     tied = Tied()
     expected = tied.gradients(tied.plain)
     (tied.table.weight if frozen == "table" else tied.bias).stop_gradient = True
-    results = tied.gradients(tied.fast)
+    embed = lambda ids: F.embedding(ids, tied.table.weight)  # noqa: E731
+    results = tied.gradients(tied.fast if form == "fast" else lambda: tied.losses(embed, elsewhere))
     assert results.pop(1 if frozen == "table" else 2) is None
     assert_same([expected[0], expected[2 if frozen == "table" else 1]], results)
 
@@ -168,6 +187,44 @@ def test_without_gradient_and_in_float32():
     for a, b in zip(tied.gradients(tied.plain), tied.gradients(tied.fast), strict=True):
         assert a.dtype == b.dtype == np.float32
         assert np.abs(a - b).max() < 3e-6 * np.abs(a).max()
+
+
+def test_far_apart_logits_elsewhere():
+    tied = Tied()
+    tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
+    x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
+    found = elsewhere(x, tied.table.weight, tied.bias, tied.labels)
+    assert np.abs((found - tied.fast()).numpy()).max() < TOLERANCE
+    found.sum().backward()
+    assert np.isfinite(tied.table.weight.grad.numpy()).all()
+
+
+def test_products_in_half_precision(monkeypatch):
+    """A stand-in for amp: products come in bfloat16, of which a CPU has few others."""
+    product = paddle.matmul
+
+    def low(x, y, **options):
+        return product(x, y, **options).astype("bfloat16") if x.dtype == paddle.float32 else (
+            product(x.astype("float32"), y.astype("float32"), **options).astype("bfloat16")
+        )  # fmt: skip
+
+    tied = Tied()
+    weight, bias = ((t * 0.1).astype("float32").detach() for t in (tied.table.weight, tied.bias))
+    weight.stop_gradient = bias.stop_gradient = False
+    x = paddle.randn([COUNT, SIZE]).astype("float32")
+    x.stop_gradient = False
+    expected = plain_cross_entropy(x, weight, bias, tied.labels)
+    expected.sum().backward()
+    by_x, by_weight = x.grad.numpy(), weight.grad.numpy()
+    for tensor in (x, weight, bias):
+        tensor.grad = None
+    monkeypatch.setattr(paddle, "matmul", low)
+    found = elsewhere(x, weight, bias, tied.labels)
+    found.sum().backward()
+    assert found.dtype == x.grad.dtype == weight.grad.dtype == paddle.float32
+    assert 0 < np.abs((found - expected).numpy()).max() < 0.02
+    assert 0 < np.abs(x.grad.numpy() - by_x).max() < 0.02 * np.abs(by_x).max()
+    assert 0 < np.abs(weight.grad.numpy() - by_weight).max() < 0.02 * np.abs(by_weight).max()
 
 
 def test_row_parts():
