@@ -7,10 +7,13 @@ official code and PaddleNLP differ in the decay of rates and weights; both are h
 import re
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
+from model import word_table
+from model.moving_rows import MovingRows
 from utils.errors import UserError
 
 Schedule = Callable[[int], float]
@@ -92,17 +95,49 @@ class AdamW(paddle.optimizer.AdamW):
     lr_scheduler: LambdaDecay
     full_rate_decay: bool = False
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._moving: dict[str, MovingRows] = {}
+
+    def moments_replaced(self) -> None:
+        """Call it after other values were put into the moments."""
+        self._moving.clear()
+
     def _append_optimize_op(self, block, param_and_grad):
+        parameter, gradient = param_and_grad
         # Paddle's kernel decays by rate x ratio x coefficient, on the value before the update. Its
         # parameter groups could hold a coefficient each, but it clips every group by a norm of its own, and
         # sharding takes no groups.
         coefficient = self._weight_decay
         if self.full_rate_decay:
-            self._weight_decay = coefficient / param_and_grad[0].optimize_attr["learning_rate"]
+            self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
         try:
+            rows = word_table.rows_of_gradient(parameter, gradient)
+            if rows is not None:
+                return self._move(parameter, gradient, rows)
+            self._moving.pop(parameter.name, None)
             return super()._append_optimize_op(block, param_and_grad)
         finally:
             self._weight_decay = coefficient
+
+    def _move(self, parameter: Tensor, gradient: Tensor, rows: np.ndarray) -> None:
+        """Update a word table of which only `rows` have a gradient."""
+        kinds = self._moment1_acc_str, self._moment2_acc_str, self._beta1_pow_acc_str, self._beta2_pow_acc_str
+        *moments, power1, power2 = (self._get_accumulator_master(kind, parameter) for kind in kinds)
+        rate = self._create_param_lr((parameter, gradient))
+        decay = 1.0
+        if self._apply_decay_param_fun(parameter.name):
+            decay -= rate.item() * self._weight_decay
+
+        def adam(weight: Tensor, moment1: Tensor, moment2: Tensor, gradient: Tensor) -> None:
+            paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it, without decay
+                weight, gradient, rate, moment1, moment2, None, power1, power2, None, None, self._beta1,
+                self._beta2, self._epsilon, 1.0, 0.0, False, False, 1000, False, False, False,
+            )  # fmt: skip
+
+        if parameter.name not in self._moving:
+            self._moving[parameter.name] = MovingRows(parameter, *moments)
+        self._moving[parameter.name].update(gradient, rows, adam, decay)
 
 
 def build_optimizer(

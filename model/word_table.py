@@ -22,6 +22,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model.ops import add_bias, as_array, training_on_cpu
+from utils import distributed
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
 _SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table
@@ -75,7 +76,10 @@ class _LookUp(PyLayer):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
         rows = as_array(gradient).reshape([-1, gradient.shape[-1]])
-        _add_rows(_gradient(ctx.weight), ctx.ids.ravel(), rows)
+        table = _gradient(ctx.weight)
+        if ctx.weight.gradient_rows is not None:
+            ctx.weight.gradient_rows[ctx.ids] = True
+        _add_rows(table, ctx.ids.ravel(), rows)
 
 
 class _CrossEntropy(PyLayer):
@@ -101,6 +105,7 @@ class _CrossEntropy(PyLayer):
         table, scale, by_x = as_array(weight), as_array(gradient)[:, None], np.zeros_like(as_array(x))
         is_first = weight.grad is None
         by_weight, by_bias = _gradient(weight, zero=False), _gradient(bias)
+        weight.gradient_rows = bias.gradient_rows = None
         slices = _exponentials(x, weight, bias) if ctx.kept is None else ctx.kept
         with np.errstate(all="ignore"):
             # The softmax's part of the gradient. The factor of each row stands in x, not in [M, V].
@@ -207,16 +212,31 @@ def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
     """The parameter's gradient, to be added to, `zero` at first or of any content; None where it is frozen.
 
     Its memory is kept from step to step: a hole of its size would be filled with other things.
+    `parameter.gradient_rows` says where it may differ from 0, bool [rows]; None: anywhere.
     """
     if parameter.stop_gradient:
         return None
     if parameter.grad is None:
         if not hasattr(parameter, "kept_gradient"):
-            parameter.kept_gradient = as_array(paddle.empty_like(parameter))
+            parameter.kept_gradient = as_array(paddle.zeros_like(parameter))
+            parameter.gradient_rows = np.zeros(parameter.shape[0], bool)
         if zero:
-            parameter.kept_gradient.fill(0)
+            rows = parameter.gradient_rows
+            parameter.kept_gradient[slice(None) if rows is None else rows] = 0
+            parameter.gradient_rows = np.zeros(parameter.shape[0], bool)
         parameter.grad_ = _tensor(parameter.kept_gradient)  # `grad_` and not `grad`, which would copy it
     return as_array(parameter.grad)
+
+
+def rows_of_gradient(parameter: Tensor, gradient: Tensor) -> np.ndarray | None:
+    """Where `gradient` may differ from 0, bool [rows]; None: anywhere.
+
+    Sums over processes have the rows of all, which no process knows.
+    """
+    kept = getattr(parameter, "kept_gradient", None)
+    if kept is None or distributed.world_size() > 1 or as_array(gradient).ctypes.data != kept.ctypes.data:
+        return None
+    return parameter.gradient_rows
 
 
 def _tensor(array: np.ndarray) -> Tensor:

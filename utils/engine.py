@@ -250,6 +250,7 @@ class Engine:
         if self.loss_scale and "loss_scale" in state:
             self.loss_scale.load_state_dict(state["loss_scale"])
         load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
+        self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
 
 

@@ -1,0 +1,132 @@
+"""A step that moves only some rows of the word table against Paddle's AdamW on all of it."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from model import moving_rows, word_table
+from model.ernie_m import ErnieMConfig
+from model.heads import SequenceClassifier
+from model.optimization import build_optimizer
+from utils.engine import Engine
+
+WORDS, STEPS = 60, 6
+CONFIG = ErnieMConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+TABLE = "ernie_m.embeddings.word_embeddings.weight"
+
+
+class Run:
+    """A fine-tuning of a toy model; each step has other words, some of them for the first time."""
+
+    def __init__(self, style: str = "official"):
+        paddle.seed(0)
+        self.model = SequenceClassifier(CONFIG, 3)
+        optimizer = build_optimizer(
+            self.model, 1e-2, weight_decay=0.1, layerwise_lr_decay=0.5, clip_norm=None, decay_style=style
+        )
+        self.engine = Engine(self.model, optimizer, clip_norm=0.1)
+        self.table = self.model.ernie_m.embeddings.word_embeddings.weight
+
+    def train(self, first: int, last: int) -> None:
+        for number in range(first, last):
+            rng = np.random.default_rng(number)
+            ids = rng.integers(4, WORDS, [2, 4])
+            ids[1, 2:] = 1  # pads: a row that is read and gets no gradient
+            self.engine.step([(ids, rng.integers(0, 3, 2))], self.loss)
+
+    def loss(self, batch):
+        ids, labels = (paddle.to_tensor(array) for array in batch)
+        return F.cross_entropy(self.model(ids), labels), {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        found = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        return found | {
+            name: tensor.numpy() for name, tensor in self.engine.state_dict()["optimizer"].items()
+        }
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    paddle.set_default_dtype(request.param)
+    yield request.param
+    paddle.set_default_dtype("float32")
+
+
+def assert_equal(a: dict, b: dict):
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+
+
+@pytest.mark.parametrize("style", ["official", "paddlenlp"])
+def test_it_is_adam_on_the_whole_table(dtype, style, monkeypatch):
+    by_rows = Run(style)
+    by_rows.train(0, STEPS)
+    monkeypatch.setattr(word_table, "rows_of_gradient", lambda *args: None)
+    whole = Run(style)
+    whole.train(0, STEPS)
+    assert 5 < (by_rows.table.numpy() != Run(style).table.numpy()).any(1).sum() <= WORDS
+    for name, value in whole.state().items():
+        difference = np.abs(value - by_rows.state()[name]).max()
+        assert difference < (1e-9 if dtype == "float64" else 1e-6), name
+
+
+def test_only_the_words_that_were_met_are_moved(monkeypatch):
+    moved = []
+    adam = moving_rows.MovingRows.update
+
+    def watched(self, gradient, rows, step, decay):
+        def counted(weight, *others):
+            moved.append(weight.shape[0])
+            step(weight, *others)
+
+        adam(self, gradient, rows, counted, decay)
+
+    monkeypatch.setattr(moving_rows.MovingRows, "update", watched)
+    run, met = Run(), set()
+    for number in range(3):
+        run.train(number, number + 1)
+        ids = np.random.default_rng(number).integers(4, WORDS, [2, 4])
+        met |= {*ids.ravel()[:6]} | {1}
+        assert moved[-1] == len(met)
+
+
+def test_where_the_rows_are_many_nothing_changes_but_the_time(dtype, monkeypatch):
+    states = []
+    for share in (-1.0, moving_rows.MOST, 2.0):
+        monkeypatch.setattr(moving_rows, "MOST", share)
+        run = Run()
+        run.train(0, STEPS)
+        states.append(run.state())
+    assert_equal(states[0], states[1])
+    assert_equal(states[0], states[2])
+
+
+def test_it_goes_on_from_a_saved_state(dtype):
+    straight = Run()
+    straight.train(0, STEPS)
+    first = Run()
+    first.train(0, 3)
+    weights = {name: tensor.numpy() for name, tensor in first.model.state_dict().items()}
+    state = first.engine.state_dict()
+    state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
+    elsewhere = Run()
+    elsewhere.train(10, 11)  # it has met other words
+    for other in (Run(), elsewhere):
+        other.model.set_state_dict(weights)
+        other.engine.load_state_dict(state)
+        other.train(3, STEPS)
+        assert_equal(straight.state(), other.state())
+
+
+def test_a_gradient_that_is_not_the_kept_one_may_have_any_rows():
+    run = Run()
+    run.train(0, 1)
+    run.table.grad = paddle.ones_like(run.table)
+    before = run.table.numpy()
+    run.engine.optimizer.step()
+    run.table.grad = None
+    assert (run.table.numpy() != before).all()
+    run.train(1, STEPS)
+    moment = run.engine.state_dict()["optimizer"][f"{TABLE}/moment1"].numpy()
+    assert moment.any(1).all()
