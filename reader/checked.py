@@ -5,6 +5,7 @@ cannot. A page is what a disk reads anyway, and its CRC-32 costs a few microseco
 """
 
 import os
+import tokenize
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import numpy as np
 from utils.errors import UserError
 
 PAGE = 4096  # bytes
+# What numpy makes of a header, which is Python's text of a dict, when it is none.
+_NO_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
+              MemoryError, tokenize.TokenError)  # fmt: skip
 _REMEDY = "put back a good copy, or delete the corpus and build it again; data.verify true checks all files"
 
 
@@ -104,12 +108,14 @@ def map_array(path: Path) -> np.memmap:
         UserError: the file is missing, or no such array.
     """
     try:
-        mapped = np.load(path, mmap_mode="r")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; put it back, or build the corpus again") from error
-    except (ValueError, EOFError) as error:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(
+            f"{path}: missing ({error.strerror}); put it back, or build the corpus again"
+        ) from error
+    except _NO_HEADER as error:
         raise UserError(f"{path}: damaged, no array ({error}); put back a good copy") from error
-    if not isinstance(mapped, np.memmap) or mapped.ndim != 1:
+    if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
         raise UserError(f"{path}: damaged, not a list of numbers; put back a good copy")
     return mapped
 

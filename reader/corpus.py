@@ -14,7 +14,6 @@ compared with it. Corpora of an earlier build have no `sums` and are read withou
 """
 
 import itertools
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from reader.checked import CheckedArray, map_array, pages
+from reader.manifest import SPLITS, fault_of
 from utils.errors import UserError
 from utils.files import sha256_of
+from utils.json_files import read_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SPLITS = ("train", "held_out")
 
 
 class Corpus:
@@ -86,7 +86,10 @@ class Corpus:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
         name = self.manifest["pieces"][language]
         _check_file(self.path, name, self.manifest["files"][name], checksum=True)
-        return np.load(self.path / name)
+        counts = np.asarray(map_array(self.path / name))
+        if len(counts) != self.vocab_size:
+            raise UserError(f"{self.path / name}: {len(counts)} counts for a vocabulary of {self.vocab_size}")
+        return counts
 
     def _texts(self, split: str) -> dict[str, "Text"]:
         return {
@@ -194,25 +197,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a corpus folder.
 
     Raises:
-        UserError: none there, not JSON, or of another format version.
+        UserError: none there, not JSON, of another format version, or without what a reader needs.
     """
     file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    if not file.is_file():
         raise UserError(
             f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
-            "pretrain.build_corpus, or run "
-            "that again if it was stopped"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{file}: damaged, not JSON ({error}); build the corpus again") from error
+            "pretrain.build_corpus, or run that again if it was stopped"
+        )
+    manifest = read_json(file, "build the corpus again")
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise UserError(
             f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this "
             "program"
         )
+    if fault := fault_of(manifest):
+        raise UserError(f"{file}: damaged: {fault}; put back a good copy, or build the corpus again")
     return manifest
 
 
@@ -231,8 +232,8 @@ def _check_file(path: Path, name: str, expected: Mapping[str, Any], checksum: bo
     again = "the corpus is damaged; put back a good copy, or delete the folder and build it again"
     try:
         size = file.stat().st_size
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: missing; {again}") from error
+    except OSError as error:
+        raise UserError(f"{file}: missing ({error.strerror}); {again}") from error
     if size != expected["bytes"]:
         raise UserError(
             f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; {again}"

@@ -66,10 +66,33 @@ def test_bounds_are_checked_without_sums_too(tmp_path, start, end):
         CheckedArray(tmp_path / "a.npy", None).read(start, end, "pair 3")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01", b"text that is no array at all"])
+def with_header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117).encode() + b"\n" + bytes(20)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY\x01",
+        b"text that is no array at all",
+        b"PK\x03\x04 an archive",
+        with_header("{'descr': '<u4', 'fortran_order': False, 'shape': (5,"),
+        with_header("{'descr': ')', 'fortran_order': False, 'shape': (5,)}"),
+        with_header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"),
+        with_header("{'descr': '<u4', 'fortran_order': False, 'shape': (7,)}"),
+    ],
+)
 def test_a_file_that_is_no_array(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(UserError, match="a.npy: damaged, no array"):
+        CheckedArray(tmp_path / "a.npy", None)
+
+
+@pytest.mark.parametrize("array", [np.zeros([2, 3], np.uint32), np.zeros(3, np.float32), np.uint32(3)])
+def test_an_array_of_another_kind(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match="a.npy: damaged, not a list of numbers"):
         CheckedArray(tmp_path / "a.npy", None)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from reader.corpus import MANIFEST, Corpus
+from reader.manifest import SPLITS
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
+from utils.files import sha256_of
 
 ENGLISH = sentences(400, seed=1)
 DOCUMENTS = [ENGLISH[start : start + 1 + start // 7 % 7] for start in range(0, 350, 7)]
@@ -121,6 +123,46 @@ def test_a_damaged_manifest_is_refused(copy, text):
     (copy / MANIFEST).write_text(text)
     with pytest.raises(UserError, match=MANIFEST):
         Corpus(copy)
+
+
+@pytest.mark.parametrize(
+    "place, value, said",
+    [
+        (["vocabulary"], None, "vocabulary: missing"),
+        (["vocabulary", "size"], "300", "vocabulary.size: not a size"),
+        (["files", "pieces/en.npy", "bytes"], -1, "files.pieces/en.npy.bytes: not a size"),
+        (["files", "../x"], {"bytes": 1, "sha256": ""}, "files.../x: no file of the corpus"),
+        (["mono", "en", "train", "shards"], {}, "mono.en.train.shards: not of type list"),
+        (["mono", "en", "held_out", "shards"], [{"name": "../x"}], "shards[0].name: the name of no shard"),
+        (["mono", "en", "train", "shards", 1, "documents"], 10**30, "shards[1].documents: not a size"),
+        (["parallel", "de-en", "train", "shards", 0, "lines"], 3, "lines: 3, an odd number of lines"),
+        (["parallel", "deen"], dict.fromkeys(SPLITS, {"shards": []}), "parallel.deen: the name of no"),
+        (["pieces", "en"], "pieces/xx.npy", "pieces.en: a file that is not among the files"),
+    ],
+)  # fmt: skip
+def test_a_manifest_without_what_a_reader_needs(copy, place, value, said):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    holder = manifest
+    for key in place[:-1]:
+        holder = holder[key]
+    if value is None:
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = value
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as error:
+        Corpus(copy)
+    assert str(error.value).startswith(f"{copy / MANIFEST}: damaged: ") and said in str(error.value)
+
+
+def test_piece_counts_of_another_vocabulary(copy):
+    np.save(copy / "pieces/en.npy", np.zeros(7, np.int64))
+    manifest = json.loads((copy / MANIFEST).read_text())
+    file = copy / "pieces/en.npy"
+    manifest["files"]["pieces/en.npy"] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="pieces/en.npy: 7 counts for a vocabulary of"):
+        Corpus(copy).piece_counts("en")
 
 
 def test_no_corpus(tmp_path):

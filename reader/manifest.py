@@ -1,0 +1,60 @@
+"""What a corpus manifest must hold for a reader of the corpus; everything else in it is for people."""
+
+from typing import Any
+
+SPLITS = ("train", "held_out")
+_MOST = 1 << 48  # tokens, lines, bytes
+
+
+def fault_of(manifest: dict) -> str | None:
+    """What is wrong with a manifest, beginning with the key; None: nothing."""
+    try:
+        vocabulary = _get(manifest, "vocabulary", dict)
+        _get(vocabulary, "digest", str, "vocabulary")
+        _get(vocabulary, "size", int, "vocabulary")
+        files = _get(manifest, "files", dict)
+        for name in files:
+            entry = _get(files, name, dict, "files")
+            _get(entry, "bytes", int, f"files.{name}")
+            _get(entry, "sha256", str, f"files.{name}")
+            if "\0" in name or ".." in name.split("/") or name.startswith("/"):
+                raise ValueError(f"files.{name}: no file of the corpus")
+        for kind in ("mono", "parallel"):
+            streams = _get(manifest, kind, dict)
+            for name in streams:
+                _check_stream(_get(streams, name, dict, kind), f"{kind}.{name}", paired=kind == "parallel")
+                if len(name.split("-")) != (2 if kind == "parallel" else 1) or "/" in name:
+                    raise ValueError(f"{kind}.{name}: the name of no language or pair")
+        pieces = _get(manifest, "pieces", dict)
+        for language in pieces:
+            if _get(pieces, language, str, "pieces") not in files:
+                raise ValueError(f"pieces.{language}: a file that is not among the files")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_stream(stream: dict, place: str, paired: bool) -> None:
+    for split in SPLITS:
+        shards = _get(_get(stream, split, dict, place), "shards", list, f"{place}.{split}")
+        for number, shard in enumerate(shards):
+            where = f"{place}.{split}.shards[{number}]"
+            if not isinstance(shard, dict):
+                raise ValueError(f"{where}: no object")
+            if not _get(shard, "name", str, where).replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"{where}.name: the name of no shard")
+            for count in ("tokens", "lines", *([] if paired else ["documents"])):
+                _get(shard, count, int, where)
+            if paired and shard["lines"] % 2:
+                raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
+
+
+def _get(holder: dict, key: str, kind: type, place: str = "") -> Any:
+    """ValueError: no such key, or its value is of another type, or a number below 0 or beyond all bounds."""
+    where = f"{place}.{key}" if place else key
+    if key not in holder:
+        raise ValueError(f"{where}: missing")
+    value = holder[key]
+    if type(value) is not kind or (kind is int and not 0 <= value < _MOST):
+        raise ValueError(f"{where}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
+    return value
