@@ -136,7 +136,7 @@ def test_a_damaged_manifest_is_refused(copy, text):
         (["mono", "en", "held_out", "shards"], [{"name": "../x"}], "shards[0].name: the name of no shard"),
         (["mono", "en", "train", "shards", 1, "documents"], 10**30, "shards[1].documents: not a size"),
         (["parallel", "de-en", "train", "shards", 0, "lines"], 3, "lines: 3, an odd number of lines"),
-        (["parallel", "deen"], dict.fromkeys(SPLITS, {"shards": []}), "parallel.deen: the name of no"),
+        (["parallel", "deen"], {key: {"shards": []} for key in SPLITS}, "parallel.deen: the name of no"),
         (["pieces", "en"], "pieces/xx.npy", "pieces.en: a file that is not among the files"),
     ],
 )  # fmt: skip
