@@ -47,8 +47,8 @@ CONTENDERS = {
 
 
 def make_files(folder: Path, args) -> None:
-    made_up.write_texts(folder, args.sentences)
-    made_up.write_tokenizers(folder)
+    words = made_up.write_tokenizers(folder)
+    made_up.write_texts(folder, words, args.sentences)
 
 
 def ours(folder: Path, args, engine: str) -> None:
@@ -62,7 +62,7 @@ def ours(folder: Path, args, engine: str) -> None:
     from reader.sentences import Sentences
     from reader.tokenization import Tokenizer
 
-    model = ErnieMModel(ErnieMConfig(VOCABULARY, 768, args.layers, 12))
+    model = ErnieMModel(ErnieMConfig(args.vocab, 768, args.layers, 12))
     encoder = PaddleEncoder(model)
     if engine != "dygraph":
         encoder = ExportedEncoder(open_engine(engine, folder, model), 768, model.config.pad_token_id, True)
@@ -82,7 +82,7 @@ def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
     with tempfile.TemporaryDirectory() as saved:
-        transformers.XLMRobertaModel(xlm_r_config(args.layers, VOCABULARY)).save_pretrained(saved)
+        transformers.XLMRobertaModel(xlm_r_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
         model = SentenceTransformer(saved, device="cpu")  # without a modules.json: the mean over the tokens
     model.max_seq_length = MAX_SEQ_LEN
@@ -101,7 +101,7 @@ if __name__ == "__main__":
         __doc__,
         CONTENDERS,
         WORKERS,
-        {"layers": 12, "sentences": 2000},
+        {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
         "sentences/s",
         lambda args: args.sentences,
         prepare=make_files,

@@ -81,7 +81,7 @@ def compare(
     rounds: int = 3,
     prepare: Callable[[Path, argparse.Namespace], None] | None = None,
     operations: Callable[[argparse.Namespace], float] | None = None,
-    check: Callable[[Path, list[str]], None] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """A benchmark's command line, from flags to the table and the last line, which is JSON.
 
@@ -91,7 +91,7 @@ def compare(
         amount: units of work in each of a worker's "seconds".
         prepare: makes the files that all contenders get.
         operations: of the matrix products in each of the "seconds".
-        check: of the files that the contenders of these names left: ends the run where results disagree.
+        check: of the files that contenders left in the folder; ends the run where they disagree.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,7 +116,7 @@ def compare(
         runs = interleave(chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit))
         check_same_work(runs)
         if check is not None:
-            check(Path(folder), list(runs))
+            check(Path(folder))
     count = operations(args) if operations is not None else None
     found = figures(runs, chosen, amount(args), unit, count)
     left_out = [contenders[name].label for name in args.contenders.split(",") if name not in runs]
@@ -203,9 +203,9 @@ def tell(seconds: float | list[float], **more: Any) -> None:
     Args:
         seconds: of all its work, or of each repetition.
         more: "kept": bytes that any program must hold; "check": the same of all who do the same work;
-            "gflops": what matrix products reach at most in this process.
+            "gflops": what matrix products reach at most in this process; "peak": of another process.
     """
-    print(json.dumps({"seconds": seconds, "peak": peak_memory(), **more}))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory()} | more))
 
 
 def peak_memory() -> int:

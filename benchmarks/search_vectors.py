@@ -1,0 +1,119 @@
+"""Time the exact search of the nearest vectors beside sentence-transformers (torch) and numpy.
+
+    python benchmarks/search_vectors.py                      1,000,000 vectors of width 768: 10 minutes, 7 GB
+    python benchmarks/search_vectors.py --vectors 10000 --queries 100 --rounds 1
+
+From arrays in memory to the 10 targets with the highest inner product for each of 1,000 queries, float32,
+all of length 1. Ours is the search of run_retrieval.py (faiss, exact), putting the vectors into its index
+included; sentence-transformers' is `util.semantic_search` with dot products, all queries at once; numpy's a
+product and a partition for each slice of the targets. The targets found must be the same but for ties
+within rounding.
+
+How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py).
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
+from utils.runtime import prepare
+
+NEIGHBOURS, SLICE = 10, 50_000
+TARGETS, QUERIES = "targets.npy", "queries.npy"
+TIES = 1e-4  # the part of all targets that may differ
+CONTENDERS = {
+    "ours": Contender("ours", "ours", True),
+    "st_installed": Contender("sentence-transformers, as installed", "sentence_transformers", False),
+    "st_best": Contender("sentence-transformers", "sentence_transformers", True),
+    "st_best_latest": Contender(
+        "newest sentence-transformers", "sentence_transformers", True, environment=LATEST
+    ),
+    "numpy": Contender("numpy", "numpy", True, environment=OURS),
+}
+
+
+def make_files(folder: Path, args) -> None:
+    """Random vectors of length 1, a slice at a time."""
+    rng = np.random.default_rng(0)
+    for name, count in ((TARGETS, args.vectors), (QUERIES, args.queries)):
+        file = np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, args.width))
+        for start in range(0, count, SLICE):
+            part = rng.standard_normal([min(SLICE, count - start), args.width], np.float32)
+            file[start : start + SLICE] = part / np.linalg.norm(part, axis=1, keepdims=True)
+        file.flush()
+
+
+def ours(folder: Path, args) -> None:
+    prepare(quiet=True)
+    from evaluation.search import nearest
+
+    time_search(folder, "ours", lambda queries, targets: nearest(queries, targets, NEIGHBOURS)[1])
+
+
+def sentence_transformers(folder: Path, args) -> None:
+    import torch
+    from sentence_transformers import util
+
+    def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        found = util.semantic_search(
+            torch.from_numpy(queries), torch.from_numpy(targets), query_chunk_size=len(queries),
+            top_k=NEIGHBOURS, score_function=util.dot_score,
+        )  # fmt: skip
+        return np.asarray([[hit["corpus_id"] for hit in hits] for hits in found])
+
+    time_search(folder, "sentence_transformers", search)
+
+
+def with_numpy(folder: Path, args) -> None:
+    def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        scores, numbers = [], []
+        for start in range(0, len(targets), SLICE):
+            products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
+            best = np.argpartition(-products, min(NEIGHBOURS, products.shape[1]) - 1)[:, :NEIGHBOURS]
+            scores.append(np.take_along_axis(products, best, axis=1))
+            numbers.append(best + start)
+        scores, numbers = np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1)
+        return np.take_along_axis(numbers, np.argsort(-scores)[:, :NEIGHBOURS], axis=1)
+
+    time_search(folder, "numpy", search)
+
+
+def time_search(folder: Path, name: str, search: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    """A worker's last act: one search; what was found, [Q, k], is left in the folder."""
+    queries, targets = np.load(folder / QUERIES), np.load(folder / TARGETS)
+    search(queries[:2], targets[: 4 * NEIGHBOURS])  # libraries load at their first call
+    start = time.perf_counter()
+    found = search(queries, targets)
+    seconds = time.perf_counter() - start
+    np.save(folder / f"found_{name}.npy", found)
+    tell(seconds, check=list(found.shape))
+
+
+def check_found(folder: Path) -> None:
+    """End the run where not all found the same targets."""
+    found = {path.stem: np.sort(np.load(path), axis=1) for path in sorted(folder.glob("found_*.npy"))}
+    first = next(iter(found.values()))
+    for name, numbers in found.items():
+        if (different := (numbers != first).mean()) > TIES:
+            sys.exit(f"{name} and {next(iter(found))} differ in {different:.2%} of the targets found")
+
+
+WORKERS = {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy}
+
+if __name__ == "__main__":
+    compare(
+        __doc__,
+        CONTENDERS,
+        WORKERS,
+        {"vectors": 1_000_000, "queries": 1000, "width": 768},
+        "queries/s",
+        lambda args: args.queries,
+        prepare=make_files,
+        check=check_found,
+    )

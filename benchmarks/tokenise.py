@@ -1,0 +1,107 @@
+"""Time texts to token ids beside Hugging Face's tokenizers (Rust) and PaddleNLP.
+
+    python benchmarks/tokenise.py                            50,000 sentences: 5 minutes
+    python benchmarks/tokenise.py --sentences 500 --rounds 1
+
+All get the same made-up sentences of 1 to 120 words and the same unigram model of 4,000 pieces, and all
+cores. Ours is `Tokenizer.encode_batch`; Hugging Face's is the fast tokenizer of transformers, and the
+library below it by itself; PaddleNLP's is that of its ErnieM, which works on one core. The ids of all must
+be the same, or the run ends.
+
+How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py).
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import made_up
+from benchmarks.side_by_side import LATEST, Contender, compare, tell
+from utils.runtime import read_cpu
+
+REPEATS = 3
+CONTENDERS = {
+    "ours": Contender("ours", "ours", True),
+    "hf_fast": Contender("transformers, fast tokenizer", "transformers", True),
+    "hf_rust": Contender("tokenizers", "tokenizers", True),
+    "hf_latest_rust": Contender("newest tokenizers", "tokenizers", True, environment=LATEST),
+    "paddlenlp": Contender("PaddleNLP ErnieM", "paddlenlp", True),
+}
+
+
+def make_files(folder: Path, args) -> None:
+    words = made_up.write_tokenizers(folder)
+    made_up.write_texts(folder, words, args.sentences)
+
+
+def ours(folder: Path, args) -> None:
+    from reader.tokenization import Tokenizer
+
+    tokenizer = Tokenizer(None, folder / made_up.OURS)
+    cores = read_cpu().cores
+    time_tokenizer(folder, lambda texts: tokenizer.encode_batch(texts, cores))
+
+
+def transformers_fast(folder: Path, args) -> None:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
+    time_tokenizer(folder, lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def tokenizers_rust(folder: Path, args) -> None:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R).backend_tokenizer
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    time_tokenizer(folder, encode)
+
+
+def paddlenlp_ernie_m(folder: Path, args) -> None:
+    from paddlenlp.transformers import ErnieMTokenizer
+
+    tokenizer = ErnieMTokenizer.from_pretrained(str(folder / made_up.ERNIE_M))
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) for text in texts]
+
+    time_tokenizer(folder, encode)
+
+
+def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]]) -> None:
+    """A worker's last act: all texts, several times, after some of them for warmth."""
+    texts = (folder / made_up.TEXTS).read_text(encoding="utf-8").splitlines()
+    encode(texts[:100])
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        ids = encode(texts)
+        seconds.append(time.perf_counter() - start)
+    digest = hashlib.sha256("\n".join(" ".join(map(str, row)) for row in ids).encode())
+    tell(seconds, check=[sum(map(len, ids)), digest.hexdigest()])
+
+
+WORKERS = {
+    "ours": ours,
+    "transformers": transformers_fast,
+    "tokenizers": tokenizers_rust,
+    "paddlenlp": paddlenlp_ernie_m,
+}
+
+if __name__ == "__main__":
+    compare(
+        __doc__,
+        CONTENDERS,
+        WORKERS,
+        {"sentences": 50_000},
+        "sentences/s",
+        lambda args: args.sentences,
+        prepare=make_files,
+    )
