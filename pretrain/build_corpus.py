@@ -5,14 +5,14 @@
 
 The text is read twice: once to count it and to find duplicates, once to cut it into ids. The work is divided
 into units that hang on the text alone, each written whole or not at all; the same command goes on where a
-killed one stopped, and the corpus has the same bytes with any number of workers.
+killed one stopped, and the corpus has the same bytes with any number of workers, here or on a Ray cluster.
 """
 
 import sys
 from pathlib import Path
 
 from pretrain.corpus.build import Build
-from pretrain.corpus.engine import Workers, available_cores
+from pretrain.corpus.engine import open_engine
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions, gather_notation, modification_times, plan_of
 from pretrain.corpus.scan import find_all_duplicates, scan
@@ -49,12 +49,11 @@ def build_corpus(options: BuildOptions) -> dict:
         return manifest
     with (
         claim(output, plan | {"modified": modification_times(streams)}) as work,
-        Workers(options.workers or available_cores()) as workers,
+        open_engine(options.engine, options.workers, options.ray_address, work.folder) as workers,
     ):
         build = Build(options, streams, work, workers, tokenizer)
         scan(build)
-        if options.deduplicate:
-            find_all_duplicates(build)
+        find_all_duplicates(build)
         tokenize(build)
         write_shards(build)
         return finish(build, plan)

@@ -39,8 +39,8 @@ case "${1-}" in
     *) fail "unknown argument '$1'; it is one of: gpu, parity, latest, or none" ;;
 esac
 case $kind in
-    cpu) set -- requirements.txt requirements-dev.txt requirements-export.txt requirements-serve.txt ;;
-    gpu) set -- requirements-gpu.txt requirements-dev.txt requirements-export.txt requirements-serve.txt ;;
+    cpu) set -- requirements.txt requirements-dev.txt requirements-export.txt requirements-serve.txt requirements-ray.txt ;;
+    gpu) set -- requirements-gpu.txt requirements-dev.txt requirements-export.txt requirements-serve.txt requirements-ray.txt ;;
     parity | latest) set -- "requirements-$kind.txt" ;;
 esac
 case $kind in latest) needed=torch ;; *) needed=paddle ;; esac

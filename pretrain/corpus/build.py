@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pretrain.corpus.duplicates import Duplicates, parts_for
-from pretrain.corpus.engine import Workers
+from pretrain.corpus.engine import Engine
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.lines import Reading
+from pretrain.corpus.near_duplicates import Bands, bands_for
 from pretrain.corpus.options import BuildOptions, size_of
 from pretrain.corpus.reading import Cutting, Unit, interleave, read_units
 from pretrain.corpus.units import UnitTask
@@ -35,7 +36,7 @@ class Build:
     options: BuildOptions
     streams: list[Stream]
     work: Work
-    workers: Workers
+    workers: Engine
     tokenizer: Tokenizer
 
     def scans(self, stream: Stream) -> list[dict[str, int]]:
@@ -43,19 +44,38 @@ class Build:
         return [read_json(self.work.scanned(stream, number)) for number in range(len(stream.sources))]
 
     def duplicates(self, stream: Stream) -> Duplicates | None:
-        """Where the duplicates of a stream are; None where they stay in."""
-        if not self.options.deduplicate:
-            return None
+        """Where the equal lines of a stream are; None where they stay in."""
+        return self._found(stream, "scan", "lines", 1) if self.options.deduplicate else None
+
+    def near_duplicates(self, stream: Stream) -> Duplicates | None:
+        """Where the documents of a stream are that nearly equal an earlier one; None where they stay in."""
+        return self._found(stream, "near", "documents", self.bands.count) if self.bands else None
+
+    @property
+    def bands(self) -> Bands | None:
+        """How signatures are cut; None where near-duplicates stay in."""
+        return bands_for(self.options.near_duplicates) if self.options.near_duplicates else None
+
+    def _found(self, stream: Stream, stage: str, rows: str, bands: int) -> Duplicates:
         scans = self.scans(stream)
-        parts = parts_for(sum(scan["lines"] for scan in scans))
-        return Duplicates(self.work.of(stream, "duplicates"), parts, sum(scan["units"] for scan in scans))
+        return Duplicates(
+            self.work.of(stream, stage),
+            [scan["units"] for scan in scans],
+            self.work.of(stream, f"{stage}-found"),
+            bands,
+            parts_for(sum(scan[rows] for scan in scans)),
+        )
 
     def unit_task(self, unit: Unit, stage: str) -> UnitTask:
         """A unit, to be worked on in a stage."""
         stream = self.streams[unit.stream]
         columns = self.options.tsv_columns
         reading = Reading(
-            self.options.documents, (columns[0], columns[1]) if columns else None, self.options.skip_bad_utf8
+            self.options.documents,
+            (columns[0], columns[1]) if columns else None,
+            self.options.skip_bad_utf8,
+            self.options.score_column,
+            self.options.min_score,
         )
         path = unit_path(self.work.of(stream, stage), unit.source, unit.number)
         return UnitTask(unit, stream.sources[unit.source], stream.languages, reading, path)

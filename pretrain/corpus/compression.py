@@ -1,5 +1,6 @@
-"""Plain, .gz, .xz and .zst files as blocks of bytes, told apart by their first bytes, in constant memory."""
+"""Plain, .gz, .bz2, .xz and .zst files as blocks of bytes, told by their first bytes, in constant memory."""
 
+import bz2
 import lzma
 import os
 import zlib
@@ -12,7 +13,7 @@ from utils.errors import UserError
 # blocks.
 _COMPRESSED_BLOCK = 16 << 10
 _PLAIN_BLOCK = 1 << 20
-_OTHERS = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
+_OTHERS = {b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
 def _gzip() -> Any:
@@ -30,10 +31,11 @@ def _zstd() -> Any:
 
 _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"\x1f\x8b": _gzip,
+    b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": lzma.LZMADecompressor,
     b"\x28\xb5\x2f\xfd": _zstd,
 }
-_BY_NAME = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
+_BY_NAME = {".gz": b"\x1f\x8b", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -59,7 +61,7 @@ def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
         file.seek(0)
         for magic, kind in _OTHERS.items():
             if start.startswith(magic):
-                raise UserError(f"{path}: a {kind} archive; unpack it, or pack it as .gz, .xz or .zst")
+                raise UserError(f"{path}: a {kind} archive; unpack it, or pack it as .gz, .bz2, .xz or .zst")
         promised = _BY_NAME.get(os.path.splitext(path)[1].lower())
         if promised and start and not start.startswith(promised):
             raise UserError(

@@ -1,20 +1,87 @@
-"""Runs work units on all cores: a function of one picklable task, results in any order."""
+"""Runs work units: a function of one picklable task, results in any order. On all cores, or on Ray."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from utils.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Handle = TypeVar("Handle")
 
 _SPARE_TASKS = 4  # waiting beside those being worked on; a task holds its text, so there are few
+
+
+class Engine(Protocol):
+    """What runs the units of a build. Entered before its first use.
+
+    Attributes:
+        number: how many units it works on at a time; known once it is entered.
+    """
+
+    number: int
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """`function` of every task, results as they come. Tasks are drawn only as workers become free.
+
+        Raises:
+            UserError: a task raised it, or no worker lives to do it.
+        """
+        ...
+
+
+def open_engine(name: str, workers: int, address: str | None, shared: Path) -> AbstractContextManager[Engine]:
+    """The engine that the options name.
+
+    Args:
+        name: "local" or "ray".
+        workers: units at a time; 0: one per core.
+        address: of a Ray cluster; None: one on this machine that lives as long as the build.
+        shared: folder that every worker must see.
+    """
+    if name == "local":
+        return Workers(workers or available_cores())
+    # Ray takes a second to import, and it is not part of every installation.
+    from pretrain.corpus.ray_engine import RayWorkers
+
+    return RayWorkers(workers, address, shared)
+
+
+def keep_busy(
+    number: int,
+    tasks: Iterable[Task],
+    submit: Callable[[Task], Handle],
+    wait_for: Callable[[list[Handle]], Iterable[Handle]],
+) -> Iterator[Handle]:
+    """Give tasks to `number` workers, a few ahead; the handles of those that are done, as they come.
+
+    Args:
+        submit: starts a task.
+        wait_for: of handles, those that are done; at least one.
+    """
+    tasks = iter(tasks)
+    running: set[Handle] = set()
+    exhausted = False
+    while True:
+        while not exhausted and len(running) < number + min(number, _SPARE_TASKS):
+            for task in tasks:
+                running.add(submit(task))
+                break
+            else:
+                exhausted = True
+        if not running:
+            return
+        done = set(wait_for(list(running)))
+        running -= done
+        yield from done
 
 
 def available_cores() -> int:
@@ -44,33 +111,23 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """`function` of every task, results as they come. Tasks are drawn only as workers become free.
-
-        Raises:
-            UserError: a worker raised it, or died.
-        """
+        """See `Engine.run`."""
         if self._pool is None:
             yield from map(function, tasks)
             return
-        tasks = iter(tasks)
-        running: set[Future] = set()
-        exhausted = False
+        pool = self._pool
         try:
-            while running or not exhausted:
-                while not exhausted and len(running) < self.number + min(self.number, _SPARE_TASKS):
-                    for task in tasks:
-                        running.add(self._pool.submit(function, task))
-                        break
-                    else:
-                        exhausted = True
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+            for future in keep_busy(
+                self.number,
+                tasks,
+                lambda task: pool.submit(function, task),
+                lambda futures: wait(futures, return_when=FIRST_COMPLETED).done,
+            ):
+                yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (killed, or out of memory?); run the same command again to go on from "
-                "where "
-                "it was, with fewer --workers if memory was short"
+                "where it was, with fewer --workers if memory was short"
             ) from error
 
 

@@ -1,6 +1,6 @@
 """Which text goes into a corpus: the notation `language<=path`, resolved to streams of source files.
 
-    en<=news.en.txt.gz            one file; plain, .gz, .xz or .zst (told by its content, not its name)
+    en<=news.en.txt.gz            one file; plain, .gz, .bz2, .xz or .zst (told by its content, not its name)
     en<=wiki/*.xz,books/          globs, folders, several with commas
     en-de<=pairs.tsv.gz           a pair a line, tab between: English, German
     en-de<=train.en,train.de      two aligned files
@@ -21,7 +21,7 @@ from typing import Any
 
 from utils.errors import UserError
 
-COMPRESSED = (".gz", ".xz", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 _NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
@@ -131,9 +131,8 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[Source]:
     for name in files:
         if not _form(name):
             raise UserError(
-                f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .xz, .zst allowed), or "
-                "give two "
-                "aligned files as path,path"
+                f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .bz2, .xz, .zst may "
+                "follow), or give two aligned files as path,path"
             )
         sources.append(Source((name,), _form(name), languages))
     return sources

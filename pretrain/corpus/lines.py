@@ -1,6 +1,7 @@
 """A unit's bytes as lines: sentences of documents, or pairs. All that hangs on the form of the input."""
 
 import hashlib
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -31,11 +32,15 @@ class Reading:
         documents: "line", a document a line, or "blank", documents between blank lines.
         tsv_columns: the two columns of a pair, from 1; None: a line has exactly two.
         skip_bad_utf8: leave out lines that are not UTF-8 instead of stopping.
+        score_column: the column of a pair's score, from 1; 0: there is none.
+        min_score: pairs with less are left out.
     """
 
     documents: str
     tsv_columns: tuple[int, int] | None
     skip_bad_utf8: bool
+    score_column: int = 0
+    min_score: float = 0.0
 
 
 class Lines(NamedTuple):
@@ -46,12 +51,14 @@ class Lines(NamedTuple):
         documents: lines of each document, int64 [documents]; each pair counts as one.
         empty: blank lines, or pairs with an empty side.
         bad_utf8: lines or pairs left out for it.
+        score: pairs left out for theirs.
     """
 
     sides: tuple[list[str], ...]
     documents: np.ndarray
     empty: int
     bad_utf8: int
+    score: int = 0
 
 
 def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: Reading) -> Lines:
@@ -62,21 +69,23 @@ def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: 
         languages: of the stream: its order of sides.
 
     Raises:
-        UserError: bytes that are not UTF-8, a line with a wrong number of columns, broken XML; with file and
-            line.
+        UserError: bytes that are not UTF-8, a line with a wrong number of columns or without a score, broken
+            XML; with file and line.
     """
     if source.form == "text":
         return _monolingual(unit, source, reading)
+    bad = low = 0
     if source.form == "tmx":
-        rows, bad = _translation_units(unit, source), 0
+        rows = _translation_units(unit, source)
     else:
         decoded = [
             _decode(text, path, unit.first_line, reading) for text, path in zip(unit.texts, source.paths)
         ]
         bad = _count_bad(decoded)
-        rows = (
-            list(zip(*decoded)) if source.form == "aligned" else _columns(decoded[0], unit, source, reading)
-        )
+        if source.form == "aligned":
+            rows = list(zip(*decoded))
+        else:
+            rows, low = _columns(decoded[0], unit, source, reading)
     pairs = [
         (first.strip(), second.strip()) for first, second in rows if first is not None and second is not None
     ]
@@ -84,7 +93,7 @@ def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: 
     sides = tuple(list(side) for side in zip(*full)) or ([], [])
     if source.languages != languages:
         sides = sides[::-1]
-    return Lines(sides, np.ones(len(full), np.int64), len(pairs) - len(full), bad)
+    return Lines(sides, np.ones(len(full), np.int64), len(pairs) - len(full), bad, low)
 
 
 def line_hashes(texts: list[str]) -> np.ndarray:
@@ -96,6 +105,14 @@ def line_hashes(texts: list[str]) -> np.ndarray:
 def keys(lines: Lines) -> list[str]:
     """What makes a line or a pair the same as another one."""
     return lines.sides[0] if len(lines.sides) == 1 else [f"{a}\t{b}" for a, b in zip(*lines.sides)]
+
+
+def documents_of(lines: Lines, texts: list[str]) -> list[str]:
+    """A text for each line, joined to one for each document."""
+    if len(lines.documents) == len(texts):
+        return texts
+    text = iter(texts)
+    return ["\n".join(itertools.islice(text, int(count))) for count in lines.documents]
 
 
 def _monolingual(unit: Unit, source: Source, reading: Reading) -> Lines:
@@ -137,24 +154,38 @@ def _count_bad(decoded: list[list[str | None]]) -> int:
     return sum(None in row for row in zip(*decoded)) if any(None in lines for lines in decoded) else 0
 
 
-def _columns(lines: list[str | None], unit: Unit, source: Source, reading: Reading) -> list[tuple[str, str]]:
-    """The two cells of each line that is not blank."""
+def _columns(
+    lines: list[str | None], unit: Unit, source: Source, reading: Reading
+) -> tuple[list[tuple[str, str]], int]:
+    """The two cells of each line that is not blank, and how many lines went for their score."""
     first, second = (column - 1 for column in reading.tsv_columns or (1, 2))
-    fewest = max(first, second) + 1
+    score = reading.score_column - 1
+    fewest = max(first, second, score) + 1
     most = 1 << 30 if reading.tsv_columns else 2
-    rows = []
+    rows, low = [], 0
     for number, line in enumerate(lines):
         cells = line.split("\t") if line else ()
         if fewest <= len(cells) <= most:
+            if score >= 0 and not _score(cells[score], source, unit.first_line + number) >= reading.min_score:
+                low += 1
+                continue
             rows.append((cells[first], cells[second]))
         elif line and line.strip():
             wanted = f"at least {fewest}" if reading.tsv_columns else "2"
             raise UserError(
                 f"{source.paths[0]}: line {unit.first_line + number}: {len(cells)} columns between tabs, "
-                "expected "
-                f"{wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
+                f"expected {wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
-    return rows
+    return rows, low
+
+
+def _score(cell: str, source: Source, line: int) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise UserError(
+            f"{source.paths[0]}: line {line}: '{cell[:40]}' is no score; name its column with --score_column"
+        ) from error
 
 
 def _translation_units(unit: Unit, source: Source) -> list[tuple[str, str]]:

@@ -26,8 +26,12 @@ class BuildOptions:
             line.
         tsv_columns: the two columns of .tsv files that hold the pair, from 1; empty: files have exactly two
             columns.
+        score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: there is none.
+        min_score: leave out pairs of .tsv files with a lower score.
         skip_bad_utf8: leave out lines that are not UTF-8; false: stop at the first one.
         deduplicate: of equal lines of a language (equal pairs of a pair of languages) keep the first.
+        near_duplicates: of documents (of pairs) with about this similarity or more keep the first, such as
+            0.8; 0: keep all. MinHash over runs of 5 characters.
         min_tokens: leave out lines, or pairs with a side, of fewer tokens.
         max_tokens: the same for more tokens; 0: no limit. Readers cut long lines, so none is needed.
         max_ratio: leave out pairs whose longer side has more than so many times the tokens of the other; 0:
@@ -36,7 +40,9 @@ class BuildOptions:
             twentieth. 0: none.
         unit_mib: text given to a worker at a time, in MiB.
         shard_mib: largest shard, in MiB of ids.
-        workers: processes; 0: one per core.
+        engine: local: processes on this machine; ray: a Ray cluster. The corpus has the same bytes.
+        ray_address: host:port of a cluster's head, or auto; null: a cluster of this machine for this build.
+        workers: processes, or units at a time on the cluster; 0: one per core.
         overwrite: delete the corpus or unfinished build that is in the output folder.
     """
 
@@ -47,14 +53,19 @@ class BuildOptions:
     vocab_path: str | None = None
     documents: Literal["line", "blank"] = "line"
     tsv_columns: list[int] = field(default_factory=list)
+    score_column: int = 0
+    min_score: float = 0.0
     skip_bad_utf8: bool = False
     deduplicate: bool = False
+    near_duplicates: float = 0.0
     min_tokens: int = 1
     max_tokens: int = 0
     max_ratio: float = 0.0
     held_out: int = 1000
     unit_mib: float = 4.0
     shard_mib: float = 256.0
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
     workers: int = 0
     overwrite: bool = False
 
@@ -69,7 +80,17 @@ class BuildOptions:
             raise UserError(
                 f"tsv_columns: {self.tsv_columns} is not two column numbers from 1, such as [1, 2]"
             )
-        for name in ("held_out", "max_tokens", "min_tokens", "max_ratio", "workers"):
+        if self.score_column and not self.tsv_columns:
+            raise UserError("score_column: name the columns of the pair too, as in --tsv_columns '[2, 3]'")
+        if self.min_score and not self.score_column:
+            raise UserError("min_score: give --score_column, the column that holds the score")
+        if self.near_duplicates and not 0.5 <= self.near_duplicates <= 0.95:
+            raise UserError(
+                f"near_duplicates: {self.near_duplicates} is neither 0 (keep them) nor within 0.5 and 0.95"
+            )
+        if self.ray_address and self.engine != "ray":
+            raise UserError("ray_address: given without --engine ray")
+        for name in ("held_out", "max_tokens", "min_tokens", "max_ratio", "score_column", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: {getattr(self, name)} is negative")
         if not 0 < self.unit_mib <= 32:
@@ -109,7 +130,8 @@ def gather_notation(arguments: list[str]) -> list[str]:
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
     """All that decides the bytes of the corpus, for the manifest."""
-    irrelevant = {"output", "mono", "parallel", "piece_model_path", "vocab_path", "workers", "overwrite"}
+    irrelevant = {"output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite"}
+    irrelevant |= {"engine", "ray_address", "workers"}
     return {
         "vocabulary": vocabulary,
         "options": {key: value for key, value in vars(options).items() if key not in irrelevant},

@@ -3,7 +3,8 @@
 from collections import defaultdict
 
 from pretrain.corpus.build import Build, over_units
-from pretrain.corpus.duplicates import PartTask, find_duplicates, part_file
+from pretrain.corpus.duplicates import PartTask, find_duplicates
+from pretrain.corpus.reading import Unit
 from pretrain.corpus.units import Scanned, ScanTask, scan_unit
 from pretrain.corpus.work import write_json
 from utils.errors import UserError
@@ -24,10 +25,12 @@ def scan(build: Build) -> None:
     ]
     results: dict[tuple[int, int], list[Scanned]] = defaultdict(list)
     units: dict[tuple[int, int], int] = {}
-    hashes = build.options.deduplicate
-    for result in over_units(
-        build, "reading", chosen, scan_unit, lambda unit: ScanTask(build.unit_task(unit, "scan"), hashes)
-    ):
+
+    def to_task(unit: Unit) -> ScanTask:
+        near = build.unit_task(unit, "near").path if build.bands else None
+        return ScanTask(build.unit_task(unit, "scan"), build.options.deduplicate, near, build.bands)
+
+    for result in over_units(build, "reading", chosen, scan_unit, to_task):
         *source, number = result.key
         source = tuple(source)
         results[source].append(result)
@@ -38,16 +41,17 @@ def scan(build: Build) -> None:
 
 
 def find_all_duplicates(build: Build) -> None:
-    """Find the lines that occurred before, stream by stream, in parts that fit in memory."""
-    tasks = []
-    for stream in build.streams:
-        found = build.duplicates(stream)
-        units = [scan["units"] for scan in build.scans(stream)]
-        tasks += [
-            PartTask(build.work.of(stream, "scan"), units, found.folder, part, found.parts)
-            for part in range(found.parts)
-            if not part_file(found.folder, part).exists()
-        ]
+    """Find the lines and the documents that occurred before, in parts that fit in memory."""
+    found = [build.duplicates(stream) for stream in build.streams]
+    found += [build.near_duplicates(stream) for stream in build.streams]
+    tasks = [
+        PartTask(duplicates, band, part)
+        for duplicates in found
+        if duplicates is not None
+        for band in range(duplicates.bands)
+        for part in range(duplicates.parts)
+        if not duplicates.part_file(band, part).exists()
+    ]
     shown = Progress(len(tasks), "finding duplicates", unit="parts")
     for _ in build.workers.run(find_duplicates, tasks):
         shown.update()

@@ -14,13 +14,13 @@ from pretrain.corpus.units import id_dtype
 from pretrain.corpus.work import VOCABULARY_FILES, forget, read_json, write_json
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from utils.errors import UserError
-from utils.files import atomic_file, sha256_of
+from utils.files import sha256_of
 
 _MANY_UNKNOWN = 0.05
 
 
 def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the piece counts, the vocabulary and, last of all, the manifest; remove the work folder.
+    """Write the piece counts and, last of all, the manifest; remove the work folder.
 
     Raises:
         UserError: a stream of which the filters left nothing.
@@ -59,23 +59,14 @@ def finish(build: Build, plan: Mapping[str, Any]) -> dict[str, Any]:
         name = f"pieces/{language}.npy"
         manifest["pieces"][language] = name
         manifest["files"][name] = write_array(output / name, counts)
-    manifest["files"] |= _write_vocabulary(build)
+    for file in (output / name for name in VOCABULARY_FILES):
+        manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     for folder in ("mono", "parallel", "pieces"):  # what a killed worker was writing
         for file in (output / folder).rglob(".*.tmp-*"):
             file.unlink()
     write_json(output / MANIFEST, manifest)
     forget(output)
     return manifest
-
-
-def _write_vocabulary(build: Build) -> dict[str, dict[str, Any]]:
-    """Put the vocabulary beside the text, so that the corpus folder is all that training needs."""
-    output, tokenizer = build.work.output, build.tokenizer
-    model, vocab = (output / name for name in VOCABULARY_FILES)
-    with atomic_file(model) as file:
-        file.write(tokenizer.piece_model_path.read_bytes())
-    tokenizer.write_vocab(vocab)
-    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in (model, vocab)}
 
 
 def summary(manifest: Mapping[str, Any]) -> str:

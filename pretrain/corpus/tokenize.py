@@ -9,9 +9,10 @@ from pretrain.corpus.inputs import Stream
 from pretrain.corpus.reading import Unit
 from pretrain.corpus.shards import ShardTask, group_units, write_shard
 from pretrain.corpus.units import DROPPED, Rules, Tokenized, TokenizeTask, id_dtype, tokenize_unit, written
-from pretrain.corpus.work import read_json, unit_path, unit_paths, write_json
+from pretrain.corpus.work import VOCABULARY_FILES, read_json, unit_path, unit_paths, write_json
 from reader.corpus import SPLITS
 from utils.errors import UserError
+from utils.files import atomic_file
 from utils.logging import Progress
 
 _LARGEST_HELD_OUT = 0.05  # share of a stream
@@ -24,9 +25,10 @@ def tokenize(build: Build) -> None:
         UserError: text that has changed since the scan.
     """
     options = build.options
+    model, vocab = _write_vocabulary(build)
     rules = Rules(
-        options.vocab_path,
-        options.piece_model_path,
+        str(vocab),
+        str(model),
         options.min_tokens,
         options.max_tokens,
         options.max_ratio,
@@ -49,6 +51,7 @@ def tokenize(build: Build) -> None:
             build.unit_task(unit, "tokens"),
             rules,
             stream.duplicates,
+            stream.near_duplicates,
             stream.ordinal(unit),
             stream.held_out_below,
             stream.held_out_side,
@@ -104,6 +107,15 @@ def tokens_record(build: Build, stream: Stream) -> Path:
     return build.work.of(stream, "tokens.json")
 
 
+def _write_vocabulary(build: Build) -> tuple[Path, Path]:
+    """Put the vocabulary beside the text: then the folder is all that training needs, and all workers."""
+    model, vocab = (build.work.output / name for name in VOCABULARY_FILES)
+    with atomic_file(model) as file:
+        file.write(build.tokenizer.piece_model_path.read_bytes())
+    build.tokenizer.write_vocab(vocab)
+    return model, vocab
+
+
 class _OpenStream:
     """A stream that is being tokenized: what its units need to know, and their results."""
 
@@ -113,6 +125,7 @@ class _OpenStream:
         self.results: dict[tuple[int, int, int], Tokenized] = {}
         self.units = [scan["units"] for scan in build.scans(self.stream)]
         self.duplicates = build.duplicates(self.stream)
+        self.near_duplicates = build.near_duplicates(self.stream)
         self.held_out_below = _held_out_below(build, self.stream)
         self.held_out_side = _deciding_side(build, self.stream)
         self._folder = build.work.of(self.stream, "tokens")

@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.duplicates import Duplicates, lines_to_drop, read_counts, write_scan
+from pretrain.corpus.duplicates import Duplicates, read_counts, rows_to_drop, write_scan
 from pretrain.corpus.inputs import Source
-from pretrain.corpus.lines import Lines, Reading, keys, line_hashes, read_lines
+from pretrain.corpus.lines import Lines, Reading, documents_of, keys, line_hashes, read_lines
+from pretrain.corpus.near_duplicates import Bands, band_keys
 from pretrain.corpus.reading import Unit
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
 _BATCH = 2048  # lines given to sentencepiece at a time
-DROPPED = ("empty", "bad_utf8", "duplicate", "length", "ratio")
+DROPPED = ("empty", "bad_utf8", "score", "duplicate", "near_duplicate", "length", "ratio")
 
 
 class UnitTask(NamedTuple):
@@ -60,7 +61,8 @@ class TokenizeTask(NamedTuple):
     Args:
         unit: the text and what it belongs to.
         rules: of the build.
-        duplicates: of the stream; None: lines may repeat.
+        duplicates: equal lines of the stream; None: lines may repeat.
+        near_duplicates: documents of the stream that nearly equal an earlier one; None: they stay.
         ordinal: number of the unit in its stream.
         held_out_below: a document or pair with a smaller hash is held out.
         held_out_side: the side of a pair that decides.
@@ -69,6 +71,7 @@ class TokenizeTask(NamedTuple):
     unit: UnitTask
     rules: Rules
     duplicates: Duplicates | None
+    near_duplicates: Duplicates | None
     ordinal: int
     held_out_below: int
     held_out_side: int
@@ -80,10 +83,14 @@ class ScanTask(NamedTuple):
     Args:
         unit: the text and what it belongs to.
         hashes: write the hashes of its lines too.
+        near: where the keys of its documents go; None: near-duplicates stay.
+        bands: how their signatures are cut.
     """
 
     unit: UnitTask
     hashes: bool
+    near: Path | None
+    bands: Bands | None
 
 
 class Scanned(NamedTuple):
@@ -104,14 +111,16 @@ class Tokenized(NamedTuple):
 
 
 def scan_unit(task: ScanTask) -> Scanned:
-    """Count a unit's lines, hash them if asked, write both to its file, unless that is there."""
+    """Count a unit's lines, hash them and its documents if asked, write its files, unless they are there."""
     unit = task.unit.unit
     found = read_counts(task.unit.path)
     if found is not None:
         return Scanned(unit.key, unit.last, *found)
     text = read_lines(unit, task.unit.source, task.unit.languages, task.unit.reading)
     lines, documents = len(text.sides[0]), len(text.documents)
-    write_scan(task.unit.path, lines, documents, line_hashes(keys(text)) if task.hashes else None)
+    if task.near is not None and task.bands is not None:  # before the file that says that all is written
+        write_scan(task.near, lines, documents, band_keys(documents_of(text, keys(text)), task.bands))
+    write_scan(task.unit.path, lines, documents, [line_hashes(keys(text))] if task.hashes else [])
     return Scanned(unit.key, unit.last, lines, documents)
 
 
@@ -130,16 +139,20 @@ def tokenize_unit(task: TokenizeTask) -> Tokenized:
     sides = len(text.sides)
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
     held_out = _is_held_out(text, task)[document]
-    fresh = np.ones(len(document), bool)
+    repeated, near = np.zeros(len(document), bool), np.zeros(len(text.documents), bool)
     if task.duplicates is not None:
-        fresh[lines_to_drop(task.duplicates, task.ordinal)] = False
+        repeated[rows_to_drop(task.duplicates, task.ordinal)] = True
+    if task.near_duplicates is not None:
+        near[rows_to_drop(task.near_duplicates, task.ordinal)] = True
+    fresh = ~repeated & ~near[document]
 
     tokenizer = _tokenizer(task.rules.vocab_path, task.rules.piece_model_path)
     rows = itertools.compress(zip(*text.sides), fresh)
     ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
     document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
     kept, dropped = _filter(lengths, task.rules)
-    dropped |= {"bad_utf8": text.bad_utf8, "duplicate": int((~fresh).sum())}
+    dropped |= {"bad_utf8": text.bad_utf8, "score": text.score, "duplicate": int(repeated.sum())}
+    dropped["near_duplicate"] = int((~fresh & ~repeated).sum())
     dropped["empty"] += text.empty
 
     arrays: dict[str, Any] = {}
@@ -193,10 +206,7 @@ def _is_held_out(lines: Lines, task: TokenizeTask) -> np.ndarray:
     """Whether each document is held out, bool [documents]. Its text alone decides: equal ones go together."""
     if task.held_out_below == 0:
         return np.zeros(len(lines.documents), bool)
-    texts = lines.sides[task.held_out_side]
-    if len(lines.documents) != len(texts):
-        text = iter(texts)
-        texts = ["\n".join(itertools.islice(text, int(count))) for count in lines.documents]
+    texts = documents_of(lines, lines.sides[task.held_out_side])
     return line_hashes(texts) < np.uint64(task.held_out_below)
 
 

@@ -1,12 +1,13 @@
 """The work folder of a build: what is finished stands there, so that a killed build goes on.
 
-<output>/.build/plan.json                        options and inputs; a build goes on only with the same
-ones <output>/.build/<stream>/scan/00000.json         a source that is scanned: its units, lines,
-documents <output>/.build/<stream>/scan/00000-000000       counts and hashes of a unit's lines
-<output>/.build/<stream>/duplicates/00000        the lines to leave out, for one range of hashes
-<output>/.build/<stream>/tokens/00000-000000     a unit's ids
-<output>/.build/<stream>/tokens.json             all units of a stream are there: their ids, what was left
-out <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
+<output>/.build/plan.json                             options and inputs; a build goes on only with the same
+<output>/.build/<stream>/scan/00000.json              a source that is scanned: its units, lines, documents
+<output>/.build/<stream>/scan/00000-000000            counts of a unit, hashes of its lines
+<output>/.build/<stream>/near/00000-000000            keys of its documents, band by band
+<output>/.build/<stream>/{scan,near}-found/00000      the lines, documents to leave out, for one range of keys
+<output>/.build/<stream>/tokens/00000-000000          a unit's ids
+<output>/.build/<stream>/tokens.json                  all of a stream are there: their ids, what was left out
+<output>/.build/<stream>/shards/train-00000.json      a shard that is written: counts and checksums
 """
 
 import fcntl
@@ -36,8 +37,8 @@ class Work:
     """
 
     def __init__(self, output: Path):
-        self.output = output
-        self.folder = output / FOLDER
+        self.output = output.absolute()  # workers need not run in the same folder
+        self.folder = self.output / FOLDER
 
     def of(self, stream: Stream, stage: str) -> Path:
         """Where a stage keeps its results for a stream."""

@@ -92,7 +92,7 @@ def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
     words += ["--piece_model_path", str(pieces)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
     for key, value in ({"unit_mib": 8 / 1024} | options).items():
-        words += [f"--{key}", json.dumps(value)]
+        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return words
 
 

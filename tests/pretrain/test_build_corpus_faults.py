@@ -154,6 +154,10 @@ def test_command_line(tmp_path, pieces):
         ({"tsv_columns": [1]}, "tsv_columns"),
         ({"held_out": -1}, "held_out: -1 is negative"),
         ({"unit_mib": 64}, "unit_mib"),
+        ({"near_duplicates": 0.2}, "near_duplicates: 0.2 is neither 0"),
+        ({"score_column": 1}, "--tsv_columns"),
+        ({"min_score": 1.04}, "--score_column"),
+        ({"ray_address": "auto"}, "without --engine ray"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

@@ -1,5 +1,6 @@
 """From a notation and files of every form to lines: nothing lost or added, faults named by file and line."""
 
+import bz2
 import gzip
 import lzma
 
@@ -19,6 +20,7 @@ LINES = sentences(500)
 PACKERS = {
     "": lambda data: data,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
@@ -205,7 +207,7 @@ def test_a_fault_in_one_of_many_sources_comes_through(tmp_path):
         list(interleave(readers, 2))
 
 
-@pytest.mark.parametrize("end", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("end", [".gz", ".bz2", ".xz", ".zst"])
 def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
     text = "".join(f"{line}\n" for line in LINES).encode()
     packed = PACKERS[end](text)
@@ -231,7 +233,7 @@ def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
     [
         (b"", "empty: no text in it"),
         (b"PK\x03\x04rest", "a zip archive"),
-        (b"BZh9rest", "a bzip2 archive"),
+        (b"7z\xbc\xafrest", "a 7z archive"),
         ("one\ntwo\n".encode("utf-16"), "NUL bytes"),
         (b"\x7fELF\x02\x00\x00", "NUL bytes"),
     ],
@@ -314,6 +316,22 @@ def test_columns(tmp_path):
     assert sides == [["gut", "schlecht"], ["good", "bad"]] and empty == 1
     with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
         lines_of(parallel={"en-de": path}, tsv_columns=(2, 4))
+
+
+def test_scores(tmp_path):
+    """As in WikiMatrix: the score in front. What has less than is asked goes, and what is no number."""
+    path = write_lines(
+        tmp_path / "x.tsv", ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
+    )
+    (stream,) = resolve({}, {"en-de": path})
+    (unit,) = read_units(0, 0, stream.sources[0], Cutting(1000, False))
+    reading = Reading("line", (2, 3), False, score_column=1, min_score=1.04)
+    found = read_lines(unit, stream.sources[0], stream.languages, reading)
+    assert found.sides == (["gut", "neu"], ["good", "new"]) and (found.score, found.empty) == (2, 0)
+    with pytest.raises(UserError, match=r"x\.tsv: line 1: 'good' is no score; .*--score_column"):
+        read_lines(unit, stream.sources[0], stream.languages, Reading("line", (2, 3), False, 2, 1.04))
+    with pytest.raises(UserError, match="line 1: 3 columns between tabs, expected at least 4"):
+        read_lines(unit, stream.sources[0], stream.languages, Reading("line", (2, 3), False, 4, 1.04))
 
 
 TMX = """<?xml version="1.0" encoding="{encoding}"?>
