@@ -1,14 +1,15 @@
 """Keys under which texts that are nearly the same meet: MinHash signatures, cut into bands.
 
-A text is the set of its runs of 5 characters, case folded. Of two texts whose sets share the part s of what
-either has (Jaccard), each of the 128 numbers of a signature is equal with probability s. The signature is cut
-into b bands of r numbers; two texts meet if all numbers of a band are equal, with probability
-1 - (1 - s^r)^b: a step that is steepest near s = (1/b)^(1/r).
+A text is the set of its runs of 5 characters, case folded, within its first million characters. Of two texts
+whose sets share the part s of what either has (Jaccard), each of the 128 numbers of a signature is equal with
+probability s. The signature is cut into b bands of r numbers; two texts meet if all numbers of a band are
+equal, with probability 1 - (1 - s^r)^b: a step that is steepest near s = (1/b)^(1/r).
 (A. Broder, On the resemblance and containment of documents, 1997; Leskovec et al., Mining of Massive
 Datasets, chapter 3.)
 """
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 _NUMBERS = 128  # of a signature
 _CHARACTERS = 5  # of a run
 _SEED = 1
-_BATCH = 1 << 20  # characters worked on at a time, about 60 bytes each
+_CHARACTERS_AT_ONCE = 1 << 20  # worked on at a time, about 60 bytes each
+_TEXTS_AT_ONCE = 1 << 13  # the same, about 5 KB each
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing
 
 
@@ -39,12 +41,12 @@ def band_keys(texts: list[str], bands: Bands) -> list[np.ndarray]:
     return [np.concatenate([part[band] for part in parts]) for band in range(bands.count)]
 
 
-def _batches(texts: list[str]):
+def _batches(texts: list[str]) -> Iterator[list[str]]:
     batch, size = [], 0
     for text in texts:
-        batch.append(text.casefold())
-        size += len(text)
-        if size >= _BATCH:
+        batch.append(text[:_CHARACTERS_AT_ONCE].casefold())
+        size += len(batch[-1])
+        if size >= _CHARACTERS_AT_ONCE or len(batch) == _TEXTS_AT_ONCE:
             yield batch
             batch, size = [], 0
     if batch or not texts:

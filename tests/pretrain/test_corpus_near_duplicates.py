@@ -53,8 +53,13 @@ def test_keys_hang_on_the_text_alone(monkeypatch):
     assert keys.shape == (bands.count, len(texts)) and keys.dtype == np.uint64
     assert (keys[:, 0] == keys[:, 7]).all() and (keys[:, 4] == keys[:, 5]).all()  # ß folds to ss
     assert not (keys[:, 0] == keys[:, 1]).any()
-    monkeypatch.setattr(near_duplicates, "_BATCH", 10)
-    assert (np.stack(band_keys(texts, bands)) == keys).all()
+    for name, few in {"_CHARACTERS_AT_ONCE": 1000, "_TEXTS_AT_ONCE": 3}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(near_duplicates, name, few)
+            assert (np.stack(band_keys(texts, bands)) == keys).all()
+    monkeypatch.setattr(near_duplicates, "_CHARACTERS_AT_ONCE", 1000)  # no more is looked at
+    first, second = np.stack(band_keys(["x" * 900 + "y" * 200, "x" * 900 + "y" * 100 + "z" * 50], bands)).T
+    assert (first == second).all()
     assert [len(part) for part in band_keys([], bands)] == [0] * bands.count
 
 
