@@ -1,6 +1,6 @@
 """Time question answering on a CPU beside transformers' pipeline (torch).
 
-    python benchmarks/answer_questions.py                    100 questions at base size: 20 minutes
+    python benchmarks/answer_questions.py                    100 questions at base size
     python benchmarks/answer_questions.py --layers 2 --questions 20 --rounds 1
 
 From a file of made-up questions, two on each text of 40 to 400 words, to the 20 best answers of each, with
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
 from benchmarks.side_by_side import VOCABULARY, Contender, compare, tell
-from benchmarks.training import xlm_r_config
+from benchmarks.training import torch_device, xlm_r_config
 from utils.runtime import prepare
 
 MAX_SEQ_LEN, MAX_QUERY_LENGTH, MAX_ANSWER_LENGTH, N_BEST = 384, 64, 30, 20
@@ -78,7 +78,9 @@ def pipeline(folder: Path, args, batch: int) -> None:
     transformers.logging.set_verbosity_error()
     model = transformers.XLMRobertaForQuestionAnswering(xlm_r_config(args.layers, args.vocab)).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
-    answer = transformers.pipeline("question-answering", model=model, tokenizer=tokenizer)
+    answer = transformers.pipeline(
+        "question-answering", model=model, tokenizer=tokenizer, device=torch_device()
+    )
     start = time.perf_counter()
     content = json.loads((folder / made_up.QUESTIONS).read_text(encoding="utf-8"))
     asked = [

@@ -10,8 +10,9 @@ process with that many threads or in that many processes of one thread. Its toke
 sentencepiece model, and a sample of its ids is compared with ours first; the one difference is the official
 tokenizer's rule for a comma behind a digit.
 
-A round runs all contenders, one after the other, from start to end of their command; reported is the median
-of the rounds. The last line is JSON; "ratio" is our speed over that of the fastest peer.
+A round runs all contenders, one after the other, from start to end of their command. Speeds are in tokens of
+ours, the same text for all; memory is that of all processes of a contender together. The last line is JSON
+(benchmarks/figures.py).
 """
 
 import argparse
@@ -19,42 +20,34 @@ import gzip
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.figures import figures, report
+from benchmarks.side_by_side import LATEST, PINNED, ROOT, Contender
 from reader.corpus import Corpus
 from reader.normalization import normalize
 from reader.tokenization import Tokenizer
 from utils.errors import UserError, run
 
-ROOT = Path(__file__).resolve().parents[1]
 PEER = ROOT / "benchmarks" / "corpus_peer.py"
-PINNED, LATEST = ".venv-parity", ".venv-latest"
 SAMPLE = 3000  # lines whose ids are compared
 _POLL = 0.2  # seconds
 
-
-class Contender(NamedTuple):
-    """One program in one setting; `environment` is that of a peer, `threads` whether it has threads."""
-
-    environment: str | None
-    deduplicate: bool = False
-    threads: bool = False
-
-
+THREADS = {"threads": True}
 CONTENDERS = {
-    "ours": Contender(None),
-    "ours_deduplicated": Contender(None, deduplicate=True),
-    "hf_processes": Contender(PINNED),
-    "hf_threads": Contender(PINNED, threads=True),
-    "hf_latest_processes": Contender(LATEST),
-    "hf_latest_threads": Contender(LATEST, threads=True),
+    "ours": Contender("ours", "ours", True, {"deduplicate": False}),
+    "ours_deduplicated": Contender("ours, duplicates removed", "ours", True, {"deduplicate": True}),
+    "hf_processes": Contender("tokenizers, processes", "tokenizers", True, environment=PINNED),
+    "hf_threads": Contender("tokenizers, threads", "tokenizers", True, THREADS, PINNED),
+    "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", True, environment=LATEST),
+    "hf_latest_threads": Contender("newest tokenizers, threads", "tokenizers", True, THREADS, LATEST),
 }
 
 
@@ -93,7 +86,9 @@ def main() -> None:
                     if contender.environment is None:
                         runs[name][-1]["tokens"] = tokens_of(Path(output, "corpus"))
                 print(f"round {number + 1} {name:<20} {runs[name][-1]}", flush=True)
-    print(json.dumps(found | result(runs)))
+    figures_ = result(runs)
+    report(figures_)
+    print(json.dumps(found | figures_))
 
 
 def choose(names: list[str]) -> dict[str, Contender]:
@@ -143,12 +138,12 @@ def command(
     if contender.environment is None:
         words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output / "corpus")]
         words += ["--mono", f"xx<={text}", "--piece_model_path", str(model), "--workers", str(processes)]
-        return [*words, "--deduplicate", str(contender.deduplicate).lower()], {}
-    threads = processes if contender.threads else 1
-    words = [str(python_of(contender.environment)), str(PEER), "build", str(tokenizer_beside(text))]
+        return [*words, "--deduplicate", str(contender.options["deduplicate"]).lower()], {}
+    threads = processes if contender.options else 1
+    words = [str(contender.python), str(PEER), "build", str(tokenizer_beside(text))]
     settings = {
         "RAYON_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "true" if contender.threads else "false",
+        "TOKENIZERS_PARALLELISM": "true" if contender.options else "false",
     }
     return [*words, str(text), str(output), str(processes // threads)], settings
 
@@ -159,7 +154,7 @@ def tokenizer_beside(text: Path) -> Path:
 
 
 def measure(words: list[str], settings: dict[str, str]) -> dict:
-    """Run a command; its seconds, and the largest resident memory in MiB of each of its processes."""
+    """Run a command; its seconds, and the largest resident memory of each of its processes, and their sum."""
     start = time.monotonic()
     process = subprocess.Popen(words, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL)
     peaks: dict[int, int] = {}
@@ -170,7 +165,8 @@ def measure(words: list[str], settings: dict[str, str]) -> dict:
     if process.returncode:
         sys.exit(process.returncode)
     seconds = time.monotonic() - start
-    return {"seconds": round(seconds, 2), "mib": sorted(kib >> 10 for kib in peaks.values())[::-1]}
+    mib = sorted(kib >> 10 for kib in peaks.values())[::-1]
+    return {"seconds": round(seconds, 2), "mib": mib, "peak": sum(peaks.values()) << 10}
 
 
 def descendants(pid: int) -> list[int]:
@@ -238,24 +234,12 @@ def run_peer(environment: str, *words: str, text: str = "") -> str:
 
 
 def result(runs: dict[str, list[dict]]) -> dict:
-    """What the last line holds. Speeds are in tokens of ours: the same text for all."""
-    seconds = {name: statistics.median(one["seconds"] for one in of_one) for name, of_one in runs.items()}
-    found: dict = {
-        "seconds": seconds,
-        "peak_mib": {name: max(max(one["mib"]) for one in of_one) for name, of_one in runs.items()},
-    }
-    mine = {name: of_one[0]["tokens"] for name, of_one in runs.items() if "tokens" in of_one[0]}
-    if mine:
-        tokens = max(mine.values())
-        found |= {
-            "tokens": tokens,
-            "tokens_per_second": {name: round(tokens / time_) for name, time_ in seconds.items()},
-        }
-    peers = [time_ for name, time_ in seconds.items() if CONTENDERS[name].environment]
-    for name, label in {"ours": "ratio", "ours_deduplicated": "ratio_deduplicated"}.items():
-        if name in seconds and peers:
-            found[label] = round(min(peers) / seconds[name], 2)
-    return found
+    """What the last line holds; without ours the number of tokens is not known."""
+    tokens = max(of_one[0].get("tokens", 0) for of_one in runs.values())
+    found = figures(runs, CONTENDERS, tokens, "tokens/s" if tokens else "s")
+    for name, of_one in runs.items():
+        found["contenders"][name]["mib"] = max(of_one, key=lambda one: one["peak"])["mib"]
+    return found | {"tokens": tokens}
 
 
 if __name__ == "__main__":

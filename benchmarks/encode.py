@@ -1,6 +1,6 @@
 """Time sentences to vectors on a CPU beside sentence-transformers (torch).
 
-    python benchmarks/encode.py                                   2,000 sentences at base size: half an hour
+    python benchmarks/encode.py                                   2,000 sentences at base size
     python benchmarks/encode.py --layers 2 --sentences 500 --rounds 1
 
 All get the same file of made-up sentences of 1 to 120 words, the same piece model and the same shape of
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
-from benchmarks.training import xlm_r_config
+from benchmarks.training import torch_device, xlm_r_config
 from utils.runtime import prepare
 
 MAX_SEQ_LEN = 256
@@ -84,7 +84,7 @@ def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
     with tempfile.TemporaryDirectory() as saved:
         transformers.XLMRobertaModel(xlm_r_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
-        model = SentenceTransformer(saved, device="cpu")  # without a modules.json: the mean over the tokens
+        model = SentenceTransformer(saved, device=torch_device())  # no modules.json: the mean over the tokens
     model.max_seq_length = MAX_SEQ_LEN
     texts = (folder / made_up.TEXTS).read_text(encoding="utf-8").splitlines()
     start = time.perf_counter()

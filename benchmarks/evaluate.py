@@ -1,6 +1,6 @@
 """Time the evaluation of a classifier on a CPU beside transformers (torch) and PaddleNLP.
 
-    python benchmarks/evaluate.py                            1,000 pairs at base size: an hour
+    python benchmarks/evaluate.py                            1,000 pairs at base size
     python benchmarks/evaluate.py --layers 2 --pairs 200 --rounds 1
 
 From a file of made-up labelled pairs of mixed length to loss and accuracy, with one tokenizer and one shape
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
-from benchmarks.training import xlm_r_config
+from benchmarks.training import torch_device, xlm_r_config
 from utils.runtime import prepare
 
 MAX_SEQ_LEN, BATCH = 256, 32
@@ -77,7 +77,8 @@ def torch_xlm_r(
     import transformers
 
     shape = xlm_r_config(args.layers, args.vocab, attn_implementation=attention, num_labels=made_up.LABELS)
-    model = transformers.XLMRobertaForSequenceClassification(shape).eval()
+    device = torch_device()
+    model = transformers.XLMRobertaForSequenceClassification(shape).to(device).eval()
     forward = torch.compile(model, dynamic=True) if compile else model
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
 
@@ -86,9 +87,9 @@ def torch_xlm_r(
 
     def logits_and_loss(ids, labels):
         with torch.inference_mode():
-            ids, labels = torch.from_numpy(ids), torch.from_numpy(labels)
+            ids, labels = (torch.from_numpy(array).to(device) for array in (ids, labels))
             output = forward(ids, attention_mask=(ids != 1).long(), labels=labels)
-            return output.logits.numpy(), output.loss.item()
+            return output.logits.cpu().numpy(), output.loss.item()
 
     if compile:  # which is not what is compared
         import numpy as np

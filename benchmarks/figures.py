@@ -65,6 +65,8 @@ def _row(of_one: list[dict], contender: "Contender", amount: float, unit: str) -
     }
     if "kept" in of_one[0]:
         row["beyond_gb"] = round(max(one["peak"] - one["kept"] for one in of_one) / GIGABYTE, 2)
+    if "batch_tokens" in of_one[0]:
+        row["batch_tokens"] = [one["batch_tokens"] for one in of_one]
     return row
 
 

@@ -1,6 +1,6 @@
 """Time a fine-tuning step on a CPU beside transformers (torch) and PaddleNLP.
 
-    python benchmarks/finetune_step.py                       a real run: 40 minutes, 8 GB of memory
+    python benchmarks/finetune_step.py                       base size
     python benchmarks/finetune_step.py --batch 8 --length 256
     python benchmarks/finetune_step.py --layers 2 --rounds 1
 
@@ -86,9 +86,11 @@ def paddlenlp_ernie_m(layers: int, vocabulary: int, steps: int, batch: int, leng
     def step(input_ids, labels):
         input_ids = paddle.to_tensor(input_ids)
         mask = (input_ids != 1).astype("int64")
-        F.cross_entropy(model(input_ids, attention_mask=mask), paddle.to_tensor(labels)).backward()
+        loss = F.cross_entropy(model(input_ids, attention_mask=mask), paddle.to_tensor(labels))
+        loss.backward()
         optimizer.step()
         optimizer.clear_grad()
+        loss.item()
 
     size = sum(parameter.size for parameter in model.parameters())
     time_steps(steps, random_batches(vocabulary, batch, length), step, size)

@@ -1,6 +1,6 @@
 """Time from the start of a process to its first finished training step, on a CPU.
 
-    python benchmarks/first_step.py                          10 minutes, 8 GB of memory
+    python benchmarks/first_step.py                          base size
     python benchmarks/first_step.py --layers 2 --rounds 1
 
 Importing the library, making the model of benchmarks/finetune_step.py with random weights, its optimizer, and

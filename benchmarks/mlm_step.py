@@ -1,6 +1,6 @@
 """Time a masked-LM training step on a CPU beside transformers (torch).
 
-    python benchmarks/mlm_step.py                            a real run: an hour, 15 GB of memory
+    python benchmarks/mlm_step.py                            base size; a peer takes 18 GB of memory
     python benchmarks/mlm_step.py --layers 1 --vocab 8000 --rounds 1
 
 One step: 16 x 128 tokens of which 304 are to be predicted (15 % of each sequence, MMLM), base shape

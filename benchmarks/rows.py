@@ -29,6 +29,7 @@ class Row:
         quick: instead, the least that shows that it runs.
         why: for the page, where a peer is faster: the reason.
         asked: runs only where --rows names it.
+        data: needs real data: DATA.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Row:
     quick: tuple[str, ...] = ()
     why: str = ""
     asked: bool = False
+    data: bool = False
 
 
 ROWS = {
@@ -84,7 +86,8 @@ ROWS = {
     ),
     "inference": Row(
         "Engines",
-        "Rows of ids of mixed length, in the same batches for all, to the states of the top layer.",
+        "Rows of ids of mixed length to the states of the top layer, in batches of at most 4,096 or 1,024 "
+        "padded tokens, whichever suits a contender better.",
         "inference.py",
         quick=(*TINY_TEXT, "--sentences=16"),
     ),
@@ -99,6 +102,15 @@ ROWS = {
         "50,000 sentences to ids on all cores, by one unigram model of 4,000 pieces; all get the same ids.",
         "tokenise.py",
         quick=("--rounds=1", "--sentences=300"),
+    ),
+    "corpus": Row(
+        "Text to shards",
+        "300 MB of real text to a corpus on disk, on all cores; the peers write ids alone. Memory is that of "
+        "all processes.",
+        "corpus.py",
+        flags=("--gigabytes=0.3",),
+        quick=("--gigabytes=0.0005", "--rounds=1"),
+        data=True,
     ),
     "search": Row(
         "Exact search",

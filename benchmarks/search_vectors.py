@@ -1,6 +1,6 @@
 """Time the exact search of the nearest vectors beside sentence-transformers (torch) and numpy.
 
-    python benchmarks/search_vectors.py                      1,000,000 vectors of width 768: 10 minutes, 7 GB
+    python benchmarks/search_vectors.py                      1,000,000 vectors of width 768
     python benchmarks/search_vectors.py --vectors 10000 --queries 100 --rounds 1
 
 From arrays in memory to the 10 targets with the highest inner product for each of 1,000 queries, float32,

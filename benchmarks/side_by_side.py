@@ -203,7 +203,8 @@ def tell(seconds: float | list[float], **more: Any) -> None:
     Args:
         seconds: of all its work, or of each repetition.
         more: "kept": bytes that any program must hold; "check": the same of all who do the same work;
-            "gflops": what matrix products reach at most in this process; "peak": of another process.
+            "gflops": what matrix products reach at most in this process; "peak": of another process;
+            "batch_tokens": of the batches that suited it best, where it had the choice.
     """
     print(json.dumps({"seconds": seconds, "peak": peak_memory()} | more))
 

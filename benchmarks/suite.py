@@ -87,6 +87,9 @@ def run_rows(rows: dict[str, Row], folder: Path, quick: bool, again: bool) -> li
         if not again and path.exists() and is_of(path, stamp):
             print(f"[{number}/{len(rows)}] {name}: finished before", flush=True)
             continue
+        if row.data and not os.environ.get("DATA"):
+            print(f"[{number}/{len(rows)}] {name}: left out; set DATA to the folder of real data", flush=True)
+            continue
         load = os.getloadavg()[0]
         busy = f"; the machine is busy, load {load:.1f}" if load > BUSY * read_cpu().cores else ""
         print(f"[{number}/{len(rows)}] {name}: {row.title}{busy}", flush=True)

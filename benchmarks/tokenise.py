@@ -1,6 +1,6 @@
 """Time texts to token ids beside Hugging Face's tokenizers (Rust) and PaddleNLP.
 
-    python benchmarks/tokenise.py                            50,000 sentences: 5 minutes
+    python benchmarks/tokenise.py                            50,000 sentences
     python benchmarks/tokenise.py --sentences 500 --rounds 1
 
 All get the same made-up sentences of 1 to 120 words and the same unigram model of 4,000 pieces, and all

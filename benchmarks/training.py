@@ -121,22 +121,31 @@ def time_xlm_r(
     import torch
     import transformers
 
+    device = torch_device()
     shape = xlm_r_config(layers, vocabulary, attn_implementation=attention, **config)
-    model = getattr(transformers, f"XLMRobertaFor{head}")(shape).train()
+    model = getattr(transformers, f"XLMRobertaFor{head}")(shape).to(device).train()
     forward = torch.compile(model) if compile else model
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
 
-    def step(input_ids, labels):
-        input_ids = torch.from_numpy(input_ids)
+    def step(*arrays):
+        input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
         mask = (input_ids != 1).long()
-        with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
-            loss = forward(input_ids, attention_mask=mask, labels=torch.from_numpy(labels)).loss
+        with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
+            loss = forward(input_ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()  # which a training loop logs; a GPU's step has ended then
 
     time_steps(steps, batches, step, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def torch_device() -> str:
+    """Where torch's peers run: where ours does."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def xlm_r_config(layers: int, vocabulary: int, **more):

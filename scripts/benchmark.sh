@@ -6,6 +6,7 @@
 #   sh scripts/benchmark.sh --rows mlm,search   these alone; --rows clone: from git clone to the first step
 #   sh scripts/benchmark.sh --again             finished rows, too
 #   sh scripts/benchmark.sh --quick             tiny shapes, to see that every row runs
+#   DATA=folder sh scripts/benchmark.sh         with the row that takes real text
 #
 # The peers' environments are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
 set -eu

@@ -21,8 +21,9 @@ def test_ours(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["corpus", *flags])
     corpus.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["tokens"] > 10_000 and found["seconds"]["ours"] > 0
-    assert 20 < found["peak_mib"]["ours"] < 1024
+    ours = found["contenders"]["ours"]
+    assert found["tokens"] > 10_000 and found["unit"] == "tokens/s" and ours["value"] > 0
+    assert 20 < max(ours["mib"]) < 1024 and ours["peak_gb"] > sum(ours["mib"]) / 1000
     assert "ratio" not in found and "ids" not in found
 
 
@@ -41,19 +42,22 @@ def test_ids():
 
 
 def test_figures():
-    ours = [{"seconds": 2.0, "mib": [90, 8], "tokens": 999}, {"seconds": 4.0, "mib": [70], "tokens": 999}]
+    def run(seconds, *mib, **more):
+        return {"seconds": seconds, "mib": list(mib), "peak": sum(mib) << 20, **more}
+
     runs = {
-        "ours": ours,
-        "hf_processes": [{"seconds": 9.0, "mib": [300]}, {"seconds": 9.0, "mib": [310, 20]}],
-        "hf_threads": [{"seconds": 12.0, "mib": [300]}],
+        "ours": [run(2.0, 90, 80, tokens=1000), run(4.0, 70, tokens=1000)],
+        "ours_deduplicated": [run(4.5, 90, tokens=990), run(4.5, 90, tokens=990)],
+        "hf_processes": [run(9.0, 300), run(9.0, 310, 20)],
+        "hf_threads": [run(12.0, 300), run(12.0, 300)],
     }
     found = corpus.result(runs)
-    assert found["ratio"] == 3.0 and found["tokens_per_second"] == {
-        "ours": 333,
-        "hf_processes": 111,
-        "hf_threads": 83,
-    }
-    assert found["peak_mib"] == {"ours": 90, "hf_processes": 310, "hf_threads": 300}
+    assert found["tokens"] == 1000 and found["unit"] == "tokens/s"
+    assert (found["ratio"], found["ratios"]) == (3.0, {"ours": 3.0, "ours_deduplicated": 2.0})
+    rows = found["contenders"]
+    assert [rows[name]["value"] for name in ("ours", "hf_processes", "hf_threads")] == [333.3, 111.1, 83.33]
+    assert rows["hf_processes"]["mib"] == [310, 20] and rows["hf_processes"]["peak_gb"] == 0.35
+    assert corpus.result({"hf_threads": runs["hf_threads"]})["unit"] == "s"
 
 
 def test_an_unknown_contender():

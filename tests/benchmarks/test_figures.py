@@ -53,6 +53,15 @@ def test_rates_ratios_and_their_spread():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_batches_that_were_chosen_are_told():
+    runs = {
+        "ours": [run(4.0, batch_tokens=4096), run(6.0, batch_tokens=1024)],
+        "hf_best": [run(8.0), run(8.0)],
+    }
+    rows = figures(runs, CONTENDERS, 100, "sentences/s")["contenders"]
+    assert rows["ours"]["batch_tokens"] == [4096, 1024] and "batch_tokens" not in rows["hf_best"]
+
+
 def test_seconds_are_better_when_fewer():
     runs = {"ours": [run(4.0), run(6.0), run(5.0)], "hf_best": [run(10.0), run(10.0), run(10.0)]}
     found = figures(runs, CONTENDERS, 1, "s")

@@ -1,5 +1,6 @@
 """The suite: what is finished is kept, what fails is left for the next time, nothing stays behind."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -73,6 +74,15 @@ def test_an_interrupted_suite_goes_on(tmp_path, rows, ran, monkeypatch, capsys):
     assert kept["result"]["flags"] == ["two", "quick"] == kept["flags"] and kept["commit"] == "def"
     assert kept["machine"]["cores"] >= 1 and kept["versions"][".venv"]["python"] == "3.11.7"
     assert "a table" in (folder / "two.log").read_text()
+
+
+def test_a_row_of_real_data_is_left_out_without_it(tmp_path, rows, ran, monkeypatch, capsys):
+    wanted = {"two": dataclasses.replace(rows["two"], data=True)}
+    monkeypatch.delenv("DATA", raising=False)
+    assert suite.run_rows(wanted, tmp_path, quick=False, again=False) == [] and ran() == []
+    assert "two: left out; set DATA" in capsys.readouterr().out
+    monkeypatch.setenv("DATA", str(tmp_path))
+    assert suite.run_rows(wanted, tmp_path, quick=False, again=False) == [] and ran() == ["two"]
 
 
 def test_command_line(tmp_path, rows, ran, monkeypatch, capsys):

@@ -1,12 +1,23 @@
 """The rows that begin with text: what all get is the same, and our workers run in small form."""
 
 import json
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import answer_questions, evaluate, first_step, made_up, search_vectors, suite, tokenise
+from benchmarks import (
+    answer_questions,
+    evaluate,
+    first_step,
+    from_clone,
+    made_up,
+    search_vectors,
+    suite,
+    tokenise,
+)
 from reader.tokenization import Tokenizer
 
 
@@ -105,3 +116,14 @@ def test_first_step(monkeypatch, capsys):
     first_step.one_step("ours")(None, args)
     found = told(capsys)
     assert found["seconds"] > 1 and "gflops" not in found  # this process began long ago
+
+
+@pytest.mark.skipif(not (suite.ROOT / ".git").exists(), reason="not a git checkout")
+def test_from_a_clone(tmp_path, capsys):
+    args = Namespace(layers=1, vocab=100)
+    note = ["sh", "-c", f"pwd > {tmp_path / 'where'}"]
+    from_clone.time_commands(args, [note], sys.executable, "ours")
+    found = told(capsys)
+    where = Path((tmp_path / "where").read_text().strip())
+    assert where.name == "clone" and not where.exists()  # it was made and is gone
+    assert 1 < found["seconds"] < 120 and 1e8 < found["peak"] < 3e9
