@@ -1,14 +1,20 @@
 """An encoder with a head as an ONNX graph, written from its weights with the `onnx` library.
 
-Standard operators of opset 20 only, in the shapes that ONNX Runtime knows how to fuse: attention as
-transformers export it, residual and layer norm side by side, gelu behind its bias. Input: `input_ids`, int64
-[B, T], padded on the right with the pad id; both axes are free. Pads are masked, positions counted inside.
+Standard operators of opset 20 only. Input: `input_ids`, int64 [B, T], padded on the right with the pad id;
+both axes are free. Pads are masked, positions counted inside.
 
     task        outputs
     encode      sequence [B, T, H], pooled [B, H] (top layer only)
     classify    logits [B, labels]
     tag         logits [B, T, labels]
     answer      start_logits [B, T], end_logits [B, T]
+
+The n tokens that are no pads stand one after another, [n, H]; only attention puts them in rows, [B, T]. So
+pads cost next to nothing, and do not widen the range that int8 quantises. In the outputs a pad has what the
+token before it has. In the last layer of "classify" only the first token of each row asks.
+
+[n, H] also keeps ONNX Runtime from fusing residual with layer norm and bias with gelu: its fused kernels are
+the slower ones (docs/export.md).
 
 Weights lie beside the graph in `<name>.data`, written one at a time; ONNX allows a graph 2 GB of its own.
 
@@ -90,61 +96,88 @@ class _Encoder:
 
     def write(self, task: str, layers: int) -> list[str]:
         """The whole graph; the names of its outputs."""
-        constant = self.graph.constant
         heads, size = self.config["num_attention_heads"], self.config["hidden_size"]
-        constant("head_shape", [0, 0, heads, size // heads], np.int64)
-        constant("merged_shape", [0, 0, size], np.int64)
-        constant("root_of_head_size", np.sqrt(size // heads))
-        x, bias = self._embeddings()
+        whole = {"pad_id": self.config["pad_token_id"], "zero": 0, "one": 1, "heads": heads, "flat": [-1]}
+        whole |= {"by_size": [-1, size], "by_head": [-1, size // heads]}
+        whole |= {"by_asking_head": [-1, heads, 1, size // heads]}
+        for name, value in whole.items():
+            self.graph.constant(name, value, np.int64)
+        self.graph.constant("root_of_head_size", np.sqrt(size // heads))
+        x = self._embeddings(*self._tokens(heads))
         for i in range(layers):
-            x = self._layer(x, bias, f"encoder.layers.{i}.")
+            x = self._layer(x, f"encoder.layers.{i}.", task == "classify" and i == layers - 1)
         return self._head(task, x, layers)
 
-    def _embeddings(self) -> tuple[str, str]:
-        """[B, T] ids -> embeddings [B, T, H] and what is added to the scores [B, 1, 1, T]."""
+    def _tokens(self, heads: int) -> tuple[str, str]:
+        """The ids of the real tokens and their positions, [n] each; how they go into rows and back."""
         node, constant = self.graph.node, self.graph.constant
-        constant("pad_id", self.config["pad_token_id"], np.int64)
-        pads = node("Equal", "input_ids", "pad_id")
-        real = node("Cast", node("Not", pads), to=TensorProto.INT64)  # [B, T]
-        constant("one", FIRST_POSITION_SHIFT, np.int64)
-        counted = node("CumSum", real, constant("axis_1", 1, np.int64))
-        positions = node("Add", node("Mul", counted, real), "one", name="position_ids")
-        place = node("Gather", self.weight("embeddings.position_embeddings.weight"), positions, axis=0)
-        x = self._norm(node("Add", self._words(), place), "embeddings.layer_norm")
-        mask = node("Unsqueeze", real, constant("second_axis", [1], np.int64))
-        mask = node("Unsqueeze", mask, constant("third_axis", [2], np.int64))  # [B, 1, 1, T]
-        closed = node("Sub", constant("one_float", 1.0), node("Cast", mask, to=TensorProto.FLOAT))
-        return x, node("Mul", closed, constant("closed", CLOSED))
+        real = node("Not", node("Equal", "input_ids", "pad_id"))
+        real = node("Cast", real, to=TensorProto.INT64)  # [B, T]
+        flat = node("Reshape", real, "flat")
+        kept = node("Reshape", node("NonZero", flat), "flat")  # [n], of the places 0 to B * T - 1
+        ids = node("Gather", node("Reshape", "input_ids", "flat"), kept)
+        constant("shift", FIRST_POSITION_SHIFT, np.int64)
+        positions = node("Add", node("CumSum", real, "one"), "shift")
+        positions = node("Gather", node("Reshape", positions, "flat"), kept, name="position_ids")
 
-    def _words(self) -> str:
-        """The rows of the word table: [B, T, H]."""
+        shape = node("Shape", "input_ids")
+        number = node("Sub", node("CumSum", flat, "zero"), "one")
+        self.number = node("Reshape", number, shape)  # [B, T]: which of the n; at a pad the one before it
+        self.first = node("Gather", self.number, "zero", axis=1)  # [B]
+        # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
+        row = node("Unsqueeze", node("Mul", self.number, "heads"), "one")
+        constant("each_head", np.arange(heads)[:, None], np.int64)
+        self.to_heads = node("Add", row, "each_head")  # [B, N, T]
+        length = node("Gather", shape, "one")
+        sentence = node("Unsqueeze", node("Div", kept, length), "one")  # [n, 1]
+        passed = node("Mul", sentence, constant("other_heads", heads - 1, np.int64))
+        passed = node("Add", passed, constant("every_head", np.arange(heads), np.int64))
+        self.from_heads = node("Add", node("Unsqueeze", kept, "one"), node("Mul", passed, length))  # [n, N]
+
+        mask = node("Unsqueeze", real, constant("inner_axes", [1, 2], np.int64))  # [B, 1, 1, T]
+        closed = node("Sub", constant("open", 1.0), node("Cast", mask, to=TensorProto.FLOAT))
+        self.bias = node("Mul", closed, constant("closed", CLOSED))  # what is added to the scores
+        return ids, positions
+
+    def _embeddings(self, ids: str, positions: str) -> str:
+        """[n, H]."""
+        node = self.graph.node
+        place = node("Gather", self.weight("embeddings.position_embeddings.weight"), positions, axis=0)
+        return self._norm(node("Add", self._words(ids), place), "embeddings.layer_norm")
+
+    def _words(self, ids: str) -> str:
+        """The rows of the word table: [n, H]."""
         node, name = self.graph.node, "embeddings.word_embeddings.weight"
         if not self.int8:
-            return node("Gather", self.weight(name), "input_ids", axis=0)
+            return node("Gather", self.weight(name), ids, axis=0)
         table, scale = quantised(self.array(name), axis=1, largest=127)
-        rows = node("Gather", self.graph.weight(name, table), "input_ids", axis=0)
-        scales = node("Gather", self.graph.weight(f"{name}.scale", scale), "input_ids", axis=0)
+        rows = node("Gather", self.graph.weight(name, table), ids, axis=0)
+        scales = node("Gather", self.graph.weight(f"{name}.scale", scale), ids, axis=0)
         return node("Mul", node("Cast", rows, to=TensorProto.FLOAT), scales)
 
-    def _layer(self, x: str, bias: str, name: str) -> str:
-        node = self.graph.node
-        take = self._taken(x)
-        query, key, value = (
-            node("Reshape", self._linear(take, f"{name}self_attn.{part}_proj"), "head_shape")
-            for part in "qkv"
-        )
-        query = node("Transpose", query, perm=[0, 2, 1, 3])  # [B, N, T, D]
-        key = node("Transpose", key, perm=[0, 2, 3, 1])  # [B, N, D, T]
-        value = node("Transpose", value, perm=[0, 2, 1, 3])
-        scores = node("Div", node("MatMul", query, key), "root_of_head_size")
-        shares = node("Softmax", node("Add", scores, bias), axis=-1)  # [B, N, T, T]
-        mixed = node("Transpose", node("MatMul", shares, value), perm=[0, 2, 1, 3])
-        mixed = node("Reshape", mixed, "merged_shape")  # [B, T, H]
-        mixed = self._linear(self._taken(mixed), f"{name}self_attn.out_proj")
+    def _layer(self, x: str, name: str, only_first: bool) -> str:
+        """x [n, H] -> [n, H], or with `only_first` [B, H]: all are seen, the first token of each row asks."""
+        node, taken = self.graph.node, self._taken(x)
+        key, value = (self._heads(self._linear(taken, f"{name}self_attn.{part}_proj")) for part in "kv")
+        if only_first:
+            x = node("Gather", x, self.first, axis=0)
+            taken = self._taken(x)
+        query = self._linear(taken, f"{name}self_attn.q_proj")
+        query = node("Reshape", query, "by_asking_head") if only_first else self._heads(query)
+        scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
+        scores = node("Add", node("Div", scores, "root_of_head_size"), self.bias)
+        mixed = node("MatMul", node("Softmax", scores, axis=-1), value)  # [B, N, T or 1, D]
+        if not only_first:
+            mixed = node("Gather", node("Reshape", mixed, "by_head"), self.from_heads, axis=0)  # [n, N, D]
+        mixed = self._linear(self._taken(node("Reshape", mixed, "by_size")), f"{name}self_attn.out_proj")
         x = self._norm(node("Add", mixed, x), f"{name}norm1")
         inner = node("Gelu", self._linear(self._taken(x), f"{name}linear1"))
         inner = self._linear(self._taken(inner), f"{name}linear2")
         return self._norm(node("Add", inner, x), f"{name}norm2")
+
+    def _heads(self, x: str) -> str:
+        """[n, H] -> [B, N, T, D]."""
+        return self.graph.node("Gather", self.graph.node("Reshape", x, "by_head"), self.to_heads, axis=0)
 
     def _taken(self, x: str) -> tuple[str, ...]:
         """What a product takes: (x,), or x as (uint8, scale, zero point)."""
@@ -171,25 +204,22 @@ class _Encoder:
 
     def _head(self, task: str, x: str, layers: int) -> list[str]:
         node, outputs = self.graph.node, list(OUTPUTS[task])
+        if task == "classify":
+            pooled = node("Tanh", self._linear((x,), "pooler.dense"))
+            return [node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])]
+        if task == "encode":
+            found = [node("Gather", x, self.number, axis=0, name=outputs[0])]
+            if layers == self.config["num_hidden_layers"] and "pooler.dense.weight" in self.weights:
+                first = node("Gather", x, self.first, axis=0)  # [B, H]
+                found.append(node("Tanh", self._linear((first,), "pooler.dense"), name=outputs[1]))
+            return found
+        logits = self._linear((x,), "classifier")  # [n, labels]
         if task == "tag":
-            return [self._named(self._linear((x,), "classifier"), outputs[0])]
-        if task == "answer":
-            both = self._linear((x,), "classifier")  # [B, T, 2]
-            return [
-                node("Gather", both, self.graph.constant(f"end_{i}", i, np.int64), axis=2, name=name)
-                for i, name in enumerate(outputs)
-            ]
-        found = [] if task == "classify" else [self._named(x, outputs[0])]
-        if layers == self.config["num_hidden_layers"] and "pooler.dense.weight" in self.weights:
-            first = node("Gather", x, self.graph.constant("first", 0, np.int64), axis=1)  # [B, H]
-            pooled = node("Tanh", self._linear((first,), "pooler.dense"))
-            if task == "classify":
-                return [self._named(self._linear((pooled,), "classifier"), outputs[0])]
-            found.append(self._named(pooled, outputs[1]))
-        return found
-
-    def _named(self, value: str, name: str) -> str:
-        return self.graph.node("Identity", value, name=name)
+            return [node("Gather", logits, self.number, axis=0, name=outputs[0])]
+        both = node("Gather", logits, self.number, axis=0)  # [B, T, 2]
+        return [
+            node("Gather", both, which, axis=2, name=name) for which, name in zip(("zero", "one"), outputs)
+        ]
 
 
 def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
