@@ -195,13 +195,13 @@ def _translation_units(unit: Unit, source: Source) -> list[tuple[str, str]]:
     for match in _TRANSLATION_UNIT.finditer(text):
         try:
             element = ElementTree.fromstring(match.group().decode())
-        except (ElementTree.ParseError, UnicodeDecodeError) as error:
+            segments = [(_language_tag(tuv), tuv.find("seg")) for tuv in element.iter("tuv")]
+            rows.append(tuple(_segment(segments, language) for language in source.languages))
+        except (ElementTree.ParseError, UnicodeDecodeError, RecursionError) as error:
             line = unit.first_line + text.count(b"\n", 0, match.start())
             raise UserError(
                 f"{source.paths[0]}: line {line}: broken <tu>: {error}; mend it or leave it out"
             ) from error
-        segments = [(_language_tag(tuv), tuv.find("seg")) for tuv in element.iter("tuv")]
-        rows.append(tuple(_segment(segments, language) for language in source.languages))
     return rows
 
 

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from pretrain.corpus import reading
+from pretrain.corpus.compression import decompressed, open_file
 from pretrain.corpus.inputs import parse_notation, resolve
 from pretrain.corpus.lines import Reading, read_lines
 from pretrain.corpus.options import gather_notation
@@ -152,6 +153,17 @@ def test_members_and_padding_of_an_archive(tmp_path):
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(b"one\ntw") + gzip.compress(b"o\nthree\n") + b"\0" * 40)
     assert lines_of({"en": str(path)})[0] == [["one", "two", "three"]]
+
+
+@pytest.mark.parametrize("end", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_few_bytes_that_stand_for_very_many_come_in_bounded_blocks(tmp_path, end):
+    """At 1 : 1000 (gzip), 1 : 10,000 and more, what is read at a time would be gigabytes."""
+    path = tmp_path / f"zeros{end}"
+    path.write_bytes(PACKERS[end](b"x" * (48 << 20)) * 2)
+    with open_file(str(path)) as file:
+        sizes = [len(block) for block in decompressed(file, str(path))]
+    assert sum(sizes) == 96 << 20
+    assert max(sizes) <= (32 << 20 if end == ".zst" else 1 << 20)
 
 
 def test_units_end_with_documents(tmp_path):
@@ -365,6 +377,9 @@ def test_broken_translation_memories(tmp_path):
     path.write_text(text[: text.rindex("</tu>")])
     with pytest.raises(UserError, match=r"memory\.tmx: line \d: ends within a <tu>"):
         lines_of(parallel={"en-de": str(path)})
+    path.write_text(text.replace("bold", "<hi>" * 5000 + "bold" + "</hi>" * 5000))
+    with pytest.raises(UserError, match=r"memory\.tmx: line 4: broken <tu>: maximum recursion depth"):
+        lines_of(parallel={"en-de": str(path)}, unit_bytes=1 << 20)
     path.write_text(text.replace("&amp;", "&lol;"))  # no entities: a document type is never read
     with pytest.raises(UserError, match="undefined entity"):
         lines_of(parallel={"en-de": str(path)})

@@ -1,0 +1,28 @@
+"""A user's mistake is one line, whatever it quotes."""
+
+import pickle
+
+import pytest
+
+from utils.errors import LONGEST_MESSAGE, UserError
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("a.tsv, line 2: 'x'", "a.tsv, line 2: 'x'"),
+        ("'a\nb\r\tc\x1b[31m\0'", r"'a\nb\r\tc\x1b[31m\x00'"),
+        ("half \ud800, lines \u2028 and \x85", r"half \ud800, lines \u2028 and \x85"),
+        ("क्\u200dष, 你\u3000好, ½ and \\n", "क्\u200dष, 你\u3000好, ½ and \\n"),  # characters of a line
+    ],
+)
+def test_one_line(message, line):
+    assert str(UserError(message)) == line
+    assert str(UserError(line)) == line  # as when one is raised from another
+    assert str(pickle.loads(pickle.dumps(UserError(message)))) == line
+
+
+def test_the_middle_of_a_long_message_is_left_out():
+    line = str(UserError("a.tsv: " + "x" * 10**6 + "; take it out"))
+    assert line.startswith("a.tsv: xxx") and " [...] xxx" in line and line.endswith("xxx; take it out")
+    assert len(line) <= LONGEST_MESSAGE + 10
