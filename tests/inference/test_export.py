@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import paddle
 import pytest
 
 from inference import onnx_graph
-from inference.agreement import Agreement, Checked, agreement, made_up_rows, run_all
+from inference.agreement import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
 from inference.engines import in_batches
 from inference.loading import Files, load
 from inference.onnx_graph import quantised, write_onnx
-from inference.outputs import FILES, OUTPUTS
+from inference.outputs import FILES, OUTPUTS, is_per_token
 from model.checkpoint import load_from
 from reader.features import pad
 from tests.inference import toy_models
@@ -146,6 +148,51 @@ def test_int8_weights_are_int8(exported):
     assert by_type["encoder.layers.1.linear2.weight"] == onnx.TensorProto.INT8
     assert by_type["pooler.dense.weight"] == onnx.TensorProto.FLOAT
     assert sizes["onnx-int8"] < sizes["onnx"]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
+def test_pads_change_nothing(exported, kind, engine):
+    """Nor do they widen the range that int8 quantises: its rows would move by a hundredth."""
+    model = load(exported / kind, engine=engine)
+    rows = rows_of(model)[-9:]
+    narrow, wide = run_on_wide_batches(model.engine(kind), rows)
+    assert largest_difference(narrow, wide) < 1e-5
+
+
+def run_on_wide_batches(engine, rows):
+    """All rows in one batch, as it is and with 7 more columns of pads: the outputs of real tokens."""
+    ids = pad(rows, 1)
+    for batch in (ids, np.pad(ids, ((0, 0), (0, 7)), constant_values=1)):
+        outputs = engine(batch)
+        yield [
+            {name: x[i][: len(row)] if is_per_token(name, x) else x[i] for name, x in outputs.items()}
+            for i, row in enumerate(rows)
+        ]
+
+
+def test_pads_have_what_the_token_before_them_has(exported):
+    sequence = load(exported / "encode", engine="onnx").engine("encode")(pad([[0, 5, 6, 2], [0, 2]], 1))[
+        "sequence"
+    ]
+    np.testing.assert_array_equal(sequence[1, 2:], sequence[1, [1, 1]])
+    assert (sequence[1, 0] != sequence[1, 1]).any()
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
+def test_what_onnx_runtime_makes_of_the_graph(exported, tmp_path, engine):
+    """The file has standard operators; of the runtime's own only those that make it faster."""
+    path = exported / "encode" / FILES[engine]
+    assert {node.domain for node in onnx.load(str(path), load_external_data=False).graph.node} == {""}
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+    found = Counter(node.op_type for node in optimised.node)
+    assert found["LayerNormalization"] == 1 + 2 * toy_models.LAYERS and found["Gelu"] == toy_models.LAYERS
+    assert not {"SkipLayerNormalization", "BiasGelu", "MatMulInteger"} & set(found)
+    products = found["Gemm"] + found["MatMulIntegerToFloat"] + found["DynamicQuantizeMatMul"]
+    assert products == 6 * toy_models.LAYERS and found["FusedMatMul"] == toy_models.LAYERS
 
 
 def test_encoder_up_to_a_layer(models, tmp_path):
