@@ -1,12 +1,16 @@
 """The step folders of a run: `step_N` below its checkpoint folder, the newest whole one, the last few."""
 
+import itertools
 import logging
 import os
 import re
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from model.training_state import find_fault
+from model.training_state import load_training_state
+from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d+)")
@@ -23,19 +27,47 @@ def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), entry) for match, entry in found if match)
 
 
-def newest_complete(folder: str | os.PathLike, checksums: bool = False) -> Path | None:
-    """The last step folder that a run can resume from; a broken one is named in the log and passed over.
+def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """The last step folder that is whole, every byte of it compared with its manifest.
 
     Args:
         folder: the checkpoint folder.
-        checksums: compare every byte with the manifest, not only names and sizes. Loading does that anyway.
+
+    Returns:
+        the step folder, its training state, and the later ones, which are damaged: each was named in the log
+        and passed over. None where there is no step folder.
+
+    Raises:
+        UserError: there are step folders, but none is whole.
     """
+    damaged: list[Path] = []
+    fault = None
     for _, path in reversed(step_folders(folder)):
-        fault = find_fault(path / "training_state", checksums)
-        if fault is None:
-            return path
-        log.warning("%s; it is passed over", fault)
-    return None
+        try:
+            return path, load_training_state(path / "training_state"), damaged
+        except UserError as error:
+            log.warning("%s; %s is passed over", error, path.name)
+            damaged.append(path)
+            fault = error
+    if fault is None:
+        return None
+    raise UserError(
+        f"{folder}: none of its {len(damaged)} checkpoints is whole ({fault}): put back a good copy, or "
+        "choose another output folder to begin anew"
+    )
+
+
+def set_aside(damaged: Iterable[Path]) -> None:
+    """Rename damaged step folders to `step_N.damaged`: kept to be looked at, and taken for no checkpoint."""
+    for path in damaged:
+        aside = next(name for name in _names_aside(path) if not name.exists())
+        os.replace(path, aside)
+        log.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.damaged")
+    yield from (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
 
 
 def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:

@@ -41,7 +41,13 @@ class _LogFile(logging.FileHandler):
 
     said = False
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # what it still held
+            self.handleError(None)
+
+    def handleError(self, record: logging.LogRecord | None) -> None:
         if not self.said:
             self.said = True
             error = sys.exc_info()[1]

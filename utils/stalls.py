@@ -51,8 +51,8 @@ class StallWatch:
             if lasted >= max(self.seconds, 2 * self._said_after) and doing is self._doing:
                 self._said_after = lasted
                 logger.warning(
-                    "%s has gone on for %.0f s: a process of the run stands still (one whose log does not "
-                    "say this), or a disk or the network does",
+                    "%s has gone on for %.0f s: it is slow, or a process of the run stands still (one whose "
+                    "log does not say this), or a disk or the network does",
                     doing[0],
                     lasted,
                 )

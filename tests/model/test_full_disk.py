@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, where
         save_model(target, newer, config(), vocab_path=tmp_path / "v", training_state={"step": 2})
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
-    assert checkpoint.newest_complete(tmp_path / "run", checksums=True) == tmp_path / "run/step_1"
+    assert checkpoint.load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
     load_from(newer, tmp_path / "run/step_1")
     before, after = model_weights(model), model_weights(newer)
     assert all(np.array_equal(before[name], after[name]) for name in before)

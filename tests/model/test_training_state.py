@@ -13,7 +13,7 @@ import pytest
 
 from model import training_state
 from model.formats import safe
-from model.steps import keep_last, newest_complete, step_folders
+from model.steps import keep_last, load_newest, set_aside, step_folders
 from model.training_state import load_training_state, save_training_state
 from utils.errors import UserError
 
@@ -194,32 +194,60 @@ def test_step_folders_are_in_numeric_order(tmp_path):
         (tmp_path / other).mkdir()
     (tmp_path / "step_300").write_text("a file")
     assert [step for step, _ in step_folders(tmp_path)] == [9, 20, 100]
-    assert step_folders(tmp_path / "absent") == [] and newest_complete(tmp_path / "absent") is None
-    assert newest_complete(tmp_path) == tmp_path / "step_100"
+    assert step_folders(tmp_path / "absent") == [] and load_newest(tmp_path / "absent") is None
+    path, state, damaged = load_newest(tmp_path)
+    assert (path, state["step"], damaged) == (tmp_path / "step_100", 100, [])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: (path / "training_state/manifest.json").unlink(),
-        lambda path: (path / "training_state/state.json").unlink(),
-        lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
-        lambda path: (path / "model.safetensors").unlink(),
-    ],
-)
-def test_an_incomplete_step_is_passed_over_and_named(tmp_path, caplog, damage):
+DAMAGES = [
+    lambda path: (path / "training_state/manifest.json").unlink(),
+    lambda path: (path / "training_state/state.json").unlink(),
+    lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
+    lambda path: (path / "model.safetensors").unlink(),
+    lambda path: _flip(path / "training_state/arrays.safetensors"),
+    lambda path: _flip(path / "training_state/state.json"),
+    lambda path: _flip(path / "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_step_is_named_passed_over_and_kept_aside(tmp_path, caplog, damage):
     make_step(tmp_path, 1)
     damage(make_step(tmp_path, 2))
     with caplog.at_level(logging.WARNING):
-        assert newest_complete(tmp_path) == tmp_path / "step_1"
-    assert f"{tmp_path / 'step_2'}" in caplog.text and "passed over" in caplog.text
+        path, state, damaged = load_newest(tmp_path)
+    assert (path.name, state["step"]) == ("step_1", 1)
+    assert f"{tmp_path / 'step_2'}" in caplog.text and "step_2 is passed over" in caplog.text
+    left = sorted(file.relative_to(tmp_path / "step_2") for file in (tmp_path / "step_2").rglob("*"))
+    set_aside(damaged)
+    assert step_folders(tmp_path) == [(1, tmp_path / "step_1")]
+    aside = tmp_path / "step_2.damaged"
+    assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == left
+    damage(make_step(tmp_path, 2))  # once more
+    set_aside(load_newest(tmp_path)[2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step_1",
+        "step_2.damaged",
+        "step_2.damaged-2",
+    ]
+    make_step(tmp_path, 3)
+    keep_last(tmp_path, 1)  # counts no damaged one
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step_2.damaged",
+        "step_2.damaged-2",
+        "step_3",
+    ]
 
 
-def test_a_flipped_bit_is_found_by_checksums(tmp_path):
-    make_step(tmp_path, 1)
-    _flip(make_step(tmp_path, 2) / "training_state/arrays.safetensors")
-    assert newest_complete(tmp_path).name == "step_2"
-    assert newest_complete(tmp_path, checksums=True).name == "step_1"
+def test_no_whole_step_at_all(tmp_path):
+    for step, damage in enumerate(DAMAGES, 1):
+        damage(make_step(tmp_path, step))
+    with pytest.raises(UserError) as told:
+        load_newest(tmp_path)
+    line = str(told.value)
+    assert line.startswith(f"{tmp_path}: none of its {len(DAMAGES)} checkpoints is whole (")
+    assert "step_1/training_state/manifest.json" in line and "\n" not in line
+    assert len(step_folders(tmp_path)) == len(DAMAGES)  # nothing was touched
 
 
 def test_a_save_killed_at_any_file_is_never_taken_as_complete(tmp_path):
@@ -249,7 +277,7 @@ with utils.files.atomic_dir(Path(sys.argv[1]) / "step_2") as folder:
         done = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path), str(left)], cwd=ROOT, check=False
         )
-        newest = newest_complete(tmp_path, checksums=True)
+        newest = load_newest(tmp_path)[0]
         seen.add((done.returncode, newest.name))
         if done.returncode == 0:
             break
@@ -266,7 +294,7 @@ def test_a_folder_lost_between_two_renames_is_put_back(tmp_path):
     (tmp_path / "step_1").rename(tmp_path / f".step_1.old-{process.pid}")
     (tmp_path / f".step_1.tmp-{process.pid}").mkdir()
     keep_last(tmp_path, 2)
-    assert newest_complete(tmp_path, checksums=True) == tmp_path / "step_1"
+    assert load_newest(tmp_path)[0] == tmp_path / "step_1"
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
 
 

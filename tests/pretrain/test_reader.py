@@ -42,6 +42,10 @@ def source(tiny_corpus):
     return Source(tiny_corpus)
 
 
+def examples(reader, counts):
+    return reader._examples(counts, reader._draw(counts))
+
+
 def rows_of(work) -> Counter:
     """What is trained on: (objective, the real tokens, what is to be predicted) of every row."""
     found: Counter = Counter()
@@ -102,7 +106,7 @@ def test_every_text_is_read_once_before_any_is_read_again(source):
     reader = source.reader(objectives__active=["mmlm"], data__languages=["en"])
     blocks = reader.blocks["en"]
     for _ in range(2):
-        read = reader._examples({"mmlm": len(blocks)})["mmlm"]
+        read = examples(reader, {"mmlm": len(blocks)})["mmlm"]
         assert Counter(text.ids.tobytes() for _, text in read) == Counter(
             blocks[i].tobytes() for i in range(len(blocks))
         )
@@ -114,7 +118,7 @@ def test_pairs_are_read_in_both_orders(source):
     known = {tuple(side.tolist()): name for pair in source.corpus.parallel[("de", "en")]
              for side, name in zip(pair, ("de", "en"))}  # fmt: skip
     for _ in range(20):
-        for _, example in reader._examples({"tlm": 12})["tlm"]:
+        for _, example in examples(reader, {"tlm": 12})["tlm"]:
             name = known[tuple(example.source.ids.tolist())]
             assert reader.number[name] == example.source.language
             firsts[name] += 1
@@ -123,7 +127,7 @@ def test_pairs_are_read_in_both_orders(source):
 
 def test_a_pair_with_a_side_of_one_token_serves_tlm(source):
     reader = source.reader()
-    texts = reader._examples({"camlm": 12, "tlm": 2})
+    texts = examples(reader, {"camlm": 12, "tlm": 2})
     number, pair = texts["camlm"][0]
     short = (number, pair._replace(source=pair.source._replace(ids=pair.source.ids[:1])))
     fit = texts["camlm"][1:]
@@ -224,3 +228,34 @@ def test_streams(source):
     assert streams.languages == ["en", "fr"]
     assert set(streams.mono) == {"en", "fr"} and list(streams.pairs) == [("en", "fr")]
     assert streams.pairs["en", "fr"] == len(source.corpus.parallel["en", "fr"])
+
+
+def test_batches_that_are_left_out(source):
+    """What follows them is what followed before, whatever the way there."""
+    options = {"run__trace": True}
+    straight = [work for work, _ in zip(source.reader(**options), range(9))]
+    assert [work.number for work in straight] == list(range(9))
+    reader = source.reader(**options)
+    reader.left_out = [0, 3, 4, 7]
+    left = [reader.next() for _ in range(5)]
+    assert [work.number for work in left] == [1, 2, 5, 6, 8]
+    for work in left:
+        whole = straight[work.number]
+        assert work.samples == whole.samples and len(work.samples) == reader.config.optimizer.batch_size
+        for ours, theirs in zip(work.micro_batches, whole.micro_batches, strict=True):
+            np.testing.assert_array_equal(ours.input_ids, theirs.input_ids)
+        assert work.state == whole.state | {"left_out": [0, 3, 4, 7]}
+    again = source.reader(**options, state=left[2].state)  # from a checkpoint
+    assert [again.next().number for _ in range(2)] == [6, 8]
+
+
+def test_the_trace_names_what_every_process_reads(source):
+    parts = [source.reader(rank=rank, world_size=3, run__trace=True) for rank in range(3)]
+    whole = source.reader(run__trace=True)
+    for _ in range(3):
+        expected = whole.next()
+        found = [part.next() for part in parts]
+        assert sorted(sample for work in found for sample in work.samples) == expected.samples
+        number, objective, stream, item = expected.samples[0]
+        assert (number, objective) == (0, "mmlm") and 0 <= item < len(whole.blocks[stream])
+    assert source.reader().next().samples == []

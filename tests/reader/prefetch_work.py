@@ -55,5 +55,13 @@ def killed():
     os.kill(os.getpid(), 9)
 
 
+def cut_short(path: str):
+    np.save(path, np.zeros(100_000))
+    mapped = np.load(path, mmap_mode="r")
+    yield float(mapped[50_000])
+    os.truncate(path, 1000)
+    yield float(mapped[50_000])
+
+
 def modules():
     yield sorted(sys.modules)

@@ -105,6 +105,13 @@ def test_a_worker_killed_with_items_waiting():
             next(items)
 
 
+def test_a_file_that_is_cut_short_while_it_is_read(tmp_path):
+    with prefetch(functools.partial(prefetch_work.cut_short, str(tmp_path / "a.npy"))) as items:
+        assert next(items) == 0.0
+        with pytest.raises(UserError, match="killed by signal 7 .a file that it read was cut short"):
+            next(items)
+
+
 def test_a_slow_worker_is_told_of_now_and_then(caplog):
     with prefetch(functools.partial(prefetch_work.unhurried, 0.3, 8), slow_seconds=0.1) as items:
         first = next(items)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.helpers.full_disk import disk_full_after
 from tests.launching import ROOT, run_script
 from utils import logging as run_log
 from utils.errors import UserError, run
@@ -55,6 +56,39 @@ def test_a_second_run_appends(tmp_path):
         "first",
         "second",
     ]
+
+
+def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
+    path = run_log.setup(str(tmp_path))
+    with disk_full_after(0):
+        for _ in range(3):
+            run_log.logger.info("lost")
+        run_log._attach([])  # closes it
+    run_log.setup(str(tmp_path))
+    run_log.logger.info("there is room again")
+    told = capsys.readouterr()
+    assert told.out.splitlines() == ["lost"] * 3 + ["there is room again"]
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"{path}: lines of the log are missing: ")
+    assert path.read_text().endswith("there is room again\n")
+
+
+def test_curves_on_a_full_disk_do_not_end_a_run(tmp_path, capsys):
+    run_log.setup(str(tmp_path))
+    curves = run_log.Scalars(tmp_path / "visualdl")
+    curves.add(1, {"loss": 1.0})
+    with disk_full_after(0):  # VisualDL's own thread says what it could not write
+        curves.add(2, {"loss": 0.5})
+        curves.close()
+    curves.add(3, {"loss": 0.25})
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    curves.writer.close = full  # what was held back until the end
+    curves.close()
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'visualdl'}: points of the curves are missing: No space left on device" in told
 
 
 def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.launching import ROOT, launch
 from utils.logging import logger
 from utils.stalls import StallWatch
 
@@ -42,3 +43,14 @@ def test_an_error_ends_the_work(said):
             raise ZeroDivisionError
         time.sleep(0.3)
     assert said() == []
+
+
+def test_it_is_said_while_a_process_waits_for_another_one(tmp_path):
+    """In the middle of a collective, which is no Python."""
+    done = launch([ROOT / "tests/utils/stall_script.py", tmp_path], tmp_path)
+    assert done.returncode == 0, done.stderr
+    waiting, standing = ((tmp_path / f"job.log.{rank}").read_text() for rank in (0, 1))
+    *lines, last = waiting.splitlines()
+    assert 2 <= len(lines) <= 4 and all("step 1 has gone on for" in line for line in lines)
+    assert "step 1 ended after 3 s" in last
+    assert "gone on" not in standing

@@ -1,0 +1,17 @@
+"""Two processes: one stands still before a sum that the other one waits in."""
+
+import sys
+import time
+
+from utils import distributed
+from utils.logging import setup
+from utils.stalls import StallWatch
+
+distributed.init(use_gpu=False)
+setup(sys.argv[1], distributed.rank())
+with StallWatch(0.5) as stalls:
+    distributed.barrier()
+    if distributed.rank() == 1:
+        time.sleep(3)
+    with stalls.during("step 1"):
+        distributed.barrier()
