@@ -4,21 +4,45 @@ On several devices: `fleetrun run_pretrain.py --config ...`. The same command ag
 stopped. See docs/pretraining.md.
 """
 
+import gc
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pretrain.config import PretrainConfig
 from utils.errors import run
 
+if TYPE_CHECKING:
+    from pretrain.spikes import Spike
+    from utils.stopping import StopSignal
+
 
 def main() -> None:
-    from utils.config import load_config, save_config, to_yaml
+    from utils.config import load_config
+    from utils.lock import only_run_in
     from utils.runtime import prepare
+    from utils.stopping import StopSignal
 
     config = load_config(PretrainConfig, sys.argv[1:], __doc__)
     prepare()
+    with only_run_in(config.run.output):
+        stop, spike = StopSignal(), None
+        while (spike := train(config, stop, spike)) is not None:
+            gc.collect()  # the model and its moments, before those of the checkpoint are made
+
+
+def train(config: PretrainConfig, stop: "StopSignal", spike: "Spike | None") -> "Spike | None":
+    """From the newest checkpoint to the end of the run, or to a spike of the loss.
+
+    Args:
+        stop: noted while the run can save.
+        spike: that ended the last call: its batches are left out.
+
+    Raises:
+        KeyboardInterrupt: after a Ctrl-C, saved.
+    """
     # Paddle reads its CPU settings when it is imported, and the reader process, which imports this file,
     # needs none of it: so what uses it is imported here.
     from pretrain.evaluate import Evaluator
@@ -26,15 +50,18 @@ def main() -> None:
     from pretrain.masking import Vocabulary
     from pretrain.reader import ReaderPlan
     from pretrain.schedule import total_steps
+    from pretrain.spikes import SpikeWatch
     from pretrain.streams import open_corpus
     from pretrain.trainer import Trainer
     from reader.prefetch import prefetch
     from utils import distributed, logging
-    from utils.stopping import StopSignal
+    from utils.config import save_config, to_yaml
+    from utils.stalls import StallWatch
 
-    distributed.init()
     rank, output = distributed.rank(), Path(config.run.output)
-    logging.setup(None if logging.LOG_DIR in os.environ else str(output / "log"), rank)
+    if spike is None:
+        distributed.init()
+        logging.setup(None if logging.LOG_DIR in os.environ else str(output / "log"), rank)
     logger = logging.logger
 
     corpus, tokenizer = open_corpus(config.data)
@@ -44,42 +71,59 @@ def main() -> None:
     evaluator = Evaluator(config, corpus, tokenizer, trainer.pseudo_tokens)
 
     saved = trainer.resume_or_initialise()
-    if distributed.is_main():
+    if distributed.is_main() and spike is None:
         logger.info("configuration:\n%s", to_yaml(config))
         save_config(config, output / "config.yaml")
 
     engine, reader = trainer.engine, saved.get("reader")
-    plan = ReaderPlan(config, tokenizer.digest, vocabulary, steps, rank, distributed.world_size(), reader)
+    spikes = SpikeWatch(config.run, saved.get("spikes"), spike)
+    plan = ReaderPlan(
+        config, tokenizer.digest, vocabulary, steps, rank, distributed.world_size(), reader, spikes.left_out
+    )
     last = min(steps, config.run.stop_after_steps or steps)
     with (
-        StopSignal() as stop,
-        Journal(output, engine.steps, steps, saved.get("journal")) as journal,
-        prefetch(plan) as batches,
+        stop,
+        StallWatch(config.run.stall_seconds) as stalls,
+        Journal(output, engine.steps, steps, saved.get("journal"), spikes.rollbacks) as journal,
+        prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
+        trainer.writer,
     ):
+        if spike is not None:
+            journal.write_rollback(engine.steps, spike)
         while True:
             # Before the step, so that an evaluation that was stopped half way is taken up again.
             if evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
-                journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
-            stopped = stop.anywhere()
+                with stalls.during(f"the evaluation after step {engine.steps}"):
+                    journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
+            with stalls.during(f"step {engine.steps}: asking the other processes whether to stop"):
+                stopped = stop.anywhere()
             ends = stopped or engine.steps >= last
             if engine.steps > trainer.saved_steps and (ends or engine.steps % config.run.save_steps == 0):
-                trainer.save({"reader": reader, "journal": journal.state()})
+                with stalls.during(f"the checkpoint of step {engine.steps}"):
+                    trainer.save({"reader": reader, "journal": journal.state(), "spikes": spikes.state()})
             if ends:
                 break
             work = next(batches)
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
-            step = trainer.step(work, accuracy=line_ends)
+            with stalls.during(f"step {engine.steps + 1}"):
+                step = trainer.step(work, accuracy=line_ends)
+                if config.run.trace:
+                    journal.write_trace(engine.steps, work)
+                if spike := spikes.check(engine.steps, step, work):
+                    return spike
             reader = work.state
             journal.add(step)
             if line_ends:
                 journal.write_line(engine.steps, step)
         if engine.steps == steps:
-            trainer.export()
-            return
+            with stalls.during("the export of the finished model"):
+                trainer.export()
+            return None
 
     logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
     if stop.received == signal.SIGINT:
         raise KeyboardInterrupt
+    return None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ itself, and a pad is visible to its own row only, so no row is empty and no soft
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import paddle
 import paddle.nn.functional as F
@@ -14,6 +15,12 @@ from model.ops import Linear, add_to, dropout, on_cpu, row_sum, softmax
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
+
+# What computes attention on a GPU in half precision; on a CPU, and in float32, it is "plain" always.
+#   flash               flashmask_attention: a mask is two row numbers per column (Ampere or newer)
+#   memory_efficient    scaled_dot_product_attention with the mask as a matrix; Paddle takes what the GPU has
+#   plain               two products and a softmax
+FLASH, MEMORY_EFFICIENT, PLAIN = KERNELS = ("flash", "memory_efficient", "plain")
 
 
 @dataclass
@@ -60,15 +67,32 @@ class AttentionBias:
     Attributes:
         rows: of a dense mask all T rows and columns; of a compact one the context, C x C.
         placeholders: of a compact mask, P x C; their own column is open and needs no bias.
-        row_indices: of a compact mask, for flashmask: [B, 1, T, 2].
+        mask: what they were made from.
+        kernel: one of KERNELS.
     """
 
     rows: Tensor
     placeholders: Tensor | None = None
-    row_indices: Tensor | None = None
+    mask: Tensor | CompactMask | None = None
+    kernel: str = FLASH
+
+    @cached_property
+    def row_indices(self) -> Tensor | None:
+        """For flashmask, [B, 1, T, 2]; None of a dense mask. A key mask is a compact one, all context."""
+        if isinstance(self.mask, CompactMask):
+            return flashmask_row_indices(self.mask)
+        keys = self.mask is not None and self.mask.ndim == 2
+        return flashmask_row_indices(CompactMask(self.mask.shape[1], self.mask)) if keys else None
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """[B, 1, T, T], or of all heads; what `rows` is where there are no placeholders."""
+        if self.placeholders is None:
+            return self.rows
+        return (1.0 - self.mask.dense().astype(self.rows.dtype)) * CLOSED
 
 
-def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> AttentionBias:
+def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype, kernel: str = FLASH) -> AttentionBias:
     """The bias of a mask.
 
     Args:
@@ -76,6 +100,7 @@ def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> Attenti
             integer or float), or a CompactMask. The diagonal is opened in each of them.
         num_heads: N.
         dtype: of the bias.
+        kernel: one of KERNELS.
     """
 
     def bias(seen: Tensor) -> Tensor:
@@ -86,14 +111,15 @@ def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype) -> Attenti
         seen = mask.astype("bool")
         if seen.ndim == 2:
             seen = _all_see_all(seen)
-        return AttentionBias(bias(seen | paddle.eye(seen.shape[-1]).astype("bool")))
+        rows = bias(seen | paddle.eye(seen.shape[-1]).astype("bool"))
+        return AttentionBias(rows, None, mask, kernel)
     valid = mask.valid.astype("bool")
     length, size = valid.shape[1], mask.context_length
     context = _all_see_all(valid[:, :size]) | paddle.eye(size).astype("bool")
     if size == length:
-        return AttentionBias(bias(context), row_indices=flashmask_row_indices(mask))
+        return AttentionBias(bias(context), None, mask, kernel)
     seen = valid[:, size:].unsqueeze(2) & valid[:, :size].unsqueeze(1)  # [B, P, C]
-    return AttentionBias(bias(context), bias(seen.unsqueeze(1)), flashmask_row_indices(mask))
+    return AttentionBias(bias(context), bias(seen.unsqueeze(1)), mask, kernel)
 
 
 def _all_see_all(valid: Tensor) -> Tensor:
@@ -139,7 +165,8 @@ class SelfAttention(nn.Layer):
             projection(x).reshape([0, 0, self.num_heads, self.head_size])  # [B, T, N, D]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if not on_cpu(x) and query.dtype in (paddle.float16, paddle.bfloat16):
+        half = query.dtype in (paddle.float16, paddle.bfloat16)
+        if half and bias.kernel != PLAIN and not on_cpu(x):
             context = self._fused(query, key, value, bias)
         else:
             context = self._plain(query, key, value, bias)
@@ -148,12 +175,12 @@ class SelfAttention(nn.Layer):
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
         """The GPU's kernels for float16 and bfloat16: [B, T, N, D] -> [B, T, N, D]."""
         share = self.dropout if self.training else 0.0
-        if bias.row_indices is not None:
+        if bias.kernel == FLASH and bias.row_indices is not None:
             return F.flashmask_attention(
                 query, key, value, bias.row_indices, dropout=share, training=self.training
             )
-        rows = bias.rows.astype(query.dtype)
-        return F.scaled_dot_product_attention(query, key, value, rows, share, training=self.training)
+        matrix = bias.matrix.astype(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, matrix, share, training=self.training)
 
     def _plain(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
         """Two products and a softmax, exact in every dtype: [B, T, N, D] -> [B, T, N, D]."""

@@ -13,9 +13,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
 from model.card import model_card
@@ -24,14 +26,15 @@ from model.formats import safe
 from model.formats.official import write_fluid
 from model.loading import LoadReport, load_into, model_weights
 from model.sources import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
-from model.steps import keep_last, newest_complete, step_folders
+from model.steps import keep_last, load_newest, set_aside, step_folders
 from model.training_state import load_training_state, save_training_state
 from utils.errors import UserError
 from utils.files import atomic_dir
 
 __all__ = [
-    "Checkpoint", "LoadReport", "keep_last", "load_from", "load_into", "load_training_state", "model_weights",
-    "newest_complete", "read_weights", "save_model", "save_training_state", "step_folders", "write_fluid",
+    "Checkpoint", "LoadReport", "ModelFiles", "keep_last", "load_from", "load_into", "load_newest",
+    "load_training_state", "model_files", "model_weights", "read_weights", "save_model",
+    "save_training_state", "set_aside", "step_folders", "write_fluid",
 ]  # fmt: skip
 
 CARD, STATE = "README.md", "training_state"
@@ -55,8 +58,42 @@ def load_from(
     return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
 
 
-def save_model(
-    path: str | os.PathLike,
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a checkpoint folder holds of a model, ready to be written.
+
+    Attributes:
+        weights: canonical name -> array; on a CPU the parameters' own memory, until `copied`.
+        settings: of config.json.
+        card: of README.md.
+        copies: file name -> the file it is a copy of.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    settings: Mapping[str, Any]
+    card: str
+    copies: Mapping[str, Path]
+
+    def copied(self) -> "ModelFiles":
+        """The same with memory of its own, which no later step changes."""
+        return replace(self, weights={name: np.array(array) for name, array in self.weights.items()})
+
+    def write(self, folder: Path) -> tuple[str, ...]:
+        """Write into a folder that is there; not atomic. The names that a manifest is to cover.
+
+        Raises:
+            UserError: a tokenizer file is missing.
+        """
+        safe.write(folder / WEIGHTS, self.weights)
+        text = json.dumps(self.settings, indent=2, ensure_ascii=False)
+        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        for name, source in self.copies.items():
+            _copy(source, folder / name)
+        (folder / CARD).write_text(self.card, encoding="utf-8")  # not among those names: people edit it
+        return tuple(sorted((WEIGHTS, CONFIG, *self.copies)))
+
+
+def model_files(
     model: paddle.nn.Layer,
     config: ErnieMConfig,
     *,
@@ -64,8 +101,27 @@ def save_model(
     piece_model_path: str | os.PathLike | None = None,
     extra: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
-    training_state: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
+) -> ModelFiles:
+    """What `save_model` writes of a model; the arguments are the same."""
+    weights = {name: array for name, array in model_weights(model).items() if not name.startswith(leave_out)}
+    settings = {
+        **config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__, **(extra or {}),
+    }  # fmt: skip
+    size = sum(array.size for array in weights.values())
+    card = model_card({**(facts or {}), "config": settings, "parameters": size})
+    paths = {VOCAB: vocab_path, PIECES: piece_model_path}
+    copies = {name: Path(path) for name, path in paths.items() if path is not None}
+    return ModelFiles(weights, settings, card, copies)
+
+
+def save_model(
+    path: str | os.PathLike,
+    model: paddle.nn.Layer,
+    config: ErnieMConfig,
+    *,
+    training_state: Mapping[str, Any] | None = None,
+    **options,
 ) -> None:
     """Write a checkpoint folder, atomically: at any moment `path` is the old one or the new one, whole.
 
@@ -73,31 +129,20 @@ def save_model(
         path: takes the place of an older checkpoint.
         model: an encoder, or a model with one as `.ernie_m`.
         config: of the model.
+        training_state: also write `training_state/`; its manifest then covers all files but the card.
         vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
         extra: more keys for config.json: "task", "labels", "languages".
         facts: for the model card (`model.card.model_card`); sizes and config are added.
-        training_state: also write `training_state/`; its manifest then covers model.safetensors too.
         leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
 
     Raises:
         UserError: the disk is full (the older checkpoint is untouched), or a tokenizer file is missing.
     """
-    weights = {name: array for name, array in model_weights(model).items() if not name.startswith(leave_out)}
-    settings = {
-        **config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__, **(extra or {}),
-    }  # fmt: skip
-    size = sum(array.size for array in weights.values())
-    card = model_card({**(facts or {}), "config": settings, "parameters": size})
+    files = model_files(model, config, **options)
     with atomic_dir(path) as folder:
-        safe.write(folder / WEIGHTS, weights)
-        text = json.dumps(settings, indent=2, ensure_ascii=False)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-        (folder / CARD).write_text(card, encoding="utf-8")
-        for source, name in ((vocab_path, VOCAB), (piece_model_path, PIECES)):
-            if source is not None:
-                _copy(Path(source), folder / name)
+        names = files.write(folder)
         if training_state is not None:
-            save_training_state(folder / STATE, training_state, beside=(WEIGHTS,))
+            save_training_state(folder / STATE, training_state, beside=names)
 
 
 def _copy(source: Path, target: Path) -> None:

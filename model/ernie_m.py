@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from model.attention import AttentionBias, CompactMask, SelfAttention, attention_bias
+from model.attention import FLASH, AttentionBias, CompactMask, SelfAttention, attention_bias
 from model.config import ErnieMConfig
 from model.ops import LayerNorm, Linear, add_to, dropout, gelu
 from model.word_table import WordEmbeddings
@@ -116,13 +116,14 @@ class ErnieMModel(nn.Layer):
     """The encoder (paper, section 3; sizes in appendix A.2).
 
     `recompute = True` keeps only each layer's input in training, and computes the rest again in the backward
-    pass.
+    pass. `attention` is one of `model.attention.KERNELS`: what a GPU uses in half precision.
     """
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.config = config
         self.recompute = False
+        self.attention = FLASH
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)
@@ -160,7 +161,7 @@ class ErnieMModel(nn.Layer):
         if attention_mask is None:
             attention_mask = input_ids != config.pad_token_id
         x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
-        bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype)
+        bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype, self.attention)
         hidden_states = [x]
         for layer in list(self.encoder.layers)[:layers]:
             x = recompute(layer, x, bias) if self.recompute and self.training else layer(x, bias)

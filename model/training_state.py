@@ -4,6 +4,7 @@ A folder `training_state/` holds
     arrays.safetensors   every array, bit for bit, under its place in the dict ("optimizer/moment1/0")
     state.json           the rest, with a reference where an array stood
     manifest.json        size and SHA-256 of each file, written last
+and where several processes wrote a part each, the same for every other part: arrays-1-of-4.safetensors, ...
 """
 
 import json
@@ -18,6 +19,7 @@ import numpy as np
 from model.formats import safe
 from utils.errors import UserError
 from utils.files import atomic_dir, sha256_of
+from utils.json_files import read_json
 
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 VERSION = 1
@@ -40,20 +42,43 @@ def save_training_state(
         TypeError: a value or key of another type, with its place.
         UserError: the disk is full. What was there before is untouched.
     """
-    folder = Path(folder)
+    with atomic_dir(folder) as temporary:
+        write_part(temporary, state, beside=beside)
+
+
+def write_part(
+    folder: Path, state: Mapping[str, Any], part: int = 0, parts: int = 1, beside: tuple[str, ...] = ()
+) -> None:
+    """Write one of the parts that a state is made of into a folder that is there; not atomic.
+
+    Args:
+        folder: of all parts; the caller gives it its name when they are complete.
+        state: as for `save_training_state`. The parts' dicts are merged when they are read.
+        part, parts: 0 .. parts - 1; part 0 says how many there are.
+        beside: as for `save_training_state`.
+    """
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, "", arrays)
-    with atomic_dir(folder) as temporary:
-        safe.write(temporary / ARRAYS, arrays)
-        (temporary / STATE).write_text(json.dumps(tree), encoding="utf-8")
-        files = {name: _fingerprint(temporary / name) for name in (ARRAYS, STATE)}
-        files |= {f"../{name}": _fingerprint(folder.parent / name) for name in beside}
-        manifest = json.dumps({"version": VERSION, "files": files}, indent=2)
-        (temporary / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
+    names = {name: _of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST)}
+    safe.write(folder / names[ARRAYS], arrays)
+    (folder / names[STATE]).write_text(json.dumps(tree), encoding="utf-8")
+    files = {name: _fingerprint(folder / name) for name in (names[ARRAYS], names[STATE])}
+    files |= {f"../{name}": _fingerprint(folder.parent / name) for name in beside}
+    manifest = json.dumps({"version": VERSION, "parts": parts, "files": files}, indent=2)
+    (folder / names[MANIFEST]).write_text(manifest + "\n", encoding="utf-8")
+
+
+def copy_arrays(state: Any) -> Any:
+    """The state with every tensor and array copied, to memory that no later step changes."""
+    if isinstance(state, Mapping):
+        return {key: copy_arrays(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [copy_arrays(value) for value in state]
+    return np.array(as_numpy(state)) if _is_tensor(state) or isinstance(state, np.ndarray) else state
 
 
 def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
-    """Read a state back; every byte is checked against the manifest first.
+    """Read a state back, of all parts; every byte is checked against the manifests first.
 
     Raises:
         UserError: no state here, one of another version, or a file that is missing or was altered.
@@ -61,9 +86,16 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
     folder = Path(folder)
     fault = find_fault(folder, checksums=True)
     if fault:
-        raise UserError(f"{fault}; resume from another step folder")
-    tree = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return _put_arrays(tree, safe.read(folder / ARRAYS))
+        raise UserError(fault)
+    parts = _parts(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    state: dict[str, Any] = {}
+    for part in range(parts):
+        path = folder / _of_part(STATE, part, parts)
+        try:
+            _merge(state, _put_arrays(read_json(path), safe.read(folder / _of_part(ARRAYS, part, parts))))
+        except (TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}: not as this program wrote it ({error!r})") from error
+    return state
 
 
 def find_fault(folder: str | os.PathLike, checksums: bool) -> str | None:
@@ -73,26 +105,58 @@ def find_fault(folder: str | os.PathLike, checksums: bool) -> str | None:
         folder: a `training_state` folder.
         checksums: read and compare every byte, not only sizes.
     """
-    folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        version, files = manifest["version"], manifest["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except OSError as error:
-        return f"{folder / MANIFEST}: no complete training state here ({error.strerror})"
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return f"{folder / MANIFEST}: damaged"
-    if version != VERSION:
-        return f"{folder / MANIFEST}: version {version} of the format, {VERSION} is the one known here"
+    folder, part, parts = Path(folder), 0, 1
+    while part < parts:
+        path = folder / _of_part(MANIFEST, part, parts)
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            version, files = manifest["version"], manifest["files"]
+            expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+            parts = _parts(manifest)
+        except OSError as error:
+            return f"{path}: no complete training state here ({error.strerror})"
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return f"{path}: damaged"
+        if version != VERSION:
+            return f"{path}: version {version} of the format, {VERSION} is the one known here"
+        if not {_of_part(name, part, parts) for name in (ARRAYS, STATE)} <= expected.keys():
+            return f"{path}: damaged, it does not name the files of the state"
+        if fault := _compare(folder, expected, checksums):
+            return fault
+        part += 1
+    return None
+
+
+def _compare(folder: Path, expected: Mapping[str, tuple[int, str]], checksums: bool) -> str | None:
     for name, (size, digest) in expected.items():
         path = Path(os.path.normpath(folder / name))
-        if not path.is_file():
+        if not os.path.isfile(path):  # False of a name that no file can have, too
             return f"{path}: missing"
         if path.stat().st_size != size:
             return f"{path}: damaged, {path.stat().st_size} bytes instead of {size}"
         if checksums and sha256_of(path) != digest:
             return f"{path}: damaged, its checksum differs from the one written with it"
     return None
+
+
+def _parts(manifest: Mapping[str, Any]) -> int:
+    parts = manifest.get("parts", 1)
+    if type(parts) is not int or parts < 1:
+        raise ValueError(f"{parts} parts")
+    return parts
+
+
+def _of_part(name: str, part: int, parts: int) -> str:
+    stem, dot, ending = name.partition(".")
+    return name if part == 0 else f"{stem}-{part}-of-{parts}{dot}{ending}"
+
+
+def _merge(state: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(state.get(key), dict):
+            _merge(state[key], value)
+        else:
+            state[key] = value
 
 
 def as_numpy(value: Any) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 
 import paddle
 
-from model.checkpoint import keep_last, load_from, load_training_state, newest_complete, save_model
+from model.checkpoint import ModelFiles, keep_last, load_from, load_newest, model_files, set_aside
+from model.checkpoint_writer import CheckpointWriter
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from model.optimization import build_optimizer
@@ -28,6 +29,7 @@ from utils import distributed
 from utils.config import differences
 from utils.engine import Engine, Step
 from utils.errors import UserError
+from utils.files import atomic_dir, unwritable_is_a_user_error
 from utils.logging import logger
 
 # What a step adds up over micro-batches and processes, per objective and in all.
@@ -60,6 +62,10 @@ class Trainer:
         )
         self.model = PreTrainingModel(self.model_config, self.languages)
         self.model.ernie_m.recompute = config.run.recompute
+        self.model.ernie_m.attention = config.run.attention
+        if config.run.sharding_stage == 2:  # a parameter that no batch reaches would be waited for
+            for parameter in self.model.ernie_m.pooler.parameters():
+                parameter.stop_gradient = True
         optimizer = config.optimizer
         self.engine = Engine(
             self.model,
@@ -75,12 +81,14 @@ class Trainer:
             seed=config.run.seed,
             clip_norm=optimizer.clip_norm,
             amp=config.run.amp,
+            amp_level=config.run.amp_level,
             sharding_stage=config.run.sharding_stage,
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,
         )
         self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
-        self.saved_steps = 0  # of the newest checkpoint
+        self.writer = CheckpointWriter(config.run.async_checkpoint, self._is_written)
+        self.saved_steps = 0  # of the newest checkpoint, or the one that is being written
 
     def step(self, work: StepBatches, accuracy: bool) -> Step:
         """One optimiser step.
@@ -89,7 +97,9 @@ class Trainer:
             work: this process's part of it.
             accuracy: also compare the arg max; it costs the head's product a second time.
         """
-        freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
+        self.writer.poll()
+        if self.config.init.lm_head_warmup_steps:
+            freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
         return train_step(self.engine, self.pseudo_tokens, work, accuracy)
 
     def resume_or_initialise(self) -> dict[str, Any]:
@@ -99,14 +109,15 @@ class Trainer:
             What `save` was given; empty at the beginning of a run.
 
         Raises:
-            UserError: the checkpoint belongs to another configuration (the keys are named) or is damaged; or
+            UserError: the checkpoint belongs to another configuration (the keys are named), none is whole, or
                 as `initialise`.
         """
-        folder = newest_checkpoint(Path(self.config.run.output))
-        if folder is None:
+        found = newest_checkpoint(Path(self.config.run.output))
+        if found is None:
             initialise(self.model, self.config.init, self.tokenizer)
             return {}
-        state = load_training_state(folder / "training_state")
+        folder, state = found
+        state["config"]["run"].setdefault("amp_level", "O1")  # saved before there was a choice
         changed = [
             line
             for line in differences(state["config"], dataclasses.asdict(self.config))
@@ -119,64 +130,71 @@ class Trainer:
             )
         load_from(self.model, folder, optional=())
         self.engine.load_state_dict(state["engine"])
-        self._is_saved(folder)
+        self.saved_steps, self.engine.last_checkpoint = self.engine.steps, str(folder)
         logger.info("going on from %s", folder)
         return state["run"]
 
     def save(self, run: dict[str, Any]) -> None:
         """A checkpoint of everything, `step_N`; call it on every process.
 
+        With `run.async_checkpoint` it is there some steps later: what goes wrong in writing it comes out of a
+        later `step`, `save` or `export`, or of the end of `with self.writer`.
+
         Args:
             run: what the run wants back from `resume_or_initialise`: numbers, strings, lists, dicts.
         """
         folder = Path(self.config.run.output, "checkpoints", f"step_{self.engine.steps}")
-        state = {"engine": self.engine.state_dict()}  # collects from all processes
-        state |= {"run": run, "config": dataclasses.asdict(self.config)}
-        self._write(folder, state)
+        state: dict[str, Any] = {"engine": self.engine.state_dict()}
         if distributed.is_main():
-            keep_last(folder.parent, self.config.run.keep_checkpoints)
-        self._is_saved(folder)
-        logger.info("saved %s", folder)
+            state |= {"run": run, "config": dataclasses.asdict(self.config)}
+        # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
+        parts = distributed.world_size() if self.engine.is_sharded else 1
+        files = self._files() if distributed.is_main() else None
+        self.saved_steps = self.engine.steps
+        self.writer.start(folder, files, state, distributed.rank(), parts)
 
     def export(self) -> None:
         """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
+        self.writer.finish()
         output = Path(self.config.run.output)
-        self._write(output / "full")
-        self._write(output / "encoder", leave_out=_NOT_IN_ENCODER)
+        if distributed.is_main():
+            for folder, leave_out in ((output / "full", ()), (output / "encoder", _NOT_IN_ENCODER)):
+                files = self._files(leave_out)
+                with atomic_dir(folder) as temporary:
+                    files.write(temporary)
+        distributed.barrier()
         logger.info("for fine-tuning: %s; to continue pre-training: %s", output / "encoder", output / "full")
 
-    def _is_saved(self, folder: Path) -> None:
-        self.saved_steps = self.engine.steps
+    def _is_written(self, folder: Path) -> None:
         self.engine.last_checkpoint = str(folder)
+        if distributed.is_main():
+            keep_last(folder.parent, self.config.run.keep_checkpoints)
+        logger.info("saved %s", folder)
 
-    def _write(self, folder: Path, state: dict | None = None, leave_out: tuple[str, ...] = ()) -> None:
+    def _files(self, leave_out: tuple[str, ...] = ()) -> ModelFiles:
         objectives = self.config.objectives
         reading = {
             "language_embedding": self.config.model.language_embedding,
             "pseudo_proportion": objectives.pseudo_proportion,
             "pseudo_positions": objectives.pseudo_positions,
         }
-        if distributed.is_main():
-            save_model(
-                folder,
-                self.model,
-                self.model_config,
-                vocab_path=self.tokenizer.vocab_path,
-                piece_model_path=self.tokenizer.piece_model_path,
-                extra={} if leave_out else {"languages": self.languages, "reading": reading},
-                facts={
-                    "name": "ERNIE-M, pre-trained",
-                    "languages": self.languages,
-                    "data": self.config.data.corpus,
-                    "initialised_from": self.config.init.encoder,
-                    "steps": self.engine.steps,
-                    "seed": self.config.run.seed,
-                    "command": shlex.join(["python", *sys.argv]),
-                },
-                training_state=state,
-                leave_out=leave_out,
-            )
-        distributed.barrier()
+        return model_files(
+            self.model,
+            self.model_config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            extra={} if leave_out else {"languages": self.languages, "reading": reading},
+            facts={
+                "name": "ERNIE-M, pre-trained",
+                "languages": self.languages,
+                "data": self.config.data.corpus,
+                "initialised_from": self.config.init.encoder,
+                "steps": self.engine.steps,
+                "seed": self.config.run.seed,
+                "command": shlex.join(["python", *sys.argv]),
+            },
+            leave_out=leave_out,
+        )
 
 
 def train_step(
@@ -224,17 +242,23 @@ def make_generator(
     return PseudoTokenGenerator(allowed, vocabulary.special_ids, temperature)
 
 
-def newest_checkpoint(output: Path) -> Path | None:
-    """The last complete checkpoint of a run's folder.
+def newest_checkpoint(output: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The last whole checkpoint of a run's folder, and its state; later ones, damaged, are set aside.
 
     Raises:
-        UserError: processes see different ones.
+        UserError: there are checkpoints, but none is whole, or processes see different ones.
     """
-    folder = newest_complete(output / "checkpoints")
+    found = load_newest(output / "checkpoints")
+    folder = found[0] if found else None
     seen = sorted(set(distributed.gather(str(folder))))
     if len(seen) > 1:
         raise UserError(
             f"run.output {output}: processes find different checkpoints there ({', '.join(seen)}); give a "
             "folder that all machines share"
         )
-    return folder
+    if found is None:
+        return None
+    if distributed.is_main():  # all have read by now
+        with unwritable_is_a_user_error(folder):
+            set_aside(found[2])
+    return found[:2]

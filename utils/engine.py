@@ -11,7 +11,7 @@ hooks on every parameter; here the gradients are summed after the last backward 
 Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone; the owner holds its moments, updates
 it and hands the new value to the others. Memory for moments falls to 1/processes, the numbers stay the same.
 Owners of whole parameters, the largest first, are what fleet's DygraphShardingOptimizer has too; it averages
-the gradients, so it is not used here.
+the gradients, so it is not used here. Stage 2 is fleet's (`utils.group_sharding`), on GPUs.
 """
 
 import contextlib
@@ -24,11 +24,13 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from utils import distributed
+from utils import distributed, group_sharding
 from utils.errors import UserError
+from utils.group_sharding import GroupSharding
 from utils.logging import logger
 from utils.loss_scale import LossScale
 from utils.optimizer_state import load_optimizer_state, optimizer_state
+from utils.precision import Precision
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -60,9 +62,10 @@ class Engine:
         optimizer: `model.optimization.build_optimizer(..., clip_norm=None)`; its schedule is stepped here.
         seed: dropout of step s on process r is a function of (seed, s, r), so nothing random needs saving.
         clip_norm: largest global norm of the gradient; None: no clipping.
-        amp: "none", "bf16" or "fp16" (automatic mixed precision O1). On a CPU: "none", with a line.
+        amp: "none", "bf16" or "fp16" (`utils.precision`). On a CPU: "none", with a line.
         loss_scale: fp16 only.
-        sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
+        amp_level: "O1" or "O2", which a CPU refuses.
+        sharding_stage: 0; 1: the optimizer's state is divided among the processes; 2: gradients too, on GPUs.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite.
         sums: the names that `loss_of` may return.
 
@@ -80,6 +83,7 @@ class Engine:
         clip_norm: float | None = 1.0,
         amp: str = "none",
         loss_scale: LossScale | None = None,
+        amp_level: str = "O1",
         sharding_stage: int = 0,
         max_bad_steps: int = 10,
         sums: Sequence[str] = (),
@@ -90,25 +94,33 @@ class Engine:
             seed,
             clip_norm,
         )
-        self.amp = _usable_amp(amp)
-        self.loss_scale = (loss_scale or LossScale()) if self.amp == "fp16" else None
+        self.precision = Precision(amp, amp_level)
+        self.loss_scale = (loss_scale or LossScale()) if self.precision.amp == "fp16" else None
         self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
         self.steps = self.skipped = self.bad_in_a_row = 0
         self.last_checkpoint: str | None = None
         self.parameters = dict(model.named_parameters())
-        self.owner = None
+        self.owner: dict[str, int] | None = None  # parameter -> the process with its moments; None: all have
+        self.group: GroupSharding | None = None  # stage 2, from the first step on
+        self._groups = sharding_stage == 2 and distributed.world_size() > 1
+        if sharding_stage == 2:
+            group_sharding.check(self.precision)
         if sharding_stage == 1 and distributed.world_size() > 1:
             self.owner = owners(
                 {name: p.size for name, p in self.parameters.items()},
                 distributed.world_size(),
             )
         distributed.broadcast_(model.state_dict().values())
+        self.precision.decorate(model, optimizer)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the moments only."""
+        return self.owner is not None or self._groups
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of forward passes; use it around evaluation too."""
-        if self.amp == "none":
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[self.amp])
+        return self.precision.autocast()
 
     def step(self, micro_batches: Iterable[Any], loss_of: LossOf) -> Step:
         """One optimiser step over this process's `micro_batches` (there may be none).
@@ -120,31 +132,48 @@ class Engine:
         Raises:
             UserError: `max_bad_steps` steps in a row were not finite.
         """
+        self._begin()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         scale = self.loss_scale.scale if self.loss_scale else 1.0
         seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
-        for micro_batch in micro_batches:
+        weighed = self.group.align(list(micro_batches)) if self.group else ((m, 1.0) for m in micro_batches)
+        for micro_batch, weight in weighed:
             with self.autocast():
                 loss, values = loss_of(micro_batch)
-            (loss * scale if scale != 1.0 else loss).backward()
-            seen.append((loss.detach(), values))
+            start = self.group.loss(loss, weight) if self.group else loss
+            (start * scale if scale != 1.0 else start).backward()
+            if weight:
+                seen.append((loss.detach(), values))
+            self.precision.take_gradients(self.parameters.values())
+        self.precision.give_gradients(self.parameters.values())
         loss, sums, used = self._add_up(seen)
 
-        gradients = self._sum_gradients(used)
+        gradients = self.group.gradients() if self.group else self._sum_gradients(used)
         norm = self._global_norm(gradients) / scale
         finite = math.isfinite(loss) and math.isfinite(norm)
         lr = float(self.optimizer.get_lr())
         if finite:
             self._update(gradients, norm, scale, used)
-        for parameter in self.parameters.values():
-            parameter.grad = (
-                None  # clear_grad() would leave zeros, and a parameter without use would still be moved
-            )
-        self.optimizer.lr_scheduler.step()
+        self._drop_gradients()
+        self._holder().lr_scheduler.step()
         self.steps += 1
         self._count_bad(finite, loss, norm)
         return Step(loss, sums, norm, lr, skipped=not finite)
+
+    def _begin(self) -> None:
+        """Divide model and optimizer where fleet is to: it takes the weights as they are."""
+        if self._groups and self.group is None:
+            self.group = GroupSharding(self.model, self.optimizer, self.parameters)
+            self.model, self.optimizer, self.owner = self.group.model, self.group.optimizer, self.group.owner
+
+    def _drop_gradients(self) -> None:
+        if self.group:
+            self.optimizer.clear_grad()
+            return
+        for parameter in self.parameters.values():
+            # clear_grad() would leave zeros, and a parameter without use would still be moved
+            parameter.grad = None
 
     def _add_up(self, seen: list) -> tuple[float, dict[str, float], list[str]]:
         """Over micro-batches and processes: the loss, the named sums, the parameters that anyone used."""
@@ -163,7 +192,7 @@ class Engine:
             for name in used:
                 parameter = self.parameters[name]
                 if parameter.grad is None:  # other processes used it, this one's micro-batches did not
-                    parameter.grad = paddle.zeros_like(parameter)
+                    parameter.grad_ = self.precision.no_gradient(parameter)
             if self.owner is None:
                 gradients = [self.parameters[name].grad for name in used]
                 distributed.sum_(gradients)
@@ -181,7 +210,8 @@ class Engine:
             # In float64: a sum of hundreds of millions of squares.
             squares = [paddle._C_ops.squared_l2_norm(gradient).astype("float64") for gradient in gradients]
             square = paddle.add_n(squares).item() if squares else 0.0
-        return math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
+        norm = math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
+        return norm / distributed.world_size() if self.group else norm
 
     def _update(self, gradients: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
         factor = 1.0 / scale
@@ -192,7 +222,7 @@ class Engine:
                 for gradient in gradients:
                     gradient.scale_(factor)
             self.optimizer.step()
-            if self.owner:
+            if self.owner and not self.group:
                 for name in used:
                     distributed.broadcast_([self.parameters[name]], source=self.owner[name])
 
@@ -230,8 +260,8 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs beside the weights: nested dict of tensors and numbers.
 
-        The tensors are live: write or copy them before the next step. Call it on every process: with sharding
-        the moments are collected on rank 0 (elsewhere they are left out).
+        The tensors are live: write or copy them before the next step. With sharding each process has its own
+        part of the moments; the rest is the same on all.
         """
         state: dict[str, Any] = {
             "steps": self.steps,
@@ -240,18 +270,23 @@ class Engine:
         }
         if self.loss_scale:
             state["loss_scale"] = self.loss_scale.state_dict()
-        state["optimizer"] = optimizer_state(self.optimizer, self.parameters, self.owner)
+        state["optimizer"] = optimizer_state(self._holder(), self.parameters)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up `state_dict()` of a run on any number of processes, with or without sharding."""
+        self._begin()
         self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if self.loss_scale and "loss_scale" in state:
             self.loss_scale.load_state_dict(state["loss_scale"])
-        load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
-        self.optimizer.moments_replaced()
-        self.optimizer.lr_scheduler.step(self.steps)
+        load_optimizer_state(self._holder(), self.parameters, self.owner, state["optimizer"])
+        self._holder().moments_replaced()
+        self._holder().lr_scheduler.step(self.steps)
+
+    def _holder(self) -> paddle.optimizer.Optimizer:
+        """The optimizer that has moments and schedule: fleet puts another one before it."""
+        return self.group.inner if self.group else self.optimizer
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -271,16 +306,3 @@ def owners(sizes: dict[str, int], processes: int) -> dict[str, int]:
 
 def _number(value: Tensor | float) -> float:
     return float(value.item() if isinstance(value, Tensor) else value)
-
-
-def _usable_amp(amp: str) -> str:
-    if amp not in ("none", "bf16", "fp16"):
-        raise UserError(f"amp {amp!r}: one of none, bf16, fp16")
-    if amp != "none" and not paddle.device.get_device().startswith("gpu"):
-        logger.warning(
-            "amp %s needs a GPU: on this device everything is computed in %s",
-            amp,
-            paddle.get_default_dtype(),
-        )
-        return "none"
-    return amp

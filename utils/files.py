@@ -76,6 +76,49 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
         temporary.unlink(missing_ok=True)
 
 
+class StagedFolder:
+    """A folder that is written under a temporary name beside `path`, for as long as that takes.
+
+    At any moment `path` is what it was before or, after `commit`, the new folder, whole.
+
+    Args:
+        path: the final name; its parents are created.
+
+    Attributes:
+        temporary: where to write.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
+        self._old = self.path.with_name(f".{self.path.name}.old-{os.getpid()}")
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        with unwritable_is_a_user_error(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.temporary.mkdir()
+
+    def commit(self) -> None:
+        """Give the folder its name, in place of what was there. Its files must be synced (`sync_files`)."""
+        try:
+            with unwritable_is_a_user_error(self.path):
+                if self.path.exists():
+                    os.replace(self.path, self._old)
+                os.replace(self.temporary, self.path)
+                _sync_folder(self.path.parent)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written, unless it has its name; what was there before stays."""
+        if not self.path.exists() and self._old.exists():  # the second rename failed
+            os.replace(self._old, self.path)
+        shutil.rmtree(self._old, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
 @contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the name `path`, replacing what was there.
@@ -83,31 +126,25 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or may not be written to. The previous folder, if any, is untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+    staged = StagedFolder(path)
     try:
         with unwritable_is_a_user_error(path):
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync_file(file)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+            yield staged.temporary
+            sync_files(staged.temporary)
+        staged.commit()
     finally:
-        if not path.exists() and old.exists():  # the second rename failed: put the previous folder back
-            os.replace(old, path)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        staged.discard()
 
 
-def _sync_file(path: Path) -> None:
+def sync_files(folder: Path) -> None:
+    """Wait until all files below a folder are on the disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 

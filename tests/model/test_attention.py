@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import CompactMask, SelfAttention, attention_bias, flashmask_row_indices
+from model.attention import KERNELS, CompactMask, SelfAttention, attention_bias, flashmask_row_indices
 from model.ernie_m import ErnieMConfig, ErnieMModel
 
 CONFIG = ErnieMConfig(
@@ -152,8 +152,11 @@ def test_the_gpus_dense_path_computes_the_same():
     assert np.abs((fused - plain).numpy()).max() < 1e-9
 
 
-def test_the_gpus_compact_path_asks_flashmask_for_the_same(monkeypatch):
-    """The kernel needs a GPU: here a stand-in computes what its documentation says."""
+@pytest.mark.parametrize("mask_of", [lambda mask: mask, lambda mask: mask.valid], ids=["compact", "keys"])
+@pytest.mark.parametrize("kernel", ["memory_efficient", "flash"])
+def test_the_gpus_paths_compute_the_same(monkeypatch, kernel, mask_of):
+    """flashmask needs a GPU: here a stand-in computes what its documentation says. Scaled dot products take
+    their plain path on a CPU: compared are the layout, the scale and the mask. Values and gradients."""
 
     def flashmask(query, key, value, startend_row_indices, *, dropout, training):
         assert (dropout, training) == (0.25, True)
@@ -164,11 +167,32 @@ def test_the_gpus_compact_path_asks_flashmask_for_the_same(monkeypatch):
         return paddle.matmul(paddle.nn.functional.softmax(scores), value).transpose([0, 2, 1, 3])
 
     monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
-    attention, mask = SelfAttention(12, 3, 0.25), compact_mask()
-    query, key, value = projected(attention, 7)
-    bias = attention_bias(mask, 1, paddle.float64)
-    fused = attention._fused(query, key, value, bias).numpy()
-    attention.dropout = 0.0
-    plain = attention._plain(query, key, value, bias).numpy()
-    valid = mask.valid.numpy()
-    assert np.abs(fused[valid] - plain[valid]).max() < 1e-9
+    attention, mask = SelfAttention(12, 3, 0.25 if kernel == "flash" else 0.0), compact_mask()
+    inputs = list(projected(attention, 7))
+    bias = attention_bias(mask_of(mask), 3, paddle.float64, kernel)
+    valid = mask.valid.astype("float64").reshape([len(LENGTHS), 7, 1, 1])
+    results = []
+    for compute in (attention._fused, attention._plain):
+        for tensor in inputs:
+            tensor.stop_gradient, tensor.grad = False, None
+        output = compute(*inputs, bias) * valid  # nothing reads the rows of pads
+        (output * paddle.arange(output.size, dtype="float64").reshape(output.shape)).sum().backward()
+        results.append([output.numpy(), *(tensor.grad.numpy() for tensor in inputs)])
+        attention.dropout = 0.0
+    for fused, plain in zip(*results, strict=True):
+        assert (
+            np.abs(fused - plain).max() < 1e-9 * max(1.0, np.abs(plain).max()) and np.abs(plain).max() > 0.1
+        )
+
+
+def test_the_kernel_of_a_model(monkeypatch):
+    """The attribute reaches every layer; in float64 it changes nothing."""
+    seen = []
+    forward = SelfAttention.forward
+    monkeypatch.setattr(SelfAttention, "forward", lambda *args: seen.append(args[2].kernel) or forward(*args))
+    model, ids = ErnieMModel(CONFIG), paddle.to_tensor([[5, 6, 7, 1]])
+    outputs = []
+    for model.attention in KERNELS:
+        outputs.append(model(ids).sequence.numpy())
+    assert seen == [kernel for kernel in KERNELS for _ in range(3)]
+    assert all(np.array_equal(output, outputs[0]) for output in outputs)

@@ -1,7 +1,8 @@
 """A toy training on the engine, by test_engine.py in one process and as a script in several.
 
-Script: <folder> <dtype> <sharding stage> <steps>; starts from <folder>/start.npy if it is there;
-rank 0 writes <folder>/end.npy.
+Script: <folder> <dtype> <sharding stage> <steps>; starts from <folder>/start.npy (weights, state) or
+<folder>/start (a state in parts) if one is there, and writes what it has taken up to <folder>/loaded; rank 0
+writes <folder>/end.npy, and all their parts of the state <folder>/parts.
 """
 
 import sys
@@ -13,6 +14,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from model.optimization import build_optimizer, linear_warmup_decay
+from model.training_state import load_training_state, write_part
 from utils import distributed
 from utils.engine import Engine
 
@@ -93,9 +95,21 @@ def weights(engine: Engine) -> dict[str, np.ndarray]:
 
 
 def state_of(engine: Engine) -> dict:
-    """`engine.state_dict()` with copies, which later steps do not change."""
+    """`engine.state_dict()` of all processes, with copies, which later steps do not change."""
     state = engine.state_dict()
-    return {**state, "optimizer": {key: tensor.numpy() for key, tensor in state["optimizer"].items()}}
+    mine = {key: tensor.numpy() for key, tensor in state["optimizer"].items()}
+    whole = {key: array for part in distributed.gather(mine) for key, array in part.items()}
+    return {**state, "optimizer": whole}
+
+
+def write_parts(engine: Engine, folder: Path) -> None:
+    """Each process its part, as a checkpoint of sharded state is written."""
+    folder.mkdir(exist_ok=True)
+    distributed.barrier()
+    parts = distributed.world_size() if engine.is_sharded else 1
+    if distributed.rank() < parts:
+        write_part(folder, engine.state_dict(), distributed.rank(), parts)
+    distributed.barrier()
 
 
 def main() -> None:
@@ -112,12 +126,17 @@ def main() -> None:
         for name, parameter in engine.parameters.items():
             parameter.set_value(saved["weights"][name])
         engine.load_state_dict(saved["state"])
+        write_parts(engine, folder / "loaded")
+    if (folder / "start").exists():
+        engine.load_state_dict(load_training_state(folder / "start"))
+        write_parts(engine, folder / "loaded")
     seen = run(engine, int(sys.argv[4]))
     state = state_of(engine)
     if distributed.is_main():
         np.save(
             folder / "end.npy", {"seen": [vars(s) for s in seen], "weights": weights(engine), "state": state}
         )
+    write_parts(engine, folder / "parts")
     held = sum(len(table) for table in engine.optimizer._accumulators.values())
     (folder / f"held.{distributed.rank()}").write_text(str(held))
 

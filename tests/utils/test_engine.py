@@ -10,11 +10,13 @@ import paddle.nn.functional as F
 import pytest
 
 from model.ernie_m import ErnieMConfig
+from model.formats import safe
 from model.heads import SequenceClassifier
 from model.optimization import build_optimizer
+from model.training_state import load_training_state
 from tests.launching import launch
 from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
-from utils import engine as engine_module
+from utils import precision
 from utils.engine import Engine, owners, step_seed
 from utils.errors import UserError
 from utils.loss_scale import LossScale
@@ -32,6 +34,14 @@ def assert_equal(ours: list, theirs: list, tolerance: float) -> None:
 def assert_close(ours: dict, theirs: dict, tolerance: float) -> None:
     for name, value in ours.items():
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def assert_same_bits(ours: dict, theirs: dict) -> None:
+    """Two states of an engine."""
+    assert {**ours, "optimizer": None} == {**theirs, "optimizer": None}
+    assert ours["optimizer"].keys() == theirs["optimizer"].keys()
+    for key, value in ours["optimizer"].items():
+        np.testing.assert_array_equal(value, theirs["optimizer"][key], err_msg=key)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +106,7 @@ def test_two_processes_equal_one(whole, tmp_path, stage):
     assert_close(end["weights"], final, 1e-9)
     assert end["state"]["optimizer"].keys() == state["optimizer"].keys()
     assert_close(end["state"]["optimizer"], state["optimizer"], 1e-9)
+    assert_same_bits(load_training_state(tmp_path / "parts"), end["state"])
     held = [int((tmp_path / f"held.{rank}").read_text()) for rank in range(2)]
     total = len(state["optimizer"])
     assert held == [total, total] if stage == 0 else sum(held) == total and min(held) > 0
@@ -119,6 +130,29 @@ def test_saved_by_one_resumed_by_two_sharded(whole, tmp_path):
     end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
     assert len(end["seen"]) == STEPS - 8
     assert_close(end["weights"], whole[1], 1e-9)
+    assert len(list((tmp_path / "loaded").glob("arrays*"))) == 2
+    assert_same_bits(load_training_state(tmp_path / "loaded"), state_of(engine))
+
+
+def test_parts_of_three_are_read_by_two_and_by_one(tmp_path):
+    """Sharded moments, written by three processes, taken up by two and by one: the same bits."""
+    done = launch([SCRIPT, tmp_path, "float64", 1, 8], tmp_path, processes=3)
+    assert done.returncode == 0, done.stderr
+    saved = load_training_state(tmp_path / "parts")
+    three = [safe.read(path) for path in sorted((tmp_path / "parts").glob("arrays*"))]
+    assert len(three) == 3 and all(three) and sum(map(len, three)) == len(saved["optimizer"])
+    assert_same_bits(saved, np.load(tmp_path / "end.npy", allow_pickle=True).item()["state"])
+
+    (tmp_path / "two").mkdir()
+    (tmp_path / "parts").rename(tmp_path / "two" / "start")
+    done = launch([SCRIPT, tmp_path / "two", "float64", 1, 8], tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "two" / "loaded").glob("arrays*"))) == 2
+    assert_same_bits(load_training_state(tmp_path / "two" / "loaded"), saved)
+
+    one = make()
+    one.load_state_dict(saved)
+    assert_same_bits(state_of(one), saved)
 
 
 def test_resume_is_bit_identical_with_dropout():
@@ -218,7 +252,7 @@ def test_owners_are_balanced_and_cover_all():
 
 def test_amp_on_the_cpu_falls_back(whole):
     engine = make(amp="bf16")
-    assert engine.amp == "none"
+    assert engine.precision.amp == "none"
     assert_equal(run(engine, 3), whole[0][:3], 0.0)
     with pytest.raises(UserError, match="none, bf16, fp16"):
         make(amp="int8")
@@ -228,7 +262,7 @@ def test_amp_on_the_cpu_falls_back(whole):
 def test_layerwise_decay_holds_in_every_precision(monkeypatch, amp):
     """Adam's first update is rate x ratio where there is a gradient; the official fp16 drops the ratio."""
     # A CPU has no fp16: what is checked is everything around the forward pass.
-    monkeypatch.setattr(engine_module, "_usable_amp", lambda asked: asked)
+    monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(Engine, "autocast", lambda self: contextlib.nullcontext())
     config = ErnieMConfig(20, 8, 3, 2, initializer_range=0.5)
     model = SequenceClassifier(config, 3)
