@@ -92,7 +92,12 @@ class AttentionBias:
         return (1.0 - self.mask.dense().astype(self.rows.dtype)) * CLOSED
 
 
-def attention_bias(mask: Tensor | CompactMask, num_heads: int, dtype, kernel: str = FLASH) -> AttentionBias:
+def attention_bias(
+    mask: Tensor | CompactMask,
+    num_heads: int,
+    dtype,
+    kernel: str = "flash",  # not FLASH: Paddle's converter to graphs knows no names here
+) -> AttentionBias:
     """The bias of a mask.
 
     Args:
