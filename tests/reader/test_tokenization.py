@@ -336,12 +336,20 @@ def test_a_handful_of_missing_pieces_is_unk(tokenizer, piece_model, tmp_path):
     assert other.encode("fox") == [*tokenizer.encode("fox")[:-1], other.unk_id]
 
 
-def test_bad_piece_model(tmp_path):
+def test_bad_piece_model(tmp_path, piece_model, tokenizer):
     with pytest.raises(UserError, match="no such piece model"):
         Tokenizer(None, tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"this is text")
     with pytest.raises(UserError, match="bad.model: not a sentencepiece model"):
         Tokenizer(None, tmp_path / "bad.model")
+    piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
+    for other, said in (
+        (b"\xe2\x28\xa1xx", "damaged: a piece is not UTF-8"),
+        (b"[CLS]", "holds a piece named like"),
+    ):
+        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, other))
+        with pytest.raises(UserError, match=f"bad.model: .*{said}"):
+            Tokenizer(None, tmp_path / "bad.model")
     with pytest.raises(UserError, match="pass --piece_model_path"):
         Tokenizer()
     with pytest.raises(UserError, match="no piece.model or sentencepiece.bpe.model"):

@@ -1,0 +1,91 @@
+"""Inputs that once showed a fault: reader -> what it is -> (input, what is said of it; None: it is taken)."""
+
+import json
+
+DEEP = 100_000
+DIGITS = b"9" * 5000  # Python makes no number of more than 4,300
+RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {}}
+
+
+def _with(record: dict, **changes) -> bytes:
+    return json.dumps(record | changes).encode()
+
+
+FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
+    "classification": {
+        "control characters in a label": (b"text_a\tlabel\na\t\x1b[31mno\n", r"unknown label '\x1b[31mno'"),
+        "a label that is a long number": (b"text_a\tlabel\na\t" + DIGITS, "unknown label '999"),
+        "a label without end": (b"text_a\tlabel\na\t" + b"x" * 9000, "unknown label 'xxx"),
+    },
+    "label_map": {
+        "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),
+        "a long number": (b'{"no": ' + DIGITS + b"}", "not JSON (a number of thousands of digits)"),
+        "half a character": (rb'{"\ud800": 0, "a": 1}', r"the key '\ud800' has one half of a pair"),
+    },
+    "tagged": {
+        "a carriage return in a tag": (b"text_a\tlabel\na\tB-\rPER\n", r"unknown tag 'B-\rPER'"),
+        "a tag without end": (b"text_a\tlabel\na\t" + b"B" * 9000, "unknown tag 'BBB"),
+    },
+    "squad": {
+        "nested without end": (b'{"data": ' + b"[" * DEEP, "not JSON (nested too deeply)"),
+        "a long number": (b'{"data": ' + DIGITS + b"}", "not JSON (a number of thousands of digits)"),
+    },
+    "yaml": {
+        "nested without end": (b"a: " + b"[" * 5000, "nested too deeply"),
+        "a month that is none": (b"a: 2001-99-99", "not YAML (month must be in 1..12)"),
+        "no number of its tag": (b"a: !!int\n", "not YAML"),
+        "no time of its tag": (b"a: !!timestamp x\n", "not YAML"),
+        "an alias of itself": (b"a: &x [*x]", "nested too deeply"),
+    },
+    "training_config": {
+        "a key in another section": (b"optimizer: {betas: 1}", "train.yaml: unknown key 'betas'")
+    },
+    "corpus_config": {
+        "a value of no kind": (b"output: o\npiece_model_path: p\nunit_mib: 0\n", "corpus.yaml: unit_mib")
+    },
+    "vocab": {
+        "an id that is a long number": (b"[CLS]\t" + DIGITS, "is no id, a number below 16,777,216"),
+        "an id beyond all tables": (b"[CLS]\t99999999", "is no id, a number below 16,777,216"),
+        "control characters in a token": (b"\x1bSEP]\n\x1bSEP]\n", r"the token '\x1bSEP]' stands twice"),
+    },
+    "official_config": {"nested without end": (b'{"a": ' + b"[" * DEEP, "not JSON (nested too deeply)")},
+    "config": {"nested without end": (b'{"init_class": ' + b"[" * DEEP, "not JSON (nested too deeply)")},
+    "index": {
+        "not UTF-8, and quoted": (b'{"weight_map": "\xd9' + b"x" * 9000, "index.json: not UTF-8 (byte 17)")
+    },
+    "corpus_index": {
+        "without its keys": (b'{"format": 1}', "manifest.json: damaged: vocabulary: missing"),
+        "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),
+    },
+    "state_index": {
+        "nested without end": (b"[" * DEEP, "manifest.json: damaged"),
+        "without files": (b'{"version": 1, "files": {}}', "manifest.json: damaged"),
+        "a name without end": (
+            b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
+            "manifest.json: damaged",
+        ),
+    },
+    "state": {
+        "empty": (b"", "state.json: "),
+        "an array that is not there": (b'{"a": {"__array__": "b"}}', "state.json: "),
+        "a reference that is no name": (b'{"a": {"__array__": []}}', "state.json: "),
+        "nested without end": (b"[" * DEEP, "state.json: "),
+        "not UTF-8": (b'{"\xff": 1}', "state.json: "),
+    },
+    "journal": {
+        "a record without a step": (b'{"loss": 1}\n{"step": 1}\n', None),
+        "a record that is no object": (b'7\n{"step": 1}\n', None),
+        "bytes of a failing disk": (b'{"step": 1}\n\xff\0\0\n{"step": 2}\n', None),
+        "nested without end": (b"[" * DEEP + b"\n", None),
+    },
+    "record": {
+        "empty": (b"", "selected.json: the file is empty; run this seed again"),
+        "without its keys": (b"{}", "selected.json: holds no object with the keys step, epoch"),
+        "scores that are none": (_with(RECORD, scores=[1]), "selected.json: scores is of another type"),
+        "not UTF-8": (b'{"\xff": 1}', "selected.json: not UTF-8"),
+    },
+    "retrieval_record": {
+        "a long number": (b'{"layer": ' + DIGITS, "selected.json: not JSON"),
+        "scores within scores": (b'{"layer": 1, "scores": {"a": {"b": {}}}}', "scores is of another type"),
+    },
+}
