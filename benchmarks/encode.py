@@ -52,20 +52,13 @@ def make_files(folder: Path, args) -> None:
 
 
 def ours(folder: Path, args, engine: str) -> None:
-    prepare(quiet=True)
-    from benchmarks.engines import open_engine
-    from evaluation.encode import PaddleEncoder
     from evaluation.vectors import VectorWriter
-    from inference.encoder import ExportedEncoder
-    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from model.config import ErnieMConfig
     from reader.features import EncodePairs
     from reader.sentences import Sentences
     from reader.tokenization import Tokenizer
 
-    model = ErnieMModel(ErnieMConfig(args.vocab, 768, args.layers, 12))
-    encoder = PaddleEncoder(model)
-    if engine != "dygraph":
-        encoder = ExportedEncoder(open_engine(engine, folder, model), 768, model.config.pad_token_id, True)
+    encoder = open_encoder(folder, ErnieMConfig(args.vocab, 768, args.layers, 12), engine)
     encode = EncodePairs(Tokenizer(None, folder / made_up.OURS), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
@@ -73,6 +66,20 @@ def ours(folder: Path, args, engine: str) -> None:
         VectorWriter(encoder, texts, encode, Path(output)).vectors(args.layers, "mean")
         seconds = time.perf_counter() - start
     tell(seconds, check=sum(len(feature.ids) for feature in encode(texts)))
+
+
+def open_encoder(folder: Path, config, engine: str):
+    """As encode_vector.py does: Paddle only where it runs the model."""
+    if engine == "dygraph":
+        prepare(quiet=True)
+        from evaluation.encode import PaddleEncoder
+        from model.ernie_m import ErnieMModel
+
+        return PaddleEncoder(ErnieMModel(config))
+    from benchmarks.engines import open_engine
+    from inference.encoder import ExportedEncoder
+
+    return ExportedEncoder(open_engine(engine, folder, config), 768, config.pad_token_id, True)
 
 
 def sentence_transformers(folder: Path, args, batch: int = 32) -> None:

@@ -1,36 +1,57 @@
-"""The engines of `inference` on a model of random weights. Files are written once for all rounds."""
+"""The engines of `inference` on a model of random weights.
 
+Files are written once for all rounds, in a process of its own, so that the memory of an engine's process is
+that of the engine alone.
+"""
+
+import multiprocessing
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.runtime import read_cpu
+from inference.outputs import FILES, OUTPUTS
+from model.config import ErnieMConfig
+from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:
     from inference.engines import Engine
-    from model.ernie_m import ErnieMModel
 
 
-def open_engine(engine: str, folder: Path, encoder: "ErnieMModel") -> "Engine":
+def open_engine(engine: str, folder: Path, config: ErnieMConfig) -> "Engine":
     """Args: engine: dygraph, paddle, onnx or onnx-int8; folder: for its files, if they are not there yet."""
     from inference.engines import DygraphEngine, OnnxEngine, PaddleEngine
-    from inference.outputs import FILES
-    from inference.paddle_model import Traced
 
-    part = Traced(encoder.eval(), "encode", encoder.config.num_hidden_layers)
     if engine == "dygraph":
-        return DygraphEngine(part, part.outputs)
+        return DygraphEngine(_make_encoder(config), OUTPUTS["encode"])
     if not (folder / FILES[engine]).exists():
-        if engine == "paddle":
-            from inference.export import write_paddle
-
-            write_paddle(folder, part)
-        else:
-            from inference.onnx_graph import write_onnx
-            from model.checkpoint import model_weights
-
-            config, int8 = encoder.config.to_dict(), engine == "onnx-int8"
-            write_onnx(folder / FILES[engine], model_weights(encoder), config, "encode", int8=int8)
+        writer = multiprocessing.get_context("spawn").Process(target=_write, args=(engine, folder, config))
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            sys.exit(f"{engine}: its file could not be written")
     threads = read_cpu().cores
     if engine == "paddle":
-        return PaddleEngine(folder, part.outputs, threads)
+        return PaddleEngine(folder, OUTPUTS["encode"], threads)
     return OnnxEngine(folder / FILES[engine], threads)
+
+
+def _make_encoder(config: ErnieMConfig):
+    prepare(quiet=True)
+    from inference.paddle_model import Traced
+    from model.ernie_m import ErnieMModel
+
+    return Traced(ErnieMModel(config).eval(), "encode", config.num_hidden_layers)
+
+
+def _write(engine: str, folder: Path, config: ErnieMConfig) -> None:
+    part = _make_encoder(config)
+    if engine == "paddle":
+        from inference.export import write_paddle
+
+        write_paddle(folder, part)
+    else:
+        from inference.onnx_graph import write_onnx
+        from model.checkpoint import model_weights
+
+        weights, int8 = model_weights(part.model), engine == "onnx-int8"
+        write_onnx(folder / FILES[engine], weights, config.to_dict(), "encode", int8=int8)

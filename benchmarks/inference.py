@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
 from benchmarks.training import xlm_r_config
-from utils.runtime import prepare
 
 HIDDEN, HEADS = 768, 12
 BATCH_TOKENS = (4096, 1024)
@@ -62,12 +61,11 @@ def batches(rows: list[list[int]], batch_tokens: int) -> list:
 
 
 def ours(folder: Path, args, engine: str) -> None:
-    prepare(quiet=True)
     from benchmarks.engines import open_engine
-    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from model.config import ErnieMConfig
 
-    encoder = ErnieMModel(ErnieMConfig(args.vocab, HIDDEN, args.layers, HEADS))
-    time_batches(open_engine(engine, folder, encoder), make_rows(args.vocab, args.sentences))
+    config = ErnieMConfig(args.vocab, HIDDEN, args.layers, HEADS)
+    time_batches(open_engine(engine, folder, config), make_rows(args.vocab, args.sentences))
 
 
 def transformers_torch(folder: Path, args, attention: str, precision: str = "float32") -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     answer_questions,
+    encode,
     evaluate,
     first_step,
     from_clone,
@@ -47,6 +48,15 @@ def test_texts_are_ones_that_all_libraries_cut_alike(folder):
     assert other.encode_batch(texts) == tokenizer.encode_batch(texts)
 
 
+@pytest.mark.parametrize("engine", ["dygraph", "onnx"])
+def test_encoding(folder, capsys, engine):
+    encode.ours(folder, Namespace(layers=1, vocab=5000, sentences=40), engine)
+    found = told(capsys)
+    texts = (folder / made_up.TEXTS).read_text().splitlines()
+    tokenizer = Tokenizer(None, folder / made_up.OURS)
+    assert found["check"] == sum(len(tokenizer.build(text, max_seq_len=encode.MAX_SEQ_LEN)) for text in texts)
+
+
 def test_evaluation(folder, capsys):
     evaluate.ours(folder, Namespace(layers=1, vocab=5000, pairs=12))
     found = told(capsys)
@@ -60,14 +70,14 @@ def test_evaluation(folder, capsys):
 def test_a_peers_loop_sees_every_pair_once(folder, capsys):
     seen = []
 
-    def encode(a, b):
+    def encode_pairs(a, b):
         return [[0, *range(5, 5 + len(text.split())), 2] for text in a]
 
     def logits_and_loss(ids, labels):
         seen.append(ids)
         return np.eye(made_up.LABELS)[labels], 0.5
 
-    evaluate.time_evaluation(folder, encode, logits_and_loss, batch=5, sort=True)
+    evaluate.time_evaluation(folder, encode_pairs, logits_and_loss, batch=5, sort=True)
     found = told(capsys)
     assert [len(ids) for ids in seen] == [5, 5, 2]
     widths = [ids.shape[1] for ids in seen]
