@@ -38,6 +38,17 @@ def row_parts(rows: int, columns: int) -> list[slice]:
 class WordEmbeddings(nn.Embedding):
     """paddle.nn.Embedding."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        weight = self.weight
+
+        def has_any_row(gradient: Tensor | None) -> None:
+            if gradient is not None:  # None is what `_LookUp` gives
+                weight.gradient_rows = None
+
+        if not weight.stop_gradient:
+            weight.register_hook(has_any_row)  # what Paddle itself adds to the gradient, as for `logits`
+
     def forward(self, ids: Tensor) -> Tensor:
         """[B, T] int64 -> [B, T, H]."""
         if self.weight.stop_gradient or not training_on_cpu(self.weight):
@@ -77,8 +88,9 @@ class _LookUp(PyLayer):
     def backward(ctx, gradient: Tensor) -> None:
         rows = as_array(gradient).reshape([-1, gradient.shape[-1]])
         table = _gradient(ctx.weight)
-        if ctx.weight.gradient_rows is not None:
-            ctx.weight.gradient_rows[ctx.ids] = True
+        known = getattr(ctx.weight, "gradient_rows", None)
+        if known is not None:
+            known[ctx.ids] = True
         _add_rows(table, ctx.ids.ravel(), rows)
 
 

@@ -130,3 +130,23 @@ def test_a_gradient_that_is_not_the_kept_one_may_have_any_rows():
     run.train(1, STEPS)
     moment = run.engine.state_dict()["optimizer"][f"{TABLE}/moment1"].numpy()
     assert moment.any(1).all()
+
+
+def test_what_paddle_adds_to_the_gradient_is_seen():
+    """Two steps of a loss on all logits, by Paddle's own gradient, beside the rows that were looked up."""
+
+    def weights_after_two_steps(table):
+        table.weight.set_value(paddle.to_tensor(start))
+        optimizer = build_optimizer(table, 1e-2, weight_decay=0.1, clip_norm=None)
+        for number in range(2):
+            for row in (number, number + 1):
+                hidden = table(paddle.to_tensor([row]))
+                word_table.logits(hidden, table.weight, paddle.zeros([WORDS])).square().sum().backward()
+            optimizer.step()
+            table.weight.grad = None
+        return table.weight.numpy()
+
+    start = np.random.default_rng(0).standard_normal([WORDS, 8]).astype("float32")
+    by_rows = weights_after_two_steps(word_table.WordEmbeddings(WORDS, 8))
+    plain = weights_after_two_steps(paddle.nn.Embedding(WORDS, 8))
+    assert np.abs(by_rows - plain).max() < 1e-6
