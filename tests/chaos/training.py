@@ -91,18 +91,23 @@ class Training:
             )  # fmt: skip
 
     def refused(self, *more: str) -> str:
-        """The error line of the command where it is refused while the training goes on, or damaged.
+        """The error line of the command, which must be refused.
 
         Raises:
             AssertionError: it was not.
         """
+        code, line = self.attempt(*more)
+        assert code != 0, "a command that had to be refused was not"
+        return line
+
+    def attempt(self, *more: str) -> tuple[int, str]:
+        """The command once more beside what runs already: its exit code and its error line."""
         done = subprocess.run(
             self.command(*more, logs=self.folder / "log"), cwd=self.folder,
             env=clean_environment(**{MARK: str(self.folder)}), capture_output=True, text=True,
             timeout=PATIENCE, check=False,
         )  # fmt: skip
-        assert done.returncode != 0, "a command that had to be refused was not"
-        return error_line(done.stderr)
+        return done.returncode, error_line(done.stderr)
 
     def wait(self) -> int:
         """Until it ends by itself; its exit code."""

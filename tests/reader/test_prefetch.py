@@ -127,8 +127,8 @@ def test_a_worker_that_stands_still_is_told_of(caplog):
         pid = next(items)[1]
         caplog.clear()
         os.kill(pid, signal.SIGSTOP)
-        threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
-        end = time.monotonic() + 1.5
+        threading.Timer(3.0, os.kill, (pid, signal.SIGCONT)).start()  # its start may have been told of
+        end = time.monotonic() + 3.5
         while time.monotonic() < end:
             next(items)
     assert f"for the reader process {pid}" in caplog.text
