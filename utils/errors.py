@@ -1,5 +1,6 @@
 """A user's mistake is one line and exit code 2, never a traceback."""
 
+import errno
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LONGEST_MESSAGE = 2000  # characters
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -41,8 +43,10 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        with lost_on_a_full_disk():
+            print(f"error: {error}", file=sys.stderr, flush=True)
         _to_log_file(str(error))
+        _let_go_of_stdout()
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -59,6 +63,24 @@ def pipe_may_close() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def lost_on_a_full_disk() -> Iterator[None]:
+    """Around what is printed: stdout and stderr may be files on a full disk, which is to end nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
+def _let_go_of_stdout() -> None:
+    """So that what it cannot write does not decide the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

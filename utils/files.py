@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from utils.errors import UserError
+from utils.errors import FULL, UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -38,7 +37,7 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.errno in _REFUSED:
             raise UserError(f"{error.filename or path}: {error.strerror}; choose another place") from error
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise UserError(
             f"{path}: no space left to write it ({error.strerror}); what was there before is untouched. "

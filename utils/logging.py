@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from utils.distributed import is_main
-from utils.errors import UserError
+from utils.errors import UserError, lost_on_a_full_disk
 
 T = TypeVar("T")
 
@@ -32,8 +32,9 @@ class _Console(logging.Handler):
 
         if not getattr(record, "console", True):
             return
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        with lost_on_a_full_disk():
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
 
 
 class _LogFile(logging.FileHandler):
@@ -51,7 +52,9 @@ class _LogFile(logging.FileHandler):
         if not self.said:
             self.said = True
             error = sys.exc_info()[1]
-            print(f"{self.baseFilename}: lines of the log are missing: {error}", file=sys.stderr, flush=True)
+            with lost_on_a_full_disk():
+                line = f"{self.baseFilename}: lines of the log are missing: {error}"
+                print(line, file=sys.stderr, flush=True)
 
 
 def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) -> Path:

@@ -138,7 +138,9 @@ def fill_disk(training: Training, draw: random.Random) -> Struck:
     limit = draw.choice(FULL_AT)
     hard = resource.prlimit(found.pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(found.pid, resource.RLIMIT_FSIZE, (limit, hard))
-    return _restart(training, _ended(training, _user_error(training), "no space left"))
+    # Its stderr is a file, too, which may be as full.
+    said = "no space left" if limit else ""
+    return _restart(training, _ended(training, _user_error(training), said))
 
 
 def flip_shard(training: Training, draw: random.Random) -> Struck:

@@ -2,13 +2,15 @@
 
 import io
 import logging
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.full_disk import disk_full_after
-from tests.launching import ROOT, run_script
+from tests.launching import ROOT, clean_environment, run_script
 from utils import logging as run_log
 from utils.errors import UserError, run
 
@@ -181,3 +183,28 @@ def test_scalars_without_a_folder_do_not_import_visualdl():
     code = "import sys; from utils.logging import Scalars; Scalars(None).add(1, {'a': 1})"
     code += "; print('visualdl' in sys.modules)"
     assert run_script(["-c", code], ROOT).stdout == "False\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("full", ["stdout", "stderr", "both"])
+def test_output_on_a_full_disk_changes_no_exit_code(tmp_path, full):
+    code = f"""
+from utils import logging
+from utils.errors import UserError, run
+def main():
+    logging.setup({str(tmp_path)!r})
+    for _ in range(2):
+        logging.logger.info("a line")
+    raise UserError("the end")
+run(main)
+"""
+    with open("/dev/full", "w") as disk:
+        streams = {
+            name: disk if full in (name, "both") else subprocess.DEVNULL for name in ("stdout", "stderr")
+        }
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False, **streams)
+    assert done.returncode == 2
+    assert [line.split(" ", 3)[3] for line in (tmp_path / "job.log.0").read_text().splitlines()] == [
+        "a line", "a line", "the end",
+    ]  # fmt: skip
