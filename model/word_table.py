@@ -231,22 +231,24 @@ def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
     if parameter.grad is None:
         if not hasattr(parameter, "kept_gradient"):
             parameter.kept_gradient = as_array(paddle.zeros_like(parameter))
-            parameter.gradient_rows = np.zeros(parameter.shape[0], bool)
+            parameter.gradient_rows = _no_rows(parameter)
         if zero:
             rows = parameter.gradient_rows
             parameter.kept_gradient[slice(None) if rows is None else rows] = 0
-            parameter.gradient_rows = np.zeros(parameter.shape[0], bool)
+            parameter.gradient_rows = _no_rows(parameter)
         parameter.grad_ = _tensor(parameter.kept_gradient)  # `grad_` and not `grad`, which would copy it
     return as_array(parameter.grad)
 
 
-def rows_of_gradient(parameter: Tensor, gradient: Tensor) -> np.ndarray | None:
-    """Where `gradient` may differ from 0, bool [rows]; None: anywhere.
+def _no_rows(parameter: Tensor) -> np.ndarray | None:
+    # A sum over processes has the rows of all of them, and it is made in this same memory.
+    return np.zeros(parameter.shape[0], bool) if distributed.world_size() == 1 else None
 
-    Sums over processes have the rows of all, which no process knows.
-    """
+
+def rows_of_gradient(parameter: Tensor, gradient: Tensor) -> np.ndarray | None:
+    """Where `gradient` may differ from 0, bool [rows]; None: anywhere."""
     kept = getattr(parameter, "kept_gradient", None)
-    if kept is None or distributed.world_size() > 1 or as_array(gradient).ctypes.data != kept.ctypes.data:
+    if kept is None or as_array(gradient).ctypes.data != kept.ctypes.data:
         return None
     return parameter.gradient_rows
 
