@@ -65,9 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{part}: not fetched: {error}", flush=True)
             missing += by_hand(part, options.configs)
     if missing:
+        print("to be downloaded by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
         raise UserError(
-            "some files could not be downloaded; download them by hand, put each where the arrow points, and "
-            "run the same command again, which checks and unpacks them:\n  " + "\n  ".join(missing)
+            f"{len(missing)} files could not be downloaded: fetch what is listed above by hand, and run the "
+            "same command again, which checks and unpacks them"
         )
 
 
