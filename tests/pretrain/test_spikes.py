@@ -128,7 +128,7 @@ def test_a_run_without_the_batches_of_its_spikes(tiny_corpus, tmp_path, bad_batc
     )
 
 
-@pytest.mark.parametrize("stop", [4, 5, 8, 9])
+@pytest.mark.parametrize("stop", [4, 5, 9])
 def test_stopped_between_rollbacks_it_ends_with_the_same_bits(tiny_corpus, tmp_path, bad_batches, stop):
     bad_batches(5, 6, 10)
     whole = pretrain(tiny_corpus, tmp_path / "whole", **WATCHED)
