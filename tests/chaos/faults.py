@@ -145,7 +145,7 @@ def fill_disk(training: Training, draw: random.Random) -> Struck:
 
 def flip_shard(training: Training, draw: random.Random) -> Struck:
     """One bit of a shard; then the operator puts the shard back."""
-    path = _shard(training, draw)
+    path = _shard(training, draw, ".ids.npy")  # of the other files some are read at the start only
     flip(path, draw)
     name = str(path.relative_to(training.corpus))
     if not training.wait_for(lambda: not training.runs, seconds=8):
@@ -165,7 +165,7 @@ def flip_shard(training: Training, draw: random.Random) -> Struck:
 
 def remove_shard(training: Training, draw: random.Random) -> Struck:
     """A shard's file is deleted and the run killed; then the operator puts the shard back."""
-    path = _shard(training, draw)
+    path = _shard(training, draw, ".npy")
     path.unlink()
     kill_and_wait(training)
     line = training.refused()
@@ -248,9 +248,8 @@ def _damage_checkpoint(training: Training, draw: random.Random, damage: Callable
     return struck
 
 
-def _shard(training: Training, draw: random.Random) -> Path:
-    found = [*training.corpus.glob("mono/*/train-*.npy"), *training.corpus.glob("parallel/*/train-*.npy")]
-    return draw.choice(sorted(found))
+def _shard(training: Training, draw: random.Random, ending: str) -> Path:
+    return draw.choice(sorted(training.corpus.glob(f"*/*/train-*{ending}")))
 
 
 def _user_error(training: Training) -> tuple[int, ...]:
