@@ -7,8 +7,8 @@ The text is all lines of DATA/pretrain/mono, over and over, with a running numbe
 two are equal. All contenders cut it into the same vocabulary's ids on the same number of cores and write them
 to disk: ours with build_corpus (no duplicates looked for, or looked for and removed), the peer either in one
 process with that many threads or in that many processes of one thread. Its tokenizer is made from the same
-sentencepiece model, and a sample of its ids is compared with ours first; the one difference is the official
-tokenizer's rule for a comma behind a digit.
+sentencepiece model, and a sample of its ids is compared with ours first: but for the official tokenizer's
+rule for a comma behind a digit, at most one line in a hundred may differ.
 
 A round runs all contenders, one after the other, from start to end of their command. Speeds are in tokens of
 ours, the same text for all; memory is that of all processes of a contender together. The last line is JSON

@@ -61,9 +61,12 @@ class Size:
 
 # On a CPU, in float32. What model/ops.py and model/word_table.py keep for the backward pass, per token in
 # units of H floats, and per score in floats:
-#   input of q, k and v 1; q, k, v 3; attention's output 1; layer norms 2 x (normed 1, weight in its rows 1);
-#   input of linear1 1; gelu's derivative 4; its output 4; two dropouts, a byte an element, 1/4 each
-CPU_LAYER = 1 + 3 + 1 + 2 * 2 + 1 + 4 + 4 + 2 * 0.25
+#   input of q, k and v 1; q, k, v 3
+CPU_QKV = 1 + 3
+#   behind attention, in the last layer of the masked positions alone: attention's output 1; layer norms
+#   2 x (normed 1, weight in its rows 1); input of linear1 1; gelu's derivative 4; its output 4; two dropouts,
+#   a byte an element, 1/4 each
+CPU_BEHIND = 1 + 2 * 2 + 1 + 4 + 4 + 2 * 0.25
 #   softmax 1; dropout's byte 1/4; its output 1
 CPU_SCORE = 1 + 0.25 + 1
 #   the embeddings' layer norm 2 and dropout 1/4
@@ -83,14 +86,15 @@ def cpu_memory(
     """
     token = FLOAT * rows * length * size.hidden
     score = FLOAT * rows * size.heads * length**2
-    layer = CPU_LAYER * token + CPU_SCORE * score
+    layer = (CPU_QKV + CPU_BEHIND) * token + CPU_SCORE * score
+    last = CPU_QKV * token + CPU_SCORE * score + CPU_BEHIND * FLOAT * masked * size.hidden
     logits = FLOAT * masked * size.vocabulary
     return {
         "base": base,
         "weights": FLOAT * size.parameters,
         "gradients": FLOAT * size.trained,
         "optimizer": 2 * FLOAT * size.trained,
-        "activations": (size.layers * token + layer if recompute else size.layers * layer)
+        "activations": (size.layers * token + layer if recompute else (size.layers - 1) * layer + last)
         + CPU_EMBEDDINGS * token
         + score,  # the mask, laid out for each head
         "logits": logits if masked * size.vocabulary <= MOST_LOGITS else 0.0,
@@ -120,7 +124,7 @@ PRECISIONS = {
 }
 
 
-def gpu_layer(size: Size, precision: Precision, columns: float, fused: bool) -> float:
+def gpu_layer(size: Size, precision: Precision, columns: float, fused: bool, behind: float = 1.0) -> float:
     """Bytes that a layer keeps of a token for the backward pass.
 
     With all in half precision and plain attention this is 34 H + 5 N T, as in Korthikanti et al. 2022,
@@ -129,10 +133,11 @@ def gpu_layer(size: Size, precision: Precision, columns: float, fused: bool) -> 
     Args:
         columns: of scores per token: T, or C + 1 of a placeholder in the compact form.
         fused: flash or memory-efficient attention: no scores, a float32 log-sum-exp per head.
+        behind: share of the tokens for which the layer is computed behind its attention.
     """
     product, hidden = precision.product, size.hidden
-    kept = product * (1 + 3 + 1 + 1 + 4 + 4)  # as CPU_LAYER, with gelu's input
-    kept += 2 * precision.norm + 2 * 1  # layer norms' inputs, two dropouts
+    # As on a CPU, with gelu's input; layer norms' inputs, two dropouts
+    kept = product * (1 + 3) + behind * (product * (1 + 1 + 4 + 4) + 2 * precision.norm + 2 * 1)
     scores = FLOAT * size.heads if fused else size.heads * columns * (2 * product + 1)
     return hidden * kept + scores
 
@@ -194,6 +199,7 @@ def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> 
     precision = PRECISIONS[run.precision]
     tokens = run.rows(cards) * run.length * COMPACT_TOKENS  # CAMLM's are the most
     layer = tokens * gpu_layer(size, precision, run.length, run.fused)
+    last = tokens * gpu_layer(size, precision, run.length, run.fused, behind=MASKED / COMPACT_TOKENS)
     kept = tokens * size.hidden * precision.norm  # a layer's input
     masked = run.rows(cards) * run.length * MASKED
     own = held(size, stage, cards)
@@ -203,7 +209,7 @@ def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> 
         "weights": precision.weight * weights + precision.cast * size.matrices,
         "gradients": FLOAT * (size.trained if stage < 2 else own),
         "optimizer": (2 * FLOAT + precision.master) * own,
-        "activations": size.layers * kept + layer if run.recompute else size.layers * layer,
+        "activations": size.layers * kept + layer if run.recompute else (size.layers - 1) * layer + last,
         # Slices of logits, of their exponentials and of their gradient; and the two gradients of the word
         # table, as input and as output, before they are added to the parameter's own.
         "logits": 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * size.table,
@@ -213,12 +219,14 @@ def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> 
 def operations(size: Size, run: Run) -> float:
     """Of a whole step on all cards: matrix products, forward and backward.
 
-    A layer: 24 H^2 a token and 4 H a score; the head: 2 H (H + V) a masked position; the backward pass twice
-    that; recompute adds a forward pass of the layers, the loss one of the logits. BTMLM's first stage, a
-    quarter of the sequences, is one more forward pass of the layers, and a head of a seventh of the words.
+    A layer: 24 H^2 a token and 4 H a score, 18 of the 24 in the last layer of the masked positions alone; the
+    head: 2 H (H + V) a masked position; the backward pass twice that; recompute adds a forward pass of the
+    layers, the loss one of the logits. BTMLM's first stage, a quarter of the sequences, is one more forward
+    pass of the layers, and a head of a seventh of the words.
     """
     hidden, length = size.hidden, run.length
     encoder = size.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence
+    encoder -= 18 * hidden**2 * length * (1 - MASKED)
     logits = 2 * length * MASKED * hidden * size.vocabulary
     head = 2 * length * MASKED * hidden**2 + logits
     compact = (OBJECTIVES - 1 + COMPACT_TOKENS) / OBJECTIVES

@@ -29,15 +29,21 @@ def measure_peak() -> float:
     return fastest / 1e9
 
 
-def encoder_operations(rows: int, length: int, layers: int, context: int | None = None) -> float:
+def encoder_operations(
+    rows: int, length: int, layers: int, outputs: int | None = None, context: int | None = None
+) -> float:
     """Multiplications and additions of a forward pass over [rows, length] tokens.
 
     Args:
+        outputs: tokens whose last layer is read: the others need no more of it than their key and value, and
+            are given a query; None: all.
         context: context columns of the compact form (model.attention.CompactMask); None: all are.
     """
     context = length if context is None else context
+    outputs = rows * length if outputs is None else outputs
     scores = length * context + length - context  # of a head; a placeholder has one more, its own
-    return layers * rows * (24 * HIDDEN**2 * length + 4 * HIDDEN * scores)
+    whole = layers * rows * (24 * HIDDEN**2 * length + 4 * HIDDEN * scores)
+    return whole - (rows * length - outputs) * 18 * HIDDEN**2
 
 
 def head_operations(positions: int, columns: int) -> float:

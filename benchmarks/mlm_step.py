@@ -81,9 +81,9 @@ WORKERS = {"ours": ours, "torch": torch_xlm_r}
 
 
 def operations(args) -> float:
-    """Of a step's matrix products, with logits at the masked positions alone."""
+    """Of a step's matrix products, with logits and the last layer at the masked positions alone."""
     (batch,) = next(mmlm_batches(args.vocab, args.batch, args.length))
-    encoder = encoder_operations(args.batch, args.length, args.layers)
+    encoder = encoder_operations(args.batch, args.length, args.layers, outputs=batch.masked)
     return training_operations(encoder + head_operations(batch.masked, args.vocab))
 
 

@@ -168,16 +168,17 @@ def operations(batch: Batch, layers: int, vocab: int, naive: bool = False) -> fl
     Args:
         naive: stage 1 has the scores of all its tokens and an output layer over the whole vocabulary.
     """
-    count = training_operations(encoder(batch, layers, naive=False) + head_operations(batch.masked, vocab))
+    forward = encoder(batch, layers, batch.masked, naive=False) + head_operations(batch.masked, vocab)
+    count = training_operations(forward)
     if batch.stage1 is not None:
-        pieces = vocab if naive else vocab // PIECES
-        count += encoder(batch.stage1, layers, naive) + head_operations(len(batch.stage1.slots), pieces)
+        pieces, slots = vocab if naive else vocab // PIECES, len(batch.stage1.slots)
+        count += encoder(batch.stage1, layers, slots, naive) + head_operations(slots, pieces)
     return count
 
 
-def encoder(batch, layers: int, naive: bool) -> float:
+def encoder(batch, layers: int, outputs: int, naive: bool) -> float:
     """Of a forward pass over `batch.valid` [B, T], with its context columns where the form is compact."""
-    return encoder_operations(*batch.valid.shape, layers, None if naive else batch.context_length)
+    return encoder_operations(*batch.valid.shape, layers, outputs, None if naive else batch.context_length)
 
 
 if __name__ == "__main__":

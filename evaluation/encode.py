@@ -27,7 +27,7 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
         [B, H].
     """
     if pooling == "pooled":
-        return model(paddle.to_tensor(ids)).pooled
+        return model.pool(paddle.to_tensor(ids))
     states = model(paddle.to_tensor(ids), pool=False, layers=layer).sequence  # [B, T, H]
     return _mean(states, mean_weights(ids, model.config.pad_token_id, pooling == "specials"))
 

@@ -11,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from model.ops import Linear, add_to, dropout, on_cpu, row_sum, softmax
+from model.ops import Linear, add_to, at_positions, dropout, on_cpu, row_sum, softmax
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
@@ -164,8 +164,8 @@ class SelfAttention(nn.Layer):
         self.v_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
 
-    def forward(self, x: Tensor, bias: AttentionBias) -> Tensor:
-        """[B, T, H] -> [B, T, H]."""
+    def forward(self, x: Tensor, bias: AttentionBias, positions: Tensor | None = None) -> Tensor:
+        """[B, T, H] -> [B, T, H], or [M, H] at flat `positions` [M]."""
         query, key, value = (
             projection(x).reshape([0, 0, self.num_heads, self.head_size])  # [B, T, N, D]
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -175,7 +175,7 @@ class SelfAttention(nn.Layer):
             context = self._fused(query, key, value, bias)
         else:
             context = self._plain(query, key, value, bias)
-        return self.out_proj(context.flatten(2))
+        return self.out_proj(at_positions(context.flatten(2), positions))
 
     def _fused(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
         """The GPU's kernels for float16 and bfloat16: [B, T, N, D] -> [B, T, N, D]."""

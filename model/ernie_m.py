@@ -16,7 +16,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from model.attention import FLASH, AttentionBias, CompactMask, SelfAttention, attention_bias
 from model.config import ErnieMConfig
-from model.ops import LayerNorm, Linear, add_to, dropout, gelu
+from model.ops import LayerNorm, Linear, add_to, at_positions, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
@@ -25,7 +25,8 @@ PAD_POSITION = 1
 
 
 class EncoderOutput(NamedTuple):
-    """sequence [B, T, H]; pooled [B, H] or None; hidden_states: embeddings, then layers, or None."""
+    """sequence [B, T, H], or [M, H] of the positions asked for; pooled [B, H] or None; hidden_states:
+    embeddings, then layers, or None."""
 
     sequence: Tensor
     pooled: Tensor | None
@@ -71,7 +72,10 @@ class Embeddings(nn.Layer):
 
 
 class EncoderLayer(nn.Layer):
-    """Attention, then the feed-forward pair; after each: dropout, residual, layer norm."""
+    """Attention, then the feed-forward pair; after each: dropout, residual, layer norm.
+
+    With flat `positions` [M] all tokens are attended to, and the rest is computed there only: [M, H].
+    """
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -85,8 +89,9 @@ class EncoderLayer(nn.Layer):
         self.norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, bias: AttentionBias) -> Tensor:
-        x = self.norm1(self._add(x, self.self_attn(x, bias)))
+    def forward(self, x: Tensor, bias: AttentionBias, positions: Tensor | None = None) -> Tensor:
+        attended = self.self_attn(x, bias, positions)
+        x = self.norm1(self._add(at_positions(x, positions), attended))
         return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
@@ -102,14 +107,14 @@ class Encoder(nn.Layer):
 
 
 class Pooler(nn.Layer):
-    """tanh(dense(first token)): [B, T, H] -> [B, H]."""
+    """tanh(dense(first token)): [B, H] -> [B, H]."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
 
-    def forward(self, sequence: Tensor) -> Tensor:
-        return paddle.tanh(self.dense(sequence[:, 0]))
+    def forward(self, first: Tensor) -> Tensor:
+        return paddle.tanh(self.dense(first))
 
 
 class ErnieMModel(nn.Layer):
@@ -137,6 +142,7 @@ class ErnieMModel(nn.Layer):
         output_hidden_states: bool = False,
         pool: bool = True,
         layers: int | None = None,
+        positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode a batch.
 
@@ -149,6 +155,8 @@ class ErnieMModel(nn.Layer):
             output_hidden_states: also return the embeddings and every layer's output.
             pool: compute `pooled`.
             layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
+            positions: [M] int64 into B*T: the last layer is computed there only, and `sequence` is [M, H].
+                The same numbers, for some 6 % less work at 12 layers where M is small. `pooled` is None.
 
         Raises:
             UserError: a position past the table.
@@ -163,13 +171,23 @@ class ErnieMModel(nn.Layer):
         x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
         bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype, self.attention)
         hidden_states = [x]
-        for layer in list(self.encoder.layers)[:layers]:
-            x = recompute(layer, x, bias) if self.recompute and self.training else layer(x, bias)
+        stack = list(self.encoder.layers)[:layers]
+        for layer in stack:
+            inputs = (x, bias, positions if layer is stack[-1] else None)
+            x = recompute(layer, *inputs) if self.recompute and self.training else layer(*inputs)
             if output_hidden_states:
                 hidden_states.append(x)
-        return EncoderOutput(
-            x, self.pooler(x) if pool else None, tuple(hidden_states) if output_hidden_states else None
-        )
+        if not stack:
+            x = at_positions(x, positions)
+        pooled = self.pooler(x[:, 0]) if pool and positions is None else None
+        return EncoderOutput(x, pooled, tuple(hidden_states) if output_hidden_states else None)
+
+    def pool(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
+        """`forward(...).pooled` [B, H] alone: the last layer is computed for the first tokens only."""
+        batch, length = input_ids.shape
+        first = paddle.arange(batch) * length
+        states = self(input_ids, position_ids, attention_mask, positions=first).sequence
+        return self.pooler(states)
 
     def _check(self, position_ids: Tensor) -> None:
         last, rows = int(position_ids.max()), self.config.max_position_embeddings

@@ -21,8 +21,7 @@ class SequenceClassifier(nn.Layer):
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
-        pooled = self.ernie_m(input_ids, position_ids, attention_mask).pooled
-        return self.classifier(self.dropout(pooled))
+        return self.classifier(self.dropout(self.ernie_m.pool(input_ids, position_ids, attention_mask)))
 
 
 class TokenClassifier(nn.Layer):
@@ -119,10 +118,15 @@ class PreTrainingModel(nn.Layer):
         position_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
         attention_mask: Tensor | CompactMask | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """[B, T] ids -> hidden states [B, T, H]. `language_ids` [B, T]: a row of `languages`, -1 for none."""
+        """[B, T] ids -> hidden states [B, T, H], or [M, H] at flat `positions` [M].
+
+        `language_ids` [B, T]: a row of `languages`, -1 for none.
+        """
         bias = None
         if language_ids is not None:
             rows = self.language_embeddings(language_ids.clip(min=0))  # [B, T, H]
             bias = rows * (language_ids >= 0).astype(rows.dtype).unsqueeze(-1)
-        return self.ernie_m(input_ids, position_ids, attention_mask, bias, pool=False).sequence
+        output = self.ernie_m(input_ids, position_ids, attention_mask, bias, pool=False, positions=positions)
+        return output.sequence

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from model.ops import as_array
+from utils.arrays import as_array
 
 MOST = 0.4  # of the table's rows
 

@@ -14,6 +14,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
+from utils.arrays import as_array
+
 
 def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
@@ -36,6 +38,11 @@ def _rows(vector: Tensor, x: Tensor) -> Tensor:
     """
     ones = paddle.ones([x.size // x.shape[-1], 1], vector.dtype)
     return paddle.matmul(ones, vector.unsqueeze(0)).reshape(x.shape)
+
+
+def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
+    """x [B, T, H] at flat positions into B*T, int64 [M]: [M, H]. None: x itself."""
+    return x if positions is None else paddle.gather(x.reshape([-1, x.shape[-1]]), positions)
 
 
 def add_to(x: Tensor, y: Tensor) -> Tensor:
@@ -181,19 +188,3 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     if not training or probability == 0.0:
         return x
     return _Dropout.apply(x, probability) if on_cpu(x) else F.dropout(x, probability, training=True)
-
-
-def as_array(x: Tensor) -> np.ndarray:
-    """A CPU tensor's own memory, to read and to write."""
-    return np.asarray(_Memory(x.detach()))
-
-
-class _Memory:
-    # What numpy 1 makes of np.from_dlpack can only be read.
-    def __init__(self, x: Tensor):
-        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
-        self.owner = x
-        self.__array_interface__ = {
-            "version": 3, "shape": tuple(x.shape), "typestr": dtype.str, "data": (x.data_ptr(), False),
-            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
-        }  # fmt: skip

@@ -12,9 +12,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from model import word_table
 from model.moving_rows import MovingRows
 from utils.errors import UserError
+from utils.gradient_rows import rows_of_gradient
 
 Schedule = Callable[[int], float]
 STYLES = ("official", "paddlenlp")
@@ -112,7 +112,7 @@ class AdamW(paddle.optimizer.AdamW):
         if self.full_rate_decay:
             self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
         try:
-            rows = word_table.rows_of_gradient(parameter, gradient)
+            rows = rows_of_gradient(parameter, gradient)
             if rows is not None:
                 return self._move(parameter, gradient, rows)
             self._moving.pop(parameter.name, None)

@@ -21,8 +21,9 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from model.ops import add_bias, as_array, training_on_cpu
+from model.ops import add_bias, training_on_cpu
 from utils import distributed
+from utils.arrays import as_array
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
 _SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table
@@ -243,14 +244,6 @@ def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
 def _no_rows(parameter: Tensor) -> np.ndarray | None:
     # A sum over processes has the rows of all of them, and it is made in this same memory.
     return np.zeros(parameter.shape[0], bool) if distributed.world_size() == 1 else None
-
-
-def rows_of_gradient(parameter: Tensor, gradient: Tensor) -> np.ndarray | None:
-    """Where `gradient` may differ from 0, bool [rows]; None: anywhere."""
-    kept = getattr(parameter, "kept_gradient", None)
-    if kept is None or as_array(gradient).ctypes.data != kept.ctypes.data:
-        return None
-    return parameter.gradient_rows
 
 
 def _tensor(array: np.ndarray) -> Tensor:

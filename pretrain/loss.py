@@ -59,8 +59,10 @@ def model_inputs(batch: Batch | Stage1) -> dict:
 
 def hidden_at(model: PreTrainingModel, batch: Batch | Stage1, positions: np.ndarray) -> Tensor:
     """The last layer at flat `positions` (into B*T): [M, H]."""
-    hidden = model(**model_inputs(batch))  # [B, T, H]
-    return paddle.gather(hidden.reshape([-1, hidden.shape[-1]]), paddle.to_tensor(positions))
+    any_position = np.zeros(1, np.int64)  # Paddle has no gradients of products without rows
+    wanted = paddle.to_tensor(positions if len(positions) else any_position)
+    hidden = model(**model_inputs(batch), positions=wanted)
+    return hidden if len(positions) else hidden[:0]
 
 
 def masked_lm_loss(model: PreTrainingModel, batch: Batch, accuracy: bool = False) -> MaskedLoss:

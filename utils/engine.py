@@ -26,6 +26,7 @@ from paddle import Tensor, nn
 
 from utils import distributed, group_sharding
 from utils.errors import UserError
+from utils.gradient_rows import scale_gradient, square_of_gradient
 from utils.group_sharding import GroupSharding
 from utils.logging import logger
 from utils.loss_scale import LossScale
@@ -149,12 +150,12 @@ class Engine:
         self.precision.give_gradients(self.parameters.values())
         loss, sums, used = self._add_up(seen)
 
-        gradients = self.group.gradients() if self.group else self._sum_gradients(used)
-        norm = self._global_norm(gradients) / scale
+        mine = self.group.with_gradient() if self.group else self._sum_gradients(used)
+        norm = self._global_norm(mine) / scale
         finite = math.isfinite(loss) and math.isfinite(norm)
         lr = float(self.optimizer.get_lr())
         if finite:
-            self._update(gradients, norm, scale, used)
+            self._update(mine, norm, scale, used)
         self._drop_gradients()
         self._holder().lr_scheduler.step()
         self.steps += 1
@@ -187,40 +188,40 @@ class Engine:
         return total[0], dict(zip(self.sums, total[1:first], strict=True)), used
 
     def _sum_gradients(self, used: list[str]) -> list[Tensor]:
-        """Sum the gradients over processes; return those this process is to update with."""
+        """Sum the gradients over processes; return the parameters that this process is to update."""
         with paddle.no_grad():
             for name in used:
                 parameter = self.parameters[name]
                 if parameter.grad is None:  # other processes used it, this one's micro-batches did not
                     parameter.grad_ = self.precision.no_gradient(parameter)
             if self.owner is None:
-                gradients = [self.parameters[name].grad for name in used]
-                distributed.sum_(gradients)
-                return gradients
+                mine = [self.parameters[name] for name in used]
+                distributed.sum_([parameter.grad for parameter in mine])
+                return mine
             for rank in range(distributed.world_size()):
                 mine = [self.parameters[name].grad for name in used if self.owner[name] == rank]
                 distributed.sum_(mine, to=rank)
             for name in used:
                 if self.owner[name] != distributed.rank():
                     self.parameters[name].grad = None
-            return [self.parameters[name].grad for name in used if self.owner[name] == distributed.rank()]
+            return [self.parameters[name] for name in used if self.owner[name] == distributed.rank()]
 
-    def _global_norm(self, gradients: list[Tensor]) -> float:
+    def _global_norm(self, parameters: list[Tensor]) -> float:
         with paddle.no_grad():
             # In float64: a sum of hundreds of millions of squares.
-            squares = [paddle._C_ops.squared_l2_norm(gradient).astype("float64") for gradient in gradients]
+            squares = [square_of_gradient(parameter) for parameter in parameters]
             square = paddle.add_n(squares).item() if squares else 0.0
         norm = math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
         return norm / distributed.world_size() if self.group else norm
 
-    def _update(self, gradients: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
+    def _update(self, parameters: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
         factor = 1.0 / scale
         if self.clip_norm is not None and norm > self.clip_norm:
             factor *= self.clip_norm / norm
         with paddle.no_grad():
             if factor != 1.0:
-                for gradient in gradients:
-                    gradient.scale_(factor)
+                for parameter in parameters:
+                    scale_gradient(parameter, factor)
             self.optimizer.step()
             if self.owner and not self.group:
                 for name in used:

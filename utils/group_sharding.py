@@ -72,7 +72,8 @@ class GroupSharding:
         none = paddle.add_n([parameter.sum() for parameter in self._often]) * 0.0
         return loss * (weight * distributed.world_size()) + none
 
-    def gradients(self) -> list[Tensor]:
-        """Those that this process owns, times the number of processes until `optimizer.step()`."""
+    def with_gradient(self) -> list[Tensor]:
+        """The parameters of this process whose gradient is there, times the number of processes until
+        `optimizer.step()`."""
         mine = (self.parameters[name] for name, rank in self.owner.items() if rank == distributed.rank())
-        return [parameter.grad for parameter in mine if parameter.grad is not None]
+        return [parameter for parameter in mine if parameter.grad is not None]

@@ -110,8 +110,8 @@ class Fill(LanguageModel):
             masks = ids == mask_id
             carry = masks if self.embedding == "masks" else np.ones_like(masks)
             languages = None if text.language < 0 else paddle.to_tensor(np.where(carry, text.language, -1))
-            states = self.model(paddle.to_tensor(ids), language_ids=languages)[0]  # [T, H]
-            hidden.append(paddle.gather(states, paddle.to_tensor(np.flatnonzero(masks[0]))))
+            wanted = paddle.to_tensor(np.flatnonzero(masks))
+            hidden.append(self.model(paddle.to_tensor(ids), language_ids=languages, positions=wanted))
             counts.append(int(masks.sum()))
         found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]

@@ -102,10 +102,13 @@ def test_the_table(capsys):
 
 
 def test_operations_by_hand():
-    """24 H^2 + 4 H T for each token of a layer; a placeholder sees the context and itself."""
+    """24 H^2 + 4 H T for each token of a layer; a placeholder sees the context and itself. Where the last
+    layer is not read, its q, k, v and attention are left: 6 H^2 + 4 H T."""
     assert encoder_operations(2, 10, 3) == 3 * 2 * 10 * (24 * 768**2 + 4 * 768 * 10)
     compact = encoder_operations(1, 10, 1, context=6)
     assert compact == 10 * 24 * 768**2 + 4 * 768 * (10 * 6 + 4)
+    last_read_once = 2 * 20 * (24 * 768**2 + 40 * 768) + 20 * (6 * 768**2 + 40 * 768) + 18 * 768**2
+    assert encoder_operations(2, 10, 3, outputs=1) == last_read_once
     assert head_operations(5, 100) == 2 * 5 * (768 * 768 + 768 * 100)
     assert training_operations(7) == 21
 

@@ -55,14 +55,17 @@ def test_recompute_and_precision_move_activations():
         return costs.gpu_memory(BASE, run, 0, 8, 0.0)["activations"]
 
     tokens, layer = 32 * 512 * 1.15, 34 * 768 + 48
-    assert activations() == pytest.approx(12 * tokens * layer)
+    masked = 32 * 512 * 0.15  # of these the last layer is whole; of the others it has 8 H of the 34
+    last = tokens * (8 * 768 + 48) + masked * 26 * 768
+    assert activations() == pytest.approx(11 * tokens * layer + last)
     assert activations(recompute=True) == pytest.approx(tokens * (12 * 2 * 768 + layer))
-    assert activations(precision="O1") == pytest.approx(12 * tokens * (layer + 2 * 2 * 768))
+    norms = 2 * 2 * 768  # in float32
+    assert activations(precision="O1") == pytest.approx(11 * tokens * (layer + norms) + last + masked * norms)
 
 
 def test_operations_and_communication_by_hand():
-    sequence = 12 * (24 * 768**2 * 512 + 4 * 768 * 512**2)
     masked = 0.15 * 512
+    sequence = 12 * (24 * 768**2 * 512 + 4 * 768 * 512**2) - 18 * 768**2 * (512 - masked)
     logits, head = 2 * masked * 768 * 250002, 2 * masked * 768 * (768 + 250002)
     step = 2048 * (3 * sequence * 4.15 / 4 + 3 * head + logits + (sequence + logits / 7) / 4)
     assert costs.operations(BASE, RUN) == pytest.approx(step)

@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
+from model.attention import CompactMask
 from model.ernie_m import ErnieMConfig, ErnieMModel, absolute_positions
 from tests.model.plain import PlainErnieM
 from utils.errors import UserError
@@ -43,6 +44,39 @@ def test_equals_the_same_encoder_in_plain_paddle():
     assert gradients.keys() == expected.keys() == dict(model.named_parameters()).keys()
     for name, gradient in gradients.items():
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
+
+
+@pytest.mark.parametrize("layers", [None, 0])
+@pytest.mark.parametrize("mask", ["keys", "compact"])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_last_layer_at_some_positions_only_is_the_same_there(layers, mask, again):
+    model = ErnieMModel(CONFIG)
+    model.recompute = again
+    ids, wanted = paddle.to_tensor(IDS), paddle.to_tensor([1, 4, 5, 8, 10])
+    attention_mask = CompactMask(3, ids != 1) if mask == "compact" else None
+    options = {"attention_mask": attention_mask, "layers": layers, "pool": False}
+    weight = paddle.to_tensor(np.random.default_rng(1).standard_normal([5, 12]))
+
+    def states_and_gradients(states):
+        (states * weight).sum().backward()
+        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+        for parameter in model.parameters():
+            parameter.grad = None
+        return states.numpy(), gradients
+
+    everywhere = model(ids, **options).sequence.reshape([-1, 12])
+    expected, by_all = states_and_gradients(paddle.gather(everywhere, wanted))
+    found, by_some = states_and_gradients(model(ids, **options, positions=wanted).sequence)
+    assert np.abs(found - expected).max() < 1e-9
+    assert by_some.keys() == by_all.keys() and (layers == 0 or len(by_all) == 4 + 16 * 2)
+    for name, gradient in by_some.items():
+        assert np.abs(gradient - by_all[name]).max() < 1e-9, name
+
+
+def test_pooled_alone_is_the_same():
+    model, ids = ErnieMModel(CONFIG), paddle.to_tensor(IDS)
+    assert np.abs((model.pool(ids) - model(ids).pooled).numpy()).max() < 1e-9
+    assert model(ids, positions=paddle.to_tensor([3])).pooled is None
 
 
 def test_names_and_shapes():

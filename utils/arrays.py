@@ -1,0 +1,20 @@
+"""A CPU tensor's memory as a numpy array."""
+
+import numpy as np
+from paddle import Tensor
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """A CPU tensor's own memory, to read and to write."""
+    return np.asarray(_Memory(x.detach()))
+
+
+class _Memory:
+    # What numpy 1 makes of np.from_dlpack can only be read.
+    def __init__(self, x: Tensor):
+        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
+        self.owner = x
+        self.__array_interface__ = {
+            "version": 3, "shape": tuple(x.shape), "typestr": dtype.str, "data": (x.data_ptr(), False),
+            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
+        }  # fmt: skip
