@@ -195,8 +195,8 @@ class SelfAttention(nn.Layer):
         return attend(query, key, value, bias).transpose([0, 2, 1, 3])
 
     def _dense(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
-        scores = add_to(paddle.matmul(query, key, transpose_y=True), bias.rows)  # [B, N, T, T]
-        return paddle.matmul(self._weights(scores), value)
+        scores = paddle.matmul(query, key, transpose_y=True)  # [B, N, T, T]
+        return paddle.matmul(self._weights(scores, bias.rows), value)
 
     def _compact(self, query: Tensor, key: Tensor, value: Tensor, bias: AttentionBias) -> Tensor:
         sizes = [bias.rows.shape[-1], bias.placeholders.shape[-2]]  # C, P
@@ -210,5 +210,5 @@ class SelfAttention(nn.Layer):
         placeholders = paddle.matmul(weights, value) + own * own_value  # [B, N, P, D]
         return paddle.concat([context, placeholders], axis=2)
 
-    def _weights(self, scores: Tensor) -> Tensor:
-        return dropout(softmax(scores), self.dropout, self.training)
+    def _weights(self, scores: Tensor, bias: Tensor | None = None) -> Tensor:
+        return dropout(softmax(scores, bias), self.dropout, self.training)

@@ -95,7 +95,7 @@ class EncoderLayer(nn.Layer):
         return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
-        return add_to(dropout(branch, self.dropout, self.training), x)
+        return dropout(branch, self.dropout, self.training, residual=x)
 
 
 class Encoder(nn.Layer):

@@ -4,9 +4,14 @@ On a CPU in training, Paddle 3.3's gradients of a bias, of a layer norm and of g
 slow loops, its dropout draws one 64-bit number per element, and its softmax gives a closed column up to
 exp(-64) instead of 0. Each function here says the same mathematics in other Paddle calls; tests hold them
 to Paddle's own within 1e-9 in float64. Everywhere else (GPU, evaluation, export) they are Paddle's own.
+
+They are made for `backward()`. Paddle refuses `paddle.grad` with respect to some tensors only through a layer
+of one's own with several inputs: wrap the forward pass in `plain()` for that.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -16,13 +21,26 @@ from paddle.autograd import PyLayer
 
 from utils.arrays import as_array
 
+_plain = False
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Within it all is Paddle's own, dropout too: slower, and any `paddle.grad` goes through it."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
 
 def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
 
 
 def training_on_cpu(x: Tensor) -> bool:
-    return on_cpu(x) and paddle.is_grad_enabled()
+    return on_cpu(x) and paddle.is_grad_enabled() and not _plain
 
 
 def row_sum(x: Tensor) -> Tensor:
@@ -30,14 +48,28 @@ def row_sum(x: Tensor) -> Tensor:
     return paddle.matmul(x, paddle.ones([x.shape[-1], 1], x.dtype))
 
 
-def _rows(vector: Tensor, x: Tensor) -> Tensor:
-    """[H] repeated in the shape of x [..., H].
+# What is to be added to x [..., H], or multiplied with it, is laid out in its shape by a product: that takes
+# a tenth of the time of Paddle's broadcast, and the sum over the rows as a product a fiftieth of Paddle's.
 
-    Made as a product, its gradient is one too, 1 x N times N x H. Paddle's own gradient of a broadcast
-    takes 20 to 100 times as long for that sum over the rows.
-    """
-    ones = paddle.ones([x.size // x.shape[-1], 1], vector.dtype)
-    return paddle.matmul(ones, vector.unsqueeze(0)).reshape(x.shape)
+
+def _ones(x: Tensor) -> Tensor:
+    """[N, 1], N the rows of x [..., H]."""
+    return paddle.ones([x.size // x.shape[-1], 1], x.dtype)
+
+
+def _rows(vector: Tensor, x: Tensor) -> Tensor:
+    """[H] as each row of the shape of x [..., H]."""
+    return paddle.matmul(_ones(x), vector.unsqueeze(0)).reshape(x.shape)
+
+
+def _columns(vector: Tensor, x: Tensor) -> Tensor:
+    """[..., 1] as each column of the shape of x [..., H]."""
+    return paddle.matmul(vector, paddle.ones([1, x.shape[-1]], x.dtype))
+
+
+def _column_sum(x: Tensor) -> Tensor:
+    """[..., H] -> [H]."""
+    return paddle.matmul(_ones(x), x.reshape([-1, x.shape[-1]]), transpose_x=True).squeeze(0)
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
@@ -59,31 +91,68 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     return add_to(_rows(bias, x), x) if training_on_cpu(x) else x + bias
 
 
+def _needed(*tensors: Tensor) -> tuple[bool, ...]:
+    """Which of a layer's inputs want a gradient, as it stands in the forward pass: to the others Paddle wants
+    None from the backward pass."""
+    return tuple(not tensor.stop_gradient for tensor in tensors)
+
+
+class _Linear(PyLayer):
+    # Paddle's own backward pass of a sum copies the gradient for each of its terms.
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.needed = _needed(x, weight, bias)
+        y = paddle.matmul(x, weight)
+        return y.add_(_rows(bias, y))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensor()
+        x_needed, weight_needed, bias_needed = ctx.needed
+        by_x = paddle.matmul(gradient, weight, transpose_y=True) if x_needed else None
+        by_weight = None
+        if weight_needed:
+            rows, by_row = (tensor.reshape([-1, tensor.shape[-1]]) for tensor in (x, gradient))
+            by_weight = paddle.matmul(rows, by_row, transpose_x=True)
+        return by_x, by_weight, _column_sum(gradient) if bias_needed else None
+
+
 class Linear(nn.Linear):
     """paddle.nn.Linear."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not training_on_cpu(x):
             return super().forward(x)
-        return add_bias(paddle.matmul(x, self.weight), self.bias)
+        return _Linear.apply(x, self.weight, self.bias)
 
 
-class _Normalise(PyLayer):
+class _LayerNorm(PyLayer):
     @staticmethod
-    def forward(ctx, x: Tensor, epsilon: float) -> Tensor:
-        centred = x - row_sum(x).scale_(1.0 / x.shape[-1])
-        squares = np.einsum("...h,...h->...", as_array(centred), as_array(centred))[..., None]
-        scale = paddle.to_tensor(1.0 / np.sqrt(squares / x.shape[-1] + epsilon))  # [..., 1]
-        normed = centred.multiply_(scale)
-        ctx.save_for_backward(normed, scale)
-        return normed
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        size = x.shape[-1]
+        normed = x - _columns(row_sum(x).scale_(1.0 / size), x)
+        variance = row_sum(normed * normed).scale_(1.0 / size)
+        scale = paddle.rsqrt(variance + epsilon)  # [..., 1]
+        normed.multiply_(_columns(scale, x))
+        ctx.save_for_backward(normed, scale, weight)
+        ctx.needed = _needed(x, weight, bias)
+        return (normed * _rows(weight, x)).add_(_rows(bias, x))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        normed, scale = ctx.saved_tensor()
-        mean = row_sum(gradient).scale_(1.0 / gradient.shape[-1])
-        along = row_sum(gradient * normed).scale_(1.0 / gradient.shape[-1])  # [..., 1]
-        return (gradient - mean).subtract_(normed * along).multiply_(scale)
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normed, scale, weight = ctx.saved_tensor()
+        x_needed, weight_needed, bias_needed = ctx.needed
+        by_bias = _column_sum(gradient) if bias_needed else None
+        by_weight = _column_sum(gradient * normed) if weight_needed else None
+        if not x_needed:
+            return None, by_weight, by_bias
+        by_x = gradient * _rows(weight, gradient)
+        size = gradient.shape[-1]
+        mean = row_sum(by_x).scale_(1.0 / size)
+        along = row_sum(by_x * normed).scale_(1.0 / size)  # [..., 1]
+        by_x.subtract_(_columns(mean, by_x)).subtract_(_columns(along, by_x).multiply_(normed))
+        return by_x.multiply_(_columns(scale, by_x)), by_weight, by_bias
 
 
 class LayerNorm(nn.LayerNorm):
@@ -96,8 +165,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not training_on_cpu(x):
             return super().forward(x)
-        normed = _Normalise.apply(x, self.epsilon)
-        return add_bias(normed * _rows(self.weight, x), self.bias)
+        return _LayerNorm.apply(x, self.weight, self.bias, self.epsilon)
 
 
 class _Gelu(PyLayer):
@@ -129,7 +197,9 @@ class _Softmax(PyLayer):
     NO_WEIGHT = 2e-28
 
     @staticmethod
-    def forward(ctx, scores: Tensor) -> Tensor:
+    def forward(ctx, scores: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None:
+            scores.add_(bias)
         weights = F.relu_(F.softmax(scores, axis=-1).scale_(1.0, -_Softmax.NO_WEIGHT))
         ctx.save_for_backward(weights)
         return weights
@@ -138,12 +208,19 @@ class _Softmax(PyLayer):
     def backward(ctx, gradient: Tensor) -> Tensor:
         (weights,) = ctx.saved_tensor()
         along = row_sum(weights * gradient)  # [..., 1]
-        return (gradient - along).multiply_(weights)
+        return (gradient - _columns(along, gradient)).multiply_(weights)
 
 
-def softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last axis; closed columns get exactly 0, in value and in gradient."""
-    return _Softmax.apply(scores) if training_on_cpu(scores) else F.softmax(scores, axis=-1)
+def softmax(scores: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax of scores + bias over the last axis; closed columns get exactly 0, in value and in gradient.
+
+    Args:
+        scores: where nothing else uses them: in training on a CPU the bias is added to their own memory.
+        bias: of the same shape on a CPU; it gets no gradient.
+    """
+    if training_on_cpu(scores):
+        return _Softmax.apply(scores, bias)
+    return F.softmax(scores if bias is None else scores + bias, axis=-1)
 
 
 def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
@@ -165,13 +242,16 @@ def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
 class _Dropout(PyLayer):
     # A byte per element is kept; a product of tensors would keep two floats.
     @staticmethod
-    def forward(ctx, x: Tensor, probability: float) -> Tensor:
+    def forward(ctx, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         ctx.kept, ctx.scale = draw_kept(x.shape, probability)
-        return _Dropout.applied(x, ctx)
+        ctx.needed = _needed(x) if residual is None else _needed(x, residual)
+        y = _Dropout.applied(x, ctx)
+        return y if residual is None else y.add_(residual)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _Dropout.applied(gradient, ctx)
+    def backward(ctx, gradient: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        by_x = _Dropout.applied(gradient, ctx) if ctx.needed[0] else None
+        return (by_x, *(gradient if needed else None for needed in ctx.needed[1:]))
 
     @staticmethod
     def applied(x: Tensor, ctx) -> Tensor:
@@ -183,8 +263,14 @@ class _Dropout(PyLayer):
         return y
 
 
-def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Zero elements with this probability and scale the rest up, in training only."""
-    if not training or probability == 0.0:
-        return x
-    return _Dropout.apply(x, probability) if on_cpu(x) else F.dropout(x, probability, training=True)
+def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
+    """Zero elements with this probability and scale the rest up, in training only; then add `residual`.
+
+    Args:
+        x: where nothing else uses it: in training on a CPU the sum may be its own memory.
+    """
+    if training and probability > 0.0:
+        if on_cpu(x) and not _plain:
+            return _Dropout.apply(x, probability, residual)
+        x = F.dropout(x, probability, training=True)
+    return x if residual is None else add_to(x, residual)

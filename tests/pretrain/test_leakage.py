@@ -5,6 +5,7 @@ hides must be exactly 0 at every depth, and what it shows must not be 0. The exp
 from the definitions in docs/objectives.md, not from the attention masks.
 """
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -73,16 +74,28 @@ def hidden_and_inputs(model, batch):
 
 def reach(model, batch, positions, target_ids=None) -> list[np.ndarray]:
     """For each flat position: whether each token's input reaches its prediction, bool [B, T]."""
-    hidden, inputs = hidden_and_inputs(model, batch)
-    flat = hidden.reshape([-1, hidden.shape[-1]])
     if target_ids is None:  # nothing to predict: any function of the prediction will do
         target_ids = np.full(len(positions), 7)
     reached = []
-    for position, target in zip(positions, target_ids):
-        loss = model.lm_head.loss(flat[int(position) : int(position) + 1], paddle.to_tensor([int(target)]))
-        (gradient,) = paddle.grad(loss.sum(), inputs, retain_graph=True)
-        reached.append((gradient.numpy() != 0).any(-1))
+    with frozen(model):
+        hidden, inputs = hidden_and_inputs(model, batch)
+        flat = hidden.reshape([-1, hidden.shape[-1]])
+        for position, target in zip(positions.tolist(), target_ids.tolist()):
+            loss = model.lm_head.loss(flat[position : position + 1], paddle.to_tensor([target]))
+            (gradient,) = paddle.grad(loss.sum(), inputs, retain_graph=True)
+            reached.append((gradient.numpy() != 0).any(-1))
     return reached
+
+
+@contextmanager
+def frozen(model):
+    """`paddle.grad` with respect to the inputs alone wants no gradient for anything else (model/ops.py)."""
+    parameters = model.parameters()
+    for parameter in parameters:
+        parameter.stop_gradient = True
+    yield
+    for parameter in parameters:
+        parameter.stop_gradient = False
 
 
 def target_mask(batch) -> np.ndarray:
