@@ -63,14 +63,14 @@ class Size:
 # units of H floats, and per score in floats:
 #   input of q, k and v 1; q, k, v 3
 CPU_QKV = 1 + 3
-#   behind attention, in the last layer of the masked positions alone: attention's output 1; layer norms
-#   2 x (normed 1, weight in its rows 1); input of linear1 1; gelu's derivative 4; its output 4; two dropouts,
-#   a byte an element, 1/4 each
-CPU_BEHIND = 1 + 2 * 2 + 1 + 4 + 4 + 2 * 0.25
+#   behind attention, in the last layer of the masked positions alone: attention's output 1; two layer norms'
+#   normed input 1 each; input of linear1 1; gelu's derivative 4; its output 4; two dropouts, a byte an
+#   element, 1/4 each
+CPU_BEHIND = 1 + 2 + 1 + 4 + 4 + 2 * 0.25
 #   softmax 1; dropout's byte 1/4; its output 1
 CPU_SCORE = 1 + 0.25 + 1
-#   the embeddings' layer norm 2 and dropout 1/4
-CPU_EMBEDDINGS = 2 + 0.25
+#   the embeddings' layer norm 1 and dropout 1/4
+CPU_EMBEDDINGS = 1 + 0.25
 
 
 def cpu_memory(

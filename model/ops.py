@@ -174,7 +174,8 @@ class _Gelu(PyLayer):
     def forward(ctx, x: Tensor) -> Tensor:
         scaled = x * math.sqrt(0.5)
         cdf = paddle.erf(scaled).scale_(0.5, 0.5)
-        pdf = scaled.multiply_(scaled).scale_(-1.0, -0.5 * math.log(2 * math.pi)).exp_()
+        pdf = scaled.multiply_(scaled).scale_(-1.0, -0.5 * math.log(2 * math.pi))
+        np.exp(as_array(pdf), out=as_array(pdf))  # in half the time of Paddle's
         ctx.save_for_backward(pdf.multiply_(x).add_(cdf))
         return cdf.multiply_(x)
 
