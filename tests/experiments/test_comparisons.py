@@ -151,6 +151,33 @@ def test_retrieval(compare, tmp_path):
     assert compare(retrieval_tuned, *line) == (found, last, 5)  # the corpus, a tuning, three searches
 
 
+def test_retrieval_by_the_engines_of_an_exported_encoder(runs, data, tmp_path):
+    """float32 as the checkpoint finds, int8 beside it."""
+    pytest.importorskip("onnxruntime")
+    exported, pairs = tmp_path / "exported", data / "retrieval" / "tatoeba-style-dev"
+
+    def done(*command) -> str:
+        command = [sys.executable, *map(str, command)]
+        environment = clean_environment(OMP_NUM_THREADS="1")
+        return subprocess.run(
+            command, check=True, env=environment, cwd=ROOT, capture_output=True, text=True
+        ).stdout
+
+    encoder = runs / "full-1" / "encoder"
+    done("export.py", "--task", "encode", "--model", encoder, "--output", exported, "--int8", "true")
+    found = done("-m", "experiments.engines_retrieval", "--model", exported, "--pairs", pairs).splitlines()
+    last = json.loads(found[-1])
+    searched = ["run_retrieval.py", "--init_pretraining_params", encoder, "--pairs", pairs]
+    done(*searched, "--layer", "top", "--checkpoints", tmp_path / "search")
+    tables = json.loads((tmp_path / "search" / "retrieval.json").read_text())["tables"]
+    rows = [next(iter(table["seeds"].values())) for table in tables]
+    languages = [name for name in rows[0] if name in ("de", "fr")]
+    expected = sum(row[name] for row in rows for name in languages) / (len(rows) * len(languages))
+    assert last["mean"]["onnx"] == pytest.approx(expected, abs=0.01)
+    assert last["off"]["onnx"] == 0 and last["off_at_most"]["onnx-int8"] >= abs(last["off"]["onnx-int8"])
+    assert any(line.startswith("| onnx-int8 |") for line in found)
+
+
 def test_pairs_are_split_without_overlap(tmp_path):
     rows = [f"A {i}\tB {i}" for i in range(30)] + ["A 1\tanother", "more\tB 2", "A last\tB last"]
     source = tmp_path / "en-de.tsv.gz"

@@ -1,0 +1,64 @@
+"""Retrieval of translations by the engines of one exported encoder: what int8 costs in accuracy.
+
+    python export.py --task encode --model tuned/scratch-1/best --output exported --int8 true
+    python -m experiments.engines_retrieval --model exported --pairs tuned/pairs
+
+Each sentence's translation is looked for among all of its bitext, by cosine, in both directions. A table per
+language; the last line is JSON, with the differences to the first engine in points.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import ernie_m
+from evaluation.search import search_both
+from finetune.metrics import average
+from finetune.report import in_markdown
+from reader.sentences import Bitext, read_bitexts
+from utils.errors import run
+
+ENGINES = ("onnx", "onnx-int8")
+
+
+def accuracies(model: ernie_m.Model, bitexts: list[Bitext]) -> dict[str, float]:
+    """Language -> per cent of the translations that are found, the mean of both directions."""
+    found = {}
+    for bitext in bitexts:
+        english, other = (model.encode(side) for side in (bitext.translations, bitext.sentences))
+        forward, backward = search_both(english, other).accuracies()
+        found[bitext.language] = (forward + backward) / 2
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--model", required=True, type=Path, help="what export.py --task encode wrote")
+    parser.add_argument("--pairs", required=True, type=Path, help="folder of bitexts")
+    parser.add_argument("--languages", nargs="+", default=(), help="default: all that are there")
+    parser.add_argument("--engines", nargs="+", default=ENGINES)
+    args = parser.parse_args()
+    bitexts = read_bitexts(args.pairs, args.languages)
+    scores = {engine: accuracies(ernie_m.load(args.model, engine), bitexts) for engine in args.engines}
+    first = scores[args.engines[0]]
+    mean = {engine: average(row) for engine, row in scores.items()}
+    lines = [["engine", *first, "mean"]]
+    lines += [
+        [name, *(f"{value:.1f}" for value in (*row.values(), mean[name]))] for name, row in scores.items()
+    ]
+    print(f"\ntranslations found, both directions, per cent\n\n{in_markdown(lines)}\n")
+    off = {engine: round(value - mean[args.engines[0]], 3) for engine, value in mean.items()}
+    largest = {
+        engine: round(max(abs(row[name] - first[name]) for name in first), 3)
+        for engine, row in scores.items()
+    }
+    print(json.dumps({
+        "mean": {name: round(value, 3) for name, value in mean.items()}, "off": off, "off_at_most": largest,
+        "pairs": sum(len(bitext.sentences) for bitext in bitexts),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)
