@@ -6,6 +6,7 @@ TSV here has no quoting: a line is cut at every tab, as the official reader does
 import mmap
 import os
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def read_classification(
             f"{path}, line 1: {problem}; the first line names the tab-separated columns "
             "(text_a, text_b, label, optional qid)"
         )
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise UserError(f"{path}, line 1: the column {repeated[0]} stands twice in the header")
     optional = ("text_b", "qid", "label") if labels else ("text_b", "qid")
     columns = {name: i for i, name in enumerate(header) if name == "text_a" or name in optional}

@@ -105,8 +105,11 @@ class Chaos:
         """One training under these faults, in this order; it may come to its end before all have struck."""
         draw = random.Random(f"{self.seed}/{number}")
         straight, end = self.straight(processes, elastic), End(elastic=elastic)
-        folder = self.folder / f"training-{number}"
-        with Training(folder, self.corpus, processes, ELASTIC if elastic else {}) as training:
+        folder, options = self.folder / f"training-{number}", dict(ELASTIC) if elastic else {}
+        background = draw.random() < 0.5  # the form of its checkpoints
+        options["run__async_checkpoint"] = background
+        form = f"checkpoints {'in the background' if background else 'between steps'}"
+        with Training(folder, self.corpus, processes, options) as training:
             training.start()
             try:
                 for place, kind in enumerate(kinds):
@@ -117,7 +120,7 @@ class Chaos:
                     end.rounds.append(Round(kind, moment, struck))
                     self.say(
                         f"{done + len(end.rounds)} of {rounds or len(kinds)} | training {number}, "
-                        f"{processes} process{'es' if processes > 1 else ''} | {kind} | {moment} | "
+                        f"{processes} process{'es' if processes > 1 else ''}, {form} | {kind} | {moment} | "
                         f"{struck.noticed} | {struck.went_on}"
                     )
                     processes = training.processes

@@ -16,6 +16,8 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "control characters in a label": (b"text_a\tlabel\na\t\x1b[31mno\n", r"unknown label '\x1b[31mno'"),
         "a label that is a long number": (b"text_a\tlabel\na\t" + DIGITS, "unknown label '999"),
         "a label without end": (b"text_a\tlabel\na\t" + b"x" * 9000, "unknown label 'xxx"),
+        # each was looked for among all
+        "columns without end": (b"text_a\tlabel" + b"\tx" * 300_000 + b"\n", "the column x stands twice"),
     },
     "label_map": {
         "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),
