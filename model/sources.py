@@ -121,7 +121,7 @@ def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
         raw = _of_fairseq(found)
     labels, class_name = configs.labels_of(raw), configs.class_of(raw)
     if ours:
-        head = raw.get("head") or _TASK_OF_CLASS.get(raw.get("architecture"))
+        head = raw.get("head") or _TASK_OF_CLASS.get(str(raw.get("architecture")))
         translated = _as_ours(found)
     else:
         heads = translation.heads_of(library, found, class_name)

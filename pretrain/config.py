@@ -166,7 +166,7 @@ class RunConfig:
             product attention with the mask as a matrix; plain: two products and a softmax.
         dtype: of the weights; float64 is for checks.
         recompute: recompute activations in the backward pass.
-        sharding_stage: 1: optimizer state is divided among the devices; 2: gradients too (fleet, GPUs only).
+        sharding_stage: 1: optimizer state is divided among the devices; 2: gradients too.
         log_steps: a line in the log and in metrics.jsonl.
         save_steps: a checkpoint.
         async_checkpoint: write checkpoints while training goes on; it takes memory for a copy of them.
@@ -300,11 +300,6 @@ def _check_together(config: PretrainConfig) -> None:
     if not 8 <= data.max_seq_len <= usable:
         raise UserError(
             f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, model.max_position_embeddings - 2"
-        )
-    if config.run.sharding_stage == 2 and init.lm_head_warmup_steps:
-        raise UserError(
-            "run.sharding_stage 2 divides what is trained at the first step, which with "
-            "init.lm_head_warmup_steps is the head alone: use run.sharding_stage 1"
         )
     if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
         raise UserError(

@@ -63,9 +63,6 @@ class Trainer:
         self.model = PreTrainingModel(self.model_config, self.languages)
         self.model.ernie_m.recompute = config.run.recompute
         self.model.ernie_m.attention = config.run.attention
-        if config.run.sharding_stage == 2:  # a parameter that no batch reaches would be waited for
-            for parameter in self.model.ernie_m.pooler.parameters():
-                parameter.stop_gradient = True
         optimizer = config.optimizer
         self.engine = Engine(
             self.model,

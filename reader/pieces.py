@@ -26,7 +26,7 @@ class PieceModel:
         self._model = sentencepiece.SentencePieceProcessor()
         try:
             self._model.Load(str(path))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:  # what is wrong, in bytes of its own
             raise UserError(
                 f"{path}: not a sentencepiece model, or cut short; fetch or copy it again"
             ) from error

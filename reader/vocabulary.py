@@ -42,8 +42,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token, id_ = line, number
-        elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text) < MOST_IDS:
-            id_ = int(id_text)
+        elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text.strip()) < MOST_IDS:
+            id_ = int(id_text.strip())
         else:
             raise UserError(
                 f"{where}: '{id_text}' is no id, a number below {MOST_IDS:,}; a line is 'token' or "

@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 from argparse import ArgumentError
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 
@@ -44,12 +44,26 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         load_yaml(file)
     where = f"{', '.join(files)}: " if files else ""
     try:
-        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        parsed = parser.parse_args(arguments)
+        _check_nulls(cls, parsed)
+        values = vars(parser.instantiate(parsed))
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
     except ArgumentError as error:
         raise UserError(f"{where or 'configuration: '}{_explain(str(error), cls)}") from error
+    except OverflowError as error:
+        raise UserError(f"{where or 'configuration: '}a number is too large ({error})") from error
     except UserError as error:
         raise UserError(f"{where}{error}") from error
+
+
+def _check_nulls(cls: type, parsed: Any, prefix: str = "") -> None:
+    """UserError: a key stands there with nothing behind it, which the parser takes as no value at all."""
+    for field in dataclasses.fields(cls):
+        value, kind = getattr(parsed, field.name), field.type
+        if value is None and type(None) not in get_args(kind):
+            raise UserError(f"{prefix}{field.name}: nothing stands behind it; give a value, or leave it out")
+        if dataclasses.is_dataclass(kind):
+            _check_nulls(kind, value, f"{prefix}{field.name}.")
 
 
 def _config_files(arguments: list[str]) -> list[str]:

@@ -10,8 +10,11 @@ hooks on every parameter; here the gradients are summed after the last backward 
 
 Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone; the owner holds its moments, updates
 it and hands the new value to the others. Memory for moments falls to 1/processes, the numbers stay the same.
+Stage 2: gradients go there after each backward pass, and between passes a process holds its own alone.
+
 Owners of whole parameters, the largest first, are what fleet's DygraphShardingOptimizer has too; it averages
-the gradients, so it is not used here. Stage 2 is fleet's (`utils.group_sharding`), on GPUs.
+the gradients. fleet's stage 2 sends them from hooks, in the order in which they come into being: that is the
+order of the graph, and processes that work on different objectives have different graphs.
 """
 
 import contextlib
@@ -24,10 +27,9 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from utils import distributed, group_sharding
+from utils import distributed
 from utils.errors import UserError
 from utils.gradient_rows import scale_gradient, square_of_gradient
-from utils.group_sharding import GroupSharding
 from utils.logging import logger
 from utils.loss_scale import LossScale
 from utils.optimizer_state import load_optimizer_state, optimizer_state
@@ -66,7 +68,7 @@ class Engine:
         amp: "none", "bf16" or "fp16" (`utils.precision`). On a CPU: "none", with a line.
         loss_scale: fp16 only.
         amp_level: "O1" or "O2", which a CPU refuses.
-        sharding_stage: 0; 1: the optimizer's state is divided among the processes; 2: gradients too, on GPUs.
+        sharding_stage: 0; 1: the optimizer's state is divided among the processes; 2: gradients too.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite.
         sums: the names that `loss_of` may return.
 
@@ -102,22 +104,20 @@ class Engine:
         self.last_checkpoint: str | None = None
         self.parameters = dict(model.named_parameters())
         self.owner: dict[str, int] | None = None  # parameter -> the process with its moments; None: all have
-        self.group: GroupSharding | None = None  # stage 2, from the first step on
-        self._groups = sharding_stage == 2 and distributed.world_size() > 1
-        if sharding_stage == 2:
-            group_sharding.check(self.precision)
-        if sharding_stage == 1 and distributed.world_size() > 1:
+        self._held: dict[str, Tensor] | None = None  # stage 2: gradients of this process's own parameters
+        if sharding_stage and distributed.world_size() > 1:
             self.owner = owners(
                 {name: p.size for name, p in self.parameters.items()},
                 distributed.world_size(),
             )
+            self._held = {} if sharding_stage == 2 else None
         distributed.broadcast_(model.state_dict().values())
         self.precision.decorate(model, optimizer)
 
     @property
     def is_sharded(self) -> bool:
         """Whether each process holds a part of the moments only."""
-        return self.owner is not None or self._groups
+        return self.owner is not None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of forward passes; use it around evaluation too."""
@@ -133,45 +133,66 @@ class Engine:
         Raises:
             UserError: `max_bad_steps` steps in a row were not finite.
         """
-        self._begin()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
         scale = self.loss_scale.scale if self.loss_scale else 1.0
         seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
-        weighed = self.group.align(list(micro_batches)) if self.group else ((m, 1.0) for m in micro_batches)
-        for micro_batch, weight in weighed:
+        for micro_batch in micro_batches:
             with self.autocast():
                 loss, values = loss_of(micro_batch)
-            start = self.group.loss(loss, weight) if self.group else loss
-            (start * scale if scale != 1.0 else start).backward()
-            if weight:
-                seen.append((loss.detach(), values))
+            (loss * scale if scale != 1.0 else loss).backward()
+            seen.append((loss.detach(), values))
             self.precision.take_gradients(self.parameters.values())
+            if self._held is not None:
+                self._hand_over(more=True)
+        if self._held is not None:
+            while self._hand_over(more=False):  # until the others have no more, either
+                pass
+            self._give_held()
         self.precision.give_gradients(self.parameters.values())
         loss, sums, used = self._add_up(seen)
 
-        mine = self.group.with_gradient() if self.group else self._sum_gradients(used)
+        mine = self._sum_gradients(used) if self._held is None else self._owned(used)
         norm = self._global_norm(mine) / scale
         finite = math.isfinite(loss) and math.isfinite(norm)
         lr = float(self.optimizer.get_lr())
         if finite:
             self._update(mine, norm, scale, used)
         self._drop_gradients()
-        self._holder().lr_scheduler.step()
+        self.optimizer.lr_scheduler.step()
         self.steps += 1
         self._count_bad(finite, loss, norm)
         return Step(loss, sums, norm, lr, skipped=not finite)
 
-    def _begin(self) -> None:
-        """Divide model and optimizer where fleet is to: it takes the weights as they are."""
-        if self._groups and self.group is None:
-            self.group = GroupSharding(self.model, self.optimizer, self.parameters)
-            self.model, self.optimizer, self.owner = self.group.model, self.group.optimizer, self.group.owner
+    @paddle.no_grad()
+    def _hand_over(self, more: bool) -> bool:
+        """Stage 2, after a backward pass: all gradients to their owners, which add them to what they hold.
+
+        Args:
+            more: this process has done a pass since the last time; False: it only takes part.
+
+        Returns:
+            Whether any process had done one.
+        """
+        self.precision.give_gradients(self.parameters.values())
+        gradients = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        working, *used = distributed.all_sum([float(more), *gradients])
+        for parameter in self._sum_gradients([name for name, count in zip(self.parameters, used) if count]):
+            if parameter.name in self._held:
+                self._held[parameter.name].add_(parameter.grad)
+            else:
+                # A copy: the word table's gradient on a CPU is always in the same memory.
+                self._held[parameter.name] = parameter.grad.clone()
+            parameter.grad = None
+        return working > 0
+
+    def _give_held(self) -> None:
+        """Stage 2, after the last backward pass: what is held becomes the gradients."""
+        for parameter in self.parameters.values():
+            if parameter.name in self._held:
+                parameter.grad_ = self._held.pop(parameter.name)
 
     def _drop_gradients(self) -> None:
-        if self.group:
-            self.optimizer.clear_grad()
-            return
         for parameter in self.parameters.values():
             # clear_grad() would leave zeros, and a parameter without use would still be moved
             parameter.grad = None
@@ -204,15 +225,17 @@ class Engine:
             for name in used:
                 if self.owner[name] != distributed.rank():
                     self.parameters[name].grad = None
-            return [self.parameters[name] for name in used if self.owner[name] == distributed.rank()]
+            return self._owned(used)
+
+    def _owned(self, names: list[str]) -> list[Tensor]:
+        return [self.parameters[name] for name in names if self.owner[name] == distributed.rank()]
 
     def _global_norm(self, parameters: list[Tensor]) -> float:
         with paddle.no_grad():
             # In float64: a sum of hundreds of millions of squares.
             squares = [square_of_gradient(parameter) for parameter in parameters]
             square = paddle.add_n(squares).item() if squares else 0.0
-        norm = math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
-        return norm / distributed.world_size() if self.group else norm
+        return math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
 
     def _update(self, parameters: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
         factor = 1.0 / scale
@@ -223,7 +246,7 @@ class Engine:
                 for parameter in parameters:
                     scale_gradient(parameter, factor)
             self.optimizer.step()
-            if self.owner and not self.group:
+            if self.owner:
                 for name in used:
                     distributed.broadcast_([self.parameters[name]], source=self.owner[name])
 
@@ -271,23 +294,18 @@ class Engine:
         }
         if self.loss_scale:
             state["loss_scale"] = self.loss_scale.state_dict()
-        state["optimizer"] = optimizer_state(self._holder(), self.parameters)
+        state["optimizer"] = optimizer_state(self.optimizer, self.parameters)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up `state_dict()` of a run on any number of processes, with or without sharding."""
-        self._begin()
         self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if self.loss_scale and "loss_scale" in state:
             self.loss_scale.load_state_dict(state["loss_scale"])
-        load_optimizer_state(self._holder(), self.parameters, self.owner, state["optimizer"])
-        self._holder().moments_replaced()
-        self._holder().lr_scheduler.step(self.steps)
-
-    def _holder(self) -> paddle.optimizer.Optimizer:
-        """The optimizer that has moments and schedule: fleet puts another one before it."""
-        return self.group.inner if self.group else self.optimizer
+        load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
+        self.optimizer.moments_replaced()
+        self.optimizer.lr_scheduler.step(self.steps)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

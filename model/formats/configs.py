@@ -17,6 +17,7 @@ _FIXED = {
     "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
     "add_cross_attention": False,
 }  # fmt: skip
+_MOST_DIGITS = 9  # of a label's id
 _SIZE_PER_HEAD = 64  # of every released size; for weights that come without a config
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -70,7 +71,9 @@ def class_of(raw: Mapping[str, Any]) -> str | None:
 def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
     """The names of the labels, in the order of their ids; None where a config has none but LABEL_0, ..."""
     table = raw.get("id2label")
-    if not isinstance(table, dict) or not table or not all(str(key).isdecimal() for key in table):
+    if not isinstance(table, dict) or not table:
+        return None
+    if not all(str(key).isdecimal() and len(str(key)) <= _MOST_DIGITS for key in table):
         return None
     labels = [str(table[key]) for key in sorted(table, key=int)]
     return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels

@@ -7,6 +7,7 @@ tests. Source: the format's specification, https://huggingface.co/docs/safetenso
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ _NUMPY = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items(
 }
 _METADATA = "__metadata__"
 _MOST_AXES = 64  # as in numpy 2
+_MOST_BYTES = 1 << 62  # of a shape whose sizes of 0 were 1: numpy has no larger one, although it is empty
 _LONGEST_HEADER = 100_000_000  # bytes, as in the library
 _BROKEN = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -125,6 +127,8 @@ def _check_places(
             raise ValueError(f"{name} has {len(shapes[name])} axes")
         if any(type(number) is not int or number < 0 for number in (*shapes[name], start, end)):
             raise ValueError(f"{name} has a size or a place below 0")
+        if math.prod(max(number, 1) for number in shapes[name]) * _NUMPY[codes[name]].itemsize > _MOST_BYTES:
+            raise ValueError(f"{name} has a shape that is too large")
         if end - start != int(np.prod(shapes[name], dtype=object)) * _NUMPY[codes[name]].itemsize:
             raise ValueError(f"{name} of shape {list(shapes[name])} has {end - start} bytes")
         if start != reached:

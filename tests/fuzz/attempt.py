@@ -1,5 +1,6 @@
 """One input given to one reader: it is taken, refused in one line that names the file, or shows a fault."""
 
+import os
 import traceback
 import unicodedata
 from collections.abc import Callable
@@ -74,13 +75,14 @@ def fault_of(message: str, path: Path, folder: Path) -> str | None:
 
 def place_of(error: BaseException) -> tuple[str, ...]:
     """The lines of the project that an exception, and what caused it, came through."""
+    ours, here = f"{ROOT}{os.sep}", f"{HERE}{os.sep}"
     places = []
     seen = error
     while seen is not None:
         for frame, line in traceback.walk_tb(seen.__traceback__):
-            file = Path(frame.f_code.co_filename)
-            if ROOT in file.parents and HERE not in file.parents and "site-packages" not in file.parts:
-                places.append(f"{file.relative_to(ROOT)}:{line}")
+            file = frame.f_code.co_filename  # and no Path: a recursion has thousands of frames
+            if file.startswith(ours) and not file.startswith(here) and "site-packages" not in file:
+                places.append(f"{file.removeprefix(ours)}:{line}")
         places.append(type(seen).__name__)
         seen = seen.__cause__
     return tuple(dict.fromkeys(places))  # a recursion's frames once

@@ -6,6 +6,9 @@ DEEP = 100_000
 DIGITS = b"9" * 5000  # Python makes no number of more than 4,300
 RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {}}
 
+HEADER = b'{"b": {"dtype": "F64", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}}'
+EMPTY = len(HEADER).to_bytes(8, "little") + HEADER
+
 
 def _with(record: dict, **changes) -> bytes:
     return json.dumps(record | changes).encode()
@@ -40,18 +43,46 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "an alias of itself": (b"a: &x [*x]", "nested too deeply"),
     },
     "training_config": {
-        "a key in another section": (b"optimizer: {betas: 1}", "train.yaml: unknown key 'betas'")
+        "a key in another section": (b"optimizer: {betas: 1}", "train.yaml: unknown key 'betas'"),
+        "an empty section": (
+            b"data: {corpus: c}\nobjectives:\n",
+            "train.yaml: objectives: nothing stands behind it",
+        ),
+        "an empty key": (b"optimizer: {steps: }", "train.yaml: optimizer.steps: nothing stands behind it"),
     },
     "corpus_config": {
-        "a value of no kind": (b"output: o\npiece_model_path: p\nunit_mib: 0\n", "corpus.yaml: unit_mib")
+        "a value of no kind": (b"output: o\npiece_model_path: p\nunit_mib: 0\n", "corpus.yaml: unit_mib"),
+        "an empty list": (
+            b"output: o\npiece_model_path: p\nparallel:\n",
+            "parallel: nothing stands behind it",
+        ),
+        "a long number": (
+            b"output: o\npiece_model_path: p\nunit_mib: " + DIGITS[:4000],
+            "corpus.yaml: a number is too large",
+        ),
     },
+    "piece_model": {
+        "a piece twice that is not UTF-8": (
+            b"\n\x09\n\x02\xe2\x96\x15\0\0\0\0" * 2,
+            "not a sentencepiece model",
+        ),
+    },
+    "safetensors": {"as large as nothing else, and empty": (EMPTY, "b has a shape that is too large")},
     "vocab": {
+        "a separator behind an id": (b"[CLS]\t0\x1d\n[CLS]\t0", "the token '[CLS]' stands twice"),
         "an id that is a long number": (b"[CLS]\t" + DIGITS, "is no id, a number below 16,777,216"),
         "an id beyond all tables": (b"[CLS]\t99999999", "is no id, a number below 16,777,216"),
         "control characters in a token": (b"\x1bSEP]\n\x1bSEP]\n", r"the token '\x1bSEP]' stands twice"),
     },
     "official_config": {"nested without end": (b'{"a": ' + b"[" * DEEP, "not JSON (nested too deeply)")},
-    "config": {"nested without end": (b'{"init_class": ' + b"[" * DEEP, "not JSON (nested too deeply)")},
+    "config": {
+        "nested without end": (b'{"init_class": ' + b"[" * DEEP, "not JSON (nested too deeply)"),
+        "a class that is no name": (b'{"architecture": {}}', "config lacks vocab_size"),
+        "a label's id that is a long number": (
+            b'{"id2label": {"' + DIGITS + b'": "a"}}',
+            "config lacks vocab_size",
+        ),
+    },
     "index": {
         "not UTF-8, and quoted": (b'{"weight_map": "\xd9' + b"x" * 9000, "index.json: not UTF-8 (byte 17)")
     },

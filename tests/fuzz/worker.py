@@ -88,7 +88,7 @@ class Work:
         self.found: set[tuple] = set()
         for data in pool[:20]:  # what is imported and kept at the first use is no input's memory
             self.give(data)
-        self.usual = _peak()
+        self.peak = _peak()
 
     def run(self, first: int, limit: str) -> dict:
         """The inputs from number `first` on."""
@@ -124,10 +124,9 @@ class Work:
             if len(self.mutator.pool) < MOST_POOL:
                 self.mutator.pool.append(data)
         allowed = (self.target.mib << 20) + BYTES_A_BYTE * len(data)
-        grown = _peak() - self.usual
+        grown, self.peak = _peak() - self.peak, _peak()  # what an input before it took is not its own
         if grown > allowed:
             self.tell(data, Outcome("memory", outcome.place[:1], f"{grown >> 20} MiB for {len(data)} bytes"))
-            self.usual += grown  # the peak stays: what comes next counts from here
 
     def tell(self, data: bytes, outcome: Outcome) -> None:
         key = outcome.kind, outcome.place[-2:]

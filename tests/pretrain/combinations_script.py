@@ -1,6 +1,6 @@
-"""Several runs one after the other, in each of several processes: for test_four_processes.py, test_stage2.py.
+"""Several runs one after the other, in each of several processes: for test_four_processes.py.
 
-<corpus> <output> <flags of the runs as JSON: name of the run -> changes> [lifted]
+<corpus> <output> <flags of the runs as JSON: name of the run -> changes>
 """
 
 import json
@@ -11,9 +11,5 @@ from tests.pretrain.tiny_run import pretrain
 
 if __name__ == "__main__":
     corpus, output, runs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    if sys.argv[4:] == ["lifted"]:
-        from tests.helpers.lifted import lift
-
-        lift()
     for name, changes in runs.items():
         pretrain(corpus, output / name, **changes)

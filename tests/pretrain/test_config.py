@@ -40,7 +40,6 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"run__amp_level": "O3"}, "run.amp_level"),
         ({"run__attention": "sparse"}, "run.attention"),
         ({"run__sharding_stage": 4}, "run.sharding_stage"),
-        ({"run__sharding_stage": 2, "init__lm_head_warmup_steps": 5}, "use run.sharding_stage 1"),
         ({"optimizer__steps": "many"}, "optimizer.steps"),
         ({"optimizer__stepz": 3}, "unknown key 'optimizer.stepz'.*did you mean 'optimizer.steps'"),
     ],

@@ -130,7 +130,8 @@ def main() -> None:
     if (folder / "start").exists():
         engine.load_state_dict(load_training_state(folder / "start"))
         write_parts(engine, folder / "loaded")
-    seen = run(engine, int(sys.argv[4]))
+    # In stage 2 one process has more micro-batches than the other.
+    seen = run(engine, int(sys.argv[4]), micro_batches=3 if stage == 2 else 2)
     state = state_of(engine)
     if distributed.is_main():
         np.save(

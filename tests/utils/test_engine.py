@@ -95,7 +95,7 @@ def test_clipping_is_by_the_global_norm():
     assert moved == pytest.approx(0.01, rel=1e-9)
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2])
 def test_two_processes_equal_one(whole, tmp_path, stage):
     done = launch([SCRIPT, tmp_path, "float64", stage, STEPS], tmp_path)
     assert done.returncode == 0, done.stderr

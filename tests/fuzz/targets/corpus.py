@@ -3,6 +3,7 @@
 import bz2
 import functools
 import gzip
+import itertools
 import json
 import lzma
 import shutil
@@ -32,13 +33,18 @@ TMX_WORDS = (b"<tu>", b"</tu>", b"<tuv>", b"</tuv>", b"<seg>", b"</seg>", b"<ph>
              b"<![CDATA[", b"<!--", b"<!DOCTYPE x>", b"<?xml?>", b'xml:lang="de"')  # fmt: skip
 
 
+MOST_UNITS = 2000
+
+
 def _read(path: Path, form: str, languages: tuple[str, ...], beside: str | None = None) -> None:
     """All lines of a source, in small units, in both ways of documents and of bad bytes."""
     paths = (str(path),) if beside is None else (str(path), str(path.with_name(beside)))
     source = Source(paths, form, languages)
 
     def read(documents: str, columns: tuple[int, int] | None, skip: bool) -> None:
-        for unit in read_units(0, 0, source, Cutting(512, documents == "blank")):
+        units = read_units(0, 0, source, Cutting(512, documents == "blank"))
+        # A small archive may hold a thousand times its size, which is read in units, however long that takes.
+        for unit in itertools.islice(units, MOST_UNITS):
             read_lines(unit, source, tuple(sorted(languages)), Reading(documents, columns, skip))
 
     each(lambda: read("line", None, False), lambda: read("blank", (2, 1), True))
