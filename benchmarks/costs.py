@@ -204,15 +204,20 @@ def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> 
     masked = run.rows(cards) * run.length * MASKED
     own = held(size, stage, cards)
     weights = size.trained if stage < 3 else own
+    activations = size.layers * kept + layer if run.recompute else (size.layers - 1) * layer + last
+    # Slices of logits, of their exponentials and of their gradient; and the two gradients of the word table,
+    # as input and as output, before they are added to the parameter's own.
+    logits = 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * size.table
+    gradients = FLOAT * size.trained
+    if stage >= 2:  # a pass's own come into being while its activations go, and leave at its end
+        gradients = FLOAT * own + max(0.0, gradients - activations - logits)
     return {
         "runtime": runtime,
         "weights": precision.weight * weights + precision.cast * size.matrices,
-        "gradients": FLOAT * (size.trained if stage < 2 else own),
+        "gradients": gradients,
         "optimizer": (2 * FLOAT + precision.master) * own,
-        "activations": size.layers * kept + layer if run.recompute else (size.layers - 1) * layer + last,
-        # Slices of logits, of their exponentials and of their gradient; and the two gradients of the word
-        # table, as input and as output, before they are added to the parameter's own.
-        "logits": 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * size.table,
+        "activations": activations,
+        "logits": logits,
     }
 
 
@@ -239,8 +244,8 @@ def communication(size: Size, run: Run, stage: int, cards: int) -> float:
     """Bytes that a card sends in a step; collectives in rings, each of P numbers sends P (n - 1) / n.
 
     Stage 0: gradients are summed once a step: a reduce-scatter and an all-gather of P floats. Stage 1: the
-    same volume, to the owners and back. Stages 2 and 3 reduce in every backward pass (Paddle's hooks): stage
-    2 to the owner, and the weights come back once; stage 3 to all, and it gathers the cut parameters in
+    same volume, to the owners and back. Stages 2 and 3 reduce after every backward pass: stage 2 to the
+    owner, and the weights come back once; stage 3 (Paddle's) to all, and it gathers the cut parameters in
     every forward and backward pass.
     """
     precision, passes = PRECISIONS[run.precision], run.micro_batches(cards)

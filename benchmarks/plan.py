@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--cards", type=int, nargs="+", default=[8, 64, 512])
     parser.add_argument(
         "--stages", type=int, nargs="+", default=[0, 1, 2], choices=range(4),
-        help="of sharding; run_pretrain.py has none beyond 2, and with O2 none beyond 1",
+        help="of sharding; run_pretrain.py has none beyond 2",
     )  # fmt: skip
     parser.add_argument("--precision", choices=costs.PRECISIONS, help="default: the configuration's")
     parser.add_argument("--recompute", choices=("true", "false"), help="default: the configuration's")

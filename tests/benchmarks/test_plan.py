@@ -45,6 +45,10 @@ def test_sharding_divides_what_it_divides():
     assert of[0]["optimizer"] == (8 + 4) * BASE.trained and of[0]["gradients"] == 4 * BASE.trained
     assert of[1]["optimizer"] == 12 * BASE.table and of[1]["gradients"] == of[0]["gradients"]
     assert of[2]["gradients"] == 4 * BASE.table and of[2]["weights"] == of[0]["weights"]
+    # What a pass leaves of gradients is more than the activations that it frees: one row on each card.
+    small = costs.gpu_memory(BASE, costs.Run(**vars(RUN) | {"batch": 64, "length": 16}), 2, 64, 0.0)
+    freed = small["activations"] + small["logits"]
+    assert small["gradients"] == pytest.approx(4 * BASE.table + max(0, 4 * BASE.trained - freed))
     left_whole = BASE.trained - BASE.matrices
     assert of[3]["weights"] == 2 * (left_whole + BASE.matrices / 64)
 
