@@ -11,21 +11,23 @@ import argparse
 import json
 from pathlib import Path
 
-import ernie_m
 from evaluation.search import search_both
 from finetune.metrics import average
 from finetune.report import in_markdown
-from reader.sentences import Bitext, read_bitexts
+from inference.loading import load
+from inference.tasks.encode import Encode
+from reader.sentences import BATCH_TOKENS, Bitext, read_bitexts
 from utils.errors import run
 
 ENGINES = ("onnx", "onnx-int8")
+MAX_SEQ_LEN = 512
 
 
-def accuracies(model: ernie_m.Model, bitexts: list[Bitext]) -> dict[str, float]:
+def accuracies(encode: Encode, bitexts: list[Bitext]) -> dict[str, float]:
     """Language -> per cent of the translations that are found, the mean of both directions."""
     found = {}
     for bitext in bitexts:
-        english, other = (model.encode(side) for side in (bitext.translations, bitext.sentences))
+        english, other = (encode.vectors(side) for side in (bitext.translations, bitext.sentences))
         forward, backward = search_both(english, other).accuracies()
         found[bitext.language] = (forward + backward) / 2
     return found
@@ -41,7 +43,10 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=ENGINES)
     args = parser.parse_args()
     bitexts = read_bitexts(args.pairs, args.languages)
-    scores = {engine: accuracies(ernie_m.load(args.model, engine), bitexts) for engine in args.engines}
+    scores = {}
+    for engine in args.engines:
+        encode = Encode(load(args.model, engine=engine), MAX_SEQ_LEN, BATCH_TOKENS)
+        scores[engine] = accuracies(encode, bitexts)
     first = scores[args.engines[0]]
     mean = {engine: average(row) for engine, row in scores.items()}
     lines = [["engine", *first, "mean"]]

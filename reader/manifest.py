@@ -4,6 +4,7 @@ from typing import Any
 
 SPLITS = ("train", "held_out")
 _MOST = 1 << 48  # tokens, lines, bytes
+_LONGEST_NAME = 60  # of a shard: file systems take 255 bytes
 
 
 def fault_of(manifest: dict) -> str | None:
@@ -17,7 +18,7 @@ def fault_of(manifest: dict) -> str | None:
             entry = _get(files, name, dict, "files")
             _get(entry, "bytes", int, f"files.{name}")
             _get(entry, "sha256", str, f"files.{name}")
-            if "\0" in name or ".." in name.split("/") or name.startswith("/"):
+            if not _is_within(name):
                 raise ValueError(f"files.{name}: no file of the corpus")
         for kind in ("mono", "parallel"):
             streams = _get(manifest, kind, dict)
@@ -34,6 +35,12 @@ def fault_of(manifest: dict) -> str | None:
     return None
 
 
+def _is_within(name: str) -> bool:
+    """Whether it may be a file's name below a folder; half a character has no form in bytes."""
+    half = any("\ud800" <= character <= "\udfff" for character in name)
+    return not (half or "\0" in name or ".." in name.split("/") or name.startswith("/"))
+
+
 def _check_stream(stream: dict, place: str, paired: bool) -> None:
     for split in SPLITS:
         shards = _get(_get(stream, split, dict, place), "shards", list, f"{place}.{split}")
@@ -41,7 +48,8 @@ def _check_stream(stream: dict, place: str, paired: bool) -> None:
             where = f"{place}.{split}.shards[{number}]"
             if not isinstance(shard, dict):
                 raise ValueError(f"{where}: no object")
-            if not _get(shard, "name", str, where).replace("_", "").replace("-", "").isalnum():
+            name = _get(shard, "name", str, where)
+            if not name.replace("_", "").replace("-", "").isalnum() or len(name) > _LONGEST_NAME:
                 raise ValueError(f"{where}.name: the name of no shard")
             for count in ("tokens", "lines", *([] if paired else ["documents"])):
                 _get(shard, count, int, where)

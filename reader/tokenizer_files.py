@@ -55,10 +55,14 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
     Raises:
         UserError: neither of the two can be written.
     """
+    from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     model = sentencepiece_model_pb2.ModelProto()
-    model.ParseFromString(tokenizer.piece_model_path.read_bytes())
+    try:
+        model.ParseFromString(tokenizer.piece_model_path.read_bytes())
+    except DecodeError as error:  # sentencepiece itself reads some that its own format does not allow
+        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
     written = []
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)

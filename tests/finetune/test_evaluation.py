@@ -16,7 +16,7 @@ def trained(toy_folder, tmp_path_factory):
     from tests.launching import ROOT, run_script
 
     folder = tmp_path_factory.mktemp("trained")
-    line = toy.flags(toy_folder, folder, epoch=10, learning_rate=2e-2)
+    line = toy.flags(toy_folder, folder, **toy.LEARNS)
     done = run_script([ROOT / "run_classifier.py", *line], folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -76,7 +76,7 @@ def test_own_data_without_maps(classify, toy_folder, tmp_path):
         rows = [(*row[:3], str(toy.LABELS[row[3]])) for row in toy.rows(count, seed)]
         toy.write_tsv(tmp_path / f"{name}.tsv", rows, qid=False)
     own = {"label_map_config": "", "lang_map_config": ""}
-    classify(train_set="train.tsv", dev_set="dev.tsv", epoch=10, learning_rate=2e-2, **own)
+    classify(train_set="train.tsv", dev_set="dev.tsv", **toy.LEARNS, **own)
     new = toy.rows(20, seed=60)
     toy.write_tsv(tmp_path / "new.tsv", new, qid=False, label=False)
     classify(

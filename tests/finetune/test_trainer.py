@@ -14,8 +14,6 @@ from finetune import trainer as trainer_module
 from tests.finetune import toy
 from utils.engine import Engine
 
-LEARNS = {"epoch": 10, "learning_rate": 2e-2}
-
 
 def weights(folder):
     return load_file(folder / "model.safetensors")
@@ -29,7 +27,7 @@ def assert_same_weights(one, other):
 
 
 def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
-    results = classify(**LEARNS)
+    results = classify(**toy.LEARNS)
     assert results["tables"][0]["mean"] == {"en": 100.0, "de": 100.0, "fr": 100.0, "avg": 100.0, "gap": 0.0}
     log = (tmp_path / "log" / "job.log.0").read_text()
     line = re.compile(
@@ -50,7 +48,7 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     assert "Random seed: 1" in card and "100.00" in card and "run_classifier.py" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
     assert (tmp_path / "out" / "results.txt").read_text() in log
-    assert "learning_rate: 0.02" in (tmp_path / "out" / "flags.yaml").read_text()
+    assert "learning_rate: 0.005" in (tmp_path / "out" / "flags.yaml").read_text()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
 

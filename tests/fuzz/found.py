@@ -62,6 +62,15 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         ),
     },
     "piece_model": {
+        "read by sentencepiece, and not by its format": (
+            b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02\n\x0c\n\x03<s>\x15\x00\x00\x00\x00\x18\x03"
+            b"\n\r\n\x04</s>\x15\x00\x00\x00\x00\x18\n\xc0\x93\xef\xa0pa\x15\xc6\xf5\x94\xc0"
+            b"\n\x0c\n\x05\xe2\x96\x81si\x15\xe9\x05\x9a\xc0\n\x0c\n\x05\xe2\x96\x81pa\x15\xea\xe7\x9b\xc0"
+            b"\n\x0c\n\x05\t\n\x02fa\x15\x1a\x8f\x9c\xc0\n\x0c\n\x05\xe2\x96\x81mo\x15\xab\xff\x9d\xc0"
+            b"\n\n\n\x03dan\x15\xc49\x9d\xc0\n\x0c\n\x05\xe2\x96\x81ge\x15\xc49\x9d\xc0"
+            b"\n\r\n\x06\xe2\x96\x81tor\x15\xca\x8b\x9d\xc0",
+            "own.model: damaged",
+        ),
         "a piece twice that is not UTF-8": (
             b"\n\x09\n\x02\xe2\x96\x15\0\0\0\0" * 2,
             "not a sentencepiece model",
@@ -88,11 +97,20 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
     },
     "corpus_index": {
         "without its keys": (b'{"format": 1}', "manifest.json: damaged: vocabulary: missing"),
+        "half a character in a name": (
+            rb'{"format": 1, "vocabulary": {"digest": "", "size": 1}, '
+            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}}',
+            "no file of the corpus",
+        ),
         "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),
     },
     "state_index": {
         "nested without end": (b"[" * DEEP, "manifest.json: damaged"),
         "without files": (b'{"version": 1, "files": {}}', "manifest.json: damaged"),
+        "a file elsewhere": (
+            b'{"version": 1, "files": {"/x": {"bytes": 1, "sha256": ""}}}',
+            "names files of other folders",
+        ),
         "a name without end": (
             b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
             "manifest.json: damaged",
