@@ -76,7 +76,7 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
         return "fill" if LM_HEAD in weights else None
     names = (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"))
     for name in names:
-        if name in TASK_NAMES:
+        if isinstance(name, str) and name in TASK_NAMES:
             return TASK_NAMES[name]
     if asked in TASK_NAMES.values():
         return asked

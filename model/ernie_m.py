@@ -26,7 +26,7 @@ PAD_POSITION = 1
 
 class EncoderOutput(NamedTuple):
     """sequence [B, T, H], or [M, H] of the positions asked for; pooled [B, H] or None; hidden_states:
-    embeddings, then layers, or None."""
+    embeddings, then layers, the last one as `sequence`, or None."""
 
     sequence: Tensor
     pooled: Tensor | None

@@ -5,13 +5,11 @@ slow loops, its dropout draws one 64-bit number per element, and its softmax giv
 exp(-64) instead of 0. Each function here says the same mathematics in other Paddle calls; tests hold them
 to Paddle's own within 1e-9 in float64. Everywhere else (GPU, evaluation, export) they are Paddle's own.
 
-They are made for `backward()`. Paddle refuses `paddle.grad` with respect to some tensors only through a layer
-of one's own with several inputs: wrap the forward pass in `plain()` for that.
+They are made for `backward()`. Through a layer of one's own with several inputs Paddle refuses `paddle.grad`
+with respect to some of them only: there, freeze what is to have no gradient (`stop_gradient`).
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import paddle
@@ -21,26 +19,13 @@ from paddle.autograd import PyLayer
 
 from utils.arrays import as_array
 
-_plain = False
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Within it all is Paddle's own, dropout too: slower, and any `paddle.grad` goes through it."""
-    global _plain
-    before, _plain = _plain, True
-    try:
-        yield
-    finally:
-        _plain = before
-
 
 def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
 
 
 def training_on_cpu(x: Tensor) -> bool:
-    return on_cpu(x) and paddle.is_grad_enabled() and not _plain
+    return on_cpu(x) and paddle.is_grad_enabled()
 
 
 def row_sum(x: Tensor) -> Tensor:
@@ -271,7 +256,7 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
         x: where nothing else uses it: in training on a CPU the sum may be its own memory.
     """
     if training and probability > 0.0:
-        if on_cpu(x) and not _plain:
+        if on_cpu(x):
             return _Dropout.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else add_to(x, residual)

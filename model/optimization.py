@@ -106,8 +106,7 @@ class AdamW(paddle.optimizer.AdamW):
     def _append_optimize_op(self, block, param_and_grad):
         parameter, gradient = param_and_grad
         # Paddle's kernel decays by rate x ratio x coefficient, on the value before the update. Its
-        # parameter groups could hold a coefficient each, but it clips every group by a norm of its own, and
-        # sharding takes no groups.
+        # parameter groups could hold a coefficient each, but it clips every group by a norm of its own.
         coefficient = self._weight_decay
         if self.full_rate_decay:
             self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]

@@ -119,7 +119,8 @@ def find_fault(folder: str | os.PathLike, checksums: bool) -> str | None:
             return f"{path}: damaged"
         if version != VERSION:
             return f"{path}: version {version} of the format, {VERSION} is the one known here"
-        if any(os.path.isabs(name) for name in expected):
+        # "../x" lies beside the state: one step up, and no more
+        if any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in expected):
             return f"{path}: damaged, it names files of other folders"
         if not {_of_part(name, part, parts) for name in (ARRAYS, STATE)} <= expected.keys():
             return f"{path}: damaged, it does not name the files of the state"

@@ -10,7 +10,7 @@ place, the slices stay in the processor's cache, and up to MOST_LOGITS of them a
 It is the same mathematics; tests hold both forms to Paddle's own within 1e-9 in float64.
 
 So on a CPU the gradients of table and output bias grow in the backward pass itself: `paddle.grad` of a loss
-adds to them too, and cannot return them, but for what is computed within `model.ops.plain()`.
+adds to them too, and cannot return them.
 """
 
 from collections.abc import Iterator

@@ -4,7 +4,7 @@ from typing import Any
 
 SPLITS = ("train", "held_out")
 _MOST = 1 << 48  # tokens, lines, bytes
-_LONGEST_NAME = 60  # of a shard: file systems take 255 bytes
+_LONGEST_NAME = 60  # characters, of a stream or a shard: file systems take 255 bytes
 
 
 def fault_of(manifest: dict) -> str | None:
@@ -24,7 +24,9 @@ def fault_of(manifest: dict) -> str | None:
             streams = _get(manifest, kind, dict)
             for name in streams:
                 _check_stream(_get(streams, name, dict, kind), f"{kind}.{name}", paired=kind == "parallel")
-                if len(name.split("-")) != (2 if kind == "parallel" else 1) or "/" in name:
+                languages = len(name.split("-"))
+                fits = _is_within(name) and "/" not in name and len(name) <= _LONGEST_NAME
+                if languages != (2 if kind == "parallel" else 1) or not fits:
                     raise ValueError(f"{kind}.{name}: the name of no language or pair")
         pieces = _get(manifest, "pieces", dict)
         for language in pieces:

@@ -10,7 +10,8 @@ hooks on every parameter; here the gradients are summed after the last backward 
 
 Sharding stage 1 (ZeRO): a parameter's gradient goes to its owner alone; the owner holds its moments, updates
 it and hands the new value to the others. Memory for moments falls to 1/processes, the numbers stay the same.
-Stage 2: gradients go there after each backward pass, and between passes a process holds its own alone.
+Stage 2: gradients go there after each backward pass, and between passes a process holds its own alone (on a
+CPU the word table's memory stays on all, see model/word_table.py).
 
 Owners of whole parameters, the largest first, are what fleet's DygraphShardingOptimizer has too; it averages
 the gradients. fleet's stage 2 sends them from hooks, in the order in which they come into being: that is the

@@ -33,6 +33,7 @@ BYTES_A_BYTE = 64  # of memory for each byte of an input
 SMALLER_SECONDS = 3.0
 MOST_POOL = 400
 STATUS = Path("/proc/self/status")  # of Linux
+CLEAR = Path("/proc/self/clear_refs")
 LONGEST_SEED = 1 << 15  # bytes of an input that others are made of
 
 
@@ -88,7 +89,6 @@ class Work:
         self.found: set[tuple] = set()
         for data in pool[:20]:  # what is imported and kept at the first use is no input's memory
             self.give(data)
-        self.peak = _peak()
 
     def run(self, first: int, limit: str) -> dict:
         """The inputs from number `first` on."""
@@ -110,6 +110,7 @@ class Work:
         }  # fmt: skip
 
     def give(self, data: bytes) -> Outcome:
+        self.before = _forget_peak()
         self.path.write_bytes(data)
         return attempt(self.target, self.path, self.folder)
 
@@ -124,7 +125,7 @@ class Work:
             if len(self.mutator.pool) < MOST_POOL:
                 self.mutator.pool.append(data)
         allowed = (self.target.mib << 20) + BYTES_A_BYTE * len(data)
-        grown, self.peak = _peak() - self.peak, _peak()  # what an input before it took is not its own
+        grown = _peak() - self.before
         if grown > allowed:
             self.tell(data, Outcome("memory", outcome.place[:1], f"{grown >> 20} MiB for {len(data)} bytes"))
 
@@ -152,6 +153,17 @@ class Work:
                     place += size
             size //= 2
         return data
+
+
+def _forget_peak() -> int:
+    """Let the peak begin anew, where the system allows it; bytes of memory that this process has now."""
+    if not STATUS.exists():
+        return _peak()
+    try:
+        CLEAR.write_bytes(b"5")
+    except OSError:
+        return _peak()
+    return int(re.search(rb"VmRSS:\s*(\d+) kB", STATUS.read_bytes())[1]) << 10
 
 
 def _peak() -> int:

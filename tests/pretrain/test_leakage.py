@@ -93,9 +93,11 @@ def frozen(model):
     parameters = model.parameters()
     for parameter in parameters:
         parameter.stop_gradient = True
-    yield
-    for parameter in parameters:
-        parameter.stop_gradient = False
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.stop_gradient = False
 
 
 def target_mask(batch) -> np.ndarray:
