@@ -57,12 +57,18 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
 
 def _check_nulls(cls: type, parsed: Any, prefix: str = "") -> None:
-    """UserError: a key stands there with nothing behind it, which the parser takes as no value at all."""
+    """What the parser lets pass.
+
+    Raises:
+        UserError: a key stands there with nothing behind it, or a section is a single value.
+    """
     for field in dataclasses.fields(cls):
         value, kind = getattr(parsed, field.name), field.type
         if value is None and type(None) not in get_args(kind):
             raise UserError(f"{prefix}{field.name}: nothing stands behind it; give a value, or leave it out")
         if dataclasses.is_dataclass(kind):
+            if not all(hasattr(value, key.name) for key in dataclasses.fields(kind)):
+                raise UserError(f"{prefix}{field.name}: a section, whose keys stand below it, and no value")
             _check_nulls(kind, value, f"{prefix}{field.name}.")
 
 

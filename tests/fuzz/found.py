@@ -48,6 +48,10 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
             b"data: {corpus: c}\nobjectives:\n",
             "train.yaml: objectives: nothing stands behind it",
         ),
+        "a section that is a number": (
+            b"data: 4\noptimizer: {steps: 1}",
+            "train.yaml: data: a section, whose keys",
+        ),
         "an empty key": (b"optimizer: {steps: }", "train.yaml: optimizer.steps: nothing stands behind it"),
     },
     "corpus_config": {
