@@ -45,7 +45,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     where = f"{', '.join(files)}: " if files else ""
     try:
         parsed = parser.parse_args(arguments)
-        _check_nulls(cls, parsed)
+        _check_parsed(cls, parsed)
         values = vars(parser.instantiate(parsed))
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
     except ArgumentError as error:
@@ -56,7 +56,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         raise UserError(f"{where}{error}") from error
 
 
-def _check_nulls(cls: type, parsed: Any, prefix: str = "") -> None:
+def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
     """What the parser lets pass.
 
     Raises:
@@ -69,7 +69,7 @@ def _check_nulls(cls: type, parsed: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(kind):
             if not all(hasattr(value, key.name) for key in dataclasses.fields(kind)):
                 raise UserError(f"{prefix}{field.name}: a section, whose keys stand below it, and no value")
-            _check_nulls(kind, value, f"{prefix}{field.name}.")
+            _check_parsed(kind, value, f"{prefix}{field.name}.")
 
 
 def _config_files(arguments: list[str]) -> list[str]:

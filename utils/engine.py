@@ -153,7 +153,9 @@ class Engine:
         self.precision.give_gradients(self.parameters.values())
         loss, sums, used = self._add_up(seen)
 
-        mine = self._sum_gradients(used) if self._held is None else self._owned(used)
+        if self._held is None:
+            self._sum_gradients(used)
+        mine = self._owned(used)
         norm = self._global_norm(mine) / scale
         finite = math.isfinite(loss) and math.isfinite(norm)
         lr = float(self.optimizer.get_lr())
@@ -178,7 +180,9 @@ class Engine:
         self.precision.give_gradients(self.parameters.values())
         gradients = [float(parameter.grad is not None) for parameter in self.parameters.values()]
         working, *used = distributed.all_sum([float(more), *gradients])
-        for parameter in self._sum_gradients([name for name, count in zip(self.parameters, used) if count]):
+        names = [name for name, count in zip(self.parameters, used) if count]
+        self._sum_gradients(names)
+        for parameter in self._owned(names):
             if parameter.name in self._held:
                 self._held[parameter.name].add_(parameter.grad)
             else:
@@ -209,27 +213,27 @@ class Engine:
         used = [name for name, count in zip(names, total[first:], strict=True) if count]
         return total[0], dict(zip(self.sums, total[1:first], strict=True)), used
 
-    def _sum_gradients(self, used: list[str]) -> list[Tensor]:
-        """Sum the gradients over processes; return the parameters that this process is to update."""
+    def _sum_gradients(self, used: list[str]) -> None:
+        """Sum the gradients over processes: at the owner alone where there is one, and nothing elsewhere."""
         with paddle.no_grad():
             for name in used:
                 parameter = self.parameters[name]
                 if parameter.grad is None:  # other processes used it, this one's micro-batches did not
                     parameter.grad_ = self.precision.no_gradient(parameter)
             if self.owner is None:
-                mine = [self.parameters[name] for name in used]
-                distributed.sum_([parameter.grad for parameter in mine])
-                return mine
+                distributed.sum_([self.parameters[name].grad for name in used])
+                return
             for rank in range(distributed.world_size()):
                 mine = [self.parameters[name].grad for name in used if self.owner[name] == rank]
                 distributed.sum_(mine, to=rank)
             for name in used:
                 if self.owner[name] != distributed.rank():
                     self.parameters[name].grad = None
-            return self._owned(used)
 
     def _owned(self, names: list[str]) -> list[Tensor]:
-        return [self.parameters[name] for name in names if self.owner[name] == distributed.rank()]
+        """The parameters that this process is to update."""
+        mine = (name for name in names if self.owner is None or self.owner[name] == distributed.rank())
+        return [self.parameters[name] for name in mine]
 
     def _global_norm(self, parameters: list[Tensor]) -> float:
         with paddle.no_grad():

@@ -65,8 +65,7 @@ def _set_up(folder: Path) -> None:
     faulthandler.register(signal.SIGUSR1)
     logging.disable(logging.CRITICAL)
     if STATUS.exists():
-        used = int(re.search(rb"VmSize:\s*(\d+) kB", STATUS.read_bytes())[1]) << 10
-        resource.setrlimit(resource.RLIMIT_AS, (used + HARD_LIMIT, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + HARD_LIMIT, resource.RLIM_INFINITY))
     os.chdir(folder)
 
 
@@ -155,21 +154,24 @@ class Work:
         return data
 
 
+def _status(name: str) -> int:
+    """Bytes, as the system counts them."""
+    return int(re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text())[1]) << 10
+
+
 def _forget_peak() -> int:
     """Let the peak begin anew, where the system allows it; bytes of memory that this process has now."""
-    if not STATUS.exists():
-        return _peak()
     try:
         CLEAR.write_bytes(b"5")
     except OSError:
         return _peak()
-    return int(re.search(rb"VmRSS:\s*(\d+) kB", STATUS.read_bytes())[1]) << 10
+    return _status("VmRSS")
 
 
 def _peak() -> int:
     """Bytes of memory that this process has had at most."""
     if STATUS.exists():  # the other number begins with that of the process that started this one
-        return int(re.search(rb"VmHWM:\s*(\d+) kB", STATUS.read_bytes())[1]) << 10
+        return _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -121,6 +121,24 @@ def test_dropout_gradient_is_the_mask():
     assert np.array_equal(value, gradient) and 0 < (value == 0).mean() < 1
 
 
+def test_dropout_adds_what_it_is_given():
+    """The same mask as without it, and a gradient of its own."""
+    x, other, weight = (paddle.randn([50, 40]) for _ in range(3))
+    other.stop_gradient = False
+    results = []
+    for add in (lambda y: ops.dropout(y, 0.4, True) + other, lambda y: ops.dropout(y, 0.4, True, other)):
+        paddle.seed(7)
+        results.append(value_and_gradients(add, x, weight, other))
+    assert_same(*results)
+
+
+def test_softmax_of_a_sum():
+    bias = paddle.randn([2, 3, 4, 7])
+    x, weight = paddle.randn([2, 3, 4, 7]), paddle.randn([2, 3, 4, 7])
+    plain = value_and_gradients(lambda scores: F.softmax(scores + bias), x, weight)
+    assert_same(plain, value_and_gradients(lambda scores: ops.softmax(scores * 1.0, bias), x, weight))
+
+
 def test_dropout_follows_paddles_generator():
     x = paddle.ones([40, 40])
     paddle.seed(3)

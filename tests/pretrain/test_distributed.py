@@ -55,7 +55,7 @@ def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding_stage", [0, 1])
+@pytest.mark.parametrize("sharding_stage", [0, 1, 2])
 def test_two_processes_from_the_first_step(whole, tiny_corpus, tmp_path, sharding_stage):
     out = tmp_path / "out"
     changes = {"run__stop_after_steps": 20, "run__sharding_stage": sharding_stage}
@@ -81,10 +81,12 @@ def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_from_two_with_sharded_state(whole, tiny_corpus, tmp_path):
+@pytest.mark.parametrize("sharding_stage", [1, 2])
+def test_one_process_goes_on_from_two_with_sharded_state(whole, tiny_corpus, tmp_path, sharding_stage):
     """Two processes, each with its part of Adam's state; launch.py is asked to stop after 20 steps."""
     out = tmp_path / "out"
-    script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **EXACT, run__sharding_stage=1)]
+    changes = EXACT | {"run__sharding_stage": sharding_stage}
+    script = [ROOT / "run_pretrain.py", *flags(tiny_corpus, out, **changes)]
     with subprocess.Popen(
         [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", *script],
         cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
