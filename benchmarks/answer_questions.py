@@ -56,6 +56,7 @@ def ours(folder: Path, args) -> None:
     flags = Namespace(
         max_seq_len=MAX_SEQ_LEN, max_query_length=MAX_QUERY_LENGTH, doc_stride=STRIDE, split_han=True,
         max_answer_length=MAX_ANSWER_LENGTH, n_best_size=N_BEST, answer_rules="mlqa",
+        pad_to_multiple_of=1,
     )  # fmt: skip
     task = QuestionAnswering(flags, Tokenizer(None, folder / made_up.OURS))
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))

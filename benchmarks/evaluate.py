@@ -53,7 +53,9 @@ def ours(folder: Path, args) -> None:
     from reader.tokenization import Tokenizer
     from utils.engine import Engine
 
-    flags = Namespace(num_labels=made_up.LABELS, label_map_config=None, max_seq_len=MAX_SEQ_LEN)
+    flags = Namespace(
+        num_labels=made_up.LABELS, label_map_config=None, max_seq_len=MAX_SEQ_LEN, pad_to_multiple_of=1
+    )
     task = Classification(flags, Tokenizer(None, folder / made_up.OURS))
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))
     engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None))

@@ -42,6 +42,8 @@ def figures(
     rows = {name: _row(of_one, contenders[name], amount, unit) for name, of_one in runs.items()}
     if gflops and operations:
         for name, row in rows.items():
+            if row["precision"] != "float32":
+                continue
             row["gemm_share"] = round(operations / _median(runs[name]) / (gflops * 1e9), 3)
     found["contenders"] = rows
     return found | _ratios(runs, contenders) | _memory_ratio(rows)

@@ -1,4 +1,4 @@
-"""Time a fine-tuning step on a CPU beside transformers (torch) and PaddleNLP.
+"""Time a fine-tuning step beside transformers (torch) and PaddleNLP.
 
     python benchmarks/finetune_step.py                       base size
     python benchmarks/finetune_step.py --batch 8 --length 256
@@ -6,7 +6,8 @@
 
 One step: 16 x 128 tokens, sequence classification with 3 labels, base shape (12 x 768, 250,002 words),
 float32, dropout 0.1, gradient clipped to norm 1, AdamW. All tokens are real: peers may drop an all-ones mask.
-torch's bfloat16 autocast is shown as another precision: ratios are between contenders in float32.
+bfloat16 (torch's autocast; on a GPU ours too) is shown as another precision: ratios are between contenders in
+float32.
 
 How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
 "gemm_share" is the part of the peak of matrix products, measured in the same processes, that a step reaches.
@@ -45,7 +46,7 @@ def random_batches(vocabulary: int, batch: int, length: int) -> Iterator[tuple]:
         yield input_ids, rng.integers(0, LABELS, batch)
 
 
-def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int) -> None:
+def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int, amp: str = "none") -> None:
     prepare(quiet=True)
     import paddle
     import paddle.nn.functional as F
@@ -56,7 +57,10 @@ def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int) -> N
     from utils.engine import Engine
 
     model = SequenceClassifier(ErnieMConfig(vocabulary, 768, layers, 12), LABELS)
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None), clip_norm=1.0)
+    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None)
+    engine = Engine(model, optimizer, clip_norm=1.0, amp=amp)
+    if engine.precision.amp != amp:
+        sys.exit(f"amp {amp} needs a Paddle that can use the GPU")
 
     def loss_of(arrays):
         input_ids, labels = (paddle.to_tensor(array) for array in arrays)

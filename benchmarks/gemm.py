@@ -11,20 +11,26 @@ SHAPES = (
     (768, 768, 768),
     (2048, 2048, 2048),
 )
+LARGE = (8192, 8192, 8192)  # to which a GPU's launch is nothing
 REPEATS = 3
 HIDDEN = 768
 
 
 def measure_peak() -> float:
-    """GFLOP/s of the fastest of some float32 products, with the threads that paddle has here."""
+    """GFLOP/s of the fastest of some float32 products, on paddle's device with the threads it has here."""
     import paddle
 
+    from benchmarks.side_by_side import wait_for_gpu
+    from utils.precision import on_gpu
+
     fastest = 0.0
-    for rows, terms, columns in SHAPES:
+    for rows, terms, columns in (*SHAPES, *([LARGE] if on_gpu() else [])):
         a, b = paddle.randn([rows, terms]), paddle.randn([terms, columns])
         for _ in range(REPEATS):
+            wait_for_gpu()
             start = time.perf_counter()
             paddle.matmul(a, b)
+            wait_for_gpu()
             fastest = max(fastest, 2 * rows * terms * columns / (time.perf_counter() - start))
     return fastest / 1e9
 

@@ -1,11 +1,13 @@
-"""Time a masked-LM training step on a CPU beside transformers (torch).
+"""Time a masked-LM training step beside transformers (torch).
 
     python benchmarks/mlm_step.py                            base size; a peer takes 18 GB of memory
     python benchmarks/mlm_step.py --layers 1 --vocab 8000 --rounds 1
+    python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
 
 One step: 16 x 128 tokens of which 304 are to be predicted (15 % of each sequence, MMLM), base shape
 (12 x 768, 250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the
 step of pre-training: the batch, the loss and the engine that a run has. All get the same batches.
+transformers makes logits at all positions; "gathered", which runs when it is named, at the masked ones alone.
 
 How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
 "memory_ratio" is our peak memory beyond weights, gradients and Adam's moments over that of the leanest peer.
@@ -18,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gemm import encoder_operations, head_operations, measure_peak, training_operations
-from benchmarks.training import BATCH, LENGTH, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
+from benchmarks.training import BATCH, GATHERED, LENGTH, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
 from utils.runtime import prepare
 
-CONTENDERS = {**OURS, **TRANSFORMERS}
+CONTENDERS = {**OURS, **TRANSFORMERS, **GATHERED}
 IGNORED = -100  # the label of positions that transformers is not to predict
 
 
@@ -72,9 +74,21 @@ def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> No
     time_steps(steps, batches, lambda batch: engine.step([batch], loss_of), parameters, measure_peak)
 
 
-def torch_xlm_r(layers: int, vocabulary: int, steps: int, size: int, length: int, **options) -> None:
+def torch_xlm_r(
+    layers: int, vocabulary: int, steps: int, size: int, length: int, gathered: bool = False, **options
+) -> None:
     batches = ids_and_labels(vocabulary, size, length)
-    time_xlm_r("MaskedLM", batches, layers, vocabulary, steps, **options)
+    loss_of = gathered_loss if gathered else None
+    time_xlm_r("MaskedLM", batches, layers, vocabulary, steps, loss_of=loss_of, **options)
+
+
+def gathered_loss(model, input_ids, attention_mask, labels):
+    """The loss of transformers' model, with logits at the masked positions alone: what a user could write."""
+    import torch.nn.functional as F
+
+    masked = labels != IGNORED
+    hidden = model.roberta(input_ids, attention_mask=attention_mask).last_hidden_state[masked]
+    return F.cross_entropy(model.lm_head(hidden), labels[masked])
 
 
 WORKERS = {"ours": ours, "torch": torch_xlm_r}

@@ -9,7 +9,8 @@ TINY = ("--layers=1", "--rounds=1")
 TINY_STEP = (*TINY, "--vocab=1000", "--batch=2", "--length=16", "--steps=1")
 TINY_TEXT = (*TINY, "--vocab=5000")
 
-TWICE = "--rounds=2"  # where a round takes a quarter of an hour
+# Of the default three: the whole suite is to end within two hours.
+ONCE, TWICE = "--rounds=1", "--rounds=2"
 
 # The longer row has the same number of tokens, and of the contenders those that matter.
 LONG = ("--batch=8", "--length=256")
@@ -45,6 +46,12 @@ class Row:
 
 
 ROWS = {
+    "products": Row(
+        "Matrix products",
+        "Paddle's and torch's own, in the shapes of a step: what the rows below owe to the library.",
+        "products.py",
+        quick=("--rounds=1",),
+    ),
     "finetune": Row(
         "Fine-tuning step, 16 x 128 tokens",
         "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
@@ -57,7 +64,7 @@ ROWS = {
         "Fine-tuning step, 8 x 256 tokens",
         "As many tokens in longer sequences.",
         "finetune_step.py",
-        flags=(*LONG, TWICE, LONG_CONTENDERS),
+        flags=(*LONG, ONCE, LONG_CONTENDERS),
         quick=(*TINY_STEP[:-2], "--length=32", "--steps=1", LONG_CONTENDERS),
     ),
     "mlm": Row(
@@ -65,8 +72,16 @@ ROWS = {
         "304 of the tokens are to be predicted; otherwise as above. transformers makes logits over all words "
         "at all positions; ours are for the masked positions.",
         "mlm_step.py",
-        flags=(TWICE,),
+        flags=(ONCE,),
         quick=TINY_STEP,
+    ),
+    "mlm_gathered": Row(
+        "The same, the peer's head at the masked positions",
+        "With three lines of a user's own in the peer (gathered): what is left of the row above where it, "
+        "too, makes only the logits that are needed.",
+        "mlm_step.py",
+        flags=(ONCE, "--contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa"),
+        quick=(*TINY_STEP, "--contenders=ours,hf_gathered_sdpa"),
     ),
     "strategy": Row(
         "Full-strategy step",
@@ -79,14 +94,14 @@ ROWS = {
         "Evaluation of a classifier",
         "From a file of pairs of mixed length to loss and accuracy.",
         "evaluate.py",
-        flags=(TWICE,),
+        flags=("--pairs=500", ONCE),
         quick=(*TINY_TEXT, "--pairs=40"),
     ),
     "encoding": Row(
         "Sentences to vectors",
         "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
         "encode.py",
-        flags=(TWICE,),
+        flags=("--sentences=1000", TWICE),
         quick=(*TINY_TEXT, "--sentences=40"),
     ),
     "inference": Row(
@@ -94,13 +109,14 @@ ROWS = {
         "Rows of ids of mixed length to the states of the top layer, in batches of at most 4,096 or 1,024 "
         "padded tokens, whichever suits a contender better.",
         "inference.py",
-        flags=(TWICE,),
+        flags=("--sentences=256", ONCE),
         quick=(*TINY_TEXT, "--sentences=16"),
     ),
     "answers": Row(
         "Question answering",
         "From a file of questions on texts of 40 to 400 words to the 20 best answers of each.",
         "answer_questions.py",
+        flags=("--questions=50", ONCE),
         quick=(*TINY_TEXT, "--questions=4"),
     ),
     "tokenisation": Row(
@@ -114,7 +130,7 @@ ROWS = {
         "300 MB of real text to a corpus on disk, on all cores; the peers write ids alone. Memory is that of "
         "all processes.",
         "corpus.py",
-        flags=("--gigabytes=0.3",),
+        flags=("--gigabytes=0.3", ONCE),
         quick=("--gigabytes=0.0005", "--rounds=1"),
         data=True,
     ),
@@ -122,12 +138,14 @@ ROWS = {
         "Exact search",
         "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
         "search_vectors.py",
+        flags=(TWICE,),
         quick=("--rounds=1", "--vectors=2000", "--queries=20", "--width=32"),
     ),
     "start": Row(
         "Start to first step",
         "From the start of a process to the end of its first fine-tuning step, 16 x 128 tokens at base size.",
         "first_step.py",
+        flags=(TWICE,),
         quick=(*TINY, "--vocab=1000"),
     ),
     "clone": Row(

@@ -22,18 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import figures, report
-from utils.runtime import read_cpu, settings_for
+from utils.runtime import has_gpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = 250002
+
+BLOCKTIME = "KMP_BLOCKTIME"  # how long OpenMP's threads spin after their work
+TF32 = "NVIDIA_TF32_OVERRIDE"  # "0": a GPU's float32 products are float32
 
 # What the environment is cleared of, so that "as installed" means it.
 SETTINGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "MKL_DEBUG_CPU_TYPE",
+    BLOCKTIME,
     "GLIBC_TUNABLES",
     "FLAGS_use_stride_kernel",
+    TF32,
 )
 OURS, PINNED, LATEST = ".venv", ".venv-parity", ".venv-latest"
 COMPILERS = ("c++", "g++", "clang++")  # torch.compile needs one
@@ -48,9 +53,11 @@ class Contender:
         label: in the table.
         kind: which worker runs it; "ours" is not a peer.
         tuned: with scripts/env.sh and the variables of utils.runtime; else as installed.
-        options: given to the worker. With a true "compile" it is left out where there is no C++ compiler.
+        options: given to the worker. With a true "compile" it is left out where there is no C++ compiler,
+            with "amp" where there is no GPU.
         environment: where it runs; None: .venv for "ours", .venv-parity for all else.
         precision: of its products. Ratios are between contenders in float32.
+        asked: runs only where --contenders names it.
     """
 
     label: str
@@ -59,6 +66,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: str | None = None
     precision: str = FLOAT32
+    asked: bool = False
 
     @property
     def python(self) -> Path:
@@ -99,7 +107,8 @@ def compare(
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--contenders", default=",".join(contenders), help="names, separated by commas")
+    default = ",".join(name for name, contender in contenders.items() if not contender.asked)
+    parser.add_argument("--contenders", default=default, help=f"of {', '.join(contenders)}")
     parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -137,6 +146,8 @@ def choose(
             print(f"{name} is left out: {contender.python} is not there; sh scripts/setup.sh makes it")
         elif contender.options.get("compile") and not any(map(shutil.which, COMPILERS)):
             print(f"{name} is left out: torch.compile needs a C++ compiler, and there is none")
+        elif contender.options.get("amp") and not has_gpu():
+            print(f"{name} is left out: it needs a GPU, and there is none")
         else:
             chosen[name] = contender
     return chosen
@@ -181,8 +192,13 @@ def run(flags: list[str], contender: Contender) -> dict:
     """
     command = [str(contender.python), str(Path(sys.argv[0]).resolve()), *flags]
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+    if contender.precision == FLOAT32:
+        environment[TF32] = "0"
     if contender.tuned:
-        environment |= settings_for(read_cpu())
+        settings = settings_for(read_cpu(), has_gpu=has_gpu())
+        if contender.kind != "ours":
+            del settings[BLOCKTIME]  # it makes room for threads of ours (utils/threads.py): a peer has none
+        environment |= settings
         command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -191,7 +207,10 @@ def run(flags: list[str], contender: Contender) -> dict:
 
 
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:
-    """End the run where workers' "check", which says what they did, is not the same."""
+    """End the run where workers' "check", which says what they did, or their devices are not the same."""
+    devices = {name: of_one[0].get("device") for name, of_one in runs.items()}
+    if len(set(devices.values())) > 1:
+        sys.exit(f"some contenders ran on a GPU and some did not: {devices}")
     checks = {name: of_one[0]["check"] for name, of_one in runs.items() if "check" in of_one[0]}
     if len({json.dumps(value) for value in checks.values()}) > 1:
         sys.exit(f"the contenders did not do the same work: {checks}")
@@ -206,7 +225,27 @@ def tell(seconds: float | list[float], **more: Any) -> None:
             "gflops": what matrix products reach at most in this process; "peak": of another process;
             "batch_tokens": of the batches that suited it best, where it had the choice.
     """
-    print(json.dumps({"seconds": seconds, "peak": peak_memory()} | more))
+    of_gpu = gpu_memory()
+    device = {"device": "gpu", "peak": of_gpu} if of_gpu else {"device": "cpu", "peak": peak_memory()}
+    print(json.dumps({"seconds": seconds} | device | more))
+
+
+def gpu_memory() -> int:
+    """The most memory of a GPU that this process's tensors have held, in bytes; 0 where none is used."""
+    torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
+    held = [0]
+    if torch and torch.cuda.is_available():
+        held.append(torch.cuda.max_memory_allocated())
+    if paddle and paddle.device.get_device().startswith("gpu"):
+        held.append(paddle.device.cuda.max_memory_allocated())
+    return max(held)
+
+
+def wait_for_gpu() -> None:
+    """Until Paddle's GPU has done all that it was given; on a CPU nothing is left to wait for."""
+    paddle = sys.modules.get("paddle")
+    if paddle and paddle.device.get_device().startswith("gpu"):
+        paddle.device.synchronize()
 
 
 def peak_memory() -> int:

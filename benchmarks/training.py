@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 
-from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, since_start, tell
+from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, since_start, tell, wait_for_gpu
 
 BATCH, LENGTH = 16, 128
-WARM_UP = 3  # the first steps touch fresh memory, or compile
+WARM_UP = 2  # the first steps touch fresh memory, or compile
 
 
-def _torch(label: str, tuned: bool, attention: str, newest: bool = False, **more) -> Contender:
+def _torch(
+    label: str, tuned: bool, attention: str, newest: bool = False, asked: bool = False, **more
+) -> Contender:
     name = f"{'newest transformers' if newest else 'transformers XLM-R'}, {label}"
     options = {"attention": attention, "fused": True} if tuned else {"attention": attention}
     precision = "bfloat16" if more.get("bfloat16") else "float32"
-    return Contender(name, "torch", tuned, options | more, LATEST if newest else None, precision)
+    return Contender(name, "torch", tuned, options | more, LATEST if newest else None, precision, asked)
 
 
 OURS = {
@@ -36,7 +38,12 @@ TRANSFORMERS = {
     "hf_best_latest_eager": _torch("eager", True, "eager", newest=True),
     "hf_best_latest_compiled": _torch("sdpa, compiled", True, "sdpa", newest=True, compile=True),
 }
+GATHERED = {
+    "hf_gathered_sdpa": _torch("sdpa, gathered", True, "sdpa", asked=True, gathered=True),
+    "hf_gathered_latest_sdpa": _torch("sdpa, gathered", True, "sdpa", True, asked=True, gathered=True),
+}
 BFLOAT16 = {
+    "ours_bfloat16": Contender("ours, bfloat16", "ours", True, {"amp": "bf16"}, precision="bfloat16"),
     "hf_bfloat16": _torch("sdpa, bfloat16 autocast", True, "sdpa", bfloat16=True),
     "hf_latest_bfloat16": _torch("sdpa, bfloat16 autocast", True, "sdpa", newest=True, bfloat16=True),
 }
@@ -91,6 +98,7 @@ def time_steps(
     kept = parameters * 4 * 4  # weights, gradients, two moments
     if not steps:
         step(*next(batches))
+        wait_for_gpu()
         tell(since_start(), kept=kept)
         return
     gflops = [peak_of_products()] if peak_of_products is not None else []
@@ -98,6 +106,7 @@ def time_steps(
     for _, batch in zip(range(WARM_UP + steps), batches):
         start = time.perf_counter()
         step(*batch)
+        wait_for_gpu()
         seconds.append(time.perf_counter() - start)
     if peak_of_products is None:
         tell(seconds[WARM_UP:], kept=kept)
@@ -115,9 +124,14 @@ def time_xlm_r(
     fused: bool = False,
     compile: bool = False,
     bfloat16: bool = False,
+    loss_of: Callable | None = None,
     **config,
 ) -> None:
-    """`time_steps` of transformers' XLM-R with the given head, on batches of (ids, labels)."""
+    """`time_steps` of transformers' XLM-R with the given head, on batches of (ids, labels).
+
+    Args:
+        loss_of: (model, input_ids, attention_mask, labels) -> loss; None: the model's own.
+    """
     import torch
     import transformers
 
@@ -125,13 +139,18 @@ def time_xlm_r(
     shape = xlm_r_config(layers, vocabulary, attn_implementation=attention, **config)
     model = getattr(transformers, f"XLMRobertaFor{head}")(shape).to(device).train()
     forward = torch.compile(model) if compile else model
+    if loss_of is None:
+
+        def loss_of(model, input_ids, attention_mask, labels):
+            return model(input_ids, attention_mask=attention_mask, labels=labels).loss
+
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
 
     def step(*arrays):
         input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
         mask = (input_ids != 1).long()
         with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
-            loss = forward(input_ids, attention_mask=mask, labels=labels).loss
+            loss = loss_of(forward, input_ids, mask, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -51,7 +51,7 @@ class QuestionAnswering:
         self.cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
         self.max_answer_length, self.n_best = args.max_answer_length, args.n_best_size
         self.rules = args.answer_rules
-        self.encode = EncodeWindows(tokenizer)
+        self.encode = EncodeWindows(tokenizer, args.pad_to_multiple_of)
 
     def make_model(self, config: ErnieMConfig) -> SpanClassifier:
         return SpanClassifier(config)
@@ -114,7 +114,7 @@ class OfficialAnswering(QuestionAnswering):
     def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
         super().__init__(args, tokenizer)
         self.cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, split_han=False)
-        self.encode = EncodeInOrder(tokenizer, args.max_seq_len)
+        self.encode = EncodeInOrder(tokenizer, args.max_seq_len, args.pad_to_multiple_of)
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return read_windows(path, purpose, self.tokenizer, self.cut, keep_all=True)

@@ -34,7 +34,7 @@ class Classification:
             self.label_map = read_label_map(args.label_map_config, args.num_labels)
         ids = self.label_map or {str(i): i for i in range(args.num_labels)}
         self.labels = sorted(ids, key=ids.get)
-        self.encode = EncodePairs(tokenizer, args.max_seq_len)
+        self.encode = EncodePairs(tokenizer, args.max_seq_len, args.pad_to_multiple_of)
 
     def make_model(self, config: ErnieMConfig) -> SequenceClassifier:
         return SequenceClassifier(config, self.num_labels)

@@ -43,7 +43,9 @@ class Tagging:
         self.encode = self.make_encode(args, tokenizer)
 
     def make_encode(self, args: argparse.Namespace, tokenizer: Tokenizer) -> EncodeTagged:
-        return EncodeTagged(tokenizer, args.max_seq_len, self.inside, args.label_pieces)
+        return EncodeTagged(
+            tokenizer, args.max_seq_len, self.inside, args.label_pieces, args.pad_to_multiple_of
+        )
 
     def make_model(self, config: ErnieMConfig) -> TokenClassifier:
         return TokenClassifier(config, len(self.labels))

@@ -18,6 +18,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from utils.arrays import as_array
+from utils.threads import over_rows
 
 
 def on_cpu(x: Tensor) -> bool:
@@ -33,23 +34,14 @@ def row_sum(x: Tensor) -> Tensor:
     return paddle.matmul(x, paddle.ones([x.shape[-1], 1], x.dtype))
 
 
-# What is to be added to x [..., H], or multiplied with it, is laid out in its shape by a product: that takes
-# a tenth of the time of Paddle's broadcast, and the sum over the rows as a product a fiftieth of Paddle's.
+def _as_rows(x: Tensor) -> np.ndarray:
+    """x [..., H] as an array [N, H]: its own memory."""
+    return as_array(x).reshape([-1, x.shape[-1]])
 
 
 def _ones(x: Tensor) -> Tensor:
     """[N, 1], N the rows of x [..., H]."""
     return paddle.ones([x.size // x.shape[-1], 1], x.dtype)
-
-
-def _rows(vector: Tensor, x: Tensor) -> Tensor:
-    """[H] as each row of the shape of x [..., H]."""
-    return paddle.matmul(_ones(x), vector.unsqueeze(0)).reshape(x.shape)
-
-
-def _columns(vector: Tensor, x: Tensor) -> Tensor:
-    """[..., 1] as each column of the shape of x [..., H]."""
-    return paddle.matmul(vector, paddle.ones([1, x.shape[-1]], x.dtype))
 
 
 def _column_sum(x: Tensor) -> Tensor:
@@ -71,9 +63,15 @@ def add_to(x: Tensor, y: Tensor) -> Tensor:
     return x.add_(y) if training_on_cpu(x) else x + y
 
 
-def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """x [..., H] plus bias [H]."""
-    return add_to(_rows(bias, x), x) if training_on_cpu(x) else x + bias
+def _add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x [..., H] plus bias [H], in x's own memory."""
+    values, terms = _as_rows(x), as_array(bias)
+
+    def add(rows: slice) -> None:
+        values[rows] += terms
+
+    over_rows(add, *values.shape)
+    return x
 
 
 def _needed(*tensors: Tensor) -> tuple[bool, ...]:
@@ -88,8 +86,7 @@ class _Linear(PyLayer):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.needed = _needed(x, weight, bias)
-        y = paddle.matmul(x, weight)
-        return y.add_(_rows(bias, y))
+        return _add_bias(paddle.matmul(x, weight), bias)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -115,29 +112,45 @@ class Linear(nn.Linear):
 class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        size = x.shape[-1]
-        normed = x - _columns(row_sum(x).scale_(1.0 / size), x)
-        variance = row_sum(normed * normed).scale_(1.0 / size)
-        scale = paddle.rsqrt(variance + epsilon)  # [..., 1]
-        normed.multiply_(_columns(scale, x))
-        ctx.save_for_backward(normed, scale, weight)
-        ctx.needed = _needed(x, weight, bias)
-        return (normed * _rows(weight, x)).add_(_rows(bias, x))
+        y, normed = paddle.empty_like(x), paddle.empty_like(x)
+        inputs, results, normed_rows = _as_rows(x), _as_rows(y), _as_rows(normed)
+        scale = np.empty([len(inputs), 1], inputs.dtype)
+        factors, terms = as_array(weight), as_array(bias)
+
+        def norm(rows: slice) -> None:
+            part = np.subtract(inputs[rows], inputs[rows].mean(1, keepdims=True), out=normed_rows[rows])
+            variance = np.einsum("ij,ij->i", part, part) / part.shape[1]
+            scale[rows, 0] = 1.0 / np.sqrt(variance + epsilon)
+            part *= scale[rows]
+            np.multiply(part, factors, out=results[rows])
+            results[rows] += terms
+
+        over_rows(norm, *inputs.shape)
+        ctx.save_for_backward(normed, weight)
+        ctx.scale, ctx.needed = scale, _needed(x, weight, bias)
+        return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        normed, scale, weight = ctx.saved_tensor()
+        normed, weight = ctx.saved_tensor()
         x_needed, weight_needed, bias_needed = ctx.needed
         by_bias = _column_sum(gradient) if bias_needed else None
         by_weight = _column_sum(gradient * normed) if weight_needed else None
         if not x_needed:
             return None, by_weight, by_bias
-        by_x = gradient * _rows(weight, gradient)
-        size = gradient.shape[-1]
-        mean = row_sum(by_x).scale_(1.0 / size)
-        along = row_sum(by_x * normed).scale_(1.0 / size)  # [..., 1]
-        by_x.subtract_(_columns(mean, by_x)).subtract_(_columns(along, by_x).multiply_(normed))
-        return by_x.multiply_(_columns(scale, by_x)), by_weight, by_bias
+        by_x = paddle.empty_like(gradient)
+        gradients, normed_rows, results = _as_rows(gradient), _as_rows(normed), _as_rows(by_x)
+        factors, size = as_array(weight), gradient.shape[-1]
+
+        def derive(rows: slice) -> None:
+            part = np.multiply(gradients[rows], factors, out=results[rows])
+            along = np.einsum("ij,ij->i", part, normed_rows[rows])[:, None] / size
+            part -= part.mean(1, keepdims=True)
+            part -= along * normed_rows[rows]
+            part *= ctx.scale[rows]
+
+        over_rows(derive, *gradients.shape)
+        return by_x, by_weight, by_bias
 
 
 class LayerNorm(nn.LayerNorm):
@@ -157,17 +170,33 @@ class _Gelu(PyLayer):
     # The derivative is made in the forward pass, where the cdf is at hand, and kept in place of x.
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        scaled = x * math.sqrt(0.5)
-        cdf = paddle.erf(scaled).scale_(0.5, 0.5)
-        pdf = scaled.multiply_(scaled).scale_(-1.0, -0.5 * math.log(2 * math.pi))
-        np.exp(as_array(pdf), out=as_array(pdf))  # in half the time of Paddle's
-        ctx.save_for_backward(pdf.multiply_(x).add_(cdf))
-        return cdf.multiply_(x)
+        y, derivative = paddle.empty_like(x), paddle.empty_like(x)
+        inputs, results, derivatives = _as_rows(x), _as_rows(y), _as_rows(derivative)
+
+        def work(rows: slice) -> None:
+            part, pdf = inputs[rows], derivatives[rows]
+            scaled = part * math.sqrt(0.5)
+            cdf = as_array(paddle.erf(paddle.from_dlpack(scaled)).scale_(0.5, 0.5))
+            np.multiply(scaled, scaled, out=pdf)
+            np.subtract(-0.5 * math.log(2 * math.pi), pdf, out=pdf)
+            np.exp(pdf, out=pdf)
+            pdf *= part
+            pdf += cdf
+            np.multiply(cdf, part, out=results[rows])
+
+        over_rows(work, *inputs.shape)
+        ctx.save_for_backward(derivative)
+        return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         (derivative,) = ctx.saved_tensor()
-        return gradient * derivative
+        by_x = paddle.empty_like(gradient)
+        gradients, derivatives, results = _as_rows(gradient), _as_rows(derivative), _as_rows(by_x)
+        over_rows(
+            lambda rows: np.multiply(gradients[rows], derivatives[rows], out=results[rows]), *gradients.shape
+        )
+        return by_x
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -179,30 +208,47 @@ class _Softmax(PyLayer):
     # Paddle's CPU softmax takes a score more than 64 below its row's maximum as 64 below: a closed column
     # would weigh up to exp(-64) = 1.6e-28. That is not nothing: a pad's input is 0 in a fresh model, each
     # layer norm multiplies the gradient of such a vector by 1 / sqrt(epsilon) = 316, and 25 of them make
-    # 1e-28 overflow.
-    NO_WEIGHT = 2e-28
-
+    # 1e-28 overflow. numpy's exp gives 0.
     @staticmethod
     def forward(ctx, scores: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is not None:
-            scores.add_(bias)
-        weights = F.relu_(F.softmax(scores, axis=-1).scale_(1.0, -_Softmax.NO_WEIGHT))
+        weights = paddle.empty_like(scores)
+        inputs, results = _as_rows(scores), _as_rows(weights)
+        terms = None if bias is None else _as_rows(bias.expand_as(scores))
+
+        def work(rows: slice) -> None:
+            part = results[rows]
+            if terms is None:
+                np.subtract(inputs[rows], inputs[rows].max(1, keepdims=True), out=part)
+            else:
+                np.add(inputs[rows], terms[rows], out=part)
+                part -= part.max(1, keepdims=True)
+            np.exp(part, out=part)
+            part /= part.sum(1, keepdims=True)
+
+        over_rows(work, *inputs.shape)
         ctx.save_for_backward(weights)
         return weights
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         (weights,) = ctx.saved_tensor()
-        along = row_sum(weights * gradient)  # [..., 1]
-        return (gradient - _columns(along, gradient)).multiply_(weights)
+        by_scores = paddle.empty_like(gradient)
+        gradients, shares, results = _as_rows(gradient), _as_rows(weights), _as_rows(by_scores)
+
+        def derive(rows: slice) -> None:
+            along = np.einsum("ij,ij->i", gradients[rows], shares[rows])[:, None]
+            part = np.subtract(gradients[rows], along, out=results[rows])
+            part *= shares[rows]
+
+        over_rows(derive, *gradients.shape)
+        return by_scores
 
 
 def softmax(scores: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax of scores + bias over the last axis; closed columns get exactly 0, in value and in gradient.
 
     Args:
-        scores: where nothing else uses them: in training on a CPU the bias is added to their own memory.
-        bias: of the same shape on a CPU; it gets no gradient.
+        bias: it gets no gradient. On a CPU one of the same shape is the fastest.
     """
     if training_on_cpu(scores):
         return _Softmax.apply(scores, bias)
@@ -231,8 +277,7 @@ class _Dropout(PyLayer):
     def forward(ctx, x: Tensor, probability: float, residual: Tensor | None) -> Tensor:
         ctx.kept, ctx.scale = draw_kept(x.shape, probability)
         ctx.needed = _needed(x) if residual is None else _needed(x, residual)
-        y = _Dropout.applied(x, ctx)
-        return y if residual is None else y.add_(residual)
+        return _Dropout.applied(x, ctx, residual)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -240,12 +285,21 @@ class _Dropout(PyLayer):
         return (by_x, *(gradient if needed else None for needed in ctx.needed[1:]))
 
     @staticmethod
-    def applied(x: Tensor, ctx) -> Tensor:
+    def applied(x: Tensor, ctx, residual: Tensor | None = None) -> Tensor:
         y = paddle.empty_like(x)
-        result = as_array(y)
-        np.copyto(result, ctx.kept)
-        result *= ctx.scale
-        result *= as_array(x)
+        inputs, results = _as_rows(x), _as_rows(y)
+        kept = ctx.kept.reshape(inputs.shape)
+        terms = None if residual is None else _as_rows(residual)
+
+        def work(rows: slice) -> None:
+            part = results[rows]
+            np.copyto(part, kept[rows])
+            part *= ctx.scale
+            part *= inputs[rows]
+            if terms is not None:
+                part += terms[rows]
+
+        over_rows(work, *inputs.shape)
         return y
 
 

@@ -14,6 +14,7 @@ adds to them too, and cannot return them.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import paddle
@@ -21,9 +22,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from model.ops import add_bias, training_on_cpu
+from model.ops import training_on_cpu
 from utils import distributed
 from utils.arrays import as_array
+from utils.threads import over_rows
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
 _SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table
@@ -59,7 +61,7 @@ class WordEmbeddings(nn.Embedding):
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [M, H] times the table [V, H], plus bias [V]: [M, V]."""
-    return add_bias(paddle.matmul(x, weight, transpose_y=True), bias)
+    return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
 def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -207,11 +209,22 @@ def _exponentials(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[sli
     for start in range(0, len(table), _SLICE):
         words = slice(start, start + _SLICE)
         part = as_array(paddle.matmul(x.detach(), _tensor(table[words]), transpose_y=True))
-        part += biases[words]
-        highest = np.maximum(highest, part.max(1, keepdims=True))
-        part -= highest
-        np.exp(part, out=part)
+        highest = np.array(np.broadcast_to(highest, [len(part), 1]), part.dtype)
+        over_rows(partial(_exponentiate, part, biases[words], highest), *part.shape)
         yield words, part, highest
+
+
+def _exponentiate(part: np.ndarray, bias: np.ndarray, highest: np.ndarray, rows: slice) -> None:
+    """In place, some rows: `highest` [M, 1] grows to the maximum, part [M, n] becomes exp(logits - highest).
+
+    Args:
+        part: logits without their bias [n].
+    """
+    part, highest = part[rows], highest[rows]
+    part += bias
+    np.maximum(highest, part.max(1, keepdims=True), out=highest)
+    part -= highest
+    np.exp(part, out=part)
 
 
 def _add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain import attention_mask
+from reader.features import round_up
 
 NO_LANGUAGE = -1
 PAD_POSITION = 1
@@ -135,8 +136,8 @@ def pad_rows(rows: Sequence[Row], pad_id: int, multiple: int = 1) -> Padded:
         raise ValueError("a batch needs at least one row")
     lengths = np.array([len(row.input_ids) for row in rows])
     contexts = np.array([row.context_length for row in rows])
-    context_length = _round_up(int(contexts.max()), multiple)
-    width = context_length + _round_up(int((lengths - contexts).max()), multiple)
+    context_length = round_up(int(contexts.max()), multiple)
+    width = context_length + round_up(int((lengths - contexts).max()), multiple)
 
     starts = np.cumsum(lengths) - lengths
     columns = np.arange(lengths.sum()) - np.repeat(starts, lengths)
@@ -233,7 +234,3 @@ def collate_stage1(
         languages[order],
         np.concatenate(draws)[order],
     )
-
-
-def _round_up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

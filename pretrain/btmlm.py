@@ -66,32 +66,31 @@ class PseudoTokenGenerator:
         if training:
             model.train()
         if self.allowed is None:
-            return self._among_all(model, hidden, stage1.draws)
-        pseudo_ids = np.empty(len(stage1.slots), dtype=np.int64)
+            return self._among_all(model, hidden, stage1.draws).numpy()
         # Slots are ordered by language, so each language's are one slice.
         languages, starts = np.unique(stage1.slot_languages, return_index=True)
-        for language, start, stop in zip(languages, starts, [*starts[1:], len(pseudo_ids)]):
-            pieces = self.allowed[language]
-            pseudo_ids[start:stop] = self._among(model, hidden[start:stop], pieces, stage1.draws[start:stop])
-        return pseudo_ids
+        parts = []
+        for language, start, stop in zip(languages, starts, [*starts[1:], len(stage1.slots)]):
+            of_language = slice(start, stop)
+            pieces, draws = self.allowed[language], stage1.draws[of_language]
+            parts.append(self._among(model, hidden[of_language], pieces, draws))
+        return paddle.concat(parts).numpy()  # once: a GPU is waited for here
 
-    def _among(
-        self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray
-    ) -> np.ndarray:
+    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray) -> Tensor:
         table = paddle.gather(model.lm_head.word_embedding_weight, pieces)  # [n, H]
         bias = paddle.gather(model.lm_head.bias, pieces)
 
         def logits(rows: Tensor) -> Tensor:
             return paddle.matmul(rows, table, transpose_y=True) + bias
 
-        return paddle.gather(pieces, self._choose(logits, hidden, draws, len(pieces))).numpy()
+        return paddle.gather(pieces, self._choose(logits, hidden, draws, len(pieces)))
 
-    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: np.ndarray) -> np.ndarray:
+    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: np.ndarray) -> Tensor:
         size = model.lm_head.bias.shape[0]
         closed = np.zeros(size)
         closed[self.special_ids] = _CLOSED
         closed = paddle.to_tensor(closed, dtype=hidden.dtype)
-        return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size).numpy()
+        return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size)
 
     def _choose(self, logits, hidden: Tensor, draws: np.ndarray, width: int) -> Tensor:
         """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""

@@ -166,6 +166,8 @@ class RunConfig:
             product attention with the mask as a matrix; plain: two products and a softmax.
         dtype: of the weights; float64 is for checks.
         recompute: recompute activations in the backward pass.
+        pad_to_multiple_of: of a batch's length; 0: 8 with amp, which tensor cores want, else 1. 64, say,
+            makes few shapes.
         sharding_stage: 1: optimizer state is divided among the devices; 2: gradients too.
         log_steps: a line in the log and in metrics.jsonl.
         save_steps: a checkpoint.
@@ -193,6 +195,7 @@ class RunConfig:
     attention: Literal["flash", "memory_efficient", "plain"] = "flash"
     dtype: Literal["float32", "float64"] = "float32"
     recompute: bool = False
+    pad_to_multiple_of: int = 0
     sharding_stage: Literal[0, 1, 2] = 0
     log_steps: int = 50
     save_steps: int = 1000
@@ -214,8 +217,8 @@ class RunConfig:
 # May differ between a checkpoint and the run that goes on from it: all else decides what is learned.
 FREE = (
     "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.micro_batch_size",
-    "run.attention", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
-    "run.async_checkpoint", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
+    "run.attention", "run.recompute", "run.pad_to_multiple_of", "run.sharding_stage", "run.log_steps",
+    "run.save_steps", "run.async_checkpoint", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
     "run.max_bad_steps", "run.stop_after_steps", "run.spike_above", "run.spike_window", "run.spike_skip",
     "run.spike_rollbacks", "run.trace", "run.stall_seconds",
 )  # fmt: skip
@@ -262,7 +265,8 @@ _RANGES = (
     ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
     ("run", "micro_batch_size log_steps save_steps keep_checkpoints max_bad_steps compute_ratio", *_POSITIVE),
     ("run", "spike_window spike_skip stall_seconds", *_POSITIVE),
-    ("run", "seed eval_steps eval_sequences stop_after_steps spike_rollbacks", *_NOT_NEGATIVE),
+    ("run", "seed pad_to_multiple_of eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
+    ("run", "spike_rollbacks", *_NOT_NEGATIVE),
     ("run", "spike_above", "0 (never) or above 1", lambda v: v == 0 or v > 1),
 )
 

@@ -67,7 +67,7 @@ def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Str
         config.data.max_seq_len,
         config.model.language_embedding,
         second,
-        length_multiple=1 if config.run.amp == "none" else 8,  # tensor cores want multiples of 8
+        length_multiple=config.run.pad_to_multiple_of or (1 if config.run.amp == "none" else 8),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reader.features import Encode
+from reader.features import Encode, round_up
 
 # Global batches to a window, unless batches are so small that a window would hold few examples.
 WINDOW_BATCHES = 64
@@ -48,8 +48,8 @@ class Batches:
         encode: the task's; features and batches are what it makes of the examples.
         batch_size: examples in a global batch; with `in_tokens`, padded tokens (examples x longest).
         micro_batch_size: most examples (padded tokens) of a micro-batch; None: one micro-batch per process.
-        in_tokens: what the sizes count. A process may go over its part by less than one example, and an
-            example that is longer than a size stands alone.
+        in_tokens: what the sizes count, rounded up as `encode.multiple` says. A process may go over its part
+            by less than one example, and an example that is longer than a size stands alone.
         shuffle: False keeps to the order of the data but for sorting within a window: for evaluation, once.
         seed: of the order.
         rank, world_size: this process and how many there are.
@@ -141,7 +141,7 @@ class Batches:
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]
         bounds = [0]
-        for i, length in enumerate(lengths.tolist()):
+        for i, length in enumerate(round_up(lengths, self.encode.multiple).tolist()):
             if i > bounds[-1] and (i + 1 - bounds[-1]) * length > size:
                 bounds.append(i)
         return [*bounds, len(lengths)]

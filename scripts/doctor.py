@@ -22,7 +22,7 @@ PACKAGES = (
     "matplotlib",
 )  # fmt: skip
 VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES",
+    "OMP_NUM_THREADS", "KMP_BLOCKTIME", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES",
     "CUDA_VISIBLE_DEVICES", "PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_SIZE",
 )  # fmt: skip
 

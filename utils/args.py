@@ -129,6 +129,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("max_steps", int, None, "end after so many optimiser steps; the schedule ends there too"),
         Flag("gradient_accumulation_steps", int, 1, "micro-batches per optimiser step and device"),
         Flag("amp", str, "none", "mixed precision on GPU", choices=("none", "bf16", "fp16")),
+        Flag("pad_to_multiple_of", int, None, "of a batch's length; default: 8 with --amp, else 1"),
         Flag("select_on", str, "mean", "select the step by the mean over languages or by one (en); or last"),
         Flag("lr_schedule_style", str, "official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES),
         Flag("decay_style", str, "official", "decay at the full rate, or at each layer's", choices=STYLES),
@@ -179,6 +180,8 @@ def parse_args(arguments: Sequence[str], description: str = "") -> argparse.Name
     args.given = tuple(vars(given))
     if args.use_fp16 and "amp" not in args.given:
         args.amp = "fp16"
+    if args.pad_to_multiple_of is None:
+        args.pad_to_multiple_of = 1 if args.amp == "none" else 8  # tensor cores want multiples of 8
     _check_ranges(args)
     return args
 
@@ -210,7 +213,8 @@ def _unknown(argument: str) -> str:
 _AT_LEAST_1 = (
     "epoch", "save_steps", "validation_steps", "skip_steps", "batch_size", "predict_batch_size", "num_labels",
     "max_steps", "gradient_accumulation_steps", "keep_checkpoints", "max_query_length", "max_answer_length",
-    "doc_stride", "n_best_size", "incr_every_n_steps", "decr_every_n_nan_or_inf", "init_loss_scaling",
+    "doc_stride", "n_best_size", "pad_to_multiple_of", "incr_every_n_steps", "decr_every_n_nan_or_inf",
+    "init_loss_scaling",
 )  # fmt: skip
 
 

@@ -151,12 +151,12 @@ class Engine:
                 pass
             self._give_held()
         self.precision.give_gradients(self.parameters.values())
-        loss, sums, used = self._add_up(seen)
-
+        used = self._used()
         if self._held is None:
             self._sum_gradients(used)
         mine = self._owned(used)
-        norm = self._global_norm(mine) / scale
+        loss, sums, norm = self._add_up(seen, self._square(mine))
+        norm /= scale
         finite = math.isfinite(loss) and math.isfinite(norm)
         lr = float(self.optimizer.get_lr())
         if finite:
@@ -202,16 +202,22 @@ class Engine:
             # clear_grad() would leave zeros, and a parameter without use would still be moved
             parameter.grad = None
 
-    def _add_up(self, seen: list) -> tuple[float, dict[str, float], list[str]]:
-        """Over micro-batches and processes: the loss, the named sums, the parameters that anyone used."""
-        names = list(self.parameters)
+    def _used(self) -> list[str]:
+        """The parameters that anyone's micro-batches used."""
+        gradients = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        total = distributed.all_sum(gradients)
+        return [name for name, count in zip(self.parameters, total, strict=True) if count]
+
+    def _add_up(self, seen: list, square: Tensor) -> tuple[float, dict[str, float], float]:
+        """The loss, the named sums, the gradient's norm, over all processes.
+
+        Here a single process waits for its device, and nowhere else in a step (several do in `_used`, too).
+        """
         local = [sum(_number(loss) for loss, _ in seen)]
         local += [sum(_number(values.get(name, 0.0)) for _, values in seen) for name in self.sums]
-        local += [float(self.parameters[name].grad is not None) for name in names]
-        total = distributed.all_sum(local)
-        first = 1 + len(self.sums)
-        used = [name for name, count in zip(names, total[first:], strict=True) if count]
-        return total[0], dict(zip(self.sums, total[1:first], strict=True)), used
+        local.append(square.item() if self.owner or distributed.is_main() else 0.0)  # whole ones count once
+        loss, *sums, square_of_all = distributed.all_sum(local)
+        return loss, dict(zip(self.sums, sums, strict=True)), math.sqrt(square_of_all)
 
     def _sum_gradients(self, used: list[str]) -> None:
         """Sum the gradients over processes: at the owner alone where there is one, and nothing elsewhere."""
@@ -235,12 +241,11 @@ class Engine:
         mine = (name for name in names if self.owner is None or self.owner[name] == distributed.rank())
         return [self.parameters[name] for name in mine]
 
-    def _global_norm(self, parameters: list[Tensor]) -> float:
-        with paddle.no_grad():
-            # In float64: a sum of hundreds of millions of squares.
-            squares = [square_of_gradient(parameter) for parameter in parameters]
-            square = paddle.add_n(squares).item() if squares else 0.0
-        return math.sqrt(distributed.all_sum([square])[0] if self.owner else square)
+    @paddle.no_grad()
+    def _square(self, parameters: list[Tensor]) -> Tensor:
+        """The sum of the squares of their gradients, in float64: there are hundreds of millions."""
+        squares = [square_of_gradient(parameter) for parameter in parameters]
+        return paddle.add_n(squares) if squares else paddle.zeros([], "float64")
 
     def _update(self, parameters: list[Tensor], norm: float, scale: float, used: list[str]) -> None:
         factor = 1.0 / scale

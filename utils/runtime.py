@@ -68,7 +68,7 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
 
 def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
     """The environment variables for a CPU that `local_processes` processes of the job share."""
-    settings = {"OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes))}
+    settings = {"OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)), "KMP_BLOCKTIME": "0"}
     if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
         # MKL takes its slowest path on a CPU that is not Intel's, unless told: 5 is AVX2, 7 AVX-512.
         settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
@@ -87,7 +87,7 @@ def prepare(quiet: bool = False) -> str:
         One line: the settings in force. It is printed too, unless `quiet` or in a process of rank above 0.
     """
     cpu, processes = read_cpu(), _local_processes()
-    settings = settings_for(cpu, processes, _has_gpu())
+    settings = settings_for(cpu, processes, has_gpu())
     users = {name for name in settings if name in os.environ}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -161,7 +161,8 @@ def _local_processes() -> int:
     return 1
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether there is a GPU for this process. It imports nothing: Paddle may be a build for the CPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
 

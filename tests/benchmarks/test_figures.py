@@ -86,6 +86,7 @@ def test_share_of_the_peak_of_products():
     assert found["gemm_peak_gflops"] == 256.0  # the best of all rounds
     assert found["contenders"]["ours"]["gemm_share"] == 0.5  # 256 GFLOP in a median of 2 s
     assert found["contenders"]["nlp_best"]["gemm_share"] == 0.05
+    assert "gemm_share" not in found["contenders"]["hf_bfloat16"]  # whose peak is another
 
 
 def test_nobody_to_compare_with():

@@ -63,8 +63,8 @@ def test_tables(records):
     assert lines[0] == "Measured on 2 cores of Some CPU (avx2), 25 GB, Linux."
     assert "- `.venv`: python 3.11, numpy 2" in lines
     # The fastest of ours in float32, the fastest peer in float32, and the peer as installed.
-    assert "| A fast step | 2,000 tokens/s | torch: 1,000 | **2.00** | 2.00 to 2.00 | 4.00 |" in lines
-    assert "| A slow step | 2.5 s | torch: 2 | **0.80** | 0.80 to 0.80 | 1.60 |" in lines
+    assert "| A fast step | 2,000 tokens/s | torch: 1,000 | **2.00** | 2.00 to 2.00 | 4.00 | 1.00 |" in lines
+    assert "| A slow step | 2.5 s | torch: 2 | **0.80** | 0.80 to 0.80 | 1.60 | 0.40 |" in lines
     assert "| ours | 2,000 | 2,000 | 2,000 | 4.00 |  |" in lines
     assert "| ours, int8 (another precision) | 4,000 | 4,000 | 4,000 | 4.00 |  |" in lines
     assert "| torch, as installed | 500 | 500 | 500 | 4.00 | 4.00 times |" in lines

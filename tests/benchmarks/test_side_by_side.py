@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,13 +84,19 @@ def test_who_can_run_here(monkeypatch, capsys):
     contenders = HERE | {
         "absent": Contender("absent", "torch", True, environment=".venv-absent"),
         "compiled": Contender("compiled", "torch", True, {"compile": True}, str(Path(sys.prefix))),
+        "halved": Contender("halved", "ours", True, {"amp": "bf16"}, str(Path(sys.prefix))),
     }
     parser = argparse.ArgumentParser()
     assert list(side_by_side.choose(parser, "peer,ours", contenders)) == ["peer", "ours"]
     monkeypatch.setattr(side_by_side.shutil, "which", lambda name: None)
-    assert list(side_by_side.choose(parser, "ours,absent,compiled", contenders)) == ["ours"]
+    monkeypatch.setattr(side_by_side, "has_gpu", lambda: False)
+    assert list(side_by_side.choose(parser, "ours,absent,compiled,halved", contenders)) == ["ours"]
     said = capsys.readouterr().out
     assert "absent is left out" in said and "compiled is left out: torch.compile needs a C++ compiler" in said
+    assert "halved is left out: it needs a GPU" in said
+    monkeypatch.setattr(side_by_side.shutil, "which", str)
+    monkeypatch.setattr(side_by_side, "has_gpu", lambda: True)
+    assert list(side_by_side.choose(parser, "compiled,halved", contenders)) == ["compiled", "halved"]
     with pytest.raises(SystemExit):
         side_by_side.choose(parser, "nobody", contenders)
 
@@ -99,6 +106,24 @@ def test_other_work_ends_the_run():
     side_by_side.check_same_work(same)
     with pytest.raises(SystemExit, match="did not do the same work"):
         side_by_side.check_same_work(same | {"short": [{"check": [3, 39]}]})
+    with pytest.raises(SystemExit, match="some contenders ran on a GPU"):
+        side_by_side.check_same_work({"ours": [{"device": "cpu"}], "peer": [{"device": "gpu"}]})
+
+
+def test_memory_is_that_of_a_gpu_where_one_is_used(monkeypatch, capsys):
+    side_by_side.tell(1.0)
+    assert json.loads(capsys.readouterr().out)["peak"] > 10 << 20  # of this process
+
+    cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=lambda: 7)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "paddle", None)
+    side_by_side.tell(1.0)
+    assert json.loads(capsys.readouterr().out)["peak"] == 7
+
+    device = SimpleNamespace(get_device=lambda: "gpu:0", cuda=SimpleNamespace(max_memory_allocated=lambda: 9))
+    monkeypatch.setitem(sys.modules, "paddle", SimpleNamespace(device=device))
+    side_by_side.tell(1.0)
+    assert json.loads(capsys.readouterr().out)["peak"] == 9
 
 
 def test_time_since_the_start_of_the_process():

@@ -115,7 +115,8 @@ def tags_by_training(model, tokenizer, folder, words, reading):
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",
-                           label_pieces=reading["label_pieces"], max_seq_len=62)  # fmt: skip
+                           label_pieces=reading["label_pieces"], max_seq_len=62,
+                           pad_to_multiple_of=1)  # fmt: skip
     task = (OfficialTagging if reading.get("official_compat") else Tagging)(args, tokenizer)
     data = [Sentence(JOINT.join(one), None) for one in words]
     features = task.encode(data)
@@ -211,6 +212,7 @@ def answers_by_hand(models, request):
         max_answer_length=100,
         n_best_size=3,
         answer_rules="mlqa",
+        pad_to_multiple_of=1,
     )
     task = QuestionAnswering(args, model.tokenizer)
     path = models / "one.json"

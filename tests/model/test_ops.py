@@ -8,12 +8,17 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from model import ops
+from utils import threads
 
 TOLERANCE = 1e-9
 
 
-@pytest.fixture(autouse=True)
-def float64():
+@pytest.fixture(autouse=True, params=[1, 3])
+def float64(request, monkeypatch):
+    """With so many threads, which have several blocks each."""
+    monkeypatch.setattr(threads, "thread_count", lambda: request.param)
+    monkeypatch.setattr(threads, "BLOCK", 16)
+    threads._pool.cache_clear()
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     yield

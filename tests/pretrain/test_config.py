@@ -35,6 +35,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
         ({"optimizer__beta2": 1.0}, "optimizer.beta2 is 1.0: it must be from 0 to below 1"),
         ({"run__seed": -1}, "run.seed is -1: it must be 0 or more"),
+        ({"run__pad_to_multiple_of": -8}, "run.pad_to_multiple_of is -8: it must be 0 or more"),
         ({"run__keep_checkpoints": 0}, "run.keep_checkpoints is 0: it must be above 0"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"run__amp_level": "O3"}, "run.amp_level"),

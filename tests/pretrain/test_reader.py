@@ -71,6 +71,20 @@ def test_processes_tile_a_step(source, world_size):
         assert np.sum([work.masked() for work in works], axis=0).tolist() == step.masked()
 
 
+@pytest.mark.parametrize(
+    ("changes", "multiple"), [({"run__pad_to_multiple_of": 16}, 16), ({"run__amp": "bf16"}, 8), ({}, 1)]
+)
+def test_lengths_in_multiples(source, changes, multiple):
+    plain, rounded = source.reader(), source.reader(**changes)
+    widths = set()
+    for _ in range(6):
+        work = rounded.next()
+        assert rows_of(work) == rows_of(plain.next())
+        widths |= {batch.valid.shape[1] for batch in work.micro_batches}
+    assert all(width % multiple == 0 for width in widths)
+    assert multiple > 1 or any(width % 8 for width in widths)
+
+
 def test_micro_batches_are_of_one_objective_and_no_larger_than_asked(source):
     work = source.reader(run__micro_batch_size=2).next()
     assert all(batch.sequences <= 2 for batch in work.micro_batches)

@@ -25,8 +25,8 @@ class Tokenizer(NamedTuple):
 class Encode(EncodePairs):
     """Item i -> ids of its length whose second is 100 + i. Remembers what it was asked for."""
 
-    def __init__(self):
-        super().__init__(Tokenizer(), max_seq_len=60)
+    def __init__(self, multiple: int = 1):
+        super().__init__(Tokenizer(), 60, multiple)
         self.seen: list[int] = []
 
     def __call__(self, items):
@@ -39,8 +39,8 @@ def items(count: int, seed: int = 0) -> list[Item]:
     return [Item(i, int(length)) for i, length in enumerate(lengths)]
 
 
-def batches(count: int = 203, batch_size: int = 8, **options) -> Batches:
-    return Batches(items(count), Encode(), batch_size, **options)
+def batches(count: int = 203, batch_size: int = 8, multiple: int = 1, **options) -> Batches:
+    return Batches(items(count), Encode(multiple), batch_size, **options)
 
 
 def numbers(global_batch) -> list[int]:
@@ -137,11 +137,13 @@ def test_similar_lengths_meet():
     assert sum(16 * max(item.length for item in batch) for batch in one_by_one) > 1.7 * real
 
 
-def test_in_tokens_holds_its_budget(small_windows):
-    for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100).stream():
+@pytest.mark.parametrize("multiple", [1, 25])
+def test_in_tokens_holds_its_budget(small_windows, multiple):
+    for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100, multiple=multiple).stream():
         shape = step.count, max(micro.input_ids.shape[1] for micro in step.micro_batches)
         assert shape[0] * shape[1] <= 200
         assert all(micro.input_ids.size <= 100 for micro in step.micro_batches)
+        assert all(micro.input_ids.shape[1] % multiple == 0 for micro in step.micro_batches)
 
 
 def test_an_example_over_the_budget_stands_alone():

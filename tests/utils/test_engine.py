@@ -102,6 +102,8 @@ def test_two_processes_equal_one(whole, tmp_path, stage):
     end = np.load(tmp_path / "end.npy", allow_pickle=True).item()
     seen, final, state = whole
     assert [s["loss"] for s in end["seen"]] == pytest.approx([s.loss for s in seen], abs=1e-9, rel=0)
+    norms = [s.grad_norm for s in seen]
+    assert [s["grad_norm"] for s in end["seen"]] == pytest.approx(norms, abs=1e-9, rel=0)
     assert [s["sums"] for s in end["seen"]] == [s.sums for s in seen]
     assert_close(end["weights"], final, 1e-9)
     assert end["state"]["optimizer"].keys() == state["optimizer"].keys()

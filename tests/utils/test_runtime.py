@@ -11,7 +11,7 @@ from utils.runtime import Cpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 AVX2, AVX512 = frozenset({"sse2", "avx2"}), frozenset({"sse2", "avx2", "avx512f"})
-OURS = ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES")
+OURS = ("OMP_NUM_THREADS", "KMP_BLOCKTIME", "MKL_DEBUG_CPU_TYPE", "FLAGS_use_stride_kernel", "GLIBC_TUNABLES")
 
 
 def machine(

@@ -1,0 +1,125 @@
+"""Fifty steps of training beside the same in plain paddle.nn and Paddle's own AdamW and clipping: every loss.
+
+float64, no dropout. Ours is the whole step as it runs: the encoder's layers, the word table, the last layer
+where it is read, norm and clipping by rows, AdamW of the rows that can move.
+"""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import nn
+
+from model import attention, ernie_m, ops, word_table
+from model.ernie_m import ErnieMConfig
+from model.heads import PreTrainingModel, SequenceClassifier
+from model.optimization import build_optimizer, is_decayed
+from pretrain.loss import masked_lm_loss
+from tests.model.plain import PlainErnieM
+from tests.pretrain.objective_examples import LANGUAGES, objectives, rngs, texts
+from utils.engine import Engine
+
+STEPS, DIFFERENT = 50, 10  # batches
+RATE, DECAY, NORM = 5e-3, 0.05, 0.5
+CONFIG = ErnieMConfig(
+    vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=70, initializer_range=0.2, hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
+def float64(request, monkeypatch):
+    """As on a CPU, and as on any other device."""
+    monkeypatch.setattr(word_table, "_SLICE", 30)
+    monkeypatch.setattr(word_table, "_WIDE_SLICE", 30)
+    if request.param == "elsewhere":
+        for module in (ops, attention, ernie_m):
+            monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    paddle.set_default_dtype("float64")
+    paddle.seed(4)
+    yield
+    paddle.set_default_dtype("float32")
+
+
+class Plain(nn.Layer):
+    """The same names as `SequenceClassifier` and `PreTrainingModel`."""
+
+    def __init__(self, labels: int):
+        super().__init__()
+        self.ernie_m = PlainErnieM(CONFIG)
+        size = CONFIG.hidden_size
+        self.classifier = nn.Linear(size, labels)
+        self.lm_head = nn.Layer()
+        self.lm_head.dense = nn.Linear(size, size)
+        self.lm_head.layer_norm = nn.LayerNorm(size)
+        self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
+
+    def classify(self, ids, labels):
+        return F.cross_entropy(self.classifier(self.ernie_m(ids).pooled), labels)
+
+    def predict_masked(self, ids, positions, labels):
+        states = self.ernie_m(ids).sequence.reshape([-1, CONFIG.hidden_size])[positions]
+        states = self.lm_head.layer_norm(F.gelu(self.lm_head.dense(states)))
+        table = self.ernie_m.embeddings.word_embeddings.weight
+        return F.cross_entropy(paddle.matmul(states, table, transpose_y=True) + self.lm_head.bias, labels)
+
+
+def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
+    decayed = {parameter.name for name, parameter in model.named_parameters() if is_decayed(name)}
+    optimizer = paddle.optimizer.AdamW(
+        RATE, parameters=model.parameters(), weight_decay=DECAY, grad_clip=nn.ClipGradByGlobalNorm(NORM),
+        epsilon=1e-6, apply_decay_param_fun=lambda name: name in decayed,
+    )  # fmt: skip
+    losses = []
+    for batch in batches:
+        loss = loss_of(*(paddle.to_tensor(array) for array in batch))
+        loss.backward()
+        optimizer.step()
+        for parameter in model.parameters():
+            parameter.grad = None
+        losses.append(loss.item())
+    return losses
+
+
+def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
+    optimizer = build_optimizer(model, RATE, weight_decay=DECAY, clip_norm=None, eps=1e-6)
+    engine = Engine(model, optimizer, clip_norm=NORM)
+    steps = [engine.step([batch], lambda batch: (loss_of(batch), {})) for batch in batches]
+    assert any(step.grad_norm > NORM for step in steps)  # something is clipped
+    return [step.loss for step in steps]
+
+
+def assert_same_losses(plain: list[float], ours: list[float]) -> None:
+    assert np.mean(ours[-10:]) < 0.9 * np.mean(ours[:10])  # something is learned
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-9)
+
+
+def test_fine_tuning():
+    model, plain = SequenceClassifier(CONFIG, 3), Plain(3)
+    plain.set_state_dict(model.state_dict())
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(DIFFERENT):
+        ids = rng.integers(4, 60, [4, 9])
+        labels = ids[:, 1] % 3
+        ids[:, 0], ids[0, 6:], ids[2, 4:] = 0, 1, 1  # pads
+        batches.append((ids, labels))
+    batches *= STEPS // DIFFERENT
+
+    def loss_of(batch):
+        ids, labels = map(paddle.to_tensor, batch)
+        return F.cross_entropy(model(ids), labels)
+
+    assert_same_losses(train_plainly(plain, plain.classify, batches), train(model, loss_of, batches))
+
+
+def test_masked_language_modelling():
+    model, plain = PreTrainingModel(CONFIG, LANGUAGES), Plain(3)
+    plain.set_state_dict(model.state_dict())
+    maker, examples = objectives(language_embedding="none"), texts([20, 9, 15])
+    batches = [maker.batch("mmlm", examples, rngs(3, step=step)) for step in range(DIFFERENT)]
+    batches *= STEPS // DIFFERENT
+    arrays = [(batch.input_ids, batch.target_positions, batch.target_ids) for batch in batches]
+    ours = train(model, lambda batch: masked_lm_loss(model, batch).total / batch.masked, batches)
+    assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), ours)

@@ -1,0 +1,24 @@
+"""What stands beside ours in benchmarks/ does the work it is said to do."""
+
+import pytest
+import torch
+from transformers import XLMRobertaForMaskedLM
+
+from benchmarks.mlm_step import IGNORED, gathered_loss
+from benchmarks.training import xlm_r_config
+
+
+def test_the_loss_of_gathered_positions_is_that_of_all():
+    torch.manual_seed(0)
+    config = xlm_r_config(1, 50, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    model = XLMRobertaForMaskedLM(config).double().eval()
+    ids, labels = torch.randint(4, 50, [3, 9]), torch.full([3, 9], IGNORED)
+    ids[1, 6:] = 1  # pads
+    labels[[0, 0, 1, 2], [1, 5, 3, 8]] = torch.tensor([7, 8, 9, 10])
+    mask = (ids != 1).long()
+    whole = model(ids, attention_mask=mask, labels=labels).loss
+    gathered = gathered_loss(model, ids, mask, labels)
+    assert gathered.item() == pytest.approx(whole.item(), abs=1e-12)
+    table = model.roberta.embeddings.word_embeddings.weight
+    expected, found = (torch.autograd.grad(loss, table)[0] for loss in (whole, gathered))
+    assert torch.allclose(found, expected, atol=1e-12, rtol=0) and found.abs().max() > 1e-3

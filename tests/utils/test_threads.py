@@ -1,0 +1,70 @@
+"""Work on rows: all of them once, by any number of threads, and faults that come out."""
+
+import os
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from utils import threads
+from utils.threads import over_rows, thread_count
+
+
+@pytest.fixture(params=[1, 3])
+def count(request, monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: request.param)
+    monkeypatch.setattr(threads, "BLOCK", 20)
+    threads._pool.cache_clear()
+    yield request.param
+    threads._pool.cache_clear()
+
+
+@pytest.mark.parametrize(("rows", "width"), [(0, 4), (1, 4), (5, 4), (6, 4), (50, 4), (7, 100)])
+def test_all_rows_once(count, rows, width):
+    seen, names = np.zeros(rows, int), set()
+
+    def work(part: slice) -> None:
+        seen[part] += 1
+        names.add(threading.current_thread().name)
+
+    over_rows(work, rows, width)
+    assert (seen == 1).all() and len(names) <= count
+
+
+def test_several_threads_are_at_work_at_a_time(count):
+    together = threading.Barrier(count)
+    over_rows(lambda part: together.wait(timeout=20), 5 * count, 4)  # a block has five rows
+
+
+def test_a_fault_comes_out_and_nothing_is_left_running(count):
+    done = []
+
+    def work(part: slice) -> None:
+        if part.start == 5:
+            raise ValueError("row 5")
+        done.append(part.start)
+
+    with pytest.raises(ValueError, match="row 5"):
+        over_rows(work, 60, 4)
+    before = len(done)
+    over_rows(lambda part: None, 60, 4)
+    assert len(done) == before
+
+
+def test_what_is_not_finite_gives_no_warning(count):
+    x = np.array([np.inf, np.nan, 0.0, 1.0] * 20)
+
+    def work(part: slice) -> None:
+        x[part] = x[part] * 0.0 / 0.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        over_rows(work, len(x), 1)
+    assert np.isnan(x).all()
+
+
+def test_how_many(monkeypatch):
+    for value, expected in (("3", 3), ("", 1), ("0", 1)):
+        monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", value)
+        assert thread_count() == expected
