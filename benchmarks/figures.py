@@ -8,7 +8,7 @@
 "value" is that of the median time, in `unit`, "least" and "most" those of the slowest and the fastest; where
 the unit is seconds, less is better. A ratio says how many times faster ours is than the fastest of a kind,
 both in float32; "ratio" is that of ours at its best to the fastest of all peers, and its spread the ratios of
-the rounds' medians.
+the rounds' medians. Where a peer took turns with ours ("beside"), its ratios are to ours of those turns.
 """
 
 import statistics
@@ -42,9 +42,11 @@ def figures(
     rows = {name: _row(of_one, contenders[name], amount, unit) for name, of_one in runs.items()}
     if gflops and operations:
         for name, row in rows.items():
-            if row["precision"] != "float32":
-                continue
-            row["gemm_share"] = round(operations / _median(runs[name]) / (gflops * 1e9), 3)
+            if row["precision"] == "float32":  # whose peak was measured
+                shares = [
+                    operations / _median([one]) / (one.get("gflops", gflops) * 1e9) for one in runs[name]
+                ]
+                row["gemm_share"] = round(statistics.median(shares), 3)
     found["contenders"] = rows
     return found | _ratios(runs, contenders) | _memory_ratio(rows)
 
@@ -79,20 +81,20 @@ def _ratios(runs: Mapping[str, list[dict]], contenders: Mapping[str, "Contender"
     if not ours or not peers:
         return {}
     best = _fastest(runs, ours)
-    fastest = _fastest(runs, peers)
+    fastest = min(peers, key=lambda name: _ratio(runs, best, name))
     kinds: dict[str, list[str]] = {}
     for name in peers:
         one = comparable[name]
         kinds.setdefault(f"{one.kind}, {'tuned' if one.tuned else 'as installed'}", []).append(name)
-    of_rounds = [
-        _median([theirs]) / _median([mine]) for mine, theirs in zip(runs[best], runs[fastest], strict=True)
-    ]
+    mine = _ours_beside(runs, best, fastest)
+    of_rounds = [_median([b]) / _median([a]) for a, b in zip(mine, runs[fastest], strict=True)]
     everything_of_ours = [name for name in runs if contenders[name].kind == "ours"]
     return {
         "ratio": _ratio(runs, best, fastest),
         "ratio_spread": [round(min(of_rounds), 2), round(max(of_rounds), 2)],
         "fastest_peer": fastest,
-        "ratio_to": {kind: _ratio(runs, best, _fastest(runs, names)) for kind, names in kinds.items()},
+        "ratio_to": {kind: min(_ratio(runs, best, name) for name in names) for kind, names in kinds.items()},
+        "times": {name: _ratio(runs, best, name) for name in runs if contenders[name].kind != "ours"},
         "ratios": {name: _ratio(runs, name, fastest) for name in everything_of_ours},
     }
 
@@ -122,7 +124,14 @@ def report(found: dict[str, Any]) -> None:
 
 
 def _ratio(runs: Mapping[str, list[dict]], ours: str, peer: str) -> float:
-    return round(_median(runs[peer]) / _median(runs[ours]), 2)
+    return round(_median(runs[peer]) / _median(_ours_beside(runs, ours, peer)), 2)
+
+
+def _ours_beside(runs: Mapping[str, list[dict]], ours: str, peer: str) -> list[dict]:
+    """The rounds of ours to compare a peer's with."""
+    if "beside" in runs[peer][0] and ours == next(iter(runs)):
+        return [{"seconds": one["beside"]} for one in runs[peer]]
+    return runs[ours]
 
 
 def _fastest(runs: Mapping[str, list[dict]], names: Iterable[str]) -> str:

@@ -9,8 +9,9 @@ float32, dropout 0.1, gradient clipped to norm 1, AdamW. All tokens are real: pe
 bfloat16 (torch's autocast; on a GPU ours too) is shown as another precision: ratios are between contenders in
 float32.
 
-How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
-"gemm_share" is the part of the peak of matrix products, measured in the same processes, that a step reaches.
+Each of the others runs with ours by its side, a step each in turn (benchmarks/side_by_side.py). The last line
+is JSON (benchmarks/figures.py); "gemm_share" is the part of the peak of matrix products, measured in the same
+processes, that a step reaches.
 """
 
 import sys
@@ -110,4 +111,4 @@ def operations(args) -> float:
 
 
 if __name__ == "__main__":
-    main(__doc__, CONTENDERS, WORKERS, operations)
+    main(__doc__, CONTENDERS, WORKERS, operations, in_turns=True)

@@ -135,7 +135,7 @@ def _table(result: Mapping[str, Any]) -> str:
     optional = {key: title for key, title in optional.items() if any(key in row for row in rows.values())}
     columns += [*optional.values(), "ours is"]
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for row in rows.values():
+    for name, row in rows.items():
         label = row["label"] if row["precision"] == "float32" else f"{row['label']} (another precision)"
         cells = [
             label,
@@ -147,7 +147,8 @@ def _table(result: Mapping[str, Any]) -> str:
         for key in optional:
             shown = "{:.0%}" if key == "gemm_share" else "{:.2f}"
             cells.append(shown.format(row[key]) if key in row else "")
-        lines.append(f"| {' | '.join([*cells, _times(result, row)])} |")
+        times = f"{result['times'][name]:.2f} times" if name in result.get("times", ()) else ""
+        lines.append(f"| {' | '.join([*cells, times])} |")
     notes = []
     if "gemm_peak_gflops" in result:
         notes.append(
@@ -156,15 +157,6 @@ def _table(result: Mapping[str, Any]) -> str:
     if "memory_ratio" in result:
         notes.append(f"Our memory to that of the leanest peer: {result['memory_ratio']:.2f}.")
     return "\n".join(lines) + ("\n\n" + " ".join(notes) if notes else "")
-
-
-def _times(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """How many times faster than this peer the fastest of ours in float32 is."""
-    if not row["peer"] or "ratio" not in result:
-        return ""
-    peer = result["contenders"][result["fastest_peer"]]
-    times = row["value"] / peer["value"] if result["unit"] == "s" else peer["value"] / row["value"]
-    return f"{result['ratio'] * times:.2f} times"
 
 
 def _cost_table(result: Mapping[str, Any]) -> str:

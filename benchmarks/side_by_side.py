@@ -2,7 +2,8 @@
 
 Ours runs in .venv, the peers in .venv-parity, their newest releases in .venv-latest where that exists. A
 round runs all contenders, one after the other, and the rounds repeat, so that a change in the machine's load
-meets all alike. What is made of it: benchmarks/figures.py.
+meets all alike; where two fit into memory ours runs beside each peer, and they take turns, a step each
+(benchmarks/turns.py). What is made of it: benchmarks/figures.py.
 
 A benchmark gives its contenders and, for each kind, the worker that does the work and ends in `tell`;
 `compare` does the rest.
@@ -12,16 +13,17 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import figures, report
+from benchmarks.turns import TURNS, Program, alternate
 from utils.runtime import has_gpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +92,7 @@ def compare(
     prepare: Callable[[Path, argparse.Namespace], None] | None = None,
     operations: Callable[[argparse.Namespace], float] | None = None,
     check: Callable[[Path], None] | None = None,
+    in_turns: bool = False,
 ) -> None:
     """A benchmark's command line, from flags to the table and the last line, which is JSON.
 
@@ -100,6 +103,7 @@ def compare(
         prepare: makes the files that all contenders get.
         operations: of the matrix products in each of the "seconds".
         check: of the files that contenders left in the folder; ends the run where they disagree.
+        in_turns: the workers `wait_for_turn` before each repetition, and two at a time fit into memory.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -122,7 +126,9 @@ def compare(
         if prepare is not None:
             prepare(Path(folder), args)
         flags = [f"--folder={folder}", *(f"--{name}={value}" for name, value in shape.items())]
-        runs = interleave(chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit))
+        runs = interleave(
+            chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit), in_turns
+        )
         check_same_work(runs)
         if check is not None:
             check(Path(folder))
@@ -154,7 +160,11 @@ def choose(
 
 
 def interleave(
-    contenders: Mapping[str, Contender], rounds: int, flags: list[str], shown: Callable[[dict], str]
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    flags: list[str],
+    shown: Callable[[dict], str],
+    in_turns: bool = False,
 ) -> dict[str, list[dict]]:
     """Name -> what its worker found in each round; a round is all of them, one after the other.
 
@@ -163,33 +173,65 @@ def interleave(
     Args:
         flags: of the workers.
         shown: what was found, for people.
+        in_turns: each of the others runs with the first by its side, and they take turns. The first has
+            several results in a round then; the other's has its seconds as "beside", and its "gflops".
     """
     runs: dict[str, list[dict]] = {name: [] for name in contenders}
+    first, *others = contenders
+    in_turns = in_turns and bool(others)
     for round_ in range(rounds):
-        for name in list(runs):
-            contender = contenders[name]
+        for name in [name for name in runs if name != first or not in_turns]:
+            names = [first, name] if in_turns else [name]
             try:
-                runs[name].append(run([f"--worker={name}", *flags], contender))
+                found = run({name: contenders[name] for name in names}, flags)
             except WorkerFailed as failure:
-                if contender.kind == "ours":
+                if contenders[failure.name].kind == "ours":
                     sys.exit(str(failure))
                 del runs[name]
                 print(f"{name} is left out: {failure}", flush=True)
                 continue
-            print(f"round {round_ + 1} {name:<22} {shown(runs[name][-1])}", flush=True)
+            if in_turns:
+                found[name] |= {"beside": found[first]["seconds"]}
+                found[name] |= {key: found[first][key] for key in ("gflops",) if key in found[first]}
+            for one, told in found.items():
+                runs[one].append(told)
+            values = "".join(f" {one:<22} {shown(told)}" for one, told in found.items())
+            print(f"round {round_ + 1}{values}", flush=True)
     return runs
 
 
 class WorkerFailed(Exception):
     """A worker ended with an error; the message has its last words."""
 
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
 
-def run(flags: list[str], contender: Contender) -> dict:
-    """What one contender's worker found, in a process of its own.
+
+def run(contenders: Mapping[str, Contender], flags: list[str]) -> dict[str, dict]:
+    """What contenders' workers found, in processes of their own that take turns where they are several.
 
     Raises:
-        WorkerFailed: it did not end well.
+        WorkerFailed: one did not end well.
     """
+    programs: dict[str, Program] = {}
+    with ExitStack() as stack:
+        for name, contender in contenders.items():
+            command, environment = launch(contender, [f"--worker={name}", *flags])
+            if len(contenders) > 1:
+                environment[TURNS] = "1"
+            programs[name] = stack.enter_context(Program(command, environment, ROOT))
+        alternate(list(programs.values()))
+        for name, program in programs.items():
+            code, errors = program.outcome()
+            if code:
+                label = contenders[name].label
+                raise WorkerFailed(name, f"{label} ended with {code}:\n{errors[-3000:]}")
+        return {name: json.loads(program.last) for name, program in programs.items()}
+
+
+def launch(contender: Contender, flags: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The command line of a contender's worker, and its environment."""
     command = [str(contender.python), str(Path(sys.argv[0]).resolve()), *flags]
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
     if contender.precision == FLOAT32:
@@ -200,10 +242,7 @@ def run(flags: list[str], contender: Contender) -> dict:
             del settings[BLOCKTIME]  # it makes room for threads of ours (utils/threads.py): a peer has none
         environment |= settings
         command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise WorkerFailed(f"{contender.label} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return command, environment
 
 
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:

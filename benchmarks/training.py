@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, since_start, tell, wait_for_gpu
+from benchmarks.turns import wait_for_turn
 
 BATCH, LENGTH = 16, 128
 WARM_UP = 2  # the first steps touch fresh memory, or compile
@@ -57,11 +58,13 @@ def main(
     contenders: Mapping[str, Contender],
     workers: Mapping[str, TrainingWorker],
     operations: Callable[[argparse.Namespace], float],
+    in_turns: bool = False,
 ) -> None:
     """The command line of a benchmark of training steps.
 
     Args:
         operations: of the matrix products of a step.
+        in_turns: two contenders at a time fit into memory.
     """
 
     def with_numbers(worker: TrainingWorker):
@@ -77,6 +80,7 @@ def main(
         "tokens/s",
         lambda args: args.batch * args.length,
         operations=operations,
+        in_turns=in_turns,
     )
 
 
@@ -104,6 +108,7 @@ def time_steps(
     gflops = [peak_of_products()] if peak_of_products is not None else []
     seconds = []
     for _, batch in zip(range(WARM_UP + steps), batches):
+        wait_for_turn()
         start = time.perf_counter()
         step(*batch)
         wait_for_gpu()

@@ -13,6 +13,7 @@ import paddle
 from paddle import Tensor
 
 from utils.arrays import as_array
+from utils.threads import over_rows
 
 MOST = 0.4  # of the table's rows
 
@@ -41,13 +42,37 @@ class MovingRows:
         self.moving |= rows
         if decay != 1.0:
             # Of all rows in one way, whether they move or not: a resumed run finds fewer rows that may.
-            self.tensors[0].scale_(decay)
+            _scale(as_array(self.tensors[0]), decay)
         numbers = np.flatnonzero(self.moving)
         if len(numbers) > MOST * len(self.moving):
             adam(*self.tensors, gradient)
             return
         *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
-        parts = [paddle.from_dlpack(table[numbers]) for table in (*tables, own)]
-        adam(*parts)
+        parts = [_taken(table, numbers) for table in (*tables, own)]
+        adam(*map(paddle.from_dlpack, parts))
         for table, part in zip(tables, parts):
-            table[numbers] = as_array(part)
+            _put(table, numbers, part)
+
+
+def _scale(table: np.ndarray, factor: float) -> None:
+    def work(rows: slice) -> None:
+        table[rows] *= factor
+
+    over_rows(work, *table.shape)
+
+
+def _taken(table: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    part = np.empty([len(numbers), table.shape[1]], table.dtype)
+
+    def work(rows: slice) -> None:
+        part[rows] = table[numbers[rows]]
+
+    over_rows(work, *part.shape)
+    return part
+
+
+def _put(table: np.ndarray, numbers: np.ndarray, part: np.ndarray) -> None:
+    def work(rows: slice) -> None:
+        table[numbers[rows]] = part[rows]
+
+    over_rows(work, *part.shape)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import mlm_step, side_by_side
+from benchmarks import mlm_step, side_by_side, turns
 from benchmarks.side_by_side import Contender
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +73,36 @@ def test_rounds_are_interleaved_and_a_failing_peer_is_left_out(worker, capsys):
     assert runs == {"ours": [{"seconds": 2.0, "peak": 1}] * 2, "peer": [{"seconds": 2.0, "peak": 1}] * 2}
     assert worker.read_text().split() == ["ours", "peer", "broken", "ours", "peer"]
     assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
+
+
+def test_taking_turns(worker, tmp_path, monkeypatch, capsys):
+    """A step each; who stands beside a peer is told with it."""
+    script = tmp_path / "turns.py"
+    script.write_text(
+        f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from benchmarks.turns import wait_for_turn\n"
+        "name = sys.argv[1].removeprefix('--worker=')\n"
+        "for step in range(3):\n"
+        "    wait_for_turn()\n"
+        f"    with open({str(worker)!r}, 'a') as file: file.write(name + str(step) + ' ')\n"
+        "    if name == 'broken' and step: sys.exit('no such thing')\n"
+        "print(json.dumps({'seconds': [len(name)], 'gflops': 7} if name == 'ours' else {'seconds': [9]}))\n"
+    )
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setattr(turns, "REST", 0.0)
+    runs = side_by_side.interleave(HERE, 2, [], str, in_turns=True)
+    mine, theirs = {"seconds": [4], "gflops": 7}, {"seconds": [9], "beside": [4], "gflops": 7}
+    assert runs == {"ours": [mine] * 2, "peer": [theirs] * 2}
+    pair = ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
+    assert worker.read_text().split() == [
+        *pair, "ours0", "broken0", "ours1", "broken1", "ours2", *pair
+    ]  # fmt: skip
+    assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
+
+
+def test_alone_nobody_waits(monkeypatch):
+    monkeypatch.delenv(turns.TURNS, raising=False)
+    turns.wait_for_turn()
 
 
 def test_where_ours_fails_the_run_ends(worker):
