@@ -13,8 +13,6 @@ from utils.runtime import prepare
 
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
-    if args.official_compat:
-        args.pad_to_multiple_of = 1  # the official loss is divided by B x T: more pads would change it
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
     # needs no paddle: so what uses it is imported here.

@@ -1,7 +1,8 @@
 """From what the workers of a comparison found to its figures, the same for every benchmark.
 
     {"unit": "tokens/s", "ratio": 1.7, "ratio_spread": [1.65, 1.74], "fastest_peer": "hf_best_sdpa",
-     "ratio_to": {"torch, tuned": 1.7, ..}, "ratios": {"ours": 1.7, ..}, "memory_ratio": 0.3,
+     "ratio_to": {"torch, tuned": 1.7, ..}, "ratio_to_peer": {"hf_best_sdpa": 1.7, ..},
+     "ratios": {"ours": 1.7, ..}, "memory_ratio": 0.3,
      "contenders": {"ours": {"label": .., "peer": .., "tuned": .., "precision": .., "value": 581.0,
                              "least": 575.0, "most": 583.0, "peak_gb": 7.2, ..}, ..}}
 
@@ -94,7 +95,7 @@ def _ratios(runs: Mapping[str, list[dict]], contenders: Mapping[str, "Contender"
         "ratio_spread": [round(min(of_rounds), 2), round(max(of_rounds), 2)],
         "fastest_peer": fastest,
         "ratio_to": {kind: min(_ratio(runs, best, name) for name in names) for kind, names in kinds.items()},
-        "times": {name: _ratio(runs, best, name) for name in runs if contenders[name].kind != "ours"},
+        "ratio_to_peer": {name: _ratio(runs, best, name) for name in runs if contenders[name].kind != "ours"},
         "ratios": {name: _ratio(runs, name, fastest) for name in everything_of_ours},
     }
 
@@ -128,8 +129,8 @@ def _ratio(runs: Mapping[str, list[dict]], ours: str, peer: str) -> float:
 
 
 def _ours_beside(runs: Mapping[str, list[dict]], ours: str, peer: str) -> list[dict]:
-    """The rounds of ours to compare a peer's with."""
-    if "beside" in runs[peer][0] and ours == next(iter(runs)):
+    """The rounds of ours to compare a peer's with: those beside it, if it is this one that stood there."""
+    if "beside" in runs[peer][0] and "beside" not in runs[ours][0]:
         return [{"seconds": one["beside"]} for one in runs[peer]]
     return runs[ours]
 

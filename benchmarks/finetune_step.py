@@ -10,8 +10,8 @@ bfloat16 (torch's autocast; on a GPU ours too) is shown as another precision: ra
 float32.
 
 Each of the others runs with ours by its side, a step each in turn (benchmarks/side_by_side.py). The last line
-is JSON (benchmarks/figures.py); "gemm_share" is the part of the peak of matrix products, measured in the same
-processes, that a step reaches.
+is JSON (benchmarks/figures.py); "gemm_share" is the part that a step reaches of the peak of matrix products,
+measured in ours beside it.
 """
 
 import sys

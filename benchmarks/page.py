@@ -147,7 +147,8 @@ def _table(result: Mapping[str, Any]) -> str:
         for key in optional:
             shown = "{:.0%}" if key == "gemm_share" else "{:.2f}"
             cells.append(shown.format(row[key]) if key in row else "")
-        times = f"{result['times'][name]:.2f} times" if name in result.get("times", ()) else ""
+        ratio = result.get("ratio_to_peer", {}).get(name)
+        times = "" if ratio is None else f"{ratio:.2f} times"
         lines.append(f"| {' | '.join([*cells, times])} |")
     notes = []
     if "gemm_peak_gflops" in result:

@@ -22,7 +22,7 @@ from utils.runtime import prepare
 REPEATS, WARM_UP = 10, 2
 CONTENDERS = {
     "ours": Contender("Paddle", "ours", True),
-    "ours_bare": Contender("Paddle, as installed", "paddle", False, environment=".venv"),
+    "paddle_installed": Contender("Paddle, as installed", "paddle", False, environment=".venv"),
     "torch": Contender("torch", "torch", True),
     "torch_latest": Contender("newest torch", "torch", True, environment=LATEST),
 }

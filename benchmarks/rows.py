@@ -57,7 +57,7 @@ ROWS = {
         "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
         "clipping; all tokens are real.",
         "finetune_step.py",
-        flags=(TWICE,),
+        flags=("--steps=5", ONCE),
         quick=TINY_STEP,
     ),
     "finetune_256": Row(

@@ -129,7 +129,6 @@ def compare(
         runs = interleave(
             chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit), in_turns
         )
-        check_same_work(runs)
         if check is not None:
             check(Path(folder))
     count = operations(args) if operations is not None else None
@@ -173,30 +172,36 @@ def interleave(
     Args:
         flags: of the workers.
         shown: what was found, for people.
-        in_turns: each of the others runs with the first by its side, and they take turns. The first has
-            several results in a round then; the other's has its seconds as "beside", and its "gflops".
+        in_turns: each of the others runs with the first of ours by its side, and they take turns. That one
+            has several results in a round then; the other's has its seconds as "beside".
     """
+    first = next((name for name, one in contenders.items() if one.kind == "ours"), None)
     runs: dict[str, list[dict]] = {name: [] for name in contenders}
-    first, *others = contenders
-    in_turns = in_turns and bool(others)
+    order = sorted(contenders, key=lambda name: in_turns and name == first)
     for round_ in range(rounds):
-        for name in [name for name in runs if name != first or not in_turns]:
-            names = [first, name] if in_turns else [name]
+        for name in order:
+            if name not in runs or (in_turns and name == first and runs[first]):
+                continue  # it left, or stood beside the others
+            pair = [first, name] if in_turns and first not in (None, name) else [name]
             try:
-                found = run({name: contenders[name] for name in names}, flags)
+                found = run({one: contenders[one] for one in pair}, flags)
             except WorkerFailed as failure:
-                if contenders[failure.name].kind == "ours":
+                failed = contenders[failure.name]
+                if failed.kind == "ours" and not failed.options.get("amp"):  # which wants a Paddle for GPUs
                     sys.exit(str(failure))
                 del runs[name]
                 print(f"{name} is left out: {failure}", flush=True)
                 continue
-            if in_turns:
-                found[name] |= {"beside": found[first]["seconds"]}
-                found[name] |= {key: found[first][key] for key in ("gflops",) if key in found[first]}
+            if len(pair) > 1:
+                mine, theirs = (found[one] for one in pair)
+                theirs["beside"] = mine["seconds"]
+                if "gflops" in mine:
+                    theirs.setdefault("gflops", mine["gflops"])
             for one, told in found.items():
                 runs[one].append(told)
-            values = "".join(f" {one:<22} {shown(told)}" for one, told in found.items())
-            print(f"round {round_ + 1}{values}", flush=True)
+            check_same_work(runs)
+            values = ", ".join(f"{one} {shown(told).strip()}" for one, told in found.items())
+            print(f"round {round_ + 1}: {values}", flush=True)
     return runs
 
 
@@ -247,6 +252,7 @@ def launch(contender: Contender, flags: list[str]) -> tuple[list[str], dict[str,
 
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:
     """End the run where workers' "check", which says what they did, or their devices are not the same."""
+    runs = {name: of_one for name, of_one in runs.items() if of_one}
     devices = {name: of_one[0].get("device") for name, of_one in runs.items()}
     if len(set(devices.values())) > 1:
         sys.exit(f"some contenders ran on a GPU and some did not: {devices}")

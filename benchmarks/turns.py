@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-NEXT = "ready for a turn"  # a worker's line
+NEXT = "ready for a turn"  # a worker's line, on a line of its own whatever was written before
 TURNS = "BENCHMARK_TAKES_TURNS"  # is set for workers that are to wait for theirs
 REST = 0.3  # seconds
 
@@ -21,7 +21,7 @@ REST = 0.3  # seconds
 def wait_for_turn() -> None:
     """In a worker, before each step. It returns at once where there is nobody to take turns with."""
     if TURNS in os.environ:
-        print(NEXT, flush=True)
+        print(f"\n{NEXT}", flush=True)
         sys.stdin.readline()
 
 
@@ -60,7 +60,8 @@ class Program:
         for line in self._process.stdout:
             if line.rstrip("\n") == NEXT:
                 return True
-            self.last = line
+            if line.strip():
+                self.last = line
         return False
 
     def outcome(self) -> tuple[int, str]:
@@ -71,7 +72,7 @@ class Program:
 
 
 def alternate(programs: Sequence[Program]) -> None:
-    """Start them one after the other, then give each a turn until all have ended."""
+    """Give each a turn, when all are ready for their first, until all have ended."""
     working = [program for program in programs if program.is_ready()]
     while working:
         for program in tuple(working):

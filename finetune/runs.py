@@ -22,6 +22,7 @@ from finetune.trainer import LAST, MEAN, Record
 from finetune.xtreme import submission_file
 from model.checkpoint import load_from, read_weights
 from model.ernie_m import ErnieMConfig
+from reader.features import round_up
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
 from utils import distributed
@@ -88,9 +89,10 @@ def check_flags(args: argparse.Namespace) -> None:
     paper.check_recipe(args.paper)
     if args.do_test and len(args.test_set.split(",")) != len(args.test_save.split(",")):
         raise UserError("--test_set and --test_save must name the same number of patterns")
-    if args.in_tokens and args.batch_size < args.max_seq_len:
+    if args.in_tokens and args.batch_size < round_up(args.max_seq_len, args.pad_to_multiple_of):
         raise UserError(
-            f"--batch_size {args.batch_size}: with --in_tokens true it counts tokens: at least --max_seq_len"
+            f"--batch_size {args.batch_size}: with --in_tokens true it counts tokens: at least "
+            "--max_seq_len, rounded up to --pad_to_multiple_of"
         )
 
 

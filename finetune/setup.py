@@ -188,6 +188,8 @@ def make_trainer(
         "seed": seed,
         "vocabulary": tokenizer.digest,
     }
+    if args.in_tokens and task.encode.multiple > 1:  # it decides how many examples are in a batch
+        flags["pad_to_multiple_of"] = task.encode.multiple
     languages = list(dict.fromkeys(file.language for file in dev_files))
     facts = {
         "name": f"ERNIE-M, {task.name}", "task": task.name, "data": args.train_set,

@@ -31,6 +31,7 @@ class OfficialTagging(Tagging):
     """`finetune.task.Task`; one window per sentence."""
 
     def make_encode(self, args: argparse.Namespace, tokenizer: Tokenizer) -> EncodeTaggedOfficially:
+        # No multiple: the loss is divided by B x T, and more pads would change it.
         return EncodeTaggedOfficially(tokenizer, args.max_seq_len, self.inside)
 
     def predict(self, model: TokenClassifier, batch: TaggedBatch, labelled: bool) -> tuple[list, float]:

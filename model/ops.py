@@ -36,7 +36,7 @@ def row_sum(x: Tensor) -> Tensor:
 
 
 def _as_rows(x: Tensor) -> np.ndarray:
-    """x [..., H] as an array [N, H]: its own memory."""
+    """x [..., H] as an array [N, H]: of a contiguous x its own memory, to write."""
     return as_array(x).reshape([-1, x.shape[-1]])
 
 
@@ -214,7 +214,9 @@ class _Softmax(PyLayer):
     def forward(ctx, scores: Tensor, bias: Tensor | None) -> Tensor:
         weights = paddle.empty_like(scores)
         inputs, results = _as_rows(scores), _as_rows(weights)
-        terms = None if bias is None else _as_rows(bias.expand_as(scores))
+        if bias is not None and bias.shape != scores.shape:
+            bias = bias.expand_as(scores)  # it copies
+        terms = None if bias is None else _as_rows(bias)
 
         def work(rows: slice) -> None:
             part = results[rows]

@@ -1,7 +1,8 @@
 """Work on the rows of large arrays by all threads of this process.
 
-Paddle's products run on all threads, its other CPU kernels and numpy on one. numpy lets go of the interpreter
-while it works, so Python's own threads are enough. What is worked on at a time stays in a core's cache.
+Paddle's products run on all threads, its other CPU kernels and numpy on one. numpy lets go of the
+interpreter while it works, so Python's own threads are enough. What is worked on at a time stays in the
+processor's cache.
 
 OpenMP's threads must sleep between products (`KMP_BLOCKTIME`, utils/runtime.py): they would spin on the cores
 that are wanted here.
@@ -21,16 +22,18 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     """Call `work` for slices that tile 0 .. rows, in no order, several at a time.
 
     Args:
-        work: its numbers are its own rows' alone, so that the result hangs on no number of threads. Those
-            that are not finite give no warnings: the training loop sees them.
+        work: does not call `over_rows`. Its numbers are its own rows' alone, so that the result hangs on no
+            number of threads. Those that are not finite give no warnings: the training loop sees them.
         width: numbers in a row.
     """
-    size = max(1, BLOCK // width)
+    threads = thread_count()
+    size = max(1, min(BLOCK // width, -(-rows // threads)))
     parts = [slice(start, start + size) for start in range(0, rows, size)]
-    threads = min(thread_count(), len(parts))
-    others = [_pool().submit(_each, work, parts[first::threads]) for first in range(1, threads)]
+    shares = [share for first in range(threads) if (share := parts[first::threads])]
+    others = [_pool(os.getpid()).submit(_each, work, share) for share in shares[1:]]
     try:
-        _each(work, parts[:: max(1, threads)])
+        for share in shares[:1]:
+            _each(work, share)
     finally:
         wait(others)
     for other in others:
@@ -49,5 +52,6 @@ def _each(work: Callable[[slice], None], parts: list[slice]) -> None:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(process: int) -> ThreadPoolExecutor:
+    # Of this process: after a fork the threads of another are not there.
     return ThreadPoolExecutor(thread_count(), "rows")

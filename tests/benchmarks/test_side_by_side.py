@@ -99,6 +99,20 @@ def test_taking_turns(worker, tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
     assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
 
+    # ours stands beside, wherever it is named, and runs alone where nobody is left
+    for names, expected in (
+        (("peer", "ours"), {"peer": [theirs], "ours": [mine]}),
+        (("ours", "broken"), {"ours": [mine]}),
+    ):
+        chosen = {name: HERE[name] for name in names}
+        assert side_by_side.interleave(chosen, 1, [], str, in_turns=True) == expected
+
+
+def test_one_that_dies_before_its_first_turn_is_left_out(worker, capsys):
+    """`broken` ends at once; the others never ask for a turn."""
+    runs = side_by_side.interleave(HERE, 1, [], str, in_turns=True)
+    assert list(runs) == ["ours", "peer"] and "broken is left out" in capsys.readouterr().out
+
 
 def test_alone_nobody_waits(monkeypatch):
     monkeypatch.delenv(turns.TURNS, raising=False)

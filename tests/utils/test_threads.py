@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -37,19 +38,34 @@ def test_several_threads_are_at_work_at_a_time(count):
     over_rows(lambda part: together.wait(timeout=20), 5 * count, 4)  # a block has five rows
 
 
-def test_a_fault_comes_out_and_nothing_is_left_running(count):
-    done = []
+@pytest.mark.parametrize("row", [0, 5])  # of this thread, or of another where there are several
+def test_a_fault_comes_out_when_nothing_is_left_running(count, row):
+    running = []
 
     def work(part: slice) -> None:
-        if part.start == 5:
-            raise ValueError("row 5")
-        done.append(part.start)
+        if part.start == row:
+            raise ValueError(f"row {row}")
+        running.append(part.start)
+        time.sleep(0.05)
+        running.remove(part.start)
 
-    with pytest.raises(ValueError, match="row 5"):
+    with pytest.raises(ValueError, match=f"row {row}"):
         over_rows(work, 60, 4)
-    before = len(done)
+    assert running == []
+
+
+def test_after_a_fork_there_are_threads_again(count):
     over_rows(lambda part: None, 60, 4)
-    assert len(done) == before
+    child = os.fork()
+    if not child:
+        seen = np.zeros(60, int)
+
+        def work(part: slice) -> None:
+            seen[part] += 1
+
+        over_rows(work, 60, 4)
+        os._exit(int(not (seen == 1).all()))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_is_not_finite_gives_no_warning(count):
