@@ -21,6 +21,8 @@ from paddle.autograd import PyLayer
 from utils.arrays import as_array
 from utils.threads import over_rows
 
+DRAWN = 1 << 18  # dropout's numbers that one stream of random bits decides on
+
 
 def on_cpu(x: Tensor) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place()
@@ -38,6 +40,11 @@ def row_sum(x: Tensor) -> Tensor:
 def _as_rows(x: Tensor) -> np.ndarray:
     """x [..., H] as an array [N, H]: of a contiguous x its own memory, to write."""
     return as_array(x).reshape([-1, x.shape[-1]])
+
+
+def _sums(*arrays: np.ndarray) -> np.ndarray:
+    """Of the rows of an array [N, H], or of the product of two: [N, 1]. In half the time of numpy's `sum`."""
+    return np.einsum(",".join(["ij"] * len(arrays)) + "->i", *arrays)[:, None]
 
 
 def _ones(x: Tensor) -> Tensor:
@@ -116,12 +123,11 @@ class _LayerNorm(PyLayer):
         y, normed = paddle.empty_like(x), paddle.empty_like(x)
         inputs, results, normed_rows = _as_rows(x), _as_rows(y), _as_rows(normed)
         scale = np.empty([len(inputs), 1], inputs.dtype)
-        factors, terms = as_array(weight), as_array(bias)
+        factors, terms, size = as_array(weight), as_array(bias), x.shape[-1]
 
         def norm(rows: slice) -> None:
-            part = np.subtract(inputs[rows], inputs[rows].mean(1, keepdims=True), out=normed_rows[rows])
-            variance = np.einsum("ij,ij->i", part, part) / part.shape[1]
-            scale[rows, 0] = 1.0 / np.sqrt(variance + epsilon)
+            part = np.subtract(inputs[rows], _sums(inputs[rows]) / size, out=normed_rows[rows])
+            scale[rows] = 1.0 / np.sqrt(_sums(part, part) / size + epsilon)
             part *= scale[rows]
             np.multiply(part, factors, out=results[rows])
             results[rows] += terms
@@ -145,8 +151,8 @@ class _LayerNorm(PyLayer):
 
         def derive(rows: slice) -> None:
             part = np.multiply(gradients[rows], factors, out=results[rows])
-            along = np.einsum("ij,ij->i", part, normed_rows[rows])[:, None] / size
-            part -= part.mean(1, keepdims=True)
+            along = _sums(part, normed_rows[rows]) / size
+            part -= _sums(part) / size
             part -= along * normed_rows[rows]
             part *= ctx.scale[rows]
 
@@ -226,7 +232,7 @@ class _Softmax(PyLayer):
                 np.add(inputs[rows], terms[rows], out=part)
                 part -= part.max(1, keepdims=True)
             np.exp(part, out=part)
-            part /= part.sum(1, keepdims=True)
+            part /= _sums(part)
 
         over_rows(work, *inputs.shape)
         ctx.save_for_backward(weights)
@@ -239,7 +245,7 @@ class _Softmax(PyLayer):
         gradients, shares, results = _as_rows(gradient), _as_rows(weights), _as_rows(by_scores)
 
         def derive(rows: slice) -> None:
-            along = np.einsum("ij,ij->i", gradients[rows], shares[rows])[:, None]
+            along = _sums(gradients[rows], shares[rows])
             part = np.subtract(gradients[rows], along, out=results[rows])
             part *= shares[rows]
 
@@ -268,10 +274,19 @@ def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
     kept = round((1 - probability) * levels)
     if kept in (0, levels):
         return np.full(shape, kept > 0), 1.0
-    seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").numpy()
+    seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)
-    bits = np.random.SFC64(np.random.SeedSequence(seed)).random_raw(-(-size // 4)).view(np.uint16)[:size]
-    return (bits < kept).reshape(shape), levels / kept
+    result = np.empty(size, bool)
+    parts = np.split(result, range(DRAWN, size, DRAWN))
+
+    def draw(numbers: slice) -> None:
+        for number in range(len(parts))[numbers]:
+            part, source = parts[number], np.random.SFC64(np.random.SeedSequence([*seed, number]))
+            bits = source.random_raw(-(-len(part) // 4)).view(np.uint16)[: len(part)]
+            np.less(bits, kept, out=part)
+
+    over_rows(draw, len(parts), DRAWN)
+    return result.reshape(shape), levels / kept
 
 
 class _Dropout(PyLayer):
