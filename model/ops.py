@@ -281,7 +281,8 @@ def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
 
     def draw(numbers: slice) -> None:
         for number in range(len(parts))[numbers]:
-            part, source = parts[number], np.random.SFC64(np.random.SeedSequence([*seed, number]))
+            part, key = parts[number], (number,) if number else ()
+            source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
             bits = source.random_raw(-(-len(part) // 4)).view(np.uint16)[: len(part)]
             np.less(bits, kept, out=part)
 
