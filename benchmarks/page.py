@@ -152,9 +152,7 @@ def _table(result: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join([*cells, times])} |")
     notes = []
     if "gemm_peak_gflops" in result:
-        notes.append(
-            f"Peak of matrix products, in the same processes: {result['gemm_peak_gflops']:.0f} GFLOP/s."
-        )
+        notes.append(f"Peak of Paddle's matrix products, in ours: {result['gemm_peak_gflops']:.0f} GFLOP/s.")
     if "memory_ratio" in result:
         notes.append(f"Our memory to that of the leanest peer: {result['memory_ratio']:.2f}.")
     return "\n".join(lines) + ("\n\n" + " ".join(notes) if notes else "")

@@ -200,7 +200,7 @@ def interleave(
             for one, told in found.items():
                 runs[one].append(told)
             check_same_work(runs)
-            values = ", ".join(f"{one} {shown(told).strip()}" for one, told in found.items())
+            values = ", ".join(f"{one} {shown(told)}" for one, told in found.items())
             print(f"round {round_ + 1}: {values}", flush=True)
     return runs
 
@@ -277,20 +277,25 @@ def tell(seconds: float | list[float], **more: Any) -> None:
 
 def gpu_memory() -> int:
     """The most memory of a GPU that this process's tensors have held, in bytes; 0 where none is used."""
-    torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
+    torch, paddle = sys.modules.get("torch"), _paddle_on_gpu()
     held = [0]
     if torch and torch.cuda.is_available():
         held.append(torch.cuda.max_memory_allocated())
-    if paddle and paddle.device.get_device().startswith("gpu"):
+    if paddle:
         held.append(paddle.device.cuda.max_memory_allocated())
     return max(held)
 
 
 def wait_for_gpu() -> None:
     """Until Paddle's GPU has done all that it was given; on a CPU nothing is left to wait for."""
-    paddle = sys.modules.get("paddle")
-    if paddle and paddle.device.get_device().startswith("gpu"):
+    if paddle := _paddle_on_gpu():
         paddle.device.synchronize()
+
+
+def _paddle_on_gpu():
+    """The module, where this process has imported it and it computes on a GPU; else None."""
+    paddle = sys.modules.get("paddle")
+    return paddle if paddle and paddle.device.get_device().startswith("gpu") else None
 
 
 def peak_memory() -> int:
@@ -309,4 +314,4 @@ def since_start() -> float:
 def _shown(found: dict, amount: float, unit: str) -> str:
     seconds = found["seconds"]
     seconds = sorted(seconds)[len(seconds) // 2] if isinstance(seconds, list) else seconds
-    return f"{seconds if unit == 's' else amount / seconds:10.1f} {unit}"
+    return f"{seconds if unit == 's' else amount / seconds:.1f} {unit}"

@@ -18,7 +18,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from utils.arrays import as_array
+from utils.arrays import as_array, as_rows
 from utils.threads import over_rows
 
 DRAWN = 1 << 18  # dropout's numbers that one stream of random bits decides on
@@ -37,24 +37,15 @@ def row_sum(x: Tensor) -> Tensor:
     return paddle.matmul(x, paddle.ones([x.shape[-1], 1], x.dtype))
 
 
-def _as_rows(x: Tensor) -> np.ndarray:
-    """x [..., H] as an array [N, H]: of a contiguous x its own memory, to write."""
-    return as_array(x).reshape([-1, x.shape[-1]])
-
-
 def _sums(*arrays: np.ndarray) -> np.ndarray:
     """Of the rows of an array [N, H], or of the product of two: [N, 1]. In half the time of numpy's `sum`."""
     return np.einsum(",".join(["ij"] * len(arrays)) + "->i", *arrays)[:, None]
 
 
-def _ones(x: Tensor) -> Tensor:
-    """[N, 1], N the rows of x [..., H]."""
-    return paddle.ones([x.size // x.shape[-1], 1], x.dtype)
-
-
 def _column_sum(x: Tensor) -> Tensor:
     """[..., H] -> [H], in a fiftieth of the time of Paddle's sum."""
-    return paddle.matmul(_ones(x), x.reshape([-1, x.shape[-1]]), transpose_x=True).squeeze(0)
+    rows = x.reshape([-1, x.shape[-1]])
+    return paddle.matmul(paddle.ones([rows.shape[0], 1], x.dtype), rows, transpose_x=True).squeeze(0)
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
@@ -73,7 +64,7 @@ def add_to(x: Tensor, y: Tensor) -> Tensor:
 
 def _add_bias(x: Tensor, bias: Tensor) -> Tensor:
     """x [..., H] plus bias [H], in x's own memory."""
-    values, terms = _as_rows(x), as_array(bias)
+    values, terms = as_rows(x), as_array(bias)
 
     def add(rows: slice) -> None:
         values[rows] += terms
@@ -121,7 +112,7 @@ class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
         y, normed = paddle.empty_like(x), paddle.empty_like(x)
-        inputs, results, normed_rows = _as_rows(x), _as_rows(y), _as_rows(normed)
+        inputs, results, normed_rows = as_rows(x), as_rows(y), as_rows(normed)
         scale = np.empty([len(inputs), 1], inputs.dtype)
         factors, terms, size = as_array(weight), as_array(bias), x.shape[-1]
 
@@ -146,7 +137,7 @@ class _LayerNorm(PyLayer):
         if not x_needed:
             return None, by_weight, by_bias
         by_x = paddle.empty_like(gradient)
-        gradients, normed_rows, results = _as_rows(gradient), _as_rows(normed), _as_rows(by_x)
+        gradients, normed_rows, results = as_rows(gradient), as_rows(normed), as_rows(by_x)
         factors, size = as_array(weight), gradient.shape[-1]
 
         def derive(rows: slice) -> None:
@@ -178,7 +169,7 @@ class _Gelu(PyLayer):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         y, derivative = paddle.empty_like(x), paddle.empty_like(x)
-        inputs, results, derivatives = _as_rows(x), _as_rows(y), _as_rows(derivative)
+        inputs, results, derivatives = as_rows(x), as_rows(y), as_rows(derivative)
 
         def work(rows: slice) -> None:
             part, pdf = inputs[rows], derivatives[rows]
@@ -199,7 +190,7 @@ class _Gelu(PyLayer):
     def backward(ctx, gradient: Tensor) -> Tensor:
         (derivative,) = ctx.saved_tensor()
         by_x = paddle.empty_like(gradient)
-        gradients, derivatives, results = _as_rows(gradient), _as_rows(derivative), _as_rows(by_x)
+        gradients, derivatives, results = as_rows(gradient), as_rows(derivative), as_rows(by_x)
         over_rows(
             lambda rows: np.multiply(gradients[rows], derivatives[rows], out=results[rows]), *gradients.shape
         )
@@ -219,18 +210,15 @@ class _Softmax(PyLayer):
     @staticmethod
     def forward(ctx, scores: Tensor, bias: Tensor | None) -> Tensor:
         weights = paddle.empty_like(scores)
-        inputs, results = _as_rows(scores), _as_rows(weights)
+        inputs, results = as_rows(scores), as_rows(weights)
         if bias is not None and bias.shape != scores.shape:
             bias = bias.expand_as(scores)  # it copies
-        terms = None if bias is None else _as_rows(bias)
+        terms = None if bias is None else as_rows(bias)
 
         def work(rows: slice) -> None:
             part = results[rows]
-            if terms is None:
-                np.subtract(inputs[rows], inputs[rows].max(1, keepdims=True), out=part)
-            else:
-                np.add(inputs[rows], terms[rows], out=part)
-                part -= part.max(1, keepdims=True)
+            given = inputs[rows] if terms is None else np.add(inputs[rows], terms[rows], out=part)
+            np.subtract(given, given.max(1, keepdims=True), out=part)
             np.exp(part, out=part)
             part /= _sums(part)
 
@@ -242,7 +230,7 @@ class _Softmax(PyLayer):
     def backward(ctx, gradient: Tensor) -> Tensor:
         (weights,) = ctx.saved_tensor()
         by_scores = paddle.empty_like(gradient)
-        gradients, shares, results = _as_rows(gradient), _as_rows(weights), _as_rows(by_scores)
+        gradients, shares, results = as_rows(gradient), as_rows(weights), as_rows(by_scores)
 
         def derive(rows: slice) -> None:
             along = _sums(gradients[rows], shares[rows])
@@ -306,9 +294,9 @@ class _Dropout(PyLayer):
     @staticmethod
     def applied(x: Tensor, ctx, residual: Tensor | None = None) -> Tensor:
         y = paddle.empty_like(x)
-        inputs, results = _as_rows(x), _as_rows(y)
+        inputs, results = as_rows(x), as_rows(y)
         kept = ctx.kept.reshape(inputs.shape)
-        terms = None if residual is None else _as_rows(residual)
+        terms = None if residual is None else as_rows(residual)
 
         def work(rows: slice) -> None:
             part = results[rows]

@@ -24,7 +24,7 @@ from paddle.autograd import PyLayer
 
 from model.ops import training_on_cpu
 from utils import distributed
-from utils.arrays import as_array
+from utils.arrays import as_array, as_rows
 from utils.threads import over_rows
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
@@ -89,7 +89,7 @@ class _LookUp(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
-        rows = as_array(gradient).reshape([-1, gradient.shape[-1]])
+        rows = as_rows(gradient)
         table = _gradient(ctx.weight)
         known = getattr(ctx.weight, "gradient_rows", None)
         if known is not None:

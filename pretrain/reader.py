@@ -21,6 +21,7 @@ from reader.corpus import Corpus
 from reader.packing import Blocks
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
+from utils.runtime import length_multiple
 
 Example = tuple[int, Text | Pair]  # its number within the whole step, and the text
 Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
@@ -67,7 +68,7 @@ def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Str
         config.data.max_seq_len,
         config.model.language_embedding,
         second,
-        length_multiple=config.run.pad_to_multiple_of or (1 if config.run.amp == "none" else 8),
+        length_multiple=config.run.pad_to_multiple_of or length_multiple(config.run.amp),
     )
 
 

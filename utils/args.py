@@ -13,6 +13,7 @@ import yaml
 
 from utils.errors import UserError
 from utils.logging import logger
+from utils.runtime import length_multiple
 
 
 def boolean(text: str) -> bool:
@@ -181,7 +182,7 @@ def parse_args(arguments: Sequence[str], description: str = "") -> argparse.Name
     if args.use_fp16 and "amp" not in args.given:
         args.amp = "fp16"
     if args.pad_to_multiple_of is None:
-        args.pad_to_multiple_of = 1 if args.amp == "none" else 8  # tensor cores want multiples of 8
+        args.pad_to_multiple_of = length_multiple(args.amp)
     _check_ranges(args)
     return args
 

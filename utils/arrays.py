@@ -9,6 +9,11 @@ def as_array(x: Tensor) -> np.ndarray:
     return np.asarray(_Memory(x.detach()))
 
 
+def as_rows(x: Tensor) -> np.ndarray:
+    """x [..., H] as an array [N, H]: of a contiguous x its own memory, to write."""
+    return as_array(x).reshape([-1, x.shape[-1]])
+
+
 class _Memory:
     # What numpy 1 makes of np.from_dlpack can only be read.
     def __init__(self, x: Tensor):

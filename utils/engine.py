@@ -151,7 +151,7 @@ class Engine:
                 pass
             self._give_held()
         self.precision.give_gradients(self.parameters.values())
-        used = self._used()
+        _, used = self._used()
         if self._held is None:
             self._sum_gradients(used)
         mine = self._owned(used)
@@ -178,18 +178,16 @@ class Engine:
             Whether any process had done one.
         """
         self.precision.give_gradients(self.parameters.values())
-        gradients = [float(parameter.grad is not None) for parameter in self.parameters.values()]
-        working, *used = distributed.all_sum([float(more), *gradients])
-        names = [name for name, count in zip(self.parameters, used) if count]
-        self._sum_gradients(names)
-        for parameter in self._owned(names):
+        working, used = self._used(more)
+        self._sum_gradients(used)
+        for parameter in self._owned(used):
             if parameter.name in self._held:
                 self._held[parameter.name].add_(parameter.grad)
             else:
                 # A copy: the word table's gradient on a CPU is always in the same memory.
                 self._held[parameter.name] = parameter.grad.clone()
             parameter.grad = None
-        return working > 0
+        return working
 
     def _give_held(self) -> None:
         """Stage 2, after the last backward pass: what is held becomes the gradients."""
@@ -202,11 +200,11 @@ class Engine:
             # clear_grad() would leave zeros, and a parameter without use would still be moved
             parameter.grad = None
 
-    def _used(self) -> list[str]:
-        """The parameters that anyone's micro-batches used."""
+    def _used(self, more: bool = False) -> tuple[bool, list[str]]:
+        """Over all processes: whether any says `more`; the parameters that anyone's micro-batches used."""
         gradients = [float(parameter.grad is not None) for parameter in self.parameters.values()]
-        total = distributed.all_sum(gradients)
-        return [name for name, count in zip(self.parameters, total, strict=True) if count]
+        working, *counts = distributed.all_sum([float(more), *gradients])
+        return working > 0, [name for name, count in zip(self.parameters, counts, strict=True) if count]
 
     def _add_up(self, seen: list, square: Tensor) -> tuple[float, dict[str, float], float]:
         """The loss, the named sums, the gradient's norm, over all processes.

@@ -161,6 +161,11 @@ def _local_processes() -> int:
     return 1
 
 
+def length_multiple(amp: str) -> int:
+    """What a batch's length had best be a multiple of: half precision is for tensor cores, which want 8."""
+    return 1 if amp == "none" else 8
+
+
 def has_gpu() -> bool:
     """Whether there is a GPU for this process. It imports nothing: Paddle may be a build for the CPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")

@@ -29,11 +29,10 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     threads = thread_count()
     size = max(1, min(BLOCK // width, -(-rows // threads)))
     parts = [slice(start, start + size) for start in range(0, rows, size)]
-    shares = [share for first in range(threads) if (share := parts[first::threads])]
-    others = [_pool(os.getpid()).submit(_each, work, share) for share in shares[1:]]
+    own, *shares = (parts[first::threads] for first in range(threads))
+    others = [_pool(os.getpid()).submit(_each, work, share) for share in shares if share]
     try:
-        for share in shares[:1]:
-            _each(work, share)
+        _each(work, own)
     finally:
         wait(others)
     for other in others:
