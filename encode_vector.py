@@ -110,7 +110,7 @@ def open_checkpoint(flags: Flags):
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
     from finetune.encoder import open_encoder
-    from utils import distributed
+    from training import distributed
 
     if flags.engine not in ("auto", "dygraph"):
         raise UserError(

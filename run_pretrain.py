@@ -16,14 +16,13 @@ from utils.errors import run
 
 if TYPE_CHECKING:
     from pretrain.spikes import Spike
-    from utils.stopping import StopSignal
+    from training.guard import StopSignal
 
 
 def main() -> None:
+    from training.guard import StopSignal, only_run_in
     from utils.config import load_config
-    from utils.lock import only_run_in
     from utils.runtime import prepare
-    from utils.stopping import StopSignal
 
     config = load_config(PretrainConfig, sys.argv[1:], __doc__)
     prepare()
@@ -53,10 +52,11 @@ def train(config: PretrainConfig, stop: "StopSignal", spike: "Spike | None") -> 
     from pretrain.spikes import SpikeWatch
     from pretrain.streams import open_corpus
     from pretrain.trainer import Trainer
-    from reader.prefetch import prefetch
-    from utils import distributed, logging
+    from training import distributed
+    from training.guard import StallWatch
+    from training.prefetch import prefetch
+    from utils import logging
     from utils.config import save_config, to_yaml
-    from utils.stalls import StallWatch
 
     rank, output = distributed.rank(), Path(config.run.output)
     if spike is None:

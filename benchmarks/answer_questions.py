@@ -49,9 +49,9 @@ def ours(folder: Path, args) -> None:
     from finetune.datasets import EvalFile
     from finetune.evaluation import predict_files
     from model.ernie_m import ErnieMConfig
-    from model.optimization import build_optimizer
     from reader.tokenization import Tokenizer
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     flags = Namespace(
         max_seq_len=MAX_SEQ_LEN, max_query_length=MAX_QUERY_LENGTH, doc_stride=STRIDE, split_han=True,

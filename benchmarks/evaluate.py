@@ -50,9 +50,9 @@ def ours(folder: Path, args) -> None:
     from finetune.datasets import EvalFile
     from finetune.evaluation import evaluate
     from model.ernie_m import ErnieMConfig
-    from model.optimization import build_optimizer
     from reader.tokenization import Tokenizer
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     flags = Namespace(
         num_labels=made_up.LABELS, label_map_config=None, max_seq_len=MAX_SEQ_LEN, pad_to_multiple_of=1

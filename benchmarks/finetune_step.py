@@ -54,8 +54,8 @@ def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int, amp:
 
     from model.ernie_m import ErnieMConfig
     from model.heads import SequenceClassifier
-    from model.optimization import build_optimizer
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     model = SequenceClassifier(ErnieMConfig(vocabulary, 768, layers, 12), LABELS)
     optimizer = build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None)

@@ -21,7 +21,7 @@ def measure_peak() -> float:
     import paddle
 
     from benchmarks.side_by_side import wait_for_gpu
-    from utils.precision import on_gpu
+    from training.precision import on_gpu
 
     fastest = 0.0
     for rows, terms, columns in (*SHAPES, *([LARGE] if on_gpu() else [])):

@@ -59,9 +59,9 @@ def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> No
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
-    from model.optimization import build_optimizer
     from pretrain.loss import masked_lm_loss
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     model = PreTrainingModel(ErnieMConfig(vocabulary, 768, layers, 12), ["en"])
     engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None), clip_norm=1.0)

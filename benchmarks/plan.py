@@ -198,9 +198,9 @@ def worker(of: tuple[int, int, bool], vocabulary: int) -> None:
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
-    from model.optimization import build_optimizer
     from pretrain.loss import masked_lm_loss
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     layers, rows, recompute = of
     model = PreTrainingModel(ErnieMConfig(vocabulary, HIDDEN, layers, HEADS), ["en"])

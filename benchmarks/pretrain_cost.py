@@ -126,10 +126,10 @@ def time_alternations(
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
-    from model.optimization import build_optimizer
     from pretrain.btmlm import PseudoTokenGenerator
     from pretrain.trainer import SUMS, train_step
-    from utils.engine import Engine
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
 
     model = PreTrainingModel(ErnieMConfig(vocabulary.size, HIDDEN, layers, HEADS), LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None), sums=SUMS)

@@ -10,9 +10,9 @@ import numpy as np
 
 from evaluation.array_file import ArrayFile
 from reader.features import Encode, padded_batches
-from reader.prefetch import prefetch
 from reader.sentences import BATCH_TOKENS
 from reader.windows import WINDOW, Window, windows
+from training.prefetch import prefetch
 from utils.logging import Progress
 
 

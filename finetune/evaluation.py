@@ -11,9 +11,9 @@ import paddle
 from finetune.datasets import EvalFile, stream
 from finetune.task import Task
 from reader.batching import Batches
-from reader.prefetch import prefetch
-from utils import distributed
-from utils.engine import Engine
+from training import distributed
+from training.engine import Engine
+from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
 

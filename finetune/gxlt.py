@@ -17,7 +17,7 @@ from finetune.setup import make_engine, make_model, model_config
 from finetune.task import Task
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
 from utils.args import log_unused
 from utils.errors import UserError
 from utils.files import atomic_file

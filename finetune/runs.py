@@ -25,13 +25,13 @@ from model.ernie_m import ErnieMConfig
 from reader.features import round_up
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
+from training.engine import Engine
+from training.guard import only_run_in
 from utils.args import log_unused, to_yaml
-from utils.engine import Engine
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.json_files import read_dataclass
-from utils.lock import only_run_in
 from utils.logging import logger, setup
 
 

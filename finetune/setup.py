@@ -13,16 +13,16 @@ from finetune.task import Task
 from finetune.trainer import State, Trainer
 from model.checkpoint import load_from, load_training_state, read_weights, step_folders
 from model.ernie_m import ErnieMConfig
-from model.optimization import build_optimizer, linear_warmup_decay, noam_decay
 from reader.batching import Batches
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
+from training.engine import Engine
+from training.loss_scale import LossScale
+from training.optimizer import build_optimizer, linear_warmup_decay, noam_decay
 from utils.config import differences
-from utils.engine import Engine
 from utils.errors import UserError
 from utils.files import atomic_dir
 from utils.logging import logger
-from utils.loss_scale import LossScale
 
 # A resumed run must agree on these, or it would not be the run that was interrupted.
 SHARED_FLAGS = (

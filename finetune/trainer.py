@@ -17,12 +17,12 @@ from finetune.task import Task
 from model.checkpoint import keep_last, save_model
 from model.ernie_m import ErnieMConfig
 from reader.batching import Batches, GlobalBatch
-from reader.prefetch import prefetch
 from reader.tokenization import Tokenizer
-from utils import distributed
-from utils.engine import Engine, Step
+from training import distributed
+from training.engine import Engine, Step
+from training.guard import StopSignal
+from training.prefetch import prefetch
 from utils.logging import Progress, Scalars, logger
-from utils.stopping import StopSignal
 
 # The flags that predicting needs as they were, by task; they go into config.json as "reading".
 READING = {

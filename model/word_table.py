@@ -23,8 +23,8 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model.ops import training_on_cpu
-from utils import distributed
 from utils.arrays import as_array, as_rows
+from utils.processes import world_size
 from utils.threads import over_rows
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
@@ -256,7 +256,7 @@ def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
 
 def _no_rows(parameter: Tensor) -> np.ndarray | None:
     # A sum over processes has the rows of all of them, and it is made in this same memory.
-    return np.zeros(parameter.shape[0], bool) if distributed.world_size() == 1 else None
+    return np.zeros(parameter.shape[0], bool) if world_size() == 1 else None
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -22,11 +22,11 @@ from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.packing import Blocks
 from reader.tokenization import Tokenizer
-from utils import distributed
-from utils.engine import Engine
+from training import distributed
+from training.engine import Engine
+from training.guard import StopSignal
 from utils.errors import UserError
 from utils.logging import progress
-from utils.stopping import StopSignal
 
 # Held-out masks: apart from all training masks, by a step that no run reaches, and the same for all seeds.
 _SEED, _STEP = 0, (1 << 40) - 1

@@ -8,8 +8,8 @@ from pretrain.evaluate import summary
 from pretrain.metrics import Window, in_words, scalars
 from pretrain.reader import StepBatches
 from pretrain.spikes import Spike
-from utils import distributed
-from utils.engine import Step
+from training import distributed
+from training.engine import Step
 from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from utils.logging import Progress, Scalars, logger
 

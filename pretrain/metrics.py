@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from pretrain.config import OBJECTIVES
-from utils.engine import Step
+from training.engine import Step
 
 
 class Window:

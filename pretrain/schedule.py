@@ -1,10 +1,10 @@
 """How many steps a run has, and the learning rate of each."""
 
-from model.optimization import Schedule, linear_warmup_decay
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepReader
 from reader.corpus import Corpus
+from training.optimizer import Schedule, linear_warmup_decay
 from utils.errors import UserError
 from utils.logging import logger
 

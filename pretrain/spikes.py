@@ -6,8 +6,8 @@ from typing import Any
 
 from pretrain.config import RunConfig
 from pretrain.reader import StepBatches
-from utils import distributed
-from utils.engine import Step
+from training import distributed
+from training.engine import Step
 from utils.errors import UserError
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import paddle
 
 from model.checkpoint import ModelFiles, keep_last, load_from, load_newest, model_files, set_aside
-from model.checkpoint_writer import CheckpointWriter
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from model.optimization import build_optimizer
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import FREE, OBJECTIVES, PretrainConfig
@@ -25,9 +23,11 @@ from pretrain.schedule import learning_rate
 from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
+from training.checkpoint_writer import CheckpointWriter
+from training.engine import Engine, Step
+from training.optimizer import build_optimizer
 from utils.config import differences
-from utils.engine import Engine, Step
 from utils.errors import UserError
 from utils.files import atomic_dir, unwritable_is_a_user_error
 from utils.logging import logger

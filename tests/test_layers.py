@@ -16,10 +16,11 @@ BELOW = {
     "utils": set(),
     "model": {"utils"},
     "reader": {"utils"},
-    "evaluation": {"utils", "model", "reader"},
-    "pretrain": {"utils", "model", "reader", "evaluation"},
-    "finetune": {"utils", "model", "reader", "evaluation"},
-    "inference": {"utils", "model", "reader", "evaluation", "pretrain", "finetune"},
+    "training": {"utils", "model", "reader"},
+    "evaluation": {"utils", "model", "reader", "training"},
+    "pretrain": {"utils", "model", "reader", "training", "evaluation"},
+    "finetune": {"utils", "model", "reader", "training", "evaluation"},
+    "inference": {"utils", "model", "reader", "training", "evaluation", "pretrain", "finetune"},
 }
 ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
 OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}

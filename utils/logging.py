@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from utils.distributed import is_main
 from utils.errors import UserError, lost_on_a_full_disk
+from utils.processes import is_main
 
 T = TypeVar("T")
 
@@ -21,7 +21,10 @@ LOG_PREFIX = "LOG_PREFIX"  # environment: put before job.log.<rank>, set by laun
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")
-OURS = ("ernie_m", "model", "reader", "pretrain", "finetune", "evaluation", "inference", "utils", "__main__")
+OURS = (
+    "ernie_m", "model", "reader", "training", "pretrain", "finetune", "evaluation", "inference", "utils",
+    "__main__",
+)  # fmt: skip
 
 
 class _Console(logging.Handler):

@@ -19,12 +19,12 @@ from finetune.retrieval.trainer import RetrievalTrainer
 from finetune.setup import has_state, state_of
 from model.checkpoint import load_from, read_weights
 from reader.sentences import Bitext, read_bitext, read_bitexts
-from utils import distributed
+from training import distributed
+from training.guard import only_run_in
 from utils.config import save_config
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.json_files import read_dataclass
-from utils.lock import only_run_in
 from utils.logging import logger, setup
 
 SELECTED = "selected.json"

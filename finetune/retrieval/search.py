@@ -12,7 +12,7 @@ from finetune.retrieval.flags import RetrievalFlags
 from model.ernie_m import ErnieMModel
 from reader.sentences import Bitext
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
 from utils.errors import UserError
 from utils.logging import Progress, logger
 

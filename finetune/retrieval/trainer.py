@@ -19,16 +19,16 @@ from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.setup import bring_best, warn_of_earlier_steps
 from model.checkpoint import keep_last, load_training_state, save_model
 from model.ernie_m import ErnieMModel
-from model.optimization import build_optimizer, linear_warmup_decay
 from reader.features import padded_batches
-from reader.prefetch import prefetch
 from reader.tokenization import Tokenizer
-from utils import distributed
+from training import distributed
+from training.engine import Engine, Step
+from training.guard import StopSignal
+from training.optimizer import build_optimizer, linear_warmup_decay
+from training.prefetch import prefetch
 from utils.config import differences
-from utils.engine import Engine, Step
 from utils.errors import UserError
 from utils.logging import Progress, Scalars, logger
-from utils.stopping import StopSignal
 
 # A resumed run may have other values of these; all others decide what is learned.
 FREE = (

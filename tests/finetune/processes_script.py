@@ -10,8 +10,8 @@ from utils.runtime import prepare
 
 def main() -> None:
     prepare(quiet=True)
-    from utils import distributed
-    from utils.engine import Engine
+    from training import distributed
+    from training.engine import Engine
 
     step, losses = Engine.step, []
 

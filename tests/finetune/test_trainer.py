@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from finetune import trainer as trainer_module
 from tests.finetune import toy
-from utils.engine import Engine
+from training.engine import Engine
 
 
 def weights(folder):

@@ -13,7 +13,7 @@ from model import checkpoint_writer
 from pretrain.trainer import Trainer
 from tests.launching import run_script
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
-from utils import distributed
+from training import distributed
 from utils.errors import UserError
 
 ASYNC = {"run__async_checkpoint": True}

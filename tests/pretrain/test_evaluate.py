@@ -16,7 +16,7 @@ from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-from utils.stopping import StopSignal
+from training.guard import StopSignal
 
 
 class Held:

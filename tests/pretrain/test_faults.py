@@ -10,8 +10,8 @@ from model.steps import step_folders
 from pretrain.trainer import Trainer
 from tests.helpers.full_disk import disk_full_after
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
+from training.guard import only_run_in
 from utils.errors import run
-from utils.lock import only_run_in
 
 USUAL = {"run__eval_steps": 5, "run__trace": True}
 

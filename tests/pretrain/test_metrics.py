@@ -9,7 +9,7 @@ from pretrain.config import OBJECTIVES
 from pretrain.journal import Journal, cut_back
 from pretrain.metrics import Window, in_words, scalars
 from pretrain.trainer import SUMS
-from utils.engine import Step
+from training.engine import Step
 
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:

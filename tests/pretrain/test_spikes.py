@@ -10,7 +10,7 @@ from pretrain.reader import StepBatches
 from pretrain.spikes import SpikeWatch
 from pretrain.trainer import Trainer
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
-from utils.engine import Step
+from training.engine import Step
 from utils.errors import UserError
 
 # A step of the tiny run counts as a spike where its loss is 1.5 times the mean of the two before.

@@ -8,12 +8,12 @@ import pytest
 from model import attention, ernie_m, ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
-from model.optimization import AdamW, build_optimizer
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.loss import masked_lm_loss
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, pairs, rngs, texts
+from training.engine import Engine
+from training.optimizer import AdamW, build_optimizer
 from utils import arrays
-from utils.engine import Engine
 
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
 CONFIG = ErnieMConfig(

@@ -12,9 +12,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from model.moving_rows import MovingRows
+from training.gradient_rows import rows_of_gradient
+from training.lazy_adamw import MovingRows
 from utils.errors import UserError
-from utils.gradient_rows import rows_of_gradient
 
 Schedule = Callable[[int], float]
 STYLES = ("official", "paddlenlp")

@@ -16,9 +16,9 @@ import pytest
 
 from reader.batching import Batches
 from reader.features import EncodePairs
-from reader.prefetch import prefetch
 from reader.task_reader import read_classification
-from tests.reader import prefetch_work
+from tests.training import prefetch_work
+from training.prefetch import prefetch
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,8 +174,8 @@ def test_forgetting_it_ends_it():
 ENTRY_POINT = """
 import sys, time
 sys.path[:0] = [{root!r}, {here!r}]
-from reader.prefetch import prefetch
-from tests.reader import prefetch_work
+from training.prefetch import prefetch
+from tests.training import prefetch_work
 
 def main():
     import heavy
@@ -201,12 +201,12 @@ def test_the_worker_stays_light(tmp_path):
     out = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert out.count("!") == 1
     loaded = set(out.split())
-    assert {"__mp_main__", "reader.prefetch"} <= loaded
+    assert {"__mp_main__", "training.prefetch"} <= loaded
     assert not loaded & {"heavy", "paddle", "torch", "model"}
 
 
 def test_the_readers_import_no_paddle():
-    code = "import sys, reader.prefetch, reader.batching; print('paddle' in sys.modules)"
+    code = "import sys, training.prefetch, reader.batching; print('paddle' in sys.modules)"
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -257,8 +257,8 @@ def test_an_end_without_close(tmp_path):
 
         def main():
             global items
-            from reader.prefetch import prefetch
-            from tests.reader import prefetch_work
+            from training.prefetch import prefetch
+            from tests.training import prefetch_work
             items = prefetch(prefetch_work.forever)
             print(next(items)[1])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.launching import fleetrun
-from utils import distributed
+from training import distributed
 from utils.errors import UserError
 
 

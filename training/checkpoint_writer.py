@@ -16,7 +16,7 @@ from typing import Any
 
 from model.checkpoint import STATE, ModelFiles
 from model.training_state import copy_arrays, write_part
-from utils import distributed
+from training import distributed
 from utils.errors import UserError
 from utils.files import StagedFolder, sync_files, unwritable_is_a_user_error
 

@@ -13,10 +13,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from model.optimization import build_optimizer, linear_warmup_decay
 from model.training_state import load_training_state, write_part
-from utils import distributed
-from utils.engine import Engine
+from training import distributed
+from training.engine import Engine
+from training.optimizer import build_optimizer, linear_warmup_decay
 
 STEPS, BATCH = 20, 12
 

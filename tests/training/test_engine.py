@@ -12,14 +12,14 @@ import pytest
 from model.ernie_m import ErnieMConfig
 from model.formats import safe
 from model.heads import SequenceClassifier
-from model.optimization import build_optimizer
 from model.training_state import load_training_state
 from tests.launching import launch
-from tests.utils.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
-from utils import precision
-from utils.engine import Engine, owners, step_seed
+from tests.training.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
+from training import precision
+from training.engine import Engine, owners, step_seed
+from training.loss_scale import LossScale
+from training.optimizer import build_optimizer
 from utils.errors import UserError
-from utils.loss_scale import LossScale
 
 SCRIPT = Path(__file__).with_name("engine_script.py")
 

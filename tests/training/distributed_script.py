@@ -6,7 +6,7 @@ from pathlib import Path
 
 import paddle
 
-from utils import distributed
+from training import distributed
 
 device = distributed.init()
 rank, world = distributed.rank(), distributed.world_size()

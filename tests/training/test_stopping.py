@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.stopping import StopSignal
+from training.guard import StopSignal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ def test_what_was_before_comes_back():
 def test_a_late_sigterm_does_not_end_a_run_that_is_ending():
     code = (
         "import os, signal, subprocess, sys\n"
-        "from utils.stopping import StopSignal\n"
+        "from training.guard import StopSignal\n"
         "with StopSignal() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -13,11 +13,11 @@ from paddle import nn
 from model import attention, ernie_m, ops, word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
-from model.optimization import build_optimizer, is_decayed
 from pretrain.loss import masked_lm_loss
 from tests.model.plain import PlainErnieM
 from tests.pretrain.objective_examples import LANGUAGES, objectives, rngs, texts
-from utils.engine import Engine
+from training.engine import Engine
+from training.optimizer import build_optimizer, is_decayed
 
 STEPS, DIFFERENT = 50, 10  # batches
 RATE, DECAY, NORM = 5e-3, 0.05, 0.5

@@ -4,7 +4,7 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
-from model.optimization import (
+from training.optimizer import (
     build_optimizer,
     is_decayed,
     learning_rate_ratios,

@@ -5,12 +5,12 @@ import paddle
 import pytest
 from paddle import nn
 
-from model.optimization import build_optimizer
-from utils import precision
-from utils.engine import Engine
+from training import precision
+from training.engine import Engine
+from training.optimizer import build_optimizer
+from training.optimizer_state import load_optimizer_state, optimizer_state
+from training.precision import Precision
 from utils.errors import UserError
-from utils.optimizer_state import load_optimizer_state, optimizer_state
-from utils.precision import Precision
 
 
 @pytest.fixture

@@ -28,13 +28,13 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from utils import distributed
+from training import distributed
+from training.gradient_rows import scale_gradient, square_of_gradient
+from training.loss_scale import LossScale
+from training.optimizer_state import load_optimizer_state, optimizer_state
+from training.precision import Precision
 from utils.errors import UserError
-from utils.gradient_rows import scale_gradient, square_of_gradient
 from utils.logging import logger
-from utils.loss_scale import LossScale
-from utils.optimizer_state import load_optimizer_state, optimizer_state
-from utils.precision import Precision
 
 LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
 
@@ -63,10 +63,10 @@ class Engine:
 
     Args:
         model: its trainable parameters are made equal on all processes (rank 0's values).
-        optimizer: `model.optimization.build_optimizer(..., clip_norm=None)`; its schedule is stepped here.
+        optimizer: `training.optimizer.build_optimizer(..., clip_norm=None)`; its schedule is stepped here.
         seed: dropout of step s on process r is a function of (seed, s, r), so nothing random needs saving.
         clip_norm: largest global norm of the gradient; None: no clipping.
-        amp: "none", "bf16" or "fp16" (`utils.precision`). On a CPU: "none", with a line.
+        amp: "none", "bf16" or "fp16" (`training.precision`). On a CPU: "none", with a line.
         loss_scale: fp16 only.
         amp_level: "O1" or "O2", which a CPU refuses.
         sharding_stage: 0; 1: the optimizer's state is divided among the processes; 2: gradients too.

@@ -9,27 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
+from utils.processes import is_main, rank, world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
+__all__ = ["all_sum", "barrier", "broadcast_", "gather", "init", "is_main", "rank", "sum_", "world_size"]
+
 # Large enough to hide a collective's fixed cost, small beside the gradients themselves.
 BUCKET_BYTES = 64 << 20
-
-
-def rank() -> int:
-    """This process's number, 0 .. world_size() - 1."""
-    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
-
-
-def world_size() -> int:
-    """The number of processes of this run."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-
-
-def is_main() -> bool:
-    """True on the process that writes files and talks to the console."""
-    return rank() == 0
 
 
 def init(use_gpu: bool = True) -> str:

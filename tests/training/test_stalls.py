@@ -5,8 +5,8 @@ import time
 import pytest
 
 from tests.launching import ROOT, launch
+from training.guard import StallWatch
 from utils.logging import logger
-from utils.stalls import StallWatch
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_an_error_ends_the_work(said):
 
 def test_it_is_said_while_a_process_waits_for_another_one(tmp_path):
     """In the middle of a collective, which is no Python."""
-    done = launch([ROOT / "tests/utils/stall_script.py", tmp_path], tmp_path)
+    done = launch([ROOT / "tests/training/stall_script.py", tmp_path], tmp_path)
     assert done.returncode == 0, done.stderr
     waiting, standing = ((tmp_path / f"job.log.{rank}").read_text() for rank in (0, 1))
     *lines, last = waiting.splitlines()

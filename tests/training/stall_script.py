@@ -3,9 +3,9 @@
 import sys
 import time
 
-from utils import distributed
+from training import distributed
+from training.guard import StallWatch
 from utils.logging import setup
-from utils.stalls import StallWatch
 
 distributed.init(use_gpu=False)
 setup(sys.argv[1], distributed.rank())

@@ -5,12 +5,13 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import moving_rows, optimization, word_table
+from model import word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
-from model.optimization import build_optimizer
-from utils import gradient_rows
-from utils.engine import Engine
+from training import gradient_rows, lazy_adamw
+from training import optimizer as optimization
+from training.engine import Engine
+from training.optimizer import build_optimizer
 
 WORDS, STEPS = 60, 6
 CONFIG = ErnieMConfig(vocab_size=WORDS, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
@@ -75,7 +76,7 @@ def test_it_is_adam_on_the_whole_table(dtype, style, monkeypatch):
 
 def test_only_the_words_that_were_met_are_moved(monkeypatch):
     moved = []
-    adam = moving_rows.MovingRows.update
+    adam = lazy_adamw.MovingRows.update
 
     def watched(self, gradient, rows, step, decay):
         def counted(weight, *others):
@@ -84,7 +85,7 @@ def test_only_the_words_that_were_met_are_moved(monkeypatch):
 
         adam(self, gradient, rows, counted, decay)
 
-    monkeypatch.setattr(moving_rows.MovingRows, "update", watched)
+    monkeypatch.setattr(lazy_adamw.MovingRows, "update", watched)
     run, met = Run(), set()
     for number in range(3):
         run.train(number, number + 1)
@@ -95,8 +96,8 @@ def test_only_the_words_that_were_met_are_moved(monkeypatch):
 
 def test_where_the_rows_are_many_nothing_changes_but_the_time(dtype, monkeypatch):
     states = []
-    for share in (-1.0, moving_rows.MOST, 2.0):
-        monkeypatch.setattr(moving_rows, "MOST", share)
+    for share in (-1.0, lazy_adamw.MOST, 2.0):
+        monkeypatch.setattr(lazy_adamw, "MOST", share)
         run = Run()
         run.train(0, STEPS)
         states.append(run.state())

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from tests.launching import ROOT, clean_environment
+from training.guard import LOCK, only_run_in
 from utils.errors import UserError
-from utils.lock import LOCK, only_run_in
 
 HOLDER = """
 import sys, time
-from utils.lock import only_run_in
+from training.guard import only_run_in
 with only_run_in(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from utils import distributed
+from training import distributed
 from utils.errors import UserError
 
 Owner = dict[str, int] | None
