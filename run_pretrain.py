@@ -60,7 +60,7 @@ def train(config: PretrainConfig, stop: "StopSignal", spike: "Spike | None") -> 
 
     rank, output = distributed.rank(), Path(config.run.output)
     if spike is None:
-        distributed.init()
+        distributed.init(sharding_stage=config.run.sharding_stage)
         logging.setup(None if logging.LOG_DIR in os.environ else str(output / "log"), rank)
     logger = logging.logger
 

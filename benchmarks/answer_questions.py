@@ -60,7 +60,7 @@ def ours(folder: Path, args) -> None:
     )  # fmt: skip
     task = QuestionAnswering(flags, Tokenizer(None, folder / made_up.OURS))
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))
-    engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None))
+    engine = Engine(model, build_optimizer(model, 5e-5))
     path = folder / made_up.QUESTIONS
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()

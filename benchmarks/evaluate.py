@@ -59,7 +59,7 @@ def ours(folder: Path, args) -> None:
     )
     task = Classification(flags, Tokenizer(None, folder / made_up.OURS))
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))
-    engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None))
+    engine = Engine(model, build_optimizer(model, 5e-5))
     path = folder / made_up.PAIRS
     start = time.perf_counter()
     data = task.read(path, "dev")

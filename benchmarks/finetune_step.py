@@ -56,10 +56,11 @@ def ours(layers: int, vocabulary: int, steps: int, batch: int, length: int, amp:
     from model.heads import SequenceClassifier
     from training.engine import Engine
     from training.optimizer import build_optimizer
+    from training.precision import Precision
 
     model = SequenceClassifier(ErnieMConfig(vocabulary, 768, layers, 12), LABELS)
-    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None)
-    engine = Engine(model, optimizer, clip_norm=1.0, amp=amp)
+    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
+    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
     if engine.precision.amp != amp:
         sys.exit(f"amp {amp} needs a Paddle that can use the GPU")
 

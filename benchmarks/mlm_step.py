@@ -64,7 +64,7 @@ def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> No
     from training.optimizer import build_optimizer
 
     model = PreTrainingModel(ErnieMConfig(vocabulary, 768, layers, 12), ["en"])
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None), clip_norm=1.0)
+    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
 
     def loss_of(batch):
         return masked_lm_loss(model, batch).total / batch.masked, {}

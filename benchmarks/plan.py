@@ -205,7 +205,7 @@ def worker(of: tuple[int, int, bool], vocabulary: int) -> None:
     layers, rows, recompute = of
     model = PreTrainingModel(ErnieMConfig(vocabulary, HIDDEN, layers, HEADS), ["en"])
     model.ernie_m.recompute = recompute
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01, clip_norm=None), clip_norm=1.0)
+    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
 
     def loss_of(batch):
         return masked_lm_loss(model, batch).total / batch.masked, {}

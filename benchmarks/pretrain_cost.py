@@ -132,7 +132,7 @@ def time_alternations(
     from training.optimizer import build_optimizer
 
     model = PreTrainingModel(ErnieMConfig(vocabulary.size, HIDDEN, layers, HEADS), LANGUAGES)
-    engine = Engine(model, build_optimizer(model, 5e-5, clip_norm=None), sums=SUMS)
+    engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
     rng = np.random.default_rng(1)
     pieces = [
         rng.choice(vocabulary.ordinary_ids, vocabulary.size // PIECES, replace=False) for _ in LANGUAGES

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from reader.batching import Batches
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
-from training.loss_scale import LossScale
 from training.optimizer import build_optimizer, linear_warmup_decay, noam_decay
+from training.precision import LossScaling, Precision
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir
@@ -129,14 +130,12 @@ def make_engine(args: argparse.Namespace, model: paddle.nn.Layer, total_steps: i
     else:
         schedule = linear_warmup_decay(warmup_steps, total_steps, args.lr_schedule_style)
     optimizer = build_optimizer(
-        model, args.learning_rate, schedule, args.weight_decay, args.layerwise_lr_decay, clip_norm=None,
+        model, args.learning_rate, schedule, args.weight_decay, args.layerwise_lr_decay,
         decay_style=args.decay_style,
     )  # fmt: skip
-    loss_scale = LossScale(
-        args.init_loss_scaling, args.use_dynamic_loss_scaling, args.incr_every_n_steps,
-        args.decr_every_n_nan_or_inf, args.incr_ratio, args.decr_ratio,
-    )  # fmt: skip
-    return Engine(model, optimizer, seed, 1.0, args.amp, loss_scale, sums=("correct", "count"))
+    scaling = LossScaling(**{field.name: getattr(args, field.name) for field in fields(LossScaling)})
+    precision = Precision(args.amp, loss_scaling=scaling)
+    return Engine(model, optimizer, seed, precision=precision, sums=("correct", "count"))
 
 
 def make_model(

@@ -59,13 +59,13 @@ class LMHead(nn.Layer):
     Only the M masked positions are projected; all of a batch's would be 16 GB of logits at 32 x 512.
     """
 
-    def __init__(self, config: ErnieMConfig, word_embedding_weight: Tensor):
+    def __init__(self, config: ErnieMConfig, word_embeddings: word_table.WordEmbeddings):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
         # Past Layer.__setattr__: the table belongs to the encoder and must not get a second name here.
-        object.__setattr__(self, "word_embedding_weight", word_embedding_weight)
+        object.__setattr__(self, "word_embeddings", word_embeddings)
 
     def transform(self, hidden: Tensor) -> Tensor:
         """[M, H] -> [M, H]: all but the last product."""
@@ -73,7 +73,7 @@ class LMHead(nn.Layer):
 
     def project(self, transformed: Tensor) -> Tensor:
         """[M, H] -> logits [M, V]."""
-        return word_table.logits(transformed, self.word_embedding_weight, self.bias)
+        return word_table.logits(transformed, self.word_embeddings.weight, self.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
@@ -91,7 +91,7 @@ class LMHead(nn.Layer):
         """
         if hidden.shape[0] == 0:
             return hidden.sum(-1)
-        return word_table.cross_entropy(self.transform(hidden), self.word_embedding_weight, self.bias, labels)
+        return word_table.cross_entropy(self.transform(hidden), self.word_embeddings, self.bias, labels)
 
 
 class PreTrainingModel(nn.Layer):
@@ -107,7 +107,7 @@ class PreTrainingModel(nn.Layer):
         super().__init__()
         self.languages = list(languages)
         self.ernie_m = ErnieMModel(config)
-        self.lm_head = LMHead(config, self.ernie_m.embeddings.word_embeddings.weight)
+        self.lm_head = LMHead(config, self.ernie_m.embeddings.word_embeddings)
         self.language_embeddings = nn.Embedding(
             len(self.languages), config.hidden_size, weight_attr=nn.initializer.Constant(0.0)
         )

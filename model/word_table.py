@@ -24,7 +24,6 @@ from paddle.autograd import PyLayer
 
 from model.ops import training_on_cpu
 from utils.arrays import as_array, as_rows
-from utils.processes import world_size
 from utils.threads import over_rows
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
@@ -38,25 +37,96 @@ def row_parts(rows: int, columns: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
+class TableGradient:
+    """The gradient of a word table in training on a CPU, and the rows of it that may differ from 0.
+
+    A batch of fine-tuning touches a few thousand of 250,002 words. Both uses of the table add to
+    `weight.grad` in place, and its memory is kept from step to step, because a hole of its size would be
+    filled with other tensors. The optimizer asks for the rows and leaves the others alone
+    (`training.lazy_adamw`).
+
+    Args:
+        weight: the table [V, H].
+
+    Attributes:
+        rows: bool [V], True where the kept gradient may differ from 0; None where any row may.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight, self.rows = weight, None
+        self._kept: np.ndarray | None = None
+
+    def array(self, zero: bool = True) -> np.ndarray:
+        """`weight.grad` as an array [V, H] to add to.
+
+        Args:
+            zero: a gradient that begins here begins with zeros; False: with any content, for a caller that
+                overwrites all of it.
+        """
+        if self.weight.grad is None:
+            if self._kept is None:
+                self._kept = as_array(paddle.zeros_like(self.weight))
+                self.rows = np.zeros(len(self._kept), bool)
+            if zero:
+                self._kept[slice(None) if self.rows is None else self.rows] = 0
+                self.rows = np.zeros(len(self._kept), bool)
+            self.weight.grad_ = _tensor(self._kept)  # `grad_` and not `grad`, which would copy it
+        return as_array(self.weight.grad)
+
+    def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
+        """Add `values` [N, H] to the rows `ids` [N]; a row may occur more than once."""
+        table = self.array()
+        if self.rows is not None:
+            self.rows[ids] = True
+        _add_rows(table, ids, values)
+
+    def rows_of(self, gradient: Tensor) -> np.ndarray | None:
+        """The rows, bool [V], where `gradient` may differ from 0; None: any row."""
+        is_kept = self._kept is not None and as_array(gradient).ctypes.data == self._kept.ctypes.data
+        return self.rows if is_kept else None
+
+    def square(self) -> Tensor:
+        """The sum of the squares of `weight.grad`, float64 []."""
+        gradient, rows = self.weight.grad, self.rows_of(self.weight.grad)
+        if rows is not None:
+            gradient = paddle.to_tensor(as_array(gradient)[rows])
+        return paddle._C_ops.squared_l2_norm(gradient).astype("float64")
+
+    def scale_(self, factor: float) -> None:
+        """Multiply `weight.grad` in place."""
+        rows = self.rows_of(self.weight.grad)
+        if rows is None:
+            self.weight.grad.scale_(factor)
+        else:
+            as_array(self.weight.grad)[rows] *= factor
+
+    def any_row(self) -> None:
+        """From now on any row may differ from 0: others have added to the gradient."""
+        self.rows = None
+
+
 class WordEmbeddings(nn.Embedding):
-    """paddle.nn.Embedding."""
+    """paddle.nn.Embedding that owns the gradient of its table in training on a CPU.
+
+    Attributes:
+        gradient: of `weight`.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        weight = self.weight
+        self.gradient = TableGradient(self.weight)
+        if not self.weight.stop_gradient:
+            self.weight.register_hook(self._paddle_adds)
 
-        def has_any_row(gradient: Tensor | None) -> None:
-            if gradient is not None:  # None is what `_LookUp` gives
-                weight.gradient_rows = None
-
-        if not weight.stop_gradient:
-            weight.register_hook(has_any_row)  # what Paddle itself adds to the gradient, as for `logits`
+    def _paddle_adds(self, gradient: Tensor | None) -> None:
+        if gradient is not None:  # None is what `_LookUp` gives
+            self.gradient.any_row()
 
     def forward(self, ids: Tensor) -> Tensor:
         """[B, T] int64 -> [B, T, H]."""
         if self.weight.stop_gradient or not training_on_cpu(self.weight):
             return super().forward(ids)
-        return _LookUp.apply(self.weight, ids)
+        return _LookUp.apply(self.weight, ids, self.gradient)
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -64,12 +134,12 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label] of each position, without an array of [M, V].
 
     Args:
         x: [M, H], M at least 1.
-        weight: [V, H].
+        table: its weight is [V, H].
         bias: [V].
         labels: [M] int64, from 0 to V - 1.
 
@@ -77,29 +147,27 @@ def cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Te
         [M], in float64 where x is, else in float32 (under amp too).
     """
     if training_on_cpu(x):
-        return _CrossEntropy.apply(x, weight, bias, labels.numpy())
-    return _RecomputedCrossEntropy.apply(x, weight, bias, labels)
+        return _CrossEntropy.apply(x, table.weight, bias, labels.numpy(), table.gradient)
+    return _RecomputedCrossEntropy.apply(x, table.weight, bias, labels)
 
 
 class _LookUp(PyLayer):
     @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor) -> Tensor:
-        ctx.weight, ctx.ids = weight, ids.numpy()
+    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: TableGradient) -> Tensor:
+        ctx.ids, ctx.table_gradient = ids.numpy(), table_gradient
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:
-        rows = as_rows(gradient)
-        table = _gradient(ctx.weight)
-        known = getattr(ctx.weight, "gradient_rows", None)
-        if known is not None:
-            known[ctx.ids] = True
-        _add_rows(table, ctx.ids.ravel(), rows)
+        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
 
 class _CrossEntropy(PyLayer):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: np.ndarray) -> Tensor:
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: np.ndarray, table_gradient: TableGradient
+    ) -> Tensor:
+        ctx.table_gradient = table_gradient
         ctx.kept = [] if x.shape[0] * weight.shape[0] <= MOST_LOGITS else None
         total, before = 0.0, -np.inf
         with np.errstate(all="ignore"):  # numbers that are not finite are the training loop's to see
@@ -119,8 +187,11 @@ class _CrossEntropy(PyLayer):
         x, weight, bias = ctx.inputs
         table, scale, by_x = as_array(weight), as_array(gradient)[:, None], np.zeros_like(as_array(x))
         is_first = weight.grad is None
-        by_weight, by_bias = _gradient(weight, zero=False), _gradient(bias)
-        weight.gradient_rows = bias.gradient_rows = None
+        by_weight = None if weight.stop_gradient else ctx.table_gradient.array(zero=False)
+        if not bias.stop_gradient and bias.grad is None:
+            bias.grad_ = paddle.zeros_like(bias)
+        by_bias = None if bias.stop_gradient else as_array(bias.grad)
+        ctx.table_gradient.any_row()
         slices = _exponentials(x, weight, bias) if ctx.kept is None else ctx.kept
         with np.errstate(all="ignore"):
             # The softmax's part of the gradient. The factor of each row stands in x, not in [M, V].
@@ -232,31 +303,6 @@ def _add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
     order = np.argsort(rows, kind="stable")
     distinct, starts = np.unique(rows[order], return_index=True)
     table[distinct] += np.add.reduceat(values[order], starts, axis=0)
-
-
-def _gradient(parameter: Tensor, zero: bool = True) -> np.ndarray | None:
-    """The parameter's gradient, to be added to, `zero` at first or of any content; None where it is frozen.
-
-    Its memory is kept from step to step: a hole of its size would be filled with other things.
-    `parameter.gradient_rows` says where it may differ from 0, bool [rows]; None: anywhere.
-    """
-    if parameter.stop_gradient:
-        return None
-    if parameter.grad is None:
-        if not hasattr(parameter, "kept_gradient"):
-            parameter.kept_gradient = as_array(paddle.zeros_like(parameter))
-            parameter.gradient_rows = _no_rows(parameter)
-        if zero:
-            rows = parameter.gradient_rows
-            parameter.kept_gradient[slice(None) if rows is None else rows] = 0
-            parameter.gradient_rows = _no_rows(parameter)
-        parameter.grad_ = _tensor(parameter.kept_gradient)  # `grad_` and not `grad`, which would copy it
-    return as_array(parameter.grad)
-
-
-def _no_rows(parameter: Tensor) -> np.ndarray | None:
-    # A sum over processes has the rows of all of them, and it is made in this same memory.
-    return np.zeros(parameter.shape[0], bool) if world_size() == 1 else None
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -77,7 +77,7 @@ class PseudoTokenGenerator:
         return paddle.concat(parts).numpy()  # once: a GPU is waited for here
 
     def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray) -> Tensor:
-        table = paddle.gather(model.lm_head.word_embedding_weight, pieces)  # [n, H]
+        table = paddle.gather(model.lm_head.word_embeddings.weight, pieces)  # [n, H]
         bias = paddle.gather(model.lm_head.bias, pieces)
 
         def logits(rows: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from training import distributed
 from training.checkpoint_writer import CheckpointWriter
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
+from training.precision import Precision
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, unwritable_is_a_user_error
@@ -73,12 +74,10 @@ class Trainer:
                 weight_decay=optimizer.weight_decay,
                 betas=(optimizer.beta1, optimizer.beta2),
                 eps=optimizer.epsilon,
-                clip_norm=None,  # the engine clips
             ),
             seed=config.run.seed,
             clip_norm=optimizer.clip_norm,
-            amp=config.run.amp,
-            amp_level=config.run.amp_level,
+            precision=Precision(config.run.amp, config.run.amp_level),
             sharding_stage=config.run.sharding_stage,
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,

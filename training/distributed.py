@@ -1,11 +1,12 @@
-"""Processes of one run: who am I, sums over all of us. One process needs none of it and pays nothing.
+"""The processes of one run, joined by `paddle.distributed.fleet`; one process alone needs none of it.
 
 Works under `fleetrun` / `python -m paddle.distributed.launch`: NCCL where there are GPUs, gloo on the CPU
 (`fleetrun --nproc_per_node 2 --backend gloo script.py`). Paddle is imported only when it is needed.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
@@ -13,18 +14,21 @@ from utils.processes import is_main, rank, world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor
+    from paddle.amp import GradScaler
+    from paddle.optimizer import Optimizer
 
-__all__ = ["all_sum", "barrier", "broadcast_", "gather", "init", "is_main", "rank", "sum_", "world_size"]
+__all__ = [
+    "all_sum", "barrier", "broadcast_", "gather", "init", "is_main", "rank", "sharded", "shared",
+    "sum_gradients", "world_size",
+]  # fmt: skip
 
-# Large enough to hide a collective's fixed cost, small beside the gradients themselves.
-BUCKET_BYTES = 64 << 20
 
-
-def init(use_gpu: bool = True) -> str:
+def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     """Choose this process's device and join the other processes. Call once, before the model is made.
 
     Args:
         use_gpu: False keeps to the CPU where GPUs exist.
+        sharding_stage: 0: the processes are fleet's data-parallel group; 1: its sharding group.
 
     Returns:
         The device: "cpu" or "gpu:0".
@@ -33,7 +37,6 @@ def init(use_gpu: bool = True) -> str:
         UserError: the launcher chose a backend that this Paddle or this device cannot run.
     """
     import paddle
-    import paddle.distributed as dist
 
     gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
@@ -46,7 +49,16 @@ def init(use_gpu: bool = True) -> str:
                 f"--backend {backend} needs GPUs that Paddle can use; on the CPU it is --backend gloo"
             )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-    dist.init_parallel_env()
+    from paddle.distributed import fleet
+    from paddle.distributed.fleet.utils.log_util import set_log_level
+
+    set_log_level("ERROR")  # fleet tells every process of its groups otherwise
+    strategy = fleet.DistributedStrategy()
+    sizes = ("dp_degree", "sharding_degree")
+    strategy.hybrid_configs = dict(zip(sizes, (1, world_size()) if sharding_stage else (world_size(), 1)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Current global rank")  # of groups of one process
+        fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return str(paddle.device.get_device())
 
 
@@ -92,47 +104,31 @@ def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
-def sum_(tensors: Sequence["Tensor"], to: int | None = None, bucket_bytes: int = BUCKET_BYTES) -> None:
-    """Add the tensors up over all processes, in place: never an average, whatever the number of processes.
+def sum_gradients(parameters: Sequence["Tensor"]) -> None:
+    """Add up each parameter's gradient over the data-parallel processes, in place; never an average.
 
-    Small ones travel together in flat buckets; one larger than a bucket travels as it is, without a copy.
-    Every process must pass the same shapes and dtypes in the same order.
-
-    Args:
-        to: only this process gets the sums (elsewhere the values are undefined afterwards); None: all do.
+    Every process passes the same parameters in the same order, each with a gradient: fleet skips a parameter
+    without one, and processes that send different buffers wait for each other for ever.
     """
+    from paddle.distributed import fleet
+    from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
+
+    group = fleet.get_hybrid_communicate_group().get_data_parallel_group()
+    fused_allreduce_gradients_with_group(parameters, group, scale=1.0)
+
+
+def sharded(optimizer: "Optimizer") -> "Optimizer":
+    """fleet's stage 1 around an optimizer: each parameter's moments and update belong to one process."""
+    from paddle.distributed import fleet
+    from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
+
+    return DygraphShardingOptimizer(optimizer, fleet.get_hybrid_communicate_group())
+
+
+def shared(scaler: "GradScaler") -> "GradScaler":
+    """The scaler for a run on several processes: what overflows on one of them is an overflow on all."""
     if world_size() == 1:
-        return
-    import paddle
-    import paddle.distributed as dist
+        return scaler
+    from paddle.distributed import fleet
 
-    def add_up(tensor: "Tensor") -> None:
-        if to is None:
-            dist.all_reduce(tensor)
-        else:
-            dist.reduce(tensor, dst=to)
-
-    with paddle.no_grad():
-        for bucket in _buckets(tensors, bucket_bytes):
-            if len(bucket) == 1:
-                add_up(bucket[0])
-                continue
-            flat = paddle.concat([tensor.reshape([-1]) for tensor in bucket])
-            add_up(flat)
-            parts = paddle.split(flat, [tensor.size for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                paddle.assign(part.reshape(tensor.shape), output=tensor)
-
-
-def _buckets(tensors: Sequence["Tensor"], bucket_bytes: int) -> Iterator[list["Tensor"]]:
-    bucket: list[Tensor] = []
-    held = 0
-    for tensor in tensors:
-        size = tensor.size * tensor.element_size()
-        if bucket and (held + size > bucket_bytes or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, held = [], 0
-        bucket.append(tensor)
-        held += size
-    if bucket:
-        yield bucket
+    return fleet.distributed_scaler(scaler)

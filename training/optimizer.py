@@ -7,13 +7,11 @@ official code and PaddleNLP differ in the decay of rates and weights; both are h
 import re
 from collections.abc import Callable, Iterable
 
-import numpy as np
-import paddle
-from paddle import Tensor, nn
+from paddle import nn
 from paddle.optimizer.lr import LambdaDecay
 
-from training.gradient_rows import rows_of_gradient
-from training.lazy_adamw import MovingRows
+from model.word_table import WordEmbeddings
+from training.lazy_adamw import AdamW
 from utils.errors import UserError
 
 Schedule = Callable[[int], float]
@@ -82,63 +80,6 @@ def learning_rate_ratios(
     return {name: ratio(name) for name in names}
 
 
-class AdamW(paddle.optimizer.AdamW):
-    """paddle's AdamW with a learning-rate ratio per parameter, and weight decay at the full rate if asked.
-
-    Attributes:
-        ratios: a parameter's name in the model -> its learning-rate ratio.
-        lr_scheduler: the schedule's position; call its `step()` after each update.
-        full_rate_decay: decay each weight by rate x coefficient x weight, whatever its ratio.
-    """
-
-    ratios: dict[str, float]
-    lr_scheduler: LambdaDecay
-    full_rate_decay: bool = False
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._moving: dict[str, MovingRows] = {}
-
-    def moments_replaced(self) -> None:
-        """Call it after other values were put into the moments."""
-        self._moving.clear()
-
-    def _append_optimize_op(self, block, param_and_grad):
-        parameter, gradient = param_and_grad
-        # Paddle's kernel decays by rate x ratio x coefficient, on the value before the update. Its
-        # parameter groups could hold a coefficient each, but it clips every group by a norm of its own.
-        coefficient = self._weight_decay
-        if self.full_rate_decay:
-            self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
-        try:
-            rows = rows_of_gradient(parameter, gradient)
-            if rows is not None:
-                return self._move(parameter, gradient, rows)
-            self._moving.pop(parameter.name, None)
-            return super()._append_optimize_op(block, param_and_grad)
-        finally:
-            self._weight_decay = coefficient
-
-    def _move(self, parameter: Tensor, gradient: Tensor, rows: np.ndarray) -> None:
-        """Update a word table of which only `rows` have a gradient."""
-        kinds = self._moment1_acc_str, self._moment2_acc_str, self._beta1_pow_acc_str, self._beta2_pow_acc_str
-        *moments, power1, power2 = (self._get_accumulator_master(kind, parameter) for kind in kinds)
-        rate = self._create_param_lr((parameter, gradient))
-        decay = 1.0
-        if self._apply_decay_param_fun(parameter.name):
-            decay -= rate.item() * self._weight_decay
-
-        def adam(weight: Tensor, moment1: Tensor, moment2: Tensor, gradient: Tensor) -> None:
-            paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it, without decay
-                weight, gradient, rate, moment1, moment2, None, power1, power2, None, None, self._beta1,
-                self._beta2, self._epsilon, 1.0, 0.0, False, False, 1000, False, False, False,
-            )  # fmt: skip
-
-        if parameter.name not in self._moving:
-            self._moving[parameter.name] = MovingRows(parameter, *moments)
-        self._moving[parameter.name].update(gradient, rows, adam, decay)
-
-
 def build_optimizer(
     model: nn.Layer,
     peak_lr: float,
@@ -147,18 +88,16 @@ def build_optimizer(
     layerwise_lr_decay: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
-    clip_norm: float | None = 1.0,
     decay_style: str = "official",
     multi_precision: bool = False,
 ) -> AdamW:
-    """AdamW over the model's trainable parameters.
+    """AdamW over the model's trainable parameters. It does not clip: `training.engine.Engine` does.
 
     Args:
         schedule: step -> share of `peak_lr`; None: constant. Its position is `optimizer.lr_scheduler`'s,
             whose
             `step()` is called after each update.
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none. L is the number of the model's layers.
-        clip_norm: largest global norm of the gradient; None: no clipping here.
         decay_style: "official": weight decay uses the full scheduled rate, on values before the update.
             "paddlenlp": the decay is scaled by the layer's ratio too, and the embeddings' layer norm is
             slowed down like the tables.
@@ -173,22 +112,19 @@ def build_optimizer(
     for name, parameter in named.items():
         parameter.optimize_attr["learning_rate"] = ratios[name]
     decayed = {parameter.name for name, parameter in named.items() if is_decayed(name)}
-    scheduler = LambdaDecay(peak_lr, schedule or (lambda step: 1.0))
-    optimizer = AdamW(
-        learning_rate=scheduler,
+    tables = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
+    return AdamW(
+        LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
+        {layer.weight.name: layer.gradient for layer in tables},
+        full_rate_decay=decay_style == "official",
         beta1=betas[0],
         beta2=betas[1],
         epsilon=eps,
         parameters=list(named.values()),
         weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
-        grad_clip=None if clip_norm is None else nn.ClipGradByGlobalNorm(clip_norm),
         multi_precision=multi_precision,
     )
-    optimizer.full_rate_decay = decay_style == "official"
-    optimizer.ratios = ratios
-    optimizer.lr_scheduler = scheduler
-    return optimizer
 
 
 def _layer_of(name: str) -> re.Match | None:

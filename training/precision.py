@@ -1,15 +1,14 @@
-"""Automatic mixed precision on a GPU.
+"""Automatic mixed precision on a GPU: `paddle.amp` as it is.
 
 O1    weights in float32; the products of a forward pass in half precision
-O2    weights and most of a forward pass in half precision; the optimizer updates float32 master weights,
-      from float32 sums of the gradients
+O2    weights and most of a forward pass in half precision; float32 gradients and masters for the update
 """
 
 import contextlib
-from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from utils.errors import UserError
 from utils.logging import logger
@@ -19,82 +18,78 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 LEVELS = ("O1", "O2")
 
 
+@dataclass(frozen=True)
+class LossScaling:
+    """The factor on the loss that keeps float16 gradients away from zero: the official flags and defaults.
+
+    Args:
+        init_loss_scaling: the first factor.
+        use_dynamic_loss_scaling: False keeps it as it is.
+        incr_every_n_steps: consecutive finite steps before it grows.
+        decr_every_n_nan_or_inf: overflows, with no finite step between them, before it shrinks.
+        incr_ratio, decr_ratio: growth and shrinkage.
+    """
+
+    init_loss_scaling: float = 102400.0
+    use_dynamic_loss_scaling: bool = True
+    incr_every_n_steps: int = 100
+    decr_every_n_nan_or_inf: int = 2
+    incr_ratio: float = 2.0
+    decr_ratio: float = 0.8
+
+
 class Precision:
     """The precision of a run.
 
     Args:
         amp: "none", "bf16" or "fp16".
-        level: one of LEVELS; of "none" it decides nothing.
+        level: one of LEVELS; it decides nothing for "none".
+        loss_scaling: fp16 only.
 
     Attributes:
-        amp: what is used: "none" on a CPU, where O1 changes nothing and the log says so.
+        amp: what is used: "none" on a CPU, where Paddle has no mixed precision and the log says so.
+        scaler: a `paddle.amp.GradScaler`; it passes everything through unless `amp` is "fp16".
 
     Raises:
-        UserError: an unknown value, or O2 on a CPU, whose kernels take no weights in half precision.
+        UserError: an unknown value, or O2 on a CPU.
     """
 
-    def __init__(self, amp: str = NONE, level: str = "O1"):
+    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
         if amp not in (NONE, *DTYPES):
             raise UserError(f"amp {amp!r}: one of none, bf16, fp16")
         if level not in LEVELS:
             raise UserError(f"amp_level {level!r}: one of {', '.join(LEVELS)}")
+        if amp != NONE and not on_gpu():
+            if level == "O2":
+                raise UserError(
+                    f"amp_level O2 keeps the weights in {DTYPES[amp]}, for which Paddle has no kernels on "
+                    "this device: train on a GPU, or with amp_level O1 or amp none"
+                )
+            logger.warning(
+                "amp %s needs a GPU: on this device everything is computed in %s",
+                amp, paddle.get_default_dtype(),
+            )  # fmt: skip
+            amp = NONE
         self.amp, self.level = amp, level
-        self._sums: dict[str, Tensor] = {}
-        if amp == NONE or on_gpu():
-            return
-        if level == "O2":
-            raise UserError(
-                f"amp_level O2 keeps the weights in {DTYPES[amp]}, for which Paddle has no kernels on this "
-                "device: train on a GPU, or with amp_level O1 or amp none"
-            )
-        logger.warning(
-            "amp %s needs a GPU: on this device everything is computed in %s", amp, paddle.get_default_dtype()
-        )
-        self.amp = NONE
-
-    @property
-    def halves_weights(self) -> bool:
-        """Whether the model's own weights are in half precision."""
-        return self.amp != NONE and self.level == "O2"
+        self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
     def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Before the first step: bring model and optimizer, themselves, to the level."""
-        if self.halves_weights:
+        """For O2, when the weights are loaded: cast them, and give the optimizer float32 masters."""
+        if self.amp != NONE and self.level == "O2":
             paddle.amp.decorate(
-                models=model, optimizers=optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True
+                model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
+
+    def can_shrink(self) -> bool:
+        """Whether an overflow may still be the loss scale's fault."""
+        state = self.scaler.state_dict()  # {} unless amp is fp16
+        return bool(state) and state["use_dynamic_loss_scaling"] and state["scale"].item() > 1.0
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Around forward passes."""
         if self.amp == NONE:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])
-
-    @paddle.no_grad()
-    def take_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """After a backward pass: move gradients of O2 into float32 sums, where small ones are not lost."""
-        if not self.halves_weights:
-            return
-        for parameter in parameters:
-            if parameter.grad is None:
-                continue
-            gradient = parameter.grad.astype("float32")
-            if parameter.name in self._sums:
-                self._sums[parameter.name].add_(gradient)
-            else:
-                self._sums[parameter.name] = gradient
-            parameter.grad = None
-
-    def give_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """After the last backward pass: the sums become the parameters' gradients."""
-        for parameter in parameters:
-            if parameter.name in self._sums:
-                parameter.grad_ = self._sums.pop(parameter.name)  # `grad_`: not a copy
-
-    def no_gradient(self, parameter: Tensor) -> Tensor:
-        """Zeros for a parameter that only other processes used."""
-        dtype = "float32" if self.halves_weights else parameter.dtype
-        return paddle.zeros(parameter.shape, dtype)
 
 
 def on_gpu() -> bool:

@@ -25,6 +25,7 @@ from training import distributed
 from training.engine import Engine, Step
 from training.guard import StopSignal
 from training.optimizer import build_optimizer, linear_warmup_decay
+from training.precision import Precision
 from training.prefetch import prefetch
 from utils.config import differences
 from utils.errors import UserError
@@ -85,9 +86,10 @@ class RetrievalTrainer:
             int(flags.max_steps * flags.warmup_proportion), flags.max_steps, flags.lr_schedule_style
         )
         optimizer = build_optimizer(
-            model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay, clip_norm=None
+            model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay
         )
-        self.engine = Engine(model, optimizer, flags.random_seed, amp=flags.amp, sums=("won", "pairs"))
+        precision = Precision(flags.amp)
+        self.engine = Engine(model, optimizer, flags.random_seed, precision=precision, sums=("won", "pairs"))
         self.settings = {k: v for k, v in dataclasses.asdict(flags).items() if k not in FREE}
         self.settings |= {"layer": layer, "vocabulary": tokenizer.digest}
         if flags.init_checkpoint:

@@ -101,10 +101,10 @@ def loss_and_gradients(head: LMHead, hidden, loss_of):
     hidden.stop_gradient = False
     losses = loss_of(hidden)
     (losses * paddle.arange(1.0, 1 + len(losses))).sum().backward()
-    tensors = {"hidden": hidden, "table": head.word_embedding_weight, **dict(head.named_parameters())}
+    tensors = {"hidden": hidden, "table": head.word_embeddings.weight, **dict(head.named_parameters())}
     gradients = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
     head.clear_gradients()
-    head.word_embedding_weight.clear_grad()
+    head.word_embeddings.weight.clear_grad()
     return losses.numpy(), gradients
 
 

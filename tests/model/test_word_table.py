@@ -1,6 +1,8 @@
 """The word table, as on a CPU and as elsewhere, against plain Paddle, in float64, within 1e-9: values and
 gradients."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -22,8 +24,8 @@ def float64(monkeypatch):
     paddle.set_default_dtype("float32")
 
 
-def plain_cross_entropy(x, weight, bias, labels):
-    scores = paddle.matmul(x, weight, transpose_y=True) + bias
+def plain_cross_entropy(x, table, bias, labels):
+    scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     return F.cross_entropy(scores, labels, reduction="none").flatten()
 
 
@@ -43,7 +45,7 @@ class Tied:
 
     def losses(self, look_up, cross_entropy):
         x = paddle.matmul(look_up(self.ids).reshape([-1, SIZE]), self.dense)
-        return cross_entropy(x[self.positions], self.table.weight, self.bias, self.labels)
+        return cross_entropy(x[self.positions], self.table, self.bias, self.labels)
 
     def plain(self):
         return self.losses(lambda ids: F.embedding(ids, self.table.weight), plain_cross_entropy)
@@ -63,9 +65,9 @@ class Tied:
         return results
 
 
-def elsewhere(x, weight, bias, labels):
+def elsewhere(x, table, bias, labels):
     """The loss as on a GPU: it is made of Paddle's calls alone, which a CPU can do too."""
-    return word_table._RecomputedCrossEntropy.apply(x, weight, bias, labels)
+    return word_table._RecomputedCrossEntropy.apply(x, table.weight, bias, labels)
 
 
 def assert_same(plain, fast):
@@ -114,7 +116,7 @@ def test_gradient_of_the_positions():
     results = []
     for cross_entropy in (plain_cross_entropy, word_table.cross_entropy, elsewhere):
         x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
-        losses = cross_entropy(x, tied.table.weight, tied.bias, tied.labels)
+        losses = cross_entropy(x, tied.table, tied.bias, tied.labels)
         (losses * tied.weights).sum().backward()
         results.append([x.grad.numpy()])
     assert_same(results[0], results[1])
@@ -139,7 +141,7 @@ def test_the_gradient_of_one_tensor_alone():
     for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
         x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
         y = x * 2
-        losses = cross_entropy(y, tied.table.weight, tied.bias, tied.labels)
+        losses = cross_entropy(y, tied.table, tied.bias, tied.labels)
         results.append([tensor.numpy() for tensor in paddle.grad(losses.sum(), [x, y])])
     assert_same(*results)
 
@@ -182,7 +184,8 @@ def test_without_gradient_and_in_float32():
         setattr(tied, name, getattr(tied, name).astype("float32").detach())
     tied.bias.stop_gradient = False
     weight = tied.table.weight
-    tied.table.weight = paddle.create_parameter([WORDS, SIZE], "float32")
+    paddle.set_default_dtype("float32")
+    tied.table = word_table.WordEmbeddings(WORDS, SIZE)
     tied.table.weight.set_value(weight.astype("float32"))
     for a, b in zip(tied.gradients(tied.plain), tied.gradients(tied.fast), strict=True):
         assert a.dtype == b.dtype == np.float32
@@ -193,7 +196,7 @@ def test_far_apart_logits_elsewhere():
     tied = Tied()
     tied.bias.set_value(paddle.arange(WORDS, dtype="float64") * 40)
     x = paddle.matmul(tied.table(tied.ids).reshape([-1, SIZE]), tied.dense)[tied.positions]
-    found = elsewhere(x, tied.table.weight, tied.bias, tied.labels)
+    found = elsewhere(x, tied.table, tied.bias, tied.labels)
     assert np.abs((found - tied.fast()).numpy()).max() < TOLERANCE
     found.sum().backward()
     assert np.isfinite(tied.table.weight.grad.numpy()).all()
@@ -213,13 +216,14 @@ def test_products_in_half_precision(monkeypatch):
     weight.stop_gradient = bias.stop_gradient = False
     x = paddle.randn([COUNT, SIZE]).astype("float32")
     x.stop_gradient = False
-    expected = plain_cross_entropy(x, weight, bias, tied.labels)
+    table = SimpleNamespace(weight=weight)
+    expected = plain_cross_entropy(x, table, bias, tied.labels)
     expected.sum().backward()
     by_x, by_weight = x.grad.numpy(), weight.grad.numpy()
     for tensor in (x, weight, bias):
         tensor.grad = None
     monkeypatch.setattr(paddle, "matmul", low)
-    found = elsewhere(x, weight, bias, tied.labels)
+    found = elsewhere(x, table, bias, tied.labels)
     found.sum().backward()
     assert found.dtype == x.grad.dtype == weight.grad.dtype == paddle.float32
     assert 0 < np.abs((found - expected).numpy()).max() < 0.02

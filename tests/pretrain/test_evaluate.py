@@ -36,7 +36,7 @@ class Held:
     def always(self, token: int) -> None:
         """The model's answer is this token, whatever the question; all others are equally likely."""
         with paddle.no_grad():
-            self.model.lm_head.word_embedding_weight.zero_()
+            self.model.lm_head.word_embeddings.weight.zero_()
             self.model.lm_head.bias.zero_()
             self.model.lm_head.bias[token] = math.log(self.tokenizer.vocab_size - 1)  # probability 1/2
 

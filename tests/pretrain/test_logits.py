@@ -54,8 +54,8 @@ def widest(monkeypatch):
     return seen
 
 
-def whole(x, weight, bias, labels):
-    logits = paddle.matmul(x, weight, transpose_y=True) + bias
+def whole(x, table, bias, labels):
+    logits = paddle.matmul(x, table.weight, transpose_y=True) + bias
     return F.cross_entropy(logits, labels, reduction="none").flatten()
 
 

@@ -45,7 +45,7 @@ def seen(monkeypatch):
 
 
 def make_engine(model, **options) -> Engine:
-    return Engine(model, build_optimizer(model, 1e-3, clip_norm=None), **options)
+    return Engine(model, build_optimizer(model, 1e-3), **options)
 
 
 def test_reading_is_seen(seen):

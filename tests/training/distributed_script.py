@@ -10,13 +10,11 @@ from training import distributed
 
 device = distributed.init()
 rank, world = distributed.rank(), distributed.world_size()
-small = [
-    paddle.full([2, 3], float(rank + 1), dtype="float64"),
-    paddle.full([4], 10.0 ** -(rank + 9), dtype="float64"),
-]
-single = [paddle.full([5], float(rank), dtype="float32")]
-large = paddle.arange(1000, dtype="float64") * (rank + 1)
-distributed.sum_([*small, *single, large], bucket_bytes=1024)
+kinds = ([2, 3], "float64"), ([4], "float32")
+parameters = [paddle.create_parameter(shape, dtype) for shape, dtype in kinds]
+parameters[0].grad = paddle.full([2, 3], 10.0 ** -(rank + 9), dtype="float64")
+parameters[1].grad = paddle.full([4], float(rank + 1))
+distributed.sum_gradients(parameters)
 weight = paddle.full([3], float(rank + 7))
 distributed.broadcast_([weight])
 distributed.barrier()
@@ -26,9 +24,7 @@ seen = {
     "is_main": distributed.is_main(),
     "all_sum": distributed.all_sum([0.1 * (rank + 1), 1e-12, 1.0]),
     "gather": distributed.gather({"rank": rank, "text": "é"}),
-    "small": [tensor.tolist() for tensor in small],
-    "single": single[0].tolist(),
-    "large": large[[0, 1, 999]].tolist(),
+    "gradients": [parameter.grad.tolist() for parameter in parameters],
     "weight": weight.tolist(),
 }
 Path(sys.argv[1], f"{rank}.json").write_text(json.dumps(seen))

@@ -58,7 +58,7 @@ def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options)
         paddle.seed(seed)
         model = Toy(dropout)
         optimizer = build_optimizer(
-            model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01, clip_norm=None
+            model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01
         )
     finally:
         paddle.set_default_dtype("float32")
@@ -114,7 +114,7 @@ def write_parts(engine: Engine, folder: Path) -> None:
 
 def main() -> None:
     folder, dtype, stage = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    distributed.init()
+    distributed.init(sharding_stage=stage)
     # Another seed on the second process: the engine must make the weights equal.
     engine = (
         make(dtype, sharding_stage=stage, seed=3)
@@ -130,8 +130,7 @@ def main() -> None:
     if (folder / "start").exists():
         engine.load_state_dict(load_training_state(folder / "start"))
         write_parts(engine, folder / "loaded")
-    # In stage 2 one process has more micro-batches than the other.
-    seen = run(engine, int(sys.argv[4]), micro_batches=3 if stage == 2 else 2)
+    seen = run(engine, int(sys.argv[4]))
     state = state_of(engine)
     if distributed.is_main():
         np.save(

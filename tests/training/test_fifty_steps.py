@@ -83,7 +83,7 @@ def train_plainly(model: nn.Layer, loss_of, batches: list) -> list[float]:
 
 
 def train(model: nn.Layer, loss_of, batches: list) -> list[float]:
-    optimizer = build_optimizer(model, RATE, weight_decay=DECAY, clip_norm=None, eps=1e-6)
+    optimizer = build_optimizer(model, RATE, weight_decay=DECAY, eps=1e-6)
     engine = Engine(model, optimizer, clip_norm=NORM)
     steps = [engine.step([batch], lambda batch: (loss_of(batch), {})) for batch in batches]
     assert any(step.grad_norm > NORM for step in steps)  # something is clipped
