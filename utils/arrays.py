@@ -6,7 +6,8 @@ from paddle import Tensor
 
 def as_array(x: Tensor) -> np.ndarray:
     """A CPU tensor's own memory, to read and to write."""
-    return np.asarray(_Memory(x.detach()))
+    x = x.detach()
+    return np.asarray(_Memory(x)) if x.size else x.numpy()  # numpy refuses the null pointer of an empty one
 
 
 def as_rows(x: Tensor) -> np.ndarray:
