@@ -136,27 +136,36 @@ def _workers(args: argparse.Namespace) -> Path:
     return Path(args.split_log_path, "workers")
 
 
-def end_workers(launcher: subprocess.Popen) -> None:
-    """SIGTERM to each process of the run, with its reader: they save and end, and then the launcher does.
+def signal_workers(launcher: subprocess.Popen, number: int) -> None:
+    """Hand a signal on to each process of the run: they save and end, and then the launcher does.
 
-    The launcher itself would die of it and leave its processes to themselves.
+    The launcher itself would die of SIGTERM and leave its processes to themselves, and after Ctrl-C it would
+    kill them before they have saved.
     """
     stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
     parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
     workers = [child for child, parent in parents.items() if parent == launcher.pid]
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):  # it has just ended, or leads no group
-            os.killpg(worker, signal.SIGTERM)
+            os.killpg(worker, number)
     if not workers:  # no /proc here, or nothing was started yet
         launcher.terminate()
 
 
 def start(line: list[str], workers: Path) -> int:
     """Run a launcher to its end; what stopped a process is said again: the console may not have it."""
-    launcher = subprocess.Popen(line)
-    signal.signal(signal.SIGTERM, lambda *_: end_workers(launcher))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the launcher too, which ends the processes
+    launcher = subprocess.Popen(line, process_group=0)  # a group that a terminal's Ctrl-C does not reach
+    received: list[int] = []
+
+    def hand_on(number: int, _) -> None:
+        received.append(number)
+        signal_workers(launcher, number)
+
+    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGINT, hand_on)
     code = launcher.wait()
+    if code and signal.SIGINT in received:
+        return 130
     if code:
         errors = [
             text

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from utils.logging import logger
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE = 1.0  # seconds that the main thread has to hear of a second Ctrl-C
 
 
 @contextmanager
@@ -79,10 +81,16 @@ def _holder(file: int) -> str:
 
 
 class StopSignal:
-    """Within a `with` statement SIGTERM and Ctrl-C only set `received`.
+    """SIGTERM and Ctrl-C as requests: within a `with` statement they set `received`; the run ends itself.
 
-    SIGTERM may come any number of times: launchers send it several times within a second. A second Ctrl-C is
-    an impatient user's, and interrupts at once.
+    A thread answers each request in the log within a second. The main thread hears of a signal only between
+    two instructions of Python, and a step, a sum over processes or the reading of a file may take longer.
+
+    SIGTERM may come any number of times: launchers send it several times within a second. A second Ctrl-C
+    raises KeyboardInterrupt, and where the main thread does not hear that either, the process ends.
+
+    Enter it in the main thread, as early as possible: it needs no Paddle. `utils.runtime.prepare` sees to it
+    that Paddle, which handles SIGTERM as a crash, does not take the signal away.
 
     Attributes:
         received: the first signal that came, or None.
@@ -90,17 +98,30 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._interrupts = 0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
+        self._left = threading.Event()
+        self._hear, self._tell = os.pipe()
+        os.set_blocking(self._tell, False)
+        self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
+        self._listener.start()
+        self._told_before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.received == signal.SIGTERM:
-            # The run is about to end well; one more of them must not make it end badly. A function and not
+        signal.set_wakeup_fd(self._told_before)
+        self._left.set()
+        os.write(self._tell, b"\0")
+        self._listener.join()
+        os.close(self._hear)
+        os.close(self._tell)
+        if self.received:
+            # The run is about to end well; one more SIGTERM must not make it end badly. A function and not
             # SIG_IGN, which child processes would inherit; but Python takes functions back when it ends.
             signal.signal(signal.SIGTERM, lambda *_: None)
             atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
@@ -112,10 +133,42 @@ class StopSignal:
         """Whether any process of the run was asked to stop; call it on all of them at the same place."""
         return distributed.all_sum([float(bool(self))])[0] > 0
 
+    def exit_as_asked(self) -> None:
+        """Call it when the state is saved: ends the process with 130 after Ctrl-C, as shells expect.
+
+        After SIGTERM, and without a signal, it returns, so that the process ends with 0.
+        """
+        if self.received == signal.SIGINT:
+            sys.exit(130)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received == signal.SIGINT:
-            raise KeyboardInterrupt
         self.received = self.received or signal.Signals(number)
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+    def _listen(self) -> None:
+        """In a thread: what Python's own handler, in C, writes the number of each signal to."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are the main thread's
+        interrupts, said = 0, False
+        while number := os.read(self._hear, 1)[0]:
+            if number in _SIGNALS and not said:
+                said = True
+                _say(signal.Signals(number))
+            interrupts += number == signal.SIGINT
+            if interrupts > 1 and not self._left.wait(_PATIENCE):
+                os._exit(130)
+
+
+def _say(received: signal.Signals) -> None:
+    name = "Ctrl-C" if received == signal.SIGINT else received.name
+    line = f"{name} received: the run saves its state and ends; Ctrl-C again ends it at once"
+    if name != "Ctrl-C":
+        line = line.replace("Ctrl-C again", "Ctrl-C twice")
+    if logger.handlers:
+        logger.warning("%s", line)
+    elif distributed.is_main():  # the log is not set up yet
+        os.write(2, f"{line}\n".encode())
 
 
 class StallWatch:

@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 T = TypeVar("T")
 
-_ITEM, _USER_ERROR, _FAILURE, _END, _DEAD = range(5)
+_ITEM, _USER_ERROR, _FAILURE, _END, _DEAD, _STOPPED = range(6)
 # How often the consumer looks whether the worker still lives while it waits. A closed pipe tells it at once
 # as a rule.
 _POLL_SECONDS = 0.5
@@ -65,9 +65,22 @@ class Prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        return self._next(stop=False)
+
+    def next_unless(self, stop: object) -> T | None:
+        """The next item; None as soon as `stop` is true, if the item is not there by then.
+
+        Raises:
+            StopIteration: there are no more items.
+        """
+        return self._next(stop)
+
+    def _next(self, stop: object) -> T | None:
         if self._done:
             raise StopIteration
-        kind, value = self._take()
+        kind, value = self._take(stop)
+        if kind == _STOPPED:
+            return None
         if kind == _ITEM:
             return value
         if kind == _DEAD:
@@ -84,13 +97,15 @@ class Prefetch(Generic[T]):
             )
         raise StopIteration
 
-    def _take(self) -> tuple[int, object]:
+    def _take(self, stop: object) -> tuple[int, object]:
         began = time.monotonic()
         poll = min(_POLL_SECONDS, self._slow_seconds)
         while True:
             try:
                 return self._items.get(timeout=poll)
             except queue.Empty:
+                if stop:
+                    return _STOPPED, None
                 if not self._process.is_alive() and not self._thread.is_alive() and self._items.empty():
                     return _DEAD, None
                 now = time.monotonic()

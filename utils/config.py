@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from argparse import ArgumentError
@@ -60,12 +61,15 @@ def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
     """What the parser lets pass.
 
     Raises:
-        UserError: a key stands there with nothing behind it, or a section is a single value.
+        UserError: a key stands there with nothing behind it, a number is not finite, or a section is a single
+            value.
     """
     for field in dataclasses.fields(cls):
         value, kind = getattr(parsed, field.name), field.type
         if value is None and type(None) not in get_args(kind):
             raise UserError(f"{prefix}{field.name}: nothing stands behind it; give a value, or leave it out")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{prefix}{field.name} is {value}: it must be a finite number")
         if dataclasses.is_dataclass(kind):
             if not all(hasattr(value, key.name) for key in dataclasses.fields(kind)):
                 raise UserError(f"{prefix}{field.name}: a section, whose keys stand below it, and no value")

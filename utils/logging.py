@@ -171,13 +171,18 @@ class Progress:
         """The time that is left at the mean speed so far, as h:mm:ss; "?" where it cannot be known."""
         if not self.total or self.done <= self.initial:
             return "?"
-        seconds = round(max(self.total - self.done, 0) / self.speed())
-        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+        return as_time(max(self.total - self.done, 0) / self.speed())
 
     def close(self) -> None:
         """Take the bar from the screen."""
         if self.bar is not None:
             self.bar.close()
+
+
+def as_time(seconds: float) -> str:
+    """h:mm:ss."""
+    seconds = round(seconds)
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:

@@ -8,8 +8,11 @@ import ctypes
 import io
 import os
 import platform
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,13 +147,28 @@ def _may_keep(memory: int) -> bool:
 def _import_paddle() -> None:
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with _sigterm_kept(), contextlib.redirect_stderr(said), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
         for line in said.getvalue().splitlines():
             if not line.startswith(_CHATTER):
                 print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Around the import of Paddle, which would treat SIGTERM as a crash: the handler of before stays."""
+    listener = signal.getsignal(signal.SIGTERM)
+    if listener is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, listener)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _local_processes() -> int:

@@ -50,6 +50,15 @@ def test_items_in_order_and_end():
         assert not items._process.is_alive()
 
 
+def test_who_is_asked_to_stop_does_not_wait_for_an_item():
+    """One that is there is handed out; the next one, which takes a minute, is not waited for."""
+    with prefetch(prefetch_work.slow) as items:
+        assert items.next_unless(False) == items._process.pid
+        began = time.monotonic()
+        assert items.next_unless(True) is None
+        assert time.monotonic() - began < 5
+
+
 def test_it_runs_ahead_and_then_waits(tmp_path):
     with prefetch(functools.partial(prefetch_work.large, str(tmp_path / "made")), ahead=5) as items:
         next(items)

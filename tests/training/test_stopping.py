@@ -1,9 +1,10 @@
-"""SIGTERM and Ctrl-C are noted where a loop asked for it, and only there."""
+"""SIGTERM and Ctrl-C are requests where a run asked for that, and only there; they are answered at once."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,51 @@ def test_a_late_sigterm_does_not_end_a_run_that_is_ending():
         "sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)\n"  # a child is not made deaf
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+# The main thread hears of no signal: it is in one call of C, as in a long step or a sum over processes.
+IN_C = """
+import ctypes
+from training.guard import StopSignal
+with StopSignal():
+    print("ready", flush=True)
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):  # the second time it waits for ever
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+"""
+
+
+def test_a_request_is_answered_and_a_second_ctrl_c_ends_whatever_the_main_thread_is_doing():
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_C], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert process.stderr.readline().startswith("Ctrl-C received: the run saves its state and ends; ")
+        assert time.monotonic() - asked < 1
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_from_the_first_line_on_and_while_paddle_is_imported(number, code):
+    """Paddle would take SIGTERM for a crash from its import on."""
+    program = (
+        "import os, signal, sys, threading, time\n"
+        "from training.guard import StopSignal\n"
+        "from utils.runtime import prepare\n"
+        f"send = lambda: os.kill(os.getpid(), {int(number)})\n"
+        "with StopSignal() as stop:\n"
+        "    threading.Timer(0.5, send).start()\n"
+        "    prepare(quiet=True)\n"
+        "    import paddle; paddle.ones([2])\n"
+        f"    if {int(number)} == signal.SIGTERM: send()\n"
+        "    stop.exit_as_asked()\n"
+        "    assert stop.received == signal.SIGTERM\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count(b"received") == 1

@@ -71,6 +71,17 @@ def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, e
     assert all(part in str(error.value) for part in expected), str(error.value)
 
 
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "nan", "inf", "1e999"])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_number_that_is_not_finite(tmp_path, value, in_file):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"optimizer: {{peak_lr: {value}}}\n" if in_file else "steps: 3\n")
+    line = [] if in_file else ["--optimizer.peak_lr", value]
+    with pytest.raises(UserError, match=r"optimizer\.peak_lr") as refused:
+        load_config(Config, ["--config", str(path), *line])
+    assert "\n" not in str(refused.value)
+
+
 def test_differences_name_the_keys():
     new = Config(Optimizer(style="paddlenlp"), steps=3)
     assert differences(Config(), new) == [

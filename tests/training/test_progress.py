@@ -1,0 +1,49 @@
+"""The remaining time counts the evaluations that are still to come."""
+
+import time
+
+import pytest
+
+from training.progress import RemainingTime
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(seconds): so much time goes by."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def go_by(seconds):
+        now[0] += seconds
+
+    return go_by
+
+
+def test_steps_and_evaluations_are_measured_apart(clock):
+    left = RemainingTime(100)
+    assert left.eta(0, 3) == "?"
+    clock(40)
+    assert left.eta(20, 3) == "0:02:40 + 3 evaluations" and left.eta(20, 1) == "0:02:40 + 1 evaluation"
+    assert left.eta(20, 0) == "0:02:40"
+    with left.evaluation():
+        clock(100)
+    assert left.eta(20, 2) == "0:06:00"
+    with left.evaluation():
+        clock(200)
+    clock(20)
+    assert left.eta(30, 1) == "0:04:50"  # 70 steps of 2 s, and one evaluation of 150 s
+
+
+def test_steps_of_an_earlier_process_say_nothing_about_speed(clock):
+    left = RemainingTime(100, done=90)
+    clock(7)
+    assert left.eta(90, 0) == "?"
+    assert left.eta(91, 0) == "0:01:03"
+
+
+def test_an_evaluation_that_is_broken_off_does_not_count(clock):
+    left = RemainingTime(10)
+    clock(1)
+    with pytest.raises(KeyboardInterrupt), left.evaluation():
+        raise KeyboardInterrupt
+    assert left.eta(1, 1) == "0:00:09 + 1 evaluation"
