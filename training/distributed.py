@@ -22,6 +22,8 @@ __all__ = [
     "sum_gradients", "world_size",
 ]  # fmt: skip
 
+FUSED_BYTES = 64 << 20  # hides a sum's fixed cost; fleet copies what it fuses, all of it at once
+
 
 def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     """Choose this process's device and join the other processes. Call once, before the model is made.
@@ -110,11 +112,30 @@ def sum_gradients(parameters: Sequence["Tensor"]) -> None:
     Every process passes the same parameters in the same order, each with a gradient: fleet skips a parameter
     without one, and processes that send different buffers wait for each other for ever.
     """
+    import paddle.distributed as dist
     from paddle.distributed import fleet
     from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients_with_group
 
     group = fleet.get_hybrid_communicate_group().get_data_parallel_group()
-    fused_allreduce_gradients_with_group(parameters, group, scale=1.0)
+    for part in _parts(parameters):
+        if len(part) > 1:
+            fused_allreduce_gradients_with_group(part, group, scale=1.0)
+        else:  # in its own memory: the word table's would be copied twice
+            dist.all_reduce(part[0].grad, group=group)
+
+
+def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
+    """Consecutive parameters of one dtype, of at most FUSED_BYTES together or one alone."""
+    parts: list[list[Tensor]] = []
+    room = 0
+    for parameter in parameters:
+        size = parameter.size * parameter.element_size()
+        if not parts or size > room or parameter.dtype != parts[-1][0].dtype:
+            parts.append([])
+            room = FUSED_BYTES
+        parts[-1].append(parameter)
+        room -= size
+    return parts
 
 
 def sharded(optimizer: "Optimizer") -> "Optimizer":
