@@ -169,31 +169,20 @@ class Run:
         """Sequences of the largest micro-batch: a card has its part of each objective."""
         return max(1, min(self.micro_batch, math.ceil(self.sequences(cards) / OBJECTIVES)))
 
-    def micro_batches(self, cards: int) -> int:
-        """Forward and backward passes of a step on one card."""
-        own = self.sequences(cards)
-        each = math.ceil(own / OBJECTIVES / self.micro_batch)
-        return max(1, min(OBJECTIVES, math.floor(own)) * each)
-
 
 def held(size: Size, stage: int, cards: int) -> float:
     """Parameters whose moments the fullest card has.
 
-    Stages 1 and 2 divide whole parameters, and the word table is one. Stage 3 cuts each layer's large
-    parameters; the tables and the head, which both uses of the word table tie together, are left whole.
+    Stage 1 divides whole parameters, and the word table is one.
     """
-    if stage == 0:
-        return size.trained
-    if stage < 3:
-        return max(size.table, size.trained / cards)
-    return size.trained - size.matrices + size.matrices / cards
+    return size.trained if stage == 0 else max(size.table, size.trained / cards)
 
 
 def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> dict[str, float]:
     """Memory of the fullest card, by part, in bytes.
 
     Args:
-        stage: of sharding, 0 to 3.
+        stage: of sharding, 0 or 1.
         runtime: what CUDA, NCCL and Paddle take.
     """
     precision = PRECISIONS[run.precision]
@@ -203,18 +192,14 @@ def gpu_memory(size: Size, run: Run, stage: int, cards: int, runtime: float) -> 
     kept = tokens * size.hidden * precision.norm  # a layer's input
     masked = run.rows(cards) * run.length * MASKED
     own = held(size, stage, cards)
-    weights = size.trained if stage < 3 else own
     activations = size.layers * kept + layer if run.recompute else (size.layers - 1) * layer + last
     # Slices of logits, of their exponentials and of their gradient; and the two gradients of the word table,
     # as input and as output, before they are added to the parameter's own.
     logits = 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * size.table
-    gradients = FLOAT * size.trained
-    if stage >= 2:  # a pass's own come into being while its activations go, and leave at its end
-        gradients = FLOAT * own + max(0.0, gradients - activations - logits)
     return {
         "runtime": runtime,
-        "weights": precision.weight * weights + precision.cast * size.matrices,
-        "gradients": gradients,
+        "weights": precision.weight * size.trained + precision.cast * size.matrices,
+        "gradients": FLOAT * size.trained,
         "optimizer": (2 * FLOAT + precision.master) * own,
         "activations": activations,
         "logits": logits,
@@ -240,23 +225,13 @@ def operations(size: Size, run: Run) -> float:
     return run.batch * (passes * encoder * compact + 3 * head + logits + stage1)
 
 
-def communication(size: Size, run: Run, stage: int, cards: int) -> float:
+def communication(size: Size, cards: int) -> float:
     """Bytes that a card sends in a step; collectives in rings, each of P numbers sends P (n - 1) / n.
 
     Stage 0: gradients are summed once a step: a reduce-scatter and an all-gather of P floats. Stage 1: the
-    same volume, to the owners and back. Stages 2 and 3 reduce after every backward pass: stage 2 to the
-    owner, and the weights come back once; stage 3 (Paddle's) to all, and it gathers the cut parameters in
-    every forward and backward pass.
+    same volume, to the owners and back.
     """
-    precision, passes = PRECISIONS[run.precision], run.micro_batches(cards)
-    part = (cards - 1) / cards
-    if stage < 2:
-        return part * 2 * FLOAT * size.trained
-    reduced = passes * FLOAT * size.trained
-    if stage == 2:
-        return part * (reduced + precision.weight * size.trained)
-    gathers = 3 if run.recompute else 2
-    return part * (2 * reduced + passes * gathers * precision.weight * size.matrices)
+    return (cards - 1) / cards * 2 * FLOAT * size.trained
 
 
 @dataclass(frozen=True)
@@ -277,8 +252,8 @@ class Card:
     per_machine: int
 
 
-def seconds(size: Size, run: Run, stage: int, cards: int, card: Card) -> tuple[float, float]:
+def seconds(size: Size, run: Run, cards: int, card: Card) -> tuple[float, float]:
     """Of a step: computing, and communicating. They are added up: no overlap is counted on."""
     speed = card.inner if cards <= card.per_machine else card.outer
     compute = operations(size, run) / (cards * card.flops * card.utilisation)
-    return compute, communication(size, run, stage, cards) / speed
+    return compute, communication(size, cards) / speed

@@ -45,10 +45,7 @@ def main() -> None:
     parser.add_argument("--configs", nargs="+", default=CONFIGS, help="of run_pretrain.py")
     parser.add_argument("--vocab", type=int, default=250002)
     parser.add_argument("--cards", type=int, nargs="+", default=[8, 64, 512])
-    parser.add_argument(
-        "--stages", type=int, nargs="+", default=[0, 1, 2], choices=range(4),
-        help="of sharding; run_pretrain.py has none beyond 2",
-    )  # fmt: skip
+    parser.add_argument("--stages", type=int, nargs="+", default=[0, 1], choices=(0, 1), help="of sharding")
     parser.add_argument("--precision", choices=costs.PRECISIONS, help="default: the configuration's")
     parser.add_argument("--recompute", choices=("true", "false"), help="default: the configuration's")
     parser.add_argument("--attention", choices=("fused", "plain"), default="fused")
@@ -131,12 +128,12 @@ def of_run(
 ) -> dict:
     """Memory of the fullest card, communication and time of a step."""
     memory = costs.gpu_memory(size, run, stage, cards, runtime)
-    compute, communicate = costs.seconds(size, run, stage, cards, card)
+    compute, communicate = costs.seconds(size, run, cards, card)
     step = compute + communicate
     return {
         "gb": {name: round(value / GB, 2) for name, value in memory.items()}
         | {"total": round(sum(memory.values()) / GB, 2)},
-        "sent_gb": round(costs.communication(size, run, stage, cards) / GB, 2),
+        "sent_gb": round(costs.communication(size, cards) / GB, 2),
         "compute_seconds": round(compute, 3),
         "communication_seconds": round(communicate, 3),
         "seconds": round(step, 3),
