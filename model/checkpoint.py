@@ -4,6 +4,7 @@
     model.safetensors       weights, named as in `model.formats.names`; float32, or float64 where the model is
     vocab.txt, piece.model  the tokenizer's files, where known
     README.md               the model card
+    manifest.json           sizes and checksums of these, but for the card (`model.manifest`)
     training_state/         what a run resumes from (`model.training_state`), where asked for
 
 What else is read, official directories and other libraries' files, is told in `model.sources`.
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from model.config import ErnieMConfig
 from model.formats import safe
 from model.formats.official import write_fluid
 from model.loading import LoadReport, load_into, model_weights
+from model.manifest import MANIFEST, write_manifest
 from model.sources import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
 from model.steps import keep_last, load_newest, set_aside, step_folders
 from model.training_state import load_training_state, save_training_state
@@ -63,7 +65,7 @@ class ModelFiles:
     """What a checkpoint folder holds of a model, ready to be written.
 
     Attributes:
-        weights: canonical name -> array; on a CPU the parameters' own memory, until `copied`.
+        weights: canonical name -> array; on a CPU the parameters' own memory.
         settings: of config.json.
         card: of README.md.
         copies: file name -> the file it is a copy of.
@@ -74,12 +76,8 @@ class ModelFiles:
     card: str
     copies: Mapping[str, Path]
 
-    def copied(self) -> "ModelFiles":
-        """The same with memory of its own, which no later step changes."""
-        return replace(self, weights={name: np.array(array) for name, array in self.weights.items()})
-
-    def write(self, folder: Path) -> tuple[str, ...]:
-        """Write into a folder that is there; not atomic. The names that a manifest is to cover.
+    def write(self, folder: Path) -> None:
+        """Write into a folder that is there, with a manifest; not atomic.
 
         Raises:
             UserError: a tokenizer file is missing.
@@ -89,8 +87,8 @@ class ModelFiles:
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
         for name, source in self.copies.items():
             _copy(source, folder / name)
-        (folder / CARD).write_text(self.card, encoding="utf-8")  # not among those names: people edit it
-        return tuple(sorted((WEIGHTS, CONFIG, *self.copies)))
+        write_manifest(folder / MANIFEST, sorted((WEIGHTS, CONFIG, *self.copies)))
+        (folder / CARD).write_text(self.card, encoding="utf-8")  # not in the manifest: people edit it
 
 
 def model_files(
@@ -129,7 +127,7 @@ def save_model(
         path: takes the place of an older checkpoint.
         model: an encoder, or a model with one as `.ernie_m`.
         config: of the model.
-        training_state: also write `training_state/`; its manifest then covers all files but the card.
+        training_state: also write `training_state/`, whose manifest covers that of the model.
         vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
         extra: more keys for config.json: "task", "labels", "languages".
         facts: for the model card (`model.card.model_card`); sizes and config are added.
@@ -140,9 +138,9 @@ def save_model(
     """
     files = model_files(model, config, **options)
     with atomic_dir(path) as folder:
-        names = files.write(folder)
+        files.write(folder)
         if training_state is not None:
-            save_training_state(folder / STATE, training_state, beside=names)
+            save_training_state(folder / STATE, training_state, beside=(MANIFEST,))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from model.config import ErnieMConfig
 from model.formats import configs, names, official, paddle_file, peers, safe, torch_file, translation
 from model.formats.translation import Origin, Translated
 from model.formats.weights import Weights
+from model.manifest import check_model
 from model.steps import step_folders
 from utils.errors import UserError
 from utils.json_files import read_json
@@ -63,9 +64,11 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
         path: a folder, a file of weights in it, or a name on a hub (`model.hub`).
 
     Raises:
-        UserError: no such folder, none of these formats or several, a damaged file, a pickle with code.
+        UserError: no such folder, none of these formats or several, a damaged file (also one that is not as
+            the folder's manifest says), a pickle with code.
     """
     path = hub.local_folder(path)
+    check_model(path if path.is_dir() else path.parent)
     if path.is_file() and path.suffix in _READERS:
         checkpoint = _read_file(path, _READERS[path.suffix](path), path.parent)
     elif not path.is_dir():

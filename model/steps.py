@@ -14,8 +14,8 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d+)")
-# What `utils.files.atomic_dir` and `_remove` leave behind when a process is killed in the middle of one.
-_LEFTOVER = re.compile(r"\.(step_\d+)\.(tmp|old|gone)-(\d+)")
+# What `utils.files` and `_remove` leave behind when a process is killed in the middle of one.
+_LEFTOVER = re.compile(r"\.(.+)\.(tmp|old|gone)-(\d{1,9})")
 
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
@@ -71,7 +71,7 @@ def _names_aside(path: Path) -> Iterator[Path]:
 
 
 def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:
-    """Remove all step folders but the last `count` and those in `keep`, and what killed processes left.
+    """Remove all step folders but the last `count` and those in `keep`.
 
     Returns:
         The folders that were removed.
@@ -85,7 +85,6 @@ def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLi
     removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
     for path in removed:
         _remove(path)
-    _clear_leftovers(Path(folder))
     return removed
 
 
@@ -96,19 +95,30 @@ def _remove(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _clear_leftovers(folder: Path) -> None:
-    for entry in folder.iterdir() if folder.is_dir() else ():
+def clear_leftovers(folder: str | os.PathLike) -> None:
+    """Clear away what a killed process left half written in a folder; call it before a run writes there.
+
+    A folder that was being replaced (`best`, `full`, `step_N`) is put back if the new one had not yet got its
+    name. What belongs to a process that is still running on this machine stays.
+    """
+    folder = Path(folder)
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         leftover = _LEFTOVER.fullmatch(entry.name)
         if leftover is None or _is_running(int(leftover[3])):
             continue
         original = entry.with_name(leftover[1])
         if leftover[2] == "old" and not original.exists():
-            os.replace(entry, original)  # killed between the two renames that replace a folder
-        else:
+            os.replace(entry, original)
+            log.warning("%s: put back, its replacement was never finished", original)
+        elif entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
+    if process == os.getpid():  # of a namesake: in a container, numbers come again
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

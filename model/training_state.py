@@ -3,7 +3,7 @@
 A folder `training_state/` holds
     arrays.safetensors   every array, bit for bit, under its place in the dict ("optimizer/moment1/0")
     state.json           the rest, with a reference where an array stood
-    manifest.json        size and SHA-256 of each file, written last
+    manifest.json        size and SHA-256 of each file, and of the model's manifest beside it, written last
 and where several processes wrote a part each, the same for every other part: arrays-1-of-4.safetensors, ...
 """
 
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from model.formats import safe
+from model.manifest import MANIFEST, check_manifest, write_manifest
 from utils.errors import UserError
-from utils.files import atomic_dir, sha256_of
+from utils.files import atomic_dir
 from utils.json_files import read_json
 
-ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
-VERSION = 1
+ARRAYS, STATE = "arrays.safetensors", "state.json"
 _REFERENCE = "__array__"
 
 
@@ -59,22 +59,11 @@ def write_part(
     """
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, "", arrays)
-    names = {name: _of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST)}
-    safe.write(folder / names[ARRAYS], arrays)
-    (folder / names[STATE]).write_text(json.dumps(tree), encoding="utf-8")
-    files = {name: _fingerprint(folder / name) for name in (names[ARRAYS], names[STATE])}
-    files |= {f"../{name}": _fingerprint(folder.parent / name) for name in beside}
-    manifest = json.dumps({"version": VERSION, "parts": parts, "files": files}, indent=2)
-    (folder / names[MANIFEST]).write_text(manifest + "\n", encoding="utf-8")
-
-
-def copy_arrays(state: Any) -> Any:
-    """The state with every tensor and array copied, to memory that no later step changes."""
-    if isinstance(state, Mapping):
-        return {key: copy_arrays(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [copy_arrays(value) for value in state]
-    return np.array(as_numpy(state)) if _is_tensor(state) or isinstance(state, np.ndarray) else state
+    array_file, state_file, manifest = (_of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST))
+    safe.write(folder / array_file, arrays)
+    (folder / state_file).write_text(json.dumps(tree), encoding="utf-8")
+    files = (array_file, state_file, *(f"../{name}" for name in beside))
+    write_manifest(folder / manifest, files, parts=parts)
 
 
 def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
@@ -83,12 +72,11 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: no state here, one of another version, or a file that is missing or was altered.
     """
-    folder = Path(folder)
-    fault = find_fault(folder, checksums=True)
-    if fault:
-        raise UserError(fault)
-    parts = _parts(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    state: dict[str, Any] = {}
+    folder, state, part, parts = Path(folder), {}, 0, 1
+    while part < parts:
+        names = [_of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST)]
+        parts = _check(folder / names[-1], names[:-1])
+        part += 1
     for part in range(parts):
         path = folder / _of_part(STATE, part, parts)
         try:
@@ -98,54 +86,18 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
     return state
 
 
-def find_fault(folder: str | os.PathLike, checksums: bool) -> str | None:
-    """Look for what is wrong with a state, in one line that names the file; None: nothing.
-
-    Args:
-        folder: a `training_state` folder.
-        checksums: read and compare every byte, not only sizes.
-    """
-    folder, part, parts = Path(folder), 0, 1
-    while part < parts:
-        path = folder / _of_part(MANIFEST, part, parts)
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            version, files = manifest["version"], manifest["files"]
-            expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-            parts = _parts(manifest)
-        except OSError as error:
-            return f"{path}: no complete training state here ({error.strerror})"
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return f"{path}: damaged"
-        if version != VERSION:
-            return f"{path}: version {version} of the format, {VERSION} is the one known here"
-        # "../x" lies beside the state: one step up, and no more
-        if any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in expected):
-            return f"{path}: damaged, it names files of other folders"
-        if not {_of_part(name, part, parts) for name in (ARRAYS, STATE)} <= expected.keys():
-            return f"{path}: damaged, it does not name the files of the state"
-        if fault := _compare(folder, expected, checksums):
-            return fault
-        part += 1
-    return None
-
-
-def _compare(folder: Path, expected: Mapping[str, tuple[int, str]], checksums: bool) -> str | None:
-    for name, (size, digest) in expected.items():
-        path = Path(os.path.normpath(folder / name))
-        if not os.path.isfile(path):  # False of a name that no file can have, too
-            return f"{path}: missing"
-        if path.stat().st_size != size:
-            return f"{path}: damaged, {path.stat().st_size} bytes instead of {size}"
-        if checksums and sha256_of(path) != digest:
-            return f"{path}: damaged, its checksum differs from the one written with it"
-    return None
-
-
-def _parts(manifest: Mapping[str, Any]) -> int:
-    parts = manifest.get("parts", 1)
+def _check(path: Path, wanted: list[str]) -> int:
+    """Compare the files of one part with its manifest, and those of the model beside it; how many parts."""
+    if not path.is_file():
+        raise UserError(f"{path}: missing: no complete training state here")
+    manifest = check_manifest(path)
+    parts, files = manifest.get("parts", 1), manifest["files"]
     if type(parts) is not int or parts < 1:
-        raise ValueError(f"{parts} parts")
+        raise UserError(f"{path}: damaged")
+    if not set(wanted) <= files.keys():
+        raise UserError(f"{path}: damaged, it does not name the files of the state")
+    if f"../{MANIFEST}" in files:
+        check_manifest(path.parent.parent / MANIFEST)
     return parts
 
 
@@ -217,7 +169,3 @@ def _put_arrays(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _escape(key: str) -> str:
     # As JSON Pointer does, so that {"a/b": x} and {"a": {"b": y}} get two names.
     return key.replace("~", "~0").replace("/", "~1")
-
-
-def _fingerprint(path: Path) -> dict[str, int | str]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -157,6 +157,8 @@ class RunConfig:
 
     Args:
         output: folder for checkpoints, metrics and the final models.
+        overwrite: begin anew in a folder that holds a run, which is removed. Leave it out when the run is to
+            go on: with it, every start begins anew.
         seed: of the weights, the order, the masks and the dropout.
         micro_batch_size: most sequences of one objective in one forward pass on one device.
         amp: lower precision on GPU.
@@ -168,26 +170,20 @@ class RunConfig:
         recompute: recompute activations in the backward pass.
         pad_to_multiple_of: of a batch's length; 0: 8 with amp, which tensor cores want, else 1. 64, say,
             makes few shapes.
-        sharding_stage: 1: optimizer state is divided among the devices; 2: gradients too.
+        sharding_stage: 1: optimizer state is divided among the devices.
         log_steps: a line in the log and in metrics.jsonl.
         save_steps: a checkpoint.
-        async_checkpoint: write checkpoints while training goes on; it takes memory for a copy of them.
         keep_checkpoints: the last so many stay.
         eval_steps: held-out evaluation, besides the one at the end; 0: only that.
         eval_sequences: most held-out sequences per language or pair and objective; 0: no evaluation at all.
         max_bad_steps: stop after so many steps in a row whose loss is not a finite number.
         stop_after_steps: stop and save at this step, the schedule unchanged; 0: at the end.
-        spike_above: a step whose loss is more than so many times the mean of the steps before is undone: the
-            run goes back to the newest checkpoint and leaves its batches out; 0: never.
-        spike_window: steps of that mean; nothing stands out before there are so many.
-        spike_skip: batches that are left out, up to and with that of the spike.
-        spike_rollbacks: stop at a spike after so many.
-        trace: write trace.jsonl: which items of the corpus each step read.
         stall_seconds: a line in the log where a step, an evaluation, a checkpoint or the reader takes longer.
         compute_ratio: steps are divided by this (paper Table 8: a stop at equal compute).
     """
 
     output: str = "output/pretrain"
+    overwrite: bool = False
     seed: int = 1
     micro_batch_size: int = 32
     amp: Literal["none", "bf16", "fp16"] = "none"
@@ -196,31 +192,25 @@ class RunConfig:
     dtype: Literal["float32", "float64"] = "float32"
     recompute: bool = False
     pad_to_multiple_of: int = 0
-    sharding_stage: Literal[0, 1, 2] = 0
+    sharding_stage: int = 0
     log_steps: int = 50
     save_steps: int = 1000
-    async_checkpoint: bool = False
     keep_checkpoints: int = 2
     eval_steps: int = 0
     eval_sequences: int = 512
     max_bad_steps: int = 10
     stop_after_steps: int = 0
-    spike_above: float = 0.0
-    spike_window: int = 100
-    spike_skip: int = 1
-    spike_rollbacks: int = 10
-    trace: bool = False
     stall_seconds: float = 60.0
     compute_ratio: float = 1.0
 
 
-# May differ between a checkpoint and the run that goes on from it: all else decides what is learned.
+# May differ between a checkpoint and the run that goes on from it: all else decides what is learned. The
+# corpus may lie elsewhere; that it is the same one is compared by digest (pretrain/run_folder.py).
 FREE = (
-    "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.micro_batch_size",
-    "run.attention", "run.recompute", "run.pad_to_multiple_of", "run.sharding_stage", "run.log_steps",
-    "run.save_steps", "run.async_checkpoint", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
-    "run.max_bad_steps", "run.stop_after_steps", "run.spike_above", "run.spike_window", "run.spike_skip",
-    "run.spike_rollbacks", "run.trace", "run.stall_seconds",
+    "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.overwrite",
+    "run.micro_batch_size", "run.attention", "run.recompute", "run.pad_to_multiple_of", "run.sharding_stage",
+    "run.log_steps", "run.save_steps", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
+    "run.max_bad_steps", "run.stop_after_steps", "run.stall_seconds",
 )  # fmt: skip
 
 
@@ -264,10 +254,9 @@ _RANGES = (
     ("optimizer", "tokens warmup_steps weight_decay", *_NOT_NEGATIVE),
     ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
     ("run", "micro_batch_size log_steps save_steps keep_checkpoints max_bad_steps compute_ratio", *_POSITIVE),
-    ("run", "spike_window spike_skip stall_seconds", *_POSITIVE),
+    ("run", "stall_seconds", *_POSITIVE),
     ("run", "seed pad_to_multiple_of eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
-    ("run", "spike_rollbacks", *_NOT_NEGATIVE),
-    ("run", "spike_above", "0 (never) or above 1", lambda v: v == 0 or v > 1),
+    ("run", "sharding_stage", "0 or 1; stage 2 is gone", lambda v: v in (0, 1)),
 )
 
 

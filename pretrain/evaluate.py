@@ -50,6 +50,7 @@ class Evaluator:
         pseudo_tokens: PseudoTokenGenerator | None,
     ):
         self.config, self.corpus, self.tokenizer = config, corpus, tokenizer
+        self.stop: StopSignal | None = None
         self.pseudo_tokens = pseudo_tokens
         streams = Streams.of(corpus, config)
         self.languages = streams.languages
@@ -70,33 +71,40 @@ class Evaluator:
         every = self.config.run.eval_steps
         return step == last or (every > 0 and step > 0 and step % every == 0)
 
+    def to_come(self, step: int, last: int) -> int:
+        """How many evaluations there are after `step` of a run of `last` steps, without that of `step`."""
+        if not self.due(last, last):
+            return 0
+        every = self.config.run.eval_steps or last
+        return last // every - step // every + (last % every > 0)
+
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.
 
         Args:
-            stop: ends it early.
+            stop: breaks it off, on all processes alike.
 
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
             {precision, frequent_precision, copy_rate, repeat_rate}; retrieval: "a-b" -> accuracy of each
-            layer, mean of both directions. None where it was ended early.
+            layer, mean of both directions. None where it was broken off.
         """
         kinds = ("tlm", "camlm", *(("btmlm",) if self.pseudo_tokens else ()), "retrieval")
         tasks: list[tuple[str, Any]] = [("mmlm", name) for name in self.mono]
         tasks += [(kind, pair) for pair in self.pairs for kind in kinds]
-        mine = tasks[distributed.rank() :: distributed.world_size()]
+        rank, world_size = distributed.rank(), distributed.world_size()
         found: dict[str, dict[str, Any]] = {}
-        model = engine.model
+        model, self.stop = engine.model, stop
         model.eval()
         with paddle.no_grad(), engine.autocast():
-            for kind, stream in progress(mine, "held-out evaluation", unit="streams"):
-                if stop:
-                    break
-                name = stream if isinstance(stream, str) else "-".join(stream)
-                if result := getattr(self, f"_{kind}")(model, stream):
-                    found.setdefault(kind, {})[name] = result
-        if stop.anywhere():
-            return None
+            for first in progress(range(0, len(tasks), world_size), "held-out evaluation", unit="streams"):
+                if first + rank < len(tasks):
+                    kind, stream = tasks[first + rank]
+                    name = stream if isinstance(stream, str) else "-".join(stream)
+                    if result := getattr(self, f"_{kind}")(model, stream):
+                        found.setdefault(kind, {})[name] = result
+                if stop.anywhere():
+                    return None
         parts = distributed.gather(found)
         merged = {kind: {k: v for part in parts for k, v in part.get(kind, {}).items()} for kind, _ in tasks}
         return {kind: dict(sorted(values.items())) for kind, values in merged.items() if values}
@@ -167,6 +175,8 @@ class Evaluator:
     def _chunks(self, examples: Sequence) -> Iterator[tuple[Sequence, list[np.random.Generator]]]:
         size = self.config.run.micro_batch_size
         for first in range(0, len(examples), size):
+            if self.stop:  # what there is so far is thrown away
+                return
             chunk = examples[first : first + size]
             yield chunk, [generator(_SEED, _STEP, first + i) for i in range(len(chunk))]
 

@@ -1,4 +1,4 @@
-"""What a run writes about itself: metrics.jsonl, trace.jsonl, lines of the log, curves for VisualDL."""
+"""What a run writes about itself: metrics.jsonl, lines of the log, curves for VisualDL."""
 
 import json
 from pathlib import Path
@@ -6,38 +6,44 @@ from typing import Any
 
 from pretrain.evaluate import summary
 from pretrain.metrics import Window, in_words, scalars
-from pretrain.reader import StepBatches
-from pretrain.spikes import Spike
+from pretrain.run_folder import CURVES, METRICS
 from training import distributed
 from training.engine import Step
+from training.progress import RemainingTime
 from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from utils.logging import Progress, Scalars, logger
 
-ROLLBACK = "rollback"  # a record's key
+HELD_OUT = "held_out"  # a record's key
 
 
 class Journal:
     """The records of a run, in a `with` statement. Made on every process; the main one writes.
 
     Args:
-        output: the run's folder; gets metrics.jsonl, trace.jsonl and visualdl/.
+        output: the run's folder; gets metrics.jsonl and visualdl/.
         done: steps behind the run. Records of later ones are dropped: they will be written again.
         total: steps of the run.
         state: of the checkpoint that the run goes on from.
-        rollbacks: for spikes of the loss, that the checkpoint knows of.
+
+    Attributes:
+        evaluated: the step of the last evaluation; -1: there was none.
+        left: the time that the run still takes.
     """
 
-    def __init__(
-        self, output: Path, done: int, total: int, state: dict[str, Any] | None = None, rollbacks: int = 0
-    ):
-        self.path, self.trace_path, self.total = output / "metrics.jsonl", output / "trace.jsonl", total
+    def __init__(self, output: Path, done: int, total: int, state: dict[str, Any] | None = None):
+        self.path, self.total = output / METRICS, total
         self.window = Window(state["window"] if state else None)
-        self.evaluated: int = state["evaluated"] if state else -1  # the step of the last evaluation
+        self.evaluated: int = state["evaluated"] if state else -1
         if distributed.is_main():
-            for path in (self.path, self.trace_path):
-                cut_back(path, done, rollbacks)
-        self.curves = Scalars(output / "visualdl")
+            dropped = cut_back(self.path, done, self.evaluated)
+            if dropped and not done:
+                logger.warning(
+                    "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
+                    output, dropped, METRICS,
+                )  # fmt: skip
+        self.curves = Scalars(output / CURVES)
         self.bar = Progress(total, "pre-training", initial=done, unit="steps", lines=False)
+        self.left = RemainingTime(total, done)
 
     def __enter__(self) -> "Journal":
         return self
@@ -51,33 +57,35 @@ class Journal:
         self.window.add(step)
         self.bar.update()
 
-    def write_line(self, at: int, step: Step) -> None:
-        """A record of the steps since the last line; `step` is the last of them, number `at`."""
+    def write_line(self, at: int, step: Step, evaluations: int = 0) -> None:
+        """A record of the steps since the last line.
+
+        Args:
+            at: the number of the last of them.
+            step: the last of them.
+            evaluations: still to come in the run.
+        """
         record = self.window.close(at, step.lr)
-        self._write(record, [in_words(record, self.total, self.bar.eta())])
-
-    def write_rollback(self, at: int, spike: Spike) -> None:
-        """The run has gone back to step `at` for a spike in its loss."""
-        self._write({"step": at, ROLLBACK: spike.record()}, [str(spike)])
-
-    def write_trace(self, at: int, work: StepBatches) -> None:
-        """Which items of the corpus step number `at` read, on all processes; call it on every one."""
-        samples = sorted(sample for part in distributed.gather(work.samples) for sample in part)
-        if distributed.is_main():
-            record = {"step": at, "batch": work.number, "samples": [sample[1:] for sample in samples]}
-            _append(self.trace_path, record)
+        self._write(record, [in_words(record, self.total, self.left.eta(at, evaluations))])
 
     def write_evaluation(self, at: int, result: dict[str, Any] | None) -> None:
         """A held-out evaluation after step `at`; None: it was ended early and is still to be done."""
         if result is not None:
             self.evaluated = at
-            self._write({"step": at, "held_out": result}, summary(result))
+            self._write({"step": at, HELD_OUT: result}, summary(result))
+
+    def write_finished(self) -> None:
+        """Say that there is nothing left to do, and repeat the last held-out evaluation."""
+        logger.info("the run is finished: all %d steps are done, and its models are exported", self.total)
+        records = self.path.read_bytes().split(b"\n") if self.path.is_file() else []
+        results = [record[HELD_OUT] for record in map(_record, records) if record and HELD_OUT in record]
+        for line in summary(results[-1]) if results else ():
+            logger.info("%s", line)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint. What was written so far is on the disk then, as the checkpoint will be."""
-        for path in (self.path, self.trace_path):
-            if distributed.is_main() and path.is_file():
-                sync_file(path)
+        if distributed.is_main() and self.path.is_file():
+            sync_file(self.path)
         return {"window": self.window.state(), "evaluated": self.evaluated}
 
     def _write(self, record: dict[str, Any], lines: list[str]) -> None:
@@ -85,36 +93,39 @@ class Journal:
             return
         for line in lines:
             logger.info("%s", line)
-        _append(self.path, record)
+        with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
         self.curves.add(record["step"], scalars(record))
 
 
-def _append(path: Path, record: dict[str, Any]) -> None:
-    with unwritable_is_a_user_error(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+def cut_back(path: Path, step: int, evaluated: int) -> int:
+    """Drop what will be written again, and lines that a kill or a full disk cut short.
 
+    Args:
+        path: of metrics.jsonl; it need not exist.
+        step: records of later steps are dropped,
+        evaluated: and evaluations after this step.
 
-def cut_back(path: Path, step: int, rollbacks: int = 0) -> None:
-    """Drop the records after `step`, and with them a line that a kill or a full disk cut short.
-
-    Of the rollbacks the first `rollbacks` stay: what the checkpoint does not know of will come again.
+    Returns:
+        The number of records that were dropped.
     """
     if not path.is_file():
-        return
-    kept = []
-    for line in path.read_bytes().split(b"\n"):
-        record = _record(line)
-        if record and record["step"] <= step and record.get(ROLLBACK, {"number": 0})["number"] <= rollbacks:
-            kept.append(line + b"\n")
+        return 0
+    records = [(_record(line), line) for line in path.read_bytes().split(b"\n") if line.strip()]
+    kept = [
+        line + b"\n"
+        for record, line in records
+        if record and record["step"] <= (evaluated if HELD_OUT in record else step)
+    ]
     with atomic_file(path) as file:
         file.writelines(kept)
+    return len(records) - len(kept)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None: there is none in it, a kill or a failing disk cut it short."""
     try:
         record = json.loads(line)
-        numbers = record["step"], record[ROLLBACK]["number"] if ROLLBACK in record else 0
+        return record if isinstance(record["step"], int) else None
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
-    return record if all(isinstance(number, int) for number in numbers) else None

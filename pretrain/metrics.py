@@ -39,16 +39,16 @@ class Window:
         """One record of the steps since the last one, and an empty window.
 
         Returns:
-            step, lr, loss and grad_norm (means over steps), tokens (trained so far), tokens_per_second,
-            skipped, and per objective loss (mean over masked tokens), perplexity and accuracy (over the steps
-            that measured it); btmlm also copy_rate and repeat_rate.
+            step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
+            far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
+            accuracy (over the steps that measured it); btmlm also copy_rate and repeat_rate.
         """
-        sums, steps = self.sums, max(self.sums.get("steps", 0.0), 1.0)
+        sums, steps = self.sums, self.sums.get("steps", 0.0)
         record: dict[str, Any] = {
             "step": step,
             "lr": lr,
-            "loss": sums.get("loss", 0.0) / steps,
-            "grad_norm": sums.get("grad_norm", 0.0) / steps,
+            "loss": sums["loss"] / steps if steps else None,
+            "grad_norm": sums["grad_norm"] / steps if steps else None,
             "tokens": self.trained_tokens,
             "tokens_per_second": self._tokens_since / max(time.monotonic() - self._clock, 1e-9),
             "skipped": sums.get("skipped", 0.0),
@@ -78,7 +78,8 @@ def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
             found = record[name]
             accuracy = f", acc {100 * found['accuracy']:.1f}" if "accuracy" in found else ""
             parts.append(f"{name} {found['loss']:.4f} (ppl {found['perplexity']:.1f}{accuracy})")
-    parts.append(f"grad {record['grad_norm']:.2f}, lr {record['lr']:.3g}")
+    norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
+    parts.append(f"grad {norm}, lr {record['lr']:.3g}")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {eta} left")
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")

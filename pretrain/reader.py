@@ -7,8 +7,8 @@ sequences, so any number of processes read the same steps, and a run goes on fro
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pretrain import mix, pseudo
@@ -25,7 +25,6 @@ from utils.runtime import length_multiple
 
 Example = tuple[int, Text | Pair]  # its number within the whole step, and the text
 Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
-Sample = tuple[int, str, str, int]  # its number within the whole step, objective, stream, item of the stream
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,12 @@ class StepBatches:
     Args:
         micro_batches: each of one objective; there may be none.
         share: objective -> its weight in the step's loss.
-        state: the samplers' positions after the step, and the batches that are left out of the run.
-        samples: where that stands in the corpus, if `run.trace` asks for it.
+        state: the step's number, from 1, and the samplers' positions after it.
     """
 
     micro_batches: list[Batch]
     share: dict[str, float]
     state: dict[str, Any]
-    samples: list[Sample] = field(default_factory=list)
-
-    @property
-    def number(self) -> int:
-        """Of the batches in the run, from 0: the step's, where none were left out."""
-        return int(self.state["step"]) - 1
 
     def masked(self) -> list[float]:
         """Masked tokens of each objective, in the order of `OBJECTIVES`."""
@@ -79,7 +71,6 @@ class StepReader:
         corpus: opened with the run's vocabulary.
         total_steps: of the run; decides when BTMLM starts.
         state: a `StepBatches.state` to go on from.
-        leave_out: numbers of batches that are passed over, besides those in `state`.
 
     Raises:
         UserError: more processes than sequences in a step, a batch too small for an objective, or a state of
@@ -95,7 +86,6 @@ class StepReader:
         rank: int = 0,
         world_size: int = 1,
         state: dict[str, Any] | None = None,
-        leave_out: Sequence[int] = (),
     ):
         batch_size, active = config.optimizer.batch_size, set(config.objectives.active)
         if batch_size < world_size:
@@ -123,7 +113,6 @@ class StepReader:
             self.pairs = {"-".join(pair): pair for pair in streams.pairs}
             items = {"-".join(pair): count for pair, count in streams.pairs.items()}
             self.samplers["parallel"] = Sampler(items, items, data.pair_alpha, seed, "parallel")
-        self.left_out = sorted({*leave_out, *(state.get("left_out", ()) if state else ())})
         if state is not None:
             self.step = int(state["step"])
             for name, sampler in self.samplers.items():
@@ -135,21 +124,15 @@ class StepReader:
 
     def next(self) -> StepBatches:
         """The next step's batches."""
-        while self.step in self.left_out:
-            self._draw(self._counts()[1])
-            self.step += 1
         share, counts = self._counts()
-        drawn = self._draw(counts)
         micro_batches = [
             batch
-            for objective, form, examples in self._by_form(self._examples(counts, drawn))
+            for objective, form, examples in self._by_form(self._examples(counts, self._draw(counts)))
             for batch in self._batches(objective, form, examples)
         ]
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
-        if self.left_out:
-            state["left_out"] = self.left_out
-        return StepBatches(micro_batches, share, state, self._samples(drawn) if self.config.run.trace else [])
+        return StepBatches(micro_batches, share, state)
 
     def _counts(self) -> tuple[dict[str, float], dict[str, int]]:
         """Objective -> its share in batch number `step`, and its sequences."""
@@ -165,31 +148,19 @@ class StepReader:
                 drawn.append((kind, objectives, self.samplers[kind].draw(len(objectives))))
         return drawn
 
-    def _mine(self, drawn: list[Drawn]) -> Iterator[tuple[int, str, str, Draws, int]]:
-        """This process's part: number within the step, objective, kind, draws, place in them.
+    def _examples(self, counts: dict[str, int], drawn: list[Drawn]) -> dict[str, list[Example]]:
+        """objective -> this process's examples.
 
         In turn: each process gets its part of every objective, and of every step as many as others.
         """
+        examples: dict[str, list[Example]] = {name: [] for name in counts}
         numbers = itertools.count()
         for kind, objectives, draws in drawn:
             for i, name in enumerate(objectives):
                 number = next(numbers)
                 if number % self.world_size == self.rank:
-                    yield number, name, kind, draws, i
-
-    def _examples(self, counts: dict[str, int], drawn: list[Drawn]) -> dict[str, list[Example]]:
-        """objective -> this process's examples."""
-        examples: dict[str, list[Example]] = {name: [] for name in counts}
-        for number, name, kind, draws, i in self._mine(drawn):
-            examples[name].append((number, self._read(kind, draws, i)))
+                    examples[name].append((number, self._read(kind, draws, i)))
         return examples
-
-    def _samples(self, drawn: list[Drawn]) -> list[Sample]:
-        """Where this process's examples stand in the corpus."""
-        return [
-            (number, name, self.samplers[kind].names[draws.stream[i]], int(draws.item[i]))
-            for number, name, kind, draws, i in self._mine(drawn)
-        ]
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
         name, item = self.samplers[kind].names[draws.stream[i]], int(draws.item[i])
@@ -232,14 +203,12 @@ class ReaderPlan:
     rank: int
     world_size: int
     state: dict[str, Any] | None
-    leave_out: Sequence[int] = ()
 
     def __call__(self) -> Iterator[StepBatches]:
         corpus = Corpus(self.config.data.corpus, self.digest)
         reader = StepReader(
-            self.config, corpus, self.vocabulary, self.total_steps, self.rank, self.world_size, self.state,
-            self.leave_out,
-        )  # fmt: skip
+            self.config, corpus, self.vocabulary, self.total_steps, self.rank, self.world_size, self.state
+        )
         return iter(reader)
 
 

@@ -11,24 +11,25 @@ import paddle
 from model.checkpoint import ModelFiles, keep_last, load_from, load_newest, model_files, set_aside
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
+from model.manifest import MANIFEST, check_manifest
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import FREE, OBJECTIVES, PretrainConfig
+from pretrain.config import OBJECTIVES, PretrainConfig
 from pretrain.initialise import freeze_encoder, initialise
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
+from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run, identity
 from pretrain.schedule import learning_rate
 from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from training import distributed
-from training.checkpoint_writer import CheckpointWriter
+from training.checkpoint_writer import write_checkpoint
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.precision import Precision
-from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, unwritable_is_a_user_error
 from utils.logging import logger
@@ -83,20 +84,19 @@ class Trainer:
             sums=SUMS,
         )
         self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
-        self.writer = CheckpointWriter(config.run.async_checkpoint, self._is_written)
-        self.saved_steps = 0  # of the newest checkpoint, or the one that is being written
+        self.identity = identity(dataclasses.asdict(config), corpus.digest, tokenizer.digest)
 
-    def step(self, work: StepBatches, accuracy: bool) -> Step:
-        """One optimiser step.
+    def step(self, work: StepBatches, accuracy: bool, stop: object = None) -> Step | None:
+        """One optimizer step; None where it was given up, because a process was asked to stop.
 
         Args:
             work: this process's part of it.
             accuracy: also compare the arg max; it costs the head's product a second time.
+            stop: true once this process is asked to stop.
         """
-        self.writer.poll()
         if self.config.init.lm_head_warmup_steps:
             freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
-        return train_step(self.engine, self.pseudo_tokens, work, accuracy)
+        return train_step(self.engine, self.pseudo_tokens, work, accuracy, stop)
 
     def resume_or_initialise(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or else take the weights that `init` names.
@@ -105,67 +105,70 @@ class Trainer:
             What `save` was given; empty at the beginning of a run.
 
         Raises:
-            UserError: the checkpoint belongs to another configuration (the keys are named), none is whole, or
-                as `initialise`.
+            UserError: the folder holds another run (what differs is named), no checkpoint is whole, there is
+                none beside a finished model, or as `initialise`.
         """
-        found = newest_checkpoint(Path(self.config.run.output))
+        output = Path(self.config.run.output)
+        found = newest_checkpoint(output)
         if found is None:
+            if (output / FULL).exists():
+                raise UserError(
+                    f"{output} holds a finished model ({FULL}), but no checkpoint that the run could go on "
+                    f"from: put back {CHECKPOINTS}, choose another run.output, or begin anew with "
+                    "--run.overwrite true"
+                )
             initialise(self.model, self.config.init, self.tokenizer)
             return {}
         folder, state = found
-        state["config"]["run"].setdefault("amp_level", "O1")  # saved before there was a choice
-        changed = [
-            line
-            for line in differences(state["config"], dataclasses.asdict(self.config))
-            if line.partition(":")[0] not in FREE
-        ]
-        if changed:
-            raise UserError(
-                f"{folder} was made with another configuration ({'; '.join(changed)}): go on with that one, "
-                "or choose another run.output"
-            )
+        check_same_run(folder, state, self.identity)
         load_from(self.model, folder, optional=())
         self.engine.load_state_dict(state["engine"])
-        self.saved_steps, self.engine.last_checkpoint = self.engine.steps, str(folder)
+        self.engine.last_checkpoint = str(folder)
         logger.info("going on from %s", folder)
         return state["run"]
 
     def save(self, run: dict[str, Any]) -> None:
         """A checkpoint of everything, `step_N`; call it on every process.
 
-        With `run.async_checkpoint` it is there some steps later: what goes wrong in writing it comes out of a
-        later `step`, `save` or `export`, or of the end of `with self.writer`.
-
         Args:
             run: what the run wants back from `resume_or_initialise`: numbers, strings, lists, dicts.
+
+        Raises:
+            UserError: a process cannot write its part; nothing that was there has changed.
         """
-        folder = Path(self.config.run.output, "checkpoints", f"step_{self.engine.steps}")
+        folder = Path(self.config.run.output, CHECKPOINTS, f"step_{self.engine.steps}")
         state: dict[str, Any] = {"engine": self.engine.state_dict()}
         if distributed.is_main():
-            state |= {"run": run, "config": dataclasses.asdict(self.config)}
+            state |= {"run": run, **self.identity}
         # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
         parts = distributed.world_size() if self.engine.is_sharded else 1
         files = self._files() if distributed.is_main() else None
-        self.saved_steps = self.engine.steps
-        self.writer.start(folder, files, state, distributed.rank(), parts)
-
-    def export(self) -> None:
-        """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
-        self.writer.finish()
-        output = Path(self.config.run.output)
-        if distributed.is_main():
-            for folder, leave_out in ((output / "full", ()), (output / "encoder", _NOT_IN_ENCODER)):
-                files = self._files(leave_out)
-                with atomic_dir(folder) as temporary:
-                    files.write(temporary)
-        distributed.barrier()
-        logger.info("for fine-tuning: %s; to continue pre-training: %s", output / "encoder", output / "full")
-
-    def _is_written(self, folder: Path) -> None:
+        write_checkpoint(folder, files, state, distributed.rank(), parts)
         self.engine.last_checkpoint = str(folder)
         if distributed.is_main():
             keep_last(folder.parent, self.config.run.keep_checkpoints)
         logger.info("saved %s", folder)
+
+    def is_exported(self) -> bool:
+        """Whether both finished models are there and whole; call it on every process."""
+        whole = True
+        try:
+            for name in (FULL, ENCODER):
+                check_manifest(Path(self.config.run.output, name, MANIFEST))
+        except UserError:
+            whole = False
+        return all(distributed.gather(whole))
+
+    def export(self) -> None:
+        """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
+        output = Path(self.config.run.output)
+        if distributed.is_main():
+            for folder, leave_out in ((output / FULL, ()), (output / ENCODER, _NOT_IN_ENCODER)):
+                files = self._files(leave_out)
+                with atomic_dir(folder) as temporary:
+                    files.write(temporary)
+        distributed.barrier()
+        logger.info("for fine-tuning: %s; to continue pre-training: %s", output / ENCODER, output / FULL)
 
     def _files(self, leave_out: tuple[str, ...] = ()) -> ModelFiles:
         objectives = self.config.objectives
@@ -194,15 +197,19 @@ class Trainer:
 
 
 def train_step(
-    engine: Engine, pseudo_tokens: PseudoTokenGenerator | None, work: StepBatches, accuracy: bool = False
-) -> Step:
-    """One optimiser step over the mix of objectives.
+    engine: Engine,
+    pseudo_tokens: PseudoTokenGenerator | None,
+    work: StepBatches,
+    accuracy: bool = False,
+    stop: object = None,
+) -> Step | None:
+    """One optimizer step over the mix of objectives; None where it was given up.
 
     Args:
         engine: of a `PreTrainingModel`; its `sums` are `SUMS`.
         pseudo_tokens: for BTMLM's batches.
         work: this process's part of the step.
-        accuracy: as in `Trainer.step`.
+        accuracy, stop: as in `Trainer.step`.
     """
     # Each objective's mean is over all processes and micro-batches: its count comes before any backward.
     counts = dict(zip(OBJECTIVES, distributed.all_sum(work.masked()), strict=True))
@@ -220,7 +227,7 @@ def train_step(
             sums |= {f"{name}.correct": correct, f"{name}.measured": batch.masked}
         return result.total * (work.share[name] / max(counts[name], 1.0)), sums
 
-    return engine.step(work.micro_batches, loss_of)
+    return engine.step(work.micro_batches, loss_of, stop)
 
 
 def make_generator(
@@ -244,7 +251,7 @@ def newest_checkpoint(output: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         UserError: there are checkpoints, but none is whole, or processes see different ones.
     """
-    found = load_newest(output / "checkpoints")
+    found = load_newest(output / CHECKPOINTS)
     folder = found[0] if found else None
     seen = sorted(set(distributed.gather(str(folder))))
     if len(seen) > 1:

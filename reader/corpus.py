@@ -13,7 +13,9 @@ the CRC-32 of each page of these files, one file after the other in this order; 
 compared with it. Corpora of an earlier build have no `sums` and are read without.
 """
 
+import hashlib
 import itertools
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,6 +77,12 @@ class Corpus:
     def languages(self) -> list[str]:
         """Every language with any text, alone or in pairs, in alphabetical order."""
         return sorted(self.manifest["pieces"])
+
+    @property
+    def digest(self) -> str:
+        """Of every file by name, size and checksum, and of the vocabulary: equal text, wherever it lies."""
+        content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def piece_counts(self, language: str) -> np.ndarray:
         """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].

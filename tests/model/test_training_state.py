@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from model import training_state
 from model.formats import safe
-from model.steps import keep_last, load_newest, set_aside, step_folders
+from model.manifest import MANIFEST, write_manifest
+from model.steps import clear_leftovers, keep_last, load_newest, set_aside, step_folders
 from model.training_state import load_training_state, save_training_state
 from utils.errors import UserError
 
@@ -181,9 +183,8 @@ def make_step(folder, step):
     path = folder / f"step_{step}"
     path.mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"w" * step)
-    save_training_state(
-        path / "training_state", {"step": step, "a": np.ones(9)}, beside=("model.safetensors",)
-    )
+    write_manifest(path / MANIFEST, ("model.safetensors",))
+    save_training_state(path / "training_state", {"step": step, "a": np.ones(9)}, beside=(MANIFEST,))
     return path
 
 
@@ -204,9 +205,12 @@ DAMAGES = [
     lambda path: (path / "training_state/state.json").unlink(),
     lambda path: (path / "training_state/arrays.safetensors").write_bytes(b"half"),
     lambda path: (path / "model.safetensors").unlink(),
+    lambda path: (path / MANIFEST).unlink(),
+    lambda path: shutil.rmtree(path / "training_state"),
     lambda path: _flip(path / "training_state/arrays.safetensors"),
     lambda path: _flip(path / "training_state/state.json"),
     lambda path: _flip(path / "model.safetensors"),
+    lambda path: _flip(path / MANIFEST),
 ]
 
 
@@ -283,25 +287,46 @@ with utils.files.atomic_dir(Path(sys.argv[1]) / "step_2") as folder:
             break
     # killed before the rename: step_1; killed after it, or not at all: a whole step_2
     assert {(-9, "step_1"), (0, "step_2")} <= seen <= {(-9, "step_1"), (-9, "step_2"), (0, "step_2")}
+    clear_leftovers(tmp_path)
     keep_last(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["step_2"]
 
 
-def test_a_folder_lost_between_two_renames_is_put_back(tmp_path):
-    make_step(tmp_path, 1)
+@pytest.fixture(params=["of another process", "of this one's namesake in a container"])
+def ended(request):
+    """The number of a process that does not run any more."""
     process = subprocess.Popen(["true"])
-    process.wait()  # its number belongs to no running process any more
-    (tmp_path / "step_1").rename(tmp_path / f".step_1.old-{process.pid}")
-    (tmp_path / f".step_1.tmp-{process.pid}").mkdir()
-    keep_last(tmp_path, 2)
-    assert load_newest(tmp_path)[0] == tmp_path / "step_1"
-    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+    process.wait()
+    return process.pid if "another" in request.param else os.getpid()
+
+
+@pytest.mark.parametrize("name", ["step_1", "best", "full", "encoder"])
+def test_a_folder_lost_between_two_renames_is_put_back(tmp_path, ended, name):
+    make_step(tmp_path, 1).rename(tmp_path / f".{name}.old-{ended}")
+    (tmp_path / f".{name}.tmp-{ended}").mkdir()
+    clear_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert load_training_state(tmp_path / name / "training_state")["step"] == 1
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path, ended):
+    with subprocess.Popen(["sleep", "60"]) as running:
+        stays = [f".best.tmp-{running.pid}", ".hidden", ".x.tmp-y", "best", "x.tmp-1"]
+        for entry in (*stays, f".best.tmp-{ended}", f".best.old-{ended}", f".step_3.gone-{ended}"):
+            (tmp_path / entry).mkdir()
+        (tmp_path / "best" / "new").touch()
+        (tmp_path / f".metrics.jsonl.tmp-{ended}").write_text("half")
+        clear_leftovers(tmp_path)
+        running.kill()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stays)
+    assert (tmp_path / "best" / "new").exists()
+    clear_leftovers(tmp_path / "absent")
 
 
 def test_keep_last(tmp_path):
     for step in (1, 2, 3, 4):
         make_step(tmp_path, step)
-    (tmp_path / f".step_9.tmp-{os.getpid()}").mkdir()  # of a process that runs
+    (tmp_path / f".step_9.tmp-{os.getpid()}").mkdir()  # being written
     (tmp_path / "vocab.txt").write_text("")
     removed = keep_last(tmp_path, 2, keep=(tmp_path / "step_1",))
     assert removed == [tmp_path / "step_2"]

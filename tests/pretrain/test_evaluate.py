@@ -16,6 +16,7 @@ from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
+from training import distributed
 from training.guard import StopSignal
 
 
@@ -127,10 +128,28 @@ def test_pseudo_tokens_against_the_real_translation(held, monkeypatch, which):
     assert 0.0 <= found["frequent_precision"] <= 1.0
 
 
-def test_it_may_be_stopped(held, monkeypatch):
-    stop = StopSignal()
-    monkeypatch.setattr(held.evaluator, "_tlm", lambda *_: setattr(stop, "received", 15))
+def test_it_is_broken_off_between_two_batches(held, monkeypatch):
+    stop, batches = StopSignal(), []
+
+    def loss(model, batch, **options):
+        batches.append(batch)
+        if len(batches) == 3:
+            stop.received = 15
+        return masked_lm_loss(model, batch, **options)
+
+    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
     assert held.run(stop) is None
+    assert len(batches) == 3
+
+
+def test_one_process_breaks_it_off_for_all(held, monkeypatch):
+    """The other of two processes, a stand-in, is asked to stop during its first stream."""
+    done = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_sum", lambda values: [value + 1 for value in values])
+    monkeypatch.setattr(held.evaluator, "_mmlm", lambda model, language: done.append(language))
+    assert held.run() is None
+    assert done == ["de"]
 
 
 def test_when_it_is_due(tiny_corpus):
@@ -138,8 +157,14 @@ def test_when_it_is_due(tiny_corpus):
     assert [step for step in range(13) if every.due(step, 12)] == [5, 10, 12]
     end = Held(tiny_corpus).evaluator
     assert [step for step in range(13) if end.due(step, 12)] == [12]
+    for last in (3, 12, 15):
+        for one in (every, end):
+            expected = [
+                sum(one.due(later, last) for later in range(step + 1, last + 1)) for step in range(last)
+            ]
+            assert [one.to_come(step, last) for step in range(last)] == expected
     never = Held(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
-    assert not any(never.due(step, 12) for step in range(13))
+    assert not any(never.due(step, 12) or never.to_come(step, 12) for step in range(13))
 
 
 def test_training_does_not_notice(pretrain):

@@ -9,11 +9,11 @@ import pytest
 from model.steps import step_folders
 from pretrain.trainer import Trainer
 from tests.helpers.full_disk import disk_full_after
-from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
+from tests.pretrain.tiny_run import assert_equal_runs, pretrain, records
 from training.guard import only_run_in
 from utils.errors import run
 
-USUAL = {"run__eval_steps": 5, "run__trace": True}
+USUAL = {"run__eval_steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +26,6 @@ def flip(path, place=0.5):
     content = bytearray(path.read_bytes())
     content[int(len(content) * place)] ^= 16
     path.write_bytes(content)
-
-
-def trace(output):
-    return [json.loads(line) for line in (output / "trace.jsonl").read_text().splitlines()]
-
-
-def test_a_trace_of_what_every_step_read(straight, tiny_corpus):
-    manifest = json.loads((tiny_corpus / "manifest.json").read_text())
-    assert [record["step"] for record in trace(straight)] == list(range(1, 13))
-    for record in trace(straight):
-        assert record["batch"] == record["step"] - 1 and len(record["samples"]) == 12
-        for objective, stream, item in record["samples"]:
-            kind = "parallel" if "-" in stream else "mono"
-            assert objective in (("tlm", "camlm") if kind == "parallel" else ("mmlm", "btmlm"))
-            lines = manifest[kind][stream]["train"]["lines"]
-            assert 0 <= item < (lines // 2 if kind == "parallel" else 2 * lines)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
@@ -127,7 +111,6 @@ def test_a_full_disk_at_a_record(straight, tiny_corpus, tmp_path, monkeypatch, c
     assert not any("Traceback" in line for line in errors)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
-    assert trace(straight) == trace(tmp_path / "out")
 
 
 def test_the_clock_is_set(straight, tiny_corpus, tmp_path, monkeypatch):
@@ -140,26 +123,3 @@ def test_the_clock_is_set(straight, tiny_corpus, tmp_path, monkeypatch):
     assert all(0 < line["tokens_per_second"] < 1e6 for line in lines if "loss" in line)
     left = [line for line in (tmp_path / "out/log/job.log.0").read_text().splitlines() if " left" in line]
     assert left and all(" 0:0" in line for line in left), left
-
-
-def test_spikes_are_the_same_for_two_processes(tiny_corpus, tmp_path):
-    """Steps that are a little above the mean count as spikes: there are some in any run."""
-    from tests.launching import ROOT, launch
-    from tests.pretrain.tiny_run import flags
-
-    options = {
-        **USUAL, "run__spike_above": 1.01, "run__spike_window": 2, "run__spike_rollbacks": 90,
-        "run__dtype": "float64",
-        "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
-    }  # fmt: skip
-    one = pretrain(tiny_corpus, tmp_path / "one", **options)
-    done = launch([ROOT / "run_pretrain.py", *flags(tiny_corpus, tmp_path / "two", **options)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = [
-        [r["rollback"]["batches"] for r in records(out) if "rollback" in r] for out in (one, tmp_path / "two")
-    ]
-    assert found[0] == found[1] != []
-    assert trace(one) == trace(tmp_path / "two")
-    assert [record["batch"] for record in trace(one)] != list(range(12))
-    for name, value in checkpoint(one, 12).items():
-        assert abs(value - checkpoint(tmp_path / "two", 12)[name]).max(initial=0) < 1e-9, name

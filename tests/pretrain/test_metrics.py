@@ -42,7 +42,7 @@ def test_a_record_by_hand():
         "btmlm": {"loss": 1.0, "perplexity": math.e, "copy_rate": 0.25, "repeat_rate": 0.5},
     }  # fmt: skip
     after = closed(window)
-    assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, 0.0, 0.0)
+    assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
     assert not set(OBJECTIVES) & set(after)
 
 
@@ -63,8 +63,10 @@ def test_only_skipped_steps():
     window = Window()
     window.add(STEPS[1])
     record = window.close(1, 0.5)
-    assert record["skipped"] == 1.0
-    assert "1 steps skipped" in in_words(record, 10, "0:00:01")
+    assert record["skipped"] == 1.0 and record["loss"] is None and record["grad_norm"] is None
+    line = in_words(record, 10, "0:00:01")
+    assert "grad -, " in line and "1 steps skipped" in line and "0.0" not in line.split("tokens/s")[0][:40]
+    assert not {"loss", "grad_norm"} & set(scalars(record))
 
 
 def test_in_words_and_as_curves():
@@ -84,10 +86,20 @@ def test_cut_back_to_a_checkpoint(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": number, "loss": 0.1 * number}) + "\n" for number in (2, 4, 4, 6)]
     path.write_text("".join(lines) + tail)
-    cut_back(path, 4)
+    assert cut_back(path, 4, -1) == 1 + bool(tail.strip())
     assert path.read_text() == "".join(lines[:3])
-    cut_back(tmp_path / "none.jsonl", 4)
+    assert cut_back(tmp_path / "none.jsonl", 4, -1) == 0
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path):
+    """It was made after the checkpoint of its own step, and will be made again."""
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 2, "loss": 1.0}, {"step": 2, "held_out": {}}, {"step": 4, "loss": 1.0}]
+    lines = [json.dumps(line) + "\n" for line in [*lines, {"step": 4, "held_out": {}}]]
+    path.write_text("".join(lines))
+    assert cut_back(path, 4, 2) == 1
+    assert path.read_text() == "".join(lines[:3])
 
 
 def test_a_journal_drops_what_will_be_written_again(tmp_path):

@@ -242,34 +242,3 @@ def test_streams(source):
     assert streams.languages == ["en", "fr"]
     assert set(streams.mono) == {"en", "fr"} and list(streams.pairs) == [("en", "fr")]
     assert streams.pairs["en", "fr"] == len(source.corpus.parallel["en", "fr"])
-
-
-def test_batches_that_are_left_out(source):
-    """What follows them is what followed before, whatever the way there."""
-    options = {"run__trace": True}
-    straight = [work for work, _ in zip(source.reader(**options), range(9))]
-    assert [work.number for work in straight] == list(range(9))
-    reader = source.reader(**options)
-    reader.left_out = [0, 3, 4, 7]
-    left = [reader.next() for _ in range(5)]
-    assert [work.number for work in left] == [1, 2, 5, 6, 8]
-    for work in left:
-        whole = straight[work.number]
-        assert work.samples == whole.samples and len(work.samples) == reader.config.optimizer.batch_size
-        for ours, theirs in zip(work.micro_batches, whole.micro_batches, strict=True):
-            np.testing.assert_array_equal(ours.input_ids, theirs.input_ids)
-        assert work.state == whole.state | {"left_out": [0, 3, 4, 7]}
-    again = source.reader(**options, state=left[2].state)  # from a checkpoint
-    assert [again.next().number for _ in range(2)] == [6, 8]
-
-
-def test_the_trace_names_what_every_process_reads(source):
-    parts = [source.reader(rank=rank, world_size=3, run__trace=True) for rank in range(3)]
-    whole = source.reader(run__trace=True)
-    for _ in range(3):
-        expected = whole.next()
-        found = [part.next() for part in parts]
-        assert sorted(sample for work in found for sample in work.samples) == expected.samples
-        number, objective, stream, item = expected.samples[0]
-        assert (number, objective) == (0, "mmlm") and 0 <= item < len(whole.blocks[stream])
-    assert source.reader().next().samples == []

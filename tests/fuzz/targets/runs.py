@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model.training_state import find_fault, load_training_state, save_training_state
+from model.training_state import load_training_state, save_training_state
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, json_line_edit, safetensors_edit
-from utils.errors import UserError
 from utils.files import sha256_of
 
 
@@ -34,12 +33,7 @@ def _state(path: Path) -> None:
         told = json.loads(manifest.read_text())
         told["files"][path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         manifest.write_text(json.dumps(told))
-    each(lambda: _told(find_fault(path.parent, checksums=False)), lambda: load_training_state(path.parent))
-
-
-def _told(fault: str | None) -> None:
-    if fault is not None:
-        raise UserError(fault)
+    each(lambda: load_training_state(path.parent))
 
 
 JOURNAL = "".join(json.dumps({"step": step, "loss": 2.5, "lr": 1e-4}) + "\n" for step in (1, 2, 3))
@@ -49,7 +43,7 @@ RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {"dev": {"en": {"
 def _journal(path: Path) -> None:
     from pretrain.journal import cut_back
 
-    cut_back(path, 2)
+    cut_back(path, 2, -1)
 
 
 def _record(path: Path) -> None:

@@ -1,0 +1,94 @@
+"""manifest.json: size and SHA-256 of files that were written together, compared before they are used.
+
+Every folder that is written whole has one. A model's covers its weights, config and vocabulary (not its card,
+which people edit); that of a training state covers its arrays and the manifest of the model beside it.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.files import sha256_of, write_json
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
+    """Write a manifest of files that are there.
+
+    Args:
+        path: of the manifest.
+        files: names relative to its folder; "../x" is a file of the folder above.
+        facts: more keys of the manifest.
+    """
+    entries = {name: _entry(path.parent / name) for name in files}
+    write_json(path, {"version": VERSION, **facts, "files": entries})
+
+
+def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dict[str, Any]:
+    """Compare every file that a manifest names, byte by byte.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: it is missing or damaged, or a file is missing or not as it was written; names the file.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, files = manifest["version"], manifest["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged") from error
+    if version != VERSION:
+        raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
+    # "../x" lies beside the folder: one step up, and no more
+    if any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in expected):
+        raise UserError(f"{path}: damaged, it names files of other folders")
+    for name, (size, checksum) in expected.items():
+        file = Path(os.path.normpath(path.parent / name))
+        if not os.path.isfile(file):  # False of a name that no file can have, too
+            raise UserError(f"{file}: missing")
+        if file.stat().st_size != size:
+            raise UserError(f"{file}: damaged, {file.stat().st_size} bytes instead of {size}")
+        if digest(file) != checksum:
+            raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
+    return manifest
+
+
+def check_model(folder: Path) -> None:
+    """Compare a model's files with its manifest, if it has one. A process compares each file once.
+
+    Raises:
+        UserError: a file is not as it was written.
+    """
+    path = folder / MANIFEST
+    try:
+        is_ours = path.is_file() and b'"sha256"' in path.read_bytes()
+        if is_ours:  # other programs have files of this name
+            check_manifest(path, _digest_once)
+    except UserError as error:
+        raise UserError(
+            f"{error}; put back a good copy, or, if the change is yours, delete {path}"
+        ) from error
+
+
+def _digest_once(file: Path) -> str:
+    state = file.stat()
+    return _digest(file, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(file: Path, size: int, changed: int) -> str:
+    return sha256_of(file)
+
+
+def _entry(path: Path) -> dict[str, int | str]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

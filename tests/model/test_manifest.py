@@ -1,0 +1,91 @@
+"""A model folder carries checksums: a file that is not as it was written is one line, whoever reads it."""
+
+import json
+import re
+
+import pytest
+
+from model.checkpoint import load_from, read_weights, save_model
+from model.ernie_m import ErnieMConfig
+from model.heads import SequenceClassifier
+from tests.helpers.official_layout import official_config
+from utils.errors import UserError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    config = ErnieMConfig.from_dict(official_config("tiny"))
+    (tmp_path / "v").write_text("[CLS]\n")
+    save_model(tmp_path / "best", SequenceClassifier(config, 3), config, vocab_path=tmp_path / "v")
+    return tmp_path / "best"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, "damaged, its checksum differs"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "damaged, [0-9]+ bytes instead of"),
+        (lambda path: path.unlink(), "missing"),
+    ],
+)
+def test_a_damaged_file_is_named(saved, name, damage, message):
+    damage(saved / name)
+    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
+        read_weights(saved)
+    assert f"delete {saved / 'manifest.json'}" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_file_that_is_given_by_its_name(saved):
+    flip(saved / "model.safetensors")
+    with pytest.raises(UserError, match="its checksum differs"):
+        read_weights(saved / "model.safetensors")
+
+
+def test_the_card_may_be_edited_and_a_change_of_ones_own_declared(saved):
+    (saved / "README.md").write_text("my words")
+    assert read_weights(saved).config
+    (saved / "config.json").write_text((saved / "config.json").read_text() + " ")
+    with pytest.raises(UserError, match="config.json: damaged"):
+        read_weights(saved)
+    (saved / "manifest.json").unlink()
+    assert read_weights(saved).config
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1, "name": "an app"}', "\x00"])
+def test_the_manifest_of_another_program_is_not_ours(saved, content):
+    (saved / "manifest.json").write_text(content)
+    assert read_weights(saved).config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told.update(version=9), "version 9 of the format"),
+        (
+            lambda told: told["files"].update({"../../x": {"bytes": 1, "sha256": ""}}),
+            "files of other folders",
+        ),
+        (lambda told: told["files"].update({"config.json": {"sha256": ""}}), "manifest.json: damaged"),
+    ],
+)
+def test_a_damaged_manifest(saved, change, message):
+    told = json.loads((saved / "manifest.json").read_text())
+    change(told)
+    (saved / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=message):
+        read_weights(saved)
+
+
+def test_a_folder_is_replaced_with_its_manifest(saved):
+    config = ErnieMConfig.from_dict(official_config("tiny"))
+    save_model(saved, SequenceClassifier(config, 5), config)
+    load_from(SequenceClassifier(config, 5), saved, optional=())
+    files = json.loads((saved / "manifest.json").read_text())["files"]
+    assert sorted(files) == ["config.json", "model.safetensors"]
