@@ -80,7 +80,8 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, tm
         "config.yaml", "metrics.jsonl",
     }  # fmt: skip
     assert records(out) == records(straight)
-    assert "the run is finished: all 12 steps are done" in (said := log.read_text())
+    said = log.read_text()
+    assert "the run is finished: all 12 steps are done" in said
     repeated = [line.split("[held-out]")[1] for line in said.splitlines() if "[held-out]" in line]
     assert repeated == report[-len(repeated) :] != []
 
@@ -220,6 +221,36 @@ def test_kill_9_and_sigterm(tiny_corpus, tmp_path):
     pretrain(tiny_corpus, out, **LONG)
     assert_equal_runs(whole, out, 60)
     assert len(losses(out)) == 15
+
+
+def catches_sigterm(process: subprocess.Popen) -> bool:
+    """Whether it listens: Python alone leaves SIGTERM to the system."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("later", [0.0, 1.5])
+def test_ctrl_c_while_it_starts(tiny_corpus, tmp_path, later):
+    """Before the log is there, and while Paddle is imported: it is answered, and nothing goes wrong."""
+    log, errors = tmp_path / "out/log/job.log.0", tmp_path / "errors"
+
+    def told() -> str:
+        return errors.read_text() + (log.read_text() if log.exists() else "")
+
+    with open(errors, "w") as file, subprocess.Popen(
+        command(tiny_corpus, tmp_path / "out", **LONG), cwd=tmp_path, env=clean_environment(),
+        stdout=subprocess.DEVNULL, stderr=file,
+    ) as process:  # fmt: skip
+        while not catches_sigterm(process):
+            time.sleep(0.01)
+        time.sleep(later)
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        while "Ctrl-C received: the run saves its state and ends" not in told():
+            assert time.monotonic() - asked < 3  # one second, and two for a busy machine
+            time.sleep(0.01)
+        assert process.wait(120) == 130
+    assert "stopped at step 0 of 60" in told() and "Traceback" not in told()
 
 
 # A checkpoint of another run
