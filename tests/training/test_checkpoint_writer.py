@@ -1,0 +1,51 @@
+"""A checkpoint comes into being when all processes have written their parts, or not at all."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from model.checkpoint import ModelFiles
+from model.training_state import load_training_state
+from training import checkpoint_writer, distributed
+from training.checkpoint_writer import write_checkpoint
+from utils.errors import UserError
+
+FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
+
+
+def test_a_checkpoint_takes_the_place_of_an_older_one(tmp_path):
+    for step in (1, 2):
+        write_checkpoint(tmp_path / "step_1", FILES, {"steps": step})
+        assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": step}
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+
+
+def test_an_error_of_another_process_ends_this_one_too(tmp_path, monkeypatch):
+    """A stand-in for the other of two processes, which cannot write its part."""
+    write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
+    calls = []
+
+    def gather(mine):
+        calls.append(mine)
+        return [mine, (len(calls) != 2, None)]
+
+    monkeypatch.setattr(distributed, "gather", gather)
+    with pytest.raises(UserError, match="step_1: another process could not write its part; its log says why"):
+        write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2}, part=0, parts=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+    assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": 1}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ZeroDivisionError()])
+def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
+    write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoint_writer, "sync_files", fail)
+    with pytest.raises(UserError if isinstance(error, OSError) else ZeroDivisionError):
+        write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+    assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": 1}
