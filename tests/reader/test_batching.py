@@ -1,5 +1,6 @@
 """Batches: every example once, in an order that (seed, epoch) decides, for any number of processes."""
 
+import functools
 import pickle
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import pytest
 from reader import batching
 from reader.batching import Batches
 from reader.features import EncodePairs, Feature
+from reader.task_reader import read_classification
+from training.prefetch import prefetch
 
 PAD = 1
 
@@ -199,3 +202,14 @@ def test_pickle():
 def test_no_examples():
     made = batches(count=0)
     assert made.count() == 0 and list(made.stream()) == []
+
+
+def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
+    path = tmp_path / "x.tsv"
+    rows = [f"the {'lazy ' * (i % 7)}fox\tdog {i}\t{i % 3}\n" for i in range(100)]
+    path.write_text("text_a\ttext_b\tlabel\n" + "".join(rows))
+    batches = Batches(read_classification(path), EncodePairs(tokenizer, 16), 8, seed=1)
+    with prefetch(functools.partial(batches.stream, 2, 0, 3)) as ahead:
+        for here, there in zip(batches.stream(2, 0, 3), ahead, strict=True):
+            assert (here.epoch, here.index, here.count) == (there.epoch, there.index, there.count)
+            assert pickle.dumps(here.micro_batches) == pickle.dumps(there.micro_batches)
