@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import trainer as trainer_module
+from finetune import supervised
 from tests.finetune import toy
 from training.engine import Engine
 
@@ -72,7 +72,7 @@ def scripted(monkeypatch):
             for pattern, name in names.items()
         }
 
-    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    monkeypatch.setattr(supervised, "evaluate", evaluate)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])
