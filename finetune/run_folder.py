@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import shutil
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 
 from model.checkpoint import load_newest, load_training_state, read_weights, set_aside
 from training import distributed
-from training.guard import StopSignal, only_run_in
+from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file, sha256_of, unwritable_is_a_user_error
@@ -36,28 +35,6 @@ _WRITTEN = (
     "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """While nothing has to be saved, SIGTERM ends the process at once with exit code 0 (Ctrl-C: with 130)."""
-
-    def end(*_) -> None:
-        logger.info("SIGTERM received: ends; there is nothing to save")
-        raise SystemExit(0)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def end_after(stop: StopSignal) -> None:
-    """End the process after it has saved: with 130 after Ctrl-C, with 0 after SIGTERM."""
-    if stop.received == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(0)
 
 
 @contextmanager

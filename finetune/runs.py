@@ -18,7 +18,6 @@ from finetune.datasets import EvalFile, open_files
 from finetune.evaluation import evaluate, predict_files
 from finetune.run_folder import (
     digest_of_files,
-    ended_by_sigterm,
     has_state,
     owned_by,
     seed_folders,
@@ -70,12 +69,11 @@ def run_task(args: argparse.Namespace, make_task: Callable[[argparse.Namespace, 
     logger.info("command: %s", shlex.join(sys.argv))
     logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
     log_unused(args)
-    with ended_by_sigterm():  # but for the loop of the trainer, which saves
-        inputs = read_inputs(args, make_task)
-        if args.do_train:
-            train_seeds(args, inputs)
-        else:
-            evaluate_only(args, inputs)
+    inputs = read_inputs(args, make_task)
+    if args.do_train:
+        train_seeds(args, inputs)
+    else:
+        evaluate_only(args, inputs)
 
 
 def check_flags(args: argparse.Namespace) -> None:

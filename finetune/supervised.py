@@ -1,8 +1,10 @@
 """Training of a task with labelled files: classification, tagging, question answering."""
 
 import argparse
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ class Supervised:
             logger.info("counting the tokens of %d examples", len(train_set))
         self.steps_of_epoch = [self.batches.count(epoch) for epoch in range(args.epoch)]
         self.total_steps = min(sum(self.steps_of_epoch), args.max_steps or sum(self.steps_of_epoch))
+        self.ends = list(accumulate(self.steps_of_epoch))  # the step that each epoch ends with
+        self.evaluations: list[int] = []
+        if dev_files:
+            regular = {*range(args.validation_steps, self.total_steps, args.validation_steps), *self.ends}
+            due = {step for step in regular if step < self.total_steps and args.select_on != LAST}
+            self.evaluations = sorted(due | {self.total_steps})
         logger.info(
             "seed %d: %d examples, %d optimiser steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed, len(train_set), self.total_steps, global_batch(args),
@@ -73,9 +81,8 @@ class Supervised:
         epoch, index = position or (0, 0)
         return partial(self.batches.stream, self.args.epoch, epoch, index)
 
-    def after(self, work: GlobalBatch) -> tuple[Any, int, bool]:
-        ends = work.index + 1 == self.steps_of_epoch[work.epoch]
-        return [work.epoch + 1, 0] if ends else [work.epoch, work.index + 1], work.epoch, ends
+    def after(self, work: GlobalBatch) -> list[int]:
+        return [work.epoch, work.index + 1]
 
     def place(self, work: GlobalBatch) -> str:
         examples = len(self.batches.examples)
@@ -85,16 +92,10 @@ class Supervised:
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.task.loss(model, micro_batch)
 
-    def is_due(self, steps: int, epoch_ended: bool) -> bool:
-        if not self.dev_files or steps == 0:
-            return False
-        regular = epoch_ended or steps % self.args.validation_steps == 0
-        return steps == self.total_steps or (regular and self.args.select_on != LAST)
-
-    def evaluate(self, engine: Engine, epoch: int, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score all files; the first pattern decides whether this step is the best so far."""
         args, metric = self.args, self.task.metric
-        size = args.predict_batch_size or args.batch_size
+        size, epoch = args.predict_batch_size or args.batch_size, bisect_left(self.ends, engine.steps)
         scores = evaluate(self.task, engine, self.dev_files, size, args.in_tokens, epoch, stop)
         if scores is None:
             return None
@@ -105,7 +106,7 @@ class Supervised:
             path = Path(pattern)  # dev.%s.tsv and dev/%s.tsv: the curves of "dev"
             name = path.name.split("%s")[0].rstrip("._-") or path.parent.name
             curves |= {f"{name}/{language}": found[metric] for language, found in by_language.items()}
-        return Evaluation(selected_by, scores, curves)
+        return Evaluation(epoch, selected_by, scores, curves)
 
 
 def global_batch(args: argparse.Namespace) -> int:

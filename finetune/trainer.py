@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shlex
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from paddle import Tensor, nn
 
-from finetune.run_folder import bring_best, end_after
+from finetune.run_folder import bring_best
 from model.checkpoint import keep_last, save_model
 from model.ernie_m import ErnieMConfig
 from reader.tokenization import Tokenizer
@@ -20,6 +21,7 @@ from training import distributed
 from training.engine import Engine, Step
 from training.guard import StopSignal
 from training.prefetch import prefetch
+from training.progress import RemainingTime
 from utils.logging import Progress, Scalars, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
@@ -31,11 +33,13 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
+        epoch: of the last step.
         selected_by: the score that selects the best step; larger is better.
         scores: everything that was measured.
         curves: name -> value, for VisualDL.
     """
 
+    epoch: int
     selected_by: float
     scores: Scores
     curves: dict[str, float]
@@ -47,6 +51,7 @@ class Training(Protocol):
     Attributes:
         seed: of everything that is random.
         total_steps: optimiser steps from the first one to the end.
+        evaluations: the numbers of steps after which the model is evaluated, in ascending order.
         measured: the name of the curve of "correct" / "count", and its form in the log.
         settings: more keys for config.json: "task", "labels", "reading".
         facts: for the model cards.
@@ -54,6 +59,7 @@ class Training(Protocol):
 
     seed: int
     total_steps: int
+    evaluations: list[int]
     measured: tuple[str, str]
     settings: dict[str, Any]
     facts: dict[str, Any]
@@ -65,8 +71,8 @@ class Training(Protocol):
             position: what `after` returned for the last step that was done; None: start at the beginning.
         """
 
-    def after(self, work: Any) -> tuple[Any, int, bool]:
-        """The position after a step (a JSON value), the step's epoch, and whether the epoch ends with it."""
+    def after(self, work: Any) -> Any:
+        """The position after a step, a JSON value."""
 
     def place(self, work: Any) -> str:
         """How far the epoch is, as the line of the log begins."""
@@ -74,10 +80,7 @@ class Training(Protocol):
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss divided by the count of the whole step, and `SUMS`."""
 
-    def is_due(self, steps: int, epoch_ended: bool) -> bool:
-        """Whether the model is evaluated after this many steps."""
-
-    def evaluate(self, engine: Engine, epoch: int, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score the model; None if any process was asked to stop, on all processes alike."""
 
 
@@ -96,8 +99,6 @@ class State:
     """Where a run is, beside weights and engine: what a resumed run goes on from."""
 
     position: Any = None  # in the training data
-    epoch: int = 0  # of the last step
-    epoch_ended: bool = False
     evaluated: int = -1  # the last step that was evaluated
     best: Record | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
@@ -149,18 +150,19 @@ class Trainer:
         """Train to the last step.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C; a checkpoint was saved first.
-            SystemExit: after SIGTERM, with exit code 0; likewise.
-        """
+            SystemExit: after Ctrl-C with 130, after SIGTERM with 0; a checkpoint was saved first.
+            """
         engine, state, training, flags = self.engine, self.state, self.training, self.flags
         total = training.total_steps
         self.scalars = Scalars(self.folder / "visualdl")
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
+        self.remaining = RemainingTime(total, engine.steps)
         with StopSignal() as stop, prefetch(training.stream(state.position)) as stream:
             while True:
                 # Before the step, so that a resumed run takes up an evaluation that was broken off.
-                if state.evaluated < engine.steps and training.is_due(engine.steps, state.epoch_ended):
-                    evaluation = training.evaluate(engine, state.epoch, stop)
+                if engine.steps in training.evaluations and state.evaluated < engine.steps:
+                    with self.remaining.evaluation():
+                        evaluation = training.evaluate(engine, stop)
                     if evaluation is not None:
                         self._keep_if_best(evaluation)
                 stopped = stop.anywhere()
@@ -172,13 +174,14 @@ class Trainer:
                     break
                 work = next(stream)
                 step = engine.step(work.micro_batches, partial(training.loss, engine.model))
-                state.position, state.epoch, state.epoch_ended = training.after(work)
+                state.position = training.after(work)
                 self._log(step, work)
         self.progress.close()
         self.scalars.close()
         if stopped:
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, total)
-            end_after(stop)
+            stop.exit_as_asked()
+            raise SystemExit(0)
 
     def _log(self, step: Step, work: Any) -> None:
         """Add the step to the window; at its end a line with means over the window."""
@@ -193,10 +196,11 @@ class Trainer:
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
         curve, form = self.training.measured
+        to_come = self.training.evaluations[bisect_left(self.training.evaluations, engine.steps) :]
         logger.info(
             f"%sstep: %d/%d, ave loss: %f, {form}, lr: %.3e, grad norm: %.3f, speed: %.3f steps/s, %s left",
             self.training.place(work), engine.steps, total, loss, share, step.lr, step.grad_norm,
-            self.progress.speed(), self.progress.eta(),
+            self.progress.speed(), self.remaining.eta(engine.steps, len(to_come)),
         )  # fmt: skip
         if window:
             values = {"loss": loss, curve: share, "lr": step.lr, "grad_norm": step.grad_norm}
@@ -207,7 +211,7 @@ class Trainer:
         """Note an evaluation, and save the weights if it is the best so far."""
         state, steps = self.state, self.engine.steps
         state.evaluated = steps
-        self.latest = Record(steps, state.epoch, evaluation.selected_by, evaluation.scores)
+        self.latest = Record(steps, evaluation.epoch, evaluation.selected_by, evaluation.scores)
         self.scalars.add(steps, evaluation.curves)
         if state.best is None or evaluation.selected_by > state.best.selected_by:
             state.best = self.latest

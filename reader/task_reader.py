@@ -18,6 +18,7 @@ from utils.json_files import read_json
 
 # The key under which `expand` files a pattern without %s when there is no language map.
 ALL_LANGUAGES = "all"
+_READS_BETWEEN_LOOKS = 64  # rows that are read before it is looked again whether the file has changed
 
 
 class Example(NamedTuple):
@@ -50,6 +51,7 @@ class Examples(Sequence[Example]):
         self._columns = columns
         self._label_map = label_map
         self._bytes: mmap.mmap | None = None
+        self._reads = 0
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -58,13 +60,18 @@ class Examples(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} in {self.path}")
         index %= len(self)
-        if version_of(self.path) != self._version:  # the places of the rows mean nothing any more
-            raise UserError(
-                f"{self.path} was changed while it was in use; put the file back as it was, or start a new run "
-                "with the new one in another folder"
-            )
+        if self._reads % _READS_BETWEEN_LOOKS == 0:
+            self._check_version()
+        self._reads += 1
         if self._bytes is None:
             self._bytes = map_bytes(self.path)
+        try:
+            return self._row(index)
+        except (IndexError, KeyError, ValueError):
+            self._check_version()
+            raise
+
+    def _row(self, index: int) -> Example:
         row = self._bytes[self._starts[index] : self._starts[index + 1]].decode("utf-8")
         cells = row.rstrip("\r\n").split("\t")
         column = self._columns
@@ -74,6 +81,13 @@ class Examples(Sequence[Example]):
             _label_id(cells[column["label"]], self._label_map) if "label" in column else -1,
             cells[column["qid"]] if "qid" in column else None,
         )
+
+    def _check_version(self) -> None:
+        if version_of(self.path) != self._version:  # the places of the rows mean nothing any more
+            raise UserError(
+                f"{self.path} was changed while it was in use; put it back as it was, or start a new run "
+                "with the new one in another folder"
+            )
 
     def __reduce__(self):
         return type(self), (self.path, self._version, self._starts, self._columns, self._label_map)

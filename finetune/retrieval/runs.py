@@ -18,7 +18,6 @@ from finetune.retrieval.search import Searcher
 from finetune.retrieval.training import RetrievalTraining
 from finetune.run_folder import (
     digest_of_files,
-    ended_by_sigterm,
     has_state,
     owned_by,
     seed_folders,
@@ -65,7 +64,7 @@ def run_retrieval(flags: RetrievalFlags) -> None:
     setup(rank=distributed.rank())
     logger.info("command: %s", shlex.join(sys.argv))
     logger.info("device: %s, processes: %d", device, distributed.world_size())
-    with ended_by_sigterm(), contextlib.ExitStack() as stack:  # but for the loop of the trainer, which saves
+    with contextlib.ExitStack() as stack:
         bitexts = open_bitexts(flags)
         dev_bitexts = read_bitexts(flags.dev_pairs) if flags.layer == "dev" else []
         check_weights(flags)

@@ -48,12 +48,16 @@ class RetrievalTraining:
             raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
         self.flags, self.model, self.tokenizer, self.layer = flags, model, tokenizer, layer
         self.seed, self.total_steps = flags.random_seed, flags.max_steps
+        # Before the first step too: that is what training has to beat.
+        self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         self.pairs = StepPairs(
             tokenizer, flags.train_set, flags.batch_size, flags.max_seq_len, flags.pair_alpha, self.seed,
             distributed.rank(), world,
         )  # fmt: skip
         corpus = self.pairs.open()
-        self.held_out = corpus.held_out_parallel if flags.validation_pairs else {}
+        self.held_out = corpus.held_out_parallel
+        if not (self.held_out and flags.validation_pairs):
+            self.evaluations = []
         self.settings = {"task": "retrieval", "reading": {"layer": layer, "pooling": flags.pooling}}
         self.facts = {
             "name": "ERNIE-M, retrieval", "task": "retrieval", "data": flags.train_set,
@@ -64,15 +68,11 @@ class RetrievalTraining:
     def stream(self, position: Any) -> StepPairs:
         return dataclasses.replace(self.pairs, state=position)
 
-    def after(self, work: PairStep) -> tuple[Any, int, bool]:
-        return work.state, 0, False
+    def after(self, work: PairStep) -> dict[str, Any]:
+        return work.state
 
     def place(self, work: PairStep) -> str:
         return ""
-
-    def is_due(self, steps: int, epoch_ended: bool) -> bool:
-        """Before the first step too: that is what training has to beat."""
-        return bool(self.held_out) and (steps == self.total_steps or steps % self.flags.validation_steps == 0)
 
     def loss(self, model: ErnieMModel, micro_batch: PairStep) -> tuple[Tensor, dict[str, Tensor | float]]:
         """This process's gradient of the whole step's loss, and the pairs that beat their negatives, x 100.
@@ -106,7 +106,7 @@ class RetrievalTraining:
         place = np.argsort(np.concatenate(groups))
         return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 
-    def evaluate(self, engine: Engine, epoch: int, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Search the held-out pairs, both ways; the processes share the language pairs."""
         names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
         mine: dict[str, float] = {}
@@ -125,7 +125,7 @@ class RetrievalTraining:
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
         curves = {f"held_out/{name}": score for name, score in {**scores, "mean": mean}.items()}
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
-        return Evaluation(mean, {"held-out pairs": by_name}, curves)
+        return Evaluation(0, mean, {"held-out pairs": by_name}, curves)
 
     def _accuracy(self, pairs: Any, stop: StopSignal) -> float | None:
         """Per cent of up to --validation_pairs pairs, mean of both directions; None if asked to stop."""

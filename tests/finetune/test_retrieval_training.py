@@ -126,10 +126,10 @@ def test_resume_bit_for_bit(train, tmp_path):
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
     states = [
-        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["run"]
+        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["state"]
         for run in ("one", "two")
     ]
-    assert states[0] == states[1] and states[0]["reader"]["draws"] == 48
+    assert states[0] == states[1] and states[0]["position"]["draws"] == 48
     train("three", random_seed=2, max_steps=3)
     assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()
 
