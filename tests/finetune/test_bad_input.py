@@ -134,7 +134,7 @@ def test_checkpoints(classify, refused, tmp_path):
     other = tmp_path / "other"
     save_training_state(other / "training_state", {"settings": {}, "run": {}})
     line = refused(init_checkpoint=other)
-    assert "other: the training_state there is of another program or version, so it cannot be resumed here" in line
+    assert "other: the training_state there is of another program or version, so it cannot be resumed" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
     assert "hidden_size is 32 in the config and 16 in the weights" in line
