@@ -6,11 +6,13 @@ fleetrun --nproc_per_node 2 run_classifier.py ...
 
 import sys
 
+from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.errors import run
 from utils.runtime import prepare
 
 
+@ended_by_sigterm()
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
     prepare()

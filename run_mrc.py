@@ -7,11 +7,13 @@ python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context
 
 import sys
 
+from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.errors import run
 from utils.runtime import prepare
 
 
+@ended_by_sigterm()
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
     if args.official_compat:

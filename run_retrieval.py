@@ -8,9 +8,11 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 import sys
 
 from finetune.retrieval.flags import RetrievalFlags
+from training.guard import ended_by_sigterm
 from utils.errors import run
 
 
+@ended_by_sigterm()
 def main() -> None:
     from utils.config import load_config
     from utils.runtime import prepare

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reader.batching import Batches
+from reader.batching import Batches, GlobalBatch
 from reader.task_reader import expand
 
 
@@ -35,9 +35,8 @@ def open_files(
     ]
 
 
-def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, Any]]:
-    """This process's batches of several data sets, one after the other, with the number of the data set."""
+def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
+    """The global batches of several data sets, one after the other, with the number of the data set."""
     for number, batches in enumerate(parts):
         for global_batch in batches.stream():
-            for batch in global_batch.micro_batches:
-                yield number, batch
+            yield number, global_batch

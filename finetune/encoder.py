@@ -4,8 +4,7 @@ from typing import Protocol
 
 import paddle
 
-from finetune.runs import make_tokenizer
-from finetune.setup import model_config
+from finetune.setup import make_tokenizer, model_config
 from model.checkpoint import load_from
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer

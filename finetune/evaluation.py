@@ -13,6 +13,7 @@ from finetune.task import Task
 from reader.batching import Batches
 from training import distributed
 from training.engine import Engine
+from training.guard import StopSignal
 from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
@@ -28,13 +29,20 @@ class Predicted:
 
 
 def predict_files(
-    task: Task, engine: Engine, files: Sequence[EvalFile], batch_size: int, in_tokens: bool, labelled: bool
-) -> list[Predicted]:
+    task: Task,
+    engine: Engine,
+    files: Sequence[EvalFile],
+    batch_size: int,
+    in_tokens: bool,
+    labelled: bool,
+    stop: StopSignal | None = None,
+) -> list[Predicted] | None:
     """Predict every file. All processes call it with the same files; each computes its part of every batch.
 
     Args:
         batch_size: items (padded tokens with `in_tokens`) per process and batch.
         labelled: the files have labels, so there is a loss.
+        stop: break off when any process is asked to stop, and return None on all of them.
     """
     rank, world = distributed.rank(), distributed.world_size()
     parts = [
@@ -50,13 +58,17 @@ def predict_files(
     shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
     with prefetch(partial(stream, parts)) as batches, paddle.no_grad(), engine.autocast():
         last = time.monotonic()
-        for number, batch in batches:
-            rows, loss = task.predict(engine.model, batch, labelled)
-            found[number] += zip(batch.indices.tolist(), rows)
-            losses[number] += loss
+        for number, global_batch in batches:  # as many on every process
+            if stop is not None and stop.anywhere():
+                shown.close()
+                return None
+            for batch in global_batch.micro_batches:
+                rows, loss = task.predict(engine.model, batch, labelled)
+                found[number] += zip(batch.indices.tolist(), rows)
+                losses[number] += loss
             last, before = time.monotonic(), last
             seconds[number] += last - before
-            shown.update(len(rows) * world)
+            shown.update(global_batch.count)
     shown.close()
     losses = distributed.all_sum(losses)
     answer = []
@@ -69,11 +81,23 @@ def predict_files(
 
 
 def evaluate(
-    task: Task, engine: Engine, files: Sequence[EvalFile], batch_size: int, in_tokens: bool, epoch: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Score labelled files: pattern -> language -> metric -> per cent. One line of the log per file."""
+    task: Task,
+    engine: Engine,
+    files: Sequence[EvalFile],
+    batch_size: int,
+    in_tokens: bool,
+    epoch: int,
+    stop: StopSignal | None = None,
+) -> dict[str, dict[str, dict[str, float]]] | None:
+    """Score labelled files: pattern -> language -> metric -> per cent. One line of the log per file.
+
+    `stop`, and None as the answer: as for `predict_files`.
+    """
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    for done in predict_files(task, engine, files, batch_size, in_tokens, labelled=True):
+    predicted = predict_files(task, engine, files, batch_size, in_tokens, labelled=True, stop=stop)
+    if predicted is None:
+        return None
+    for done in predicted:
         file = done.file
         by_metric = dict(task.score(file.data, done.predictions, file.language))
         scores.setdefault(file.pattern, {})[file.language] = by_metric

@@ -12,8 +12,7 @@ from finetune.datasets import EvalFile
 from finetune.evaluation import evaluate
 from finetune.metrics import AVERAGE, average
 from finetune.report import in_columns, in_markdown
-from finetune.runs import make_tokenizer
-from finetune.setup import make_engine, make_model, model_config
+from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
@@ -81,7 +80,7 @@ def evaluate_pairs(
     pairs = find_pairs(args.gxlt_set, languages)
     tokenizer = make_tokenizer(args)
     task = make_task(args, tokenizer)
-    model, _ = make_model(args, task, model_config(args, tokenizer), seed=0)
+    model = make_model(args, task, model_config(args, tokenizer), seed=0)
     engine = make_engine(args, model, total_steps=1, seed=0)
     scores: dict[str, dict[tuple[str, str], float]] = {}
     for (context, question), path in pairs.items():  # one file at a time is in memory

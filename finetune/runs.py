@@ -7,32 +7,42 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paddle
 
 from finetune import paper, report
 from finetune.datasets import EvalFile, open_files
 from finetune.evaluation import evaluate, predict_files
-from finetune.setup import has_state, make_engine, make_model, make_trainer, model_config, state_of
+from finetune.run_folder import (
+    digest_of_files,
+    has_state,
+    owned_by,
+    seed_folders,
+    step_to_resume,
+    weights_of,
+)
+from finetune.setup import make_engine, make_model, make_tokenizer, model_config
+from finetune.supervised import LAST, MEAN, Supervised, global_batch
 from finetune.task import Task
-from finetune.trainer import LAST, MEAN, Record
+from finetune.trainer import Record, Trainer
 from finetune.xtreme import submission_file
-from model.checkpoint import load_from, read_weights
+from model.checkpoint import load_from
 from model.ernie_m import ErnieMConfig
 from reader.features import round_up
 from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
-from training.guard import only_run_in
-from utils.args import log_unused, to_yaml
+from utils.args import deciding, log_unused, to_yaml
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.json_files import read_dataclass
 from utils.logging import logger, setup
+
+SELECTED = "selected.json"
 
 
 @dataclass(frozen=True)
@@ -60,10 +70,10 @@ def run_task(args: argparse.Namespace, make_task: Callable[[argparse.Namespace, 
     logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
     log_unused(args)
     inputs = read_inputs(args, make_task)
-    with only_run_in(args.checkpoints) if args.do_train else nullcontext():
-        records = train_seeds(args, inputs) if args.do_train else evaluate_only(args, inputs)
-        if records:
-            write_report(args, inputs.task, records)
+    if args.do_train:
+        train_seeds(args, inputs)
+    else:
+        evaluate_only(args, inputs)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -121,81 +131,93 @@ def read_inputs(
     return Inputs(task, tokenizer, config, train_set, dev_files, test_files)
 
 
-def make_tokenizer(args: argparse.Namespace) -> Tokenizer:
-    """From --piece_model_path and --vocab_path, or else from the files beside the weights."""
-    if args.piece_model_path is not None:
-        return Tokenizer(args.vocab_path, args.piece_model_path)
-    source = args.init_checkpoint or args.init_pretraining_params
-    if source and (info := read_weights(source).info)["piece_model_path"]:
-        return Tokenizer(info["vocab_path"], info["piece_model_path"])
-    raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+def identity(args: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
+    """What makes two runs the same: flags that decide what is learned, digests of data and weights."""
+    return {
+        "task": inputs.task.name,
+        **deciding(args),
+        "global_batch": global_batch(args),
+        "labels": inputs.task.labels,
+        "model": inputs.config.to_dict(),
+        "vocabulary": inputs.tokenizer.digest,
+        "train_set": digest_of_files([args.train_set]),
+        "dev_set": digest_of_files(file.path for file in inputs.dev_files),
+        "weights": weights_of(args, seeds_of(args)),
+    }
 
 
-def train_seeds(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
-    """Run every seed in turn, from where --init_checkpoint was; return the selected evaluation of each."""
-    seeds = args.random_seed or (1,)
-    resumed = None
-    if has_state(args.init_checkpoint):
-        resumed = state_of(args.init_checkpoint, "flags")["run"]["seed"]
-    if resumed is not None and resumed not in seeds:
-        raise UserError(f"{args.init_checkpoint} is of --random_seed {resumed}, which is not among {seeds}")
-    if distributed.is_main():
-        with atomic_file(Path(args.checkpoints) / "flags.yaml", "w") as file:
-            file.write(to_yaml(args))
-    afresh = argparse.Namespace(**{**vars(args), "init_checkpoint": None})
-    records: dict[int, Record] = {}
-    for number, seed in enumerate(seeds):
-        folder = Path(args.checkpoints, f"seed_{seed}" if len(seeds) > 1 else "")
-        if resumed is not None and number < seeds.index(resumed):
-            record = read_record(folder)
-        else:
-            of_seed = args if resumed in (None, seed) else afresh
-            record = train_one(of_seed, inputs, seed, folder)
+def seeds_of(args: argparse.Namespace) -> tuple[int, ...]:
+    """The seeds that are run in turn."""
+    return args.random_seed or (1,)
+
+
+def train_seeds(args: argparse.Namespace, inputs: Inputs) -> None:
+    """Run every seed in turn, each from where it stands; then write the table."""
+    run = identity(args, inputs)
+    sources = (args.init_checkpoint, args.init_pretraining_params)
+    with owned_by(args.checkpoints, run, args.overwrite, sources):
+        if distributed.is_main():
+            with atomic_file(Path(args.checkpoints) / "flags.yaml", "w") as file:
+                file.write(to_yaml(args))
+        records = {}
+        for seed, folder in seed_folders(args.checkpoints, seeds_of(args)).items():
+            if (record := train_one(args, inputs, run, seed, folder)) is not None:
+                records[seed] = record
             gc.collect()  # the model and its moments, before the next seed's are made
-        if record is not None:
-            records[seed] = record
-    return records
+        if records:
+            write_report(args, inputs.task, records)
 
 
-def train_one(args: argparse.Namespace, inputs: Inputs, seed: int, folder: Path) -> Record | None:
+def train_one(
+    args: argparse.Namespace, inputs: Inputs, run: dict[str, Any], seed: int, folder: Path
+) -> Record | None:
     """One seed: train, then predict the test files with the selected weights (no dev files: the last)."""
-    trainer = make_trainer(
-        args, inputs.task, inputs.tokenizer, inputs.config, inputs.train_set, inputs.dev_files, seed, folder
-    )
+    if (folder / SELECTED).is_file() and not inputs.test_files:
+        logger.info("seed %d is finished: %s", seed, folder / SELECTED)
+        return read_record(folder)
+    start = step_to_resume(folder, run, seed, args.init_checkpoint)
+    of_seed = argparse.Namespace(**vars(args))
+    if has_state(args.init_checkpoint):  # it is the start, or of no use for this seed
+        of_seed.init_checkpoint = None
+    training = Supervised(args, inputs.task, inputs.train_set, inputs.dev_files, seed)
+    model = make_model(of_seed, inputs.task, inputs.config, seed, start and start[0])
+    engine = make_engine(args, model, training.total_steps, seed)
+    trainer = Trainer(args, training, engine, inputs.config, inputs.tokenizer, run, folder)
+    if start:
+        trainer.resume(*start)
     trainer.train()
     best = trainer.state.best
     if best is not None:
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         if distributed.is_main():
-            with atomic_file(folder / "selected.json", "w") as file:
+            with atomic_file(folder / SELECTED, "w") as file:
                 json.dump(dataclasses.asdict(best), file, indent=2)
     if inputs.test_files:
-        if best is not None and best.step != trainer.engine.steps:
+        if best is not None and best.step != engine.steps:
             if distributed.is_main():
-                load_from(trainer.engine.model, folder / "best")
-            distributed.broadcast_(trainer.engine.model.state_dict().values())
-        step, epoch = (best.step, best.epoch) if best else (trainer.engine.steps, args.epoch - 1)
-        one_of_many = seed if len(args.random_seed or ()) > 1 else None
-        write_predictions(args, inputs, trainer.engine, f".{epoch}.{step}", one_of_many)
+                load_from(model, folder / "best")
+            distributed.broadcast_(model.state_dict().values())
+        step, epoch = (best.step, best.epoch) if best else (engine.steps, args.epoch - 1)
+        one_of_many = seed if len(seeds_of(args)) > 1 else None
+        write_predictions(args, inputs, engine, f".{epoch}.{step}", one_of_many)
     return best
 
 
 def read_record(folder: Path) -> Record:
-    """The selected evaluation of a seed that ran before the interruption."""
-    return read_dataclass(folder / "selected.json", Record, "run this seed again")
+    """The selected evaluation of a seed that is finished."""
+    return read_dataclass(folder / SELECTED, Record, "remove it, and the same command makes it again")
 
 
-def evaluate_only(args: argparse.Namespace, inputs: Inputs) -> dict[int, Record]:
+def evaluate_only(args: argparse.Namespace, inputs: Inputs) -> None:
     """--do_train false: score the dev files and predict the test files with --init_checkpoint."""
-    model, _ = make_model(args, inputs.task, inputs.config, seed=0)
+    model = make_model(args, inputs.task, inputs.config, seed=0)
     engine = make_engine(args, model, total_steps=1, seed=0)
     if inputs.test_files:
         write_predictions(args, inputs, engine, ".0.0")
-    if not inputs.dev_files:
-        return {}
-    size = args.predict_batch_size or args.batch_size
-    scores = evaluate(inputs.task, engine, inputs.dev_files, size, args.in_tokens, epoch=0)
-    return {0: Record(0, 0, 0.0, scores)}
+    if inputs.dev_files:
+        size = args.predict_batch_size or args.batch_size
+        scores = evaluate(inputs.task, engine, inputs.dev_files, size, args.in_tokens, epoch=0)
+        write_report(args, inputs.task, {0: Record(0, 0, 0.0, scores)})
 
 
 def write_predictions(

@@ -1,38 +1,87 @@
-"""The training loop of every fine-tuning task: steps, evaluations, the best step, checkpoints."""
+"""The loop that fine-tunes every task: steps, log lines, evaluations, the best step, checkpoints."""
 
-import argparse
 import dataclasses
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from finetune.datasets import EvalFile
-from finetune.evaluation import evaluate
-from finetune.metrics import average
-from finetune.task import Task
+from paddle import Tensor, nn
+
+from finetune.run_folder import bring_best
 from model.checkpoint import keep_last, save_model
 from model.ernie_m import ErnieMConfig
-from reader.batching import Batches, GlobalBatch
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine, Step
 from training.guard import StopSignal
 from training.prefetch import prefetch
+from training.progress import RemainingTime
 from utils.logging import Progress, Scalars, logger
 
-# The flags that predicting needs as they were, by task; they go into config.json as "reading".
-READING = {
-    "sequence_labeling": ("max_seq_len", "label_pieces", "official_compat"),
-    "question answering": ("max_seq_len", "max_query_length", "doc_stride", "split_han", "max_answer_length"),
-}
-# Values of --select_on beside the languages. LAST: dev files are scored at the end alone, and decide nothing.
-MEAN, LAST = "mean", "last"
-
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+SUMS = ("correct", "count")  # what `Training.loss` returns beside the loss, summed over a step
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        epoch: of the last step.
+        selected_by: the score that selects the best step; larger is better.
+        scores: everything that was measured.
+        curves: name -> value, for VisualDL.
+    """
+
+    epoch: int
+    selected_by: float
+    scores: Scores
+    curves: dict[str, float]
+
+
+class Training(Protocol):
+    """Data, loss and evaluation of one seed: `finetune.supervised.Supervised` or `RetrievalTraining`.
+
+    Attributes:
+        seed: of everything that is random.
+        total_steps: optimiser steps from the first one to the end.
+        evaluations: the numbers of steps after which the model is evaluated, in ascending order.
+        measured: the name of the curve of "correct" / "count", and its form in the log.
+        settings: more keys for config.json: "task", "labels", "reading".
+        facts: for the model cards.
+    """
+
+    seed: int
+    total_steps: int
+    evaluations: list[int]
+    measured: tuple[str, str]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+
+    def stream(self, position: Any) -> Callable[[], Iterator[Any]]:
+        """A function for `prefetch` that yields this process's share of each step, with `.micro_batches`.
+
+        Args:
+            position: what `after` returned for the last step that was done; None: start at the beginning.
+        """
+
+    def after(self, work: Any) -> Any:
+        """The position after a step, a JSON value."""
+
+    def place(self, work: Any) -> str:
+        """How far the epoch is, as the line of the log begins."""
+
+    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss divided by the count of the whole step, and `SUMS`."""
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Score the model; None if any process was asked to stop, on all processes alike."""
 
 
 @dataclass
@@ -47,14 +96,10 @@ class Record:
 
 @dataclass
 class State:
-    """Where a run stands, beside weights and engine: what a resumed run goes on from.
+    """Where a run is, beside weights and engine: what a resumed run goes on from."""
 
-    `epoch` and `index` are those of the next global batch.
-    """
-
-    seed: int
-    epoch: int = 0
-    index: int = 0
+    position: Any = None  # in the training data
+    evaluated: int = -1  # the last step that was evaluated
     best: Record | None = None
     window: dict[str, float] = field(default_factory=dict)  # sums since the last line of the log
 
@@ -70,129 +115,131 @@ class Trainer:
     """One run with one seed.
 
     Args:
-        steps_of_epoch: optimiser steps in each epoch.
-        total_steps: optimiser steps in all, from the first epoch on.
-        flags: what a checkpoint must share with the run that resumes it.
+        flags: `save_steps`, `skip_steps` and `keep_checkpoints` are read.
+        engine: of the model; its `sums` are `SUMS`.
+        config, tokenizer: are saved with the model.
+        run: what makes two runs the same (`finetune.run_folder`); every step folder holds it.
         folder: gets step_N and best.
-        facts: for the model cards.
     """
 
-    args: argparse.Namespace
-    task: Task
+    flags: Any
+    training: Training
+    engine: Engine
     config: ErnieMConfig
     tokenizer: Tokenizer
-    engine: Engine
-    batches: Batches
-    dev_files: Sequence[EvalFile]
-    steps_of_epoch: list[int]
-    total_steps: int
+    run: dict[str, Any]
     folder: Path
-    flags: dict[str, Any]
-    facts: dict[str, Any]
-    state: State
+    state: State = field(default_factory=State)
+    saved: tuple[int, int] | None = None  # steps and last evaluated step of the newest step folder
+    latest: Record | None = None
+
+    def resume(self, step: Path, saved: dict[str, Any]) -> None:
+        """Continue from a step folder whose weights are loaded; `saved` is its training state."""
+        self.engine.load_state_dict(saved["engine"])
+        self.engine.last_checkpoint = str(step)
+        self.state = State.from_dict(saved["state"])
+        self.saved = (self.engine.steps, self.state.evaluated)
+        if distributed.is_main():
+            keep_last(self.folder, self.flags.keep_checkpoints, keep=self._kept())
+        distributed.barrier()
+        if not bring_best(self.folder, step, self.state.best and self.state.best.step):
+            self.state.best = None
+        logger.info("resumed from %s: step %d of %d", step, self.engine.steps, self.training.total_steps)
 
     def train(self) -> None:
-        """Train from `self.state` to `total_steps`.
+        """Train to the last step.
 
         Raises:
-            KeyboardInterrupt: SIGTERM or Ctrl-C came; a checkpoint was saved first.
-        """
-        args, engine, state = self.args, self.engine, self.state
-        self.latest: Record | None = None
+            SystemExit: after Ctrl-C with 130, after SIGTERM with 0; a checkpoint was saved first.
+            """
+        engine, state, training, flags = self.engine, self.state, self.training, self.flags
+        total = training.total_steps
         self.scalars = Scalars(self.folder / "visualdl")
-        self.progress = Progress(self.total_steps, "training", engine.steps, unit="steps", lines=False)
-        make_batches = partial(self.batches.stream, args.epoch, state.epoch, state.index)
-        with prefetch(make_batches) as stream, StopSignal() as stop:
-            for batch in stream:
-                if engine.steps == self.total_steps:
-                    break
-                step = engine.step(batch.micro_batches, self._loss)
-                epoch_ends = batch.index + 1 == self.steps_of_epoch[batch.epoch]
-                state.epoch, state.index = (batch.epoch + epoch_ends, 0 if epoch_ends else batch.index + 1)
-                self._log(step, batch)
-                end = engine.steps == self.total_steps
-                due = epoch_ends or engine.steps % args.validation_steps == 0
-                if self.dev_files and (end or (due and args.select_on != LAST)):
-                    self._evaluate(batch.epoch)
-                stopped = stop.anywhere()  # at the end too: other seeds may follow
-                if engine.steps % args.save_steps == 0 or end or stopped:
+        self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
+        self.remaining = RemainingTime(total, engine.steps)
+        with StopSignal() as stop, prefetch(training.stream(state.position)) as stream:
+            while True:
+                # Before the step, so that a resumed run takes up an evaluation that was broken off.
+                if engine.steps in training.evaluations and state.evaluated < engine.steps:
+                    with self.remaining.evaluation():
+                        evaluation = training.evaluate(engine, stop)
+                    if evaluation is not None:
+                        self._keep_if_best(evaluation)
+                stopped = stop.anywhere()
+                ends = stopped or engine.steps == total
+                due = engine.steps > 0 and (ends or engine.steps % flags.save_steps == 0)
+                if due and self.saved != (engine.steps, state.evaluated):
                     self._save_step()
-                if stopped:
-                    logger.info("stopped; go on with --init_checkpoint %s", engine.last_checkpoint)
-                    raise KeyboardInterrupt
+                if ends:
+                    break
+                work = next(stream)
+                step = engine.step(work.micro_batches, partial(training.loss, engine.model))
+                state.position = training.after(work)
+                self._log(step, work)
         self.progress.close()
         self.scalars.close()
+        if stopped:
+            logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, total)
+            stop.exit_as_asked()
+            raise SystemExit(0)
 
-    def _loss(self, batch: Any) -> tuple:
-        return self.task.loss(self.engine.model, batch)
-
-    def _log(self, step: Step, batch: GlobalBatch) -> None:
+    def _log(self, step: Step, work: Any) -> None:
         """Add the step to the window; at its end a line with means over the window."""
-        window, every = self.state.window, self.args.skip_steps
+        window, engine, total = self.state.window, self.engine, self.training.total_steps
         if not step.skipped:
             for name, value in {"steps": 1, "loss": step.loss, **step.sums}.items():
                 window[name] = window.get(name, 0.0) + value
         self.progress.update(1, loss=f"{step.loss:.4f}")
-        if self.engine.steps % every and self.engine.steps != self.total_steps:
+        if engine.steps % self.flags.skip_steps and engine.steps != total:
             return
-        loss = window.get("loss", 0.0) / max(window.get("steps", 0), 1)
-        correct = window.get("correct", 0.0) / max(window.get("count", 0), 1)
-        examples = len(self.batches.examples)
+        # Steps that are not finite are skipped; a window of such steps alone has no mean.
+        loss = window["loss"] / window["steps"] if window else math.nan
+        share = window["correct"] / max(window["count"], 1) if window else math.nan
+        curve, form = self.training.measured
+        to_come = self.training.evaluations[bisect_left(self.training.evaluations, engine.steps) :]
         logger.info(
-            "epoch: %d, progress: %d/%d, step: %d/%d, ave loss: %f, ave acc: %f, lr: %.3e, grad norm: %.3f, "
-            "speed: %.3f steps/s, %s left",
-            batch.epoch, round((batch.index + 1) / self.steps_of_epoch[batch.epoch] * examples), examples,
-            self.engine.steps, self.total_steps, loss, correct, step.lr,
-            step.grad_norm, self.progress.speed(), self.progress.eta(),
+            f"%sstep: %d/%d, ave loss: %f, {form}, lr: %.3e, grad norm: %.3f, speed: %.3f steps/s, %s left",
+            self.training.place(work), engine.steps, total, loss, share, step.lr, step.grad_norm,
+            self.progress.speed(), self.remaining.eta(engine.steps, len(to_come)),
         )  # fmt: skip
-        values = {"loss": loss, "acc": correct, "lr": step.lr, "grad_norm": step.grad_norm}
-        self.scalars.add(self.engine.steps, {f"train/{name}": value for name, value in values.items()})
+        if window:
+            values = {"loss": loss, curve: share, "lr": step.lr, "grad_norm": step.grad_norm}
+            self.scalars.add(engine.steps, {f"train/{name}": value for name, value in values.items()})
         window.clear()
 
-    def _evaluate(self, epoch: int) -> None:
-        """Score all files; the first pattern decides whether this step is the best so far."""
-        args, engine, state = self.args, self.engine, self.state
-        scores = evaluate(
-            self.task,
-            engine,
-            self.dev_files,
-            args.predict_batch_size or args.batch_size,
-            args.in_tokens,
-            epoch,
-        )
-        first = {lang: metrics[self.task.metric] for lang, metrics in next(iter(scores.values())).items()}
-        decides = average(first) if args.select_on in (MEAN, LAST) else first[args.select_on]
-        for pattern, by_language in scores.items():
-            path = Path(pattern)  # dev.%s.tsv and dev/%s.tsv: the curves of "dev"
-            name = path.name.split("%s")[0].rstrip("._-") or path.parent.name
-            curves = {f"{name}/{lang}": found[self.task.metric] for lang, found in by_language.items()}
-            self.scalars.add(engine.steps, curves)
-        self.latest = Record(engine.steps, epoch, decides, scores)
-        if state.best is None or decides > state.best.selected_by:
+    def _keep_if_best(self, evaluation: Evaluation) -> None:
+        """Note an evaluation, and save the weights if it is the best so far."""
+        state, steps = self.state, self.engine.steps
+        state.evaluated = steps
+        self.latest = Record(steps, evaluation.epoch, evaluation.selected_by, evaluation.scores)
+        self.scalars.add(steps, evaluation.curves)
+        if state.best is None or evaluation.selected_by > state.best.selected_by:
             state.best = self.latest
-            logger.info("best so far: %.2f at step %d", decides, engine.steps)
+            logger.info("best so far: %.2f at step %d", evaluation.selected_by, steps)
             self._save(self.folder / "best", None)
 
     def _save_step(self) -> None:
         """step_N with everything a resumed run needs."""
         # On every process: with sharded moments they are collected here.
         state = {
-            "engine": self.engine.state_dict(),
-            "run": dataclasses.asdict(self.state),
-            "flags": self.flags,
-        }
+            "engine": self.engine.state_dict(), "state": dataclasses.asdict(self.state), "run": self.run,
+            "seed": self.training.seed,
+        }  # fmt: skip
         path = self.folder / f"step_{self.engine.steps}"
         self._save(path, state)
-        self.engine.last_checkpoint = str(path)
+        self.engine.last_checkpoint, self.saved = str(path), (self.engine.steps, self.state.evaluated)
         if distributed.is_main():
-            # Kept by name: an earlier run may have left steps of higher numbers in the folder.
-            keep_last(self.folder, self.args.keep_checkpoints, keep=(path,))
+            keep_last(self.folder, self.flags.keep_checkpoints, keep=self._kept())
         logger.info("saved %s", path)
 
-    def _save(self, path: Path, training_state: dict | None) -> None:
-        latest, steps = self.latest, self.engine.steps
+    def _kept(self) -> tuple[str, ...]:
+        # The command names this folder, so it must still be there when the same command is given again.
+        return (self.flags.init_checkpoint,) if self.flags.init_checkpoint else ()
+
+    def _save(self, path: Path, training_state: dict[str, Any] | None) -> None:
+        steps, latest = self.engine.steps, self.latest
         facts = {
-            **self.facts, "steps": steps, "seed": self.state.seed, "command": shlex.join(sys.argv),
+            **self.training.facts, "steps": steps, "seed": self.training.seed, "command": shlex.join(sys.argv)
         }  # fmt: skip
         if latest is not None and latest.step == steps:
             facts["scores"] = {
@@ -200,13 +247,10 @@ class Trainer:
                 for pattern, by_language in latest.scores.items()
                 for metric in next(iter(by_language.values()))
             }
-        extra = {"task": self.task.name, "labels": self.task.labels, "step": steps}
-        if self.task.name in READING:
-            extra["reading"] = {name: getattr(self.args, name) for name in READING[self.task.name]}
         if distributed.is_main():
             save_model(
                 path, self.engine.model, self.config, vocab_path=self.tokenizer.vocab_path,
-                piece_model_path=self.tokenizer.piece_model_path, extra=extra, facts=facts,
-                training_state=training_state,
+                piece_model_path=self.tokenizer.piece_model_path, facts=facts,
+                extra={**self.training.settings, "step": steps}, training_state=training_state,
             )  # fmt: skip
         distributed.barrier()

@@ -18,6 +18,7 @@ from utils.json_files import read_json
 
 # The key under which `expand` files a pattern without %s when there is no language map.
 ALL_LANGUAGES = "all"
+_READS_BETWEEN_LOOKS = 64  # rows that are read before it is looked again whether the file has changed
 
 
 class Example(NamedTuple):
@@ -37,13 +38,20 @@ class Examples(Sequence[Example]):
     """
 
     def __init__(
-        self, path: Path, starts: np.ndarray, columns: dict[str, int], label_map: dict[str, int] | None
+        self,
+        path: Path,
+        version: tuple[int, int],
+        starts: np.ndarray,
+        columns: dict[str, int],
+        label_map: dict[str, int] | None,
     ):
         self.path = path
+        self._version = version  # of the file when it was checked
         self._starts = starts  # [rows + 1] int64, the byte each row begins at
         self._columns = columns
         self._label_map = label_map
         self._bytes: mmap.mmap | None = None
+        self._reads = 0
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -52,8 +60,18 @@ class Examples(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)} in {self.path}")
         index %= len(self)
+        if self._reads % _READS_BETWEEN_LOOKS == 0:
+            self._check_version()
+        self._reads += 1
         if self._bytes is None:
             self._bytes = map_bytes(self.path)
+        try:
+            return self._row(index)
+        except (IndexError, KeyError, ValueError):
+            self._check_version()
+            raise
+
+    def _row(self, index: int) -> Example:
         row = self._bytes[self._starts[index] : self._starts[index + 1]].decode("utf-8")
         cells = row.rstrip("\r\n").split("\t")
         column = self._columns
@@ -64,8 +82,15 @@ class Examples(Sequence[Example]):
             cells[column["qid"]] if "qid" in column else None,
         )
 
+    def _check_version(self) -> None:
+        if version_of(self.path) != self._version:  # the places of the rows mean nothing any more
+            raise UserError(
+                f"{self.path} was changed while it was in use; put it back as it was, or start a new run "
+                "with the new one in another folder"
+            )
+
     def __reduce__(self):
-        return type(self), (self.path, self._starts, self._columns, self._label_map)
+        return type(self), (self.path, self._version, self._starts, self._columns, self._label_map)
 
 
 def read_classification(
@@ -89,7 +114,7 @@ def read_classification(
             unknown label, bad UTF-8. It names the file and the line.
     """
     path = Path(path)
-    data = map_bytes(path)
+    version, data = version_of(path), map_bytes(path)
     header_end = data.find(b"\n") + 1 or len(data)
     header = decode(data[:header_end].removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
     wanted = ["text_a", "label"] if labels else ["text_a"]
@@ -109,7 +134,7 @@ def read_classification(
     optional = ("text_b", "qid", "label") if labels else ("text_b", "qid")
     columns = {name: i for i, name in enumerate(header) if name == "text_a" or name in optional}
     starts = _check_rows(data, header_end, path, header, columns.get("label"), label_map, num_labels)
-    return Examples(path.absolute(), starts, columns, label_map)
+    return Examples(path.absolute(), version, starts, columns, label_map)
 
 
 def _check_rows(
@@ -243,6 +268,15 @@ def map_bytes(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise UserError(f"{path}: cannot read it ({error.strerror})") from error
+
+
+def version_of(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file. UserError: it cannot be read."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror})") from error
+    return found.st_size, found.st_mtime_ns
 
 
 def decode(line: bytes, path: Path, line_number: int) -> str:

@@ -6,6 +6,7 @@ meaning any more is accepted, and one line in the log says why. The flags of our
 
 import argparse
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,6 +31,14 @@ def integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or a list like 1,2,3") from None
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
+    return value
 
 
 def text(value: str) -> str | None:
@@ -127,6 +136,7 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("enable_ce", bool, False, "", "it belonged to a test system of the official repository"),
     ],
     "beyond the official flags": [
+        Flag("overwrite", bool, False, "begin anew: remove what a run left in --checkpoints"),
         Flag("max_steps", int, None, "end after so many optimiser steps; the schedule ends there too"),
         Flag("gradient_accumulation_steps", int, 1, "micro-batches per optimiser step and device"),
         Flag("amp", str, "none", "mixed precision on GPU", choices=("none", "bf16", "fp16")),
@@ -146,6 +156,15 @@ GROUPS: dict[str, list[Flag]] = {
         Flag("label_pieces", str, "first", "run_sequence_labeling: which pieces are tagged", choices=PIECES),
     ],
 }  # fmt: skip
+# What may change when a run goes on: it decides nothing of what is learned. Files and weights are compared by
+# their contents, batch_size and gradient_accumulation_steps by the number of examples in a step.
+FREE = (
+    "ernie_config_path", "init_checkpoint", "init_pretraining_params", "checkpoints", "overwrite",
+    "save_steps", "keep_checkpoints", "skip_steps", "train_set", "dev_set", "test_set", "test_save",
+    "xtreme_save", "do_train", "do_test", "vocab_path", "piece_model_path", "label_map_config",
+    "lang_map_config", "batch_size", "gradient_accumulation_steps", "predict_batch_size", "use_cuda",
+    "use_fp16", "recompute", "paper", "gxlt_set",
+)  # fmt: skip
 FLAGS = {flag.name: flag for flags in GROUPS.values() for flag in flags}
 
 
@@ -163,7 +182,7 @@ def make_parser(description: str = "") -> argparse.ArgumentParser:
             help_text = (
                 f"no effect: {flag.unused}" if flag.unused else f"{flag.help} (default: {flag.default})"
             )
-            of_type = {bool: boolean, str: text}.get(flag.type, flag.type)
+            of_type = {bool: boolean, str: text, float: number}.get(flag.type, flag.type)
             group.add_argument(f"--{flag.name}", type=of_type, choices=flag.choices, help=help_text)
     return parser
 
@@ -192,6 +211,12 @@ def log_unused(args: argparse.Namespace) -> None:
     for name in args.given:
         if FLAGS[name].unused:
             logger.info("--%s has no effect: %s", name, FLAGS[name].unused)
+
+
+def deciding(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that decide what is learned, as JSON values."""
+    names = [name for name, flag in FLAGS.items() if not flag.unused and name not in FREE]
+    return {name: list(value) if isinstance(value := getattr(args, name), tuple) else value for name in names}
 
 
 def to_yaml(args: argparse.Namespace) -> str:

@@ -3,13 +3,21 @@
 import dataclasses
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from finetune.paper import check_recipe
 from utils.args import integers
 from utils.errors import UserError
 
+TASKS = ("classification", "tagging", "question_answering", "retrieval")
+# What may change when a run goes on: it decides nothing of what is learned. The corpus and the weights are
+# compared by their contents.
+FREE = (
+    "init_pretraining_params", "init_task", "init_checkpoint", "ernie_config_path", "vocab_path", "use_cuda",
+    "piece_model_path", "checkpoints", "overwrite", "paper", "xtreme_save", "pairs", "languages", "src_file",
+    "tgt_file", "dev_pairs", "score", "neighbours", "batch_tokens", "train_set", "do_train", "recompute",
+    "skip_steps", "save_steps", "keep_checkpoints",
+)  # fmt: skip
 LARGEST_MARGIN = 1024  # neighbours: faiss keeps so many per query without complaint
 
 
@@ -20,6 +28,8 @@ class RetrievalFlags:
     Args:
         init_pretraining_params: weights: the best XNLI checkpoint in the paper's recipe; none: random
             weights; %d in it stands for the seed: checkpoints/seed_%d/best
+        init_task: refuse other weights than those fine-tuned for this task: classification, tagging,
+            question_answering or retrieval
         init_checkpoint: a step folder of a retrieval run: go on from it (--do_train true)
         ernie_config_path: ernie_config.json; not needed where it lies beside the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
@@ -28,6 +38,7 @@ class RetrievalFlags:
         use_cuda: use GPUs where there are any
         random_seed: of everything that is random; or several (1,2,3) that are run in turn
         checkpoints: folder for step_N, best and the results
+        overwrite: begin anew: remove what a run left in --checkpoints
         paper: show the paper's figures of this recipe: tatoeba_cross_lingual_transfer, tatoeba_fine-tuning
         xtreme_save: folder for the predictions in XTREME's layout; none: checkpoints/predictions/tatoeba
         pairs: folder of <language>-en.<language> and .en, or of tatoeba.<lan>-eng.<lan> and .eng
@@ -64,6 +75,7 @@ class RetrievalFlags:
     """
 
     init_pretraining_params: str | None = None
+    init_task: str | None = None
     init_checkpoint: str | None = None
     ernie_config_path: str | None = None
     vocab_path: str | None = None
@@ -72,6 +84,7 @@ class RetrievalFlags:
     use_cuda: bool = True
     random_seed: int | str = 1
     checkpoints: str = "checkpoints"
+    overwrite: bool = False
     paper: str | None = None
     xtreme_save: str | None = None
 
@@ -112,9 +125,11 @@ class RetrievalFlags:
         # An empty value takes back what a script gave.
         for name in ("init_pretraining_params", "init_checkpoint", "ernie_config_path", "vocab_path",
                      "piece_model_path", "pairs", "languages", "src_file", "tgt_file", "dev_pairs", "paper",
-                     "xtreme_save"):  # fmt: skip
+                     "xtreme_save", "init_task"):  # fmt: skip
             setattr(self, name, getattr(self, name) or None)
         check_recipe(self.paper)
+        if self.init_task not in (None, *TASKS):
+            raise UserError(f"--init_task {self.init_task}: {', '.join(TASKS)}")
         seeds = self.seeds
         if min(seeds) < 0 or len(set(seeds)) < len(seeds):
             raise UserError(f"--random_seed {self.random_seed}: seeds are not negative and differ")
@@ -167,17 +182,9 @@ class RetrievalFlags:
         except ArgumentTypeError as error:
             raise UserError(f"--random_seed {self.random_seed}: {error}") from error
 
-    def of_seed(self, seed: int, resumed: int | None = None) -> "RetrievalFlags":
-        """The flags of one seed; of several, each has the folder seed_<n>.
-
-        Args:
-            resumed: the seed of --init_checkpoint: no other one goes on from there.
-        """
-        folder, weights = Path(self.checkpoints), self.init_pretraining_params
+    def of_seed(self, seed: int) -> "RetrievalFlags":
+        """The flags of one seed."""
+        weights = self.init_pretraining_params
         return dataclasses.replace(
-            self,
-            random_seed=seed,
-            checkpoints=str(folder / f"seed_{seed}" if len(self.seeds) > 1 else folder),
-            init_pretraining_params=weights and weights.replace("%d", str(seed)),
-            init_checkpoint=self.init_checkpoint if seed == resumed else None,
+            self, random_seed=seed, init_pretraining_params=weights and weights.replace("%d", str(seed))
         )

@@ -29,6 +29,11 @@ class PairStep:
     negative: np.ndarray
     state: dict[str, Any]
 
+    @property
+    def micro_batches(self) -> list["PairStep"]:
+        """A step is one micro-batch: each of its pairs is a negative of all others."""
+        return [self]
+
 
 @dataclass(frozen=True)
 class StepPairs:

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh
 
-tatoeba --init_pretraining_params ./checkpoints/best --layer middle --pooling mean \
+tatoeba --init_pretraining_params ./checkpoints/best --init_task classification --layer middle --pooling mean \
     --checkpoints ./output/tatoeba \
     --paper tatoeba_cross_lingual_transfer \
     "$@"

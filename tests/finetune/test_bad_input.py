@@ -1,6 +1,7 @@
 """Everything a user can get wrong on the command line is one line and exit code 2."""
 
 import json
+import shutil
 
 import pytest
 
@@ -116,26 +117,26 @@ def test_foreign_checkpoints(refused, tmp_path):
 
 def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
     classify(epoch=1, save_steps=6, do_val="false")
-    before = (tmp_path / "out" / "step_12" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "out" / "step_12")
+    before = (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes()
     with disk_full_after(len(before) // 2):
-        assert "step_12: no space left to write it" in refused(epoch=1, do_val="false", random_seed=2)
-    assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_12", "step_6"]
-    assert (tmp_path / "out" / "step_12" / "model.safetensors").read_bytes() == before
+        assert "step_12: no space left to write it" in refused(epoch=1, do_val="false")
+    assert [path.name for path in (tmp_path / "out").glob("*step_*")] == ["step_6"]
+    assert (tmp_path / "out" / "step_6" / "model.safetensors").read_bytes() == before
 
 
 def test_checkpoints(classify, refused, tmp_path):
     classify(epoch=1, save_steps=6)
     step = tmp_path / "out" / "step_6"
-    line = refused(epoch=1, save_steps=6, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
+    line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
     assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
     assert "--random_seed 1, which is not among" in refused(epoch=1, init_checkpoint=step, random_seed="2,3")
-    assert "seed_2/selected.json" in refused(epoch=1, init_checkpoint=step, random_seed="2,1", save_steps=6)
     other = tmp_path / "other"
     save_training_state(other / "training_state", {"settings": {}, "run": {}})
     line = refused(init_checkpoint=other)
-    assert "other: the training_state there is of another program, so it cannot be resumed here" in line
+    assert "other: the training_state there is of another program or version, so it cannot be resumed" in line
     (tmp_path / "config.json").write_text(json.dumps({**toy.CONFIG, "hidden_size": 32}))
-    line = refused(ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
+    line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
     assert "hidden_size is 32 in the config and 16 in the weights" in line
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

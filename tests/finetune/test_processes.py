@@ -13,8 +13,8 @@ from tests.launching import launch, run_script
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
 
-def start(toy_folder, folder, processes, **changes):
-    """20 steps; returns their losses."""
+def start(toy_folder, folder, processes, stop_at=0, **changes):
+    """20 steps, or as far as `stop_at`; returns the loss of each step that was done in the folder."""
     folder.mkdir(exist_ok=True)
     config = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
@@ -24,12 +24,31 @@ def start(toy_folder, folder, processes, **changes):
         toy_folder, folder / "out", ernie_config_path=folder / "config.json", train_set=folder / "train.tsv",
         max_steps=20, save_steps=10, keep_checkpoints=5, batch_size=8 // processes, **changes,
     )  # fmt: skip
-    command = [SCRIPT, *line]
-    done = run_script(command, folder) if processes == 1 else launch(command, folder, processes)
+    command, stop = [SCRIPT, *line], {"STOP_AT": str(stop_at)}
+    done = (
+        run_script(command, folder, **stop) if processes == 1 else launch(command, folder, processes, **stop)
+    )
     assert done.returncode == 0, done.stderr
-    losses = json.loads((folder / "losses.0.json").read_text())
-    assert len(losses) == (10 if "init_checkpoint" in changes else 20)
-    return losses
+    steps = {int(step): runs for step, runs in recorded(folder, 0).items()}
+    assert sorted(steps) == list(range(1, (stop_at or 20) + 1)) and all(
+        len(runs) == 1 for runs in steps.values()
+    )
+    return [steps[step][0][0] for step in sorted(steps)]
+
+
+def recorded(folder, rank):
+    """step -> [[loss, samples], ...], each time that the step was done on a process."""
+    path = folder / f"steps.{rank}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def samples(folder):
+    """step -> the samples that any process worked on, sorted."""
+    found = {}
+    for rank in (0, 1):
+        for step, runs in recorded(folder, rank).items():
+            found.setdefault(step, []).extend(index for _, indices in runs for index in indices)
+    return {step: sorted(indices) for step, indices in found.items()}
 
 
 def results(folder):
@@ -46,7 +65,7 @@ def test_float64(toy_folder, tmp_path):
     one = start(toy_folder, tmp_path / "one", 1, **options)
     two = start(toy_folder, tmp_path / "two", 2, **options)
     assert two == pytest.approx(one, abs=1e-9, rel=0)
-    assert json.loads((tmp_path / "two" / "losses.1.json").read_text()) == two
+    assert [runs[0][0] for runs in recorded(tmp_path / "two", 1).values()] == two
     assert results(tmp_path / "two")["tables"] == results(tmp_path / "one")["tables"]
     assert results(tmp_path / "two")["selected"] == results(tmp_path / "one")["selected"]
     for name, value in final(tmp_path / "one").items():
@@ -58,15 +77,16 @@ def test_float64(toy_folder, tmp_path):
     assert (tmp_path / "two" / "log" / "job.log.1").is_file()
 
 
-def test_a_run_of_two_processes_is_resumed_by_one(toy_folder, tmp_path):
+def test_two_processes_then_one_then_two(toy_folder, tmp_path):
+    """No sample is lost and none is repeated; SIGTERM ends each part with 0."""
     options = {"dtype": "float64", "do_val": "false"}
-    two = start(toy_folder, tmp_path / "two", 2, **options)
-    rest = start(
-        toy_folder, tmp_path / "one", 1, init_checkpoint=tmp_path / "two" / "out" / "step_10", **options
-    )
-    assert rest == pytest.approx(two[10:], abs=1e-9, rel=0)
-    for name, value in final(tmp_path / "two").items():
-        np.testing.assert_allclose(final(tmp_path / "one")[name], value, rtol=0, atol=1e-9, err_msg=name)
+    straight = start(toy_folder, tmp_path / "one", 1, **options)
+    for processes, stop_at in ((2, 7), (1, 13), (2, 0)):
+        mixed = start(toy_folder, tmp_path / "mixed", processes, stop_at, **options)
+    assert mixed == pytest.approx(straight, abs=1e-9, rel=0)
+    assert samples(tmp_path / "mixed") == samples(tmp_path / "one")
+    for name, value in final(tmp_path / "one").items():
+        np.testing.assert_allclose(final(tmp_path / "mixed")[name], value, rtol=0, atol=1e-9, err_msg=name)
 
 
 def test_float32(toy_folder, tmp_path):

@@ -1,14 +1,17 @@
 """Fine-tuning for retrieval: what a step reads, that it learns, resume bit for bit, two processes as one."""
 
 import json
+import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import run_retrieval
+from finetune.retrieval import training
 from finetune.retrieval.pairs import StepPairs
 from model.checkpoint import save_training_state
 from reader.corpus import Corpus
@@ -126,10 +129,10 @@ def test_resume_bit_for_bit(train, tmp_path):
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
     states = [
-        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["run"]
+        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["state"]
         for run in ("one", "two")
     ]
-    assert states[0] == states[1] and states[0]["reader"]["draws"] == 48
+    assert states[0] == states[1] and states[0]["position"]["draws"] == 48
     train("three", random_seed=2, max_steps=3)
     assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()
 
@@ -178,18 +181,27 @@ def test_bad_flags(train, changes, message):
         train("out", **changes)
 
 
-def test_a_checkpoint_of_other_settings(train, tmp_path):
+def test_a_checkpoint_of_other_settings(train, corpus, tmp_path):
     train("out")
+    before = arrays(tmp_path / "out" / "step_6")
+    with pytest.raises(UserError, match=r"out holds another run \(learning_rate: 0.005 -> 1.0\)"):
+        train("out", learning_rate=1.0)
+    other = shutil.copytree(corpus, tmp_path / "corpus")  # its manifest alone is another one
+    (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
+    with pytest.raises(UserError, match=r"out holds another run \(train_set: "):
+        train("out", train_set=other)
+    assert arrays(tmp_path / "out" / "step_6").keys() == before.keys()
     with pytest.raises(
         UserError, match=r"step_3 is of a run with other settings \(learning_rate: 0.005 -> 1.0"
     ):
-        train("out", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
+        train("new", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")
     save_training_state(tmp_path / "out" / "step_3" / "training_state", {"flags": {}, "run": {"seed": 1}})
     with pytest.raises(UserError, match="step_3: the training_state there is of another program"):
-        train("out", init_checkpoint=tmp_path / "out" / "step_3")
-    assert "out holds steps of an earlier run, up to step_6" in train("out")
+        train("new", init_checkpoint=tmp_path / "out" / "step_3")
+    with pytest.raises(UserError, match="learning_rate is nan: it must be a finite number"):
+        train("new", learning_rate=".nan")
 
 
 def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):
@@ -205,9 +217,36 @@ def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     for folder in ("seed_2/step_6", "seed_3"):
         shutil.rmtree(tmp_path / "again" / folder)
-    log = train("again", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", **flags)
-    assert "resumed from" in log and log.count("held-out pairs found at step 6") == 2
+    log = train("again", **flags)
+    assert log.count("resumed from") == 2 and log.count("held-out pairs found at step 6") == 2
     again = json.loads((tmp_path / "again" / "retrieval.json").read_text())
     assert again["tables"] == whole["tables"]
-    with pytest.raises(UserError, match="step_3 is of --random_seed 2, which is not among 1,3"):
-        train("again", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", random_seed="1,3")
+    with pytest.raises(UserError, match="step_3 is of --random_seed 2, which is not among 1, 3"):
+        train("new", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", random_seed="1,3")
+
+
+@pytest.mark.parametrize("call", [1, 9], ids=["before the first step", "after the last"])
+def test_ctrl_c_in_a_validation(train, tmp_path, monkeypatch, call):
+    """It is broken off, made by the next command, and nothing differs."""
+    train("whole")
+    encode, calls = training.encode_layer, []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) == call + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "encode_layer", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            train("broken")
+    assert ended.value.code == 130
+    assert "held-out pairs found at step 6" not in (tmp_path / "log" / "job.log.0").read_text()
+    log = train("broken")
+    assert f"held-out pairs found at step {0 if call == 1 else 6}" in log
+    for name in ("step_3", "step_6"):
+        ours, theirs = (arrays(tmp_path / run / name) for run in ("broken", "whole"))
+        assert all((ours[key] == theirs[key]).all() for key in theirs)
+        states = [tmp_path / run / name / "training_state" / "state.json" for run in ("broken", "whole")]
+        assert states[0].read_text() == states[1].read_text()

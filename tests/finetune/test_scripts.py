@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from tests.finetune import toy
+from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, clean_environment
 from utils.args import parse_args
 from utils.errors import UserError
@@ -198,3 +198,55 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path, processes):
     assert done.returncode == 2
     assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A folder that looks like the repository, so that recipes run in it with their own ./checkpoints."""
+    folder = tmp_path / "repository"
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    for name in ("launch.py", "run_classifier.py", "run_sequence_labeling.py", "run_retrieval.py", ".venv"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def test_recipes_in_one_folder(repository, toy_folder, tmp_path):
+    """XNLI; PAN-X is refused there and nothing changes; Tatoeba takes XNLI's best, and not a tagger."""
+    tagging, pairs = tmp_path / "tagging", tmp_path / "pairs"
+    tagging.mkdir()
+    tagging_toy.make(tagging)
+    pairs.mkdir()
+    for side in ("de", "en"):
+        (pairs / f"de-en.{side}").write_text("".join(f"{row[1]}\n" for row in toy.rows(9, 3)))
+
+    def recipe(name: str, *flags) -> subprocess.CompletedProcess:
+        command = ["sh", f"scripts/small/{name}.sh", *map(str, flags)]
+        return subprocess.run(
+            command, cwd=repository, env=clean_environment(), capture_output=True, text=True, check=False
+        )
+
+    few = {"checkpoints": "./checkpoints", "max_steps": 2}
+    xnli = toy.flags(toy_folder, repository, **few)
+    panx = tagging_toy.flags(tagging, repository, **few)
+    assert recipe("xnli_cross_lingual_transfer", *xnli).returncode == 0
+    checkpoints = repository / "checkpoints"
+    before = {path: path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+    refused = recipe("panx_cross_lingual_transfer", *panx)
+    assert (
+        refused.returncode == 2
+        and "checkpoints holds another run (task: classification -> " in refused.stderr
+    )
+    after = {path: path.read_bytes() for path in checkpoints.rglob("*") if path.is_file()}
+    lock = checkpoints / ".lock"  # says which process was there last
+    assert {**after, lock: None} == {**before, lock: None}
+
+    search = ["--pairs", pairs, "--max_seq_len", 64, "--use_cuda", "false"]
+    found = recipe("tatoeba_cross_lingual_transfer", *search)
+    assert found.returncode == 0, found.stderr
+    assert json.loads((repository / "output" / "tatoeba" / "retrieval.json").read_text())["tables"]
+    assert recipe("panx_cross_lingual_transfer", *panx, "--overwrite", "true").returncode == 0
+    refused = recipe("tatoeba_cross_lingual_transfer", *search)
+    assert refused.returncode == 2 and refused.stderr.count("error: ") == 1
+    assert (
+        "checkpoints/best: its weights were fine-tuned for tagging, and --init_task wants" in refused.stderr
+    )

@@ -52,12 +52,6 @@ def _record(path: Path) -> None:
     read_record(path.parent)
 
 
-def _retrieval_record(path: Path) -> None:
-    from finetune.retrieval.runs import read_record
-
-    read_record(path.parent)
-
-
 TARGETS = {
     "state_index": Target("training_state/manifest.json", _state_seeds("manifest.json"), _state, json_edit),
     "state": Target("training_state/state.json", _state_seeds("state.json"), _state, json_edit),
@@ -66,10 +60,4 @@ TARGETS = {
     ),
     "journal": Target("metrics.jsonl", lambda _: [JOURNAL.encode()], _journal, json_line_edit),
     "record": Target("selected.json", lambda _: [json.dumps(RECORD).encode()], _record, json_edit),
-    "retrieval_record": Target(
-        "selected.json",
-        lambda _: [json.dumps({"layer": 2, "scores": RECORD["scores"]}).encode()],
-        _retrieval_record,
-        json_edit,
-    ),
 }

@@ -1,0 +1,150 @@
+"""Fine-tuning for retrieval on the parallel text of a corpus (paper, section 4.2 and Table 14)."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from evaluation.encode import encode_layer, sentence_vectors
+from evaluation.retrieval import hits
+from finetune.retrieval.flags import RetrievalFlags
+from finetune.retrieval.loss import hardest_negative_bce
+from finetune.retrieval.pairs import PairStep, StepPairs
+from finetune.trainer import Evaluation
+from model.ernie_m import ErnieMModel
+from reader.features import padded_batches
+from reader.tokenization import Tokenizer
+from training import distributed
+from training.engine import Engine
+from training.guard import StopSignal
+from utils.errors import UserError
+from utils.logging import logger
+
+GROUP_TOKENS = 2048  # padded tokens of a step's sentences that are encoded at once
+
+
+class _BrokenOff(Exception):
+    """The run was asked to stop in the middle of a validation."""
+
+
+class RetrievalTraining:
+    """`finetune.trainer.Training` of one seed on the parallel text of a corpus.
+
+    Args:
+        flags: of this seed.
+        layer: whose vectors are trained.
+
+    Raises:
+        UserError: no parallel text, or fewer pairs than processes.
+    """
+
+    measured = ("won", "pairs that beat their negatives: %.1f %%")
+
+    def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int):
+        world = distributed.world_size()
+        if flags.batch_size < world:
+            raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
+        self.flags, self.model, self.tokenizer, self.layer = flags, model, tokenizer, layer
+        self.seed, self.total_steps = flags.random_seed, flags.max_steps
+        # Before the first step too: that is what training has to beat.
+        self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+        self.pairs = StepPairs(
+            tokenizer, flags.train_set, flags.batch_size, flags.max_seq_len, flags.pair_alpha, self.seed,
+            distributed.rank(), world,
+        )  # fmt: skip
+        corpus = self.pairs.open()
+        self.held_out = corpus.held_out_parallel
+        if not (self.held_out and flags.validation_pairs):
+            self.evaluations = []
+        self.settings = {"task": "retrieval", "reading": {"layer": layer, "pooling": flags.pooling}}
+        self.facts = {
+            "name": "ERNIE-M, retrieval", "task": "retrieval", "data": flags.train_set,
+            "languages": corpus.languages,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
+        }  # fmt: skip
+
+    def stream(self, position: Any) -> StepPairs:
+        return dataclasses.replace(self.pairs, state=position)
+
+    def after(self, work: PairStep) -> dict[str, Any]:
+        return work.state
+
+    def place(self, work: PairStep) -> str:
+        return ""
+
+    def loss(self, model: ErnieMModel, micro_batch: PairStep) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """This process's gradient of the whole step's loss, and the pairs that beat their negatives, x 100.
+
+        The other processes' vectors are constants here. Each process computes the same loss, and its gradient
+        by its own vectors; the engine adds the gradients up.
+        """
+        own = self._vectors(micro_batch.sentences)  # [2b, H]
+        count, world = len(micro_batch.negative), distributed.world_size()
+        first = micro_batch.first
+        parts = distributed.gather((first, own.detach().numpy())) if world > 1 else []
+        before = [vectors for start, vectors in parts if start < first]
+        after = [vectors for start, vectors in parts if start > first]
+        sides = []
+        for side, vectors in enumerate(own.split(2)):
+            others = [[paddle.to_tensor(np.split(v, 2)[side]) for v in part] for part in (before, after)]
+            sides.append(paddle.concat([*others[0], vectors, *others[1]]) if world > 1 else vectors)  # [B, H]
+        negative = paddle.to_tensor(micro_batch.negative)
+        total, won = hardest_negative_bce(*sides, negative, self.flags.scale, self.flags.offset)
+        loss = total / count
+        if world > 1:  # the value is everyone's, and the engine sums the values as well
+            loss = loss + (loss / world - loss).detach()
+        return loss, {"correct": 100.0 * won / world, "count": count / world}
+
+    def _vectors(self, sentences: list[np.ndarray]) -> Tensor:
+        """[n, H], in the order given; encoded in groups of similar length, to save the pads."""
+        groups, parts = [], []
+        for rows, ids in padded_batches(sentences, self.model.config.pad_token_id, GROUP_TOKENS):
+            groups.append(rows)
+            parts.append(sentence_vectors(self.model, ids, self.layer, self.flags.pooling))
+        place = np.argsort(np.concatenate(groups))
+        return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Search the held-out pairs, both ways; the processes share the language pairs."""
+        names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
+        mine: dict[str, float] = {}
+        for start in range(0, len(names), world):
+            if start + rank < len(names):
+                pair = names[start + rank]
+                with engine.autocast():
+                    accuracy = self._accuracy(self.held_out[pair], stop)
+                if accuracy is not None:
+                    mine["-".join(pair)] = accuracy
+            if stop.anywhere():
+                return None
+        scores = {name: score for part in distributed.gather(mine) for name, score in part.items()}
+        mean = sum(scores.values()) / len(scores)
+        shown = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
+        logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
+        curves = {f"held_out/{name}": score for name, score in {**scores, "mean": mean}.items()}
+        by_name = {name: {"accuracy": score} for name, score in scores.items()}
+        return Evaluation(0, mean, {"held-out pairs": by_name}, curves)
+
+    def _accuracy(self, pairs: Any, stop: StopSignal) -> float | None:
+        """Per cent of up to --validation_pairs pairs, mean of both directions; None if asked to stop."""
+        rows = [pairs[i] for i in range(min(self.flags.validation_pairs, len(pairs)))]
+        build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
+        sides = [[np.asarray(build(row[side].tolist(), None, longest)) for row in rows] for side in (0, 1)]
+
+        def end(_: int) -> None:
+            if stop:
+                raise _BrokenOff
+
+        try:
+            vectors = [
+                encode_layer(
+                    self.model, side, self.layer, self.flags.pooling, batch_tokens=self.flags.batch_tokens,
+                    done=end,
+                )
+                for side in sides
+            ]  # fmt: skip
+        except _BrokenOff:
+            return None
+        return 50.0 * (hits(*vectors).mean() + hits(*reversed(vectors)).mean())

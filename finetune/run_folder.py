@@ -1,0 +1,224 @@
+"""The folder of a fine-tuning run: which run it belongs to, where that run goes on, how it begins anew.
+
+    run.json           what makes two runs the same: the flags that decide what is learned, and digests of
+                       data and weights
+    step_N/, best/     of the only seed; of several seeds in seed_<n>/
+
+The same command in the same folder goes on from the newest whole step. A folder of another run is refused.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.checkpoint import load_newest, load_training_state, read_weights, set_aside
+from training import distributed
+from training.guard import only_run_in
+from utils.config import differences
+from utils.errors import UserError
+from utils.files import atomic_dir, atomic_file, sha256_of, unwritable_is_a_user_error
+from utils.json_files import read_json
+from utils.logging import logger
+
+RUN = "run.json"
+RANDOM_WEIGHTS = "random"
+_TRAINED = ("step_*", "best", "seed_*")  # what a run cannot make again in a moment
+_WRITTEN = (
+    *_TRAINED, ".best.old-*", "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
+    "predictions", "test_result*",
+)  # fmt: skip
+_MOST_DIFFERENCES = 5
+
+
+@contextmanager
+def owned_by(
+    folder: str, run: dict[str, Any], overwrite: bool, sources: Iterable[str | None]
+) -> Iterator[None]:
+    """Hold a folder for a run: locked, and with `run` in its run.json.
+
+    Args:
+        run: what makes two runs the same; JSON values. That of the main process counts.
+        overwrite: remove what an earlier run left there, this very one too.
+        sources: weights that the run starts from.
+
+    Raises:
+        UserError: another run is at work there, the folder holds another run, or `overwrite` would remove the
+            weights to start from.
+    """
+    with only_run_in(folder):
+        fault = None
+        if distributed.is_main():
+            try:
+                with unwritable_is_a_user_error(folder):
+                    _claim(Path(folder), run, overwrite, sources)
+            except UserError as error:
+                fault = str(error)
+        if fault := distributed.gather(fault)[0]:
+            raise UserError(fault)
+        yield
+
+
+def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable[str | None]) -> None:
+    if overwrite:
+        for source in filter(None, sources):
+            if Path(source).resolve().is_relative_to(folder.resolve()):
+                raise UserError(
+                    f"--overwrite true would remove {source}, which the run starts from; choose another "
+                    "--checkpoints"
+                )
+        _remove(folder)
+    elif any(path for pattern in _TRAINED for path in folder.glob(pattern)):
+        advice = (
+            "choose another --checkpoints, or begin anew with --overwrite true, which removes what that run "
+            "left there"
+        )
+        if not (folder / RUN).is_file():
+            raise UserError(f"{folder} holds checkpoints of a run that left no {RUN} there; {advice}")
+        if other := differences(read_json(folder / RUN, advice), run):
+            raise UserError(f"{folder} holds another run ({listed(other)}); {advice}")
+        return
+    with atomic_file(folder / RUN, "w") as file:
+        json.dump(run, file, indent=2, ensure_ascii=False)
+
+
+def _remove(folder: Path) -> None:
+    (folder / RUN).unlink(missing_ok=True)  # first: what a kill leaves half removed belongs to no run
+    for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def listed(differences: Sequence[str]) -> str:
+    """Differences in one line, digests cut to 12 digits, the first few alone."""
+    shown = [
+        re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in differences[:_MOST_DIFFERENCES]
+    ]
+    more = len(differences) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def seed_folders(folder: str, seeds: Sequence[int]) -> dict[int, Path]:
+    """seed -> where its step_N and best are."""
+    return {seed: Path(folder, f"seed_{seed}" if len(seeds) > 1 else "") for seed in seeds}
+
+
+def has_state(path: str | None) -> bool:
+    """Whether a checkpoint folder can be resumed, not only loaded."""
+    return path is not None and (Path(path) / "training_state").is_dir()
+
+
+def state_of(step: str) -> dict[str, Any]:
+    """The training state of a step folder that --init_checkpoint names.
+
+    Raises:
+        UserError: it is damaged, or not of a fine-tuning run.
+    """
+    try:
+        saved = load_training_state(Path(step) / "training_state")
+    except UserError as error:
+        raise UserError(f"{error}; resume from another step folder") from error
+    if not {"run", "seed", "state"} <= saved.keys():
+        raise UserError(
+            f"{step}: the training_state there is of another program or version, so it cannot be resumed "
+            "here; to start from its weights, name it with --init_pretraining_params"
+        )
+    return saved
+
+
+def weights_of(flags: Any, seeds: Sequence[int]) -> str:
+    """Digest of the weights that training starts from; a step folder as --init_checkpoint knows its own.
+
+    Raises:
+        UserError: --init_checkpoint is of a seed that is not among `seeds`, or the weights cannot be read.
+    """
+    source = flags.init_checkpoint or flags.init_pretraining_params
+    if has_state(flags.init_checkpoint):
+        saved, source = state_of(flags.init_checkpoint), flags.init_pretraining_params
+        if saved["seed"] not in seeds:
+            raise UserError(
+                f"{flags.init_checkpoint} is of --random_seed {saved['seed']}, which is not among "
+                f"{', '.join(map(str, seeds))}"
+            )
+        if len(seeds) == 1:  # no other seed has to start from the beginning
+            return saved["run"]["weights"]
+    if not source:
+        return RANDOM_WEIGHTS
+    sources = dict.fromkeys(source.replace("%d", str(seed)) for seed in seeds)
+    return ", ".join(digest_of_weights(source) for source in sources)
+
+
+def digest_of_weights(path: str) -> str:
+    """SHA-256 of the tensors, whatever format they are in."""
+    digest, weights = hashlib.sha256(), read_weights(path).weights
+    for name in sorted(weights):
+        array = weights[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path]) -> str | None:
+    """SHA-256 of the files' own digests, in the order given; None without files."""
+    digests = [sha256_of(path) for path in paths]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+
+
+def step_to_resume(
+    folder: Path, run: dict[str, Any], seed: int, init_checkpoint: str | None
+) -> tuple[Path, dict[str, Any]] | None:
+    """The step folder that a seed goes on from, and its training state; None: it begins anew.
+
+    That is the newest whole step in `folder`, or --init_checkpoint if it is a later step of this seed.
+
+    Raises:
+        UserError: no step in `folder` is whole, --init_checkpoint is of another run, or the processes see
+            different folders.
+    """
+    found = load_newest(folder)
+    if len(set(distributed.gather(str(found and found[0])))) > 1:
+        raise UserError(
+            f"{folder}: the processes find different checkpoints there; give a folder that all machines share"
+        )
+    if found and distributed.is_main():  # all processes have read by now
+        with unwritable_is_a_user_error(folder):
+            set_aside(found[2])
+    newest = found and found[:2]
+    if has_state(init_checkpoint) and (named := state_of(init_checkpoint))["seed"] == seed:
+        other = differences(*({**one, "random_seed": None} for one in (named["run"], run)))
+        if other:
+            raise UserError(
+                f"{init_checkpoint} is of a run with other settings ({listed(other)}); to resume give the "
+                "same ones, to start a new run from its weights use --init_pretraining_params"
+            )
+        if newest is None or newest[1]["engine"]["steps"] < named["engine"]["steps"]:
+            return Path(init_checkpoint), named
+        if newest[0].resolve() != Path(init_checkpoint).resolve():
+            logger.info("%s is further on than --init_checkpoint %s", newest[0], init_checkpoint)
+    return newest
+
+
+def bring_best(folder: Path, step: Path, best_step: int | None) -> bool:
+    """Make `folder/best` that of the best step so far, if need be by a copy from beside `step`.
+
+    A run that was killed may have gone on past its last checkpoint and selected a later step, which the
+    resumed run will reach and select again.
+
+    Returns:
+        Whether it is; otherwise the selection has to start anew.
+    """
+    if best_step is None:
+        return True
+    source, target = step.parent / "best", folder / "best"
+    there = source.is_dir() and read_weights(source).info["extra"].get("step") == best_step
+    if distributed.is_main() and there and source.resolve() != target.resolve():
+        with atomic_dir(target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+    if not (there := distributed.gather(there)[0]):
+        logger.warning("%s is not that of step %d, the best so far: selection starts anew", source, best_step)
+    return there

@@ -1,0 +1,70 @@
+"""run_classifier.py, killed as often as KILLS says (what and at which call), then run to its end.
+
+Each run is a fork of this process, so that Paddle is imported once. Each evaluation is better than the last.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+
+import run_classifier
+from utils.errors import run
+from utils.runtime import prepare
+
+
+def arm(what: str, number: int) -> None:
+    """Kill this process with call `number` (from 1) of a step, a prediction, a checkpoint or a best model."""
+    from finetune.classifier import Classification
+    from training.engine import Engine
+    from utils import files
+
+    calls = []
+
+    def count(matches: bool = True) -> None:
+        calls.extend([what] * matches)
+        if matches and len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if what in ("step", "evaluation"):
+        owner, name = (Engine, "step") if what == "step" else (Classification, "predict")
+        original = getattr(owner, name)
+        setattr(owner, name, lambda *arguments: (count(), original(*arguments))[1])
+    elif what == "checkpoint":  # written, not yet renamed
+        original = files.StagedFolder.commit
+        files.StagedFolder.commit = lambda self: (count("step_" in self.path.name), original(self))[1]
+    else:  # the old one has been renamed, the new one has not
+        replace = os.replace
+        files.os.replace = lambda a, b: (count(".best.tmp" in str(a) and best_is_away(b)), replace(a, b))[1]
+
+
+def best_is_away(best) -> bool:
+    return not best.exists() and any(path.name.startswith(".best.old") for path in best.parent.iterdir())
+
+
+def main() -> None:
+    prepare(quiet=True)
+    from finetune.supervised import Supervised
+
+    evaluate = Supervised.evaluate
+    Supervised.evaluate = lambda self, engine, stop: dataclasses.replace(
+        evaluate(self, engine, stop), selected_by=float(engine.steps)
+    )
+    for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:
+        if process := os.fork():
+            _, status = os.waitpid(process, 0)
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            print(f"{kill}: {'killed' if killed else os.waitstatus_to_exitcode(status)}", flush=True)
+            if bool(kill) != killed:
+                sys.exit(1)
+        else:
+            if kill:
+                what, number = kill.split()
+                arm(what, int(number))
+            run_classifier.main()
+            sys.stdout.flush()
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    run(main)

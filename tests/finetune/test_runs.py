@@ -1,0 +1,296 @@
+"""Whose folder it is, where the same command goes on, what is refused and what begins anew."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from finetune.classifier import Classification
+from finetune.supervised import Supervised
+from model.checkpoint import read_weights
+from tests.finetune import toy
+from tests.launching import run_script
+from training.engine import Engine
+
+FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but its lock and its curves."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {name: data for name, data in found.items() if name != ".lock" and "visualdl" not in name}
+
+
+def trained(folder: Path) -> dict[str, bytes]:
+    """What training made: weights, moments, state, the selected evaluations."""
+    endings = (".safetensors", "state.json", "selected.json")
+    return {name: data for name, data in contents(folder).items() if name.endswith(endings)}
+
+
+def interrupt(monkeypatch, owner, method: str, number: int, received=signal.SIGINT) -> None:
+    """The signal comes with call `number` of a method, from 0."""
+    original, calls = getattr(owner, method), []
+
+    def signalled(self, *arguments, **named):
+        calls.append(method)
+        if len(calls) == number + 1:
+            os.kill(os.getpid(), received)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(owner, method, signalled)
+
+
+@pytest.fixture
+def stopped(classify, tmp_path, monkeypatch):
+    """stopped(owner, method, number, **flags): a run that a signal ends; returns its exit code."""
+
+    def call(owner, method, number, received=signal.SIGINT, **flags):
+        with monkeypatch.context() as patch:
+            interrupt(patch, owner, method, number, received)
+            with pytest.raises(SystemExit) as ended:
+                classify(**flags)
+        return ended.value.code
+
+    return call
+
+
+def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path):
+    """The evaluation is broken off, taken up again, and everything is what it is without the interruption."""
+    flags = {"random_seed": "1,2", **FAST}
+    straight = classify(**flags)
+    # A seed is evaluated twice, on 3 files of 4 batches.
+    assert stopped(Classification, "predict", 40, out="broken", **flags) == 130
+    steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
+    assert steps == ["step_2", "step_4", "step_6"] and not (tmp_path / "broken" / "results.json").exists()
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "Ctrl-C received" in log and "the same command goes on from there" in log
+    first = contents(tmp_path / "broken" / "seed_1")
+    again = classify(out="broken", **flags)
+    assert contents(tmp_path / "broken" / "seed_1") == first
+    assert trained(tmp_path / "broken") == trained(tmp_path / "out")
+    assert again["tables"] == straight["tables"] and again["selected"] == straight["selected"]
+
+
+@pytest.mark.parametrize(("step", "received", "code"), [(2, signal.SIGTERM, 0), (5, signal.SIGINT, 130)])
+def test_a_signal_in_a_step(classify, stopped, tmp_path, step, received, code):
+    """In the last step too: the evaluation after it is then made by the next command."""
+    classify(**FAST)
+    assert stopped(Engine, "step", step, received, out="broken", **FAST) == code
+    assert (tmp_path / "broken" / f"step_{step + 1}").is_dir()
+    classify(out="broken", **FAST)
+    ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
+    assert {name: ours[name] for name in theirs} == theirs
+
+
+def test_a_signal_while_files_are_read_or_predicted(classify, stopped, toy_folder, tmp_path):
+    assert stopped(Classification, "read", 1, signal.SIGTERM) == 0
+    assert not (tmp_path / "out").exists()
+    test = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "predicted.%s"}
+    test |= {"do_val": "false", **FAST}
+    assert stopped(Classification, "predict", 1, signal.SIGTERM, **test) == 0
+    assert list(tmp_path.glob("predicted*")) == []
+    classify(**test)
+    assert len(list(tmp_path.glob("predicted*"))) == 3
+
+
+def test_a_finished_run_prints_its_report_again(classify, tmp_path, monkeypatch, capsys):
+    first = classify(**FAST)
+    (tmp_path / "out" / "results.json").unlink()
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    monkeypatch.setattr(Engine, "step", None)
+    monkeypatch.setattr(Classification, "predict", None)
+    assert classify(**FAST) == first
+    after = contents(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert "| seed 1 |" in (tmp_path / "out" / "results.md").read_text()
+    assert "seed 1  " in capsys.readouterr().out
+
+
+def test_a_finished_run_predicts_when_it_is_asked_to(classify, toy_folder, tmp_path, monkeypatch):
+    best = classify(**FAST)["selected"]["1"]
+    monkeypatch.setattr(Engine, "step", None)
+    classify(do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save="predicted.%s", **FAST)
+    assert (tmp_path / f"predicted.de.0.{best['step']}").is_file()
+
+
+def copied(toy_folder: Path, name: str, tmp_path: Path, change=lambda lines: lines) -> Path:
+    head, *lines = (toy_folder / name).read_text().splitlines()
+    (tmp_path / name).write_text("\n".join([head, *change(lines)]) + "\n")
+    return tmp_path / name
+
+
+def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folder, tmp_path):
+    source = tmp_path / "source"
+    classify(out="source", **FAST)
+    weights = {"init_pretraining_params": source / "best", **FAST}
+    classify(**weights)
+    before = contents(tmp_path / "out")
+    for changes, told in (
+        ({"learning_rate": 1e-3}, "learning_rate: 0.005 -> 0.001"),
+        ({"batch_size": 4}, "global_batch: 8 -> 4"),
+        ({"random_seed": 2}, "random_seed: [1] -> [2]"),
+        ({"dev_set": f"{toy_folder}/heldout.%s.tsv"}, "dev_set: "),
+        ({"init_pretraining_params": source / "step_2"}, "weights: "),
+        ({"init_pretraining_params": None}, "-> random"),
+        # The rows of the training file in another order: as many bytes.
+        ({"train_set": copied(toy_folder, "train.tsv", tmp_path, lambda lines: lines[::-1])}, "train_set: "),
+    ):
+        line = refused(**{**weights, **changes})
+        assert "out holds another run (" in line and told in line, changes
+        assert "--overwrite true" in line and "another --checkpoints" in line
+    # The same path, other weights.
+    shutil.rmtree(source / "best")
+    shutil.copytree(source / "step_2", source / "best")
+    assert "weights: " in refused(**weights)
+    assert contents(tmp_path / "out") == before
+
+
+def test_what_does_not_decide_may_change(classify, stopped, toy_folder, tmp_path):
+    classify(**FAST)
+    stopped(Engine, "step", 3, out="broken", **FAST)
+    changes = {
+        "save_steps": 5, "skip_steps": 1, "keep_checkpoints": 1, "predict_batch_size": 31,
+        "recompute": "true",
+        "batch_size": 4, "gradient_accumulation_steps": 2,
+        "train_set": copied(toy_folder, "train.tsv", tmp_path),  # another path, the same bytes
+        "dev_set": f"{toy_folder}/../{toy_folder.name}/dev.%s.tsv",
+    }  # fmt: skip
+    classify(out="broken", **{**FAST, **changes})
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "resumed from" in log and "step 4 of 6" in log
+    assert [path.name for path in (tmp_path / "broken").glob("step_*")] == ["step_6"]
+
+
+def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp_path):
+    (tmp_path / "out" / "best").mkdir(parents=True)
+    assert "out holds checkpoints of a run that left no run.json there" in refused(**FAST)
+    (tmp_path / "out" / "best").rmdir()
+    (tmp_path / "out" / "run.json").write_text("{}")  # of a run that ended before its first checkpoint
+    classify(**FAST)
+    (tmp_path / "out" / "run.json").write_text("no")
+    assert "run.json" in refused(**FAST)
+    shutil.rmtree(tmp_path / "out" / "best")
+    assert "run.json" in refused(**FAST)
+
+
+def test_overwrite_begins_anew(classify, refused, tmp_path):
+    classify(random_seed="1,2", **FAST)
+    notes = tmp_path / "out" / "notes.txt"
+    notes.write_text("mine")
+    (tmp_path / "out" / "results.txt").write_text("old")
+    again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
+    assert again["selected"].keys() == {"1"} and notes.read_text() == "mine"
+    there = {path.name for path in (tmp_path / "out").iterdir()} - {"notes.txt", ".lock"}
+    alone = tmp_path / "alone"
+    classify(out="alone", **{**FAST, "learning_rate": 1e-3})
+    assert there == {path.name for path in alone.iterdir()} - {".lock"}
+    assert trained(tmp_path / "out") == trained(alone)
+    line = refused(overwrite="true", init_pretraining_params=alone / "best", out="alone")
+    assert "--overwrite true would remove" in line and (alone / "best").is_dir()
+
+
+def test_evaluation_alone_is_never_refused(classify, tmp_path):
+    classify(**FAST)
+    before = contents(tmp_path / "out" / "best")
+    flags = {"init_checkpoint": tmp_path / "out" / "best", "learning_rate": 1}
+    assert classify(do_train="false", train_set=None, **flags)["tables"]
+    assert contents(tmp_path / "out" / "best") == before
+
+
+def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
+    classify(**FAST)
+    stopped(Engine, "step", 2, out="broken", **FAST)
+    named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
+    stopped(Engine, "step", 1, out="broken", **{**named, "keep_checkpoints": 1})
+    steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
+    assert steps == ["step_2", "step_5"]  # the named one stays, so that the same command still finds it
+    assert "step_3 is further on than --init_checkpoint" in (tmp_path / "log" / "job.log.0").read_text()
+    classify(out="broken", **named)
+    ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
+    for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
+        assert ours[name] == theirs[name]
+
+
+def test_a_damaged_step_is_passed_over(classify, tmp_path):
+    classify(**FAST)
+    expected = trained(tmp_path / "out")
+    (tmp_path / "out" / "selected.json").unlink()
+    damaged = tmp_path / "out" / "step_6" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")
+    classify(**FAST)
+    found = trained(tmp_path / "out")
+    assert {name: found[name] for name in expected} == expected
+    assert (tmp_path / "out" / "step_6.damaged").is_dir()
+
+
+def test_the_training_file_is_overwritten(refused, toy_folder, tmp_path, monkeypatch):
+    path = copied(toy_folder, "train.tsv", tmp_path)
+    stream = Supervised.stream
+
+    def overwritten(self, position):
+        path.write_text(path.read_text().replace("\tanimal\n", "\tdrink\n"))
+        return stream(self, position)
+
+    monkeypatch.setattr(Supervised, "stream", overwritten)
+    assert "train.tsv was changed while it was in use" in refused(train_set=path, **FAST)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+@pytest.mark.parametrize("flag", ["learning_rate", "incr_ratio"])
+def test_a_number_that_is_not_finite(refused, flag, value):
+    line = refused(**{flag: value})
+    assert f"--{flag}" in line and f"'{value}' is not a finite number" in line
+
+
+def test_a_window_of_skipped_steps_has_no_loss(classify, tmp_path, monkeypatch):
+    step = Engine.step
+    monkeypatch.setattr(
+        Engine, "step", lambda self, *rest: dataclasses.replace(step(self, *rest), skipped=self.steps <= 4)
+    )
+    classify(max_steps=8, do_val="false")
+    lines = (tmp_path / "log" / "job.log.0").read_text().splitlines()
+    first, second = [line for line in lines if "ave loss" in line]
+    assert "ave loss: nan, ave acc: nan" in first and "nan" not in second
+
+
+def test_the_remaining_time_counts_evaluations(classify, tmp_path):
+    classify(**{**FAST, "skip_steps": 1})
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    lines = [line for line in log.splitlines() if "steps/s, " in line]
+    assert lines[0].endswith(" + 2 evaluations left") and "evaluation" not in lines[3]
+
+
+def test_weights_of_two_formats_are_the_same_start(classify, tmp_path):
+    """The digest is of the tensors: a folder that was moved, or converted, is the same."""
+    from finetune.run_folder import digest_of_weights
+    from model.checkpoint import write_fluid
+
+    classify(max_steps=1, do_val="false")
+    step = tmp_path / "out" / "step_1"
+    shutil.copytree(step, tmp_path / "moved")
+    assert digest_of_weights(str(step)) == digest_of_weights(str(tmp_path / "moved"))
+    write_fluid(tmp_path / "params", read_weights(step).weights)
+    found = digest_of_weights(str(tmp_path / "params"))
+    assert len(found) == 64 and json.loads((tmp_path / "out" / "run.json").read_text())["weights"] == "random"
+
+
+SCRIPT = Path(__file__).with_name("killed_script.py")
+
+
+def test_kill_five_times(toy_folder, tmp_path):
+    """In steps, an evaluation, a checkpoint, between the two renames of best: the same bits at the end."""
+    flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
+    for name, kills in (("straight", ""), ("out", "step 2,step 4,evaluation 4,checkpoint 2,best 1")):
+        line = toy.flags(toy_folder, tmp_path / name, **flags)
+        done = run_script([SCRIPT, *line], tmp_path, KILLS=kills)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count(": killed") == len(kills.split(",")) * bool(kills)
+    assert trained(tmp_path / "out") == trained(tmp_path / "straight")
+    assert "selection starts anew" not in done.stdout
+    assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
