@@ -42,7 +42,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
-    from pretrain.reader import ReaderPlan
+    from pretrain.reader import NOTHING, ReaderPlan
     from pretrain.schedule import total_steps
     from pretrain.streams import open_corpus
     from pretrain.trainer import Trainer
@@ -73,15 +73,13 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,
         prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
     ):
-        saved_at = engine.steps, journal.evaluated
+        saved_at, stopped = (engine.steps, journal.evaluated), False
         while True:
             # Before the step, so that an evaluation that was broken off is taken up again.
-            if evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
+            if not stopped and evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
                 with stalls.during(f"the evaluation after step {engine.steps}"), journal.left.evaluation():
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
-            work = batches.next_unless(stop) if engine.steps < last else None
-            with stalls.during(f"step {engine.steps}: asking the other processes whether to stop"):
-                ends = stop.anywhere() or engine.steps >= last
+            ends = stopped or engine.steps >= last
             if saved_at != (engine.steps, journal.evaluated) and (
                 ends or (engine.steps > saved_at[0] and engine.steps % config.run.save_steps == 0)
             ):
@@ -90,10 +88,12 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
                 saved_at = engine.steps, journal.evaluated
             if ends:
                 break
+            work = batches.next_unless(stop) or NOTHING
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
                 step = trainer.step(work, accuracy=line_ends, stop=stop)
             if step is None:  # given up half way: a process was asked to stop
+                stopped = True
                 continue
             reader = work.state
             journal.add(step)

@@ -47,6 +47,9 @@ class StepBatches:
         return [float(sum(b.masked for b in batches if b.objective == name)) for name in OBJECTIVES]
 
 
+NOTHING = StepBatches([], {}, {})
+
+
 def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Streams) -> Objectives:
     """The batch maker of a run; evaluation uses the same."""
     number = {language: i for i, language in enumerate(streams.languages)}

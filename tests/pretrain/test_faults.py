@@ -92,10 +92,10 @@ def test_a_full_disk_at_a_record(straight, tiny_corpus, tmp_path, monkeypatch, c
     """The disk fills at step 6: no file can grow any more; or some still can, and others not."""
     train, full = Trainer.step, disk_full_after(limit)
 
-    def step(self, work, accuracy):
+    def step(self, work, **options):
         if self.engine.steps == 5:
             full.__enter__()
-        return train(self, work, accuracy)
+        return train(self, work, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "step", step)

@@ -160,10 +160,10 @@ def signalled(corpus: Path, output: Path, number: signal.Signals, monkeypatch, w
 @pytest.mark.parametrize(
     "number, where, code, step",
     [
-        (signal.SIGTERM, (Trainer, "step"), 0, 2),
+        (signal.SIGTERM, (Trainer, "step"), 0, 1),
         (signal.SIGTERM, (Evaluator, "_tlm"), 0, 5),
-        (signal.SIGTERM, (Trainer, "save"), 0, 9),
-        (signal.SIGINT, (Trainer, "step"), 130, 2),
+        (signal.SIGTERM, (Trainer, "save"), 0, 8),
+        (signal.SIGINT, (Trainer, "step"), 130, 1),
         (signal.SIGINT, (Evaluator, "_btmlm"), 130, 5),
     ],
 )
