@@ -33,6 +33,7 @@ MEAN, LAST = "mean", "last"
 class Supervised:
     """`finetune.trainer.Training` of one seed on the files that the flags name."""
 
+    divisible = True
     measured = ("acc", "ave acc: %f")
 
     def __init__(

@@ -34,6 +34,7 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay
+from training.precision import Precision
 from utils.config import save_config
 from utils.errors import UserError
 from utils.logging import logger, setup
@@ -203,9 +204,9 @@ def make_trainer(
     steps = flags.max_steps
     schedule = linear_warmup_decay(int(steps * flags.warmup_proportion), steps, flags.lr_schedule_style)
     optimizer = build_optimizer(
-        model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay, clip_norm=None
+        model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay
     )
-    engine = Engine(model, optimizer, flags.random_seed, amp=flags.amp, sums=SUMS)
+    engine = Engine(model, optimizer, flags.random_seed, precision=Precision(flags.amp), sums=SUMS)
     return Trainer(flags, training, engine, model.config, tokenizer, run, folder)
 
 
