@@ -24,11 +24,6 @@ from training.guard import StopSignal
 from training.prefetch import prefetch
 from utils.logging import Progress, Scalars, logger
 
-# The flags that predicting needs as they were, by task; they go into config.json as "reading".
-READING = {
-    "sequence_labeling": ("max_seq_len", "label_pieces", "official_compat"),
-    "question answering": ("max_seq_len", "max_query_length", "doc_stride", "split_han", "max_answer_length"),
-}
 # Values of --select_on beside the languages. LAST: dev files are scored at the end alone, and decide nothing.
 MEAN, LAST = "mean", "last"
 
@@ -201,8 +196,8 @@ class Trainer:
                 for metric in next(iter(by_language.values()))
             }
         extra = {"task": self.task.name, "labels": self.task.labels, "step": steps}
-        if self.task.name in READING:
-            extra["reading"] = {name: getattr(self.args, name) for name in READING[self.task.name]}
+        if reading := self.task.reading():
+            extra["reading"] = reading
         if distributed.is_main():
             save_model(
                 path, self.engine.model, self.config, vocab_path=self.tokenizer.vocab_path,

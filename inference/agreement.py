@@ -7,6 +7,7 @@ import numpy as np
 
 from inference.engines import Engine, in_batches
 from inference.outputs import is_per_token
+from model.task_names import ENCODING, QUESTION_ANSWERING
 
 BATCH_TOKENS = 2048
 
@@ -32,8 +33,8 @@ class Agreement:
 
     Attributes:
         decisions: share of equal decisions: classes of inputs, tags of tokens, starts and ends of answers;
-            None for "encode".
-        cosine: "encode": the mean cosine of an input's mean vectors; else None.
+            None for encoding.
+        cosine: of encoding: the mean cosine of an input's mean vectors; else None.
         accuracy: (before, after) in per cent, where there are labels.
     """
 
@@ -84,7 +85,7 @@ def largest_difference(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str,
 
 def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> Agreement:
     """What `after` decides otherwise than `before`."""
-    if task == "encode":
+    if task == ENCODING:
         means = [[row["sequence"].mean(axis=0) for row in rows] for rows in (before, after)]
         a, b = (np.stack(side) / np.linalg.norm(side, axis=1, keepdims=True) for side in means)
         return Agreement(None, float((a * b).sum(axis=1).mean()), None)
@@ -98,6 +99,6 @@ def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequen
 
 
 def _decisions(task: str, row: dict[str, np.ndarray]) -> np.ndarray:
-    if task == "answer":
+    if task == QUESTION_ANSWERING:
         return np.array([row["start_logits"].argmax(), row["end_logits"].argmax()])
     return np.atleast_1d(row["logits"].argmax(axis=-1))
