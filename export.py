@@ -2,7 +2,7 @@
 
 python export.py --model checkpoints/best --output exported
 python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev.en.tsv
-python export.py --model checkpoints/best --output exported --task encode --layer middle
+python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
 import sys

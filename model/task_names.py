@@ -2,18 +2,22 @@
 
 CLASSIFICATION, TAGGING, QUESTION_ANSWERING = "classification", "tagging", "question_answering"
 ENCODING = "encoding"
-# The tasks whose model has a layer named "classifier".
-WITH_CLASSIFIER = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING)
+# The class of `model.heads` for each task whose model has a layer named "classifier".
+MODEL_CLASSES = {
+    CLASSIFICATION: "SequenceClassifier", TAGGING: "TokenClassifier", QUESTION_ANSWERING: "SpanClassifier",
+}  # fmt: skip
+WITH_CLASSIFIER = tuple(MODEL_CLASSES)
 
-# name -> what official checkpoints call its head; our class of it ("architecture" in config.json); the word
-# of predict.py --task; "task" in the config.json of older checkpoints
+# name -> the word of predict.py --task, the official word (also "head" in config.json), and the word that was
+# "task" in config.json
 _OTHER_WORDS = {
-    CLASSIFICATION: ("cls", "SequenceClassifier", "classify"),
-    TAGGING: ("seq_label", "TokenClassifier", "tag", "sequence_labeling"),
-    QUESTION_ANSWERING: ("mrc", "SpanClassifier", "answer", "question answering"),
+    CLASSIFICATION: ("classify", "cls"),
+    TAGGING: ("tag", "seq_label", "sequence_labeling"),
+    QUESTION_ANSWERING: ("answer", "mrc", "question answering"),
     ENCODING: ("encode",),
 }
 _NAMES = {word: name for name, words in _OTHER_WORDS.items() for word in words}
+_NAMES |= {word: name for name, word in MODEL_CLASSES.items()}
 
 
 def task_named(word: str) -> str:
