@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.outputs import FILES, OUTPUTS
+from inference.outputs import FILES
 from model.config import ErnieMConfig
-from model.task_names import ENCODING
+from model.task_names import ENCODING, OUTPUTS
 from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import numpy as np
 
 from finetune.metrics import accuracy
 from finetune.task import Task
-from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION
 from reader.features import Batch, EncodePairs
 from reader.task_reader import Examples, read_classification, read_label_map
@@ -17,9 +16,7 @@ from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
 if TYPE_CHECKING:
-    from paddle import Tensor
-
-    from model.heads import SequenceClassifier
+    from paddle import Tensor, nn
 
 
 class Classification(Task):
@@ -33,7 +30,6 @@ class Classification(Task):
     """
 
     name = CLASSIFICATION
-    outputs = ("logits",)
     metric = "acc"
 
     def __init__(
@@ -52,34 +48,24 @@ class Classification(Task):
             labels = sorted(ids, key=ids.get)
         return cls(tokenizer, labels, args.max_seq_len, args.pad_to_multiple_of, named)
 
-    def make_model(self, config: ErnieMConfig) -> "SequenceClassifier":
-        from model.heads import SequenceClassifier
-
-        return SequenceClassifier(config, len(self.labels))
-
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "SequenceClassifier", batch: Batch) -> dict[str, "Tensor"]:
+    def run(self, model: "nn.Layer", batch: Batch) -> dict[str, "Tensor"]:
         """The logits, and Paddle's probabilities: those of numpy may differ in the last printed digit."""
         import paddle.nn.functional as F
 
         outputs = super().run(model, batch)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
-    def loss(self, model: "SequenceClassifier", batch: Batch) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+    def losses(self, batch: Batch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         import paddle
+        import paddle.nn.functional as F
 
-        logits = super().run(model, batch)["logits"]  # [B, C]
-        labels = paddle.to_tensor(batch.labels)  # [B]
-        correct = (logits.argmax(-1) == labels).sum()
-        return _sum_of_losses(logits, labels) / batch.count, {"correct": correct, "count": len(batch.labels)}
-
-    def evaluation_loss(self, batch: Batch, outputs: dict[str, "Tensor"]) -> float:
-        import paddle
-
-        return _sum_of_losses(outputs["logits"], paddle.to_tensor(batch.labels)).item()
+        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [B, C], [B]
+        right = (logits.argmax(-1) == labels).sum()
+        return F.cross_entropy(logits, labels, reduction="sum"), right, len(batch.labels)
 
     def decode(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The class probabilities of each input, [C] float."""
@@ -107,9 +93,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shares / shares.sum(axis=-1, keepdims=True)
-
-
-def _sum_of_losses(logits: "Tensor", labels: "Tensor") -> "Tensor":
-    import paddle.nn.functional as F
-
-    return F.cross_entropy(logits, labels, reduction="sum")

@@ -22,18 +22,14 @@ from finetune.span_decoding import (
     write_json,
 )
 from finetune.task import Task
-from model.config import ErnieMConfig
 from model.task_names import QUESTION_ANSWERING
 from reader.answer_features import AnswerBatch, EncodeInOrder, EncodeWindows
-from reader.answer_windows import NO_ANSWER, SPECIAL_TOKENS, AnswerWindows, Cut, make_windows, read_windows
-from reader.squad import QuestionFile
+from reader.answer_windows import NO_ANSWER, SPECIAL_TOKENS, AnswerWindows, Cut, read_windows
 from reader.task_reader import ALL_LANGUAGES
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from paddle import Tensor
-
-    from model.heads import SpanClassifier
 
 # A logit that no softmax gives anything to, in float32 and in float64.
 _CLOSED = -1e30
@@ -55,9 +51,9 @@ class QuestionAnswering(Task):
     """
 
     name = QUESTION_ANSWERING
-    outputs = ("start_logits", "end_logits")
     metric = "f1"
     xtreme_ending = "json"
+    keep_all = False  # of a training file the windows without the answer, too
 
     def __init__(
         self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
@@ -85,35 +81,23 @@ class QuestionAnswering(Task):
     def reading(self) -> dict[str, Any]:
         return {**vars(self.cut), "max_answer_length": self.max_answer_length}
 
-    def make_model(self, config: ErnieMConfig) -> "SpanClassifier":
-        from model.heads import SpanClassifier
-
-        return SpanClassifier(config)
-
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        return read_windows(path, purpose, self.tokenizer, self.cut)
+        return read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
 
-    def windows(self, questions: QuestionFile) -> AnswerWindows:
-        """The windows of questions that stand in no file; there may be none."""
-        return make_windows(questions, self.tokenizer, self.cut)
-
-    def loss(
-        self, model: "SpanClassifier", batch: AnswerBatch
-    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """The mean of the losses of start and end; "correct" where both are right."""
+    def losses(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+        """The mean of the losses of start and end; none without the answer. Right is where both are."""
         import paddle
+        import paddle.nn.functional as F
 
-        starts, ends = self._closed(batch, self.run(model, batch))  # [B, T] each
+        padding = paddle.to_tensor(batch.input_ids == self.tokenizer.pad_id)  # [B, T]
         answers = paddle.to_tensor(batch.answers)  # [B, 2]
-        right = (starts.argmax(-1) == answers[:, 0]) & (ends.argmax(-1) == answers[:, 1])
-        loss = _span_loss(starts, ends, answers) / batch.count
-        return loss, {"correct": right.sum(), "count": len(batch.answers)}
-
-    def evaluation_loss(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> float:
-        """A window without the answer has no loss."""
-        import paddle
-
-        return _span_loss(*self._closed(batch, outputs), paddle.to_tensor(batch.answers)).item()
+        losses, right = [], []
+        for i, logits in enumerate(outputs.values()):  # of starts, of ends
+            # Without pads, so that a loss does not depend on what else is in the batch.
+            logits = paddle.where(padding, paddle.full_like(logits, _CLOSED), logits)
+            losses.append(F.cross_entropy(logits, answers[:, i], reduction="sum", ignore_index=NO_ANSWER))
+            right.append(logits.argmax(-1) == answers[:, i])
+        return (losses[0] + losses[1]) / 2, (right[0] & right[1]).sum(), len(answers)
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Spans]:
         """The best spans of each window."""
@@ -149,16 +133,11 @@ class QuestionAnswering(Task):
         """The best answers to each question of the file."""
         return rank(data, predictions, self.n_best, partial(text_in_context, data))
 
-    def _closed(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> list["Tensor"]:
-        """The outputs with nothing at pads, so that a loss does not depend on what else is in the batch."""
-        import paddle
-
-        padding = paddle.to_tensor(batch.input_ids == self.tokenizer.pad_id)  # [B, T]
-        return [paddle.where(padding, paddle.full_like(x, _CLOSED), x) for x in outputs.values()]
-
 
 class OfficialAnswering(QuestionAnswering):
     """--official_compat true: what the official code does, its faults included; see docs/qa.md."""
+
+    keep_all = True
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
@@ -166,9 +145,6 @@ class OfficialAnswering(QuestionAnswering):
         task.cut = replace(task.cut, split_han=False)
         task.encode = EncodeInOrder(tokenizer, args.max_seq_len, args.pad_to_multiple_of)
         return task
-
-    def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        return read_windows(path, purpose, self.tokenizer, self.cut, keep_all=True)
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
         """The texts are joined pieces, that is normalised text, not characters of the context."""
@@ -197,14 +173,3 @@ def language_of_contexts(language: str) -> str:
     `en-de` are English contexts with German questions, `zh-cn` is `zh`. Without a language map it is English.
     """
     return "en" if language == ALL_LANGUAGES else language.split("-")[0]
-
-
-def _span_loss(starts: "Tensor", ends: "Tensor", answers: "Tensor") -> "Tensor":
-    """The sum over windows [B] of the mean of the losses of start and end; 0 where the answer is -1."""
-    import paddle.nn.functional as F
-
-    losses = [
-        F.cross_entropy(logits, answers[:, i], reduction="sum", ignore_index=NO_ANSWER)
-        for i, logits in enumerate((starts, ends))
-    ]
-    return (losses[0] + losses[1]) / 2

@@ -10,7 +10,6 @@ import numpy as np
 from finetune.conll import Tagged, write_conll, write_xtreme
 from finetune.entities import entity_scores
 from finetune.task import Task
-from model.config import ErnieMConfig
 from model.task_names import TAGGING
 from reader.tag_schemes import check_tag_map, inside
 from reader.tagged_features import IGNORED, EncodeTagged, TaggedBatch, word_scores
@@ -22,8 +21,6 @@ from utils.errors import UserError
 
 if TYPE_CHECKING:
     from paddle import Tensor
-
-    from model.heads import TokenClassifier
 
 
 class Tagging(Task):
@@ -38,8 +35,8 @@ class Tagging(Task):
     """
 
     name = TAGGING
-    outputs = ("logits",)
     metric = "f1"
+    official = False
 
     def __init__(
         self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, label_pieces: str = "first",
@@ -47,7 +44,10 @@ class Tagging(Task):
     ):  # fmt: skip
         self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
         self.inside = inside(self.labels)
-        self.encode = EncodeTagged(tokenizer, max_seq_len, self.inside, label_pieces, multiple)
+        encode = EncodeTaggedOfficially if self.official else EncodeTagged
+        # Officially no multiple: the loss is divided by B x T, and more pads would change it.
+        multiple = 1 if self.official else multiple
+        self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces, multiple)
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
@@ -68,28 +68,23 @@ class Tagging(Task):
 
     def reading(self) -> dict[str, Any]:
         pieces = self.encode.label_pieces
-        return {"max_seq_len": self.max_seq_len, "label_pieces": pieces, "official_compat": False}
-
-    def make_model(self, config: ErnieMConfig) -> "TokenClassifier":
-        from model.heads import TokenClassifier
-
-        return TokenClassifier(config, len(self.labels))
+        return {
+            "max_seq_len": self.max_seq_len, "label_pieces": pieces, "official_compat": self.official,
+        }  # fmt: skip
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: i for i, label in enumerate(self.labels)}
         return read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
-    def loss(
-        self, model: "TokenClassifier", batch: TaggedBatch
-    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+    def losses(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+        """Over the labelled pieces."""
         import paddle
         import paddle.nn.functional as F
 
-        logits = self.run(model, batch)["logits"]  # [R, T, C]
-        labels = paddle.to_tensor(batch.labels)  # [R, T]
-        loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / batch.count
+        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [R, T, C], [R, T]
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         learned = int((batch.labels != IGNORED).sum())
-        return loss, {"correct": (logits.argmax(-1) == labels).sum(), "count": learned}
+        return total, (logits.argmax(-1) == labels).sum(), learned
 
     def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> float:
         """The sum over sentences of the mean loss of their labelled pieces."""
@@ -153,16 +148,7 @@ class OfficialTagging(Tagging):
     of text that was cut at --max_seq_len, so an entity behind the cut is missing from the recall.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, label_pieces: str = "first",
-        multiple: int = 1, scheme: str = "IOB",
-    ):  # fmt: skip
-        super().__init__(tokenizer, labels, max_seq_len, label_pieces, multiple, scheme)
-        # No multiple: the loss is divided by B x T, and more pads would change it.
-        self.encode = EncodeTaggedOfficially(tokenizer, max_seq_len, self.inside, label_pieces)
-
-    def reading(self) -> dict[str, Any]:
-        return {**super().reading(), "official_compat": True}
+    official = True
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[Pieces]:
         """A word has the tag of its first piece, O without one."""

@@ -6,13 +6,13 @@ config.json of a model. Prediction may run without Paddle, so only the methods t
 
 import argparse
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from model.config import ErnieMConfig
+from model.task_names import MODEL_CLASSES, OUTPUTS
 from reader.features import Encode
 from reader.tokenization import Tokenizer
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
 
 
-class Task(ABC):
-    """Features, model, loss, decoding and metric of one task.
+class Task(Protocol):
+    """Features, model, loss, decoding and metric of one task; a subclass defines the methods without a body.
 
     Attributes:
         name: of `model.task_names`; goes into config.json and the model card.
-        outputs: names of the model's outputs, in their order.
         metric: the score that selects a step, a key of what `score` returns; larger is better.
         xtreme_ending: of the files that `write_xtreme` writes: "tsv" or "json".
         labels: the label names in the order of their ids; None where there are none.
@@ -33,30 +32,19 @@ class Task(ABC):
     """
 
     name: str
-    outputs: tuple[str, ...]
     metric: str
     xtreme_ending: str = "tsv"
     labels: list[str] | None = None
     encode: Encode
 
     @classmethod
-    @abstractmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        """The task as the flags of `utils.args` say.
-
-        Raises:
-            UserError: flags that the task cannot work with.
-        """
+        """The task as the flags of `utils.args` say. UserError: flags that it cannot work with."""
 
     def reading(self) -> dict[str, Any]:
         """What prediction must know of how inputs were read: "reading" in config.json."""
         return {}
 
-    @abstractmethod
-    def make_model(self, config: ErnieMConfig) -> "nn.Layer":
-        """A fresh model with `.ernie_m` and `.classifier`."""
-
-    @abstractmethod
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
         """The data set in a file, checked. `purpose`: "train", "dev" or "test" (no labels needed).
 
@@ -64,29 +52,27 @@ class Task(ABC):
             UserError: names the file and the line.
         """
 
-    @abstractmethod
-    def loss(self, model: "nn.Layer", batch: Any) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """The training loss divided by `batch.count`, and "correct" and "count" for the log."""
+    def losses(self, batch: Any, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+        """The sum of the losses of a batch, and for the log how many decisions are right, of how many."""
 
-    @abstractmethod
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"]) -> float:
-        """The sum of the losses of the batch's items, of what `run` returned."""
-
-    @abstractmethod
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """A prediction (numpy or plain values) for each feature of a batch, from the model's outputs."""
 
-    @abstractmethod
     def score(self, data: Sequence[Any], predictions: list[Any], language: str) -> Mapping[str, float]:
         """Metric -> per cent, for a whole file whose predictions are in the order of its items."""
 
-    @abstractmethod
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
 
-    @abstractmethod
     def write_xtreme(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write them as XTREME takes them, atomically; see docs/finetune.md."""
+
+    def make_model(self, config: ErnieMConfig) -> "nn.Layer":
+        """A fresh model with `.ernie_m` and `.classifier`."""
+        from model import heads
+
+        sizes = [len(self.labels)] if self.labels else []
+        return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
 
     def run(self, model: "nn.Layer", batch: Any) -> dict[str, "Tensor"]:
         """The model's outputs for a batch by name, float32 (float64 of a model in float64)."""
@@ -95,7 +81,16 @@ class Task(ABC):
         found = model(paddle.to_tensor(batch.input_ids))
         found = found if isinstance(found, tuple) else (found,)
         single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
-        return dict(zip(self.outputs, single, strict=True))
+        return dict(zip(OUTPUTS[self.name], single, strict=True))
+
+    def loss(self, model: "nn.Layer", batch: Any) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+        """The training loss divided by `batch.count`, and "correct" and "count" for the log."""
+        total, correct, count = self.losses(batch, self.run(model, batch))
+        return total / batch.count, {"correct": correct, "count": count}
+
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"]) -> float:
+        """The sum of the losses of a batch's items."""
+        return self.losses(batch, outputs)[0].item()
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """`decode` of what a model says, and `evaluation_loss` (0 without labels)."""

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from inference.engines import Engine, in_batches
+from inference.engines import Engine
 from inference.outputs import is_per_token
 from model.task_names import ENCODING, QUESTION_ANSWERING
+from reader.features import padded_batches
 
 BATCH_TOKENS = 2048
 
@@ -70,8 +71,8 @@ def made_up_rows(
 def run_all(engine: Engine, rows: Sequence[Sequence[int]], pad_id: int) -> list[dict[str, np.ndarray]]:
     """Of each row its outputs, those at pads left out."""
     answer: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    for numbers, _, outputs in in_batches(engine, rows, pad_id, BATCH_TOKENS):
-        for name, values in outputs.items():
+    for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
+        for name, values in engine(ids).items():
             per_token = is_per_token(name, values)
             for number, value in zip(numbers, values):
                 answer[number][name] = value[: len(rows[number])] if per_token else value

@@ -1,13 +1,12 @@
 """What runs a model: ids in, arrays out. Each class imports its library when it is made, and no other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from inference.outputs import FILES
-from reader.features import padded_batches
 from reader.sentences import batches_by_length
 from utils.errors import UserError
 
@@ -105,18 +104,6 @@ class OnnxEngine:
         return dict(zip(self.outputs, found))
 
 
-def in_batches(
-    engine: Engine, rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
-) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
-    """Run rows of ids in batches of similar length: (numbers of the rows, ids [B, T], outputs).
-
-    Args:
-        batch_tokens: most padded tokens of a batch; a longer row stands alone.
-    """
-    for numbers, ids in padded_batches(rows, pad_id, batch_tokens):
-        yield numbers, ids, engine(ids)
-
-
 def predictions(task: "Task", engine: Engine, features: Sequence[Any], batch_tokens: int) -> list[Any]:
     """What the task decodes for each of its features; the engine runs them in batches of similar length.
 
@@ -129,7 +116,7 @@ def predictions(task: "Task", engine: Engine, features: Sequence[Any], batch_tok
         ids = batch.input_ids  # [R, T]: a feature of a long text alone may have many rows
         step = max(1, batch_tokens // ids.shape[1])
         parts = [engine(ids[first : first + step]) for first in range(0, len(ids), step)]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for number, prediction in zip(numbers, task.decode(batch, outputs), strict=True):
             found[number] = prediction
     return found

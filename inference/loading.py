@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
-from inference.outputs import FILES, OUTPUTS, outputs_of
+from inference.outputs import FILES, outputs_of
 from inference.reading import reading_of
 from model.config import ErnieMConfig
 from model.formats.configs import read_json
-from model.task_names import CLASSIFICATION, ENCODING, TAGGING, task_named
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING, task_named
 from reader.task_reader import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError

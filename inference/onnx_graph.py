@@ -31,8 +31,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from inference.outputs import OUTPUTS
-from model.task_names import CLASSIFICATION, ENCODING, TAGGING
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
 from utils.errors import UserError
 
 OPSET, IR_VERSION = 20, 9  # the first opset with Gelu, and the IR of its time

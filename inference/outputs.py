@@ -1,16 +1,9 @@
-"""What a model gives for each task, whatever runs it, and the files of an exported folder. No paddle here."""
+"""The outputs of models, whatever runs them, and the files of an exported folder. No paddle here."""
 
 import numpy as np
 
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING
+from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
 
-# task -> names of the outputs, in this order; shapes: inference/onnx_graph.py
-OUTPUTS = {
-    ENCODING: ("sequence", "pooled"),
-    CLASSIFICATION: ("logits",),
-    TAGGING: ("logits",),
-    QUESTION_ANSWERING: ("start_logits", "end_logits"),
-}
 # engine -> the file of an exported folder that it runs
 FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
 

@@ -8,10 +8,10 @@ from paddle import Tensor, nn
 
 from inference.outputs import outputs_of
 from inference.reading import reading_of
+from model import heads
 from model.checkpoint import Checkpoint, load_into
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, WITH_CLASSIFIER, task_named
+from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
 from utils.errors import UserError
 
 LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.weight", "classifier.weight"
@@ -76,7 +76,7 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     if CLASSIFIER not in weights:
         return "fill" if LM_HEAD in weights else None
     for word in (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"), asked):
-        if isinstance(word, str) and task_named(word) in WITH_CLASSIFIER:
+        if isinstance(word, str) and task_named(word) in MODEL_CLASSES:
             return task_named(word)
     raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
 
@@ -96,18 +96,15 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
         if reading_of(checkpoint.info["extra"], weights.source).get("language_embedding") == "none":
             languages = []  # the table was never trained
         # a table has at least a row; without languages nothing reads it
-        model: Any = PreTrainingModel(config, languages or ["none"])
+        model: Any = heads.PreTrainingModel(config, languages or ["none"])
         if not languages:
             optional, ignore = ["pooler.", "language_embeddings."], ["language_embeddings."]
     elif head is None:
         model = ErnieMModel(config)
-    elif head == QUESTION_ANSWERING:
-        model = SpanClassifier(config)
     else:
-        kind = SequenceClassifier if head == CLASSIFICATION else TokenClassifier
-        model = kind(config, weights.shape(CLASSIFIER)[1])
-        if head == CLASSIFICATION:
-            optional = []
+        sizes = () if head == QUESTION_ANSWERING else (weights.shape(CLASSIFIER)[1],)
+        model = getattr(heads, MODEL_CLASSES[head])(config, *sizes)
+        optional = [] if head == CLASSIFICATION else optional
     load_into(model, weights, tuple(optional), tuple(ignore))
     model.eval()
     return PaddleModel(model, head, languages)

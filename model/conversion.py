@@ -14,7 +14,7 @@ from model.formats.names import H
 from model.formats.peers import CHOICE, EXTRACT, LM
 from model.formats.weights import Weights
 from model.sources import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
-from model.task_names import CLASSIFICATION, MODEL_CLASSES, WITH_CLASSIFIER
+from model.task_names import CLASSIFICATION, MODEL_CLASSES
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -22,7 +22,7 @@ OURS, FLUID = "ernie-m", "fluid"
 # Our word on the command line -> the library of `model.formats.peers`.
 LIBRARIES = {"paddlenlp": peers.PADDLENLP, "huggingface": peers.HUGGING_FACE, "xlm-roberta": peers.XLM_R}
 TARGETS = (OURS, FLUID, *LIBRARIES)
-HEADS = (*WITH_CLASSIFIER, CHOICE)  # whose head is named classifier
+HEADS = (*MODEL_CLASSES, CHOICE)  # whose head is named classifier
 # Groups of which all or none must be there; the encoder's own are in `names`.
 _GROUPS = {
     "pooler": [v.canonical for v in names.POOLER],

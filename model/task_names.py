@@ -6,7 +6,11 @@ ENCODING = "encoding"
 MODEL_CLASSES = {
     CLASSIFICATION: "SequenceClassifier", TAGGING: "TokenClassifier", QUESTION_ANSWERING: "SpanClassifier",
 }  # fmt: skip
-WITH_CLASSIFIER = tuple(MODEL_CLASSES)
+# What a model gives for each task, in this order; shapes: inference/onnx_graph.py.
+OUTPUTS = {
+    CLASSIFICATION: ("logits",), TAGGING: ("logits",), QUESTION_ANSWERING: ("start_logits", "end_logits"),
+    ENCODING: ("sequence", "pooled"),
+}  # fmt: skip
 
 # name -> the word of predict.py --task, the official word (also "head" in config.json), and the word that was
 # "task" in config.json

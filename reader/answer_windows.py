@@ -139,7 +139,7 @@ def read_windows(
         UserError: what `read_squad` raises, or there is nothing to train on.
     """
     file = read_squad(path, purpose)
-    windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train", shown=str(path))
+    windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
     answered, with_answer = windows.answered()
     if purpose == "train" and not answered:
         raise UserError(f"{path}: no answer stands at its offset, so there is nothing to train on")
@@ -153,18 +153,16 @@ def read_windows(
     return windows
 
 
-def make_windows(
-    file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True, shown: str | None = None
-) -> AnswerWindows:
+def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
     """Tokenise questions and contexts and cut them into windows.
 
     Args:
+        file: what a bar of progress is named after; one without a path has none.
         keep_all: False leaves out the windows that do not hold the answer.
-        shown: what a progress bar is named after; None: no bar.
     """
 
     def encode(texts: Sequence[str], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for text in progress(texts, f"tokenising {what}{shown}", unit="texts") if shown else texts:
+        for text in progress(texts, f"tokenising {what}{file.path}", unit="texts") if file.path else texts:
             ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
             yield np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)
 

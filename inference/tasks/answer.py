@@ -3,20 +3,13 @@
 Long contexts are read in overlapping windows, cut as in training.
 """
 
-from pathlib import Path
-from typing import NamedTuple
-
 from finetune.question_answering import QuestionAnswering
 from finetune.span_decoding import Answer
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
+from reader.answer_windows import make_windows
 from reader.squad import Question, QuestionFile
-
-
-class Asked(NamedTuple):
-    question: str
-    context: str
 
 
 class AnswerQuestions:
@@ -26,12 +19,14 @@ class AnswerQuestions:
         self.task = QuestionAnswering.from_reading(model.reading, model.tokenizer, max_seq_len, top_k)
         self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
 
-    def parse(self, request: dict) -> Asked:
-        return Asked(text_of(request, "question"), text_of(request, "context"))
+    def parse(self, request: dict) -> tuple[str, str]:
+        """The question and the context."""
+        return text_of(request, "question"), text_of(request, "context")
 
-    def answer(self, asked: list[Asked]) -> list[dict]:
-        questions = [Question(str(i), one.question, i, (), None) for i, one in enumerate(asked)]
-        windows = self.task.windows(QuestionFile(Path("-"), [one.context for one in asked], questions))
+    def answer(self, asked: list[tuple[str, str]]) -> list[dict]:
+        questions = [Question(str(i), question, i, (), None) for i, (question, _) in enumerate(asked)]
+        file = QuestionFile(None, [context for _, context in asked], questions)
+        windows = make_windows(file, self.task.tokenizer, self.task.cut)
         features = self.task.encode(windows)
         spans = predictions(self.task, self.engine, features, self.batch_tokens)
         return [self._answer(ranked) for ranked in self.task.rank(windows, spans)]

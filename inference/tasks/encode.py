@@ -6,11 +6,10 @@ import numpy as np
 
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
-from inference.engines import in_batches
 from inference.loading import Loaded
 from inference.requests import text_of
 from model.task_names import ENCODING
-from reader.features import EncodePairs
+from reader.features import EncodePairs, padded_batches
 from reader.task_reader import Example
 from utils.errors import UserError
 from utils.logging import Progress
@@ -54,8 +53,8 @@ class Encode:
         rows = [feature.ids for feature in self.features([Example(text, None) for text in texts])]
         pad_id = self.model.config["pad_token_id"]
         found = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
-        for numbers, ids, outputs in in_batches(self.engine, rows, pad_id, self.batch_tokens):
-            found[numbers] = pooled(ids, outputs, self.pooling, pad_id)
+        for numbers, ids in padded_batches(rows, pad_id, self.batch_tokens):
+            found[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return found
 
 

@@ -117,7 +117,7 @@ def batches(task, path, purpose, size=100):
 @pytest.fixture
 def model(folder):
     paddle.seed(3)
-    return QuestionAnswering.make_model(None, ErnieMConfig.from_dict(toy.CONFIG))
+    return make_task(folder).make_model(ErnieMConfig.from_dict(toy.CONFIG))
 
 
 def test_the_loss_by_hand(folder, model):

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -27,7 +26,7 @@ from predict import plain
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
-from reader.answer_windows import Cut
+from reader.answer_windows import Cut, make_windows
 from reader.squad import Question, QuestionFile
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
@@ -172,8 +171,8 @@ def test_windows_as_in_training(models):
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (Cut(40, 9, 7, False), 3)
     asked = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
-    asked_of_file = Question("0", asked.question, 0, (), None)
-    assert len(task.windows(QuestionFile(Path("-"), [asked.context], [asked_of_file]))) > 5
+    file = QuestionFile(None, [asked[1]], [Question("0", asked[0], 0, (), None)])
+    assert len(make_windows(file, task.tokenizer, task.cut)) > 5
     assert answerer.answer([asked])[0]["answer"]
     loaded.reading = {"max_seq_len": 40}
     assert make("tag", load(models / "tag")).task.max_seq_len == 62
