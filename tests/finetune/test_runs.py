@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.classifier import Classification
+from finetune.classification import Classification
 from finetune.supervised import Supervised
 from model.checkpoint import read_weights
 from tests.finetune import toy
