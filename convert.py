@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     from model.conversion import HEADS, TARGETS
+    from model.task_names import task_named
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -75,9 +76,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                         "paddlenlp://name, or a piece model (.model) for its vocabulary alone")  # fmt: skip
     parser.add_argument("target", metavar="TO", help="a new folder")
     parser.add_argument("--to", required=True, choices=TARGETS)
-    parser.add_argument(
-        "--head", choices=HEADS, help="what its classifier is for, where the files do not say"
-    )
+    parser.add_argument("--head", type=task_named, choices=HEADS,
+                        help="what its classifier is for, where the files do not say")  # fmt: skip
     parser.add_argument("--vocab_path", help="vocab.txt, where it does not lie beside the weights")
     parser.add_argument("--piece_model_path", help="piece model, where it does not lie beside the weights")
     parser.add_argument("--keep_rest", action="store_true", help="keep what the format has no place for, in "

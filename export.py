@@ -2,7 +2,7 @@
 
 python export.py --model checkpoints/best --output exported
 python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev.en.tsv
-python export.py --model checkpoints/best --output exported --task encode --layer middle
+python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
 import sys
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from model.task_names import CLASSIFICATION, ENCODING, task_named
 from utils.errors import UserError, run
 
 MADE_UP = 64  # sentences that are compared where no --check_set is given
@@ -23,7 +24,8 @@ class Flags:
     Args:
         model: a checkpoint of any format that is read
         output: the folder to write; an exported folder there is replaced
-        task: classify, tag, answer, or encode, the encoder alone; default: what the model's head is for
+        task: classification (or classify), tagging (tag), question_answering (answer), or encoding (encode),
+            the encoder alone; default: what the model's head is for
         layer: of encode, where the encoder ends: a number, middle or top; default: as trained for retrieval,
             else top
         formats: paddle, onnx, or paddle,onnx
@@ -40,7 +42,9 @@ class Flags:
 
     model: str
     output: str
-    task: Literal["classify", "tag", "answer", "encode"] | None = None
+    task: Literal[
+        "classification", "tagging", "question_answering", "encoding", "classify", "tag", "answer", "encode"
+    ] | None = None  # fmt: skip
     layer: str | None = None
     formats: str = "paddle,onnx"
     int8: bool = False
@@ -84,14 +88,14 @@ def main() -> None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     files = Files(flags.ernie_config_path, flags.vocab_path, flags.piece_model_path, flags.label_map_config)
     loaded = load(flags.model, engine="dygraph", task=flags.task, files=files, use_cuda=False)
-    task = flags.task or loaded.head or "encode"
+    task = task_named(flags.task) if flags.task else loaded.head or ENCODING
     if task == "fill":
-        task = "encode"
+        task = ENCODING
         logger.info("the masked-LM head and the language table are not exported, the encoder is")
-    trained = loaded.reading.get("layer", "top") if task == "encode" else "top"
+    trained = loaded.reading.get("layer", "top") if task == ENCODING else "top"
     layer = layer_number(flags.layer or trained, loaded.num_layers)
-    if task != "encode" and layer != loaded.num_layers:
-        raise UserError(f"--layer {flags.layer}: only --task encode can end below the top layer")
+    if task != ENCODING and layer != loaded.num_layers:
+        raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
     options = ExportOptions(task, layer, flags.kinds, flags.int8, flags.reduce_range)
     export(loaded, output, options, read_checked(flags, loaded, task))
     logger.info("exported for %s: %s", task, flags.output)
@@ -115,7 +119,7 @@ def read_checked(flags: Flags, loaded, task: str):
         return Checked(f"{MADE_UP} made-up sentences", rows)
     path, labels = Path(flags.check_set), None
     if path.suffix == ".tsv":
-        with_labels = task == "classify" and "label" in _header(path)
+        with_labels = task == CLASSIFICATION and "label" in _header(path)
         ids = {label: i for i, label in enumerate(loaded.labels)} if with_labels else None
         texts = read_classification(path, ids, labels=with_labels)
         texts = list(islice(texts, flags.check_sentences))

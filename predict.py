@@ -20,7 +20,8 @@ class Flags:
     Args:
         model: a checkpoint of any format that is read, or what export.py wrote; with --serve several, joined
             by commas
-        task: classify, tag, answer, encode, search, fill or translate-probe
+        task: classify (or classification), tag (tagging), answer (question_answering), encode (encoding),
+            search, fill or translate-probe
         input: a file of JSON lines; "-": standard input
         output: a file; "-": standard output
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
@@ -45,7 +46,10 @@ class Flags:
     """
 
     model: str
-    task: Literal["classify", "tag", "answer", "encode", "search", "fill", "translate-probe"] | None = None
+    task: Literal[
+        "classify", "tag", "answer", "encode", "search", "fill", "translate-probe",
+        "classification", "tagging", "question_answering", "encoding",
+    ] | None = None  # fmt: skip
     input: str = "-"
     output: str = "-"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"

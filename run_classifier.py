@@ -18,10 +18,10 @@ def main() -> None:
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
     # needs no paddle: so what uses it is imported here.
-    from finetune.classifier import Classification
+    from finetune.classification import Classification
     from finetune.runs import run_task
 
-    run_task(args, Classification)
+    run_task(args, Classification.from_flags)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,15 @@ def main() -> None:
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
     # needs no paddle: so what uses it is imported here.
-    from finetune.answering import OfficialAnswering, QuestionAnswering
     from finetune.gxlt import evaluate_pairs
+    from finetune.question_answering import OfficialAnswering, QuestionAnswering
     from finetune.runs import run_task
 
     task = OfficialAnswering if args.official_compat else QuestionAnswering
     if args.gxlt_set:
-        evaluate_pairs(args, task)
+        evaluate_pairs(args, task.from_flags)
     else:
-        run_task(args, task)
+        run_task(args, task.from_flags)
 
 
 if __name__ == "__main__":

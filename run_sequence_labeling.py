@@ -19,10 +19,9 @@ def main() -> None:
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
     # needs no paddle: so what uses it is imported here.
     from finetune.runs import run_task
-    from finetune.tagging import Tagging
-    from finetune.tagging_official import OfficialTagging
+    from finetune.tagging import OfficialTagging, Tagging
 
-    run_task(args, OfficialTagging if args.official_compat else Tagging)
+    run_task(args, (OfficialTagging if args.official_compat else Tagging).from_flags)
 
 
 if __name__ == "__main__":

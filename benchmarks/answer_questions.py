@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -45,20 +44,17 @@ def make_files(folder: Path, args) -> None:
 
 def ours(folder: Path, args) -> None:
     prepare(quiet=True)
-    from finetune.answering import QuestionAnswering
     from finetune.datasets import EvalFile
     from finetune.evaluation import predict_files
+    from finetune.question_answering import QuestionAnswering
     from model.ernie_m import ErnieMConfig
+    from reader.answer_windows import Cut
     from reader.tokenization import Tokenizer
     from training.engine import Engine
     from training.optimizer import build_optimizer
 
-    flags = Namespace(
-        max_seq_len=MAX_SEQ_LEN, max_query_length=MAX_QUERY_LENGTH, doc_stride=STRIDE, split_han=True,
-        max_answer_length=MAX_ANSWER_LENGTH, n_best_size=N_BEST, answer_rules="mlqa",
-        pad_to_multiple_of=1,
-    )  # fmt: skip
-    task = QuestionAnswering(flags, Tokenizer(None, folder / made_up.OURS))
+    cut, tokenizer = Cut(MAX_SEQ_LEN, MAX_QUERY_LENGTH, STRIDE), Tokenizer(None, folder / made_up.OURS)
+    task = QuestionAnswering(tokenizer, cut, MAX_ANSWER_LENGTH, N_BEST)
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))
     engine = Engine(model, build_optimizer(model, 5e-5))
     path = folder / made_up.QUESTIONS

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.outputs import FILES, OUTPUTS
+from inference.outputs import FILES
 from model.config import ErnieMConfig
+from model.task_names import ENCODING, OUTPUTS
 from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def open_engine(engine: str, folder: Path, config: ErnieMConfig) -> "Engine":
     from inference.engines import DygraphEngine, OnnxEngine, PaddleEngine
 
     if engine == "dygraph":
-        return DygraphEngine(_make_encoder(config), OUTPUTS["encode"])
+        return DygraphEngine(_make_encoder(config), OUTPUTS[ENCODING])
     if not (folder / FILES[engine]).exists():
         writer = multiprocessing.get_context("spawn").Process(target=_write, args=(engine, folder, config))
         writer.start()
@@ -31,7 +32,7 @@ def open_engine(engine: str, folder: Path, config: ErnieMConfig) -> "Engine":
             sys.exit(f"{engine}: its file could not be written")
     threads = read_cpu().cores
     if engine == "paddle":
-        return PaddleEngine(folder, OUTPUTS["encode"], threads)
+        return PaddleEngine(folder, OUTPUTS[ENCODING], threads)
     return OnnxEngine(folder / FILES[engine], threads)
 
 
@@ -40,7 +41,7 @@ def _make_encoder(config: ErnieMConfig):
     from inference.paddle_model import Traced
     from model.ernie_m import ErnieMModel
 
-    return Traced(ErnieMModel(config).eval(), "encode", config.num_hidden_layers)
+    return Traced(ErnieMModel(config).eval(), ENCODING, config.num_hidden_layers)
 
 
 def _write(engine: str, folder: Path, config: ErnieMConfig) -> None:
@@ -54,4 +55,4 @@ def _write(engine: str, folder: Path, config: ErnieMConfig) -> None:
         from model.checkpoint import model_weights
 
         weights, int8 = model_weights(part.model), engine == "onnx-int8"
-        write_onnx(folder / FILES[engine], weights, config.to_dict(), "encode", int8=int8)
+        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, int8=int8)

@@ -15,7 +15,6 @@ How contenders are run: benchmarks/side_by_side.py. The last line is JSON (bench
 
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def make_files(folder: Path, args) -> None:
 
 def ours(folder: Path, args) -> None:
     prepare(quiet=True)
-    from finetune.classifier import Classification
+    from finetune.classification import Classification
     from finetune.datasets import EvalFile
     from finetune.evaluation import evaluate
     from model.ernie_m import ErnieMConfig
@@ -54,10 +53,8 @@ def ours(folder: Path, args) -> None:
     from training.engine import Engine
     from training.optimizer import build_optimizer
 
-    flags = Namespace(
-        num_labels=made_up.LABELS, label_map_config=None, max_seq_len=MAX_SEQ_LEN, pad_to_multiple_of=1
-    )
-    task = Classification(flags, Tokenizer(None, folder / made_up.OURS))
+    labels = [str(i) for i in range(made_up.LABELS)]
+    task = Classification(Tokenizer(None, folder / made_up.OURS), labels, MAX_SEQ_LEN, named=False)
     model = task.make_model(ErnieMConfig(args.vocab, 768, args.layers, 12))
     engine = Engine(model, build_optimizer(model, 5e-5))
     path = folder / made_up.PAIRS

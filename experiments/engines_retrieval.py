@@ -1,6 +1,6 @@
 """Retrieval of translations by the engines of one exported encoder: what int8 costs in accuracy.
 
-    python export.py --task encode --model tuned/scratch-1/best --output exported --int8 true
+    python export.py --task encoding --model tuned/scratch-1/best --output exported --int8 true
     python -m experiments.engines_retrieval --model exported --pairs tuned/pairs
 
 Each sentence's translation is looked for among all of its bitext, by cosine, in both directions. A table per
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--model", required=True, type=Path, help="what export.py --task encode wrote")
+    parser.add_argument("--model", required=True, type=Path, help="what export.py --task encoding wrote")
     parser.add_argument("--pairs", required=True, type=Path, help="folder of bitexts")
     parser.add_argument("--languages", nargs="+", default=(), help="default: all that are there")
     parser.add_argument("--engines", nargs="+", default=ENGINES)

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seqeval.metrics.sequence_labeling import get_entities
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -83,6 +81,9 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
 def _entities(sentences: Sequence[Sequence[str]]) -> set[tuple[str, int, int]]:
     """(type, first, last) with positions in the text as a whole; between two sentences stands an O."""
+    # Imported here: it takes a second, and prediction does without it.
+    from seqeval.metrics.sequence_labeling import get_entities
+
     return set(get_entities([tag for tags in sentences for tag in (*tags, "O")]))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from model.checkpoint import load_newest, load_training_state, read_weights, set_aside
+from model.steps import clear_leftovers
 from training import distributed
 from training.guard import only_run_in
 from utils.config import differences
@@ -31,7 +32,7 @@ RUN = "run.json"
 RANDOM_WEIGHTS = "random"
 _TRAINED = ("step_*", "best", "seed_*")  # what a run cannot make again in a moment
 _WRITTEN = (
-    *_TRAINED, ".best.old-*", "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
+    *_TRAINED, "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
     "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
@@ -57,6 +58,8 @@ def owned_by(
         if distributed.is_main():
             try:
                 with unwritable_is_a_user_error(folder):
+                    for place in (Path(folder), *Path(folder).glob("seed_*")):
+                        clear_leftovers(place)
                     _claim(Path(folder), run, overwrite, sources)
             except UserError as error:
                 fault = str(error)

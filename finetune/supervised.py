@@ -21,11 +21,6 @@ from training.engine import Engine
 from training.guard import StopSignal
 from utils.logging import logger
 
-# The flags that predicting needs as they were, by task; they go into config.json as "reading".
-READING = {
-    "sequence_labeling": ("max_seq_len", "label_pieces", "official_compat"),
-    "question answering": ("max_seq_len", "max_query_length", "doc_stride", "split_han", "max_answer_length"),
-}
 # Values of --select_on beside the languages. LAST: dev files are scored at the end alone, and decide nothing.
 MEAN, LAST = "mean", "last"
 
@@ -33,6 +28,7 @@ MEAN, LAST = "mean", "last"
 class Supervised:
     """`finetune.trainer.Training` of one seed on the files that the flags name."""
 
+    divisible = True
     measured = ("acc", "ave acc: %f")
 
     def __init__(
@@ -66,8 +62,8 @@ class Supervised:
             world,
         )  # fmt: skip
         self.settings: dict[str, Any] = {"task": task.name, "labels": task.labels}
-        if task.name in READING:
-            self.settings["reading"] = {name: getattr(args, name) for name in READING[task.name]}
+        if reading := task.reading():
+            self.settings["reading"] = reading
         languages = list(dict.fromkeys(file.language for file in dev_files))
         self.facts = {
             "name": f"ERNIE-M, {task.name}", "task": task.name, "data": args.train_set,

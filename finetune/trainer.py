@@ -52,6 +52,7 @@ class Training(Protocol):
         seed: of everything that is random.
         total_steps: optimiser steps from the first one to the end.
         evaluations: the numbers of steps after which the model is evaluated, in ascending order.
+        divisible: a step may be given up between two micro-batches, on each process at another one.
         measured: the name of the curve of "correct" / "count", and its form in the log.
         settings: more keys for config.json: "task", "labels", "reading".
         facts: for the model cards.
@@ -60,6 +61,7 @@ class Training(Protocol):
     seed: int
     total_steps: int
     evaluations: list[int]
+    divisible: bool
     measured: tuple[str, str]
     settings: dict[str, Any]
     facts: dict[str, Any]
@@ -139,9 +141,6 @@ class Trainer:
         self.engine.last_checkpoint = str(step)
         self.state = State.from_dict(saved["state"])
         self.saved = (self.engine.steps, self.state.evaluated)
-        if distributed.is_main():
-            keep_last(self.folder, self.flags.keep_checkpoints, keep=self._kept())
-        distributed.barrier()
         if not bring_best(self.folder, step, self.state.best and self.state.best.step):
             self.state.best = None
         logger.info("resumed from %s: step %d of %d", step, self.engine.steps, self.training.total_steps)
@@ -151,7 +150,7 @@ class Trainer:
 
         Raises:
             SystemExit: after Ctrl-C with 130, after SIGTERM with 0; a checkpoint was saved first.
-            """
+        """
         engine, state, training, flags = self.engine, self.state, self.training, self.flags
         total = training.total_steps
         self.scalars = Scalars(self.folder / "visualdl")
@@ -165,6 +164,7 @@ class Trainer:
                         evaluation = training.evaluate(engine, stop)
                     if evaluation is not None:
                         self._keep_if_best(evaluation)
+                work = stream.next_unless(stop) if engine.steps < total else None
                 stopped = stop.anywhere()
                 ends = stopped or engine.steps == total
                 due = engine.steps > 0 and (ends or engine.steps % flags.save_steps == 0)
@@ -172,8 +172,10 @@ class Trainer:
                     self._save_step()
                 if ends:
                     break
-                work = next(stream)
-                step = engine.step(work.micro_batches, partial(training.loss, engine.model))
+                loss, may_end = partial(training.loss, engine.model), stop if training.divisible else None
+                step = engine.step(work.micro_batches, loss, may_end)
+                if step is None:  # given up half way: a process was asked to stop
+                    continue
                 state.position = training.after(work)
                 self._log(step, work)
         self.progress.close()
@@ -229,12 +231,10 @@ class Trainer:
         self._save(path, state)
         self.engine.last_checkpoint, self.saved = str(path), (self.engine.steps, self.state.evaluated)
         if distributed.is_main():
-            keep_last(self.folder, self.flags.keep_checkpoints, keep=self._kept())
+            # What the command names must still be there when the same command is given again.
+            named = (self.flags.init_checkpoint,) if self.flags.init_checkpoint else ()
+            keep_last(self.folder, self.flags.keep_checkpoints, keep=named)
         logger.info("saved %s", path)
-
-    def _kept(self) -> tuple[str, ...]:
-        # The command names this folder, so it must still be there when the same command is given again.
-        return (self.flags.init_checkpoint,) if self.flags.init_checkpoint else ()
 
     def _save(self, path: Path, training_state: dict[str, Any] | None) -> None:
         steps, latest = self.engine.steps, self.latest

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from inference.engines import Engine, in_batches
+from inference.engines import Engine
 from inference.outputs import is_per_token
+from model.task_names import ENCODING, QUESTION_ANSWERING
+from reader.features import padded_batches
 
 BATCH_TOKENS = 2048
 
@@ -32,8 +34,8 @@ class Agreement:
 
     Attributes:
         decisions: share of equal decisions: classes of inputs, tags of tokens, starts and ends of answers;
-            None for "encode".
-        cosine: "encode": the mean cosine of an input's mean vectors; else None.
+            None for encoding.
+        cosine: of encoding: the mean cosine of an input's mean vectors; else None.
         accuracy: (before, after) in per cent, where there are labels.
     """
 
@@ -69,8 +71,8 @@ def made_up_rows(
 def run_all(engine: Engine, rows: Sequence[Sequence[int]], pad_id: int) -> list[dict[str, np.ndarray]]:
     """Of each row its outputs, those at pads left out."""
     answer: list[dict[str, np.ndarray]] = [{} for _ in rows]
-    for numbers, _, outputs in in_batches(engine, rows, pad_id, BATCH_TOKENS):
-        for name, values in outputs.items():
+    for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
+        for name, values in engine(ids).items():
             per_token = is_per_token(name, values)
             for number, value in zip(numbers, values):
                 answer[number][name] = value[: len(rows[number])] if per_token else value
@@ -84,7 +86,7 @@ def largest_difference(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str,
 
 def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> Agreement:
     """What `after` decides otherwise than `before`."""
-    if task == "encode":
+    if task == ENCODING:
         means = [[row["sequence"].mean(axis=0) for row in rows] for rows in (before, after)]
         a, b = (np.stack(side) / np.linalg.norm(side, axis=1, keepdims=True) for side in means)
         return Agreement(None, float((a * b).sum(axis=1).mean()), None)
@@ -98,6 +100,6 @@ def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequen
 
 
 def _decisions(task: str, row: dict[str, np.ndarray]) -> np.ndarray:
-    if task == "answer":
+    if task == QUESTION_ANSWERING:
         return np.array([row["start_logits"].argmax(), row["end_logits"].argmax()])
     return np.atleast_1d(row["logits"].argmax(axis=-1))

@@ -5,6 +5,7 @@ import numpy as np
 from inference.engines import Engine
 from inference.loading import Loaded
 from inference.tasks.encode import pooled
+from model.task_names import ENCODING
 from utils.errors import UserError
 
 
@@ -22,7 +23,7 @@ class ExportedEncoder:
             UserError: it was exported for something else, or up to another layer.
         """
         sizes = model.config["hidden_size"], model.config["pad_token_id"]
-        return cls(model.engine("encode", layer), *sizes, layer == model.num_layers)
+        return cls(model.engine(ENCODING, layer), *sizes, layer == model.num_layers)
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
         self._needs_top(pooling == "pooled")

@@ -1,17 +1,19 @@
 """What runs a model: ids in, arrays out. Each class imports its library when it is made, and no other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from inference.outputs import FILES
-from reader.features import padded_batches
+from reader.sentences import batches_by_length
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     from paddle import nn
+
+    from finetune.task import Task
 
 
 class Engine(Protocol):
@@ -102,16 +104,22 @@ class OnnxEngine:
         return dict(zip(self.outputs, found))
 
 
-def in_batches(
-    engine: Engine, rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
-) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
-    """Run rows of ids in batches of similar length: (numbers of the rows, ids [B, T], outputs).
+def predictions(task: "Task", engine: Engine, features: Sequence[Any], batch_tokens: int) -> list[Any]:
+    """What the task decodes for each of its features; the engine runs them in batches of similar length.
 
     Args:
-        batch_tokens: most padded tokens of a batch; a longer row stands alone.
+        batch_tokens: most padded tokens that the engine is given at once, if a row does not have more.
     """
-    for numbers, ids in padded_batches(rows, pad_id, batch_tokens):
-        yield numbers, ids, engine(ids)
+    found: list[Any] = [None] * len(features)
+    for numbers in batches_by_length([len(feature.ids) for feature in features], batch_tokens):
+        batch = task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
+        ids = batch.input_ids  # [R, T]: a feature of a long text alone may have many rows
+        step = max(1, batch_tokens // ids.shape[1])
+        parts = [engine(ids[first : first + step]) for first in range(0, len(ids), step)]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for number, prediction in zip(numbers, task.decode(batch, outputs), strict=True):
+            found[number] = prediction
+    return found
 
 
 def _last_line(error: Any) -> str:

@@ -36,7 +36,7 @@ class ExportOptions:
     """What is written.
 
     Args:
-        task: "encode", or the task of the model's head.
+        task: "encoding", or the task of the model's head.
         layer: where an encoder ends; other tasks: the top layer.
         formats: of "paddle" and "onnx".
         int8: also ONNX in int8.

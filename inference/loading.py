@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
-from inference.outputs import FILES, OUTPUTS, outputs_of
+from inference.outputs import FILES, outputs_of
 from inference.reading import reading_of
 from model.config import ErnieMConfig
 from model.formats.configs import read_json
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING, task_named
 from reader.task_reader import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -51,7 +52,7 @@ class Loaded:
 
     Attributes:
         folder: where it came from, or a name on a hub.
-        head: "classify", "tag", "answer", "fill" (masked-LM head) or None.
+        head: a task of `model.task_names`, "fill" (masked-LM head) or None.
         config: `ErnieMConfig` as a dict.
         labels: names, in the order of the ids; [] where the head has none.
         threads: for the engines.
@@ -90,14 +91,14 @@ class Loaded:
         return self.config["num_hidden_layers"]
 
     def engine(self, task: str, layer: int | None = None) -> Engine:
-        """What runs a task; of "encode" up to a layer (None: what an exported folder has, else the top).
+        """What runs a task; of encoding up to a layer (None: what an exported folder has, else the top).
 
         Raises:
             UserError: the model is not for this task.
         """
         if self.exported is not None:
             return self._exported_engine(task, layer)
-        if task not in ("encode", self.head):
+        if task not in (ENCODING, self.head):
             has = f"it has a head for {self.head}" if self.head else "it has no head: fine-tune it first"
             raise UserError(f"{self.folder}: --task {task} needs another model; {has}")
         layer = self.num_layers if layer is None else layer
@@ -165,7 +166,7 @@ def load(
     if given := [name for name, path in vars(files).items() if path and name != "label_map_config"]:
         raise UserError(f"--{given[0]}: {folder} is an exported folder, which has its own; leave it out")
     made = settings["export"]
-    folder, head = Path(folder), None if made["task"] == "encode" else made["task"]
+    folder, head = Path(folder), None if made["task"] == ENCODING else made["task"]
     tokenizer = Tokenizer.from_folder(folder)
     labels = _labels(files, settings.get("labels"), made.get("num_labels"))
     config, reading = ErnieMConfig.from_dict(settings).to_dict(), reading_of(settings, folder)
@@ -179,8 +180,10 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
     if "export" not in settings:
         return None
     made = settings["export"]
-    if not isinstance(made, dict) or made.get("task") not in OUTPUTS or type(made.get("layer")) is not int:
+    task = task_named(str(made.get("task"))) if isinstance(made, dict) else None
+    if task not in OUTPUTS or type(made.get("layer")) is not int:
         raise UserError(f'{path}: its "export" is not as export.py wrote it; export the model again')
+    made["task"] = task
     return settings
 
 
@@ -208,7 +211,9 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     paddle_model.set_device(use_cuda)
     head = paddle_model.head_of(checkpoint, task)
     model = paddle_model.build(checkpoint, config, head)
-    count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in ("classify", "tag") else None
+    count = (
+        checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in (CLASSIFICATION, TAGGING) else None
+    )
     labels, reading = _labels(files, info["extra"].get("labels"), count), reading_of(info["extra"], folder)
     return Loaded(
         folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, paddle_model=model

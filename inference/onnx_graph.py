@@ -11,7 +11,7 @@ both axes are free. Pads are masked, positions counted inside.
 
 The n tokens that are no pads stand one after another, [n, H]; only attention puts them in rows, [B, T]. So
 pads cost next to nothing, and do not widen the range that int8 quantises. In the outputs a pad has what the
-token before it has. In the last layer of "classify" only the first token of each row asks.
+token before it has. In the last layer of classification only the first token of each row asks.
 
 [n, H] also keeps ONNX Runtime from fusing residual with layer norm and bias with gelu: its fused kernels are
 the slower ones (docs/export.md).
@@ -31,7 +31,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from inference.outputs import OUTPUTS
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
 from utils.errors import UserError
 
 OPSET, IR_VERSION = 20, 9  # the first opset with Gelu, and the IR of its time
@@ -105,7 +105,7 @@ class _Encoder:
         self.graph.constant("root_of_head_size", np.sqrt(size // heads))
         x = self._embeddings(*self._tokens(heads))
         for i in range(layers):
-            x = self._layer(x, f"encoder.layers.{i}.", task == "classify" and i == layers - 1)
+            x = self._layer(x, f"encoder.layers.{i}.", task == CLASSIFICATION and i == layers - 1)
         return self._head(task, x, layers)
 
     def _tokens(self, heads: int) -> tuple[str, str]:
@@ -204,17 +204,17 @@ class _Encoder:
 
     def _head(self, task: str, x: str, layers: int) -> list[str]:
         node, outputs = self.graph.node, list(OUTPUTS[task])
-        if task == "classify":
+        if task == CLASSIFICATION:
             pooled = node("Tanh", self._linear((x,), "pooler.dense"))
             return [node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])]
-        if task == "encode":
+        if task == ENCODING:
             found = [node("Gather", x, self.number, axis=0, name=outputs[0])]
             if layers == self.config["num_hidden_layers"] and "pooler.dense.weight" in self.weights:
                 first = node("Gather", x, self.first, axis=0)  # [B, H]
                 found.append(node("Tanh", self._linear((first,), "pooler.dense"), name=outputs[1]))
             return found
         logits = self._linear((x,), "classifier")  # [n, labels]
-        if task == "tag":
+        if task == TAGGING:
             return [node("Gather", logits, self.number, axis=0, name=outputs[0])]
         both = node("Gather", logits, self.number, axis=0)  # [B, T, 2]
         return [
@@ -264,7 +264,7 @@ def write_onnx(
     free = {
         "sequence": ["batch", "length", config["hidden_size"]],
         "pooled": ["batch", config["hidden_size"]],
-        "logits": ["batch", *["length"] * (task == "tag"), "labels"],
+        "logits": ["batch", *["length"] * (task == TAGGING), "labels"],
     }
     model = helper.make_model(
         helper.make_graph(

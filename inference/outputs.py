@@ -1,29 +1,18 @@
-"""What a model gives for each task, whatever runs it, and the files of an exported folder. No paddle here."""
+"""The outputs of models, whatever runs them, and the files of an exported folder. No paddle here."""
 
 import numpy as np
 
-# task -> names of the outputs, in this order; shapes: inference/onnx_graph.py
-OUTPUTS = {
-    "encode": ("sequence", "pooled"),
-    "classify": ("logits",),
-    "tag": ("logits",),
-    "answer": ("start_logits", "end_logits"),
-}
+from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
+
 # engine -> the file of an exported folder that it runs
 FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
-# what a checkpoint's config.json, or the variables of its head, call a task
-TASK_NAMES = {
-    "classification": "classify", "cls": "classify", "SequenceClassifier": "classify",
-    "sequence_labeling": "tag", "seq_label": "tag", "TokenClassifier": "tag",
-    "question answering": "answer", "mrc": "answer", "SpanClassifier": "answer",
-}  # fmt: skip
 
 
 def is_per_token(name: str, values: np.ndarray) -> bool:
     """Whether an output has a value for each token [B, T, ...], not one for each row [B, ...]."""
-    return values.ndim == 3 or name in OUTPUTS["answer"]
+    return values.ndim == 3 or name in OUTPUTS[QUESTION_ANSWERING]
 
 
 def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
     """The outputs of a model that ends at `layer`: the pooled first token is that of the top layer."""
-    return OUTPUTS[task][:1] if task == "encode" and layer < num_layers else OUTPUTS[task]
+    return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]

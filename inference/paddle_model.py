@@ -6,11 +6,12 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from inference.outputs import TASK_NAMES, outputs_of
+from inference.outputs import outputs_of
 from inference.reading import reading_of
+from model import heads
 from model.checkpoint import Checkpoint, load_into
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
 from utils.errors import UserError
 
 LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.weight", "classifier.weight"
@@ -20,7 +21,7 @@ class Traced(nn.Layer):
     """What is exported of a model: ids [B, T] -> a tuple of the task's outputs.
 
     Args:
-        model: an encoder for "encode", else a task model.
+        model: an encoder for encoding, else a task model.
         layer: where an encoder ends.
     """
 
@@ -34,7 +35,7 @@ class Traced(nn.Layer):
         return outputs_of(self.task, self.layer, config.num_hidden_layers)
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        if self.task == "encode":
+        if self.task == ENCODING:
             pool = len(self.outputs) > 1
             found = self.model(input_ids, pool=pool, layers=self.layer)
             return (found.sequence, found.pooled) if pool else (found.sequence,)
@@ -48,7 +49,7 @@ class PaddleModel:
 
     Attributes:
         model: an encoder, or a model with one as `.ernie_m`.
-        head: "classify", "tag", "answer", "fill", or None for an encoder alone.
+        head: a task of `model.task_names`, "fill" (masked-LM head), or None for an encoder alone.
         languages: of the language table; none where there is none.
     """
 
@@ -62,7 +63,7 @@ class PaddleModel:
 
     def part(self, task: str, layer: int) -> Traced:
         """What runs for a task."""
-        return Traced(self.encoder if task == "encode" else self.model, task, layer)
+        return Traced(self.encoder if task == ENCODING else self.model, task, layer)
 
 
 def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
@@ -74,12 +75,9 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     weights, info = checkpoint.weights, checkpoint.info
     if CLASSIFIER not in weights:
         return "fill" if LM_HEAD in weights else None
-    names = (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"))
-    for name in names:
-        if isinstance(name, str) and name in TASK_NAMES:
-            return TASK_NAMES[name]
-    if asked in TASK_NAMES.values():
-        return asked
+    for word in (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"), asked):
+        if isinstance(word, str) and task_named(word) in MODEL_CLASSES:
+            return task_named(word)
     raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
 
 
@@ -98,18 +96,15 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
         if reading_of(checkpoint.info["extra"], weights.source).get("language_embedding") == "none":
             languages = []  # the table was never trained
         # a table has at least a row; without languages nothing reads it
-        model: Any = PreTrainingModel(config, languages or ["none"])
+        model: Any = heads.PreTrainingModel(config, languages or ["none"])
         if not languages:
             optional, ignore = ["pooler.", "language_embeddings."], ["language_embeddings."]
     elif head is None:
         model = ErnieMModel(config)
-    elif head == "answer":
-        model = SpanClassifier(config)
     else:
-        kind = SequenceClassifier if head == "classify" else TokenClassifier
-        model = kind(config, weights.shape(CLASSIFIER)[1])
-        if head == "classify":
-            optional = []
+        sizes = () if head == QUESTION_ANSWERING else (weights.shape(CLASSIFIER)[1],)
+        model = getattr(heads, MODEL_CLASSES[head])(config, *sizes)
+        optional = [] if head == CLASSIFICATION else optional
     load_into(model, weights, tuple(optional), tuple(ignore))
     model.eval()
     return PaddleModel(model, head, languages)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from inference.loading import Loaded
-from inference.tasks import Task, TaskOptions, make
+from inference.tasks import TASKS, Answerer, TaskOptions, make
+from model.task_names import ENCODING, task_named
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
@@ -21,14 +22,14 @@ THIS_MACHINE = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).with_name("page.html")
 
 
-def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Task]:
+def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
     """Task name -> the first model that is for it. `search` needs a corpus, and any encoder."""
-    found: dict[str, Task] = {}
+    found: dict[str, Answerer] = {}
     for model in models:
-        can = [model.head] if model.head else []
+        can = [word for word in TASKS if task_named(word) == model.head]
         if model.head == "fill" and model.paddle_model.languages:
             can.append("translate-probe")
-        if options.corpus and (model.exported is None or model.exported["task"] == "encode"):
+        if options.corpus and (model.exported is None or model.exported["task"] == ENCODING):
             can.append("search")
         for name in can:
             if name not in found:
@@ -104,7 +105,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             "longest_text": LONGEST_TEXT,
         }
 
-    def add(name: str, task: Task, kind: type, summary: str) -> None:
+    def add(name: str, task: Answerer, kind: type, summary: str) -> None:
         # Not in a worker thread: Paddle's modes are those of the thread that loaded the model.
         async def endpoint(request) -> dict:
             try:

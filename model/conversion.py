@@ -11,9 +11,10 @@ from model.card import model_card
 from model.config import ErnieMConfig
 from model.formats import configs, names, official, paddle_file, peers, safe, translation
 from model.formats.names import H
-from model.formats.peers import CHOICE, CLASSIFY, EXTRACT, LM, SPAN, TAG
+from model.formats.peers import CHOICE, EXTRACT, LM
 from model.formats.weights import Weights
 from model.sources import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
+from model.task_names import CLASSIFICATION, MODEL_CLASSES
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -21,13 +22,11 @@ OURS, FLUID = "ernie-m", "fluid"
 # Our word on the command line -> the library of `model.formats.peers`.
 LIBRARIES = {"paddlenlp": peers.PADDLENLP, "huggingface": peers.HUGGING_FACE, "xlm-roberta": peers.XLM_R}
 TARGETS = (OURS, FLUID, *LIBRARIES)
-HEADS = (CLASSIFY, TAG, SPAN, CHOICE)  # the tasks whose head is named classifier
-_CLASS_OF_TASK = {CLASSIFY: "SequenceClassifier", CHOICE: "SequenceClassifier", TAG: "TokenClassifier",
-                  SPAN: "SpanClassifier"}  # fmt: skip
+HEADS = (*MODEL_CLASSES, CHOICE)  # whose head is named classifier
 # Groups of which all or none must be there; the encoder's own are in `names`.
 _GROUPS = {
     "pooler": [v.canonical for v in names.POOLER],
-    "classifier": [v.canonical for v in names.HEADS["cls"]],
+    "classifier": [v.canonical for v in names.HEADS[CLASSIFICATION]],
     "lm_head": [v.canonical for v in names.LM_HEAD],
     "linear": [f"linear_{end}.{part}" for end in ("start", "end") for part in ("weight", "bias")],
 }
@@ -166,7 +165,8 @@ _Row = tuple[str, tuple[int, ...], str | None, bool]
 
 def _write_ours(folder, checkpoint, weights, config, head) -> tuple[list[_Row], list[str], list[str]]:
     extra = dict(checkpoint.info["extra"])
-    architecture = _CLASS_OF_TASK.get(head, "PreTrainingModel" if "languages" in extra else "ErnieMModel")
+    without = "PreTrainingModel" if "languages" in extra else "ErnieMModel"
+    architecture = MODEL_CLASSES.get(CLASSIFICATION if head == CHOICE else head, without)
     settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
     settings |= {key: value for key, value in extra.items() if value is not None}
     if head:
@@ -180,9 +180,9 @@ def _write_ours(folder, checkpoint, weights, config, head) -> tuple[list[_Row], 
 
 def _write_fluid(folder, weights, config, head) -> tuple[list[_Row], list[str], list[str]]:
     configs.check_fixed_sizes(config, "the official format")
-    head = CLASSIFY if head == CHOICE else head  # the same layer on the same vector
+    head = CLASSIFICATION if head == CHOICE else head  # the same layer on the same vector
     head = head if head in names.HEADS else None
-    left_out = official.write_fluid(folder, weights, config.to_dict(), head or CLASSIFY)
+    left_out = official.write_fluid(folder, weights, config.to_dict(), head or CLASSIFICATION)
     table = names.variables(names.count_layers(weights), head, lm_head=True)
     rows = [(f"params/{v.official}", weights.shape(v.canonical), v.canonical, False)
             for v in table if v.canonical in weights]  # fmt: skip

@@ -14,6 +14,7 @@ from model.formats.translation import Origin, Translated
 from model.formats.weights import Weights
 from model.manifest import check_model
 from model.steps import step_folders
+from model.task_names import task_named
 from utils.errors import UserError
 from utils.json_files import read_json
 
@@ -36,7 +37,6 @@ _FILES: dict[str, Callable[[Path], Weights]] = {
 }
 _READERS = {Path(name).suffix: read for name, read in _FILES.items()}
 _ALIKE = {WEIGHTS, "pytorch_model.bin"}  # of these two side by side, which is common, the first counts
-_TASK_OF_CLASS = {"SequenceClassifier": "cls", "TokenClassifier": "seq_label", "SpanClassifier": "mrc"}
 log = logging.getLogger(__name__)
 
 
@@ -124,7 +124,8 @@ def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
         raw = _of_fairseq(found)
     labels, class_name = configs.labels_of(raw), configs.class_of(raw)
     if ours:
-        head = raw.get("head") or _TASK_OF_CLASS.get(str(raw.get("architecture")))
+        head = task_named(str(raw.get("head") or raw.get("architecture")))
+        head = head if head in peers.CLASSES[peers.PADDLENLP] else None
         translated = _as_ours(found)
     else:
         heads = translation.heads_of(library, found, class_name)

@@ -7,7 +7,7 @@ tokenised when it is read, a context once for all its questions; kept are arrays
 import logging
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -84,7 +84,7 @@ class Ragged:
 
 
 class AnswerWindows(Sequence[Window]):
-    """The windows of a file, in the order of its questions; made by `read_windows`.
+    """The windows of a file, in the order of its questions; made by `make_windows`.
 
     To a worker process it is sent without texts and spans, which inputs do not need.
 
@@ -118,6 +118,11 @@ class AnswerWindows(Sequence[Window]):
         column = self._windows[:, 0]
         return range(np.searchsorted(column, number), np.searchsorted(column, number, side="right"))
 
+    def answered(self) -> tuple[int, int]:
+        """How many questions have their answer in a window, and how many windows hold one."""
+        holding = self._windows[self._answers[:, 0] != NO_ANSWER, 0]
+        return len(np.unique(holding)), len(holding)
+
     def __getstate__(self) -> dict:
         return {**vars(self), "file": None, "spans": None}
 
@@ -134,46 +139,51 @@ def read_windows(
         UserError: what `read_squad` raises, or there is nothing to train on.
     """
     file = read_squad(path, purpose)
-    contexts, spans = [], []
-    for text in progress(file.contexts, f"tokenising {path}", unit="texts"):
-        ids, found = encode_for_answers(tokenizer, text, cut.split_han)
-        contexts.append(np.asarray(ids, np.int32))
-        spans.append(np.asarray(found, np.int32).reshape(-1, 2))
-    questions = [
-        np.asarray(encode_for_answers(tokenizer, question.text, cut.split_han)[0], np.int32)
-        for question in progress(file.questions, f"tokenising the questions of {path}", unit="questions")
-    ]
-    questions = [ids[: cut.max_query_length] for ids in questions]
-    windows: list[tuple[int, ...]] = []
-    answers: list[tuple[int, int]] = []
-    answered: set[int] = set()
-    for number, question in enumerate(file.questions):
-        length = len(contexts[question.context])
-        whole = None
-        if question.span is not None:
-            whole = find_tokens(spans[question.context], file.contexts[question.context], question.span)
-        for place in cut_windows(
-            length, cut.max_seq_len - len(questions[number]) - SPECIAL_TOKENS, cut.doc_stride
-        ):
-            inside = whole is not None and place[0] <= whole[0] and whole[1] < place[1]
-            if inside:
-                answered.add(number)
-            if inside or keep_all or purpose != "train":
-                windows.append((number, question.context, *place))
-                answers.append(whole if inside else (NO_ANSWER, NO_ANSWER))
+    windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
+    answered, with_answer = windows.answered()
     if purpose == "train" and not answered:
         raise UserError(f"{path}: no answer stands at its offset, so there is nothing to train on")
     if not windows:
         raise UserError(f"{path}: the tokenizer leaves nothing of its texts, so there is no answer in them")
-    with_answer = sum(first != NO_ANSWER for first, _ in answers)
     logger.info(
         "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
         len(windows),
-        f", {with_answer} of them with the answer of {len(answered)} questions" if purpose != "test" else "",
+        f", {with_answer} of them with the answer of {answered} questions" if purpose != "test" else "",
     )  # fmt: skip
+    return windows
+
+
+def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
+    """Tokenise questions and contexts and cut them into windows.
+
+    Args:
+        file: what a bar of progress is named after; one without a path has none.
+        keep_all: False leaves out the windows that do not hold the answer.
+    """
+
+    def encode(texts: Sequence[str], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for text in progress(texts, f"tokenising {what}{file.path}", unit="texts") if file.path else texts:
+            ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
+            yield np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)
+
+    contexts, spans = zip(*encode(file.contexts, ""))
+    asked = encode([question.text for question in file.questions], "the questions of ")
+    questions = [ids[: cut.max_query_length] for ids, _ in asked]
+    windows: list[tuple[int, ...]] = []
+    answers: list[tuple[int, int]] = []
+    for number, question in enumerate(file.questions):
+        whole = None
+        if question.span is not None:
+            whole = find_tokens(spans[question.context], file.contexts[question.context], question.span)
+        room = cut.max_seq_len - len(questions[number]) - SPECIAL_TOKENS
+        for place in cut_windows(len(contexts[question.context]), room, cut.doc_stride):
+            inside = whole is not None and place[0] <= whole[0] and whole[1] < place[1]
+            if inside or keep_all:
+                windows.append((number, question.context, *place))
+                answers.append(whole if inside else (NO_ANSWER, NO_ANSWER))
     return AnswerWindows(
-        file, Ragged(questions), Ragged(contexts), Ragged(spans, (2,)), np.asarray(windows, np.int32),
-        np.asarray(answers, np.int32),
+        file, Ragged(questions), Ragged(contexts), Ragged(spans, (2,)),
+        np.asarray(windows, np.int32).reshape(-1, 6), np.asarray(answers, np.int32).reshape(-1, 2),
     )  # fmt: skip
 
 

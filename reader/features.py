@@ -12,10 +12,11 @@ from reader.tokenization import Tokenizer
 
 
 class Feature(NamedTuple):
-    """One model input: its ids with special tokens, and its label id."""
+    """One model input: its ids with special tokens, its label id, and whether its texts were cut to fit."""
 
     ids: list[int]
     label: int
+    cut: bool = False
 
 
 class Encode(Protocol):
@@ -74,7 +75,9 @@ class EncodePairs:
         features = []
         for example, a, b in zip(examples, ids, ids[len(examples) :]):
             pair = None if example.text_b is None else b
-            features.append(Feature(tokenizer.build_from_ids(a, pair, self.max_seq_len), example.label))
+            whole = len(a) + (len(pair) + 4 if pair else 2)
+            kept = tokenizer.build_from_ids(a, pair, self.max_seq_len)
+            features.append(Feature(kept, example.label, len(kept) < whole))
         return features
 
     def count(self, features: Sequence[Feature]) -> int:

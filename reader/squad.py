@@ -37,9 +37,9 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """The texts and questions of one file, in its order."""
+    """The texts and questions of one file, in its order. `path`: None where there is no file."""
 
-    path: Path
+    path: Path | None
     contexts: list[str]
     questions: list[Question]
 

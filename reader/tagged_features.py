@@ -71,7 +71,7 @@ class EncodeTagged:
         max_seq_len: of a window, special tokens included.
         inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
         label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
-            over); "all": every piece, by `inside`.
+            over); "leading": its first piece, whatever that is; "all": every piece, by `inside`.
         multiple: T of a batch is a multiple of it.
     """
 
@@ -143,7 +143,8 @@ class EncodeTagged:
     def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
         if self.label_pieces == "all":
             return start, len(word)
-        return start + (len(word) > 1 and word[0] == self._space), 1
+        passed_over = self.label_pieces == "first" and len(word) > 1 and word[0] == self._space
+        return start + passed_over, 1
 
 
 def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:

@@ -26,8 +26,8 @@ class Example(NamedTuple):
 
     text_a: str
     text_b: str | None
-    label: int
-    qid: str | None
+    label: int = -1
+    qid: str | None = None
 
 
 class Examples(Sequence[Example]):

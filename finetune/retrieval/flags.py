@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.paper import check_recipe
+from model.task_names import WITH_CLASSIFIER
 from utils.args import integers
 from utils.errors import UserError
 
-TASKS = ("classification", "tagging", "question_answering", "retrieval")
+TASKS = (*WITH_CLASSIFIER, "retrieval")
 # What may change when a run goes on: it decides nothing of what is learned. The corpus and the weights are
 # compared by their contents.
 FREE = (

@@ -28,21 +28,17 @@ from finetune.setup import make_tokenizer, model_config
 from finetune.trainer import SUMS, Trainer
 from model.checkpoint import load_from, read_weights
 from model.ernie_m import ErnieMModel
+from model.task_names import task_named
 from reader.corpus import MANIFEST, Corpus
 from reader.sentences import Bitext, read_bitext, read_bitexts
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay
+from training.precision import Precision
 from utils.config import save_config
 from utils.errors import UserError
 from utils.logging import logger, setup
-
-# Other words for the task of a checkpoint: the head in the official format, "task" in older checkpoints.
-_TASKS = {
-    "cls": "classification", "seq_label": "tagging", "sequence_labeling": "tagging",
-    "mrc": "question_answering", "question answering": "question_answering",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,11 +120,9 @@ def check_weights(flags: RetrievalFlags) -> None:
     for seed in flags.seeds:
         path = flags.of_seed(seed).init_pretraining_params
         info = read_weights(path).info
-        task = str(info["extra"].get("task") or info["head"])
-        if _TASKS.get(task, task) != flags.init_task:
-            found = (
-                "were not fine-tuned" if task == "None" else f"were fine-tuned for {_TASKS.get(task, task)}"
-            )
+        task = info["extra"].get("task") or info["head"]
+        if task is None or task_named(task) != flags.init_task:
+            found = "were not fine-tuned" if task is None else f"were fine-tuned for {task_named(task)}"
             raise UserError(
                 f"{path}: its weights {found}, and --init_task wants {flags.init_task}; name others with "
                 '--init_pretraining_params, or take any weights with --init_task ""'
@@ -203,9 +197,9 @@ def make_trainer(
     steps = flags.max_steps
     schedule = linear_warmup_decay(int(steps * flags.warmup_proportion), steps, flags.lr_schedule_style)
     optimizer = build_optimizer(
-        model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay, clip_norm=None
+        model, flags.learning_rate, schedule, flags.weight_decay, flags.layerwise_lr_decay
     )
-    engine = Engine(model, optimizer, flags.random_seed, amp=flags.amp, sums=SUMS)
+    engine = Engine(model, optimizer, flags.random_seed, precision=Precision(flags.amp), sums=SUMS)
     return Trainer(flags, training, engine, model.config, tokenizer, run, folder)
 
 

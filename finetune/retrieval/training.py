@@ -40,6 +40,7 @@ class RetrievalTraining:
         UserError: no parallel text, or fewer pairs than processes.
     """
 
+    divisible = False  # the loss needs the vectors of every process
     measured = ("won", "pairs that beat their negatives: %.1f %%")
 
     def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int):

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inference.loading import Loaded
+from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
 from reader.sentences import BATCH_TOKENS
 from utils.errors import UserError
 
-TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")
+TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")  # on command lines
 ANSWER_WINDOW = 384  # tokens
 
 
-class Task(Protocol):
+class Answerer(Protocol):
     """Requests are parsed one by one and answered many at once."""
 
     def parse(self, request: dict) -> Any:
@@ -45,34 +46,35 @@ class TaskOptions:
     corpus: str | None = None
 
 
-def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Task:
-    """The task on a model.
+def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Answerer:
+    """What answers on a model; `task`: of `TASKS`, or a name of `model.task_names`.
 
     Raises:
         UserError: the model is not for it, or an option is out of range.
     """
-    usual = min(ANSWER_WINDOW, model.longest) if task == "answer" else model.longest
-    if task in ("tag", "answer"):  # they read windows, cut as in training
+    task = task_named(task)
+    usual = min(ANSWER_WINDOW, model.longest) if task == QUESTION_ANSWERING else model.longest
+    if task in (TAGGING, QUESTION_ANSWERING):  # they read windows, cut as in training
         usual = model.reading.get("max_seq_len", usual)
     longest = model.limit(options.max_seq_len, usual)
     limits = longest, options.batch_tokens
-    if task == "classify":
+    if task == CLASSIFICATION:
         from inference.tasks.classify import Classify
 
         return Classify(model, *limits)
-    if task == "tag":
+    if task == TAGGING:
         from inference.tasks.tag import Tag
 
         return Tag(model, *limits)
-    if task == "answer":
+    if task == QUESTION_ANSWERING:
         from inference.tasks.answer import AnswerQuestions
 
         return AnswerQuestions(model, *limits, options.top_k)
-    if task in ("encode", "search"):
+    if task in (ENCODING, "search"):
         from inference.tasks.encode import Encode, Search
 
         encode = Encode(model, *limits, options.pooling, options.layer)
-        return encode if task == "encode" else Search(encode, read_corpus(options.corpus), options.top_k)
+        return encode if task == ENCODING else Search(encode, read_corpus(options.corpus), options.top_k)
     if model.engine_name != "dygraph":
         raise UserError(
             f"{model.folder}: --task {task} needs a checkpoint with the masked-LM head and the language "

@@ -8,7 +8,9 @@ from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.loading import Loaded
 from inference.requests import text_of
-from inference.rows import pair_rows, run
+from model.task_names import ENCODING
+from reader.features import EncodePairs, padded_batches
+from reader.task_reader import Example
 from utils.errors import UserError
 from utils.logging import Progress
 
@@ -30,14 +32,15 @@ class Encode:
         self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str | None = None,
         layer: str | int | None = None,
     ):  # fmt: skip
-        self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
+        self.model, self.batch_tokens = model, batch_tokens
+        self.features = EncodePairs(model.tokenizer, max_seq_len)
         self.pooling = pooling = pooling or model.reading.get("pooling", "mean")
         if layer is None:
             layer = model.exported["layer"] if model.exported else model.reading.get("layer", "top")
         self.layer = layer_number(layer, model.num_layers)
         if pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
-        self.engine = model.engine("encode", self.layer)
+        self.engine = model.engine(ENCODING, self.layer)
 
     def parse(self, request: dict) -> str:
         return text_of(request, "text" if "text" in request else "text_a")
@@ -47,15 +50,12 @@ class Encode:
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """[N, H] float32."""
-        rows, _ = pair_rows(self.model.tokenizer, texts, [None] * len(texts), self.max_seq_len)
+        rows = [feature.ids for feature in self.features([Example(text, None) for text in texts])]
+        pad_id = self.model.config["pad_token_id"]
         found = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
-        for numbers, ids, outputs in run(self.engine, rows, self.model, self.batch_tokens):
-            found[numbers] = self.pool(ids, outputs)
+        for numbers, ids in padded_batches(rows, pad_id, self.batch_tokens):
+            found[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return found
-
-    def pool(self, ids: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
-        """[B, H] of a batch."""
-        return pooled(ids, outputs, self.pooling, self.model.config["pad_token_id"])
 
 
 def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:

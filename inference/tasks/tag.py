@@ -7,13 +7,11 @@ are read in overlapping windows.
 import re
 from typing import NamedTuple
 
-import numpy as np
-
+from finetune.tagging import Tagging
+from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from inference.rows import run
-from reader.tag_schemes import entity_starts, inside
-from reader.tagged_features import EncodeTagged, word_scores
+from reader.tag_schemes import entity_starts
 from reader.tagged_text import JOINT, Sentence
 from utils.errors import UserError
 
@@ -30,13 +28,8 @@ class Tag:
     """Args: model; max_seq_len: of a window."""
 
     def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
-        self.model, self.batch_tokens = model, batch_tokens
-        self.engine = model.engine("tag")
-        self.inside = inside(model.labels)
-        # --official_compat: the first piece decides, even one that is a "▁" alone
-        self.official = model.reading.get("official_compat", False)
-        pieces = "all" if self.official else model.reading.get("label_pieces", "first")
-        self.encode = EncodeTagged(model.tokenizer, max_seq_len, self.inside, pieces)
+        self.task = Tagging.from_reading(model.reading, model.tokenizer, model.labels, max_seq_len)
+        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
 
     def parse(self, request: dict) -> Words:
         if "words" not in request:
@@ -52,27 +45,9 @@ class Tag:
         return Words(words, None, None)
 
     def answer(self, sentences: list[Words]) -> list[dict]:
-        features = self.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
-        batch = self.encode.collate(features, np.arange(len(features)), 0)
-        pads = batch.input_ids != self.model.config["pad_token_id"]
-        rows = [ids[:length] for ids, length in zip(batch.input_ids, pads.sum(axis=1))]
-        words = batch.words.copy()  # [W, 3], in the order of their windows
-        if self.official:
-            words[:, 2] = 1
-        bounds = np.searchsorted(words[:, 0], np.arange(len(rows) + 1))  # a window's words
-        words[:, 0] = 0
-        labels = np.empty(len(words), np.int64)
-        for numbers, _, outputs in run(self.engine, rows, self.model, self.batch_tokens):
-            for number, logits in zip(numbers, outputs["logits"]):
-                own = slice(*bounds[number : number + 2])
-                scores = word_scores(logits[None].astype(np.float64), words[own], self.inside)
-                labels[own] = scores.argmax(axis=-1)
-        tags = [self.model.labels[label] for label in labels]
-        answers, first = [], 0
-        for sentence, length in zip(sentences, batch.lengths.tolist()):
-            answers.append(self._answer(sentence, tags[first : first + length]))
-            first += length
-        return answers
+        features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
+        found = predictions(self.task, self.engine, features, self.batch_tokens)
+        return [self._answer(sentence, self.task.tags(tags)) for sentence, tags in zip(sentences, found)]
 
     def _answer(self, sentence: Words, tags: list[str]) -> dict:
         found = []

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+
 
 class Variable(NamedTuple):
     """One tensor: its official name (None: it has none), our name, and the config key behind each axis."""
@@ -52,15 +54,15 @@ POOLER = (
 )
 # Three official names for the three tasks, one name here: a model has one head.
 HEADS = {
-    "cls": (
+    CLASSIFICATION: (
         Variable("cls_out_w", "classifier.weight", (H, "num_labels")),
         Variable("cls_out_b", "classifier.bias", ("num_labels",)),
     ),
-    "seq_label": (
+    TAGGING: (
         Variable("cls_seq_label_out_w", "classifier.weight", (H, "num_labels")),
         Variable("cls_seq_label_out_b", "classifier.bias", ("num_labels",)),
     ),
-    "mrc": (
+    QUESTION_ANSWERING: (
         Variable("cls_mrc_out_w", "classifier.weight", (H, "num_labels")),
         Variable("cls_mrc_out_b", "classifier.bias", ("num_labels",)),
     ),
@@ -116,5 +118,5 @@ def axes_of(canonical: str) -> tuple[str, ...]:
     """The config key behind each axis of a canonical name; () for a name that is not in the table."""
     index = layer_index(canonical)
     template = canonical if index is None else canonical.replace(f".{index}.", ".{i}.", 1)
-    table = (*EMBEDDINGS, *LAYER, *POOLER, *HEADS["cls"], *LM_HEAD, *OURS_ONLY)
+    table = (*EMBEDDINGS, *LAYER, *POOLER, *HEADS[CLASSIFICATION], *LM_HEAD, *OURS_ONLY)
     return next((v.axes for v in table if v.canonical == template), ())

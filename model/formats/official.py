@@ -11,6 +11,7 @@ import numpy as np
 from model.formats import fluid, names
 from model.formats.translation import Origin
 from model.formats.weights import Weights
+from model.task_names import CLASSIFICATION, task_named
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file
 
@@ -76,7 +77,7 @@ def write_fluid(
     folder: str | os.PathLike,
     weights: Mapping[str, np.ndarray],
     config: dict | None = None,
-    head: str = "cls",
+    head: str = CLASSIFICATION,
 ) -> list[str]:
     """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`.
 
@@ -84,7 +85,7 @@ def write_fluid(
         folder: made if need be; a `params/` in it is replaced, whole.
         weights: canonical name -> array.
         config: the keys of our config; those that the official code reads are written.
-        head: the task whose name `classifier.*` gets: "cls", "seq_label" or "mrc".
+        head: the task whose name `classifier.*` gets, of `model.task_names`.
 
     Returns:
         The names that the official format has no place for; they are not written.
@@ -99,9 +100,8 @@ def write_fluid(
             f"{folder}: intermediate_size {config['intermediate_size']} cannot be written in the official "
             f"format, which always uses 4 x hidden_size = {4 * config['hidden_size']}"
         )
-    official = {
-        v.canonical: v.official for v in names.variables(names.count_layers(weights), head, lm_head=True)
-    }
+    table = names.variables(names.count_layers(weights), task_named(head), lm_head=True)
+    official = {v.canonical: v.official for v in table}
     with atomic_dir(folder / "params") as params:
         for name in weights:
             if name in official:

@@ -7,6 +7,8 @@ are [in, out] as here. Of the other three linear weights are torch's [out, in].
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+
 PADDLENLP, HUGGING_FACE, XLM_R, FAIRSEQ = "paddlenlp", "huggingface", "xlm-r", "fairseq"
 TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)
 
@@ -55,8 +57,8 @@ HEAD_KINDS = {"classifier": LINEAR, "linear_start": LINEAR, "linear_end": LINEAR
               "lm_head.layer_norm": NORM, "pooler.dense": LINEAR}
 # fmt: on
 
-# What a model is for. The official names, and those of classes that only other libraries have.
-CLASSIFY, TAG, SPAN, CHOICE, EXTRACT, LM = "cls", "seq_label", "mrc", "choice", "uie", "lm"
+# What a model is for, beside `model.task_names`: classes that other libraries have.
+CHOICE, EXTRACT, LM = "choice", "uie", "lm"
 
 
 class ModelClass(NamedTuple):
@@ -72,17 +74,17 @@ _EXTRACTION = {"linear_start": "linear_start", "linear_end": "linear_end"}
 CLASSES: dict[str, dict[str | None, ModelClass]] = {
     PADDLENLP: {
         None: ModelClass("ErnieMModel", True, {}),
-        CLASSIFY: ModelClass("ErnieMForSequenceClassification", True, _SAME),
-        TAG: ModelClass("ErnieMForTokenClassification", True, _SAME),
-        SPAN: ModelClass("ErnieMForQuestionAnswering", True, _SAME),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
+        TAGGING: ModelClass("ErnieMForTokenClassification", True, _SAME),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", True, _SAME),
         CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
         EXTRACT: ModelClass("UIEM", True, _EXTRACTION),
     },
     HUGGING_FACE: {
         None: ModelClass("ErnieMModel", True, {}),
-        CLASSIFY: ModelClass("ErnieMForSequenceClassification", True, _SAME),
-        TAG: ModelClass("ErnieMForTokenClassification", False, _SAME),
-        SPAN: ModelClass("ErnieMForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
+        TAGGING: ModelClass("ErnieMForTokenClassification", False, _SAME),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", False, {"classifier": "qa_outputs"}),
         CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
         EXTRACT: ModelClass("ErnieMForInformationExtraction", True, _EXTRACTION),
     },
@@ -94,13 +96,13 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
             {"lm_head.dense": "lm_head.dense", "lm_head.layer_norm": "lm_head.layer_norm"},
         ),
         # its classifier is a dense layer with tanh on the first token, which is our pooler, and a linear one
-        CLASSIFY: ModelClass(
+        CLASSIFICATION: ModelClass(
             "XLMRobertaForSequenceClassification",
             False,
             {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
         ),
-        TAG: ModelClass("XLMRobertaForTokenClassification", False, _SAME),
-        SPAN: ModelClass("XLMRobertaForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        TAGGING: ModelClass("XLMRobertaForTokenClassification", False, _SAME),
+        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", False, {"classifier": "qa_outputs"}),
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", True, _SAME),
     },
 }

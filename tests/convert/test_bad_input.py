@@ -81,7 +81,7 @@ def test_many_that_are_missing_are_counted(tmp_path, refused):
 
 
 def test_two_names_of_one_tensor(tmp_path, refused):
-    make_ours(tmp_path / "in", head="cls")
+    make_ours(tmp_path / "in", head="classification")
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface"])
     rewrite(tmp_path / "hf", lambda w: w.update({"pooler.dense.bias": np.ones(16, np.float32)}))
     line = refused(tmp_path / "hf")
@@ -109,7 +109,7 @@ def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
 @pytest.mark.parametrize("case", CHANGES)
 def test_tensors(tmp_path, refused, case):
     change, expected = CHANGES[case]
-    make_ours(tmp_path / "in", head="cls")
+    make_ours(tmp_path / "in", head="classification")
     rewrite(tmp_path / "in", change)
     line = refused(tmp_path / "in")
     assert line.startswith(str(tmp_path / "in")) and expected in line
@@ -264,23 +264,22 @@ def test_what_a_format_cannot_say(tmp_path, refused, key, value, targets):
 
 
 def test_a_classifier_of_unknown_task(tmp_path, refused):
-    make_ours(tmp_path / "in", head="cls")
+    make_ours(tmp_path / "in", head="classification")
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
-    assert "nothing says what its classifier is for; give --head cls|seq_label|mrc|choice" in refused(
-        tmp_path / "in"
-    )
+    wanted = "give --head classification|tagging|question_answering|choice"
+    assert f"nothing says what its classifier is for; {wanted}" in refused(tmp_path / "in")
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
-    assert read_weights(tmp_path / "hf").info["head"] == "seq_label"
+    assert read_weights(tmp_path / "hf").info["head"] == "tagging"
     # PaddleNLP has one name for the heads of four tasks
-    make_paddlenlp(tmp_path / "pn", "seq_label")
+    make_paddlenlp(tmp_path / "pn", "tagging")
     config = json.loads((tmp_path / "pn/config.json").read_text())
     del config["architectures"]
     (tmp_path / "pn/config.json").write_text(json.dumps(config))
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
-    convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "seq_label"])
+    convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
     assert read_weights(tmp_path / "tagger").info["extra"]["architecture"] == "TokenClassifier"
     make_ours(tmp_path / "plain")
-    assert "--head cls: there is no classifier in" in refused(tmp_path / "plain", "--head", "cls")
+    assert "--head tagging: there is no classifier in" in refused(tmp_path / "plain", "--head", "tagging")
 
 
 def test_a_target_that_exists_is_left_alone(tmp_path):

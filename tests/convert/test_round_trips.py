@@ -15,9 +15,9 @@ KINDS = {
     "encoder": {},
     "encoder without pooler": {"pooler": False},
     "pre-training": {"lm_head": True, "languages": 3},
-    "cls": {"head": "cls", "labels": ["no", "maybe", "yes"]},
-    "seq_label": {"head": "seq_label"},
-    "mrc": {"head": "mrc"},
+    "classification": {"head": "classification", "labels": ["no", "maybe", "yes"]},
+    "tagging": {"head": "tagging"},
+    "question_answering": {"head": "question_answering"},
     "choice": {"head": "choice"},
     "uie": {"head": "uie"},
 }
@@ -32,7 +32,7 @@ def lost(target: str, kind: str, weights: set[str]) -> set[str]:
         starts += ("lm_head.",)
     if target == "xlm-roberta" and "lm_head.bias" in weights:
         starts += ("pooler.",)
-    if target in ("huggingface", "xlm-roberta") and kind in ("seq_label", "mrc"):
+    if target in ("huggingface", "xlm-roberta") and kind in ("tagging", "question_answering"):
         starts += ("pooler.",)
     if target in ("fluid", "xlm-roberta"):
         starts += ("linear_",)
@@ -88,14 +88,14 @@ def test_what_has_no_place_is_kept_beside_on_request(tmp_path, kind, target):
 
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])
 def test_labels_and_task_go_along(tmp_path, target):
-    make_ours(tmp_path / "made", head="cls", labels=["no", "maybe", "yes"])
+    make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
     config = json.loads((tmp_path / "made/config.json").read_text())
     config["reading"] = {"label_pieces": "all"}
     (tmp_path / "made/config.json").write_text(json.dumps(config))
     to(target, tmp_path / "made", tmp_path / "there")
     back = to("ernie-m", tmp_path / "there", tmp_path / "back")
     assert back.info["extra"]["reading"] == {"label_pieces": "all"}
-    assert back.info["head"] == "cls" and back.info["extra"]["labels"] == ["no", "maybe", "yes"]
+    assert back.info["head"] == "classification" and back.info["extra"]["labels"] == ["no", "maybe", "yes"]
     assert back.info["extra"]["architecture"] == "SequenceClassifier"
 
 
@@ -104,7 +104,7 @@ def test_a_training_checkpoint_and_a_load_into_a_model(tmp_path):
     from model.checkpoint import load_from, model_weights
     from model.heads import TokenClassifier
 
-    make_ours(tmp_path / "made", head="seq_label")
+    make_ours(tmp_path / "made", head="tagging")
     for target in TARGETS:
         found = to(target, tmp_path / "made", tmp_path / target)
         model = TokenClassifier(found.config, 5)
@@ -116,7 +116,7 @@ def test_a_training_checkpoint_and_a_load_into_a_model(tmp_path):
 def test_the_official_directory_is_what_paddle_writes(tmp_path):
     import paddle
 
-    made = make_ours(tmp_path / "made", head="cls", lm_head=True)
+    made = make_ours(tmp_path / "made", head="classification", lm_head=True)
     to("fluid", tmp_path / "made", tmp_path / "there")
     files = sorted((tmp_path / "there/params").iterdir())
     assert len(files) == len(made)
@@ -135,7 +135,7 @@ def convert_names(folder) -> dict[str, str]:
 def test_a_pdparams_is_what_paddle_loads(tmp_path):
     import paddle
 
-    made = make_ours(tmp_path / "made", head="cls")
+    made = make_ours(tmp_path / "made", head="classification")
     to("paddlenlp", tmp_path / "made", tmp_path / "there")
     found = paddle.load(str(tmp_path / "there/model_state.pdparams"))
     assert {name.removeprefix("ernie_m.") for name in found} == set(made)

@@ -19,7 +19,7 @@ def same(found, expected) -> bool:
     )
 
 
-@pytest.mark.parametrize("head", [None, "cls", "seq_label", "mrc", "choice", "uie"])
+@pytest.mark.parametrize("head", [None, "classification", "tagging", "question_answering", "choice", "uie"])
 @pytest.mark.parametrize("old_names", [False, True])
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_paddlenlp(tmp_path, head, old_names, protocol):
@@ -115,8 +115,25 @@ def test_the_pooler_of_xlm_r(tmp_path):
     np.testing.assert_array_equal(read_weights(tmp_path / "x").weights["pooler.dense.weight"], 2)
 
 
+@pytest.mark.parametrize(
+    ("key", "word"), [("head", "mrc"), ("head", "question_answering"), ("architecture", "SpanClassifier")]
+)
+def test_words_for_a_task_in_our_config(tmp_path, key, word):
+    make_ours(tmp_path / "made", head="question_answering")
+    path = tmp_path / "made/config.json"
+    config = {
+        name: value
+        for name, value in json.loads(path.read_text()).items()
+        if name not in ("head", "architecture")
+    }
+    path.write_text(json.dumps({**config, key: word}))
+    assert read_weights(tmp_path / "made").info["head"] == "question_answering"
+    path.write_text(json.dumps(config))
+    assert read_weights(tmp_path / "made").info["head"] is None
+
+
 def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys):
-    made = make_ours(tmp_path / "made", head="mrc")
+    made = make_ours(tmp_path / "made", head="question_answering")
     convert.main([str(tmp_path / "made"), str(tmp_path / "official"), "--to", "fluid"])
     params = tmp_path / "official/params"
     for name in ("word_embedding_moment1_0", "@LR_DECAY_COUNTER@", "pooled_fc.w_0.master"):
@@ -125,7 +142,7 @@ def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys)
     convert.main([str(params), str(tmp_path / "back"), "--to", "ernie-m"])
     assert "not taken: word_embedding_moment1_0 (state of training)\n" in capsys.readouterr().out
     found = read_weights(tmp_path / "back")
-    assert same(found.weights, made) and found.info["head"] == "mrc"
+    assert same(found.weights, made) and found.info["head"] == "question_answering"
 
 
 def test_without_a_config_the_shapes_tell(tmp_path, caplog):

@@ -15,7 +15,7 @@ from utils.runtime import prepare
 
 def arm(what: str, number: int) -> None:
     """Kill this process with call `number` (from 1) of a step, a prediction, a checkpoint or a best model."""
-    from finetune.classifier import Classification
+    from finetune.classification import Classification
     from training.engine import Engine
     from utils import files
 

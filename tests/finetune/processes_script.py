@@ -1,6 +1,6 @@
 """run_classifier.py that also writes the exact loss and the samples of every step; see test_processes.py.
 
-STOP_AT=n: SIGTERM comes in step n on every process.
+STOP_AT=n: SIGTERM comes in step n on every process, which is given up.
 """
 
 import json
@@ -28,7 +28,8 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         samples = [index for batch in micro_batches for index in batch.indices.tolist()]
         found = step(self, micro_batches, *rest)
-        done.setdefault(str(self.steps), []).append([found.loss, samples])
+        if found is not None:
+            done.setdefault(str(self.steps), []).append([found.loss, samples])
         return found
 
     Engine.step = recorded

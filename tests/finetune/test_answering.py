@@ -11,8 +11,8 @@ import paddle
 import pytest
 
 import run_mrc
-from finetune.answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from finetune.datasets import stream
+from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from model.ernie_m import ErnieMConfig
 from reader.answer_windows import NO_ANSWER
 from reader.batching import Batches
@@ -106,7 +106,7 @@ def test_predictions_as_the_official_code_has_them(answer, trained, folder, tmp_
 
 def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
     args = parse_args(toy.flags(folder, folder, **changes))
-    return kind(args, Tokenizer(None, folder / "piece.model"))
+    return kind.from_flags(args, Tokenizer(None, folder / "piece.model"))
 
 
 def batches(task, path, purpose, size=100):
@@ -117,7 +117,7 @@ def batches(task, path, purpose, size=100):
 @pytest.fixture
 def model(folder):
     paddle.seed(3)
-    return QuestionAnswering.make_model(None, ErnieMConfig.from_dict(toy.CONFIG))
+    return make_task(folder).make_model(ErnieMConfig.from_dict(toy.CONFIG))
 
 
 def test_the_loss_by_hand(folder, model):
@@ -180,7 +180,7 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder):
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()
-    assert seen == [(False, OfficialAnswering), (True, QuestionAnswering)]
+    assert seen == [(False, OfficialAnswering.from_flags), (True, QuestionAnswering.from_flags)]
 
 
 def test_the_language_is_that_of_the_contexts():
@@ -191,7 +191,7 @@ def test_the_language_is_that_of_the_contexts():
 def test_scores_follow_the_language_and_the_rules(folder, monkeypatch):
     task, by_squad = make_task(folder), make_task(folder, answer_rules="squad")
     data = SimpleNamespace(file=SimpleNamespace(questions=[argparse.Namespace(answers=("el gato",))]))
-    monkeypatch.setattr("finetune.answering.best_texts", lambda ranked: ["gato"])
+    monkeypatch.setattr("finetune.question_answering.best_texts", lambda ranked: ["gato"])
     monkeypatch.setattr(QuestionAnswering, "rank", lambda self, data, predictions: None)
     assert task.score(data, [], "es") == {"f1": 100.0, "em": 100.0}
     assert task.score(data, [], "es-en") == {"f1": 100.0, "em": 100.0}

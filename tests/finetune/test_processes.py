@@ -30,9 +30,7 @@ def start(toy_folder, folder, processes, stop_at=0, **changes):
     )
     assert done.returncode == 0, done.stderr
     steps = {int(step): runs for step, runs in recorded(folder, 0).items()}
-    assert sorted(steps) == list(range(1, (stop_at or 20) + 1)) and all(
-        len(runs) == 1 for runs in steps.values()
-    )
+    assert sorted(steps) == list(range(1, stop_at or 21)) and all(len(runs) == 1 for runs in steps.values())
     return [steps[step][0][0] for step in sorted(steps)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.classifier import Classification
+from finetune.classification import Classification
 from finetune.supervised import Supervised
 from model.checkpoint import read_weights
 from tests.finetune import toy
@@ -78,10 +78,10 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
 
 @pytest.mark.parametrize(("step", "received", "code"), [(2, signal.SIGTERM, 0), (5, signal.SIGINT, 130)])
 def test_a_signal_in_a_step(classify, stopped, tmp_path, step, received, code):
-    """In the last step too: the evaluation after it is then made by the next command."""
+    """The step is given up: the next command makes it."""
     classify(**FAST)
     assert stopped(Engine, "step", step, received, out="broken", **FAST) == code
-    assert (tmp_path / "broken" / f"step_{step + 1}").is_dir()
+    assert (tmp_path / "broken" / f"step_{step}").is_dir()
     classify(out="broken", **FAST)
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
     assert {name: ours[name] for name in theirs} == theirs
@@ -163,7 +163,7 @@ def test_what_does_not_decide_may_change(classify, stopped, toy_folder, tmp_path
     }  # fmt: skip
     classify(out="broken", **{**FAST, **changes})
     log = (tmp_path / "log" / "job.log.0").read_text()
-    assert "resumed from" in log and "step 4 of 6" in log
+    assert "resumed from" in log and "step 3 of 6" in log
     assert [path.name for path in (tmp_path / "broken").glob("step_*")] == ["step_6"]
 
 
@@ -205,11 +205,11 @@ def test_evaluation_alone_is_never_refused(classify, tmp_path):
 
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
     classify(**FAST)
-    stopped(Engine, "step", 2, out="broken", **FAST)
+    stopped(Engine, "step", 3, out="broken", **FAST)
     named = {**FAST, "init_checkpoint": tmp_path / "broken" / "step_2"}
     stopped(Engine, "step", 1, out="broken", **{**named, "keep_checkpoints": 1})
     steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
-    assert steps == ["step_2", "step_5"]  # the named one stays, so that the same command still finds it
+    assert steps == ["step_2", "step_4"]  # the named one stays, so that the same command still finds it
     assert "step_3 is further on than --init_checkpoint" in (tmp_path / "log" / "job.log.0").read_text()
     classify(out="broken", **named)
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
@@ -292,5 +292,5 @@ def test_kill_five_times(toy_folder, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count(": killed") == len(kills.split(",")) * bool(kills)
     assert trained(tmp_path / "out") == trained(tmp_path / "straight")
-    assert "selection starts anew" not in done.stdout
+    assert "best: put back" in done.stdout
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]

@@ -61,14 +61,14 @@ def table(results: dict, metric: str) -> dict[str, float]:
 
 def test_it_learns_the_toy_task(trained):
     results = json.loads((trained / "results.json").read_text())
-    assert results["metric"] == "f1" and results["task"] == "sequence_labeling"
+    assert results["metric"] == "f1" and results["task"] == "tagging"
     for metric in ("f1", "precision", "recall"):
         assert table(results, metric) == {"en": 100.0, "de": 100.0, "avg": 100.0, "gap": 0.0}
     log = (trained / "log" / "job.log.0").read_text()
     line = r"\[dev evaluation\] ave loss: \d\.\d{6}, de f1: 1\.0+, de precision: 1\.0+, de recall: 1\.0+, "
     assert re.search(line + "data_num: 21, ", log)
     config = json.loads((trained / "best" / "config.json").read_text())
-    assert (config["task"], config["labels"]) == ("sequence_labeling", tagging_toy.TAGS)
+    assert (config["task"], config["labels"]) == ("tagging", tagging_toy.TAGS)
 
 
 def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):

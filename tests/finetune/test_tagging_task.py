@@ -8,8 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from finetune.tagging import Tagging
-from finetune.tagging_official import OfficialTagging
+from finetune.tagging import OfficialTagging, Tagging
 from reader.tagged_text import JOINT, Sentence
 from tests.helpers.letters import Letters
 
@@ -35,7 +34,7 @@ def make(tmp_path):
     def make(kind=Tagging, pieces="first", size=64):
         flags = {"label_map_config": tmp_path / "labels.json", "num_labels": 5, "chunk_scheme": "IOB"}
         args = argparse.Namespace(**flags, label_pieces=pieces, max_seq_len=size, pad_to_multiple_of=1)
-        return kind(args, Letters())
+        return kind.from_flags(args, Letters())
 
     return make
 

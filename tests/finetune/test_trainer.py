@@ -158,7 +158,7 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkey
     assert ended.value.code == 0
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == [f"step_{done + 1}"]
+    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == [f"step_{done}"]
     resumed = classify(out="stopped")
     assert resumed["tables"] == straight["tables"]
     assert_same_weights(tmp_path / "out" / "step_24", tmp_path / "stopped" / "step_24")

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finetune.answering import QuestionAnswering
-from finetune.classifier import Classification
-from finetune.tagging import Tagging
-from finetune.tagging_official import OfficialTagging, Pieces
+from finetune.classification import Classification
+from finetune.question_answering import QuestionAnswering
+from finetune.tagging import OfficialTagging, Pieces, Tagging
 from finetune.xtreme import submission_file
 from reader.tagged_text import JOINT, Sentence
 from reader.tokenization import Tokenizer
@@ -28,7 +27,7 @@ def classification(tmp_path, labels) -> Classification:
     args = parse_args(
         ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", str(len(labels))]
     )
-    return Classification(args, tokenizer=None)
+    return Classification.from_flags(args, tokenizer=None)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_tagging(tmp_path, official):
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:
         found = [Pieces(None, None, words) for words in found]
-    task = (OfficialTagging if official else Tagging)(args, tokenizer)
+    task = (OfficialTagging if official else Tagging).from_flags(args, tokenizer)
     task.write_xtreme(tmp_path / "test-en.tsv", data, found)
     assert (tmp_path / "test-en.tsv").read_bytes() == b"B-PER\nI-PER\n\nB-LOC\n"
 

@@ -46,7 +46,7 @@ def make_official_weights(
         folder: made if need be.
         config: the official keys (`official_config`).
         seed: each variable is a function of the seed and its name alone.
-        heads: {"cls" | "seq_label" | "mrc": number of labels}.
+        heads: {"classification" | "tagging" | "question_answering": number of labels}.
         lm_head: also the masked-LM head.
         pooler: False leaves `pooled_fc.*` out, as the release is said to.
 

@@ -10,7 +10,7 @@ from model.formats import peers
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 
-XLM_R_HEADS = [None, "lm", "cls", "seq_label", "mrc", "choice"]
+XLM_R_HEADS = [None, "lm", "classification", "tagging", "question_answering", "choice"]
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
@@ -33,10 +33,10 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     checkpoint = read_weights(folder)
     w, config = checkpoint.weights, checkpoint.config
     models = {
-        "cls": lambda: SequenceClassifier(config, LABELS["cls"]),
+        "classification": lambda: SequenceClassifier(config, LABELS["classification"]),
         "choice": lambda: SequenceClassifier(config, 1),
-        "seq_label": lambda: TokenClassifier(config, LABELS["seq_label"]),
-        "mrc": lambda: SpanClassifier(config),
+        "tagging": lambda: TokenClassifier(config, LABELS["tagging"]),
+        "question_answering": lambda: SpanClassifier(config),
         "lm": lambda: PreTrainingModel(config, ["en"]),
     }
     optional = ("pooler.", "language_embeddings.")
@@ -80,7 +80,7 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
         out = model.eval()(**arguments)
     if head is None:
         return [out.last_hidden_state.numpy(), out.pooler_output.numpy()]
-    if head in ("mrc", "uie"):
+    if head in ("question_answering", "uie"):
         return [out.start_logits.numpy(), out.end_logits.numpy()]
     return [out.logits.numpy()]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from model.formats import names, safe
+from model.task_names import CLASSIFICATION, MODEL_CLASSES
 
 CONFIG = {
     "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -15,9 +16,8 @@ CONFIG = {
     "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 40, "initializer_range": 0.02,
     "layer_norm_eps": 1e-5, "pad_token_id": 1,
 }  # fmt: skip
-LABELS = {"cls": 3, "seq_label": 5, "mrc": 2, "choice": 1}
-ARCHITECTURES = {"cls": "SequenceClassifier", "choice": "SequenceClassifier", "seq_label": "TokenClassifier",
-                 "mrc": "SpanClassifier"}  # fmt: skip
+LABELS = {"classification": 3, "tagging": 5, "question_answering": 2, "choice": 1}
+ARCHITECTURES = {**MODEL_CLASSES, "choice": "SequenceClassifier"}
 
 
 def weights(
@@ -31,7 +31,7 @@ def weights(
     """Random weights under our names; a few numbers are -0.0, the smallest and the largest there are."""
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
-    table = names.variables(config["num_hidden_layers"], "cls" if head in LABELS else None, lm_head)
+    table = names.variables(config["num_hidden_layers"], CLASSIFICATION if head in LABELS else None, lm_head)
     shapes = {
         v.canonical: tuple(sizes[axis] for axis in v.axes) for v in table if pooler or v not in names.POOLER
     }
@@ -66,8 +66,8 @@ def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = 
 def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old_names: bool = False, **kind):
     """A folder as PaddleNLP saves it; the weights under our names."""
     made = weights(head, **kind)
-    classes = {"cls": "ErnieMForSequenceClassification", "seq_label": "ErnieMForTokenClassification",
-               "mrc": "ErnieMForQuestionAnswering", "choice": "ErnieMForMultipleChoice",
+    classes = {"classification": "ErnieMForSequenceClassification", "tagging": "ErnieMForTokenClassification",
+               "question_answering": "ErnieMForQuestionAnswering", "choice": "ErnieMForMultipleChoice",
                "uie": "UIEM"}  # fmt: skip
     class_name = classes.get(head, "ErnieMModel")
     theirs = {name if head is None or name.startswith(("classifier", "linear_")) else f"ernie_m.{name}": array

@@ -12,12 +12,12 @@ import pytest
 
 from inference import onnx_graph
 from inference.agreement import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
-from inference.engines import in_batches
 from inference.loading import Files, load
 from inference.onnx_graph import quantised, write_onnx
-from inference.outputs import FILES, OUTPUTS, is_per_token
+from inference.outputs import FILES, is_per_token
 from model.checkpoint import load_from
-from reader.features import pad
+from model.task_names import OUTPUTS, task_named
+from reader.features import pad, padded_batches
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from utils.errors import UserError
@@ -54,8 +54,10 @@ def test_every_engine_equals_the_model(models, exported, kind, engine):
     rows = rows_of(model)
     wanted = list(directly(models, kind, rows))
     batches = 0
-    for numbers, ids, outputs in in_batches(model.engine(kind), rows, 1, 512):
-        assert tuple(outputs) == OUTPUTS[kind]
+    task = task_named(kind)
+    for numbers, ids in padded_batches(rows, 1, 512):
+        outputs = model.engine(task)(ids)
+        assert tuple(outputs) == OUTPUTS[task]
         batches += 1
         for number, *found in zip(numbers, *outputs.values()):
             for ours, theirs in zip(found, wanted[number]):
@@ -67,13 +69,13 @@ def test_every_engine_equals_the_model(models, exported, kind, engine):
 def test_settings_and_report(exported):
     settings = json.loads((exported / "classify/config.json").read_text())
     made = settings["export"]
-    assert (made["task"], made["layer"], made["outputs"]) == ("classify", 2, ["logits"])
+    assert (made["task"], made["layer"], made["outputs"]) == ("classification", 2, ["logits"])
     assert settings["labels"] == toy_models.LABELS and made["checked_on"] == "64 made-up sentences"
     assert made["engines"]["paddle"] < 1e-4 and made["engines"]["onnx"] < 1e-4
     assert 1e-4 < made["engines"]["onnx-int8"] < 1.0  # it is another model
     assert 0.9 < made["int8"]["decisions"] <= 1.0
     card = (exported / "classify/README.md").read_text()
-    assert "--task classify" in card and "Largest difference: paddle" in card
+    assert "--task classification" in card and "Largest difference: paddle" in card
     int8 = json.loads((exported / "encode/config.json").read_text())["export"]["int8"]
     assert 0.99 < int8["cosine"] < 1.0
 
@@ -105,14 +107,14 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
 def test_agreement_by_hand():
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
-    found = agreement("classify", Checked("two", [[], []], [0, 1]), before, after)
+    found = agreement("classification", Checked("two", [[], []], [0, 1]), before, after)
     assert found == Agreement(0.5, None, (100.0, 50.0))
     assert found.line() == "50.00 % of the decisions are the same, accuracy 100.00 -> 50.00 (-50.00)"
     vectors = (
         [{"sequence": np.array([[1.0, 0.0], [1.0, 0.0]])}],
         [{"sequence": np.array([[0.0, 1.0], [2.0, 1.0]])}],
     )
-    assert agreement("encode", Checked("one", [[]]), *vectors).cosine == pytest.approx(0.5**0.5)
+    assert agreement("encoding", Checked("one", [[]]), *vectors).cosine == pytest.approx(0.5**0.5)
 
 
 def test_logits_of_rows_are_no_logits_of_tokens():
@@ -156,7 +158,7 @@ def test_pads_change_nothing(exported, kind, engine):
     """Nor do they widen the range that int8 quantises: its rows would move by a hundredth."""
     model = load(exported / kind, engine=engine)
     rows = rows_of(model)[-9:]
-    narrow, wide = run_on_wide_batches(model.engine(kind), rows)
+    narrow, wide = run_on_wide_batches(model.engine(task_named(kind)), rows)
     assert largest_difference(narrow, wide) < 1e-5
 
 
@@ -172,7 +174,7 @@ def run_on_wide_batches(engine, rows):
 
 
 def test_pads_have_what_the_token_before_them_has(exported):
-    sequence = load(exported / "encode", engine="onnx").engine("encode")(pad([[0, 5, 6, 2], [0, 2]], 1))[
+    sequence = load(exported / "encode", engine="onnx").engine("encoding")(pad([[0, 5, 6, 2], [0, 2]], 1))[
         "sequence"
     ]
     np.testing.assert_array_equal(sequence[1, 2:], sequence[1, [1, 1]])
@@ -206,16 +208,16 @@ def test_encoder_up_to_a_layer(models, tmp_path):
     with paddle.no_grad():
         output = checkpoint.paddle_model.encoder(paddle.to_tensor(ids), output_hidden_states=True)
     for engine in ("paddle", "onnx"):
-        found = load(tmp_path / "out", engine=engine).engine("encode")(ids)["sequence"]
+        found = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
         real = ids != 1
         np.testing.assert_allclose(found[real], output.hidden_states[1].numpy()[real], atol=1e-4)
     with pytest.raises(UserError, match="exported up to layer 1, not 2: export it with --layer 2"):
-        load(tmp_path / "out").engine("encode", 2)
+        load(tmp_path / "out").engine("encoding", 2)
 
 
 def test_the_encoder_of_a_pretrained_model(models, tmp_path):
     settings = run_export(models / "full", tmp_path / "out", formats="onnx")
-    assert settings["export"]["task"] == "encode" and "languages" not in settings
+    assert settings["export"]["task"] == "encoding" and "languages" not in settings
 
 
 def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, refused):
@@ -231,19 +233,19 @@ def test_what_has_no_place_in_the_graph(models, tmp_path):
     weights = {name: x.numpy() for name, x in toy_models.model("encode", shape).named_parameters()}
     weights["adapter.weight"] = np.zeros(3, np.float32)
     with pytest.raises(
-        UserError, match="the encode model cannot be exported to ONNX: adapter.weight have no"
+        UserError, match="the encoding model cannot be exported to ONNX: adapter.weight have no"
     ):
-        write_onnx(tmp_path / "a.onnx", weights, shape.to_dict(), "encode")
+        write_onnx(tmp_path / "a.onnx", weights, shape.to_dict(), "encoding")
     del weights["adapter.weight"]
-    with pytest.raises(UserError, match=r"classify cannot be exported: the model has no classifier.weight"):
-        write_onnx(tmp_path / "b.onnx", weights, shape.to_dict(), "classify")
+    with pytest.raises(UserError, match=r"classification cannot be exported: the model has no classifier"):
+        write_onnx(tmp_path / "b.onnx", weights, shape.to_dict(), "classification")
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"task": "tag"}, "--task tag needs another model; it has a head for classify"),
-        ({"layer": "1"}, "--layer 1: only --task encode can end below the top layer"),
+        ({"task": "tag"}, "--task tagging needs another model; it has a head for classification"),
+        ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
         ({"layer": "9", "task": "encode"}, "--layer 9: no such layer"),
         ({"formats": "paddle,tflite"}, "--formats paddle,tflite: no tflite; there are paddle, onnx"),
         ({"max_seq_len": 5}, "--max_seq_len 5: between 8 and the model's 62"),
@@ -279,7 +281,7 @@ def test_damaged_files(exported, tmp_path, name):
     (folder / name).write_bytes(data[: len(data) // 3])
     engine = "onnx" if "onnx" in name else "paddle"
     with pytest.raises(UserError, match="cannot load it .*; export it again"):
-        load(folder, engine=engine).engine("classify")
+        load(folder, engine=engine).engine("classification")
 
 
 def test_weights_from_outside_the_folder(exported, tmp_path):
@@ -294,7 +296,7 @@ def test_weights_from_outside_the_folder(exported, tmp_path):
                 entry.value = "../model.onnx.data"
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
-        load(folder, engine="onnx").engine("classify")
+        load(folder, engine="onnx").engine("classification")
 
 
 @pytest.mark.parametrize(
@@ -326,5 +328,5 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
         load(folder, engine="dygraph")
     with pytest.raises(UserError, match=r"--engine onnx needs an exported folder: python export.py"):
         load(models / "tag", engine="onnx")
-    with pytest.raises(UserError, match="exported for tag, not for classify"):
-        load(folder).engine("classify")
+    with pytest.raises(UserError, match="exported for tagging, not for classification"):
+        load(folder).engine("classification")

@@ -59,7 +59,7 @@ def test_the_same_as_predict(places, ask):
     exported = ernie_m.load("exported", engine="paddle")
     vectors = ask([{"text": "mo ta"}], task="encode", model="exported", engine="onnx")[0]["vector"]
     np.testing.assert_allclose(exported.encode(["mo ta"])[0], vectors, atol=1e-4)
-    with pytest.raises(UserError, match="--task tag needs another model"):
+    with pytest.raises(UserError, match="--task tagging needs another model"):
         model.tag(["a"])
     assert model.encode([]).shape == (0, 32)
     with pytest.raises(UserError, match="'text_a' is empty"):

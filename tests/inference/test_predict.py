@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -20,11 +21,13 @@ from inference.tasks.tag import entities
 from inference.tasks.words import masked_ids
 from model.attention import CompactMask
 from model.checkpoint import save_model
+from model.task_names import task_named
 from predict import plain
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
-from reader.answer_windows import Cut
+from reader.answer_windows import Cut, make_windows
+from reader.squad import Question, QuestionFile
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -109,15 +112,15 @@ def test_tags_as_in_training(models, tmp_path, reading):
 def tags_by_training(model, tokenizer, folder, words, reading):
     from types import SimpleNamespace
 
-    from finetune.tagging import Tagging
-    from finetune.tagging_official import OfficialTagging
+    from finetune.tagging import OfficialTagging, Tagging
     from reader.tagged_text import JOINT, Sentence
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",
                            label_pieces=reading["label_pieces"], max_seq_len=62,
                            pad_to_multiple_of=1)  # fmt: skip
-    task = (OfficialTagging if reading.get("official_compat") else Tagging)(args, tokenizer)
+    kind = OfficialTagging if reading.get("official_compat") else Tagging
+    task = kind.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(one), None) for one in words]
     features = task.encode(data)
     with paddle.no_grad():
@@ -138,28 +141,42 @@ def test_reading_that_cannot_be(reading, said):
         reading_of({"reading": reading}, "folder")
 
 
-def test_what_training_records_is_what_prediction_reads():
-    from finetune.trainer import READING
-    from utils.args import FLAGS
+@pytest.mark.parametrize("official", [False, True])
+def test_what_training_records_is_what_prediction_reads(models, tmp_path, official):
+    from finetune.question_answering import OfficialAnswering, QuestionAnswering
+    from finetune.tagging import OfficialTagging, Tagging
+    from utils.args import parse_args
 
-    for names in READING.values():
-        reading = {name: FLAGS[name].default for name in names}
+    (tmp_path / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
+    args = parse_args(["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
+    tokenizer = load(models / "tag").tokenizer
+    tagging = (OfficialTagging if official else Tagging).from_flags(args, tokenizer).reading()
+    answering = (OfficialAnswering if official else QuestionAnswering).from_flags(args, tokenizer).reading()
+    assert tagging == {"max_seq_len": 512, "label_pieces": "first", "official_compat": official}
+    assert answering == {"max_seq_len": 512, "max_query_length": 64, "doc_stride": 128,
+                         "split_han": not official, "max_answer_length": 100}  # fmt: skip
+    for reading in (tagging, answering):
         assert reading_of({"reading": {**reading, "a later one": 1}}, "folder") == reading
+    again = QuestionAnswering.from_reading(answering, tokenizer, 512, n_best=5)
+    assert again.reading() == answering
 
 
 def test_windows_as_in_training(models):
     loaded = load(models / "answer")
-    task = make("answer", loaded)
+    task = make("answer", loaded).task
     assert (task.cut, task.max_answer_length) == (Cut(62, 29, 128, True), 100)
     loaded.reading = {"max_seq_len": 40, "max_query_length": 9, "doc_stride": 7, "split_han": False,
                       "max_answer_length": 3}  # fmt: skip
-    task = make("answer", loaded)
+    answerer = make("answer", loaded)
+    task = answerer.task
     assert (task.cut, task.max_answer_length) == (Cut(40, 9, 7, False), 3)
-    asked = task.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
-    assert len(task._windows([asked])) > 5 and task.answer([asked])[0]["answer"]
+    asked = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
+    file = QuestionFile(None, [asked[1]], [Question("0", asked[0], 0, (), None)])
+    assert len(make_windows(file, task.tokenizer, task.cut)) > 5
+    assert answerer.answer([asked])[0]["answer"]
     loaded.reading = {"max_seq_len": 40}
-    assert make("tag", load(models / "tag")).encode.room == 60
-    assert make("answer", loaded, TaskOptions(max_seq_len=50)).cut.max_seq_len == 50
+    assert make("tag", load(models / "tag")).task.max_seq_len == 62
+    assert make("answer", loaded, TaskOptions(max_seq_len=50)).task.cut.max_seq_len == 50
 
 
 def test_a_context_of_nothing(models):
@@ -201,7 +218,7 @@ def answers_by_hand(models, request):
     """(start, end) of the best answer of the trainer's own code, from a SQuAD file."""
     from types import SimpleNamespace
 
-    from finetune.answering import QuestionAnswering
+    from finetune.question_answering import QuestionAnswering
 
     model = load(models / "answer")
     args = SimpleNamespace(
@@ -214,7 +231,7 @@ def answers_by_hand(models, request):
         answer_rules="mlqa",
         pad_to_multiple_of=1,
     )
-    task = QuestionAnswering(args, model.tokenizer)
+    task = QuestionAnswering.from_flags(args, model.tokenizer)
     path = models / "one.json"
     qa = {"id": "0", "question": request["question"], "answers": []}
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": request["context"], "qas": [qa]}]}]}))
@@ -440,7 +457,7 @@ def test_a_line_without_end(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "kind", "request_", "said"),
     [
-        ("classify", "tag", {"text": "a"}, "--task classify needs another model; it has a head for tag"),
+        ("classify", "tag", {"text": "a"}, "needs another model; it has a head for tagging"),
         ("tag", "encode", {"text": "a"}, "it has no head: fine-tune it first"),
         ("fill", "classify", {"text": "[MASK]"}, "--task fill needs the masked-LM head, which is not there"),
         ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
@@ -508,7 +525,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import predict
 sys.argv = ["predict.py", "--task", "classify", "--model", {str(exported / "classify")!r}]
 predict.main()
-heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "finetune"}}
+heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training", "seqeval"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     done = subprocess.run(
@@ -518,12 +535,37 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert json.loads(done.stdout)["label"] in toy_models.LABELS
 
 
-def test_too_long_for_the_table(exported):
-    from inference.rows import run
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("classify", "cls"), ("tag", "sequence_labeling"), ("answer", "question answering"), ("answer", "mrc")],
+)
+def test_words_of_older_folders(models, exported, tmp_path, ask, kind, word):
+    """Names of tasks in the config.json of checkpoints and of exports, as they were before there was one."""
+    for source in (models, exported):
+        folder = shutil.copytree(source / kind, tmp_path / source.name)
+        settings = json.loads((folder / "config.json").read_text())
+        settings.pop("architecture", None)  # which says it, too
+        name = settings["task"]
+        assert name == task_named(word) == task_named(kind)
+        settings["task"] = word
+        if "export" in settings:
+            settings["export"]["task"] = kind
+        (folder / "config.json").write_text(json.dumps(settings))
+        assert load(folder).head == name
+        for task in (kind, name):
+            assert ask([], task=task, model=folder) == []
 
-    model = load(exported / "classify")
-    with pytest.raises(UserError, match="63 tokens; the model takes at most 62"):
-        run(model.engine("classify"), [[0] * 63], model, 4096)
+
+def test_a_long_text_is_run_in_parts(models):
+    """Its windows are one item of the task, but the engine is never given more than `batch_tokens`."""
+    model = load(models / "tag")
+    task = make("tag", model, TaskOptions(batch_tokens=150))
+    whole = make("tag", model, TaskOptions(batch_tokens=1 << 20))
+    sizes, engine = [], task.engine
+    task.engine = lambda ids: sizes.append(ids.size) or engine(ids)
+    asked = [task.parse({"text": text}) for text in (" ".join(TEXTS * 9), TEXTS[0])]
+    assert task.answer(asked) == whole.answer(asked)
+    assert len(sizes) > 5 and max(sizes) <= 150
 
 
 def test_batches_change_nothing(exported):

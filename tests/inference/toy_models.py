@@ -16,8 +16,8 @@ LANGUAGES = ["de", "en", "fr"]
 LAYERS, LONGEST = 2, 62
 EXTRA = {
     "classify": {"task": "classification", "labels": LABELS},
-    "tag": {"task": "sequence_labeling", "labels": TAGS},
-    "answer": {"task": "question answering", "labels": None},
+    "tag": {"task": "tagging", "labels": TAGS},
+    "answer": {"task": "question_answering", "labels": None},
     "encode": {},
     "full": {"languages": LANGUAGES},
 }

@@ -112,9 +112,9 @@ def test_weights_can_be_saved_over_the_folder_they_came_from(tmp_path):
 @pytest.mark.parametrize(
     ("head", "labels", "build"),
     [
-        ("cls", 3, lambda: classifier(3)),
-        ("seq_label", 5, lambda: TokenClassifier(config(), 5)),
-        ("mrc", 2, lambda: SpanClassifier(config())),
+        ("classification", 3, lambda: classifier(3)),
+        ("tagging", 5, lambda: TokenClassifier(config(), 5)),
+        ("question_answering", 2, lambda: SpanClassifier(config())),
     ],
 )
 def test_official_directory_there_and_back(tmp_path, head, labels, build):
@@ -130,7 +130,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
 
 
 def test_values_land_under_the_right_names(tmp_path):
-    params = make_official_weights(tmp_path, CONFIG, seed=3, heads={"cls": 3})
+    params = make_official_weights(tmp_path, CONFIG, seed=3, heads={"classification": 3})
     model = classifier()
     load_from(model, params)
     layer = model.ernie_m.encoder.layers[1]

@@ -26,7 +26,7 @@ def classifier(labels=3):
 
 
 def test_absent_pooler_is_warned_of(tmp_path, caplog):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3}, pooler=False)
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"classification": 3}, pooler=False)
     model = classifier()
     before = model.ernie_m.pooler.dense.weight.numpy().copy()
     with caplog.at_level(logging.WARNING):
@@ -48,7 +48,7 @@ def test_head_may_be_absent_from_pre_trained_weights_but_not_from_a_checkpoint(t
 
 
 def test_any_other_missing_variable_is_listed_and_nothing_is_touched(tmp_path):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3})
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"classification": 3})
     (params / "encoder_layer_0_ffn_fc_0.w_0").unlink()
     (params / "pos_embedding").unlink()
     model = classifier()
@@ -61,7 +61,7 @@ def test_any_other_missing_variable_is_listed_and_nothing_is_touched(tmp_path):
 
 
 def test_another_tasks_head_is_ignored_on_request(tmp_path, caplog):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"seq_label": 9})
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"tagging": 9})
     model = classifier(3)
     with caplog.at_level(logging.INFO):
         _, report = load_from(model, params, ignore=("classifier.",))
@@ -70,7 +70,8 @@ def test_another_tasks_head_is_ignored_on_request(tmp_path, caplog):
 
 
 def test_two_heads_are_refused(tmp_path):
-    params = make_official_weights(tmp_path, CONFIG, seed=0, heads={"cls": 3, "mrc": 2})
+    heads = {"classification": 3, "question_answering": 2}
+    params = make_official_weights(tmp_path, CONFIG, seed=0, heads=heads)
     with pytest.raises(UserError, match="heads of 2 tasks .cls_out_w, cls_mrc_out_w."):
         read_weights(params)
 

@@ -105,7 +105,7 @@ def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
 def test_the_encoder_is_that_of_the_folder(tmp_path, monkeypatch):
     tiny = official_config("tiny")
     monkeypatch.setattr(verify_weights, "BASE", {key: tiny[key] for key in BASE})
-    params = make_official_weights(tmp_path, tiny, seed=0, heads={"cls": 3}, pooler=False)
+    params = make_official_weights(tmp_path, tiny, seed=0, heads={"classification": 3}, pooler=False)
     one = load_encoder(str(params))([0, 5, 6], ())
     make_official_weights(tmp_path, tiny, seed=1)
     two = load_encoder(str(params))([0, 5, 6], ())

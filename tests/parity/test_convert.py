@@ -17,7 +17,7 @@ from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_tor
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
 from utils.errors import UserError
 
-HEADS = [None, "cls", "seq_label", "mrc", "choice", "uie"]
+HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie"]
 
 
 @pytest.mark.parametrize(

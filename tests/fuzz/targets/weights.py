@@ -61,7 +61,7 @@ def _official_config(path: Path) -> None:
 
 def _config_seeds(folder: Path) -> list[bytes]:
     made = folder / "made"
-    make_ours(made, "cls", ["a", "b", "c"], config=TINY)
+    make_ours(made, "classification", ["a", "b", "c"], config=TINY)
     (made / "model.safetensors").rename(folder / "model.safetensors")
     ours = json.loads((made / "config.json").read_text())
     ours["reading"] = {"max_seq_len": 128, "layer": 1, "pooling": "mean", "pseudo_proportion": 0.2}
@@ -84,7 +84,7 @@ def _config(path: Path) -> None:
 def _pdparams_seeds(folder: Path) -> list[bytes]:
     seeds = []
     for protocol in (2, 4):
-        make_paddlenlp(folder / f"p{protocol}", "cls", protocol)
+        make_paddlenlp(folder / f"p{protocol}", "classification", protocol)
         whole = pickle.loads((folder / f"p{protocol}" / "model_state.pdparams").read_bytes())
         small = {name: array[:2] for name, array in list(whole.items())[:3] if hasattr(array, "shape")}
         seeds.append(pickle.dumps({**small, "StructuredToParameterName@@": {"a": "b"}}, protocol))
@@ -135,7 +135,7 @@ def _safetensors_seeds(folder: Path) -> list[bytes]:
 
 
 def _checkpoint_seeds(folder: Path) -> list[bytes]:
-    make_ours(folder / "made", "cls", config=TINY)
+    make_ours(folder / "made", "classification", config=TINY)
     (folder / "made/config.json").rename(folder / "config.json")
     whole = (folder / "made/model.safetensors").read_bytes()
     safe.write(folder / "x", fairseq_state(weights(lm_head=True, pooler=False)))

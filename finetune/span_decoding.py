@@ -150,9 +150,8 @@ def write_answers(path: str | os.PathLike, ids: Sequence[str], ranked: Sequence[
         ]
         for id_, answers in zip(ids, ranked, strict=True)
     }  # fmt: skip
-    contents = {path.with_name(f"nbest_{path.name}"): candidates, path: dict(zip(ids, best_texts(ranked)))}
-    for name, value in contents.items():
-        write_json(name, value)
+    write_json(path.with_name(f"nbest_{path.name}"), candidates)
+    write_json(path, dict(zip(ids, best_texts(ranked))))
 
 
 def write_json(path: str | os.PathLike, value: dict) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.answer_metrics import mean_scores
-from finetune.answers import (
+from finetune.span_decoding import (
     Spans,
     best_spans,
     best_texts,

@@ -1,0 +1,95 @@
+"""Classification of sentences and sentence pairs: XNLI, PAWS-X."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from finetune.metrics import accuracy
+from finetune.task import Task
+from model.task_names import CLASSIFICATION
+from reader.features import Batch, EncodePairs
+from reader.task_reader import Examples, read_classification, read_label_map
+from reader.tokenization import Tokenizer
+from utils.files import atomic_file
+
+if TYPE_CHECKING:
+    from paddle import Tensor, nn
+
+
+class Classification(Task):
+    """The task on the pooled first token; the metric is accuracy.
+
+    Args:
+        labels: their names, in the order of the ids.
+        max_seq_len: longest input in tokens.
+        multiple: the length of a batch is a multiple of it.
+        named: the label column of files holds names, not ids.
+    """
+
+    name = CLASSIFICATION
+    metric = "acc"
+
+    def __init__(
+        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, multiple: int = 1,
+        named: bool = True,
+    ):  # fmt: skip
+        self.labels, self.named = list(labels), named
+        self.encode = EncodePairs(tokenizer, max_seq_len, multiple)
+
+    @classmethod
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
+        named = args.label_map_config is not None
+        labels = [str(i) for i in range(args.num_labels)]
+        if named:
+            ids = read_label_map(args.label_map_config, args.num_labels)
+            labels = sorted(ids, key=ids.get)
+        return cls(tokenizer, labels, args.max_seq_len, args.pad_to_multiple_of, named)
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
+        return read_classification(path, ids, len(self.labels), labels=purpose != "test")
+
+    def run(self, model: "nn.Layer", batch: Batch) -> dict[str, "Tensor"]:
+        """The logits, and Paddle's probabilities: those of numpy may differ in the last printed digit."""
+        import paddle.nn.functional as F
+
+        outputs = super().run(model, batch)
+        return {**outputs, "probabilities": F.softmax(outputs["logits"])}
+
+    def losses(self, batch: Batch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+        import paddle
+        import paddle.nn.functional as F
+
+        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [B, C], [B]
+        right = (logits.argmax(-1) == labels).sum()
+        return F.cross_entropy(logits, labels, reduction="sum"), right, len(batch.labels)
+
+    def decode(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The class probabilities of each input, [C] float."""
+        return list(outputs["probabilities"] if "probabilities" in outputs else softmax(outputs["logits"]))
+
+    def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        return {self.metric: accuracy([int(row.argmax()) for row in predictions], labels)}
+
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
+        """Per line: qid (where there is one), predicted label id, probabilities; tabs between."""
+        with atomic_file(path, "w") as file:
+            for example, row in zip(data, predictions, strict=True):
+                cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
+                file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
+
+    def write_xtreme(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
+        """The predicted label's name, a line each."""
+        with atomic_file(path, "w", newline="\n") as file:
+            file.writelines(f"{self.labels[int(row.argmax())]}\n" for row in predictions)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, float64."""
+    logits = logits.astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
