@@ -2,54 +2,191 @@
 
     sh scripts/chaos.sh --rounds 50 --seed 1
 
-A line per fault, a table by kind of fault, and at last one line of JSON. Ends with 1 where a training lost or
-repeated a sample, or ended with other weights; its folder is then kept. See docs/reliability.md.
+Prints a line a round, and at last one line of JSON. Ends with 1 if a round failed. See docs/reliability.md.
 """
 
 import argparse
+import json
+import random
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.rounds import Chaos, summary, table
-from tests.pretrain.tiny_run import make_corpus
+from tests.chaos.faults import FAULTS
+from tests.chaos.trainings import BATCH, INTERRUPTED, KINDS, SAVE_STEPS, STEPS, Failed, Training
+
+SIDE_BY_SIDE = 2
+DRAWS = 3  # of a round, as long as its fault strikes nothing
+
+
+class StruckNothing(Failed):
+    """There was nothing left to strike."""
+
+
+@dataclass
+class Round:
+    """What became of a round.
+
+    Args:
+        fault: its name.
+        problem: what went wrong; empty if nothing did.
+        lost, repeated: samples.
+    """
+
+    fault: str
+    problem: str = ""
+    lost: int = 0
+    repeated: int = 0
+
+
+class Chaos:
+    """The rounds of a seed.
+
+    Args:
+        folder: for all files.
+        seed: decides the faults and their moments.
+        rounds: how many there will be.
+    """
+
+    def __init__(self, folder: Path, seed: int, rounds: int):
+        self.folder, self.seed, self.rounds = folder, seed, rounds
+        self.kinds = [make(folder / f"kind-{number}") for number, make in enumerate(KINDS[:rounds])]
+
+    def run(self) -> list[Round]:
+        """All of them, some side by side."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            try:
+                self.undisturbed = list(pool.map(self._undisturbed, range(len(self.kinds))))
+                return list(pool.map(self._round, range(self.rounds)))
+            except BaseException:
+                INTERRUPTED.set()  # the threads end their trainings
+                raise
+
+    def _undisturbed(self, number: int) -> Training:
+        with Training(self.kinds[number], self.folder / f"undisturbed-{number}") as one:
+            one.start()
+            code = one.wait()
+            if code or sorted(one.lives()[0].steps) != list(range(1, STEPS + 1)):
+                raise RuntimeError(f"an undisturbed run ended with {code}: see {one.folder}")
+            return one
+
+    def _round(self, number: int) -> Round:
+        kind = number % len(self.kinds)
+        for attempt in range(DRAWS):
+            draw = random.Random(f"{self.seed}/{number}/{attempt}")
+            found, began = Round(draw.choice(list(FAULTS))), time.monotonic()
+            with Training(self.kinds[kind], self.folder / f"round-{number}-{attempt}") as one:
+                try:
+                    strike(one, found.fault, draw)
+                    compare(self.undisturbed[kind], one, found)
+                except Failed as failed:
+                    found.problem = str(failed)
+                    again = isinstance(failed, StruckNothing) and attempt + 1 < DRAWS
+            end = "identical"
+            if found.problem:
+                end = f"{'drawn again' if again else 'FAILED'}: {found.problem} ({one.folder})"
+            print(
+                f"round {number + 1}, seed {self.seed} | {one.kind.name} | {found.fault} at step "
+                f"{one.struck_at} | {end} | {time.monotonic() - began:.0f} s", flush=True,
+            )  # fmt: skip
+            if not found.problem:
+                shutil.rmtree(one.folder)
+            elif again:
+                continue
+            break
+        return found
+
+
+def strike(one: Training, name: str, draw: random.Random) -> None:
+    """Start a training, strike it, and give the command again until the training has ended.
+
+    Raises:
+        Failed: the fault struck nothing, or the training did not go on as it has to.
+    """
+    fault, moment = FAULTS[name], draw.randrange(STEPS - 4)
+    one.start()
+    one.until(lambda: one.last_step() >= moment and len(one.checkpoints()) >= fault.checkpoints)
+    time.sleep(draw.uniform(0, 0.1 if moment else 3))
+    one.struck_at = one.last_step()
+    struck = one.process.poll() is None and fault.strike(one, draw)
+    code, last, newest = one.wait(), one.last_step(), one.newest()
+    if not struck or (fault.code is not None and code == 0 and last == STEPS):
+        raise StruckNothing("the fault struck nothing")
+    if fault.code is not None:
+        # Before the first step it need not catch signals yet, and launchers have codes of their own.
+        if one.struck_at and one.kind.processes == 1 and code != fault.code:
+            raise Failed(f"it ended with {code} instead of {fault.code}")
+        one.start()
+        code, went_on = one.wait(), one.lives()[-1].went_on
+        if went_on != newest:
+            raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {went_on}")
+        if last - went_on > SAVE_STEPS * (2 if one.damaged else 1):
+            raise Failed(
+                f"steps {went_on + 1} to {last} were done twice, and a checkpoint is due every {SAVE_STEPS}"
+            )
+    if code:
+        raise Failed(f"its last start ended with {code}")
+
+
+def compare(undisturbed: Training, one: Training, found: Round) -> None:
+    """Steps, losses and all that a training leaves, with those of an undisturbed one.
+
+    Raises:
+        Failed: they differ.
+    """
+    expected, lives = undisturbed.lives()[0].steps, one.lives()
+    # The steps that count: of each start those up to where the next one goes on.
+    ends = [life.went_on for life in lives[1:]] + [STEPS]
+    counted = Counter(step for life, end in zip(lives, ends) for step in life.steps if step <= end)
+    found.lost = BATCH * len(expected.keys() - counted.keys())
+    found.repeated = BATCH * (counted.total() - len(counted))
+    if found.lost or found.repeated:
+        raise Failed(f"{found.lost} samples lost, {found.repeated} repeated")
+    for life in lives:
+        for step, text in life.steps.items():
+            if text != expected[step]:
+                raise Failed(f"step {step} was '{text}' instead of '{expected[step]}'")
+    ours, theirs = undisturbed.outcome(), one.outcome()
+    if different := [
+        name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)
+    ]:
+        raise Failed(f"other contents: {', '.join(different)}")
+    if left := [path.name for path in one.output.rglob(".*") if path.name != ".lock"]:
+        raise Failed(f"left behind: {', '.join(left)}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--rounds", type=int, default=50, help="faults in all")
+    parser.add_argument("--rounds", type=int, default=50, help="a fault each")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and their moments")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds: at least 1")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder, began = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
     try:
-        (folder / "texts").mkdir()
-        corpus = make_corpus(folder / "texts")
-        chaos = Chaos(folder, corpus, args.seed, lambda line: print(line, flush=True))
-        ends = list(chaos.run(args.rounds))
+        rounds = Chaos(folder, args.seed, args.rounds).run()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         return 130
-    bad = [end for end in ends if not end.good]
-    print("\n" + "\n".join(table(ends)) + "\n")
-    if bad:
-        print(f"kept: {folder}")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(summary(ends, time.monotonic() - began), flush=True)
+    bad = [one for one in rounds if one.problem]
+    if not bad:
+        shutil.rmtree(folder)
+    print(json.dumps({
+        "rounds": len(rounds), "faults": dict(sorted(Counter(one.fault for one in rounds).items())),
+        "lost": sum(one.lost for one in rounds), "repeated": sum(one.repeated for one in rounds),
+        "identical": len(rounds) - len(bad), "seconds": round(time.monotonic() - began),
+    }), flush=True)  # fmt: skip
     return 1 if bad else 0
-
-
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

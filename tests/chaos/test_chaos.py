@@ -1,151 +1,133 @@
-"""A few rounds of chaos; and that the harness sees what it is there to see. More: sh scripts/chaos.sh."""
+"""A round of chaos, and that the harness sees what it is there to see. More: sh scripts/chaos.sh."""
 
 import json
-import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
-from tests.chaos.faults import KINDS
-from tests.chaos.rounds import Chaos, End, Round, Struck, compare, summary, table
-from tests.chaos.training import MARK, STEPS, _marked, read_trace
+from tests.chaos.__main__ import Round, compare
+from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training, _marked
 from tests.launching import ROOT, clean_environment
-from tests.pretrain.tiny_run import make_corpus
 
-
-@pytest.fixture(scope="module")
-def chaos(tmp_path_factory):
-    corpus = make_corpus(tmp_path_factory.mktemp("texts"))
-    return Chaos(tmp_path_factory.mktemp("chaos"), corpus, seed=1, say=print)
-
-
-@pytest.mark.slow
-def test_a_training_under_faults_ends_as_one_that_nothing_struck(chaos):
-    kinds = ["flipped bit, checkpoint", "full disk", "flipped bit, shard"]
-    end = chaos.train(0, 1, False, kinds)
-    assert end.fault == "" and [one.kind for one in end.rounds] == kinds
-    assert end.good and (end.lost, end.repeated, end.difference) == (0, 0, 0.0)
-    log = (chaos.folder / "training-0/out/log/job.log.0").read_text()
-    assert "is passed over" in log and list((chaos.folder / "training-0/out/checkpoints").glob("*.damaged"))
-    assert not _marked(str(chaos.folder / "training-0"))
-
-
-# What it would see. The undisturbed run of the test above is there.
+# The real command line, with one thing changed before it.
+HARNESS = """
+import sys
+from dataclasses import replace
+from tests.chaos import __main__ as chaos, faults, trainings
+{change}
+sys.exit(chaos.main())
+"""
 
 
 @pytest.fixture
-def copy(chaos, tmp_path):
-    """The output of an undisturbed run, to be changed."""
-    shutil.copytree(chaos.straight(1, False), tmp_path / "out")
-    return tmp_path / "out"
+def harness(tmp_path):
+    """harness(change): a round of it; returns its exit code, its lines, and its last line as JSON."""
+
+    def call(change: str):
+        done = subprocess.run(
+            [sys.executable, "-c", HARNESS.format(change=change), "--rounds", "1", "--seed", "3"], cwd=ROOT,
+            env=clean_environment(TMPDIR=str(tmp_path)), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stderr == ""
+        *lines, last = done.stdout.splitlines()
+        return done.returncode, lines, json.loads(last)
+
+    return call
 
 
-def compared(chaos, output):
-    end = End()
-    compare(chaos.straight(1, False), output, end)
-    return end
+def only(kind: str, changes: str = "") -> str:
+    """One kind of training, on one process, struck by kill -9 when it has a checkpoint."""
+    return (
+        f"chaos.KINDS = [lambda folder: replace(trainings.{kind}(1, folder), {changes})]\n"
+        "chaos.FAULTS = {'kill': faults.FAULTS['kill']._replace(checkpoints=1)}\n"
+    )
 
 
-def change_trace(output, change):
-    lines = (output / "trace.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    change(records)
-    (output / "trace.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+@pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
+def test_a_round(harness, tmp_path, kind):
+    code, lines, last = harness(only(kind))
+    assert code == 0 and " | kill at step " in lines[0] and " | identical | " in lines[0]
+    assert last.pop("seconds") > 0
+    assert last == {"rounds": 1, "faults": {"kill": 1}, "lost": 0, "repeated": 0, "identical": 1}
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_it_sees_nothing_where_there_is_nothing(chaos, copy):
-    end = compared(chaos, copy)
-    assert end.good and sorted(read_trace(copy)) == list(range(1, STEPS + 1))
-    assert all(len(samples) == 12 for samples in read_trace(copy).values())
+@pytest.mark.parametrize(
+    ("kind", "script"), [("pretraining", "run_pretrain"), ("finetuning", "run_classifier")]
+)
+def test_a_restart_from_scratch(harness, tmp_path, monkeypatch, kind, script):
+    """It ends with the same weights, and yet the checkpoints were worth nothing."""
+    monkeypatch.setenv("SCRIPT", script)
+    code, (line,), last = harness(only(kind, "script='tests/chaos/forgetful.py'"))
+    assert code == 1 and line.startswith("round 1, seed 3 | ")
+    assert "FAILED: the newest checkpoint was of step " in line and "it went on from step 0" in line
+    assert last["identical"] == 0 and list(tmp_path.iterdir()), "the folder is kept"
 
 
-def test_it_counts_lost_and_repeated_samples(chaos, copy):
-    change_trace(copy, lambda records: records[5]["samples"].pop())
-    assert (compared(chaos, copy).lost, compared(chaos, copy).repeated) == (1, 0)
-    change_trace(copy, lambda records: records.pop(20))  # a step that was not done
-    assert compared(chaos, copy).lost == 13
-    change_trace(copy, lambda records: records.append(records[30]))  # one that was done twice
-    end = compared(chaos, copy)
-    assert (end.lost, end.repeated, end.good) == (13, 12, False)
+def test_a_fault_that_strikes_nothing(harness):
+    """It is drawn again; in the end the round has failed."""
+    never = "chaos.FAULTS = {'nothing': faults.FAULTS['kill']._replace(strike=lambda *_: False)}"
+    code, lines, last = harness(only("finetuning") + never)
+    assert code == 1 and last["identical"] == 0
+    assert ["drawn again: the fault struck nothing" in line for line in lines] == [True, True, False]
+    assert "FAILED: the fault struck nothing" in lines[2]
 
 
-def test_it_sees_one_bit_of_one_weight(chaos, copy):
-    path = copy / "checkpoints" / f"step_{STEPS}" / "model.safetensors"
-    weights = load_file(path)
-    name = "encoder.layers.1.linear1.bias"
-    weights[name][3] = np.nextafter(weights[name][3], np.float32(9))
-    save_file(weights, path)
-    end = compared(chaos, copy)
-    assert end.difference > 0 and not end.good
-    end.elastic = True
-    assert end.good, "within the tolerance of another number of processes"
+def test_a_fault_after_the_end(harness):
+    """A signal to a training that has done its last step and ends as if nothing had happened."""
+    late = (
+        "chaos.FAULTS = {'late': faults.FAULTS['SIGTERM']._replace("
+        "strike=lambda one, draw: one.wait() == 0)}\nchaos.DRAWS = 1"
+    )
+    code, (line,), _ = harness(only("finetuning") + late)
+    assert code == 1 and "FAILED: the fault struck nothing" in line
 
 
-def test_it_sees_another_log(chaos, copy):
-    lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (copy / "metrics.jsonl").write_text("".join(lines[:-1]))
-    assert not compared(chaos, copy).good
+def test_it_sees_lost_and_repeated_samples_and_one_bit(tmp_path):
+    """From logs and files made by hand."""
+    kind = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
 
+    def made(name: str, lives: list[str], weights: bytes = b"weights") -> Training:
+        one = Training(kind, tmp_path / name)
+        last = one.output / f"step_{STEPS}"
+        last.mkdir(parents=True)
+        (last / "model.safetensors").write_bytes(weights)
+        starts = [sum(map(len, lives[:i])) for i in range(len(lives))]
+        one._log_began.extend(starts)
+        (one.folder / "job.log.0").write_text("".join(lives))
+        return one
 
-def test_a_fault_that_does_not_end_as_it_should_is_told(chaos, monkeypatch):
-    def broken(training, draw):
-        raise AssertionError("it was not noticed")
+    def steps(first: int, last: int) -> str:
+        return "".join(f"step {step}: {step / 8}\n" for step in range(first, last + 1))
 
-    monkeypatch.setitem(KINDS, "SIGTERM", broken)
-    end = chaos.train(1, 1, False, ["SIGTERM"])
-    assert not end.good and end.fault == "SIGTERM: AssertionError it was not noticed"
-
-
-def test_the_report():
-    one = Round("SIGTERM", "step 7", Struck("ended with 0", "from step_7"))
-    other = Round("full disk", "step 9", Struck("ended with 2: x", "from step_9"))
-    ends = [End([one, one]), End([other], lost=2), End([one], difference=1e-12, elastic=True)]
-    lines = table(ends)
-    assert "| SIGTERM | 3 | ended with 0 (3) | from a checkpoint (3) | 3 |" in lines
-    assert "| full disk | 1 | ended with 2 (1) | from a checkpoint (1) | 0 |" in lines
-    found = json.loads(summary(ends, 1.0))
-    assert (found["rounds"], found["lost"], found["identical"], found["different"]) == (4, 2, 2, 1)
-    assert (found["within_tolerance"], found["largest_difference"]) == (1, 1e-12)
-
-
-def test_the_plan_is_a_function_of_the_seed(tmp_path, monkeypatch):
-    plans = []
-
-    def train(self, number, processes, elastic, kinds, done, rounds):
-        plans[-1].append((processes, elastic, *kinds))
-        return End([Round(kind, "", Struck("", "")) for kind in kinds])
-
-    monkeypatch.setattr(Chaos, "train", train)
-    for seed in (1, 1, 2):
-        plans.append([])
-        list(Chaos(tmp_path, tmp_path, seed, print).run(50))
-    assert plans[0] == plans[1] != plans[2]
-    kinds = [kind for _, _, *kinds in plans[0] for kind in kinds]
-    assert len(kinds) == 50 and set(KINDS) < set(kinds)
+    straight = made("straight", [steps(1, STEPS)])
+    compare(straight, made("same", [steps(1, 9), "from step_6\n" + steps(7, STEPS)]), Round("kill"))
+    for name, lives, lost, repeated in (
+        ("lost", [steps(1, 9), "from step_6\n" + steps(8, STEPS)], BATCH, 0),
+        ("repeated", [steps(1, 9), "from step_6\n" + steps(5, STEPS)], 0, 2 * BATCH),
+    ):
+        found = Round("kill")
+        with pytest.raises(Failed, match=f"{lost} samples lost, {repeated} repeated"):
+            compare(straight, made(name, lives), found)
+        assert (found.lost, found.repeated) == (lost, repeated)
+    with pytest.raises(Failed, match="step 3 was '7' instead of '0.375'"):
+        compare(straight, made("loss", [steps(1, STEPS).replace("0.375", "7")]), Round("kill"))
+    with pytest.raises(Failed, match=f"other contents: step_{STEPS}/model.safetensors"):
+        compare(straight, made("bit", [steps(1, STEPS)], b"weighty"), Round("kill"))
 
 
 def test_interrupted_it_leaves_nothing(tmp_path):
-    environment = clean_environment(TMPDIR=str(tmp_path))
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos", "--rounds", "3"], cwd=ROOT, env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "tests.chaos", "--rounds", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env=clean_environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
-        end = time.monotonic() + 120
         while not (started := list(tmp_path.glob("chaos-*/undisturbed-1/stderr"))):
             assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        folder = str(started[0].parent)
-        time.sleep(random.Random(1).uniform(0.2, 0.5))
-        assert _marked(folder), MARK
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(30) == 130
-        assert process.stderr.read().splitlines()[-1] == "interrupted"
-    assert not _marked(folder) and not list(tmp_path.glob("chaos-*"))
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130 and process.stderr.read().splitlines()[-1] == "interrupted"
+    assert not list(_marked(started[0].parent)) and not list(tmp_path.iterdir())

@@ -1,0 +1,14 @@
+"""An entry point that finds no checkpoint, so that it begins from scratch: SCRIPT names it."""
+
+import importlib
+import os
+
+from utils.errors import run
+from utils.runtime import prepare
+
+if __name__ == "__main__":
+    prepare(quiet=True)
+    from model import checkpoint
+
+    checkpoint.load_newest = lambda folder: None
+    run(importlib.import_module(os.environ["SCRIPT"]).main)
