@@ -157,6 +157,7 @@ class Trainer:
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
         self.remaining = RemainingTime(total, engine.steps)
         with StopSignal() as stop, prefetch(training.stream(state.position)) as stream:
+            work = None
             while True:
                 # Before the step, so that a resumed run takes up an evaluation that was broken off.
                 if engine.steps in training.evaluations and state.evaluated < engine.steps:
@@ -164,7 +165,8 @@ class Trainer:
                         evaluation = training.evaluate(engine, stop)
                     if evaluation is not None:
                         self._keep_if_best(evaluation)
-                work = stream.next_unless(stop) if engine.steps < total else None
+                if work is None and engine.steps < total:
+                    work = stream.next_unless(stop)
                 stopped = stop.anywhere()
                 ends = stopped or engine.steps == total
                 due = engine.steps > 0 and (ends or engine.steps % flags.save_steps == 0)
@@ -178,6 +180,7 @@ class Trainer:
                     continue
                 state.position = training.after(work)
                 self._log(step, work)
+                work = None
         self.progress.close()
         self.scalars.close()
         if stopped:

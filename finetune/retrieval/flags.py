@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.paper import check_recipe
-from model.task_names import WITH_CLASSIFIER
+from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
 from utils.args import integers
 from utils.errors import UserError
 
-TASKS = (*WITH_CLASSIFIER, "retrieval")
+TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
 # What may change when a run goes on: it decides nothing of what is learned. The corpus and the weights are
 # compared by their contents.
 FREE = (
