@@ -31,13 +31,7 @@ class StruckNothing(Failed):
 
 @dataclass
 class Round:
-    """What became of a round.
-
-    Args:
-        fault: its name.
-        problem: what went wrong; empty if nothing did.
-        lost, repeated: samples.
-    """
+    """What became of a round; `problem`: what went wrong. `lost` and `repeated` count samples."""
 
     fault: str
     problem: str = ""
@@ -45,62 +39,51 @@ class Round:
     repeated: int = 0
 
 
-class Chaos:
-    """The rounds of a seed.
+def run_rounds(folder: Path, seed: int, rounds: int) -> list[Round]:
+    """All rounds of a seed, some side by side; their files are in `folder`."""
+    kinds = []
+    for number, make in enumerate(KINDS[:rounds]):
+        (data := folder / f"data-{number}").mkdir()
+        kinds.append(make(data))
 
-    Args:
-        folder: for all files.
-        seed: decides the faults and their moments.
-        rounds: how many there will be.
-    """
-
-    def __init__(self, folder: Path, seed: int, rounds: int):
-        self.folder, self.seed, self.rounds = folder, seed, rounds
-        self.kinds = [make(folder / f"kind-{number}") for number, make in enumerate(KINDS[:rounds])]
-
-    def run(self) -> list[Round]:
-        """All of them, some side by side."""
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            try:
-                self.undisturbed = list(pool.map(self._undisturbed, range(len(self.kinds))))
-                return list(pool.map(self._round, range(self.rounds)))
-            except BaseException:
-                INTERRUPTED.set()  # the threads end their trainings
-                raise
-
-    def _undisturbed(self, number: int) -> Training:
-        with Training(self.kinds[number], self.folder / f"undisturbed-{number}") as one:
+    def run_undisturbed(number: int) -> Training:
+        with Training(kinds[number], folder / f"undisturbed-{number}") as one:
             one.start()
             code = one.wait()
             if code or sorted(one.lives()[0].steps) != list(range(1, STEPS + 1)):
                 raise RuntimeError(f"an undisturbed run ended with {code}: see {one.folder}")
             return one
 
-    def _round(self, number: int) -> Round:
-        kind = number % len(self.kinds)
-        for attempt in range(DRAWS):
-            draw = random.Random(f"{self.seed}/{number}/{attempt}")
-            found, began = Round(draw.choice(list(FAULTS))), time.monotonic()
-            with Training(self.kinds[kind], self.folder / f"round-{number}-{attempt}") as one:
+    def run_round(number: int) -> Round:
+        for attempt in range(1, DRAWS + 1):
+            draw = random.Random(f"{seed}/{number}/{attempt}")
+            found, end, began = Round(draw.choice(list(FAULTS))), "identical", time.monotonic()
+            again = False
+            with Training(kinds[number % len(kinds)], folder / f"round-{number + 1}-{attempt}") as one:
                 try:
                     strike(one, found.fault, draw)
-                    compare(self.undisturbed[kind], one, found)
+                    compare(undisturbed[number % len(kinds)], one, found)
                 except Failed as failed:
                     found.problem = str(failed)
-                    again = isinstance(failed, StruckNothing) and attempt + 1 < DRAWS
-            end = "identical"
-            if found.problem:
-                end = f"{'drawn again' if again else 'FAILED'}: {found.problem} ({one.folder})"
-            print(
-                f"round {number + 1}, seed {self.seed} | {one.kind.name} | {found.fault} at step "
-                f"{one.struck_at} | {end} | {time.monotonic() - began:.0f} s", flush=True,
-            )  # fmt: skip
+                    again = isinstance(failed, StruckNothing) and attempt < DRAWS
+                    end = f"{'drawn again' if again else 'FAILED'}: {failed} ({one.folder})"
             if not found.problem:
                 shutil.rmtree(one.folder)
-            elif again:
-                continue
-            break
+            print(
+                f"round {number + 1}, seed {seed} | {one.kind.name} | {found.fault} at step {one.struck_at} "
+                f"| {end} | {time.monotonic() - began:.0f} s", flush=True,
+            )  # fmt: skip
+            if not again:
+                break
         return found
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        try:
+            undisturbed = list(pool.map(run_undisturbed, range(len(kinds))))
+            return list(pool.map(run_round, range(rounds)))
+        except BaseException:
+            INTERRUPTED.set()  # the threads end their trainings
+            raise
 
 
 def strike(one: Training, name: str, draw: random.Random) -> None:
@@ -115,7 +98,7 @@ def strike(one: Training, name: str, draw: random.Random) -> None:
     time.sleep(draw.uniform(0, 0.1 if moment else 3))
     one.struck_at = one.last_step()
     struck = one.process.poll() is None and fault.strike(one, draw)
-    code, last, newest = one.wait(), one.last_step(), one.newest()
+    code, last, newest = one.wait(), one.last_step(), max(one.checkpoints(), default=0)
     if not struck or (fault.code is not None and code == 0 and last == STEPS):
         raise StruckNothing("the fault struck nothing")
     if fault.code is not None:
@@ -128,7 +111,7 @@ def strike(one: Training, name: str, draw: random.Random) -> None:
             raise Failed(f"the newest checkpoint was of step {newest}, it went on from step {went_on}")
         if last - went_on > SAVE_STEPS * (2 if one.damaged else 1):
             raise Failed(
-                f"steps {went_on + 1} to {last} were done twice, and a checkpoint is due every {SAVE_STEPS}"
+                f"steps {went_on + 1} to {last} were done twice: a checkpoint is due every {SAVE_STEPS}"
             )
     if code:
         raise Failed(f"its last start ended with {code}")
@@ -173,7 +156,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder, began = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
     try:
-        rounds = Chaos(folder, args.seed, args.rounds).run()
+        rounds = run_rounds(folder, args.seed, args.rounds)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)

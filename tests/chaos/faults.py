@@ -14,21 +14,15 @@ from tests.chaos.trainings import Training, send
 ROOM = 12 << 10  # bytes that a file may have on the full disk: enough for a log, not for a checkpoint
 
 
-def kill(one: Training, draw: random.Random) -> bool:
-    """kill -9 of the training process of any rank."""
-    return send(one.find(draw.randrange(one.kind.processes)), signal.SIGKILL)
-
-
-def kill_reader(one: Training, draw: random.Random) -> bool:
-    """kill -9 of the reader process of any rank."""
+def _process(one: Training, draw: random.Random, reader: bool = False) -> int | None:
     rank = draw.randrange(one.kind.processes)
-    one.until(lambda: one.find(rank, reader=True))
-    return send(one.find(rank, reader=True), signal.SIGKILL)
+    one.until(lambda: one.find(rank, reader))
+    return one.find(rank, reader)
 
 
-def terminate(one: Training, draw: random.Random) -> bool:
-    """SIGTERM to what the user started."""
-    return send(one.process.pid, signal.SIGTERM)
+def kill(one: Training, draw: random.Random, reader: bool = False) -> bool:
+    """kill -9 of the training process, or the reader process, of any rank."""
+    return send(_process(one, draw, reader), signal.SIGKILL)
 
 
 def interrupt(one: Training, draw: random.Random) -> bool:
@@ -39,9 +33,7 @@ def interrupt(one: Training, draw: random.Random) -> bool:
 
 def pause(one: Training, draw: random.Random) -> bool:
     """SIGSTOP of a training process or a reader, and SIGCONT after a second."""
-    rank, reader = draw.randrange(one.kind.processes), draw.random() < 0.5
-    one.until(lambda: one.find(rank, reader))
-    pid = one.find(rank, reader)
+    pid = _process(one, draw, reader=draw.random() < 0.5)
     return send(pid, signal.SIGSTOP) and (time.sleep(draw.uniform(0.5, 1.5)) or send(pid, signal.SIGCONT))
 
 
@@ -57,7 +49,7 @@ def damage_newest(one: Training, draw: random.Random) -> bool:
     """kill -9, and a file of the newest checkpoint has another bit, is cut short, or is gone."""
     if struck := kill(one, draw):
         one.wait()
-        newest = one.checkpoints()[-1]
+        step, newest = list(one.checkpoints().items())[-1]
         path = draw.choice(sorted(newest.rglob("*.safetensors")))
         data = bytearray(path.read_bytes())
         place = draw.randrange(len(data))
@@ -65,7 +57,7 @@ def damage_newest(one: Training, draw: random.Random) -> bool:
         path.unlink()
         if draw.random() < 0.7:
             path.write_bytes(data[: draw.choice([place, len(data)])])
-        one.damaged = int(newest.name[5:])
+        one.damaged = step
     return struck
 
 
@@ -73,7 +65,7 @@ def half_written(one: Training, draw: random.Random) -> bool:
     """kill -9, which leaves a checkpoint folder with a part of its files and a temporary name."""
     if struck := kill(one, draw):
         one.wait()
-        newest = one.checkpoints()[-1]
+        newest = list(one.checkpoints().values())[-1]
         half = newest.with_name(f".{newest.name}9.tmp-{one.process.pid}")
         shutil.copytree(newest, half)
         for path in half.rglob("*.safetensors"):
@@ -91,8 +83,8 @@ class Fault(NamedTuple):
 
 FAULTS = {
     "kill": Fault(kill, -signal.SIGKILL),
-    "kill of the reader": Fault(kill_reader, 2),
-    "SIGTERM": Fault(terminate, 0),
+    "kill of the reader": Fault(lambda one, draw: kill(one, draw, reader=True), 2),
+    "SIGTERM": Fault(lambda one, draw: send(one.process.pid, signal.SIGTERM), 0),
     "Ctrl-C": Fault(interrupt, 130),
     "pause": Fault(pause, None),
     "full disk": Fault(fill_disk, 2),

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.chaos.__main__ import Round, compare
-from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training, _marked
+from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training, marked
 from tests.launching import ROOT, clean_environment
 
 # The real command line, with one thing changed before it.
@@ -46,6 +46,7 @@ def only(kind: str, changes: str = "") -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
 def test_a_round(harness, tmp_path, kind):
     code, lines, last = harness(only(kind))
@@ -55,6 +56,7 @@ def test_a_round(harness, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "script"), [("pretraining", "run_pretrain"), ("finetuning", "run_classifier")]
 )
@@ -67,6 +69,7 @@ def test_a_restart_from_scratch(harness, tmp_path, monkeypatch, kind, script):
     assert last["identical"] == 0 and list(tmp_path.iterdir()), "the folder is kept"
 
 
+@pytest.mark.slow
 def test_a_fault_that_strikes_nothing(harness):
     """It is drawn again; in the end the round has failed."""
     never = "chaos.FAULTS = {'nothing': faults.FAULTS['kill']._replace(strike=lambda *_: False)}"
@@ -76,6 +79,7 @@ def test_a_fault_that_strikes_nothing(harness):
     assert "FAILED: the fault struck nothing" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_fault_after_the_end(harness):
     """A signal to a training that has done its last step and ends as if nothing had happened."""
     late = (
@@ -96,8 +100,9 @@ def test_it_sees_lost_and_repeated_samples_and_one_bit(tmp_path):
         last.mkdir(parents=True)
         (last / "model.safetensors").write_bytes(weights)
         starts = [sum(map(len, lives[:i])) for i in range(len(lives))]
-        one._log_began.extend(starts)
-        (one.folder / "job.log.0").write_text("".join(lives))
+        one.log_began.extend(starts)
+        (one.folder / "log").mkdir()
+        (one.folder / "log" / "job.log.0").write_text("".join(lives))
         return one
 
     def steps(first: int, last: int) -> str:
@@ -130,4 +135,4 @@ def test_interrupted_it_leaves_nothing(tmp_path):
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130 and process.stderr.read().splitlines()[-1] == "interrupted"
-    assert not list(_marked(started[0].parent)) and not list(tmp_path.iterdir())
+    assert not list(marked(started[0].parent)) and not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from tests.launching import ROOT, clean_environment
 from tests.pretrain.tiny_run import flags, make_corpus
 
 MARK = "CHAOS_TRAINING"  # an environment variable that every process of a training inherits
-STEPS, SAVE_STEPS, BATCH = 40, 6, 8
+STEPS, SAVE_STEPS, BATCH = 24, 4, 8
 PATIENCE = 240  # seconds; a command that takes longer hangs
 OUTPUT = Path("out")  # relative, so that all runs write the same bytes
 INTERRUPTED = threading.Event()  # the harness was asked to end
@@ -30,16 +30,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """A training as the user sees it.
+    """A command and what its log says. `steps_in` is the folder of its `step_N`, below the output.
 
-    Args:
-        name: for the report.
-        processes: how many.
-        script: the entry point.
-        flags: its command line.
-        steps_in: the folder of its `step_N`, below the output.
-        went_on: what its log says when it goes on; the group is the step.
-        step: a step in its log; the groups are the number, and what is the same in every run.
+    The group of `went_on` is the step that it goes on from; those of `step` are the number of a step and what
+    must be the same in every run.
     """
 
     name: str
@@ -50,46 +44,25 @@ class Kind:
     went_on: str
     step: str
 
-    def command(self) -> list[str]:
-        """What the user types."""
-        line = [str(ROOT / self.script), *self.flags]
-        if self.processes > 1:
-            launcher = ["--nproc_per_node", str(self.processes), "--split_log_path", "log"]
-            line = [str(ROOT / "launch.py"), *launcher, *line]
-        return [sys.executable, *line]
-
 
 def pretraining(processes: int, folder: Path) -> Kind:
     """run_pretrain.py on a corpus of three made-up languages."""
-    folder.mkdir()
     line = flags(
-        make_corpus(folder), OUTPUT, optimizer__steps=STEPS, optimizer__batch_size=BATCH, run__eval_steps=25,
+        make_corpus(folder), OUTPUT, optimizer__steps=STEPS, optimizer__batch_size=BATCH, run__eval_steps=10,
         run__save_steps=SAVE_STEPS, run__log_steps=1, run__eval_sequences=4,
     )  # fmt: skip
-    step = r"step (\d+) of \d+ \| (.*) \| [\d,]+ tokens/s"
-    return Kind(
-        f"pre-training, {processes}", processes, "run_pretrain.py", line, "checkpoints",
-        r"going on from .*step_(\d+)", step,
-    )  # fmt: skip
+    log = r"going on from .*step_(\d+)", r"step (\d+) of \d+ \| (.*) \| [\d,]+ tokens/s"
+    return Kind(f"pre-training, {processes}", processes, "run_pretrain.py", line, "checkpoints", *log)
 
 
 def finetuning(processes: int, folder: Path) -> Kind:
     """run_classifier.py on a made-up task."""
-    folder.mkdir()
     line = toy.flags(
         toy.make(folder, train=STEPS // 2 * BATCH), OUTPUT, batch_size=BATCH // processes, skip_steps=1,
-        save_steps=SAVE_STEPS, validation_steps=15, keep_checkpoints=3,
+        save_steps=SAVE_STEPS, validation_steps=10, keep_checkpoints=3,
     )  # fmt: skip
-    step = r"step: (\d+)/\d+, (ave loss: .*), speed:"
-    return Kind(
-        f"fine-tuning, {processes}",
-        processes,
-        "run_classifier.py",
-        line,
-        "",
-        r"resumed from .*step_(\d+)",
-        step,
-    )
+    log = r"resumed from .*step_(\d+)", r"step: (\d+)/\d+, (ave loss: .*), speed:"
+    return Kind(f"fine-tuning, {processes}", processes, "run_classifier.py", line, "", *log)
 
 
 KINDS = [partial(make, processes) for processes in (1, 2) for make in (pretraining, finetuning)]
@@ -97,7 +70,7 @@ KINDS = [partial(make, processes) for processes in (1, 2) for make in (pretraini
 
 @dataclass
 class Life:
-    """What the log of rank 0 says of one start of the command: where it went on (0: anew), and its steps."""
+    """What the log says of one start of the command: where it went on (0: anew), and its steps."""
 
     went_on: int
     steps: dict[int, str]
@@ -112,7 +85,7 @@ class Training:
     process: subprocess.Popen | None = None
     struck_at: int = 0
     damaged: int = 0  # the step of the checkpoint that a fault has damaged
-    _log_began: list[int] = field(default_factory=list)
+    log_began: list[int] = field(default_factory=list)  # characters, at each start
 
     def __enter__(self) -> "Training":
         self.folder.mkdir()
@@ -125,25 +98,23 @@ class Training:
     def output(self) -> Path:
         return self.folder / OUTPUT
 
-    def checkpoints(self) -> list[Path]:
-        """Its `step_N`, oldest first."""
-        found = (self.output / self.kind.steps_in).glob("step_*")
-        return sorted(
-            (path for path in found if path.name[5:].isdigit()), key=lambda path: int(path.name[5:])
-        )
-
-    def newest(self) -> int:
-        """The step of the newest checkpoint that is whole; 0: there is none."""
-        steps = [int(path.name[5:]) for path in self.checkpoints()]
-        return max((step for step in steps if step != self.damaged), default=0)
+    def checkpoints(self) -> dict[int, Path]:
+        """Its `step_N`, oldest first, without the one that was damaged."""
+        found = {path.name[5:]: path for path in (self.output / self.kind.steps_in).glob("step_*")}
+        steps = sorted(int(step) for step in found if step.isdigit() and int(step) != self.damaged)
+        return {step: found[str(step)] for step in steps}
 
     def start(self) -> None:
         """Give the command, the same each time."""
-        self._log_began.append(len(self._log()))
+        line = [str(ROOT / self.kind.script), *self.kind.flags]
+        if self.kind.processes > 1:
+            launcher = ["--nproc_per_node", str(self.kind.processes), "--split_log_path", "log"]
+            line = [str(ROOT / "launch.py"), *launcher, *line]
+        self.log_began.append(len(self._log()))
         with open(self.folder / "stderr", "a") as errors:
             self.process = subprocess.Popen(
-                self.kind.command(), cwd=self.folder, stdout=errors, stderr=errors, start_new_session=True,
-                env=clean_environment(**{MARK: str(self.folder), "LOG_DIR": "log"}),
+                [sys.executable, *line], cwd=self.folder, stdout=errors, stderr=errors,
+                env=clean_environment(**{MARK: str(self.folder), "LOG_DIR": "log"}), start_new_session=True,
             )  # fmt: skip
 
     def wait(self) -> int:
@@ -160,12 +131,12 @@ class Training:
         while not condition() and self.process.poll() is None and time.monotonic() < end:
             if INTERRUPTED.is_set():
                 raise Failed("interrupted")
-            time.sleep(0.03)
+            time.sleep(0.05)
 
     def lives(self) -> list[Life]:
         """The log, start by start."""
         log, lives = self._log(), []
-        for begin, end in zip(self._log_began, [*self._log_began[1:], len(log)]):
+        for begin, end in zip(self.log_began, [*self.log_began[1:], len(log)]):
             found = re.search(self.kind.went_on, log[begin:end])
             steps = {int(step): text for step, text in re.findall(self.kind.step, log[begin:end])}
             lives.append(Life(int(found[1]) if found else 0, steps))
@@ -175,19 +146,23 @@ class Training:
         """The last step that this start of the command has logged."""
         return max(self.lives()[-1].steps, default=0)
 
+    def _log(self) -> str:
+        path = self.folder / "log" / "job.log.0"
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def find(self, rank: int, reader: bool = False) -> int | None:
         """The training process of a rank, or its reader; None where it does not run (yet)."""
-        for pid, environment, words in _marked(self.folder):
+        wanted = "spawn_main" if reader else self.kind.script
+        for pid, environment, words in marked(self.folder):
+            # A launcher has no rank, though its command names the script.
             its = environment.get("PADDLE_TRAINER_ID", "0" if self.kind.processes == 1 else "")
-            # The flags of a training name no script; those of a launcher do, but it has no rank.
-            wanted = "spawn_main" if reader else self.kind.script
-            if its == str(rank) and any(wanted in word for word in words):
+            if its == str(rank) and wanted in words:
                 return pid
         return None
 
     def kill_all(self) -> None:
         """End whatever is left of it."""
-        while found := [pid for pid, _, _ in _marked(self.folder)]:
+        while found := [pid for pid, _, _ in marked(self.folder)]:
             for pid in found:
                 send(pid, signal.SIGKILL)
             self.process.poll()
@@ -201,12 +176,8 @@ class Training:
                 if path.suffix == ".safetensors" or path.name == "state.json":
                     found[str(path.relative_to(self.output))] = path.read_bytes()
         metrics = self.output / "metrics.jsonl"
-        for line in metrics.read_text().splitlines() if metrics.exists() else ():
-            found.setdefault(metrics.name, []).append(json.loads(line) | {"tokens_per_second": None})
-        return found
-
-    def _log(self) -> str:
-        return "".join(path.read_text(errors="replace") for path in self.folder.rglob("job.log.0"))
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        return found | {metrics.name: [json.loads(line) | {"tokens_per_second": None} for line in lines]}
 
 
 def send(pid: int | None, number: int) -> bool:
@@ -217,13 +188,13 @@ def send(pid: int | None, number: int) -> bool:
         return False
 
 
-def _marked(folder: Path) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+def marked(folder: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """Process, environment and command line of all that were started for a folder, however deep."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             entries = (path / "environ").read_text(errors="replace").split("\0")
             if f"{MARK}={folder}" in entries:
-                words = (path / "cmdline").read_text(errors="replace").split("\0")
-                yield int(path.name), dict(entry.partition("=")[::2] for entry in entries), words
+                environment = dict(entry.partition("=")[::2] for entry in entries)
+                yield int(path.name), environment, (path / "cmdline").read_text(errors="replace")
         except OSError:  # it has gone, or is another user's
             continue
