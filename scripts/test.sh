@@ -29,6 +29,7 @@ fi
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export PYTHONUTF8=1 # tests read and write text without naming its encoding; the program names it everywhere
 echo "test: pytest, $cores processes"
 "$python" -m pytest -n "$cores" "$@" || exit $?
 [ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
