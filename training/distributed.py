@@ -4,9 +4,10 @@ Works under `fleetrun` / `python -m paddle.distributed.launch`: NCCL where there
 (`fleetrun --nproc_per_node 2 --backend gloo script.py`). Paddle is imported only when it is needed.
 """
 
+import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
@@ -26,7 +27,9 @@ FUSED_BYTES = 64 << 20  # hides a sum's fixed cost; fleet copies what it fuses, 
 
 
 def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
-    """Choose this process's device and join the other processes. Call once, before the model is made.
+    """Choose this process's device and join the other processes. Call it before the model is made.
+
+    A second call changes nothing.
 
     Args:
         use_gpu: False keeps to the CPU where GPUs exist.
@@ -51,17 +54,41 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
                 f"--backend {backend} needs GPUs that Paddle can use; on the CPU it is --backend gloo"
             )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+    import paddle.distributed as dist
     from paddle.distributed import fleet
     from paddle.distributed.fleet.utils.log_util import set_log_level
 
+    if dist.is_initialized():
+        return str(paddle.device.get_device())
     set_log_level("ERROR")  # fleet tells every process of its groups otherwise
     strategy = fleet.DistributedStrategy()
     sizes = ("dp_degree", "sharding_degree")
     strategy.hybrid_configs = dict(zip(sizes, (1, world_size()) if sharding_stage else (world_size(), 1)))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.nullcontext() if gpu else _one_group():
         warnings.filterwarnings("ignore", message="Current global rank")  # of groups of one process
         fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return str(paddle.device.get_device())
+
+
+@contextlib.contextmanager
+def _one_group() -> Iterator[None]:
+    """Within it, a new group of all processes is the default group.
+
+    fleet makes a dozen groups, and gloo in Paddle 3.3 refuses connections for most groups of more than two
+    processes beside the default one. NCCL connects a group only when it is used.
+    """
+    import paddle.distributed as dist
+
+    new_group = dist.new_group
+
+    def join(ranks: Sequence[int], *args, **options) -> Any:
+        return dist.get_group() if len(ranks) == world_size() else new_group(ranks, *args, **options)
+
+    dist.new_group = join
+    try:
+        yield
+    finally:
+        dist.new_group = new_group
 
 
 def barrier() -> None:

@@ -38,9 +38,10 @@ def assert_same_run(ours, theirs, steps: int = 40, tolerance: float = 1e-9) -> N
 
 def assert_same_state(ours, theirs, step: int = 40, tolerance: float = 1e-7) -> None:
     one, other = checkpoint(ours, step), checkpoint(theirs, step)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_allclose(value, other[name], rtol=0, atol=tolerance, err_msg=name)
+    for name, value in other.items():
+        np.testing.assert_allclose(one[name], value, rtol=0, atol=tolerance, err_msg=name)
+    # fleet's stage 1 makes moments for the pooler, too, which no objective uses
+    assert all(name.startswith("state/engine/optimizer/ernie_m.pooler.") for name in one.keys() - other.keys())
 
 
 def test_two_micro_batches_are_the_whole_batch(whole, tiny_corpus, tmp_path):
