@@ -111,7 +111,7 @@ def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
 
 def batches(task, path, purpose, size=100):
     (parts,) = [Batches(task.read(path, purpose), task.encode, size, shuffle=False)]
-    return [batch for _, batch in stream([parts])]
+    return [batch for _, step in stream([parts]) for batch in step.micro_batches]
 
 
 @pytest.fixture

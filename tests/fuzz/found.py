@@ -117,7 +117,7 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         ),
         "a name without end": (
             b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
-            "manifest.json: damaged",
+            ": missing",
         ),
     },
     "state": {
@@ -134,13 +134,9 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "nested without end": (b"[" * DEEP + b"\n", None),
     },
     "record": {
-        "empty": (b"", "selected.json: the file is empty; run this seed again"),
+        "empty": (b"", "selected.json: the file is empty; remove it"),
         "without its keys": (b"{}", "selected.json: holds no object with the keys step, epoch"),
         "scores that are none": (_with(RECORD, scores=[1]), "selected.json: scores is of another type"),
         "not UTF-8": (b'{"\xff": 1}', "selected.json: not UTF-8"),
-    },
-    "retrieval_record": {
-        "a long number": (b'{"layer": ' + DIGITS, "selected.json: not JSON"),
-        "scores within scores": (b'{"layer": 1, "scores": {"a": {"b": {}}}}', "scores is of another type"),
     },
 }
