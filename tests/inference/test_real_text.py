@@ -1,4 +1,7 @@
-"""Exported models equal the checkpoint on real sentences of 15 languages, and int8 decides as they do."""
+"""Exported models equal the checkpoint on real sentences of 15 languages, and int8 decides as they do.
+
+int8 with weights of 7 bits, whose products are exact on every CPU: those of 8 bits saturate without VNNI.
+"""
 
 import pytest
 
@@ -26,7 +29,7 @@ def test_210_sentences_of_15_languages(data_dir, tmp_path, kind):
     model = toy_models.model(kind, shape)
     save_model(tmp_path / kind, model, shape, piece_model_path=pieces, extra=toy_models.EXTRA[kind])
     made = run_export(
-        tmp_path / kind, tmp_path / "out", check_set=texts, int8="true"
+        tmp_path / kind, tmp_path / "out", check_set=texts, int8="true", reduce_range="true"
     )["export"]  # fmt: skip
     assert made["checked_on"] == "210 texts of texts.txt"
     assert max(made["engines"]["paddle"], made["engines"]["onnx"]) < 1e-4
