@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from reader.task_reader import ALL_LANGUAGES
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from typing import Self  # Python 3.10 has none
+
     from paddle import Tensor
 
 # A logit that no softmax gives anything to, in float32 and in float64.
@@ -64,7 +66,7 @@ class QuestionAnswering(Task):
         self.encode = EncodeWindows(tokenizer, multiple)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
         cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
         of_decoding = args.max_answer_length, args.n_best_size, args.answer_rules
         return cls(tokenizer, cut, *of_decoding, args.pad_to_multiple_of)
@@ -72,7 +74,7 @@ class QuestionAnswering(Task):
     @classmethod
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
-    ) -> Self:
+    ) -> "Self":
         """The task as a model was trained, with windows of at most `max_seq_len` tokens."""
         query = min(reading.get("max_query_length", _QUERY), (max_seq_len - SPECIAL_TOKENS) // 2)
         cut = Cut(max_seq_len, query, reading.get("doc_stride", _STRIDE), reading.get("split_han", True))
@@ -140,7 +142,7 @@ class OfficialAnswering(QuestionAnswering):
     keep_all = True
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
         task = super().from_flags(args, tokenizer)
         task.cut = replace(task.cut, split_han=False)
         task.encode = EncodeInOrder(tokenizer, args.max_seq_len, args.pad_to_multiple_of)

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 if TYPE_CHECKING:
+    from typing import Self  # Python 3.10 has none
+
     from paddle import Tensor
 
 
@@ -50,7 +52,7 @@ class Tagging(Task):
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces, multiple)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
         if args.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(args.label_map_config, args.num_labels)
@@ -61,7 +63,7 @@ class Tagging(Task):
     @classmethod
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
-    ) -> Self:
+    ) -> "Self":
         """The task as a model was trained. Where that was with --official_compat, no text is cut off here."""
         pieces = reading.get("label_pieces", "first")
         return cls(tokenizer, labels, max_seq_len, "leading" if reading.get("official_compat") else pieces)

@@ -7,7 +7,7 @@ config.json of a model. Prediction may run without Paddle, so only the methods t
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from reader.features import Encode
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from typing import Self  # Python 3.10 has none
+
     from paddle import Tensor, nn
 
 
@@ -38,7 +40,7 @@ class Task(Protocol):
     encode: Encode
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
         """The task as the flags of `utils.args` say. UserError: flags that it cannot work with."""
 
     def reading(self) -> dict[str, Any]:
