@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoint import load_newest, load_training_state, read_weights, set_aside
+from model.checkpoint import load_training_state, read_weights
 from model.steps import clear_leftovers
 from training import distributed
+from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file, sha256_of, unwritable_is_a_user_error
+from utils.files import atomic_dir, atomic_file, remove, sha256_of, unwritable_is_a_user_error
 from utils.json_files import read_json
 from utils.logging import logger
 
@@ -94,7 +95,7 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
 def _remove(folder: Path) -> None:
     (folder / RUN).unlink(missing_ok=True)  # first: what a kill leaves half removed belongs to no run
     for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(path)
 
 
 def listed(differences: Sequence[str]) -> str:
@@ -183,15 +184,7 @@ def step_to_resume(
         UserError: no step in `folder` is whole, --init_checkpoint is of another run, or the processes see
             different folders.
     """
-    found = load_newest(folder)
-    if len(set(distributed.gather(str(found and found[0])))) > 1:
-        raise UserError(
-            f"{folder}: the processes find different checkpoints there; give a folder that all machines share"
-        )
-    if found and distributed.is_main():  # all processes have read by now
-        with unwritable_is_a_user_error(folder):
-            set_aside(found[2])
-    newest = found and found[:2]
+    newest = newest_checkpoint(folder)
     if has_state(init_checkpoint) and (named := state_of(init_checkpoint))["seed"] == seed:
         other = differences(*({**one, "random_seed": None} for one in (named["run"], run)))
         if other:

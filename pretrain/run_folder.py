@@ -1,6 +1,5 @@
 """The folder of a run: what is in it, whose run it is, and how it is emptied for another one."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from model.steps import clear_leftovers
 from pretrain.config import FREE, RunConfig
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import unwritable_is_a_user_error
+from utils.files import remove, unwritable_is_a_user_error
 from utils.logging import logger
 from utils.processes import is_main
 
@@ -35,7 +34,7 @@ def open_run_folder(run: RunConfig) -> None:
         clear_leftovers(output / CHECKPOINTS)
         found = [output / name for name in _OF_A_RUN if overwrite and (output / name).exists()]
         for path in found:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
     if found:
         names = ", ".join(path.name for path in found)
         logger.warning("run.overwrite: removed the run that was in %s (%s)", output, names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from model.checkpoint import ModelFiles, keep_last, load_from, load_newest, model_files, set_aside
+from model.checkpoint import ModelFiles, keep_last, load_from, model_files
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from model.manifest import MANIFEST, check_manifest
@@ -26,12 +26,12 @@ from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from training import distributed
-from training.checkpoint_writer import write_checkpoint
+from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.engine import Engine, Step
 from training.optimizer import build_optimizer
 from training.precision import Precision
 from utils.errors import UserError
-from utils.files import atomic_dir, unwritable_is_a_user_error
+from utils.files import atomic_dir
 from utils.logging import logger
 
 # What a step adds up over micro-batches and processes, per objective and in all.
@@ -109,7 +109,7 @@ class Trainer:
                 none beside a finished model, or as `initialise`.
         """
         output = Path(self.config.run.output)
-        found = newest_checkpoint(output)
+        found = newest_checkpoint(output / CHECKPOINTS)
         if found is None:
             if (output / FULL).exists():
                 raise UserError(
@@ -243,25 +243,3 @@ def make_generator(
         allowed = allowed_pieces(piece_counts, objectives.min_piece_count, vocabulary)
     temperature = objectives.temperature if objectives.pseudo_choice == "sample" else 0.0
     return PseudoTokenGenerator(allowed, vocabulary.special_ids, temperature)
-
-
-def newest_checkpoint(output: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The last whole checkpoint of a run's folder, and its state; later ones, damaged, are set aside.
-
-    Raises:
-        UserError: there are checkpoints, but none is whole, or processes see different ones.
-    """
-    found = load_newest(output / CHECKPOINTS)
-    folder = found[0] if found else None
-    seen = sorted(set(distributed.gather(str(folder))))
-    if len(seen) > 1:
-        raise UserError(
-            f"run.output {output}: processes find different checkpoints there ({', '.join(seen)}); give a "
-            "folder that all machines share"
-        )
-    if found is None:
-        return None
-    if distributed.is_main():  # all have read by now
-        with unwritable_is_a_user_error(folder):
-            set_aside(found[2])
-    return found[:2]

@@ -161,10 +161,8 @@ class StopSignal:
 
 
 def _say(received: signal.Signals) -> None:
-    name = "Ctrl-C" if received == signal.SIGINT else received.name
-    line = f"{name} received: the run saves its state and ends; Ctrl-C again ends it at once"
-    if name != "Ctrl-C":
-        line = line.replace("Ctrl-C again", "Ctrl-C twice")
+    name, ends = ("Ctrl-C", "again") if received == signal.SIGINT else (received.name, "twice")
+    line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
     if logger.handlers:
         logger.warning("%s", line)
     elif distributed.is_main():  # the log is not set up yet

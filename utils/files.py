@@ -135,6 +135,14 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
         staged.discard()
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and all that is in it."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def sync_files(folder: Path) -> None:
     """Wait until all files below a folder are on the disk."""
     for file in folder.rglob("*"):

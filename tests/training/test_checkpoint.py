@@ -7,8 +7,8 @@ import pytest
 
 from model.checkpoint import ModelFiles
 from model.training_state import load_training_state
-from training import checkpoint_writer, distributed
-from training.checkpoint_writer import write_checkpoint
+from training import checkpoint, distributed
+from training.checkpoint import write_checkpoint
 from utils.errors import UserError
 
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
@@ -44,7 +44,7 @@ def test_a_failed_part_leaves_nothing_behind(tmp_path, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(checkpoint_writer, "sync_files", fail)
+    monkeypatch.setattr(checkpoint, "sync_files", fail)
     with pytest.raises(UserError if isinstance(error, OSError) else ZeroDivisionError):
         write_checkpoint(tmp_path / "step_1", FILES, {"steps": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
