@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from utils.errors import UserError, pipe_may_close, run
 
 if TYPE_CHECKING:
-    from model.conversion import Converted
+    from model.checkpoint.convert import Converted
     from reader.tokenization import Tokenizer
 
 PIECE_MODEL = ".model"
@@ -21,8 +21,8 @@ PIECE_MODEL = ".model"
 
 def main(arguments: list[str] | None = None) -> None:
     # Here, and not above: what needs numpy is imported when it is known that there is something to do.
-    from model import conversion
-    from model.sources import read_weights
+    from model.checkpoint import convert as conversion
+    from model.checkpoint.read import read_weights
     from utils.files import atomic_dir
 
     flags = parse(arguments)
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    from model.conversion import HEADS, TARGETS
+    from model.checkpoint.convert import HEADS, TARGETS
     from model.task_names import task_named
 
     parser = argparse.ArgumentParser(

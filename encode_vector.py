@@ -107,8 +107,7 @@ def is_exported(path: str) -> bool:
 
 def open_checkpoint(flags: Flags):
     """Encoder, tokenizer and layer of a checkpoint."""
-    from evaluation.encode import PaddleEncoder
-    from evaluation.pooling import layer_number
+    from evaluation.encode import PaddleEncoder, layer_number
     from finetune.encoder import open_encoder
     from training import distributed
 
@@ -124,7 +123,7 @@ def open_checkpoint(flags: Flags):
 
 def open_exported(flags: Flags):
     """Encoder, tokenizer and layer of an exported folder."""
-    from evaluation.pooling import layer_number
+    from evaluation.encode import layer_number
     from inference.encoder import ExportedEncoder
     from inference.loading import load
 
@@ -137,8 +136,8 @@ def open_exported(flags: Flags):
 
 def read_texts(flags: Flags, folder: Path):
     """The texts of --data_set, not held in memory; standard input is first copied into `folder`."""
-    from reader.sentences import Sentences
-    from reader.task_reader import read_classification
+    from reader.bitext import Sentences
+    from reader.classification import read_classification
 
     path = Path(flags.data_set)
     if flags.data_set == "-":

@@ -76,7 +76,7 @@ def main() -> None:
     flags = load_config(Flags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported: so what uses it is imported here.
-    from evaluation.pooling import layer_number
+    from evaluation.encode import layer_number
     from inference.export import ExportOptions, export
     from inference.loading import Files, exported_settings, load
     from utils.logging import logger, setup_console
@@ -107,10 +107,10 @@ def read_checked(flags: Flags, loaded, task: str):
 
     import numpy as np
 
-    from inference.agreement import Checked, made_up_rows
+    from inference.export_check import Checked, made_up_rows
+    from reader.bitext import Sentences
+    from reader.classification import read_classification
     from reader.features import EncodePairs
-    from reader.sentences import Sentences
-    from reader.task_reader import read_classification
 
     tokenizer, longest = loaded.tokenizer, loaded.limit(flags.max_seq_len, loaded.longest)
     if flags.check_set is None:

@@ -39,12 +39,12 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     """From the newest checkpoint to the end of the run, or to the step at which it was asked to stop."""
     # Paddle reads its CPU settings when it is imported, and the reader process, which imports this file,
     # needs none of it: so what uses it is imported here.
+    from pretrain.data_selection import open_corpus
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
     from pretrain.reader import NOTHING, ReaderPlan
     from pretrain.schedule import total_steps
-    from pretrain.streams import open_corpus
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch

@@ -48,7 +48,7 @@ def ours(folder: Path, args) -> None:
     from finetune.evaluation import predict_files
     from finetune.question_answering import QuestionAnswering
     from model.ernie_m import ErnieMConfig
-    from reader.answer_windows import Cut
+    from reader.question_answering import Cut
     from reader.tokenization import Tokenizer
     from training.engine import Engine
     from training.optimizer import build_optimizer

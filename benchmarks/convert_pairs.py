@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from model.conversion import TARGETS
+from model.checkpoint.convert import TARGETS
 from utils.files import sha256_of
 
 CONVERT = Path(__file__).resolve().parents[1] / "convert.py"

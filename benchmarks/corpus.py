@@ -32,8 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.figures import figures, report
 from benchmarks.side_by_side import LATEST, PINNED, ROOT, Contender
 from reader.corpus import Corpus
-from reader.normalization import normalize
-from reader.tokenization import Tokenizer
+from reader.tokenization import Tokenizer, normalize
 from utils.errors import UserError, run
 
 PEER = ROOT / "benchmarks" / "corpus_peer.py"

@@ -59,7 +59,7 @@ class Size:
         return self.trained + self.hidden**2 + self.hidden
 
 
-# On a CPU, in float32. What model/ops.py and model/word_table.py keep for the backward pass, per token in
+# On a CPU, in float32. What model/layers.py and model/word_table.py keep for the backward pass, per token in
 # units of H floats, and per score in floats:
 #   input of q, k and v 1; q, k, v 3
 CPU_QKV = 1 + 3

@@ -54,8 +54,8 @@ def make_files(folder: Path, args) -> None:
 def ours(folder: Path, args, engine: str) -> None:
     from evaluation.vectors import VectorWriter
     from model.config import ErnieMConfig
+    from reader.bitext import Sentences
     from reader.features import EncodePairs
-    from reader.sentences import Sentences
     from reader.tokenization import Tokenizer
 
     encoder = open_encoder(folder, ErnieMConfig(args.vocab, 768, args.layers, 12), engine)

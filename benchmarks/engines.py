@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.outputs import FILES
+from inference.requests import FILES
 from model.config import ErnieMConfig
 from model.task_names import ENCODING, OUTPUTS
 from utils.runtime import prepare, read_cpu
@@ -51,8 +51,8 @@ def _write(engine: str, folder: Path, config: ErnieMConfig) -> None:
 
         write_paddle(folder, part)
     else:
-        from inference.onnx_graph import write_onnx
-        from model.checkpoint import model_weights
+        from inference.onnx import write_onnx
+        from model.checkpoint.folder import model_weights
 
         weights, int8 = model_weights(part.model), engine == "onnx-int8"
         write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, int8=int8)

@@ -1,4 +1,4 @@
-"""Time each layer that model/ops.py does in its own way beside Paddle's, in training on a CPU.
+"""Time each layer that model/layers.py does in its own way beside Paddle's, in training on a CPU.
 
     python benchmarks/layers.py
 
@@ -27,7 +27,7 @@ def layers() -> dict[str, tuple[Callable, Callable, list[list[int]]]]:
     import paddle.nn.functional as F
     from paddle import nn
 
-    from model import ops
+    from model import layers as ops
 
     bias = paddle.zeros(SCORES)
     return {

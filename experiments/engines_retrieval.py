@@ -12,11 +12,10 @@ import json
 from pathlib import Path
 
 from evaluation.search import search_both
-from finetune.metrics import average
-from finetune.report import in_markdown
+from finetune.report import average, in_markdown
 from inference.loading import load
 from inference.tasks.encode import Encode
-from reader.sentences import BATCH_TOKENS, Bitext, read_bitexts
+from reader.bitext import BATCH_TOKENS, Bitext, read_bitexts
 from utils.errors import run
 
 ENGINES = ("onnx", "onnx-int8")

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.curves import draw, held_out, perplexity_table
 from experiments.pretrain_real import STRATEGIES
-from reader.sentences import Sentences
+from reader.bitext import Sentences
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import prepare
@@ -40,7 +40,7 @@ def measure(
 
     from evaluation.encode import encode
     from evaluation.retrieval import choose_on_half
-    from model.checkpoint import load_from, read_weights
+    from model.checkpoint.folder import load_from, read_weights
     from model.ernie_m import ErnieMModel
     from reader.tokenization import Tokenizer
 

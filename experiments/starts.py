@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.pretrain_real import STRATEGIES
-from finetune.metrics import average, mean_and_deviation
-from finetune.report import in_markdown
+from finetune.report import average, in_markdown, mean_and_deviation
 from reader.vocabulary import SPECIAL_TOKENS, read_vocab
 from utils.errors import UserError
 from utils.files import atomic_file

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.metrics import accuracy
+from finetune.report import accuracy
 from finetune.task import Task
 from model.task_names import CLASSIFICATION
+from reader.classification import Examples, read_classification, read_label_map
 from reader.features import Batch, EncodePairs
-from reader.task_reader import Examples, read_classification, read_label_map
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 

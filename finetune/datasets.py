@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reader.batching import Batches, GlobalBatch
-from reader.task_reader import expand
+from reader.classification import expand
 
 
 @dataclass(frozen=True)

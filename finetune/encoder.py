@@ -5,7 +5,7 @@ from typing import Protocol
 import paddle
 
 from finetune.setup import make_tokenizer, model_config
-from model.checkpoint import load_from
+from model.checkpoint.folder import load_from
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from utils.logging import logger

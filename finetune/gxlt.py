@@ -10,11 +10,10 @@ from pathlib import Path
 
 from finetune.datasets import EvalFile
 from finetune.evaluation import evaluate
-from finetune.metrics import AVERAGE, average
-from finetune.report import in_columns, in_markdown
+from finetune.report import AVERAGE, average, in_columns, in_markdown
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from reader.task_reader import read_languages
+from reader.classification import read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from utils.args import log_unused

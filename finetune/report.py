@@ -1,19 +1,129 @@
-"""The final tables of a task: a row per seed, a column per language, then the average and the transfer gap.
-
-Below the seeds stand their mean and deviation, and the paper's own figures where the run names its recipe.
-"""
+"""Scores of fine-tuning: accuracy, averages over languages and seeds, the transfer gap. All in per cent."""
 
 import json
+import math
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.metrics import AVERAGE, GAP, average, mean_and_deviation, transfer_gap
+from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
+
+SOURCE = "en"  # the language that cross-lingual transfer starts from
+AVERAGE, GAP = "avg", "gap"  # columns of a table, beside the languages
+
+
+def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Per cent of `predicted` that equal `labels`.
+
+    Raises:
+        ValueError: nothing to compare, or unequal numbers.
+    """
+    if not len(labels) or len(predicted) != len(labels):
+        raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
+    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels)) / len(labels)
+
+
+def average(scores: Mapping[str, float]) -> float:
+    """The plain mean over languages, as in the paper's tables."""
+    return sum(scores.values()) / len(scores)
+
+
+def transfer_gap(scores: Mapping[str, float], source: str = SOURCE) -> float | None:
+    """The source language's score minus the mean of the others (paper, Table 7); smaller is better transfer.
+
+    None where the source or any other language is absent.
+    """
+    others = [score for language, score in scores.items() if language != source]
+    if source not in scores or not others:
+        return None
+    return scores[source] - sum(others) / len(others)
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean over seeds and the standard deviation of a sample (divisor n - 1); 0 for one seed."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+# What the paper reports, to stand beside a run's own tables: finetune/paper.json, by recipe.
+
+
+@cache
+def recipes() -> dict[str, dict[str, Any]]:
+    """Recipe (the name of its script) -> table, columns, figures."""
+    text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
+    return json.loads(text)["recipes"]
+
+
+def check_recipe(name: str | None) -> None:
+    """Refuse a name that the paper has no figures for.
+
+    Raises:
+        UserError: lists those that there are.
+    """
+    if name is not None and name not in recipes():
+        raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
+
+
+def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The paper's rows for the languages of a run.
+
+    Args:
+        recipe: a key of `recipes`; None: no rows.
+        metric: "acc", "f1", "em" or "en -> xx".
+        languages: the columns of the run.
+
+    Returns:
+        row -> language and "avg" -> per cent. "avg" is as printed where the run has all languages of the
+        paper's table and no other, else the mean over those that both have. A row of the average alone is
+        there in the first case only.
+    """
+    if recipe is None:
+        return {}
+    known = recipes()[recipe]
+    columns, rows = known["columns"].split(), {}
+    whole = set(languages) == set(columns) - {AVERAGE}
+    for size, cells in known["figures"].get(metric, {}).items():
+        if isinstance(cells, dict):
+            table, row = cells["table"], {AVERAGE: cells[AVERAGE]}
+        else:
+            table, row = known["table"], dict(zip(columns, map(float, cells.split()), strict=True))
+        shown = {language: row[language] for language in languages if language in row}
+        if whole or shown:
+            rows[f"paper, {size} ({table})"] = {**shown, AVERAGE: row[AVERAGE] if whole else average(shown)}
+    return rows
+
+
+# Where predictions stand that XTREME (Hu et al., 2020) takes: <task>/test-<language>.<tsv or json>.
+
+
+def submission_file(folder: str | os.PathLike, language: str, ending: str, seed: int | None = None) -> Path:
+    """The file of a language.
+
+    Args:
+        folder: that of the task in a submission: output/xtreme/xnli.
+        language: code of two letters.
+        ending: "tsv", or "json" for answers to questions.
+        seed: of several, so that each seed has a submission of its own: output/xtreme/seed_2/xnli.
+    """
+    folder = Path(folder)
+    if seed is not None:
+        folder = folder.parent / f"seed_{seed}" / folder.name
+    return folder / f"test-{language}.{ending}"
+
+
+# The final tables of a task: a row per seed, a column per language, then the average and the transfer gap.
+#
+# Below the seeds stand their mean and deviation, and the paper's own figures where the run names its recipe.
 
 
 @dataclass(frozen=True)
@@ -23,7 +133,7 @@ class Table:
     Args:
         title: what was measured: "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
-        paper: row -> language and "avg" -> per cent, as `finetune.paper.figures` returns them.
+        paper: row -> language and "avg" -> per cent, as `finetune.report.figures` returns them.
         bars: whether the chart shows it.
     """
 

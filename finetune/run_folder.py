@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoint import load_training_state, read_weights
-from model.steps import clear_leftovers
+from model.checkpoint.folder import load_training_state, read_weights
+from model.checkpoint.step_folders import clear_leftovers
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in

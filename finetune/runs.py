@@ -13,9 +13,11 @@ from typing import Any
 
 import paddle
 
-from finetune import paper, report
+from finetune import report
+from finetune import report as paper
 from finetune.datasets import EvalFile, open_files
 from finetune.evaluation import evaluate, predict_files
+from finetune.report import submission_file
 from finetune.run_folder import (
     digest_of_files,
     has_state,
@@ -25,14 +27,12 @@ from finetune.run_folder import (
     weights_of,
 )
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
-from finetune.supervised import LAST, MEAN, Supervised, global_batch
 from finetune.task import Task
-from finetune.trainer import Record, Trainer
-from finetune.xtreme import submission_file
-from model.checkpoint import load_from
+from finetune.trainer import LAST, MEAN, Record, Supervised, Trainer, global_batch
+from model.checkpoint.folder import load_from
 from model.ernie_m import ErnieMConfig
+from reader.classification import read_languages
 from reader.features import round_up
-from reader.task_reader import read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

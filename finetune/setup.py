@@ -8,7 +8,7 @@ import paddle
 
 from finetune.task import Task
 from finetune.trainer import SUMS
-from model.checkpoint import load_from, read_weights
+from model.checkpoint.folder import load_from, read_weights
 from model.ernie_m import ErnieMConfig
 from reader.tokenization import Tokenizer
 from training.engine import Engine

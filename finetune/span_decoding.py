@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.answer_windows import AnswerWindows
+from reader.question_answering import AnswerWindows
 from utils.files import atomic_file
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from inference.outputs import FILES
-from reader.sentences import batches_by_length
+from inference.requests import FILES
+from reader.bitext import batches_by_length
 from utils.errors import UserError
 
 if TYPE_CHECKING:

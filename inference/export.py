@@ -7,7 +7,7 @@
     model.int8.onnx, model.int8.onnx.data
     README.md                              what it is, how far its outputs are from the checkpoint's
 
-paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx_graph.py writes the ONNX graph.
+paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py writes the ONNX graph.
 """
 
 import json
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.agreement import Checked, agreement, largest_difference, run_all
 from inference.engines import OnnxEngine, PaddleEngine
+from inference.export_check import Checked, agreement, largest_difference, run_all
 from inference.loading import Loaded
-from inference.outputs import FILES
-from model.card import model_card
-from model.checkpoint import model_weights
+from inference.requests import FILES
+from model.checkpoint.card import model_card
+from model.checkpoint.folder import model_weights
 from utils.errors import UserError
 from utils.files import atomic_dir
 
@@ -110,7 +110,7 @@ def write_paddle(folder: Path, part: Any) -> None:
 
 def _onnx_writer() -> Any:
     try:
-        from inference.onnx_graph import write_onnx
+        from inference.onnx import write_onnx
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install -r requirements-export.txt, or --formats paddle"

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
-from inference.outputs import FILES, outputs_of
-from inference.reading import reading_of
+from inference.requests import FILES, outputs_of, reading_of
+from model.checkpoint.formats.configs import read_json
 from model.config import ErnieMConfig
-from model.formats.configs import read_json
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING, task_named
-from reader.task_reader import read_label_map
+from reader.classification import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.runtime import prepare, read_cpu
@@ -58,7 +57,7 @@ class Loaded:
         threads: for the engines.
         exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
-        reading: how inputs were read in training; see `inference.reading`.
+        reading: how inputs were read in training; see `inference.requests`.
         paddle_model: of a checkpoint.
     """
 
@@ -191,7 +190,7 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     prepare(quiet=True)
     # Paddle takes a second to start, and an exported folder may do without it.
     from inference import paddle_model
-    from model.checkpoint import read_weights
+    from model.checkpoint.folder import read_weights
 
     checkpoint = read_weights(folder)
     info, config = checkpoint.info, checkpoint.config

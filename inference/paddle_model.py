@@ -6,10 +6,9 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from inference.outputs import outputs_of
-from inference.reading import reading_of
+from inference.requests import outputs_of, reading_of
 from model import heads
-from model.checkpoint import Checkpoint, load_into
+from model.checkpoint.folder import Checkpoint, load_into
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
 from utils.errors import UserError

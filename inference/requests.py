@@ -1,11 +1,77 @@
-"""Requests: one JSON object each; what is asked of their keys. No paddle here."""
+"""How inputs were read in training: "reading" in config.json, which prediction follows. No paddle here."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from evaluation.encode import POOLINGS
+from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
 from utils.errors import UserError
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _either(value: Any) -> bool:
+    return type(value) is bool
+
+
+# key -> what a value of it is
+_KEYS: dict[str, Callable[[Any], bool]] = {
+    "max_seq_len": _positive,
+    "label_pieces": ("first", "all").__contains__,
+    "official_compat": _either,
+    "max_query_length": _positive,
+    "doc_stride": _positive,
+    "split_han": _either,
+    "max_answer_length": _positive,
+    "layer": lambda value: type(value) is int and value >= 0,
+    "pooling": POOLINGS.__contains__,
+    "language_embedding": ("masks", "none", "all").__contains__,
+    "pseudo_proportion": lambda value: isinstance(value, int | float) and 0 < value <= 1,
+    "pseudo_positions": ("first", "spread").__contains__,
+}
+
+
+def reading_of(settings: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """The "reading" of a config.json; {} where it has none. Keys that are not known are passed over.
+
+    Raises:
+        UserError: a value that cannot be one.
+    """
+    found = settings.get("reading") or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: reading in its config.json is no JSON object; take it out")
+    known = {key: value for key, value in found.items() if key in _KEYS}
+    for key, value in known.items():
+        if not _KEYS[key](value):
+            raise UserError(
+                f"{where}: reading.{key} in its config.json is {value!r}; put it right or take it out"
+            )
+    return known
+
+
+# The outputs of models, whatever runs them, and the files of an exported folder. No paddle here.
+
+# engine -> the file of an exported folder that it runs
+FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
+
+
+def is_per_token(name: str, values: np.ndarray) -> bool:
+    """Whether an output has a value for each token [B, T, ...], not one for each row [B, ...]."""
+    return values.ndim == 3 or name in OUTPUTS[QUESTION_ANSWERING]
+
+
+def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
+    """The outputs of a model that ends at `layer`: the pooled first token is that of the top layer."""
+    return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]
+
+
+# Requests: one JSON object each; what is asked of their keys. No paddle here.
 
 LONGEST_LINE = 4 << 20  # bytes
 _READ_AT_ONCE = 1 << 20

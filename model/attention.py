@@ -11,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from model.ops import Linear, add_to, at_positions, dropout, on_cpu, row_sum, softmax
+from model.layers import Linear, add_to, at_positions, dropout, on_cpu, row_sum, softmax
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4

@@ -16,7 +16,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from model.attention import FLASH, AttentionBias, CompactMask, SelfAttention, attention_bias
 from model.config import ErnieMConfig
-from model.ops import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
+from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 

@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 from model import word_table
 from model.attention import CompactMask
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
-from model.ops import LayerNorm, Linear, gelu
+from model.layers import LayerNorm, Linear, gelu
 
 
 class SequenceClassifier(nn.Layer):

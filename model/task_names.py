@@ -6,7 +6,7 @@ ENCODING = "encoding"
 MODEL_CLASSES = {
     CLASSIFICATION: "SequenceClassifier", TAGGING: "TokenClassifier", QUESTION_ANSWERING: "SpanClassifier",
 }  # fmt: skip
-# What a model gives for each task, in this order; shapes: inference/onnx_graph.py.
+# What a model gives for each task, in this order; shapes: inference/onnx.py.
 OUTPUTS = {
     CLASSIFICATION: ("logits",), TAGGING: ("logits",), QUESTION_ANSWERING: ("start_logits", "end_logits"),
     ENCODING: ("sequence", "pooled"),

@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from model.ops import training_on_cpu
+from model.layers import training_on_cpu
 from utils.arrays import as_array, as_rows
 from utils.threads import over_rows
 

@@ -15,9 +15,7 @@ from pretrain.corpus.build import Build
 from pretrain.corpus.engine import open_engine
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions, gather_notation, modification_times, plan_of
-from pretrain.corpus.scan import find_all_duplicates, scan
-from pretrain.corpus.summary import finish, summary
-from pretrain.corpus.tokenize import tokenize, write_shards
+from pretrain.corpus.passes import find_all_duplicates, finish, scan, summary, tokenize, write_shards
 from pretrain.corpus.work import claim, discard, finished_manifest, forget
 from reader.corpus import check_files
 from reader.tokenization import Tokenizer

@@ -11,16 +11,21 @@ import paddle
 from evaluation.encode import encode
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.btmlm import (
+    PseudoTokenGenerator,
+    copied_and_repeated,
+    found_in_translation,
+    most_frequent_found,
+    punctuation_ids,
+)
 from pretrain.config import PretrainConfig
+from pretrain.data_selection import Streams
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Pair, Text
-from pretrain.pseudo import copied_and_repeated, found_in_translation, most_frequent_found, punctuation_ids
 from pretrain.reader import make_objectives
-from pretrain.streams import Streams
+from reader.blocks import Blocks
 from reader.corpus import Corpus
-from reader.packing import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

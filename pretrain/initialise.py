@@ -1,6 +1,6 @@
 """What a run's weights start from: encoder, head and language embeddings, each from its own place."""
 
-from model.checkpoint import Checkpoint, load_from, load_into, read_weights
+from model.checkpoint.folder import Checkpoint, load_from, load_into, read_weights
 from model.heads import PreTrainingModel
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, InitConfig
 from reader.tokenization import Tokenizer

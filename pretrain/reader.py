@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pretrain import mix, pseudo
+from pretrain import btmlm as pseudo
+from pretrain import shares as mix
 from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES, PretrainConfig
+from pretrain.data_selection import Streams
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
-from pretrain.streams import Streams
+from reader.blocks import Blocks
 from reader.corpus import Corpus
-from reader.packing import Blocks
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
 from utils.runtime import length_multiple

@@ -1,33 +1,224 @@
-"""A corpus on disk, as pretrain.build_corpus writes it, read through memory maps (docs/corpus.md).
-
-    manifest.json                          languages, pairs, counts, vocabulary digest, checksum of each file
-    mono/<language>/<split>-00000.*.npy    split: train or held_out
-    parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
-    pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
-    piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
-
-A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each line
-begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document begins in
-`lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b). `sums` (uint32) is
-the CRC-32 of each page of these files, one file after the other in this order; every page that is read is
-compared with it. Corpora of an earlier build have no `sums` and are read without.
-"""
+"""What a corpus manifest must hold for a reader of the corpus; everything else in it is for people."""
 
 import hashlib
 import itertools
 import json
 import os
+import tokenize
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reader.checked import CheckedArray, map_array, pages
-from reader.manifest import SPLITS, fault_of
 from utils.errors import UserError
 from utils.files import sha256_of
 from utils.json_files import read_json
+
+SPLITS = ("train", "held_out")
+_MOST = 1 << 48  # tokens, lines, bytes
+_LONGEST_NAME = 60  # characters, of a stream or a shard: file systems take 255 bytes
+
+
+def fault_of(manifest: dict) -> str | None:
+    """What is wrong with a manifest, beginning with the key; None: nothing."""
+    try:
+        vocabulary = _get(manifest, "vocabulary", dict)
+        _get(vocabulary, "digest", str, "vocabulary")
+        _get(vocabulary, "size", int, "vocabulary")
+        files = _get(manifest, "files", dict)
+        for name in files:
+            entry = _get(files, name, dict, "files")
+            _get(entry, "bytes", int, f"files.{name}")
+            _get(entry, "sha256", str, f"files.{name}")
+            if not _is_within(name):
+                raise ValueError(f"files.{name}: no file of the corpus")
+        for kind in ("mono", "parallel"):
+            streams = _get(manifest, kind, dict)
+            for name in streams:
+                _check_stream(_get(streams, name, dict, kind), f"{kind}.{name}", paired=kind == "parallel")
+                languages = len(name.split("-"))
+                fits = _is_within(name) and "/" not in name and len(name) <= _LONGEST_NAME
+                if languages != (2 if kind == "parallel" else 1) or not fits:
+                    raise ValueError(f"{kind}.{name}: the name of no language or pair")
+        pieces = _get(manifest, "pieces", dict)
+        for language in pieces:
+            if _get(pieces, language, str, "pieces") not in files:
+                raise ValueError(f"pieces.{language}: a file that is not among the files")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _is_within(name: str) -> bool:
+    """Whether it may be a file's name below a folder; half a character has no form in bytes."""
+    half = any("\ud800" <= character <= "\udfff" for character in name)
+    return not (half or "\0" in name or ".." in name.split("/") or name.startswith("/"))
+
+
+def _check_stream(stream: dict, place: str, paired: bool) -> None:
+    for split in SPLITS:
+        shards = _get(_get(stream, split, dict, place), "shards", list, f"{place}.{split}")
+        for number, shard in enumerate(shards):
+            where = f"{place}.{split}.shards[{number}]"
+            if not isinstance(shard, dict):
+                raise ValueError(f"{where}: no object")
+            name = _get(shard, "name", str, where)
+            if not name.replace("_", "").replace("-", "").isalnum() or len(name) > _LONGEST_NAME:
+                raise ValueError(f"{where}.name: the name of no shard")
+            for count in ("tokens", "lines", *([] if paired else ["documents"])):
+                _get(shard, count, int, where)
+            if paired and shard["lines"] % 2:
+                raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
+
+
+def _get(holder: dict, key: str, kind: type, place: str = "") -> Any:
+    """ValueError: no such key, or its value is of another type, or a number below 0 or beyond all bounds."""
+    where = f"{place}.{key}" if place else key
+    if key not in holder:
+        raise ValueError(f"{where}: missing")
+    value = holder[key]
+    if type(value) is not kind or (kind is int and not 0 <= value < _MOST):
+        raise ValueError(f"{where}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
+    return value
+
+
+# A .npy file read through a memory map, whose pages are compared with their CRC-32 whenever they are read.
+#
+# Checksums of whole files are compared before a run, if at all: who reads a page here and there of terabytes
+# cannot. A page is what a disk reads anyway, and its CRC-32 costs a few microseconds.
+
+PAGE = 4096  # bytes
+# What numpy makes of a header, which is Python's text of a dict, when it is none.
+_NO_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
+              MemoryError, tokenize.TokenError)  # fmt: skip
+_REMEDY = "put back a good copy, or delete the corpus and build it again; data.verify true checks all files"
+
+
+class PageSums:
+    """The CRC-32 of every page of one file after another, fed in pieces as to a hashlib object."""
+
+    def __init__(self) -> None:
+        self._sums: list[int] = []
+        self._crc, self._filled = 0, 0
+
+    def update(self, data: bytes | np.ndarray) -> None:
+        """More bytes of the file."""
+        rest = memoryview(data.reshape(-1).view(np.uint8) if isinstance(data, np.ndarray) else data)
+        while len(rest):
+            part, rest = rest[: PAGE - self._filled], rest[PAGE - self._filled :]
+            self._crc = zlib.crc32(part, self._crc)
+            self._filled += len(part)
+            if self._filled == PAGE:
+                self.end_file()
+
+    def end_file(self) -> None:
+        """The next bytes are those of another file, or page."""
+        if self._filled:
+            self._sums.append(self._crc)
+            self._crc, self._filled = 0, 0
+
+    def array(self) -> np.ndarray:
+        """uint32 [pages]."""
+        return np.array(self._sums, np.uint32)
+
+
+class CheckedArray:
+    """A one-dimensional .npy file.
+
+    Args:
+        path: the file.
+        sums: uint32, of its pages; None: nothing but bounds can be checked.
+        remedy: what to do about a damaged file, for the error.
+
+    Attributes:
+        array: the whole of it, memory-mapped and unchecked.
+
+    Raises:
+        UserError: the file is missing, or no such array.
+    """
+
+    def __init__(self, path: Path, sums: np.ndarray | None, remedy: str = _REMEDY):
+        self.path, self.sums, self.remedy = path, sums, remedy
+        mapped = map_array(path)
+        # A plain view of the map: np.memmap's own indexing costs several times as much.
+        self.array = mapped.view(np.ndarray)
+        self._begin, self._width = mapped.offset, mapped.itemsize  # bytes
+        self._bytes = memoryview(np.memmap(path, np.uint8, "r")) if sums is not None else None
+
+    def read(self, start: int, end: int, record: str) -> np.ndarray:
+        """Elements start .. end - 1, as they were written.
+
+        Args:
+            record: what they are part of ("document 7"), for the error.
+
+        Raises:
+            UserError: they are not in the file, or the file was altered; names file and record.
+        """
+        if not 0 <= start <= end <= len(self.array):
+            raise self._damaged(f"{record} would be elements {start} to {end} of {len(self.array)}")
+        if self.sums is not None:
+            first = (self._begin + start * self._width) // PAGE
+            last = (self._begin + end * self._width - 1) // PAGE
+            for page in range(first, last + 1):
+                if zlib.crc32(self._bytes[page * PAGE : (page + 1) * PAGE]) != self.sums[page]:
+                    raise self._damaged(
+                        f"{record}: bytes {page * PAGE} to {min((page + 1) * PAGE, len(self._bytes)) - 1} "
+                        "differ from their checksum"
+                    )
+        return self.array[start:end]
+
+    def read_all(self, record: str) -> np.ndarray:
+        """The whole array, checked."""
+        return self.read(0, len(self.array), record)
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(f"{self.path}: {what}: the file is damaged; {self.remedy}")
+
+
+def map_array(path: Path) -> np.memmap:
+    """A one-dimensional .npy file, memory-mapped.
+
+    Raises:
+        UserError: the file is missing, or no such array.
+    """
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(
+            f"{path}: missing ({error.strerror}); put it back, or build the corpus again"
+        ) from error
+    except _NO_HEADER as error:
+        raise UserError(f"{path}: damaged, no array ({error}); put back a good copy") from error
+    if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
+        raise UserError(f"{path}: damaged, not a list of numbers; put back a good copy")
+    return mapped
+
+
+def pages(path: str | os.PathLike) -> int:
+    """How many pages a file has, the last of which may be a part of one."""
+    return -(-os.stat(path).st_size // PAGE)
+
+
+# A corpus on disk, as pretrain.build_corpus writes it, read through memory maps (docs/corpus.md).
+#
+#     manifest.json                          languages, pairs, counts, vocabulary digest, checksum of each
+# file
+#     mono/<language>/<split>-00000.*.npy    split: train or held_out
+#     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
+#     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train
+# text
+#     piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
+#
+# A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each
+# line
+# begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document
+# begins in
+# `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b). `sums`
+# (uint32) is
+# the CRC-32 of each page of these files, one file after the other in this order; every page that is read is
+# compared with it. Corpora of an earlier build have no `sums` and are read without.
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reader.sentences import BATCH_TOKENS, batches_by_length
-from reader.task_reader import Example
+from reader.bitext import BATCH_TOKENS, batches_by_length
+from reader.classification import Example
 from reader.tokenization import Tokenizer
 
 

@@ -1,28 +1,221 @@
-"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
-
-The rules, in order:
-1. “ ” become ", ‘ ’ become ', — becomes -.
-2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. (Ours: a lone surrogate,
-   which has no UTF-8, becomes U+FFFD.)
-3. Tab, line ends and every space character (Zs) become a space.
-4. sentencepiece cuts the text (and applies its own NFKC). Nothing is lower-cased.
-5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as a token of its own.
-   This is the rule as it was meant; the official code compares text with bytes here, so that it never takes
-   the extra "▁" off again.
-6. A piece that is not in the vocabulary is [UNK].
-"""
+"""Rules 1 to 3 of the official tokenizer (quotes, control characters, white space), and their way back."""
 
 import functools
 import hashlib
 import os
+import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from reader import spans
-from reader.normalization import normalize, normalize_with_sources
-from reader.pieces import PieceModel
+import sentencepiece
+
+from reader import tokenization as spans
 from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
+
+QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
+_QUOTE_CHARACTERS = tuple(QUOTES)
+
+
+@functools.cache
+def _rules_1_to_3() -> dict[int, str | None]:
+    """Code point -> its replacement, or None where it is dropped."""
+    table: dict[int, str | None] = {}
+    for code in range(sys.maxunicode + 1):
+        category = unicodedata.category(chr(code))
+        if category in ("Cc", "Cf"):
+            table[code] = None
+        elif category == "Zs":
+            table[code] = " "
+        elif category == "Cs":
+            table[code] = "\ufffd"
+    for character in "\t\n\r":
+        table[ord(character)] = " "
+    for character, replacement in QUOTES.items():
+        table[ord(character)] = replacement
+    del table[ord(" ")]
+    return table
+
+
+def _is_plain(text: str) -> bool:
+    """Whether rules 1 to 3 leave `text` alone. isprintable(): one pass in C, false for Cc, Cf, Zs, Cs."""
+    if not text.isprintable():
+        return False
+    if text.isascii():
+        return True
+    return not any(character in text for character in _QUOTE_CHARACTERS)
+
+
+def normalize(text: str) -> str:
+    """Rules 1 to 3. Every character becomes one character or none."""
+    return text if _is_plain(text) else text.translate(_rules_1_to_3())
+
+
+def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
+    """`normalize`, and for each character of it the index in `text` that it came from, then `len(text)`.
+
+    The list is None where it would be 0, 1, 2, ...: nothing was dropped.
+    """
+    if _is_plain(text):
+        return text, None
+    table = _rules_1_to_3()
+    normal = text.translate(table)
+    if len(normal) == len(text):
+        return normal, None
+    sources = [index for index, character in enumerate(text) if table.get(ord(character), "") is not None]
+    return normal, [*sources, len(text)]
+
+
+# One shim over sentencepiece: its calls for offsets changed between 0.1.99, 0.2.1 and 0.2.2.
+
+
+class PieceModel:
+    """A sentencepiece model: text to piece ids, and to pieces with character offsets.
+
+    Args:
+        path: the model file (`piece.model`, XLM-R's `sentencepiece.bpe.model`, or one's own).
+
+    Raises:
+        UserError: the file is missing or is no sentencepiece model.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        if not os.path.isfile(path):
+            raise UserError(
+                f"{path}: no such piece model; --piece_model_path names another, and "
+                "sh scripts/data/get_weights.sh vocab fetches the released one"
+            )
+        self._model = sentencepiece.SentencePieceProcessor()
+        try:
+            self._model.Load(str(path))
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:  # what is wrong, in bytes of its own
+            raise UserError(
+                f"{path}: not a sentencepiece model, or cut short; fetch or copy it again"
+            ) from error
+        ids = range(self._model.GetPieceSize())
+        try:
+            self.pieces: list[str] = self._model.IdToPiece(list(ids))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: damaged: a piece is not UTF-8; fetch or copy it again") from error
+        self.is_ordinary: list[bool] = [
+            not (unknown or control)
+            for unknown, control in zip(self._model.IsUnknown(list(ids)), self._model.IsControl(list(ids)))
+        ]
+        self.unk_id: int = self._model.unk_id()
+        self._has_offset_mapping = hasattr(self._model, "EncodeAsOffsetMapping")
+
+    def encode(self, text: str) -> list[int]:
+        """Piece ids of one text."""
+        return self._model.EncodeAsIds(text)
+
+    def encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
+        """Piece ids of many texts, on that many threads."""
+        return self._model.Encode(texts, num_threads=threads)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of one text as strings; an unknown one is the text it stands for."""
+        return self._model.EncodeAsPieces(text)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[str], list[tuple[int, int]]]:
+        """Piece ids, pieces and the (start, end) characters of `text` each of them came from.
+
+        The spans tile the text as the model sees it: a piece that begins with "▁" owns the space before it.
+        """
+        if self._has_offset_mapping:  # 0.2.2 and later
+            answer = self._model.EncodeAsOffsetMapping(text)
+            return answer["ids"], answer["pieces"], answer["offsets"]
+        answer = self._model.Encode(text, out_type="immutable_proto")  # up to 0.2.1
+        pieces = answer.pieces
+        return [p.id for p in pieces], [p.piece for p in pieces], [(p.begin, p.end) for p in pieces]
+
+
+# From the spans of sentencepiece to those a reader wants: whole characters, no white space at the ends.
+
+Span = tuple[int, int]
+
+
+def clean(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+    """Spans of whole characters, without the white space at their ends; starts and ends never decrease.
+
+    Args:
+        text: what was cut into `pieces`.
+        spans: of sentencepiece; they tile `text`, a piece that begins with "▁" owning the space before it.
+    """
+    cleaned = []
+    last_end = 0
+    for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
+        while start < end and (text[start].isspace() or text[start] == "▁"):
+            start += 1
+        while start < end and (text[end - 1].isspace() or text[end - 1] == "▁"):
+            end -= 1
+        if start == end < len(text) and piece.strip("▁"):
+            end += 1  # a byte of a character that the model spells in bytes: only the last has its span
+        if end < last_end:
+            end = last_end  # a space that came out of the middle of a character
+        last_end = end
+        cleaned.append((start, end))
+    return cleaned
+
+
+def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+    """Widen each span over the character that it ends inside of.
+
+    NFKC makes several characters of one (½ becomes 1⁄2, ㍿ four characters). When those end up in different
+    pieces, sentencepiece gives the source character to the last piece only; here every piece that holds a
+    part of it has it.
+    """
+    if unicodedata.is_normalized("NFKC", text):
+        return spans
+    joined = "".join(pieces)
+    position = 0
+    widened = []
+    for piece, (start, end) in zip(pieces, spans):
+        position += len(piece)
+        if end < len(text):
+            expanded = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
+            if len(expanded) > 1 and not joined.startswith(expanded, position):
+                end += 1
+        widened.append((start, end))
+    return widened
+
+
+def cut(pieces: list[str] | None, start: int, end: int) -> list[Span]:
+    """The spans of `pieces`, which the digit-comma rule puts in the place of the one at (start, end)."""
+    if pieces is None:
+        return [(start, end)]
+    comma = (end - 1, end)
+    lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
+    if sum(lengths) != end - 1 - start:  # NFKC changed the length: no telling which character is whose
+        return [(start, end - 1)] * len(lengths) + [comma]
+    result = []
+    for length in lengths:
+        result.append((start, start + length))
+        start += length
+    return [*result, comma]
+
+
+def to_sources(spans: list[Span], sources: list[int]) -> list[Span]:
+    """Spans of the normalised text as spans of the text it was made from; see `normalize_with_sources`."""
+    return [
+        (sources[start], sources[end - 1] + 1) if start < end else (sources[start], sources[start])
+        for start, end in spans
+    ]
+
+
+# The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
+#
+# The rules, in order:
+# 1. “ ” become ", ‘ ’ become ', — becomes -.
+# 2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. (Ours: a lone surrogate,
+#    which has no UTF-8, becomes U+FFFD.)
+# 3. Tab, line ends and every space character (Zs) become a space.
+# 4. sentencepiece cuts the text (and applies its own NFKC). Nothing is lower-cased.
+# 5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as a token of its
+# own.
+#    This is the rule as it was meant; the official code compares text with bytes here, so that it never takes
+#    the extra "▁" off again.
+# 6. A piece that is not in the vocabulary is [UNK].
 
 # Pieces of the model that a vocabulary may lack (they become [UNK]) before the two are taken to be strangers.
 MISSING_PIECES_ALLOWED = 10

@@ -11,8 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from reader.normalization import QUOTES
-from reader.tokenization import Tokenizer
+from reader.tokenization import QUOTES, Tokenizer
 from reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab
 from utils.errors import UserError
 from utils.files import write_json

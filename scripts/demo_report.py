@@ -9,7 +9,7 @@ import paddle
 from evaluation.encode import encode
 from evaluation.retrieval import choose_on_half
 from finetune.report import in_columns
-from model.checkpoint import load_from
+from model.checkpoint.folder import load_from
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
 from scripts.sample.languages import CODES

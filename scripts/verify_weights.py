@@ -104,7 +104,7 @@ def load_encoder(path: str) -> Encode:
     """The encoder of base weights at `path`. UserError: no weights there, or not of the base size."""
     import paddle
 
-    from model.checkpoint import load_into, read_weights
+    from model.checkpoint.folder import load_into, read_weights
     from model.ernie_m import ErnieMConfig, ErnieMModel
 
     checkpoint = read_weights(path)

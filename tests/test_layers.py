@@ -1,4 +1,4 @@
-"""The project's shape: who imports whom, light entry points, short files, no path of anybody's machine."""
+"""The project's shape: who imports whom, light entry points, no path of anybody's machine."""
 
 import ast
 import re
@@ -24,7 +24,6 @@ BELOW = {
 }
 ENTRY_POINTS = sorted(path.stem for path in ROOT.glob("*.py"))
 OURS = {*BELOW, *ENTRY_POINTS, "scripts", "benchmarks", "experiments", "tests"}
-LONGEST_FILE = 350
 
 
 def python_files(folder: str) -> list[Path]:
@@ -135,13 +134,6 @@ def tracked_files() -> list[Path]:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in done.stdout.split("\0") if name]
     return [path for path in paths if path.is_file()]
-
-
-def test_files_are_short():
-    code = [path for path in tracked_files() if path.suffix in (".py", ".sh")]
-    code = [path.relative_to(ROOT) for path in code if ROOT / "tests" not in path.parents]
-    lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in code}
-    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
 FOREIGN = re.compile(

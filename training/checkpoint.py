@@ -4,7 +4,8 @@
     all    write their parts: files, checksums, fsync
     main   gives the folder its name, as soon as all have said that theirs is on the disk
 
-A process that is killed leaves the temporary folder, which `model.steps.clear_leftovers` clears away; the
+A process that is killed leaves the temporary folder, which `model.checkpoint.step_folders.clear_leftovers`
+clears away; the
 checkpoints that have their names are whole.
 """
 
@@ -12,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import STATE, ModelFiles, load_newest, set_aside
-from model.manifest import MANIFEST
-from model.training_state import write_part
+from model.checkpoint.folder import STATE, ModelFiles, load_newest, set_aside
+from model.checkpoint.manifest import MANIFEST
+from model.checkpoint.training_state import write_part
 from training import distributed
 from utils.errors import UserError
 from utils.files import StagedFolder, sync_files, unwritable_is_a_user_error

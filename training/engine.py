@@ -26,7 +26,7 @@ from paddle import Tensor, nn
 
 from training import distributed
 from training.lazy_adamw import AdamW
-from training.optimizer_state import load_optimizer_state, optimizer_state
+from training.optimizer import load_optimizer_state, optimizer_state
 from training.precision import Precision
 from utils.errors import UserError
 from utils.logging import logger

@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from typing import Literal
 
-from finetune.paper import check_recipe
+from finetune.report import check_recipe
 from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
 from utils.args import integers
 from utils.errors import UserError

@@ -8,11 +8,8 @@ import numpy as np
 
 from evaluation.retrieval import SplitResult
 from evaluation.search import Found
-from finetune.metrics import AVERAGE, average
-from finetune.paper import figures
-from finetune.report import Table, in_columns, in_markdown
-from finetune.xtreme import submission_file
-from reader.sentences import Bitext
+from finetune.report import AVERAGE, Table, average, figures, in_columns, in_markdown, submission_file
+from reader.bitext import Bitext
 from utils.files import atomic_file
 from utils.logging import logger
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.pooling import layer_number
+from evaluation.encode import layer_number
 from finetune import report
 from finetune.encoder import open_encoder
 from finetune.retrieval.flags import FREE, RetrievalFlags
@@ -26,11 +26,11 @@ from finetune.run_folder import (
 )
 from finetune.setup import make_tokenizer, model_config
 from finetune.trainer import SUMS, Trainer
-from model.checkpoint import load_from, read_weights
+from model.checkpoint.folder import load_from, read_weights
 from model.ernie_m import ErnieMModel
 from model.task_names import task_named
+from reader.bitext import Bitext, read_bitext, read_bitexts
 from reader.corpus import MANIFEST, Corpus
-from reader.sentences import Bitext, read_bitext, read_bitexts
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

@@ -10,7 +10,7 @@ from evaluation.retrieval import SplitResult, choose_on_half
 from evaluation.search import Found, search_both
 from finetune.retrieval.flags import RetrievalFlags
 from model.ernie_m import ErnieMModel
-from reader.sentences import Bitext
+from reader.bitext import Bitext
 from reader.tokenization import Tokenizer
 from training import distributed
 from utils.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from inference.loading import Loaded
 from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
-from reader.sentences import BATCH_TOKENS
+from reader.bitext import BATCH_TOKENS
 from utils.errors import UserError
 
 TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")  # on command lines
@@ -92,7 +92,7 @@ def read_corpus(path: str | None) -> list[str]:
     Raises:
         UserError: no file given, or it cannot be read.
     """
-    from reader.sentences import Sentences
+    from reader.bitext import Sentences
 
     if path is None:
         raise UserError("--corpus is needed with --task search: a text file, a sentence a line")

@@ -8,8 +8,7 @@ from finetune.span_decoding import Answer
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from reader.answer_windows import make_windows
-from reader.squad import Question, QuestionFile
+from reader.question_answering import Question, QuestionFile, make_windows
 
 
 class AnswerQuestions:

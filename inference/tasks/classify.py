@@ -4,7 +4,7 @@ from finetune.classification import Classification
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from reader.task_reader import Example
+from reader.classification import Example
 
 
 class Classify:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.pooling import layer_number, mean_weights
+from evaluation.encode import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.loading import Loaded
 from inference.requests import text_of
 from model.task_names import ENCODING
+from reader.classification import Example
 from reader.features import EncodePairs, padded_batches
-from reader.task_reader import Example
 from utils.errors import UserError
 from utils.logging import Progress
 
@@ -18,7 +18,7 @@ _AT_ONCE = 1024  # sentences of a corpus between two signs of life
 
 
 class Encode:
-    """One vector a text, by a pooling of `evaluation.pooling.POOLINGS`.
+    """One vector a text, by a pooling of `evaluation.encode.POOLINGS`.
 
     Args:
         pooling: None: as in training, where the folder says so (run_retrieval.py), else "mean".

@@ -11,8 +11,7 @@ from finetune.tagging import Tagging
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from reader.tag_schemes import entity_starts
-from reader.tagged_text import JOINT, Sentence
+from reader.tagging import JOINT, Sentence, entity_starts
 from utils.errors import UserError
 
 

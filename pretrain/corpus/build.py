@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pretrain.corpus.duplicates import Duplicates, parts_for
+from pretrain.corpus.duplicates import Bands, Duplicates, bands_for, parts_for
 from pretrain.corpus.engine import Engine
+from pretrain.corpus.files import Cutting, Unit, interleave, read_units
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.lines import Reading
-from pretrain.corpus.near_duplicates import Bands, bands_for
 from pretrain.corpus.options import BuildOptions, size_of
-from pretrain.corpus.reading import Cutting, Unit, interleave, read_units
 from pretrain.corpus.units import UnitTask
 from pretrain.corpus.work import Work, read_json, unit_path
 from reader.tokenization import Tokenizer

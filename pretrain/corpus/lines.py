@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pretrain.corpus.files import Unit
 from pretrain.corpus.inputs import Source
-from pretrain.corpus.reading import Unit
 from utils.errors import UserError
 
 _TRANSLATION_UNIT = re.compile(rb"<tu[\s>].*?</tu>", re.DOTALL)

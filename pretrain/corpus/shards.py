@@ -10,7 +10,7 @@ import numpy as np
 
 from pretrain.corpus.units import side_of_tokens
 from pretrain.corpus.work import write_json
-from reader.checked import PageSums
+from reader.corpus import PageSums
 from utils.errors import UserError
 from utils.files import atomic_file
 

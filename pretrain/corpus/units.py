@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.duplicates import Duplicates, read_counts, rows_to_drop, write_scan
+from pretrain.corpus.duplicates import Bands, Duplicates, band_keys, read_counts, rows_to_drop, write_scan
+from pretrain.corpus.files import Unit
 from pretrain.corpus.inputs import Source
 from pretrain.corpus.lines import Lines, Reading, documents_of, keys, line_hashes, read_lines
-from pretrain.corpus.near_duplicates import Bands, band_keys
-from pretrain.corpus.reading import Unit
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file

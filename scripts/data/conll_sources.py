@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from reader.tag_schemes import is_tag
-from reader.tagged_text import JOINT
+from reader.tagging import JOINT, is_tag
 from scripts.data.joint_files import place_in
 from utils.errors import UserError
 

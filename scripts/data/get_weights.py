@@ -16,7 +16,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
-from model.formats import fluid
+from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data.download import DownloadError, download
 from utils.errors import UserError, run

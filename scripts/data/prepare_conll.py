@@ -30,8 +30,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
-from reader.tag_schemes import OUTSIDE, entity_starts, to_iob2
-from reader.tagged_text import JOINT
+from reader.tagging import JOINT, OUTSIDE, entity_starts, to_iob2
 from scripts.data.conll_sources import SPLITS, Row, Source, by_paper, find_sources, read_tables
 from scripts.data.joint_files import write_joint_files
 from utils.errors import UserError, run

@@ -16,7 +16,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
-from reader.sentences import TATOEBA, read_bitexts
+from reader.bitext import TATOEBA, read_bitexts
 from scripts.data.joint_files import write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file

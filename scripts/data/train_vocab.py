@@ -17,13 +17,12 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
+from pretrain.corpus.files import Cutting, read_units
 from pretrain.corpus.inputs import Stream, resolve
 from pretrain.corpus.lines import Reading, read_lines
 from pretrain.corpus.options import gather_notation, size_of
-from pretrain.corpus.reading import Cutting, read_units
-from reader.normalization import normalize
 from reader.sampling import temperature
-from reader.tokenization import Tokenizer
+from reader.tokenization import Tokenizer, normalize
 from utils.config import load_config
 from utils.errors import UserError, run
 from utils.files import atomic_file

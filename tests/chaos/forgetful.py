@@ -8,7 +8,7 @@ from utils.runtime import prepare
 
 if __name__ == "__main__":
     prepare(quiet=True)
-    from model import checkpoint
+    from model.checkpoint import folder as checkpoint
 
     checkpoint.load_newest = lambda folder: None
     run(importlib.import_module(os.environ["SCRIPT"]).main)

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import convert
-from model.formats import safe
-from model.sources import read_weights
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.read import read_weights
 from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from tests.launching import ROOT, run_script

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import convert
-from model.hub import local_folder
-from model.sources import read_weights
+from model.checkpoint.hub import local_folder
+from model.checkpoint.read import read_weights
 from tests.helpers.toy_models import make_ours
 from utils.errors import UserError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model.conversion import TARGETS
+from model.checkpoint.convert import TARGETS
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import run_script
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import convert
-from model.conversion import TARGETS
-from model.sources import read_weights
+from model.checkpoint.convert import TARGETS
+from model.checkpoint.read import read_weights
 from tests.helpers.toy_models import make_ours
 
 KINDS = {
@@ -101,7 +101,7 @@ def test_labels_and_task_go_along(tmp_path, target):
 
 def test_a_training_checkpoint_and_a_load_into_a_model(tmp_path):
     """What is converted is loaded by the training code, whichever the format."""
-    from model.checkpoint import load_from, model_weights
+    from model.checkpoint.folder import load_from, model_weights
     from model.heads import TokenClassifier
 
     make_ours(tmp_path / "made", head="tagging")
@@ -146,7 +146,7 @@ def test_a_pdparams_is_what_paddle_loads(tmp_path):
 def test_a_safetensors_is_what_the_library_writes(tmp_path):
     from safetensors.numpy import load_file, save_file
 
-    from model.formats import safe
+    from model.checkpoint.formats import safetensors as safe
 
     arrays = {"b": np.ones((3, 4), np.float32), "a": np.arange(3, dtype=np.int64),
               "é": np.zeros((), np.float16), "none": np.zeros((0, 2), np.float32)}  # fmt: skip

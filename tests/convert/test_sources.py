@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import convert
-from model.sources import read_weights
+from model.checkpoint.read import read_weights
 from tests.helpers.toy_models import fairseq_args, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 
@@ -47,7 +47,8 @@ def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
     expected = (bits.astype(np.uint32) << 16).view(np.float32)
     name = "embeddings.word_embeddings.weight"
     (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps({name: bits}, 4))
-    from model.formats import paddle_file, safe
+    from model.checkpoint.formats import paddle as paddle_file
+    from model.checkpoint.formats import safetensors as safe
 
     np.testing.assert_array_equal(paddle_file.read(tmp_path / "model_state.pdparams")[name], expected)
     header = json.dumps({name: {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}).encode()

@@ -44,7 +44,7 @@ def best_is_away(best) -> bool:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.supervised import Supervised
+    from finetune.trainer import Supervised
 
     evaluate = Supervised.evaluate
     Supervised.evaluate = lambda self, engine, stop: dataclasses.replace(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from reader.tagged_text import JOINT
+from reader.tagging import JOINT
 from tests.finetune import toy
 
 FIRST, LAST = ["anna", "bela", "carlo", "dora"], ["stone", "field", "brook"]

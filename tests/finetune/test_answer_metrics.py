@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from finetune.answer_metrics import exact_match, f1, mean_scores, normalize
-from reader.squad import read_squad
+from finetune.question_answering import exact_match, f1, mean_scores, normalize
+from reader.question_answering import read_squad
 
 
 @pytest.mark.parametrize(

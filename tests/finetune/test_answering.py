@@ -14,8 +14,8 @@ import run_mrc
 from finetune.datasets import stream
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from model.ernie_m import ErnieMConfig
-from reader.answer_windows import NO_ANSWER
 from reader.batching import Batches
+from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 from tests.launching import ROOT, call_main, launch, run_script

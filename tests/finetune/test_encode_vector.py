@@ -9,13 +9,12 @@ import paddle
 import pytest
 
 import encode_vector
-from evaluation.array_file import ArrayFile
 from evaluation.encode import PaddleEncoder
-from evaluation.vectors import VectorWriter
-from model.checkpoint import load_from, save_model
+from evaluation.vectors import ArrayFile, VectorWriter
+from model.checkpoint.folder import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
+from reader.classification import read_classification
 from reader.features import EncodePairs
-from reader.task_reader import read_classification
 from reader.tokenization import Tokenizer
 from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError

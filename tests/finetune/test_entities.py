@@ -5,9 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from finetune import conll
-from finetune.conll import Tagged, read_conll, write_conll, write_xtreme
-from finetune.entities import Counts, entity_scores
+from finetune import tagging as conll
+from finetune.tagging import Counts, Tagged, entity_scores, read_conll, write_conll, write_xtreme
 from utils.errors import UserError
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from finetune.metrics import accuracy
-from model.checkpoint import read_weights, write_fluid
+from finetune.report import accuracy
+from model.checkpoint.folder import read_weights, write_fluid
 from tests.finetune import toy
 
 

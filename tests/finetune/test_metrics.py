@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.metrics import accuracy, average, mean_and_deviation, transfer_gap
+from finetune.report import accuracy, average, mean_and_deviation, transfer_gap
 
 
 def test_accuracy():

@@ -7,8 +7,8 @@ import pytest
 
 import convert
 from finetune.encoder import open_encoder
-from model.checkpoint import model_weights, read_weights
-from model.conversion import TARGETS
+from model.checkpoint.convert import TARGETS
+from model.checkpoint.folder import model_weights, read_weights
 from model.heads import PreTrainingModel
 from pretrain.config import InitConfig
 from pretrain.initialise import initialise

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from finetune.paper import recipes
+from finetune.report import recipes
 from finetune.retrieval.flags import RetrievalFlags
 from tests.finetune.test_recipes import SIZES, arguments  # noqa: F401
 from tests.launching import ROOT

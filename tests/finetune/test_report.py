@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from finetune.paper import figures, recipes
-from finetune.report import Table, draw_bars, to_json, to_markdown, to_text, write_report
+from finetune.report import Table, draw_bars, figures, recipes, to_json, to_markdown, to_text, write_report
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import run_retrieval
 from finetune.retrieval import training
 from finetune.retrieval.pairs import StepPairs
-from model.checkpoint import save_training_state
+from model.checkpoint.folder import save_training_state
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.launching import ROOT, as_flags, call_main, launch, run_script

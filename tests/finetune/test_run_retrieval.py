@@ -8,13 +8,12 @@ import paddle
 import pytest
 
 import run_retrieval
-from evaluation.encode import encode
-from evaluation.pooling import layer_number
+from evaluation.encode import encode, layer_number
 from evaluation.retrieval import choose_on_half
 from evaluation.search import search_both
-from model.checkpoint import load_from, save_model
+from model.checkpoint.folder import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from reader.sentences import read_bitext
+from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.launching import ROOT, as_flags, call_main, launch

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from finetune.classification import Classification
-from finetune.supervised import Supervised
-from model.checkpoint import read_weights
+from finetune.trainer import Supervised
+from model.checkpoint.folder import read_weights
 from tests.finetune import toy
 from tests.launching import run_script
 from training.engine import Engine
@@ -269,7 +269,7 @@ def test_the_remaining_time_counts_evaluations(classify, tmp_path):
 def test_weights_of_two_formats_are_the_same_start(classify, tmp_path):
     """The digest is of the tensors: a folder that was moved, or converted, is the same."""
     from finetune.run_folder import digest_of_weights
-    from model.checkpoint import write_fluid
+    from model.checkpoint.folder import write_fluid
 
     classify(max_steps=1, do_val="false")
     step = tmp_path / "out" / "step_1"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from finetune.answer_metrics import mean_scores
+from finetune.question_answering import mean_scores
 from finetune.span_decoding import (
     Spans,
     best_spans,
@@ -15,7 +15,7 @@ from finetune.span_decoding import (
     text_in_context,
     write_answers,
 )
-from reader.answer_windows import NO_ANSWER, AnswerWindows, Cut, read_windows
+from reader.question_answering import NO_ANSWER, AnswerWindows, Cut, read_windows
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 

@@ -9,10 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import run_sequence_labeling
-from finetune.conll import read_conll
-from finetune.entities import entity_scores
-from model.checkpoint import read_weights
-from reader.tagged_text import JOINT
+from finetune.tagging import entity_scores, read_conll
+from model.checkpoint.folder import read_weights
+from reader.tagging import JOINT
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, call_main, launch, run_script
 

@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from finetune.tagging import OfficialTagging, Tagging
-from reader.tagged_text import JOINT, Sentence
+from reader.tagging import JOINT, Sentence
 from tests.helpers.letters import Letters
 
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]

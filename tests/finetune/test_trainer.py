@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import supervised
+from finetune import trainer as supervised
 from tests.finetune import toy
 from training.engine import Engine
 

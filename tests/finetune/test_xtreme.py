@@ -8,9 +8,9 @@ import pytest
 
 from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
+from finetune.report import submission_file
 from finetune.tagging import OfficialTagging, Pieces, Tagging
-from finetune.xtreme import submission_file
-from reader.tagged_text import JOINT, Sentence
+from reader.tagging import JOINT, Sentence
 from reader.tokenization import Tokenizer
 from tests.finetune import tagging_toy, toy
 from utils.args import parse_args

@@ -105,6 +105,6 @@ def test_the_command(tmp_path, capsys):
     assert json.loads(last).items() >= {"readers": 1, "faults": 0, "seed": 3}.items()
     (tmp_path / "input").write_bytes(b"a b\nc\n")
     code, lines = call("--targets", "conll", "--again", str(tmp_path / "input"))
-    assert code == 0 and lines[0] == "refused" and lines[1].startswith("finetune/conll.py:")
+    assert code == 0 and lines[0] == "refused" and lines[1].startswith("finetune/tagging.py:")
     with pytest.raises(UserError, match="--targets nothing: no such reader; there are classification, "):
         call_main(command, ["--targets", "nothing"])

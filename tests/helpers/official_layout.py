@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model.formats import fluid, names, official
+from model.checkpoint.formats import fluid
+from model.checkpoint.formats import fluid as official
+from model.checkpoint.formats import tables as names
 
 _COMMON = {
     "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,

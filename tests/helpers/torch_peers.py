@@ -5,8 +5,8 @@ import paddle
 import torch
 import transformers
 
-from model.checkpoint import load_from, read_weights
-from model.formats import peers
+from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.formats import tables as peers
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 

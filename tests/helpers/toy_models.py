@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.formats import names, safe
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats import tables as names
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
 
 CONFIG = {

@@ -10,12 +10,12 @@ import onnxruntime
 import paddle
 import pytest
 
-from inference import onnx_graph
-from inference.agreement import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
+from inference import onnx as onnx_graph
+from inference.export_check import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
 from inference.loading import Files, load
-from inference.onnx_graph import quantised, write_onnx
-from inference.outputs import FILES, is_per_token
-from model.checkpoint import load_from
+from inference.onnx import quantised, write_onnx
+from inference.requests import FILES, is_per_token
+from model.checkpoint.folder import load_from
 from model.task_names import OUTPUTS, task_named
 from reader.features import pad, padded_batches
 from tests.inference import toy_models

@@ -14,20 +14,18 @@ import pytest
 from evaluation.encode import encode as encode_all
 from inference import requests
 from inference.loading import load
-from inference.reading import reading_of
-from inference.requests import read_requests
+from inference.requests import read_requests, reading_of
 from inference.tasks import TaskOptions, make
 from inference.tasks.tag import entities
 from inference.tasks.words import masked_ids
 from model.attention import CompactMask
-from model.checkpoint import save_model
+from model.checkpoint.folder import save_model
 from model.task_names import task_named
 from predict import plain
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
-from reader.answer_windows import Cut, make_windows
-from reader.squad import Question, QuestionFile
+from reader.question_answering import Cut, Question, QuestionFile, make_windows
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -113,7 +111,7 @@ def tags_by_training(model, tokenizer, folder, words, reading):
     from types import SimpleNamespace
 
     from finetune.tagging import OfficialTagging, Tagging
-    from reader.tagged_text import JOINT, Sentence
+    from reader.tagging import JOINT, Sentence
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",

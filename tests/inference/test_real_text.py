@@ -5,7 +5,7 @@ int8 with weights of 7 bits, whose products are exact on every CPU: those of 8 b
 
 import pytest
 
-from model.checkpoint import save_model
+from model.checkpoint.folder import save_model
 from reader.tokenization import Tokenizer
 from tests.inference import toy_models
 from tests.inference.conftest import run_export

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import paddle
 
-from model.checkpoint import save_model
+from model.checkpoint.folder import save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from reader.tokenization import Tokenizer

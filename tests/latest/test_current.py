@@ -7,9 +7,9 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 import convert
-from model.checkpoint import load_from, read_weights
+from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.formats import tables as peers
 from model.ernie_m import ErnieMModel
-from model.formats import peers
 from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, make_ours

@@ -1,6 +1,6 @@
 """The model card says what it was told, in order, and nothing it was not told."""
 
-from model.card import model_card
+from model.checkpoint.card import model_card
 
 FACTS = {
     "name": "XNLI, zero-shot",

@@ -6,9 +6,11 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint import load_from, load_into, model_weights, read_weights, save_model, write_fluid
+from model.checkpoint.folder import load_from, load_into, model_weights, read_weights, save_model, write_fluid
+from model.checkpoint.formats import fluid
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats import tables as names
 from model.ernie_m import ErnieMConfig, ErnieMModel
-from model.formats import fluid, names, safe
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model.formats import fluid
+from model.checkpoint.formats import fluid
 from utils.errors import UserError
 
 DATA = np.arange(6, dtype="<f4").reshape(3, 2) / 7

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from model import checkpoint
-from model.checkpoint import load_from, model_weights, save_model, write_fluid
+from model.checkpoint import folder as checkpoint
+from model.checkpoint.folder import load_from, model_weights, save_model, write_fluid
+from model.checkpoint.formats import safetensors as safe
 from model.ernie_m import ErnieMConfig
-from model.formats import safe
 from model.heads import SequenceClassifier
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import official_config

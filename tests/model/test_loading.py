@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from model.checkpoint import load_from, load_into, model_weights, read_weights
+from model.checkpoint.folder import load_from, load_into, model_weights, read_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import SequenceClassifier
 from tests.helpers.official_layout import make_official_weights, official_config

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from model.checkpoint import load_from, read_weights, save_model
+from model.checkpoint.folder import load_from, read_weights, save_model
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.official_layout import official_config

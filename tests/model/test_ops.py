@@ -7,7 +7,7 @@ import pytest
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from model import ops
+from model import layers as ops
 from utils import threads
 
 TOLERANCE = 1e-9

@@ -16,8 +16,9 @@ import sys
 import numpy as np
 import pytest
 
-from model.formats import paddle_file, pickles
-from model.sources import read_weights
+from model.checkpoint.formats import paddle as paddle_file
+from model.checkpoint.formats import pickles
+from model.checkpoint.read import read_weights
 from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
 from utils.errors import UserError
 
@@ -205,7 +206,7 @@ def test_an_encrypted_archive(tmp_path):
 
 def test_nothing_of_torch_or_paddle_is_imported():
     code = (
-        "import sys\nfrom model.sources import read_weights\nimport convert\n"
+        "import sys\nfrom model.checkpoint.read import read_weights\nimport convert\n"
         "assert not {'torch', 'paddle', 'paddlenlp', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,11 +12,11 @@ import numpy as np
 import paddle
 import pytest
 
-from model import training_state
-from model.formats import safe
-from model.manifest import MANIFEST, write_manifest
-from model.steps import clear_leftovers, keep_last, load_newest, set_aside, step_folders
-from model.training_state import load_training_state, save_training_state
+from model.checkpoint import training_state
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.manifest import MANIFEST, write_manifest
+from model.checkpoint.step_folders import clear_leftovers, keep_last, load_newest, set_aside, step_folders
+from model.checkpoint.training_state import load_training_state, save_training_state
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -261,8 +261,8 @@ import os, sys
 from pathlib import Path
 import numpy as np
 import utils.files
-from model.training_state import save_training_state
-from model import training_state
+from model.checkpoint.training_state import save_training_state
+from model.checkpoint import training_state
 left = int(sys.argv[2])
 sync, count = os.fsync, 0
 def fsync(descriptor):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from model.checkpoint import load_from, read_weights
-from model.formats import torch_file
+from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.formats import torch as torch_file
 from model.heads import PreTrainingModel, SequenceClassifier
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from utils.errors import UserError

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 import convert
-from model.checkpoint import read_weights
-from model.formats import peers
-from model.hub import local_folder
+from model.checkpoint.folder import read_weights
+from model.checkpoint.formats import tables as peers
+from model.checkpoint.hub import local_folder
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
 from utils.errors import UserError
@@ -126,7 +126,7 @@ def test_fairseq_of_torch(tmp_path, zipped, fused):
 
 
 def test_views_and_shared_storages_of_torch(tmp_path):
-    from model.formats import torch_file
+    from model.checkpoint.formats import torch as torch_file
 
     base = torch.arange(24.0).reshape(4, 6)
     tensors = {

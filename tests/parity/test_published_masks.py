@@ -9,7 +9,7 @@ from paddlenlp.transformers import ErnieMModel as PaddleNLPModel
 from transformers import ErnieMConfig as HuggingFaceConfig
 from transformers import ErnieMModel as HuggingFaceModel
 
-from model.checkpoint import model_weights
+from model.checkpoint.folder import model_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from scripts.verify_weights import GOLDENS, encode_with
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
 
-from model.checkpoint import load_from, read_weights
+from model.checkpoint.folder import load_from, read_weights
 from model.heads import PreTrainingModel
 
 SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pretrain.corpus import duplicates, units
+from pretrain.corpus.passes import summary
 from pretrain.corpus.shards import group_units
-from pretrain.corpus.summary import summary
 from reader.corpus import MANIFEST, Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import (

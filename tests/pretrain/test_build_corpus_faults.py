@@ -92,7 +92,7 @@ def test_a_language_without_text(tmp_path, pieces, lines, message):
 
 
 def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, inputs):
-    from pretrain.corpus.scan import scan
+    from pretrain.corpus.passes import scan
 
     path = write_lines(tmp_path / "x", sentences(1000))
 

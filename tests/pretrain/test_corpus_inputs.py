@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import zstandard
 
-from pretrain.corpus import reading
-from pretrain.corpus.compression import decompressed, open_file
+from pretrain.corpus import files as reading
+from pretrain.corpus.files import Cutting, decompressed, interleave, open_file, read_units
 from pretrain.corpus.inputs import parse_notation, resolve
 from pretrain.corpus.lines import Reading, read_lines
 from pretrain.corpus.options import gather_notation
-from pretrain.corpus.reading import Cutting, interleave, read_units
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 

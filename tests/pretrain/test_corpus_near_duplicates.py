@@ -6,8 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from pretrain.corpus import duplicates, near_duplicates
-from pretrain.corpus.near_duplicates import Bands, band_keys, bands_for
+from pretrain.corpus import duplicates
+from pretrain.corpus import duplicates as near_duplicates
+from pretrain.corpus.duplicates import Bands, band_keys, bands_for
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, files_of, sentences, write_lines

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from model.steps import step_folders
+from model.checkpoint.step_folders import step_folders
 from pretrain.trainer import Trainer
 from tests.helpers.full_disk import disk_full_after
 from tests.pretrain.tiny_run import assert_equal_runs, pretrain, records

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.training_state import load_training_state
+from model.checkpoint.training_state import load_training_state
 from tests.launching import launch
 from tests.pretrain.tiny_run import losses, pretrain, records
 

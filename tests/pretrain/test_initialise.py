@@ -5,7 +5,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model.checkpoint import model_weights, read_weights
+from model.checkpoint.folder import model_weights, read_weights
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.config import InitConfig

@@ -89,7 +89,8 @@ def reach(model, batch, positions, target_ids=None) -> list[np.ndarray]:
 
 @contextmanager
 def frozen(model):
-    """`paddle.grad` with respect to the inputs alone wants no gradient for anything else (model/ops.py)."""
+    """`paddle.grad` with respect to the inputs alone wants no gradient for anything else
+    (model/layers.py)."""
     parameters = model.parameters()
     for parameter in parameters:
         parameter.stop_gradient = True

@@ -6,8 +6,7 @@ import math
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.journal import Journal, cut_back
-from pretrain.metrics import Window, in_words, scalars
+from pretrain.journal import Journal, Window, cut_back, in_words, scalars
 from pretrain.trainer import SUMS
 from training.engine import Step
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pretrain.config import ObjectiveConfig
-from pretrain.mix import allocate, check_batch_size, shares
+from pretrain.shares import allocate, check_batch_size, shares
 from utils.errors import UserError
 
 ABLATIONS = {  # paper Tables 6 and 8

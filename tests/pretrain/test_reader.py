@@ -6,11 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pretrain import mix
+from pretrain import shares as mix
+from pretrain.data_selection import Streams
 from pretrain.masking import Vocabulary
 from pretrain.reader import ReaderPlan, StepReader
 from pretrain.schedule import learning_rate, total_steps
-from pretrain.streams import Streams
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import STEPS, config, make_corpus

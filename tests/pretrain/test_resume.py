@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.formats import safe
-from pretrain import streams
+from model.checkpoint.formats import safetensors as safe
+from pretrain import data_selection as streams
 from pretrain.evaluate import Evaluator
 from pretrain.trainer import Trainer
 from reader.corpus import Corpus

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from pretrain import attention_mask, show
-from pretrain.panel import Panel
+from pretrain.show import Panel
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

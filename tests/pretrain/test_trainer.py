@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model.checkpoint import load_from, read_weights
+from model.checkpoint.folder import load_from, read_weights
 from model.heads import SequenceClassifier
 from pretrain import trainer
 from pretrain.loss import masked_lm_loss

@@ -5,7 +5,8 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import attention, ernie_m, ops
+from model import attention, ernie_m
+from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.btmlm import PseudoTokenGenerator

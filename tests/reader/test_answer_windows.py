@@ -6,10 +6,17 @@ import pickle
 import numpy as np
 import pytest
 
-from reader.answer_features import EncodeInOrder, EncodeWindows
-from reader.answer_tokens import encode_for_answers
-from reader.answer_windows import NO_ANSWER, Cut, cut_windows, find_tokens, read_windows
 from reader.batching import Batches
+from reader.question_answering import (
+    NO_ANSWER,
+    Cut,
+    EncodeInOrder,
+    EncodeWindows,
+    cut_windows,
+    encode_for_answers,
+    find_tokens,
+    read_windows,
+)
 from tests.reader.conftest import SENTENCES
 from utils.errors import UserError
 

@@ -9,8 +9,8 @@ import pytest
 
 from reader import batching
 from reader.batching import Batches
+from reader.classification import read_classification
 from reader.features import EncodePairs, Feature
-from reader.task_reader import read_classification
 from training.prefetch import prefetch
 
 PAD = 1

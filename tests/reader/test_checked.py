@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from reader.checked import PAGE, CheckedArray, PageSums, pages
-from reader.corpus import MANIFEST, Corpus
-from reader.packing import Blocks
+from reader.blocks import Blocks
+from reader.corpus import MANIFEST, PAGE, CheckedArray, Corpus, PageSums, pages
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
 

@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from reader.corpus import MANIFEST, Corpus
-from reader.manifest import SPLITS
+from reader.corpus import MANIFEST, SPLITS, Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError

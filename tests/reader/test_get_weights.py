@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.formats import fluid
+from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.download import DownloadError, download

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from reader.blocks import Blocks, pack_lines
 from reader.corpus import Corpus
-from reader.packing import Blocks, pack_lines
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 
 

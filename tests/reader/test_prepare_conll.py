@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reader.tagged_text import read_tagged
-from reader.task_reader import read_label_map, read_languages
+from reader.classification import read_label_map, read_languages
+from reader.tagging import read_tagged
 from scripts.data import prepare_conll
 from utils.errors import UserError
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from experiments import pawsx_split
-from reader.sentences import read_bitexts
-from reader.task_reader import read_classification, read_label_map, read_languages
+from reader.bitext import read_bitexts
+from reader.classification import read_classification, read_label_map, read_languages
 from scripts.data import prepare_pawsx, prepare_tatoeba
 from utils.errors import UserError
 

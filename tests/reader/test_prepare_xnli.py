@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reader.task_reader import expand, read_classification, read_label_map, read_languages
+from reader.classification import expand, read_classification, read_label_map, read_languages
 from scripts.data import prepare_xnli
 from utils.errors import UserError
 

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from reader.sentences import TATOEBA, Sentences, batches_by_length, read_bitext, read_bitexts
+from reader.bitext import TATOEBA, Sentences, batches_by_length, read_bitext, read_bitexts
 from utils.errors import UserError
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from utils.errors import UserError
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from reader.tag_schemes import SchemeCheck, check_tag_map, entity_starts, inside, is_tag, to_iob2
+from reader.tagging import SchemeCheck, check_tag_map, entity_starts, inside, is_tag, to_iob2
 from utils.errors import UserError
 
 

@@ -6,10 +6,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader.tagged_features import IGNORED, EncodeTagged, Window, cut_windows, expanded
-from reader.tagged_official import EncodeTaggedOfficially
-from reader.tagged_text import JOINT, Sentence, read_tagged
-from reader.task_reader import read_label_map
+from reader.classification import read_label_map
+from reader.tagging import (
+    IGNORED,
+    JOINT,
+    EncodeTagged,
+    EncodeTaggedOfficially,
+    Sentence,
+    Window,
+    cut_windows,
+    expanded,
+    read_tagged,
+)
 from reader.tokenization import Tokenizer
 from scripts.data import prepare_conll
 from tests.helpers.letters import Letters

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from reader.tagged_text import Sentence, read_tagged
+from reader.tagging import Sentence, read_tagged
 from utils.errors import UserError
 
 LABELS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from reader.normalization import normalize, normalize_with_sources
-from reader.tokenization import Tokenizer, truncate_longest_first
+from reader.tokenization import Tokenizer, normalize, normalize_with_sources, truncate_longest_first
 from reader.vocabulary import SPECIAL_TOKENS, derive_vocab, read_vocab, write_vocab
 from tests.reader.conftest import SENTENCES
 from utils.errors import UserError

@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 
-from reader.task_reader import read_classification, read_label_map
+from reader.classification import read_classification, read_label_map
 from reader.tokenization import Tokenizer
 from scripts.sample import texts, write
 from scripts.sample.languages import CODES, realiser, zh

@@ -30,5 +30,3 @@ def fp16(monkeypatch):
 
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     return calls
-
-

@@ -13,7 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from model.training_state import load_training_state, write_part
+from model.checkpoint.training_state import load_training_state, write_part
 from training import distributed
 from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay
@@ -57,9 +57,7 @@ def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options)
     try:
         paddle.seed(seed)
         model = Toy(dropout)
-        optimizer = build_optimizer(
-            model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01
-        )
+        optimizer = build_optimizer(model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01)
     finally:
         paddle.set_default_dtype("float32")
     return Engine(model, optimizer, seed=seed, sums=("correct", "count"), **options)

@@ -5,8 +5,8 @@ import errno
 import numpy as np
 import pytest
 
-from model.checkpoint import ModelFiles
-from model.training_state import load_training_state
+from model.checkpoint.folder import ModelFiles
+from model.checkpoint.training_state import load_training_state
 from training import checkpoint, distributed
 from training.checkpoint import write_checkpoint
 from utils.errors import UserError

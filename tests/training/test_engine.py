@@ -8,10 +8,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.training_state import load_training_state, save_training_state
 from model.ernie_m import ErnieMConfig
-from model.formats import safe
 from model.heads import SequenceClassifier
-from model.training_state import load_training_state, save_training_state
 from tests.launching import launch
 from tests.training.engine_script import BATCH, STEPS, batch_of, loss_of, make, pieces, run, state_of, weights
 from training.engine import Engine, step_seed

@@ -10,7 +10,8 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from model import attention, ernie_m, ops, word_table
+from model import attention, ernie_m, word_table
+from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss

@@ -9,8 +9,7 @@ import pytest
 from paddle import nn
 
 from training.engine import Engine
-from training.optimizer import build_optimizer
-from training.optimizer_state import load_optimizer_state, optimizer_state
+from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
 

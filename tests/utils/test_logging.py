@@ -41,7 +41,7 @@ def test_every_package_that_logs_is_ours():
 
 def test_every_logger_of_our_modules_is_heard_once_and_libraries_are_not(tmp_path):
     run_log.setup(str(tmp_path), rank=1)
-    logging.getLogger("model.loading").info("ours")
+    logging.getLogger("model.checkpoint.loading").info("ours")
     run_log.logger.info("ours too")
     logging.getLogger("some.library").warning("not ours")
     assert [line[20:] for line in (tmp_path / "job.log.1").read_text().splitlines()] == [

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pretrain.corpus.files import Cutting, read_units
 from pretrain.corpus.inputs import Source
 from pretrain.corpus.lines import Reading, read_lines
-from pretrain.corpus.reading import Cutting, read_units
 from reader.corpus import Corpus
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit

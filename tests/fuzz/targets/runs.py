@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.training_state import load_training_state, save_training_state
+from model.checkpoint.training_state import load_training_state, save_training_state
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, json_line_edit, safetensors_edit
 from utils.files import sha256_of

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune.conll import read_conll
+from finetune.tagging import read_conll
 from inference.requests import open_input, read_requests
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions
-from reader.sentences import read_bitext
-from reader.squad import read_squad
-from reader.tagged_text import read_tagged
-from reader.task_reader import read_classification, read_label_map, read_languages
+from reader.bitext import read_bitext
+from reader.classification import read_classification, read_label_map, read_languages
+from reader.question_answering import read_squad
+from reader.tagging import read_tagged
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, json_line_edit
 from utils.config import load_config

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.reading import reading_of
+from inference.requests import reading_of
+from model.checkpoint.formats import configs, fluid
+from model.checkpoint.formats import paddle as paddle_file
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats import torch as torch_file
+from model.checkpoint.read import read_weights
 from model.config import ErnieMConfig
-from model.formats import configs, fluid, paddle_file, safe, torch_file
-from model.sources import read_weights
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, pickle_edit, safetensors_edit
 from tests.helpers.official_layout import make_official_weights, official_config

@@ -1,0 +1,296 @@
+"""An encoder with a head as an ONNX graph, written from its weights with the `onnx` library.
+
+Standard operators of opset 20 only. Input: `input_ids`, int64 [B, T], padded on the right with the pad id;
+both axes are free. Pads are masked, positions counted inside.
+
+    task        outputs
+    encode      sequence [B, T, H], pooled [B, H] (top layer only)
+    classify    logits [B, labels]
+    tag         logits [B, T, labels]
+    answer      start_logits [B, T], end_logits [B, T]
+
+The n tokens that are no pads stand one after another, [n, H]; only attention puts them in rows, [B, T]. So
+pads cost next to nothing, and do not widen the range that int8 quantises. In the outputs a pad has what the
+token before it has. In the last layer of classification only the first token of each row asks.
+
+[n, H] also keeps ONNX Runtime from fusing residual with layer norm and bias with gelu: its fused kernels are
+the slower ones (docs/export.md).
+
+Weights lie beside the graph in `<name>.data`, written one at a time; ONNX allows a graph 2 GB of its own.
+
+int8: the products of the encoder's layers take int8 weights, a scale for each output, and activations that
+are quantised as they come (DynamicQuantizeLinear); the word table is int8 with a scale for each row. Layer
+norms, softmax, pooler and head stay float32.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
+from utils.errors import UserError
+
+OPSET, IR_VERSION = 20, 9  # the first opset with Gelu, and the IR of its time
+CLOSED = -1e4  # added to a closed score, as in model/attention.py
+FIRST_POSITION_SHIFT = 1  # position of the n-th real token, n from 1: n + 1; of a pad: 1
+_ALIGNED = 4096  # so that the file can be mapped
+
+
+class GraphWriter:
+    """Nodes, and weights that go straight to the data file."""
+
+    def __init__(self, data: BinaryIO, data_name: str):
+        self.data, self.data_name = data, data_name
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._names: dict[str, int] = {}
+
+    def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
+        """A small array in the graph itself."""
+        self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def weight(self, name: str, array: np.ndarray) -> str:
+        """An array in the data file."""
+        array = np.ascontiguousarray(array)
+        self.data.write(bytes(-self.data.tell() % _ALIGNED))
+        tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
+        place = {"location": self.data_name, "offset": self.data.tell(), "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self.data.write(memoryview(array).cast("B"))
+        self.initializers.append(tensor)
+        return name
+
+    def node(self, op: str, *inputs: str, outputs: int = 1, name: str | None = None, **attributes) -> Any:
+        """Add a node; its output's name, or a list of them."""
+        number = self._names[op] = self._names.get(op, 0) + 1
+        base = name or f"{op}_{number}"
+        names = [base] if outputs == 1 else [f"{base}.{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=f"node.{base}", **attributes))
+        return names[0] if outputs == 1 else names
+
+
+class _Encoder:
+    """Writes the graph; `used` are the names of the weights that are in it."""
+
+    def __init__(
+        self, graph: GraphWriter, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], int8: bool,
+        reduce_range: bool,
+    ):  # fmt: skip
+        self.graph, self.weights, self.config, self.int8 = graph, weights, config, int8
+        self.largest = 63 if reduce_range else 127
+        self.used: set[str] = set()
+
+    def array(self, name: str) -> np.ndarray:
+        self.used.add(name)
+        return np.asarray(self.weights[name], np.float32)
+
+    def weight(self, name: str) -> str:
+        return self.graph.weight(name, self.array(name))
+
+    def write(self, task: str, layers: int) -> list[str]:
+        """The whole graph; the names of its outputs."""
+        heads, size = self.config["num_attention_heads"], self.config["hidden_size"]
+        whole = {"pad_id": self.config["pad_token_id"], "zero": 0, "one": 1, "heads": heads, "flat": [-1]}
+        whole |= {"by_size": [-1, size], "by_head": [-1, size // heads]}
+        whole |= {"by_asking_head": [-1, heads, 1, size // heads]}
+        for name, value in whole.items():
+            self.graph.constant(name, value, np.int64)
+        self.graph.constant("root_of_head_size", np.sqrt(size // heads))
+        x = self._embeddings(*self._tokens(heads))
+        for i in range(layers):
+            x = self._layer(x, f"encoder.layers.{i}.", task == CLASSIFICATION and i == layers - 1)
+        return self._head(task, x, layers)
+
+    def _tokens(self, heads: int) -> tuple[str, str]:
+        """The ids of the real tokens and their positions, [n] each; how they go into rows and back."""
+        node, constant = self.graph.node, self.graph.constant
+        real = node("Not", node("Equal", "input_ids", "pad_id"))
+        real = node("Cast", real, to=TensorProto.INT64)  # [B, T]
+        flat = node("Reshape", real, "flat")
+        kept = node("Reshape", node("NonZero", flat), "flat")  # [n], of the places 0 to B * T - 1
+        ids = node("Gather", node("Reshape", "input_ids", "flat"), kept)
+        constant("shift", FIRST_POSITION_SHIFT, np.int64)
+        positions = node("Add", node("CumSum", real, "one"), "shift")
+        positions = node("Gather", node("Reshape", positions, "flat"), kept, name="position_ids")
+
+        shape = node("Shape", "input_ids")
+        number = node("Sub", node("CumSum", flat, "zero"), "one")
+        self.number = node("Reshape", number, shape)  # [B, T]: which of the n; at a pad the one before it
+        self.first = node("Gather", self.number, "zero", axis=1)  # [B]
+        # Heads are rows of D numbers: row i * N + h of [n, N, D] is row (b * N + h) * T + t of [B, N, T, D].
+        row = node("Unsqueeze", node("Mul", self.number, "heads"), "one")
+        constant("each_head", np.arange(heads)[:, None], np.int64)
+        self.to_heads = node("Add", row, "each_head")  # [B, N, T]
+        length = node("Gather", shape, "one")
+        sentence = node("Unsqueeze", node("Div", kept, length), "one")  # [n, 1]
+        passed = node("Mul", sentence, constant("other_heads", heads - 1, np.int64))
+        passed = node("Add", passed, constant("every_head", np.arange(heads), np.int64))
+        self.from_heads = node("Add", node("Unsqueeze", kept, "one"), node("Mul", passed, length))  # [n, N]
+
+        mask = node("Unsqueeze", real, constant("inner_axes", [1, 2], np.int64))  # [B, 1, 1, T]
+        closed = node("Sub", constant("open", 1.0), node("Cast", mask, to=TensorProto.FLOAT))
+        self.bias = node("Mul", closed, constant("closed", CLOSED))  # what is added to the scores
+        return ids, positions
+
+    def _embeddings(self, ids: str, positions: str) -> str:
+        """[n, H]."""
+        node = self.graph.node
+        place = node("Gather", self.weight("embeddings.position_embeddings.weight"), positions, axis=0)
+        return self._norm(node("Add", self._words(ids), place), "embeddings.layer_norm")
+
+    def _words(self, ids: str) -> str:
+        """The rows of the word table: [n, H]."""
+        node, name = self.graph.node, "embeddings.word_embeddings.weight"
+        if not self.int8:
+            return node("Gather", self.weight(name), ids, axis=0)
+        table, scale = quantised(self.array(name), axis=1, largest=127)
+        rows = node("Gather", self.graph.weight(name, table), ids, axis=0)
+        scales = node("Gather", self.graph.weight(f"{name}.scale", scale), ids, axis=0)
+        return node("Mul", node("Cast", rows, to=TensorProto.FLOAT), scales)
+
+    def _layer(self, x: str, name: str, only_first: bool) -> str:
+        """x [n, H] -> [n, H], or with `only_first` [B, H]: all are seen, the first token of each row asks."""
+        node, taken = self.graph.node, self._taken(x)
+        key, value = (self._heads(self._linear(taken, f"{name}self_attn.{part}_proj")) for part in "kv")
+        if only_first:
+            x = node("Gather", x, self.first, axis=0)
+            taken = self._taken(x)
+        query = self._linear(taken, f"{name}self_attn.q_proj")
+        query = node("Reshape", query, "by_asking_head") if only_first else self._heads(query)
+        scores = node("MatMul", query, node("Transpose", key, perm=[0, 1, 3, 2]))
+        scores = node("Add", node("Div", scores, "root_of_head_size"), self.bias)
+        mixed = node("MatMul", node("Softmax", scores, axis=-1), value)  # [B, N, T or 1, D]
+        if not only_first:
+            mixed = node("Gather", node("Reshape", mixed, "by_head"), self.from_heads, axis=0)  # [n, N, D]
+        mixed = self._linear(self._taken(node("Reshape", mixed, "by_size")), f"{name}self_attn.out_proj")
+        x = self._norm(node("Add", mixed, x), f"{name}norm1")
+        inner = node("Gelu", self._linear(self._taken(x), f"{name}linear1"))
+        inner = self._linear(self._taken(inner), f"{name}linear2")
+        return self._norm(node("Add", inner, x), f"{name}norm2")
+
+    def _heads(self, x: str) -> str:
+        """[n, H] -> [B, N, T, D]."""
+        return self.graph.node("Gather", self.graph.node("Reshape", x, "by_head"), self.to_heads, axis=0)
+
+    def _taken(self, x: str) -> tuple[str, ...]:
+        """What a product takes: (x,), or x as (uint8, scale, zero point)."""
+        return tuple(self.graph.node("DynamicQuantizeLinear", x, outputs=3)) if self.int8 else (x,)
+
+    def _linear(self, x: tuple[str, ...], name: str) -> str:
+        node = self.graph.node
+        if len(x) == 1:
+            product = node("MatMul", x[0], self.weight(f"{name}.weight"))
+        else:
+            whole, scale = quantised(self.array(f"{name}.weight"), axis=0, largest=self.largest)
+            weight = self.graph.weight(f"{name}.weight", whole)
+            scale = self.graph.weight(f"{name}.weight.scale", scale[0])
+            zero = self.graph.constant(f"{name}.weight.zero", np.zeros(whole.shape[1]), np.int8)
+            sums = node("MatMulInteger", x[0], weight, x[2], zero)
+            sums = node("Cast", sums, to=TensorProto.FLOAT)
+            product = node("Mul", sums, node("Mul", x[1], scale))
+        return node("Add", product, self.weight(f"{name}.bias"))
+
+    def _norm(self, x: str, name: str) -> str:
+        weights = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        epsilon = float(self.config.get("layer_norm_eps", 1e-5))
+        return self.graph.node("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
+
+    def _head(self, task: str, x: str, layers: int) -> list[str]:
+        node, outputs = self.graph.node, list(OUTPUTS[task])
+        if task == CLASSIFICATION:
+            pooled = node("Tanh", self._linear((x,), "pooler.dense"))
+            return [node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])]
+        if task == ENCODING:
+            found = [node("Gather", x, self.number, axis=0, name=outputs[0])]
+            if layers == self.config["num_hidden_layers"] and "pooler.dense.weight" in self.weights:
+                first = node("Gather", x, self.first, axis=0)  # [B, H]
+                found.append(node("Tanh", self._linear((first,), "pooler.dense"), name=outputs[1]))
+            return found
+        logits = self._linear((x,), "classifier")  # [n, labels]
+        if task == TAGGING:
+            return [node("Gather", logits, self.number, axis=0, name=outputs[0])]
+        both = node("Gather", logits, self.number, axis=0)  # [B, T, 2]
+        return [
+            node("Gather", both, which, axis=2, name=name) for which, name in zip(("zero", "one"), outputs)
+        ]
+
+
+def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """weight [I, O] -> int8 [I, O] and the scale of what shares all but `axis`, float32 with that axis 1."""
+    scale = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(largest)
+    scale[scale == 0] = 1.0
+    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def write_onnx(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    task: str,
+    layers: int | None = None,
+    int8: bool = False,
+    reduce_range: bool = False,
+) -> None:
+    """Write `path` and `path` + ".data".
+
+    Args:
+        path: a new file, in a folder that the caller makes atomic.
+        weights: canonical name -> array (`model.checkpoint.folder.model_weights`).
+        config: of the model: `ErnieMConfig.to_dict()`.
+        task: a key of `OUTPUTS`.
+        layers: layers of the encoder in it; None: all.
+        int8: quantise, see above.
+        reduce_range: weights of 7 bits, for CPUs without VNNI, whose int8 products saturate.
+
+    Raises:
+        UserError: a part of the model has no place in the graph.
+    """
+    layers = config["num_hidden_layers"] if layers is None else layers
+    with open(f"{path}.data", "wb") as data:
+        graph = GraphWriter(data, f"{path.name}.data")
+        encoder = _Encoder(graph, weights, config, int8, reduce_range)
+        try:
+            outputs = encoder.write(task, layers)
+        except KeyError as error:
+            raise UserError(f"{task} cannot be exported: the model has no {error.args[0]}") from error
+    _refuse_what_is_left(weights, encoder.used, layers, task)
+    free = {
+        "sequence": ["batch", "length", config["hidden_size"]],
+        "pooled": ["batch", config["hidden_size"]],
+        "logits": ["batch", *["length"] * (task == TAGGING), "labels"],
+    }
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes, f"ernie_m_{task}",
+            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, free.get(name, ["batch", "length"]))
+                for name in outputs
+            ],
+            graph.initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ernie-m",
+    )  # fmt: skip
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path))
+
+
+def _refuse_what_is_left(weights: Mapping, used: set[str], layers: int, task: str) -> None:
+    def above(name: str) -> bool:
+        return name.startswith("encoder.layers.") and int(name.split(".")[2]) >= layers
+
+    left = [
+        name for name in weights if name not in used and not above(name) and not name.startswith("pooler.")
+    ]
+    if left:
+        raise UserError(
+            f"the {task} model cannot be exported to ONNX: {', '.join(left[:3])}"
+            f"{f' and {len(left) - 3} more tensors' if len(left) > 3 else ''} have no place in the graph"
+        )

@@ -1,0 +1,160 @@
+"""Config files of other libraries, read into ours and written from it. Where weights disagree, they win."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint.formats import tables as names
+from model.checkpoint.formats.tables import HUGGING_FACE, PADDLENLP, XLM_R
+from model.checkpoint.formats.weights import Weights
+from model.config import ErnieMConfig
+from utils import json_files
+from utils.errors import UserError
+
+MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
+# What must not be set otherwise, or the architecture is another one.
+_FIXED = {
+    "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
+    "add_cross_attention": False,
+}  # fmt: skip
+_MOST_DIGITS = 9  # of a label's id
+_SIZE_PER_HEAD = 64  # of every released size; for weights that come without a config
+_SHARED = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings",
+    "initializer_range", "pad_token_id",
+)  # fmt: skip
+# Keys that only one library has.
+_OWN = {
+    PADDLENLP: {"type_vocab_size": 16, "dtype": "float32"},
+    HUGGING_FACE: {"classifier_dropout": None, "act_dropout": 0.0, "torch_dtype": "float32"},
+    XLM_R: {
+        "type_vocab_size": 1, "position_embedding_type": "absolute", "bos_token_id": 0, "eos_token_id": 2,
+        "classifier_dropout": None, "torch_dtype": "float32", "use_cache": True,
+    },
+}  # fmt: skip
+# A size of ours that some formats do not have: they always use this one.
+EPSILON = 1e-5
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A config file; the nested form of old PaddleNLP is laid flat. UserError: not a JSON object."""
+    found = json_files.read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: a JSON object is expected")
+    return _flat(found)
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """model_config.json keeps the encoder's keys in `init_args` and the class in `init_class`."""
+    if "init_class" not in found:
+        return found
+    arguments = found.get("init_args")
+    inner = (
+        [value for value in arguments if isinstance(value, dict)]
+        if isinstance(arguments, list | tuple)
+        else []
+    )
+    flat: dict[str, Any] = {}
+    for value in inner:
+        flat |= _flat(value)
+    flat |= {key: value for key, value in found.items() if key not in ("init_class", "init_args")}
+    return flat | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
+
+
+def class_of(raw: Mapping[str, Any]) -> str | None:
+    """The model class that a config names."""
+    listed = raw.get("architectures")
+    return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], str) else None
+
+
+def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
+    """The names of the labels, in the order of their ids; None where a config has none but LABEL_0, ..."""
+    table = raw.get("id2label")
+    if not isinstance(table, dict) or not table:
+        return None
+    if not all(str(key).isdecimal() and len(str(key)) <= _MOST_DIGITS for key in table):
+        return None
+    labels = [str(table[key]) for key in sorted(table, key=int)]
+    return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels
+
+
+def sizes_of(weights: Weights) -> dict[str, int]:
+    """The config keys that shapes show."""
+    sizes = {"num_hidden_layers": names.count_layers(weights)}
+    for name in (
+        "embeddings.word_embeddings.weight",
+        "embeddings.position_embeddings.weight",
+        "encoder.layers.0.linear1.weight",
+    ):
+        if name in weights:
+            axes = names.axes_of(name)
+            if len(weights.shape(name)) == len(axes):
+                sizes |= dict(zip(axes, weights.shape(name)))
+    return sizes
+
+
+def settle(
+    raw: Mapping[str, Any], weights: Weights, where: str, library: str
+) -> tuple[ErnieMConfig, list[str]]:
+    """Our config of a model, and a line for each key on which the file and the weights disagree.
+
+    Raises:
+        UserError: another architecture, or a size that neither file nor weights tell.
+    """
+    for key, needed in _FIXED.items():
+        if raw.get(key, needed) != needed:
+            raise UserError(f"{where}: {key} is {raw[key]}, only {needed} fits ERNIE-M's architecture")
+    found, notes = dict(raw), []
+    for key, size in sizes_of(weights).items():
+        told = raw.get(key)
+        # PaddleNLP does not look at its own key, and saves 3072 for every size.
+        if told is not None and told != size and not (library == PADDLENLP and key == "intermediate_size"):
+            notes.append(f"{where}: {key} is {told}, but {size} in the weights; the weights win")
+        found[key] = size
+    if found.get("num_attention_heads") is None and isinstance(found.get("hidden_size"), int):
+        heads, rest = divmod(found["hidden_size"], _SIZE_PER_HEAD)
+        if rest == 0 and heads:
+            found["num_attention_heads"] = heads
+            notes.append(
+                f"{where}: no num_attention_heads; taken to be {heads}, {_SIZE_PER_HEAD} numbers each, as in "
+                "all released sizes"
+            )
+    try:
+        return ErnieMConfig.from_dict(found), notes
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def for_library(
+    library: str, config: ErnieMConfig, class_name: str, labels: list[str] | None, num_labels: int | None
+) -> dict[str, Any]:
+    """config.json of PaddleNLP, of Hugging Face's ErnieM or of its XLM-R.
+
+    Raises:
+        UserError: a size that the library cannot have.
+    """
+    if library == PADDLENLP:
+        check_fixed_sizes(config, "PaddleNLP")
+    if config.pad_token_id != 1:
+        raise UserError(
+            f"pad_token_id is {config.pad_token_id}; {library} counts positions on from the pad's id 1"
+        )
+    values = config.to_dict()
+    written = {"architectures": [class_name], "model_type": MODEL_TYPES[library]}
+    written |= {key: values[key] for key in _SHARED} | _OWN[library]
+    if library != PADDLENLP:
+        written["layer_norm_eps"] = config.layer_norm_eps
+    if num_labels is not None:
+        table = labels if labels and len(labels) == num_labels else [f"LABEL_{i}" for i in range(num_labels)]
+        written["id2label"] = {str(i): label for i, label in enumerate(table)}
+        written["label2id"] = {label: i for i, label in enumerate(table)}
+    return written
+
+
+def check_fixed_sizes(config: ErnieMConfig, format_name: str) -> None:
+    """UserError: a size other than the one that a format without a key for it always has."""
+    fixed = {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": EPSILON}
+    for key, value in fixed.items():
+        if getattr(config, key) != value:
+            raise UserError(f"{key} is {getattr(config, key)}; {format_name} always has {value}")

@@ -1,0 +1,333 @@
+"""The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
+
+A file is, little endian: uint32 0 (LoDTensor version), uint64 number of lod levels, each level as uint64 size
+and that many bytes; uint32 0 (tensor version), int32 length of a protobuf `VarType.TensorDesc` and that many
+bytes (field 1 the dtype, field 2 the dims); then the data in C order. Source: Paddle's
+framework/lod_tensor.cc and tensor_util.cc.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from model.checkpoint.formats import fluid
+from model.checkpoint.formats import tables as names
+from model.checkpoint.formats.translation import Origin
+from model.checkpoint.formats.weights import Weights, widen_bfloat16
+from model.task_names import CLASSIFICATION, task_named
+from utils.errors import UserError
+from utils.files import atomic_dir, atomic_file
+
+BFLOAT16 = 22
+DTYPES = {
+    0: np.dtype("bool"),
+    1: np.dtype("<i2"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<i8"),
+    4: np.dtype("<f2"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    19: np.dtype("<u8"),  # SIZE_T
+    20: np.dtype("u1"),
+    21: np.dtype("i1"),
+    BFLOAT16: np.dtype("<u2"),  # numpy has no bfloat16: the raw 16 bits, widened to float32 by `read`
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items() if code not in (19, BFLOAT16)}
+_MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
+
+
+class Header(NamedTuple):
+    """What a file says of its tensor. `offset`: where the data begins, in bytes. `lod`: offsets per level."""
+
+    code: int
+    shape: tuple[int, ...]
+    lod: tuple[tuple[int, ...], ...]
+    offset: int
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Read the header of one variable and check that the file holds exactly the data it announces.
+
+    Raises:
+        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _parse_header(file, size, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    needed = int(np.prod(header.shape, dtype=object)) * DTYPES[header.code].itemsize
+    held = size - header.offset
+    if held < needed:
+        raise UserError(f"{path}: cut short: {held} of {needed} data bytes; copy or download the file again")
+    if held > needed:
+        raise UserError(
+            f"{path}: {held - needed} bytes more than its header announces; "
+            "not one variable in one file, copy or download it again"
+        )
+    return header
+
+
+def read(path: str | os.PathLike, header: Header | None = None) -> np.ndarray:
+    """Read one variable. bfloat16 comes as float32, every other dtype as it is stored.
+
+    Args:
+        path: the file.
+        header: of `read_header`, to spare a second look at it.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    header = header or read_header(path)
+    count = int(np.prod(header.shape, dtype=np.int64))
+    array = np.fromfile(path, dtype=DTYPES[header.code], count=count, offset=header.offset)
+    if array.size != count:
+        raise UserError(f"{path}: changed while it was read; copy or download the file again")
+    if header.code == BFLOAT16:
+        array = widen_bfloat16(array)
+    return array.reshape(header.shape)
+
+
+def write(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes.
+
+    Raises:
+        TypeError: a dtype that the format does not have.
+    """
+    array = np.asarray(array)
+    write_parts(path, array.dtype, array.shape, [array])
+
+
+def write_parts(
+    path: str | os.PathLike, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]
+) -> None:
+    """Write one variable from consecutive parts of its data, so that it never stands in memory as a whole.
+
+    Args:
+        path: the file.
+        dtype, shape: of the whole variable.
+        parts: arrays whose data, one after the other in C order, are the whole.
+
+    Raises:
+        TypeError: a dtype that the format does not have.
+        ValueError: the parts do not add up to `shape`.
+    """
+    dtype = np.dtype(dtype).newbyteorder("<")
+    if dtype not in _CODES:
+        raise TypeError(f"{path}: the LoDTensor format has no dtype {dtype.name}")
+    written = 0
+    with open(path, "wb") as file:
+        file.write(_header_bytes(_CODES[dtype], shape))
+        for part in parts:
+            data = np.asarray(part, dtype=dtype, order="C")
+            file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
+            written += data.size
+    if written != int(np.prod(shape, dtype=np.int64)):
+        raise ValueError(f"{path}: parts of {written} elements in all for a variable of shape {list(shape)}")
+
+
+def _header_bytes(code: int, shape: tuple[int, ...]) -> bytes:
+    description = b"\x08" + _varint(code) + b"".join(b"\x10" + _varint(dim) for dim in shape)
+    return struct.pack("<IQIi", 0, 0, 0, len(description)) + description
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _parse_header(file, size: int, path: Path) -> Header:
+    def take(count: int) -> bytes:
+        # Checked against the size first: a foreign file may announce any number here.
+        data = file.read(count) if 0 <= count <= size - file.tell() else b""
+        if len(data) != count:
+            raise UserError(f"{path}: cut short within its header; copy or download the file again")
+        return data
+
+    def foreign(why: str) -> UserError:
+        return UserError(f"{path}: not a parameter file of the official format ({why})")
+
+    version, levels = struct.unpack("<IQ", take(12))
+    if version != 0:
+        raise foreign(f"LoDTensor version {version}, only 0 is known")
+    lod = []
+    for _ in range(min(levels, size)):
+        (level_size,) = struct.unpack("<Q", take(8))
+        if level_size % 8:
+            raise foreign(f"a lod level of {level_size} bytes")
+        lod.append(struct.unpack(f"<{level_size // 8}Q", take(level_size)))
+    version, length = struct.unpack("<Ii", take(8))
+    if version != 0:
+        raise foreign(f"tensor version {version}, only 0 is known")
+    if not 2 <= length <= _MAX_DESC:
+        raise foreign(f"a tensor description of {length} bytes")
+    try:
+        code, shape = _parse_description(take(length))
+    except ValueError as error:
+        raise foreign(str(error)) from None
+    return Header(code, shape, tuple(lod), file.tell())
+
+
+def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
+    """`VarType.TensorDesc`: field 1 the dtype, field 2 the dims, one by one or packed; else ValueError."""
+    code, dims, at = None, [], 0
+
+    def varint(at: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= len(data):
+                break
+            value |= (data[at] & 0x7F) << shift
+            at += 1
+            if data[at - 1] < 0x80:
+                return value, at
+        raise ValueError("a broken tensor description")
+
+    while at < len(data):
+        tag, at = varint(at)
+        if tag == 0x08:
+            code, at = varint(at)
+        elif tag == 0x10:
+            dim, at = varint(at)
+            dims.append(dim)
+        elif tag == 0x12:
+            length, at = varint(at)
+            end = at + length
+            while at < end:
+                dim, at = varint(at)
+                dims.append(dim)
+            if at != end:
+                raise ValueError("a broken tensor description")
+        else:
+            raise ValueError(f"a tensor description with tag 0x{tag:02x}")
+    if code not in DTYPES:
+        raise ValueError(f"dtype {code}")
+    if any(dim >= 1 << 62 for dim in dims):  # negative int64, or absurd
+        raise ValueError("a dimension below 0")
+    return code, tuple(dims)
+
+
+# The official layout: `ernie_config.json` beside `params/`, a folder with one file per variable.
+
+CONFIG = "ernie_config.json"
+CONFIG_KEYS = (
+    "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
+    "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "vocab_size",
+)  # fmt: skip
+MARK = "word_embedding"  # the one variable that every official directory has
+
+
+class Directory(NamedTuple):
+    """What a parameter directory holds.
+
+    weights, origins: under our names. head: the key of `names.HEADS` whose head is there, or None.
+    dropped: known training state, file -> why; unknown: other files, by name.
+    """
+
+    weights: Weights
+    origins: dict[str, Origin]
+    head: str | None
+    dropped: dict[str, str]
+    unknown: list[str]
+
+
+def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
+    """The parameter directory that `path` is, or holds as `params/`, and its config file; None: neither.
+
+    The config is looked for in the directory and beside it, and is None where it is not found.
+    """
+    for folder in (Path(path), Path(path) / "params"):
+        if (folder / MARK).is_file():
+            configs = (folder / CONFIG, folder.resolve().parent / CONFIG)
+            return folder, next((config for config in configs if config.is_file()), None)
+    return None
+
+
+def read_directory(folder: str | os.PathLike) -> Directory:
+    """Read every variable's header now and its data when asked for. Adam state and counters are passed over.
+
+    Raises:
+        UserError: a file that is cut short, over-long or foreign; heads of two tasks.
+    """
+    folder = Path(folder)
+    files = {file.name for file in folder.iterdir() if file.is_file()}
+    head = _find_head(folder, files)
+    table = names.variables(names.count_layers(files), head, lm_head=True)
+    paths = {v.canonical: folder / v.official for v in table if v.official in files}
+    headers = {name: fluid.read_header(path) for name, path in paths.items()}
+    known = {path.name for path in paths.values()} | {CONFIG}
+    dropped = dict.fromkeys(sorted(filter(names.NOT_WEIGHTS.search, files - known)), "state of training")
+    unknown = sorted(files - known - dropped.keys())
+    weights = Weights(
+        folder,
+        {name: header.shape for name, header in headers.items()},
+        lambda name: fluid.read(paths[name], headers[name]),
+    )
+    origins = {name: Origin((path.name,), False) for name, path in paths.items()}
+    return Directory(weights, origins, head, dropped, unknown)
+
+
+def write_fluid(
+    folder: str | os.PathLike,
+    weights: Mapping[str, np.ndarray],
+    config: dict | None = None,
+    head: str = CLASSIFICATION,
+) -> list[str]:
+    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`.
+
+    Args:
+        folder: made if need be; a `params/` in it is replaced, whole.
+        weights: canonical name -> array.
+        config: the keys of our config; those that the official code reads are written.
+        head: the task whose name `classifier.*` gets, of `model.task_names`.
+
+    Returns:
+        The names that the official format has no place for; they are not written.
+
+    Raises:
+        UserError: a feed-forward size other than 4 x hidden_size, which the official code cannot express; a
+            full disk.
+    """
+    folder = Path(folder)
+    if config and config.get("intermediate_size") not in (None, 4 * config["hidden_size"]):
+        raise UserError(
+            f"{folder}: intermediate_size {config['intermediate_size']} cannot be written in the official "
+            f"format, which always uses 4 x hidden_size = {4 * config['hidden_size']}"
+        )
+    table = names.variables(names.count_layers(weights), task_named(head), lm_head=True)
+    official = {v.canonical: v.official for v in table}
+    with atomic_dir(folder / "params") as params:
+        for name in weights:
+            if name in official:
+                fluid.write(params / official[name], np.asarray(weights[name], dtype=np.float32))
+    if config:
+        write_config(folder / CONFIG, config)
+    return [name for name in weights if name not in official]
+
+
+def write_config(path: str | os.PathLike, config: dict) -> None:
+    """Write those keys of a config that the official code reads, as JSON."""
+    with atomic_file(path, "w") as file:
+        json.dump({key: config[key] for key in CONFIG_KEYS if key in config}, file, indent=2)
+        file.write("\n")
+
+
+def _find_head(folder: Path, files: set[str]) -> str | None:
+    found = [head for head, table in names.HEADS.items() if any(v.official in files for v in table)]
+    if len(found) > 1:
+        held = ", ".join(names.HEADS[head][0].official for head in found)
+        raise UserError(
+            f"{folder}: heads of {len(found)} tasks ({held}); move the files of all but one elsewhere"
+        )
+    return found[0] if found else None

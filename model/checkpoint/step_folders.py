@@ -1,0 +1,128 @@
+"""The step folders of a run: `step_N` below its checkpoint folder, the newest whole one, the last few."""
+
+import itertools
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint.training_state import load_training_state
+from utils.errors import UserError
+
+log = logging.getLogger(__name__)
+_STEP = re.compile(r"step_(\d+)")
+# What `utils.files` and `_remove` leave behind when a process is killed in the middle of one.
+_LEFTOVER = re.compile(r"\.(.+)\.(tmp|old|gone)-(\d{1,9})")
+
+
+def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
+    """(N, path) of every `step_N` below `folder`, in the order of N; none where there is no such folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    found = ((_STEP.fullmatch(entry.name), entry) for entry in folder.iterdir() if entry.is_dir())
+    return sorted((int(match[1]), entry) for match, entry in found if match)
+
+
+def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[Path]] | None:
+    """The last step folder that is whole, every byte of it compared with its manifest.
+
+    Args:
+        folder: the checkpoint folder.
+
+    Returns:
+        the step folder, its training state, and the later ones, which are damaged: each was named in the log
+        and passed over. None where there is no step folder.
+
+    Raises:
+        UserError: there are step folders, but none is whole.
+    """
+    damaged: list[Path] = []
+    fault = None
+    for _, path in reversed(step_folders(folder)):
+        try:
+            return path, load_training_state(path / "training_state"), damaged
+        except UserError as error:
+            log.warning("%s; %s is passed over", error, path.name)
+            damaged.append(path)
+            fault = error
+    if fault is None:
+        return None
+    raise UserError(
+        f"{folder}: none of its {len(damaged)} checkpoints is whole ({fault}): put back a good copy, or "
+        "choose another output folder to begin anew"
+    )
+
+
+def set_aside(damaged: Iterable[Path]) -> None:
+    """Rename damaged step folders to `step_N.damaged`: kept to be looked at, and taken for no checkpoint."""
+    for path in damaged:
+        aside = next(name for name in _names_aside(path) if not name.exists())
+        os.replace(path, aside)
+        log.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    yield path.with_name(f"{path.name}.damaged")
+    yield from (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
+
+
+def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:
+    """Remove all step folders but the last `count` and those in `keep`.
+
+    Returns:
+        The folders that were removed.
+
+    Raises:
+        ValueError: `count` below 1.
+    """
+    if count < 1:
+        raise ValueError(f"keep_last: count {count}, at least 1 must stay")
+    kept = {Path(path).resolve() for path in keep}
+    removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
+    for path in removed:
+        _remove(path)
+    return removed
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: half removed it must not look like a checkpoint.
+    gone = path.with_name(f".{path.name}.gone-{os.getpid()}")
+    os.replace(path, gone)
+    shutil.rmtree(gone)
+
+
+def clear_leftovers(folder: str | os.PathLike) -> None:
+    """Clear away what a killed process left half written in a folder; call it before a run writes there.
+
+    A folder that was being replaced (`best`, `full`, `step_N`) is put back if the new one had not yet got its
+    name. What belongs to a process that is still running on this machine stays.
+    """
+    folder = Path(folder)
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        leftover = _LEFTOVER.fullmatch(entry.name)
+        if leftover is None or _is_running(int(leftover[3])):
+            continue
+        original = entry.with_name(leftover[1])
+        if leftover[2] == "old" and not original.exists():
+            os.replace(entry, original)
+            log.warning("%s: put back, its replacement was never finished", original)
+        elif entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():  # of a namesake: in a container, numbers come again
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

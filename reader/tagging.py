@@ -1,0 +1,446 @@
+"""Tags that mark entities: IOB1, IOB2, and how conlleval reads either.
+
+    words   U.N.   official  Ekeus   heads    for      Baghdad
+    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only parts two neighbours of one type
+    IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- begins every entity
+
+An entity begins at each B-, and at an I- whose type is not that of the word before. That is conlleval's
+reading; it gives every sequence of tags, regular or not, one meaning.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from reader.classification import decode, map_bytes
+from reader.features import pad
+from reader.tokenization import Tokenizer
+from utils.errors import UserError
+
+OUTSIDE = "O"
+SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file is either, as a whole
+
+
+class Start(NamedTuple):
+    """The first word of an entity. `adjoins`: the word before it is of an entity of the same type."""
+
+    position: int
+    tag: str
+    adjoins: bool
+
+
+def entity_starts(tags: Sequence[str]) -> Iterator[Start]:
+    """Where entities begin, as conlleval reads the tags of one sentence."""
+    before = ""
+    for position, tag in enumerate(tags):
+        type_ = tag[2:]  # nothing for O
+        if type_ and (tag[0] == "B" or type_ != before):
+            yield Start(position, tag, type_ == before)
+        before = type_
+
+
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """The same entities in IOB2."""
+    written = list(tags)
+    for start in entity_starts(tags):
+        written[start.position] = f"B-{start.tag[2:]}"
+    return written
+
+
+def inside(labels: Sequence[str]) -> list[int]:
+    """Of each label, by its id, that of a further piece of a word: I-X for B-X and I-X; else its own."""
+    ids = {label: id_ for id_, label in enumerate(labels)}
+    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
+
+
+def is_tag(tag: str) -> bool:
+    """Whether it is O, or B- or I- with a type after it."""
+    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+
+
+class SchemeCheck:
+    """Finds the first tag of a file that its scheme does not have.
+
+    Args:
+        scheme: one of `SCHEMES`.
+        path: of the file, for messages.
+    """
+
+    def __init__(self, scheme: str, path: str | os.PathLike):
+        self.scheme, self.path = scheme, path
+        self._first: dict[str, str] = {}  # "I", "B" -> where an entity began in a way only one scheme has
+
+    def add(self, tags: Sequence[str], line_number: int) -> None:
+        """Check one sentence.
+
+        Raises:
+            UserError: names the file, the line, the token.
+        """
+        for position, tag, adjoins in entity_starts(tags):
+            if tag[0] == "B" and adjoins:
+                continue  # the same in both schemes
+            place = f"line {line_number}, token {position + 1}: {tag} begins an entity"
+            self._first.setdefault(tag[0], place)
+            other = self._first.get("B" if tag[0] == "I" else "I")
+            fault = None
+            if self.scheme == "IOB2" and tag[0] == "I":
+                fault = f"which IOB2 (--chunk_scheme) writes B-{tag[2:]}"
+            elif self.scheme == "IOB1" and tag[0] == "B":
+                fault = f"which IOB1 (--chunk_scheme) writes I-{tag[2:]}"
+            elif self.scheme == "IOB" and other is not None:
+                fault = f"but {other}: neither IOB1 nor IOB2"
+            if fault:
+                raise UserError(
+                    f"{self.path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file"
+                )
+
+
+def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
+    """Check that a label map is one of tags: B- and I- of each type, and O with the last id.
+
+    Raises:
+        UserError: names the file and the label.
+    """
+    for tag in label_map:
+        if not is_tag(tag):
+            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
+        other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
+        if tag != OUTSIDE and other not in label_map:
+            raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
+    if label_map.get(OUTSIDE) != len(label_map) - 1:
+        found = "is not there" if OUTSIDE not in label_map else f"has the id {label_map[OUTSIDE]}"
+        raise UserError(
+            f"{path}: O {found}; it must have the last id, {len(label_map) - 1}: B- and I- first, O last"
+        )
+
+
+# Tagged sentences in the official form: TSV with the columns text_a and label, each joined by U+0002.
+
+JOINT = "\x02"
+
+
+class Sentence(NamedTuple):
+    """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
+
+    text: str
+    labels: tuple[int, ...] | None
+
+    @property
+    def words(self) -> list[str]:
+        return self.text.split(JOINT)
+
+
+def read_tagged(
+    path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
+) -> list[Sentence]:
+    """Read and check a file of tagged sentences. Tags in IOB1 become IOB2.
+
+    Args:
+        path: the file; columns beside text_a and label are not read.
+        label_map: tag -> id, with B- and I- of each type.
+        scheme: what the tags must be; see `tag_schemes.SCHEMES`.
+        labels: False: there need not be a column of tags (but if there is, it is checked the same).
+
+    Raises:
+        UserError: no such file, no header, an empty sentence, unequal numbers of tokens and tags, an unknown
+            tag, a tag that the scheme does not have. It names the file and the line.
+    """
+    path = Path(path)
+    rows = map_bytes(path)[:].removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
+    header = decode(rows[0], path, 1).rstrip("\r").split("\t")
+    missing = [name for name in ("text_a", *["label"] * labels) if name not in header]
+    if missing:
+        raise UserError(
+            f"{path}, line 1: no column {', '.join(missing)} in the header; the first line names the "
+            "tab-separated columns (text_a, label), and tokens and tags are joined by U+0002"
+        )
+    text_column = header.index("text_a")
+    label_column = header.index("label") if "label" in header else None
+    check = SchemeCheck(scheme, path)
+    sentences = []
+    for number, row in enumerate(rows[1:], 2):
+        cells = decode(row, path, number).rstrip("\r").split("\t")
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
+                f"({', '.join(header)}); a token must not hold a tab or a line end"
+            )
+        text = cells[text_column]
+        words = _check_words(text, path, number)
+        found = None
+        if label_column is not None:
+            tags = cells[label_column].split(JOINT)
+            _check_tags(tags, words, label_map, path, number)
+            check.add(tags, number)
+            found = tuple(label_map[tag] for tag in to_iob2(tags))
+        sentences.append(Sentence(text, found))
+    if not sentences:
+        raise UserError(f"{path}: no rows after the header")
+    return sentences
+
+
+def _check_words(text: str, path: Path, number: int) -> list[str]:
+    if not text:
+        raise UserError(f"{path}, line {number}: an empty sentence; remove the line")
+    words = text.split(JOINT)
+    if "" in words:
+        raise UserError(f"{path}, line {number}: token {words.index('') + 1} of {len(words)} is empty")
+    return words
+
+
+def _check_tags(
+    tags: list[str], words: list[str], label_map: Mapping[str, int], path: Path, number: int
+) -> None:
+    if len(tags) != len(words):
+        raise UserError(
+            f"{path}, line {number}: {len(words)} tokens but {len(tags)} tags; tokens are joined by U+0002, "
+            "and so are tags, one for each token"
+        )
+    for position, tag in enumerate(tags, 1):
+        if tag not in label_map:
+            raise UserError(
+                f"{path}, line {number}, token {position}: unknown tag '{tag}'; "
+                f"the label map has {', '.join(label_map)}"
+            )
+
+
+# Tagged sentences as model inputs: words in pieces, a label where one is learned, long sentences in windows.
+#
+#     words    Ekeus           heads     for        (--label_pieces first)
+#     pieces   [CLS] ▁Eke us ▁head s ▁for [SEP]
+#     labels     -   B-PER -   O   -   O    -       - : no loss here
+#
+# A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap a
+# word belongs to the window where it stands farther from the edge: it is labelled and predicted there
+# alone, so
+# every word has one tag and counts once in the loss.
+
+IGNORED = -100  # the label of a token that is not learned
+_OVERLAP = 4  # windows share one part in so many
+
+
+class TaggedFeature(NamedTuple):
+    """One sentence.
+
+    Attributes:
+        ids: of all its windows, one after the other, each with its special tokens.
+        labels: as many; IGNORED where there is nothing to learn.
+        widths: ids of each window; mostly there is one.
+        words: (place in `ids`, labelled pieces from there on) of each word.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    widths: list[int]
+    words: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class TaggedBatch:
+    """What one process feeds the model at once: R windows of B sentences with W words.
+
+    Attributes:
+        input_ids: int64 [R, T], padded on the right.
+        labels: int64 [R, T].
+        sentences: int64 [R], ascending, the sentence of each window: 0 to B - 1.
+        words: int64 [W, 3], of each word its window, its first labelled piece, and how many there are.
+        lengths: int64 [B], words of each sentence.
+        indices: int64 [B], the place of each sentence in the data set.
+        count: what the loss of the whole step is divided by, over all micro-batches and processes.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    sentences: np.ndarray
+    words: np.ndarray
+    lengths: np.ndarray
+    indices: np.ndarray
+    count: int
+
+
+class EncodeTagged:
+    """`reader.features.Encode` for tagged sentences.
+
+    Args:
+        tokenizer: cuts each word by itself.
+        max_seq_len: of a window, special tokens included.
+        inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
+        label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
+            over); "leading": its first piece, whatever that is; "all": every piece, by `inside`.
+        multiple: T of a batch is a multiple of it.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first",
+        multiple: int = 1,
+    ):  # fmt: skip
+        self.tokenizer = tokenizer
+        self.room = max_seq_len - 2
+        self.inside = list(inside)
+        self.label_pieces = label_pieces
+        self.multiple = multiple
+        self._space = tokenizer.vocab.get("▁")
+
+    def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
+        by_sentence = [sentence.words for sentence in sentences]
+        pieces = iter(self.tokenizer.encode_batch([word for words in by_sentence for word in words]))
+        return [
+            self._feature([next(pieces) for _ in words], sentence.labels)
+            for sentence, words in zip(sentences, by_sentence)
+        ]
+
+    def count(self, features: Sequence[TaggedFeature]) -> int:
+        """Labelled pieces."""
+        return sum(count for feature in features for _, count in feature.words)
+
+    def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
+        ids, labels, sentences, words = [], [], [], []
+        for number, feature in enumerate(features):
+            bounds = np.cumsum([0, *feature.widths])
+            first_row = len(ids)
+            for a, b in pairwise(bounds):
+                ids.append(feature.ids[a:b])
+                labels.append(feature.labels[a:b])
+                sentences.append(number)
+            places = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
+            window = np.searchsorted(bounds, places[:, 0], side="right") - 1
+            words.append(np.stack([first_row + window, places[:, 0] - bounds[window], places[:, 1]], axis=1))
+        return TaggedBatch(
+            pad(ids, self.tokenizer.pad_id, self.multiple),
+            pad(labels, IGNORED, self.multiple),
+            np.asarray(sentences, np.int64),
+            np.concatenate(words),
+            np.asarray([len(feature.words) for feature in features], np.int64),
+            np.asarray(indices, np.int64),
+            count,
+        )
+
+    def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+        # A word of which the tokenizer leaves nothing is [UNK]: it needs a place for its tag.
+        pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
+        ids: list[int] = []
+        widths: list[int] = []
+        words: list[tuple[int, int]] = []
+        for window in cut_windows([len(word) for word in pieces], self.room):
+            start = len(ids)
+            ids.append(self.tokenizer.cls_id)
+            for number in range(window.first, window.last):
+                if window.own_first <= number < window.own_last:
+                    words.append(self._labelled(pieces[number], len(ids)))
+                ids += pieces[number]
+            ids.append(self.tokenizer.sep_id)
+            widths.append(len(ids) - start)
+        targets = [IGNORED] * len(ids)
+        for (start, count), label in zip(words, labels or ()):
+            targets[start : start + count] = expanded(label, count, self.inside)
+        return TaggedFeature(ids, targets, widths, words)
+
+    def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
+        if self.label_pieces == "all":
+            return start, len(word)
+        passed_over = self.label_pieces == "first" and len(word) > 1 and word[0] == self._space
+        return start + passed_over, 1
+
+
+def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
+    """The labels of the `count` pieces of a word: B-X I-X I-X ..."""
+    return [label] * min(count, 1) + [inside[label]] * (count - 1)
+
+
+def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
+    """How likely the pieces of each word find each tag: its expansion B-X I-X I-X ... over all of them.
+
+    Args:
+        scores: [R, T, C] logits or log probabilities; float64, so that sums along T keep their digits.
+        words: as in `TaggedBatch`.
+        inside: as in `EncodeTagged`.
+
+    Returns:
+        [W, C].
+    """
+    row, start, pieces = words.T  # each [W]
+    further = scores[:, :, inside].cumsum(1)  # [R, T, C]
+    return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
+
+
+class Window(NamedTuple):
+    """Words first to last - 1, of which own_first to own_last - 1 are tagged here."""
+
+    first: int
+    last: int
+    own_first: int
+    own_last: int
+
+
+def cut_windows(sizes: Sequence[int], room: int) -> list[Window]:
+    """Cut a sentence between words into as few overlapping windows as fit.
+
+    Args:
+        sizes: pieces of each word, at most `room`.
+        room: pieces in a window.
+
+    Returns:
+        windows whose own words, one window's after the other's, are all the words.
+    """
+    spans = []
+    first = last = 0
+    while True:
+        used = sum(sizes[first:last])
+        while last < len(sizes) and used + sizes[last] <= room:
+            used += sizes[last]
+            last += 1
+        spans.append((first, last))
+        if last == len(sizes):
+            break
+        shared = min(room // _OVERLAP, room - sizes[last])  # the next word must fit in the next window
+        first = last
+        while sizes[first - 1] <= shared:
+            first -= 1
+            shared -= sizes[first]
+    middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
+    return [
+        Window(*span, own_first, own_last)
+        for span, (own_first, own_last) in zip(spans, pairwise([0, *middles, len(sizes)]))
+    ]
+
+
+def _middle(sizes: Sequence[int], first: int, last: int) -> int:
+    """The word of first to last - 1 at which the second half of their pieces begins."""
+    half = sum(sizes[first:last]) / 2
+    while first < last and half >= sizes[first] / 2:
+        half -= sizes[first]
+        first += 1
+    return first
+
+
+# Tagged sentences as the official reader lays them out (--official_compat true).
+#
+#     words    Ekeus           heads        for
+#     pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
+#     labels   O     B-PER I-PER O    O      O    O
+#
+# Every piece is labelled, the special tokens are O, the loss is divided by B x T with the pads in T, and what
+# does not fit is cut off.
+
+
+class EncodeTaggedOfficially(EncodeTagged):
+    """`EncodeTagged` with one window; a word that was cut off, or has no piece, has 0 labelled pieces."""
+
+    def count(self, features: Sequence[TaggedFeature]) -> int:
+        """B x T of the whole step."""
+        return len(features) * max(len(feature.ids) for feature in features)
+
+    def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+        outside = len(self.inside) - 1
+        ids, targets, words = [self.tokenizer.cls_id], [outside], []
+        for number, word in enumerate(pieces):
+            kept = word[: self.room + 1 - len(ids)]
+            words.append((len(ids) if kept else 0, len(kept)))
+            ids += kept
+            targets += expanded(outside if labels is None else labels[number], len(kept), self.inside)
+        return TaggedFeature([*ids, self.tokenizer.sep_id], [*targets, outside], [len(ids) + 1], words)
