@@ -107,7 +107,8 @@ def is_exported(path: str) -> bool:
 
 def open_checkpoint(flags: Flags):
     """Encoder, tokenizer and layer of a checkpoint."""
-    from evaluation.encode import PaddleEncoder, layer_number
+    from evaluation.encode import PaddleEncoder
+    from evaluation.pooling import layer_number
     from finetune.encoder import open_encoder
     from training import distributed
 
@@ -123,7 +124,7 @@ def open_checkpoint(flags: Flags):
 
 def open_exported(flags: Flags):
     """Encoder, tokenizer and layer of an exported folder."""
-    from evaluation.encode import layer_number
+    from evaluation.pooling import layer_number
     from inference.encoder import ExportedEncoder
     from inference.loading import load
 

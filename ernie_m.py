@@ -70,7 +70,7 @@ class Model:
     def encode(
         self, texts: Sequence[str], pooling: str | None = None, layer: str | int | None = None
     ) -> "np.ndarray":
-        """A vector of each text: float32 [N, H]; see `evaluation.encode` and docs/retrieval.md."""
+        """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
         return self._task("encode", pooling=pooling, layer=layer).vectors(texts)
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:

@@ -76,7 +76,7 @@ def main() -> None:
     flags = load_config(Flags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported: so what uses it is imported here.
-    from evaluation.encode import layer_number
+    from evaluation.pooling import layer_number
     from inference.export import ExportOptions, export
     from inference.loading import Files, exported_settings, load
     from utils.logging import logger, setup_console

@@ -77,7 +77,7 @@ class Encoder(Protocol):
     pad_id: int
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; see `evaluation.encode`."""
+        """[B, H]; see `evaluation.pooling`."""
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of the top layer: pooled [B, H], all tokens [B, T, H]."""
@@ -112,7 +112,7 @@ class VectorWriter:
                 self._official(window, pooled.grow(len(window.lengths)), tokens.grow(len(window.ids)))
 
     def vectors(self, layer: int, pooling: str) -> None:
-        """vectors.npy, [N, H]; see `evaluation.encode`."""
+        """vectors.npy, [N, H]; see `evaluation.pooling`."""
         with self._file("vectors") as file:
             for window in self._windows():
                 vectors = file.grow(len(window.lengths))

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from evaluation.encode import POOLINGS
+from evaluation.pooling import POOLINGS
 from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
 from utils.errors import UserError
 

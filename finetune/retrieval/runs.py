@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.encode import layer_number
+from evaluation.pooling import layer_number
 from finetune import report
 from finetune.encoder import open_encoder
 from finetune.retrieval.flags import FREE, RetrievalFlags

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.encode import layer_number, mean_weights
+from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.loading import Loaded
 from inference.requests import text_of
@@ -18,7 +18,7 @@ _AT_ONCE = 1024  # sentences of a corpus between two signs of life
 
 
 class Encode:
-    """One vector a text, by a pooling of `evaluation.encode.POOLINGS`.
+    """One vector a text, by a pooling of `evaluation.pooling.POOLINGS`.
 
     Args:
         pooling: None: as in training, where the folder says so (run_retrieval.py), else "mean".

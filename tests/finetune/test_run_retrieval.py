@@ -8,7 +8,8 @@ import paddle
 import pytest
 
 import run_retrieval
-from evaluation.encode import encode, layer_number
+from evaluation.encode import encode
+from evaluation.pooling import layer_number
 from evaluation.retrieval import choose_on_half
 from evaluation.search import search_both
 from model.checkpoint.folder import load_from, save_model

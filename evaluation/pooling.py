@@ -1,0 +1,42 @@
+"""From the states of tokens to one vector a sentence: which layer, which tokens. No paddle here.
+
+Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials", the mean over all tokens, as XTREME's
+Tatoeba script has it; "pooled", tanh(dense([CLS])) of the top layer.
+"""
+
+import numpy as np
+
+from utils.errors import UserError
+
+POOLINGS = ("mean", "specials", "pooled")
+
+
+def layer_number(name: str | int, num_layers: int) -> int:
+    """A layer's number: 0 is the embeddings' output, L the top layer; "middle" is L // 2, "top" is L.
+
+    Raises:
+        UserError: no such layer.
+    """
+    named = {"middle": num_layers // 2, "top": num_layers}
+    if name in named:
+        return named[name]
+    if str(name).isdecimal() and int(name) <= num_layers:
+        return int(name)
+    raise UserError(
+        f"--layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
+        "or top"
+    )
+
+
+def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
+    """The share of each token in its sentence's mean: [B, T] float64, rows sum to 1.
+
+    A separator is known as the last token of its row, [CLS] as the first.
+    """
+    real = ids != pad_id
+    counted = real
+    if not specials:
+        last = np.take_along_axis(ids, real.sum(axis=1, keepdims=True) - 1, axis=1)  # [B, 1]
+        inner = real & (ids != ids[:, :1]) & (ids != last)
+        counted = np.where(inner.any(axis=1, keepdims=True), inner, real)
+    return counted / counted.sum(axis=1, keepdims=True)
