@@ -6,27 +6,30 @@
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of benchmarks/ and tests/latest
 #
-# PYTHON names the Python to use, 3.10 to 3.12. Without it: python3, or the newest of the three that is there.
+# PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old packages have no later ones).
+# Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for 3.14 yet.
 set -eu
 cd "$(dirname "$0")/.."
+
+case "${1-}" in parity) pythons="3.12 3.11" known="3.11 or 3.12" ;; *) pythons="3.13 3.12 3.11" known="3.11, 3.12 or 3.13" ;; esac
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 # "3.11" of a Python that runs, else nothing
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || :; }
-supported() { case "$(version_of "$1")" in 3.10 | 3.11 | 3.12) ;; *) return 1 ;; esac; }
+supported() { case " $pythons " in *" $(version_of "$1") "*) ;; *) return 1 ;; esac; }
 
 find_python() {
     if [ -n "${PYTHON-}" ]; then
-        supported "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.10, 3.11 or 3.12 that runs; name one that is"
+        supported "$PYTHON" || fail "PYTHON=$PYTHON is no Python $known that runs; name one that is"
         echo "$PYTHON"
         return
     fi
-    for candidate in python3 python3.12 python3.11 python3.10; do
-        if supported "$candidate"; then echo "$candidate"; return; fi
+    for version in 3 $pythons; do
+        if supported "python$version"; then echo "python$version"; return; fi
     done
-    fail "no Python 3.10, 3.11 or 3.12 is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
+    fail "no Python $known is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
 }
 
 venv=.venv
