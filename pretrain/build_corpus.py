@@ -16,7 +16,7 @@ from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.manifest import finish, summary
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.work import claim, delete_corpus, delete_work, finished_manifest
-from pretrain.corpus.workers import open_workers
+from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import check_files
 from reader.tokenization import Tokenizer
 from utils.config import load_config
@@ -45,16 +45,17 @@ def build_corpus(options: BuildOptions) -> dict:
         delete_work(output)
         check_files(output, manifest, checksums=True)
         return manifest
-    with (
-        claim(output, plan | {"modified": modification_times(streams)}) as work,
-        open_workers(options.engine, options.workers, options.ray_address, work.path) as workers,
-    ):
-        build = CorpusBuild(options, streams, work, workers, tokenizer)
-        build.scan()
-        build.find_duplicates()
-        build.tokenize()
-        build.write_shards()
-        return finish(build, plan)
+    with claim(output, plan | {"modified": modification_times(streams)}) as work:
+        workers = LocalWorkers(options.workers)
+        if options.engine == "ray":
+            workers = RayWorkers(options.workers, options.ray_address, work.path)
+        with workers:
+            build = CorpusBuild(options, streams, work, workers, tokenizer)
+            build.scan()
+            build.find_duplicates()
+            build.tokenize()
+            build.write_shards()
+            return finish(build, plan)
 
 
 def main() -> None:

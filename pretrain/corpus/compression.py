@@ -1,20 +1,15 @@
-"""Reads plain, .gz, .bz2, .xz and .zst files as blocks of bytes in constant memory.
-
-The first bytes of a file decide its kind.
-"""
+"""Reads plain, .gz, .bz2, .xz and .zst files as blocks of bytes in constant memory."""
 
 import bz2
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple
 
 from utils.errors import UserError
 
-_COMPRESSED_BLOCK = 16 << 10  # bytes of an archive that are read at a time
-_PLAIN_BLOCK = 1 << 20  # the largest block that is passed on, except for .zst
-_ZSTD_BLOCK = 1 << 10  # zstandard cannot limit its output: these bytes give at most 32 MiB
+_BLOCK = 1 << 20  # the most that is passed on at a time, except for .zst
 _UNSUPPORTED = {b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
@@ -39,90 +34,37 @@ def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
     try:
         start = file.read(8)
         file.seek(0)
-        for magic, kind in _UNSUPPORTED.items():
+        for magic, name in _UNSUPPORTED.items():
             if start.startswith(magic):
-                raise UserError(f"{path}: a {kind} archive; unpack it, or pack it as .gz, .bz2, .xz or .zst")
-        promised = _BY_NAME.get(os.path.splitext(path)[1].lower())
-        if promised and start and not start.startswith(promised):
+                raise UserError(f"{path}: a {name} archive; unpack it, or pack it as .gz, .bz2, .xz or .zst")
+        kind = next((kind for kind in _KINDS if start.startswith(kind.magic)), None)
+        extension = os.path.splitext(path)[1].lower()
+        if start and any(extension == other.extension and other is not kind for other in _KINDS):
             raise UserError(
                 f"{path}: by its name compressed, but not so by its first bytes; rename or fetch it again"
             )
-        make = next((make for magic, make in _DECODERS.items() if start.startswith(magic)), None)
-        yield from iter(lambda: file.read(_PLAIN_BLOCK), b"") if make is None else _unpack(file, path, make)
+        yield from iter(lambda: file.read(_BLOCK), b"") if kind is None else _unpack(file, path, kind)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-class _Decoder:
-    """Decompresses one member of an archive, in bounded blocks. This class serves bzip2 and xz.
+class _Kind(NamedTuple):
+    """A kind of archive. `blocks` decompresses bytes to bounded blocks: a few bytes may stand for gigabytes."""
 
-    Attributes:
-        eof: the member has ended.
-        unused_data: the bytes behind its end.
-    """
-
-    def __init__(self, decompressor: Any):
-        self.decompressor = decompressor
-
-    @property
-    def eof(self) -> bool:
-        return self.decompressor.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self.decompressor.unused_data
-
-    def blocks(self, data: bytes) -> Iterator[bytes]:
-        """A few bytes may stand for gigabytes, so they come in blocks."""
-        yield self.decompressor.decompress(data, _PLAIN_BLOCK)
-        while not self.eof and not self.decompressor.needs_input:
-            yield self.decompressor.decompress(b"", _PLAIN_BLOCK)
+    extension: str
+    magic: bytes
+    read_size: int
+    new_member: Callable[[], Any]
+    blocks: Callable[[Any, bytes], Iterable[bytes]]
 
 
-class _Gzip(_Decoder):
-    def blocks(self, data: bytes) -> Iterator[bytes]:
-        block = b""
-        while (data or len(block) == _PLAIN_BLOCK) and not self.eof:
-            block = self.decompressor.decompress(data, _PLAIN_BLOCK)
-            data = self.decompressor.unconsumed_tail
-            yield block
-
-
-class _Zstandard(_Decoder):
-    unused_data = b""
-
-    def blocks(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), _ZSTD_BLOCK):
-            yield self.decompressor.decompress(data[start : start + _ZSTD_BLOCK])
-            if self.eof:
-                self.unused_data = self.decompressor.unused_data + data[start + _ZSTD_BLOCK :]
-                return
-
-
-def _zstandard() -> _Decoder:
-    try:  # only users of .zst files need the package
-        import zstandard
-    except ImportError as error:
-        raise UserError("a .zst file needs the zstandard package: pip install zstandard") from error
-    return _Zstandard(zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj())
-
-
-_DECODERS: dict[bytes, Callable[[], _Decoder]] = {
-    b"\x1f\x8b": lambda: _Gzip(zlib.decompressobj(wbits=31)),  # 31: gzip with its checksum
-    b"BZh": lambda: _Decoder(bz2.BZ2Decompressor()),
-    b"\xfd7zXZ\0": lambda: _Decoder(lzma.LZMADecompressor()),
-    b"\x28\xb5\x2f\xfd": _zstandard,
-}
-_BY_NAME = dict(zip((".gz", ".bz2", ".xz", ".zst"), _DECODERS))
-
-
-def _unpack(file: IO[bytes], path: str, make: Callable[[], _Decoder]) -> Iterator[bytes]:
-    member, started = make(), False  # started: the member has received bytes
-    while data := file.read(_COMPRESSED_BLOCK):
+def _unpack(file: IO[bytes], path: str, kind: _Kind) -> Iterator[bytes]:
+    member, started = kind.new_member(), False  # started: the member has received bytes
+    while data := file.read(kind.read_size):
         while data:
             try:
-                yield from filter(None, member.blocks(data))
-            except Exception as error:  # zlib, bz2, lzma and zstandard raise different kinds
+                yield from filter(None, kind.blocks(member, data))
+            except Exception as error:  # the libraries raise different kinds
                 raise UserError(
                     f"{path}: damaged archive near byte {file.tell():,} ({error}); fetch it again"
                 ) from error
@@ -130,6 +72,40 @@ def _unpack(file: IO[bytes], path: str, make: Callable[[], _Decoder]) -> Iterato
             if not member.eof:
                 break
             data = member.unused_data.lstrip(b"\0")  # archives may be padded
-            member, started = make(), False
+            member, started = kind.new_member(), False
     if started:
         raise UserError(f"{path}: the archive ends early: cut short; fetch it again")
+
+
+def _blocks(member: Any, data: bytes) -> Iterator[bytes]:
+    yield member.decompress(data, _BLOCK)
+    while not member.eof and not member.needs_input:
+        yield member.decompress(b"", _BLOCK)
+
+
+def _gzip_blocks(member: Any, data: bytes) -> Iterator[bytes]:
+    block = b""
+    while (data or len(block) == _BLOCK) and not member.eof:
+        block = member.decompress(data, _BLOCK)
+        data = member.unconsumed_tail
+        yield block
+
+
+def _new_zstandard() -> Any:
+    try:  # only users of .zst files need the package
+        import zstandard
+    except ImportError as error:
+        raise UserError("a .zst file needs the zstandard package: pip install zstandard") from error
+    return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
+
+_KINDS = (
+    # wbits=31: gzip with its checksum
+    _Kind(".gz", b"\x1f\x8b", 16 << 10, lambda: zlib.decompressobj(wbits=31), _gzip_blocks),
+    _Kind(".bz2", b"BZh", 16 << 10, bz2.BZ2Decompressor, _blocks),
+    _Kind(".xz", b"\xfd7zXZ\0", 16 << 10, lzma.LZMADecompressor, _blocks),
+    # zstandard cannot bound its output: 1 KiB gives at most 32 MiB
+    _Kind(
+        ".zst", b"\x28\xb5\x2f\xfd", 1 << 10, _new_zstandard, lambda member, data: [member.decompress(data)]
+    ),
+)

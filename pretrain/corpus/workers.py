@@ -4,7 +4,6 @@ A unit writes its result under a temporary name and renames it. So a unit that i
 worker or machine died, leaves the same result.
 """
 
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -30,20 +29,8 @@ _SECONDS_TO_ANSWER = 10.0
 _PACKAGES = ("pretrain", "reader", "utils")  # the code of a unit's work, sent to the machines of a cluster
 
 
-def open_workers(name: str, number: int, address: str | None, shared: Path) -> "LocalWorkers":
-    """The workers that the options ask for; use them in a `with` statement.
-
-    Args:
-        name: "local" or "ray".
-        number: of units at a time; 0: one per core.
-        address: of a Ray cluster; None: start one on this machine for this build.
-        shared: a folder that every worker must see.
-    """
-    return LocalWorkers(number) if name == "local" else RayWorkers(number, address, shared)
-
-
 class LocalWorkers:
-    """Spawned processes. With `number` 1 this process does the work.
+    """Spawned processes, used in a `with` statement. With `number` 1 this process does the work.
 
     Args:
         number: of processes; 0: one per core.
@@ -108,6 +95,7 @@ class RayWorkers(LocalWorkers):
 
     def __init__(self, number: int, address: str | None, shared: Path):
         self.number, self.address, self.shared = number, address, shared
+        self.remote: dict[Callable, Any] = {}
 
     def __enter__(self) -> "RayWorkers":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
@@ -129,12 +117,12 @@ class RayWorkers(LocalWorkers):
                 log_to_driver=False,
                 runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
             )
+            self.check_machines()
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise UserError(f"--engine ray: no cluster at {where['address']}: {_last_line(error)}") from error
-        with contextlib.ExitStack() as on_error:
-            on_error.callback(ray.shutdown)
-            self.check_machines()
-            on_error.pop_all()
+        except UserError:
+            ray.shutdown()
+            raise
         self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
         return self
 
@@ -144,10 +132,12 @@ class RayWorkers(LocalWorkers):
         ray.shutdown()
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future:
-        """Start a task; Ray starts it again if its worker dies."""
+        """Start a task. Ray starts it again if its worker dies."""
         import ray
 
-        return ray.remote(function).options(max_retries=_RETRIES, num_cpus=1).remote(task).future()
+        if function not in self.remote:
+            self.remote[function] = ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
+        return self.remote[function].remote(task).future()
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """See `LocalWorkers.run`."""
@@ -155,10 +145,9 @@ class RayWorkers(LocalWorkers):
 
         try:
             yield from super().run(function, tasks)
-        except ray.exceptions.RayTaskError as error:  # the worker's exception, with Ray's traceback
-            if isinstance(error, UserError):
-                raise error.cause from None
-            raise
+        except ray.exceptions.RayTaskError as error:
+            # Ray adds its traceback to the worker's exception.
+            raise error.cause if isinstance(error.cause, UserError) else error from None
         except ray.exceptions.RayError as error:
             raise UserError(
                 f"a work unit's worker died {_RETRIES + 1} times (out of memory?): {_last_line(error)}; "
@@ -180,10 +169,10 @@ class RayWorkers(LocalWorkers):
         for node in ray.nodes():
             if not (node["Alive"] and node["Resources"].get("CPU")):
                 continue
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             machine = node["NodeManagerAddress"]
             try:
-                seen = ray.get(ray.remote(_read_probe).options(scheduling_strategy=strategy).remote(probe))
+                seen = ray.get(ray.remote(scheduling_strategy=there)(_read_probe).remote(probe))
             except (ray.exceptions.RayError, ImportError) as error:
                 raise UserError(
                     f"--engine ray: {machine} cannot do the work ({_last_line(error)}); every machine needs "

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from pretrain.build_corpus import build_corpus
+from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.options import BuildOptions
+from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import (
     OPTIONS,
@@ -72,7 +74,7 @@ def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs):
             build(tmp_path / "corpus", pieces, **inputs, overwrite=True)
         raise Stopped
 
-    monkeypatch.setattr("pretrain.build_corpus.scan", build_there_too)
+    monkeypatch.setattr(CorpusBuild, "scan", build_there_too)
     with pytest.raises(Stopped):
         build(tmp_path / "corpus", pieces, **inputs)
 
@@ -92,15 +94,13 @@ def test_a_language_without_text(tmp_path, pieces, lines, message):
 
 
 def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, inputs):
-    from pretrain.corpus.passes import scan
-
-    path = write_lines(tmp_path / "x", sentences(1000))
+    scan, path = CorpusBuild.scan, write_lines(tmp_path / "x", sentences(1000))
 
     def scan_then_change(build):
         scan(build)
         write_lines(tmp_path / "x", sentences(300))
 
-    monkeypatch.setattr("pretrain.build_corpus.scan", scan_then_change)
+    monkeypatch.setattr(CorpusBuild, "scan", scan_then_change)
     with pytest.raises(UserError, match="x: changed while the corpus was built"):
         build(tmp_path / "corpus", pieces, mono={"en": path})
 
@@ -118,9 +118,7 @@ def test_a_full_disk(tmp_path, pieces, inputs, reference):
 
 def test_a_dead_worker(tmp_path, pieces, inputs):
     """Its death ends the build with one line; it can be run again (shown above)."""
-    from pretrain.corpus.engine import Workers
-
-    with Workers(2) as workers, pytest.raises(UserError, match="a worker process died"):
+    with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
         list(workers.run(os._exit, [1]))
 
 

@@ -6,9 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from pretrain.corpus import duplicates
-from pretrain.corpus import duplicates as near_duplicates
-from pretrain.corpus.duplicates import Bands, band_keys, bands_for
+from pretrain.corpus import duplicates, near_duplicates
+from pretrain.corpus.near_duplicates import Bands, band_keys, bands_for
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, files_of, sentences, write_lines
@@ -113,7 +112,7 @@ def test_the_same_result_however_it_is_run(tmp_path, monkeypatch, pieces):
     assert manifest["parallel"]["de-en"]["dropped"]["near_duplicate"] > 100
     build(tmp_path / "two", pieces, **inputs, **options, workers=2)
     assert files_of(tmp_path / "two") == reference
-    monkeypatch.setattr(duplicates, "HASHES_IN_MEMORY", 100)
+    monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)
     build(tmp_path / "parts", pieces, **inputs, **options)
     assert files_of(tmp_path / "parts") == reference
     build(tmp_path / "units", pieces, **inputs, **options, unit_mib=1)

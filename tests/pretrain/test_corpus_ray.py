@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.corpus import ray_engine
-from pretrain.corpus.inputs import Source
-from pretrain.corpus.options import size_of
-from pretrain.corpus.ray_engine import RayWorkers
+from pretrain.corpus import workers as workers_module
+from pretrain.corpus.inputs import file_status
+from pretrain.corpus.workers import RayWorkers
 from reader.corpus import MANIFEST
 from tests.helpers.small_corpus import OPTIONS, ROOT, build, command, files_of
 from utils.errors import UserError
@@ -61,7 +60,7 @@ def wait_until(true, process: subprocess.Popen):
 def kill_a_worker(process: subprocess.Popen) -> None:
     """Kill one of the workers of a build while it works on a unit."""
     busy = wait_until(
-        lambda: [pid for pid, title in below(process.pid).items() if title.startswith("ray::_call")], process
+        lambda: [pid for pid, title in below(process.pid).items() if "_unit" in title and "ray::" in title], process
     )
     os.kill(busy[0], signal.SIGKILL)
 
@@ -115,17 +114,17 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
     with RayWorkers(1, None, tmp_path) as workers:
         file = tmp_path / "text"
         file.write_text("four")
-        assert list(workers.run(size_of, [Source((str(file),), "text", ("en",))] * 3)) == [4, 4, 4]
+        assert [found.st_size for found in workers.run(file_status, [str(file)] * 3)] == [4, 4, 4]
         with pytest.raises(UserError, match=r"^\S*nowhere: cannot be read: No such file"):
-            list(workers.run(size_of, [Source((str(tmp_path / "nowhere"),), "text", ("en",))]))
-        monkeypatch.setattr(ray_engine, "_TRIES_AGAIN", 1)
+            list(workers.run(file_status, [str(tmp_path / "nowhere")]))
+        monkeypatch.setattr(workers_module, "_RETRIES", 1)
         with pytest.raises(UserError, match="worker died 2 times .*run the same command again"):
-            list(workers.run(os._exit, [1]))
+            list(workers.run(lambda code: os._exit(code), [1]))
         assert list(tmp_path.iterdir()) == [file]
         # A machine that reads something else there, or nothing, does not share the folder.
-        monkeypatch.setattr(ray_engine, "atomic_file", lambda *_: contextlib.nullcontext(io.StringIO()))
+        monkeypatch.setattr(workers_module, "atomic_file", lambda *_: contextlib.nullcontext(io.StringIO()))
         with pytest.raises(UserError, match=r"does not see .*--output must lie on storage"):
-            workers._check_all_see_the_folder()
+            workers.check_machines()
 
 
 @needs_ray
