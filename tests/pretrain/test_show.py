@@ -18,7 +18,7 @@ ENGLISH, JAPANESE = "the small red house stands on the hill", "小さな赤い�
 
 
 def panels(*arguments: str) -> list[Panel]:
-    return show.draw_panels(show._parse(arguments))
+    return show.draw_panels(show.parse_arguments(arguments))
 
 
 def read_back(text: str) -> tuple[list[str], np.ndarray]:
