@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pretrain.corpus.duplicates import KeySets, PartTask, find_duplicates
+from pretrain.corpus.duplicates import KeySets, find_duplicates
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.near_duplicates import bands_for
 from pretrain.corpus.options import BuildOptions
@@ -75,7 +75,7 @@ class CorpusBuild:
     def find_duplicates(self) -> None:
         """Find the lines and documents that occurred before, in parts that fit in memory."""
         tasks = [
-            PartTask(key_sets, key_set, part)
+            (key_sets, key_set, part)
             for scan in self.scans
             for key_sets in (scan.lines, scan.documents)
             if key_sets is not None
@@ -146,13 +146,13 @@ class CorpusBuild:
         chosen: list[tuple[int, int]],
         function: Callable[[UnitTask], UnitResult],
     ) -> None:
-        """Call `function` on all units of the chosen sources, given as (stream, source), and record the results."""
+        """Call `function` on all units of the chosen (stream, source) numbers, and record the results."""
         size = {key: self.streams[key[0]].sources[key[1]].size for key in self._sources()}
         total = sum(size.values())
         shown = Progress(total, description, initial=total - sum(size[key] for key in chosen), unit="bytes")
         weights: dict[tuple[int, int, int], int] = {}
         units: dict[tuple[int, int], int] = {}  # of each source; known once its last unit is read
-        results: dict[tuple[int, int], list[UnitResult]] = defaultdict(list)
+        results: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(dict)
 
         def tasks() -> Iterator[UnitTask]:
             documents = self.options.documents == "blank"
@@ -173,13 +173,13 @@ class CorpusBuild:
                 yield task
 
         try:
-            for result in self.workers.run(function, tasks()):
-                stream, place, _ = result.key
-                shown.update(weights.pop(result.key))
-                results[stream, place].append(result)
+            for key, counts in self.workers.run(function, tasks()):
+                shown.update(weights.pop(key))
+                stream, place, number = key
+                results[stream, place][number] = counts
                 if len(results[stream, place]) == units.get((stream, place)):
-                    counts = [result.counts for result in sorted(results.pop((stream, place)))]
-                    self._write_records(stage, stream, place, counts)
+                    found = sorted(results.pop((stream, place)).items())
+                    self._write_records(stage, stream, place, [counts for _, counts in found])
         finally:
             shown.close()
 

@@ -49,7 +49,7 @@ def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
 
 
 class _Kind(NamedTuple):
-    """A kind of archive. `blocks` decompresses bytes to bounded blocks: a few bytes may stand for gigabytes."""
+    """A kind of archive. `blocks` gives bounded blocks, because a few bytes may stand for gigabytes."""
 
     extension: str
     magic: bytes

@@ -49,14 +49,6 @@ class KeySets(NamedTuple):
         return self.folder / f"{key_set:03d}-{part:05d}"
 
 
-class PartTask(NamedTuple):
-    """One range of the keys of a key set."""
-
-    key_sets: KeySets
-    key_set: int
-    part: int
-
-
 def write_keys(path: Path, lines: int, documents: int, key_sets: Sequence[np.ndarray]) -> None:
     """Write the file of a unit.
 
@@ -86,13 +78,14 @@ def read_counts(path: Path) -> tuple[int, int] | None:
     return (lines, documents) if path.stat().st_size == 8 * (3 + sets) + 12 * int(rows.sum()) else None
 
 
-def find_duplicates(task: PartTask) -> None:
-    """Write the file of a part: uint64 [units + 1] offsets, then uint32 rows to leave out of each unit."""
-    paths = unit_paths(task.key_sets.scan, task.key_sets.units)
-    ranges = task.key_sets.parts()[-1][1] + 1
-    bounds = [number * (1 << 64) // ranges for number in (task.part, task.part + 1)]
-    keys, rows = zip(*(_read_range(path, task.key_set, *bounds) for path in paths))
-    units = np.repeat(np.arange(len(paths)), [len(part) for part in keys])
+def find_duplicates(task: tuple[KeySets, int, int]) -> None:
+    """Write the file of a (key sets, key set, part): uint64 [units + 1] offsets, then uint32 rows to drop."""
+    key_sets, key_set, part = task
+    paths = unit_paths(key_sets.scan, key_sets.units)
+    ranges = key_sets.parts()[-1][1] + 1
+    bounds = [number * (1 << 64) // ranges for number in (part, part + 1)]
+    keys, rows = zip(*(_read_range(path, key_set, *bounds) for path in paths))
+    units = np.repeat(np.arange(len(paths)), [len(found) for found in keys])
     keys, rows = np.concatenate(keys), np.concatenate(rows)
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
@@ -100,7 +93,7 @@ def find_duplicates(task: PartTask) -> None:
     repeated = order[1:][ordered[1:] == ordered[:-1]]
     repeated = repeated[np.lexsort([rows[repeated], units[repeated]])]
     counts = np.bincount(units[repeated], minlength=len(paths))
-    with atomic_file(task.key_sets.part_file(task.key_set, task.part)) as file:
+    with atomic_file(key_sets.part_file(key_set, part)) as file:
         file.write(np.concatenate([[0], np.cumsum(counts)]).astype("<u8").tobytes())
         file.write(rows[repeated].astype("<u4").tobytes())
 

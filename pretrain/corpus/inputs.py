@@ -83,7 +83,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
         UserError: a value is not `language<=path`.
     """
     rest: list[str] = []
-    entries: dict[str, list[str]] = {"--mono": [], "--parallel": []}
+    entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
     words = iter(arguments)
     for word in words:
         flag, equals, value = word.partition("=")
@@ -93,27 +93,16 @@ def gather_notation(arguments: list[str]) -> list[str]:
         value = value if equals else next(words, "")
         if value.startswith("{"):  # already a mapping
             rest += [flag, value]
-        else:
-            entries[flag].append(value)
-    for flag, values in entries.items():
-        if values:
-            rest += [flag, json.dumps(parse_notation(values))]
-    return rest
-
-
-def parse_notation(entries: list[str]) -> dict[str, list[str]]:
-    """Turn `["en<=a,b", "de<=c"]` into `{"en": ["a", "b"], "de": ["c"]}`; keep commas in the path of a pair.
-
-    Raises:
-        UserError: an entry without `<=`, without a language or without a path.
-    """
-    parsed: dict[str, list[str]] = {}
-    for entry in entries:
-        label, arrow, path = entry.partition("<=")
+            continue
+        label, arrow, path = value.partition("<=")
         if not (label and arrow and path):
-            raise UserError(f"'{entry}': no 'language<=path'; {_NOTATION}")
-        parsed.setdefault(label, []).extend([path] if "-" in label else path.split(","))
-    return parsed
+            raise UserError(f"'{value}': no 'language<=path'; {_NOTATION}")
+        # A comma separates files of one language, or the two aligned files of a pair.
+        entries[flag].setdefault(label, []).extend([path] if "-" in label else path.split(","))
+    for flag, mapping in entries.items():
+        if mapping:
+            rest += [flag, json.dumps(mapping)]
+    return rest
 
 
 def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:

@@ -9,11 +9,10 @@ import numpy as np
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.passes import DROPPED, id_dtype
-from pretrain.corpus.shards import pieces_file, write_array
+from pretrain.corpus.shards import describe, pieces_file, write_array
 from pretrain.corpus.work import VOCABULARY_FILES, delete_work, read_json, write_json
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from utils.errors import UserError
-from utils.files import sha256_of
 
 _MANY_UNKNOWN = 0.05  # share of a language's tokens that is worth a warning
 
@@ -61,7 +60,7 @@ def finish(build: CorpusBuild, plan: Mapping[str, Any]) -> dict[str, Any]:
         manifest["pieces"][language] = name
         manifest["files"][name] = write_array(output / name, counts.dtype, len(counts), [counts])
     for file in (output / name for name in VOCABULARY_FILES):
-        manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        manifest["files"][file.name] = describe(file)
     for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
         for file in (output / folder).rglob(".*.tmp-*"):
             file.unlink()

@@ -69,16 +69,8 @@ class UnitTask(NamedTuple):
         return read_lines(self.unit, source, self.stream.languages, self.options.text_format)
 
 
-class UnitResult(NamedTuple):
-    """What was written for a unit.
-
-    Args:
-        key: of the unit.
-        counts: first pass: lines, documents. Second pass: ids of each split, lines left out by `DROPPED`.
-    """
-
-    key: tuple[int, int, int]
-    counts: list[int]
+# Key of a unit and its counts. First pass: lines, documents. Second pass: ids of each split, dropped lines.
+UnitResult = tuple[tuple[int, int, int], list[int]]
 
 
 def scan_unit(task: UnitTask) -> UnitResult:
@@ -93,7 +85,7 @@ def scan_unit(task: UnitTask) -> UnitResult:
             key_sets += band_keys(text.join_documents(keys), bands_for(options.near_duplicates))
         counts = len(keys), len(text.documents)
         write_keys(path, *counts, key_sets)
-    return UnitResult(task.unit.key, list(counts))
+    return task.unit.key, list(counts)
 
 
 def tokenize_unit(task: UnitTask) -> UnitResult:
@@ -106,7 +98,7 @@ def tokenize_unit(task: UnitTask) -> UnitResult:
     path, scan = task.path(TOKENS), task.scan
     found = read_token_counts(path)
     if found is not None:
-        return UnitResult(task.unit.key, found)
+        return task.unit.key, found
     text = task.read()
     sides = len(text.sides)
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
@@ -140,7 +132,7 @@ def tokenize_unit(task: UnitTask) -> UnitResult:
     counts = [len(arrays[f"{split}.ids"]) for split in SPLITS] + [dropped[reason] for reason in DROPPED]
     with atomic_file(path) as file:
         np.savez(file, counts=np.array(counts), **arrays)
-    return UnitResult(task.unit.key, counts)
+    return task.unit.key, counts
 
 
 def read_token_counts(path: Path) -> list[int] | None:

@@ -12,7 +12,7 @@ from pretrain.corpus.inputs import Stream
 from pretrain.corpus.passes import id_dtype, side_of_tokens
 from pretrain.corpus.work import WorkFolder, write_json
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, sha256_of
 
 
 class ShardTask(NamedTuple):
@@ -125,27 +125,18 @@ def pieces_file(records: Path, name: str) -> Path:
 
 
 def write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Write a one-dimensional .npy file from blocks that have `length` elements together.
-
-    Returns:
-        Its size in bytes and its SHA-256.
-    """
+    """Write a one-dimensional .npy file from blocks with `length` elements in all, and `describe` it."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
     with atomic_file(path) as file:
-        tee = _HashedFile(file)
-        np.lib.format.write_array_header_1_0(tee, header)
+        np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            tee.write(np.ascontiguousarray(block, dtype))
-        return {"bytes": file.tell(), "sha256": tee.digest.hexdigest()}
+            file.write(np.ascontiguousarray(block, dtype))
+    return describe(path)
 
 
-class _HashedFile:
-    def __init__(self, file):
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, data) -> None:
-        self.file.write(data)
-        self.digest.update(data)
+def describe(path: Path) -> dict[str, Any]:
+    """The size of a file in bytes and its SHA-256, for the manifest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _count_pieces(task: ShardTask) -> np.ndarray:

@@ -76,7 +76,7 @@ def read_units(
                 break
             if unit is not None:
                 yield unit
-            position = sum(file.position() for file in files)
+            position = sum(file.raw.tell() for file in files)
             unit = Unit(stream, number, count, texts, first_line, position - read)
             read = position
         if unit is None:
@@ -84,7 +84,7 @@ def read_units(
         yield unit._replace(last=True)
     finally:
         for file in files:
-            file.close()
+            file.raw.close()
 
 
 def interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
@@ -169,8 +169,8 @@ class _LineBuffer:
         self.buffer = b""
         self.line = 1  # number of the first line in the buffer
         self._needs_line_ends = not is_tmx
-        self._file = open_file(path)
-        self._blocks = _as_utf8(decompressed(self._file, path), path, is_tmx)
+        self.raw = open_file(path)
+        self._blocks = _as_utf8(decompressed(self.raw, path), path, is_tmx)
 
     def fill(self, size: int) -> bool:
         """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
@@ -209,13 +209,6 @@ class _LineBuffer:
             self.take(len(self.buffer))
             self.fill(1 << 20)
         return lines + (last != b"\n")
-
-    def position(self) -> int:
-        """Bytes on disk that were read."""
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _as_utf8(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes]:

@@ -60,7 +60,8 @@ def wait_until(true, process: subprocess.Popen):
 def kill_a_worker(process: subprocess.Popen) -> None:
     """Kill one of the workers of a build while it works on a unit."""
     busy = wait_until(
-        lambda: [pid for pid, title in below(process.pid).items() if "_unit" in title and "ray::" in title], process
+        lambda: [pid for pid, title in below(process.pid).items() if "_unit" in title and "ray::" in title],
+        process,
     )
     os.kill(busy[0], signal.SIGKILL)
 
@@ -148,22 +149,3 @@ def test_without_ray(tmp_path, monkeypatch, pieces, inputs):
 def test_the_local_engine_does_not_import_it():
     code = "import sys, pretrain.build_corpus; assert not {'ray', 'rensa'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-@needs_ray
-@pytest.mark.slow
-def test_shared_text_with_a_worker_killed(tmp_path, data_dir):
-    """All text of the folder of real data, duplicates removed."""
-    words = [sys.executable, "-m", "pretrain.build_corpus", "--config", "configs/corpus/xnli-15.yaml"]
-    words += ["--piece_model_path", str(data_dir / "vocab/xnli15-32k.model"), "--deduplicate", "true"]
-    words += ["--workers", "2", "--unit_mib", "1"]
-    ray = start([*words, "--engine", "ray", "--output", str(tmp_path / "ray")])
-    wait_until(lambda: len(list(tmp_path.rglob("tokens/*-*"))) > 20, ray)
-    kill_a_worker(ray)
-    said = ray.communicate()[0]
-    assert ray.returncode == 0, said
-    local = start([*words, "--output", str(tmp_path / "local")])
-    said_too = local.communicate()[0]
-    assert local.returncode == 0, said_too
-    assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
-    assert said.partition("\ntext ")[2] == f"\n{said_too}".partition("\ntext ")[2] != ""  # the table

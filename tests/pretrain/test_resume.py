@@ -110,14 +110,6 @@ def test_a_finished_model_that_was_lost_or_damaged_is_exported_again(
     assert names == {"step_8", "step_12"}
 
 
-def test_a_damaged_checkpoint_is_passed_over(straight, tiny_corpus, tmp_path):
-    shutil.copytree(straight, tmp_path / "out")
-    weights = tmp_path / "out" / "checkpoints" / "step_12" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert_equal_runs(straight, tmp_path / "out")
-
-
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     write = safe.write
 
@@ -295,13 +287,6 @@ def test_another_vocabulary_of_equal_size_is_refused(straight, tiny_corpus, tmp_
     assert "step_12 was trained on another vocabulary: " in line and "has 000000000000" in line
 
 
-def test_the_same_corpus_elsewhere_goes_on(straight, tiny_corpus, tmp_path):
-    corpus = shutil.copytree(tiny_corpus, tmp_path / "moved")
-    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
-    pretrain(corpus, out, **USUAL)
-    assert_equal_runs(straight, out)
-
-
 def test_overwrite_begins_anew_once(straight, tiny_corpus, tmp_path):
     """It removes the run's own files and nothing else, and is not saved with the run."""
     out = tmp_path / "out"
@@ -321,13 +306,6 @@ def test_a_finished_model_without_checkpoints_is_not_overwritten(straight, tmp_p
     shutil.rmtree(tmp_path / "out" / "checkpoints")
     assert "holds a finished model (full), but no checkpoint" in refused(**USUAL)
     assert records(tmp_path / "out") == records(straight)
-
-
-def test_a_lost_training_state_is_no_reason_to_begin_anew(straight, tmp_path, refused):
-    shutil.copytree(straight, tmp_path / "out")
-    for step in ("step_8", "step_12"):
-        shutil.rmtree(tmp_path / "out/checkpoints" / step / "training_state")
-    assert "none of its 2 checkpoints is whole" in refused(**USUAL)
 
 
 def test_a_start_without_checkpoints_says_what_it_drops(straight, tiny_corpus, tmp_path):
