@@ -13,7 +13,6 @@ import pytest
 
 from pretrain.corpus import duplicates, passes
 from pretrain.corpus.build import CorpusBuild
-from pretrain.corpus.lines import Lines
 from pretrain.corpus.manifest import summary
 from pretrain.corpus.shards import group_units
 from reader.corpus import MANIFEST, Corpus
@@ -47,18 +46,6 @@ def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     assert not [name for name in reference if ".build" in name or ".tmp" in name]
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
     assert files_of(tmp_path / "corpus") == reference
-
-
-def test_the_size_of_units_does_not_change_the_text(tmp_path, pieces, inputs, reference):
-    build(tmp_path / "corpus", pieces, **inputs, **(OPTIONS | {"unit_mib": 1, "shard_mib": 1}))
-    for name in ("mono/en/train-00000.ids.npy", "parallel/de-en/train-00000.ids.npy", "pieces/fr.npy"):
-        shards = [
-            reference[key] for key in sorted(reference) if key.startswith(name[:-14]) and name[-7:] in key
-        ]
-        joined = np.concatenate([np.frombuffer(shard[128:], np.uint16) for shard in shards])
-        np.testing.assert_array_equal(
-            np.frombuffer((tmp_path / "corpus" / name).read_bytes()[128:], np.uint16), joined
-        )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -237,12 +224,6 @@ def test_shards_are_as_large_as_allowed(reference):
 def test_wide_ids_for_large_vocabularies():
     assert passes.id_dtype(65_536) == np.uint16
     assert passes.id_dtype(65_537) == passes.id_dtype(250_002) == np.uint32
-
-
-def test_documents_are_joined_by_lines():
-    lines = Lines((["a", "b", "c"], ["x", "y", "z"]), np.array([1, 2]), 0, 0)
-    assert lines.keys() == ["a\tx", "b\ty", "c\tz"]
-    assert lines.join_documents(lines.sides[0]) == ["a", "b\nc"]
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):

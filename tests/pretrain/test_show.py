@@ -79,13 +79,6 @@ def test_words_or_characters(sentence, tokens):
 
 
 @pytest.mark.parametrize(
-    "text, width", [("abc", 3), ("家", 2), ("ｶ", 1), ("วั", 1), ("e\u0301", 1), ("[CLS]", 5)]
-)
-def test_display_width(text, width):
-    assert show.display_width(text) == width
-
-
-@pytest.mark.parametrize(
     "arguments, message",
     [
         (["one sentence"], "camlm needs a pair"),
