@@ -37,8 +37,8 @@ def main() -> None:
 
 def train(config: PretrainConfig, stop: "StopSignal") -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
-    # These modules import Paddle, which reads its CPU settings at import. The reader process also imports this
-    # file and does not need Paddle.
+    # These modules import Paddle, which reads its CPU settings at import. The reader process imports
+    # this file, too, and does not need Paddle.
     from pretrain.data_selection import open_corpus
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
