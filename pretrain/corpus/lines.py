@@ -144,20 +144,18 @@ def _columns(
                 f"{source.paths[0]}: line {number}: {len(cells)} columns between tabs, "
                 f"expected {wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
-        if score >= 0 and not _score(cells[score], source, number) >= form.min_score:
-            low += 1
-        else:
+        try:
+            fits = score < 0 or float(cells[score]) >= form.min_score
+        except ValueError as error:
+            raise UserError(
+                f"{source.paths[0]}: line {number}: '{cells[score][:40]}' is no score; name its column with "
+                "--score_column"
+            ) from error
+        if fits:
             rows.append((cells[first], cells[second]))
+        else:
+            low += 1
     return rows, low
-
-
-def _score(cell: str, source: TextSource, line: int) -> float:
-    try:
-        return float(cell)
-    except ValueError as error:
-        raise UserError(
-            f"{source.paths[0]}: line {line}: '{cell[:40]}' is no score; name its column with --score_column"
-        ) from error
 
 
 def _translation_units(unit: Unit, source: TextSource) -> list[tuple[str, str]]:
