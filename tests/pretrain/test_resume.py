@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from model.checkpoint.formats import safetensors as safe
+from pretrain import data_selection as streams
 from pretrain.evaluate import Evaluator
 from pretrain.trainer import Trainer
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import Stopped, stop_at
 from tests.launching import clean_environment
 from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, command, losses, pretrain, records
@@ -83,7 +86,18 @@ def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, tm
     assert repeated == report[-len(repeated) :] != []
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, lambda path: (path / "model.safetensors").write_bytes(b"")])
+def remove(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def flip(path: Path) -> None:
+    weights = path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [remove, flip])
 @pytest.mark.parametrize("name", ["full", "encoder"])
 def test_a_finished_model_that_was_lost_or_damaged_is_exported_again(
     straight, tiny_corpus, tmp_path, harm, name
@@ -94,6 +108,14 @@ def test_a_finished_model_that_was_lost_or_damaged_is_exported_again(
     assert_equal_runs(straight, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()}
     assert names == {"step_8", "step_12"}
+
+
+def test_a_damaged_checkpoint_is_passed_over(straight, tiny_corpus, tmp_path):
+    shutil.copytree(straight, tmp_path / "out")
+    weights = tmp_path / "out" / "checkpoints" / "step_12" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert_equal_runs(straight, tmp_path / "out")
 
 
 def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
@@ -264,6 +286,22 @@ def test_another_corpus_of_equal_counts_is_refused(straight, tiny_corpus, tmp_pa
     assert records(tmp_path / "out") == records(straight)
 
 
+def test_another_vocabulary_of_equal_size_is_refused(straight, tiny_corpus, tmp_path, refused, monkeypatch):
+    shutil.copytree(straight, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(Tokenizer, "digest", "0" * 64)
+        patched.setattr(streams, "Corpus", lambda path, digest, verify: Corpus(path))
+        line = refused(**USUAL)
+    assert "step_12 was trained on another vocabulary: " in line and "has 000000000000" in line
+
+
+def test_the_same_corpus_elsewhere_goes_on(straight, tiny_corpus, tmp_path):
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "moved")
+    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
+    pretrain(corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
+
+
 def test_overwrite_begins_anew_once(straight, tiny_corpus, tmp_path):
     """It removes the run's own files and nothing else, and is not saved with the run."""
     out = tmp_path / "out"
@@ -283,6 +321,25 @@ def test_a_finished_model_without_checkpoints_is_not_overwritten(straight, tmp_p
     shutil.rmtree(tmp_path / "out" / "checkpoints")
     assert "holds a finished model (full), but no checkpoint" in refused(**USUAL)
     assert records(tmp_path / "out") == records(straight)
+
+
+def test_a_lost_training_state_is_no_reason_to_begin_anew(straight, tmp_path, refused):
+    shutil.copytree(straight, tmp_path / "out")
+    for step in ("step_8", "step_12"):
+        shutil.rmtree(tmp_path / "out/checkpoints" / step / "training_state")
+    assert "none of its 2 checkpoints is whole" in refused(**USUAL)
+
+
+def test_a_start_without_checkpoints_says_what_it_drops(straight, tiny_corpus, tmp_path):
+    shutil.copytree(straight, tmp_path / "out")
+    for name in ("checkpoints", "full", "encoder"):
+        shutil.rmtree(tmp_path / "out" / name)
+    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
+    assert (
+        "begins at step 0, and the 7 records of metrics.jsonl are dropped"
+        in (tmp_path / "out/log/job.log.0").read_text()
+    )
+    assert_equal_runs(straight, tmp_path / "out")
 
 
 def test_what_does_not_matter_may_change(straight, tiny_corpus, tmp_path):
