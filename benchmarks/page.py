@@ -235,7 +235,8 @@ def _summary(records: Mapping[str, Mapping]) -> str:
         if "ratio" not in result or "contenders" not in result:
             continue
         rows, unit = result["contenders"], result["unit"]
-        ours = max(row["value"] for row in rows.values() if not row["peer"] and row["precision"] == FLOAT32)
+        mine = [row for row in rows.values() if not row["peer"] and row["tuned"]]
+        ours = max(row["value"] for row in mine if row["precision"] == FLOAT32)
         peer = rows[result["fastest_peer"]]
         fastest = [
             max(row["value"] for row in rows.values() if row["peer"] == side) for side in (False, True)

@@ -27,10 +27,10 @@ import numpy as np
 
 from benchmarks.side_by_side import VOCABULARY, peak_memory
 from pretrain import shares
-from pretrain.btmlm import SecondLanguage
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
+from pretrain.pseudo import SecondLanguage
 from pretrain.reader import StepBatches
 from utils.runtime import prepare
 
