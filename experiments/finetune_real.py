@@ -16,7 +16,7 @@ from pathlib import Path
 from experiments.lower_case import lower_case
 from experiments.starts import SCRATCH, Comparison, Scores, comparison_parser
 from scripts.data import prepare_conll, prepare_mlqa, prepare_pawsx, prepare_xnli
-from scripts.data.sources import write_joint_files
+from scripts.data.sources import find_files, write_joint_files
 from scripts.jobs import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -93,21 +93,22 @@ def prepare_paws(source: Path, output: Path, lower: bool) -> None:
     Raises:
         UserError: there is no English file, or a file does not have 2,000 good rows.
     """
-    found = prepare_pawsx.find_files([source / "pawsx"])
-    files = {language: path for (split, language), path in found.items() if split == "dev"}
+    paws = prepare_pawsx
+    found = find_files([source / "pawsx"], paws.recognise, paws.LANGUAGES, paws.KNOWN)
+    files = {file.language: file.path for file in found if file.split == "dev"}
     if "en" not in files:
         raise UserError(f"{source / 'pawsx'}: no dev-en.tsv there, the file to train on")
     for language, path in files.items():
-        rows = list(prepare_pawsx.read_rows(path))
+        rows = list(paws.read_rows(path))
         if len(rows) != PAWSX_ROWS or None in rows:
             raise UserError(
                 f"{path}: {len(rows)} rows; {PAWSX_ROWS} of two sentences and a label are expected"
             )
         if language == "en":
-            prepare_pawsx.write_rows(output / "train" / "train.en.tsv", rows[:PAWSX_TRAINED])
-        prepare_pawsx.write_rows(output / "test" / f"test.{language}.tsv", rows[PAWSX_TRAINED:])
+            paws.write_rows(output / "train" / "train.en.tsv", rows[:PAWSX_TRAINED])
+        paws.write_rows(output / "test" / f"test.{language}.tsv", rows[PAWSX_TRAINED:])
     languages = {"train": ["en"], "dev": [], "test": list(files)}
-    write_joint_files(output, languages, prepare_pawsx.LABELS, prepare_pawsx.LANGUAGES, prepare_pawsx.HEADER)
+    write_joint_files(output, languages, paws.LABELS, paws.LANGUAGES, paws.HEADER)
 
 
 TASKS = {
