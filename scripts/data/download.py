@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP, going on where an earlier try stopped."""
+"""Fetch a file over HTTP, and continue where an earlier attempt stopped."""
 
 import os
 import time
@@ -15,14 +15,15 @@ _REPORT_SECONDS = 10
 
 
 class DownloadError(Exception):
-    """Nothing came, or not all of it. The message is the reason in a few words."""
+    """The file could not be fetched as a whole. The message is the reason in a few words."""
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch `url` to `path`, which appears when it is complete; until then the bytes lie in `<path>.part`.
+    """Fetch `url` to `path`. Until the file is complete, its bytes are in `<path>.part`.
 
     Raises:
-        DownloadError: no connection, an error of the server, or it broke off; call again to resume.
+        DownloadError: there is no connection, the server has an error, or the transfer ended early. Another
+            call continues it.
         UserError: the disk is full.
     """
     part = path.with_name(path.name + ".part")

@@ -28,13 +28,13 @@ LABELS = ("contradiction", "entailment", "neutral")
 
 
 def relation(premise: Scene, hypothesis: Scene) -> str:
-    """What the premise says of the hypothesis: one of `LABELS`.
+    """The label of a pair: one of `LABELS`.
 
-    What somebody else does is open. Else one conflict makes a contradiction; failing that, one thing the
-    premise leaves open makes it neutral.
+    If the premise is about somebody else, the hypothesis is neutral. Otherwise one conflict makes a
+    contradiction; without a conflict, one thing that the premise leaves open makes the hypothesis neutral.
 
     Raises:
-        ValueError: the reading above does not settle it (one against several, different actions on things).
+        ValueError: the label is not clear (one against several, different actions on things).
     """
     if not _covers(hypothesis.subject, premise.subject):
         return "neutral"
@@ -97,9 +97,9 @@ def _adjunct(premise: str | None, hypothesis: str | None) -> str:
 
 
 def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: str) -> Scene | None:
-    """A random scene of the split of which `relation(scene, hypothesis)` is `label`.
+    """A random scene of the split for which `relation(scene, hypothesis)` is `label`.
 
-    None after many draws: the hypothesis says so much that hardly any other scene of the split says more.
+    None after 100 draws: the hypothesis says so much that hardly any other scene of the split says more.
     """
     for _ in range(100):
         premise = _entailing(rng, hypothesis)
@@ -107,7 +107,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
             premise = _changed(rng, premise, _conflicts(rng, hypothesis))
         elif label == "neutral":
             premise = _changed(rng, premise, _openings(rng, hypothesis))
-        # Two changes may not go together (a dog that laughs; somebody else, of whom nothing is denied).
+        # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
         possible = (
             can_do(premise.subject, premise.verb) and premise != hypothesis and split_of(premise) == split
         )
@@ -117,7 +117,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
 
 
 def _changed(rng: np.random.Generator, premise: Scene, options: Changes) -> Scene:
-    """The premise with one or more of the changes made; fields of `Thing` belong to its thing."""
+    """The premise with one or more of the changes. Changes of `THING_FIELDS` apply to its thing."""
     number = 1 + int(rng.binomial(len(options) - 1, 0.5))
     keys = [list(options)[i] for i in rng.permutation(len(options))[:number]]
     of_thing = {key: options[key] for key in keys if key in THING_FIELDS}
@@ -127,7 +127,7 @@ def _changed(rng: np.random.Generator, premise: Scene, options: Changes) -> Scen
 
 
 def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
-    """A scene that says at least as much: kinds may become members, what was left out may be named."""
+    """A scene that says at least as much: a kind may become a member, and details may be added."""
     subject = scene.subject
     if subject == "person" and rng.random() < 0.7:
         subject = pick(rng, scenes.PEOPLE + tuple(scenes.NAMES))
