@@ -269,7 +269,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     wanted = "give --head classification|tagging|question_answering|choice"
     assert f"nothing says what its classifier is for; {wanted}" in refused(tmp_path / "in")
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
-    assert read_weights(tmp_path / "hf").info["head"] == "tagging"
+    assert read_weights(tmp_path / "hf").head == "tagging"
     # PaddleNLP has one name for the heads of four tasks
     make_paddlenlp(tmp_path / "pn", "tagging")
     config = json.loads((tmp_path / "pn/config.json").read_text())
@@ -277,7 +277,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     (tmp_path / "pn/config.json").write_text(json.dumps(config))
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
     convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
-    assert read_weights(tmp_path / "tagger").info["extra"]["architecture"] == "TokenClassifier"
+    assert read_weights(tmp_path / "tagger").extra["architecture"] == "TokenClassifier"
     make_ours(tmp_path / "plain")
     assert "--head tagging: there is no classifier in" in refused(tmp_path / "plain", "--head", "tagging")
 
@@ -311,7 +311,7 @@ def test_a_reader_of_the_report_that_has_had_enough(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert (process.stderr.read(), process.wait(60)) == (b"", 0)
-    assert read_weights(tmp_path / "out").info["format"] == "official"
+    assert read_weights(tmp_path / "out").format == "official"
 
 
 def test_a_process_ends_with_2_and_a_line(tmp_path):

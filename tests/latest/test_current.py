@@ -38,7 +38,7 @@ def test_every_class(tmp_path, head):
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     found = read_weights(tmp_path / "again")
-    assert found.info["head"] == (None if head == "lm" else head) and not found.info["unknown"]
+    assert found.head == (None if head == "lm" else head) and not found.unknown
     assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 

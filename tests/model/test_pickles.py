@@ -244,7 +244,7 @@ def test_arrays_come_back(protocol, dtype, shape, tmp_path):
     with open(path, "rb") as file:
         found = pickles.load(file, path)
         for name, expected in arrays.items():
-            read = pickles.read_array(found[name], file)
+            read = found[name].read(file)
             assert read.shape == expected.shape and read.dtype == expected.dtype
             np.testing.assert_array_equal(read, expected)
 

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_previous_state(tmp_path, monkeypatch):
         write(path, {name: array[:1] for name, array in arrays.items()})
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(training_state.safe, "write", half)
+    monkeypatch.setattr(training_state.safetensors, "write", half)
     with pytest.raises(UserError, match="no space left"):
         save_training_state(tmp_path / "s", {"step": 2, "a": np.zeros(3)})
     assert load_training_state(tmp_path / "s")["step"] == 1

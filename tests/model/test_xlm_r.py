@@ -22,7 +22,7 @@ def test_every_tensor_has_its_place(tmp_path):
     found = read_weights(tmp_path)
     model = PreTrainingModel(found.config, ["en"])
     _, report = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
-    assert not report.unused and not found.info["unknown"]
+    assert not report.unused and not found.unknown
     assert len(report.loaded) == len(theirs) - 1  # the token types are folded into the positions
     ours = found.weights
     layer = "roberta.encoder.layer.1"
@@ -54,7 +54,7 @@ def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
     found = read_weights(tmp_path)
     np.testing.assert_array_equal(found.weights["lm_head.bias"], theirs["lm_head.decoder.bias"])
     assert not any(name.startswith("pooler.") for name in found.weights)
-    assert found.info["unknown"] == ["strange.weight"]
+    assert found.unknown == ["strange.weight"]
 
 
 def test_a_classifier_may_start_from_it(tmp_path):
