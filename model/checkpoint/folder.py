@@ -1,8 +1,7 @@
 """Our checkpoint folder, written from a model and loaded into one.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32, or float64 if the
-                            model is
+    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
     vocab.txt, piece.model  the tokenizer's files, if known
     README.md               the model card
     manifest.json           sizes and checksums of the other files except the card

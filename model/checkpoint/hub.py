@@ -1,8 +1,7 @@
 """Names on a hub in place of a folder: hf://organisation/name, paddlenlp://ernie-m-base.
 
 Both use the hub's own library, if it is installed, and its cache. Without the library or a network, one line
-says
-what to download by hand.
+says what to download by hand.
 """
 
 import json

@@ -1,8 +1,7 @@
 """manifest.json: size and SHA-256 of files that were written together, compared before they are used.
 
 A model's manifest covers its weights, config and vocabulary, but not its card, which people edit. The
-manifest of a
-training state covers its arrays and the manifest of the model beside it.
+manifest of a training state covers its arrays and the manifest of the model beside it.
 """
 
 import functools

@@ -49,8 +49,8 @@ class Checkpoint:
         weights: canonical name -> array, read when it is accessed.
         config: None if there is no config file (only in our own and the official format).
         head: what the model is for, a key of `tables.CLASSES`; None: the files do not say.
-        extra: what our config.json holds besides the config (architecture, task, labels); labels of other
-            formats.
+        extra: what our config.json holds besides the config (architecture, task, labels); labels of
+            other formats.
         origins: canonical name -> `Origin`.
         dropped: name in the source -> why it was not taken.
         unknown: names in the source that were not understood.
@@ -80,8 +80,7 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
 
     Raises:
         UserError: no such folder, none of these formats or several, a damaged file (also one that does not
-            match
-            the folder's manifest), a pickle with code.
+            match the folder's manifest), a pickle with code.
     """
     path = hub.local_folder(path)
     check_model(path if path.is_dir() else path.parent)

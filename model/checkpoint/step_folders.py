@@ -35,8 +35,7 @@ def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[P
 
     Returns:
         The step folder, its training state, and the later step folders, which are damaged; each is named in
-        the
-        log. None if there is no step folder.
+        the log. None if there is no step folder.
 
     Raises:
         UserError: there are step folders, but none is complete.

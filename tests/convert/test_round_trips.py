@@ -99,20 +99,6 @@ def test_labels_and_task_go_along(tmp_path, target):
     assert back.extra["architecture"] == "SequenceClassifier"
 
 
-def test_a_training_checkpoint_and_a_load_into_a_model(tmp_path):
-    """What is converted is loaded by the training code, whichever the format."""
-    from model.checkpoint.folder import load_from, model_weights
-    from model.heads import TokenClassifier
-
-    make_ours(tmp_path / "made", head="tagging")
-    for target in TARGETS:
-        found = to(target, tmp_path / "made", tmp_path / target)
-        model = TokenClassifier(found.config, 5)
-        load_from(model, tmp_path / target)
-        for name, array in found.weights.items():
-            assert model_weights(model)[name].tobytes() == array.tobytes()
-
-
 def test_the_official_directory_is_what_paddle_writes(tmp_path):
     import paddle
 

@@ -100,6 +100,12 @@ RAW = {
     "a deep dtype": b"\x80\x04cnumpy\ndtype\n" + DEEP + b"\x85R.",
     "an encoding of pairs": b"\x80\x04c_codecs\nencode\n" + text(b"x") + TWICE + b"\x86R.",
     "a number for a name": pickle.dumps({1 << 20_000: np.zeros(3)}, 4),
+    "attributes from pairs with a deep key": b"\x80\x02cargparse\nNamespace\n)R](" + DEEP + b"K\x01\x86eb.",
+    "a memo of billions": b"\x80\x02}r\xff\xff\xff\xffcos\nsystem\n.",
+    "a bytearray longer than the file": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
+    "a frame longer than the file": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"cos\nsystem\n.",
+    "an array of an endless shape": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
+    b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
     "nothing": b"",
     "no end": b"\x80\x04}",
 }

@@ -11,7 +11,7 @@ import transformers
 
 import convert
 from model.checkpoint.folder import read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.checkpoint.hub import local_folder
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
@@ -22,8 +22,8 @@ HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie
 
 @pytest.mark.parametrize(
     "library, target, head",
-    [(peers.HUGGING_FACE, "huggingface", head) for head in HEADS]
-    + [(peers.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
+    [(tables.HUGGING_FACE, "huggingface", head) for head in HEADS]
+    + [(tables.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
 )
 def test_transformers(tmp_path, library, target, head):
     ids, mask = batch()
@@ -63,7 +63,7 @@ def test_paddlenlp(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "paddlenlp"])
-    model_class = getattr(paddlenlp, peers.CLASSES[peers.PADDLENLP][head].name)
+    model_class = getattr(paddlenlp, tables.CLASSES[tables.PADDLENLP][head].name)
     written = paddle.load(str(tmp_path / "theirs/model_state.pdparams"))
     more = {"num_choices": len(ids)} if head == "choice" else {}  # which no file of PaddleNLP says
     peer = model_class.from_pretrained(str(tmp_path / "theirs"), **more)

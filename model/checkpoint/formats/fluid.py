@@ -7,6 +7,7 @@ dims); then the data in C order. Source: Paddle's framework/lod_tensor.cc and te
 """
 
 import json
+import math
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -23,18 +24,8 @@ from utils.files import atomic_dir, atomic_file
 
 BFLOAT16 = 22
 DTYPES = {
-    0: np.dtype("bool"),
-    1: np.dtype("<i2"),
-    2: np.dtype("<i4"),
-    3: np.dtype("<i8"),
-    4: np.dtype("<f2"),
-    5: np.dtype("<f4"),
-    6: np.dtype("<f8"),
-    19: np.dtype("<u8"),  # SIZE_T
-    20: np.dtype("u1"),
-    21: np.dtype("i1"),
-    BFLOAT16: np.dtype("<u2"),  # the bits; `read` widens them to float32
-}
+    code: np.dtype(name) for code, name in enumerate(("bool", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
+} | {19: np.dtype("<u8"), 20: np.dtype("u1"), 21: np.dtype("i1"), BFLOAT16: np.dtype("<u2")}
 CONFIG = "ernie_config.json"
 CONFIG_KEYS = (
     "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
@@ -46,11 +37,10 @@ _MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
 
 
 class Header(NamedTuple):
-    """The header of a file. `offset`: where the data begins, in bytes. `lod`: offsets per level."""
+    """The header of a file. `offset`: where the data begins, in bytes."""
 
     code: int
     shape: tuple[int, ...]
-    lod: tuple[tuple[int, ...], ...]
     offset: int
 
 
@@ -67,7 +57,7 @@ def read_header(path: str | os.PathLike) -> Header:
             header = _parse_header(file, size, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    needed = int(np.prod(header.shape, dtype=object)) * DTYPES[header.code].itemsize
+    needed = math.prod(header.shape) * DTYPES[header.code].itemsize
     held = size - header.offset
     if held < needed:
         raise UserError(f"{path}: cut short: {held} of {needed} data bytes; copy or download the file again")
@@ -90,7 +80,7 @@ def read(path: str | os.PathLike, header: Header | None = None) -> np.ndarray:
         UserError: as `read_header`.
     """
     header = header or read_header(path)
-    count = int(np.prod(header.shape, dtype=np.int64))
+    count = math.prod(header.shape)
     array = np.fromfile(path, dtype=DTYPES[header.code], count=count, offset=header.offset)
     if array.size != count:
         raise UserError(f"{path}: changed while it was read; copy or download the file again")
@@ -105,19 +95,13 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     Raises:
         TypeError: a dtype that the format does not have.
     """
-    array = np.asarray(array)
-    write_parts(path, array.dtype, array.shape, [array])
+    write_parts(path, np.asarray(array).dtype, np.shape(array), [array])
 
 
 def write_parts(
     path: str | os.PathLike, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]
 ) -> None:
-    """Write one variable from consecutive parts of its data, so that it is never in memory as a whole.
-
-    Args:
-        path: the file.
-        dtype, shape: of the whole variable.
-        parts: arrays whose data, concatenated in C order, is the variable's.
+    """Write one variable from arrays whose data, concatenated in C order, is the variable's.
 
     Raises:
         TypeError: a dtype that the format does not have.
@@ -126,20 +110,16 @@ def write_parts(
     dtype = np.dtype(dtype).newbyteorder("<")
     if dtype not in _CODES:
         raise TypeError(f"{path}: the LoDTensor format has no dtype {dtype.name}")
+    description = b"\x08" + _varint(_CODES[dtype]) + b"".join(b"\x10" + _varint(dim) for dim in shape)
     written = 0
     with open(path, "wb") as file:
-        file.write(_header_bytes(_CODES[dtype], shape))
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
         for part in parts:
             data = np.asarray(part, dtype=dtype, order="C")
             file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
             written += data.size
-    if written != int(np.prod(shape, dtype=np.int64)):
+    if written != math.prod(shape):
         raise ValueError(f"{path}: parts of {written} elements in all for a variable of shape {list(shape)}")
-
-
-def _header_bytes(code: int, shape: tuple[int, ...]) -> bytes:
-    description = b"\x08" + _varint(code) + b"".join(b"\x10" + _varint(dim) for dim in shape)
-    return struct.pack("<IQIi", 0, 0, 0, len(description)) + description
 
 
 def _varint(value: int) -> bytes:
@@ -165,12 +145,8 @@ def _parse_header(file, size: int, path: Path) -> Header:
     version, levels = struct.unpack("<IQ", take(12))
     if version != 0:
         raise foreign(f"LoDTensor version {version}, only 0 is known")
-    lod = []
-    for _ in range(min(levels, size)):
-        (level_size,) = struct.unpack("<Q", take(8))
-        if level_size % 8:
-            raise foreign(f"a lod level of {level_size} bytes")
-        lod.append(struct.unpack(f"<{level_size // 8}Q", take(level_size)))
+    for _ in range(min(levels, size)):  # offsets of sequences, which weights do not have
+        take(struct.unpack("<Q", take(8))[0])
     version, length = struct.unpack("<Ii", take(8))
     if version != 0:
         raise foreign(f"tensor version {version}, only 0 is known")
@@ -180,7 +156,7 @@ def _parse_header(file, size: int, path: Path) -> Header:
         code, shape = _parse_description(take(length))
     except ValueError as error:
         raise foreign(str(error)) from None
-    return Header(code, shape, tuple(lod), file.tell())
+    return Header(code, shape, file.tell())
 
 
 def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
@@ -223,8 +199,7 @@ def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
 
 
 def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
-    """The parameter directory that `path` is, or holds as `params/`, and its config file; None if it is
-    neither.
+    """The parameter directory that `path` is or holds as `params/`, and its config file; None: neither.
 
     The config is looked for in the directory and beside it, and is None if there is none.
     """

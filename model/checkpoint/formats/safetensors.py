@@ -2,8 +2,7 @@
 
 The library checks a file's header. The data is read with numpy, tensor by tensor, because the library maps
 the whole file into memory, and it is written here because the library wants all tensors in memory at once.
-Source of the
-format: https://huggingface.co/docs/safetensors.
+Source of the format: https://huggingface.co/docs/safetensors.
 """
 
 import json

@@ -104,8 +104,7 @@ _LM = tuple((name, name) for name in ("lm_head.dense", "lm_head.layer_norm", "lm
 CLASSES: dict[str, dict[str | None, ModelClass]] = {
     OURS: {None: ModelClass("", True, tuple((name, name) for name in HEAD_MODULES if "pooler" not in name))},
     # Three names for the heads of three tasks. The pre-training head was never released: its names are those
-    # of
-    # other models of the family.
+    # of other models of the family.
     OFFICIAL: {
         None: ModelClass(""),
         CLASSIFICATION: ModelClass("", True, (("classifier", "cls_out"),)),
@@ -179,8 +178,7 @@ ALIASES = {
     "layernorm_embedding.weight": "emb_layer_norm.weight",
     "layernorm_embedding.bias": "emb_layer_norm.bias",
 }
-# In old fairseq files q, k and v are one tensor, one above the other: the end of its name, and of theirs
-# here.
+# In old fairseq files q, k and v are one tensor, one above the other: the end of its name -> that of ours.
 FUSED = {".self_attn.in_proj_weight": "weight", ".self_attn.in_proj_bias": "bias"}
 # Tensors that are not taken, by the start of their name, with the reason.
 _TIED = "the word embeddings once more"

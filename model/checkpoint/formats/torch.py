@@ -2,11 +2,9 @@
 refused.
 
 There are two layouts. Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each
-storage
-in `<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system, the
-object, the
-storages' keys), and then, for each storage, its number of elements as int64 and its bytes. Source: torch's
-serialization.py.
+storage in `<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system,
+the object, the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
+Source: torch's serialization.py.
 """
 
 import io
@@ -91,8 +89,7 @@ def read(path: Path) -> Weights:
     """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
-    attributes of
-    the dict's "args" are the metadata.
+    attributes of the dict's "args" are the metadata.
 
     Raises:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,

@@ -61,8 +61,7 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
 
     Raises:
         UserError: two names of one tensor; a shape that cannot be split or added; when a tensor is read,
-            that it
-            does not hold floating point numbers.
+            that it does not hold floating point numbers.
     """
     short: dict[str, str] = {}  # their name without its prefix -> as it is in the file
     for name in found:
@@ -124,8 +123,7 @@ def to_theirs(
 
     Returns:
         The weights; their name -> its origin under our names; our names that have no place there; our names
-        that
-        the format wants and that are absent.
+        that the format wants and that are absent.
     """
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
