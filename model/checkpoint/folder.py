@@ -4,9 +4,8 @@
     model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
     vocab.txt, piece.model  the tokenizer's files, if known
     README.md               the model card
-    manifest.json           sizes and checksums of the other files except the card
-    (`model.checkpoint.manifest`) training_state/         what a run resumes from
-    (`model.checkpoint.training_state`), if asked for
+    manifest.json           sizes and checksums of the files above, except the card
+    training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for
 
 `model.checkpoint.read` reads this folder and all other formats.
 """

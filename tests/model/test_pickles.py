@@ -158,7 +158,7 @@ def refused(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
     function = name.rsplit(".", 1)[1]
-    for protocol in range(6):
+    for protocol in (0, 2, 4):
         message = refused(pickle.dumps({"a": np.zeros(3), "b": [CALLS[name]]}, protocol))
         assert "and only arrays and plain containers are read here" in message
         held = message.split("holds ")[1].split(",")[0]
