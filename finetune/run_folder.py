@@ -211,7 +211,7 @@ def bring_best(folder: Path, step: Path, best_step: int | None) -> bool:
     if best_step is None:
         return True
     source, target = step.parent / "best", folder / "best"
-    there = source.is_dir() and read_weights(source).info["extra"].get("step") == best_step
+    there = source.is_dir() and read_weights(source).extra.get("step") == best_step
     if distributed.is_main() and there and source.resolve() != target.resolve():
         with atomic_dir(target) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)

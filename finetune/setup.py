@@ -23,8 +23,8 @@ def make_tokenizer(args: argparse.Namespace) -> Tokenizer:
     if args.piece_model_path is not None:
         return Tokenizer(args.vocab_path, args.piece_model_path)
     source = args.init_checkpoint or args.init_pretraining_params
-    if source and (info := read_weights(source).info)["piece_model_path"]:
-        return Tokenizer(info["vocab_path"], info["piece_model_path"])
+    if source and (checkpoint := read_weights(source)).piece_model_path:
+        return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
     raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
 
 

@@ -193,13 +193,13 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     from model.checkpoint.folder import read_weights
 
     checkpoint = read_weights(folder)
-    info, config = checkpoint.info, checkpoint.config
+    extra, config = checkpoint.extra, checkpoint.config
     if files.ernie_config_path:
         config = ErnieMConfig.from_json(files.ernie_config_path)
     if config is None:
         raise UserError(f"{folder}: no config.json or ernie_config.json there; give --ernie_config_path")
-    if piece_model := files.piece_model_path or info["piece_model_path"]:
-        tokenizer = Tokenizer(files.vocab_path or info["vocab_path"], piece_model)
+    if piece_model := files.piece_model_path or checkpoint.piece_model_path:
+        tokenizer = Tokenizer(files.vocab_path or checkpoint.vocab_path, piece_model)
     else:
         raise UserError(f"{folder}: no piece.model there; give --piece_model_path")
     if tokenizer.vocab_size > config.vocab_size:
@@ -213,7 +213,7 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
     count = (
         checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in (CLASSIFICATION, TAGGING) else None
     )
-    labels, reading = _labels(files, info["extra"].get("labels"), count), reading_of(info["extra"], folder)
+    labels, reading = _labels(files, extra.get("labels"), count), reading_of(extra, folder)
     return Loaded(
         folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, paddle_model=model
     )

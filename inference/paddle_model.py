@@ -71,10 +71,10 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     Raises:
         UserError: there is a classifier, and nobody says for what.
     """
-    weights, info = checkpoint.weights, checkpoint.info
+    weights, extra = checkpoint.weights, checkpoint.extra
     if CLASSIFIER not in weights:
         return "fill" if LM_HEAD in weights else None
-    for word in (info["extra"].get("task"), info.get("head"), info["extra"].get("architecture"), asked):
+    for word in (extra.get("task"), checkpoint.head, extra.get("architecture"), asked):
         if isinstance(word, str) and task_named(word) in MODEL_CLASSES:
             return task_named(word)
     raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
@@ -89,10 +89,10 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
     weights, languages = checkpoint.weights, []
     optional, ignore = ["pooler."], []
     if head == "fill":
-        languages = list(checkpoint.info["extra"].get("languages") or [])
+        languages = list(checkpoint.extra.get("languages") or [])
         if LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
             languages = []
-        if reading_of(checkpoint.info["extra"], weights.source).get("language_embedding") == "none":
+        if reading_of(checkpoint.extra, weights.source).get("language_embedding") == "none":
             languages = []  # the table was never trained
         # a table has at least a row; without languages nothing reads it
         model: Any = heads.PreTrainingModel(config, languages or ["none"])

@@ -119,8 +119,8 @@ def check_weights(flags: RetrievalFlags) -> None:
         return
     for seed in flags.seeds:
         path = flags.of_seed(seed).init_pretraining_params
-        info = read_weights(path).info
-        task = info["extra"].get("task") or info["head"]
+        checkpoint = read_weights(path)
+        task = checkpoint.extra.get("task") or checkpoint.head
         if task is None or task_named(task) != flags.init_task:
             found = "were not fine-tuned" if task is None else f"were fine-tuned for {task_named(task)}"
             raise UserError(

@@ -86,7 +86,7 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """Without a column of tags there is none in the predictions."""
-    reading = read_weights(trained / "best").info["extra"]["reading"]
+    reading = read_weights(trained / "best").extra["reading"]
     assert reading == {
         "max_seq_len": reading["max_seq_len"],
         "label_pieces": "first",

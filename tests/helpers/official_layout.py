@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint.formats import fluid
-from model.checkpoint.formats import fluid as official
-from model.checkpoint.formats import tables as names
+from model.checkpoint.formats import fluid, tables
 
 _COMMON = {
     "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
@@ -58,25 +56,29 @@ def make_official_weights(
     folder = Path(folder)
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
-    official.write_config(folder / official.CONFIG, config)
+    fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    table = [(v, sizes) for v in names.variables(config["num_hidden_layers"], lm_head=lm_head)]
+    table = [(row, sizes) for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"])]
+    if lm_head:
+        always = tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])
+        table += [(row, sizes) for row in always]
     for head, num_labels in (heads or {}).items():
-        table += [(v, {**sizes, "num_labels": num_labels}) for v in names.HEADS[head]]
-    for variable, known in table:
-        if pooler or variable not in names.POOLER:
-            shape = tuple(known[axis] for axis in variable.axes)
-            parts = _random_parts(variable, shape, config["initializer_range"], seed)
-            fluid.write_parts(params / variable.official, np.float32, shape, parts)
+        rows = tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)
+        table += [(row, {**sizes, "num_labels": num_labels}) for row in rows]
+    for row, known in table:
+        if pooler or not row.ours.startswith("pooler."):
+            shape = tuple(known[axis] for axis in row.axes)
+            parts = _random_parts(row, shape, config["initializer_range"], seed)
+            fluid.write_parts(params / row.theirs, np.float32, shape, parts)
     return params
 
 
 def _random_parts(
-    variable: names.Variable, shape: tuple[int, ...], deviation: float, seed: int
+    row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
 ) -> Iterator[np.ndarray]:
-    source = np.random.SeedSequence([seed, zlib.crc32(variable.official.encode())])
+    source = np.random.SeedSequence([seed, zlib.crc32(row.theirs.encode())])
     random = np.random.Generator(np.random.Philox(source))
-    mean = np.float32("norm" in variable.canonical and variable.canonical.endswith(".weight"))
+    mean = np.float32("norm" in row.ours and row.ours.endswith(".weight"))
     left = int(np.prod(shape))
     while left:
         count = min(left, _PART)

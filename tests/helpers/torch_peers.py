@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from model.checkpoint.folder import load_from, read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 
@@ -65,7 +65,7 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
 
 def load_torch(library: str, head: str | None, folder):
     """transformers' model of this folder; every weight of the one is one of the other."""
-    model_class = getattr(transformers, peers.CLASSES[library][head].name)
+    model_class = getattr(transformers, tables.CLASSES[library][head].name)
     model, told = model_class.from_pretrained(folder, output_loading_info=True)
     assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.formats import tables as names
-from model.task_names import CLASSIFICATION, MODEL_CLASSES
+from model.checkpoint.formats import tables
+from model.task_names import MODEL_CLASSES
 
 CONFIG = {
     "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -32,9 +32,16 @@ def weights(
     """Random weights under our names; a few numbers are -0.0, the smallest and the largest there are."""
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
-    table = names.variables(config["num_hidden_layers"], CLASSIFICATION if head in LABELS else None, lm_head)
+    parts = (
+        "embeddings",
+        "encoder",
+        *["pooler"] * pooler,
+        *["classifier"] * (head in LABELS),
+        *["lm_head"] * lm_head,
+    )
+    table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
     shapes = {
-        v.canonical: tuple(sizes[axis] for axis in v.axes) for v in table if pooler or v not in names.POOLER
+        row.ours: tuple(sizes[axis] for axis in row.axes) for row in table if row.ours.split(".")[0] in parts
     }
     if head == "uie":
         for end in ("start", "end"):

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 import convert
 from model.checkpoint.folder import load_from, read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
@@ -33,12 +33,12 @@ def test_every_class(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "xlm-roberta"])
-    model = load_torch(peers.XLM_R, head, tmp_path / "theirs")
+    model = load_torch(tables.XLM_R, head, tmp_path / "theirs")
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     found = read_weights(tmp_path / "again")
-    assert found.info["head"] == (None if head == "lm" else head) and not found.info["unknown"]
+    assert found.head == (None if head == "lm" else head) and not found.unknown
     assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 
