@@ -9,7 +9,7 @@ the other:
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from reader.classification import Example
 from utils.errors import UserError
 
 BATCH_TOKENS = 4096  # padded, in one forward pass
+WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 # XTREME's code of each of the 36 languages of Tatoeba -> the code in the public file names. The order is that
 # of the paper's Table 16.
 TATOEBA = {
@@ -77,6 +78,33 @@ class Bitext(NamedTuple):
     language: str
     sentences: list[str]
     translations: list[str]
+
+
+class EncodedTexts(NamedTuple):
+    """The ids of some texts, one text after the other: int32 [sum of lengths]; lengths: int64 [texts]."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    def sentences(self) -> list[np.ndarray]:
+        """The ids of each text."""
+        return np.split(self.ids, np.cumsum(self.lengths)[:-1])
+
+
+def encode_in_windows(
+    texts: Sequence, encode: Callable[[list], list], size: int = WINDOW_TEXTS
+) -> Iterator[EncodedTexts]:
+    """Encode texts in order, `size` at a time, so that memory does not grow with their number.
+
+    Args:
+        encode: texts -> features, each with `.ids`; see `reader.features.EncodeExamples`.
+    """
+    for start in range(0, len(texts), size):
+        features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])
+        lengths = np.array([len(feature.ids) for feature in features], np.int64)
+        yield EncodedTexts(
+            np.concatenate([np.asarray(feature.ids, np.int32) for feature in features]), lengths
+        )
 
 
 def read_bitext(language: str, path: str | os.PathLike, translations: str | os.PathLike) -> Bitext:

@@ -298,7 +298,7 @@ class Cut:
             )
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """A question and a part of its context. All numbers are those of tokens of the whole context.
 
     Attributes:
@@ -328,7 +328,7 @@ class Ragged:
         return self.values[self.bounds[index] : self.bounds[index + 1]]
 
 
-class AnswerWindows(Sequence[Window]):
+class AnswerWindows(Sequence[ContextWindow]):
     """The windows of a file, in the order of its questions; made by `make_windows`.
 
     To a worker process it is sent without texts and spans, which inputs do not need.
@@ -350,10 +350,10 @@ class AnswerWindows(Sequence[Window]):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, index: int) -> Window:
+    def __getitem__(self, index: int) -> ContextWindow:
         question, context, start, end, own_from, own_to = self._windows[index].tolist()
         first, last = self._answers[index].tolist()
-        return Window(
+        return ContextWindow(
             self._questions[question], self._contexts[context][start:end], start, (own_from, own_to),
             (first, last),
         )  # fmt: skip
@@ -433,7 +433,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
 
 
 def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """(start, end, own from, own to) of the windows of a context of `length` tokens; see `Window`.
+    """(start, end, own from, own to) of the windows of a context of `length` tokens; see `ContextWindow`.
 
     Args:
         room: tokens of the context that a window holds.
@@ -479,7 +479,7 @@ class AnswerFeature(NamedTuple):
         length: how many of them are not padding.
         first: where the context begins in them.
         start: the number of the context's token there.
-        own, answer: as in `Window`, but places in `ids`.
+        own, answer: as in `ContextWindow`, but places in `ids`.
     """
 
     ids: list[int]
@@ -514,7 +514,7 @@ class AnswerBatch:
 
 
 class EncodeWindows:
-    """`reader.features.Encode` for `AnswerWindows`. It holds three ids, not the tokenizer.
+    """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer.
 
     Args:
         multiple: T of a batch is a multiple of it.
@@ -524,7 +524,7 @@ class EncodeWindows:
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
         self.multiple = multiple
 
-    def __call__(self, windows: Sequence[Window]) -> list[AnswerFeature]:
+    def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         return [self._feature(window) for window in windows]
 
     def count(self, features: Sequence[AnswerFeature]) -> int:
@@ -541,7 +541,7 @@ class EncodeWindows:
             count,
         )
 
-    def _feature(self, window: Window) -> AnswerFeature:
+    def _feature(self, window: ContextWindow) -> AnswerFeature:
         question, context = window.question_ids.tolist(), window.context_ids.tolist()
         ids = [self.cls_id, *question, self.sep_id, *context, self.sep_id]
         first = len(question) + 2
@@ -565,7 +565,7 @@ class EncodeInOrder(EncodeWindows):
         super().__init__(tokenizer, multiple)
         self.max_seq_len = max_seq_len
 
-    def _feature(self, window: Window) -> AnswerFeature:
+    def _feature(self, window: ContextWindow) -> AnswerFeature:
         feature = super()._feature(window)
         filled = feature.ids + [self.pad_id] * (self.max_seq_len - feature.length)
         answer = (0, 0) if feature.answer[0] == NO_ANSWER else feature.answer

@@ -124,7 +124,7 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
 JOINT = "\x02"
 
 
-class Sentence(NamedTuple):
+class TaggedSentence(NamedTuple):
     """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
 
     text: str
@@ -137,7 +137,7 @@ class Sentence(NamedTuple):
 
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
-) -> list[Sentence]:
+) -> list[TaggedSentence]:
     """Read and check a file of tagged sentences. Tags in IOB1 become IOB2.
 
     Args:
@@ -178,7 +178,7 @@ def read_tagged(
             _check_tags(tags, words, label_map, path, number)
             check.add(tags, number)
             found = tuple(label_map[tag] for tag in to_iob2(tags))
-        sentences.append(Sentence(text, found))
+        sentences.append(TaggedSentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
     return sentences
@@ -264,7 +264,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.features.Encode` for tagged sentences.
+    """`reader.features.EncodeExamples` for tagged sentences.
 
     Args:
         tokenizer: cuts each word by itself.
@@ -286,7 +286,7 @@ class EncodeTagged:
         self.multiple = multiple
         self._space = tokenizer.vocab.get("▁")
 
-    def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
+    def __call__(self, sentences: Sequence[TaggedSentence]) -> list[TaggedFeature]:
         by_sentence = [sentence.words for sentence in sentences]
         pieces = iter(self.tokenizer.encode_batch([word for words in by_sentence for word in words]))
         return [
@@ -368,7 +368,7 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
     return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
 
 
-class Window(NamedTuple):
+class WordWindow(NamedTuple):
     """Words first to last - 1, of which own_first to own_last - 1 are tagged here."""
 
     first: int
@@ -377,7 +377,7 @@ class Window(NamedTuple):
     own_last: int
 
 
-def cut_windows(sizes: Sequence[int], room: int) -> list[Window]:
+def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
     """Cut a sentence between words into as few overlapping windows as fit.
 
     Args:
@@ -404,7 +404,7 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[Window]:
             shared -= sizes[first]
     middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
     return [
-        Window(*span, own_first, own_last)
+        WordWindow(*span, own_first, own_last)
         for span, (own_first, own_last) in zip(spans, pairwise([0, *middles, len(sizes)]))
     ]
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from pretrain.corpus.units import side_of_tokens
 from pretrain.corpus.work import write_json
-from reader.corpus import PageSums
 from utils.errors import UserError
 from utils.files import atomic_file
 
@@ -88,12 +87,10 @@ def write_shard(task: ShardTask) -> str:
         contents["documents"] = ("<u4", documents + 1, _offsets(_blocks(task, "documents")))
     else:
         documents = lines // 2
-    files, sums = {}, PageSums()
+    files = {}
     for kind, (dtype, length, blocks) in contents.items():
         name = f"{task.stream}/{task.name}.{kind}.npy"
-        files[name] = _write_array(task.corpus / name, np.dtype(dtype), length, blocks, sums)
-    name = f"{task.stream}/{task.name}.sums.npy"
-    files[name] = write_array(task.corpus / name, sums.array())
+        files[name] = _write_array(task.corpus / name, np.dtype(dtype), length, blocks)
     pieces = _count_pieces(task)
     with atomic_file(pieces_file(task.records, task.name)) as file:
         np.save(file, pieces)
@@ -125,30 +122,26 @@ def write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
     return _write_array(path, array.dtype, len(array), [array])
 
 
-def _write_array(
-    path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray], sums: PageSums | None = None
-) -> dict[str, Any]:
+def _write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray]) -> dict[str, Any]:
     """A one-dimensional .npy file from blocks that have `length` elements together."""
-    digest, sums = hashlib.sha256(), sums or PageSums()
+    digest = hashlib.sha256()
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
     with atomic_file(path) as file:
-        tee = _Tee(file, digest, sums)
+        tee = _Tee(file, digest)
         np.lib.format.write_array_header_1_0(tee, header)
         for block in blocks:
             tee.write(np.ascontiguousarray(block, dtype))
         size = file.tell()
-    sums.end_file()
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 class _Tee:
-    def __init__(self, file, digest, sums):
-        self.file, self.digest, self.sums = file, digest, sums
+    def __init__(self, file, digest):
+        self.file, self.digest = file, digest
 
     def write(self, data) -> None:
         self.file.write(data)
         self.digest.update(data)
-        self.sums.update(data)
 
 
 def _count_pieces(task: ShardTask) -> np.ndarray:

@@ -70,9 +70,6 @@ def test_a_flipped_bit_in_a_shard(straight, tiny_corpus, tmp_path, refused):
     pretrain(corpus, tmp_path / "out", **USUAL, run__stop_after_steps=5)
     for name in ("mono/en/train-00000.ids.npy", "parallel/de-en/train-00000.ids.npy"):
         flip(corpus / name)
-        line = refused(corpus=corpus, **USUAL)
-        assert f"{corpus / name}: {'block' if 'mono' in name else 'pair'} " in line
-        assert "differ from their checksum" in line
         assert f"{name}: its SHA-256" in refused(corpus=corpus, data__verify=True, **USUAL)
         shutil.copyfile(tiny_corpus / name, corpus / name)
     pretrain(corpus, tmp_path / "out", **USUAL)

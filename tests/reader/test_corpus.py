@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from reader.corpus import MANIFEST, SPLITS, Corpus
+from reader.corpus import MANIFEST, SPLITS, Corpus, map_array
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
@@ -188,3 +188,48 @@ def test_a_file_cut_short_gone_or_altered(copy, name):
     file.unlink()
     with pytest.raises(UserError, match=f"{name}: missing"):
         Corpus(copy)
+
+
+@pytest.mark.parametrize("kind, fault", [("lines", "elements 4294967295 to"), ("documents", "elements")])
+def test_offsets_outside_of_the_shard(copy, kind, fault):
+    """Files of the right size with wrong numbers: one line, whoever reads them, and never other text."""
+    file = copy / f"mono/en/train-00000.{kind}.npy"
+    file.write_bytes(file.read_bytes()[:128] + b"\xff" * (file.stat().st_size - 128))
+    text = Corpus(copy).mono["en"]
+    with pytest.raises(UserError, match=f"train-00000.*npy: document 0: {fault}.*: the file is damaged"):
+        text[0]
+    with pytest.raises(UserError, match=f"{kind}.npy: its numbers do not ascend to .*: the file is damaged"):
+        text.line_offsets(0) if kind == "lines" else text.document_offsets(0)
+
+
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.zeros((2, 2), np.uint32), "damaged, not a list of numbers"),
+        (np.zeros(3), "damaged, not a list of numbers"),
+        (None, "damaged, no array"),
+    ],
+)
+def test_a_file_that_is_no_array(tmp_path, array, said):
+    (tmp_path / "a.npy").write_bytes(b"no array") if array is None else np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=f"a.npy: {said}"):
+        map_array(tmp_path / "a.npy")
+
+
+def test_a_shard_that_goes_away_while_a_run_reads(copy):
+    text = Corpus(copy).mono["en"]
+    (copy / "mono/en/train-00000.ids.npy").unlink()
+    with pytest.raises(UserError, match="train-00000.ids.npy: missing .*; put back"):
+        text[0]
+
+
+def test_a_corpus_of_an_earlier_version_is_read(copy, path):
+    """It has files with the checksums of pages, named in the manifest, which no longer are of use."""
+    manifest = json.loads((copy / MANIFEST).read_text())
+    file = copy / "mono/en/train-00000.sums.npy"
+    np.save(file, np.arange(9, dtype=np.uint32))
+    name = str(file.relative_to(copy))
+    manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    text, same = Corpus(copy, verify=True).mono["en"], Corpus(path).mono["en"]
+    assert [as_lists(text[i]) for i in range(len(text))] == [as_lists(same[i]) for i in range(len(same))]

@@ -12,8 +12,8 @@ from reader.tagging import (
     JOINT,
     EncodeTagged,
     EncodeTaggedOfficially,
-    Sentence,
-    Window,
+    TaggedSentence,
+    WordWindow,
     cut_windows,
     expanded,
     read_tagged,
@@ -27,8 +27,8 @@ O = 4  # noqa: E741
 X = IGNORED
 
 
-def sentence(text: str, *labels: int) -> Sentence:
-    return Sentence(text.replace(" ", JOINT), labels or None)
+def sentence(text: str, *labels: int) -> TaggedSentence:
+    return TaggedSentence(text.replace(" ", JOINT), labels or None)
 
 
 def encode(text: str, *labels: int, size: int = 512, pieces: str = "first"):
@@ -108,7 +108,7 @@ def test_windows_of_random_sentences(seed):
 
 
 def test_short_sentences_have_one_window():
-    assert cut_windows([3, 2, 3], 8) == [Window(0, 3, 0, 3)]
+    assert cut_windows([3, 2, 3], 8) == [WordWindow(0, 3, 0, 3)]
 
 
 def test_batch():
@@ -160,7 +160,7 @@ def test_real_tokenizer(tokenizer):
     """Each word by itself, and the encoder can go to another process."""
     task = pickle.loads(pickle.dumps(EncodeTagged(tokenizer, 64, INSIDE, "first")))
     words = ["The", "quick", "fox", "\u200b", "1,000"]
-    feature = task([Sentence(JOINT.join(words), (O, 0, 1, O, O))])[0]
+    feature = task([TaggedSentence(JOINT.join(words), (O, 0, 1, O, O))])[0]
     pieces = [tokenizer.encode(word) or [tokenizer.unk_id] for word in words]
     assert feature.ids == [tokenizer.cls_id, *(id_ for word in pieces for id_ in word), tokenizer.sep_id]
     assert [label for label in feature.labels if label != X] == [O, 0, 1, O, O]
