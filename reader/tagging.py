@@ -124,7 +124,7 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
 JOINT = "\x02"
 
 
-class TaggedSentence(NamedTuple):
+class Sentence(NamedTuple):
     """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
 
     text: str
@@ -137,7 +137,7 @@ class TaggedSentence(NamedTuple):
 
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
-) -> list[TaggedSentence]:
+) -> list[Sentence]:
     """Read and check a file of tagged sentences. Tags in IOB1 become IOB2.
 
     Args:
@@ -178,7 +178,7 @@ def read_tagged(
             _check_tags(tags, words, label_map, path, number)
             check.add(tags, number)
             found = tuple(label_map[tag] for tag in to_iob2(tags))
-        sentences.append(TaggedSentence(text, found))
+        sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
     return sentences
@@ -286,7 +286,7 @@ class EncodeTagged:
         self.multiple = multiple
         self._space = tokenizer.vocab.get("▁")
 
-    def __call__(self, sentences: Sequence[TaggedSentence]) -> list[TaggedFeature]:
+    def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
         by_sentence = [sentence.words for sentence in sentences]
         pieces = iter(self.tokenizer.encode_batch([word for words in by_sentence for word in words]))
         return [

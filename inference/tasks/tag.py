@@ -11,7 +11,7 @@ from finetune.tagging import Tagging
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from reader.tagging import JOINT, TaggedSentence, entity_starts
+from reader.tagging import JOINT, Sentence, entity_starts
 from utils.errors import UserError
 
 
@@ -44,9 +44,7 @@ class Tag:
         return Words(words, None, None)
 
     def answer(self, sentences: list[Words]) -> list[dict]:
-        features = self.task.encode(
-            [TaggedSentence(JOINT.join(sentence.words), None) for sentence in sentences]
-        )
+        features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
         found = predictions(self.task, self.engine, features, self.batch_tokens)
         return [self._answer(sentence, self.task.tags(tags)) for sentence, tags in zip(sentences, found)]
 

@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from finetune.tagging import OfficialTagging, Tagging
-from reader.tagging import JOINT, TaggedSentence
+from reader.tagging import JOINT, Sentence
 from tests.helpers.letters import Letters
 
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]
@@ -39,8 +39,8 @@ def make(tmp_path):
     return make
 
 
-def sentence(text: str, *tags: str) -> TaggedSentence:
-    return TaggedSentence(text.replace(" ", JOINT), tuple(map(TAGS.index, tags)) or None)
+def sentence(text: str, *tags: str) -> Sentence:
+    return Sentence(text.replace(" ", JOINT), tuple(map(TAGS.index, tags)) or None)
 
 
 def batch_of(task, *sentences, count=None):

@@ -10,7 +10,7 @@ from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
 from finetune.report import submission_file
 from finetune.tagging import OfficialTagging, Pieces, Tagging
-from reader.tagging import JOINT, TaggedSentence
+from reader.tagging import JOINT, Sentence
 from reader.tokenization import Tokenizer
 from tests.finetune import tagging_toy, toy
 from utils.args import parse_args
@@ -51,7 +51,7 @@ def test_tagging(tmp_path, official):
     tagging_toy.make(tmp_path)
     tokenizer = Tokenizer(None, tmp_path / "piece.model")
     args = parse_args(["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", "5"])
-    data = [TaggedSentence(JOINT.join(["anna", "stone"]), None), TaggedSentence("rome", None)]
+    data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:
         found = [Pieces(None, None, words) for words in found]

@@ -111,7 +111,7 @@ def tags_by_training(model, tokenizer, folder, words, reading):
     from types import SimpleNamespace
 
     from finetune.tagging import OfficialTagging, Tagging
-    from reader.tagging import JOINT, TaggedSentence
+    from reader.tagging import JOINT, Sentence
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",
@@ -119,7 +119,7 @@ def tags_by_training(model, tokenizer, folder, words, reading):
                            pad_to_multiple_of=1)  # fmt: skip
     kind = OfficialTagging if reading.get("official_compat") else Tagging
     task = kind.from_flags(args, tokenizer)
-    data = [TaggedSentence(JOINT.join(one), None) for one in words]
+    data = [Sentence(JOINT.join(one), None) for one in words]
     features = task.encode(data)
     with paddle.no_grad():
         found, _ = task.predict(model, task.encode.collate(features, np.arange(len(data)), 1), labelled=False)

@@ -12,7 +12,7 @@ from reader.tagging import (
     JOINT,
     EncodeTagged,
     EncodeTaggedOfficially,
-    TaggedSentence,
+    Sentence,
     WordWindow,
     cut_windows,
     expanded,
@@ -27,8 +27,8 @@ O = 4  # noqa: E741
 X = IGNORED
 
 
-def sentence(text: str, *labels: int) -> TaggedSentence:
-    return TaggedSentence(text.replace(" ", JOINT), labels or None)
+def sentence(text: str, *labels: int) -> Sentence:
+    return Sentence(text.replace(" ", JOINT), labels or None)
 
 
 def encode(text: str, *labels: int, size: int = 512, pieces: str = "first"):
@@ -160,7 +160,7 @@ def test_real_tokenizer(tokenizer):
     """Each word by itself, and the encoder can go to another process."""
     task = pickle.loads(pickle.dumps(EncodeTagged(tokenizer, 64, INSIDE, "first")))
     words = ["The", "quick", "fox", "\u200b", "1,000"]
-    feature = task([TaggedSentence(JOINT.join(words), (O, 0, 1, O, O))])[0]
+    feature = task([Sentence(JOINT.join(words), (O, 0, 1, O, O))])[0]
     pieces = [tokenizer.encode(word) or [tokenizer.unk_id] for word in words]
     assert feature.ids == [tokenizer.cls_id, *(id_ for word in pieces for id_ in word), tokenizer.sep_id]
     assert [label for label in feature.labels if label != X] == [O, 0, 1, O, O]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from reader.tagging import TaggedSentence, read_tagged
+from reader.tagging import Sentence, read_tagged
 from utils.errors import UserError
 
 LABELS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
@@ -25,8 +25,8 @@ def write(tmp_path):
 def test_rows(write):
     found = read_tagged(write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n"), LABELS)
     assert found == [
-        TaggedSentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)),
-        TaggedSentence("前", (4,)),
+        Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)),
+        Sentence("前", (4,)),
     ]
     assert found[0].words == ["Ekeus", "heads", "for", "Baghdad"]
     assert pickle.loads(pickle.dumps(found)) == found
@@ -40,7 +40,7 @@ def test_iob1_becomes_iob2(write):
 
 def test_other_columns_marks_and_windows_line_ends(write):
     path = write("\ufefflabel\tid\ttext_a\r\nO+B-PER\t7\ta+b\r\n\r\n")
-    assert read_tagged(path, LABELS) == [TaggedSentence("a\x02b", (4, 0))]
+    assert read_tagged(path, LABELS) == [Sentence("a\x02b", (4, 0))]
 
 
 def test_white_space_belongs_to_tokens(write):
@@ -50,7 +50,7 @@ def test_white_space_belongs_to_tokens(write):
 
 
 def test_without_labels(write):
-    assert read_tagged(write("text_a\na+b\n"), LABELS, labels=False) == [TaggedSentence("a\x02b", None)]
+    assert read_tagged(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
     path = write("text_a\tlabel\na+b\tO+O\n")
     assert read_tagged(path, LABELS, labels=False)[0].labels == (4, 4)
 
