@@ -196,42 +196,17 @@ def test_slices_are_the_pieces_where_nothing_is_normalised(tokenizer):
         assert [text[s:e] for s, e in spans] == [token.lstrip("▁") for token in tokenizer.tokenize(text)]
 
 
-def test_offsets_agree_with_the_byte_offsets_of_the_proto(piece_model, tokenizer):
-    """sentencepiece 0.2.2 and later reports the same spans in two units by two calls."""
+def test_offsets_agree_with_the_byte_offsets_of_the_proto(piece_model):
+    """sentencepiece reports the same spans in characters by one call and in bytes by another."""
     model = sentencepiece.SentencePieceProcessor()
     model.Load(str(piece_model))
-    if not hasattr(model, "EncodeAsOffsetMapping"):
-        pytest.skip("this sentencepiece reports offsets one way only")
     for text in map(normalize, TEXTS):
         raw = text.encode()
         expected = [
             (len(raw[: p.begin].decode()), len(raw[: p.end].decode()))
             for p in model.encode(text, return_type="proto").pieces
         ]
-        assert tokenizer._model.encode_with_offsets(text)[2] == expected
-
-
-def test_the_older_call_for_offsets(tokenizer, monkeypatch):
-    """Up to 0.2.1 there is no offset_mapping, but out_type="immutable_proto" in characters."""
-
-    class Piece:
-        def __init__(self, id_, piece, span):
-            self.id, self.piece, (self.begin, self.end) = id_, piece, span
-
-    class Proto:
-        def __init__(self, answer):
-            self.pieces = [Piece(*row) for row in zip(*answer)]
-
-    class OldModel:
-        def Encode(self, text, out_type):
-            assert out_type == "immutable_proto"
-            return Proto(expected[text])
-
-    expected = {text: tokenizer._model.encode_with_offsets(text) for text in SENTENCES}
-    monkeypatch.setattr(tokenizer._model, "_model", OldModel())
-    monkeypatch.setattr(tokenizer._model, "_has_offset_mapping", False)
-    for text in SENTENCES:
-        assert tokenizer._model.encode_with_offsets(text) == expected[text]
+        assert model.EncodeAsOffsetMapping(text)["offsets"] == expected
 
 
 # Layout
