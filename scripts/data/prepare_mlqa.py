@@ -26,7 +26,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2])
 )  # a script's own folder is on the path, not the root
 
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 from scripts.data.joint_files import place_in, write_language_map, write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file

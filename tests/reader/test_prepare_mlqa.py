@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reader.classification import expand, read_languages
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 from scripts.data import prepare_mlqa
 from utils.errors import UserError
 

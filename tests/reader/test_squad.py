@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 from utils.errors import UserError
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
@@ -122,7 +122,7 @@ def test_answers_at_a_wrong_offset_are_counted_and_skipped(read, caplog):
     assert [question.span for question in file.questions] == [None, (14, 18), (14, 18), None]
     assert file.questions[0].answers == ("Rome",)  # it is still what a prediction is compared with
     (record,) = caplog.records
-    assert "3 answers that do not stand at their offset, skipped; the first: " in record.message
+    assert "3 answers that are not at their offset, skipped; the first: " in record.message
     assert (
         "data[0].paragraphs[0].qas[0].answers[0]: 'Rome' at 15, where the context has 'ome.'"
         in record.message
@@ -140,6 +140,4 @@ def test_empty_contexts_are_counted(read, caplog):
 
 def test_a_training_file_may_repeat_an_id(read, caplog):
     assert len(read([article(qa("1"), qa("1")), article(qa("1"))], "train").questions) == 3
-    assert (
-        "2 ids that stand twice; the first: data[0].paragraphs[0].qas[1].id: '1' is the id of" in caplog.text
-    )
+    assert "2 repeated ids; the first: data[0].paragraphs[0].qas[1].id: '1' is the id of" in caplog.text
