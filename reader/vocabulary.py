@@ -19,7 +19,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     white space is kept, which the official reader loses.
 
     Raises:
-        UserError: no such file, bad UTF-8, an id that is no number, a token or an id that stands twice,
+        UserError: no such file, bad UTF-8, an id that is no number, a token or an id that occurs twice,
             or one of the five special tokens missing.
     """
     path = Path(path)
@@ -50,7 +50,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
                 "'token<TAB>id'"
             )
         if token in vocab:
-            raise UserError(f"{where}: the token '{token}' stands twice (ids {vocab[token]} and {id_})")
+            raise UserError(f"{where}: the token '{token}' occurs twice (ids {vocab[token]} and {id_})")
         if id_ in owner:
             raise UserError(f"{where}: the id {id_} is given to both '{owner[id_]}' and '{token}'")
         vocab[token] = id_

@@ -86,10 +86,10 @@ def test_a_pickle_is_small(write):
     "content, message",
     [
         (b"", "x.tsv: the file is empty"),
-        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no header line"),
+        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
         ("text_a\ttext_b\na\tb\n", "x.tsv, line 1: no column label in the header"),
         ("premise\tlabel\na\tneutral\n", "x.tsv, line 1: no column text_a in the header"),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a stands twice"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a occurs twice"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
@@ -145,7 +145,7 @@ def test_label_map(write):
         ("", "the file is empty"),
         ("[" * 100_000, "not JSON .nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "not JSON .a number of thousands of digits"),
-        (r'{"\ud800": 0}', r"the key '\\ud800' has one half of a pair"),
+        (r'{"\ud800": 0}', r"the key '\\ud800' has half of a surrogate pair"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
         (b"\xff", "not UTF-8"),
     ],

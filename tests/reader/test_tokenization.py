@@ -286,7 +286,7 @@ def test_white_space_tokens_are_kept(tmp_path):
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", r"vocab.txt: no \[MASK\] among its 5 tokens"),
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: 'x1' is no id"),
         (b"[CLS]\t0\n[PAD]\t0\n", r"vocab.txt, line 2: the id 0 is given to both '\[CLS\]' and '\[PAD\]'"),
-        (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' stands twice"),
+        (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' occurs twice"),
         (b"[CLS]\n\xff\n", "vocab.txt, line 2: not UTF-8"),
         (b"", "vocab.txt: no .* among its 0 tokens"),
     ],
