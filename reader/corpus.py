@@ -32,6 +32,18 @@ MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
 _MAX_SIZE = 1 << 48  # tokens, lines, bytes
 _MAX_NAME = 60  # characters, of a stream or a shard: file systems allow 255 bytes
+_ANY = "*"
+_SHARD = {"name": str, "tokens": int, "lines": int, "index": str}
+_PAIR_SHARDS = {"shards": [_SHARD]}
+_TEXT_SHARDS = {"shards": [_SHARD | {"documents": int}]}
+# What a reader needs of a manifest. `_ANY` stands for all keys that are there.
+_FORM = {
+    "vocabulary": {"digest": str, "size": int},
+    "files": {_ANY: {"bytes": int, "sha256": str}},
+    "mono": {_ANY: dict.fromkeys(SPLITS, _TEXT_SHARDS)},
+    "parallel": {_ANY: dict.fromkeys(SPLITS, _PAIR_SHARDS)},
+    "pieces": {_ANY: str},
+}
 _REPAIR = "put back a good copy, or delete the corpus and build it again"
 # What numpy raises for a bad .npy header, which is the Python text of a dict.
 _BAD_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
@@ -290,64 +302,49 @@ def read_manifest(path: Path) -> dict[str, Any]:
             "program"
         )
     try:
-        _check_manifest(manifest)
+        _check_form(manifest, _FORM, "")
+        _check_names(manifest)
     except ValueError as error:
-        raise UserError(
-            f"{file}: damaged: {error}; put back a good copy, or build the corpus again"
-        ) from error
+        raise UserError(f"{file}: damaged: {error}; {_REPAIR}") from error
     return manifest
 
 
-def _check_manifest(manifest: dict) -> None:
-    """Check the keys that a reader uses. ValueError: the first fault, beginning with the key."""
-    vocabulary = _get(manifest, "vocabulary", dict)
-    _get(vocabulary, "digest", str, "vocabulary")
-    _get(vocabulary, "size", int, "vocabulary")
-    files = _get(manifest, "files", dict)
-    for name in files:
-        entry = _get(files, name, dict, "files")
-        _get(entry, "bytes", int, f"files.{name}")
-        _get(entry, "sha256", str, f"files.{name}")
+def _check_form(value: Any, form: Any, place: str) -> None:
+    """Check keys and types against a form such as `_FORM`. ValueError: the first fault, with its key."""
+    kind = form if isinstance(form, type) else type(form)
+    if type(value) is not kind or (kind is int and not 0 <= value < _MAX_SIZE):
+        raise ValueError(f"{place}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
+    if isinstance(form, list):
+        for number, item in enumerate(value):
+            _check_form(item, form[0], f"{place}[{number}]")
+    elif isinstance(form, dict):
+        for key in value if _ANY in form else form:
+            where = f"{place}.{key}" if place else key
+            if key not in value:
+                raise ValueError(f"{where}: missing")
+            _check_form(value[key], form.get(_ANY) or form[key], where)
+
+
+def _check_names(manifest: dict) -> None:
+    """Check that names are those of files of the corpus, and that there are whole pairs."""
+    for name in manifest["files"]:
         if not _is_relative_path(name):
             raise ValueError(f"files.{name}: no file of the corpus")
     for kind, languages in (("mono", 1), ("parallel", 2)):
-        streams = _get(manifest, kind, dict)
-        for name in streams:
-            _check_stream(_get(streams, name, dict, kind), f"{kind}.{name}", paired=languages == 2)
+        for name, stream in manifest[kind].items():
             is_name = _is_relative_path(name) and "/" not in name and len(name) <= _MAX_NAME
             if len(name.split("-")) != languages or not is_name:
                 raise ValueError(f"{kind}.{name}: the name of no language or pair")
-    pieces = _get(manifest, "pieces", dict)
-    for language in pieces:
-        if _get(pieces, language, str, "pieces") not in files:
+            for split in SPLITS:
+                for number, shard in enumerate(stream[split]["shards"]):
+                    where, name_ = f"{kind}.{name}.{split}.shards[{number}]", shard["name"]
+                    if not name_.replace("_", "").replace("-", "").isalnum() or len(name_) > _MAX_NAME:
+                        raise ValueError(f"{where}.name: the name of no shard")
+                    if kind == "parallel" and shard["lines"] % 2:
+                        raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
+    for language, name in manifest["pieces"].items():
+        if name not in manifest["files"]:
             raise ValueError(f"pieces.{language}: a file that is not among the files")
-
-
-def _check_stream(stream: dict, place: str, paired: bool) -> None:
-    for split in SPLITS:
-        shards = _get(_get(stream, split, dict, place), "shards", list, f"{place}.{split}")
-        for number, shard in enumerate(shards):
-            where = f"{place}.{split}.shards[{number}]"
-            if not isinstance(shard, dict):
-                raise ValueError(f"{where}: no object")
-            name = _get(shard, "name", str, where)
-            if not name.replace("_", "").replace("-", "").isalnum() or len(name) > _MAX_NAME:
-                raise ValueError(f"{where}.name: the name of no shard")
-            for count in ("tokens", "lines", *([] if paired else ["documents"])):
-                _get(shard, count, int, where)
-            if paired and shard["lines"] % 2:
-                raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
-
-
-def _get(holder: dict, key: str, kind: type, place: str = "") -> Any:
-    """`holder[key]`. ValueError: it is missing, of another type, or a number that is no size."""
-    where = f"{place}.{key}" if place else key
-    if key not in holder:
-        raise ValueError(f"{where}: missing")
-    value = holder[key]
-    if type(value) is not kind or (kind is int and not 0 <= value < _MAX_SIZE):
-        raise ValueError(f"{where}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
-    return value
 
 
 def _is_relative_path(name: str) -> bool:

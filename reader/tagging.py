@@ -85,9 +85,7 @@ class SchemeCheck:
 
     def __init__(self, scheme: str, path: str | os.PathLike):
         self.scheme, self.path = scheme, path
-        self._first: dict[
-            str, str
-        ] = {}  # I, B -> where it first began an entity as in one scheme only
+        self._first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
 
     def add(self, tags: Sequence[str], line_number: int) -> None:
         """Check one sentence. UserError: a fault; names the file, the line and the token."""
