@@ -97,7 +97,7 @@ class Draws:
 
 
 class Sampler:
-    """Makes the draws of one kind of text. All processes have the same sampler; each takes its share of a step.
+    """Makes the draws of one kind of text. All processes have the same sampler; each uses a share of a step.
 
     Args:
         items: stream -> number of items (blocks of a language, pairs). Streams are numbered in this order.
