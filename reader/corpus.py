@@ -83,8 +83,11 @@ class Corpus:
             )
         check_files(self.path, self.manifest, checksums=verify)
         self.vocab_size: int = vocabulary["size"]
-        self.mono, self.held_out_mono = (self._texts(split) for split in SPLITS)
-        self.parallel, self.held_out_parallel = (self._pairs(split) for split in SPLITS)
+        self.mono, self.held_out_mono = (self._streams("mono", split, Text) for split in SPLITS)
+        self.parallel, self.held_out_parallel = (
+            {tuple(pair.split("-")): pairs for pair, pairs in self._streams("parallel", split, Pairs).items()}
+            for split in SPLITS
+        )
 
     def __reduce__(self):
         return type(self), (self.path, self._expected_digest)
@@ -115,17 +118,10 @@ class Corpus:
             raise UserError(f"{self.path / name}: {len(counts)} counts for a vocabulary of {self.vocab_size}")
         return counts
 
-    def _texts(self, split: str) -> dict[str, "Text"]:
+    def _streams(self, kind: str, split: str, cls: type) -> dict[str, Any]:
         return {
-            language: Text(self.path / "mono" / language, stream[split]["shards"])
-            for language, stream in self.manifest["mono"].items()
-            if stream[split]["shards"]
-        }
-
-    def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
-        return {
-            tuple(pair.split("-")): Pairs(self.path / "parallel" / pair, stream[split]["shards"])
-            for pair, stream in self.manifest["parallel"].items()
+            name: cls(self.path / kind / name, stream[split]["shards"])
+            for name, stream in self.manifest[kind].items()
             if stream[split]["shards"]
         }
 

@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -137,18 +137,6 @@ class ContextWindow(NamedTuple):
     answer: tuple[int, int]
 
 
-class Ragged:
-    """Lists of different lengths, kept in one array: `ragged[i]` is one of them, int32 [n] or [n, 2]."""
-
-    def __init__(self, rows: Iterable[Sequence], width: tuple[int, ...] = ()):
-        arrays = [np.asarray(row, np.int32).reshape(-1, *width) for row in rows]
-        self.bounds = np.cumsum([0, *map(len, arrays)])  # int64 [rows + 1]
-        self.values = np.concatenate([np.zeros((0, *width), np.int32), *arrays])
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.values[self.bounds[index] : self.bounds[index + 1]]
-
-
 class AnswerWindows(Sequence[ContextWindow]):
     """The windows of a file, in the order of its questions; made by `make_windows`.
 
@@ -160,11 +148,11 @@ class AnswerWindows(Sequence[ContextWindow]):
     """
 
     def __init__(
-        self, file: QuestionFile, questions: Ragged, contexts: Ragged, spans: Ragged, windows: np.ndarray,
-        answers: np.ndarray,
+        self, file: QuestionFile, questions: list[np.ndarray], contexts: list[np.ndarray],
+        spans: list[np.ndarray], windows: np.ndarray, answers: np.ndarray,
     ):  # fmt: skip
         self.file, self.spans = file, spans
-        self._questions, self._contexts = questions, contexts
+        self._questions, self._contexts = questions, contexts  # ids, each int32 [tokens]
         self._windows = windows  # int32 [windows, 6]: question, context, start, end, own from, own to
         self._answers = answers  # int32 [windows, 2]: first and last token
 
@@ -246,7 +234,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
                 windows.append((number, question.context, *place))
                 answers.append(answer if inside else (NO_ANSWER, NO_ANSWER))
     return AnswerWindows(
-        file, Ragged(questions), Ragged(contexts), Ragged(spans, (2,)),
+        file, questions, list(contexts), list(spans),
         np.asarray(windows, np.int32).reshape(-1, 6), np.asarray(answers, np.int32).reshape(-1, 2),
     )  # fmt: skip
 
