@@ -111,20 +111,6 @@ def test_another_vocabulary_is_refused(path, tokenizer):
         Corpus(path, "0" * 64)
 
 
-def test_another_format_is_refused(copy):
-    manifest = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps(manifest | {"format": 7}))
-    with pytest.raises(UserError, match="format version 7, this program reads 1"):
-        Corpus(copy)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "null", ""])
-def test_a_damaged_manifest_is_refused(copy, text):
-    (copy / MANIFEST).write_text(text)
-    with pytest.raises(UserError, match=MANIFEST):
-        Corpus(copy)
-
-
 @pytest.mark.parametrize(
     "place, value, said",
     [
@@ -163,6 +149,21 @@ def test_piece_counts_of_another_vocabulary(copy):
     (copy / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="pieces/en.npy: 7 counts for a vocabulary of"):
         Corpus(copy).piece_counts("en")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{", "not JSON"),
+        ("[]", "format version None"),
+        ("", "empty"),
+        ('{"format": 7}', "version 7, this program"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(copy, text, said):
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=f"{MANIFEST}.*{said}"):
+        Corpus(copy)
 
 
 def test_no_corpus(tmp_path):
