@@ -149,21 +149,20 @@ class AnswerWindows(Sequence[ContextWindow]):
 
     def __init__(
         self, file: QuestionFile, questions: list[np.ndarray], contexts: list[np.ndarray],
-        spans: list[np.ndarray], windows: np.ndarray, answers: np.ndarray,
+        spans: list[np.ndarray], windows: np.ndarray,
     ):  # fmt: skip
         self.file, self.spans = file, spans
         self._questions, self._contexts = questions, contexts  # ids, each int32 [tokens]
-        self._windows = windows  # int32 [windows, 6]: question, context, start, end, own from, own to
-        self._answers = answers  # int32 [windows, 2]: first and last token
+        # int32 [windows, 8]: question, context, start, end, own from, own to, first and last answer token
+        self._windows = windows
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> ContextWindow:
-        question, context, start, end, *own = self._windows[index].tolist()
-        answer = tuple(self._answers[index].tolist())
+        question, context, start, end, own_from, own_to, *answer = self._windows[index].tolist()
         part = self._contexts[context][start:end]
-        return ContextWindow(self._questions[question], part, start, tuple(own), answer)
+        return ContextWindow(self._questions[question], part, start, (own_from, own_to), tuple(answer))
 
     def of_question(self, number: int) -> range:
         """The windows of a question of the file."""
@@ -172,7 +171,7 @@ class AnswerWindows(Sequence[ContextWindow]):
 
     def answered(self) -> tuple[int, int]:
         """How many questions have their answer in a window, and how many windows contain one."""
-        holding = self._windows[self._answers[:, 0] != NO_ANSWER, 0]
+        holding = self._windows[self._windows[:, 6] != NO_ANSWER, 0]
         return len(np.unique(holding)), len(holding)
 
     def __getstate__(self) -> dict:
@@ -222,7 +221,6 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     asked = encode([question.text for question in file.questions], "the questions of ")
     questions = [ids[: cut.max_query_length] for ids, _ in asked]
     windows: list[tuple[int, ...]] = []
-    answers: list[tuple[int, int]] = []
     for number, question in enumerate(file.questions):
         answer = None
         if question.span is not None:
@@ -231,12 +229,10 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
         for place in cut_windows(len(contexts[question.context]), room, cut.doc_stride):
             inside = answer is not None and place[0] <= answer[0] and answer[1] < place[1]
             if inside or keep_all:
-                windows.append((number, question.context, *place))
-                answers.append(answer if inside else (NO_ANSWER, NO_ANSWER))
-    return AnswerWindows(
-        file, questions, list(contexts), list(spans),
-        np.asarray(windows, np.int32).reshape(-1, 6), np.asarray(answers, np.int32).reshape(-1, 2),
-    )  # fmt: skip
+                found = answer if inside else (NO_ANSWER, NO_ANSWER)
+                windows.append((number, question.context, *place, *found))
+    places = np.asarray(windows, np.int32).reshape(-1, 8)
+    return AnswerWindows(file, questions, list(contexts), list(spans), places)
 
 
 def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int, int]]:
