@@ -17,7 +17,7 @@ one tag and counts once in the loss.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -75,37 +75,36 @@ def is_tag(tag: str) -> bool:
     return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
 
 
-class SchemeCheck:
-    """Finds the first tag of a file that does not follow its scheme.
+def check_scheme(
+    sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
+) -> None:
+    """Check that all tags of a file follow a scheme.
 
     Args:
+        sentences: line number and tags of each.
         scheme: one of `SCHEMES`.
         path: of the file, for messages.
+
+    Raises:
+        UserError: names the file, the line and the token.
     """
-
-    def __init__(self, scheme: str, path: str | os.PathLike):
-        self.scheme, self.path = scheme, path
-        self._first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
-
-    def add(self, tags: Sequence[str], line_number: int) -> None:
-        """Check one sentence. UserError: a fault; names the file, the line and the token."""
+    first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
+    for line, tags in sentences:
         for position, tag, adjoins in entity_starts(tags):
             if tag[0] == "B" and adjoins:
                 continue  # the same in both schemes
-            place = f"line {line_number}, token {position + 1}: {tag} begins an entity"
-            self._first.setdefault(tag[0], place)
-            other = self._first.get("B" if tag[0] == "I" else "I")
-            fault = None
-            if self.scheme == "IOB2" and tag[0] == "I":
+            place = f"line {line}, token {position + 1}: {tag} begins an entity"
+            first.setdefault(tag[0], place)
+            other = first.get("B" if tag[0] == "I" else "I")
+            if scheme == "IOB2" and tag[0] == "I":
                 fault = f"which IOB2 (--chunk_scheme) writes B-{tag[2:]}"
-            elif self.scheme == "IOB1" and tag[0] == "B":
+            elif scheme == "IOB1" and tag[0] == "B":
                 fault = f"which IOB1 (--chunk_scheme) writes I-{tag[2:]}"
-            elif self.scheme == "IOB" and other is not None:
+            elif scheme == "IOB" and other is not None:
                 fault = f"but {other}: neither IOB1 nor IOB2"
-            if fault:
-                raise UserError(
-                    f"{self.path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file"
-                )
+            else:
+                continue
+            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
 
 
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
@@ -158,8 +157,7 @@ def read_tagged(
     path = Path(path)
     rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
     header = parse_header(rows[0], path, ["text_a", *["label"] * labels], _COLUMNS)
-    check = SchemeCheck(scheme, path)
-    sentences = []
+    sentences, tagged = [], []
     for number, row in enumerate(rows[1:], 2):
         cells = dict(zip(header, parse_row(row, path, number, header)))
         text, where = cells["text_a"], f"{path}, line {number}"
@@ -172,11 +170,12 @@ def read_tagged(
         if "label" in cells:
             tags = cells["label"].split(JOINT)
             _check_tags(tags, len(words), label_map, where)
-            check.add(tags, number)
+            tagged.append((number, tags))
             found = tuple(label_map[tag] for tag in to_iob2(tags))
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
+    check_scheme(tagged, scheme, path)
     return sentences
 
 

@@ -13,9 +13,9 @@ from reader.tagging import (
     JOINT,
     EncodeTagged,
     EncodeTaggedOfficially,
-    SchemeCheck,
     Sentence,
     WordWindow,
+    check_scheme,
     check_tag_map,
     cut_windows,
     entity_starts,
@@ -69,9 +69,7 @@ def test_tags():
 
 def check(scheme, *sentences):
     """Sentences on line 2, 3, ..."""
-    found = SchemeCheck(scheme, "x.tsv")
-    for number, tags in enumerate(sentences, 2):
-        found.add(tags.split(), number)
+    check_scheme(enumerate(map(str.split, sentences), 2), scheme, "x.tsv")
 
 
 def test_a_file_in_its_scheme():
