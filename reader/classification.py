@@ -154,9 +154,13 @@ def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -
     """
     header = decode(line.removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
     if missing := [name for name in wanted if name not in header]:
+        fault = (
+            f"no column {', '.join(missing)} in the header"
+            if len(missing) < len(wanted)
+            else "no header line"
+        )
         raise UserError(
-            f"{path}, line 1: no column {', '.join(missing)} in the header; the first line names the "
-            f"tab-separated columns ({columns})"
+            f"{path}, line 1: {fault}; the first line names the tab-separated columns ({columns})"
         )
     seen: set[str] = set()
     for name in header:

@@ -207,6 +207,8 @@ class Text(_Shards):
         shard, document = _locate(self._first_document, number)
         record = f"document {document}"
         first, last = self._read(shard, "documents", document, document + 2, record).tolist()
+        if last < first:
+            raise self._damaged(shard, "documents", f"{record} would end before it begins")
         return self._lines(shard, first, last - first, record)
 
     def document_offsets(self, shard: int) -> np.ndarray:

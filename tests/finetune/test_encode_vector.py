@@ -138,7 +138,7 @@ def test_pooled_from_a_text_file_with_an_empty_line(run_encode, weights, tmp_pat
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),
         (b"text_a\nthe cat\n", {"vectors": "max"}, "vectors"),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: no such folder"),
-        (b"text\nthe cat\n", {}, "in.tsv, line 1: no column text_a in the header"),
+        (b"text\nthe cat\n", {}, "in.tsv, line 1: no header line"),
         (b"", {}, "in.tsv: the file is empty"),
         (b"", {"data_format": "text"}, "in.tsv: the file is empty"),
         (b"a\n\xff\n", {"data_format": "text"}, "in.tsv, line 2: not UTF-8"),

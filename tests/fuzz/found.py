@@ -103,7 +103,7 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "without its keys": (b'{"format": 1}', "manifest.json: damaged: vocabulary: missing"),
         "half a character in a name": (
             rb'{"format": 1, "vocabulary": {"digest": "", "size": 1}, '
-            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}}',
+            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}, "mono": {}, "parallel": {}, "pieces": {}}',
             "no file of the corpus",
         ),
         "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),

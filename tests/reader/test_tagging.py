@@ -172,7 +172,7 @@ def test_without_labels(write):
     ("content", "message"),
     [
         ("", "x.tsv: the file is empty"),
-        ("a\tO\n", "line 1: no column text_a, label in the header"),
+        ("a\tO\n", "line 1: no header line"),
         ("text_a\na\n", "line 1: no column label in the header"),
         ("text_a\tlabel\n", "no rows after the header"),
         ("text_a\tlabel\na\n", "line 2: 1 columns, but the header names 2"),

@@ -65,7 +65,7 @@ def test_a_pickle_is_small(write):
     "content, message",
     [
         (b"", "x.tsv: the file is empty"),
-        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
+        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no header line"),
         ("text_a\ttext_b\na\tb\n", "x.tsv, line 1: no column label in the header"),
         ("premise\tlabel\na\tneutral\n", "x.tsv, line 1: no column text_a in the header"),
         ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a occurs twice"),
