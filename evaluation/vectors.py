@@ -10,9 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from reader.bitext import BATCH_TOKENS
-from reader.blocks import WINDOW, Window, windows
-from reader.features import Encode, padded_batches
+from reader.bitext import BATCH_TOKENS, WINDOW_TEXTS, EncodedTexts, encode_in_windows
+from reader.features import EncodeExamples, padded_batches
 from training.prefetch import prefetch
 from utils.logging import Progress
 
@@ -99,11 +98,11 @@ class VectorWriter:
 
     encoder: Encoder
     texts: Sequence
-    encode: Encode
+    encode: EncodeExamples
     folder: Path
     dtype: str = "float32"
     batch_tokens: int = BATCH_TOKENS
-    window: int = WINDOW
+    window: int = WINDOW_TEXTS
 
     def official(self) -> None:
         """cls_emb.npy, pooled [N, H], and top_layer_emb.npy, all real tokens in order [sum of lengths, H]."""
@@ -119,7 +118,7 @@ class VectorWriter:
                 for rows, ids in self._batches(window):
                     vectors[rows] = self.encoder.vectors(ids, layer, pooling)
 
-    def _official(self, window: Window, pooled: np.ndarray, tokens: np.ndarray) -> None:
+    def _official(self, window: EncodedTexts, pooled: np.ndarray, tokens: np.ndarray) -> None:
         """One window into its rows of both files."""
         ends = np.cumsum(window.lengths)
         for rows, ids in self._batches(window):
@@ -128,15 +127,15 @@ class VectorWriter:
                 length = window.lengths[row]
                 tokens[ends[row] - length : ends[row]] = states[:length]
 
-    def _batches(self, window: Window) -> Iterator[tuple[list[int], np.ndarray]]:
+    def _batches(self, window: EncodedTexts) -> Iterator[tuple[list[int], np.ndarray]]:
         """Texts of similar length: the numbers of their rows, and their ids [B, T]."""
         for rows, ids in padded_batches(window.sentences(), self.encoder.pad_id, self.batch_tokens):
             yield rows, ids
             self._shown.update(len(rows))
 
-    def _windows(self) -> Iterator[Window]:
+    def _windows(self) -> Iterator[EncodedTexts]:
         self._shown = Progress(len(self.texts), "encoding", unit="texts")
-        with prefetch(partial(windows, self.texts, self.encode, self.window), ahead=2) as stream:
+        with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as stream:
             yield from stream
         self._shown.close()
 

@@ -11,7 +11,7 @@ from finetune.report import accuracy
 from finetune.task import Task
 from model.task_names import CLASSIFICATION
 from reader.classification import Examples, read_classification, read_label_map
-from reader.features import Batch, EncodePairs
+from reader.features import EncodePairs, TaskBatch
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
@@ -54,14 +54,14 @@ class Classification(Task):
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "nn.Layer", batch: Batch) -> dict[str, "Tensor"]:
+    def run(self, model: "nn.Layer", batch: TaskBatch) -> dict[str, "Tensor"]:
         """The logits, and Paddle's probabilities: those of numpy may differ in the last printed digit."""
         import paddle.nn.functional as F
 
         outputs = super().run(model, batch)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
-    def losses(self, batch: Batch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def losses(self, batch: TaskBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         import paddle
         import paddle.nn.functional as F
 
@@ -69,7 +69,7 @@ class Classification(Task):
         right = (logits.argmax(-1) == labels).sum()
         return F.cross_entropy(logits, labels, reduction="sum"), right, len(batch.labels)
 
-    def decode(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The class probabilities of each input, [C] float."""
         return list(outputs["probabilities"] if "probabilities" in outputs else softmax(outputs["logits"]))
 

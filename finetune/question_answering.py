@@ -35,8 +35,8 @@ from finetune.task import Task
 from model.task_names import QUESTION_ANSWERING
 from reader.classification import ALL_LANGUAGES
 from reader.question_answering import (
+    INPUT_SPECIAL_TOKENS,
     NO_ANSWER,
-    SPECIAL_TOKENS,
     AnswerBatch,
     AnswerWindows,
     Cut,
@@ -160,7 +160,7 @@ class QuestionAnswering(Task):
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> "Self":
         """The task as a model was trained, with windows of at most `max_seq_len` tokens."""
-        query = min(reading.get("max_query_length", _QUERY), (max_seq_len - SPECIAL_TOKENS) // 2)
+        query = min(reading.get("max_query_length", _QUERY), (max_seq_len - INPUT_SPECIAL_TOKENS) // 2)
         cut = Cut(max_seq_len, query, reading.get("doc_stride", _STRIDE), reading.get("split_han", True))
         return cls(tokenizer, cut, reading.get("max_answer_length", _ANSWER), n_best)
 

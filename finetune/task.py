@@ -13,7 +13,7 @@ import numpy as np
 
 from model.config import ErnieMConfig
 from model.task_names import MODEL_CLASSES, OUTPUTS
-from reader.features import Encode
+from reader.features import EncodeExamples
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Task(Protocol):
     metric: str
     xtreme_ending: str = "tsv"
     labels: list[str] | None = None
-    encode: Encode
+    encode: EncodeExamples
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":

@@ -8,7 +8,8 @@ from finetune.span_decoding import Answer
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
-from reader.question_answering import Question, QuestionFile, make_windows
+from reader.question_answering import make_windows
+from reader.squad import Question, QuestionFile
 
 
 class AnswerQuestions:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from finetune.question_answering import exact_match, f1, mean_scores, normalize
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 
 
 @pytest.mark.parametrize(

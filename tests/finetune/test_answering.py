@@ -256,7 +256,7 @@ def test_bad_files(refused, folder, tmp_path):
         for paragraph in article["paragraphs"]:
             paragraph["context"] = "x" + paragraph["context"]
     (tmp_path / "train.json").write_text(json.dumps(value))
-    assert "no answer stands at its offset" in refused(train_set=tmp_path / "train.json")
+    assert "no answer is at its offset" in refused(train_set=tmp_path / "train.json")
 
 
 def test_two_processes_write_the_same_answers(folder, tmp_path):

@@ -20,12 +20,12 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "a label that is a long number": (b"text_a\tlabel\na\t" + DIGITS, "unknown label '999"),
         "a label without end": (b"text_a\tlabel\na\t" + b"x" * 9000, "unknown label 'xxx"),
         # each was looked for among all
-        "columns without end": (b"text_a\tlabel" + b"\tx" * 300_000 + b"\n", "the column x stands twice"),
+        "columns without end": (b"text_a\tlabel" + b"\tx" * 300_000 + b"\n", "the column x occurs twice"),
     },
     "label_map": {
         "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),
         "a long number": (b'{"no": ' + DIGITS + b"}", "not JSON (a number of thousands of digits)"),
-        "half a character": (rb'{"\ud800": 0, "a": 1}', r"the key '\ud800' has one half of a pair"),
+        "half a character": (rb'{"\ud800": 0, "a": 1}', r"the key '\ud800' has half of a surrogate pair"),
     },
     "tagged": {
         "a carriage return in a tag": (b"text_a\tlabel\na\tB-\rPER\n", r"unknown tag 'B-\rPER'"),
@@ -82,10 +82,10 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
     },
     "safetensors": {"as large as nothing else, and empty": (EMPTY, "b has a shape that is too large")},
     "vocab": {
-        "a separator behind an id": (b"[CLS]\t0\x1d\n[CLS]\t0", "the token '[CLS]' stands twice"),
+        "a separator behind an id": (b"[CLS]\t0\x1d\n[CLS]\t0", "the token '[CLS]' occurs twice"),
         "an id that is a long number": (b"[CLS]\t" + DIGITS, "is no id, a number below 16,777,216"),
         "an id beyond all tables": (b"[CLS]\t99999999", "is no id, a number below 16,777,216"),
-        "control characters in a token": (b"\x1bSEP]\n\x1bSEP]\n", r"the token '\x1bSEP]' stands twice"),
+        "control characters in a token": (b"\x1bSEP]\n\x1bSEP]\n", r"the token '\x1bSEP]' occurs twice"),
     },
     "official_config": {"nested without end": (b'{"a": ' + b"[" * DEEP, "not JSON (nested too deeply)")},
     "config": {
@@ -103,7 +103,7 @@ FOUND: dict[str, dict[str, tuple[bytes, str | None]]] = {
         "without its keys": (b'{"format": 1}', "manifest.json: damaged: vocabulary: missing"),
         "half a character in a name": (
             rb'{"format": 1, "vocabulary": {"digest": "", "size": 1}, '
-            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}}',
+            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}, "mono": {}, "parallel": {}, "pieces": {}}',
             "no file of the corpus",
         ),
         "nested without end": (b"[" * DEEP, "not JSON (nested too deeply)"),

@@ -25,7 +25,8 @@ from predict import plain
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
-from reader.question_answering import Cut, Question, QuestionFile, make_windows
+from reader.question_answering import Cut, make_windows
+from reader.squad import Question, QuestionFile
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export

@@ -13,7 +13,7 @@ from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions
 from reader.bitext import read_bitext
 from reader.classification import read_classification, read_label_map, read_languages
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 from reader.tagging import read_tagged
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, json_line_edit
