@@ -1,7 +1,9 @@
-"""AdamW with the official exclusions and layer-wise decay, and the learning-rate schedules.
+"""AdamW with the official exclusions and layer-wise decay, the learning-rate schedules, the saved moments.
 
 A schedule is a function of the step (0 for the first update) that returns the share of the peak rate. The
-official code and PaddleNLP differ in the decay of rates and weights; both are here by name.
+official code and PaddleNLP decay rates and weights differently; the styles "official" and "paddlenlp" give
+both. The moments are saved under the model's parameter names, because Paddle's own names (such as
+linear_3.w_0_moment1_0) depend on what else the process has made.
 """
 
 import re
@@ -20,14 +22,14 @@ from utils.errors import UserError
 
 Schedule = Callable[[int], float]
 STYLES = ("official", "paddlenlp")
+MASTER = "master_weight"  # the float32 copy of a parameter in half precision
 
 
 def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "official") -> Schedule:
-    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: a constant
-    rate.
+    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: constant rate.
 
-    style "official": from step w on the rate is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
-    style "paddlenlp": a straight line from 1 at step w to 0 at step T.
+    In style "official" the rate from step w on is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
+    In style "paddlenlp" it falls in a straight line from 1 at step w to 0 at step T.
     """
     _check_style(style)
 
@@ -44,7 +46,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "offic
 
 
 def noam_decay(warmup_steps: int) -> Schedule:
-    """Linear warm-up to 1 at the w-th update, then sqrt(w / update). w = 0: a constant rate."""
+    """Linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update). w = 0: constant rate."""
 
     def factor(step: int) -> float:
         if warmup_steps == 0:
@@ -56,7 +58,7 @@ def noam_decay(warmup_steps: int) -> Schedule:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to the parameter of this name: not to layer norms and biases."""
+    """Whether weight decay applies to the parameter with this name: not to layer norms and biases."""
     return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
 
 
@@ -65,9 +67,12 @@ def learning_rate_ratios(
 ) -> dict[str, float]:
     """Each parameter's share of the learning rate, by name.
 
-    d^(L - i) in layer i (the top layer has d), d^(L + 1) for the word and position tables, 1 for heads,
-    pooler and, in style "official", the embeddings' layer norm; style "paddlenlp" gives that d^(L + 1) as
-    well.
+    With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, d^(L + 1) for the word
+    and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1 in style "official" and
+    d^(L + 1) in style "paddlenlp".
+
+    Raises:
+        UserError: an unknown style, or a `layerwise_lr_decay` that is not above 0 and at most 1.
     """
     _check_style(decay_style)
     if not 0 < layerwise_lr_decay <= 1:
@@ -95,17 +100,19 @@ def build_optimizer(
     decay_style: str = "official",
     multi_precision: bool = False,
 ) -> AdamW:
-    """AdamW over the model's trainable parameters. It does not clip: `training.engine.Engine` does.
+    """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
 
     Args:
-        schedule: step -> share of `peak_lr`; None: constant. Its position is `optimizer.lr_scheduler`'s,
-            whose
-            `step()` is called after each update.
-        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none. L is the number of the model's layers.
-        decay_style: "official": weight decay uses the full scheduled rate, on values before the update.
-            "paddlenlp": the decay is scaled by the layer's ratio too, and the embeddings' layer norm is
-            slowed down like the tables.
-        multi_precision: float32 master weights for float16 or bfloat16 parameters.
+        model: the model.
+        peak_lr: the highest learning rate.
+        schedule: returns the share of `peak_lr` for a step; None: constant rate. Call
+            `optimizer.lr_scheduler.step()` after each update.
+        weight_decay: the coefficient. Layer norms and biases do not decay.
+        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
+        betas, eps: of Adam.
+        decay_style: "official": weight decay uses the full scheduled rate. "paddlenlp": it also uses the
+            ratio of the layer, and the embeddings' layer norm has the ratio of the tables.
+        multi_precision: True: keep float32 master weights for float16 or bfloat16 parameters.
 
     Raises:
         UserError: an unknown style; a `layerwise_lr_decay` that is not above 0 and at most 1.
@@ -140,25 +147,17 @@ def _check_style(style: str) -> None:
         raise UserError(f"unknown style {style!r}: one of {', '.join(STYLES)}")
 
 
-# A paddle optimizer's moments under the model's own parameter names, whole or divided among processes.
-#
-# Paddle keys them by run-time names (linear_3.w_0_moment1_0), which depend on what was made before.
-
-Owner = dict[str, int] | None
-MASTER = "master_weight"  # float32, of a parameter in half precision
-
-
 def optimizer_state(
-    optimizer: paddle.optimizer.Optimizer,
-    parameters: dict[str, Tensor],
+    optimizer: paddle.optimizer.Optimizer, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """{"<parameter>/<accumulator>": tensor} of every parameter that this process updated so far.
+    """{"<parameter>/<accumulator>": tensor} of every parameter that this process has updated.
 
-    Where the moments are divided among processes it is this one's part; the parts together are the state.
-    The tensors are the optimizer's own (no copy of gigabytes): write them before the next step.
+    With sharding this is the part of this process; the parts together are the state. The tensors are the
+    optimizer's own, because a copy would take gigabytes: write them before the next step.
 
     Args:
-        parameters: name in the model -> parameter.
+        optimizer: the optimizer.
+        parameters: the model's parameters, by name.
     """
     held = {
         f"{name}/{kind}": table[_name_in(optimizer, parameter)]
@@ -177,16 +176,20 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: paddle.optimizer.Optimizer,
     parameters: dict[str, Tensor],
-    owner: Owner,
+    owner: dict[str, int] | None,
     state: dict[str, np.ndarray | Tensor],
 ) -> None:
-    """Put back what `optimizer_state` gave, of all processes; with an owner each takes only its own part.
+    """Load the `optimizer_state` of all processes.
 
     Args:
-        owner: parameter -> the process that holds its moments; None: every process holds all.
+        optimizer: the optimizer.
+        parameters: the model's parameters, by name.
+        owner: the process that holds the moments of each parameter, by name; this process loads only its own.
+            None: every process holds all.
+        state: "<parameter>/<accumulator>" -> value.
 
     Raises:
-        UserError: the state names a parameter that the model has not, or a shape differs.
+        UserError: the model has no such parameter, or a shape differs.
     """
     unknown = sorted({key.rsplit("/", 1)[0] for key in state} - set(parameters))
     if unknown:
@@ -219,6 +222,6 @@ def _tensor_of(optimizer: paddle.optimizer.Optimizer, parameter: Tensor, kind: s
 
 
 def _name_in(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
-    """What a parameter's moments are keyed by: where it has a master weight, by the name of that."""
+    """The name under which Paddle keeps a parameter's moments: that of its master weight, if it has one."""
     master = optimizer._master_weights.get(parameter.name)
     return parameter.name if master is None else master.name

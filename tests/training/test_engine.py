@@ -234,7 +234,7 @@ def test_a_step_is_given_up_between_two_micro_batches(after):
 
 def test_bad_steps_in_a_row_end_the_run_and_name_the_checkpoint():
     engine = make(max_bad_steps=3)
-    engine.last_checkpoint = "checkpoints/step_2"
+    engine.set_last_checkpoint("checkpoints/step_2")
     for step in range(6):
         engine.step(pieces(step, 2), bad_on({2, 4, 5, 6, 7}, engine))
     with pytest.raises(UserError, match=r"3 steps in a row.*checkpoints/step_2"):

@@ -20,7 +20,7 @@ def test_a_step_that_stands_still(said):
     with StallWatch(0.2) as watch, watch.during("step 7"):
         time.sleep(1.1)
         while_it_lasted = said()
-    assert [line.split(" for")[0] for line in while_it_lasted] == ["step 7 has gone on"] * len(
+    assert [line.split(" taken")[0] for line in while_it_lasted] == ["step 7 has taken"] * len(
         while_it_lasted
     )
     assert 2 <= len(while_it_lasted) <= 3  # after 0.2 s, 0.4 s, 0.8 s; not every time it looked
@@ -51,6 +51,6 @@ def test_it_is_said_while_a_process_waits_for_another_one(tmp_path):
     assert done.returncode == 0, done.stderr
     waiting, standing = ((tmp_path / f"job.log.{rank}").read_text() for rank in (0, 1))
     *lines, last = waiting.splitlines()
-    assert 2 <= len(lines) <= 4 and all("step 1 has gone on for" in line for line in lines)
+    assert 2 <= len(lines) <= 4 and all("step 1 has taken" in line for line in lines)
     assert "step 1 ended after 3 s" in last
     assert "gone on" not in standing
