@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from tests.launching import ROOT, launch
 from training.guard import StallWatch
 from utils.logging import logger
 
@@ -43,14 +42,3 @@ def test_an_error_ends_the_work(said):
             raise ZeroDivisionError
         time.sleep(0.3)
     assert said() == []
-
-
-def test_it_is_said_while_a_process_waits_for_another_one(tmp_path):
-    """In the middle of a collective, which is no Python."""
-    done = launch([ROOT / "tests/training/stall_script.py", tmp_path], tmp_path)
-    assert done.returncode == 0, done.stderr
-    waiting, standing = ((tmp_path / f"job.log.{rank}").read_text() for rank in (0, 1))
-    *lines, last = waiting.splitlines()
-    assert 2 <= len(lines) <= 4 and all("step 1 has taken" in line for line in lines)
-    assert "step 1 ended after 3 s" in last
-    assert "gone on" not in standing
