@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from utils.errors import UserError
-from utils.processes import is_main, rank, world_size
+from utils.processes import is_main as is_main
+from utils.processes import rank as rank
+from utils.processes import world_size as world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.amp import GradScaler
     from paddle.optimizer import Optimizer
-
-__all__ = [
-    "all_sum", "barrier", "broadcast_", "gather", "init", "is_main", "rank", "sharded", "shared",
-    "sum_gradients", "world_size",
-]  # fmt: skip
 
 FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
 

@@ -7,6 +7,7 @@ grows with the vocabulary of the task. Above a share of the table, updating the 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import paddle
@@ -101,39 +102,29 @@ class MovingRows:
             decay: the factor that every weight is multiplied by first.
         """
         self.moving |= rows
+        *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
         if decay != 1.0:
             # The same code for all rows: a resumed run may find fewer moving rows, and must get equal bits.
-            _scale(as_array(self.tensors[0]), decay)
+            over_rows(partial(_scale, tables[0], decay), *own.shape)
         numbers = np.flatnonzero(self.moving)
         if len(numbers) > MOST * len(self.moving):
             adam(*self.tensors, gradient)
             return
-        *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
-        parts = [_taken(table, numbers) for table in (*tables, own)]
+        parts = [np.empty([len(numbers), own.shape[1]], table.dtype) for table in (*tables, own)]
+        for part, table in zip(parts, (*tables, own)):
+            over_rows(partial(_take, part, table, numbers), *part.shape)
         adam(*map(paddle.from_dlpack, parts))
-        for table, part in zip(tables, parts):
-            _put(table, numbers, part)
+        for part, table in zip(parts, tables):
+            over_rows(partial(_put, part, table, numbers), *part.shape)
 
 
-def _scale(table: np.ndarray, factor: float) -> None:
-    def work(rows: slice) -> None:
-        table[rows] *= factor
-
-    over_rows(work, *table.shape)
+def _scale(table: np.ndarray, factor: float, rows: slice) -> None:
+    table[rows] *= factor
 
 
-def _taken(table: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    part = np.empty([len(numbers), table.shape[1]], table.dtype)
-
-    def work(rows: slice) -> None:
-        part[rows] = table[numbers[rows]]
-
-    over_rows(work, *part.shape)
-    return part
+def _take(part: np.ndarray, table: np.ndarray, numbers: np.ndarray, rows: slice) -> None:
+    part[rows] = table[numbers[rows]]
 
 
-def _put(table: np.ndarray, numbers: np.ndarray, part: np.ndarray) -> None:
-    def work(rows: slice) -> None:
-        table[numbers[rows]] = part[rows]
-
-    over_rows(work, *part.shape)
+def _put(part: np.ndarray, table: np.ndarray, numbers: np.ndarray, rows: slice) -> None:
+    table[numbers[rows]] = part[rows]
