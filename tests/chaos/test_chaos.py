@@ -33,9 +33,7 @@ def start(tmp_path, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "script"), [("pretraining", ""), ("finetuning", ""), ("finetuning", "run_classifier")]
-)
+@pytest.mark.parametrize(("kind", "script"), [("pretraining", ""), ("finetuning", "run_classifier")])
 def test_a_round(tmp_path, monkeypatch, kind, script):
     """With `script`, the second start begins from scratch: the weights are equal, but the round fails."""
     monkeypatch.setenv("SCRIPT", script)

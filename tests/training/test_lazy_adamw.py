@@ -63,9 +63,7 @@ def assert_equal(a: dict, b: dict):
 def test_it_equals_adamw_on_the_whole_table(dtype, style, monkeypatch):
     by_rows = Run(style)
     by_rows.train(0, STEPS)
-    monkeypatch.setattr(
-        word_table.TableGradient, "rows_of", lambda *args: None
-    )  # for update, norm and clipping
+    monkeypatch.setattr(word_table.TableGradient, "rows_of", lambda *args: None)
     whole = Run(style)
     whole.train(0, STEPS)
     assert 5 < (by_rows.table.numpy() != Run(style).table.numpy()).any(1).sum() <= WORDS
