@@ -104,13 +104,6 @@ class Engine:
         """Whether each process holds only a part of the moments."""
         return self._sharded is not None
 
-    @property
-    def owner(self) -> dict[str, int] | None:
-        """The process that owns each parameter, by name; None without sharding."""
-        if self._sharded is None:
-            return None
-        return {name: self._sharded._param2rank[p.name] for name, p in self.parameters.items()}
-
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
@@ -207,7 +200,7 @@ class Engine:
     def _square(self, used: list[Tensor]) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         self.scaler.unscale_(self._sharded or self.optimizer)
-        squares = [self._square_of(parameter) for parameter in self._owned(used)]
+        squares = [self._square_of(parameter) for parameter in used if self._is_own(parameter)]
         return paddle.add_n(squares) if squares else paddle.zeros([], "float64")
 
     def _square_of(self, parameter: Tensor) -> Tensor:
@@ -216,17 +209,15 @@ class Engine:
             return table.square()
         return paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
 
-    def _owned(self, used: list[Tensor]) -> list[Tensor]:
-        """The parameters that this process updates."""
-        if self._sharded is None:
-            return used
-        return [p for p in used if self._sharded._param2rank[p.name] == distributed.rank()]
+    def _is_own(self, parameter: Tensor) -> bool:
+        """Whether this process updates the parameter."""
+        return self._sharded is None or self._sharded._param2rank[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
     def _update(self, used: list[Tensor], norm: float, finite: bool) -> None:
         """Clip and update. After an overflow the scaler itself leaves the weights unchanged."""
         if finite and self.clip_norm is not None and norm > self.clip_norm:
-            for parameter in self._owned(used):
+            for parameter in filter(self._is_own, used):
                 table = self.optimizer.tables.get(parameter.name)
                 (parameter.grad if table is None else table).scale_(self.clip_norm / norm)
         if finite or self.scaler.is_enable():
@@ -260,12 +251,10 @@ class Engine:
         its own part of the moments; the rest is the same on all processes.
         """
         return {
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "bad_in_a_row": self.bad_in_a_row,
+            "steps": self.steps, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": self.scaler.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self.parameters),
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the `state_dict()` of a run on any number of processes, with or without sharding."""
@@ -274,7 +263,7 @@ class Engine:
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if state.get("loss_scale"):
             self.scaler.load_state_dict(state["loss_scale"])
-        load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
+        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
 

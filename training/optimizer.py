@@ -7,8 +7,7 @@ linear_3.w_0_moment1_0) depend on what else the process has made.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import paddle
@@ -16,7 +15,6 @@ from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
 from model.word_table import WordEmbeddings
-from training import distributed
 from training.lazy_adamw import AdamW
 from utils.errors import UserError
 
@@ -98,7 +96,6 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
     decay_style: str = "official",
-    multi_precision: bool = False,
 ) -> AdamW:
     """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
 
@@ -112,7 +109,6 @@ def build_optimizer(
         betas, eps: of Adam.
         decay_style: "official": weight decay uses the full scheduled rate. "paddlenlp": it also uses the
             ratio of the layer, and the embeddings' layer norm has the ratio of the tables.
-        multi_precision: True: keep float32 master weights for float16 or bfloat16 parameters.
 
     Raises:
         UserError: an unknown style; a `layerwise_lr_decay` that is not above 0 and at most 1.
@@ -127,15 +123,10 @@ def build_optimizer(
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
         {layer.weight.name: layer.gradient for layer in tables},
-        full_rate_decay=decay_style == "official",
-        beta1=betas[0],
-        beta2=betas[1],
-        epsilon=eps,
-        parameters=list(named.values()),
-        weight_decay=weight_decay,
+        full_rate_decay=decay_style == "official", beta1=betas[0], beta2=betas[1], epsilon=eps,
+        parameters=list(named.values()), weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
-        multi_precision=multi_precision,
-    )
+    )  # fmt: skip
 
 
 def _layer_of(name: str) -> re.Match | None:
@@ -176,49 +167,39 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: paddle.optimizer.Optimizer,
     parameters: dict[str, Tensor],
-    owner: dict[str, int] | None,
-    state: dict[str, np.ndarray | Tensor],
+    state: Mapping[str, np.ndarray | Tensor],
+    is_own: Callable[[Tensor], bool] = lambda parameter: True,
 ) -> None:
     """Load the `optimizer_state` of all processes.
 
     Args:
         optimizer: the optimizer.
         parameters: the model's parameters, by name.
-        owner: the process that holds the moments of each parameter, by name; this process loads only its own.
-            None: every process holds all.
         state: "<parameter>/<accumulator>" -> value.
+        is_own: whether this process updates a parameter; it loads only the moments of these.
 
     Raises:
         UserError: the model has no such parameter, or a shape differs.
     """
-    unknown = sorted({key.rsplit("/", 1)[0] for key in state} - set(parameters))
-    if unknown:
+    places = {key: key.rsplit("/", 1) for key in state}
+    if unknown := sorted({name for name, _ in places.values()} - set(parameters)):
         raise UserError(
             f"the training state belongs to another model: it has moments of {', '.join(unknown[:5])}"
         )
-    mine = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if owner is None or owner.get(name) == distributed.rank()
-    }
-    kept = {key: value for key, value in state.items() if key.rsplit("/", 1)[0] in mine}
-    wanted = {key.rsplit("/", 1)[0] for key in kept}
+    own = {key: parameters[name] for key, (name, _) in places.items() if is_own(parameters[name])}
     block = paddle.static.default_main_program().global_block()
-    optimizer._create_accumulators(block, [parameter for name, parameter in mine.items() if name in wanted])
-    for key, value in kept.items():
-        name, kind = key.rsplit("/", 1)
-        tensor = _tensor_of(optimizer, parameters[name], kind)
+    optimizer._create_accumulators(block, list({p.name: p for p in own.values()}.values()))
+    for key, parameter in own.items():
+        kind, value = places[key][1], state[key]
+        if kind == MASTER:
+            tensor = optimizer._master_weights[parameter.name]
+        else:
+            tensor = optimizer._accumulators[kind][_name_in(optimizer, parameter)]
         if list(tensor.shape) != list(value.shape):
             raise UserError(
                 f"the training state belongs to another model: {key} has shape {list(value.shape)}"
             )
         tensor.set_value(value)
-
-
-def _tensor_of(optimizer: paddle.optimizer.Optimizer, parameter: Tensor, kind: str) -> Any:
-    if kind == MASTER:
-        return optimizer._master_weights[parameter.name]
-    return optimizer._accumulators[kind][_name_in(optimizer, parameter)]
 
 
 def _name_in(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
