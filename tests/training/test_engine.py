@@ -11,17 +11,8 @@ import pytest
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
-from tests.training.toy_training import (
-    BATCH,
-    STEPS,
-    load,
-    loss_of,
-    make,
-    micro_batches_of,
-    run,
-    state_of,
-    weights,
-)
+from tests.training import toy_training
+from tests.training.toy_training import BATCH, STEPS, loss_of, make, micro_batches_of, run, state_of, weights
 from training.engine import Engine, step_seed
 from training.optimizer import build_optimizer
 from training.precision import LossScaling, Precision
@@ -105,7 +96,7 @@ def test_resume_is_bit_identical_with_dropout():
     first = make(dropout=0.3)
     run(first, 10)
     second = make(dropout=0.3)
-    load(second, weights(first), state_of(first))
+    toy_training.load(second, weights(first), state_of(first))
     paddle.rand([5])  # other draws from the generator must not matter
     rest = run(second, STEPS)
     assert [step.loss for step in rest] == [step.loss for step in seen[10:]]
@@ -130,16 +121,20 @@ def bad_on(steps: set, engine: Engine):
     return loss
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted():
+def test_bad_steps_are_skipped_and_end_the_run():
     engine = make(max_bad_steps=3)
-    for step in range(3):
+    loss = bad_on({1, 3, 4, 5}, engine)
+    engine.set_last_checkpoint("checkpoints/step_2")
+    for step in range(5):
         before = weights(engine)
-        report = engine.step(micro_batches_of(step, 2), bad_on({1}, engine))
+        result = engine.step(micro_batches_of(step, 2), loss)
         changed = any((value != before[name]).any() for name, value in weights(engine).items())
-        assert report.skipped == (step == 1)
-        assert changed == (step == 2)  # step 0 has rate 0, step 1 is skipped
-    assert (engine.steps, engine.skipped, engine.bad_in_a_row) == (3, 1, 0)
-    assert engine.optimizer.lr_scheduler.last_epoch == 3
+        assert result.skipped == (step in (1, 3, 4)) and changed == (step == 2)  # the rate of step 0 is 0
+    assert (engine.steps, engine.skipped, engine.bad_in_a_row) == (5, 3, 2)
+    assert engine.optimizer.lr_scheduler.last_epoch == 5
+    with pytest.raises(UserError, match=r"3 steps in a row.*checkpoints/step_2"):
+        engine.step(micro_batches_of(5, 2), loss)
+    assert engine.steps == 6
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
@@ -149,11 +144,11 @@ def test_a_stop_request_abandons_the_step(after):
     run(engine, 3), run(straight, 4)
     before, stop, usual = weights(engine), [], loss_of(engine)
 
-    def asked_after(piece):
-        seen.append(piece)
+    def asked_after(micro_batch):
+        seen.append(micro_batch)
         if len(seen) == after:
             stop.append("now")
-        return usual(piece)
+        return usual(micro_batch)
 
     seen: list = []
     stop += ["now"] * (after == 0)
@@ -165,47 +160,30 @@ def test_a_stop_request_abandons_the_step(after):
     assert_close(weights(engine), weights(straight), 0.0)
 
 
-def test_bad_steps_in_a_row_end_the_run_and_name_the_checkpoint():
-    engine = make(max_bad_steps=3)
-    engine.set_last_checkpoint("checkpoints/step_2")
-    for step in range(6):
-        engine.step(micro_batches_of(step, 2), bad_on({2, 4, 5, 6, 7}, engine))
-    with pytest.raises(UserError, match=r"3 steps in a row.*checkpoints/step_2"):
-        engine.step(micro_batches_of(6, 2), bad_on({2, 4, 5, 6, 7}, engine))
-    assert engine.steps == 7
-
-
 def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):
     """With Paddle's own scaler."""
     scaling = LossScaling(2.0**10, incr_every_n_steps=5, decr_every_n_nan_or_inf=1, decr_ratio=0.5)
     engine = make("float32", max_bad_steps=2, precision=Precision("fp16", loss_scaling=scaling))
-    seen = run(engine, STEPS)
-    assert_equal(seen, run(make("float32"), STEPS), 1e-6)
-    assert engine.scaler.state_dict()["scale"] == 2.0**14
-    before = weights(engine)
-    usual = loss_of(engine)
+    seen = run(engine, 15)
+    assert_equal(seen, run(make("float32"), 15), 1e-6)
+    assert engine.scaler.state_dict()["scale"] == 2.0**13
+    before, usual = weights(engine), loss_of(engine)
     for _ in range(3):  # finite losses with gradients that overflow
         step = engine.step(
-            micro_batches_of(0, 2), lambda piece: (usual(piece)[0] + (overflowing(engine) - 1), {})
+            micro_batches_of(0, 2), lambda one: (usual(one)[0] + (overflowing(engine) - 1), {})
         )
         assert step.skipped and math.isfinite(step.loss) and not math.isfinite(step.grad_norm)
-    assert engine.scaler.state_dict()["scale"] == 2.0**11 and engine.bad_in_a_row == 0
+    assert engine.scaler.state_dict()["scale"] == 2.0**10 and engine.bad_in_a_row == 0
     assert_close(weights(engine), before, 0.0)
-    assert not engine.step(micro_batches_of(0, 2), usual).skipped
+    # The loss is not checked.
+    step = engine.step(micro_batches_of(1, 2), lambda one: (usual(one)[0] + math.inf, {}))
+    assert not step.skipped and math.isinf(step.loss)
+    assert (weights(engine)["even.weight"] != before["even.weight"]).any()
 
 
 def overflowing(engine: Engine) -> paddle.Tensor:
     """1, with an infinite gradient."""
     return 1 + (engine.parameters["even.bias"] * 0).sum() * 1e30 * 1e30
-
-
-def test_with_float16_only_the_gradients_are_checked(fp16):
-    engine = make("float32", precision=Precision("fp16", loss_scaling=LossScaling(8.0)))
-    before, usual = weights(engine), loss_of(engine)
-    for _ in range(2):
-        step = engine.step(micro_batches_of(1, 2), lambda piece: (usual(piece)[0] + math.inf, {}))
-        assert not step.skipped and math.isinf(step.loss)
-    assert (weights(engine)["even.weight"] != before["even.weight"]).any()
 
 
 def test_the_scaler_is_part_of_the_state(fp16, tmp_path):
@@ -222,8 +200,6 @@ def test_amp_on_the_cpu_falls_back(whole):
     engine = make(precision=Precision("bf16"))
     assert engine.precision.amp == "none" and not engine.scaler.is_enable()
     assert_equal(run(engine, 3), whole[0][:3], 0.0)
-    with pytest.raises(UserError, match="none, bf16, fp16"):
-        Precision("int8")
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
