@@ -8,7 +8,7 @@ it needs it.
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -69,8 +69,7 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     return str(paddle.device.get_device())
 
 
-@contextlib.contextmanager
-def _one_group() -> Iterator[None]:
+def _one_group() -> contextlib.AbstractContextManager:
     """Within this context, `dist.new_group` of all processes returns the default group.
 
     Fleet makes a dozen groups. Gloo in Paddle 3.3 cannot connect most groups of more than two processes
@@ -83,8 +82,7 @@ def _one_group() -> Iterator[None]:
     def join(ranks: Sequence[int], *args, **options) -> Any:
         return dist.get_group() if len(ranks) == world_size() else new_group(ranks, *args, **options)
 
-    with mock.patch.object(dist, "new_group", join):
-        yield
+    return mock.patch.object(dist, "new_group", join)
 
 
 def barrier() -> None:

@@ -1,4 +1,4 @@
-"""A CPU that Paddle's mixed precision takes for a GPU."""
+"""A toy training in one process, and a CPU that Paddle's mixed precision takes for a GPU."""
 
 import contextlib
 from types import SimpleNamespace
@@ -8,7 +8,15 @@ import pytest
 from paddle.amp import grad_scaler
 from paddle.amp.auto_cast import amp_global_state
 
+from tests.training.toy_training import STEPS, make, run, state_of, weights
 from training import precision
+
+
+@pytest.fixture(scope="session")
+def whole():
+    """20 steps in one process in float64, with two micro-batches each: results, weights, state."""
+    engine = make()
+    return run(engine, STEPS), weights(engine), state_of(engine)
 
 
 @pytest.fixture

@@ -39,13 +39,6 @@ def assert_same_bits(ours: dict, theirs: dict) -> None:
         np.testing.assert_array_equal(value, theirs["optimizer"][key], err_msg=key)
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """20 steps in one process, two micro-batches each, float64."""
-    engine = make()
-    return run(engine, STEPS), weights(engine), state_of(engine)
-
-
 def test_it_learns_and_counts(whole):
     seen, _, _ = whole
     assert seen[-1].loss < 0.5 * seen[0].loss

@@ -17,13 +17,6 @@ from utils.errors import UserError
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """20 steps in one process, in float64."""
-    engine = make()
-    return run(engine, STEPS), weights(engine), state_of(engine)
-
-
 def started(folder: Path, *arguments, processes: int = 2) -> Path:
     done = launch([SCRIPT, folder, *arguments], folder, processes)
     assert done.returncode == 0, done.stderr
