@@ -207,13 +207,15 @@ def of_state(file: str, edit: Edit) -> Reader:
 
 
 @functools.cache
-def built_corpus() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-corpus-"))
+def built_corpus() -> tempfile.TemporaryDirectory:
+    """A folder with a corpus; it is removed when the process ends."""
+    temporary = tempfile.TemporaryDirectory(prefix="fuzz-corpus-")
+    folder = Path(temporary.name)
     lines = [part for line in sentences(30) for part in (line, "")[: 1 + len(line) % 2]]
     mono, parallel = write_lines(folder / "en", lines), write_lines(folder / "x.tsv", [PAIRS[:-1]])
     build(folder / "corpus", train_pieces(folder / "piece.model"), documents="blank", held_out=2,
           shard_mib=0.001, mono={"en": mono}, parallel={"de-en": parallel})  # fmt: skip
-    return folder / "corpus"
+    return temporary
 
 
 def renew_checksum(path: Path, folder: Path) -> None:
@@ -244,7 +246,7 @@ def read_corpus(path: Path) -> None:
 
 def of_corpus(file: str, edit: Edit | None = None) -> Reader:
     def files(folder: Path) -> list[bytes]:
-        shutil.copytree(built_corpus(), folder / "corpus", dirs_exist_ok=True)
+        shutil.copytree(f"{built_corpus().name}/corpus", folder / "corpus", dirs_exist_ok=True)
         return [(folder / "corpus" / file).read_bytes()]
 
     return Reader(f"corpus/{file}", files, (read_corpus,), edit)
