@@ -27,10 +27,10 @@ from model.checkpoint.read import read_weights
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
 from pretrain.config import PretrainConfig
-from pretrain.corpus.files import Cutting, read_units
-from pretrain.corpus.inputs import Source
-from pretrain.corpus.lines import Reading, read_lines
+from pretrain.corpus.inputs import TextSource
+from pretrain.corpus.lines import TextFormat, read_lines
 from pretrain.corpus.options import BuildOptions
+from pretrain.corpus.units import read_units
 from pretrain.journal import cut_back
 from reader.classification import read_classification, read_label_map, read_languages
 from reader.corpus import Corpus
@@ -270,13 +270,13 @@ def of_text(
     """A source of texts, read in small units with both values of each option."""
     languages = ("de", "en")[form == "text" :]
 
-    def read(path: Path, documents: str, columns: tuple[int, int] | None, skip: bool) -> None:
-        source = Source((str(path),), form, languages)
-        units = read_units(0, 0, source, Cutting(512, documents == "blank"))
+    def read(path: Path, documents: str, columns: tuple[int, ...], skip: bool) -> None:
+        source = TextSource((str(path),), form, languages)
+        units = read_units(0, 0, source, 512, documents == "blank")
         for unit in itertools.islice(units, MOST_UNITS):
-            read_lines(unit, source, languages, Reading(documents, columns, skip))
+            read_lines(unit, source, languages, TextFormat(documents, columns, skip_bad_utf8=skip))
 
-    reads = lambda path: read(path, "line", None, False), lambda path: read(path, "blank", (2, 1), True)
+    reads = lambda path: read(path, "line", (), False), lambda path: read(path, "blank", (2, 1), True)
     return Reader(file, files, reads, words=words)
 
 
