@@ -145,7 +145,7 @@ class Trainer:
     def resume(self, step: Path, saved: dict[str, Any]) -> None:
         """Continue from a step folder whose weights are loaded; `saved` is its training state."""
         self.engine.load_state_dict(saved["engine"])
-        self.engine.last_checkpoint = str(step)
+        self.engine.set_last_checkpoint(step)
         self.state = State.from_dict(saved["state"])
         self.saved = (self.engine.steps, self.state.evaluated)
         if not bring_best(self.folder, step, self.state.best and self.state.best.step):
@@ -239,7 +239,8 @@ class Trainer:
         }  # fmt: skip
         path = self.folder / f"step_{self.engine.steps}"
         self._save(path, state)
-        self.engine.last_checkpoint, self.saved = str(path), (self.engine.steps, self.state.evaluated)
+        self.engine.set_last_checkpoint(path)
+        self.saved = (self.engine.steps, self.state.evaluated)
         if distributed.is_main():
             # What the command names must still be there when the same command is given again.
             named = (self.flags.init_checkpoint,) if self.flags.init_checkpoint else ()
