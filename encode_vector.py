@@ -109,7 +109,7 @@ def open_checkpoint(flags: Flags):
     """Encoder, tokenizer and layer of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
-    from finetune.encoder import open_encoder
+    from finetune.setup import open_encoder
     from training import distributed
 
     if flags.engine not in ("auto", "dygraph"):
