@@ -44,10 +44,10 @@ def best_is_away(best) -> bool:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.trainer import Supervised
+    from finetune.supervised import SupervisedTraining
 
-    evaluate = Supervised.evaluate
-    Supervised.evaluate = lambda self, engine, stop: dataclasses.replace(
+    evaluate = SupervisedTraining.evaluate
+    SupervisedTraining.evaluate = lambda self, engine, stop: dataclasses.replace(
         evaluate(self, engine, stop), selected_by=float(engine.steps)
     )
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:

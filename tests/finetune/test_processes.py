@@ -85,9 +85,3 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     assert samples(tmp_path / "mixed") == samples(tmp_path / "one")
     for name, value in final(tmp_path / "one").items():
         np.testing.assert_allclose(final(tmp_path / "mixed")[name], value, rtol=0, atol=1e-9, err_msg=name)
-
-
-def test_float32(toy_folder, tmp_path):
-    one = start(toy_folder, tmp_path / "one", 1, do_val="false")
-    two = start(toy_folder, tmp_path / "two", 2, do_val="false")
-    assert two == pytest.approx(one, abs=1e-5, rel=0)

@@ -91,18 +91,6 @@ def test_a_step_reads_its_pairs(corpus):
     assert directions == {True, False}
 
 
-def test_pairs_with_a_common_sentence_are_no_negatives(corpus):
-    """On whichever sides: the two language pairs share English, and each is read in both directions."""
-    tokenizer, crossed = Tokenizer.from_folder(corpus), 0
-    for _, step in zip(range(30), StepPairs(tokenizer, str(corpus), 8, 32, 0.7, seed=1)()):
-        texts = [ids.tobytes() for ids in step.sentences]
-        pairs = list(zip(texts[:8], texts[8:]))
-        for i, j in np.ndindex(8, 8):
-            assert step.negative[i, j] == {*pairs[i]}.isdisjoint(pairs[j])
-            crossed += i != j and pairs[i][0] == pairs[j][1]
-    assert crossed
-
-
 def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
     log = train("out", max_steps=60, batch_size=24, validation_steps=20, skip_steps=20, save_steps=200,
                 validation_pairs=8)  # fmt: skip
@@ -225,7 +213,7 @@ def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):
         train("new", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", random_seed="1,3")
 
 
-@pytest.mark.parametrize("call", [1, 9], ids=["before the first step", "after the last"])
+@pytest.mark.parametrize("call", [9], ids=["after the last step"])
 def test_ctrl_c_in_a_validation(train, tmp_path, monkeypatch, call):
     """It is broken off, made by the next command, and nothing differs."""
     train("whole")

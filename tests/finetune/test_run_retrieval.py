@@ -9,16 +9,14 @@ import pytest
 
 import run_retrieval
 from evaluation.encode import encode
-from evaluation.pooling import layer_number
 from evaluation.retrieval import choose_on_half
-from evaluation.search import search_both
 from model.checkpoint.folder import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.launching import ROOT, as_flags, call_main, launch
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -160,13 +158,6 @@ def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
 
 
-def test_a_sweep_by_margin_is_by_margin_throughout(retrieve, folder):
-    swept = retrieve(layer="sweep", score="margin")["rows"]
-    split = choose_on_half(*all_layers(folder, "de"), search=lambda a, b: search_both(a, b, "margin").hits())
-    assert swept["chosen, odd pairs"]["de"] == pytest.approx(100 * split.mean)
-    assert split.mean != choose_on_half(*all_layers(folder, "de")).mean  # or cosine would pass too
-
-
 def test_one_pair_has_no_halves(retrieve, one_pair):
     with pytest.raises(UserError, match="--layer sweep: one pair alone in de; half of the pairs choose"):
         retrieve(layer="sweep", pairs=one_pair)
@@ -236,15 +227,3 @@ def test_bad_bitexts(retrieve, folder, tmp_path, content, message):
     with pytest.raises(UserError, match=message):
         retrieve(pairs=tmp_path / "pairs")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_mistake_is_one_line(retrieve, capsys):
-    with pytest.raises(SystemExit) as ended:
-        run(lambda: retrieve(layer="upper"))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --layer upper: no such layer")
-
-
-def test_names_of_layers():
-    assert [layer_number(name, 24) for name in ("middle", "top", "0", 24, "13")] == [12, 24, 0, 24, 13]
-    assert layer_number("middle", 12) == 6

@@ -1,18 +1,15 @@
 """The loop: it learns, selects the right step, runs several seeds, resumes exactly."""
 
 import json
-import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import trainer as supervised
+from finetune import supervised
 from tests.finetune import toy
-from training.engine import Engine
 
 
 def weights(folder):
@@ -131,37 +128,6 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
         ours, theirs = (root / last / "training_state" / name for root in (folder, tmp_path / "again"))
         assert ours.read_bytes() == theirs.read_bytes(), name
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
-
-
-def test_resume_in_the_middle_of_several_seeds(classify, tmp_path):
-    options = {"random_seed": "1,2,3", "epoch": 1, "save_steps": 5, "keep_checkpoints": 9}
-    straight = classify(**options)
-    resumed = classify(out="again", init_checkpoint=tmp_path / "out" / "seed_2" / "step_5", **options)
-    assert resumed["tables"] == straight["tables"]
-    assert not (tmp_path / "again" / "seed_2" / "step_5").exists()
-    assert_same_weights(tmp_path / "out" / "seed_3" / "step_12", tmp_path / "again" / "seed_3" / "step_12")
-
-
-@pytest.mark.parametrize("done", [6, 23], ids=["half way", "at the last step"])
-def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkeypatch, done):
-    straight = classify()
-    step = Engine.step
-
-    def signalled(self, *arguments):
-        if self.steps == done:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "step", signalled)
-    with pytest.raises(SystemExit) as ended:
-        classify(out="stopped")
-    assert ended.value.code == 0
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == [f"step_{done}"]
-    resumed = classify(out="stopped")
-    assert resumed["tables"] == straight["tables"]
-    assert_same_weights(tmp_path / "out" / "step_24", tmp_path / "stopped" / "step_24")
 
 
 def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder, tmp_path, monkeypatch):

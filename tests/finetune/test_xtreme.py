@@ -9,7 +9,7 @@ import pytest
 from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
 from finetune.report import submission_file
-from finetune.tagging import OfficialTagging, Pieces, Tagging
+from finetune.tagging import OfficialPrediction, OfficialTagging, Tagging
 from reader.tagging import JOINT, Sentence
 from reader.tokenization import Tokenizer
 from tests.finetune import tagging_toy, toy
@@ -54,7 +54,7 @@ def test_tagging(tmp_path, official):
     data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:
-        found = [Pieces(None, None, words) for words in found]
+        found = [OfficialPrediction(None, None, words) for words in found]
     task = (OfficialTagging if official else Tagging).from_flags(args, tokenizer)
     task.write_xtreme(tmp_path / "test-en.tsv", data, found)
     assert (tmp_path / "test-en.tsv").read_bytes() == b"B-PER\nI-PER\n\nB-LOC\n"
