@@ -1,6 +1,5 @@
 """Search bitexts by the vectors of one layer or of all layers, and write what was found."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +9,7 @@ import numpy as np
 from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import SplitResult, choose_on_half
 from evaluation.search import Found, search_both
-from finetune.report import AVERAGE, average, in_columns, in_markdown, submission_file
+from finetune.report import AVERAGE, average, in_columns, in_markdown, submission_file, write_files
 from finetune.retrieval.flags import RetrievalFlags
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext
@@ -117,13 +116,8 @@ def write_sweep(folder: Path, title: str, by_layer: Mapping[str, tuple[np.ndarra
     for name, row in rows.items():
         cells.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])
     logger.info("%s\n%s", title, in_columns(cells))
-    contents = {
-        "txt": f"{title}\n{in_columns(cells)}\n", "md": f"**{title}**\n\n{in_markdown(cells)}\n",
-        "json": json.dumps({"title": title, "rows": rows, "chosen": chosen}, indent=2) + "\n",
-    }  # fmt: skip
-    for ending, content in contents.items():
-        with atomic_file(folder / f"sweep.{ending}", "w") as file:
-            file.write(content)
+    text, markdown = f"{title}\n{in_columns(cells)}", f"**{title}**\n\n{in_markdown(cells)}\n"
+    write_files(folder, "sweep", text, markdown, {"title": title, "rows": rows, "chosen": chosen})
 
 
 def write_predictions(

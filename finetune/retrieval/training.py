@@ -26,10 +26,6 @@ GROUP_TOKENS = 2048  # padded tokens that are encoded at once
 _NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
 
-class _Interrupted(Exception):
-    """The run was asked to stop during a validation."""
-
-
 class RetrievalTraining:
     """`finetune.trainer.Training` of one seed on the parallel text of a corpus.
 
@@ -117,9 +113,7 @@ class RetrievalTraining:
             if start + rank < len(names):
                 pair = names[start + rank]
                 with engine.autocast():
-                    accuracy = self._accuracy(self.held_out[pair], stop)
-                if accuracy is not None:
-                    mine["-".join(pair)] = accuracy
+                    mine["-".join(pair)] = self._accuracy(self.held_out[pair])
             if stop.anywhere():
                 return None
         scores = {name: score for part in distributed.gather(mine) for name, score in part.items()}
@@ -130,21 +124,13 @@ class RetrievalTraining:
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
         return Evaluation(0, mean, {"held-out pairs": by_name}, curves)
 
-    def _accuracy(self, pairs: Any, stop: StopSignal) -> float | None:
-        """Per cent of up to --validation_pairs pairs, mean of both directions; None if asked to stop."""
+    def _accuracy(self, pairs: Any) -> float:
+        """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
         rows = [pairs[i] for i in range(min(self.flags.validation_pairs, len(pairs)))]
         build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
         sides = [[np.asarray(build(row[side].tolist(), None, longest)) for row in rows] for side in (0, 1)]
-
-        def interrupt(_: int) -> None:
-            if stop:
-                raise _Interrupted
-
-        how = {"batch_tokens": self.flags.batch_tokens, "done": interrupt}
-        try:
-            a, b = (encode_layer(self.model, one, self.layer, self.flags.pooling, **how) for one in sides)
-        except _Interrupted:
-            return None
+        how = self.layer, self.flags.pooling
+        a, b = (encode_layer(self.model, one, *how, batch_tokens=self.flags.batch_tokens) for one in sides)
         return 50.0 * (hits(a, b).mean() + hits(b, a).mean())
 
 
