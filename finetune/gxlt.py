@@ -66,11 +66,12 @@ class PairTable:
 
     def to_json(self) -> dict:
         """The table as a JSON value."""
-        scores: dict[str, dict[str, float]] = {context: {} for context in self.languages}
-        for context in self.languages:
-            for question in self.languages:
-                if (context, question) in self.scores:
-                    scores[context][question] = self.scores[context, question]
+        scores = {
+            context: {
+                one: self.scores[context, one] for one in self.languages if (context, one) in self.scores
+            }
+            for context in self.languages
+        }
         return {"mean": self.summary(), "xlt": self.xlt, "scores": scores}
 
     def _row(self, pairs: list[tuple[str, str]]) -> list[str]:

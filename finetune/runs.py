@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from finetune import report
 from finetune.run_folder import owned_by, seed_folders, step_to_resume
 from finetune.setup import begin
-from finetune.trainer import EvaluationRecord, FineTuningTrainer, Training
+from finetune.trainer import Evaluation, FineTuningTrainer, Training
 from training import distributed
 from training.engine import Engine
 from utils.json_files import read_dataclass
@@ -85,8 +85,6 @@ def fine_tune(
     return trainer
 
 
-def read_record(folder: Path) -> EvaluationRecord:
+def read_record(folder: Path) -> Evaluation:
     """Read the selected evaluation of a finished seed."""
-    return read_dataclass(
-        folder / SELECTED, EvaluationRecord, "remove it, and the same command makes it again"
-    )
+    return read_dataclass(folder / SELECTED, Evaluation, "remove it, and the same command makes it again")

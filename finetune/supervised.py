@@ -19,7 +19,7 @@ from finetune.run_folder import digest_of_files, has_state, identity, weights_of
 from finetune.runs import SELECTED, fine_tune, read_record, run_command
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import Evaluation, EvaluationRecord
+from finetune.trainer import Evaluation
 from model.checkpoint.folder import load_from
 from model.config import ErnieMConfig
 from reader.batching import Batches, GlobalBatch
@@ -98,7 +98,7 @@ class SupervisedTraining:
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.task.loss(model, micro_batch)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
         """Score all files; the first pattern selects the best step."""
         args, metric = self.args, self.task.metric
         size, epoch = args.predict_batch_size or args.batch_size, bisect_left(self.ends, engine.steps)
@@ -112,7 +112,7 @@ class SupervisedTraining:
             path = Path(pattern)  # "dev" is the name of the curves of both dev.%s.tsv and dev/%s.tsv
             name = path.name.split("%s")[0].rstrip("._-") or path.parent.name
             curves |= {f"{name}/{language}": found[metric] for language, found in by_language.items()}
-        return Evaluation(epoch, selected_by, scores, curves)
+        return Evaluation(engine.steps, epoch, selected_by, scores), curves
 
 
 def global_batch(args: argparse.Namespace) -> int:
@@ -198,7 +198,7 @@ class SupervisedRun:
     def flags_yaml(self) -> str:
         return to_yaml(self.flags)
 
-    def run_seed(self, seed: int, folder: Path, run: dict[str, Any]) -> EvaluationRecord | None:
+    def run_seed(self, seed: int, folder: Path, run: dict[str, Any]) -> Evaluation | None:
         """Train if asked to, predict the test files, and return the scores of the dev files."""
         if self.flags.do_train:
             return self._train(seed, folder, run)
@@ -209,9 +209,9 @@ class SupervisedRun:
             return None
         size = self.flags.predict_batch_size or self.flags.batch_size
         scores = evaluate(self.task, engine, self.dev_files, size, self.flags.in_tokens, epoch=0)
-        return EvaluationRecord(0, 0, 0.0, scores)
+        return Evaluation(0, 0, 0.0, scores)
 
-    def _train(self, seed: int, folder: Path, run: dict[str, Any]) -> EvaluationRecord | None:
+    def _train(self, seed: int, folder: Path, run: dict[str, Any]) -> Evaluation | None:
         """Train a seed, then predict the test files with the selected weights (the last ones without dev)."""
         args = self.flags
         if (folder / SELECTED).is_file() and not self.test_files:
@@ -268,7 +268,7 @@ class SupervisedRun:
                     self.task.write_xtreme(path, done.file.data, done.predictions)
         distributed.barrier()
 
-    def report(self, records: dict[int, EvaluationRecord]) -> tuple[str, list[report.Table], dict[str, Any]]:
+    def report(self, records: dict[int, Evaluation]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """The paper's figures are for test sets, so they are shown with the last pattern of --dev_set."""
         args, task = self.flags, self.task
         first = next(iter(records.values())).scores

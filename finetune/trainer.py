@@ -27,26 +27,12 @@ from utils.logging import Progress, Scalars, logger
 SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of an evaluation.
-
-    Attributes:
-        epoch: epoch of the last step.
-        selected_by: the score that selects the best step; larger is better.
-        scores: all scores.
-        curves: name -> value, for VisualDL.
-    """
-
-    epoch: int
-    selected_by: float
-    scores: Scores
-    curves: dict[str, float]
-
-
 @dataclass
-class EvaluationRecord:
-    """What a checkpoint and selected.json store of an evaluation."""
+class Evaluation:
+    """The result of an evaluation after a step; checkpoints and selected.json store it.
+
+    `selected_by` is the score that selects the best step; larger is better.
+    """
 
     step: int
     epoch: int
@@ -95,8 +81,8 @@ class Training(Protocol):
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss divided by the count of the whole step, and `SUMS`."""
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
-        """Score the model; None on all processes if one of them was asked to stop."""
+    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
+        """Score the model; also name -> value for VisualDL. None if any process was asked to stop."""
 
 
 class FineTuningTrainer:
@@ -114,8 +100,8 @@ class FineTuningTrainer:
         self.identity, self.folder, self.flags = run, folder, flags
         self.position: Any = None  # in the training data
         self.evaluated = -1  # the last step that was evaluated
-        self.best: EvaluationRecord | None = None
-        self.latest: EvaluationRecord | None = None
+        self.best: Evaluation | None = None
+        self.latest: Evaluation | None = None
         self.window: dict[str, float] = {}  # sums since the last log line
         self.saved: tuple[int, int] | None = None  # steps and last evaluated step of the newest step folder
 
@@ -125,7 +111,7 @@ class FineTuningTrainer:
         self.engine.last_checkpoint = str(step)
         state = saved["state"]
         self.position, self.evaluated, self.window = state["position"], state["evaluated"], state["window"]
-        self.best = EvaluationRecord(**state["best"]) if state["best"] else None
+        self.best = Evaluation(**state["best"]) if state["best"] else None
         self.saved = (self.engine.steps, self.evaluated)
         if not bring_best(self.folder, step, self.best and self.best.step):
             self.best = None
@@ -174,12 +160,12 @@ class FineTuningTrainer:
             found = self.training.evaluate(self.engine, stop)
         if found is None:
             return
-        self.evaluated = step = self.engine.steps
-        self.latest = EvaluationRecord(step, found.epoch, found.selected_by, found.scores)
-        self.scalars.add(step, found.curves)
-        if self.best is None or found.selected_by > self.best.selected_by:
+        self.latest, curves = found
+        self.evaluated = self.latest.step
+        self.scalars.add(self.evaluated, curves)
+        if self.best is None or self.latest.selected_by > self.best.selected_by:
             self.best = self.latest
-            logger.info("best so far: %.2f at step %d", found.selected_by, step)
+            logger.info("best so far: %.2f at step %d", self.best.selected_by, self.best.step)
             self._save(self.folder / "best", None)
 
     def _log(self, step: Step, work: Any) -> None:

@@ -105,7 +105,7 @@ class RetrievalTraining:
         place = np.argsort(np.concatenate(groups))
         return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
         names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
         mine: dict[str, float] = {}
@@ -122,7 +122,7 @@ class RetrievalTraining:
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
         curves = {f"held_out/{name}": score for name, score in {**scores, "mean": mean}.items()}
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
-        return Evaluation(0, mean, {"held-out pairs": by_name}, curves)
+        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name}), curves
 
     def _accuracy(self, pairs: Any) -> float:
         """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""

@@ -47,9 +47,12 @@ def main() -> None:
     from finetune.supervised import SupervisedTraining
 
     evaluate = SupervisedTraining.evaluate
-    SupervisedTraining.evaluate = lambda self, engine, stop: dataclasses.replace(
-        evaluate(self, engine, stop), selected_by=float(engine.steps)
-    )
+
+    def better(self, engine, stop):
+        found, curves = evaluate(self, engine, stop)
+        return dataclasses.replace(found, selected_by=float(engine.steps)), curves
+
+    SupervisedTraining.evaluate = better
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:
         if process := os.fork():
             _, status = os.waitpid(process, 0)

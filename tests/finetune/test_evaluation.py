@@ -57,24 +57,6 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         assert accuracy(found, labels) == results["tables"][0]["mean"][language]
 
 
-def test_own_data_without_maps(classify, toy_folder, tmp_path):
-    """As docs/finetune.md says: one dev file, ids as labels, then predictions from the folder alone."""
-    for name, count, seed in (("train", 96, 1), ("dev", 31, 20)):
-        rows = [(*row[:3], str(toy.LABELS[row[3]])) for row in toy.rows(count, seed)]
-        toy.write_tsv(tmp_path / f"{name}.tsv", rows, qid=False)
-    own = {"label_map_config": "", "lang_map_config": ""}
-    classify(train_set="train.tsv", dev_set="dev.tsv", **toy.LEARNS, **own)
-    new = toy.rows(20, seed=60)
-    toy.write_tsv(tmp_path / "new.tsv", new, qid=False, label=False)
-    classify(
-        do_train="false", do_val="false", do_test="true", train_set=None, dev_set=None, test_set="new.tsv",
-        test_save="new.predicted.tsv", init_checkpoint="out/best", ernie_config_path=None,
-        piece_model_path=None, **own,
-    )  # fmt: skip
-    found = [int(line[0]) for line in predicted(tmp_path / "new.predicted.tsv.0.0")]
-    assert accuracy(found, [toy.LABELS[row[3]] for row in new]) >= 95
-
-
 def test_batch_size_changes_no_score(classify, trained):
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
     one = classify(out="a", predict_batch_size=1, **options)

@@ -47,15 +47,6 @@ def test_the_value(drop):
     assert won.item() == expected_won and expected_won > 0
 
 
-def test_a_pair_alone_has_no_negative():
-    sources, translations = vectors(1)
-    loss, won = hardest_negative_bce(
-        *map(paddle.to_tensor, (sources, translations, np.zeros([1, 1], bool))), SCALE, OFFSET
-    )
-    assert loss.item() == pytest.approx(by_hand(sources, translations, np.zeros([1, 1], bool))[0], abs=1e-9)
-    assert won.item() == 1
-
-
 def test_the_gradient():
     sources, translations = vectors(5, seed=3)
     negative = ~np.eye(5, dtype=bool)

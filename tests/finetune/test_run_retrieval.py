@@ -59,16 +59,6 @@ def line(folder, output, **changes):
     return as_flags(values)
 
 
-@pytest.fixture
-def one_pair(folder, tmp_path):
-    """The folder of pairs with one pair alone in de."""
-    copy = shutil.copytree(folder / "pairs", tmp_path / "one pair")
-    for side in ("de", "en"):
-        path = copy / f"de-en.{side}"
-        path.write_text(path.read_text().split("\n")[0] + "\n")
-    return copy
-
-
 def all_layers(folder, language):
     """Vectors of the English sentences and of the others, [L + 1, N, H]."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
@@ -158,13 +148,6 @@ def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
 
 
-def test_one_pair_has_no_halves(retrieve, one_pair):
-    with pytest.raises(UserError, match="--layer sweep: one pair alone in de; half of the pairs choose"):
-        retrieve(layer="sweep", pairs=one_pair)
-    assert list(retrieve(layer="sweep", pairs=one_pair, languages="xx")["rows"]["layer 0"]) == ["xx"]
-    assert rows(retrieve(layer="dev", dev_pairs=one_pair, pairs=one_pair))["en -> xx"]["de"] == 100.0
-
-
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default, other = retrieve(), retrieve(**flags)
@@ -174,13 +157,12 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     assert other["layers"] == {"1": 2 if other["pooling"] == "pooled" else 1}
 
 
-def test_one_bitext_and_two_processes(folder, tmp_path):
+def test_one_bitext_and_two_processes(retrieve, folder, tmp_path):
     sides = {"src_file": folder / "pairs" / "de-en.de", "tgt_file": folder / "pairs" / "de-en.en"}
-    for name, changes in (("one", {"pairs": None, **sides}), ("all", {})):
-        command = [ROOT / "run_retrieval.py", *line(folder, tmp_path / name, **changes)]
-        done = launch(command, tmp_path, processes=2)
-        assert done.returncode == 0, done.stderr
-    one, both = (json.loads((tmp_path / name / "retrieval.json").read_text()) for name in ("one", "all"))
+    one = retrieve(pairs=None, **sides)
+    done = launch([ROOT / "run_retrieval.py", *line(folder, tmp_path / "all")], tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
+    both = json.loads((tmp_path / "all" / "retrieval.json").read_text())
     for direction in ("en -> xx", "xx -> en"):
         assert rows(one)[direction]["bitext"] == rows(both)[direction]["de"]
 
@@ -190,6 +172,10 @@ def test_one_bitext_and_two_processes(folder, tmp_path):
     [
         ({"layer": 3}, "--layer 3: no such layer; this model has 0 .the embeddings. to 2"),
         ({"layer": "dev"}, "--dev_pairs is needed with --layer dev"),
+        (
+            {"layer": "sweep", "pairs": None, "src_file": "one.de", "tgt_file": "one.en"},
+            "one pair alone in bi",
+        ),
         ({"layer": "sweep", "pooling": "pooled"}, "--pooling pooled is that of the top layer alone"),
         ({"pairs": None}, "nothing to do: give --pairs or --src_file"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
@@ -208,7 +194,9 @@ def test_one_bitext_and_two_processes(folder, tmp_path):
         ({"scor": "margin"}, "did you mean 'score'"),
     ],
 )
-def test_bad_flags(retrieve, changes, message):
+def test_bad_flags(retrieve, tmp_path, changes, message):
+    for side in ("de", "en"):
+        (tmp_path / f"one.{side}").write_text("the cat\n")
     with pytest.raises(UserError, match=message):
         retrieve(**changes)
 
