@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain import attention_mask, masking
-from pretrain import btmlm as pseudo
+from pretrain import attention_mask, masking, pseudo
 from pretrain.batch import NO_LANGUAGE, Batch, Row, collate, collate_stage1
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary

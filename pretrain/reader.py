@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pretrain import btmlm as pseudo
+from pretrain import pseudo
 from pretrain import shares as mix
 from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES, PretrainConfig
