@@ -18,7 +18,7 @@ from reader.batching import Batches
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
-from tests.launching import ROOT, call_main, launch, run_script
+from tests.launching import ROOT, call_main, run_script
 from utils.args import parse_args
 
 
@@ -227,23 +227,3 @@ def test_bad_files(refused, folder, tmp_path):
             paragraph["context"] = "x" + paragraph["context"]
     (tmp_path / "train.json").write_text(json.dumps(value))
     assert "no answer stands at its offset" in refused(train_set=tmp_path / "train.json")
-
-
-def test_two_processes_write_the_same_answers(folder, tmp_path):
-    """Each predicts a part of the windows; all candidates with their logits are those of one process."""
-    options = {
-        "max_steps": 6, "dtype": "float64", "do_test": "true", "test_set": f"{folder}/dev.%s.json",
-        "max_seq_len": 40, "max_query_length": 8, "doc_stride": 12,
-    }  # fmt: skip
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    for place, batch_size in ((alone, 6), (both, 3)):
-        place.mkdir()
-        flags = toy.flags(
-            folder, place / "out", batch_size=batch_size, test_save=f"{place}/%s.json", **options
-        )
-        line = [ROOT / "run_mrc.py", *flags]
-        done = run_script(line, place) if place == alone else launch(line, place, processes=2)
-        assert done.returncode == 0, done.stderr
-    names = [f"{prefix}{language}.json.0.6" for prefix in ("", "nbest_") for language in toy.LANGUAGES]
-    for name in names:
-        assert (alone / name).read_text() == (both / name).read_text(), name

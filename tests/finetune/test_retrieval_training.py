@@ -16,24 +16,10 @@ from finetune.retrieval.pairs import StepPairs
 from model.checkpoint.folder import save_training_state
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.launching import ROOT, as_flags, call_main, launch, run_script
-from tests.pretrain import tiny_run
+from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
-CONFIG = {
-    "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "initializer_range": 0.1,
-}  # fmt: skip
 WORDS = "embeddings.word_embeddings.weight"
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("retrieval")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    still = {**CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "still.json").write_text(json.dumps(still))
-    return tiny_run.make_corpus(folder)
 
 
 def line(corpus, output, **changes):
@@ -123,29 +109,6 @@ def test_resume_bit_for_bit(train, tmp_path):
     assert states[0] == states[1] and states[0]["position"]["draws"] == 48
     train("three", random_seed=2, max_steps=3)
     assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()
-
-
-def test_two_processes_are_one(corpus, tmp_path):
-    found = {}
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        flags = line(
-            corpus, folder / "out", dtype="float64", ernie_config_path=corpus.parent / "still.json",
-            learning_rate=1e-3, skip_steps=1, batch_size=9,
-        )  # fmt: skip
-        command = [ROOT / "run_retrieval.py", *flags]
-        done = run_script(command, folder) if processes == 1 else launch(command, folder, processes)
-        assert done.returncode == 0, done.stderr
-        log = (folder / "log" / "job.log.0").read_text()
-        found[processes] = (
-            load_file(folder / "out" / "step_6" / "model.safetensors"),
-            re.findall(r"ave loss: [\d.]+, pairs that beat their negatives: [\d.]+|mean .*", log),
-        )
-    assert len(found[1][1]) == 6 + 3  # steps and validations
-    assert found[1][1] == found[2][1]
-    for name, value in found[1][0].items():
-        np.testing.assert_allclose(found[2][0][name], value, rtol=0, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
-from tests.launching import ROOT, as_flags, call_main, launch
+from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
 
@@ -155,16 +155,6 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     assert rows(other) != rows(default)
     # The pooled [CLS] is of the top layer, whatever --layer says.
     assert other["layers"] == {"1": 2 if other["pooling"] == "pooled" else 1}
-
-
-def test_one_bitext_and_two_processes(retrieve, folder, tmp_path):
-    sides = {"src_file": folder / "pairs" / "de-en.de", "tgt_file": folder / "pairs" / "de-en.en"}
-    one = retrieve(pairs=None, **sides)
-    done = launch([ROOT / "run_retrieval.py", *line(folder, tmp_path / "all")], tmp_path, processes=2)
-    assert done.returncode == 0, done.stderr
-    both = json.loads((tmp_path / "all" / "retrieval.json").read_text())
-    for direction in ("en -> xx", "xx -> en"):
-        assert rows(one)[direction]["bitext"] == rows(both)[direction]["de"]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.folder import read_weights
 from reader.tagging import JOINT
-from tests.finetune import tagging_toy, toy
-from tests.launching import ROOT, call_main, launch, run_script
+from tests.finetune import tagging_toy
+from tests.launching import ROOT, call_main, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
 
@@ -121,28 +121,6 @@ def test_resume_is_bit_identical(tag, tmp_path):
     for name, value in weights(tmp_path / "out", 9).items():
         np.testing.assert_array_equal(value, weights(tmp_path / "again", 9)[name], err_msg=name)
     assert resumed["tables"] == straight["tables"]
-
-
-def exact(tmp_path, **changes) -> dict:
-    """Six steps in float64 without dropout; some sentences are split."""
-    config = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    steps = {"max_steps": 6, "max_seq_len": 16, "do_val": "false", "dtype": "float64"}
-    return {"ernie_config_path": tmp_path / "config.json", **steps, **changes}
-
-
-def assert_same(one, other):
-    for name, value in weights(one, 6).items():
-        np.testing.assert_allclose(value, weights(other, 6)[name], rtol=0, atol=1e-9, err_msg=name)
-
-
-def test_two_processes_are_one_step_of_the_whole_batch(tag, folder, tmp_path):
-    """... and whatever process has them."""
-    tag(out="one", **exact(tmp_path))
-    line = tagging_toy.flags(folder, tmp_path / "two", **exact(tmp_path, batch_size=4))
-    done = launch([ROOT / "run_sequence_labeling.py", *line], tmp_path, 2)
-    assert done.returncode == 0, done.stderr
-    assert_same(tmp_path / "one", tmp_path / "two")
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
