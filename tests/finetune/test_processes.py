@@ -69,14 +69,15 @@ def every_task(folder, data, corpus, pairs, processes):
         test_set=f"{data}/answer/dev.%s.json", **tested, batch_size=6 // processes,
     )  # fmt: skip
     train = as_flags({
-        "do_train": "true", "train_set": corpus, "checkpoints": "out", "use_cuda": "false", "dtype": "float64",
-        "ernie_config_path": corpus.parent / "still.json", "piece_model_path": corpus / "piece.model",
-        "vocab_path": corpus / "vocab.txt", "max_seq_len": 32, "max_steps": 4, "batch_size": 9,
-        "learning_rate": 1e-3, "validation_steps": 2, "skip_steps": 1,
+        "do_train": "true", "train_set": corpus, "checkpoints": "out", "use_cuda": "false",
+        "dtype": "float64", "ernie_config_path": corpus.parent / "still.json",
+        "piece_model_path": corpus / "piece.model", "vocab_path": corpus / "vocab.txt",
+        "max_seq_len": 32, "max_steps": 4, "batch_size": 9, "learning_rate": 1e-3, "validation_steps": 2,
+        "skip_steps": 1,
     })  # fmt: skip
     search = as_flags({
-        "init_pretraining_params": "../train/out/best", "pairs": pairs, "checkpoints": "out", "dtype": "float64",
-        "max_seq_len": 32, "use_cuda": "false",
+        "init_pretraining_params": "../train/out/best", "pairs": pairs, "checkpoints": "out",
+        "dtype": "float64", "max_seq_len": 32, "use_cuda": "false",
     })  # fmt: skip
     scripts = {"classify": "run_classifier", "tag": "run_sequence_labeling", "answer": "run_mrc"}
     lines = {"classify": classify, "tag": tag, "answer": answer, "train": train, "search": search}
