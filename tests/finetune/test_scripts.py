@@ -22,7 +22,7 @@ XNLI = "xnli_cross_lingual_transfer.sh"
 @pytest.fixture
 def copied(tmp_path):
     """The scripts beside a launch.py that only writes down its arguments."""
-    for name in ("scripts/env.sh", f"scripts/base/{XNLI}", f"scripts/small/{XNLI}"):
+    for name in ("scripts/env.sh", "scripts/launch.sh", f"scripts/base/{XNLI}", f"scripts/small/{XNLI}"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
