@@ -17,10 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from pretrain.corpus.files import Cutting, read_units
-from pretrain.corpus.inputs import Stream, resolve
-from pretrain.corpus.lines import Reading, read_lines
-from pretrain.corpus.options import gather_notation, size_of
+from pretrain.corpus.inputs import Stream, gather_notation, resolve
+from pretrain.corpus.lines import TextFormat, read_lines
+from pretrain.corpus.units import read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
 from utils.config import load_config
@@ -128,14 +127,13 @@ def _read(
     streams: list[Stream], options: VocabOptions, description: str
 ) -> Iterator[tuple[tuple[str, ...], tuple[list[str], ...], tuple[int, int, int]]]:
     """Languages, their lines, and the number of each unit of text."""
-    reading = Reading(options.documents, None, skip_bad_utf8=False)
-    cutting = Cutting(_UNIT_BYTES, options.documents == "blank")
-    total = sum(size_of(source) for stream in streams for source in stream.sources)
+    form, blank_lines = TextFormat(options.documents), options.documents == "blank"
+    total = sum(source.size for stream in streams for source in stream.sources)
     shown = Progress(total, description, unit="bytes")
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
-            for unit in read_units(number, place, source, cutting):
-                yield stream.languages, read_lines(unit, source, stream.languages, reading).sides, unit.key
+            for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
+                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit.key
                 shown.update(unit.weight)
     shown.close()
 
