@@ -1,4 +1,4 @@
-"""An exported encoder as `evaluation.vectors.Encoder`."""
+"""An exported encoder as `evaluation.vectors.VectorEncoder`."""
 
 import numpy as np
 
