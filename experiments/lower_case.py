@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from utils.config import read_yaml
 from utils.errors import UserError, run
 from utils.files import atomic_file
-from utils.yaml_files import read_yaml
 
 _VARIABLE = "$DATA/"
 _TEXTS = ("context", "question", "text")  # of SQuAD's JSON

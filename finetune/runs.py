@@ -38,8 +38,7 @@ from training import distributed
 from training.engine import Engine
 from utils.args import deciding, log_unused, to_yaml
 from utils.errors import UserError
-from utils.files import atomic_file
-from utils.json_files import read_dataclass
+from utils.files import atomic_file, read_dataclass
 from utils.logging import logger, setup
 
 SELECTED = "selected.json"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 
 # The key under which `expand` files a pattern without %s when there is no language map.
 ALL_LANGUAGES = "all"

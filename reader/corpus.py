@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import sha256_of
-from utils.json_files import read_json
+from utils.files import read_json, sha256_of
 
 SPLITS = ("train", "held_out")
 _MOST = 1 << 48  # tokens, lines, bytes

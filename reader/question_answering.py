@@ -17,7 +17,7 @@ import numpy as np
 from reader.features import pad
 from reader.tokenization import Tokenizer, normalize
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 from utils.logging import progress
 
 logger = logging.getLogger(__name__)

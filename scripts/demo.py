@@ -13,9 +13,9 @@ from pathlib import Path
 
 from scripts.demo_jobs import Jobs
 from scripts.sample.languages import CODES
+from utils.config import read_yaml
 from utils.errors import run
 from utils.runtime import prepare
-from utils.yaml_files import read_yaml
 
 OUTPUT = Path("output/demo")
 SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
-from utils.processes import is_main, rank, world_size
+from utils.runtime import is_main, rank, world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor

@@ -9,8 +9,8 @@ import pytest
 from experiments import lower_case, pretrain_real, retrieval_real
 from tests.helpers.small_corpus import ROOT, sentences
 from tests.pretrain.tiny_run import flags, make_corpus
+from utils.config import read_yaml
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
 
 
 def call(monkeypatch, module, *arguments):

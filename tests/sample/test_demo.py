@@ -10,8 +10,8 @@ import yaml
 from scripts import demo
 from scripts.demo_jobs import Jobs
 from tests.helpers.small_corpus import ROOT
+from utils.config import read_yaml
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
 
 
 @pytest.fixture

@@ -158,28 +158,6 @@ def test_freed_memory_is_kept():
     assert int(python(prepared + FAULTS).stdout) < 10
 
 
-PLACES = """
-import paddle
-shape = [1 << 20]
-tensors, small = [], []
-for _ in range(80):
-    tensors.append(paddle.empty(shape))
-    small += [bytearray(size) for size in range(600, 1400, 20)]
-places = {tensor.data_ptr() for tensor in tensors[::2]}
-del tensors[::2]
-again = [paddle.empty(shape) for _ in range(40)]
-print(sum(tensor.data_ptr() in places for tensor in again))
-"""
-
-
-@keeps_memory
-def test_tensors_take_the_places_of_freed_ones():
-    prepared = "from utils.runtime import prepare; prepare(quiet=True)\n"
-    without = "import utils.runtime; utils.runtime._stock_small_blocks = lambda memory: None\n"
-    assert int(python(prepared + PLACES).stdout) >= 25  # of 40
-    assert int(python(without + prepared + PLACES).stdout) <= 5
-
-
 @keeps_memory
 def test_env_sh_works_in_a_python_started_after_it():
     clean = {name: value for name, value in os.environ.items() if name not in OURS}

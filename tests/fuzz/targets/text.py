@@ -17,9 +17,8 @@ from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit, json_line_edit
-from utils.config import load_config
+from utils.config import load_config, read_yaml
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
 
 LABELS = {"no": 0, "yes": 1, "हाँ": 2}
 TAGS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
