@@ -77,7 +77,7 @@ def open_encoder(folder: Path, config, engine: str):
 
         return PaddleEncoder(ErnieMModel(config))
     from benchmarks.engines import open_engine
-    from inference.encoder import ExportedEncoder
+    from inference.tasks.encode import ExportedEncoder
 
     return ExportedEncoder(open_engine(engine, folder, config), 768, config.pad_token_id, True)
 

@@ -15,10 +15,10 @@ from model.task_names import ENCODING, OUTPUTS
 from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:
-    from inference.engines import Engine
+    from inference.engines import GraphRunner
 
 
-def open_engine(engine: str, folder: Path, config: ErnieMConfig) -> "Engine":
+def open_engine(engine: str, folder: Path, config: ErnieMConfig) -> "GraphRunner":
     """Args: engine: dygraph, paddle, onnx or onnx-int8; folder: for its files, if they are not there yet."""
     from inference.engines import DygraphEngine, OnnxEngine, PaddleEngine
 

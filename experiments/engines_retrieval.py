@@ -14,7 +14,7 @@ from pathlib import Path
 from evaluation.search import search_both
 from finetune.report import average, in_markdown
 from inference.loading import load
-from inference.tasks.encode import Encode
+from inference.tasks.encode import EncodeTexts
 from reader.bitext import BATCH_TOKENS, Bitext, read_bitexts
 from utils.errors import run
 
@@ -22,7 +22,7 @@ ENGINES = ("onnx", "onnx-int8")
 MAX_SEQ_LEN = 512
 
 
-def accuracies(encode: Encode, bitexts: list[Bitext]) -> dict[str, float]:
+def accuracies(encode: EncodeTexts, bitexts: list[Bitext]) -> dict[str, float]:
     """Language -> per cent of the translations that are found, the mean of both directions."""
     found = {}
     for bitext in bitexts:
@@ -44,7 +44,7 @@ def main() -> None:
     bitexts = read_bitexts(args.pairs, args.languages)
     scores = {}
     for engine in args.engines:
-        encode = Encode(load(args.model, engine=engine), MAX_SEQ_LEN, BATCH_TOKENS)
+        encode = EncodeTexts(load(args.model, engine=engine), MAX_SEQ_LEN, BATCH_TOKENS)
         scores[engine] = accuracies(encode, bitexts)
     first = scores[args.engines[0]]
     mean = {engine: average(row) for engine, row in scores.items()}

@@ -104,21 +104,19 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+SHOW = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
+
+
 def test_prepare_sets_prints_and_says_nothing_else():
     threads = settings_for(read_cpu())["OMP_NUM_THREADS"]
-    done = python(
-        "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
-    )
+    done = python(SHOW)
     line, in_force = done.stdout.splitlines()
     assert line.startswith(f"cpu: OMP_NUM_THREADS={threads}, ") and in_force == threads
     assert done.stderr == ""
 
 
 def test_prepare_leaves_the_users_values():
-    code = "import os; from utils.runtime import prepare; prepare(); print(os.environ['OMP_NUM_THREADS'])"
-    done = python(
-        code, OMP_NUM_THREADS="3", MKL_DEBUG_CPU_TYPE="4", GLIBC_TUNABLES="glibc.malloc.top_pad=131072"
-    )
+    done = python(SHOW, OMP_NUM_THREADS="3", GLIBC_TUNABLES="glibc.malloc.top_pad=131072")
     assert "OMP_NUM_THREADS=3 (as set)" in done.stdout and done.stdout.splitlines()[-1] == "3"
     assert "malloc as GLIBC_TUNABLES says" in done.stdout
 

@@ -84,12 +84,11 @@ def _requests(path: Path) -> None:
 @functools.cache
 def _tasks() -> dict[str, Any]:
     """What asks a request for its keys, with no model behind it."""
-    from inference.tasks.answer import AnswerQuestions
-    from inference.tasks.classify import Classify
-    from inference.tasks.encode import Encode
-    from inference.tasks.tag import Tag
+    from inference.tasks.encode import EncodeTexts
+    from inference.tasks.finetuned import AnswerQuestions, ClassifyTexts, TagWords
 
-    kinds = {"classify": Classify, "tag": Tag, "answer": AnswerQuestions, "search": Encode}
+    kinds = {"classify": ClassifyTexts, "tag": TagWords, "answer": AnswerQuestions,
+             "search": EncodeTexts}  # fmt: skip
     tasks = {name: object.__new__(kind) for name, kind in kinds.items()}
     for task in tasks.values():
         task.answer = lambda asked: [{"asked": repr(one)} for one in asked]
@@ -115,11 +114,14 @@ def _app():
     """The application of `predict.py --serve`, and a loop to run it in."""
     from unittest import mock
 
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     from inference import serve
 
     with mock.patch.object(serve, "tasks_of", return_value=_tasks()):
         app = serve.make_app([], None)
-    app.add_middleware(serve.Bounded, hosts=serve.THIS_MACHINE)
+    app.add_middleware(serve.BoundedBodies)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(serve.THIS_MACHINE))
     app.build_middleware_stack()
     return app, asyncio.new_event_loop()
 
