@@ -105,8 +105,8 @@ def read_checked(flags: ExportFlags, loaded, task: str):
     from itertools import islice
 
     import numpy as np
-    from inference.export import Checked, made_up_rows
 
+    from inference.export import Checked, made_up_rows
     from reader.bitext import Sentences
     from reader.classification import read_classification
     from reader.features import EncodePairs

@@ -70,7 +70,7 @@ class ArrayFile:
 class Encoder(Protocol):
     """What runs the encoder; ids are int64 [B, T], padded with `pad_id` on the right.
 
-    `evaluation.encode.PaddleEncoder` is one, `inference.encoder.ExportedEncoder` another.
+    `evaluation.encode.PaddleEncoder` is one, `inference.tasks.encode.ExportedEncoder` another.
     """
 
     hidden_size: int
