@@ -18,8 +18,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from utils.arrays import as_array, as_rows
-from utils.threads import over_rows
+from utils.threads import as_array, as_rows, over_rows
 
 DRAWN = 1 << 18  # dropout's numbers that one stream of random bits decides on
 

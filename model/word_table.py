@@ -23,8 +23,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model.layers import training_on_cpu
-from utils.arrays import as_array, as_rows
-from utils.threads import over_rows
+from utils.threads import as_array, as_rows, over_rows
 
 MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
 _SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import sha256_of
-from utils.json_files import read_json
+from utils.files import read_json, sha256_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -18,7 +18,7 @@ from model.checkpoint.step_folders import step_folders
 from model.config import ErnieMConfig
 from model.task_names import task_named
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
