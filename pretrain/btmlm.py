@@ -1,6 +1,7 @@
-"""BTMLM's pseudo-tokens: how many, where, in which language, from which pieces, and how good they were.
+"""BTMLM's pseudo-tokens: how many, where, in which language, from which pieces, and how good they are.
 
-Pure numpy; the pass that predicts them is pretrain/btmlm.py.
+`PseudoTokenGenerator` is the first stage, a pass without gradient that predicts them (paper section 3, Figures
+3 and 4).
 """
 
 import unicodedata
@@ -20,6 +21,7 @@ from pretrain.masking import Vocabulary
 from utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7
+_CLOSED = -1e4
 
 
 def number_of_pseudo_tokens(length: int, proportion: float) -> int:
@@ -121,12 +123,14 @@ def allowed_pieces(piece_counts: np.ndarray, min_count: int, vocabulary: Vocabul
 
 
 def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
-    """How many pseudo-tokens [S] occur in their own sentence, and how many repeat another of it."""
-    context = stage1.input_ids[:, : stage1.context_length]
-    real = stage1.valid[:, : stage1.context_length]
-    in_sentence = (context[stage1.slot_rows] == pseudo_ids[:, None]) & real[stage1.slot_rows]  # [S, C]
-    distinct = len(np.unique(np.stack([stage1.slot_rows, pseudo_ids]), axis=1).T)
-    return int(in_sentence.any(1).sum()), len(pseudo_ids) - distinct
+    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
+    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
+    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    in_context = column < stage1.contexts[row]
+    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
+    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
+    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
+    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))
 
 
 def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
@@ -174,11 +178,6 @@ def most_frequent_found(
             mine = stage1.slot_rows == row
             guesses[mine] = ranked[: mine.sum()]
     return found_in_translation(stage1, guesses, translations, ignored)
-
-
-# BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4).
-
-_CLOSED = -1e4
 
 
 @dataclass

@@ -22,7 +22,8 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
     Args:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. Types are checked, values that
-            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`).
+            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`). A class
+            variable RENAMED says what to write in place of a key that is gone.
         arguments: `--config file.yaml` (any number, later ones win) and `--section.key value`, in any order;
             what stands later on the command line wins. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
@@ -126,6 +127,9 @@ def _explain(message: str, cls: type) -> str:
     unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
     if unknown:
         name = next(group for group in unknown.groups() if group)
+        for old, new in getattr(cls, "RENAMED", {}).items():
+            if name in (old, old.split(".")[-1]):
+                return f"{old} is gone: {new}"
         near = _nearest(name, _keys(cls))
         line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
     return line
