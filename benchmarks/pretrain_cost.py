@@ -32,10 +32,10 @@ from benchmarks.gemm import HIDDEN, encoder_operations, head_operations, trainin
 from benchmarks.side_by_side import peak_memory
 from pretrain import shares as mix
 from pretrain.batch import Batch
-from pretrain.btmlm import SecondLanguage
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
+from pretrain.pseudo import SecondLanguage
 from pretrain.reader import StepBatches
 from utils.runtime import prepare
 

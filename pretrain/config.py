@@ -248,7 +248,11 @@ _RANGES = (
     ("optimizer", "steps batch_size learning_rate epsilon clip_norm", *_POSITIVE),
     ("optimizer", "tokens warmup_steps weight_decay", *_NOT_NEGATIVE),
     ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
-    ("run", "micro_batch_tokens log_steps save_steps keep_checkpoints max_bad_steps compute_ratio", *_POSITIVE),
+    (
+        "run",
+        "micro_batch_tokens log_steps save_steps keep_checkpoints max_bad_steps compute_ratio",
+        *_POSITIVE,
+    ),
     ("run", "stall_seconds", *_POSITIVE),
     ("run", "seed eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
     ("run", "sharding_stage", "0 or 1; stage 2 is gone", lambda v: v in (0, 1)),

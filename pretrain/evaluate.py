@@ -11,18 +11,18 @@ import paddle
 from evaluation.encode import encode
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.btmlm import (
-    PseudoTokenGenerator,
-    copied_and_repeated,
-    found_in_translation,
-    most_frequent_found,
-    punctuation_ids,
-)
+from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import PretrainConfig
 from pretrain.data_selection import Streams
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Pair, Text
+from pretrain.pseudo import (
+    copied_and_repeated,
+    found_in_translation,
+    most_frequent_found,
+    punctuation_ids,
+)
 from pretrain.reader import make_objectives
 from reader.blocks import Blocks
 from reader.corpus import Corpus

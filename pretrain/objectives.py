@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain import btmlm as pseudo
-from pretrain import masking
+from pretrain import masking, pseudo
 from pretrain.batch import NO_LANGUAGE, Batch, Masked, Row, Slots, pack
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary

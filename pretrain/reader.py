@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain import btmlm as pseudo
+from pretrain import pseudo
 from pretrain import shares as mix
 from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, PretrainConfig

@@ -179,7 +179,6 @@ def draw_panels(options: argparse.Namespace) -> list[Panel]:
             raise UserError(f"the sentence '{sentence}' has no tokens")
     config = ObjectiveConfig(
         mask_rate=options.mask_rate,
-        camlm_form=options.camlm_form,
         pseudo_proportion=options.pseudo_proportion,
         pseudo_positions=options.pseudo_positions,
     )
@@ -196,53 +195,56 @@ def draw_panels(options: argparse.Namespace) -> list[Panel]:
         examples = texts[:1] if objective == "btmlm" else texts
         rngs = [generator(options.seed, 0, i) for i in range(len(examples))]
         batch = maker.batch(objective, examples, rngs, second_languages=[1] if objective == "btmlm" else None)
-    return _panels(batch, tokenizer, names)
+    pair = objective == "camlm" and options.camlm_form == "dense"
+    return _panels(batch, objective, tokenizer, names, pair)
 
 
-def _panels(batch: Batch, tokenizer, names: list[str]) -> list[Panel]:
-    def panel(title, part, row, seen, predictions, replaced=()) -> Panel:
-        """Row `row` of a batch, pads left out; `predictions` and `replaced`: column -> token."""
-        columns = np.flatnonzero(part.valid[row])
-        ids = part.input_ids[row][columns]
-        tokens = [dict(replaced).get(c) or tokenizer.token(i) for c, i in zip(columns.tolist(), ids)]
-        languages = [names[language] if language >= 0 else "" for language in part.language_ids[row][columns]]
-        if part.context_length is not None:
-            boundary = int((columns < part.context_length).sum())
-        else:
-            separators = np.flatnonzero(ids == tokenizer.vocabulary.sep_id)
-            boundary = int(separators[0]) + 1
+def _panels(batch: Batch, objective: str, tokenizer, names: list[str], pair: bool) -> list[Panel]:
+    """A panel for each sequence. `pair`: CAMLM's two sequences as the one of the definition."""
+
+    def panel(title, part, chosen, seen, predictions, boundary=None, replaced=()) -> Panel:
+        """The tokens `chosen` of a packed row; `predictions` and `replaced`: token's place -> token."""
+        ids, languages = part.input_ids[chosen], part.language_ids[chosen]
+        if boundary is None:
+            boundary = int(np.flatnonzero(ids == tokenizer.vocabulary.sep_id)[0]) + 1
         return Panel(
             title,
-            tokens,
-            [predictions.get(c, "") for c in columns.tolist()],
-            part.position_ids[row][columns].tolist(),
-            languages,
+            [dict(replaced).get(place) or tokenizer.token(i) for place, i in zip(chosen.tolist(), ids)],
+            [predictions.get(place, "") for place in chosen.tolist()],
+            part.position_ids[chosen].tolist(),
+            [names[language] if language >= 0 else "" for language in languages],
             boundary,
-            seen[row, 0][np.ix_(columns, columns)],
+            seen,
         )
 
-    panels, slots, width = [], {}, batch.input_ids.shape[1]
+    panels, slots = [], {}
     if batch.stage1 is not None:  # one sentence, so that its slots and placeholders are in order
         stage1 = batch.stage1
         slots = {int(slot): f"h{i + 1}" for i, slot in enumerate(stage1.slots)}
-        placeholders = {int(column): f"h{i + 1}" for i, column in enumerate(stage1.placeholders)}
-        seen = attention_mask.from_compact(stage1.context_length, stage1.valid)
-        panels.append(panel("BTMLM stage 1 (Figure 4)", stage1, 0, seen, placeholders))
-    titles = {
+        placeholders = {int(place): f"h{i + 1}" for i, place in enumerate(stage1.placeholders)}
+        everything, context = np.arange(stage1.tokens), int(stage1.contexts[0])
+        seen = stage1.attention(0)
+        panels.append(panel("BTMLM stage 1 (Figure 4)", stage1, everything, seen, placeholders, context))
+    title = {
         "mmlm": "MMLM (Figures 1a, 2a)",
         "tlm": "TLM (Figures 1b, 2b)",
         "camlm": "CAMLM (Figures 1c, 2c)",
         "btmlm": "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1",
+    }[objective]
+    predictions = {
+        place: tokenizer.token(token) for place, token in zip(batch.targets.tolist(), batch.target_ids)
     }
-    seen = batch.attention()
-    for row in range(len(batch.input_ids)):
-        predictions = {
-            int(position) % width: tokenizer.token(token)
-            for position, token in zip(batch.target_positions, batch.target_ids)
-            if position // width == row
-        }
-        mine = {slot % width: label for slot, label in slots.items() if slot // width == row}
-        panels.append(panel(titles[batch.objective], batch, row, seen, predictions, mine))
+    if pair:
+        place = np.arange(batch.tokens) - np.repeat(batch.starts, batch.lengths)
+        masked = place >= np.repeat(batch.contexts, batch.lengths)
+        side = np.repeat([0, 1], batch.lengths) ^ masked
+        chosen = np.argsort(batch.position_ids)
+        seen = attention_mask.camlm(side[chosen], masked[chosen])
+        return [panel(title, batch, chosen, seen, predictions, int((side == 0).sum()))]
+    for number, (start, length) in enumerate(zip(batch.starts, batch.lengths)):
+        chosen, context = np.arange(start, start + length), int(batch.contexts[number])
+        boundary = context if context < length else None
+        panels.append(panel(title, batch, chosen, batch.attention(number), predictions, boundary, slots))
     return panels
 
 

@@ -14,12 +14,13 @@ from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.batch import Batch
-from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
+from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, PretrainConfig
 from pretrain.data_selection import Streams
 from pretrain.initialise import freeze_encoder, initialise
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
+from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
 from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run, identity
 from pretrain.schedule import learning_rate

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pretrain.btmlm import SecondLanguage
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
+from pretrain.pseudo import SecondLanguage
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 CLS, PAD, SEP, MASK = 0, 1, 2, 99

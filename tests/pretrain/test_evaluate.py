@@ -9,9 +9,9 @@ import pytest
 from evaluation.encode import encode
 from evaluation.retrieval import hits
 from pretrain import evaluate
-from pretrain.btmlm import punctuation_ids
 from pretrain.evaluate import Evaluator, summary
 from pretrain.loss import masked_lm_loss
+from pretrain.pseudo import punctuation_ids
 from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer

@@ -4,7 +4,7 @@ divided."""
 import numpy as np
 import pytest
 
-from pretrain import btmlm as pseudo
+from pretrain import pseudo
 from pretrain.batch import Row, pad_rows
 from pretrain.objectives import Pair, Text
 from tests.pretrain.objective_examples import (

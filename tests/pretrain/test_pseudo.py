@@ -6,7 +6,7 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import btmlm as pseudo
+from pretrain import pseudo
 from pretrain.btmlm import PseudoCounts, PseudoTokenGenerator
 from pretrain.loss import hidden_at
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, texts
