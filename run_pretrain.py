@@ -91,7 +91,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             work = batches.next_unless(stop) or NOTHING
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
-                step = trainer.step(work, stop)
+                step = trainer.step(work, stop=stop)
             if step is None:  # given up half way: a process was asked to stop
                 stopped = True
                 continue

@@ -80,7 +80,7 @@ class Task(Protocol):
         """The model's outputs for a batch by name, float32 (float64 of a model in float64)."""
         import paddle
 
-        found = model(paddle.to_tensor(batch.input_ids))
+        found = model(batch.input_ids)
         found = found if isinstance(found, tuple) else (found,)
         single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
         return dict(zip(OUTPUTS[self.name], single, strict=True))

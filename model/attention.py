@@ -25,9 +25,9 @@ SIMILAR = 0.75
 class Layout:
     """Where each of S sequences lies in a row of N tokens, and who attends to whom.
 
-    A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a placeholder
-    attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are "all context";
-    CAMLM and the first stage of BTMLM have placeholders. With lengths 5 and 3, and contexts 3 and 3:
+    A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
+    placeholder attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are
+    "all context"; CAMLM and the first stage of BTMLM have placeholders. With lengths 5, 3 and contexts 3, 3:
 
                 x1 x2 x3 M4 M5 | y1 y2 y3
         x1       1  1  1  .  . |  .  .  .
@@ -97,8 +97,8 @@ class Layout:
     def row_indices(self) -> Tensor:
         """The mask for paddle.nn.functional.flashmask_attention with causal=False, [1, 1, N, 2] int32.
 
-        Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`. A
-        context column is open to the rows of its sequence, a placeholder's column to its own row only.
+        Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`.
+        A context column is open to the rows of its sequence, a placeholder's column to its own row only.
         """
         column = np.arange(self.tokens)
         context = self.places() < np.repeat(self.contexts, self.lengths)
@@ -151,7 +151,7 @@ class Group:
 
 
 def has_flash(x: Tensor) -> bool:
-    """Whether the device of x has FlashMask for its dtype: half precision, compute capability 8.0 or newer."""
+    """Whether there is FlashMask for x: in half precision, from compute capability 8.0 on."""
     half = x.dtype in (paddle.float16, paddle.bfloat16)
     return half and x.place.is_gpu_place() and paddle.device.cuda.get_device_capability() >= (8, 0)
 

@@ -1,13 +1,13 @@
 """What a CPU can do better than Paddle's own kernels: the same mathematics, in blocks of rows on all threads.
 
-On a CPU Paddle 3.3 runs its products on all threads and everything else on one. It computes the gradient of a
-layer norm in a slow loop, its dropout draws one 64-bit number for each element, and its softmax gives a closed
-column up to exp(-64) instead of 0. The functions here work on blocks of rows (utils/threads.py) and make sums
-over rows with products. Tests compare them with Paddle's own within 1e-9 in float64.
+On a CPU Paddle 3.3 runs its products on all threads and everything else on one. It computes the gradient of
+a layer norm in a slow loop, its dropout draws one 64-bit number for each element, and its softmax gives a
+closed column up to exp(-64) instead of 0. The functions here work on blocks of rows (utils/threads.py) and
+make sums over rows with products. Tests compare them with Paddle's own within 1e-9 in float64.
 
 `model.layers`, `model.attention` and `model.word_table` choose between these and Paddle's own. They are made
-for `backward()`: through a layer of one's own with several inputs Paddle refuses `paddle.grad` with respect to
-only some of them. Freeze what should have no gradient (`stop_gradient`).
+for `backward()`: through a layer of one's own with several inputs Paddle refuses `paddle.grad` with respect
+to only some of them. Freeze what should have no gradient (`stop_gradient`).
 """
 
 import math
@@ -289,7 +289,11 @@ def _out_of_rectangle(rectangle: Tensor, group, x: Tensor, factor: float = 1.0) 
 
 
 def _softmax_(scores: Tensor, closed: np.ndarray) -> None:
-    """In place: softmax over the last axis of scores [b, heads, T, T]; exactly 0 where closed [b, 1, 1 | T, T]."""
+    """In place: softmax over the last axis of scores [b, heads, T, T].
+
+    Args:
+        closed: bool [b, 1, 1 or T, T], where the result is exactly 0.
+    """
     values = as_array(scores)
     width = values.shape[-1]
 

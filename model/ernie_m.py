@@ -4,9 +4,10 @@ One set of symbols for the whole code:
     S sequences   N their tokens   H hidden size   D size of an attention head   L layers
     V vocabulary   M masked tokens   B, T batch and length of an array with pads
 
-Nothing is computed for a pad: the sequences of a batch lie one after the other in one row of N tokens, and a
-`Layout` says where each begins (model/attention.py). Arrays [B, T] with pads on the right are taken as well:
-they are packed into such a row first, and the result is padded again. Only an exported graph computes on pads.
+Nothing is computed for a pad: the sequences of a batch lie one after the other in one row of N tokens, and
+a `Layout` says where each begins (model/attention.py). Arrays [B, T] with pads on the right are taken as
+well: they are packed into such a row first, and the result is padded again. Only an exported graph computes
+on pads.
 
 Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
@@ -272,6 +273,6 @@ class ErnieMModel(nn.Layer):
 
 
 def packed(input_ids: np.ndarray, pad_token_id: int) -> tuple[np.ndarray, Layout]:
-    """ids [B, T] with pads on the right -> the flat indices of the real tokens, int64 [N], and their layout."""
+    """ids [B, T] with pads on the right -> the real tokens' flat indices, int64 [N], and their layout."""
     real = input_ids != pad_token_id
     return np.flatnonzero(real), Layout(real.sum(axis=1))

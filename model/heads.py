@@ -89,8 +89,8 @@ class LMHead(nn.Layer):
         Args:
             hidden: [M, H]; M may be 0.
             labels: [M] int64.
-            weights: [M], of each loss in the sum; None: 1. For the mean over all devices and micro-batches the
-                caller gives 1 / count.
+            weights: [M], of each loss in the sum; None: 1. For the mean over all devices and micro-batches
+                the caller gives 1 / count.
         """
         if hidden.shape[0] == 0:
             nothing = hidden.sum(-1)  # [0], with a gradient

@@ -16,8 +16,8 @@ def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
 def add_to(x: Tensor, y: Tensor) -> Tensor:
     """x + y, for an x that nothing else uses: in training on a CPU the sum takes x's own memory.
 
-    Memory that is taken and freed between tensors that wait for the backward pass leaves holes. Adding in place
-    therefore needs less memory, and it is faster.
+    Memory that is taken and freed between tensors that wait for the backward pass leaves holes. Adding in
+    place therefore needs less memory, and it is faster.
     """
     return x.add_(y) if training_on_cpu(x) else x + y
 

@@ -1,8 +1,8 @@
 """The word table in its two uses: rows of the input, and the logits of masked positions with their loss.
 
-The loss takes the positions in chunks, as many as LOGITS_BYTES of logits hold, and makes the gradients of each
-chunk in the forward pass, so that no logits wait for the backward pass. The gradient from above is then one
-number, the factor of the whole sum.
+The loss takes the positions in chunks, as many as LOGITS_BYTES of logits hold, and makes the gradients of
+each chunk in the forward pass, so that no logits wait for the backward pass. The gradient from above is then
+one number, the factor of the whole sum.
 
 On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch (768 MB at base size,
 zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to one `weight.grad` in
@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
@@ -203,7 +202,7 @@ def _parts(x: Tensor, weight: Tensor) -> list[slice]:
 def _derive(
     x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of some rows x [m, H] the losses, the hits and, with `weights` [m], the gradient of the logits [m, V]."""
+    """Of rows x [m, H] the losses, the hits and, with `weights` [m], the gradient of the logits [m, V]."""
     part = paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
     if on_cpu(part):
         factors = None if weights is None else as_array(weights)

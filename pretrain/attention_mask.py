@@ -1,7 +1,7 @@
 """Who may attend to whom. Rows are queries, columns are keys, True = may attend.
 
-These matrices are the definition. Training computes CAMLM and the first stage of BTMLM as sequences of context
-and placeholders (`compact`); tests compare the two. In every matrix a row sees at least itself.
+These matrices are the definition. Training computes CAMLM and the first stage of BTMLM as sequences of
+context and placeholders (`compact`); tests compare the two. In every matrix a row sees at least itself.
 """
 
 import numpy as np

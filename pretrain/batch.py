@@ -124,7 +124,8 @@ class Batch(Packed):
         return np.bincount(self.target_objectives, minlength=len(OBJECTIVES))
 
     def with_pseudo_tokens(self, pseudo_ids: np.ndarray) -> "Batch":
-        """BTMLM's second stage: this batch with `pseudo_ids` [P], in the order of `stage1.slots`, in the slots."""
+        """BTMLM's second stage: this batch with `pseudo_ids` [P] in the slots, in the order of
+        `stage1.slots`."""
         input_ids = self.input_ids.copy()
         input_ids[self.stage1.slots] = pseudo_ids
         return replace(self, input_ids=input_ids)

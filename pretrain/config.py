@@ -201,8 +201,9 @@ class RunConfig:
 # corpus may lie elsewhere; that it is the same one is compared by digest (pretrain/run_folder.py).
 FREE = (
     "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.overwrite",
-    "run.micro_batch_tokens", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
-    "run.max_bad_steps", "run.stop_after_steps", "run.stall_seconds",
+    "run.micro_batch_tokens", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
+    "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps",
+    "run.stop_after_steps", "run.stall_seconds",
 )  # fmt: skip
 
 
@@ -221,7 +222,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
     RENAMED: ClassVar[dict[str, str]] = {
-        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens in one forward pass on one device"
+        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens of a forward pass on one device"
     }
 
     def __post_init__(self):

@@ -116,8 +116,8 @@ class Objectives:
         return [self._masked_row(ids, self._side_languages(pair, side), chosen, replacements)]
 
     # CAMLM: a masked token sees the other side's unmasked tokens and itself. The mask over the whole pair
-    # (`attention_mask.camlm`) falls apart into two sequences: the unmasked tokens of one side are the context,
-    # the masks of the other side are the placeholders.
+    # (`attention_mask.camlm`) falls apart into two sequences: the unmasked tokens of one side are the
+    # context, the masks of the other side are the placeholders.
 
     def serves_camlm(self, pair: Pair) -> bool:
         """Whether, after truncation, both sides keep an unmasked token; if not, the pair serves TLM."""
@@ -132,8 +132,8 @@ class Objectives:
         masked[chosen] = True
         return [_half(row, side, masked, context_side) for context_side in (0, 1)]
 
-    # BTMLM: a first stage predicts pseudo-tokens of a second language, then they stand beside the sentence,
-    # of which tokens are masked: [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
+    # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
+    # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
 
     def btmlm(self, text: Text, rng: np.random.Generator, second: int | None = None) -> Masked:
         config, mask_id = self.config, self.vocabulary.mask_id

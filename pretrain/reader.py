@@ -1,9 +1,8 @@
-"""An optimizer step's micro-batches: text drawn by temperature, masked, packed. Runs in a process of its own; no
-paddle here.
+"""An optimizer step's micro-batches: text drawn by temperature, masked, packed. It runs in its own process.
 
-What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step and divides
-it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a run
-goes on from the samplers' positions.
+What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step, divides
+it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a
+run goes on from the samplers' positions. No paddle here.
 """
 
 import heapq

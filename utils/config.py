@@ -22,8 +22,8 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
     Args:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. Types are checked, values that
-            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`). A class
-            variable RENAMED says what to write in place of a key that is gone.
+            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`). A
+            class variable RENAMED says what to write in place of a key that is gone.
         arguments: `--config file.yaml` (any number, later ones win) and `--section.key value`, in any order;
             what stands later on the command line wins. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.

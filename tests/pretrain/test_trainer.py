@@ -27,7 +27,7 @@ def bad_on(monkeypatch, steps, value=math.nan):
     def loss(*args, **kwargs):
         result = masked_lm_loss(*args, **kwargs)
         if taken[-1] in steps:
-            result.total = result.total * value
+            result = result._replace(total=result.total * value)
         return result
 
     monkeypatch.setattr(trainer.Trainer, "step", step)
