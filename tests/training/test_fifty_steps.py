@@ -15,7 +15,7 @@ from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss
-from tests.model.plain import PlainErnieM
+from tests.helpers.plain_model import PlainErnieM
 from tests.pretrain.objective_examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
