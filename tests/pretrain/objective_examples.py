@@ -42,6 +42,18 @@ def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.ra
     return [generator(seed, step, index) for index in range(start, start + count)]
 
 
+def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
+    """Values [N] of a packed row, for each of its sequences."""
+    return [part.tolist() for part in np.split(values, batch.starts[1:])]
+
+
+def restored(batch: Batch) -> np.ndarray:
+    """The inputs with the masked tokens put back, [N]."""
+    ids = batch.input_ids.copy()
+    ids[batch.targets] = batch.target_ids
+    return ids
+
+
 def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
     """All objectives in one row; lengths from a few tokens to as many as fit."""
     draws, examples = iter(rngs(99, seed)), []
@@ -72,8 +84,8 @@ class Dense(NamedTuple):
 
 
 def dense(batch: Packed) -> Dense:
-    """The definition of a packed row: two sequences of a CAMLM pair become one again, BTMLM's first stage gets its
-    second and third [SEP]."""
+    """The definition of a packed row: two sequences of a CAMLM pair become one again, BTMLM's first stage gets
+    its second and third [SEP]."""
     rows, number = [], 0
     while number < len(batch.lengths):
         start, length, context = (int(x[number]) for x in (batch.starts, batch.lengths, batch.contexts))
@@ -101,7 +113,8 @@ def dense(batch: Packed) -> Dense:
         if len(seen) > len(place):  # [CLS] X [SEP] [SEP] placeholders [SEP]
             context = int(batch.contexts[row])
             columns = columns + (columns >= context)
-            for column, position in ((context, context + 2), (len(seen) - 1, batch.position_ids[place][-1] + 1)):
+            last = len(seen) - 1, int(batch.position_ids[place][-1]) + 1
+            for column, position in ((context, context + 2), last):
                 arrays[0][row, column], arrays[1][row, column] = SEP, position
         for array, name in zip(arrays, ("input_ids", "position_ids", "language_ids")):
             array[row, columns] = getattr(batch, name)[place]

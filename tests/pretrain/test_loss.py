@@ -84,7 +84,9 @@ class Oracle(paddle.nn.Layer):
         """The states of a packed row's tokens, [N, H]."""
         rows = dense(batch)
         languages = paddle.to_tensor(rows.language_ids)
-        bias = self.language_embeddings(languages.clip(min=0)) * (languages >= 0).astype("float64").unsqueeze(-1)
+        bias = self.language_embeddings(languages.clip(min=0)) * (languages >= 0).astype("float64").unsqueeze(
+            -1
+        )
         ids, positions, seen = map(paddle.to_tensor, (rows.input_ids, rows.position_ids, rows.seen))
         states = self.ernie_m(ids, positions, seen, bias).sequence
         return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(rows.cells))
