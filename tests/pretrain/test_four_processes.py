@@ -20,12 +20,12 @@ EXACT = {
     "run__eval_sequences": 0,
     "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-BATCHES = [(24, 4096), (24, 40), (4, 4096), (4, 40)]
+BATCHES = [(24, 4096), (24, 40), (4, 40)]  # sequences of a step, most tokens of a micro-batch
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_corpus, tmp_path_factory):
-    """Sequences of a step -> one process, one micro-batch for each objective."""
+    """Sequences of a step -> one process, one micro-batch."""
     folder = tmp_path_factory.mktemp("whole")
     changes = EXACT | {"run__micro_batch_tokens": 4096}
     return {

@@ -5,7 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import attention, ernie_m
+from model import attention, cpu, ernie_m, word_table
 from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
@@ -40,7 +40,7 @@ def seen(monkeypatch):
     monkeypatch.setattr(arrays._Memory, "__init__", recorded("read", arrays._Memory.__init__))
     monkeypatch.setattr(paddle, "add_n", recorded("norm", paddle.add_n))
     monkeypatch.setattr(AdamW, "step", recorded("update", AdamW.step))
-    for module in (ops, attention, ernie_m, word_table):
+    for module in (cpu, ops, attention, ernie_m, word_table):
         monkeypatch.setattr(module, "on_cpu", lambda x: False)
     return found
 
