@@ -43,7 +43,7 @@ def encoder_operations(
     Args:
         outputs: tokens whose last layer is read: the others need no more of it than their key and value, and
             are given a query; None: all.
-        context: context columns of the compact form (model.attention.CompactMask); None: all are.
+        context: context tokens of each row, where there are placeholders; None: all are context.
     """
     context = length if context is None else context
     outputs = rows * length if outputs is None else outputs

@@ -115,7 +115,7 @@ def read_run(path: str, args: argparse.Namespace) -> tuple[costs.Size, costs.Run
     return size, costs.Run(
         batch=config.optimizer.batch_size,
         length=config.data.max_seq_len,
-        micro_batch=run.micro_batch_size,
+        micro_batch=max(1, run.micro_batch_tokens // config.data.max_seq_len),
         steps=config.optimizer.steps,
         precision=precision,
         recompute=run.recompute if args.recompute is None else args.recompute == "true",

@@ -222,7 +222,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
     RENAMED: ClassVar[dict[str, str]] = {
-        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens of a forward pass on one device",
+        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens of a forward pass on a device",
         "run.attention": "the kernel is chosen by the GPU; leave it out",
         "run.pad_to_multiple_of": "nothing is computed for a pad; leave it out",
         "objectives.camlm_form": "CAMLM always runs as context and placeholders; leave it out",

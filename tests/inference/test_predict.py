@@ -18,7 +18,7 @@ from inference.requests import read_requests, reading_of
 from inference.tasks import TaskOptions, make
 from inference.tasks.tag import entities
 from inference.tasks.words import masked_ids
-from model.attention import CompactMask
+from model.attention import Layout
 from model.checkpoint.folder import save_model
 from model.task_names import task_named
 from predict import plain
@@ -334,9 +334,10 @@ def test_fill_where_every_token_carries_its_language(models):
     loaded.reading = {"language_embedding": "all"}
     task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
     asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
-    ids = paddle.to_tensor([asked.ids])
+    ids = paddle.to_tensor(asked.ids)
+    languages = paddle.full_like(ids, toy_models.LANGUAGES.index("fr"))
     with paddle.no_grad():
-        hidden = model(ids, language_ids=paddle.full_like(ids, toy_models.LANGUAGES.index("fr")))[0, -2:-1]
+        hidden = model(ids, None, languages, Layout([len(asked.ids)]))[-2:-1]
         check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
 
 
@@ -396,13 +397,12 @@ def test_probe(models, ask):
         ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
         positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
         language = toy_models.LANGUAGES.index(request["language"])
-        mask = CompactMask(n + 2, paddle.ones([1, len(ids)], "bool")).dense()
         with paddle.no_grad():
             hidden = model(
-                paddle.to_tensor([ids]), paddle.to_tensor([positions]),
-                paddle.to_tensor([[-1] * (n + 2) + [language] * p]), mask,
+                paddle.to_tensor(ids), paddle.to_tensor(positions),
+                paddle.to_tensor([-1] * (n + 2) + [language] * p), Layout([len(ids)], [n + 2]),
             )  # fmt: skip
-            check_likeliest(loaded, hidden[0, n + 2 :].numpy(), answer["slots"], 2)
+            check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
         assert answer["language"] == request["language"]
 
 

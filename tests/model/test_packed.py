@@ -37,7 +37,7 @@ def float64():
 
 @pytest.fixture
 def use(monkeypatch):
-    """Chooses what computes attention: that of a CPU, Paddle's calls of any device, or the kernel of a GPU."""
+    """Chooses what computes attention: a CPU's, Paddle's calls of any device, or the kernel of a GPU."""
 
     def choose(form: str) -> None:
         if form != "cpu":

@@ -84,8 +84,8 @@ class Dense(NamedTuple):
 
 
 def dense(batch: Packed) -> Dense:
-    """The definition of a packed row: two sequences of a CAMLM pair become one again, BTMLM's first stage gets
-    its second and third [SEP]."""
+    """The definition of a packed row: the two sequences of a CAMLM pair become one again, and BTMLM's first
+    stage gets its second and third [SEP]."""
     rows, number = [], 0
     while number < len(batch.lengths):
         start, length, context = (int(x[number]) for x in (batch.starts, batch.lengths, batch.contexts))

@@ -74,7 +74,9 @@ def test_in_words_and_as_curves():
         window.add(one)
     record = window.close(1500, 2e-4)
     line = in_words(record, 20_000, "1:02:03")
-    assert line.startswith("step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | ")
+    assert line.startswith(
+        "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
+    )
     assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
     curves = scalars({"step": 3, "held_out": {"mmlm": {"de": {"perplexity": 5}}}, "lr": 1.0})
     assert curves == {"held_out/mmlm/de/perplexity": 5.0, "lr": 1.0}

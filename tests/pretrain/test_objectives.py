@@ -200,7 +200,7 @@ def test_objectives_in_one_row():
     alone = [
         maker.batch(name, ones, draws[3 * i : 3 * i + 3]) for i, (name, ones) in enumerate(given.items())
     ]
-    assert contents(batch) == sorted(sum(map(contents, alone), []))
+    assert contents(batch) == sorted(text for one in alone for text in contents(one))
     assert np.array_equal(batch.masked, sum(one.masked for one in alone))
     assert np.array_equal(batch.target_ids, np.concatenate([one.target_ids for one in alone]))
     assert (np.diff(batch.targets) > 0).all() and (np.diff(batch.stage1.slot_languages) >= 0).all()
