@@ -1,7 +1,7 @@
 """Pre-train an ERNIE-M: `python run_pretrain.py --config configs/pretrain/base.yaml --data.corpus DIR`.
 
-On several devices: `fleetrun run_pretrain.py --config ...`. The same command again goes on where the run
-stopped. See docs/pretraining.md.
+On several devices: `fleetrun run_pretrain.py --config ...`. The same command continues a stopped run. See
+docs/pretraining.md.
 """
 
 import os
@@ -36,9 +36,9 @@ def main() -> None:
 
 
 def train(config: PretrainConfig, stop: "StopSignal") -> None:
-    """From the newest checkpoint to the end of the run, or to the step at which it was asked to stop."""
-    # Paddle reads its CPU settings when it is imported, and the reader process, which imports this file,
-    # needs none of it: so what uses it is imported here.
+    """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
+    # These modules import Paddle, which reads its CPU settings at import. The reader process imports
+    # this file, too, and does not need Paddle.
     from pretrain.data_selection import open_corpus
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
@@ -75,7 +75,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     ):
         saved_at, stopped = (engine.steps, journal.evaluated), False
         while True:
-            # Before the step, so that an evaluation that was broken off is taken up again.
+            # The evaluation comes before the step, so that an interrupted evaluation is repeated.
             if not stopped and evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
                 with stalls.during(f"the evaluation after step {engine.steps}"), journal.left.evaluation():
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
@@ -92,7 +92,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
                 step = trainer.step(work, stop=stop)
-            if step is None:  # given up half way: a process was asked to stop
+            if step is None:  # a process was asked to stop during the step
                 stopped = True
                 continue
             reader = work.state

@@ -1,25 +1,23 @@
-"""Text to shards: tokens per second beside Hugging Face's Rust tokenizers, and the memory of every process.
+"""Time text to shards beside Hugging Face's Rust tokenizers, with the memory of the largest process.
 
     DATA=/where/the/data/is .venv/bin/python -m benchmarks.corpus
     DATA=... .venv/bin/python -m benchmarks.corpus --gigabytes 10 --rounds 1 --contenders ours_deduplicated
 
-The text is all lines of DATA/pretrain/mono, over and over, with a running number on every line, so that no
-two are equal. All contenders cut it into the same vocabulary's ids on the same number of cores and write them
-to disk: ours with build_corpus (no duplicates looked for, or looked for and removed), the peer either in one
-process with that many threads or in that many processes of one thread. Its tokenizer is made from the same
-sentencepiece model, and a sample of its ids is compared with ours first: but for the official tokenizer's
-rule for a comma behind a digit, at most one line in a hundred may differ.
+The text has all lines of DATA/pretrain/mono again and again, each with a running number in front, so that
+no two lines are equal. All contenders turn it into the ids of one vocabulary on the same number of cores
+and write them to disk: ours with build_corpus, with and without removing duplicates; the tokenizers in one
+process with that many threads, or in that many processes with one thread.
 
-A round runs all contenders, one after the other, from start to end of their command. Speeds are in tokens of
-ours, the same text for all; memory is that of all processes of a contender together. The last line is JSON
-(benchmarks/figures.py).
+The peer's tokenizer is made from the same sentencepiece model. Its ids differ from ours in one line of a
+hundred: the official tokenizer has a rule for a comma after a digit, and the peer has its own form of NFKC.
+Speeds are in megabytes of text; memory is that of the largest process.
 """
 
-import argparse
 import gzip
 import itertools
-import json
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,93 +27,45 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.figures import figures, report
-from benchmarks.side_by_side import LATEST, PINNED, ROOT, Contender
-from reader.corpus import Corpus
-from reader.tokenization import Tokenizer, normalize
+from benchmarks.side_by_side import LATEST, PARITY, ROOT, Contender, compare, tell
 from utils.errors import UserError, run
 
-PEER = ROOT / "benchmarks" / "corpus_peer.py"
-SAMPLE = 3000  # lines whose ids are compared
-MOST_DIFFERENT = 0.01  # of them, in other ways than by a comma; its own form of NFKC may explain so many
-_POLL = 0.2  # seconds
-
-THREADS = {"threads": True}
+TEXT, TOKENIZER = "text.txt", "tokenizer.json"
+BATCH = 1 << 20  # bytes of text
 CONTENDERS = {
-    "ours": Contender("ours", "ours", True, {"deduplicate": False}),
-    "ours_deduplicated": Contender("ours, duplicates removed", "ours", True, {"deduplicate": True}),
-    "hf_processes": Contender("tokenizers, processes", "tokenizers", True, environment=PINNED),
-    "hf_threads": Contender("tokenizers, threads", "tokenizers", True, THREADS, PINNED),
-    "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", True, environment=LATEST),
-    "hf_latest_threads": Contender("newest tokenizers, threads", "tokenizers", True, THREADS, LATEST),
+    "ours": Contender("ours", "ours", options={"deduplicate": "false"}),
+    "ours_deduplicated": Contender("ours, duplicates removed", "ours", options={"deduplicate": "true"}),
+    "hf_processes": Contender("tokenizers, processes", "tokenizers"),
+    "hf_threads": Contender("tokenizers, threads", "tokenizers", options={"threads": True}),
+    "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", environment=LATEST),
+    "hf_latest_threads": Contender(
+        "newest tokenizers, threads", "tokenizers", options={"threads": True}, environment=LATEST
+    ),
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--gigabytes", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="names, separated by commas")
-    parser.add_argument("--folder", help="for text and results, deleted afterwards; default: a temporary one")
-    options = parser.parse_args()
-    chosen = choose(options.contenders.split(","))
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
-    data = Path(os.environ["DATA"])
-    model = data / "vocab" / "xnli15-32k.model"
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        text = folder / "text.txt"
-        with open(text, "wb") as file:
-            for block in numbered(read_lines(data / "pretrain" / "mono"), int(options.gigabytes * 1e9)):
-                file.write(block)
-        found = {"gigabytes": options.gigabytes, "processes": options.processes}
-        if any(contender.environment for contender in chosen.values()):
-            found["ids"] = compare_ids(text, model, chosen)
-            print(f"ids of a sample: {found['ids']}", flush=True)
-        runs: dict[str, list[dict]] = {name: [] for name in chosen}
-        for number in range(options.rounds):
-            for name, contender in chosen.items():
-                with tempfile.TemporaryDirectory(dir=folder) as output:
-                    runs[name].append(
-                        measure(*command(text, model, contender, options.processes, Path(output)))
-                    )
-                    if contender.environment is None:
-                        runs[name][-1]["tokens"] = tokens_of(Path(output, "corpus"))
-                print(f"round {number + 1} {name:<20} {runs[name][-1]}", flush=True)
-    figures_ = result(runs)
-    report(figures_)
-    print(json.dumps(found | figures_))
+def piece_model() -> Path:
+    return Path(os.environ["DATA"], "vocab", "xnli15-32k.model")
 
 
-def choose(names: list[str]) -> dict[str, Contender]:
-    """The contenders whose environment is there; of the others it is said."""
-    chosen = {}
-    for name in names:
-        if name not in CONTENDERS:
-            raise UserError(f"--contenders: no {name}; there are {', '.join(CONTENDERS)}")
-        environment = CONTENDERS[name].environment
-        if environment is None or all(python_of(part).exists() for part in (environment, PINNED)):
-            chosen[name] = CONTENDERS[name]
-        else:
-            print(f"{name} is left out: sh scripts/setup.sh makes {environment} and {PINNED}")
-    return chosen
-
-
-def python_of(environment: str) -> Path:
-    """The interpreter of an environment."""
-    return ROOT / environment / "bin/python"
+def write_text(folder: Path, args) -> None:
+    """Write the text, and the peer's tokenizer if its environment is there."""
+    with open(folder / TEXT, "wb") as file:
+        lines = read_lines(Path(os.environ["DATA"], "pretrain", "mono"))
+        file.writelines(numbered(lines, int(args.gigabytes * 1e9)))
+    python = ROOT / PARITY / "bin/python"
+    if python.exists():
+        code = (
+            "import sys, transformers\n"
+            "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+        )
+        subprocess.run([python, "-c", code, piece_model(), folder / TOKENIZER], check=True)
 
 
 def read_lines(folder: Path) -> list[bytes]:
     """All lines of the packed files of a folder."""
-    lines = []
-    for file in sorted(folder.glob("*.txt.gz")):
-        with gzip.open(file) as packed:
-            lines += packed.read().splitlines()
+    files = sorted(folder.glob("*.txt.gz"))
+    lines = [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
     if not lines:
         raise UserError(f"{folder}: no *.txt.gz there; set DATA to the folder of real data")
     return lines
@@ -123,123 +73,85 @@ def read_lines(folder: Path) -> list[bytes]:
 
 def numbered(lines: list[bytes], size: int) -> Iterator[bytes]:
     """At least `size` bytes of the lines in turn with a running number in front, in blocks."""
-    numbers, written = itertools.count(), 0
-    endless = itertools.cycle(lines)
+    numbers, endless, written = itertools.count(), itertools.cycle(lines), 0
     while written < size:
         block = b"".join(b"%d %s\n" % (next(numbers), line) for line in itertools.islice(endless, 10_000))
         written += len(block)
         yield block
 
 
-def command(
-    text: Path, model: Path, contender: Contender, processes: int, output: Path
-) -> tuple[list[str], dict[str, str]]:
-    """A contender's command line, and the variables it is run with."""
-    if contender.environment is None:
-        words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output / "corpus")]
-        words += ["--mono", f"xx<={text}", "--piece_model_path", str(model), "--workers", str(processes)]
-        return [*words, "--deduplicate", str(contender.options["deduplicate"]).lower()], {}
-    threads = processes if contender.options else 1
-    words = [str(contender.python), str(PEER), "build", str(tokenizer_beside(text))]
-    settings = {
-        "RAYON_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "true" if contender.options else "false",
-    }
-    return [*words, str(text), str(output), str(processes // threads)], settings
+def ours(folder: Path, args, deduplicate: str) -> None:
+    command = [sys.executable, "-m", "pretrain.build_corpus", "--mono", f"xx<={folder / TEXT}"]
+    command += [
+        "--piece_model_path",
+        piece_model(),
+        "--workers",
+        args.processes,
+        "--deduplicate",
+        deduplicate,
+    ]
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        command += ["--output", Path(output, "corpus")]
+        start = time.perf_counter()
+        subprocess.run(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        tell_with_children(time.perf_counter() - start)
 
 
-def tokenizer_beside(text: Path) -> Path:
-    """The peer's tokenizer, made by `compare_ids`."""
-    return text.with_name("tokenizer.json")
+def tokenizers(folder: Path, args, threads: bool = False) -> None:
+    count = 1 if threads else args.processes
+    os.environ["RAYON_NUM_THREADS"] = str(args.processes // count)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads else "false"
+    size = (folder / TEXT).stat().st_size
+    parts = [
+        (folder, number, size * number // count, size * (number + 1) // count) for number in range(count)
+    ]
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=write_ids, args=part) for part in parts]
+    start = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        sys.exit("a process failed")
+    tell_with_children(time.perf_counter() - start)
 
 
-def measure(words: list[str], settings: dict[str, str]) -> dict:
-    """Run a command; its seconds, and the largest resident memory of each of its processes, and their sum."""
-    start = time.monotonic()
-    process = subprocess.Popen(words, cwd=ROOT, env=os.environ | settings, stdout=subprocess.DEVNULL)
-    peaks: dict[int, int] = {}
-    while process.poll() is None:
-        for pid in [process.pid, *descendants(process.pid)]:
-            peaks[pid] = max(peaks.get(pid, 0), peak(pid))
-        time.sleep(_POLL)
-    if process.returncode:
-        sys.exit(process.returncode)
-    seconds = time.monotonic() - start
-    mib = sorted(kib >> 10 for kib in peaks.values())[::-1]
-    return {"seconds": round(seconds, 2), "mib": mib, "peak": sum(peaks.values()) << 10}
+def tell_with_children(seconds: float) -> None:
+    """Tell the seconds, and the memory of the largest process that was started and has ended."""
+    tell(seconds, peak=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and those that they did."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [one for child in map(int, children) for one in (child, *descendants(child))]
+def write_ids(folder: Path, number: int, start: int, end: int) -> None:
+    """Write the ids of the lines that begin within [start, end), and the length of each line."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    ids_path, lengths_path = (folder / f"{number}.{kind}" for kind in ("ids", "lengths"))
+    with open(folder / TEXT, "rb") as file, open(ids_path, "wb") as ids, open(lengths_path, "wb") as lengths:
+        if start:
+            file.seek(start - 1)
+            file.readline()
+        while file.tell() < end and (lines := file.readlines(min(BATCH, end - file.tell()))):
+            batch = [line.decode().rstrip("\n") for line in lines]
+            rows = [one.ids for one in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+            np.array([len(row) for row in rows], np.uint32).tofile(lengths)
+            np.fromiter(itertools.chain.from_iterable(rows), np.uint16).tofile(ids)
 
 
-def peak(pid: int) -> int:
-    """Largest resident memory of a process so far, in KiB; 0 if it has just ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
-
-
-def tokens_of(folder: Path) -> int:
-    """All tokens of a corpus."""
-    corpus = Corpus(folder)
-    return sum(text.num_tokens for texts in (corpus.mono, corpus.held_out_mono) for text in texts.values())
-
-
-def compare_ids(text: Path, model: Path, chosen: dict[str, Contender]) -> dict[str, int]:
-    """Make the peer's tokenizer and compare its ids with ours on a sample of the text.
-
-    Raises:
-        UserError: ids differ where they should not; comparing speeds would then say nothing.
-    """
-    path = str(tokenizer_beside(text))
-    run_peer(PINNED, "convert", str(model), path)
-    with open(text, encoding="utf-8", newline="\n") as file:
-        step = max(1, sum(1 for _ in file) // SAMPLE)
-    with open(text, encoding="utf-8", newline="\n") as file:
-        lines = [normalize(line.rstrip("\n")) for line in itertools.islice(file, 0, None, step)]
-    ours = Tokenizer(None, model).encode_batch(lines)
-    counts = {}
-    for environment in {contender.environment for contender in chosen.values()} - {None}:
-        said = run_peer(environment, "encode", path, text="".join(f"{line}\n" for line in lines))
-        counts = sort_out(ours, [json.loads(line) for line in said.splitlines()])
-        if counts["different"] > MOST_DIFFERENT * len(lines):
-            raise UserError(f"{environment}: its ids are not ours: {counts}")
-    return counts
-
-
-def sort_out(ours: list[list[int]], theirs: list[tuple[list[str], list[int]]]) -> dict[str, int]:
-    """Lines with equal ids, with a comma behind a digit in a piece of theirs, and with another difference."""
-    counts = {"equal": 0, "digit_comma": 0, "different": 0}
-    for ids, (tokens, their_ids) in zip(ours, theirs, strict=True):
-        cut = any(len(token) > 1 and token[-1] == "," and token[-2].isdigit() for token in tokens)
-        counts["equal" if ids == their_ids else "digit_comma" if cut else "different"] += 1
-    return counts
-
-
-def run_peer(environment: str, *words: str, text: str = "") -> str:
-    """What the peer's script prints, given a text."""
-    command = [str(python_of(environment)), str(PEER), *words]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"{environment}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout
-
-
-def result(runs: dict[str, list[dict]]) -> dict:
-    """What the last line holds; without ours the number of tokens is not known."""
-    tokens = max(of_one[0].get("tokens", 0) for of_one in runs.values())
-    found = figures(runs, CONTENDERS, tokens, "tokens/s" if tokens else "s")
-    for name, of_one in runs.items():
-        found["contenders"][name]["mib"] = max(of_one, key=lambda one: one["peak"])["mib"]
-    return found | {"tokens": tokens}
+def main() -> None:
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; set it to the folder of real data")
+    compare(
+        __doc__,
+        CONTENDERS,
+        {"ours": ours, "tokenizers": tokenizers},
+        {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))},
+        "MB/s",
+        lambda args: 1000 * args.gigabytes,
+        prepare=write_text,
+    )
 
 
 if __name__ == "__main__":

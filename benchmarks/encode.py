@@ -3,16 +3,14 @@
     python benchmarks/encode.py                                   2,000 sentences at base size
     python benchmarks/encode.py --layers 2 --sentences 500 --rounds 1
 
-All get the same file of made-up sentences of 1 to 120 words, the same piece model and the same shape of
-random weights (12 x 768, 250,002 words), and make the mean over the tokens of the top layer. Ours is what
-encode_vector.py does, from the file of texts to the file of vectors, with a checkpoint and with ONNX files as
-export.py writes them; theirs is `SentenceTransformer.encode` on a list, which sorts by length, in batches of
-32, as it is by default, or of 8, which may be faster on a CPU. Loading the model is not timed.
-
-How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py): "ratios"
-has each engine's speed over that of the fastest peer.
+All contenders get the same file of made-up sentences of 1 to 120 words, the same piece model and the same
+shape of random weights (12 x 768, 250,002 words), and compute the mean over the tokens of the top layer.
+Ours does what encode_vector.py does, from the file of texts to the file of vectors, with a checkpoint and
+with the ONNX files of export.py. Theirs is `SentenceTransformer.encode` on a list, which sorts by length,
+in batches of 32 (the default) or of 8, which may be faster on a CPU. Loading the model is not timed.
 """
 
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -23,32 +21,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import made_up
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
 from benchmarks.training import torch_device, xlm_r_config
-from utils.runtime import prepare
+from utils.runtime import prepare, read_cpu
 
 MAX_SEQ_LEN = 256
+SMALL = {"batch": 8}
 CONTENDERS = {
-    "ours": Contender("ours", "ours", True, {"engine": "dygraph"}),
-    "ours_onnx": Contender("ours, ONNX Runtime", "ours", True, {"engine": "onnx"}),
+    "ours": Contender("ours", "ours", options={"engine": "dygraph"}),
+    "ours_onnx": Contender("ours, ONNX Runtime", "ours", options={"engine": "onnx"}),
     "ours_onnx_int8": Contender(
-        "ours, ONNX Runtime, int8", "ours", True, {"engine": "onnx-int8"}, precision="int8"
+        "ours, ONNX Runtime, int8", "ours", options={"engine": "onnx-int8"}, precision="int8"
     ),
-    "st_installed": Contender("sentence-transformers, as installed", "sentence_transformers", False),
-    "st_best": Contender("sentence-transformers", "sentence_transformers", True),
-    "st_best_small": Contender(
-        "sentence-transformers, batches of 8", "sentence_transformers", True, {"batch": 8}
-    ),
-    "st_best_latest": Contender(
-        "newest sentence-transformers", "sentence_transformers", True, environment=LATEST
-    ),
+    "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
+    "st_best": Contender("sentence-transformers", "torch"),
+    "st_best_small": Contender("sentence-transformers, batches of 8", "torch", options=SMALL),
+    "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
     "st_best_latest_small": Contender(
-        "newest sentence-transformers, batches of 8", "sentence_transformers", True, {"batch": 8}, LATEST
+        "newest sentence-transformers, batches of 8", "torch", options=SMALL, environment=LATEST
     ),
 }
-
-
-def make_files(folder: Path, args) -> None:
-    words = made_up.write_tokenizers(folder)
-    made_up.write_texts(folder, words, args.sentences)
 
 
 def ours(folder: Path, args, engine: str) -> None:
@@ -69,17 +59,36 @@ def ours(folder: Path, args, engine: str) -> None:
 
 
 def open_encoder(folder: Path, config, engine: str):
-    """As encode_vector.py does: Paddle only where it runs the model."""
+    """The encoder of encode_vector.py. ONNX Runtime works without Paddle in the process."""
     if engine == "dygraph":
         prepare(quiet=True)
         from evaluation.encode import PaddleEncoder
         from model.ernie_m import ErnieMModel
 
         return PaddleEncoder(ErnieMModel(config))
-    from benchmarks.engines import open_engine
     from inference.encoder import ExportedEncoder
+    from inference.engines import OnnxEngine
+    from inference.requests import FILES
 
-    return ExportedEncoder(open_engine(engine, folder, config), 768, config.pad_token_id, True)
+    path = folder / FILES[engine]
+    if not path.exists():  # written in a process of its own, because its memory does not count
+        writer = multiprocessing.get_context("spawn").Process(target=write_model, args=(path, config, engine))
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            sys.exit(f"{engine}: {path} could not be written")
+    return ExportedEncoder(OnnxEngine(path, read_cpu().cores), 768, config.pad_token_id, True)
+
+
+def write_model(path: Path, config, engine: str) -> None:
+    prepare(quiet=True)
+    from inference.onnx import write_onnx
+    from model.checkpoint.folder import model_weights
+    from model.ernie_m import ErnieMModel
+    from model.task_names import ENCODING
+
+    weights = model_weights(ErnieMModel(config).eval())
+    write_onnx(path, weights, config.to_dict(), ENCODING, int8=engine == "onnx-int8")
 
 
 def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
@@ -91,9 +100,10 @@ def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
     with tempfile.TemporaryDirectory() as saved:
         transformers.XLMRobertaModel(xlm_r_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
-        model = SentenceTransformer(saved, device=torch_device())  # no modules.json: the mean over the tokens
-    model.max_seq_length = MAX_SEQ_LEN
-    texts = (folder / made_up.TEXTS).read_text(encoding="utf-8").splitlines()
+        # Without a modules.json it takes the mean over the tokens.
+        model = SentenceTransformer(saved, device=torch_device())
+    model.max_seq_length = MAX_SEQ_LEN  # an attribute of their model
+    texts = made_up.read_texts(folder)
     start = time.perf_counter()
     model.encode(texts, batch_size=batch, show_progress_bar=False)
     seconds = time.perf_counter() - start
@@ -101,15 +111,13 @@ def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
     tell(seconds, check=sum(map(len, ids)))
 
 
-WORKERS = {"ours": ours, "sentence_transformers": sentence_transformers}
-
 if __name__ == "__main__":
     compare(
         __doc__,
         CONTENDERS,
-        WORKERS,
+        {"ours": ours, "torch": sentence_transformers},
         {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
         "sentences/s",
         lambda args: args.sentences,
-        prepare=make_files,
+        prepare=made_up.write_files,
     )

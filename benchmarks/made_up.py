@@ -1,7 +1,7 @@
-"""Made-up text in three scripts, the same on every machine, and tokenizers for it in every library's form.
+"""Made-up text in three scripts, equal on every machine, and tokenizers for it in the form of every library.
 
-No digits, no punctuation and no word whose first piece is a bare "▁": there the rules of libraries differ,
-and all contenders are to get the same ids.
+There are no digits, no punctuation and no words whose first piece is a bare "▁": the rules of the libraries
+differ there, and all contenders must get the same ids.
 """
 
 import json
@@ -16,17 +16,26 @@ VOWELS = {
 }
 WORDS, MOST_SYLLABLES = 8000, 4
 PIECES, TRAINED_ON = 4000, 5000
-LABELS = 3
-
-TEXTS, PAIRS, QUESTIONS = "texts.txt", "pairs.tsv", "questions.json"
+TEXTS = "texts.txt"
 OURS, XLM_R, ERNIE_M = "piece.model", "xlm_r", "ernie_m"  # a file and two folders
 
 
+def write_files(folder: Path, args) -> None:
+    """Write the tokenizers and `args.sentences` sentences, most of them short, to texts.txt."""
+    lines = sentences(np.random.default_rng(1), write_tokenizers(folder), args.sentences)
+    (folder / TEXTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_texts(folder: Path) -> list[str]:
+    """The sentences that `write_files` wrote."""
+    return (folder / TEXTS).read_text(encoding="utf-8").splitlines()
+
+
 def write_tokenizers(folder: Path) -> list[str]:
-    """Train a piece model; write it as ours, as XLM-R of transformers and as PaddleNLP's ErnieM.
+    """Train a piece model; write it for ours, for XLM-R of transformers and for ErnieM of PaddleNLP.
 
     Returns:
-        The words that the texts are to be made of.
+        The words that texts may have.
     """
     import sentencepiece
 
@@ -44,44 +53,12 @@ def write_tokenizers(folder: Path) -> list[str]:
         (folder / name).mkdir()
     tokenizer = Tokenizer(None, folder / OURS)
     write_ernie_m(folder / ERNIE_M, tokenizer)
-    # transformers makes its own fast tokenizer of the piece model.
+    # transformers makes its own fast tokenizer from the piece model.
     (folder / XLM_R / XLM_R_PIECES).write_bytes((folder / OURS).read_bytes())
     settings = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 512}
     (folder / XLM_R / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (folder / XLM_R / "config.json").write_text('{"model_type": "xlm-roberta"}', encoding="utf-8")
     return [word for word in words if tokenizer.tokenize(word)[0] != "▁"]
-
-
-def write_texts(folder: Path, words: list[str], count: int) -> None:
-    """`count` sentences of 1 to 120 words, most of them short, in texts.txt."""
-    lines = sentences(np.random.default_rng(1), words, count)
-    (folder / TEXTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_pairs(folder: Path, words: list[str], count: int) -> None:
-    """`count` labelled pairs of such sentences in pairs.tsv."""
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, LABELS, count).tolist()
-    columns = zip(sentences(rng, words, count), sentences(rng, words, count), labels, strict=True)
-    rows = ["text_a\ttext_b\tlabel", *(f"{a}\t{b}\t{label}" for a, b, label in columns)]
-    (folder / PAIRS).write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def write_questions(folder: Path, words: list[str], count: int) -> None:
-    """In all `count` questions of 5 to 12 words, two on each text of 40 to 400, in questions.json (SQuAD)."""
-    rng = np.random.default_rng(3)
-
-    def text(least: int, most: int) -> str:
-        return " ".join(words[i] for i in rng.integers(0, len(words), rng.integers(least, most + 1)))
-
-    paragraphs = []
-    for number in range(0, count, 2):
-        asked = [
-            {"id": f"question {i}", "question": text(5, 12)} for i in range(number, min(number + 2, count))
-        ]
-        paragraphs.append({"context": text(40, 400), "qas": asked})
-    content = {"data": [{"paragraphs": paragraphs}]}
-    (folder / QUESTIONS).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
 def sentences(rng: np.random.Generator, words: list[str], count: int) -> list[str]:

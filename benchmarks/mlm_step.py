@@ -1,16 +1,15 @@
 """Time a masked-LM training step beside transformers (torch).
 
-    python benchmarks/mlm_step.py                            base size; a peer takes 18 GB of memory
-    python benchmarks/mlm_step.py --layers 1 --vocab 8000 --rounds 1
-    python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
+    python benchmarks/mlm_step.py                                       base size; a peer takes 18 GB of
+    memory python benchmarks/mlm_step.py --against ../another-checkout         this revision beside another
+    one python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
 
-One step: 16 x 128 tokens of which 304 are to be predicted (15 % of each sequence, MMLM), base shape
-(12 x 768, 250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the
-step of pre-training: the batch, the loss and the engine that a run has. All get the same batches.
-transformers makes logits at all positions; "gathered", which runs when it is named, at the masked ones alone.
+One step: 16 x 128 tokens of which 304 are predicted (15 % of each sequence, MMLM), base shape (12 x 768,
+250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the step of
+pre-training: its batch, its loss and its engine. All contenders get the same batches. transformers computes
+logits at all positions; its "gathered" form, which runs only if named, computes them at the masked positions.
 
-How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py);
-"memory_ratio" is our peak memory beyond weights, gradients and Adam's moments over that of the leanest peer.
+Another checkout takes turns with ours. The peers run alone, because two of them would not fit into memory.
 """
 
 import sys
@@ -19,12 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gemm import encoder_operations, head_operations, measure_peak, training_operations
-from benchmarks.training import BATCH, GATHERED, LENGTH, OURS, TRANSFORMERS, main, time_steps, time_xlm_r
+from benchmarks.side_by_side import compare
+from benchmarks.training import (
+    BATCH,
+    CONTENDERS,
+    GATHERED,
+    LENGTH,
+    SIZES,
+    TRANSFORMERS,
+    time_steps,
+    time_xlm_r,
+    tokens_of_step,
+    wait_for_paddle,
+)
 from utils.runtime import prepare
 
-CONTENDERS = {**OURS, **TRANSFORMERS, **GATHERED}
-IGNORED = -100  # the label of positions that transformers is not to predict
+IGNORED = -100  # transformers does not predict positions with this label
 
 
 def mmlm_batches(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
@@ -55,7 +64,7 @@ def ids_and_labels(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> 
         yield batch.input_ids.reshape([size, length]), labels.reshape([size, length])
 
 
-def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> None:
+def ours(_, args) -> None:
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
@@ -63,27 +72,27 @@ def ours(layers: int, vocabulary: int, steps: int, size: int, length: int) -> No
     from training.engine import Engine
     from training.optimizer import build_optimizer
 
-    model = PreTrainingModel(ErnieMConfig(vocabulary, 768, layers, 12), ["en"])
+    model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), ["en"])
     engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
 
     def loss_of(batch):
         return masked_lm_loss(model, batch).total / len(batch.targets), {}
 
-    parameters = sum(parameter.size for parameter in model.parameters())
-    batches = mmlm_batches(vocabulary, size, length)
-    time_steps(steps, batches, lambda batch: engine.step([batch], loss_of), parameters, measure_peak)
+    def step(batch):
+        engine.step([batch], loss_of)
+        wait_for_paddle()
+
+    batches = mmlm_batches(args.vocab, args.batch, args.length)
+    time_steps(args.steps, batches, step, sum(parameter.size for parameter in model.parameters()))
 
 
-def torch_xlm_r(
-    layers: int, vocabulary: int, steps: int, size: int, length: int, gathered: bool = False, **options
-) -> None:
-    batches = ids_and_labels(vocabulary, size, length)
-    loss_of = gathered_loss if gathered else None
-    time_xlm_r("MaskedLM", batches, layers, vocabulary, steps, loss_of=loss_of, **options)
+def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
+    batches = ids_and_labels(args.vocab, args.batch, args.length)
+    time_xlm_r("MaskedLM", batches, args, loss_of=gathered_loss if gathered else None, **options)
 
 
 def gathered_loss(model, input_ids, attention_mask, labels):
-    """The loss of transformers' model, with logits at the masked positions alone: what a user could write."""
+    """The loss of transformers' model with logits at the masked positions alone, as a user could write it."""
     import torch.nn.functional as F
 
     masked = labels != IGNORED
@@ -91,15 +100,13 @@ def gathered_loss(model, input_ids, attention_mask, labels):
     return F.cross_entropy(model.lm_head(hidden), labels[masked])
 
 
-WORKERS = {"ours": ours, "torch": torch_xlm_r}
-
-
-def operations(args) -> float:
-    """Of a step's matrix products, with logits and the last layer at the masked positions alone."""
-    (batch,) = next(mmlm_batches(args.vocab, args.batch, args.length))
-    encoder = encoder_operations(args.batch, args.length, args.layers, outputs=batch.masked)
-    return training_operations(encoder + head_operations(batch.masked, args.vocab))
-
-
 if __name__ == "__main__":
-    main(__doc__, CONTENDERS, WORKERS, operations)
+    compare(
+        __doc__,
+        {**CONTENDERS, **TRANSFORMERS, **GATHERED},
+        {"ours": ours, "torch": torch_xlm_r},
+        SIZES,
+        "tokens/s",
+        tokens_of_step,
+        turns="revisions",
+    )

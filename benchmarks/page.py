@@ -1,38 +1,190 @@
-"""The rows of the suite as docs/performance.md, docs/images/performance.png and docs/performance.json.
+"""Run benchmarks one after another and write docs/performance.md with its chart and its JSON.
 
-The page keeps what people wrote outside the two marks; what stands between them is written anew.
+    sh scripts/benchmark.sh                      every row: hours, on a machine with nothing else to do
+    sh scripts/benchmark.sh --rows mlm,search    these rows; the others keep what was measured before
+    sh scripts/benchmark.sh --rows none          write the page again, without measuring
+
+docs/performance.json holds the rows. A row that has finished is stored at once, so after an interruption name
+the rows that are left. In docs/performance.md only the part between two marks is written.
 """
 
+import argparse
+import datetime
 import json
-from collections.abc import Iterable, Mapping
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rows import ROWS
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV
+from utils.errors import UserError, run
 from utils.files import atomic_file
+from utils.runtime import read_cpu
 
-BEGIN = "<!-- the suite's figures, written by scripts/benchmark.sh -->"
-END = "<!-- end of the suite's figures -->"
-EMPTY = f"# Speed\n\n{BEGIN}\n{END}\n"
+BEGIN, END = "<!-- figures, written by scripts/benchmark.sh -->", "<!-- end of the figures -->"
 PAGE, CHART, DATA = "performance.md", "images/performance.png", "performance.json"
+PACKAGES = (
+    "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "sentence-transformers",
+    "tokenizers", "sentencepiece", "onnxruntime", "faiss-cpu", "numpy",
+)  # fmt: skip
+GATHERED = "--contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa"
+LONG = "--contenders=ours,hf_installed_sdpa,hf_best_sdpa,hf_best_latest_sdpa,paddlenlp_best"
 
-Record = Mapping[str, Any]  # what benchmarks/suite.py keeps of a row
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One row of the page: its title, what it compares, and the command that measures it."""
+
+    title: str
+    what: str
+    script: str
+    flags: tuple[str, ...] = ()
 
 
-def write_page(docs: Path, records: Mapping[str, Record]) -> Path:
-    """Write the three files into a folder.
+ROWS = {
+    "finetune": BenchmarkRow(
+        "Fine-tuning step, 16 x 128 tokens",
+        "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
+        "clipping; no token is a pad.",
+        "finetune_step.py", ("--rounds=1",),
+    ),
+    "finetune_256": BenchmarkRow(
+        "Fine-tuning step, 8 x 256 tokens",
+        "As many tokens in longer sequences.",
+        "finetune_step.py", ("--batch=8", "--length=256", "--rounds=1", LONG),
+    ),
+    "mlm": BenchmarkRow(
+        "Masked-LM step, 16 x 128 tokens",
+        "304 of the tokens are predicted; otherwise as above. transformers computes logits at all positions; "
+        "ours computes them at the masked positions.",
+        "mlm_step.py", ("--rounds=1",),
+    ),
+    "mlm_gathered": BenchmarkRow(
+        "The same, the peer's head at the masked positions",
+        "With three lines of a user's own (gathered) the peer, too, computes only the needed logits.",
+        "mlm_step.py", ("--rounds=1", GATHERED),
+    ),
+    "strategy": BenchmarkRow(
+        "Full-strategy step",
+        "What MMLM, BTMLM, TLM and CAMLM in their shares cost in comparison with MMLM and TLM alone, for "
+        "each trained token. Ours alone: no peer trains this.",
+        "pretrain_cost.py",
+    ),
+    "encoding": BenchmarkRow(
+        "Sentences to vectors",
+        "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
+        "encode.py", ("--sentences=1000", "--rounds=2"),
+    ),
+    "tokenisation": BenchmarkRow(
+        "Tokenisation",
+        "50,000 sentences to ids on all cores, by one unigram model of 4,000 pieces; all get the same ids.",
+        "tokenise.py",
+    ),
+    "corpus": BenchmarkRow(
+        "Text to shards",
+        "300 MB of real text (DATA names the folder) to a corpus on disk, on all cores; the peers write ids "
+        "alone.",
+        "corpus.py", ("--gigabytes=0.3", "--rounds=1"),
+    ),
+    "search": BenchmarkRow(
+        "Exact search",
+        "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
+        "search_vectors.py", ("--rounds=2",),
+    ),
+}  # fmt: skip
 
-    Args:
-        records: in any order; the page has that of `ROWS`.
 
-    Returns:
-        The page.
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}; or none")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page")
+    args = parser.parse_args()
+    names = [] if args.rows == "none" else args.rows.split(",")
+    if unknown := [name for name in names if name not in ROWS]:
+        raise UserError(f"--rows: no {unknown[0]}; there are {', '.join(ROWS)}")
+    data = args.docs / DATA
+    records = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
+    facts = {"commit": commit(), "machine": machine(), "versions": versions()} if names else {}
+    for name in names:
+        print(f"{name}: {ROWS[name].title}", flush=True)
+        records[name] = measure(ROWS[name]) | facts
+        write_page(args.docs, records)
+    print(f"{len(records)} rows are in {write_page(args.docs, records)}")
+
+
+def measure(row: BenchmarkRow) -> dict[str, Any]:
+    """Run a row; its output is shown.
+
+    Raises:
+        UserError: the benchmark failed.
     """
+    start = time.monotonic()
+    command = [sys.executable, str(ROOT / "benchmarks" / row.script), *row.flags]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        last = ""
+        for line in process.stdout:
+            print(f"    {line}", end="", flush=True)
+            last = line
+    if process.returncode:
+        raise UserError(f"{row.script} ended with {process.returncode}; see above")
+    minutes = round((time.monotonic() - start) / 60, 1)
+    today = datetime.date.today().isoformat()
+    return {"script": row.script, "flags": list(row.flags), "date": today, "minutes": minutes,
+            "result": json.loads(last)}  # fmt: skip
+
+
+def commit() -> str:
+    """The commit of this checkout, marked if its files were changed since."""
+    command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """The machine that the figures depend on."""
+    cpu = read_cpu()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    return {
+        "cpu": models[0] if models else cpu.vendor or platform.machine(),
+        "cores": cpu.cores,
+        "instructions": [kind for kind in kinds if kind in cpu.flags],
+        "memory_gb": round(cpu.memory / 1e9, 1),
+        "system": platform.platform(),
+    }
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """Environment -> package -> version."""
+    code = (
+        "import importlib.metadata as m, json, platform, sys\n"
+        "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+        "print(json.dumps({'python': platform.python_version()}"
+        " | {name: found[name] for name in sys.argv[1:] if name in found}))"
+    )
+    pythons = {name: ROOT / name / "bin/python" for name in (VENV, PARITY, LATEST)}
+    return {
+        name: json.loads(subprocess.check_output([python, "-c", code, *PACKAGES], text=True))
+        for name, python in pythons.items()
+        if python.exists()
+    }
+
+
+def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
+    """Write the page, the chart and the JSON of all rows into a folder; the path of the page."""
     records = {name: records[name] for name in ROWS if name in records}
     page = docs / PAGE
-    text = page.read_text(encoding="utf-8") if page.exists() else EMPTY
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# Speed\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    after = rest.partition(END)[2]
     with atomic_file(page, "w") as file:
         file.write(f"{before}{BEGIN}\n\n{to_markdown(records)}\n{END}{after}")
     with atomic_file(docs / DATA, "w") as file:
@@ -43,152 +195,121 @@ def write_page(docs: Path, records: Mapping[str, Record]) -> Path:
     return page
 
 
-def to_markdown(records: Mapping[str, Record]) -> str:
-    """Where it was measured, a line for each row, then each row by itself."""
+def to_markdown(records: Mapping[str, Mapping]) -> str:
+    """The machine and versions, a line for each row, then each row with its contenders."""
     parts = [*_conditions(records), f"![times faster than the fastest peer]({CHART})", _summary(records)]
     for name, record in records.items():
-        row, result = ROWS[name], record["result"]
-        parts += [f"### {row.title}", row.what]
-        parts.append(_cost_table(result) if "operations" in result else _table(result))
-        if result.get("ratio", 1) < 1:
-            parts.append(f"**A peer is faster.** {row.why or 'The reason has not been found.'}")
+        result = record["result"]
+        parts += [f"### {ROWS[name].title}", ROWS[name].what]
+        parts.append(_contenders(result) if "contenders" in result else _strategies(result))
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
         command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
-        parts.append(f"`{command}` ({record['minutes']:.0f} minutes, {_when(record)})")
+        when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
+        parts.append(f"`{command}` ({when})")
     return "\n\n".join(parts) + "\n"
 
 
-def _conditions(records: Mapping[str, Record]) -> Iterable[str]:
-    """The machines and versions of all rows; usually one of each."""
-    seen = []
-    for record in records.values():
-        machine = record["machine"]
-        where = (
-            f"Measured on {machine['cores']} cores of {machine['cpu']} "
-            f"({', '.join(machine['instructions'])}), {machine['memory_gb']:.0f} GB, {machine['system']}."
+def _conditions(records: Mapping[str, Mapping]) -> Iterator[str]:
+    """Every machine and every set of versions; usually there is one of each."""
+    machines = [
+        "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}.".format(
+            ", ".join(record["machine"]["instructions"]), **record["machine"]
         )
-        if where not in seen:
-            seen.append(where)
-    yield " ".join(seen)
-    lines = []
-    for record in records.values():
-        for environment, found in record["versions"].items():
-            line = f"- `{environment}`: " + ", ".join(f"{name} {version}" for name, version in found.items())
-            if line not in lines:
-                lines.append(line)
+        for record in records.values()
+    ]
+    yield " ".join(dict.fromkeys(machines))
+    lines = {
+        f"- `{environment}`: " + ", ".join(f"{name} {version}" for name, version in found.items())
+        for record in records.values()
+        for environment, found in record["versions"].items()
+    }
     yield "\n".join(sorted(lines))
 
 
-def _summary(records: Mapping[str, Record]) -> str:
-    lines = [
-        "| | ours | fastest peer | times | in each round | as installed | in any precision |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
+def _summary(records: Mapping[str, Mapping]) -> str:
+    columns = ("", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision")
+    lines = [f"| {' | '.join(columns)} |", "|---|---:|---|---:|---:|---:|---:|"]
     for name, record in records.items():
         result = record["result"]
-        if "ratio_to" not in result:
+        if "ratio" not in result or "contenders" not in result:
             continue
-        rows = result["contenders"]
-        ours = rows[max((n for n in result["ratios"] if comparable(rows[n])), key=result["ratios"].get)]
+        rows, unit = result["contenders"], result["unit"]
+        mine = [row for row in rows.values() if not row["peer"] and row["tuned"]]
+        ours = max(row["value"] for row in mine if row["precision"] == FLOAT32)
         peer = rows[result["fastest_peer"]]
-        installed = _installed(result)
+        fastest = [
+            max(row["value"] for row in rows.values() if row["peer"] == side) for side in (False, True)
+        ]
+        mixed = {row["precision"] for row in rows.values()} != {FLOAT32}
+        least, most = result["ratio_spread"]
+        installed = as_installed(result)
         cells = (
-            ROWS[name].title,
-            f"{ours['value']:,g} {result['unit']}",
-            f"{peer['label']}: {peer['value']:,g}",
-            f"**{result['ratio']:.2f}**",
-            " to ".join(f"{ratio:.2f}" for ratio in result["ratio_spread"]),
+            ROWS[name].title, f"{ours:,g} {unit}", f"{peer['label']}: {peer['value']:,g}",
+            f"**{result['ratio']:.2f}**", f"{least:.2f} to {most:.2f}",
             "" if installed is None else f"{installed:.2f}",
-            _in_any_precision(result),
-        )
+            f"{fastest[0] / fastest[1]:.2f}" if mixed else "",
+        )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def comparable(row: Mapping[str, Any]) -> bool:
-    """Whether a contender's speed may stand for its side."""
-    return row["tuned"] and row["precision"] == "float32"
-
-
-def _in_any_precision(result: Mapping[str, Any]) -> str:
-    """Times faster the fastest of ours is than the fastest peer, int8 and bfloat16 too; "" without them."""
-    rows = list(result["contenders"].values())
-    if {row["precision"] for row in rows} == {"float32"}:
-        return ""
-    speeds = [1 / row["value"] if result["unit"] == "s" else row["value"] for row in rows]
-    ours = max(speed for speed, row in zip(speeds, rows) if not row["peer"])
-    peers = max(speed for speed, row in zip(speeds, rows) if row["peer"])
-    return f"{ours / peers:.2f}"
-
-
-def _installed(result: Mapping[str, Any]) -> float | None:
-    """Times faster than the fastest peer as it is installed."""
-    ratios = [ratio for kind, ratio in result["ratio_to"].items() if kind.endswith("as installed")]
+def as_installed(result: Mapping[str, Any]) -> float | None:
+    """How many times faster ours is than the fastest peer as it is installed."""
+    rows = result["contenders"]
+    ratios = [ratio for name, ratio in result["ratio_to_peer"].items() if not rows[name]["tuned"]]
     return min(ratios, default=None)
 
 
-def _table(result: Mapping[str, Any]) -> str:
+def _contenders(result: Mapping[str, Any]) -> str:
     rows = result["contenders"]
-    columns = [result["unit"], "slowest", "fastest", "peak GB"]
-    optional = {"beyond_gb": "beyond, GB", "gemm_share": "of GEMM peak"}
-    optional = {key: title for key, title in optional.items() if any(key in row for row in rows.values())}
-    columns += [*optional.values(), "ours is"]
+    beyond = any("beyond_gb" in row for row in rows.values())
+    columns = [
+        result["unit"],
+        "slowest",
+        "fastest",
+        "peak GB",
+        *(["beyond, GB"] if beyond else []),
+        "ours is",
+    ]
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     for name, row in rows.items():
-        label = row["label"] if row["precision"] == "float32" else f"{row['label']} (another precision)"
-        cells = [
-            label,
-            f"{row['value']:,g}",
-            f"{row['least']:,g}",
-            f"{row['most']:,g}",
-            f"{row['peak_gb']:.2f}",
-        ]
-        for key in optional:
-            shown = "{:.0%}" if key == "gemm_share" else "{:.2f}"
-            cells.append(shown.format(row[key]) if key in row else "")
+        label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
+        cells = [label, *(f"{row[key]:,g}" for key in ("value", "least", "most")), f"{row['peak_gb']:.2f}"]
+        if beyond:
+            cells.append(f"{row['beyond_gb']:.2f}" if "beyond_gb" in row else "")
         ratio = result.get("ratio_to_peer", {}).get(name)
-        times = "" if ratio is None else f"{ratio:.2f} times"
-        lines.append(f"| {' | '.join([*cells, times])} |")
-    notes = []
-    if "gemm_peak_gflops" in result:
-        notes.append(f"Peak of Paddle's matrix products, in ours: {result['gemm_peak_gflops']:.0f} GFLOP/s.")
-    if "memory_ratio" in result:
-        notes.append(f"Our memory to that of the leanest peer: {result['memory_ratio']:.2f}.")
-    return "\n".join(lines) + ("\n\n" + " ".join(notes) if notes else "")
+        lines.append(f"| {' | '.join([*cells, '' if ratio is None else f'{ratio:.2f} times'])} |")
+    return "\n".join(lines)
 
 
-def _cost_table(result: Mapping[str, Any]) -> str:
-    """benchmarks/pretrain_cost.py."""
+def _strategies(result: Mapping[str, Any]) -> str:
+    """The row of benchmarks/pretrain_cost.py."""
     lines = ["| | tokens/s |", "|---|---:|"]
     lines += [f"| {name} | {speed:,g} |" for name, speed in result["tokens_per_second"].items()]
-    least, _, _, _, most = result["spread"]
     return (
         "\n".join(lines) + f"\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
-        f"(median of {result['alternations']} alternations, {least:.3f} to {most:.3f}); by the count of "
-        f"operations {result['operations']:.3f}, in the naive form {result['operations_naive']:.3f}. "
-        f"Peak memory {result['peak_gb']:.1f} GB."
+        f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "
+        f"{result['spread'][-1]:.3f}). Peak memory {result['peak_gb']:.1f} GB."
     )
 
 
-def _when(record: Record) -> str:
-    return f"{record['date']}, commit {record['commit']}, load before {record['load']:.1f}"
-
-
-def draw(records: Mapping[str, Record], file) -> None:
-    """Two bars for each row: over the fastest peer in its best setting, and as installed."""
+def draw(records: Mapping[str, Mapping], file) -> None:
+    """Draw two bars for each row: how much faster ours is than the fastest peer, tuned and as installed."""
     from matplotlib.figure import Figure  # which needs no display
 
-    shown = {name: record["result"] for name, record in records.items() if "ratio_to" in record["result"]}
+    shown = {
+        name: record["result"] for name, record in records.items() if "ratio_to_peer" in record["result"]
+    }
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for place, result in enumerate(shown.values()):
-        bars = [(result["ratio"], "tab:blue", -0.18)]
-        if (installed := _installed(result)) is not None:
-            bars.append((installed, "tab:gray", 0.18))
-        for ratio, colour, shift in bars:
-            axes.barh(place + shift, ratio, 0.34, color=colour)
-            axes.text(ratio, place + shift, f" {ratio:.2f}", va="center", fontsize=8)
+        for ratio, colour, shift in (
+            (result["ratio"], "tab:blue", -0.18), (as_installed(result), "tab:gray", 0.18)
+        ):  # fmt: skip
+            if ratio is not None:
+                axes.barh(place + shift, ratio, 0.34, color=colour)
+                axes.text(ratio, place + shift, f" {ratio:.2f}", va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [ROWS[name].title for name in shown], fontsize=9)
     axes.invert_yaxis()
@@ -196,3 +317,7 @@ def draw(records: Mapping[str, Record], file) -> None:
     axes.set_xlabel("times faster than the fastest peer: blue, in its best setting; grey, as installed")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, format="png")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,139 +1,214 @@
-"""Work out what a pre-training run needs on many cards, and check the formulae on this machine.
+"""Work out what a pre-training run needs on many cards: memory, communication and time. Nothing is measured.
 
     python benchmarks/plan.py                         small, base and large on 8, 64 and 512 cards
     python benchmarks/plan.py --configs configs/pretrain/large.yaml --cards 16 --precision O2
-    python benchmarks/plan.py --measure               peak memory of a base-size step here, beside the formula
-    python benchmarks/plan.py --measure --shapes 2x4 6x8 6x8r --vocab 20000
 
-Nothing of the first two is measured. The formulae, in benchmarks/costs.py, are followed through on what is
-assumed of a card; by default an NVIDIA A100 80 GB: 312 TFLOP/s in half precision and 600 GB/s of NVLink, 300
-each way (its data sheet), 25 GB/s to other machines (200 Gb/s InfiniBand a card), and 35 per cent of the
-peak reached. Change what differs on yours.
+By default a card is an NVIDIA A100 80 GB: 312 TFLOP/s in half precision, 600 GB/s of NVLink, which is 300
+each way (data sheet), 25 GB/s to other machines (200 Gb/s InfiniBand for each card), and 35 per cent of the
+peak reached. Change what differs on yours. The last line is JSON.
 
---measure runs masked-LM steps (those of benchmarks/mlm_step.py: MMLM, float32, dropout, AdamW, clipping) of
-each shape, LAYERSxROWS of 128 tokens and "r" for recompute, in a process of its own, after a tiny model that
-tells what the process takes without one. Base size takes 7 GB and minutes. The last line is JSON.
+Symbols: H hidden size, L layers, N heads, V vocabulary, B rows of a micro-batch, T tokens of a row, n cards,
+P parameters. Memory is in bytes; operations are multiplications and additions.
 """
 
 import argparse
 import json
-import re
-import subprocess
+import math
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import costs
-from benchmarks.side_by_side import peak_memory
 from utils.config import load_config
-from utils.runtime import prepare
+from utils.errors import run
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = [f"{ROOT}/configs/pretrain/{name}.yaml" for name in ("small", "base", "large")]
 GB = 1e9
-HIDDEN, HEADS, LENGTH, STEPS = 768, 12, 128, 3
-TINY = "1x1"
-COLUMNS = ("weights", "gradients", "optimizer", "activations", "logits")
+FLOAT, HALF = 4, 2
+OBJECTIVES = 4
+POSITIONS, LANGUAGES = 514, 96
+MASKED = 0.15  # share of the tokens
+# The compact form of CAMLM has two rows for a pair; each has one side as context, and its placeholders.
+COMPACT_TOKENS = 1 + MASKED
+WIDE_SLICE = 1 << 14  # model/word_table.py: words whose logits exist at a time on a GPU
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="of run_pretrain.py")
-    parser.add_argument("--vocab", type=int, default=250002)
-    parser.add_argument("--cards", type=int, nargs="+", default=[8, 64, 512])
-    parser.add_argument("--stages", type=int, nargs="+", default=[0, 1], choices=(0, 1), help="of sharding")
-    parser.add_argument("--precision", choices=costs.PRECISIONS, help="default: the configuration's")
-    parser.add_argument("--recompute", choices=("true", "false"), help="default: the configuration's")
-    parser.add_argument("--attention", choices=("fused", "plain"), default="fused")
-    parser.add_argument("--tflops", type=float, default=312, help="a card's peak in the run's precision")
-    parser.add_argument("--utilisation", type=float, default=0.35, help="part of the peak that is reached")
-    parser.add_argument("--inner_gbs", type=float, default=300, help="GB/s a card sends within a machine")
-    parser.add_argument("--outer_gbs", type=float, default=25, help="GB/s a card sends to another machine")
-    parser.add_argument("--per_machine", type=int, default=8, help="cards of a machine")
-    parser.add_argument("--runtime_gb", type=float, default=2, help="of CUDA, NCCL and Paddle on a card")
-    parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--shapes", nargs="+", default=[shape("12x16")], type=shape, metavar="LAYERSxROWS[r]")
-    parser.add_argument("--worker", type=shape, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        worker(args.worker, args.vocab)
-    elif args.measure:
-        print(json.dumps({"vocab": args.vocab, "shapes": list(measure(args.shapes, args.vocab))}))
-    else:
-        print(json.dumps(list(plan(args))))
+class NumberSizes(NamedTuple):
+    """Bytes of a number: inputs and outputs of products, inputs of layer norms, weights of the model, the
+    optimizer's float32 copy of a weight, and the copy of a weight that a product takes."""
+
+    product: int
+    norm: int
+    weight: int
+    master: int
+    cast: int
 
 
-def shape(text: str) -> tuple[int, int, bool]:
-    """ "6x8r" -> 6 layers, 8 rows, recompute."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)(r?)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not LAYERSxROWS, such as 12x16, or 12x16r for recompute"
-        )
-    return int(found[1]), int(found[2]), bool(found[3])
+PRECISIONS = {
+    "float32": NumberSizes(FLOAT, FLOAT, FLOAT, 0, 0),
+    "O1": NumberSizes(HALF, FLOAT, FLOAT, 0, HALF),  # weights in float32, products in half precision
+    "O2": NumberSizes(HALF, HALF, HALF, FLOAT, 0),  # weights in half precision, master weights in float32
+}
 
 
-# On paper
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model."""
+
+    hidden: int
+    layers: int
+    heads: int
+    vocabulary: int
+    languages: int = LANGUAGES
+
+    @property
+    def table(self) -> int:
+        """The word table, the largest parameter: V H."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def matrices(self) -> int:
+        """Weights of the layers' products: 4 H^2 of attention, 8 H^2 of the feed-forward pair."""
+        return self.layers * 12 * self.hidden**2
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained: layers (with biases and norms, 13 H), tables, the norm of the
+        embeddings,
+        the head (H^2 + 3 H + V), language embeddings. Pre-training does not use the pooler."""
+        hidden = self.hidden
+        tables = self.table + (POSITIONS + self.languages) * hidden + 2 * hidden
+        head = hidden**2 + 3 * hidden + self.vocabulary
+        return self.matrices + self.layers * 13 * hidden + tables + head
 
 
-def plan(args: argparse.Namespace) -> Iterator[dict]:
-    """A row of the Markdown table for each configuration, number of cards and stage of sharding."""
-    card = costs.Card(
-        args.tflops * 1e12, args.utilisation, args.inner_gbs * GB, args.outer_gbs * GB, args.per_machine
-    )
-    print("worked out, not measured; GB a card, of the fullest; stage: run.sharding_stage")
-    heads = ("run", "cards", "stage", *COLUMNS, "in all", "sent a step", "step, s", "tokens/s", "days")
-    print(f"\n| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
-    for path in args.configs:
-        size, run = read_run(path, args)
-        for cards in args.cards:
-            for stage in args.stages:
-                found = of_run(size, run, stage, cards, card, args.runtime_gb * GB)
-                memory = found["gb"]
-                parts = " | ".join(f"{memory[name]:.1f}" for name in COLUMNS)
-                print(
-                    f"| {Path(path).stem} | {cards} | {stage} | {parts} | {memory['total']:.1f} | "
-                    f"{found['sent_gb']:.1f} | {found['seconds']:.2f} | {found['tokens_per_second']:,.0f} | "
-                    f"{found['days']:.1f} |"
-                )
-                yield {"run": Path(path).stem, "cards": cards, "stage": stage} | found
-    print()
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run as its configuration describes it.
+
+    Attributes:
+        batch: sequences of a step, on all cards.
+        micro_batch: the largest number of sequences of one objective at a time on a card.
+        precision: a key of `PRECISIONS`.
+    """
+
+    batch: int
+    length: int
+    micro_batch: int
+    steps: int
+    precision: str
+    recompute: bool
+    fused: bool = True
+
+    def rows(self, cards: int) -> int:
+        """Sequences of the largest micro-batch: a card has its share of each objective."""
+        return max(1, min(self.micro_batch, math.ceil(self.batch / cards / OBJECTIVES)))
 
 
-def read_run(path: str, args: argparse.Namespace) -> tuple[costs.Size, costs.Run]:
-    """Shape and run of a configuration."""
-    from pretrain.config import PretrainConfig
+@dataclass(frozen=True)
+class Card:
+    """What is assumed of a card.
 
-    config = load_config(PretrainConfig, ["--config", path])
-    model, run = config.model, config.run
-    size = costs.Size(model.hidden_size, model.num_hidden_layers, model.num_attention_heads, args.vocab)
-    precision = args.precision or ("float32" if run.amp == "none" else run.amp_level)
-    return size, costs.Run(
-        batch=config.optimizer.batch_size,
-        length=config.data.max_seq_len,
-        micro_batch=max(1, run.micro_batch_tokens // config.data.max_seq_len),
-        steps=config.optimizer.steps,
-        precision=precision,
-        recompute=run.recompute if args.recompute is None else args.recompute == "true",
-        fused=args.attention == "fused" and precision != "float32",
-    )
+    Attributes:
+        flops: operations a second at the peak, in the precision of the run.
+        utilisation: share of the peak that is reached.
+        inner, outer: bytes a second that a card sends within a machine, and to another machine.
+        per_machine: cards of a machine.
+        runtime: bytes that CUDA, NCCL and Paddle take.
+    """
+
+    flops: float
+    utilisation: float
+    inner: float
+    outer: float
+    per_machine: int
+    runtime: float
 
 
-def of_run(
-    size: costs.Size, run: costs.Run, stage: int, cards: int, card: costs.Card, runtime: float
-) -> dict:
-    """Memory of the fullest card, communication and time of a step."""
-    memory = costs.gpu_memory(size, run, stage, cards, runtime)
-    compute, communicate = costs.seconds(size, run, cards, card)
+def layer_memory(
+    shape: ModelShape, sizes: NumberSizes, columns: float, fused: bool, behind: float = 1.0
+) -> float:
+    """Bytes that a layer keeps for each token for the backward pass.
+
+    With half precision and plain attention this is 34 H + 5 N T, as in Korthikanti et al. 2022, "Reducing
+    Activation Recomputation in Large Transformer Models", equation 1.
+
+    Args:
+        columns: scores of a token.
+        fused: flash or memory-efficient attention: no scores, but a float32 log-sum-exp for each head.
+        behind: share of the tokens for which the part after attention is computed.
+    """
+    product, hidden = sizes.product, shape.hidden
+    # input of q, k and v, and these three; behind attention: its output, input of the feed-forward pair,
+    # input and output of gelu (4 each), inputs of two norms, two dropout masks
+    kept = product * (1 + 3) + behind * (product * (1 + 1 + 4 + 4) + 2 * sizes.norm + 2 * 1)
+    scores = FLOAT * shape.heads if fused else shape.heads * columns * (2 * product + 1)
+    return hidden * kept + scores
+
+
+def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int, runtime: float) -> dict[str, float]:
+    """Memory of the fullest card, by part, in bytes.
+
+    Args:
+        stage: of sharding, 0 or 1. Stage 1 divides whole parameters, so the owner of the word table is
+        fullest. runtime: what CUDA, NCCL and Paddle take.
+    """
+    sizes = PRECISIONS[run.precision]
+    tokens = run.rows(cards) * run.length * COMPACT_TOKENS  # CAMLM has the most
+    layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
+    last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED / COMPACT_TOKENS)
+    inputs = shape.layers * tokens * shape.hidden * sizes.norm
+    masked = run.rows(cards) * run.length * MASKED
+    own = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
+    return {
+        "runtime": runtime,
+        "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
+        "gradients": FLOAT * shape.trained,
+        "optimizer": (2 * FLOAT + sizes.master) * own,
+        "activations": inputs + layer if run.recompute else (shape.layers - 1) * layer + last,
+        # Slices of logits, of their exponentials and of their gradient; two gradients of the word table.
+        "logits": 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * shape.table,
+    }
+
+
+def operations(shape: ModelShape, run: PlannedRun) -> float:
+    """Operations of a step on all cards: matrix products, forward and backward.
+
+    A layer has 24 H^2 for a token and 4 H for a score; in the last layer 18 of the 24 are for the masked
+    positions alone. The head has 2 H (H + V) for a masked position. The backward pass has twice as many.
+    Recompute adds a forward pass of the layers, and the loss one of the logits. Stage 1 of BTMLM, a quarter
+    of the sequences, adds a forward pass of the layers and a head over a seventh of the words.
+    """
+    hidden, length = shape.hidden, run.length
+    encoder = shape.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence
+    encoder -= 18 * hidden**2 * length * (1 - MASKED)
+    logits = 2 * length * MASKED * hidden * shape.vocabulary
+    head = 2 * length * MASKED * hidden**2 + logits
+    compact = (OBJECTIVES - 1 + COMPACT_TOKENS) / OBJECTIVES
+    passes = 4 if run.recompute else 3
+    return run.batch * (passes * encoder * compact + 3 * head + logits + (encoder + logits / 7) / OBJECTIVES)
+
+
+def communication(shape: ModelShape, cards: int) -> float:
+    """Bytes that a card sends in a step: a reduce-scatter and an all-gather of P floats in rings, or, with
+    sharding, as much to the owners of the parameters and back."""
+    return (cards - 1) / cards * 2 * FLOAT * shape.trained
+
+
+def plan(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) -> dict:
+    """Memory of the fullest card, and the time of a step without overlap of computing and communicating."""
+    parts = memory(shape, run, stage, cards, card.runtime)
+    compute = operations(shape, run) / (cards * card.flops * card.utilisation)
+    sent = communication(shape, cards)
+    communicate = sent / (card.inner if cards <= card.per_machine else card.outer)
     step = compute + communicate
     return {
-        "gb": {name: round(value / GB, 2) for name, value in memory.items()}
-        | {"total": round(sum(memory.values()) / GB, 2)},
-        "sent_gb": round(costs.communication(size, cards) / GB, 2),
+        "gb": {name: round(value / GB, 2) for name, value in parts.items()}
+        | {"total": round(sum(parts.values()) / GB, 2)},
+        "sent_gb": round(sent / GB, 2),
         "compute_seconds": round(compute, 3),
         "communication_seconds": round(communicate, 3),
         "seconds": round(step, 3),
@@ -142,75 +217,65 @@ def of_run(
     }
 
 
-# Here
+def read_run(path: str, args: argparse.Namespace) -> tuple[ModelShape, PlannedRun]:
+    """Read a configuration of run_pretrain.py; the flags win."""
+    from pretrain.config import PretrainConfig
+
+    config = load_config(PretrainConfig, ["--config", path])
+    model, settings = config.model, config.run
+    precision = args.precision or ("float32" if settings.amp == "none" else settings.amp_level)
+    return ModelShape(
+        model.hidden_size, model.num_hidden_layers, model.num_attention_heads, args.vocab
+    ), PlannedRun(
+        batch=config.optimizer.batch_size,
+        length=config.data.max_seq_len,
+        micro_batch=max(1, settings.micro_batch_tokens // config.data.max_seq_len),
+        steps=config.optimizer.steps,
+        precision=precision,
+        recompute=settings.recompute if args.recompute is None else args.recompute == "true",
+        fused=args.attention == "fused" and precision != "float32",
+    )
 
 
-def measure(shapes: list[tuple[int, int, bool]], vocabulary: int) -> Iterator[dict]:
-    """Predicted and measured peak memory of each shape."""
-    tiny = shape(TINY)
-    base = run_worker(tiny, 100)
-    base = base["peak"] - sum(predicted(tiny, 100, base["masked"], 0.0).values())
-    print(f"\nthe process without a model: {base / GB:.2f} GB\n")
-    heads = ("layers", "rows", "recompute", "predicted, GB", "measured, GB", "off by")
-    print(f"| {' | '.join(heads)} |\n|{'---:|' * len(heads)}")
-    for layers, rows, recompute in shapes:
-        found = run_worker((layers, rows, recompute), vocabulary)
-        parts = predicted((layers, rows, recompute), vocabulary, found["masked"], base)
-        total = sum(parts.values())
-        off = total / found["peak"] - 1
-        print(
-            f"| {layers} | {rows} | {'yes' if recompute else 'no'} | {total / GB:.2f} | "
-            f"{found['peak'] / GB:.2f} | {off:+.1%} |",
-            flush=True,
-        )
-        yield {
-            "layers": layers, "rows": rows, "recompute": recompute, "predicted": round(total),
-            "measured": found["peak"], "off": round(off, 4),
-            "parts_gb": {name: round(value / GB, 3) for name, value in parts.items()},
-        }  # fmt: skip
-    print()
-
-
-def predicted(of: tuple[int, int, bool], vocabulary: int, masked: int, base: float) -> dict[str, float]:
-    layers, rows, recompute = of
-    size = costs.Size(HIDDEN, layers, HEADS, vocabulary, languages=1)
-    return costs.cpu_memory(size, rows, LENGTH, masked, recompute, base)
-
-
-def run_worker(of: tuple[int, int, bool], vocabulary: int) -> dict:
-    """What `worker` found, in a process of its own with the settings of all scripts."""
-    name = f"{of[0]}x{of[1]}{'r' if of[2] else ''}"
-    flags = [str(Path(__file__).resolve()), "--worker", name, "--vocab", str(vocabulary)]
-    command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', sys.executable, *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"the step of {name} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def worker(of: tuple[int, int, bool], vocabulary: int) -> None:
-    """A few steps of masked-LM training; prints the peak memory of this process, as JSON."""
-    from benchmarks.mlm_step import mmlm_batches
-
-    prepare(quiet=True)
-    from model.ernie_m import ErnieMConfig
-    from model.heads import PreTrainingModel
-    from pretrain.loss import masked_lm_loss
-    from training.engine import Engine
-    from training.optimizer import build_optimizer
-
-    layers, rows, recompute = of
-    model = PreTrainingModel(ErnieMConfig(vocabulary, HIDDEN, layers, HEADS), ["en"])
-    model.ernie_m.recompute = recompute
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
-
-    def loss_of(batch):
-        return masked_lm_loss(model, batch).total / len(batch.targets), {}
-
-    for _, (batch,) in zip(range(STEPS), mmlm_batches(vocabulary, rows, LENGTH)):
-        engine.step([batch], loss_of)
-    print(json.dumps({"peak": peak_memory(), "masked": len(batch.targets)}))
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    configs = [f"{ROOT}/configs/pretrain/{name}.yaml" for name in ("small", "base", "large")]
+    add("--configs", nargs="+", default=configs, help="of run_pretrain.py")
+    add("--vocab", type=int, default=250002)
+    add("--cards", type=int, nargs="+", default=[8, 64, 512])
+    add("--stages", type=int, nargs="+", default=[0, 1], choices=(0, 1), help="of sharding")
+    add("--precision", choices=PRECISIONS, help="default: the configuration's")
+    add("--recompute", choices=("true", "false"), help="default: the configuration's")
+    add("--attention", choices=("fused", "plain"), default="fused")
+    add("--tflops", type=float, default=312, help="a card's peak in the precision of the run")
+    add("--utilisation", type=float, default=0.35, help="share of the peak that is reached")
+    add("--inner_gbs", type=float, default=300, help="GB/s that a card sends within a machine")
+    add("--outer_gbs", type=float, default=25, help="GB/s that a card sends to another machine")
+    add("--per_machine", type=int, default=8, help="cards of a machine")
+    add("--runtime_gb", type=float, default=2, help="of CUDA, NCCL and Paddle on a card")
+    args = parser.parse_args()
+    card = Card(
+        args.tflops * 1e12, args.utilisation, args.inner_gbs * GB, args.outer_gbs * GB, args.per_machine,
+        args.runtime_gb * GB,
+    )  # fmt: skip
+    heads = ("run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days")
+    print("worked out, not measured; GB on the fullest card; stage: run.sharding_stage")
+    print(f"\n| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
+    rows = []
+    for path in args.configs:
+        shape, planned = read_run(path, args)
+        for cards, stage in ((cards, stage) for cards in args.cards for stage in args.stages):
+            found = plan(shape, planned, stage, cards, card)
+            rows.append({"run": Path(path).stem, "cards": cards, "stage": stage} | found)
+            shown = [f"{found['gb'][name]:.1f}" for name in (*PARTS, "total")]
+            shown += [f"{found['sent_gb']:.1f}", f"{found['seconds']:.2f}"]
+            shown += [f"{found['tokens_per_second']:,.0f}", f"{found['days']:.1f}"]
+            print(f"| {Path(path).stem} | {cards} | {stage} | {' | '.join(shown)} |")
+    print(f"\n{json.dumps(rows)}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

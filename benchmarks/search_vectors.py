@@ -4,12 +4,10 @@
     python benchmarks/search_vectors.py --vectors 10000 --queries 100 --rounds 1
 
 From arrays in memory to the 10 targets with the highest inner product for each of 1,000 queries, float32,
-all of length 1. Ours is the search of run_retrieval.py (faiss, exact), putting the vectors into its index
-included; sentence-transformers' is `util.semantic_search` with dot products, all queries at once; numpy's a
-product and a partition for each slice of the targets. The targets found must be the same but for ties
-within rounding.
-
-How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py).
+all of length 1. Ours is the search of run_retrieval.py (exact search with faiss), including the time to put
+the vectors into its index. sentence-transformers runs `util.semantic_search` with dot products and all
+queries at once. numpy runs a product and a partition for each slice of the targets. The program ends if the
+targets found differ by more than ties.
 """
 
 import sys
@@ -17,29 +15,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 
-from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.side_by_side import LATEST, VENV, Contender, compare, tell
 from utils.runtime import prepare
 
 NEIGHBOURS, SLICE = 10, 50_000
 TARGETS, QUERIES = "targets.npy", "queries.npy"
-TIES = 1e-4  # the part of all targets that may differ
+TIES = 1e-4  # share of the targets that may differ
 CONTENDERS = {
-    "ours": Contender("ours", "ours", True),
-    "st_installed": Contender("sentence-transformers, as installed", "sentence_transformers", False),
-    "st_best": Contender("sentence-transformers", "sentence_transformers", True),
-    "st_best_latest": Contender(
-        "newest sentence-transformers", "sentence_transformers", True, environment=LATEST
-    ),
-    "numpy": Contender("numpy", "numpy", True, environment=OURS),
+    "ours": Contender("ours", "ours"),
+    "st_installed": Contender("sentence-transformers, as installed", "sentence_transformers", tuned=False),
+    "st_best": Contender("sentence-transformers", "sentence_transformers"),
+    "st_best_latest": Contender("newest sentence-transformers", "sentence_transformers", environment=LATEST),
+    "numpy": Contender("numpy", "numpy", environment=VENV),
 }
 
 
-def make_files(folder: Path, args) -> None:
-    """Random vectors of length 1, a slice at a time."""
+def write_vectors(folder: Path, args) -> None:
+    """Write random vectors of length 1, one slice at a time."""
     rng = np.random.default_rng(0)
     for name, count in ((TARGETS, args.vectors), (QUERIES, args.queries)):
         file = np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, args.width))
@@ -49,14 +45,14 @@ def make_files(folder: Path, args) -> None:
         file.flush()
 
 
-def ours(folder: Path, args) -> None:
+def ours(folder: Path, _) -> None:
     prepare(quiet=True)
     from evaluation.search import nearest
 
     time_search(folder, "ours", lambda queries, targets: nearest(queries, targets, NEIGHBOURS)[1])
 
 
-def sentence_transformers(folder: Path, args) -> None:
+def sentence_transformers(folder: Path, _) -> None:
     import torch
     from sentence_transformers import util
 
@@ -70,7 +66,7 @@ def sentence_transformers(folder: Path, args) -> None:
     time_search(folder, "sentence_transformers", search)
 
 
-def with_numpy(folder: Path, args) -> None:
+def with_numpy(folder: Path, _) -> None:
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
         scores, numbers = [], []
         for start in range(0, len(targets), SLICE):
@@ -85,7 +81,7 @@ def with_numpy(folder: Path, args) -> None:
 
 
 def time_search(folder: Path, name: str, search: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-    """A worker's last act: one search; what was found, [Q, k], is left in the folder."""
+    """Search once, leave what was found [Q, k] in the folder, and tell the seconds."""
     queries, targets = np.load(folder / QUERIES), np.load(folder / TARGETS)
     search(queries[:2], targets[: 4 * NEIGHBOURS])  # libraries load at their first call
     start = time.perf_counter()
@@ -96,7 +92,7 @@ def time_search(folder: Path, name: str, search: Callable[[np.ndarray, np.ndarra
 
 
 def check_found(folder: Path) -> None:
-    """End the run where not all found the same targets."""
+    """End the program if not all contenders found the same targets."""
     found = {path.stem: np.sort(np.load(path), axis=1) for path in sorted(folder.glob("found_*.npy"))}
     first = next(iter(found.values()))
     for name, numbers in found.items():
@@ -104,16 +100,14 @@ def check_found(folder: Path) -> None:
             sys.exit(f"{name} and {next(iter(found))} differ in {different:.2%} of the targets found")
 
 
-WORKERS = {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy}
-
 if __name__ == "__main__":
     compare(
         __doc__,
         CONTENDERS,
-        WORKERS,
+        {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy},
         {"vectors": 1_000_000, "queries": 1000, "width": 768},
         "queries/s",
         lambda args: args.queries,
-        prepare=make_files,
+        prepare=write_vectors,
         check=check_found,
     )

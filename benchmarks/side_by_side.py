@@ -1,50 +1,56 @@
-"""Several programs side by side, each in a process of its own environment and settings.
+"""Run the contenders of a benchmark side by side, each in a process with its own packages and settings.
 
-Ours runs in .venv, the peers in .venv-parity, their newest releases in .venv-latest where that exists. A
-round runs all contenders, one after the other, and the rounds repeat, so that a change in the machine's load
-meets all alike; where two fit into memory ours runs beside each peer, and they take turns, a step each
-(benchmarks/turns.py). What is made of it: benchmarks/figures.py.
+Ours runs in .venv, its peers in .venv-parity, and their newest releases in .venv-latest. ``--against DIR``
+adds another checkout of this project, which runs its own copy of the benchmark with the Python of .venv:
+this is how a change is measured.
 
-A benchmark gives its contenders and, for each kind, the worker that does the work and ends in `tell`;
-`compare` does the rest.
+A round runs every contender. Programs that "take turns" are in memory together with ours, and each does one
+step at a time, so that a change in the load of the machine meets both. The others run one after the other.
+The ratio of a round says how many times faster ours was: the median time of the other over the median time
+of ours. The reported ratio is the median over the rounds.
+
+A benchmark names its contenders and gives a worker for each kind of contender. A worker does the work and
+ends with `tell`; `compare` does the rest. The last line of the output is JSON:
+
+    {"unit": "tokens/s", "rounds": 3, "left_out": [], "fastest_peer": "hf_best_sdpa", "ratio": 1.7,
+     "ratio_spread": [1.65, 1.74], "ratio_to_peer": {"hf_best_sdpa": 1.7, ..},
+     "contenders": {"ours": {"label": .., "peer": .., "tuned": .., "precision": .., "value": 581.0,
+                             "least": 575.0, "most": 583.0, "peak_gb": 7.2, "beyond_gb": 1.9}, ..}}
+
+"value" belongs to the median time, "least" to the slowest and "most" to the fastest. "ratio" compares the
+fastest of ours with the fastest peer, both in float32; "ratio_spread" is its range over the rounds.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks.figures import figures, report
-from benchmarks.turns import TURNS, Program, alternate
 from utils.runtime import has_gpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = 250002
-
-BLOCKTIME = "KMP_BLOCKTIME"  # how long OpenMP's threads spin after their work
-TF32 = "NVIDIA_TF32_OVERRIDE"  # "0": a GPU's float32 products are float32
-
-# What the environment is cleared of, so that "as installed" means it.
-SETTINGS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "MKL_DEBUG_CPU_TYPE",
-    BLOCKTIME,
-    "GLIBC_TUNABLES",
-    "FLAGS_use_stride_kernel",
-    TF32,
-)
-OURS, PINNED, LATEST = ".venv", ".venv-parity", ".venv-latest"
-COMPILERS = ("c++", "g++", "clang++")  # torch.compile needs one
+OURS, PREVIOUS = "ours", "previous"
+VENV, PARITY, LATEST = ".venv", ".venv-parity", ".venv-latest"
 FLOAT32 = "float32"
+# Variables that are removed from the environment, so that "as installed" is true.
+SETTINGS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "GLIBC_TUNABLES",
+    "FLAGS_use_stride_kernel", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
+# How a worker and this program agree on turns. Other revisions use the same words.
+READY, TAKES_TURNS = "ready for a turn", "BENCHMARK_TAKES_TURNS"
+REST = 0.3  # seconds before a turn, while the threads of the other program stop spinning
 
 
 @dataclass(frozen=True)
@@ -52,67 +58,81 @@ class Contender:
     """One program in one setting.
 
     Attributes:
-        label: in the table.
-        kind: which worker runs it; "ours" is not a peer.
-        tuned: with scripts/env.sh and the variables of utils.runtime; else as installed.
-        options: given to the worker. With a true "compile" it is left out where there is no C++ compiler,
-            with "amp" where there is no GPU.
-        environment: where it runs; None: .venv for "ours", .venv-parity for all else.
-        precision: of its products. Ratios are between contenders in float32.
-        asked: runs only where --contenders names it.
+        label: its name in tables.
+        kind: which worker runs it. Everything that is not "ours" is a peer.
+        tuned: runs with scripts/env.sh and with our settings for threads and memory; otherwise as installed.
+        options: keyword arguments of the worker. "compile" needs a C++ compiler, "amp" needs a GPU.
+        environment: folder of its Python; by default .venv for "ours" and .venv-parity for peers.
+        precision: of its matrix products. Ratios compare contenders in float32.
+        asked: runs only if --contenders names it.
+        root: the checkout whose benchmark it runs.
     """
 
     label: str
     kind: str
-    tuned: bool
+    tuned: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: str | None = None
     precision: str = FLOAT32
     asked: bool = False
+    root: Path = ROOT
 
     @property
     def python(self) -> Path:
-        """The interpreter."""
-        default = OURS if self.kind == "ours" else PINNED
-        return ROOT / (self.environment or default) / "bin/python"
+        """The interpreter that runs it."""
+        return ROOT / (self.environment or (VENV if self.kind == OURS else PARITY)) / "bin/python"
+
+    def missing(self) -> str | None:
+        """What this machine lacks to run it."""
+        if not self.python.exists():
+            return f"{self.python} is not there; sh scripts/setup.sh makes it"
+        if self.options.get("compile") and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            return "torch.compile needs a C++ compiler, and there is none"
+        if self.options.get("amp") and not has_gpu():
+            return "it needs a GPU, and there is none"
+        return None
 
 
-# (folder for files, the command line, **options of the contender): ends in `tell`
-Worker = Callable[..., None]
+class WorkerFailed(Exception):
+    """A worker ended with an error. The message has the end of its output."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
 
 
 def compare(
     description: str,
     contenders: Mapping[str, Contender],
-    workers: Mapping[str, Worker],
-    sizes: Mapping[str, int],
+    workers: Mapping[str, Callable[..., None]],
+    sizes: Mapping[str, float],
     unit: str,
     amount: Callable[[argparse.Namespace], float],
-    rounds: int = 3,
     prepare: Callable[[Path, argparse.Namespace], None] | None = None,
-    operations: Callable[[argparse.Namespace], float] | None = None,
     check: Callable[[Path], None] | None = None,
-    in_turns: bool = False,
+    turns: Literal["none", "revisions", "all"] = "none",
 ) -> None:
-    """A benchmark's command line, from flags to the table and the last line, which is JSON.
+    """The whole program of a benchmark: flags, rounds, table, and the last line of JSON.
 
     Args:
-        sizes: flags that take a number, with their defaults.
-        unit: of the work, "tokens/s"; "s" for work that is one whole.
-        amount: units of work in each of a worker's "seconds".
-        prepare: makes the files that all contenders get.
-        operations: of the matrix products in each of the "seconds".
-        check: of the files that contenders left in the folder; ends the run where they disagree.
-        in_turns: the workers `wait_for_turn` before each repetition, and two at a time fit into memory.
+        workers: kind of contender -> function of (folder with the files, parsed flags, **options).
+        sizes: flags with a number and their defaults.
+        unit: for example "tokens/s".
+        amount: units of work in each of the "seconds" that a worker tells.
+        prepare: writes the files that all contenders get.
+        check: looks at the files that the contenders left in the folder; ends the program if they disagree.
+        turns: who takes turns with ours: nobody, another revision of ours, or every contender. Workers that
+            take turns call `wait_for_turn` before each step.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rounds", type=int, default=rounds)
-    default = ",".join(name for name, contender in contenders.items() if not contender.asked)
-    parser.add_argument("--contenders", default=default, help=f"of {', '.join(contenders)}")
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contenders", help=f"of {', '.join(contenders)}, with commas between")
+    if turns != "none":
+        parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout of this project")
     parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -120,198 +140,281 @@ def compare(
         contender = contenders[args.worker]
         workers[contender.kind](args.folder, args, **contender.options)
         return
-    chosen = choose(parser, args.contenders, contenders)
+    chosen, left_out = choose(parser, args, contenders)
     shape = {name: getattr(args, name) for name in sizes}
     with tempfile.TemporaryDirectory() as folder:
         if prepare is not None:
             prepare(Path(folder), args)
         flags = [f"--folder={folder}", *(f"--{name}={value}" for name, value in shape.items())]
-        runs = interleave(
-            chosen, args.rounds, flags, lambda found: _shown(found, amount(args), unit), in_turns
-        )
+        runs = run_rounds(chosen, args.rounds, flags, turns)
         if check is not None:
             check(Path(folder))
-    count = operations(args) if operations is not None else None
-    found = figures(runs, chosen, amount(args), unit, count)
-    left_out = [contenders[name].label for name in args.contenders.split(",") if name not in runs]
-    report(found)
+    left_out += [contender.label for name, contender in chosen.items() if name not in runs]
+    found = figures(runs, chosen, amount(args), unit)
+    show(found)
     print(json.dumps(shape | {"rounds": args.rounds, "left_out": left_out} | found))
 
 
 def choose(
-    parser: argparse.ArgumentParser, names: str, contenders: Mapping[str, Contender]
-) -> dict[str, Contender]:
-    """The contenders of --contenders that can run here; of the others it is said."""
-    chosen = {}
-    for name in names.split(","):
-        if name not in contenders:
-            parser.error(f"--contenders: no {name}; there are {', '.join(contenders)}")
-        contender = contenders[name]
-        if not contender.python.exists():
-            print(f"{name} is left out: {contender.python} is not there; sh scripts/setup.sh makes it")
-        elif contender.options.get("compile") and not any(map(shutil.which, COMPILERS)):
-            print(f"{name} is left out: torch.compile needs a C++ compiler, and there is none")
-        elif contender.options.get("amp") and not has_gpu():
-            print(f"{name} is left out: it needs a GPU, and there is none")
-        else:
-            chosen[name] = contender
-    return chosen
+    parser: argparse.ArgumentParser, args: argparse.Namespace, contenders: Mapping[str, Contender]
+) -> tuple[dict[str, Contender], list[str]]:
+    """The contenders that run, and the labels of those that this machine cannot run.
 
-
-def interleave(
-    contenders: Mapping[str, Contender],
-    rounds: int,
-    flags: list[str],
-    shown: Callable[[dict], str],
-    in_turns: bool = False,
-) -> dict[str, list[dict]]:
-    """Name -> what its worker found in each round; a round is all of them, one after the other.
-
-    A peer that fails is left out, and its last words are shown; where ours fails, the run ends.
-
-    Args:
-        flags: of the workers.
-        shown: what was found, for people.
-        in_turns: each of the others runs with the first of ours by its side, and they take turns. That one
-            has several results in a round then; the other's has its seconds as "beside".
+    Without --contenders these are all that need not be asked for; with --against, ours and the other
+    checkout.
     """
-    first = next((name for name, one in contenders.items() if one.kind == "ours"), None)
-    runs: dict[str, list[dict]] = {name: [] for name in contenders}
-    order = sorted(contenders, key=lambda name: in_turns and name == first)
+    against = getattr(args, "against", None)
+    if args.contenders:
+        names = args.contenders.split(",")
+    else:
+        names = [OURS] if against else [name for name, one in contenders.items() if not one.asked]
+    if unknown := [name for name in names if name not in contenders]:
+        parser.error(f"--contenders: no {unknown[0]}; there are {', '.join(contenders)}")
+    chosen = {name: contenders[name] for name in names}
+    if against:
+        script = against / "benchmarks" / Path(sys.argv[0]).name
+        if not script.is_file():
+            parser.error(f"--against: {script} is not there; name another checkout of this project")
+        chosen[PREVIOUS] = Contender(f"ours in {against}", OURS, root=against.resolve())
+    left_out = []
+    for name, contender in tuple(chosen.items()):
+        if missing := contender.missing():
+            print(f"{name} is left out: {missing}", flush=True)
+            left_out.append(chosen.pop(name).label)
+    return chosen, left_out
+
+
+def run_rounds(
+    chosen: Mapping[str, Contender], rounds: int, flags: Sequence[str], turns: str
+) -> dict[str, list[dict]]:
+    """Name -> what its worker told in each round.
+
+    What ran in turns with ours also has "beside": the seconds of ours in these turns. A peer that fails is
+    left out; if ours fails, the program ends.
+    """
+    runs: dict[str, list[dict]] = {name: [] for name in chosen}
+    in_turns = [
+        name
+        for name in chosen
+        if OURS in chosen and name != OURS and (turns == "all" or (turns == "revisions" and name == PREVIOUS))
+    ]
+    alone = [name for name in chosen if name not in in_turns and not (name == OURS and len(in_turns) > 0)]
+    if OURS in chosen and in_turns and alone:
+        alone.insert(0, OURS)
+    ours_in_turns = []
     for round_ in range(rounds):
-        for name in order:
-            if name not in runs or (in_turns and name == first and runs[first]):
-                continue  # it left, or stood beside the others
-            pair = [first, name] if in_turns and first not in (None, name) else [name]
-            try:
-                found = run({one: contenders[one] for one in pair}, flags)
-            except WorkerFailed as failure:
-                failed = contenders[failure.name]
-                if failed.kind == "ours" and not failed.options.get("amp"):  # which wants a Paddle for GPUs
-                    sys.exit(str(failure))
-                del runs[name]
-                print(f"{name} is left out: {failure}", flush=True)
+        for group in [*([name] for name in alone), *([OURS, name] for name in in_turns)]:
+            if any(name not in runs for name in group):
                 continue
-            if len(pair) > 1:
-                mine, theirs = (found[one] for one in pair)
-                theirs["beside"] = mine["seconds"]
-                if "gflops" in mine:
-                    theirs.setdefault("gflops", mine["gflops"])
-            for one, told in found.items():
-                runs[one].append(told)
+            try:
+                found = run_together({name: chosen[name] for name in group}, flags)
+            except WorkerFailed as failure:
+                if chosen[failure.name].kind == OURS:
+                    sys.exit(str(failure))
+                del runs[failure.name]
+                print(f"{failure.name} is left out: {failure}", flush=True)
+                continue
+            if len(group) == 2:
+                ours_in_turns.append(found.pop(OURS))
+                found[group[1]]["beside"] = ours_in_turns[-1]["seconds"]
+            for name, told in found.items():
+                runs[name].append(told)
             check_same_work(runs)
-            values = ", ".join(f"{one} {shown(told)}" for one, told in found.items())
-            print(f"round {round_ + 1}: {values}", flush=True)
+            seconds = {name: median([told["seconds"]]) for name, told in found.items()}
+            print(
+                f"round {round_ + 1}: " + ", ".join(f"{n} {s:.3g} s" for n, s in seconds.items()), flush=True
+            )
+    if OURS in runs and not runs[OURS]:
+        runs[OURS] = ours_in_turns or [run_together({OURS: chosen[OURS]}, flags)[OURS]]
     return runs
 
 
-class WorkerFailed(Exception):
-    """A worker ended with an error; the message has its last words."""
-
-    def __init__(self, name: str, message: str):
-        super().__init__(message)
-        self.name = name
-
-
-def run(contenders: Mapping[str, Contender], flags: list[str]) -> dict[str, dict]:
-    """What contenders' workers found, in processes of their own that take turns where they are several.
+def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> dict[str, dict]:
+    """What the workers of one or two contenders told. Two take turns.
 
     Raises:
-        WorkerFailed: one did not end well.
+        WorkerFailed: a worker ended with an error.
     """
-    programs: dict[str, Program] = {}
-    with ExitStack() as stack:
-        for name, contender in contenders.items():
-            command, environment = launch(contender, [f"--worker={name}", *flags])
-            if len(contenders) > 1:
-                environment[TURNS] = "1"
-            programs[name] = stack.enter_context(Program(command, environment, ROOT))
-        alternate(list(programs.values()))
-        for name, program in programs.items():
-            code, errors = program.outcome()
-            if code:
-                label = contenders[name].label
-                raise WorkerFailed(name, f"{label} ended with {code}:\n{errors[-3000:]}")
-        return {name: json.loads(program.last) for name, program in programs.items()}
+    with contextlib.ExitStack() as stack:
+        programs = {
+            name: stack.enter_context(WorkerProcess(name, contender, flags, len(contenders) > 1))
+            for name, contender in contenders.items()
+        }
+        working = [program for program in programs.values() if program.wait_until_ready()]
+        while working:
+            for program in tuple(working):
+                time.sleep(REST)
+                program.start_turn()
+                if not program.wait_until_ready():
+                    working.remove(program)
+        return {name: program.result() for name, program in programs.items()}
 
 
-def launch(contender: Contender, flags: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line of a contender's worker, and its environment."""
-    command = [str(contender.python), str(Path(sys.argv[0]).resolve()), *flags]
-    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    if contender.precision == FLOAT32:
-        environment[TF32] = "0"
-    if contender.tuned:
-        settings = settings_for(read_cpu(), has_gpu=has_gpu())
-        if contender.kind != "ours":
-            del settings[BLOCKTIME]  # it makes room for threads of ours (utils/threads.py): a peer has none
-        environment |= settings
-        command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
-    return command, environment
+class WorkerProcess:
+    """The process of one worker. Leaving the ``with`` statement ends it."""
+
+    def __init__(self, name: str, contender: Contender, flags: Sequence[str], in_turns: bool):
+        self.name, self.last = name, ""
+        script = contender.root / "benchmarks" / Path(sys.argv[0]).name
+        worker = OURS if name == PREVIOUS else name
+        command = [str(contender.python), str(script), f"--worker={worker}", *flags]
+        environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+        if contender.precision == FLOAT32:
+            environment["NVIDIA_TF32_OVERRIDE"] = "0"  # a GPU computes in float32, not in TF32
+        if in_turns:
+            environment[TAKES_TURNS] = "1"
+        if contender.tuned:
+            if contender.kind != OURS:  # ours makes these settings itself
+                settings = settings_for(read_cpu(), has_gpu=has_gpu())
+                settings.pop("KMP_BLOCKTIME", None)  # it helps threads that only ours has
+                environment |= settings
+            command = ["sh", "-c", '. scripts/env.sh; exec "$0" "$@"', *command]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `__exit__` closes it
+        self._process = subprocess.Popen(
+            command, cwd=contender.root, env=environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> "WorkerProcess":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.kill()
+        self._process.wait()
+        for file in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
+
+    def start_turn(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as `wait_until_ready` will find
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+
+    def wait_until_ready(self) -> bool:
+        """Wait until the process asks for a turn; False: it has ended."""
+        for line in self._process.stdout:
+            if line.rstrip("\n") == READY:
+                return True
+            self.last = line if line.strip() else self.last
+        return False
+
+    def result(self) -> dict:
+        """What the worker told."""
+        if code := self._process.wait():
+            self._errors.seek(0)
+            raise WorkerFailed(self.name, f"{self.name} ended with {code}:\n{self._errors.read()[-3000:]}")
+        return json.loads(self.last)
 
 
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:
-    """End the run where workers' "check", which says what they did, or their devices are not the same."""
-    runs = {name: of_one for name, of_one in runs.items() if of_one}
-    devices = {name: of_one[0].get("device") for name, of_one in runs.items()}
-    if len(set(devices.values())) > 1:
+    """End the program if two workers told different "check" values or ran on different devices."""
+    first = {name: told[0] for name, told in runs.items() if told}
+    if len({told.get("device") for told in first.values()}) > 1:
+        devices = {name: told.get("device") for name, told in first.items()}
         sys.exit(f"some contenders ran on a GPU and some did not: {devices}")
-    checks = {name: of_one[0]["check"] for name, of_one in runs.items() if "check" in of_one[0]}
+    checks = {name: told["check"] for name, told in first.items() if "check" in told}
     if len({json.dumps(value) for value in checks.values()}) > 1:
         sys.exit(f"the contenders did not do the same work: {checks}")
 
 
+def wait_for_turn() -> None:
+    """Wait before a step until the other program has done its own. Alone it returns at once."""
+    if TAKES_TURNS in os.environ:
+        print(f"\n{READY}", flush=True)
+        sys.stdin.readline()
+
+
 def tell(seconds: float | list[float], **more: Any) -> None:
-    """A worker's last act.
+    """Print what a worker found, as its last act.
 
     Args:
-        seconds: of all its work, or of each repetition.
-        more: "kept": bytes that any program must hold; "check": the same of all who do the same work;
-            "gflops": what matrix products reach at most in this process; "peak": of another process;
-            "batch_tokens": of the batches that suited it best, where it had the choice.
+        seconds: of the whole work, or of each repetition. more: "kept": bytes that every program must hold;
+        "check": equal for all that do the same work; "peak":
+            the largest memory in bytes, if other processes did the work.
     """
-    of_gpu = gpu_memory()
-    device = {"device": "gpu", "peak": of_gpu} if of_gpu else {"device": "cpu", "peak": peak_memory()}
-    print(json.dumps({"seconds": seconds} | device | more))
-
-
-def gpu_memory() -> int:
-    """The most memory of a GPU that this process's tensors have held, in bytes; 0 where none is used."""
-    torch, paddle = sys.modules.get("torch"), _paddle_on_gpu()
-    held = [0]
+    torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
+    on_gpu = [0]
     if torch and torch.cuda.is_available():
-        held.append(torch.cuda.max_memory_allocated())
-    if paddle:
-        held.append(paddle.device.cuda.max_memory_allocated())
-    return max(held)
+        on_gpu.append(torch.cuda.max_memory_allocated())
+    if paddle and paddle.device.get_device().startswith("gpu"):
+        on_gpu.append(paddle.device.cuda.max_memory_allocated())
+    memory = (
+        {"device": "gpu", "peak": max(on_gpu)} if max(on_gpu) else {"device": "cpu", "peak": peak_memory()}
+    )
+    print(json.dumps({"seconds": seconds} | memory | more))
 
 
-def wait_for_gpu() -> None:
-    """Until Paddle's GPU has done all that it was given; on a CPU nothing is left to wait for."""
-    if paddle := _paddle_on_gpu():
-        paddle.device.synchronize()
+def peak_memory(process: int | str = "self") -> int:
+    """The largest resident memory of a process so far, in bytes; 0 if the process has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def _paddle_on_gpu():
-    """The module, where this process has imported it and it computes on a GPU; else None."""
-    paddle = sys.modules.get("paddle")
-    return paddle if paddle and paddle.device.get_device().startswith("gpu") else None
+def median(seconds: Sequence[float | list[float]]) -> float:
+    """The median over all repetitions of some rounds."""
+    return statistics.median(one for part in seconds for one in (part if isinstance(part, list) else [part]))
 
 
-def peak_memory() -> int:
-    """The most memory this process has held, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) << 10
+def figures(
+    runs: Mapping[str, list[dict]], contenders: Mapping[str, Contender], amount: float, unit: str
+) -> dict[str, Any]:
+    """The figures of the last line, from what the workers told in each round."""
+    rows = {name: _row(told, contenders[name], amount) for name, told in runs.items()}
+    comparable = [name for name in runs if contenders[name].precision == FLOAT32]
+    ours = [name for name in comparable if contenders[name].kind == OURS and name != PREVIOUS]
+    others = [name for name in runs if contenders[name].kind != OURS or name == PREVIOUS]
+    if not ours or not others:
+        return {"unit": unit, "contenders": rows}
+    best = max(ours, key=lambda name: rows[name]["value"])
+    rounds = {
+        name: [
+            median([told["seconds"]]) / median([told.get("beside", mine["seconds"])])
+            for told, mine in zip(of_one, runs[best])
+        ]
+        for name, of_one in runs.items()
+        if name in others
+    }
+    ratios = {name: round(statistics.median(of_one), 3) for name, of_one in rounds.items()}
+    peers = [name for name in ratios if name in comparable and name != PREVIOUS] or list(ratios)
+    fastest = min(peers, key=ratios.get)
+    return {
+        "unit": unit,
+        "contenders": rows,
+        "ratio": ratios[fastest],
+        "ratio_spread": [round(min(rounds[fastest]), 3), round(max(rounds[fastest]), 3)],
+        "fastest_peer": fastest,
+        "ratio_to_peer": ratios,
+    }
 
 
-def since_start() -> float:
-    """Seconds since this process began, what the shell did before it became Python included."""
-    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # since the machine's start; proc(5), starttime
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+def _row(of_one: list[dict], contender: Contender, amount: float) -> dict[str, Any]:
+    times = [one for told in of_one for one in _as_list(told["seconds"])]
+    speeds = {"value": statistics.median(times), "least": max(times), "most": min(times)}
+    row = {
+        "label": contender.label,
+        "peer": contender.kind != OURS,
+        "tuned": contender.tuned,
+        "precision": contender.precision,
+        **{name: float(f"{amount / seconds:.4g}") for name, seconds in speeds.items()},
+        "peak_gb": round(max(told["peak"] for told in of_one) / 1e9, 2),
+    }
+    if "kept" in of_one[0]:
+        row["beyond_gb"] = round(max(told["peak"] - told["kept"] for told in of_one) / 1e9, 2)
+    return row
 
 
-def _shown(found: dict, amount: float, unit: str) -> str:
-    seconds = found["seconds"]
-    seconds = sorted(seconds)[len(seconds) // 2] if isinstance(seconds, list) else seconds
-    return f"{seconds if unit == 's' else amount / seconds:.1f} {unit}"
+def _as_list(seconds: float | list[float]) -> list[float]:
+    return seconds if isinstance(seconds, list) else [seconds]
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print the table."""
+    print(f"\n{found['unit'] + ': median, slowest, fastest':>74}   peak GB  ours is")
+    for name, row in found["contenders"].items():
+        values = "".join(f"{row[key]:10,.5g}" for key in ("value", "least", "most"))
+        ratio = found.get("ratio_to_peer", {}).get(name)
+        times = "" if ratio is None else f"{ratio:9.3f} times"
+        print(f"{row['label']:<44}{values}{row['peak_gb']:10.2f}{times}")

@@ -3,12 +3,10 @@
     python benchmarks/tokenise.py                            50,000 sentences
     python benchmarks/tokenise.py --sentences 500 --rounds 1
 
-All get the same made-up sentences of 1 to 120 words and the same unigram model of 4,000 pieces, and all
-cores. Ours is `Tokenizer.encode_batch`; Hugging Face's is the fast tokenizer of transformers, and the
-library below it by itself; PaddleNLP's is that of its ErnieM, which works on one core. The ids of all must
-be the same, or the run ends.
-
-How contenders are run: benchmarks/side_by_side.py. The last line is JSON (benchmarks/figures.py).
+All contenders get the same made-up sentences of 1 to 120 words, the same unigram model of 4,000 pieces, and
+all cores. Ours is `Tokenizer.encode_batch`. Hugging Face has the fast tokenizer of transformers, and the
+library below it alone. PaddleNLP has the tokenizer of its ErnieM, which uses one core. The program ends if
+their ids are not the same.
 """
 
 import hashlib
@@ -25,35 +23,29 @@ from utils.runtime import read_cpu
 
 REPEATS = 3
 CONTENDERS = {
-    "ours": Contender("ours", "ours", True),
-    "hf_fast": Contender("transformers, fast tokenizer", "transformers", True),
-    "hf_rust": Contender("tokenizers", "tokenizers", True),
-    "hf_latest_rust": Contender("newest tokenizers", "tokenizers", True, environment=LATEST),
-    "paddlenlp": Contender("PaddleNLP ErnieM", "paddlenlp", True),
+    "ours": Contender("ours", "ours"),
+    "hf_fast": Contender("transformers, fast tokenizer", "transformers"),
+    "hf_rust": Contender("tokenizers", "tokenizers"),
+    "hf_latest_rust": Contender("newest tokenizers", "tokenizers", environment=LATEST),
+    "paddlenlp": Contender("PaddleNLP ErnieM", "paddlenlp"),
 }
 
 
-def make_files(folder: Path, args) -> None:
-    words = made_up.write_tokenizers(folder)
-    made_up.write_texts(folder, words, args.sentences)
-
-
-def ours(folder: Path, args) -> None:
+def ours(folder: Path, _) -> None:
     from reader.tokenization import Tokenizer
 
-    tokenizer = Tokenizer(None, folder / made_up.OURS)
-    cores = read_cpu().cores
+    tokenizer, cores = Tokenizer(None, folder / made_up.OURS), read_cpu().cores
     time_tokenizer(folder, lambda texts: tokenizer.encode_batch(texts, cores))
 
 
-def transformers_fast(folder: Path, args) -> None:
+def transformers_fast(folder: Path, _) -> None:
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
     time_tokenizer(folder, lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
-def tokenizers_rust(folder: Path, args) -> None:
+def tokenizers_rust(folder: Path, _) -> None:
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R).backend_tokenizer
@@ -64,7 +56,7 @@ def tokenizers_rust(folder: Path, args) -> None:
     time_tokenizer(folder, encode)
 
 
-def paddlenlp_ernie_m(folder: Path, args) -> None:
+def paddlenlp_ernie_m(folder: Path, _) -> None:
     from paddlenlp.transformers import ErnieMTokenizer
 
     tokenizer = ErnieMTokenizer.from_pretrained(str(folder / made_up.ERNIE_M))
@@ -76,8 +68,8 @@ def paddlenlp_ernie_m(folder: Path, args) -> None:
 
 
 def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]]) -> None:
-    """A worker's last act: all texts, several times, after some of them for warmth."""
-    texts = (folder / made_up.TEXTS).read_text(encoding="utf-8").splitlines()
+    """Encode all texts several times, after a few of them to warm up, and tell the seconds."""
+    texts = made_up.read_texts(folder)
     encode(texts[:100])
     seconds = []
     for _ in range(REPEATS):
@@ -103,5 +95,5 @@ if __name__ == "__main__":
         {"sentences": 50_000},
         "sentences/s",
         lambda args: args.sentences,
-        prepare=make_files,
+        prepare=made_up.write_files,
     )

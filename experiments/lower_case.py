@@ -1,60 +1,53 @@
-"""Lower-case copies of text files below $DATA, under the same paths below a folder.
+"""Copy the text files that a corpus configuration names below $DATA, in lower case.
 
     DATA=/data/is/here python -m experiments.lower_case --config configs/corpus/en-de-fr-tr.yaml --output DIR
-    DATA=/data/is/here python -m experiments.lower_case nli/train-en.tsv --output DIR
 
-The files are those that a corpus configuration names, or that the command line does. With a vocabulary of a
-few thousand pieces, capitals cost more than they tell. `DATA=DIR` reads the copies. Of a .json file the texts
-are put in lower case, character by character, so that an answer stays at its offset.
+A vocabulary of a few thousand pieces has no room for capitals. `DATA=DIR` reads the copies, which have the
+same paths. A .json file keeps everything but its texts, which change character by character, so that an
+answer keeps its offset.
 """
 
 import argparse
 import gzip
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from utils.errors import UserError, run
 from utils.files import atomic_file
-from utils.yaml_files import read_yaml
 
 _VARIABLE = "$DATA/"
-_TEXTS = ("context", "question", "text")  # of SQuAD's JSON
+_TEXTS = ("context", "question", "text")  # keys of SQuAD's JSON
 
 
-def named_files(config: dict) -> list[str]:
-    """Every path of a corpus configuration that begins with $DATA, without that beginning."""
-
-    def strings(value) -> Iterator[str]:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            for item in value:
-                yield from strings(item)
-
-    paths = [path for kind in config.values() for value in kind.values() for path in strings(value)]
-    return list(dict.fromkeys(path.removeprefix(_VARIABLE) for path in paths if path.startswith(_VARIABLE)))
+def named_files(config: Any) -> list[str]:
+    """Every path in a corpus configuration that begins with $DATA, without that beginning."""
+    if isinstance(config, str):
+        return [config.removeprefix(_VARIABLE)] if config.startswith(_VARIABLE) else []
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    return list(dict.fromkeys(path for value in values for path in named_files(value)))
 
 
 def lower_case(source: Path, target: Path) -> None:
-    """Copy a file, plain or .gz, in lower case. A copy that is there already is kept."""
+    """Copy a file, plain or .gz, in lower case. A copy that exists is kept."""
     if target.is_file():
         return
+    data = source.read_bytes()
     if source.suffix == ".json":
-        with atomic_file(target, "w") as file:
-            json.dump(_lower_texts(json.loads(source.read_text(encoding="utf-8"))), file, ensure_ascii=False)
-        return
-    packed = source.suffix == ".gz"
-    text = (gzip.decompress(source.read_bytes()) if packed else source.read_bytes()).decode("utf-8").lower()
+        data = json.dumps(_lower_texts(json.loads(data)), ensure_ascii=False).encode()
+    elif source.suffix == ".gz":
+        data = gzip.compress(gzip.decompress(data).decode("utf-8").lower().encode(), mtime=0)
+    else:
+        data = data.decode("utf-8").lower().encode()
     with atomic_file(target) as file:
-        data = text.encode("utf-8")
-        file.write(gzip.compress(data, mtime=0) if packed else data)
+        file.write(data)
 
 
 def _lower_texts(value: Any) -> Any:
-    """Every string that stands under one of the keys of `_TEXTS`."""
+    """Lower every string that belongs to one of the keys of `_TEXTS`."""
     if isinstance(value, list):
         return [_lower_texts(item) for item in value]
     if isinstance(value, dict):
@@ -66,10 +59,9 @@ def _lower_texts(value: Any) -> Any:
 
 
 def _of_same_length(text: str) -> str:
-    # The Turkish capital I with a dot becomes two characters, which would move all that follows: it stays.
-    lowered = text.lower()
-    if len(lowered) == len(text):
+    if len(lowered := text.lower()) == len(text):
         return lowered
+    # The Turkish capital I with a dot would become two characters and move everything after it: it stays.
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
@@ -77,17 +69,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", help="below $DATA")
-    parser.add_argument("--config", help="a file of configs/corpus: all that it names")
+    parser.add_argument("--config", required=True, type=Path, help="a file of configs/corpus")
     parser.add_argument("--output", required=True, type=Path)
     args = parser.parse_args()
     if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; let it name the folder of real data")
-    for name in [*args.files, *(named_files(read_yaml(args.config)) if args.config else [])]:
+        raise UserError("DATA is not set; set it to the folder of real data")
+    for name in named_files(yaml.safe_load(args.config.read_text(encoding="utf-8"))):
         source = Path(os.environ["DATA"], name)
         if not source.is_file():
-            where = "on the command line" if name in args.files else f"in {args.config}"
-            raise UserError(f"{source}: no such file; it is named {where}")
+            raise UserError(f"{source}: no such file; it is named in {args.config}")
         lower_case(source, args.output / name)
 
 

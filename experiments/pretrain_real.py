@@ -1,15 +1,15 @@
-"""Train strategies on one corpus with several seeds, a few runs at a time with one core each.
+"""Train several strategies on one corpus with several seeds, a few runs at a time on one core each.
 
     python -m experiments.pretrain_real --config configs/pretrain/real4.yaml --corpus DIR --output DIR
 
-Each run is <output>/<strategy>-<seed>. The same command again goes on where runs were stopped; a finished one
-is not run again. Further flags (`--optimizer.tokens 1000000`) go to every run.
+Each run is <output>/<strategy>-<seed>. Run the same command again to continue stopped runs; finished ones
+are not run again. Further flags (`--optimizer.tokens 1000000`) go to every run.
 """
 
 import argparse
 from pathlib import Path
 
-from experiments.side_by_side import Job, carry_out
+from scripts.jobs import Job, carry_out
 from utils.errors import run
 
 STRATEGIES = {"mmlm": ["mmlm"], "mmlm+tlm": ["mmlm", "tlm"], "full": ["mmlm", "tlm", "camlm", "btmlm"]}
@@ -31,7 +31,7 @@ def main() -> None:
     def job(strategy: str, seed: int) -> Job:
         output = args.output / f"{strategy}-{seed}"
         active = ", ".join(STRATEGIES[strategy])
-        own = ["--run.output", str(output), "--run.seed", str(seed), "--objectives.active", f"[{active}]"]
+        own = ["--run.output", output, "--run.seed", seed, "--objectives.active", f"[{active}]"]
         return Job(output.name, [*common, *own], output / "encoder" / "model.safetensors")
 
     carry_out([job(strategy, seed) for strategy in args.strategies for seed in args.seeds], args.at_once)

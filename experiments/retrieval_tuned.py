@@ -2,23 +2,23 @@
 
     python -m experiments.retrieval_tuned --runs output/real15/runs --data "$DATA" --output output/tuned
 
-Fine-tuning is that of run_retrieval.py (hardest-negative binary cross-entropy) on DATA/pretrain/parallel,
-searched are the pairs of DATA/retrieval/tatoeba-style-dev. The layer of each model is chosen on pairs of the
-parallel text that are held out for it. Then tables, also as results.md and results.json; the last line is one
-of JSON. What is finished is not run again. Further flags go to every fine-tuning. See experiments/starts.py.
+Fine-tuning is that of run_retrieval.py (hardest-negative binary cross-entropy) on DATA/pretrain/parallel.
+The searched pairs are DATA/retrieval/tatoeba-style-dev. The layer of each model is chosen on pairs of the
+parallel text that are held out. The tables are printed and written as results.md and results.json; the last
+line is JSON. Finished runs are not run again. Further flags go to every fine-tuning. See
+experiments/starts.py.
 """
 
-import argparse
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import starts
-from experiments.side_by_side import Job, as_line, carry_out
+from experiments.starts import SCRATCH, Comparison, Scores, comparison_parser
+from scripts.jobs import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
-TUNED = "tuned"
 DEV_PAIRS = 200  # of each language, and at most a tenth of its parallel text
 FLAGS = {
     "do_train": "true", "layer": "top", "batch_size": 64, "learning_rate": 1e-3,
@@ -28,7 +28,7 @@ FLAGS = {
 
 
 def split_pairs(source: Path, language: str, output: Path, lower: bool) -> None:
-    """DATA's parallel text of a language -> text/en-<l>.tsv to train on, dev/<l>-en.{<l>,en} for the layer.
+    """Split the parallel text of a language: text/en-<l>.tsv to train on, dev/<l>-en.{<l>,en} for the layer.
 
     A pair that shares a sentence with a dev pair is left out of the training text.
     """
@@ -39,9 +39,8 @@ def split_pairs(source: Path, language: str, output: Path, lower: bool) -> None:
         raise UserError(f"{source}, line {wrong}: not english, tab, {language}")
     dev = rows[: min(DEV_PAIRS, len(rows) // 10)]
     used = {sentence for row in dev for sentence in row}
-    kept = [row for row in rows if used.isdisjoint(row)]
     contents = {
-        output / "text" / f"en-{language}.tsv": ["\t".join(row) for row in kept],
+        output / "text" / f"en-{language}.tsv": ["\t".join(row) for row in rows if used.isdisjoint(row)],
         output / "dev" / f"{language}-en.en": [row[0] for row in dev],
         output / "dev" / f"{language}-en.{language}": [row[1] for row in dev],
     }
@@ -51,27 +50,27 @@ def split_pairs(source: Path, language: str, output: Path, lower: bool) -> None:
 
 
 def copy_pairs(source: Path, language: str, output: Path, lower: bool) -> None:
-    """The pairs to search, in the case of the encoders."""
+    """Copy the pairs to search, in the case of the encoders."""
     for side in (language, "en"):
         text = (source / f"{language}-en.{side}").read_text(encoding="utf-8")
         with atomic_file(output / "pairs" / f"{language}-en.{side}", "w", newline="\n") as file:
             file.write(text.lower() if lower else text)
 
 
-def corpus_job(args: argparse.Namespace, model: Path) -> Job:
+def corpus_job(output: Path, languages: Sequence[str], model: Path) -> Job:
     """The training text as a corpus of token ids."""
-    folder = args.output / "corpus"
+    folder = output / "corpus"
     command = ["-m", "pretrain.build_corpus", "--output", folder, "--deduplicate", "true", "--workers", 1,
                "--piece_model_path", model / "piece.model", "--vocab_path", model / "vocab.txt"]  # fmt: skip
-    for language in args.languages:
-        command += ["--parallel", f"en-{language}<={args.output / 'text' / f'en-{language}.tsv'}"]
-    return Job("corpus", list(map(str, command)), folder / "manifest.json")
+    for language in languages:
+        command += ["--parallel", f"en-{language}<={output / 'text' / f'en-{language}.tsv'}"]
+    return Job("corpus", command, folder / "manifest.json")
 
 
-def shape_of(args: argparse.Namespace, start: str, seed: int) -> dict[str, object]:
-    """The flags that name a start: weights beside their tokenizer and shape, or random ones of that shape."""
-    model = starts.encoder(args.runs, start, seed)
-    if start != starts.SCRATCH:
+def start_flags(comparison: Comparison, start: str, seed: int) -> dict[str, object]:
+    """The flags that name a start: weights with tokenizer and shape, or random weights of that shape."""
+    model = comparison.encoder(start, seed)
+    if start != SCRATCH:
         return {"init_pretraining_params": model, "random_seed": seed}
     return {
         "ernie_config_path": model / "config.json", "vocab_path": model / "vocab.txt",
@@ -79,44 +78,44 @@ def shape_of(args: argparse.Namespace, start: str, seed: int) -> dict[str, objec
     }  # fmt: skip
 
 
-def tuning(args: argparse.Namespace, start: str, seed: int, further: list[str]) -> Job:
+def tuning(comparison: Comparison, start: str, seed: int, steps: int, further: Sequence[str]) -> Job:
     """Fine-tuning of one start and seed."""
-    folder = args.output / f"{start}-{seed}"
-    flags = FLAGS | shape_of(args, start, seed) | {
-        "train_set": args.output / "corpus", "max_steps": args.steps, "checkpoints": folder
-    }  # fmt: skip
-    result = folder / f"step_{args.steps}" / "model.safetensors"
-    return Job(folder.name, ["run_retrieval.py", *as_line(flags), *further], result, folder / "log")
+    folder = comparison.output / f"{start}-{seed}"
+    files = {"train_set": comparison.output / "corpus", "max_steps": steps, "checkpoints": folder}
+    line = as_line(FLAGS | start_flags(comparison, start, seed) | files)
+    result = folder / f"step_{steps}" / "model.safetensors"
+    return Job(folder.name, ["run_retrieval.py", *line, *further], result, folder / "log")
 
 
-def search(args: argparse.Namespace, name: str, model: dict[str, object]) -> Job:
-    """The pairs searched with one model, at the layer that is best on the dev pairs."""
-    folder = args.output / "searches" / name
+def search(output: Path, languages: Sequence[str], name: str, model: dict[str, object]) -> Job:
+    """A search with one model, at the layer that is best on the dev pairs."""
+    folder = output / "searches" / name
     flags = model | {
-        "pairs": args.output / "pairs", "languages": ",".join(args.languages), "layer": "dev",
-        "dev_pairs": args.output / "dev", "max_seq_len": FLAGS["max_seq_len"], "checkpoints": folder,
+        "pairs": output / "pairs", "languages": ",".join(languages), "layer": "dev",
+        "dev_pairs": output / "dev", "max_seq_len": FLAGS["max_seq_len"], "checkpoints": folder,
     }  # fmt: skip
-    return Job(
-        f"search {name}", ["run_retrieval.py", *as_line(flags)], folder / "retrieval.json", folder / "log"
-    )
+    line = ["run_retrieval.py", *as_line(flags)]
+    return Job(f"search {name}", line, folder / "retrieval.json", folder / "log")
 
 
-def searches_of(args: argparse.Namespace, wanted: list[str]) -> dict[tuple[str, int], Job]:
-    """(row of the table, seed) -> search. An encoder that all seeds start from is searched with once."""
-    jobs = {}
-    for start in wanted:
-        for seed in args.seeds:
-            model = starts.encoder(args.runs, start, seed)
-            name = f"{start}-{seed}" if start == starts.SCRATCH else model.parent.name
-            jobs[start, seed] = search(args, name, shape_of(args, start, seed))
-    for start in args.tune:
-        for seed in args.seeds:
-            best = {"init_pretraining_params": args.output / f"{start}-{seed}" / "best"}
-            jobs[f"{start}, {TUNED}", seed] = search(args, f"{start}-{seed}-{TUNED}", best)
+def searches_of(
+    comparison: Comparison, languages: Sequence[str], tuned: Sequence[str]
+) -> dict[tuple[str, int], Job]:
+    """(row of the table, seed) -> search. If all seeds start from one encoder, it is searched with once."""
+    jobs, output = {}, comparison.output
+    for start in comparison.starts:
+        for seed in comparison.seeds:
+            encoder = comparison.encoder(start, seed).parent.name
+            name = f"{start}-{seed}" if start == SCRATCH else encoder
+            jobs[start, seed] = search(output, languages, name, start_flags(comparison, start, seed))
+    for start in tuned:
+        for seed in comparison.seeds:
+            best = {"init_pretraining_params": output / f"{start}-{seed}" / "best"}
+            jobs[f"{start}, tuned", seed] = search(output, languages, f"{start}-{seed}-tuned", best)
     return jobs
 
 
-def tables_of(jobs: dict[tuple[str, int], Job], languages: list[str]) -> dict[str, starts.Scores]:
+def tables_of(jobs: dict[tuple[str, int], Job], languages: Sequence[str]) -> dict[str, Scores]:
     """Title -> row -> seed -> language -> per cent: the mean of both directions, then English queries."""
     both, queries = {}, {}
     for (row, seed), job in jobs.items():
@@ -128,38 +127,34 @@ def tables_of(jobs: dict[tuple[str, int], Job], languages: list[str]) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    starts.add_arguments(parser)
+    parser = comparison_parser(__doc__)
     parser.add_argument("--tune", nargs="+", help="starts that are fine-tuned; default: all")
     parser.add_argument("--steps", type=int, default=3000, help="of fine-tuning (3000)")
     args, further = parser.parse_known_args()
-    wanted, lower = starts.choose_starts(args), starts.is_lower_case(args)
-    args.tune = args.tune or wanted
-    if absent := sorted(set(args.tune) - set(wanted)):
-        raise UserError(f"--tune: {', '.join(absent)} is not among the starts ({', '.join(wanted)})")
-    parallel, pairs = args.data / "pretrain" / "parallel", args.data / "retrieval" / "tatoeba-style-dev"
+    comparison = Comparison.from_flags(args)
+    tuned = args.tune or comparison.starts
+    if absent := sorted(set(tuned) - set(comparison.starts)):
+        raise UserError(
+            f"--tune: {', '.join(absent)} is not among the starts ({', '.join(comparison.starts)})"
+        )
+    parallel = comparison.data / "pretrain" / "parallel"
+    pairs = comparison.data / "retrieval" / "tatoeba-style-dev"
     there = [path.name[3:-7] for path in sorted(parallel.glob("en-*.tsv.gz"))]
-    there = [
-        language
-        for language in there
-        if all((pairs / f"{language}-en.{side}").is_file() for side in (language, "en"))
-    ]
+    there = [name for name in there if all((pairs / f"{name}-en.{side}").is_file() for side in (name, "en"))]
     if not there:
         raise UserError(f"{args.data}: no language in both pretrain/parallel and retrieval/tatoeba-style-dev")
-    args.languages = starts.languages_of(args, there)
-    for language in args.languages:
-        split_pairs(parallel / f"en-{language}.tsv.gz", language, args.output, lower)
-        copy_pairs(pairs, language, args.output, lower)
+    languages = comparison.languages_of(there)
+    for language in languages:
+        split_pairs(parallel / f"en-{language}.tsv.gz", language, comparison.output, comparison.lower)
+        copy_pairs(pairs, language, comparison.output, comparison.lower)
 
-    carry_out([corpus_job(args, starts.encoder(args.runs, starts.SCRATCH, args.seeds[0]))], 1)
-    tunings = [tuning(args, start, seed, further) for seed in args.seeds for start in args.tune]
-    carry_out(tunings, args.at_once)
-    searches = searches_of(args, wanted)
-    carry_out(list({job.name: job for job in searches.values()}.values()), args.at_once)
-    tables = tables_of(searches, args.languages)
-    starts.report(args.output, "retrieval", tables, seeds=args.seeds, lower_case=lower, steps=args.steps)
+    seeds = comparison.seeds
+    carry_out([corpus_job(comparison.output, languages, comparison.encoder(SCRATCH, seeds[0]))], 1)
+    tunings = [tuning(comparison, start, seed, args.steps, further) for seed in seeds for start in tuned]
+    carry_out(tunings, comparison.at_once)
+    searches = searches_of(comparison, languages, tuned)
+    carry_out(list({job.name: job for job in searches.values()}.values()), comparison.at_once)
+    comparison.report("retrieval", tables_of(searches, languages), steps=args.steps)
 
 
 if __name__ == "__main__":

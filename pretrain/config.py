@@ -1,6 +1,6 @@
-"""What a pre-training run is made of. One YAML file per run; `--section.key value` overrides a key.
+"""The configuration of a pre-training run: one YAML file per run, and `--section.key value` overrides a key.
 
-The defaults are the full strategy with the choices of docs/objectives.md; configs/pretrain/ holds the paper's
+The defaults are the full strategy with the choices of docs/objectives.md. configs/pretrain/ holds the paper's
 tables.
 """
 
@@ -15,7 +15,7 @@ SCRATCH, FRESH, FROM_ENCODER = "scratch", "fresh", "encoder"
 
 @dataclass
 class ModelConfig:
-    """The encoder's shape (paper Table 11). The vocabulary's size comes from the corpus.
+    """The shape of the encoder (paper Table 11). The size of the vocabulary comes from the corpus.
 
     Args:
         hidden_size: H.
@@ -23,10 +23,10 @@ class ModelConfig:
         num_attention_heads: N; the inner size of the feed-forward layers is 4 H.
         hidden_dropout_prob: dropout after the embeddings and each sub-layer.
         attention_probs_dropout_prob: dropout on the attention probabilities.
-        initializer_range: standard deviation of fresh weights. The family's 0.02 suits H of 768 and more; a
-            narrow model leaves its start sooner with about 1 / sqrt(H).
-        max_position_embeddings: rows of the position table; two of them are reserved.
-        language_embedding: which tokens get their side's language embedding.
+        initializer_range: standard deviation of the initial weights. 0.02 suits H >= 768; narrower models
+            learn sooner with about 1 / sqrt(H).
+        max_position_embeddings: rows of the position table, of which two are reserved.
+        language_embedding: which tokens get the language embedding of their side.
     """
 
     hidden_size: int = 768
@@ -41,17 +41,17 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Where the text is and how it is drawn.
+    """Where the text is and how it is sampled.
 
     Args:
         corpus: folder written by `python -m pretrain.build_corpus`.
-        languages: train on these only; empty: on every language of the corpus.
-        max_seq_len: longest sequence in tokens, specials included.
+        languages: the languages to train on; empty: every language of the corpus.
+        max_seq_len: longest sequence in tokens, including special tokens.
         pack_lines: MMLM and BTMLM read consecutive lines of one document up to max_seq_len; false: one line
             each.
-        language_alpha: p_l ~ tokens_l^alpha over monolingual text (XLM-R: 0.3).
-        pair_alpha: p_ab ~ pairs_ab^alpha over parallel text (InfoXLM: 0.7).
-        verify: check every shard's checksum before the first step, not only the sizes.
+        language_alpha: monolingual text is sampled with p_l ~ tokens_l^alpha (XLM-R: 0.3).
+        pair_alpha: parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7).
+        verify: compare the checksum of every shard before the first step, not only the sizes.
     """
 
     corpus: str = ""
@@ -65,23 +65,23 @@ class DataConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """Which objectives, in which shares, and every choice the paper leaves open (docs/objectives.md).
+    """The objectives, their shares, and the choices that the paper leaves open (docs/objectives.md).
 
     Args:
-        active: any of mmlm, tlm, camlm, btmlm. The paper's exp5 is all four.
-        monolingual_share: part of a step's sequences that is monolingual text, where both kinds are active.
-        mask_rate: share of non-special tokens that are chosen.
-        btmlm_start: BTMLM begins at this share of all steps; before it, its part goes to MMLM.
+        active: any of mmlm, tlm, camlm, btmlm. The paper's exp5 has all four.
+        monolingual_share: share of a step's sequences that is monolingual text, if both kinds are active.
+        mask_rate: share of the non-special tokens that is chosen for prediction.
+        btmlm_start: BTMLM begins at this share of all steps; until then its share goes to MMLM.
         pseudo_proportion: pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20).
-        pseudo_positions: first: right after the sentence, as a target's first tokens; spread: over its
-            length.
-        pseudo_choice: arg max, or a draw at `temperature`.
+        pseudo_positions: first: right after the sentence, like the first tokens of a translation; spread:
+            over its length.
+        pseudo_choice: arg max, or a sample at `temperature`.
         pseudo_pieces: frequent: pieces that occur at least `min_piece_count` times in the language; all: the
-            whole vocabulary without specials.
+            whole vocabulary without special tokens.
         min_piece_count: see `pseudo_pieces`.
-        temperature: of the draw.
-        second_language: parallel: in proportion to pairs^0.7 among languages with parallel data with the
-            sentence's own; uniform: any other language.
+        temperature: of the sampling.
+        second_language: parallel: among languages that have parallel text with the language of the sentence,
+            in proportion to pairs^0.7; uniform: any other language.
     """
 
     active: list[str] = field(default_factory=lambda: list(OBJECTIVES))
@@ -99,16 +99,16 @@ class ObjectiveConfig:
 
 @dataclass
 class InitConfig:
-    """What the weights start from. A run that has a checkpoint in its output folder goes on from that.
+    """The initial weights. A run with a checkpoint in its output folder continues from that instead.
 
-    Released ERNIE-M weights have no head, and a fresh one would first disturb the encoder: so the head can be
-    trained alone for some steps, at a rate of its own. The schedule of `optimizer` begins after them.
+    Released ERNIE-M weights have no head, and a fresh head would disturb the encoder. So the head can first
+    be trained alone, at its own learning rate. The schedule of `optimizer` begins after these steps.
 
     Args:
         encoder: "scratch", or weights in any format of docs/convert.md.
-        lm_head: "fresh", or a folder that holds a head (XLM-R, or one of ours); "encoder": that of `encoder`.
-        lm_head_warmup_steps: train only the head and the language embeddings for so many steps.
-        lm_head_learning_rate: constant, in these steps.
+        lm_head: "fresh", or a folder with a head (XLM-R's or ours); "encoder": the head in `encoder`.
+        lm_head_warmup_steps: number of steps that train only the head and the language embeddings.
+        lm_head_learning_rate: constant learning rate of these steps.
     """
 
     encoder: str = SCRATCH
@@ -122,16 +122,16 @@ class OptimizerConfig:
     """Adam with decoupled decay and a linear schedule (paper Table 11).
 
     Args:
-        steps: optimiser steps in all; the schedule ends there.
-        tokens: when positive, the run and its schedule end after about so many trained tokens instead.
-        batch_size: sequences per optimiser step over all devices and micro-batches.
+        steps: number of optimizer steps; the schedule ends there.
+        tokens: if positive, the run and its schedule end after about this many trained tokens instead.
+        batch_size: sequences per optimizer step over all devices and micro-batches.
         learning_rate: peak.
         warmup_steps: linear rise; 0: the rate is constant.
         schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0
             at T.
-        beta1: 0.98 as Table 11 prints it.
-        beta2: 0.999 as Table 11 prints it. InfoXLM, with the same data and steps, uses (0.9, 0.98).
-        epsilon: Adam's.
+        beta1: 0.98 as printed in Table 11.
+        beta2: 0.999 as printed in Table 11. InfoXLM, with the same data and steps, uses (0.9, 0.98).
+        epsilon: of Adam.
         weight_decay: decoupled.
         clip_norm: largest global norm of the gradient.
     """
@@ -151,30 +151,29 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig:
-    """How the run is carried out.
+    """How the run is executed.
 
     Args:
         output: folder for checkpoints, metrics and the final models.
-        overwrite: begin anew in a folder that holds a run, which is removed. Leave it out when the run is to
-            go on: with it, every start begins anew.
-        seed: of the weights, the order, the masks and the dropout.
-        micro_batch_tokens: most tokens in one forward pass on one device; at least data.max_seq_len. A card's
-            share of the step beyond that is accumulated.
+        overwrite: remove the run in the folder and begin anew. Leave it out to continue the run.
+        seed: of the weights, the order of the text, the masks and the dropout.
+        micro_batch_tokens: most tokens in one forward pass on one device, at least data.max_seq_len. The
+            gradients of a device's further tokens are accumulated.
         amp: lower precision on GPU.
         amp_level: O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in
             the optimizer. A CPU refuses O2.
-        dtype: of the weights; float64 is for checks.
-        recompute: recompute activations in the backward pass.
-        sharding_stage: 1: optimizer state is divided among the devices.
-        log_steps: a line in the log and in metrics.jsonl.
-        save_steps: a checkpoint.
-        keep_checkpoints: the last so many stay.
-        eval_steps: held-out evaluation, besides the one at the end; 0: only that.
-        eval_sequences: most held-out sequences per language or pair and objective; 0: no evaluation at all.
-        max_bad_steps: stop after so many steps in a row whose loss is not a finite number.
-        stop_after_steps: stop and save at this step, the schedule unchanged; 0: at the end.
-        stall_seconds: a line in the log where a step, an evaluation, a checkpoint or the reader takes longer.
-        compute_ratio: steps are divided by this (paper Table 8: a stop at equal compute).
+        dtype: of the weights; float64 is for tests.
+        recompute: recompute activations in the backward pass, which saves memory.
+        sharding_stage: 1: the devices share the optimizer state; 0: each has all of it.
+        log_steps: steps between lines in the log and in metrics.jsonl.
+        save_steps: steps between checkpoints.
+        keep_checkpoints: number of checkpoints that are kept.
+        eval_steps: steps between held-out evaluations; 0: evaluate only at the end.
+        eval_sequences: most held-out sequences per language or pair and objective; 0: no evaluation.
+        max_bad_steps: stop after this many consecutive steps whose loss is not a finite number.
+        stop_after_steps: save and stop at this step without changing the schedule; 0: run to the end.
+        stall_seconds: log when a step, an evaluation, a checkpoint or the reader takes longer.
+        compute_ratio: divides the number of steps (paper Table 8: comparison at equal compute).
     """
 
     output: str = "output/pretrain"
@@ -197,8 +196,8 @@ class RunConfig:
     compute_ratio: float = 1.0
 
 
-# May differ between a checkpoint and the run that goes on from it: all else decides what is learned. The
-# corpus may lie elsewhere; that it is the same one is compared by digest (pretrain/run_folder.py).
+# These keys may change when a run continues from a checkpoint. All others decide what the model learns. The
+# corpus may move; its digest is compared (pretrain/run_folder.py).
 FREE = (
     "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.overwrite",
     "run.micro_batch_tokens", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
@@ -209,10 +208,10 @@ FREE = (
 
 @dataclass
 class PretrainConfig:
-    """A whole run.
+    """A pre-training run.
 
     Raises:
-        UserError: a value that no run can have; names the key, the value and what is allowed.
+        UserError: an impossible value; the message names the key, the value and what is allowed.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)

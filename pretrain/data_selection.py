@@ -1,4 +1,4 @@
-"""A run's corpus, and which of its texts the run reads."""
+"""Opens the corpus of a run and selects the text that the run trains on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from utils.errors import UserError
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """The corpus, and the tokenizer whose files stand in its folder.
+    """The corpus and the tokenizer in its folder.
 
     Raises:
-        UserError: no finished corpus there, a damaged one, or one whose shards another vocabulary made.
+        UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
     """
-    read_manifest(Path(config.corpus))  # first, since it says best what an unfinished corpus is
+    read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
     tokenizer = Tokenizer.from_folder(config.corpus)
     return Corpus(config.corpus, tokenizer.digest, verify=config.verify), tokenizer
 
@@ -27,9 +27,9 @@ class Streams:
     """The part of a corpus that a run trains on.
 
     Args:
-        languages: in alphabetical order; a language's number is its place here.
-        mono: language -> tokens of monolingual text.
-        pairs: (a, b) -> sentence pairs.
+        languages: in alphabetical order; the index in this list is the number of the language.
+        mono: language -> number of tokens of monolingual text.
+        pairs: (a, b) -> number of sentence pairs.
     """
 
     languages: list[str]
@@ -38,10 +38,10 @@ class Streams:
 
     @classmethod
     def of(cls, corpus: Corpus, config: PretrainConfig) -> "Streams":
-        """Select `data.languages`, or all.
+        """Select `data.languages`, or every language.
 
         Raises:
-            UserError: a language that the corpus lacks or has no text for, or an objective without text.
+            UserError: the corpus lacks a language or has no text for it, or an objective has no text.
         """
         active, listed = set(config.objectives.active), config.data.languages
         wanted = sorted(listed or corpus.languages)

@@ -1,4 +1,4 @@
-"""What a run's weights start from: encoder, head and language embeddings, each from its own place."""
+"""The initial weights of a run: encoder, head and language embeddings, each from its own source."""
 
 from model.checkpoint.folder import Checkpoint, load_from, load_into, read_weights
 from model.heads import PreTrainingModel
@@ -13,14 +13,13 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 
 
 def initialise(model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer) -> None:
-    """Fill a freshly made model as `init` says. What is not named stays as it was initialised.
+    """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
-        tokenizer: of the corpus; a folder that brings a vocabulary must bring this one.
+        tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
 
     Raises:
-        UserError: a folder that is missing, of another shape or vocabulary, or without the head it should
-            bring.
+        UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
     if config.encoder != SCRATCH:
         checkpoint = read_weights(config.encoder)
@@ -42,22 +41,22 @@ def initialise(model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer
 
 
 def freeze_encoder(model: PreTrainingModel, frozen: bool) -> None:
-    """Keep the encoder, the tied word table included, as it is, or let it be trained again."""
+    """Stop or resume training the encoder, including the word table that is tied to the head."""
     for parameter in model.ernie_m.parameters():
         parameter.stop_gradient = frozen
 
 
 def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer) -> None:
-    """By size, and by token where the folder brings its files: tables of equal size may mean other tokens."""
+    """Compare the size and, if the folder has vocabulary files, the tokens."""
     rows = checkpoint.weights.shape(_WORDS)[0] if _WORDS in checkpoint.weights else tokenizer.vocab_size
     vocab, pieces = checkpoint.info["vocab_path"], checkpoint.info["piece_model_path"]
     theirs = tokenizer.vocab if pieces is None else Tokenizer(vocab, pieces).vocab
-    if rows == tokenizer.vocab_size and theirs == tokenizer.vocab:
-        return
     same_size = rows == tokenizer.vocab_size
+    if same_size and theirs == tokenizer.vocab:
+        return
     what = "other tokens" if same_size else f"{rows} tokens instead of {tokenizer.vocab_size}"
-    flags = " and ".join(f"{flag} {path}" for flag, path in
-                         (("--piece_model_path", pieces), ("--vocab_path", vocab)) if path)  # fmt: skip
+    paths = {"--piece_model_path": pieces, "--vocab_path": vocab}
+    flags = " and ".join(f"{flag} {path}" for flag, path in paths.items() if path)
     raise UserError(
         f"{folder} has another vocabulary than the corpus ({what}): build the corpus with that of the weights"
         + (f", {flags}" if flags else "")
@@ -65,7 +64,7 @@ def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer)
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
-    """Rows go by the language's name; a language that the checkpoint does not know keeps its zero row."""
+    """Copy rows by the name of the language. A language that the checkpoint lacks keeps its zero row."""
     name = _LANGUAGES + "weight"
     if name not in checkpoint.weights:
         return

@@ -1,4 +1,4 @@
-"""The numbers of a run: sums since the last line of the log, made into a record, and a record in words."""
+"""The records of a run: metrics.jsonl, lines of the log, and curves for VisualDL."""
 
 import json
 import math
@@ -15,12 +15,14 @@ from training.progress import RemainingTime
 from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from utils.logging import Progress, Scalars, logger
 
+HELD_OUT = "held_out"  # a record's key
 
-class Window:
-    """Sums over the steps since the last record. A checkpoint holds them: a resumed run has the same log.
+
+class StepSums:
+    """Sums over the steps since the last record. Checkpoints hold them, so a resumed run has the same log.
 
     Args:
-        state: of another window, to go on from; the clock starts anew.
+        state: of earlier sums, to continue from; the clock starts anew.
     """
 
     def __init__(self, state: dict[str, Any] | None = None):
@@ -29,22 +31,21 @@ class Window:
         self._restart_clock()
 
     def add(self, step: Step) -> None:
-        """Take in a step. A skipped one counts as skipped and adds nothing else."""
-        if step.skipped:
-            self.sums["skipped"] = self.sums.get("skipped", 0.0) + 1
-            return
+        """Add a step. A skipped step counts as skipped and adds nothing else."""
         values = {**step.sums, "steps": 1.0, "grad_norm": step.grad_norm, "loss": step.loss}
+        if step.skipped:
+            values = {"skipped": 1.0}
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.trained_tokens += step.sums["tokens"]
-        self._tokens_since += step.sums["tokens"]
+        self.trained_tokens += values.get("tokens", 0.0)
+        self._tokens_since += values.get("tokens", 0.0)
 
     def state(self) -> dict[str, Any]:
-        """What `Window(state)` takes up again."""
+        """What `StepSums(state)` continues from."""
         return {"sums": dict(self.sums), "trained_tokens": self.trained_tokens}
 
     def close(self, step: int, lr: float) -> dict[str, Any]:
-        """One record of the steps since the last one, and an empty window.
+        """Make one record of the steps since the last one, and start again from zero.
 
         Returns:
             step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
@@ -79,55 +80,23 @@ class Window:
         self._clock, self._tokens_since = time.monotonic(), 0.0
 
 
-def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
-    """A record as one line of the log."""
-    parts = [f"step {record['step']:,} of {total_steps:,}"]
-    for name in OBJECTIVES:
-        if name in record:
-            found = record[name]
-            accuracy = f", acc {100 * found['accuracy']:.1f}" if "accuracy" in found else ""
-            parts.append(f"{name} {found['loss']:.4f} (ppl {found['perplexity']:.1f}{accuracy})")
-    norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
-    parts.append(f"grad {norm}, lr {record['lr']:.3g}")
-    parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {eta} left")
-    if record["skipped"]:
-        parts.append(f"{record['skipped']:.0f} steps skipped")
-    return " | ".join(parts)
-
-
-def scalars(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a record with their place as name ("held_out/mmlm/de/perplexity"), for curves."""
-    flat: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            flat |= scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and key != "step":
-            flat[f"{prefix}{key}"] = float(value)
-    return flat
-
-
-# What a run writes about itself: metrics.jsonl, lines of the log, curves for VisualDL.
-
-HELD_OUT = "held_out"  # a record's key
-
-
 class Journal:
-    """The records of a run, in a `with` statement. Made on every process; the main one writes.
+    """The records of a run, for a `with` statement. Every process makes one; the main process writes.
 
     Args:
-        output: the run's folder; gets metrics.jsonl and visualdl/.
-        done: steps behind the run. Records of later ones are dropped: they will be written again.
+        output: the folder of the run; gets metrics.jsonl and visualdl/.
+        done: completed steps. Records of later steps are dropped, because they will be written again.
         total: steps of the run.
-        state: of the checkpoint that the run goes on from.
+        state: from the checkpoint that the run continues from.
 
     Attributes:
         evaluated: the step of the last evaluation; -1: there was none.
-        left: the time that the run still takes.
+        left: estimates the remaining time.
     """
 
     def __init__(self, output: Path, done: int, total: int, state: dict[str, Any] | None = None):
         self.path, self.total = output / METRICS, total
-        self.window = Window(state["window"] if state else None)
+        self.sums = StepSums(state["window"] if state else None)
         self.evaluated: int = state["evaluated"] if state else -1
         if distributed.is_main():
             dropped = cut_back(self.path, done, self.evaluated)
@@ -148,40 +117,39 @@ class Journal:
         self.curves.close()
 
     def add(self, step: Step) -> None:
-        """Take in a step."""
-        self.window.add(step)
+        """Add a step."""
+        self.sums.add(step)
         self.bar.update()
 
     def write_line(self, at: int, step: Step, evaluations: int = 0) -> None:
-        """A record of the steps since the last line.
+        """Write a record of the steps since the last line.
 
         Args:
-            at: the number of the last of them.
-            step: the last of them.
-            evaluations: still to come in the run.
+            at: number of the last of these steps.
+            step: the last of these steps.
+            evaluations: number of evaluations that are still to come.
         """
-        record = self.window.close(at, step.lr)
+        record = self.sums.close(at, step.lr)
         self._write(record, [in_words(record, self.total, self.left.eta(at, evaluations))])
 
     def write_evaluation(self, at: int, result: dict[str, Any] | None) -> None:
-        """A held-out evaluation after step `at`; None: it was ended early and is still to be done."""
+        """Write the held-out evaluation after step `at`. None means that it was interrupted."""
         if result is not None:
             self.evaluated = at
             self._write({"step": at, HELD_OUT: result}, summary(result))
 
     def write_finished(self) -> None:
-        """Say that there is nothing left to do, and repeat the last held-out evaluation."""
+        """Say that the run is finished, and repeat the last held-out evaluation."""
         logger.info("the run is finished: all %d steps are done, and its models are exported", self.total)
-        records = self.path.read_bytes().split(b"\n") if self.path.is_file() else []
-        results = [record[HELD_OUT] for record in map(_record, records) if record and HELD_OUT in record]
+        results = [record[HELD_OUT] for record, _ in _records(self.path) if record and HELD_OUT in record]
         for line in summary(results[-1]) if results else ():
             logger.info("%s", line)
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint. What was written so far is on the disk then, as the checkpoint will be."""
+        """For the checkpoint. Everything that was written is synced to disk first."""
         if distributed.is_main() and self.path.is_file():
             sync_file(self.path)
-        return {"window": self.window.state(), "evaluated": self.evaluated}
+        return {"window": self.sums.state(), "evaluated": self.evaluated}
 
     def _write(self, record: dict[str, Any], lines: list[str]) -> None:
         if not distributed.is_main():
@@ -193,20 +161,47 @@ class Journal:
         self.curves.add(record["step"], scalars(record))
 
 
+def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
+    """A record as one line of the log."""
+    parts = [f"step {record['step']:,} of {total_steps:,}"]
+    for name in OBJECTIVES:
+        if name in record:
+            found = record[name]
+            accuracy = f", acc {100 * found['accuracy']:.1f}" if "accuracy" in found else ""
+            parts.append(f"{name} {found['loss']:.4f} (ppl {found['perplexity']:.1f}{accuracy})")
+    norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
+    parts.append(f"grad {norm}, lr {record['lr']:.3g}")
+    parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {eta} left")
+    if record["skipped"]:
+        parts.append(f"{record['skipped']:.0f} steps skipped")
+    return " | ".join(parts)
+
+
+def scalars(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a record by path ("held_out/mmlm/de/perplexity"), for curves."""
+    flat: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat |= scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)) and key != "step":
+            flat[f"{prefix}{key}"] = float(value)
+    return flat
+
+
 def cut_back(path: Path, step: int, evaluated: int) -> int:
-    """Drop what will be written again, and lines that a kill or a full disk cut short.
+    """Drop the records that will be written again, and lines that a kill or a full disk cut short.
 
     Args:
-        path: of metrics.jsonl; it need not exist.
-        step: records of later steps are dropped,
-        evaluated: and evaluations after this step.
+        path: of metrics.jsonl, which need not exist.
+        step: drop records of later steps.
+        evaluated: drop evaluations after this step.
 
     Returns:
-        The number of records that were dropped.
+        The number of dropped records.
     """
     if not path.is_file():
         return 0
-    records = [(_record(line), line) for line in path.read_bytes().split(b"\n") if line.strip()]
+    records = _records(path)
     kept = [
         line + b"\n"
         for record, line in records
@@ -217,8 +212,13 @@ def cut_back(path: Path, step: int, evaluated: int) -> int:
     return len(records) - len(kept)
 
 
+def _records(path: Path) -> list[tuple[dict[str, Any] | None, bytes]]:
+    """Each line and its record; None if a kill or a failing disk cut it short."""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    return [(_record(line), line) for line in lines if line.strip()]
+
+
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None: there is none in it, a kill or a failing disk cut it short."""
     try:
         record = json.loads(line)
         return record if isinstance(record["step"], int) else None

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, whose run it is, and how it is emptied for another one."""
+"""The folder of a run: its files, how they are removed, and whether a checkpoint belongs to the run."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from utils.processes import is_main
 
 CHECKPOINTS, METRICS, FULL, ENCODER = "checkpoints", "metrics.jsonl", "full", "encoder"
 CURVES, SETTINGS = "visualdl", "config.yaml"
-_OF_A_RUN = (CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS)
 
 
 def open_run_folder(run: RunConfig) -> None:
-    """Clear away what a killed process left in `run.output`; with `run.overwrite`, also the run in it.
+    """Remove what a killed process left in `run.output` and, with `run.overwrite`, the run in it.
 
-    To be called once, by whoever holds the folder's lock; `run.overwrite` is false afterwards, so that the
-    configuration that is saved with the run does not ask for it again.
+    Call it once while holding the lock of the folder. It sets `run.overwrite` to false, so that the saved
+    configuration does not ask for it again.
 
     Raises:
         UserError: a file cannot be removed.
@@ -29,23 +28,33 @@ def open_run_folder(run: RunConfig) -> None:
     run.overwrite = False
     if not is_main():
         return
+    names = [CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS] if overwrite else []
+    found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
         clear_leftovers(output)
         clear_leftovers(output / CHECKPOINTS)
-        found = [output / name for name in _OF_A_RUN if overwrite and (output / name).exists()]
-        for path in found:
-            remove(path)
+        for name in found:
+            remove(output / name)
     if found:
-        names = ", ".join(path.name for path in found)
-        logger.warning("run.overwrite: removed the run that was in %s (%s)", output, names)
+        logger.warning("run.overwrite: removed the run that was in %s (%s)", output, ", ".join(found))
+
+
+def identity(config: dict[str, Any], corpus: str, vocabulary: str) -> dict[str, Any]:
+    """What `check_same_run` compares.
+
+    Args:
+        config: from `dataclasses.asdict`.
+        corpus, vocabulary: their digests.
+    """
+    return {"config": config, "digests": {"corpus": corpus, "vocabulary": vocabulary}}
 
 
 def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare what decides what is learned: the configuration but for `FREE`, the vocabulary, the corpus.
+    """Compare what decides what the model learns: the configuration except `FREE`, vocabulary and corpus.
 
     Args:
         folder: of the checkpoint.
-        saved: `identity` of its run. Digests are missing in checkpoints of an earlier version.
+        saved: `identity` of its run. Checkpoints of an earlier version have no digests.
         now: `identity` of this run.
 
     Raises:
@@ -55,7 +64,7 @@ def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
     changed = [
         line
         for line in differences(saved["config"], now["config"])
-        # keys of an earlier version decide nothing any more
+        # keys of an earlier version no longer decide anything
         if line.partition(":")[0] not in FREE and not line.endswith("-> (absent)")
     ]
     if changed:
@@ -66,18 +75,8 @@ def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
     for what in ("vocabulary", "corpus"):
         ours, theirs = now["digests"][what], saved.get("digests", now["digests"])[what]
         if ours != theirs:
-            corpora = [run["config"]["data"]["corpus"] for run in (saved, now)]
+            old, new = (run["config"]["data"]["corpus"] for run in (saved, now))
             raise UserError(
-                f"{folder} was trained on another {what}: that of {corpora[0]} had the digest {theirs[:12]}, "
-                f"that of data.corpus {corpora[1]} has {ours[:12]}: give the corpus of the run, {instead}"
+                f"{folder} was trained on another {what}: that of {old} had the digest {theirs[:12]}, "
+                f"that of data.corpus {new} has {ours[:12]}: give the corpus of the run, {instead}"
             )
-
-
-def identity(config: dict[str, Any], corpus: str, vocabulary: str) -> dict[str, Any]:
-    """What `check_same_run` compares.
-
-    Args:
-        config: as `dataclasses.asdict` gives it.
-        corpus, vocabulary: their digests.
-    """
-    return {"config": config, "digests": {"corpus": corpus, "vocabulary": vocabulary}}

@@ -1,4 +1,4 @@
-"""How many steps a run has, and the learning rate of each."""
+"""The number of steps of a run, and the learning rate of each step."""
 
 from pretrain.config import PretrainConfig
 from pretrain.masking import Vocabulary
@@ -8,41 +8,39 @@ from training.optimizer import Schedule, linear_warmup_decay
 from utils.errors import UserError
 from utils.logging import logger
 
-_PROBE_SEQUENCES = 8192  # how many sequences the mean number of tokens per step is measured on
+_PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
 
 
 def total_steps(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) -> int:
-    """How many steps the run and its schedule have.
+    """The number of steps of the run and its schedule.
 
-    With `optimizer.tokens` it is that number over the mean tokens of a step, measured on a few thousand
-    sequences of each phase of the mix: a function of corpus and config, so a resumed run finds the same.
+    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
+    few thousand sequences before and after BTMLM starts. The result depends only on corpus and configuration,
+    so a resumed run gets the same number.
 
     Raises:
-        UserError: no step is left after those of `init.lm_head_warmup_steps`.
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder.
     """
-    ratio, tokens, head_steps = (
-        config.run.compute_ratio, config.optimizer.tokens, config.init.lm_head_warmup_steps,
-    )  # fmt: skip
-    if tokens:
-        steps = max(1, round(tokens / ratio / _mean_tokens(config, corpus, vocabulary)))
-    else:
-        steps = max(1, round(config.optimizer.steps / ratio))
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
+    if optimizer.tokens:
+        wanted /= _mean_tokens(config, corpus, vocabulary)
+    steps = max(1, round(wanted))
     if head_steps >= steps:
         raise UserError(
             f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
             "would never be trained"
         )
-    if config.optimizer.warmup_steps >= steps - head_steps:
+    if optimizer.warmup_steps >= steps - head_steps:
         logger.warning(
             "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",
-            config.optimizer.warmup_steps, steps,
+            optimizer.warmup_steps, steps,
         )  # fmt: skip
     return steps
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
-    """Step -> share of `optimizer.learning_rate`: the head's own rate while it is trained alone, then the
-    schedule."""
+    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
     optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
     main = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
     of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
@@ -50,12 +48,11 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
 
 
 def _mean_tokens(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) -> float:
-    """Tokens trained on in a step, over the run."""
+    """The mean number of trained tokens per step of the run."""
     late = config.objectives.btmlm_start if "btmlm" in config.objectives.active else 1.0
-    phases = [(late, 0), (1.0 - late, 1 << 30)]  # share of the run, a step so far into it
     probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
     mean = 0.0
-    for share, step in phases:
+    for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
         if share:
             reader = StepReader(config, corpus, vocabulary, total_steps=(1 << 30) + probe)
             reader.step = step

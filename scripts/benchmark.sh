@@ -1,17 +1,14 @@
 #!/bin/sh
-# Measure everything side by side with its peers and write docs/performance.md. Hours, on a machine with nothing else
-# to do; interrupted, the same command goes on.
+# Measure ours side by side with its peers and write docs/performance.md. Hours, on a machine with nothing else to do.
 #
-#   sh scripts/benchmark.sh                     every row but those that download
-#   sh scripts/benchmark.sh --rows mlm,search   these alone; --rows clone: from git clone to the first step
-#   sh scripts/benchmark.sh --again             finished rows, too
-#   sh scripts/benchmark.sh --quick             tiny shapes, to see that every row runs
-#   DATA=folder sh scripts/benchmark.sh         with the row that takes real text
+#   sh scripts/benchmark.sh                     every row
+#   sh scripts/benchmark.sh --rows mlm,search   these rows; the others of the page keep what was measured before
+#   DATA=folder sh scripts/benchmark.sh         the row "corpus" takes real text from DATA
 #
-# The peers' environments are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
+# The environments of the peers are made first: sh scripts/setup.sh parity, sh scripts/setup.sh latest.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh
 sh scripts/setup.sh parity
 sh scripts/setup.sh latest
-exec .venv/bin/python benchmarks/suite.py "$@"
+exec .venv/bin/python benchmarks/page.py "$@"

@@ -1,34 +1,39 @@
 """The demo behind scripts/demo.sh: what ERNIE-M's pre-training is for, in minutes, on a generated sample set.
 
-Three encoders of one shape learn a task from English alone and are tested on every language: one starts from
-random weights, one from monolingual text (MMLM), one from the full strategy (MMLM, TLM, CAMLM and BTMLM) on
-the same number of tokens. docs/demo.md says more.
+Three encoders of one shape learn a task from English alone and are tested on every language. One starts
+from random weights, one from pre-training on monolingual text (MMLM), and one from pre-training with the
+full strategy (MMLM, TLM, CAMLM and BTMLM) on the same number of tokens. docs/demo.md says more.
 """
 
 import argparse
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.demo_jobs import Jobs
+import numpy as np
+import yaml
+
+from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.languages import CODES
 from utils.errors import run
 from utils.runtime import prepare
-from utils.yaml_files import read_yaml
 
 OUTPUT = Path("output/demo")
 SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"
 CONFIG, SHAPE = Path("configs/pretrain/sample.yaml"), OUTPUT / "ernie_config.json"
 SAMPLE_SET = {"documents": 3000, "pairs": 8000, "hypotheses": 9000}
 OBJECTIVES = {"mmlm": "[mmlm]", "full": "[mmlm, tlm, camlm, btmlm]"}
-STARTS = ("scratch", "mmlm", "full")
+COLOURS = {"scratch": "#bbbbbb", "mmlm": "#ccbb44", "full": "#4477aa"}  # of every start, in this order
 FINE_TUNING = {
     "epoch": 2, "batch_size": 32, "learning_rate": 2e-3, "lr_schedule_style": "paddlenlp",
     "layerwise_lr_decay": 0.5, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
     "num_labels": 3, "predict_batch_size": 200, "skip_steps": 500,
     "validation_steps": 100_000, "save_steps": 100_000,
 }  # fmt: skip
+
+Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 
 def main() -> None:
@@ -39,47 +44,45 @@ def main() -> None:
     seed = parser.parse_args().seed
     started = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)  # an earlier demo, finished or not
+    LOGS.mkdir(parents=True)
 
-    with Jobs(LOGS) as jobs:
-        say("a sample set in ten languages, its vocabulary, a corpus for pre-training")
-        make_sample(jobs, seed)
-        say(f"pre-training and fine-tuning on English, one core each; all that is said goes to {LOGS}")
-        jobs.side_by_side(
-            [
-                lambda: (pretrain(jobs, "full", seed), fine_tune(jobs, "full", seed)),
-                lambda: (pretrain(jobs, "mmlm", seed), fine_tune(jobs, "mmlm", seed)),
-                lambda: fine_tune(jobs, "scratch", seed),
-            ]
-        )
+    say("making a sample set in ten languages, its vocabulary, and a corpus for pre-training")
+    make_sample(seed)
+    say(f"pre-training, and fine-tuning on English, on one core each; the complete output is in {LOGS}")
+    chains = [[pretraining(start, seed), fine_tuning(start, seed)] for start in ("full", "mmlm")]
+    carry_out_chains([*chains, [fine_tuning("scratch", seed)]], at_once=2)
     say("finding translations")
-    show(zero_shot(), retrieval(seed), started)
+    show(zero_shot(), retrieval(seed), time.monotonic() - started)
 
 
-def make_sample(jobs: Jobs, seed: int) -> None:
-    """Inference pairs, text, sentence pairs, sentences to retrieve; a vocabulary; a corpus; the shape."""
-    jobs.call("sample", "-m", "scripts.sample.write", *flags({"out": SAMPLE, "seed": seed} | SAMPLE_SET))
+def job(name: str, *command: object) -> Job:
+    """A job whose complete output goes to LOGS."""
+    return Job(name, command, output=LOGS / f"{name.replace(' ', '-')}.log")
+
+
+def make_sample(seed: int) -> None:
+    """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
+    sample = job("sample", "-m", "scripts.sample.write", *as_line({"out": SAMPLE, "seed": seed} | SAMPLE_SET))
     text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
     text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
-    jobs.call(
-        "corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair),
-        *flags({
-            "output": CORPUS, "documents": "blank", "held_out": 200,
-            "vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model",
-        }),
-    )  # fmt: skip
+    files = {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
+    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | files)
+    corpus = job("corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags)
+    carry_out_chains([[sample, corpus]], at_once=1)
     vocabulary = (SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    shape = {"vocab_size": len(vocabulary)} | read_yaml(CONFIG)["model"]
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    shape = {"vocab_size": len(vocabulary)} | config["model"]
     SHAPE.write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
 
 
-def pretrain(jobs: Jobs, start: str, seed: int) -> None:
-    """A run of run_pretrain.py: the configuration is the same for all but the objectives."""
-    changes = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
-    jobs.call(f"{start} pre-training", "run_pretrain.py", *flags({"config": CONFIG} | changes))
+def pretraining(start: str, seed: int) -> Job:
+    """A run of run_pretrain.py. Only the objectives differ between the starts."""
+    flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
+    return job(f"{start} pre-training", "run_pretrain.py", *as_line({"config": CONFIG} | flags))
 
 
-def fine_tune(jobs: Jobs, start: str, seed: int) -> None:
-    """A run of run_classifier.py: English training pairs, test pairs of every language, one set of flags."""
+def fine_tuning(start: str, seed: int) -> Job:
+    """A run of run_classifier.py on English training pairs, tested on every language, with equal flags."""
     nli = SAMPLE / "xnli"
     files = {
         "ernie_config_path": SHAPE,
@@ -91,42 +94,99 @@ def fine_tune(jobs: Jobs, start: str, seed: int) -> None:
     }  # fmt: skip
     if start in OBJECTIVES:
         files["init_pretraining_params"] = OUTPUT / start / "encoder"
-    jobs.call(f"{start} fine-tuning", "run_classifier.py", *flags(FINE_TUNING | files))
+    return job(f"{start} fine-tuning", "run_classifier.py", *as_line(FINE_TUNING | files))
 
 
-def zero_shot() -> dict[str, dict[str, float]]:
-    """start -> language -> accuracy in per cent, as run_classifier.py reported them."""
+def zero_shot() -> Rows:
+    """The accuracies that run_classifier.py reported, in per cent."""
     found = {}
-    for start in STARTS:
+    for start in COLOURS:
         results = json.loads((OUTPUT / f"{start}-nli" / "results.json").read_text(encoding="utf-8"))
         found[start] = {code: results["tables"][0]["mean"][code] for code in CODES}
     return found
 
 
-def retrieval(seed: int) -> dict[str, dict[str, float]]:
-    """start -> language -> translations found, in per cent."""
+def retrieval(seed: int) -> Rows:
+    """How often the nearest sentence, by cosine of the means over tokens, is the translation, in per cent.
+
+    The layer is chosen on one half of the sentences. The other half is reported: the mean of both directions.
+    """
     prepare(quiet=True)
-    from scripts.demo_report import translations_found  # imports paddle, which needs the line above
+    import paddle
 
-    weights = {start: OUTPUT / start / "encoder" if start in OBJECTIVES else None for start in STARTS}
-    return {start: translations_found(SAMPLE, SHAPE, seed, weights[start]) for start in STARTS}
+    from evaluation.encode import encode
+    from evaluation.retrieval import choose_on_half
+    from model.checkpoint.folder import load_from
+    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from reader.tokenization import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(SAMPLE)
+    found: dict[str, dict[str, float]] = {}
+    for start in COLOURS:
+        paddle.seed(seed)
+        model = ErnieMModel(ErnieMConfig.from_json(SHAPE))
+        if start in OBJECTIVES:
+            load_from(model, OUTPUT / start / "encoder")
+
+        def vectors(path: Path, model=model) -> np.ndarray:
+            ids = tokenizer.encode_batch(path.read_text(encoding="utf-8").splitlines())
+            return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
+
+        found[start] = {}
+        for code in CODES[1:]:
+            src, tgt = (vectors(SAMPLE / "retrieval" / f"{code}-en.{side}") for side in (code, "en"))
+            found[start][code] = 100 * float(choose_on_half(src, tgt).mean)
+    return found
 
 
-def show(zero_shot: dict, retrieval: dict, started: float) -> None:
-    """Two tables, a picture, and the means over the languages that are not English as JSON."""
-    from scripts.demo_report import draw, mean, table
-
+def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
+    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture."""
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
     print(f"\ntranslations found, per cent\n{table(retrieval)}")
-    print(f"\npicture: {draw(zero_shot, retrieval, OUTPUT / 'demo.png')}")
+    draw(zero_shot, retrieval, OUTPUT / "demo.png")
+    print(f"\npicture: {OUTPUT / 'demo.png'}")
     found = {"zero_shot": zero_shot, "retrieval": retrieval}
     means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
-    print(json.dumps(means | {"seconds": round(time.monotonic() - started, 1)}))
+    print(json.dumps(means | {"seconds": round(seconds, 1)}))
 
 
-def flags(values: dict) -> list[str]:
-    """{"seed": 1} -> ["--seed", "1"]."""
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+def mean(row: Mapping[str, float]) -> float:
+    """The mean over the languages that are not English, with two decimals."""
+    return round(float(np.mean([value for code, value in row.items() if code != "en"])), 2)
+
+
+def table(rows: Rows) -> str:
+    """A line for each start, a column for each language, then the mean over those that are not English."""
+    from finetune.report import in_columns
+
+    codes = list(next(iter(rows.values())))
+    lines = [["", *codes, "mean"]]
+    lines += [
+        [start, *(f"{row[code]:.1f}" for code in codes), f"{mean(row):.1f}"] for start, row in rows.items()
+    ]
+    return in_columns(lines)
+
+
+def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
+    """Draw bars for each language and start, and chance as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2)
+    for axis, rows in ((upper, zero_shot), (lower, retrieval)):
+        for place, (start, row) in enumerate(rows.items()):
+            left = np.arange(len(row)) + (place - 1) * 0.27
+            bars = axis.bar(left, list(row.values()), width=0.26, color=COLOURS[start], label=start)
+            axis.bar_label(bars, fmt="%.0f", fontsize=7)
+        axis.set_xticks(np.arange(len(row)), list(row))
+        axis.set(ylabel="per cent", ylim=(0, 108))
+    upper.axhline(100 / 3, color="#cc6677", linewidth=1, label="chance")
+    upper.set_title("Accuracy after fine-tuning on English only")
+    lower.set_title("Translations found, to and from English")
+    upper.legend(fontsize=8, ncols=4)
+    figure.savefig(path, dpi=120)
 
 
 def say(what: str) -> None:

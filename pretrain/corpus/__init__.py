@@ -1,1 +1,1 @@
-"""The stages of a corpus build, behind `python -m pretrain.build_corpus`."""
+"""The stages of `python -m pretrain.build_corpus`."""

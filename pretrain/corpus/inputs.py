@@ -1,16 +1,17 @@
-"""Which text goes into a corpus: the notation `language<=path`, resolved to streams of source files.
+"""The text of a corpus: resolves the notation `language<=path` to streams of source files.
 
-    en<=news.en.txt.gz            one file; plain, .gz, .bz2, .xz or .zst (told by its content, not its name)
-    en<=wiki/*.xz,books/          globs, folders, several with commas
-    en-de<=pairs.tsv.gz           a pair a line, tab between: English, German
+    en<=news.en.txt.gz            one file: plain, .gz, .bz2, .xz or .zst, told by its content
+    en<=wiki/*.xz,books/          globs and folders; commas separate several
+    en-de<=pairs.tsv.gz           one pair per line, separated by a tab: English, German
     en-de<=train.en,train.de      two aligned files
     en-de<=train                  Moses: train.en and train.de
     en-de<=memory.tmx             translation memory
 
-In YAML the same as mappings, paths as text or lists; two aligned files are a list within the list.
+A YAML file has the same as mappings. Paths are text or lists; two aligned files are a list within the list.
 """
 
 import glob
+import json
 import os
 import re
 from collections import defaultdict
@@ -21,14 +22,14 @@ from typing import Any
 
 from utils.errors import UserError
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 _NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
 
 @dataclass(frozen=True)
-class Source:
-    """One file, or two aligned ones.
+class TextSource:
+    """One file, or two aligned files.
 
     Args:
         paths: one path, or two in the order of `languages`.
@@ -43,18 +44,27 @@ class Source:
     def __str__(self) -> str:
         return " and ".join(self.paths)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        return sum(file_status(path).st_size for path in self.paths)
+
 
 @dataclass(frozen=True)
 class Stream:
-    """All sources of one language, or of one pair whichever way round they name it.
+    """All sources of one language, or of one pair of languages in either order.
 
     Args:
         languages: one, or two in alphabetical order.
-        sources: in the order they are read.
+        sources: in reading order.
     """
 
     languages: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[TextSource, ...]
 
     @property
     def is_parallel(self) -> bool:
@@ -66,36 +76,50 @@ class Stream:
         return f"{'parallel' if self.is_parallel else 'mono'}/{'-'.join(self.languages)}"
 
 
-def parse_notation(entries: list[str]) -> dict[str, list[str]]:
-    """`["en<=a,b", "de<=c"]` as `{"en": ["a", "b"], "de": ["c"]}`; a comma in a pair's path is left alone.
+def gather_notation(arguments: list[str]) -> list[str]:
+    """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
 
     Raises:
-        UserError: an entry without `<=`, without a language or without a path.
+        UserError: a value is not `language<=path`.
     """
-    parsed: dict[str, list[str]] = {}
-    for entry in entries:
-        label, arrow, path = entry.partition("<=")
+    rest: list[str] = []
+    entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag not in entries or (equals and value.startswith("{")):
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if value.startswith("{"):  # already a mapping
+            rest += [flag, value]
+            continue
+        label, arrow, path = value.partition("<=")
         if not (label and arrow and path):
-            raise UserError(f"'{entry}': no 'language<=path'; {_NOTATION}")
-        parsed.setdefault(label, []).extend([path] if "-" in label else path.split(","))
-    return parsed
+            raise UserError(f"'{value}': no 'language<=path'; {_NOTATION}")
+        # A comma separates files of one language, or the two aligned files of a pair.
+        entries[flag].setdefault(label, []).extend([path] if "-" in label else path.split(","))
+    for flag, mapping in entries.items():
+        if mapping:
+            rest += [flag, json.dumps(mapping)]
+    return rest
 
 
 def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
-    """The streams of a build, languages first, each kind in alphabetical order.
+    """The streams of a build: languages first, then pairs, each in alphabetical order.
 
     Args:
         mono: language -> path or list of paths.
         parallel: "a-b" -> path, or list of paths and [path, path] lists.
 
     Raises:
-        UserError: nothing given, a malformed name, a path that does not exist, a form that is not known.
+        UserError: no text given, a malformed name, a missing file, an unknown form.
     """
-    sources: dict[tuple[str, ...], list[Source]] = defaultdict(list)
+    sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for label, paths in mono.items():
         languages = _check_languages(label, 1)
         for path in _as_list(paths, label):
-            sources[languages] += [Source((name,), "text", languages) for name in _expand(path)]
+            sources[languages] += [TextSource((name,), "text", languages) for name in _find_files(path)]
     for label, paths in parallel.items():
         languages = _check_languages(label, 2)
         for path in _as_list(paths, label):
@@ -103,94 +127,100 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     for found in sources.values():
-        _refuse_twice(found)
+        for number, source in enumerate(found):
+            if any(source.paths == other.paths for other in found[:number]):
+                raise UserError(f"{source}: given twice for {'-'.join(source.languages)}")
     streams = [Stream(languages, tuple(found)) for languages, found in sources.items()]
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 
 
-def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[Source]:
+def expand(path: Any) -> str:
+    """A path with ~ and $VARIABLES replaced.
+
+    Raises:
+        UserError: not a path, or the environment has no such variable.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
+    expanded = os.path.expanduser(os.path.expandvars(path.strip()))
+    if "$" in expanded:
+        raise UserError(
+            f"{path}: the environment has no such variable; set it, as in DATA=/where/the/data/is"
+        )
+    return expanded
+
+
+def file_status(path: str) -> os.stat_result:
+    """`os.stat`.
+
+    Raises:
+        UserError: the file is missing or may not be read.
+    """
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[TextSource]:
     if isinstance(path, str) and "," in path:
         path = path.split(",")
     if isinstance(path, list):
-        files = [name for part in path for name in _expand(part)] if len(path) == 2 else []
+        files = [name for part in path for name in _find_files(part)] if len(path) == 2 else []
         if len(files) != 2:
+            first, second = languages
             raise UserError(
-                f"{'-'.join(languages)}: {path} is not two aligned files, one for {languages[0]} and one for "
-                f"{languages[1]}"
+                f"{first}-{second}: {path} is not two aligned files, one for {first} and one for {second}"
             )
-        return [Source(tuple(files), "aligned", languages)]
-    moses = _moses(path, languages)
+        return [TextSource(tuple(files), "aligned", languages)]
+    moses = _moses(expand(path), languages)
     if moses:
         return [moses]
-    files = _expand(path)
-    if os.path.isdir(_plain(path)):
+    files = _find_files(path)
+    if os.path.isdir(expand(path)):
         files = [name for name in files if _form(name)]
     if not files:
         raise UserError(f"{path}: no .tsv and no .tmx file in that folder")
-    sources = []
     for name in files:
         if not _form(name):
             raise UserError(
                 f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .bz2, .xz, .zst may "
                 "follow), or give two aligned files as path,path"
             )
-        sources.append(Source((name,), _form(name), languages))
-    return sources
+    return [TextSource((name,), _form(name), languages) for name in files]
 
 
-def _moses(prefix: str, languages: tuple[str, ...]) -> Source | None:
-    """prefix.en and prefix.de, where there is no file `prefix` itself."""
-    prefix = _plain(prefix)
+def _moses(prefix: str, languages: tuple[str, ...]) -> TextSource | None:
+    """prefix.en and prefix.de, unless the file `prefix` itself exists."""
     if os.path.exists(prefix):
         return None
     found = [
-        next((name for end in ("", *COMPRESSED) if os.path.isfile(name := f"{prefix}.{language}{end}")), None)
+        next((name for end in ("", *_COMPRESSED) if os.path.isfile(name := f"{prefix}.{language}{end}")), "")
         for language in languages
     ]
-    return Source(tuple(found), "aligned", languages) if all(found) else None
+    return TextSource(tuple(found), "aligned", languages) if all(found) else None
 
 
 def _form(path: str) -> str | None:
     name = Path(path).name.lower()
-    for end in COMPRESSED:
+    for end in _COMPRESSED:
         name = name.removesuffix(end)
     return next((form for form in ("tsv", "tmx") if name.endswith(f".{form}")), None)
 
 
-def _expand(path: str) -> list[str]:
-    """A file, the files of a folder or those of a glob, in alphabetical order."""
-    plain = _plain(path)
-    if os.path.isdir(plain):
-        found = [
-            str(file) for file in sorted(Path(plain).iterdir()) if file.is_file() and file.name[0] != "."
-        ]
-    elif os.path.exists(plain):
-        found = [plain]
+def _find_files(path: Any) -> list[str]:
+    """A file, or the files of a folder or a glob in alphabetical order."""
+    path = expand(path)
+    if os.path.isdir(path):
+        files = sorted(Path(path).iterdir())
+        found = [str(file) for file in files if file.is_file() and not file.name.startswith(".")]
+    elif os.path.exists(path):
+        found = [path]
     else:
-        found = sorted(name for name in glob.glob(plain, recursive=True) if os.path.isfile(name))
+        found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
     if not found:
-        raise UserError(f"{plain}: no such file" if "*" not in plain else f"{plain}: no file matches")
+        raise UserError(f"{path}: no such file" if "*" not in path else f"{path}: no file matches")
     return found
-
-
-def _plain(path: Any) -> str:
-    if not isinstance(path, str) or not path.strip():
-        raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
-    return expand(path)
-
-
-def expand(path: str) -> str:
-    """A path with ~ and $VARIABLES replaced.
-
-    Raises:
-        UserError: there is no such variable.
-    """
-    plain = os.path.expanduser(os.path.expandvars(path.strip()))
-    if "$" in plain:
-        raise UserError(
-            f"{path}: the environment has no such variable; set it, as in DATA=/where/the/data/is"
-        )
-    return plain
 
 
 def _as_list(paths: Any, label: str) -> list[Any]:
@@ -208,11 +238,3 @@ def _check_languages(label: str, count: int) -> tuple[str, ...]:
     if count == 2 and languages[0] == languages[1]:
         raise UserError(f"'{label}': a pair needs two different languages")
     return languages
-
-
-def _refuse_twice(sources: list[Source]) -> None:
-    seen: set[tuple[str, ...]] = set()
-    for source in sources:
-        if source.paths in seen:
-            raise UserError(f"{source}: given twice for {'-'.join(source.languages)}")
-        seen.add(source.paths)

@@ -1,4 +1,4 @@
-"""A unit's bytes as lines: sentences of documents, or pairs. All that hangs on the form of the input."""
+"""Turns the bytes of a unit into lines: sentences of documents, or sentence pairs."""
 
 import hashlib
 import itertools
@@ -9,49 +9,35 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.files import Unit
-from pretrain.corpus.inputs import Source
+from pretrain.corpus.inputs import TextSource
+from pretrain.corpus.units import Unit
 from utils.errors import UserError
 
 _TRANSLATION_UNIT = re.compile(rb"<tu[\s>].*?</tu>", re.DOTALL)
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-_NATIVE_CODE = {
-    "bpt",
-    "ept",
-    "ph",
-    "it",
-    "ut",
-}  # TMX elements that hold mark-up of the source format, not text
+_MARKUP = {"bpt", "ept", "ph", "it", "ut"}  # TMX elements that hold mark-up of the source format, not text
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How lines are read from a unit.
+class TextFormat:
+    """How to read lines from a unit; `BuildOptions` describes the fields."""
 
-    Args:
-        documents: "line", a document a line, or "blank", documents between blank lines.
-        tsv_columns: the two columns of a pair, from 1; None: a line has exactly two.
-        skip_bad_utf8: leave out lines that are not UTF-8 instead of stopping.
-        score_column: the column of a pair's score, from 1; 0: there is none.
-        min_score: pairs with less are left out.
-    """
-
-    documents: str
-    tsv_columns: tuple[int, int] | None
-    skip_bad_utf8: bool
+    documents: str = "line"
+    tsv_columns: tuple[int, ...] | list[int] = ()
     score_column: int = 0
     min_score: float = 0.0
+    skip_bad_utf8: bool = False
 
 
 class Lines(NamedTuple):
-    """Lines of a unit, stripped of white space at both ends, none of them empty.
+    """The lines of a unit without white space at both ends. No line is empty.
 
     Args:
         sides: one list of lines, or two lists of equal length in the order of the stream's languages.
-        documents: lines of each document, int64 [documents]; each pair counts as one.
-        empty: blank lines, or pairs with an empty side.
-        bad_utf8: lines or pairs left out for it.
-        score: pairs left out for theirs.
+        documents: number of lines of each document, int64 [documents]; each pair is a document.
+        empty: number of blank lines, or of pairs with an empty side.
+        bad_utf8: number of lines or pairs that were left out because they are not UTF-8.
+        score: number of pairs that were left out for their score.
     """
 
     sides: tuple[list[str], ...]
@@ -60,35 +46,45 @@ class Lines(NamedTuple):
     bad_utf8: int
     score: int = 0
 
+    def keys(self) -> list[str]:
+        """One text for each line or pair; equal lines have equal keys."""
+        return self.sides[0] if len(self.sides) == 1 else [f"{a}\t{b}" for a, b in zip(*self.sides)]
 
-def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: Reading) -> Lines:
+    def join_documents(self, texts: list[str]) -> list[str]:
+        """Join one text per line to one text per document."""
+        text = iter(texts)
+        return ["\n".join(itertools.islice(text, int(count))) for count in self.documents]
+
+
+def line_hashes(texts: list[str]) -> np.ndarray:
+    """A 64-bit hash of each text. uint64 [texts]."""
+    hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(hashes, "<u8")
+
+
+def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form: TextFormat) -> Lines:
     """The lines of one unit.
 
     Args:
-        unit: of `source`.
-        languages: of the stream: its order of sides.
+        unit: a unit of `source`.
+        languages: of the stream; they give the order of the sides.
 
     Raises:
-        UserError: bytes that are not UTF-8, a line with a wrong number of columns or without a score, broken
-            XML; with file and line.
+        UserError: bytes that are not UTF-8, a wrong number of columns, a missing score, or broken XML; with
+            file and line.
     """
     if source.form == "text":
-        return _monolingual(unit, source, reading)
+        return _monolingual(unit, source, form)
     bad = low = 0
     if source.form == "tmx":
         rows = _translation_units(unit, source)
     else:
-        decoded = [
-            _decode(text, path, unit.first_line, reading) for text, path in zip(unit.texts, source.paths)
-        ]
-        bad = _count_bad(decoded)
-        if source.form == "aligned":
-            rows = list(zip(*decoded))
-        else:
-            rows, low = _columns(decoded[0], unit, source, reading)
-    pairs = [
-        (first.strip(), second.strip()) for first, second in rows if first is not None and second is not None
-    ]
+        decoded = [_decode(text, path, unit, form) for text, path in zip(unit.texts, source.paths)]
+        bad = sum(None in row for row in zip(*decoded))
+        rows = list(zip(*decoded))
+        if source.form == "tsv":
+            rows, low = _columns(decoded[0], unit, source, form)
+    pairs = [(first.strip(), second.strip()) for first, second in rows if None not in (first, second)]
     full = [pair for pair in pairs if pair[0] and pair[1]]
     sides = tuple(list(side) for side in zip(*full)) or ([], [])
     if source.languages != languages:
@@ -96,49 +92,28 @@ def read_lines(unit: Unit, source: Source, languages: tuple[str, ...], reading: 
     return Lines(sides, np.ones(len(full), np.int64), len(pairs) - len(full), bad, low)
 
 
-def line_hashes(texts: list[str]) -> np.ndarray:
-    """A 64-bit hash of each text. uint64 [n]."""
-    hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(hashes, "<u8")
-
-
-def keys(lines: Lines) -> list[str]:
-    """What makes a line or a pair the same as another one."""
-    return lines.sides[0] if len(lines.sides) == 1 else [f"{a}\t{b}" for a, b in zip(*lines.sides)]
-
-
-def documents_of(lines: Lines, texts: list[str]) -> list[str]:
-    """A text for each line, joined to one for each document."""
-    if len(lines.documents) == len(texts):
-        return texts
-    text = iter(texts)
-    return ["\n".join(itertools.islice(text, int(count))) for count in lines.documents]
-
-
-def _monolingual(unit: Unit, source: Source, reading: Reading) -> Lines:
-    decoded = _decode(unit.texts[0], source.paths[0], unit.first_line, reading)
+def _monolingual(unit: Unit, source: TextSource, form: TextFormat) -> Lines:
+    decoded = _decode(unit.texts[0], source.paths[0], unit, form)
     stripped = [line.strip() for line in decoded if line is not None]
     full = [line for line in stripped if line]
     bad = len(decoded) - len(stripped)
-    if reading.documents == "line":
+    if form.documents == "line":
         return Lines((full,), np.ones(len(full), np.int64), len(stripped) - len(full), bad)
     is_text = np.array([bool(line) for line in stripped], bool)
     begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
-    documents = np.bincount(np.cumsum(begins_document)[is_text] - 1)
-    return Lines((full,), documents, 0, bad)
+    return Lines((full,), np.bincount(np.cumsum(begins_document)[is_text] - 1), 0, bad)
 
 
-def _decode(text: bytes, path: str, first_line: int, reading: Reading) -> list[str | None]:
-    """The lines of a text; None where one is not UTF-8 and may be left out."""
+def _decode(text: bytes, path: str, unit: Unit, form: TextFormat) -> list[str | None]:
+    """The lines of a text; None for a line that is not UTF-8 and may be left out."""
     try:
         return text.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
-        if not reading.skip_bad_utf8:
-            line = first_line + text.count(b"\n", 0, error.start)
+        if not form.skip_bad_utf8:
+            line = unit.first_line + text.count(b"\n", 0, error.start)
             raise UserError(
                 f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or "
-                "leave such "
-                "lines out with --skip_bad_utf8 true"
+                "leave such lines out with --skip_bad_utf8 true"
             ) from error
     return [_decode_line(line) for line in text.split(b"\n")[:-1]]
 
@@ -150,46 +125,41 @@ def _decode_line(line: bytes) -> str | None:
         return None
 
 
-def _count_bad(decoded: list[list[str | None]]) -> int:
-    return sum(None in row for row in zip(*decoded)) if any(None in lines for lines in decoded) else 0
-
-
 def _columns(
-    lines: list[str | None], unit: Unit, source: Source, reading: Reading
+    lines: list[str | None], unit: Unit, source: TextSource, form: TextFormat
 ) -> tuple[list[tuple[str, str]], int]:
-    """The two cells of each line that is not blank, and how many lines went for their score."""
-    first, second = (column - 1 for column in reading.tsv_columns or (1, 2))
-    score = reading.score_column - 1
+    """The two cells of each line that is not blank, and the number of lines with too low a score."""
+    first, second = (column - 1 for column in form.tsv_columns or (1, 2))
+    score = form.score_column - 1
     fewest = max(first, second, score) + 1
-    most = 1 << 30 if reading.tsv_columns else 2
+    most = 1 << 30 if form.tsv_columns else 2
     rows, low = [], 0
-    for number, line in enumerate(lines):
-        cells = line.split("\t") if line else ()
-        if fewest <= len(cells) <= most:
-            if score >= 0 and not _score(cells[score], source, unit.first_line + number) >= reading.min_score:
-                low += 1
+    for number, line in enumerate(lines, unit.first_line):
+        cells = line.split("\t") if line else []
+        if not fewest <= len(cells) <= most:
+            if not line or not line.strip():
                 continue
-            rows.append((cells[first], cells[second]))
-        elif line and line.strip():
-            wanted = f"at least {fewest}" if reading.tsv_columns else "2"
+            wanted = f"at least {fewest}" if form.tsv_columns else "2"
             raise UserError(
-                f"{source.paths[0]}: line {unit.first_line + number}: {len(cells)} columns between tabs, "
+                f"{source.paths[0]}: line {number}: {len(cells)} columns between tabs, "
                 f"expected {wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
+        try:
+            fits = score < 0 or float(cells[score]) >= form.min_score
+        except ValueError as error:
+            raise UserError(
+                f"{source.paths[0]}: line {number}: '{cells[score][:40]}' is no score; name its column with "
+                "--score_column"
+            ) from error
+        if fits:
+            rows.append((cells[first], cells[second]))
+        else:
+            low += 1
     return rows, low
 
 
-def _score(cell: str, source: Source, line: int) -> float:
-    try:
-        return float(cell)
-    except ValueError as error:
-        raise UserError(
-            f"{source.paths[0]}: line {line}: '{cell[:40]}' is no score; name its column with --score_column"
-        ) from error
-
-
-def _translation_units(unit: Unit, source: Source) -> list[tuple[str, str]]:
-    """The two languages' segments of each <tu>; one that lacks a language gives an empty side."""
+def _translation_units(unit: Unit, source: TextSource) -> list[tuple[str, str]]:
+    """The segments of each <tu> in the two languages; empty where a language is missing."""
     (text,) = unit.texts
     rows = []
     for match in _TRANSLATION_UNIT.finditer(text):
@@ -210,7 +180,7 @@ def _language_tag(tuv: ElementTree.Element) -> str:
 
 
 def _segment(segments: list[tuple[str, ElementTree.Element | None]], language: str) -> str:
-    """The text of the first segment in a language: en matches en, else en-US, en-GB, ..."""
+    """The text of the first segment in a language. en matches en first, then en-US, en-GB, ..."""
     wanted = language.replace("_", "-").lower()
     for matches in (str.__eq__, lambda tag, wanted: tag.split("-")[0] == wanted):
         for tag, segment in segments:
@@ -222,7 +192,7 @@ def _segment(segments: list[tuple[str, ElementTree.Element | None]], language: s
 def _text(element: ElementTree.Element) -> str:
     parts = [element.text or ""]
     for child in element:
-        if child.tag not in _NATIVE_CODE:
+        if child.tag not in _MARKUP:
             parts.append(_text(child))
         parts.append(child.tail or "")
     return "".join(parts)

@@ -1,49 +1,53 @@
-"""What a corpus is built from and how. `--config file.yaml`, then `--key value`."""
+"""The options of a corpus build: `--config file.yaml`, then `--key value`."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.corpus.inputs import Source, Stream, expand, parse_notation
+from pretrain.corpus.inputs import Stream, expand, file_status
+from pretrain.corpus.lines import TextFormat
 from utils.errors import UserError
 
-_NOTATION_FLAGS = ("--mono", "--parallel")
+# These options do not change the bytes of a corpus.
+_NOT_IN_PLAN = {
+    "output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite",
+    "engine", "ray_address", "workers",
+}  # fmt: skip
 
 
 @dataclass
 class BuildOptions:
-    """A build of a corpus.
+    """The options of a corpus build.
 
     Args:
-        output: folder for the corpus; a build that was stopped goes on there.
-        mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
-            list.
-        parallel: pairs, "a-b<=path"; may be given many times. In YAML: a-b: path, or list of paths and [path,
-            path].
+        output: folder for the corpus. A stopped build continues there.
+        mono: text of one language, "language<=path"; may be repeated. In YAML: language: path or list.
+        parallel: sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and
+            [path, path].
         piece_model_path: the sentencepiece model.
         vocab_path: vocab.txt; null derives the vocabulary from the piece model.
-        documents: line: each line is a document; blank: documents stand between blank lines, a sentence a
-            line.
+        documents: line: each line is a document; blank: blank lines separate documents, each line is a
+            sentence.
         tsv_columns: the two columns of .tsv files that hold the pair, from 1; empty: files have exactly two
             columns.
-        score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: there is none.
+        score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: no scores.
         min_score: leave out pairs of .tsv files with a lower score.
         skip_bad_utf8: leave out lines that are not UTF-8; false: stop at the first one.
-        deduplicate: of equal lines of a language (equal pairs of a pair of languages) keep the first.
-        near_duplicates: of documents (of pairs) with about this similarity or more keep the first, such as
-            0.8; 0: keep all. MinHash over runs of 5 characters.
-        min_tokens: leave out lines, or pairs with a side, of fewer tokens.
-        max_tokens: the same for more tokens; 0: no limit. Readers cut long lines, so none is needed.
-        max_ratio: leave out pairs whose longer side has more than so many times the tokens of the other; 0:
-            no limit.
-        held_out: documents or pairs of each language and pair to set apart, about; never more than a
-            twentieth. 0: none.
+        deduplicate: keep only the first of equal lines of a language, and of equal pairs.
+        near_duplicates: keep only the first of documents (or pairs) with about this similarity or more, such
+            as 0.8; 0: keep all. MinHash over runs of 5 characters.
+        min_tokens: leave out lines with fewer tokens, and pairs with such a side.
+        max_tokens: leave out lines with more tokens, and pairs with such a side; 0: no limit. Not needed for
+            long lines, which the readers cut.
+        max_ratio: leave out pairs whose longer side has more than this many times the tokens of the shorter
+            side; 0: no limit.
+        held_out: about how many documents or pairs to set apart per language and pair, at most 5 %; 0: none.
         unit_mib: text given to a worker at a time, in MiB.
         shard_mib: largest shard, in MiB of ids.
-        engine: local: processes on this machine; ray: a Ray cluster. The corpus has the same bytes.
-        ray_address: host:port of a cluster's head, or auto; null: a cluster of this machine for this build.
+        engine: local: processes on this machine; ray: a Ray cluster. Both write the same bytes.
+        ray_address: host:port of a cluster's head, or auto; null: start a cluster on this machine for this
+            build.
         workers: processes, or units at a time on the cluster; 0: one per core.
-        overwrite: delete the corpus or unfinished build that is in the output folder.
+        overwrite: delete the corpus or unfinished build in the output folder.
     """
 
     output: str = ""
@@ -93,76 +97,37 @@ class BuildOptions:
         for name in ("held_out", "max_tokens", "min_tokens", "max_ratio", "score_column", "workers"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: {getattr(self, name)} is negative")
-        if not 0 < self.unit_mib <= 32:
-            raise UserError(
-                f"unit_mib: {self.unit_mib} is not within 0 and 32: workers hold a unit in memory"
-            )
-        if not 0 < self.shard_mib <= 4096:
-            raise UserError(f"shard_mib: {self.shard_mib} is not within 0 and 4096")
+        for name, largest in (("unit_mib", 32), ("shard_mib", 4096)):  # a worker holds a unit in memory
+            if not 0 < getattr(self, name) <= largest:
+                raise UserError(f"{name}: {getattr(self, name)} is not within 0 and {largest}")
 
+    @property
+    def text_format(self) -> TextFormat:
+        return TextFormat(
+            self.documents, self.tsv_columns, self.score_column, self.min_score, self.skip_bad_utf8
+        )
 
-def gather_notation(arguments: list[str]) -> list[str]:
-    """Join all `--mono x --mono y` of a command line into one mapping, which is what `BuildOptions` takes.
-
-    Raises:
-        UserError: a flag without its value, or a value that is not `language<=path`.
-    """
-    rest: list[str] = []
-    entries: dict[str, list[str]] = {flag: [] for flag in _NOTATION_FLAGS}
-    words = iter(arguments)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if flag not in entries or (equals and value.startswith("{")):
-            rest.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if value.startswith("{"):  # a mapping already
-            rest += [flag, value]
-        else:
-            entries[flag].append(value)
-    for flag, values in entries.items():
-        if values:
-            import json
-
-            rest += [flag, json.dumps(parse_notation(values))]
-    return rest
+    @property
+    def unit_bytes(self) -> int:
+        return int(self.unit_mib * (1 << 20))
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the bytes of the corpus, for the manifest."""
-    irrelevant = {"output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite"}
-    irrelevant |= {"engine", "ray_address", "workers"}
+    """Everything that decides the bytes of the corpus, for the manifest."""
     return {
         "vocabulary": vocabulary,
-        "options": {key: value for key, value in vars(options).items() if key not in irrelevant},
+        "options": {key: value for key, value in vars(options).items() if key not in _NOT_IN_PLAN},
         "inputs": {
-            stream.folder: {_describe(source): size_of(source) for source in stream.sources}
+            stream.folder: {
+                f"{'-'.join(source.languages)}<={','.join(source.paths)}": source.size
+                for source in stream.sources
+            }
             for stream in streams
         },
     }
 
 
-def size_of(source: Source) -> int:
-    """Bytes of a source's files."""
-    return sum(_stat(path).st_size for path in source.paths)
-
-
 def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """When each file was last written to, in ns: a build does not go on with changed files."""
-    return {
-        path: _stat(path).st_mtime_ns
-        for stream in streams
-        for source in stream.sources
-        for path in source.paths
-    }
-
-
-def _describe(source: Source) -> str:
-    return f"{'-'.join(source.languages)}<={','.join(source.paths)}"
-
-
-def _stat(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    """When each file was last written, in ns. A build does not continue with changed files."""
+    paths = [path for stream in streams for source in stream.sources for path in source.paths]
+    return {path: file_status(path).st_mtime_ns for path in paths}

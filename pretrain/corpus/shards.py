@@ -1,4 +1,4 @@
-"""Units joined to shards of bounded size: the files of a corpus, with counts and checksums."""
+"""Joins units to shards of bounded size: the files of a corpus, with counts and checksums."""
 
 import hashlib
 import zipfile
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.units import side_of_tokens
-from pretrain.corpus.work import write_json
-from reader.corpus import PageSums
+from pretrain.corpus.inputs import Stream
+from pretrain.corpus.passes import id_dtype, side_of_tokens
+from pretrain.corpus.work import WorkFolder, write_json
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, sha256_of
 
 
 class ShardTask(NamedTuple):
@@ -21,32 +21,37 @@ class ShardTask(NamedTuple):
     Args:
         split: train or held_out.
         number: of the shard in its split.
-        units: files of `tokenize_unit`, in reading order.
-        corpus: folder of the corpus.
-        stream: the stream's folder in it, such as mono/en.
-        languages: of the stream.
-        records: folder for the shard's record.
+        units: files of `tokenize_unit` in reading order.
+        work: the work folder.
+        stream: the stream of the shard.
         vocab_size: V.
-        dtype: of the ids.
     """
 
     split: str
     number: int
     units: Sequence[Path]
-    corpus: Path
-    stream: str
-    languages: tuple[str, ...]
-    records: Path
+    work: WorkFolder
+    stream: Stream
     vocab_size: int
-    dtype: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.number:05d}"
+    def arrays(self, kind: str) -> Iterator[np.ndarray]:
+        """The array `kind` of each unit.
+
+        Raises:
+            UserError: the file of a unit is damaged.
+        """
+        for unit in self.units:
+            try:
+                with np.load(unit) as arrays:
+                    yield arrays[f"{self.split}.{kind}"]
+            except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
+                raise UserError(
+                    f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
+                ) from error
 
 
 def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
-    """Runs of consecutive units with at most `shard_tokens` each, or one unit that has more.
+    """Runs of consecutive units that have at most `shard_tokens` together, or one unit that has more.
 
     Args:
         tokens: of each unit. A run without tokens is left out.
@@ -62,111 +67,89 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
 
 
 def write_shard(task: ShardTask) -> str:
-    """Write a shard's files and then its record, unless that is there.
+    """Write the files of a shard and then its record, unless the record exists.
 
-    The record: name, documents, lines, tokens, unknown; tokens and unknown by language; files with size and
-    SHA-256; index, a digest of all files.
-    `pieces_file` beside it counts the pieces of each language.
+    The record holds name, documents, lines, tokens and unknown tokens; tokens and unknown by language; files
+    with size and SHA-256; index, a digest of all files. The file `pieces_file` beside it counts the pieces of
+    each language.
 
     Returns:
-        The stream.
+        The folder of the stream.
 
     Raises:
-        UserError: a unit's file is damaged.
+        UserError: the file of a unit is damaged.
     """
-    record_path = task.records / f"{task.name}.json"
+    name, stream = f"{task.split}-{task.number:05d}", task.stream
+    records = task.work.of(stream, "shards")
+    record_path = records / f"{name}.json"
     if record_path.exists():
-        return task.stream
-    lengths = [_read(unit, f"{task.split}.lengths") for unit in task.units]
+        return stream.folder
+    lengths = list(task.arrays("lengths"))
     lines, tokens = sum(map(len, lengths)), int(sum(map(np.sum, lengths)))
     contents = {
-        "ids": (task.dtype, tokens, _blocks(task, "ids")),
-        "lines": ("<u4", lines + 1, _offsets(lengths)),
+        "ids": (id_dtype(task.vocab_size), tokens, task.arrays("ids")),
+        "lines": (np.dtype("<u4"), lines + 1, _offsets(lengths)),
     }
-    if len(task.languages) == 1:
-        documents = sum(len(_read(unit, f"{task.split}.documents")) for unit in task.units)
-        contents["documents"] = ("<u4", documents + 1, _offsets(_blocks(task, "documents")))
-    else:
-        documents = lines // 2
-    files, sums = {}, PageSums()
-    for kind, (dtype, length, blocks) in contents.items():
-        name = f"{task.stream}/{task.name}.{kind}.npy"
-        files[name] = _write_array(task.corpus / name, np.dtype(dtype), length, blocks, sums)
-    name = f"{task.stream}/{task.name}.sums.npy"
-    files[name] = write_array(task.corpus / name, sums.array())
+    documents = lines // 2
+    if not stream.is_parallel:
+        documents = sum(map(len, task.arrays("documents")))
+        contents["documents"] = (np.dtype("<u4"), documents + 1, _offsets(task.arrays("documents")))
+    files = {}
+    for kind, content in contents.items():
+        file = f"{stream.folder}/{name}.{kind}.npy"
+        files[file] = write_array(task.work.output / file, *content)
     pieces = _count_pieces(task)
-    with atomic_file(pieces_file(task.records, task.name)) as file:
+    with atomic_file(pieces_file(records, name)) as file:
         np.save(file, pieces)
-    unknown = sum(_read(unit, f"{task.split}.unknown") for unit in task.units)
+    unknown = sum(task.arrays("unknown"))
     record = {
-        "name": task.name,
+        "name": name,
         "documents": documents,
         "lines": lines,
         "tokens": tokens,
         "unknown": int(unknown.sum()),
         "by_language": {
             language: {"tokens": int(counts.sum()), "unknown": int(count)}
-            for language, counts, count in zip(task.languages, pieces, unknown)
+            for language, counts, count in zip(stream.languages, pieces, unknown)
         },
         "index": hashlib.sha256("".join(file["sha256"] for file in files.values()).encode()).hexdigest(),
         "files": files,
     }
     write_json(record_path, record)
-    return task.stream
+    return stream.folder
 
 
 def pieces_file(records: Path, name: str) -> Path:
-    """The piece counts of a shard, int64 [languages, V]."""
+    """The file with the piece counts of a shard, int64 [languages, V]."""
     return records / f"{name}.pieces.npy"
 
 
-def write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    """Write one .npy file; its size and SHA-256."""
-    return _write_array(path, array.dtype, len(array), [array])
-
-
-def _write_array(
-    path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray], sums: PageSums | None = None
-) -> dict[str, Any]:
-    """A one-dimensional .npy file from blocks that have `length` elements together."""
-    digest, sums = hashlib.sha256(), sums or PageSums()
+def write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Write a one-dimensional .npy file from blocks with `length` elements in all, and `describe` it."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
     with atomic_file(path) as file:
-        tee = _Tee(file, digest, sums)
-        np.lib.format.write_array_header_1_0(tee, header)
+        np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
-            tee.write(np.ascontiguousarray(block, dtype))
-        size = file.tell()
-    sums.end_file()
-    return {"bytes": size, "sha256": digest.hexdigest()}
+            file.write(np.ascontiguousarray(block, dtype))
+    return describe(path)
 
 
-class _Tee:
-    def __init__(self, file, digest, sums):
-        self.file, self.digest, self.sums = file, digest, sums
-
-    def write(self, data) -> None:
-        self.file.write(data)
-        self.digest.update(data)
-        self.sums.update(data)
+def describe(path: Path) -> dict[str, Any]:
+    """The size of a file in bytes and its SHA-256, for the manifest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _count_pieces(task: ShardTask) -> np.ndarray:
-    counts = np.zeros((len(task.languages), task.vocab_size), np.int64)
-    for unit in task.units:
-        ids = _read(unit, f"{task.split}.ids")
-        sides = side_of_tokens(_read(unit, f"{task.split}.lengths").reshape(-1, len(task.languages)))
+    counts = np.zeros((len(task.stream.languages), task.vocab_size), np.int64)
+    for ids, lengths in zip(task.arrays("ids"), task.arrays("lengths")):
+        sides = side_of_tokens(lengths.reshape(-1, len(counts)))
         for side, count in enumerate(counts):
             count += np.bincount(ids[sides == side], minlength=task.vocab_size)
     return counts
 
 
-def _blocks(task: ShardTask, kind: str) -> Iterator[np.ndarray]:
-    return (_read(unit, f"{task.split}.{kind}") for unit in task.units)
-
-
 def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """0, and the running sum of all counts, block by block."""
+    """0, and then the running sum of all counts, block by block."""
     total = 0
     yield np.zeros(1, np.int64)
     for block in counts:
@@ -174,13 +157,3 @@ def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         if sums.size:
             total = int(sums[-1])
         yield sums
-
-
-def _read(unit: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(unit) as arrays:
-            return arrays[name]
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
-        raise UserError(
-            f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
-        ) from error

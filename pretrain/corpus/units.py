@@ -1,230 +1,235 @@
-"""The two passes over the text, one unit at a time: hash its lines; cut them into ids."""
+"""Cuts source files into work units of whole lines.
 
-import functools
+Only the text decides where a unit ends, not its compression or who reads it when. So a build writes the same
+bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
+"""
+
+import codecs
 import itertools
-import zipfile
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.duplicates import Bands, Duplicates, band_keys, read_counts, rows_to_drop, write_scan
-from pretrain.corpus.files import Unit
-from pretrain.corpus.inputs import Source
-from pretrain.corpus.lines import Lines, Reading, documents_of, keys, line_hashes, read_lines
-from reader.corpus import SPLITS
-from reader.tokenization import Tokenizer
-from utils.files import atomic_file
+from pretrain.corpus.compression import decompressed, open_file
+from pretrain.corpus.inputs import TextSource
+from utils.errors import UserError
 
-_BATCH = 2048  # lines given to sentencepiece at a time
-DROPPED = ("empty", "bad_utf8", "score", "duplicate", "near_duplicate", "length", "ratio")
+LONGEST_LINE = 64 << 20  # bytes
+_MOST_LINES = 1 << 16  # of a unit of aligned files: short lines of one file do not pile up the other
 
 
-class UnitTask(NamedTuple):
-    """A unit with what it belongs to.
+class Unit(NamedTuple):
+    """A piece of a source.
 
     Args:
-        unit: the text.
-        source: where it is from.
-        languages: of its stream.
-        reading: how its lines are read.
-        path: where the result goes.
+        stream: number of the stream.
+        source: number of the source in its stream.
+        number: number of the unit in its source.
+        texts: whole lines as bytes; for aligned files two texts with equally many lines.
+        first_line: number of its first line in the file, from 1.
+        weight: bytes on disk that were read for it.
+        last: it is the last of its source.
     """
 
-    unit: Unit
-    source: Source
-    languages: tuple[str, ...]
-    reading: Reading
-    path: Path
+    stream: int
+    source: int
+    number: int
+    texts: tuple[bytes, ...]
+    first_line: int
+    weight: int
+    last: bool = False
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Its place among all units of a build."""
+        return self.stream, self.source, self.number
 
 
-class Rules(NamedTuple):
-    """What is done to every line of a build.
+def read_units(
+    stream: int, number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
+) -> Iterator[Unit]:
+    """The units of one source in order.
 
     Args:
-        vocab_path, piece_model_path: of the tokenizer.
-        min_tokens, max_tokens: of a line, or of each side of a pair; 0: no limit.
-        max_ratio: tokens of a pair's longer side to those of the shorter; 0: no limit.
+        stream, number: numbers of the stream and of the source in it.
+        unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
+        blank_lines: cut at blank lines, between documents. A document longer than a unit is cut at a line.
+
+    Raises:
+        UserError: a file is empty, binary, damaged or has an endless line, or two aligned files have
+            different numbers of lines.
     """
-
-    vocab_path: str | None
-    piece_model_path: str
-    min_tokens: int
-    max_tokens: int
-    max_ratio: float
-
-
-class TokenizeTask(NamedTuple):
-    """A unit to be cut into ids.
-
-    Args:
-        unit: the text and what it belongs to.
-        rules: of the build.
-        duplicates: equal lines of the stream; None: lines may repeat.
-        near_duplicates: documents of the stream that nearly equal an earlier one; None: they stay.
-        ordinal: number of the unit in its stream.
-        held_out_below: a document or pair with a smaller hash is held out.
-        held_out_side: the side of a pair that decides.
-    """
-
-    unit: UnitTask
-    rules: Rules
-    duplicates: Duplicates | None
-    near_duplicates: Duplicates | None
-    ordinal: int
-    held_out_below: int
-    held_out_side: int
-
-
-class ScanTask(NamedTuple):
-    """A unit to be counted.
-
-    Args:
-        unit: the text and what it belongs to.
-        hashes: write the hashes of its lines too.
-        near: where the keys of its documents go; None: near-duplicates stay.
-        bands: how their signatures are cut.
-    """
-
-    unit: UnitTask
-    hashes: bool
-    near: Path | None
-    bands: Bands | None
-
-
-class Scanned(NamedTuple):
-    """What a unit holds."""
-
-    key: tuple[int, int, int]
-    last: bool
-    lines: int
-    documents: int
-
-
-class Tokenized(NamedTuple):
-    """What was written of a unit: `tokens`, ids of each split; `dropped`, lines left out, by DROPPED."""
-
-    key: tuple[int, int, int]
-    tokens: tuple[int, ...]
-    dropped: tuple[int, ...]
-
-
-def scan_unit(task: ScanTask) -> Scanned:
-    """Count a unit's lines, hash them and its documents if asked, write its files, unless they are there."""
-    unit = task.unit.unit
-    found = read_counts(task.unit.path)
-    if found is not None:
-        return Scanned(unit.key, unit.last, *found)
-    text = read_lines(unit, task.unit.source, task.unit.languages, task.unit.reading)
-    lines, documents = len(text.sides[0]), len(text.documents)
-    if task.near is not None and task.bands is not None:  # before the file that says that all is written
-        write_scan(task.near, lines, documents, band_keys(documents_of(text, keys(text)), task.bands))
-    write_scan(task.unit.path, lines, documents, [line_hashes(keys(text))] if task.hashes else [])
-    return Scanned(unit.key, unit.last, lines, documents)
-
-
-def tokenize_unit(task: TokenizeTask) -> Tokenized:
-    """Cut a unit's lines into ids, filter and divide them, write its file, unless that is there.
-
-    The file has `dropped` int64 [DROPPED], `tokens` int64 [splits], and per split: `ids` [tokens]; `lengths`
-    uint32, the tokens of each line (a pair is two lines, side after side); `documents` uint32, the lines of
-    each; `unknown` int64 [sides], unknown ids.
-    """
-    unit = task.unit.unit
-    found = written(task.unit.path, unit.key)
-    if found is not None:
-        return found
-    text = read_lines(unit, task.unit.source, task.unit.languages, task.unit.reading)
-    sides = len(text.sides)
-    document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
-    held_out = _is_held_out(text, task)[document]
-    repeated, near = np.zeros(len(document), bool), np.zeros(len(text.documents), bool)
-    if task.duplicates is not None:
-        repeated[rows_to_drop(task.duplicates, task.ordinal)] = True
-    if task.near_duplicates is not None:
-        near[rows_to_drop(task.near_duplicates, task.ordinal)] = True
-    fresh = ~repeated & ~near[document]
-
-    tokenizer = _tokenizer(task.rules.vocab_path, task.rules.piece_model_path)
-    rows = itertools.compress(zip(*text.sides), fresh)
-    ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
-    document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
-    kept, dropped = _filter(lengths, task.rules)
-    dropped |= {"bad_utf8": text.bad_utf8, "score": text.score, "duplicate": int(repeated.sum())}
-    dropped["near_duplicate"] = int((~fresh & ~repeated).sum())
-    dropped["empty"] += text.empty
-
-    arrays: dict[str, Any] = {}
-    for split, chosen in zip(SPLITS, (kept & ~held_out, kept & held_out)):
-        chosen_ids = ids[np.repeat(chosen, lengths.sum(axis=1))]
-        chosen_lengths = lengths[chosen]
-        is_unknown = chosen_ids == tokenizer.unk_id
-        counts = np.bincount(document[chosen])
-        arrays[f"{split}.ids"] = chosen_ids
-        arrays[f"{split}.lengths"] = chosen_lengths.ravel().astype(np.uint32)
-        arrays[f"{split}.documents"] = counts[counts > 0].astype(np.uint32)
-        arrays[f"{split}.unknown"] = np.bincount(side_of_tokens(chosen_lengths)[is_unknown], minlength=sides)
-    arrays["tokens"] = np.array([len(arrays[f"{split}.ids"]) for split in SPLITS])
-    arrays["dropped"] = np.array([dropped[reason] for reason in DROPPED])
-    with atomic_file(task.unit.path) as file:
-        np.savez(file, **arrays)
-    return Tokenized(unit.key, tuple(arrays["tokens"].tolist()), tuple(arrays["dropped"].tolist()))
-
-
-def side_of_tokens(lengths: np.ndarray) -> np.ndarray:
-    """The side of each token, int64 [tokens], given the tokens of each line's sides [lines, sides]."""
-    return np.repeat(np.tile(np.arange(lengths.shape[1]), len(lengths)), lengths.ravel())
-
-
-def written(path: Path, key: tuple[int, int, int]) -> Tokenized | None:
-    """What `tokenize_unit` wrote; None if its file is not there, or not whole."""
+    files = [_LineBuffer(path, is_tmx=source.form == "tmx") for path in source.paths]
+    unit, read = None, 0
     try:
-        with np.load(path) as arrays:
-            return Tokenized(key, tuple(arrays["tokens"].tolist()), tuple(arrays["dropped"].tolist()))
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
-        return None
+        for count in itertools.count():
+            first_line = files[0].line
+            if source.form == "aligned":
+                texts = _cut_aligned(files, unit_bytes)
+            elif source.form == "tmx":
+                texts = _cut_tmx(files[0], unit_bytes)
+            else:
+                texts = _cut_text(files[0], unit_bytes, blank_lines)
+            if texts is None:
+                break
+            if unit is not None:
+                yield unit
+            position = sum(file.raw.tell() for file in files)
+            unit = Unit(stream, number, count, texts, first_line, position - read)
+            read = position
+        if unit is None:
+            raise UserError(f"{source}: empty: no text in it; leave it out")
+        yield unit._replace(last=True)
+    finally:
+        for file in files:
+            file.raw.close()
 
 
-def _filter(lengths: np.ndarray, rules: Rules) -> tuple[np.ndarray, dict[str, int]]:
-    """Which lines stay, and how many went for which reason; the first that applies counts."""
-    shorter, longer = lengths.min(axis=1, initial=1 << 62), lengths.max(axis=1, initial=0)
-    faults = {
-        "empty": shorter == 0,  # a line of control characters has no ids
-        "length": (shorter < rules.min_tokens) | ((longer > rules.max_tokens) & (rules.max_tokens > 0)),
-        "ratio": (longer > rules.max_ratio * shorter) & (rules.max_ratio > 0),
-    }
-    kept = np.ones(len(lengths), bool)
-    dropped = {}
-    for reason, fault in faults.items():
-        dropped[reason] = int((kept & fault).sum())
-        kept &= ~fault
-    return kept, dropped
+def interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
+    """The units of many sources, of which `threads` are read at a time."""
+    waiting = iter(sources)
+    with ThreadPoolExecutor(threads, "reader") as pool:
+        pending = {pool.submit(next, source, None): source for source in itertools.islice(waiting, threads)}
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                source, unit = pending.pop(future), future.result()
+                following = next(waiting, None) if unit is None else source
+                if following is not None:
+                    pending[pool.submit(next, following, None)] = following
+                if unit is not None:
+                    yield unit
 
 
-def _is_held_out(lines: Lines, task: TokenizeTask) -> np.ndarray:
-    """Whether each document is held out, bool [documents]. Its text alone decides: equal ones go together."""
-    if task.held_out_below == 0:
-        return np.zeros(len(lines.documents), bool)
-    texts = documents_of(lines, lines.sides[task.held_out_side])
-    return line_hashes(texts) < np.uint64(task.held_out_below)
+def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes, ...] | None:
+    if file.fill(size):
+        return (file.take(len(file.buffer)),) if file.buffer else None
+    end = _end_within(file.buffer, b"\n", size)
+    if blank_lines:
+        blanks = [(file.buffer.rfind(mark, 0, size), len(mark)) for mark in (b"\n\n", b"\n\r\n")]
+        end = max((at + length for at, length in blanks if at >= 0), default=end)
+    return (file.take(end),)
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All ids in a row, and how many each text has: uint16 or uint32 [tokens], int64 [texts]."""
-    dtype = id_dtype(tokenizer.vocab_size)
-    parts, lengths = [np.zeros(0, dtype)], np.zeros(len(texts), np.int64)
-    for start in range(0, len(texts), _BATCH):
-        batch = tokenizer.encode_batch(texts[start : start + _BATCH])
-        lengths[start : start + _BATCH] = [len(ids) for ids in batch]
-        parts.append(np.fromiter(itertools.chain.from_iterable(batch), dtype))
-    return np.concatenate(parts), lengths
+def _cut_tmx(file: "_LineBuffer", unit_bytes: int) -> tuple[bytes, ...] | None:
+    size = unit_bytes
+    while True:
+        finished = file.fill(size)
+        end = _end_within(file.buffer, b"</tu>", unit_bytes)
+        if end:
+            return (file.take(end),)
+        where = f"{file.path}: line {file.line}"
+        if finished:
+            if b"<tu" in file.buffer:
+                raise UserError(f"{where}: ends within a <tu>: cut short; fetch it again")
+            return None
+        if size > LONGEST_LINE:
+            raise UserError(f"{where}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?")
+        size *= 2
 
 
-def id_dtype(vocab_size: int) -> np.dtype:
-    """The narrowest type that holds every id."""
-    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+def _cut_aligned(files: list["_LineBuffer"], size: int) -> tuple[bytes, ...] | None:
+    for file in files:
+        file.fill(size)
+    ends = [_line_ends(file.buffer, size) for file in files]
+    lines = min(len(end) for end in ends)
+    if lines:
+        return tuple(file.take(int(end[lines - 1])) for file, end in zip(files, ends))
+    if any(file.buffer for file in files):
+        counts = [file.count_all_lines() for file in files]
+        raise UserError(
+            f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
+            "line i of one must translate line i of the other"
+        )
+    return None
 
 
-@functools.lru_cache(maxsize=1)
-def _tokenizer(vocab_path: str | None, piece_model_path: str) -> Tokenizer:
-    return Tokenizer(vocab_path, piece_model_path)
+def _end_within(buffer: bytes, mark: bytes, size: int) -> int:
+    """The end of the last `mark` within `size` bytes, else of the first one, 0 if there is none.
+
+    The limit `size` makes the cut independent of how much happens to be in the buffer.
+    """
+    at = buffer.rfind(mark, 0, size)
+    if at < 0:
+        at = buffer.find(mark)
+    return at + len(mark) if at >= 0 else 0
+
+
+def _line_ends(buffer: bytes, size: int) -> np.ndarray:
+    ends = np.flatnonzero(np.frombuffer(buffer, np.uint8, min(size, len(buffer))) == ord("\n")) + 1
+    return ends[:_MOST_LINES] if ends.size or not buffer else np.array([_end_within(buffer, b"\n", size)])
+
+
+class _LineBuffer:
+    """The bytes of a file, taken from the front. The last line always ends with a line end."""
+
+    def __init__(self, path: str, is_tmx: bool):
+        self.path = path
+        self.buffer = b""
+        self.line = 1  # number of the first line in the buffer
+        self._needs_line_ends = not is_tmx
+        self.raw = open_file(path)
+        self._blocks = _as_utf8(decompressed(self.raw, path), path, is_tmx)
+
+    def fill(self, size: int) -> bool:
+        """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
+        parts, length = [self.buffer], len(self.buffer)
+        enough = not self._needs_line_ends or b"\n" in self.buffer
+        while length <= size or not enough:
+            if length > LONGEST_LINE and not enough:
+                raise UserError(
+                    f"{self.path}: line {self.line}: longer than {LONGEST_LINE >> 20} MiB; is this text, "
+                    "with line ends?"
+                )
+            block = next(self._blocks, None)
+            if block is None:
+                if length and not parts[-1].endswith(b"\n"):
+                    parts.append(b"\n")
+                break
+            if block:
+                parts.append(block)
+                length += len(block)
+                enough = enough or b"\n" in block
+        self.buffer = b"".join(parts)
+        return length <= size or not enough
+
+    def take(self, length: int) -> bytes:
+        """Remove this many bytes from the front and return them."""
+        taken, self.buffer = self.buffer[:length], self.buffer[length:]
+        self.line += taken.count(b"\n")
+        return taken
+
+    def count_all_lines(self) -> int:
+        """The number of lines of the whole file; reads it to its end."""
+        lines, last = self.line - 1, b"\n"
+        while self.buffer:
+            lines += self.buffer.count(b"\n")
+            last = self.buffer[-1:]
+            self.take(len(self.buffer))
+            self.fill(1 << 20)
+        return lines + (last != b"\n")
+
+
+def _as_utf8(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes]:
+    """Remove the byte order mark; convert TMX that is UTF-16.
+
+    Raises:
+        UserError: a NUL byte in the first block: UTF-16, or not text.
+    """
+    first = next(blocks, b"")
+    if is_tmx and first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        decoder = codecs.getincrementaldecoder("utf-16")()
+        try:
+            for block in itertools.chain([first], blocks):
+                yield decoder.decode(block).encode()
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            raise UserError(
+                f"{path}: not UTF-16, as its first bytes say ({error}); save it as UTF-8"
+            ) from error
+        return
+    if b"\0" in first:
+        raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? a program's own format?)")
+    yield first.removeprefix(codecs.BOM_UTF8)
+    yield from blocks

@@ -1,24 +1,27 @@
 """Fetch the released ERNIE-M weights and their vocabulary; see scripts/data/get_weights.sh.
 
-Laid out as the official scripts expect: configs/vocab.txt, configs/piece.model, configs/{base,large}/params/.
-What is there already is checked and kept.
+The files go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
+configs/{base,large}/params/. Files that are already there are checked and kept.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tarfile
 import tempfile
+import time
+import urllib.error
+import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[2])
-)  # a script's own folder is on the path, not the root
+# The path has the folder of a script, not the root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
-from scripts.data.download import DownloadError, download
 from utils.errors import UserError, run
 from utils.files import atomic_dir, atomic_file, unwritable_is_a_user_error
 
@@ -31,10 +34,59 @@ HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
 
+TIMEOUT_SECONDS = 20
+_BLOCK = 1 << 20
+_REPORT_SECONDS = 10
+
+
+class DownloadError(Exception):
+    """The file could not be fetched as a whole. The message is the reason in a few words."""
+
+
+def download(url: str, path: Path) -> None:
+    """Fetch `url` to `path`. Until the file is complete, its bytes are in `<path>.part`.
+
+    Raises:
+        DownloadError: there is no connection, the server has an error, or the transfer ended early. Another
+            call continues it.
+        UserError: the disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
+            if have and reply.status != 206:  # the server sends it from the start
+                have = 0
+            length = reply.headers.get("Content-Length")
+            total = None if length is None else have + int(length)
+            with unwritable_is_a_user_error(part), open(part, "ab" if have else "wb") as file:
+                _copy(reply, file, path.name, have, total)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:  # 416: nothing is left to send
+            raise DownloadError(f"the server answers {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+    else:
+        if total is not None and part.stat().st_size != total:
+            raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
+    os.replace(part, path)
+
+
+def _copy(reply, file, name: str, done: int, total: int | None) -> None:
+    last = time.monotonic()
+    while block := reply.read(_BLOCK):
+        file.write(block)
+        done += len(block)
+        if time.monotonic() - last > _REPORT_SECONDS:
+            last = time.monotonic()
+            share = f" of {total / 1e6:,.0f}" if total else ""
+            print(f"  {name}: {done / 1e6:,.0f}{share} MB", flush=True)
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Get the parts that the command line names; what cannot be fetched is named in one message at the
-    end."""
+    """Get the parts that the command line names. One message at the end lists what could not be fetched."""
     parser = argparse.ArgumentParser(
         prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
     )
@@ -73,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def by_hand(part: str, configs: Path) -> list[str]:
-    """What to download for a part, and where to put it."""
+    """Lines that say what to download for a part, and where to put it."""
     if part == "vocab":
         lines = [f"{VOCAB_URL.format(name=name)} -> {configs / name}" for name in VOCAB_FILES]
         return [*lines, "  or, instead of these two, XLM-R's sentencepiece.bpe.model: --from_xlmr FILE"]
@@ -81,11 +133,11 @@ def by_hand(part: str, configs: Path) -> list[str]:
 
 
 def get_vocabulary(configs: Path) -> None:
-    """Fetch vocab.txt and piece.model, unless they are there.
+    """Fetch vocab.txt and piece.model, unless they exist.
 
     Raises:
         DownloadError: a file cannot be fetched.
-        UserError: the two do not belong together, or do not hold 250,002 ids.
+        UserError: the two do not belong together, or do not have 250,002 ids.
     """
     for name in VOCAB_FILES:
         if not (configs / name).is_file():
@@ -101,10 +153,11 @@ def get_vocabulary(configs: Path) -> None:
 
 
 def derive_vocabulary(model: Path, configs: Path) -> None:
-    """Make vocab.txt and piece.model of XLM-R's piece model: the ids are the same, the special names ours.
+    """Derive vocab.txt and piece.model from XLM-R's piece model: the same ids with our names for special
+    tokens.
 
     Raises:
-        UserError: no such model, one of another size, or another vocabulary stands there already.
+        UserError: the model does not exist or has another size, or another vocabulary is already there.
     """
     tokenizer = Tokenizer(piece_model_path=model)
     _check_size(tokenizer, model)
@@ -120,11 +173,11 @@ def derive_vocabulary(model: Path, configs: Path) -> None:
 
 
 def get_weights(size: str, configs: Path) -> None:
-    """Fetch and unpack the parameter directory of one size, unless it is there.
+    """Fetch and unpack the parameters of one size, unless they exist.
 
     Raises:
         DownloadError: the archive cannot be fetched.
-        UserError: it is no archive, or not of these weights.
+        UserError: it is not an archive, or it has other weights.
     """
     target = configs / size / "params"
     if target.is_dir():
@@ -156,10 +209,10 @@ def get_weights(size: str, configs: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the regular files of an archive below `folder`, whatever paths it names.
+    """Unpack the regular files of an archive. All of them end up below `folder`, whatever their names.
 
     Raises:
-        UserError: no archive, or cut short.
+        UserError: it is not an archive, or it is cut short.
     """
     try:
         with unwritable_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
@@ -178,7 +231,7 @@ def check_parameters(folder: Path, size: str) -> None:
     """Check that every file is whole and that the word embedding has the right shape.
 
     Raises:
-        UserError: naming the file.
+        UserError: a file is not; the message names it.
     """
     if not (folder / "word_embedding").is_file():
         raise UserError(f"{folder}: no word_embedding in it; move the folder away and run this again")

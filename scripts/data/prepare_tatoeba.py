@@ -2,28 +2,27 @@
 
     python scripts/data/prepare_tatoeba.py LASER/data/tatoeba/v1
 
-The source is a folder of tatoeba.<lan>-eng.<lan> and tatoeba.<lan>-eng.eng. Of XTREME's 36 languages those
+The source is a folder of tatoeba.<lan>-eng.<lan> and tatoeba.<lan>-eng.eng. Those of XTREME's 36 languages
 that are there become <language>-en.<language> and <language>-en.en, line by line translations of each
-other, listed in lang_map.json. (XTREME's own files have the English side sorted: without its labels they
-cannot be scored.)
+other, and lang_map.json lists them. (XTREME's own files have a sorted English side and cannot be scored
+without labels.)
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[2])
-)  # a script's own folder is on the path, not the root
+# The path has the folder of a script, not the root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.bitext import TATOEBA, read_bitexts
-from scripts.data.joint_files import write_numbers
+from scripts.data.sources import write_numbers
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prepare the folder that the command line names, and say what was written."""
+    """Prepare the folder of the command line, and print what was written."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

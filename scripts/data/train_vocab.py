@@ -1,9 +1,9 @@
-"""Train a vocabulary as XLM-R's was made, which the paper takes over (appendix A.2).
+"""Train a vocabulary in the way of XLM-R, whose vocabulary the paper uses (appendix A.2).
 
-sentencepiece's unigram model, on lines of all languages sampled by temperature: small ones get pieces too.
-
-The text is named as for `python -m pretrain.build_corpus`; pairs count for both of their languages. It is
-read twice and never held: once to count lines, once to sample them. Equal commands give equal bytes.
+This is sentencepiece's unigram model on lines of all languages. Sampling by temperature gives small
+languages pieces, too. The flags name text as those of `python -m pretrain.build_corpus` do; a pair counts
+for both of its languages. The text is read twice and never kept in memory: first to count the lines, then
+to sample them. Equal commands give equal bytes.
 """
 
 import io
@@ -17,10 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from pretrain.corpus.files import Cutting, read_units
-from pretrain.corpus.inputs import Stream, resolve
-from pretrain.corpus.lines import Reading, read_lines
-from pretrain.corpus.options import gather_notation, size_of
+from pretrain.corpus.inputs import Stream, gather_notation, resolve
+from pretrain.corpus.lines import TextFormat, read_lines
+from pretrain.corpus.units import read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
 from utils.config import load_config
@@ -40,15 +39,12 @@ class VocabOptions:
         output: folder for piece.model and vocab.txt.
         mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
             list.
-        parallel: pairs, "a-b<=path"; may be given many times.
-        documents: line or blank, as in build_corpus.
-        vocab_size: pieces of the model with its unknown, begin and end pieces. Ids: two more ([PAD] and
-            [MASK]).
-        character_coverage: share of all characters that get a piece of their own; the rest is unknown.
-        alpha: lines per language ~ lines^alpha (XLM-R: 0.3). 1: as they are.
-        sentences: lines to train on, about; fewer where there are not so many.
-        seed: of the sampling.
-        threads: of the training. Part of the result: sums over threads round differently.
+        parallel: pairs, "a-b<=path"; may be given many times. documents: line or blank, as in build_corpus.
+        vocab_size: pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and
+        [MASK]. character_coverage: share of all characters that get a piece of their own; the rest is
+        unknown. alpha: sampled lines of a language ~ lines^alpha (XLM-R: 0.3); 1 keeps the proportions.
+        sentences: about how many lines to train on, if there are that many. seed: of the sampling. threads:
+        of the training. The result depends on it, because sums over threads round differently.
     """
 
     output: str = ""
@@ -79,7 +75,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         The tokenizer of the two.
 
     Raises:
-        UserError: bad input, too little text for so many pieces, or a vocabulary is there already.
+        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
     """
     folder = Path(options.output)
     model_path = folder / "piece.model"
@@ -102,7 +98,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
 
 
 def _rates(lines: Counter, options: VocabOptions) -> dict[str, float]:
-    """How often a line of each language is taken, in the mean."""
+    """How often a line of each language is sampled, on average."""
     empty = [language for language, count in lines.items() if count == 0]
     if empty:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
@@ -128,14 +124,13 @@ def _read(
     streams: list[Stream], options: VocabOptions, description: str
 ) -> Iterator[tuple[tuple[str, ...], tuple[list[str], ...], tuple[int, int, int]]]:
     """Languages, their lines, and the number of each unit of text."""
-    reading = Reading(options.documents, None, skip_bad_utf8=False)
-    cutting = Cutting(_UNIT_BYTES, options.documents == "blank")
-    total = sum(size_of(source) for stream in streams for source in stream.sources)
+    form, blank_lines = TextFormat(options.documents), options.documents == "blank"
+    total = sum(source.size for stream in streams for source in stream.sources)
     shown = Progress(total, description, unit="bytes")
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
-            for unit in read_units(number, place, source, cutting):
-                yield stream.languages, read_lines(unit, source, stream.languages, reading).sides, unit.key
+            for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
+                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit.key
                 shown.update(unit.weight)
     shown.close()
 

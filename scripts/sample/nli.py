@@ -1,9 +1,7 @@
 """Does one scene follow from another? And scenes from which a given one follows, or does not.
 
-The reading is that of the inference data sets: both sentences speak of the same moment, at which a
-subject is at one place, does one thing, and a number is exact.
-
-A data set is made from hypotheses: each hypothesis gets three premises, one per label, so the hypothesis
+As in the inference data sets, both sentences speak of the same moment, a subject is at one place and does one
+thing, and a number is exact. Each hypothesis gets three premises, one for each label, so that the hypothesis
 alone says nothing about the label.
 """
 
@@ -11,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scripts.sample import concepts
+from scripts.sample import scenes
 from scripts.sample.scenes import (
     RICH,
     Scene,
@@ -30,13 +28,13 @@ LABELS = ("contradiction", "entailment", "neutral")
 
 
 def relation(premise: Scene, hypothesis: Scene) -> str:
-    """What the premise says of the hypothesis: one of `LABELS`.
+    """The label of a pair: one of `LABELS`.
 
-    What somebody else does is open. Else one conflict makes a contradiction; failing that, one thing the
-    premise leaves open makes it neutral.
+    If the premise is about somebody else, the hypothesis is neutral. Otherwise one conflict makes a
+    contradiction; without a conflict, one thing that the premise leaves open makes the hypothesis neutral.
 
     Raises:
-        ValueError: the reading above does not settle it (one against several, different actions on things).
+        ValueError: the label is not clear (one against several, different actions on things).
     """
     if not _covers(hypothesis.subject, premise.subject):
         return "neutral"
@@ -50,15 +48,15 @@ def relation(premise: Scene, hypothesis: Scene) -> str:
 
 
 def _covers(general: str, special: str) -> bool:
-    return general == special or concepts.KIND_OF.get(special) == general
+    return general == special or scenes.KIND_OF.get(special) == general
 
 
 def _verb(premise: str, hypothesis: str) -> str:
     if premise == hypothesis:
         return "entailment"
-    if premise in concepts.EXCLUDED_BY[hypothesis]:
+    if premise in scenes.EXCLUDED_BY[hypothesis]:
         return "contradiction"
-    if premise in concepts.INTRANSITIVE_VERBS and hypothesis in concepts.INTRANSITIVE_VERBS:
+    if premise in scenes.INTRANSITIVE_VERBS and hypothesis in scenes.INTRANSITIVE_VERBS:
         return "neutral"  # who sits may laugh
     raise ValueError(f"'{premise}' leaves open whether '{hypothesis}' is meant of the same action")
 
@@ -79,7 +77,7 @@ def _noun(premise: str, hypothesis: str) -> str:
         return "entailment"
     if _covers(premise, hypothesis):
         return "neutral"
-    if concepts.KIND_OF.get(premise) == concepts.KIND_OF.get(hypothesis) is not None:
+    if scenes.KIND_OF.get(premise) == scenes.KIND_OF.get(hypothesis) is not None:
         return "contradiction"
     raise ValueError(f"'{premise}' and '{hypothesis}' are of different kinds")
 
@@ -87,7 +85,7 @@ def _noun(premise: str, hypothesis: str) -> str:
 def _attribute(premise: str | None, hypothesis: str | None) -> str:
     if hypothesis is None or premise == hypothesis:
         return "entailment"
-    if premise is None or (premise in concepts.SIZES) != (hypothesis in concepts.SIZES):
+    if premise is None or (premise in scenes.SIZES) != (hypothesis in scenes.SIZES):
         return "neutral"  # what is red may be big
     return "contradiction"
 
@@ -99,9 +97,9 @@ def _adjunct(premise: str | None, hypothesis: str | None) -> str:
 
 
 def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: str) -> Scene | None:
-    """A random scene of the split of which `relation(scene, hypothesis)` is `label`.
+    """A random scene of the split for which `relation(scene, hypothesis)` is `label`.
 
-    None after many draws: the hypothesis says so much that hardly any other scene of the split says more.
+    None after 100 draws: the hypothesis says so much that hardly any other scene of the split says more.
     """
     for _ in range(100):
         premise = _entailing(rng, hypothesis)
@@ -109,7 +107,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
             premise = _changed(rng, premise, _conflicts(rng, hypothesis))
         elif label == "neutral":
             premise = _changed(rng, premise, _openings(rng, hypothesis))
-        # Two changes may not go together (a dog that laughs; somebody else, of whom nothing is denied).
+        # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
         possible = (
             can_do(premise.subject, premise.verb) and premise != hypothesis and split_of(premise) == split
         )
@@ -119,7 +117,7 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
 
 
 def _changed(rng: np.random.Generator, premise: Scene, options: Changes) -> Scene:
-    """The premise with one or more of the changes made; fields of `Thing` belong to its thing."""
+    """The premise with one or more of the changes. Changes of `THING_FIELDS` apply to its thing."""
     number = 1 + int(rng.binomial(len(options) - 1, 0.5))
     keys = [list(options)[i] for i in rng.permutation(len(options))[:number]]
     of_thing = {key: options[key] for key in keys if key in THING_FIELDS}
@@ -129,26 +127,26 @@ def _changed(rng: np.random.Generator, premise: Scene, options: Changes) -> Scen
 
 
 def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
-    """A scene that says at least as much: kinds may become members, what was left out may be named."""
+    """A scene that says at least as much: a kind may become a member, and details may be added."""
     subject = scene.subject
     if subject == "person" and rng.random() < 0.7:
-        subject = pick(rng, concepts.PEOPLE + tuple(concepts.NAMES))
+        subject = pick(rng, scenes.PEOPLE + tuple(scenes.NAMES))
     elif subject == "animal" and rng.random() < 0.7:
-        subject = pick(rng, concepts.ANIMALS)
+        subject = pick(rng, scenes.ANIMALS)
     thing = scene.thing
     if thing is not None:
         noun = thing.noun
-        if noun in concepts.KINDS and rng.random() < 0.7:
-            noun = pick(rng, concepts.KINDS[noun])
+        if noun in scenes.KINDS and rng.random() < 0.7:
+            noun = pick(rng, scenes.KINDS[noun])
         attribute = thing.attribute
         if attribute is None and rng.random() < RICH.attribute:
             attribute = random_attribute(rng, noun)
         thing = replace(thing, noun=noun, attribute=attribute)
     place, day = scene.place, scene.day
     if place is None and rng.random() < RICH.place:
-        place = pick(rng, concepts.PLACES)
+        place = pick(rng, scenes.PLACES)
     if day is None and rng.random() < RICH.day:
-        day = pick(rng, concepts.DAYS)
+        day = pick(rng, scenes.DAYS)
     return Scene(subject, scene.verb, thing, place, day)
 
 
@@ -160,21 +158,21 @@ def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> Changes:
     """Changes of an entailing premise, each of which the hypothesis contradicts."""
     changes: Changes = {}
     if hypothesis.place:
-        changes["place"] = _other(rng, concepts.PLACES, hypothesis.place)
+        changes["place"] = _other(rng, scenes.PLACES, hypothesis.place)
     if hypothesis.day:
-        changes["day"] = _other(rng, concepts.DAYS, hypothesis.day)
+        changes["day"] = _other(rng, scenes.DAYS, hypothesis.day)
     thing = hypothesis.thing
     if thing and thing.count > 1:
-        changes["count"] = _other(rng, concepts.NUMBERS, thing.count)
+        changes["count"] = _other(rng, scenes.NUMBERS, thing.count)
     if thing and thing.attribute:
-        family = concepts.SIZES if thing.attribute in concepts.SIZES else concepts.COLOURS
-        if concepts.is_animal(thing.noun):
-            family = [attribute for attribute in family if attribute in concepts.ANIMAL_ATTRIBUTES]
+        family = scenes.SIZES if thing.attribute in scenes.SIZES else scenes.COLOURS
+        if scenes.is_animal(thing.noun):
+            family = [attribute for attribute in family if attribute in scenes.ANIMAL_ATTRIBUTES]
         changes["attribute"] = _other(rng, family, thing.attribute)
-    if thing and thing.noun in concepts.KIND_OF:
-        changes["noun"] = _other(rng, concepts.KINDS[concepts.KIND_OF[thing.noun]], thing.noun)
+    if thing and thing.noun in scenes.KIND_OF:
+        changes["noun"] = _other(rng, scenes.KINDS[scenes.KIND_OF[thing.noun]], thing.noun)
     if not changes or rng.random() < 0.5:
-        changes["verb"] = pick(rng, concepts.EXCLUDED_BY[hypothesis.verb])
+        changes["verb"] = pick(rng, scenes.EXCLUDED_BY[hypothesis.verb])
     return changes
 
 
@@ -188,11 +186,11 @@ def _openings(rng: np.random.Generator, hypothesis: Scene) -> Changes:
     thing = hypothesis.thing
     if thing is None:
         changes["verb"] = random_verb(rng, hypothesis.subject, transitive=False)
-    if thing and thing.noun in concepts.KIND_OF:
-        changes["noun"] = concepts.KIND_OF[thing.noun]
+    if thing and thing.noun in scenes.KIND_OF:
+        changes["noun"] = scenes.KIND_OF[thing.noun]
     if thing and thing.attribute:
         changes["attribute"] = None if rng.random() < 0.7 else random_attribute(rng, thing.noun)
     if not changes or rng.random() < 0.3:
-        kind = concepts.KIND_OF.get(hypothesis.subject)
+        kind = scenes.KIND_OF.get(hypothesis.subject)
         changes["subject"] = kind if kind and rng.random() < 0.5 else random_subject(rng)
     return changes

@@ -1,4 +1,8 @@
-"""One sentence's meaning, and seeded random ones."""
+"""The meaning of a sentence, apart from any language, and seeded random meanings.
+
+A concept is a short English word that serves as a key. Every language has a word for each, and a test
+checks that. Names and numerals are written alike in all languages.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,15 +11,58 @@ from typing import TypeVar
 
 import numpy as np
 
-from scripts.sample import concepts
-
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")
+
+NAMES = {  # name -> grammatical gender of the person
+    "Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m",
+}  # fmt: skip
+
+PEOPLE = ("man", "woman", "boy", "girl")
+ANIMALS = ("dog", "cat")
+KINDS = {  # kind -> what belongs to it
+    "person": PEOPLE,
+    "animal": ANIMALS,
+    "toy": ("ball", "doll"),
+}
+KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
+KIND_OF |= dict.fromkeys(NAMES, "person")
+
+THINGS = ("ball", "doll", "book", "letter", "apple")
+OBJECTS = THINGS + ANIMALS + ("toy", "animal")
+
+COLOURS = ("red", "white", "black")
+SIZES = ("big", "small")
+ATTRIBUTES = COLOURS + SIZES
+ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
+
+# From 3 on Arabic has a plural (2 is a dual); up to 9 a numeral is one character in every language.
+NUMBERS = (3, 4, 5)
+
+# Nobody does two actions of one group at the same moment. Actions of different groups of INTRANSITIVE can go
+# together: who sits may laugh.
+TRANSITIVE = (("buy", "sell"), ("find", "lose"))
+INTRANSITIVE = (("sit", "stand"), ("laugh", "cry"))
+EXCLUDED_BY = {
+    verb: tuple(v for v in group if v != verb) for group in TRANSITIVE + INTRANSITIVE for verb in group
+}
+TRANSITIVE_VERBS = sum(TRANSITIVE, ())
+INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
+ANIMAL_TRANSITIVE_VERBS = ("find", "lose")
+ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand")
+
+PLACES = ("garden", "school", "market")
+DAYS = ("monday", "friday", "sunday")
+
+
+def is_animal(noun: str) -> bool:
+    """Whether a subject or object is an animal: what it does and its colours are limited."""
+    return noun == "animal" or noun in ANIMALS
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What an action is done to: `count` of them (1, or 3 to 5), alike in one attribute or in none named."""
+    """The object of an action: `count` of them (1, or 3 to 5), with one attribute or none."""
 
     noun: str
     count: int = 1
@@ -26,8 +73,8 @@ class Thing:
 class Scene:
     """Who does what, to what, where and on which day, at one moment.
 
-    `subject` is a name or a noun; nouns stand for one that is known ("the man"), kinds for an unknown one
-    ("a person"). `thing` goes with transitive verbs only.
+    `subject` is a name or a noun. A noun is a known person or animal ("the man"), a kind an unknown one ("a
+    person"). Only transitive verbs have a `thing`.
     """
 
     subject: str
@@ -61,15 +108,15 @@ def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
 
 
 def split_of(scene: Scene) -> str:
-    """The split that a scene belongs to, by its meaning alone: 8 of 10 train, 1 dev, 1 test.
+    """The split of a scene, which depends only on its meaning: 8 of 10 train, 1 dev, 1 test.
 
-    So what is tested on is a scene that no document, sentence pair or training pair describes.
+    So no document, sentence pair or training pair describes a scene of the test set.
     """
     return ("dev", "test", *["train"] * 8)[number_of(scene) % 10]
 
 
 def number_of(scene: Scene) -> int:
-    """A number that hangs on the scene's meaning alone."""
+    """A number that depends only on the meaning of the scene."""
     digest = hashlib.blake2b(repr(astuple(scene)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -78,38 +125,36 @@ def random_subject(rng: np.random.Generator) -> str:
     """A name, a person, an animal or, more rarely, only its kind."""
     draw = rng.random()
     if draw < 0.35:
-        return pick(rng, tuple(concepts.NAMES))
+        return pick(rng, tuple(NAMES))
     if draw < 0.65:
-        return pick(rng, concepts.PEOPLE)
+        return pick(rng, PEOPLE)
     if draw < 0.8:
-        return pick(rng, concepts.ANIMALS)
+        return pick(rng, ANIMALS)
     return pick(rng, ("person", "animal"))
 
 
 def can_do(subject: str, verb: str) -> bool:
     """Whether the verb goes with the subject."""
-    animal_verbs = concepts.ANIMAL_TRANSITIVE_VERBS + concepts.ANIMAL_INTRANSITIVE_VERBS
-    return not concepts.is_animal(subject) or verb in animal_verbs
+    animal_verbs = ANIMAL_TRANSITIVE_VERBS + ANIMAL_INTRANSITIVE_VERBS
+    return not is_animal(subject) or verb in animal_verbs
 
 
 def random_verb(rng: np.random.Generator, subject: str, transitive: bool) -> str:
     """Something that the subject can do."""
-    if concepts.is_animal(subject):
-        return pick(
-            rng, concepts.ANIMAL_TRANSITIVE_VERBS if transitive else concepts.ANIMAL_INTRANSITIVE_VERBS
-        )
-    return pick(rng, concepts.TRANSITIVE_VERBS if transitive else concepts.INTRANSITIVE_VERBS)
+    if is_animal(subject):
+        return pick(rng, ANIMAL_TRANSITIVE_VERBS if transitive else ANIMAL_INTRANSITIVE_VERBS)
+    return pick(rng, TRANSITIVE_VERBS if transitive else INTRANSITIVE_VERBS)
 
 
 def random_attribute(rng: np.random.Generator, noun: str) -> str:
     """A colour or size that goes with the noun."""
-    return pick(rng, concepts.ANIMAL_ATTRIBUTES if concepts.is_animal(noun) else concepts.ATTRIBUTES)
+    return pick(rng, ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES)
 
 
 def random_thing(rng: np.random.Generator, attribute_rate: float) -> Thing:
     """One or several of something."""
-    noun = pick(rng, concepts.OBJECTS)
-    count = 1 if rng.random() < 0.5 else pick(rng, concepts.NUMBERS)
+    noun = pick(rng, OBJECTS)
+    count = 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
     attribute = random_attribute(rng, noun) if rng.random() < attribute_rate else None
     return Thing(noun, count, attribute)
 
@@ -117,13 +162,13 @@ def random_thing(rng: np.random.Generator, attribute_rate: float) -> Thing:
 def random_scene(rng: np.random.Generator, detail: Detail) -> Scene:
     """A scene of any split."""
     subject = random_subject(rng)
-    transitive = rng.random() < (0.4 if concepts.is_animal(subject) else 0.65)
+    transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
     return Scene(
         subject,
         random_verb(rng, subject, transitive),
         random_thing(rng, detail.attribute) if transitive else None,
-        pick(rng, concepts.PLACES) if rng.random() < detail.place else None,
-        pick(rng, concepts.DAYS) if rng.random() < detail.day else None,
+        pick(rng, PLACES) if rng.random() < detail.place else None,
+        pick(rng, DAYS) if rng.random() < detail.day else None,
     )
 
 

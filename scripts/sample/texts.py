@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scripts.sample import concepts
+from scripts.sample import scenes
 from scripts.sample.languages import CODES
 from scripts.sample.nli import LABELS, premise_for
 from scripts.sample.scenes import (
@@ -28,29 +28,29 @@ DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)
 def document(seed: int, language: str, index: int) -> list[Scene]:
     """Two or three sentences about one subject, most of them at one place and on one day.
 
-    A sentence goes on (the subject does something else) or says again, with less detail, what was said.
+    A sentence says what else the subject does, or repeats an earlier one with less detail.
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
-    scenes = [random_scene_of(rng, RICH, "train")]
+    told = [random_scene_of(rng, RICH, "train")]
     length = int(rng.integers(2, 4))
-    while len(scenes) < length:
-        said = scenes[int(rng.integers(len(scenes)))]
-        scene = _again(rng, said) if rng.random() < 0.5 else _next(rng, scenes[0])
+    while len(told) < length:
+        said = told[int(rng.integers(len(told)))]
+        scene = _again(rng, said) if rng.random() < 0.5 else _next(rng, told[0])
         if split_of(scene) == "train":
-            scenes.append(scene)
-    return scenes
+            told.append(scene)
+    return told
 
 
 def _next(rng: np.random.Generator, first: Scene) -> Scene:
     """Something else that the same subject does at the same place and on the same day."""
     scene = random_scene(rng, PLAIN)
-    while concepts.is_animal(scene.subject) != concepts.is_animal(first.subject):
+    while scenes.is_animal(scene.subject) != scenes.is_animal(first.subject):
         scene = random_scene(rng, PLAIN)
     return replace(scene, subject=first.subject, place=first.place, day=first.day)
 
 
 def _again(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The same, with a part of the detail left out."""
+    """The same scene without some of its details."""
 
     def keep(value: str | None) -> str | None:
         return value if rng.random() < 0.5 else None

@@ -9,29 +9,33 @@ piece.model, vocab.txt        a vocabulary trained on mono and parallel
 
 import argparse
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import sentencepiece
+
+from reader.tokenization import Tokenizer
 from scripts.sample import texts
-from scripts.sample.languages import CODES, realiser
+from scripts.sample.languages import CODES, chinese_words, realiser
 from scripts.sample.nli import LABELS
 from scripts.sample.scenes import Scene
-from scripts.sample.vocabulary import train_vocabulary
 from utils.errors import run
 from utils.files import atomic_dir
 
 PIECES = 2400
+BOUNDARY = "\t"  # no sentence has it
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """UTF-8 text with "\\n" after every line."""
+    """Write UTF-8 text with "\\n" after every line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
 def write_inferences(folder: Path, seed: int, hypotheses: dict[str, int]) -> None:
-    """train in English; dev and test in every language, the same scenes in the same order."""
+    """Write train in English, and dev and test in every language: the same scenes in the same order."""
     for split, count in hypotheses.items():
         rows = texts.shuffled_inferences(seed, split, count)
         for code in ("en",) if split == "train" else CODES:
@@ -43,7 +47,7 @@ def write_inferences(folder: Path, seed: int, hypotheses: dict[str, int]) -> Non
 
 
 def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
-    """Documents of every language, and sentence pairs of English with every other."""
+    """Write documents of every language, and sentence pairs of English and every other language."""
     english = realiser("en")
     for code in CODES:
         say = realiser(code)
@@ -57,7 +61,7 @@ def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
 
 
 def write_retrieval(folder: Path, seed: int, count: int) -> None:
-    """Translations to find: the same `count` different scenes in every language."""
+    """Write translations to find: the same `count` different scenes in every language."""
     scenes: dict[Scene, None] = {}
     index = 0
     while len(scenes) < count:
@@ -66,6 +70,41 @@ def write_retrieval(folder: Path, seed: int, count: int) -> None:
     for code in CODES[1:]:
         write_lines(folder / f"{code}-en.{code}", map(realiser(code), scenes))
         write_lines(folder / f"{code}-en.en", map(realiser("en"), scenes))
+
+
+def train_vocabulary(folder: Path, pieces: int) -> None:
+    """Train on folder/mono and folder/parallel; write folder/piece.model and folder/vocab.txt.
+
+    Pieces stay within words, in Chinese too. The ids of the model are those of XLM-R (unknown 0, begin 1,
+    end 2, no pad), and vocab.txt is derived in the same way.
+    """
+    files = sorted([*folder.glob("mono/*.txt"), *folder.glob("parallel/*.tsv")])
+    longest_first = sorted(chinese_words(), key=len, reverse=True)
+    chinese = re.compile(f"({'|'.join(longest_first)})")
+    sentences = (
+        chinese.sub(rf"{BOUNDARY}\1{BOUNDARY}", sentence)
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        for sentence in line.split("\t")
+        if sentence
+    )
+    with open(folder / "piece.model", "wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=pieces,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            pretokenization_delimiter=BOUNDARY,
+            num_threads=1,  # the same bytes on every machine
+            minloglevel=1,
+        )
+    Tokenizer(piece_model_path=folder / "piece.model").write_vocab(folder / "vocab.txt")
 
 
 def main() -> None:

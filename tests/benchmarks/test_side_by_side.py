@@ -1,152 +1,136 @@
-"""Contenders in processes: who is chosen, who is left out, equal work; training steps in small form."""
+"""Contenders in processes: who runs, who takes turns, who is left out; and the figures by hand."""
 
 import argparse
-import itertools
 import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from benchmarks import mlm_step, side_by_side, turns
-from benchmarks.side_by_side import Contender
+from benchmarks import side_by_side
+from benchmarks.side_by_side import Contender, figures, run_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.mark.parametrize(("script", "hidden_layers"), [("mlm_step.py", 1), ("finetune_step.py", 0)])
-def test_our_worker(script, hidden_layers):
-    flags = ["--worker=ours", "--layers=1", "--vocab=100", "--steps=1", "--batch=4", "--length=16"]
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    layer = 12 * 768**2 + 13 * 768
-    tables, norm, dense = (100 + 514) * 768, 2 * 768, 768**2 + 768
-    head = dense + norm + 100 + 768 if script == "mlm_step.py" else 3 * 768 + 3
-    assert found["kept"] == 16 * (tables + norm + layer + dense + head)
-    assert len(found["seconds"]) == 1 and found["seconds"][0] > 0
-    assert found["kept"] < found["peak"] < 3e9
-    assert 1 < found["gflops"] < 1e5
-
-
-def test_all_get_the_same_batches():
-    batches = itertools.islice(mlm_step.mmlm_batches(300), 2)
-    arrays = itertools.islice(mlm_step.ids_and_labels(300), 2)
-    inputs = []
-    for (batch,), (input_ids, labels) in zip(batches, arrays, strict=True):
-        assert batch.valid.all() and input_ids.shape == labels.shape == (16, 128)
-        assert np.array_equal(batch.input_ids, input_ids) and batch.masked == 16 * 19
-        chosen = labels != mlm_step.IGNORED
-        assert np.array_equal(np.flatnonzero(chosen), batch.target_positions)
-        assert np.array_equal(labels[chosen], batch.target_ids)
-        inputs.append(input_ids)
-    assert not np.array_equal(*inputs)
-
-
 HERE = {
-    name: Contender(name, "ours" if name == "ours" else "peer", False, environment=str(Path(sys.prefix)))
+    name: Contender(name, "ours" if name == "ours" else "peer", False, environment=sys.prefix)
     for name in ("ours", "peer", "broken")
 }
+WORKER = f"""
+import sys, json; sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.side_by_side import wait_for_turn
+name = sys.argv[1].removeprefix("--worker=")
+for step in range(3):
+    wait_for_turn()
+    with open(ORDER, "a") as file: file.write(NAME + str(step) + " ")
+    if name == "broken" and step: sys.exit("no such thing")
+print("chatter")
+print(json.dumps({{"seconds": [len(name)] * 3, "peak": 1}}))
+"""
 
 
 @pytest.fixture
-def worker(tmp_path, monkeypatch):
-    """A worker that notes its name in a file, and fails where that is `broken`."""
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import sys, pathlib\n"
-        "name = sys.argv[1].removeprefix('--worker=')\n"
-        f"with open({str(tmp_path / 'order')!r}, 'a') as file: file.write(name + ' ')\n"
-        "if name == 'broken': sys.exit('no such thing')\n"
-        'print(\'chatter\\n{"seconds": 2.0, "peak": 1}\')\n'
-    )
-    monkeypatch.setattr(sys, "argv", [str(script)])
-    return tmp_path / "order"
+def checkout(tmp_path, monkeypatch):
+    """checkout(prefix) -> a folder with a benchmark that notes its turns in the file `order`."""
+    monkeypatch.setattr(side_by_side, "REST", 0.0)
+
+    def make(prefix: str = "") -> Path:
+        script = tmp_path / (prefix or "here") / "benchmarks" / "row.py"
+        script.parent.mkdir(parents=True)
+        order = repr(str(tmp_path / "order"))
+        script.write_text(WORKER.replace("ORDER", order).replace("NAME", f"{prefix!r} + name"))
+        (script.parents[1] / "scripts").mkdir()
+        (script.parents[1] / "scripts" / "env.sh").write_text("")
+        monkeypatch.setattr(sys, "argv", [str(script)])
+        return script.parents[1]
+
+    return make
 
 
-def test_rounds_are_interleaved_and_a_failing_peer_is_left_out(worker, capsys):
-    runs = side_by_side.interleave(HERE, 2, [], lambda found: f"{found['seconds']} s")
-    assert runs == {"ours": [{"seconds": 2.0, "peak": 1}] * 2, "peer": [{"seconds": 2.0, "peak": 1}] * 2}
-    assert worker.read_text().split() == ["ours", "peer", "broken", "ours", "peer"]
+def placed(root: Path, *names: str) -> dict[str, Contender]:
+    return {
+        name: Contender(name, HERE[name].kind, False, environment=sys.prefix, root=root) for name in names
+    }
+
+
+def turns(tmp_path) -> list[str]:
+    return (tmp_path / "order").read_text().split()
+
+
+def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
+    runs = run_rounds(placed(checkout(), "ours", "peer", "broken"), 2, [], "none")
+    told = {name: {"seconds": [4] * 3, "peak": 1} for name in ("ours", "peer")}
+    assert runs == {name: [one] * 2 for name, one in told.items()}
+    assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2", "broken0", "broken1",
+                               "ours0", "ours1", "ours2", "peer0", "peer1", "peer2"]  # fmt: skip
     assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
 
 
-def test_taking_turns(worker, tmp_path, monkeypatch, capsys):
-    """A step each; who stands beside a peer is told with it."""
-    script = tmp_path / "turns.py"
-    script.write_text(
-        f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from benchmarks.turns import wait_for_turn\n"
-        "name = sys.argv[1].removeprefix('--worker=')\n"
-        "for step in range(3):\n"
-        "    wait_for_turn()\n"
-        f"    with open({str(worker)!r}, 'a') as file: file.write(name + str(step) + ' ')\n"
-        "    if name == 'broken' and step: sys.exit('no such thing')\n"
-        "print(json.dumps({'seconds': [len(name)], 'gflops': 7} if name == 'ours' else {'seconds': [9]}))\n"
-    )
-    monkeypatch.setattr(sys, "argv", [str(script)])
-    monkeypatch.setattr(turns, "REST", 0.0)
-    runs = side_by_side.interleave(HERE, 2, [], str, in_turns=True)
-    mine, theirs = {"seconds": [4], "gflops": 7}, {"seconds": [9], "beside": [4], "gflops": 7}
-    assert runs == {"ours": [mine] * 2, "peer": [theirs] * 2}
-    pair = ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
-    assert worker.read_text().split() == [
-        *pair, "ours0", "broken0", "ours1", "broken1", "ours2", *pair
-    ]  # fmt: skip
-    assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
-
-    # ours stands beside, wherever it is named, and runs alone where nobody is left
-    for names, expected in (
-        (("peer", "ours"), {"peer": [theirs], "ours": [mine]}),
-        (("ours", "broken"), {"ours": [mine]}),
-    ):
-        chosen = {name: HERE[name] for name in names}
-        assert side_by_side.interleave(chosen, 1, [], str, in_turns=True) == expected
+def test_taking_turns(checkout, tmp_path, capsys):
+    """A step each; the other one's result has the seconds of ours in the same turns."""
+    root = checkout()
+    runs = run_rounds(placed(root, "peer", "ours", "broken"), 1, [], "all")
+    assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}] and len(runs["ours"]) == 1
+    assert turns(tmp_path)[:6] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
+    assert "broken is left out" in capsys.readouterr().out
+    # Ours runs alone if nobody is left.
+    assert list(run_rounds(placed(root, "ours", "broken"), 1, [], "all")) == ["ours"]
 
 
-def test_one_that_dies_before_its_first_turn_is_left_out(worker, capsys):
-    """`broken` ends at once; the others never ask for a turn."""
-    runs = side_by_side.interleave(HERE, 1, [], str, in_turns=True)
-    assert list(runs) == ["ours", "peer"] and "broken is left out" in capsys.readouterr().out
+def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch):
+    """Peers run alone, the other revision in turns; both are compared."""
+    other, here = checkout("old-"), checkout()
+    parser = argparse.ArgumentParser()
+    args = argparse.Namespace(contenders=None, against=other)
+    monkeypatch.setattr(Contender, "python", property(lambda _: Path(sys.executable)))
+    chosen, _ = side_by_side.choose(parser, args, placed(here, "ours", "peer"))
+    assert list(chosen) == ["ours", "previous"]  # the peers only if they are named
+    runs = run_rounds(chosen | placed(here, "peer"), 1, [], "revisions")
+    assert turns(tmp_path) == [
+        *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
+        *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
+    ]
+    assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0] and len(runs["ours"]) == 1
+    with pytest.raises(SystemExit):
+        side_by_side.choose(parser, argparse.Namespace(contenders=None, against=tmp_path), HERE)
 
 
-def test_alone_nobody_waits(monkeypatch):
-    monkeypatch.delenv(turns.TURNS, raising=False)
-    turns.wait_for_turn()
-
-
-def test_where_ours_fails_the_run_ends(worker):
+def test_the_run_ends_where_ours_fails(checkout):
+    contenders = {"broken": Contender("ours", "ours", False, environment=sys.prefix, root=checkout())}
     with pytest.raises(SystemExit, match="ended with 1"):
-        side_by_side.interleave({"broken": Contender("ours", "ours", False)}, 1, [], str)
+        run_rounds(contenders, 1, [], "none")
 
 
 def test_who_can_run_here(monkeypatch, capsys):
     contenders = HERE | {
-        "absent": Contender("absent", "torch", True, environment=".venv-absent"),
-        "compiled": Contender("compiled", "torch", True, {"compile": True}, str(Path(sys.prefix))),
-        "halved": Contender("halved", "ours", True, {"amp": "bf16"}, str(Path(sys.prefix))),
+        "absent": Contender("absent", "torch", environment=".venv-absent"),
+        "compiled": Contender("compiled", "torch", options={"compile": True}, environment=sys.prefix),
+        "halved": Contender("halved", "ours", options={"amp": "bf16"}, environment=sys.prefix),
+        "named": Contender("named", "torch", environment=sys.prefix, asked=True),
     }
-    parser = argparse.ArgumentParser()
-    assert list(side_by_side.choose(parser, "peer,ours", contenders)) == ["peer", "ours"]
+
+    def chosen(names: str | None) -> list[str]:
+        found, _ = side_by_side.choose(
+            argparse.ArgumentParser(), argparse.Namespace(contenders=names), contenders
+        )
+        return list(found)
+
     monkeypatch.setattr(side_by_side.shutil, "which", lambda name: None)
     monkeypatch.setattr(side_by_side, "has_gpu", lambda: False)
-    assert list(side_by_side.choose(parser, "ours,absent,compiled,halved", contenders)) == ["ours"]
+    assert chosen(None) == ["ours", "peer", "broken"] and chosen("peer,named") == ["peer", "named"]
     said = capsys.readouterr().out
     assert "absent is left out" in said and "compiled is left out: torch.compile needs a C++ compiler" in said
     assert "halved is left out: it needs a GPU" in said
     monkeypatch.setattr(side_by_side.shutil, "which", str)
     monkeypatch.setattr(side_by_side, "has_gpu", lambda: True)
-    assert list(side_by_side.choose(parser, "compiled,halved", contenders)) == ["compiled", "halved"]
+    assert chosen("compiled,halved") == ["compiled", "halved"]
     with pytest.raises(SystemExit):
-        side_by_side.choose(parser, "nobody", contenders)
+        chosen("nobody")
+    assert "--contenders: no nobody; there are ours, peer" in capsys.readouterr().err
 
 
 def test_other_work_ends_the_run():
-    same = {"ours": [{"check": [3, 40]}], "peer": [{"check": [3, 40]}], "unchecked": [{}]}
+    same = {"ours": [{"check": [3, 40]}], "peer": [{"check": [3, 40]}], "unchecked": [{}], "not yet": []}
     side_by_side.check_same_work(same)
     with pytest.raises(SystemExit, match="did not do the same work"):
         side_by_side.check_same_work(same | {"short": [{"check": [3, 39]}]})
@@ -157,22 +141,52 @@ def test_other_work_ends_the_run():
 def test_memory_is_that_of_a_gpu_where_one_is_used(monkeypatch, capsys):
     side_by_side.tell(1.0)
     assert json.loads(capsys.readouterr().out)["peak"] > 10 << 20  # of this process
-
-    cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=lambda: 7)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    monkeypatch.setitem(sys.modules, "paddle", None)
-    side_by_side.tell(1.0)
-    assert json.loads(capsys.readouterr().out)["peak"] == 7
-
     device = SimpleNamespace(get_device=lambda: "gpu:0", cuda=SimpleNamespace(max_memory_allocated=lambda: 9))
     monkeypatch.setitem(sys.modules, "paddle", SimpleNamespace(device=device))
-    side_by_side.tell(1.0)
-    assert json.loads(capsys.readouterr().out)["peak"] == 9
+    side_by_side.tell(1.0, check=3)
+    assert json.loads(capsys.readouterr().out) == {"seconds": 1.0, "device": "gpu", "peak": 9, "check": 3}
 
 
-def test_time_since_the_start_of_the_process():
-    code = "from benchmarks.side_by_side import since_start; print(since_start())"
-    began = time.monotonic()
-    command = ["sh", "-c", 'sleep 0.3; exec "$0" "$@"', sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 0.28 < float(done.stdout) < time.monotonic() - began + 0.02
+CONTENDERS = {
+    "ours": Contender("ours", "ours"),
+    "ours_int8": Contender("ours, int8", "ours", precision="int8"),
+    "best": Contender("transformers", "torch"),
+    "installed": Contender("transformers, as installed", "torch", False),
+    "bfloat16": Contender("transformers, bfloat16", "torch", precision="bfloat16"),
+    "previous": Contender("ours in old", "ours"),
+}
+
+
+def told(seconds, peak=4.0, **more):
+    return {"seconds": seconds, "peak": peak * 1e9, **more}
+
+
+def test_speeds_and_ratios(capsys):
+    runs = {
+        "ours": [told([1.0, 2.0, 9.0], 6.0, kept=4e9), told([2.0, 2.0], kept=4e9)],
+        "ours_int8": [told(0.5)] * 2,
+        "best": [told([8.0], beside=[4.0]), told([9.0], beside=[3.0])],  # 2 and 3
+        "installed": [told([10.0]), told([12.0])],  # 5 and 6
+        "bfloat16": [told(0.1)] * 2,
+    }
+    found = figures(runs, CONTENDERS, 2048, "tokens/s")
+    ours = found["contenders"]["ours"]
+    assert (ours["value"], ours["least"], ours["most"]) == (1024, 227.6, 2048)
+    assert (ours["peak_gb"], ours["beyond_gb"], ours["peer"]) == (6.0, 2.0, False)
+    assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05}
+    # Another precision does not count for either side.
+    assert (found["ratio"], found["ratio_spread"], found["fastest_peer"]) == (2.5, [2.0, 3.0], "best")
+    side_by_side.show(found)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["ours", "1,024", "227.6", "2,048", "6.00"]
+    assert lines[-2].split()[-2:] == ["5.500", "times"]
+
+
+def test_nobody_to_compare_with_and_an_earlier_revision():
+    assert "ratio" not in figures({"ours": [told(1.0)]}, CONTENDERS, 1, "tokens/s")
+    runs = {"ours": [told(2.0)], "previous": [told(3.0)]}
+    found = figures(runs, CONTENDERS, 1, "tokens/s")
+    assert (found["ratio"], found["fastest_peer"]) == (1.5, "previous")
+    # Beside a peer it is not the one that ours is measured against.
+    found = figures(runs | {"best": [told(8.0)]}, CONTENDERS, 1, "tokens/s")
+    assert (found["ratio"], found["ratio_to_peer"]) == (4.0, {"previous": 1.5, "best": 4.0})

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import finetune_real, real_tasks, retrieval_tuned, starts
+from experiments import finetune_real, retrieval_tuned, starts
+from experiments.starts import Comparison
 from tests.finetune import answering_toy
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
 from tests.launching import clean_environment
-from tests.pretrain.tiny_run import flags, make_corpus
+from tests.pretrain.tiny_run import flags as tiny_flags
+from tests.pretrain.tiny_run import make_corpus
 from utils.args import parse_args
 from utils.errors import UserError
 
@@ -24,7 +26,7 @@ def runs(tmp_path_factory):
     """A folder with one finished pre-training run, full-1."""
     folder = tmp_path_factory.mktemp("pretrained")
     corpus = make_corpus(folder)
-    settings = flags(corpus, folder / "runs" / "full-1", optimizer__steps=2, run__eval_sequences=0)
+    settings = tiny_flags(corpus, folder / "runs" / "full-1", optimizer__steps=2, run__eval_sequences=0)
     subprocess.run(
         [sys.executable, "run_pretrain.py", *settings], check=True, env=clean_environment(), cwd=ROOT
     )
@@ -117,15 +119,15 @@ def test_questions(compare):
 
 
 @pytest.mark.parametrize("lower", [False, True])
-@pytest.mark.parametrize("task", real_tasks.TASKS)
+@pytest.mark.parametrize("task", finetune_real.TASKS)
 def test_layouts_and_flags(task, lower, runs, data, tmp_path):
     """Every file that a run names is there, in the case asked for, and its flags are those of the program."""
-    real, layout = real_tasks.TASKS[task], tmp_path / "data"
-    real_tasks.make_layout(real, data, layout, lower, tmp_path / "text")
+    real, layout = finetune_real.TASKS[task], tmp_path / "data"
+    finetune_real.make_layout(real, data, layout, lower, tmp_path / "text")
     languages = real.languages(layout)
     assert languages[:2] == ["en", "de"]
-    args = argparse.Namespace(task=task, runs=runs, output=tmp_path)
-    job = finetune_real.training(args, layout, "scratch", 1, ["--epoch", "1"])
+    comparison = Comparison(runs, data, tmp_path, ["scratch"], [1], None, lower, 1)
+    job = finetune_real.training(real, comparison, "scratch", 1, ["--epoch", "1"])
     flags = parse_args(job.command[1:])
     assert flags.epoch == 1 and flags.init_pretraining_params is None and flags.random_seed == (1,)
     files = [flags.train_set, *(flags.dev_set.replace("%s", language) for language in languages)]
@@ -151,33 +153,6 @@ def test_retrieval(compare, tmp_path):
     assert compare(retrieval_tuned, *line) == (found, last, 5)  # the corpus, a tuning, three searches
 
 
-def test_retrieval_by_the_engines_of_an_exported_encoder(runs, data, tmp_path):
-    """float32 as the checkpoint finds, int8 beside it."""
-    pytest.importorskip("onnxruntime")
-    exported, pairs = tmp_path / "exported", data / "retrieval" / "tatoeba-style-dev"
-
-    def done(*command) -> str:
-        command = [sys.executable, *map(str, command)]
-        environment = clean_environment(OMP_NUM_THREADS="1")
-        return subprocess.run(
-            command, check=True, env=environment, cwd=ROOT, capture_output=True, text=True
-        ).stdout
-
-    encoder = runs / "full-1" / "encoder"
-    done("export.py", "--task", "encode", "--model", encoder, "--output", exported, "--int8", "true")
-    found = done("-m", "experiments.engines_retrieval", "--model", exported, "--pairs", pairs).splitlines()
-    last = json.loads(found[-1])
-    searched = ["run_retrieval.py", "--init_pretraining_params", encoder, "--pairs", pairs]
-    done(*searched, "--layer", "top", "--checkpoints", tmp_path / "search")
-    tables = json.loads((tmp_path / "search" / "retrieval.json").read_text())["tables"]
-    rows = [next(iter(table["seeds"].values())) for table in tables]
-    languages = [name for name in rows[0] if name in ("de", "fr")]
-    expected = sum(row[name] for row in rows for name in languages) / (len(rows) * len(languages))
-    assert last["mean"]["onnx"] == pytest.approx(expected, abs=0.01)
-    assert last["off"]["onnx"] == 0 and last["off_at_most"]["onnx-int8"] >= abs(last["off"]["onnx-int8"])
-    assert any(line.startswith("| onnx-int8 |") for line in found)
-
-
 def test_pairs_are_split_without_overlap(tmp_path):
     rows = [f"A {i}\tB {i}" for i in range(30)] + ["A 1\tanother", "more\tB 2", "A last\tB last"]
     source = tmp_path / "en-de.tsv.gz"
@@ -192,57 +167,54 @@ def test_pairs_are_split_without_overlap(tmp_path):
         retrieval_tuned.split_pairs(source, "de", tmp_path, lower=False)
 
 
-def encoders(folder, *names, pieces=("a", "b")):
+def flags(folder, *names, pieces=("a", "b"), **more):
+    """The flags of a comparison over made-up encoders."""
     for name in names:
         path = folder / name / "encoder"
         path.mkdir(parents=True)
         (path / "model.safetensors").write_text("")
         tokens = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", *pieces, "[MASK]"]
         (path / "vocab.txt").write_text("".join(f"{token}\t{i}\n" for i, token in enumerate(tokens)))
-    return argparse.Namespace(
-        runs=folder, seeds=[1, 2], starts=None, case="auto", data=folder, languages=None
-    )
+    defaults = {"seeds": None, "starts": None, "case": "auto", "languages": None, "at_once": 1}
+    return argparse.Namespace(runs=folder, data=folder, output=folder, **defaults | more)
 
 
 def test_which_encoder_a_seed_starts_from(tmp_path):
-    args = encoders(tmp_path, "mmlm-1", "mmlm-2", "mmlm+tlm-1", "full-1")
-    args.seeds = None
-    assert starts.choose_starts(args) == ["scratch", "mmlm", "mmlm+tlm", "full"]
-    assert args.seeds == [1, 2]  # those of mmlm
-    assert starts.encoder(tmp_path, "mmlm", 2) == tmp_path / "mmlm-2" / "encoder"
-    assert starts.encoder(tmp_path, "mmlm+tlm", 2) == tmp_path / "mmlm+tlm-1" / "encoder"
-    assert starts.encoder(tmp_path, "scratch", 2) == tmp_path / "full-1" / "encoder"
+    found = Comparison.from_flags(flags(tmp_path, "mmlm-1", "mmlm-2", "mmlm+tlm-1", "full-1"))
+    assert found.starts == ["scratch", "mmlm", "mmlm+tlm", "full"] and found.seeds == [1, 2]  # those of mmlm
+    assert found.encoder("mmlm", 2) == tmp_path / "mmlm-2" / "encoder"
+    assert found.encoder("mmlm+tlm", 2) == tmp_path / "mmlm+tlm-1" / "encoder"
+    assert found.encoder("scratch", 2) == tmp_path / "full-1" / "encoder"
     with pytest.raises(UserError, match="mmlm has seeds 1, 2, but not 3"):
-        starts.encoder(tmp_path, "mmlm", 3)
-    args = encoders(tmp_path / "single", "full-1")
-    args.seeds = None
-    assert starts.choose_starts(args) == ["scratch", "full"] and args.seeds == [1, 2, 3]
+        found.encoder("mmlm", 3)
+    single = Comparison.from_flags(flags(tmp_path / "single", "full-1"))
+    assert single.starts == ["scratch", "full"] and single.seeds == [1, 2, 3]
     shutil.rmtree(tmp_path / "full-1")
     with pytest.raises(UserError, match="full-1: no finished pre-training run there"):
-        starts.encoder(tmp_path, "full", 1)
+        found.encoder("full", 1)
     with pytest.raises(UserError, match="no finished pre-training run there"):
-        starts.choose_starts(argparse.Namespace(runs=tmp_path / "absent", starts=None))
+        Comparison.from_flags(flags(tmp_path / "absent"))
 
 
-def test_the_case_is_that_of_the_vocabulary(tmp_path):
-    assert starts.is_lower_case(encoders(tmp_path / "lower", "full-1"))
-    args = encoders(tmp_path / "cased", "full-1", pieces=("a", "▁Das"))
-    assert not starts.is_lower_case(args)
-    args.case = "lower"
-    assert starts.is_lower_case(args)
+@pytest.mark.parametrize(
+    ("pieces", "case", "lower"),
+    [("ab", "auto", True), (("a", "▁Das"), "auto", False), (("A",), "lower", True)],
+)
+def test_the_case_is_that_of_the_vocabulary(tmp_path, pieces, case, lower):
+    assert Comparison.from_flags(flags(tmp_path, "full-1", pieces=pieces, case=case)).lower is lower
 
 
 def test_languages_are_those_of_the_encoders(tmp_path):
-    args = encoders(tmp_path, "full-1")
-    assert starts.languages_of(args, ["en", "sw"]) == ["en", "sw"]
+    found = Comparison.from_flags(flags(tmp_path, "full-1"))
+    assert found.languages_of(["en", "sw"]) == ["en", "sw"]
     (tmp_path / "full-1" / "full").mkdir()
     (tmp_path / "full-1" / "full" / "config.json").write_text(json.dumps({"languages": ["de", "en"]}))
-    assert starts.languages_of(args, ["en", "de", "sw"]) == ["en", "de"]
+    assert found.languages_of(["en", "de", "sw"]) == ["en", "de"]
     with pytest.raises(UserError, match=r"none of its languages \(sw\) is one of the encoders'"):
-        starts.languages_of(args, ["sw"])
-    args.languages = ["xx"]
+        found.languages_of(["sw"])
+    named = Comparison.from_flags(flags(tmp_path, languages=["xx"]))
     with pytest.raises(UserError, match="--languages: no xx in the data; it has en, sw"):
-        starts.languages_of(args, ["en", "sw"])
+        named.languages_of(["en", "sw"])
 
 
 def test_the_table():
@@ -261,4 +233,4 @@ def test_answers_are_looked_up_in_their_texts(tmp_path):
     answers[next(iter(answers))] = "not in the text"
     (tmp_path / "test.en.json.3.10").write_text(json.dumps(answers))
     (tmp_path / "nbest_test.en.json.3.10").write_text("{}")
-    assert real_tasks.answers_in_context(tmp_path, tmp_path) == {"answers": 4, "in_context": 3}
+    assert finetune_real.answers_in_context(tmp_path, tmp_path) == {"answers": 4, "in_context": 3}

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.corpus import duplicates, units
-from pretrain.corpus.passes import summary
+from pretrain.corpus import duplicates, passes
+from pretrain.corpus.build import CorpusBuild
+from pretrain.corpus.manifest import summary
 from pretrain.corpus.shards import group_units
 from reader.corpus import MANIFEST, Corpus
 from reader.tokenization import Tokenizer
@@ -33,29 +34,18 @@ def lines_of(text) -> list[list[int]]:
     return [text.line(number).tolist() for number in range(text.num_lines)]
 
 
+def stop(*_):
+    raise Stopped
+
+
 # The same bytes
 
 
-def test_several_shards_and_units(reference):
+def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
     assert not [name for name in reference if ".build" in name or ".tmp" in name]
-
-
-def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
     assert files_of(tmp_path / "corpus") == reference
-
-
-def test_the_size_of_units_does_not_change_the_text(tmp_path, pieces, inputs, reference):
-    build(tmp_path / "corpus", pieces, **inputs, **(OPTIONS | {"unit_mib": 1, "shard_mib": 1}))
-    for name in ("mono/en/train-00000.ids.npy", "parallel/de-en/train-00000.ids.npy", "pieces/fr.npy"):
-        shards = [
-            reference[key] for key in sorted(reference) if key.startswith(name[:-14]) and name[-7:] in key
-        ]
-        joined = np.concatenate([np.frombuffer(shard[128:], np.uint16) for shard in shards])
-        np.testing.assert_array_equal(
-            np.frombuffer((tmp_path / "corpus" / name).read_bytes()[128:], np.uint16), joined
-        )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -83,17 +73,15 @@ def is_running(pid: int) -> bool:
 
 def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, reference):
     words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
-    for number in range(2):
+    for stage in ("scan", "tokens"):
         process = subprocess.Popen(words, cwd=ROOT)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            units = list((tmp_path / "corpus").rglob(("scan/*-*", "tokens/*-*")[number]))
-            if len(units) > 4:
+            if len(list((tmp_path / "corpus").rglob(f"{stage}/*-*"))) > 4:
                 break
             time.sleep(0.01)
-        workers = [
-            int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        ]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        workers = [int(pid) for pid in children.split()]
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert len(workers) >= 2
@@ -105,54 +93,54 @@ def test_killed_with_its_workers_and_run_again(tmp_path, pieces, inputs, referen
     assert files_of(tmp_path / "corpus") == reference
 
 
-def test_what_is_finished_is_not_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
+@pytest.mark.parametrize("stage", ["tokenize", "write_shards"])
+def test_only_what_is_missing_or_damaged_is_done_again(
+    tmp_path, monkeypatch, pieces, inputs, reference, stage
+):
     with monkeypatch.context() as patch:
-        patch.setattr("pretrain.build_corpus.write_shards", lambda build: (_ for _ in ()).throw(Stopped))
+        patch.setattr(CorpusBuild, stage, stop)
         with pytest.raises(Stopped):
             build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
-    monkeypatch.setattr(units, "read_lines", lambda *_: pytest.fail("read again"))
+    if stage == "write_shards":
+        monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
+        monkeypatch.setattr(passes, "read_lines", lambda *_: pytest.fail("read again"))
+    else:
+        folder = tmp_path / "corpus/.build/mono/de/tokens"
+        folder.mkdir()
+        (folder / "00000-000001").write_bytes(b"half a file")
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
-def test_a_damaged_unit_is_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
-    with monkeypatch.context() as patch:
-        patch.setattr("pretrain.build_corpus.tokenize", lambda build: (_ for _ in ()).throw(Stopped))
-        with pytest.raises(Stopped):
-            build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    folder = tmp_path / "corpus/.build/mono/de/tokens"
-    folder.mkdir()
-    (folder / "00000-000001").write_bytes(b"half a file")
-    build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    assert files_of(tmp_path / "corpus") == reference
+def test_units_whose_source_was_not_finished_are_kept(tmp_path):
+    duplicates.write_keys(tmp_path / "unit", 7, 3, [np.arange(7, dtype=np.uint64)])
+    assert duplicates.read_counts(tmp_path / "unit") == (7, 3)
+    data = (tmp_path / "unit").read_bytes()
+    for length in (0, 20, 30, len(data) - 1):
+        (tmp_path / "unit").write_bytes(data[:length])
+        assert duplicates.read_counts(tmp_path / "unit") is None
 
 
 # What is in it
 
 
-def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs):
-    monkeypatch.setattr(duplicates, "HASHES_IN_MEMORY", 100)  # many parts
-    build(tmp_path / "corpus", pieces, **inputs, deduplicate=True)
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_of_equal_lines_the_first_stays(tmp_path, monkeypatch, pieces, inputs, deduplicate):
+    monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # many parts
+    build(tmp_path / "corpus", pieces, **inputs, deduplicate=deduplicate)
     corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
     gz, more = inputs["mono"]["en"]
-    english = (
-        gzip.decompress(Path(gz).read_bytes()).decode().split("\n") + Path(more).read_text().splitlines()
-    )
-    assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(list(dict.fromkeys(english)))
-    rows = [line.split("\t") for line in Path(inputs["parallel"]["en-de"]).read_text().splitlines()]
+    english = gzip.decompress(Path(gz).read_bytes()).decode().split("\n")
+    english += Path(more).read_text().splitlines()
+    rows = [tuple(line.split("\t")) for line in Path(inputs["parallel"]["en-de"]).read_text().splitlines()]
     pairs = corpus.parallel["de", "en"]
-    unique = list(dict.fromkeys(map(tuple, rows)))
-    assert len(unique) < len(rows)
-    expected = [tokenizer.encode_batch([german, english]) for english, german in unique]
+    kept_lines, kept_rows = (list(dict.fromkeys(x)) if deduplicate else x for x in (english, rows))
+    assert lines_of(corpus.mono["en"]) == tokenizer.encode_batch(kept_lines)
+    expected = [tokenizer.encode_batch([german, english]) for english, german in kept_rows]
     assert [[side.tolist() for side in pairs[number]] for number in range(len(pairs))] == expected
     dropped = corpus.manifest["parallel"]["de-en"]["dropped"]
-    assert dropped["duplicate"] == len(rows) - len(unique)
-
-
-def test_without_it_all_lines_stay(tmp_path, pieces, inputs):
-    build(tmp_path / "corpus", pieces, **inputs)
-    assert Corpus(tmp_path / "corpus").mono["en"].num_lines == 1500 + 500
+    assert dropped["duplicate"] == len(rows) - len(kept_rows)
+    assert (dropped["duplicate"] > 0) == deduplicate
 
 
 def test_length_and_ratio(tmp_path, pieces):
@@ -180,10 +168,8 @@ def test_lines_without_any_piece_are_left_out(tmp_path, pieces):
 
 
 def test_held_out_text(tmp_path, pieces):
-    """About as much as asked, at most a twentieth; equal lines together, also an English line of two "
-    "pairs."""
-    english = sentences(3000, 1)
-    english = [line for line in english for _ in range(2)]
+    """About as much as asked; equal lines go together, also an English line that is in two pairs."""
+    english = [line for line in sentences(3000, 1) for _ in range(2)]
     german, french = sentences(6000, 2), sentences(6000, 3)
     mono = write_lines(tmp_path / "en", english)
     parallel = {
@@ -201,14 +187,15 @@ def test_held_out_text(tmp_path, pieces):
     for pair, side in {("de", "en"): 1, ("en", "fr"): 0}.items():
         pairs = corpus.held_out_parallel[pair]
         assert {tuple(pairs[number][side].tolist()) for number in range(len(pairs))} == held
-    # The counts of pieces are those of what is trained on.
+    # The counts of pieces are those of the train text.
     assert corpus.piece_counts("fr").sum() == sum(corpus.parallel["en", "fr"].lengths()[:, 1])
 
-    build(tmp_path / "small", pieces, mono={"en": mono}, held_out=100_000)
-    share = Corpus(tmp_path / "small").held_out_mono["en"].num_lines / 6000
-    assert 0.03 < share < 0.07
-    build(tmp_path / "none", pieces, mono={"en": mono}, held_out=0)
-    assert Corpus(tmp_path / "none").held_out_mono == {}
+
+@pytest.mark.parametrize("held_out, low, high", [(100_000, 0.03, 0.07), (0, 0, 0)])
+def test_at_most_a_twentieth_is_held_out(tmp_path, pieces, held_out, low, high):
+    path = write_lines(tmp_path / "en", sentences(3000, 1))
+    manifest = build(tmp_path / "corpus", pieces, mono={"en": path}, held_out=held_out)
+    assert low <= manifest["mono"]["en"]["held_out"]["lines"] / 3000 <= high
 
 
 def test_documents_are_held_out_whole(tmp_path, pieces):
@@ -217,14 +204,9 @@ def test_documents_are_held_out_whole(tmp_path, pieces):
     path = write_lines(tmp_path / "x", [line for document in documents for line in [*document, ""]])
     build(tmp_path / "corpus", pieces, mono={"en": path}, documents="blank", held_out=25)
     corpus, tokenizer = Corpus(tmp_path / "corpus"), Tokenizer(piece_model_path=pieces)
-    expected = [tokenizer.encode_batch(document) for document in documents]
-    found = []
-    for text in (corpus.mono["en"], corpus.held_out_mono["en"]):
-        for number in range(len(text)):
-            document = [line.tolist() for line in text[number]]
-            assert document in expected
-            found.append(document)
-    assert sorted(found) == sorted(expected)
+    texts = corpus.mono["en"], corpus.held_out_mono["en"]
+    found = [[line.tolist() for line in text[number]] for text in texts for number in range(len(text))]
+    assert sorted(found) == sorted(tokenizer.encode_batch(document) for document in documents)
 
 
 def test_shards_are_as_large_as_allowed(reference):
@@ -240,11 +222,8 @@ def test_shards_are_as_large_as_allowed(reference):
 
 
 def test_wide_ids_for_large_vocabularies():
-    assert units.id_dtype(65_536) == np.uint16
-    assert units.id_dtype(65_537) == units.id_dtype(250_002) == np.uint32
-
-
-# Summary
+    assert passes.id_dtype(65_536) == np.uint16
+    assert passes.id_dtype(65_537) == passes.id_dtype(250_002) == np.uint32
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):

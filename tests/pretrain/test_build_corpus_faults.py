@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from pretrain.build_corpus import build_corpus
+from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.options import BuildOptions
+from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import Corpus
 from tests.helpers.small_corpus import (
     OPTIONS,
@@ -21,6 +23,10 @@ from tests.helpers.small_corpus import (
     write_lines,
 )
 from utils.errors import UserError
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
@@ -55,25 +61,21 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
         build(tmp_path / "corpus", pieces, **inputs)
 
 
-def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis/chapter").write_text("precious")
-    for overwrite in (False, True):
-        with pytest.raises(UserError, match="neither"):
-            build(tmp_path / "thesis", pieces, **inputs, overwrite=overwrite)
-    assert (tmp_path / "thesis/chapter").read_text() == "precious"
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
+    (tmp_path / "chapter").write_text("precious")
+    with pytest.raises(UserError, match="neither"):
+        build(tmp_path, pieces, **inputs, overwrite=overwrite)
+    assert (tmp_path / "chapter").read_text() == "precious"
 
 
-def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs, overwrite):
     def build_there_too(_):
-        with pytest.raises(UserError, match="another process is building there"):
-            build(tmp_path / "corpus", pieces, **inputs)
-        with pytest.raises(UserError, match="another process is building there"):
-            build(tmp_path / "corpus", pieces, **inputs, overwrite=True)
-        raise Stopped
+        build(tmp_path / "corpus", pieces, **inputs, overwrite=overwrite)
 
-    monkeypatch.setattr("pretrain.build_corpus.scan", build_there_too)
-    with pytest.raises(Stopped):
+    monkeypatch.setattr(CorpusBuild, "scan", build_there_too)
+    with pytest.raises(UserError, match="another process is building there"):
         build(tmp_path / "corpus", pieces, **inputs)
 
 
@@ -91,16 +93,14 @@ def test_a_language_without_text(tmp_path, pieces, lines, message):
         build(tmp_path / "corpus", pieces, mono={"en": path})
 
 
-def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, inputs):
-    from pretrain.corpus.passes import scan
-
-    path = write_lines(tmp_path / "x", sentences(1000))
+def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces):
+    scan, path = CorpusBuild.scan, write_lines(tmp_path / "x", sentences(1000))
 
     def scan_then_change(build):
         scan(build)
         write_lines(tmp_path / "x", sentences(300))
 
-    monkeypatch.setattr("pretrain.build_corpus.scan", scan_then_change)
+    monkeypatch.setattr(CorpusBuild, "scan", scan_then_change)
     with pytest.raises(UserError, match="x: changed while the corpus was built"):
         build(tmp_path / "corpus", pieces, mono={"en": path})
 
@@ -108,40 +108,30 @@ def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces, input
 def test_a_full_disk(tmp_path, pieces, inputs, reference):
     """No file may grow past 4 KiB: the build stops with one line, and goes on when there is space."""
     words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
-    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *words]
-    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
+    done = run(["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *words])
     assert done.returncode == 2 and "no space left" in done.stderr and "Traceback" not in done.stderr
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    done = run(words)
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path / "corpus") == reference
 
 
-def test_a_dead_worker(tmp_path, pieces, inputs):
-    """Its death ends the build with one line; it can be run again (shown above)."""
-    from pretrain.corpus.engine import Workers
-
-    with Workers(2) as workers, pytest.raises(UserError, match="a worker process died"):
+def test_a_dead_worker():
+    with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
         list(workers.run(os._exit, [1]))
 
 
 def test_command_line(tmp_path, pieces):
-    """A YAML file and flags together, one line for a mistake, code 2."""
-    (tmp_path / "c.yaml").write_text(
-        f"mono:\n  en: {write_lines(tmp_path / 'en', sentences(50))}\npiece_model_path: {pieces}\nheld_out: "
-        "0\n"
-    )
+    """A YAML file and flags together; one line for a mistake, exit code 2."""
+    text = write_lines(tmp_path / "en", sentences(50))
+    (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
     words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
     words += ["--output", str(tmp_path / "corpus"), "--workers", "1"]
     one, two = write_lines(tmp_path / "x.en", ["a", "b"]), write_lines(tmp_path / "x.de", ["a"])
-    done = subprocess.run(
-        [*words, "--parallel", f"en-de<={one},{two}"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run([*words, "--parallel", f"en-de<={one},{two}"])
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        f"error: {one} has 2 lines, {two} has 1: not aligned; line i of one must translate line i of the "
-        "other"
-    ]
-    done = subprocess.run([*words, "--overwrite", "true"], cwd=ROOT, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {one} has 2 lines, {two} has 1: not aligned; line i of one must")
+    done = run([*words, "--overwrite", "true"])
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()][-1] == ["en", "50"]
 
@@ -166,11 +156,9 @@ def test_options_that_make_no_sense(options, message):
 
 
 def test_a_missing_piece_model(tmp_path, inputs):
-    options = BuildOptions(
-        output=str(tmp_path / "c"), piece_model_path=str(tmp_path / "none.model"), **inputs
-    )
+    model = str(tmp_path / "none.model")
     with pytest.raises(UserError, match="none.model"):
-        build_corpus(options)
+        build_corpus(BuildOptions(output=str(tmp_path / "c"), piece_model_path=model, **inputs))
     assert not (tmp_path / "c").exists()
 
 
@@ -180,12 +168,11 @@ def test_shared_text_in_bounded_memory(tmp_path, data_dir):
         "mono": {language: f"{data_dir}/pretrain/mono/{language}.txt.gz" for language in ("th", "zh")},
         "parallel": {"en-th": f"{data_dir}/pretrain/parallel/en-th.tsv.gz"},
     }
-    words = command(
-        tmp_path / "corpus", data_dir / "vocab/xnli15-32k.model", inputs, deduplicate=True, workers=2
-    )
+    model = data_dir / "vocab/xnli15-32k.model"
+    words = command(tmp_path / "corpus", model, inputs, deduplicate=True, workers=2)
     code = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    done = run([sys.executable, "-c", code, *words])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
     assert "warning" not in done.stdout

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.corpus import ray_engine
-from pretrain.corpus.inputs import Source
-from pretrain.corpus.options import size_of
-from pretrain.corpus.ray_engine import RayWorkers
+from pretrain.corpus import workers as workers_module
+from pretrain.corpus.inputs import file_status
+from pretrain.corpus.workers import RayWorkers
 from reader.corpus import MANIFEST
 from tests.helpers.small_corpus import OPTIONS, ROOT, build, command, files_of
 from utils.errors import UserError
@@ -61,7 +60,8 @@ def wait_until(true, process: subprocess.Popen):
 def kill_a_worker(process: subprocess.Popen) -> None:
     """Kill one of the workers of a build while it works on a unit."""
     busy = wait_until(
-        lambda: [pid for pid, title in below(process.pid).items() if title.startswith("ray::_call")], process
+        lambda: [pid for pid, title in below(process.pid).items() if "_unit" in title and "ray::" in title],
+        process,
     )
     os.kill(busy[0], signal.SIGKILL)
 
@@ -115,17 +115,17 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
     with RayWorkers(1, None, tmp_path) as workers:
         file = tmp_path / "text"
         file.write_text("four")
-        assert list(workers.run(size_of, [Source((str(file),), "text", ("en",))] * 3)) == [4, 4, 4]
+        assert [found.st_size for found in workers.run(file_status, [str(file)] * 3)] == [4, 4, 4]
         with pytest.raises(UserError, match=r"^\S*nowhere: cannot be read: No such file"):
-            list(workers.run(size_of, [Source((str(tmp_path / "nowhere"),), "text", ("en",))]))
-        monkeypatch.setattr(ray_engine, "_TRIES_AGAIN", 1)
+            list(workers.run(file_status, [str(tmp_path / "nowhere")]))
+        monkeypatch.setattr(workers_module, "_RETRIES", 1)
         with pytest.raises(UserError, match="worker died 2 times .*run the same command again"):
-            list(workers.run(os._exit, [1]))
+            list(workers.run(lambda code: os._exit(code), [1]))
         assert list(tmp_path.iterdir()) == [file]
         # A machine that reads something else there, or nothing, does not share the folder.
-        monkeypatch.setattr(ray_engine, "atomic_file", lambda *_: contextlib.nullcontext(io.StringIO()))
+        monkeypatch.setattr(workers_module, "atomic_file", lambda *_: contextlib.nullcontext(io.StringIO()))
         with pytest.raises(UserError, match=r"does not see .*--output must lie on storage"):
-            workers._check_all_see_the_folder()
+            workers.check_machines()
 
 
 @needs_ray
@@ -149,22 +149,3 @@ def test_without_ray(tmp_path, monkeypatch, pieces, inputs):
 def test_the_local_engine_does_not_import_it():
     code = "import sys, pretrain.build_corpus; assert not {'ray', 'rensa'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-@needs_ray
-@pytest.mark.slow
-def test_shared_text_with_a_worker_killed(tmp_path, data_dir):
-    """All text of the folder of real data, duplicates removed."""
-    words = [sys.executable, "-m", "pretrain.build_corpus", "--config", "configs/corpus/xnli-15.yaml"]
-    words += ["--piece_model_path", str(data_dir / "vocab/xnli15-32k.model"), "--deduplicate", "true"]
-    words += ["--workers", "2", "--unit_mib", "1"]
-    ray = start([*words, "--engine", "ray", "--output", str(tmp_path / "ray")])
-    wait_until(lambda: len(list(tmp_path.rglob("tokens/*-*"))) > 20, ray)
-    kill_a_worker(ray)
-    said = ray.communicate()[0]
-    assert ray.returncode == 0, said
-    local = start([*words, "--output", str(tmp_path / "local")])
-    said_too = local.communicate()[0]
-    assert local.returncode == 0, said_too
-    assert files_of(tmp_path / "ray") == files_of(tmp_path / "local")
-    assert said.partition("\ntext ")[2] == f"\n{said_too}".partition("\ntext ")[2] != ""  # the table

@@ -20,7 +20,6 @@ EXACT = {
     "run__micro_batch_tokens": 4096, "run__eval_sequences": 4,
     "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-SINGLE = EXACT | {"run__dtype": "float32", "objectives__active": ["mmlm", "tlm", "camlm"]}
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +55,6 @@ def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
     done = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
     assert done.returncode == 0, done.stderr
     return done
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sharding_stage", [0, 1])
-def test_two_processes_from_the_first_step(whole, tiny_corpus, tmp_path, sharding_stage):
-    out = tmp_path / "out"
-    changes = {"run__stop_after_steps": 20, "run__sharding_stage": sharding_stage}
-    processes(tiny_corpus, out, **EXACT, **changes)
-    assert len(losses(out)) == 20
-    assert losses(out) == pytest.approx(losses(whole)[:20], abs=1e-9, rel=0)
-    assert "btmlm" in records(out)[-1]
 
 
 @pytest.mark.slow
@@ -116,13 +104,6 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
 
 def losses_so_far(output) -> list[str]:
     return re.findall(r'"loss": \S+, "grad_norm"', (output / "metrics.jsonl").read_text())
-
-
-@pytest.mark.slow
-def test_two_processes_in_float32(tiny_corpus, tmp_path):
-    one = pretrain(tiny_corpus, tmp_path / "one", **SINGLE | {"optimizer__steps": 20})
-    processes(tiny_corpus, tmp_path / "two", **SINGLE | {"optimizer__steps": 20})
-    assert_same_run(tmp_path / "two", one, 20, 1e-5)
 
 
 def test_more_processes_than_sequences(tiny_corpus, tmp_path):

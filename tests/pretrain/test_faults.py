@@ -1,8 +1,6 @@
 """What a whole run does when its files, its disk, its clock or its folder are not as they should be."""
 
-import json
 import shutil
-import time
 
 import pytest
 
@@ -70,9 +68,6 @@ def test_a_flipped_bit_in_a_shard(straight, tiny_corpus, tmp_path, refused):
     pretrain(corpus, tmp_path / "out", **USUAL, run__stop_after_steps=5)
     for name in ("mono/en/train-00000.ids.npy", "parallel/de-en/train-00000.ids.npy"):
         flip(corpus / name)
-        line = refused(corpus=corpus, **USUAL)
-        assert f"{corpus / name}: {'block' if 'mono' in name else 'pair'} " in line
-        assert "differ from their checksum" in line
         assert f"{name}: its SHA-256" in refused(corpus=corpus, data__verify=True, **USUAL)
         shutil.copyfile(tiny_corpus / name, corpus / name)
     pretrain(corpus, tmp_path / "out", **USUAL)
@@ -111,15 +106,3 @@ def test_a_full_disk_at_a_record(straight, tiny_corpus, tmp_path, monkeypatch, c
     assert not any("Traceback" in line for line in errors)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
-
-
-def test_the_clock_is_set(straight, tiny_corpus, tmp_path, monkeypatch):
-    jumps = iter(range(10**9))
-    monkeypatch.setattr(time, "time", lambda: 1.7e9 + (-1) ** next(jumps) * 1e7)
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert next(jumps) > 0, "nobody asked for the time, so nothing was tried"
-    assert_equal_runs(straight, tmp_path / "out")
-    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
-    assert all(0 < line["tokens_per_second"] < 1e6 for line in lines if "loss" in line)
-    left = [line for line in (tmp_path / "out/log/job.log.0").read_text().splitlines() if " left" in line]
-    assert left and all(" 0:0" in line for line in left), left

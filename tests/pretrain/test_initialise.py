@@ -53,12 +53,6 @@ def same(ours: dict, theirs: dict, *prefixes: str) -> bool:
 ENCODER = ("embeddings.", "encoder.")
 
 
-def test_from_scratch(tokenizer):
-    fresh = started(tokenizer)
-    assert same(fresh, model_weights(make_model(tokenizer)), "")
-    assert not fresh["language_embeddings.weight"].any()
-
-
 def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     full, fresh = load_file(trained / "full" / "model.safetensors"), started(tokenizer)
     encoder = started(tokenizer, encoder=trained / "full")
@@ -88,16 +82,6 @@ def test_from_xlm_r(tokenizer, tmp_path):
     assert same(ours, started(tokenizer), "pooler.")
 
 
-def test_a_run_from_an_xlm_r_head_on_another_encoder(pretrain, tokenizer, tmp_path, trained):
-    theirs = make_xlm_r(tmp_path / "xlm-r", vocab_size=tokenizer.vocab_size, max_position_embeddings=514)
-    init = {"init__encoder": str(trained / "encoder"), "init__lm_head": str(tmp_path / "xlm-r")}
-    out = pretrain(**init, optimizer__steps=2, optimizer__learning_rate=1e-9)
-    done = checkpoint(out, 2)
-    np.testing.assert_allclose(done["lm_head.dense.weight"], theirs["lm_head.dense.weight"].T, atol=1e-7)
-    start = load_file(trained / "encoder" / "model.safetensors")
-    np.testing.assert_allclose(done[WORDS], start[WORDS], atol=1e-7)
-
-
 # Bad starts
 
 
@@ -105,11 +89,6 @@ def test_a_head_that_is_not_there(refused, trained, tmp_path, tokenizer):
     line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
     assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
     assert "use init.lm_head fresh with init.lm_head_warmup_steps" in line
-
-
-def test_another_shape(refused, trained):
-    line = refused(init__encoder=str(trained / "full"), model__num_hidden_layers=3)
-    assert "num_hidden_layers is 3 in the config, the weights have 2 layers" in line
 
 
 def test_a_vocabulary_of_another_size(refused, tmp_path, tokenizer):

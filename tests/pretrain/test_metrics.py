@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.journal import Journal, Window, cut_back, in_words, scalars
+from pretrain.journal import Journal, StepSums, cut_back, in_words, scalars
 from pretrain.trainer import SUMS
 from training.engine import Step
 
@@ -24,14 +24,14 @@ STEPS = [
 ]  # fmt: skip
 
 
-def closed(window: Window) -> dict:
+def closed(window: StepSums) -> dict:
     record = window.close(7, 0.5)
     record.pop("tokens_per_second")
     return record
 
 
 def test_a_record_by_hand():
-    window = Window()
+    window = StepSums()
     for one in STEPS:
         window.add(one)
     assert closed(window) == {
@@ -46,20 +46,20 @@ def test_a_record_by_hand():
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_a_window_goes_on_after_a_resume(cut):
-    straight, first = Window(), Window()
+def test_a_sums_goes_on_after_a_resume(cut):
+    straight, first = StepSums(), StepSums()
     for one in STEPS:
         straight.add(one)
     for one in STEPS[:cut]:
         first.add(one)
-    second = Window(json.loads(json.dumps(first.state())))
+    second = StepSums(json.loads(json.dumps(first.state())))
     for one in STEPS[cut:]:
         second.add(one)
     assert closed(second) == closed(straight)
 
 
 def test_only_skipped_steps():
-    window = Window()
+    window = StepSums()
     window.add(STEPS[1])
     record = window.close(1, 0.5)
     assert record["skipped"] == 1.0 and record["loss"] is None and record["grad_norm"] is None
@@ -69,7 +69,7 @@ def test_only_skipped_steps():
 
 
 def test_in_words_and_as_curves():
-    window = Window()
+    window = StepSums()
     for one in STEPS:
         window.add(one)
     record = window.close(1500, 2e-4)

@@ -14,7 +14,7 @@ import pytest
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
-from scripts.data.download import DownloadError, download
+from scripts.data.get_weights import DownloadError, download
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -77,7 +77,7 @@ def test_the_first_source_counts_and_its_own_output_is_a_source(tmp_path, capsys
     write(tmp_path / "b", "train-v1.1.json", "dev.de.json", "dev.en.json")
     prepare(tmp_path / "a", tmp_path / "b", "--output", tmp_path / "first")
     said = capsys.readouterr().out
-    assert "not used: " in said and "train-v1.1.json (train is taken from" in said
+    assert "not used: " in said and "train-v1.1.json (train en is taken from" in said
     assert "no test data among the sources (pass --dev_set" in said
     assert "tydiqa" in (tmp_path / "first/train/train.en.json").read_text()
     prepare(tmp_path / "first", "--output", tmp_path / "second")

@@ -1,10 +1,8 @@
 """PAWS-X and Tatoeba as they are published, in small, become the layouts that the programs read."""
 
-import sys
-
 import pytest
 
-from experiments import pawsx_split
+from experiments.finetune_real import prepare_paws
 from reader.bitext import read_bitexts
 from reader.classification import read_classification, read_label_map, read_languages
 from scripts.data import prepare_pawsx, prepare_tatoeba
@@ -76,7 +74,7 @@ def test_a_language_of_dev_only_is_left_out_of_the_map(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.tsv", b"a\tb\t1\n", "no file of a known name there"),
+        ("notes.tsv", b"a\tb\t1\n", "no file there has a known name"),
         ("dev-de.tsv", b"", r"dev-de.tsv: no usable row \(the file is empty\)"),
         ("dev-de.tsv", b"a\tb\n", "no usable row .*malformed"),
         ("dev-de.tsv", b"a\tb\tyes\n", "without a label 0 or 1"),
@@ -90,11 +88,11 @@ def test_bad_sources(tmp_path, name, content, message):
         prepare(tmp_path / "in", "--output", tmp_path / "out")
 
 
-def test_two_files_for_the_same(tmp_path):
+def test_two_files_for_the_same(tmp_path, capsys):
     release(tmp_path / "x-final")
     (tmp_path / "x-final" / "dev-de.tsv").write_text("a\tb\t1\n")
-    with pytest.raises(UserError, match="are both dev de; name one of them"):
-        prepare(tmp_path / "x-final", "--output", tmp_path / "out")
+    prepare(tmp_path / "x-final", "--output", tmp_path / "out")
+    assert "dev-de.tsv (dev de is taken from" in capsys.readouterr().out
     with pytest.raises(UserError, match="absent: no such file or folder"):
         prepare(tmp_path / "absent")
 
@@ -116,11 +114,9 @@ def test_tatoeba(tmp_path, capsys):
 
 
 @pytest.mark.data
-def test_the_split_of_the_development_files_is_by_row(data_dir, tmp_path, monkeypatch):
+def test_the_split_of_the_development_files_is_by_row(data_dir, tmp_path):
     """What is tested on, in any language, is a translation of no row that is trained on."""
-    line = ["pawsx_split", "--source", data_dir / "pawsx", "--output", tmp_path]
-    monkeypatch.setattr(sys, "argv", list(map(str, line)))
-    pawsx_split.main()
+    prepare_paws(data_dir, tmp_path, lower=False)
     original = {
         language: (data_dir / "pawsx" / f"dev-{language}.tsv").read_text(encoding="utf-8").splitlines()
         for language in ("en", "de", "fr", "zh")

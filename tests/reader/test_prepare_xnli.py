@@ -100,7 +100,7 @@ def test_the_first_source_counts(tmp_path, capsys):
     (original / "multinli_1.0_train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare(original, xnli_mt(tmp_path / "mt"), "--output", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "multinli.train.en.tsv (train is taken from" in printed
+    assert "multinli.train.en.tsv (train en is taken from" in printed
     for reason in ("1 without a gold label", "1 with an empty text", "1 malformed"):
         assert f"dropped from train en: {reason}" in printed
     text = (tmp_path / "out/train/train.en.tsv").read_text()

@@ -8,10 +8,9 @@ import pytest
 import yaml
 
 from scripts import demo
-from scripts.demo_jobs import Jobs
+from scripts.jobs import Job, carry_out_chains
 from tests.helpers.small_corpus import ROOT
 from utils.errors import UserError
-from utils.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def tiny(tmp_path, monkeypatch):
     names = {"SAMPLE": "sample", "CORPUS": "corpus", "LOGS": "logs", "SHAPE": "ernie_config.json"}
     for name, path in ({"OUTPUT": "."} | names).items():
         monkeypatch.setattr(demo, name, tmp_path / "demo" / path)
-    config = read_yaml(ROOT / demo.CONFIG)
+    config = yaml.safe_load((ROOT / demo.CONFIG).read_text())
     config["data"]["corpus"] = str(demo.CORPUS)
     config["optimizer"] |= {"tokens": 2000, "batch_size": 16, "warmup_steps": 1}
     config["run"] |= {"log_steps": 2, "eval_sequences": 0}
@@ -56,18 +55,17 @@ def test_the_whole_way(tiny, capfd):
 
 
 def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
+    def job(name: str, code: str) -> Job:
+        return Job(name, ["-c", code], output=tmp_path / f"{name}.log")
+
     started = time.monotonic()
-    with (
-        pytest.raises(UserError, match=r"the demo stopped at b \(.*b.log\): no luck"),
-        Jobs(tmp_path) as jobs,
-    ):
-        jobs.side_by_side(
-            [
-                lambda: (jobs.call("a", "-c", "import time; time.sleep(60)"), jobs.call("next", "-c", "1")),
-                lambda: jobs.call("b", "-c", "print('step 1'); print('no luck'); raise SystemExit(2)"),
-                lambda: jobs.call("c", "-c", "print('step 2')"),
-            ]
-        )
+    chains = [
+        [job("a", "import time; time.sleep(60)"), job("next", "1")],
+        [job("b", "print('step 1'); print('no luck'); raise SystemExit(2)")],
+        [job("c", "print('step 2')")],
+    ]
+    with pytest.raises(UserError, match=r"stopped at b \(.*b.log\): no luck"):
+        carry_out_chains(chains, at_once=2)
     assert time.monotonic() - started < 30
     printed = capfd.readouterr().out
     assert "b: step 1\n" in printed and "no luck" not in printed
@@ -76,8 +74,6 @@ def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
 
 
 def test_means_leave_english_out():
-    from scripts.demo_report import mean, table
-
     row = {"en": 90.0, "de": 50.0, "zh": 51.0}
-    assert mean(row) == 50.5
-    assert table({"full": row}).splitlines()[1].split() == ["full", "90.0", "50.0", "51.0", "50.5"]
+    assert demo.mean(row) == 50.5
+    assert demo.table({"full": row}).splitlines()[1].split() == ["full", "90.0", "50.0", "51.0", "50.5"]

@@ -7,7 +7,7 @@ from collections import Counter
 from reader.classification import read_classification, read_label_map
 from reader.tokenization import Tokenizer
 from scripts.sample import texts, write
-from scripts.sample.languages import CODES, realiser, zh
+from scripts.sample.languages import CODES, chinese_words, realiser
 from scripts.sample.nli import LABELS, relation
 from scripts.sample.scenes import Scene, Thing, split_of
 
@@ -68,7 +68,7 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, m
         assert [e.label for e in examples] == [e.label for e in english]  # translations, row by row
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
-    assert chinese and all(any(piece in word for word in zh.words()) for piece in chinese)
+    assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
     for code in CODES[1:]:
         pairs = files[f"parallel/en-{code}.tsv"].decode().splitlines()
         said = [(realiser("en")(s), realiser(code)(s)) for s in (texts.pair(2, code, i) for i in range(40))]

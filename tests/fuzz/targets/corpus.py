@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.corpus.files import Cutting, read_units
-from pretrain.corpus.inputs import Source
-from pretrain.corpus.lines import Reading, read_lines
+from pretrain.corpus.inputs import TextSource
+from pretrain.corpus.lines import TextFormat, read_lines
+from pretrain.corpus.units import read_units
 from reader.corpus import Corpus
 from tests.fuzz.attempt import Target, each
 from tests.fuzz.edits import json_edit
@@ -39,15 +39,17 @@ MOST_UNITS = 2000
 def _read(path: Path, form: str, languages: tuple[str, ...], beside: str | None = None) -> None:
     """All lines of a source, in small units, in both ways of documents and of bad bytes."""
     paths = (str(path),) if beside is None else (str(path), str(path.with_name(beside)))
-    source = Source(paths, form, languages)
+    source = TextSource(paths, form, languages)
 
-    def read(documents: str, columns: tuple[int, int] | None, skip: bool) -> None:
-        units = read_units(0, 0, source, Cutting(512, documents == "blank"))
+    def read(documents: str, columns: tuple[int, ...], skip: bool) -> None:
+        units = read_units(0, 0, source, 512, documents == "blank")
         # A small archive may hold a thousand times its size, which is read in units, however long that takes.
         for unit in itertools.islice(units, MOST_UNITS):
-            read_lines(unit, source, tuple(sorted(languages)), Reading(documents, columns, skip))
+            read_lines(
+                unit, source, tuple(sorted(languages)), TextFormat(documents, columns, skip_bad_utf8=skip)
+            )
 
-    each(lambda: read("line", None, False), lambda: read("blank", (2, 1), True))
+    each(lambda: read("line", (), False), lambda: read("blank", (2, 1), True))
 
 
 def _text(path: Path) -> None:

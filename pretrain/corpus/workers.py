@@ -1,0 +1,225 @@
+"""Runs the units of a build in processes of this machine or on a Ray cluster.
+
+A unit writes its result under a temporary name and renames it. So a unit that is started again, because its
+worker or machine died, leaves the same result.
+"""
+
+import logging
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import UserError
+from utils.files import atomic_file
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
+_RETRIES = 4  # of a unit whose Ray worker died
+_SECONDS_TO_ANSWER = 10.0
+_PACKAGES = ("pretrain", "reader", "utils")  # the code of a unit's work, sent to the machines of a cluster
+
+
+class LocalWorkers:
+    """Spawned processes, used in a `with` statement. With `number` 1 this process does the work.
+
+    Args:
+        number: of processes; 0: one per core.
+    """
+
+    def __init__(self, number: int):
+        self.number = number or len(os.sched_getaffinity(0))
+        self.pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "LocalWorkers":
+        if self.number > 1:
+            context = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(self.number, context, _follow_parent)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Future:
+        """Start a task; without a pool, complete it."""
+        if self.pool is not None:
+            return self.pool.submit(function, task)
+        future = Future()
+        future.set_result(function(task))
+        return future
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Call `function` with every task. Results come in any order; tasks are drawn as workers get free.
+
+        Raises:
+            UserError: a task raised it, or a worker died.
+        """
+        tasks, running = iter(tasks), set()
+        try:
+            while True:
+                for task in tasks:
+                    running.add(self.submit(function, task))
+                    if len(running) >= self.number + min(self.number, _SPARE_TASKS):
+                        break
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process died (killed, or out of memory?); run the same command again to go on from "
+                "where it was, with fewer --workers if memory was short"
+            ) from error
+
+
+class RayWorkers(LocalWorkers):
+    """Workers of a Ray cluster.
+
+    Args:
+        number: of units at a time; 0: one per core of the cluster.
+        address: host:port of the cluster's head, or "auto" for the cluster of this machine; None: start a
+            cluster on this machine for this build.
+        shared: a folder that every machine must see.
+    """
+
+    def __init__(self, number: int, address: str | None, shared: Path):
+        self.number, self.address, self.shared = number, address, shared
+        self.remote: dict[Callable, Any] = {}
+
+    def __enter__(self) -> "RayWorkers":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError("--engine ray needs ray: pip install -r requirements-ray.txt") from error
+        where: dict[str, Any] = {"address": self.address}
+        if self.address is None:
+            where = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
+        elif self.address != "auto":
+            _check_answers(self.address)
+        root = Path(__file__).resolve().parents[2]
+        try:
+            ray.init(
+                **where,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
+            )
+            self.check_machines()
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            raise UserError(f"--engine ray: no cluster at {where['address']}: {_last_line(error)}") from error
+        except UserError:
+            ray.shutdown()
+            raise
+        self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return self
+
+    def __exit__(self, *_) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Future:
+        """Start a task. Ray starts it again if its worker dies."""
+        import ray
+
+        if function not in self.remote:
+            self.remote[function] = ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
+        return self.remote[function].remote(task).future()
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `LocalWorkers.run`."""
+        import ray
+
+        try:
+            yield from super().run(function, tasks)
+        except ray.exceptions.RayTaskError as error:
+            # Ray adds its traceback to the worker's exception.
+            raise error.cause if isinstance(error.cause, UserError) else error from None
+        except ray.exceptions.RayError as error:
+            raise UserError(
+                f"a work unit's worker died {_RETRIES + 1} times (out of memory?): {_last_line(error)}; "
+                "run the same command again to go on from where it was"
+            ) from error
+
+    def check_machines(self) -> None:
+        """Let every machine read a file of the shared folder and import the code of a unit's work.
+
+        Raises:
+            UserError: a machine cannot; it is named.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        token, probe = secrets.token_hex(8), self.shared / "seen-by-all"
+        with atomic_file(probe, "w") as file:
+            file.write(token)
+        for node in ray.nodes():
+            if not (node["Alive"] and node["Resources"].get("CPU")):
+                continue
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            machine = node["NodeManagerAddress"]
+            try:
+                seen = ray.get(ray.remote(scheduling_strategy=there)(_read_probe).remote(probe))
+            except (ray.exceptions.RayError, ImportError) as error:
+                raise UserError(
+                    f"--engine ray: {machine} cannot do the work ({_last_line(error)}); every machine needs "
+                    "the same Python and requirements-common.txt"
+                ) from error
+            if seen != token:
+                raise UserError(
+                    f"--engine ray: {machine} does not see {self.shared}; --output must lie on storage that "
+                    "all machines of the cluster share under the same path"
+                )
+        probe.unlink()
+
+
+def _follow_parent() -> None:
+    # Only the parent handles Ctrl-C, which reaches the whole group. If the parent is killed, workers end too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _check_answers(address: str) -> None:
+    """Try to connect, because Ray itself waits more than a minute for an address that does not answer."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise UserError(f"ray_address: '{address}' is neither host:port (as in 10.0.0.1:6379) nor auto")
+    try:
+        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"ray_address: {address} does not answer ({error}); start the cluster with ray start --head, or "
+            "leave the option out for one on this machine"
+        ) from error
+
+
+def _read_probe(path: Path) -> str | None:
+    import pretrain.corpus.passes  # noqa: F401  its requirements must be installed
+
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

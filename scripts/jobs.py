@@ -1,0 +1,126 @@
+"""Run several programs of the project side by side, each on one core."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.logging import LOG_DIR
+
+# Lines that say how far a program is. The other lines go to the log of a quiet job alone.
+PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a program.
+
+    Attributes:
+        name: printed before its lines.
+        command: arguments of Python: a program of the project and its flags.
+        result: the file that it writes last. If it exists, the run is not started again.
+        log: folder for its job.log.0; by default the program decides.
+        output: file for all lines; then only progress is printed.
+    """
+
+    name: str
+    command: Sequence[object]
+    result: Path | None = None
+    log: Path | None = None
+    output: Path | None = None
+
+    def finished(self) -> bool:
+        return self.result is not None and self.result.is_file()
+
+
+def as_line(flags: Mapping[str, object]) -> list[str]:
+    """{"seed": 1} -> ["--seed", "1"]."""
+    return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+
+
+def carry_out(jobs: Sequence[Job], at_once: int) -> None:
+    """Run all jobs that have not finished; one that fails does not stop the others.
+
+    Raises:
+        UserError: names the jobs that did not finish.
+    """
+    carry_out_chains([[job] for job in jobs], at_once, stop_at_failure=False)
+    if unfinished := [job.name for job in jobs if not job.finished()]:
+        raise UserError(f"not finished: {', '.join(unfinished)}; run the same command again to continue")
+
+
+def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_failure: bool = True) -> None:
+    """Run chains of jobs, `at_once` at a time. SIGTERM and Ctrl-C ask the running jobs to save and end.
+
+    Raises:
+        UserError: a job failed, with `stop_at_failure`; it names the log and quotes the last line.
+    """
+    with _Processes(stop_at_failure) as processes, ThreadPoolExecutor(at_once) as pool:
+        for chain in chains:
+            pool.submit(processes.run_chain, chain)
+    if processes.failure:
+        raise UserError(processes.failure)
+
+
+class _Processes:
+    """The processes of the jobs; the ``with`` statement handles SIGTERM and Ctrl-C."""
+
+    def __init__(self, stop_at_failure: bool):
+        self.stop_at_failure = stop_at_failure
+        self.failure = ""
+        self.running: list[subprocess.Popen] = []
+        self.stopped = False
+        self.lock = threading.Lock()
+
+    def __enter__(self) -> "_Processes":
+        self.before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def stop(self, *_) -> None:
+        """Start no more jobs, and ask the running ones to end."""
+        self.stopped = True
+        for process in tuple(self.running):
+            process.terminate()
+
+    def run_chain(self, chain: Sequence[Job]) -> None:
+        for job in chain:
+            if job.finished():
+                # Text and line end in one write, because two jobs print side by side.
+                print(f"{job.name}: finished before\n", end="", flush=True)
+            elif not self.run(job):
+                return
+
+    def run(self, job: Job) -> bool:
+        """Run one job to its end; False if it failed or was not started."""
+        with self.lock:
+            if self.stopped:
+                return False
+            process = subprocess.Popen(
+                [sys.executable, *map(str, job.command)],
+                env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            self.running.append(process)
+        if self.stopped:  # the signal came meanwhile
+            process.terminate()
+        last = ""
+        with open(job.output or os.devnull, "w", encoding="utf-8") as file:
+            for last in process.stdout:
+                file.write(last)
+                if not job.output or last.startswith(PROGRESS):
+                    print(f"{job.name}: {last}", end="", flush=True)
+        failed = process.wait() != 0
+        if failed and self.stop_at_failure and not self.stopped:
+            self.failure = f"stopped at {job.name} ({job.output}): {last.strip()}"
+            self.stop()
+        return not failed
