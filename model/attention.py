@@ -19,7 +19,7 @@ CLOSED = -1e4
 # The number of tokens that a GPU gets is a multiple of this, so that there are few shapes.
 MULTIPLE = 64
 # A group of sequences takes those at least this long, compared with its longest.
-SIMILAR = 0.75
+SIMILAR = 0.7
 
 
 class Layout:

@@ -172,11 +172,14 @@ class ErnieMModel(nn.Layer):
 
         Raises:
             UserError: a position past the table. Of `position_ids` on a GPU this is not asked.
+            ValueError: `input_bias` or `positions` without a layout.
         """
         if layout is not None:
             return self._packed(
                 input_ids, position_ids, layout, input_bias, output_hidden_states, pool, layers, positions
             )
+        if input_bias is not None or positions is not None:
+            raise ValueError("input_bias and positions need a layout")
         if not paddle.in_dynamic_mode():
             return self._padded(input_ids, layers, pool)
         ids = np.asarray(input_ids)

@@ -300,11 +300,12 @@ def test_fill(models, ask, language):
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
-    bias = np.zeros([1, len(ids), 32], np.float32)
+    bias = np.zeros([len(ids), 32], np.float32)
     if language:
-        bias[0, masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
+        bias[masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
     with paddle.no_grad():
-        hidden = model.ernie_m(paddle.to_tensor([ids]), input_bias=paddle.to_tensor(bias)).sequence[0]
+        layout = Layout([len(ids)])
+        hidden = model.ernie_m(paddle.to_tensor(ids), None, layout, paddle.to_tensor(bias)).sequence
         check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
 
 
