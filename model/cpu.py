@@ -352,17 +352,17 @@ class LookUpOnCpu(PyLayer):
 
 
 def cross_entropy_(
-    logits: Tensor, bias: Tensor, labels: np.ndarray, weights: np.ndarray | None
+    logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses and hits of rows of logits; in place, the logits become the gradient.
+    """The losses and hits of rows of logits; the logits are lost.
 
     Args:
         logits: [m, V], without their bias [V].
         labels: int64 [m].
-        weights: [m], what each loss is multiplied by; None: no gradient, the logits are lost.
+        derive: put each loss's gradient with respect to its logits in their place.
 
     Returns:
-        [m] losses without their weights; bool [m], whether no logit is above the label's.
+        [m] losses; bool [m], whether no logit is above the label's.
     """
     values, terms = as_array(logits), as_array(bias)
     losses, right = np.empty(len(values), values.dtype), np.empty(len(values), bool)
@@ -377,9 +377,9 @@ def cross_entropy_(
         np.exp(part, out=part)
         total = _sums(part)
         losses[rows] = (np.log(total) + top - label)[:, 0]
-        if weights is not None:
-            part *= weights[rows, None] / total
-            part[columns] -= weights[rows]
+        if derive:
+            part /= total
+            part[columns] -= 1.0
 
     over_rows(work, *values.shape)
     return losses, right

@@ -189,7 +189,7 @@ def cross_entropy(
         total = _CrossEntropy.apply(x, table.weight, bias, labels, weights, table.gradient, found)
     else:
         for rows in _parts(x, table.weight):
-            found.append(_derive(x[rows], table.weight, bias, labels[rows], None)[:2])
+            found.append(_derive(x[rows], table.weight, bias, labels[rows], False)[:2])
         total = (paddle.concat([losses for losses, _ in found]) * weights).sum()
     losses, right = (paddle.concat(list(column)) for column in zip(*found))
     return MaskedLoss(total, losses, right)
@@ -200,13 +200,12 @@ def _parts(x: Tensor, weight: Tensor) -> list[slice]:
 
 
 def _derive(
-    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of rows x [m, H] the losses, the hits and, with `weights` [m], the gradient of the logits [m, V]."""
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses and hits of rows x [m, H] and, with `derive`, the losses' gradients by logits [m, V]."""
     part = paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
     if on_cpu(part):
-        factors = None if weights is None else as_array(weights)
-        losses, right = cpu.cross_entropy_(part, bias, as_array(labels), factors)
+        losses, right = cpu.cross_entropy_(part, bias, as_array(labels), derive)
         return _tensor(losses), paddle.to_tensor(right), part
     exact = paddle.float64 if part.dtype == paddle.float64 else paddle.float32
     column = labels.unsqueeze(1)
@@ -215,48 +214,52 @@ def _derive(
     part = (part - top).exp()
     total = part.sum(1, keepdim=True)
     losses, right = (total.log() + top - own).squeeze(1), (own >= top).squeeze(1)
-    if weights is not None:
-        scale = weights.unsqueeze(1)
-        part = paddle.put_along_axis(part * (scale / total), column, -scale, 1, reduce="add")
+    if derive:
+        part = paddle.put_along_axis(part / total, column, -paddle.ones_like(total), 1, reduce="add")
     return losses, right, part
 
 
 class _CrossEntropy(PyLayer):
+    # float16 has no numbers below 6e-8, and a weight is 1 / count. So the products get gradients without
+    # weights, between -1 and 1, and the rest stays in float32 until the loss scale comes from above.
     @staticmethod
     def forward(ctx, x, weight, bias, labels, weights, table_gradient: TableGradient, found: list) -> Tensor:
-        ctx.needed = tuple(not part.stop_gradient for part in (x, weight, bias))
-        x_needed, weight_needed, bias_needed = ctx.needed
+        x_needed, weight_needed, bias_needed = (not part.stop_gradient for part in (x, weight, bias))
         ctx.table = table_gradient if on_cpu(x) else None
-        low = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype  # amp's precision
+        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
+        top = weights.abs().max().clip(min=1e-30)
         by_x, by_weight, by_bias = [], None, None
         for rows in _parts(x, weight):
-            losses, right, part = _derive(x[rows], weight, bias, labels[rows], weights[rows])
+            losses, right, part = _derive(x[rows], weight, bias, labels[rows], True)
             found.append((losses, right))
+            factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needed:
-                column_sum = cpu.column_sum(part) if ctx.table else part.sum(0)
-                by_bias = column_sum if by_bias is None else by_bias + column_sum
+                product = paddle.matmul(factors, part, transpose_x=True) if ctx.table else part * factors
+                by_bias = product.sum(0) if by_bias is None else by_bias + product.sum(0)
+            low = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype  # amp's precision
             part = part.astype(low)
             if x_needed:
-                by_x.append(paddle.matmul(part, weight))
+                by_x.append(paddle.matmul(part, weight).astype(factors.dtype) * factors)
             if weight_needed and ctx.table:
-                by_weight = _add_product(by_weight, part, x[rows], table_gradient)
+                by_weight = _add_product(by_weight, part, x[rows] * factors.astype(x.dtype), table_gradient)
             elif weight_needed:
-                product = paddle.matmul(part, x[rows], transpose_x=True).astype(weight.dtype)
+                scaled = x[rows] * (factors / top).astype(x.dtype)
+                product = paddle.matmul(part, scaled, transpose_x=True).astype(top.dtype) * top
                 by_weight = product if by_weight is None else by_weight.add_(product)
-        ctx.by_x = paddle.concat(by_x).astype(x.dtype) if x_needed else None
-        ctx.by_weight = by_weight
-        ctx.by_bias = by_bias.astype(bias.dtype) if bias_needed else None
+        ctx.gradients = paddle.concat(by_x) if x_needed else None, by_weight, by_bias
         return (paddle.concat([losses for losses, _ in found]) * weights).sum()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        by_weight = ctx.by_weight
+        by_x, by_weight, by_bias = ctx.gradients
+        ctx.gradients = None
         if ctx.table and by_weight is not None:
             ctx.table.add(by_weight, gradient.item())
             by_weight = None
-        parts = (ctx.by_x, by_weight, ctx.by_bias)
-        ctx.by_weight = None
-        scaled = (None if part is None else part * gradient.astype(part.dtype) for part in parts)
+        scaled = (
+            None if part is None else (part * gradient.astype(part.dtype)).astype(dtype)
+            for part, dtype in zip((by_x, by_weight, by_bias), ctx.dtypes)
+        )  # fmt: skip
         return (*scaled, None, None)
 
 

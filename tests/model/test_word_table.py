@@ -217,6 +217,31 @@ def test_products_in_half_precision(monkeypatch):
     assert 0 < np.abs(weight.grad.numpy() - by_weight).max() < 0.02 * np.abs(by_weight).max()
 
 
+def test_small_gradients_survive_float16(monkeypatch):
+    """A weight of 1e-7 for each loss, and a loss scale from above: float16 has no numbers below 6e-8."""
+    product = paddle.matmul
+
+    def half(x, y, **options):
+        x, y = (part.astype("float16").astype("float32") for part in (x, y))
+        return product(x, y, **options).astype("float16")
+
+    tied = Tied()
+    weight, bias = ((t * 0.1).astype("float32").detach() for t in (tied.table.weight, tied.bias))
+    x, weights = paddle.randn([COUNT, SIZE]).astype("float32"), paddle.full([COUNT], 1e-7, "float32")
+    weight.stop_gradient = bias.stop_gradient = x.stop_gradient = False
+    table = SimpleNamespace(weight=weight, gradient=None)
+    results = []
+    monkeypatch.setattr(word_table, "on_cpu", lambda x: False)
+    for matmul, cross_entropy in ((product, plain_cross_entropy), (half, word_table.cross_entropy)):
+        monkeypatch.setattr(paddle, "matmul", matmul)
+        (cross_entropy(x, table, bias, tied.labels, weights).total * 65536.0).backward()
+        results.append([tensor.grad.numpy().copy() for tensor in (x, weight, bias)])
+        for tensor in (x, weight, bias):
+            tensor.grad = None
+    for plain, found in zip(*results, strict=True):
+        assert 0 < np.abs(found - plain).max() < 0.01 * np.abs(plain).max()
+
+
 def test_row_parts(monkeypatch):
     monkeypatch.setattr(word_table, "LOGITS_BYTES", 64)
     assert word_table.row_parts(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 10)]
