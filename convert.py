@@ -1,6 +1,6 @@
-"""Turn a model of one ERNIE-M or XLM-R format into another, without Paddle or torch; see docs/convert.md.
+"""Convert a model between the formats of ERNIE-M and XLM-R, without Paddle or torch; see docs/convert.md.
 
-python convert.py configs/base ernie-m-base-hf --to huggingface
+python convert.py configs/base ernie-m-base --to huggingface
 python convert.py checkpoints/best for-transformers --to xlm-roberta
 python convert.py xlmr.base/model.pt xlm-r --to ernie-m
 python convert.py sentencepiece.bpe.model vocabulary --to fluid
@@ -14,13 +14,14 @@ from utils.errors import UserError, pipe_may_close, run
 
 if TYPE_CHECKING:
     from model.checkpoint.convert import Converted
+    from model.checkpoint.read import Checkpoint
     from reader.tokenization import Tokenizer
 
 PIECE_MODEL = ".model"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    # Here, and not above: what needs numpy is imported when it is known that there is something to do.
+    # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
     from model.checkpoint.read import read_weights
     from utils.files import atomic_dir
@@ -35,33 +36,30 @@ def main(arguments: list[str] | None = None) -> None:
         return
 
     checkpoint = read_weights(flags.source)
-    info = checkpoint.info
     config = conversion.config_of(checkpoint, flags.source)
     head = conversion.head_for(checkpoint, flags.head, flags.source)
-    if info["unknown"] and not flags.drop_unknown:
+    if checkpoint.unknown and not flags.drop_unknown:
         raise UserError(
-            f"{flags.source}: {len(info['unknown'])} that are not understood: "
-            f"{conversion.listed(info['unknown'])}; "
+            f"{flags.source}: {len(checkpoint.unknown)} that are not understood: "
+            f"{conversion.listed(checkpoint.unknown)}; "
             "--drop_unknown goes on without them"
         )
     tokenizer = make_tokenizer(
-        flags.vocab_path or (None if flags.piece_model_path else info["vocab_path"]),
-        flags.piece_model_path or info["piece_model_path"],
+        flags.vocab_path or (None if flags.piece_model_path else checkpoint.vocab_path),
+        flags.piece_model_path or checkpoint.piece_model_path,
     )
     if tokenizer and tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
             f"{config.vocab_size} in {flags.source}; they do not belong together"
         )
+    files = []
     with atomic_dir(flags.target) as folder:
         done = conversion.write(flags.to, folder, checkpoint, config, head, flags.keep_rest)
-        files = (
-            write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
-            if tokenizer
-            else []
-        )
+        if tokenizer:
+            files = write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
     with pipe_may_close():
-        report(done, info, flags)
+        report(done, checkpoint, flags)
         report_files(files, flags.target)
 
 
@@ -77,9 +75,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("target", metavar="TO", help="a new folder")
     parser.add_argument("--to", required=True, choices=TARGETS)
     parser.add_argument("--head", type=task_named, choices=HEADS,
-                        help="what its classifier is for, where the files do not say")  # fmt: skip
-    parser.add_argument("--vocab_path", help="vocab.txt, where it does not lie beside the weights")
-    parser.add_argument("--piece_model_path", help="piece model, where it does not lie beside the weights")
+                        help="what its classifier is for, if the files do not say")  # fmt: skip
+    parser.add_argument("--vocab_path", help="vocab.txt, if it is not beside the weights")
+    parser.add_argument("--piece_model_path", help="piece model, if it is not beside the weights")
     parser.add_argument("--keep_rest", action="store_true", help="keep what the format has no place for, in "
                         "left_out.safetensors beside it")  # fmt: skip
     parser.add_argument(
@@ -95,7 +93,7 @@ def make_tokenizer(vocab_path, piece_model_path) -> "Tokenizer | None":
 
 
 def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
-    """The tokenizer's files as the target's library wants them; their names."""
+    """Write the tokenizer's files as the target's library wants them; return their names."""
     from reader import tokenizer_files
 
     if target == "xlm-roberta":
@@ -105,16 +103,15 @@ def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_lengt
     return tokenizer_files.write_ours(folder, tokenizer)
 
 
-def report(done: "Converted", info: dict, flags: argparse.Namespace) -> None:
-    """Every tensor that was written, and every one that was not."""
+def report(done: "Converted", checkpoint: "Checkpoint", flags: argparse.Namespace) -> None:
+    """Print every tensor that was written, and every one that was not."""
     width = max(len(line.name) for line in done.written)
     for name, shape, source, transposed in done.written:
         print(f"{name:{width}}  {list(shape)!s:16}  <- {source}{'  (transposed)' if transposed else ''}")
-    for name, why in info["dropped"].items():
+    for name, why in checkpoint.dropped.items():
         print(f"not taken: {name} ({why})")
-    for name in info["unknown"]:
+    for name in checkpoint.unknown:
         print(f"not taken: {name} (not understood)")
-    in_it = f"{len(done.written)} tensors"
     kept = "kept in left_out.safetensors" if flags.keep_rest else "left out; --keep_rest keeps it beside"
     for name in done.left_out:
         print(f"no place for it in {flags.to}: {name} ({kept})")
@@ -122,7 +119,7 @@ def report(done: "Converted", info: dict, flags: argparse.Namespace) -> None:
         print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
     for dtype, count in done.widened.items():
         print(f"{count} tensors were {dtype}, and are float32")
-    print(f"{flags.source} ({info['format']}) -> {flags.target} ({flags.to}): {in_it}")
+    print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(done.written)} tensors")
 
 
 def report_files(files: list[str], target: str) -> None:

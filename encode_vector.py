@@ -17,27 +17,27 @@ STANDARD_INPUT = "standard_input"
 
 
 @dataclass
-class Flags:
-    """The official flags, and ours from `vectors` on.
+class EncodeVectorFlags:
+    """The official flags, and from `vectors` on flags of this project.
 
     Args:
-        data_set: a TSV file with a header and a column text_a, perhaps text_b; "-": standard input
+        data_set: a TSV file with a header, a column text_a and perhaps text_b; "-": standard input
         output_dir: a new folder for the .npy files
-        init_pretraining_params: weights in any format of docs/convert.md, hf://..., paddlenlp://..., or what
-            export.py wrote
-        ernie_config_path: ernie_config.json; not needed where it lies beside the weights
+        init_pretraining_params: weights in any format of docs/convert.md, hf://..., paddlenlp://..., or a
+            folder that export.py wrote
+        ernie_config_path: ernie_config.json; default: the one in the folder of the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
-        piece_model_path: sentencepiece model; not needed where it lies beside the weights
-        max_seq_len: longest input in tokens, specials included; what is longer is cut
-        batch_size: of texts of max_seq_len tokens; of shorter ones a batch holds as many more
-        use_cuda: use a GPU where there is one
-        vectors: official: cls_emb.npy and top_layer_emb.npy; else vectors.npy, a vector a text: the mean over
-            its tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]
-        layer: of mean and specials: a number (0: the embeddings), middle, or top
-        dtype: of the files
-        engine: of an exported folder: paddle, onnx or onnx-int8; auto: the first of onnx, paddle,
-            onnx-int8 that is there; of a checkpoint: dygraph
-        data_format: tsv, or text: a sentence a line, no header; standard input is text unless said otherwise
+        piece_model_path: sentencepiece model; default: the one in the folder of the weights
+        max_seq_len: longest input in tokens, specials included; longer ones are cut
+        batch_size: number of texts of max_seq_len tokens; a batch holds more of shorter texts
+        use_cuda: use a GPU if there is one
+        vectors: official: cls_emb.npy and top_layer_emb.npy; others: vectors.npy, one vector per text: the
+            mean over its tokens, the mean including [CLS] and [SEP] (specials), or the pooled [CLS]
+        layer: layer of mean and specials: a number (0: the embeddings), middle, or top
+        dtype: type of the files
+        engine: paddle, onnx or onnx-int8 for an exported folder (auto: the first of onnx, paddle, onnx-int8
+            that is there); dygraph for a checkpoint
+        data_format: tsv, or text: a sentence per line, no header; default: text for standard input, else tsv
     """
 
     data_set: str
@@ -72,12 +72,11 @@ def main() -> None:
     from utils.config import load_config
     from utils.runtime import prepare
 
-    flags = load_config(Flags, sys.argv[1:], __doc__)
+    flags = load_config(EncodeVectorFlags, sys.argv[1:], __doc__)
     exported = is_exported(flags.init_pretraining_params)
     if not exported:
         prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
-    # needs no paddle: so what uses it is imported here.
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from evaluation.vectors import VectorWriter
     from reader.features import EncodePairs
     from utils.files import atomic_dir
@@ -105,11 +104,11 @@ def is_exported(path: str) -> bool:
     return exported_settings(Path(path)) is not None
 
 
-def open_checkpoint(flags: Flags):
+def open_checkpoint(flags: EncodeVectorFlags):
     """Encoder, tokenizer and layer of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
-    from finetune.encoder import open_encoder
+    from finetune.setup import open_encoder
     from training import distributed
 
     if flags.engine not in ("auto", "dygraph"):
@@ -122,11 +121,11 @@ def open_checkpoint(flags: Flags):
     return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 
-def open_exported(flags: Flags):
+def open_exported(flags: EncodeVectorFlags):
     """Encoder, tokenizer and layer of an exported folder."""
     from evaluation.pooling import layer_number
-    from inference.encoder import ExportedEncoder
     from inference.loading import load
+    from inference.tasks.encode import ExportedEncoder
 
     loaded = load(flags.init_pretraining_params, engine=flags.engine)
     layer = layer_number(flags.layer, loaded.num_layers)
@@ -135,7 +134,7 @@ def open_exported(flags: Flags):
     return ExportedEncoder.of(loaded, layer), loaded.tokenizer, layer
 
 
-def read_texts(flags: Flags, folder: Path):
+def read_texts(flags: EncodeVectorFlags, folder: Path):
     """The texts of --data_set, not held in memory; standard input is first copied into `folder`."""
     from reader.bitext import Sentences
     from reader.classification import read_classification

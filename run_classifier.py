@@ -16,10 +16,9 @@ from utils.runtime import prepare
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
     prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
-    # needs no paddle: so what uses it is imported here.
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.classification import Classification
-    from finetune.runs import run_task
+    from finetune.supervised import run_task
 
     run_task(args, Classification.from_flags)
 

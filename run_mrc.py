@@ -19,11 +19,10 @@ def main() -> None:
     if args.official_compat:
         args.shuffle = False  # the official code shuffles a list that it does not train on
     prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
-    # needs no paddle: so what uses it is imported here.
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.gxlt import evaluate_pairs
     from finetune.question_answering import OfficialAnswering, QuestionAnswering
-    from finetune.runs import run_task
+    from finetune.supervised import run_task
 
     task = OfficialAnswering if args.official_compat else QuestionAnswering
     if args.gxlt_set:

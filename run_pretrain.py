@@ -21,14 +21,14 @@ def main() -> None:
 
     with StopSignal() as stop:
         from pretrain.run_folder import open_run_folder
-        from utils import logging, processes
+        from utils import logging
         from utils.config import load_config
-        from utils.runtime import prepare
+        from utils.runtime import prepare, rank
 
         config = load_config(PretrainConfig, sys.argv[1:], __doc__)
         with only_run_in(config.run.output):
             log_dir = None if logging.LOG_DIR in os.environ else os.path.join(config.run.output, "log")
-            logging.setup(log_dir, processes.rank())
+            logging.setup(log_dir, rank())
             open_run_folder(config.run)
             prepare()
             train(config, stop)

@@ -19,11 +19,11 @@ def main() -> None:
 
     flags = load_config(RetrievalFlags, sys.argv[1:], __doc__)
     prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
-    # needs no paddle: so what uses it is imported here.
-    from finetune.retrieval.runs import run_retrieval
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+    from finetune.retrieval.run import RetrievalRun
+    from finetune.runs import run_command
 
-    run_retrieval(flags)
+    run_command(flags.use_cuda, lambda: RetrievalRun(flags))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ from utils.runtime import prepare
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
     prepare()
-    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again and
-    # needs no paddle: so what uses it is imported here.
-    from finetune.runs import run_task
+    # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
+    from finetune.supervised import run_task
     from finetune.tagging import OfficialTagging, Tagging
 
     run_task(args, (OfficialTagging if args.official_compat else Tagging).from_flags)

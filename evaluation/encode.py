@@ -1,7 +1,4 @@
-"""Sentences to vectors: one layer's tokens, or every layer's, made into one vector a sentence.
-
-The poolings stand in evaluation/pooling.py.
-"""
+"""Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,17 +7,17 @@ import paddle
 from paddle import Tensor
 
 from evaluation.pooling import mean_weights
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.ernie_m import ErnieMModel
 from reader.bitext import BATCH_TOKENS
 from reader.features import padded_batches
 
 
 def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: str) -> Tensor:
-    """One vector a sentence; gradients flow. Layers above `layer` are not computed.
+    """One vector per sentence, with gradients. Layers above `layer` are not computed.
 
     Args:
-        ids: [B, T] int64, padded on the right; each row [CLS] ... [SEP].
-        layer: 0 .. L; "pooled" is always that of the top layer.
+        ids: [B, T] int64, padded on the right; each row is [CLS] ... [SEP].
+        layer: 0 .. L; "pooled" always uses the top layer.
         pooling: one of `evaluation.pooling.POOLINGS`.
 
     Returns:
@@ -33,7 +30,7 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
 
 
 class PaddleEncoder:
-    """An encoder as `evaluation.vectors.Encoder`, without dropout or gradients."""
+    """An `evaluation.vectors.VectorEncoder` that runs the model without dropout or gradients."""
 
     def __init__(self, model: ErnieMModel):
         self.model = model.eval()
@@ -58,12 +55,12 @@ def encode_layer(
     batch_tokens: int = BATCH_TOKENS,
     done: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """A vector of each sentence, in the order given.
+    """One vector per sentence, in the given order: [N, H] float32.
 
     Args:
-        model: the encoder; used without dropout and left in the mode it was in.
-        sentences: N token id sequences of the form [CLS] S [SEP], int.
-        layer, pooling: as in `sentence_vectors`.
+        model: used without dropout; its mode is restored.
+        sentences: N sequences of token ids, [CLS] S [SEP].
+        layer, pooling: see `sentence_vectors`.
         batch_tokens: padded tokens in one forward pass.
         done: called after each batch with its number of sentences.
     """
@@ -83,19 +80,17 @@ def encode(
     specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:
-    """Mean token vectors of every layer, in the order given.
+    """Mean token vectors of every layer, in the given order.
 
     Args:
-        model: the encoder; used without dropout and left in the mode it was in.
-        sentences: N token id sequences of the form [CLS] S [SEP], int.
-        specials: count [CLS] and [SEP] in the mean. A sentence without any other token is always the mean of
-            its specials.
-        batch_tokens: padded tokens in one forward pass.
+        specials: include [CLS] and [SEP] in the mean. A sentence without other tokens is always the mean of
+            these two.
+        model, sentences, batch_tokens: see `encode_layer`.
 
     Returns:
         [L + 1, N, H]; index 0 is the embedding output, index L the top layer.
     """
-    config: ErnieMConfig = model.config
+    config = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
 
     def keep(rows: list[int], ids: np.ndarray) -> None:
@@ -115,9 +110,9 @@ def in_batches(
     work: Callable[[list[int], np.ndarray], None],
     done: Callable[[int], None] | None = None,
 ) -> None:
-    """Call `work(rows, ids)` for batches of sentences of similar length; ids [B, T] int64, padded.
+    """Call `work(rows, ids)` for batches of similar length, without dropout or gradients.
 
-    Without dropout or gradients; the model is left in the mode it was in. `done(B)` is called after a batch.
+    `ids` is [B, T] int64, padded. `done(B)` is called after a batch. The mode of the model is restored.
     """
     was_training = model.training
     model.eval()

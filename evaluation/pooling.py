@@ -1,7 +1,7 @@
-"""From the states of tokens to one vector a sentence: which layer, which tokens. No paddle here.
+"""The layer and the tokens that a sentence vector is made of. No Paddle here.
 
-Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials", the mean over all tokens, as XTREME's
-Tatoeba script has it; "pooled", tanh(dense([CLS])) of the top layer.
+Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens, as in XTREME's
+Tatoeba script; "pooled": tanh(dense([CLS])) of the top layer.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ POOLINGS = ("mean", "specials", "pooled")
 
 
 def layer_number(name: str | int, num_layers: int) -> int:
-    """A layer's number: 0 is the embeddings' output, L the top layer; "middle" is L // 2, "top" is L.
+    """The number of a layer: 0 is the embedding output, L the top layer; "middle" is L // 2, "top" is L.
 
     Raises:
-        UserError: no such layer.
+        UserError: there is no such layer.
     """
     named = {"middle": num_layers // 2, "top": num_layers}
     if name in named:
@@ -31,7 +31,7 @@ def layer_number(name: str | int, num_layers: int) -> int:
 def mean_weights(ids: np.ndarray, pad_id: int, specials: bool) -> np.ndarray:
     """The share of each token in its sentence's mean: [B, T] float64, rows sum to 1.
 
-    A separator is known as the last token of its row, [CLS] as the first.
+    [CLS] is the first token of a row, and the separator is its last one.
     """
     real = ids != pad_id
     counted = real

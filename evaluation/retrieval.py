@@ -1,4 +1,4 @@
-"""Sentence retrieval over aligned sentences: the nearest neighbour by cosine should be the translation."""
+"""Retrieval over aligned sentences: the nearest neighbour by cosine should be the translation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,44 +14,35 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
     Args:
         queries: [N, H].
         targets: [N, H]; row i translates query i.
-        chunk: queries scored at once.
+        chunk: number of queries that are scored at once.
 
     Returns:
         [N] bool. The first of equal targets counts as the nearest.
     """
     queries, targets = unit(queries), unit(targets)
-    nearest = np.concatenate(
-        [
-            np.argmax(queries[start : start + chunk] @ targets.T, axis=1)
-            for start in range(0, len(queries), chunk)
-        ]
-    )
-    return nearest == np.arange(len(queries))
+    starts = range(0, len(queries), chunk)
+    nearest = [np.argmax(queries[start : start + chunk] @ targets.T, axis=1) for start in starts]
+    return np.concatenate(nearest) == np.arange(len(queries))
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """Accuracy of every layer in both directions.
+    """Accuracy of every layer: [L + 1, 2] float64, src -> tgt and tgt -> src.
 
     Args:
-        src: [L + 1, N, H], as `evaluation.encode.encode` returns.
-        tgt: [L + 1, N, H].
-
-    Returns:
-        [L + 1, 2] float64: src -> tgt, tgt -> src.
+        src, tgt: [L + 1, N, H], from `evaluation.encode.encode`.
     """
     return np.array([[hits(a, b).mean(), hits(b, a).mean()] for a, b in zip(src, tgt, strict=True)])
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Accuracy on pairs that had no say in the choice of the layer.
+    """Accuracy on pairs that were not used to choose the layer.
 
     Args:
-        layer: chosen on the even pairs.
-        forward: accuracy src -> tgt on the odd pairs.
-        backward: accuracy tgt -> src on the odd pairs.
-        mean: of the two.
-        standard_error: of `mean`, by bootstrap over the pairs.
+        layer: the layer that was chosen on the even pairs.
+        forward, backward: accuracy on the odd pairs, src -> tgt and tgt -> src.
+        mean: mean of the two.
+        standard_error: standard error of `mean`, from a bootstrap over the pairs.
     """
 
     layer: int
@@ -73,16 +64,14 @@ def choose_on_half(
     draws: int = 1000,
     search: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = by_cosine,
 ) -> SplitResult:
-    """Choose the layer on the even pairs, report it on the odd ones.
+    """Choose the layer on the even pairs and score it on the odd pairs.
 
-    Each half is searched within itself, so chance is 2 / N. A tie takes the lowest layer.
+    Each half is searched within itself, so chance is 2 / N. Of equal layers the lowest is chosen.
 
     Args:
-        src: [L + 1, N, H]; at least 2 pairs.
-        tgt: [L + 1, N, H].
-        seed: of the bootstrap.
-        draws: bootstrap samples.
-        search: (a, b), each [N, H] -> which rows find their own number, a -> b and b -> a, each [N] bool.
+        src, tgt: [L + 1, N, H]; at least 2 pairs.
+        seed, draws: seed and number of samples of the bootstrap.
+        search: (a, b), each [N, H] -> whether row i finds row i, a -> b and b -> a, each [N] bool.
     """
     found = [search(a, b) for a, b in zip(src[:, ::2], tgt[:, ::2], strict=True)]
     layer = int(np.argmax([np.mean([forward.mean(), backward.mean()]) for forward, backward in found]))

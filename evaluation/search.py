@@ -1,4 +1,4 @@
-"""Nearest neighbours by faiss: cosine, or the margin over the neighbourhood of both sides."""
+"""Nearest neighbours with faiss, by cosine or by margin."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 class Found(NamedTuple):
-    """What a bitext's two searches gave, each [N] int64: row i is the target chosen for query i."""
+    """The results of searching a bitext both ways, each [N] int64: row i is the target found for query i."""
 
-    forward: np.ndarray  # for each translation (English) a sentence: XTREME's direction
-    backward: np.ndarray  # for each sentence a translation
+    forward: np.ndarray  # a sentence for each translation (English): XTREME's direction
+    backward: np.ndarray  # a translation for each sentence
 
     def accuracies(self) -> tuple[float, float]:
-        """Per cent of queries whose choice has their own number, forward and backward."""
+        """Per cent of queries that find their translation, forward and backward."""
         forward, backward = self.hits()
         return 100.0 * forward.mean(), 100.0 * backward.mean()
 
     def hits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which queries have their own number, forward and backward, each [N] bool."""
+        """Whether each query finds its translation, forward and backward, each [N] bool."""
         rows = np.arange(len(self.forward))
         return self.forward == rows, self.backward == rows
 
@@ -28,9 +28,10 @@ def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", n
     Args:
         english: [N, H] float.
         other: [N, H]; row i translates row i of `english`.
-        score: "cosine": the nearest. "margin": of the k nearest the one with the largest ratio of the cosine
-            to the mean cosine of both sides' k nearest (Artetxe and Schwenk, 2019). A ratio to a mean of 0 or
-            less says nothing: a query that has such a mean takes the largest difference, their "distance".
+        score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
+            largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sides (Artetxe
+            and Schwenk, 2019). If one of these means is not positive, the ratio is meaningless, and the query
+            takes the largest difference (their "distance") instead.
         neighbours: k of the margin.
     """
     english, other = unit(english), unit(other)
@@ -45,8 +46,8 @@ def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", n
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact search of unit vectors: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
-    import faiss  # loads libraries of its own: only where something is searched
+    """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
+    import faiss  # loads its own libraries
 
     index = faiss.IndexFlatIP(targets.shape[1])
     index.add(targets)

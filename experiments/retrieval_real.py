@@ -53,7 +53,7 @@ def measure(
         return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
 
     result: dict[int, dict[str, dict]] = {count: {} for count in counts}
-    for language in sorted(set(checkpoint.info["extra"]["languages"]) - {"en"}):
+    for language in sorted(set(checkpoint.extra["languages"]) - {"en"}):
         src, tgt = (vectors(pairs / f"{language}-en.{side}") for side in (language, "en"))  # [L + 1, N, H]
         for count in counts:
             first = slice(count or None)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.report import accuracy
+from finetune.metrics import accuracy
 from finetune.task import Task
 from model.task_names import CLASSIFICATION
 from reader.classification import Examples, read_classification, read_label_map
-from reader.features import Batch, EncodePairs
+from reader.features import EncodePairs, TaskBatch
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """The task on the pooled first token; the metric is accuracy.
+    """Classify the pooled first token; the metric is accuracy.
 
     Args:
-        labels: their names, in the order of the ids.
+        labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
         multiple: the length of a batch is a multiple of it.
-        named: the label column of files holds names, not ids.
+        named: the label column of a file holds names instead of ids.
     """
 
     name = CLASSIFICATION
@@ -54,23 +54,23 @@ class Classification(Task):
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "nn.Layer", batch: Batch) -> dict[str, "Tensor"]:
-        """The logits, and Paddle's probabilities: those of numpy may differ in the last printed digit."""
+    def run(self, model: "nn.Layer", batch: TaskBatch) -> dict[str, "Tensor"]:
+        """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
         import paddle.nn.functional as F
 
         outputs = super().run(model, batch)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
-    def losses(self, batch: Batch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def losses(self, batch: TaskBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         import paddle
         import paddle.nn.functional as F
 
         logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [B, C], [B]
-        right = (logits.argmax(-1) == labels).sum()
-        return F.cross_entropy(logits, labels, reduction="sum"), right, len(batch.labels)
+        correct = (logits.argmax(-1) == labels).sum()
+        return F.cross_entropy(logits, labels, reduction="sum"), correct, len(batch.labels)
 
-    def decode(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The class probabilities of each input, [C] float."""
+    def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the class probabilities of each input, [C] float."""
         return list(outputs["probabilities"] if "probabilities" in outputs else softmax(outputs["logits"]))
 
     def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
@@ -78,20 +78,20 @@ class Classification(Task):
         return {self.metric: accuracy([int(row.argmax()) for row in predictions], labels)}
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
-        """Per line: qid (where there is one), predicted label id, probabilities; tabs between."""
+        """Write a line per input: qid (if there is one), label id and probabilities, separated by tabs."""
         with atomic_file(path, "w") as file:
             for example, row in zip(data, predictions, strict=True):
                 cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
                 file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
 
     def write_xtreme(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
-        """The predicted label's name, a line each."""
+        """Write the name of the predicted label of each input, one per line."""
         with atomic_file(path, "w", newline="\n") as file:
             file.writelines(f"{self.labels[int(row.argmax())]}\n" for row in predictions)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, float64."""
+    """Softmax over the last axis, in float64."""
     logits = logits.astype(np.float64)
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shares / shares.sum(axis=-1, keepdims=True)

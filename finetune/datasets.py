@@ -1,4 +1,4 @@
-"""The files of a run, checked before anything is computed. No paddle here: reader processes load it."""
+"""The labelled files of a run. Reader processes import this file, so it does not import Paddle."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from reader.classification import expand
 
 @dataclass(frozen=True)
 class EvalFile:
-    """One language's file of a pattern such as `dev.%s.tsv`, and what is in it."""
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
 
     pattern: str
     language: str
@@ -22,10 +22,10 @@ class EvalFile:
 def open_files(
     patterns: str, languages: Sequence[str] | None, flag: str, read: Callable[[Path], Sequence[Any]]
 ) -> list[EvalFile]:
-    """All files of the patterns of one flag, in the order of the patterns, then of the languages.
+    """Read all files of the patterns of one flag, in the order of the patterns, then of the languages.
 
     Raises:
-        UserError: `%s` without languages or the reverse, or what `read` finds wrong in a file.
+        UserError: a pattern has `%s` but there are no languages, or the reverse, or a file is wrong.
     """
     expanded = expand(patterns, languages, flag)
     return [
@@ -36,7 +36,7 @@ def open_files(
 
 
 def stream(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
-    """The global batches of several data sets, one after the other, with the number of the data set."""
+    """Yield the global batches of several data sets one after the other, with the number of the data set."""
     for number, batches in enumerate(parts):
         for global_batch in batches.stream():
             yield number, global_batch

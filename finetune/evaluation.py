@@ -1,4 +1,4 @@
-"""Predictions and scores of whole files, divided among the processes; every process gets the same answer."""
+"""Predict and score whole files. The processes divide each batch, and every process gets all results."""
 
 import time
 from collections.abc import Sequence
@@ -17,10 +17,12 @@ from training.guard import StopSignal
 from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
+Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+
 
 @dataclass(frozen=True)
-class Predicted:
-    """A file's predictions in the order of its items, the mean loss of an item, the time it took."""
+class PredictedFile:
+    """The predictions of a file in the order of its items, the mean loss of an item, the time in seconds."""
 
     file: EvalFile
     predictions: list[Any]
@@ -36,13 +38,13 @@ def predict_files(
     in_tokens: bool,
     labelled: bool,
     stop: StopSignal | None = None,
-) -> list[Predicted] | None:
-    """Predict every file. All processes call it with the same files; each computes its part of every batch.
+) -> list[PredictedFile] | None:
+    """Predict every file. All processes call it with the same files.
 
     Args:
         batch_size: items (padded tokens with `in_tokens`) per process and batch.
-        labelled: the files have labels, so there is a loss.
-        stop: break off when any process is asked to stop, and return None on all of them.
+        labelled: whether the files have labels, so that there is a loss.
+        stop: return None on all processes as soon as one of them is asked to stop.
     """
     rank, world = distributed.rank(), distributed.world_size()
     parts = [
@@ -58,7 +60,7 @@ def predict_files(
     shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
     with prefetch(partial(stream, parts)) as batches, paddle.no_grad(), engine.autocast():
         last = time.monotonic()
-        for number, global_batch in batches:  # as many on every process
+        for number, global_batch in batches:  # the same number of batches on every process
             if stop is not None and stop.anywhere():
                 shown.close()
                 return None
@@ -71,13 +73,12 @@ def predict_files(
             shown.update(global_batch.count)
     shown.close()
     losses = distributed.all_sum(losses)
-    answer = []
+    done = []
     for file, mine, loss, spent in zip(files, found, losses, seconds):
-        everyone = sorted(
-            (item for part in distributed.gather(mine) for item in part), key=lambda item: item[0]
-        )
-        answer.append(Predicted(file, [row for _, row in everyone], loss / len(file.data), spent))
-    return answer
+        everyone = [item for part in distributed.gather(mine) for item in part]
+        rows = [row for _, row in sorted(everyone, key=lambda item: item[0])]
+        done.append(PredictedFile(file, rows, loss / len(file.data), spent))
+    return done
 
 
 def evaluate(
@@ -88,15 +89,12 @@ def evaluate(
     in_tokens: bool,
     epoch: int,
     stop: StopSignal | None = None,
-) -> dict[str, dict[str, dict[str, float]]] | None:
-    """Score labelled files: pattern -> language -> metric -> per cent. One line of the log per file.
-
-    `stop`, and None as the answer: as for `predict_files`.
-    """
-    scores: dict[str, dict[str, dict[str, float]]] = {}
+) -> Scores | None:
+    """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
     predicted = predict_files(task, engine, files, batch_size, in_tokens, labelled=True, stop=stop)
     if predicted is None:
         return None
+    scores: Scores = {}
     for done in predicted:
         file = done.file
         by_metric = dict(task.score(file.data, done.predictions, file.language))

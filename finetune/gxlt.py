@@ -1,7 +1,6 @@
-"""G-XLT of MLQA (Lewis et al., 2020): questions in one language on texts in another, for every pair."""
+"""G-XLT of MLQA (Lewis et al., 2020): questions in one language on contexts in another, for every pair."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,16 +9,15 @@ from pathlib import Path
 
 from finetune.datasets import EvalFile
 from finetune.evaluation import evaluate
-from finetune.report import AVERAGE, average, in_columns, in_markdown
-from finetune.setup import make_engine, make_model, make_tokenizer, model_config
+from finetune.report import AVERAGE, average, in_columns, in_markdown, write_files
+from finetune.setup import begin, make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
 from reader.classification import read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from utils.args import log_unused
 from utils.errors import UserError
-from utils.files import atomic_file
-from utils.logging import logger, setup
+from utils.logging import logger
 
 ABSENT = "-"
 
@@ -30,7 +28,7 @@ class PairTable:
 
     Args:
         title: what was measured.
-        languages: of rows and columns.
+        languages: languages of the rows and of the columns.
         scores: (context, question) -> per cent; pairs may be absent.
     """
 
@@ -40,11 +38,11 @@ class PairTable:
 
     @property
     def xlt(self) -> dict[str, float]:
-        """The diagonal: questions and contexts in the same language."""
+        """The diagonal, where questions and contexts are in the same language."""
         return {one: self.scores[one, one] for one in self.languages if (one, one) in self.scores}
 
     def summary(self) -> dict[str, float]:
-        """The means: "xlt" of the diagonal, "g-xlt" of all pairs."""
+        """The means over the diagonal ("xlt") and over all pairs ("g-xlt")."""
         means = {"g-xlt": average(self.scores)}
         return {"xlt": average(self.xlt), **means} if self.xlt else means
 
@@ -57,9 +55,32 @@ class PairTable:
         lines.append([AVERAGE, *(self._row(column)[-1] for column in columns), _shown(average(self.scores))])
         return lines
 
+    def means(self, line_end: str = "") -> str:
+        """XLT and G-XLT in two lines."""
+        means = self.summary()
+        lines = [f"G-XLT, the mean of {len(self.scores)} pairs: {means['g-xlt']:.2f}"]
+        if self.xlt:
+            xlt = ", ".join(f"{language} {value:.2f}" for language, value in self.xlt.items())
+            lines.insert(0, f"XLT, the diagonal: {xlt}; mean {means['xlt']:.2f}")
+        return f"{line_end}\n".join(lines)
+
+    def to_json(self) -> dict:
+        """The table as a JSON value."""
+        scores = {
+            context: {
+                one: self.scores[context, one] for one in self.languages if (context, one) in self.scores
+            }
+            for context in self.languages
+        }
+        return {"mean": self.summary(), "xlt": self.xlt, "scores": scores}
+
     def _row(self, pairs: list[tuple[str, str]]) -> list[str]:
         known = {pair: self.scores[pair] for pair in pairs if pair in self.scores}
         return [*(_shown(known.get(pair)) for pair in pairs), _shown(average(known) if known else None)]
+
+
+def _shown(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def evaluate_pairs(
@@ -68,12 +89,10 @@ def evaluate_pairs(
     """Score --init_checkpoint on the files of --gxlt_set; write gxlt.{txt,md,json} into --checkpoints.
 
     Raises:
-        UserError: flags that do not go together, no file of the pattern, or a fault in one.
+        UserError: the flags do not go together, no file matches the pattern, or a file is wrong.
     """
     check_flags(args)
-    distributed.init(args.use_cuda)
-    setup(rank=distributed.rank())
-    logger.info("command: %s", shlex.join(sys.argv))
+    begin(args.use_cuda)
     log_unused(args)
     languages = read_languages(args.lang_map_config)
     pairs = find_pairs(args.gxlt_set, languages)
@@ -82,9 +101,9 @@ def evaluate_pairs(
     model = make_model(args, task, model_config(args, tokenizer), seed=0)
     engine = make_engine(args, model, total_steps=1, seed=0)
     scores: dict[str, dict[tuple[str, str], float]] = {}
-    for (context, question), path in pairs.items():  # one file at a time is in memory
+    size = args.predict_batch_size or args.batch_size
+    for (context, question), path in pairs.items():  # only one file at a time is in memory
         file = EvalFile(args.gxlt_set, f"{context}-{question}", path, task.read(path, "dev"))
-        size = args.predict_batch_size or args.batch_size
         found = evaluate(task, engine, [file], size, args.in_tokens, epoch=0)[file.pattern][file.language]
         for metric, value in found.items():
             scores.setdefault(metric, {})[context, question] = value
@@ -99,7 +118,7 @@ def evaluate_pairs(
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Refuse what does not go with --gxlt_set, before any file is read."""
+    """Refuse flags that do not go with --gxlt_set, before any file is read."""
     if args.do_train and "do_train" in args.given:
         raise UserError(
             "--gxlt_set evaluates a trained model: --do_train false --init_checkpoint <checkpoints>/best"
@@ -116,7 +135,7 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def find_pairs(pattern: str, languages: Sequence[str]) -> dict[tuple[str, str], Path]:
-    """(context, question) -> the file, of all pairs that have one; the others are named in the log."""
+    """(context, question) -> file, for all pairs that have one; the log names the other pairs."""
     paths = {
         (context, question): Path(pattern.replace("%s", context, 1).replace("%s", question, 1))
         for context in languages
@@ -131,59 +150,25 @@ def find_pairs(pattern: str, languages: Sequence[str]) -> dict[tuple[str, str], 
 
 
 def to_text(tables: Iterable[PairTable]) -> str:
-    """The tables in columns, each with its means below."""
-    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}\n{_means(table)}" for table in tables)
+    """The tables as aligned columns, each with its means below."""
+    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}\n{table.means()}" for table in tables)
 
 
 def to_markdown(tables: Iterable[PairTable]) -> str:
-    """The same in Markdown; the diagonal is bold."""
+    """The same in Markdown, with a bold diagonal."""
     blocks = []
     for table in tables:
         lines = table.cells()
         for i in range(1, len(lines) - 1):
             lines[i][i] = f"**{lines[i][i]}**"
-        blocks.append(f"**{table.title}**\n\n{in_markdown(lines)}\n\n{_means(table, '  ')}")
+        # Two spaces at the end of a line keep the two means apart in Markdown.
+        blocks.append(f"**{table.title}**\n\n{in_markdown(lines)}\n\n{table.means('  ')}")
     return "\n\n".join(blocks) + "\n"
 
 
 def write_tables(tables: Mapping[str, PairTable], folder: Path) -> None:
     """Write gxlt.{txt,md,json} into `folder`."""
-    values = {
-        "tables": [
-            {
-                "title": table.title, "metric": metric, "mean": table.summary(), "xlt": table.xlt,
-                "scores": {
-                    context: {
-                        question: table.scores[context, question]
-                        for question in table.languages
-                        if (context, question) in table.scores
-                    }
-                    for context in table.languages
-                },
-            }
-            for metric, table in tables.items()
-        ],
-        "command": shlex.join(sys.argv),
-    }  # fmt: skip
-    contents = {
-        "txt": to_text(tables.values()) + "\n", "md": to_markdown(tables.values()),
-        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-    }  # fmt: skip
-    for ending, content in contents.items():
-        with atomic_file(folder / f"gxlt.{ending}", "w") as file:
-            file.write(content)
+    found = [{"title": table.title, "metric": metric, **table.to_json()} for metric, table in tables.items()]
+    values = {"tables": found, "command": shlex.join(sys.argv)}
+    write_files(folder, "gxlt", to_text(tables.values()), to_markdown(tables.values()), values)
     logger.info("wrote %s", folder / "gxlt.{txt,md,json}")
-
-
-def _shown(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
-
-
-def _means(table: PairTable, line_end: str = "") -> str:
-    """XLT and G-XLT in two lines; two spaces keep them apart in Markdown."""
-    means = table.summary()
-    lines = [f"G-XLT, the mean of {len(table.scores)} pairs: {means['g-xlt']:.2f}"]
-    if table.xlt:
-        xlt = ", ".join(f"{language} {value:.2f}" for language, value in table.xlt.items())
-        lines.insert(0, f"XLT, the diagonal: {xlt}; mean {means['xlt']:.2f}")
-    return f"{line_end}\n".join(lines)

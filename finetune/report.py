@@ -1,4 +1,8 @@
-"""Scores of fine-tuning: accuracy, averages over languages and seeds, the transfer gap. All in per cent."""
+"""The tables of a task: a row per seed and a column per language, then the average and the transfer gap.
+
+Below the seeds are their mean and deviation, and the figures of the paper (finetune/paper.json) if the run
+names its recipe. All scores are per cent.
+"""
 
 import json
 import math
@@ -15,77 +19,58 @@ from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
 
-SOURCE = "en"  # the language that cross-lingual transfer starts from
-AVERAGE, GAP = "avg", "gap"  # columns of a table, beside the languages
+SOURCE = "en"  # the source language of cross-lingual transfer
+AVERAGE, GAP = "avg", "gap"  # columns behind those of the languages
 
 
-def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
-    """Per cent of `predicted` that equal `labels`.
-
-    Raises:
-        ValueError: nothing to compare, or unequal numbers.
-    """
-    if not len(labels) or len(predicted) != len(labels):
-        raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
-    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels)) / len(labels)
-
-
-def average(scores: Mapping[str, float]) -> float:
-    """The plain mean over languages, as in the paper's tables."""
+def average(scores: Mapping[Any, float]) -> float:
+    """The unweighted mean, as in the tables of the paper."""
     return sum(scores.values()) / len(scores)
 
 
-def transfer_gap(scores: Mapping[str, float], source: str = SOURCE) -> float | None:
-    """The source language's score minus the mean of the others (paper, Table 7); smaller is better transfer.
-
-    None where the source or any other language is absent.
-    """
-    others = [score for language, score in scores.items() if language != source]
-    if source not in scores or not others:
-        return None
-    return scores[source] - sum(others) / len(others)
+def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
+    """{"gap": English minus the mean of the others} (paper, Table 7); {} without English or the others."""
+    others = [score for language, score in scores.items() if language != SOURCE]
+    return {GAP: scores[SOURCE] - sum(others) / len(others)} if SOURCE in scores and others else {}
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds and the standard deviation of a sample (divisor n - 1); 0 for one seed."""
+    """Mean and standard deviation of a sample (divisor n - 1; 0 for a single value)."""
     mean = sum(values) / len(values)
     if len(values) == 1:
         return mean, 0.0
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-# What the paper reports, to stand beside a run's own tables: finetune/paper.json, by recipe.
-
-
 @cache
 def recipes() -> dict[str, dict[str, Any]]:
-    """Recipe (the name of its script) -> table, columns, figures."""
+    """The paper's figures: recipe (the name of its script) -> table, columns, figures."""
     text = Path(__file__).with_name("paper.json").read_text(encoding="utf-8")
     return json.loads(text)["recipes"]
 
 
 def check_recipe(name: str | None) -> None:
-    """Refuse a name that the paper has no figures for.
+    """Refuse the name of a recipe for which the paper has no figures.
 
     Raises:
-        UserError: lists those that there are.
+        UserError: lists the known names.
     """
     if name is not None and name not in recipes():
         raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
 
 
 def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The paper's rows for the languages of a run.
+    """Return the paper's rows for the languages of a run.
 
     Args:
-        recipe: a key of `recipes`; None: no rows.
+        recipe: a key of `recipes`, or None for no rows.
         metric: "acc", "f1", "em" or "en -> xx".
         languages: the columns of the run.
 
     Returns:
-        row -> language and "avg" -> per cent. "avg" is as printed where the run has all languages of the
-        paper's table and no other, else the mean over those that both have. A row of the average alone is
-        there in the first case only.
+        row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
+        "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
+        an average are left out in the second case.
     """
     if recipe is None:
         return {}
@@ -103,38 +88,15 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     return rows
 
 
-# Where predictions stand that XTREME (Hu et al., 2020) takes: <task>/test-<language>.<tsv or json>.
-
-
-def submission_file(folder: str | os.PathLike, language: str, ending: str, seed: int | None = None) -> Path:
-    """The file of a language.
-
-    Args:
-        folder: that of the task in a submission: output/xtreme/xnli.
-        language: code of two letters.
-        ending: "tsv", or "json" for answers to questions.
-        seed: of several, so that each seed has a submission of its own: output/xtreme/seed_2/xnli.
-    """
-    folder = Path(folder)
-    if seed is not None:
-        folder = folder.parent / f"seed_{seed}" / folder.name
-    return folder / f"test-{language}.{ending}"
-
-
-# The final tables of a task: a row per seed, a column per language, then the average and the transfer gap.
-#
-# Below the seeds stand their mean and deviation, and the paper's own figures where the run names its recipe.
-
-
 @dataclass(frozen=True)
 class Table:
     """Scores of one metric on one set of files.
 
     Args:
-        title: what was measured: "acc, ./data/xnli/dev/dev.%s.tsv".
+        title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
-        paper: row -> language and "avg" -> per cent, as `finetune.report.figures` returns them.
-        bars: whether the chart shows it.
+        paper: rows of the paper, as `figures` returns them.
+        bars: whether the chart shows this table.
     """
 
     title: str
@@ -144,30 +106,39 @@ class Table:
 
     @property
     def languages(self) -> list[str]:
-        """The columns that were measured."""
         return list(next(iter(self.rows.values())))
 
     def full_rows(self) -> dict[int, dict[str, float]]:
-        """seed -> language, "avg" and, where English and another language are there, "gap" -> per cent."""
-        return {
-            seed: {**scores, AVERAGE: average(scores), **_gap(scores)} for seed, scores in self.rows.items()
-        }
+        """Add the average and the gap to each row."""
+        return {seed: {**row, AVERAGE: average(row), **transfer_gap(row)} for seed, row in self.rows.items()}
 
     def paper_rows(self) -> dict[str, dict[str, float]]:
-        """The paper's rows with the gap of the languages that they have here."""
+        """Add the gap over the languages of the run to the paper's rows."""
         return {
-            name: {**row, **_gap({language: row[language] for language in self.languages if language in row})}
+            name: {**row, **transfer_gap({one: row[one] for one in self.languages if one in row})}
             for name, row in self.paper.items()
         }
 
     def summary(self) -> dict[str, tuple[float, float]]:
-        """Column -> mean and standard deviation over the seeds."""
+        """column -> mean and standard deviation over the seeds."""
         rows = list(self.full_rows().values())
         return {column: mean_and_deviation([row[column] for row in rows]) for column in rows[0]}
 
+    def cells(self) -> list[list[str]]:
+        """Header, a line per seed, mean and deviation of several seeds, the paper's rows; two decimals."""
+        summary, full = self.summary(), self.full_rows()
+        lines = [["", *summary]]
+        lines += [[f"seed {seed}", *(f"{row[name]:.2f}" for name in summary)] for seed, row in full.items()]
+        if len(full) > 1:
+            lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
+            lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
+        for name, row in self.paper_rows().items():
+            lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
+        return lines
+
 
 def to_json(tables: Sequence[Table]) -> list[dict]:
-    """The tables as plain values for `json.dump`: every seed, the mean, the deviation, the paper."""
+    """The tables as JSON values: every seed, the mean, the deviation, the paper."""
     return [
         {
             "title": table.title,
@@ -181,52 +152,49 @@ def to_json(tables: Sequence[Table]) -> list[dict]:
 
 
 def to_text(tables: Sequence[Table]) -> str:
-    """The tables in columns for the console and the log."""
-    return "\n\n".join(f"{table.title}\n{in_columns(_cells(table))}" for table in tables)
+    """The tables as aligned columns."""
+    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """The tables in Markdown."""
-    return "\n\n".join(f"**{table.title}**\n\n{in_markdown(_cells(table))}" for table in tables) + "\n"
+    return "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables) + "\n"
 
 
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, each column as wide as its widest cell."""
+    """Align lines of cells; each column is as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
 
 
 def in_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first one the header, as a table in Markdown."""
+    """Lines of cells as a Markdown table; the first line is the header."""
     head, *body = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([head, "|---|" + "---:|" * (len(lines[0]) - 1), *body])
 
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
-    """Write <name>.{txt,md,json,png} into `folder`, each atomically.
-
-    Args:
-        facts: stand beside the tables in the JSON file.
-    """
+    """Write <name>.{txt,md,json,png} into `folder`, each atomically. `facts` are added to the JSON file."""
     values = {**facts, "tables": to_json(tables), "command": shlex.join(sys.argv)}
-    contents = {
-        "txt": to_text(tables) + "\n", "md": to_markdown(tables),
-        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
-    }  # fmt: skip
-    for ending, content in contents.items():
-        with atomic_file(folder / f"{name}.{ending}", "w") as file:
-            file.write(content)
+    write_files(folder, name, to_text(tables), to_markdown(tables), values)
     with atomic_file(folder / f"{name}.png") as file:
         draw_bars([table for table in tables if table.bars], file)
     logger.info("wrote %s", folder / f"{name}.{{txt,md,json,png}}")
 
 
-def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
-    """A PNG: a bar per language and table, the deviation over seeds a whisker, the average a line.
+def write_files(folder: Path, name: str, text: str, markdown: str, values: Mapping[str, Any]) -> None:
+    """Write <name>.{txt,md,json} into `folder`, each atomically."""
+    json_text = json.dumps(values, indent=2, ensure_ascii=False)
+    for ending, content in (("txt", f"{text}\n"), ("md", markdown), ("json", f"{json_text}\n")):
+        with atomic_file(folder / f"{name}.{ending}", "w") as file:
+            file.write(content)
 
-    The paper's figures are dots.
+
+def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
+    """Draw a PNG with a bar per language and table.
+
+    A whisker is the deviation over the seeds, a line the average, a dot a figure of the paper.
     """
-    # matplotlib takes a second to import: only for those who want a picture.
+    # matplotlib takes a second to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -236,7 +204,7 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
     for axis, table in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables):
         summary = table.summary()
         means, deviations = zip(*(summary[language] for language in table.languages))
-        # The values stand under the axis, where nothing covers them.
+        # The values are below the axis, where nothing covers them.
         ticks = [f"{language}\n{mean:.1f}" for language, mean in zip(table.languages, means)]
         axis.bar(table.languages, means, yerr=deviations if len(table.rows) > 1 else None, color="#4477aa")
         axis.set_xticks(range(len(ticks)), ticks, fontsize=8)
@@ -252,21 +220,16 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
     figure.savefig(file, dpi=120, format="png")
 
 
-def _gap(scores: Mapping[str, float]) -> dict[str, float]:
-    gap = transfer_gap(scores)
-    return {} if gap is None else {GAP: gap}
+def submission_file(folder: str | os.PathLike, language: str, ending: str, seed: int | None = None) -> Path:
+    """The file of a language in an XTREME submission (Hu et al., 2020): <task>/test-<language>.<ending>.
 
-
-def _cells(table: Table) -> list[list[str]]:
-    """Header, a line per seed, for several seeds mean and deviation, the paper's. Two decimals."""
-    summary = table.summary()
-    columns = list(summary)
-    lines = [["", *columns]]
-    for seed, row in table.full_rows().items():
-        lines.append([f"seed {seed}", *(f"{row[column]:.2f}" for column in columns)])
-    if len(table.rows) > 1:
-        lines.append(["mean", *(f"{summary[column][0]:.2f}" for column in columns)])
-        lines.append(["deviation", *(f"± {summary[column][1]:.2f}" for column in columns)])
-    for name, row in table.paper_rows().items():
-        lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in columns)])
-    return lines
+    Args:
+        folder: the task's folder of the submission, such as output/xtreme/xnli.
+        language: code of two letters.
+        ending: "tsv", or "json" for question answering.
+        seed: one of several; each has its own submission, such as output/xtreme/seed_2/xnli.
+    """
+    folder = Path(folder)
+    if seed is not None:
+        folder = folder.parent / f"seed_{seed}" / folder.name
+    return folder / f"test-{language}.{ending}"

@@ -1,17 +1,18 @@
-"""The folder of a fine-tuning run: which run it belongs to, where that run goes on, how it begins anew.
+"""The output folder of a fine-tuning run: which run owns it, and from which step that run continues.
 
-    run.json           what makes two runs the same: the flags that decide what is learned, and digests of
-                       data and weights
-    step_N/, best/     of the only seed; of several seeds in seed_<n>/
+    run.json           identity of the run: the flags that affect what is learned, digests of data and weights
+    flags.yaml         all flags
+    step_N/, best/     checkpoints; with several seeds they are in seed_<n>/
 
-The same command in the same folder goes on from the newest whole step. A folder of another run is refused.
+The same command in the same folder continues from the newest whole step. The folder of another run is
+refused.
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,19 @@ import numpy as np
 
 from model.checkpoint.folder import load_training_state, read_weights
 from model.checkpoint.step_folders import clear_leftovers
+from model.config import ErnieMConfig
+from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file, remove, sha256_of, unwritable_is_a_user_error
-from utils.json_files import read_json
+from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
 from utils.logging import logger
 
 RUN = "run.json"
 RANDOM_WEIGHTS = "random"
-_TRAINED = ("step_*", "best", "seed_*")  # what a run cannot make again in a moment
+_TRAINED = ("step_*", "best", "seed_*")  # the results of training
 _WRITTEN = (
     *_TRAINED, "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
     "predictions", "test_result*",
@@ -39,21 +41,27 @@ _WRITTEN = (
 _MOST_DIFFERENCES = 5
 
 
+def identity(
+    task: str, settings: Mapping[str, Any], config: ErnieMConfig, tokenizer: Tokenizer, **digests: str | None
+) -> dict[str, Any]:
+    """What makes two runs the same: settings that affect what is learned, digests of data and weights."""
+    model = {"model": config.to_dict(), "vocabulary": tokenizer.digest}
+    return {"task": task, **settings, **model, **digests}
+
+
 @contextmanager
-def owned_by(
-    folder: str, run: dict[str, Any], overwrite: bool, sources: Iterable[str | None]
-) -> Iterator[None]:
-    """Hold a folder for a run: locked, and with `run` in its run.json.
+def owned_by(flags: Any, run: dict[str, Any], flags_yaml: str) -> Iterator[None]:
+    """Lock --checkpoints for a run, and write run.json and flags.yaml.
 
     Args:
-        run: what makes two runs the same; JSON values. That of the main process counts.
-        overwrite: remove what an earlier run left there, this very one too.
-        sources: weights that the run starts from.
+        flags: `checkpoints`, `overwrite` and the weights to start from are read.
+        run: identity of the run, JSON values. The one of the main process counts.
 
     Raises:
-        UserError: another run is at work there, the folder holds another run, or `overwrite` would remove the
+        UserError: another run is active there, the folder holds another run, or --overwrite would remove the
             weights to start from.
     """
+    folder, sources = flags.checkpoints, (flags.init_checkpoint, flags.init_pretraining_params)
     with only_run_in(folder):
         fault = None
         if distributed.is_main():
@@ -61,7 +69,9 @@ def owned_by(
                 with unwritable_is_a_user_error(folder):
                     for place in (Path(folder), *Path(folder).glob("seed_*")):
                         clear_leftovers(place)
-                    _claim(Path(folder), run, overwrite, sources)
+                    _claim(Path(folder), run, flags.overwrite, sources)
+                    with atomic_file(Path(folder) / "flags.yaml", "w") as file:
+                        file.write(flags_yaml)
             except UserError as error:
                 fault = str(error)
         if fault := distributed.gather(fault)[0]:
@@ -93,13 +103,13 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
 
 
 def _remove(folder: Path) -> None:
-    (folder / RUN).unlink(missing_ok=True)  # first: what a kill leaves half removed belongs to no run
+    (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
     for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
         remove(path)
 
 
 def listed(differences: Sequence[str]) -> str:
-    """Differences in one line, digests cut to 12 digits, the first few alone."""
+    """The first few differences in one line, with digests of 12 digits."""
     shown = [
         re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in differences[:_MOST_DIFFERENCES]
     ]
@@ -108,20 +118,20 @@ def listed(differences: Sequence[str]) -> str:
 
 
 def seed_folders(folder: str, seeds: Sequence[int]) -> dict[int, Path]:
-    """seed -> where its step_N and best are."""
+    """seed -> the folder of its step_N and best."""
     return {seed: Path(folder, f"seed_{seed}" if len(seeds) > 1 else "") for seed in seeds}
 
 
 def has_state(path: str | None) -> bool:
-    """Whether a checkpoint folder can be resumed, not only loaded."""
+    """Whether training can resume from a checkpoint folder."""
     return path is not None and (Path(path) / "training_state").is_dir()
 
 
 def state_of(step: str) -> dict[str, Any]:
-    """The training state of a step folder that --init_checkpoint names.
+    """Read the training state of the step folder that --init_checkpoint names.
 
     Raises:
-        UserError: it is damaged, or not of a fine-tuning run.
+        UserError: it is damaged, or a fine-tuning run did not write it.
     """
     try:
         saved = load_training_state(Path(step) / "training_state")
@@ -136,10 +146,10 @@ def state_of(step: str) -> dict[str, Any]:
 
 
 def weights_of(flags: Any, seeds: Sequence[int]) -> str:
-    """Digest of the weights that training starts from; a step folder as --init_checkpoint knows its own.
+    """Digest of the weights that training starts from. A step folder of ours has stored it.
 
     Raises:
-        UserError: --init_checkpoint is of a seed that is not among `seeds`, or the weights cannot be read.
+        UserError: the seed of --init_checkpoint is not among `seeds`, or the weights cannot be read.
     """
     source = flags.init_checkpoint or flags.init_pretraining_params
     if has_state(flags.init_checkpoint):
@@ -149,7 +159,7 @@ def weights_of(flags: Any, seeds: Sequence[int]) -> str:
                 f"{flags.init_checkpoint} is of --random_seed {saved['seed']}, which is not among "
                 f"{', '.join(map(str, seeds))}"
             )
-        if len(seeds) == 1:  # no other seed has to start from the beginning
+        if len(seeds) == 1:  # otherwise the other seeds start from the beginning
             return saved["run"]["weights"]
     if not source:
         return RANDOM_WEIGHTS
@@ -158,7 +168,7 @@ def weights_of(flags: Any, seeds: Sequence[int]) -> str:
 
 
 def digest_of_weights(path: str) -> str:
-    """SHA-256 of the tensors, whatever format they are in."""
+    """SHA-256 of the tensors, the same in every file format."""
     digest, weights = hashlib.sha256(), read_weights(path).weights
     for name in sorted(weights):
         array = weights[name]
@@ -168,7 +178,7 @@ def digest_of_weights(path: str) -> str:
 
 
 def digest_of_files(paths: Iterable[Path]) -> str | None:
-    """SHA-256 of the files' own digests, in the order given; None without files."""
+    """SHA-256 of the digests of the files, in the given order; None without files."""
     digests = [sha256_of(path) for path in paths]
     return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
@@ -176,13 +186,13 @@ def digest_of_files(paths: Iterable[Path]) -> str | None:
 def step_to_resume(
     folder: Path, run: dict[str, Any], seed: int, init_checkpoint: str | None
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The step folder that a seed goes on from, and its training state; None: it begins anew.
+    """Return the step folder from which a seed continues, and its training state; None to start anew.
 
-    That is the newest whole step in `folder`, or --init_checkpoint if it is a later step of this seed.
+    It is the newest whole step in `folder`, or --init_checkpoint if that is a later step of this seed.
 
     Raises:
-        UserError: no step in `folder` is whole, --init_checkpoint is of another run, or the processes see
-            different folders.
+        UserError: no step in `folder` is whole, --init_checkpoint belongs to another run, or the processes
+            see different folders.
     """
     newest = newest_checkpoint(folder)
     if has_state(init_checkpoint) and (named := state_of(init_checkpoint))["seed"] == seed:
@@ -200,18 +210,18 @@ def step_to_resume(
 
 
 def bring_best(folder: Path, step: Path, best_step: int | None) -> bool:
-    """Make `folder/best` that of the best step so far, if need be by a copy from beside `step`.
+    """Make sure that `folder/best` holds the best step so far; copy it from the folder of `step` if needed.
 
-    A run that was killed may have gone on past its last checkpoint and selected a later step, which the
-    resumed run will reach and select again.
+    A run that was killed may have selected a step after its last checkpoint. The resumed run reaches that
+    step and selects it again.
 
     Returns:
-        Whether it is; otherwise the selection has to start anew.
+        False if the best step is not there, so that the selection has to start anew.
     """
     if best_step is None:
         return True
     source, target = step.parent / "best", folder / "best"
-    there = source.is_dir() and read_weights(source).info["extra"].get("step") == best_step
+    there = source.is_dir() and read_weights(source).extra.get("step") == best_step
     if distributed.is_main() and there and source.resolve() != target.resolve():
         with atomic_dir(target) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""From start and end logits to ranked answers, and the two files they are written to."""
+"""From start and end logits to ranked answers, and the files that hold them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ class Spans(NamedTuple):
     """The best spans of a window, best first; see `best_spans`.
 
     Attributes:
-        first, last: int32 [K], tokens of the context.
+        first, last: int32 [K], numbers of tokens of the context.
         start_logits, end_logits: float32 [K].
     """
 
@@ -31,9 +31,9 @@ class Answer(NamedTuple):
 
     Attributes:
         text: characters of the context.
-        start: where they stand in it.
-        probability: softmax of the sum of the two logits over the candidates of the question.
-        start_logit, end_logit: of the first and the last token.
+        start: position of the first of them.
+        probability: softmax over the candidates of the question, of the sum of the two logits.
+        start_logit, end_logit: logits of the first and the last token.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     end_logit: float
 
 
-# (number of the question, first and last token of its context) -> text and where it stands
+# (number of the question, first and last token of its context) -> the text and its position
 TextOf = Callable[[int, int, int], tuple[str, int]]
 
 
@@ -51,19 +51,19 @@ def best_spans(
     start_logits: np.ndarray, end_logits: np.ndarray, own: Sequence[int], end: int, max_length: int,
     n_best: int, shift: int = 0,
 ) -> Spans:  # fmt: skip
-    """The spans with the highest sums of logits: all that are allowed are compared, not the best of each end.
+    """Return the spans with the highest sums of logits, out of all spans that are allowed.
 
     Args:
-        start_logits, end_logits: float32 [T], of the places of an input.
-        own: (from, to), the places where a span may begin.
-        end: the place behind the last at which one may end.
-        max_length: most tokens of a span.
-        n_best: most spans.
-        shift: what makes of a place the token's number.
+        start_logits, end_logits: float32 [T], for the positions of an input.
+        own: (from, to), the positions at which a span may begin.
+        end: the position behind the last one at which a span may end.
+        max_length: longest span in tokens.
+        n_best: largest number of spans.
+        shift: number of a token = its position + shift.
     """
     first, behind = int(own[0]), int(own[1])
     filled = np.concatenate([end_logits[first:end], np.full(max_length - 1, -np.inf, end_logits.dtype)])
-    # [starts, lengths]: the end logit of the span of that length that begins there
+    # [starts, lengths]: the end logit of the span with this start and length
     by_length = np.lib.stride_tricks.sliding_window_view(filled, max_length)[: behind - first]
     sums = (start_logits[first:behind, None] + by_length).ravel()
     best = np.argpartition(-sums, n_best - 1)[:n_best] if n_best < len(sums) else np.arange(len(sums))
@@ -77,7 +77,7 @@ def best_spans(
 
 
 def only_the_best(logits: np.ndarray, n_best: int) -> np.ndarray:
-    """`logits`, float32 [T], with all but the highest `n_best` at -inf."""
+    """Set all but the `n_best` highest logits, float32 [T], to -inf."""
     if n_best >= len(logits):
         return logits
     kept = np.full_like(logits, -np.inf)
@@ -87,7 +87,7 @@ def only_the_best(logits: np.ndarray, n_best: int) -> np.ndarray:
 
 
 def text_in_context(data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-    """The characters of the context from token `first` to `last`, and where they stand."""
+    """Return the characters of the context from token `first` to `last`, and their position."""
     context = data.file.questions[question].context
     spans, text = data.spans[context], data.file.contexts[context]
     start, end = int(spans[first, 0]), int(spans[last, 1])
@@ -98,12 +98,12 @@ def text_in_context(data: AnswerWindows, question: int, first: int, last: int) -
 def rank(
     data: AnswerWindows, predictions: Sequence[Spans], n_best: int, text_of: TextOf
 ) -> list[list[Answer]]:
-    """The answers to each question of a file, best first, no text twice; none where nothing can be one.
+    """Return the answers to each question of a file, the best one first. No text occurs twice.
 
     Args:
-        predictions: of each window.
-        n_best: most answers of a question.
-        text_of: the text of a span.
+        predictions: the spans of each window.
+        n_best: largest number of answers to a question.
+        text_of: returns the text of a span.
     """
     ranked = []
     for number in range(len(data.file.questions)):
@@ -132,12 +132,12 @@ def rank(
 
 
 def best_texts(ranked: Sequence[Sequence[Answer]]) -> list[str]:
-    """The best answer to each question; "" where there is none."""
+    """Return the best answer to each question, "" if there is none."""
     return [answers[0].text if answers else "" for answers in ranked]
 
 
 def write_answers(path: str | os.PathLike, ids: Sequence[str], ranked: Sequence[Sequence[Answer]]) -> None:
-    """Write {id: text} to `path`, and {id: [candidates]} to `nbest_<name>` beside it, each atomically."""
+    """Write {id: text} to `path` and {id: [candidates]} to `nbest_<name>` in its folder, each atomically."""
     path = Path(path)
     candidates = {
         id_: [

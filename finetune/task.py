@@ -1,19 +1,20 @@
-"""What a task is: one class that makes features and decodes, in training, evaluation and prediction alike.
+"""The base class of a task with labelled files.
 
-`from_flags` makes a task for training. For prediction it is made from the labels and the "reading" in the
-config.json of a model. Prediction may run without Paddle, so only the methods that train import it.
+One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
+task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json. It may
+run without Paddle, so only the methods that compute a loss import Paddle.
 """
 
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from model.config import ErnieMConfig
 from model.task_names import MODEL_CLASSES, OUTPUTS
-from reader.features import Encode
+from reader.features import EncodeExamples
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,62 +23,75 @@ if TYPE_CHECKING:
     from paddle import Tensor, nn
 
 
-class Task(Protocol):
-    """Features, model, loss, decoding and metric of one task; a subclass defines the methods without a body.
+class Task:
+    """Features, model, loss, decoding and metric of one task.
+
+    A subclass defines the methods that raise NotImplementedError here.
 
     Attributes:
-        name: of `model.task_names`; goes into config.json and the model card.
-        metric: the score that selects a step, a key of what `score` returns; larger is better.
-        xtreme_ending: of the files that `write_xtreme` writes: "tsv" or "json".
-        labels: the label names in the order of their ids; None where there are none.
-        encode: items of a data set -> features -> batches.
+        name: one of `model.task_names`; written to config.json and to the model card.
+        metric: the key of `score` that selects a step; larger is better.
+        xtreme_ending: extension of the files that `write_xtreme` writes, "tsv" or "json".
+        labels: label names in the order of their ids; None if the task has none.
+        encode: turns items of a data set into features, and features into batches.
     """
 
     name: str
     metric: str
     xtreme_ending: str = "tsv"
     labels: list[str] | None = None
-    encode: Encode
+    encode: EncodeExamples
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
-        """The task as the flags of `utils.args` say. UserError: flags that it cannot work with."""
+        """Make the task from the flags of `utils.args`.
+
+        Raises:
+            UserError: the task cannot work with these flags.
+        """
+        raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:
-        """What prediction must know of how inputs were read: "reading" in config.json."""
+        """How the inputs were read, for prediction: "reading" in config.json."""
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
-        """The data set in a file, checked. `purpose`: "train", "dev" or "test" (no labels needed).
+        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed).
 
         Raises:
             UserError: names the file and the line.
         """
+        raise NotImplementedError
 
     def losses(self, batch: Any, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
-        """The sum of the losses of a batch, and for the log how many decisions are right, of how many."""
+        """Return the summed loss of a batch, the number of correct decisions, and the number of decisions."""
+        raise NotImplementedError
 
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """A prediction (numpy or plain values) for each feature of a batch, from the model's outputs."""
+        """Turn the model's outputs into one prediction (numpy or plain values) for each feature."""
+        raise NotImplementedError
 
     def score(self, data: Sequence[Any], predictions: list[Any], language: str) -> Mapping[str, float]:
-        """Metric -> per cent, for a whole file whose predictions are in the order of its items."""
+        """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
+        raise NotImplementedError
 
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
+        raise NotImplementedError
 
     def write_xtreme(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
-        """Write them as XTREME takes them, atomically; see docs/finetune.md."""
+        """Write the predictions of a file as an XTREME submission, atomically (docs/finetune.md)."""
+        raise NotImplementedError
 
     def make_model(self, config: ErnieMConfig) -> "nn.Layer":
-        """A fresh model with `.ernie_m` and `.classifier`."""
+        """Make a new model with the layers `.ernie_m` and `.classifier`."""
         from model import heads
 
         sizes = [len(self.labels)] if self.labels else []
         return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
 
     def run(self, model: "nn.Layer", batch: Any) -> dict[str, "Tensor"]:
-        """The model's outputs for a batch by name, float32 (float64 of a model in float64)."""
+        """Run the model on a batch: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
         found = model(batch.input_ids)
@@ -86,16 +100,16 @@ class Task(Protocol):
         return dict(zip(OUTPUTS[self.name], single, strict=True))
 
     def loss(self, model: "nn.Layer", batch: Any) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """The training loss divided by `batch.count`, and "correct" and "count" for the log."""
+        """Return the training loss divided by `batch.count`, and "correct" and "count" for the log."""
         total, correct, count = self.losses(batch, self.run(model, batch))
         return total / batch.count, {"correct": correct, "count": count}
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"]) -> float:
-        """The sum of the losses of a batch's items."""
+        """Sum the losses of the items of a batch."""
         return self.losses(batch, outputs)[0].item()
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
-        """`decode` of what a model says, and `evaluation_loss` (0 without labels)."""
+        """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
         outputs = self.run(model, batch)
         loss = self.evaluation_loss(batch, outputs) if labelled else 0.0
         return self.decode(batch, {name: values.numpy() for name, values in outputs.items()}), loss

@@ -19,8 +19,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from utils.arrays import as_array, as_rows
-from utils.threads import over_rows
+from utils.threads import as_array, as_rows, over_rows
 
 DRAWN = 1 << 18  # numbers of dropout that one stream of random bits decides on
 

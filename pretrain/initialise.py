@@ -49,7 +49,7 @@ def freeze_encoder(model: PreTrainingModel, frozen: bool) -> None:
 def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer) -> None:
     """Compare the size and, if the folder has vocabulary files, the tokens."""
     rows = checkpoint.weights.shape(_WORDS)[0] if _WORDS in checkpoint.weights else tokenizer.vocab_size
-    vocab, pieces = checkpoint.info["vocab_path"], checkpoint.info["piece_model_path"]
+    vocab, pieces = checkpoint.vocab_path, checkpoint.piece_model_path
     theirs = tokenizer.vocab if pieces is None else Tokenizer(vocab, pieces).vocab
     same_size = rows == tokenizer.vocab_size
     if same_size and theirs == tokenizer.vocab:
@@ -68,7 +68,7 @@ def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     name = _LANGUAGES + "weight"
     if name not in checkpoint.weights:
         return
-    known = {language: i for i, language in enumerate(checkpoint.info["extra"].get("languages", ()))}
+    known = {language: i for i, language in enumerate(checkpoint.extra.get("languages", ()))}
     theirs, table = checkpoint.weights[name], model.language_embeddings.weight
     rows = table.numpy()
     for i, language in enumerate(model.languages):

@@ -9,7 +9,7 @@ from utils.config import differences
 from utils.errors import UserError
 from utils.files import remove, unwritable_is_a_user_error
 from utils.logging import logger
-from utils.processes import is_main
+from utils.runtime import is_main
 
 CHECKPOINTS, METRICS, FULL, ENCODER = "checkpoints", "metrics.jsonl", "full", "encoder"
 CURVES, SETTINGS = "visualdl", "config.yaml"

@@ -122,7 +122,7 @@ class Trainer:
         check_same_run(folder, state, self.identity)
         load_from(self.model, folder, optional=())
         self.engine.load_state_dict(state["engine"])
-        self.engine.last_checkpoint = str(folder)
+        self.engine.set_last_checkpoint(folder)
         logger.info("going on from %s", folder)
         return state["run"]
 
@@ -143,7 +143,7 @@ class Trainer:
         parts = distributed.world_size() if self.engine.is_sharded else 1
         files = self._files() if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
-        self.engine.last_checkpoint = str(folder)
+        self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
             keep_last(folder.parent, self.config.run.keep_checkpoints)
         logger.info("saved %s", folder)

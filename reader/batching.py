@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reader.features import Encode, round_up
+from reader.features import EncodeExamples, round_up
 
 # Global batches to a window, unless batches are so small that a window would hold few examples.
 WINDOW_BATCHES = 64
@@ -58,7 +58,7 @@ class Batches:
     def __init__(
         self,
         examples: Sequence[Any],
-        encode: Encode,
+        encode: EncodeExamples,
         batch_size: int,
         micro_batch_size: int | None = None,
         in_tokens: bool = False,

@@ -1,248 +1,72 @@
-"""What a corpus manifest must hold for a reader of the corpus; everything else in it is for people."""
+"""A corpus on disk, as `pretrain.build_corpus` writes it, read through memory maps (docs/corpus.md).
+
+    manifest.json                          languages, pairs, counts, vocabulary digest, SHA-256 of each file
+    mono/<language>/<split>-00000.*.npy    split: train or held_out
+    parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
+    pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
+    piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
+
+A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
+where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
+document begins in `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+Corpora of earlier versions also have `sums` files, which are not read.
+"""
 
 import hashlib
-import itertools
 import json
 import os
 import tokenize
-import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import sha256_of
-from utils.json_files import read_json
-
-SPLITS = ("train", "held_out")
-_MOST = 1 << 48  # tokens, lines, bytes
-_LONGEST_NAME = 60  # characters, of a stream or a shard: file systems take 255 bytes
-
-
-def fault_of(manifest: dict) -> str | None:
-    """What is wrong with a manifest, beginning with the key; None: nothing."""
-    try:
-        vocabulary = _get(manifest, "vocabulary", dict)
-        _get(vocabulary, "digest", str, "vocabulary")
-        _get(vocabulary, "size", int, "vocabulary")
-        files = _get(manifest, "files", dict)
-        for name in files:
-            entry = _get(files, name, dict, "files")
-            _get(entry, "bytes", int, f"files.{name}")
-            _get(entry, "sha256", str, f"files.{name}")
-            if not _is_within(name):
-                raise ValueError(f"files.{name}: no file of the corpus")
-        for kind in ("mono", "parallel"):
-            streams = _get(manifest, kind, dict)
-            for name in streams:
-                _check_stream(_get(streams, name, dict, kind), f"{kind}.{name}", paired=kind == "parallel")
-                languages = len(name.split("-"))
-                fits = _is_within(name) and "/" not in name and len(name) <= _LONGEST_NAME
-                if languages != (2 if kind == "parallel" else 1) or not fits:
-                    raise ValueError(f"{kind}.{name}: the name of no language or pair")
-        pieces = _get(manifest, "pieces", dict)
-        for language in pieces:
-            if _get(pieces, language, str, "pieces") not in files:
-                raise ValueError(f"pieces.{language}: a file that is not among the files")
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _is_within(name: str) -> bool:
-    """Whether it may be a file's name below a folder; half a character has no form in bytes."""
-    half = any("\ud800" <= character <= "\udfff" for character in name)
-    return not (half or "\0" in name or ".." in name.split("/") or name.startswith("/"))
-
-
-def _check_stream(stream: dict, place: str, paired: bool) -> None:
-    for split in SPLITS:
-        shards = _get(_get(stream, split, dict, place), "shards", list, f"{place}.{split}")
-        for number, shard in enumerate(shards):
-            where = f"{place}.{split}.shards[{number}]"
-            if not isinstance(shard, dict):
-                raise ValueError(f"{where}: no object")
-            name = _get(shard, "name", str, where)
-            if not name.replace("_", "").replace("-", "").isalnum() or len(name) > _LONGEST_NAME:
-                raise ValueError(f"{where}.name: the name of no shard")
-            for count in ("tokens", "lines", *([] if paired else ["documents"])):
-                _get(shard, count, int, where)
-            if paired and shard["lines"] % 2:
-                raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
-
-
-def _get(holder: dict, key: str, kind: type, place: str = "") -> Any:
-    """ValueError: no such key, or its value is of another type, or a number below 0 or beyond all bounds."""
-    where = f"{place}.{key}" if place else key
-    if key not in holder:
-        raise ValueError(f"{where}: missing")
-    value = holder[key]
-    if type(value) is not kind or (kind is int and not 0 <= value < _MOST):
-        raise ValueError(f"{where}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
-    return value
-
-
-# A .npy file read through a memory map, whose pages are compared with their CRC-32 whenever they are read.
-#
-# Checksums of whole files are compared before a run, if at all: who reads a page here and there of terabytes
-# cannot. A page is what a disk reads anyway, and its CRC-32 costs a few microseconds.
-
-PAGE = 4096  # bytes
-# What numpy makes of a header, which is Python's text of a dict, when it is none.
-_NO_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
-              MemoryError, tokenize.TokenError)  # fmt: skip
-_REMEDY = "put back a good copy, or delete the corpus and build it again; data.verify true checks all files"
-
-
-class PageSums:
-    """The CRC-32 of every page of one file after another, fed in pieces as to a hashlib object."""
-
-    def __init__(self) -> None:
-        self._sums: list[int] = []
-        self._crc, self._filled = 0, 0
-
-    def update(self, data: bytes | np.ndarray) -> None:
-        """More bytes of the file."""
-        rest = memoryview(data.reshape(-1).view(np.uint8) if isinstance(data, np.ndarray) else data)
-        while len(rest):
-            part, rest = rest[: PAGE - self._filled], rest[PAGE - self._filled :]
-            self._crc = zlib.crc32(part, self._crc)
-            self._filled += len(part)
-            if self._filled == PAGE:
-                self.end_file()
-
-    def end_file(self) -> None:
-        """The next bytes are those of another file, or page."""
-        if self._filled:
-            self._sums.append(self._crc)
-            self._crc, self._filled = 0, 0
-
-    def array(self) -> np.ndarray:
-        """uint32 [pages]."""
-        return np.array(self._sums, np.uint32)
-
-
-class CheckedArray:
-    """A one-dimensional .npy file.
-
-    Args:
-        path: the file.
-        sums: uint32, of its pages; None: nothing but bounds can be checked.
-        remedy: what to do about a damaged file, for the error.
-
-    Attributes:
-        array: the whole of it, memory-mapped and unchecked.
-
-    Raises:
-        UserError: the file is missing, or no such array.
-    """
-
-    def __init__(self, path: Path, sums: np.ndarray | None, remedy: str = _REMEDY):
-        self.path, self.sums, self.remedy = path, sums, remedy
-        mapped = map_array(path)
-        # A plain view of the map: np.memmap's own indexing costs several times as much.
-        self.array = mapped.view(np.ndarray)
-        self._begin, self._width = mapped.offset, mapped.itemsize  # bytes
-        self._bytes = memoryview(np.memmap(path, np.uint8, "r")) if sums is not None else None
-
-    def read(self, start: int, end: int, record: str) -> np.ndarray:
-        """Elements start .. end - 1, as they were written.
-
-        Args:
-            record: what they are part of ("document 7"), for the error.
-
-        Raises:
-            UserError: they are not in the file, or the file was altered; names file and record.
-        """
-        if not 0 <= start <= end <= len(self.array):
-            raise self._damaged(f"{record} would be elements {start} to {end} of {len(self.array)}")
-        if self.sums is not None:
-            first = (self._begin + start * self._width) // PAGE
-            last = (self._begin + end * self._width - 1) // PAGE
-            for page in range(first, last + 1):
-                if zlib.crc32(self._bytes[page * PAGE : (page + 1) * PAGE]) != self.sums[page]:
-                    raise self._damaged(
-                        f"{record}: bytes {page * PAGE} to {min((page + 1) * PAGE, len(self._bytes)) - 1} "
-                        "differ from their checksum"
-                    )
-        return self.array[start:end]
-
-    def read_all(self, record: str) -> np.ndarray:
-        """The whole array, checked."""
-        return self.read(0, len(self.array), record)
-
-    def _damaged(self, what: str) -> UserError:
-        return UserError(f"{self.path}: {what}: the file is damaged; {self.remedy}")
-
-
-def map_array(path: Path) -> np.memmap:
-    """A one-dimensional .npy file, memory-mapped.
-
-    Raises:
-        UserError: the file is missing, or no such array.
-    """
-    try:
-        mapped = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise UserError(
-            f"{path}: missing ({error.strerror}); put it back, or build the corpus again"
-        ) from error
-    except _NO_HEADER as error:
-        raise UserError(f"{path}: damaged, no array ({error}); put back a good copy") from error
-    if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
-        raise UserError(f"{path}: damaged, not a list of numbers; put back a good copy")
-    return mapped
-
-
-def pages(path: str | os.PathLike) -> int:
-    """How many pages a file has, the last of which may be a part of one."""
-    return -(-os.stat(path).st_size // PAGE)
-
-
-# A corpus on disk, as pretrain.build_corpus writes it, read through memory maps (docs/corpus.md).
-#
-#     manifest.json                          languages, pairs, counts, vocabulary digest, checksum of each
-# file
-#     mono/<language>/<split>-00000.*.npy    split: train or held_out
-#     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
-#     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train
-# text
-#     piece.model, vocab.txt                 the vocabulary: Tokenizer.from_folder(corpus)
-#
-# A shard is `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1], where each
-# line
-# begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each document
-# begins in
-# `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b). `sums`
-# (uint32) is
-# the CRC-32 of each page of these files, one file after the other in this order; every page that is read is
-# compared with it. Corpora of an earlier build have no `sums` and are read without.
+from utils.files import read_json, sha256_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SPLITS = ("train", "held_out")
+_MAX_SIZE = 1 << 48  # tokens, lines, bytes
+_MAX_NAME = 60  # characters, of a stream or a shard: file systems allow 255 bytes
+_ANY = "*"
+_SHARD = {"name": str, "tokens": int, "lines": int, "index": str}
+_PAIR_SHARDS = {"shards": [_SHARD]}
+_TEXT_SHARDS = {"shards": [_SHARD | {"documents": int}]}
+# What a reader needs of a manifest. `_ANY` stands for all keys that are there.
+_FORM = {
+    "vocabulary": {"digest": str, "size": int},
+    "files": {_ANY: {"bytes": int, "sha256": str}},
+    "mono": {_ANY: dict.fromkeys(SPLITS, _TEXT_SHARDS)},
+    "parallel": {_ANY: dict.fromkeys(SPLITS, _PAIR_SHARDS)},
+    "pieces": {_ANY: str},
+}
+_REPAIR = "put back a good copy, or delete the corpus and build it again"
+# What numpy raises for a bad .npy header, which is the Python text of a dict.
+_BAD_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
+               MemoryError, tokenize.TokenError)  # fmt: skip
 
 
 class Corpus:
-    """A corpus folder. Can be pickled: another process opens it again.
+    """A corpus folder. Can be pickled: the other process opens the folder again.
 
     Args:
         path: the folder.
-        expected_digest: `Tokenizer.digest` of the vocabulary in use; None: any.
-        verify: read every file and compare its SHA-256, not only its size.
+        expected_digest: `Tokenizer.digest` of the vocabulary in use; None accepts any.
+        verify: compare the SHA-256 of every file with the manifest, not only its size.
 
     Attributes:
         manifest: the manifest as a dict.
         mono: language -> `Text` of its train documents.
         parallel: (a, b), a < b -> `Pairs` of its train pairs.
-        held_out_mono, held_out_parallel: the same for the part that was set apart; a stream without one is
-            missing.
+        held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
         vocab_size: V.
 
     Raises:
-        UserError: no corpus there, an unfinished one, one of another format or vocabulary, a file that is
-            missing, cut short or altered.
+        UserError: there is no finished corpus, it has another format or vocabulary, or a file is missing, cut
+            short or altered.
     """
 
     def __init__(self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False):
@@ -253,13 +77,16 @@ class Corpus:
         if expected_digest is not None and vocabulary["digest"] != expected_digest:
             raise UserError(
                 f"{self.path}: its shards were made with another vocabulary ({vocabulary['digest'][:12]}, "
-                "this one is "
-                f"{expected_digest[:12]}); give the vocabulary of the corpus, or build a corpus with this one"
+                f"this one is {expected_digest[:12]}); use the vocabulary of the corpus, or build a corpus "
+                "with this one"
             )
         check_files(self.path, self.manifest, checksums=verify)
         self.vocab_size: int = vocabulary["size"]
-        self.mono, self.held_out_mono = (self._texts(split) for split in SPLITS)
-        self.parallel, self.held_out_parallel = (self._pairs(split) for split in SPLITS)
+        self.mono, self.held_out_mono = (self._streams("mono", split, Text) for split in SPLITS)
+        self.parallel, self.held_out_parallel = (
+            {tuple(pair.split("-")): pairs for pair, pairs in self._streams("parallel", split, Pairs).items()}
+            for split in SPLITS
+        )
 
     def __reduce__(self):
         return type(self), (self.path, self._expected_digest)
@@ -271,7 +98,7 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """Of every file by name, size and checksum, and of the vocabulary: equal text, wherever it lies."""
+        """A digest of the vocabulary and of all files: equal for copies of one corpus in different places."""
         content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -290,40 +117,31 @@ class Corpus:
             raise UserError(f"{self.path / name}: {len(counts)} counts for a vocabulary of {self.vocab_size}")
         return counts
 
-    def _texts(self, split: str) -> dict[str, "Text"]:
+    def _streams(self, kind: str, split: str, cls: type) -> dict[str, Any]:
         return {
-            language: Text(self.path / "mono" / language, stream[split]["shards"])
-            for language, stream in self.manifest["mono"].items()
-            if stream[split]["shards"]
-        }
-
-    def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
-        return {
-            tuple(pair.split("-")): Pairs(self.path / "parallel" / pair, stream[split]["shards"])
-            for pair, stream in self.manifest["parallel"].items()
+            name: cls(self.path / kind / name, stream[split]["shards"])
+            for name, stream in self.manifest[kind].items()
             if stream[split]["shards"]
         }
 
 
 class _Shards:
-    """Shards in order as one run of lines."""
-
-    kinds = ("ids", "lines")
+    """Several shards, read as one sequence of lines."""
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         self.folder, self.shards = folder, shards
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         self._first_line = _starts(shard["lines"] for shard in shards)
-        self._open: dict[int, dict[str, CheckedArray]] = {}
+        self._open: dict[tuple[int, str], np.ndarray] = {}
         self.num_lines = int(self._first_line[-1])
 
     def ids(self, shard: int) -> np.ndarray:
-        """All ids of a shard, memory-mapped and unchecked. uint16 or uint32 [tokens]."""
-        return self._files(shard)["ids"].array
+        """All ids of a shard, memory-mapped. uint16 or uint32 [tokens]."""
+        return self._array(shard, "ids")
 
     def line_offsets(self, shard: int) -> np.ndarray:
         """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
-        return self._files(shard)["lines"].read_all("its lines")
+        return self._offsets(shard, "lines", self.shards[shard]["tokens"])
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
@@ -331,31 +149,51 @@ class _Shards:
         return self._lines(shard, line, 1, f"line {line}")[0]
 
     def read_ids(self, shard: int, start: int, end: int, record: str) -> np.ndarray:
-        """A part of a shard's ids, checked; `record` is what it belongs to, for the error. int64 [n]."""
-        return self._files(shard)["ids"].read(int(start), int(end), record).astype(np.int64)
+        """Ids start .. end - 1 of a shard. int64 [n].
+
+        Args:
+            record: what the ids belong to ("block 7"), for the error.
+
+        Raises:
+            UserError: the shard has no such ids.
+        """
+        return self._read(shard, "ids", int(start), int(end), record).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int, record: str) -> list[np.ndarray]:
-        """The ids of lines that follow each other, each int64 [n]."""
-        bounds = self._files(shard)["lines"].read(first, first + count + 1, record).tolist()
+        """The ids of consecutive lines, each int64 [n]."""
+        bounds = self._read(shard, "lines", first, first + count + 1, record).tolist()
         whole = self.read_ids(shard, bounds[0], bounds[-1], record)
-        if any(start > end for start, end in itertools.pairwise(bounds)):
-            file = self._files(shard)["lines"].path
-            raise UserError(f"{file}: {record}: a line would end before it begins: the file is damaged")
-        return [whole[start - bounds[0] : end - bounds[0]] for start, end in itertools.pairwise(bounds)]
+        if any(start > end for start, end in pairwise(bounds)):
+            raise self._damaged(shard, "lines", f"{record}: a line would end before it begins")
+        return [whole[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
 
-    def _files(self, shard: int) -> dict[str, CheckedArray]:
-        if shard not in self._open:
-            name = self.shards[shard]["name"]
-            paths = {kind: self.folder / f"{name}.{kind}.npy" for kind in self.kinds}
-            sums = _sums_of(self.folder / f"{name}.sums.npy", paths)
-            self._open[shard] = {kind: CheckedArray(path, sums[kind]) for kind, path in paths.items()}
-        return self._open[shard]
+    def _read(self, shard: int, kind: str, start: int, end: int, record: str) -> np.ndarray:
+        array = self._array(shard, kind)
+        if not 0 <= start <= end <= len(array):
+            raise self._damaged(shard, kind, f"{record}: elements {start} to {end} of {len(array)}")
+        return array[start:end]
+
+    def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
+        offsets = self._array(shard, kind)
+        if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
+            raise self._damaged(shard, kind, f"its numbers do not ascend to {end}")
+        return offsets
+
+    def _array(self, shard: int, kind: str) -> np.ndarray:
+        if (shard, kind) not in self._open:
+            # A plain view: the indexing of np.memmap itself is several times slower.
+            self._open[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+        return self._open[shard, kind]
+
+    def _file(self, shard: int, kind: str) -> Path:
+        return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+
+    def _damaged(self, shard: int, kind: str, fault: str) -> UserError:
+        return UserError(f"{self._file(shard, kind)}: {fault}: the file is damaged; {_REPAIR}")
 
 
 class Text(_Shards):
     """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
-
-    kinds = ("ids", "lines", "documents")
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         super().__init__(folder, shards)
@@ -367,12 +205,14 @@ class Text(_Shards):
     def __getitem__(self, number: int) -> list[np.ndarray]:
         shard, document = _locate(self._first_document, number)
         record = f"document {document}"
-        first, last = self._files(shard)["documents"].read(document, document + 2, record).tolist()
+        first, last = self._read(shard, "documents", document, document + 2, record).tolist()
+        if last < first:
+            raise self._damaged(shard, "documents", f"{record} would end before it begins")
         return self._lines(shard, first, last - first, record)
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
-        return self._files(shard)["documents"].read_all("its documents")
+        return self._offsets(shard, "documents", self.shards[shard]["lines"])
 
 
 class Pairs(_Shards):
@@ -392,11 +232,58 @@ class Pairs(_Shards):
         return np.concatenate(parts).reshape(-1, 2)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a corpus folder.
+def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
+    """A one-dimensional .npy file of integers, memory-mapped.
+
+    Args:
+        repair: what to do about a damaged file, for the error.
 
     Raises:
-        UserError: none there, not JSON, of another format version, or without what a reader needs.
+        UserError: the file is missing, or holds no such array.
+    """
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(f"{path}: missing ({error.strerror}); {repair}") from error
+    except _BAD_HEADER as error:
+        raise UserError(f"{path}: damaged, no array ({error}); {repair}") from error
+    if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
+        raise UserError(f"{path}: damaged, not a list of numbers; {repair}")
+    return mapped
+
+
+def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> None:
+    """Compare every file with the manifest, by size and, with `checksums`, by SHA-256.
+
+    Raises:
+        UserError: a file is missing, cut short or altered.
+    """
+    for name, expected in manifest["files"].items():
+        _check_file(path, name, expected, checksums)
+
+
+def _check_file(path: Path, name: str, expected: Mapping[str, Any], checksum: bool) -> None:
+    file = path / name
+    repair = f"the corpus is damaged; {_REPAIR}"
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise UserError(f"{file}: missing ({error.strerror}); {repair}") from error
+    if size != expected["bytes"]:
+        raise UserError(
+            f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
+            f"{repair}"
+        )
+    if checksum and sha256_of(file) != expected["sha256"]:
+        raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {repair}")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read and check the manifest of a corpus folder.
+
+    Raises:
+        UserError: the folder has no manifest, or it is not JSON, has another format version, or lacks a key
+            that a reader needs.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -411,50 +298,56 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this "
             "program"
         )
-    if fault := fault_of(manifest):
-        raise UserError(f"{file}: damaged: {fault}; put back a good copy, or build the corpus again")
+    try:
+        _check_form(manifest, _FORM, "")
+        _check_names(manifest)
+    except ValueError as error:
+        raise UserError(f"{file}: damaged: {error}; {_REPAIR}") from error
     return manifest
 
 
-def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> None:
-    """Compare every file with the manifest, by size, and by SHA-256 where `checksums`.
-
-    Raises:
-        UserError: a file is missing, cut short or altered.
-    """
-    for name, expected in manifest["files"].items():
-        _check_file(path, name, expected, checksums)
-
-
-def _check_file(path: Path, name: str, expected: Mapping[str, Any], checksum: bool) -> None:
-    file = path / name
-    again = "the corpus is damaged; put back a good copy, or delete the folder and build it again"
-    try:
-        size = file.stat().st_size
-    except OSError as error:
-        raise UserError(f"{file}: missing ({error.strerror}); {again}") from error
-    if size != expected["bytes"]:
-        raise UserError(
-            f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; {again}"
-        )
-    if checksum and sha256_of(file) != expected["sha256"]:
-        raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {again}")
+def _check_form(value: Any, form: Any, place: str) -> None:
+    """Check keys and types against a form such as `_FORM`. ValueError: the first fault, with its key."""
+    kind = form if isinstance(form, type) else type(form)
+    if type(value) is not kind or (kind is int and not 0 <= value < _MAX_SIZE):
+        raise ValueError(f"{place}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
+    if isinstance(form, list):
+        for number, item in enumerate(value):
+            _check_form(item, form[0], f"{place}[{number}]")
+    elif isinstance(form, dict):
+        for key in value if _ANY in form else form:
+            where = f"{place}.{key}" if place else key
+            if key not in value:
+                raise ValueError(f"{where}: missing")
+            _check_form(value[key], form.get(_ANY) or form[key], where)
 
 
-def _sums_of(file: Path, paths: Mapping[str, Path]) -> dict[str, np.ndarray | None]:
-    """The sums of each file's pages; None: the corpus is of a build that wrote none."""
-    if not file.is_file():
-        return dict.fromkeys(paths)
-    sums, first = map_array(file).view(np.ndarray), 0
-    found: dict[str, np.ndarray | None] = {}
-    for kind, path in paths.items():
-        if not path.is_file():
-            raise UserError(f"{path}: missing; put it back, or build the corpus again")
-        found[kind] = sums[first : first + pages(path)]
-        first += pages(path)
-    if first != len(sums):
-        raise UserError(f"{file}: {len(sums)} checksums for {first} pages: damaged; put back good copies")
-    return found
+def _check_names(manifest: dict) -> None:
+    """Check that names are those of files of the corpus, and that there are whole pairs."""
+    for name in manifest["files"]:
+        if not _is_relative_path(name):
+            raise ValueError(f"files.{name}: no file of the corpus")
+    for kind, languages in (("mono", 1), ("parallel", 2)):
+        for name, stream in manifest[kind].items():
+            is_name = _is_relative_path(name) and "/" not in name and len(name) <= _MAX_NAME
+            if len(name.split("-")) != languages or not is_name:
+                raise ValueError(f"{kind}.{name}: the name of no language or pair")
+            for split in SPLITS:
+                for number, shard in enumerate(stream[split]["shards"]):
+                    where, name_ = f"{kind}.{name}.{split}.shards[{number}]", shard["name"]
+                    if not name_.replace("_", "").replace("-", "").isalnum() or len(name_) > _MAX_NAME:
+                        raise ValueError(f"{where}.name: the name of no shard")
+                    if kind == "parallel" and shard["lines"] % 2:
+                        raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
+    for language, name in manifest["pieces"].items():
+        if name not in manifest["files"]:
+            raise ValueError(f"pieces.{language}: a file that is not among the files")
+
+
+def _is_relative_path(name: str) -> bool:
+    """Whether `name` can be a file below a folder. A lone surrogate cannot be encoded."""
+    surrogate = any("\ud800" <= character <= "\udfff" for character in name)
+    return not (surrogate or "\0" in name or ".." in name.split("/") or name.startswith("/"))
 
 
 def _starts(counts) -> np.ndarray:
@@ -462,7 +355,7 @@ def _starts(counts) -> np.ndarray:
 
 
 def _locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """Shard and number within it."""
+    """The shard that holds an item, and the item's number in that shard."""
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
     shard = int(np.searchsorted(starts, number, side="right")) - 1

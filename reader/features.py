@@ -19,7 +19,7 @@ class Feature(NamedTuple):
     cut: bool = False
 
 
-class Encode(Protocol):
+class EncodeExamples(Protocol):
     """What `reader.batching.Batches` needs of a task. Can be pickled: it runs in the reader process.
 
     Attributes:
@@ -35,11 +35,11 @@ class Encode(Protocol):
         """What the loss over these features is divided by: their number, or that of their labelled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
-        """Features as padded arrays, with `.indices`, int64 [B], and `.count`; see `Batch`."""
+        """Features as padded arrays, with `.indices`, int64 [B], and `.count`; see `TaskBatch`."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class TaskBatch:
     """What one process feeds the model at once.
 
     Attributes:
@@ -83,10 +83,10 @@ class EncodePairs:
     def count(self, features: Sequence[Feature]) -> int:
         return len(features)
 
-    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> Batch:
+    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id, self.multiple)
         labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
-        return Batch(input_ids, labels, np.asarray(indices, np.int64), count)
+        return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Which text is read when: a sequence of draws that a seed decides, and one position number per stream.
+"""Which text is read when: a sequence of draws that depends on a seed, and one position per stream.
 
-A stream is a language's text or a pair's. Draw i = 0, 1, 2, ... chooses a stream by temperature; the stream
-hands out its next item, and the order of its items is a permutation that is new in every epoch. Both are
-functions of numbers alone (a counter-based generator, a keyed permutation), so nothing is held in memory, a
-run resumes from its positions, and any number of processes can share the draws of a step.
+A stream is the text of a language or of a pair. Each draw chooses a stream by temperature, and the stream
+gives its next item. The order of a stream's items is a new permutation in every epoch. Both are functions of
+numbers alone (a counter-based generator, a keyed permutation). So nothing is kept in memory, a run resumes
+from its positions, and any number of processes can share the draws of a step.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ _MASK64 = (1 << 64) - 1
 
 
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """p_l ~ n_l^alpha: 0.3 over tokens of languages (XLM-R), 0.7 over pairs (InfoXLM).
+    """Sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
     Raises:
-        UserError: nothing to choose from, or an amount that is not positive.
+        UserError: there are no amounts, or one is not positive.
     """
     empty = [name for name, amount in amounts.items() if not amount > 0]
     if not amounts or empty:
@@ -34,14 +34,14 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
 
 
 def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The item at each position of an endless reading, every item once per epoch, in a new order each epoch.
+    """The item at each position of an endless reading: every item once per epoch, in a new order each epoch.
 
-    A Feistel network over the smallest power of two that holds `size`, walked on until the value is below
-    `size`: a bijection without a table, whatever the size.
+    A Feistel network permutes the numbers below the smallest power of two that is at least `size`. It is
+    applied until the result is below `size`. This gives a permutation of any size without a table.
 
     Args:
         positions: int64 [n], 0 <= position; position // size is the epoch.
-        sizes: int64 [n], the number of items of each position's stream.
+        sizes: int64 [n], the number of items in each position's stream.
         keys: uint64 [n], one key per stream.
 
     Returns:
@@ -61,14 +61,14 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws in order. Arrays of length n.
+    """Several draws in order.
 
     Args:
-        stream: number of the stream, in the order of `Sampler.names`. int64.
-        item: number of the item in the stream. int64.
-        reverse: read a pair the other way round (its second side first), with chance 1/2. bool.
-        seed: two words for whatever else the draw decides (masks, languages), uint64 [n, 2]; a generator from
-            them: `np.random.Generator(np.random.Philox(key=seed))`.
+        stream: int64 [n], the stream, as a number in the order of `Sampler.names`.
+        item: int64 [n], the number of the item in the stream.
+        reverse: bool [n], whether the second side of a pair comes first; true with probability 1/2.
+        seed: uint64 [n, 2], for all else that is random about the draw (masks, languages), as in
+            `np.random.Generator(np.random.Philox(key=seed))`.
     """
 
     stream: np.ndarray
@@ -83,7 +83,7 @@ class Draws:
         return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
 
     def share(self, rank: int, world_size: int) -> "Draws":
-        """The part of a step's draws that process `rank` of `world_size` works on; they tile the step.
+        """The draws of a step that belong to process `rank` of `world_size`.
 
         Raises:
             UserError: more processes than draws.
@@ -97,24 +97,23 @@ class Draws:
 
 
 class Sampler:
-    """The draws of one kind of text. Every process makes the same one and takes its share of each step.
+    """Makes the draws of one kind of text. All processes have the same sampler; each uses a share of a step.
 
     Args:
-        items: stream -> number of items (blocks of a language, pairs). The order gives the streams their
-            numbers.
-        amounts: stream -> what the temperature works on (tokens, pairs).
+        items: stream -> number of items (blocks of a language, pairs). Streams are numbered in this order.
+        amounts: stream -> the amount for the temperature (tokens, pairs).
         alpha: exponent of the temperature.
         seed: of the run.
-        purpose: a name that sets this sampler's randomness apart from that of others with the same seed.
+        purpose: a name; samplers with the same seed and different purposes are independent.
 
     Attributes:
         names: the streams in order.
-        probabilities: float64, the chance of each.
+        probabilities: float64 [streams].
         draws: how many draws were made.
-        positions: int64, how many of them each stream had.
+        positions: int64 [streams], how many draws each stream had.
 
     Raises:
-        UserError: a stream without items or amount, or `items` and `amounts` of different streams.
+        UserError: a stream has no items or no amount.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Sampler:
         )
 
     def draw(self, count: int) -> Draws:
-        """The next `count` draws; the positions move on."""
+        """The next `count` draws."""
         words = _philox_words(self._philox_key, self.draws, count)  # [n, 4]
         chance = (words[:, 0] >> np.uint64(11)) * 2.0**-53
         stream = np.searchsorted(self._thresholds, chance, side="right")
@@ -151,7 +150,7 @@ class Sampler:
         return Draws(stream, item, reverse, words[:, 2:])
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as numbers and names. The same on every process."""
+        """The state for `restore`, as plain numbers and strings. The same on every process."""
         return {
             "seed": self.seed,
             "draws": self.draws,
@@ -160,10 +159,10 @@ class Sampler:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; the number of processes may have changed.
+        """Continue from a saved state. The number of processes may have changed.
 
         Raises:
-            UserError: the state is of other streams, other sizes or another seed.
+            UserError: the state has other streams, sizes or another seed.
         """
         sizes = dict(zip(self.names, self.sizes.tolist()))
         changed = sorted(
@@ -171,9 +170,8 @@ class Sampler:
         )
         if changed:
             raise UserError(
-                f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}); "
-                "positions in it mean nothing any more. Resume with the corpus and the lengths of the "
-                "checkpoint"
+                f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}), so its "
+                "positions are no longer valid. Resume with the corpus and the lengths of the checkpoint"
             )
         if state["seed"] != self.seed:
             raise UserError(
@@ -188,7 +186,7 @@ def _key_words(seed: int, purpose: str) -> np.ndarray:
 
 
 def _philox_words(key: np.ndarray, first: int, count: int) -> np.ndarray:
-    # Philox turns each value of its counter into four words: draw i owns those of counter i. [count, 4]
+    # Philox makes four words of each value of its counter. Draw i uses those of counter i. [count, 4]
     return np.random.Philox(key=key, counter=first).random_raw(4 * count).reshape(count, 4)
 
 
@@ -214,7 +212,7 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarr
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit words in which every bit of the input reaches every bit of the output."""
+    """A bijection of 64-bit words. Every bit of the input influences every bit of the output."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -1,15 +1,23 @@
-"""Tags that mark entities: IOB1, IOB2, and how conlleval reads either.
+"""Tagged sentences: tags that mark entities, the official files, and the model inputs made of them.
 
     words   U.N.   official  Ekeus   heads    for      Baghdad
-    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only parts two neighbours of one type
-    IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- begins every entity
+    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
+    IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
 
-An entity begins at each B-, and at an I- whose type is not that of the word before. That is conlleval's
-reading; it gives every sequence of tags, regular or not, one meaning.
+An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
+tags this way, which gives every sequence of tags, regular or not, one meaning.
+
+    pieces  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
+    labels    -   B-PER -   O   -   O    -        - : no loss here
+
+A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
+word
+belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word has
+one tag and counts once in the loss.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,30 +25,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import decode, map_bytes
+from reader.classification import map_bytes, parse_header, parse_row
 from reader.features import pad
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 OUTSIDE = "O"
-SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file is either, as a whole
+SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file has either, throughout
+JOINT = "\x02"  # between the words of a sentence, and between its tags
+IGNORED = -100  # the label of a token without a loss
+_OVERLAP = 4  # windows share one part in four
+_COLUMNS = "text_a, label; tokens and tags are joined by U+0002"
 
 
-class Start(NamedTuple):
-    """The first word of an entity. `adjoins`: the word before it is of an entity of the same type."""
+class EntityStart(NamedTuple):
+    """The first word of an entity. `adjoins`: the word before it belongs to an entity of the same type."""
 
     position: int
     tag: str
     adjoins: bool
 
 
-def entity_starts(tags: Sequence[str]) -> Iterator[Start]:
+def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
     """Where entities begin, as conlleval reads the tags of one sentence."""
     before = ""
     for position, tag in enumerate(tags):
-        type_ = tag[2:]  # nothing for O
+        type_ = tag[2:]  # empty for O
         if type_ and (tag[0] == "B" or type_ != before):
-            yield Start(position, tag, type_ == before)
+            yield EntityStart(position, tag, type_ == before)
         before = type_
 
 
@@ -53,55 +65,50 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def inside(labels: Sequence[str]) -> list[int]:
-    """Of each label, by its id, that of a further piece of a word: I-X for B-X and I-X; else its own."""
+    """For each label id the label id of further pieces of the word: I-X for B-X and I-X, else the same."""
     ids = {label: id_ for id_, label in enumerate(labels)}
     return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
 
 
 def is_tag(tag: str) -> bool:
-    """Whether it is O, or B- or I- with a type after it."""
+    """Whether `tag` is O, or B- or I- with a type."""
     return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
 
 
-class SchemeCheck:
-    """Finds the first tag of a file that its scheme does not have.
+def check_scheme(
+    sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
+) -> None:
+    """Check that all tags of a file follow a scheme.
 
     Args:
+        sentences: line number and tags of each.
         scheme: one of `SCHEMES`.
         path: of the file, for messages.
+
+    Raises:
+        UserError: names the file, the line and the token.
     """
-
-    def __init__(self, scheme: str, path: str | os.PathLike):
-        self.scheme, self.path = scheme, path
-        self._first: dict[str, str] = {}  # "I", "B" -> where an entity began in a way only one scheme has
-
-    def add(self, tags: Sequence[str], line_number: int) -> None:
-        """Check one sentence.
-
-        Raises:
-            UserError: names the file, the line, the token.
-        """
+    first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
+    for line, tags in sentences:
         for position, tag, adjoins in entity_starts(tags):
             if tag[0] == "B" and adjoins:
                 continue  # the same in both schemes
-            place = f"line {line_number}, token {position + 1}: {tag} begins an entity"
-            self._first.setdefault(tag[0], place)
-            other = self._first.get("B" if tag[0] == "I" else "I")
-            fault = None
-            if self.scheme == "IOB2" and tag[0] == "I":
+            place = f"line {line}, token {position + 1}: {tag} begins an entity"
+            first.setdefault(tag[0], place)
+            other = first.get("B" if tag[0] == "I" else "I")
+            if scheme == "IOB2" and tag[0] == "I":
                 fault = f"which IOB2 (--chunk_scheme) writes B-{tag[2:]}"
-            elif self.scheme == "IOB1" and tag[0] == "B":
+            elif scheme == "IOB1" and tag[0] == "B":
                 fault = f"which IOB1 (--chunk_scheme) writes I-{tag[2:]}"
-            elif self.scheme == "IOB" and other is not None:
+            elif scheme == "IOB" and other is not None:
                 fault = f"but {other}: neither IOB1 nor IOB2"
-            if fault:
-                raise UserError(
-                    f"{self.path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file"
-                )
+            else:
+                continue
+            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
 
 
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check that a label map is one of tags: B- and I- of each type, and O with the last id.
+    """Check that a label map has tags: B- and I- of each type, and O with the last id.
 
     Raises:
         UserError: names the file and the label.
@@ -119,11 +126,6 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         )
 
 
-# Tagged sentences in the official form: TSV with the columns text_a and label, each joined by U+0002.
-
-JOINT = "\x02"
-
-
 class Sentence(NamedTuple):
     """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
 
@@ -138,90 +140,56 @@ class Sentence(NamedTuple):
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
-    """Read and check a file of tagged sentences. Tags in IOB1 become IOB2.
+    """Read and check a TSV file with the columns text_a and label, each joined by U+0002.
+
+    Tags in IOB1 become IOB2.
 
     Args:
-        path: the file; columns beside text_a and label are not read.
+        path: the file; other columns are ignored.
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must be; see `tag_schemes.SCHEMES`.
-        labels: False: there need not be a column of tags (but if there is, it is checked the same).
+        scheme: what the tags must follow, one of `SCHEMES`.
+        labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
-        UserError: no such file, no header, an empty sentence, unequal numbers of tokens and tags, an unknown
-            tag, a tag that the scheme does not have. It names the file and the line.
+        UserError: the file is missing, has no header, an empty sentence, unequal numbers of tokens and tags,
+            an unknown tag, or a tag that breaks the scheme; the error names the file and the line.
     """
     path = Path(path)
-    rows = map_bytes(path)[:].removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
-    header = decode(rows[0], path, 1).rstrip("\r").split("\t")
-    missing = [name for name in ("text_a", *["label"] * labels) if name not in header]
-    if missing:
-        raise UserError(
-            f"{path}, line 1: no column {', '.join(missing)} in the header; the first line names the "
-            "tab-separated columns (text_a, label), and tokens and tags are joined by U+0002"
-        )
-    text_column = header.index("text_a")
-    label_column = header.index("label") if "label" in header else None
-    check = SchemeCheck(scheme, path)
-    sentences = []
+    rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
+    header = parse_header(rows[0], path, ["text_a", *["label"] * labels], _COLUMNS)
+    sentences, tagged = [], []
     for number, row in enumerate(rows[1:], 2):
-        cells = decode(row, path, number).rstrip("\r").split("\t")
-        if len(cells) != len(header):
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
-                f"({', '.join(header)}); a token must not hold a tab or a line end"
-            )
-        text = cells[text_column]
-        words = _check_words(text, path, number)
+        cells = dict(zip(header, parse_row(row, path, number, header)))
+        text, where = cells["text_a"], f"{path}, line {number}"
+        if not text:
+            raise UserError(f"{where}: an empty sentence; remove the line")
+        words = text.split(JOINT)
+        if "" in words:
+            raise UserError(f"{where}: token {words.index('') + 1} of {len(words)} is empty")
         found = None
-        if label_column is not None:
-            tags = cells[label_column].split(JOINT)
-            _check_tags(tags, words, label_map, path, number)
-            check.add(tags, number)
+        if "label" in cells:
+            tags = cells["label"].split(JOINT)
+            _check_tags(tags, len(words), label_map, where)
+            tagged.append((number, tags))
             found = tuple(label_map[tag] for tag in to_iob2(tags))
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
+    check_scheme(tagged, scheme, path)
     return sentences
 
 
-def _check_words(text: str, path: Path, number: int) -> list[str]:
-    if not text:
-        raise UserError(f"{path}, line {number}: an empty sentence; remove the line")
-    words = text.split(JOINT)
-    if "" in words:
-        raise UserError(f"{path}, line {number}: token {words.index('') + 1} of {len(words)} is empty")
-    return words
-
-
-def _check_tags(
-    tags: list[str], words: list[str], label_map: Mapping[str, int], path: Path, number: int
-) -> None:
-    if len(tags) != len(words):
+def _check_tags(tags: list[str], words: int, label_map: Mapping[str, int], where: str) -> None:
+    if len(tags) != words:
         raise UserError(
-            f"{path}, line {number}: {len(words)} tokens but {len(tags)} tags; tokens are joined by U+0002, "
-            "and so are tags, one for each token"
+            f"{where}: {words} tokens but {len(tags)} tags; tokens are joined by U+0002, and so are tags, "
+            "one for each token"
         )
     for position, tag in enumerate(tags, 1):
         if tag not in label_map:
             raise UserError(
-                f"{path}, line {number}, token {position}: unknown tag '{tag}'; "
-                f"the label map has {', '.join(label_map)}"
+                f"{where}, token {position}: unknown tag '{tag}'; the label map has {', '.join(label_map)}"
             )
-
-
-# Tagged sentences as model inputs: words in pieces, a label where one is learned, long sentences in windows.
-#
-#     words    Ekeus           heads     for        (--label_pieces first)
-#     pieces   [CLS] ▁Eke us ▁head s ▁for [SEP]
-#     labels     -   B-PER -   O   -   O    -       - : no loss here
-#
-# A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap a
-# word belongs to the window where it stands farther from the edge: it is labelled and predicted there
-# alone, so
-# every word has one tag and counts once in the loss.
-
-IGNORED = -100  # the label of a token that is not learned
-_OVERLAP = 4  # windows share one part in so many
 
 
 class TaggedFeature(NamedTuple):
@@ -264,7 +232,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.features.Encode` for tagged sentences.
+    """`reader.features.EncodeExamples` for tagged sentences.
 
     Args:
         tokenizer: cuts each word by itself.
@@ -321,7 +289,7 @@ class EncodeTagged:
         )
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
-        # A word of which the tokenizer leaves nothing is [UNK]: it needs a place for its tag.
+        # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
         ids: list[int] = []
         widths: list[int] = []
@@ -353,10 +321,10 @@ def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
 
 
 def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
-    """How likely the pieces of each word find each tag: its expansion B-X I-X I-X ... over all of them.
+    """The score of each tag for each word: that of its expansion B-X I-X I-X ... over all pieces of the word.
 
     Args:
-        scores: [R, T, C] logits or log probabilities; float64, so that sums along T keep their digits.
+        scores: [R, T, C] logits or log probabilities; float64, so that sums along T stay exact.
         words: as in `TaggedBatch`.
         inside: as in `EncodeTagged`.
 
@@ -368,8 +336,8 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
     return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
 
 
-class Window(NamedTuple):
-    """Words first to last - 1, of which own_first to own_last - 1 are tagged here."""
+class WordWindow(NamedTuple):
+    """Words first .. last - 1, of which own_first .. own_last - 1 are tagged in this window."""
 
     first: int
     last: int
@@ -377,15 +345,15 @@ class Window(NamedTuple):
     own_last: int
 
 
-def cut_windows(sizes: Sequence[int], room: int) -> list[Window]:
+def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
     """Cut a sentence between words into as few overlapping windows as fit.
 
     Args:
         sizes: pieces of each word, at most `room`.
-        room: pieces in a window.
+        room: maximum pieces in a window.
 
     Returns:
-        windows whose own words, one window's after the other's, are all the words.
+        windows whose own words, in order, are all the words.
     """
     spans = []
     first = last = 0
@@ -404,13 +372,13 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[Window]:
             shared -= sizes[first]
     middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
     return [
-        Window(*span, own_first, own_last)
+        WordWindow(*span, own_first, own_last)
         for span, (own_first, own_last) in zip(spans, pairwise([0, *middles, len(sizes)]))
     ]
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:
-    """The word of first to last - 1 at which the second half of their pieces begins."""
+    """The word among first .. last - 1 at which the second half of their pieces begins."""
     half = sum(sizes[first:last]) / 2
     while first < last and half >= sizes[first] / 2:
         half -= sizes[first]
@@ -418,18 +386,16 @@ def _middle(sizes: Sequence[int], first: int, last: int) -> int:
     return first
 
 
-# Tagged sentences as the official reader lays them out (--official_compat true).
-#
-#     words    Ekeus           heads        for
-#     pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
-#     labels   O     B-PER I-PER O    O      O    O
-#
-# Every piece is labelled, the special tokens are O, the loss is divided by B x T with the pads in T, and what
-# does not fit is cut off.
-
-
 class EncodeTaggedOfficially(EncodeTagged):
-    """`EncodeTagged` with one window; a word that was cut off, or has no piece, has 0 labelled pieces."""
+    """The inputs of the official reader (--official_compat true).
+
+        pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
+        labels   O     B-PER I-PER O    O      O    O
+
+    Every piece is labelled, the special tokens are O, and the loss is divided by B x T, with the padding in
+    T. A sentence has one window; the rest is cut off. A word that is cut off, or has no pieces, has 0
+    labelled pieces.
+    """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """B x T of the whole step."""

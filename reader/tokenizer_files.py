@@ -1,9 +1,9 @@
-"""A tokenizer's files as each library wants them, all made of vocab.txt and the piece model.
+"""Writes a tokenizer's files in the forms of other libraries.
 
-ErnieM of PaddleNLP and of Hugging Face: a bare token a line in vocab.txt, the id being the line's number.
-XLM-R: the piece model, of which its ids derive, and tokenizer.json, which also holds the official
-normalisation, so that current libraries give our ids. Source of tokenizer.json: the documentation of Hugging
-Face tokenizers.
+ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
+XLM-R: the piece model, from which the ids are derived, and tokenizer.json, which also has the official
+normalisation, so that current libraries give our ids. The format of tokenizer.json is described in the
+documentation of Hugging Face tokenizers.
 """
 
 import base64
@@ -18,19 +18,19 @@ from utils.files import write_json
 
 ERNIE_M_PIECES = XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
-_UNIGRAM = 1  # of sentencepiece's kinds of model the one that XLM-R's is
+_UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 _NO_TOKEN = "<no token {}>"
 
 
 def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """vocab.txt (token<TAB>id) and piece.model, as here and in the official layout; the names written."""
+    """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     shutil.copyfile(tokenizer.piece_model_path, folder / "piece.model")
     return ["vocab.txt", "piece.model"]
 
 
 def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """vocab.txt, sentencepiece.bpe.model and tokenizer_config.json of PaddleNLP and Hugging Face."""
+    """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for PaddleNLP and Hugging Face."""
     lines = _token_list(tokenizer)
     (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in lines).encode())
     shutil.copyfile(tokenizer.piece_model_path, folder / ERNIE_M_PIECES)
@@ -43,13 +43,13 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
 
 
 def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
-    """tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model of XLM-R.
+    """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R.
 
-    The piece model is left out where the vocabulary is not the one that XLM-R derives of it, and
-    tokenizer.json where the model is not a unigram model.
+    The piece model is left out if XLM-R would derive another vocabulary from it, and tokenizer.json if the
+    model is not a unigram model.
 
     Args:
-        max_length: tokens that the position table has room for.
+        max_length: maximum tokens of an input, as the position table allows.
 
     Raises:
         UserError: neither of the two can be written.
@@ -60,7 +60,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
     model = sentencepiece_model_pb2.ModelProto()
     try:
         model.ParseFromString(tokenizer.piece_model_path.read_bytes())
-    except DecodeError as error:  # sentencepiece itself reads some that its own format does not allow
+    except DecodeError as error:  # sentencepiece itself is less strict
         raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
     written = []
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
@@ -77,7 +77,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
     names = {kind: XLM_R_NAMES[token] for kind, token in
              (("bos_token", CLS), ("cls_token", CLS), ("eos_token", SEP), ("sep_token", SEP),
               ("pad_token", PAD), ("unk_token", UNK), ("mask_token", MASK))}  # fmt: skip
-    # The general class takes tokenizer.json as it is; XLM-R's would put its own normalisation in its place.
+    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     kind = "PreTrainedTokenizerFast" if "tokenizer.json" in written else "XLMRobertaTokenizer"
     settings = {"tokenizer_class": kind, "model_max_length": max_length, **names}
     write_json(folder / "tokenizer_config.json", settings)

@@ -1,4 +1,4 @@
-"""vocab.txt: which id each token has. Read in both of its forms, written, or derived from a piece model."""
+"""vocab.txt, the id of each token: read in both of its forms, written, or derived from a piece model."""
 
 import os
 from collections.abc import Iterable
@@ -9,18 +9,18 @@ from utils.files import atomic_file
 
 CLS, PAD, SEP, UNK, MASK = "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
-MOST_IDS = 1 << 24  # the embedding has a row for each id up to the highest
+_MAX_IDS = 1 << 24  # the embedding has a row for each id up to the highest
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
 
-    A bare token has its line number (from 0) as id. Tokens are taken as they stand: a token that is only
-    white space is kept, which the official reader loses.
+    The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
+    loses them.
 
     Raises:
-        UserError: no such file, bad UTF-8, an id that is no number, a token or an id that stands twice,
-            or one of the five special tokens missing.
+        UserError: the file is missing or not UTF-8, an id is no number, a token or an id occurs twice, or one
+            of the five special tokens is missing.
     """
     path = Path(path)
     try:
@@ -42,15 +42,15 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token, id_ = line, number
-        elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text.strip()) < MOST_IDS:
+        elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text.strip()) < _MAX_IDS:
             id_ = int(id_text.strip())
         else:
             raise UserError(
-                f"{where}: '{id_text}' is no id, a number below {MOST_IDS:,}; a line is 'token' or "
+                f"{where}: '{id_text}' is no id, a number below {_MAX_IDS:,}; a line is 'token' or "
                 "'token<TAB>id'"
             )
         if token in vocab:
-            raise UserError(f"{where}: the token '{token}' stands twice (ids {vocab[token]} and {id_})")
+            raise UserError(f"{where}: the token '{token}' occurs twice (ids {vocab[token]} and {id_})")
         if id_ in owner:
             raise UserError(f"{where}: the id {id_} is given to both '{owner[id_]}' and '{token}'")
         vocab[token] = id_
@@ -58,14 +58,14 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
     if missing:
         raise UserError(
-            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. "
-            "Use the official vocab.txt, or only --piece_model_path: the vocabulary is derived from it then"
+            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
+            "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
         )
     return vocab
 
 
 def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
-    """The vocabulary XLM-R and ERNIE-M give to a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
+    """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
 
     Args:
         pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
@@ -76,7 +76,7 @@ def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
     vocab = {token: id_ for id_, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise UserError(
-            "the piece model holds a piece named like a special token ([CLS], [MASK], ...) or one twice"
+            "the piece model holds a piece named like a special token ([CLS], [MASK], ...) or one piece twice"
         )
     return vocab
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Strikes small trainings with random faults, gives the same command again, and compares the end with that of a run that
-# nothing struck. docs/reliability.md.
+# Strike small trainings with random faults, start them again with the same command, and compare the results with those of
+# undisturbed trainings. See docs/reliability.md.
 #
 #   sh scripts/chaos.sh                        50 rounds
-#   sh scripts/chaos.sh --rounds 8 --seed 2    fewer, others
+#   sh scripts/chaos.sh --rounds 8 --seed 2    fewer rounds, other faults
 #
-# Ends with 0 if every round was identical, 1 if not; with 130 after Ctrl-C, which leaves nothing behind.
+# The exit code is 0 if every round was identical, 1 if not, and 130 after Ctrl-C, which leaves no files and processes.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh

@@ -1,4 +1,4 @@
-"""What every test may ask for: real data, and a Paddle imported with the settings of utils.runtime."""
+"""For all tests: the settings of utils.runtime, the folder of real data, and skipped tests."""
 
 import importlib.util
 import os
@@ -13,31 +13,33 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
 prepare(quiet=True)  # before any test module imports paddle
 
-# Tests against peers, which live in environments of their own: folder and mark -> what shows the environment.
+# Tests against other libraries need their own environments: folder and mark -> a package of the environment.
 PEERS = {"parity": "paddlenlp", "latest": "sentence_transformers"}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 collect_ignore = [folder for folder, peer in PEERS.items() if not importlib.util.find_spec(peer)]
-if "parity" not in collect_ignore:  # which has sentence-transformers too, but an old transformers
+if "parity" not in collect_ignore:  # it has sentence-transformers, too, but an old transformers
     collect_ignore.append("latest")
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data. Who asks for it is marked `data`, and skipped where DATA is not set."""
+    """The folder of real data. Tests that use it have the mark `data`, and are skipped if DATA is not set."""
     return Path(os.environ["DATA"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if folder := os.environ.get("DATA"):
         if not Path(folder).is_dir():
-            raise pytest.UsageError(f"DATA={folder}: no such folder; name that of real data, or unset DATA")
+            raise pytest.UsageError(
+                f"DATA={folder}: there is no such folder; set DATA to the folder of real data, or unset it"
+            )
         os.environ["DATA"] = str(Path(folder).resolve())  # tests change the current folder
     config.pluginmanager.register(DataSkips())
 
 
-# First, so that `-m data` and `-m "not parity"` see the marks added here.
+# First, so that `-m data` and `-m "not parity"` use the marks added here.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -53,9 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class DataSkips:
-    """Counts the tests that were skipped for want of real data; with CI=true, one of them fails the run.
+    """Counts the tests skipped for lack of real data. With CI=true, such a test fails the run.
 
-    It counts by report, and so in the controlling process of pytest-xdist as well.
+    It counts reports, which the main process of pytest-xdist receives, too.
     """
 
     def __init__(self) -> None:
@@ -66,7 +68,7 @@ class DataSkips:
         self.skipped += report.skipped and "data" in report.keywords and not hasattr(report, "wasxfail")
         self.without_browser += report.skipped and "browser" in report.keywords
 
-    # Before the terminal reporter, which prints its summary inside this very hook.
+    # First, because the terminal reporter prints its summary in the same hook.
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.skipped and self.in_ci and session.exitstatus == pytest.ExitCode.OK:
@@ -75,9 +77,9 @@ class DataSkips:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.without_browser:
             terminalreporter.write_line(
-                f"{self.without_browser} tests were skipped for want of Chromium", yellow=True
+                f"{self.without_browser} tests were skipped for lack of Chromium", yellow=True
             )
         if self.skipped:
-            line = f"{self.skipped} tests were skipped for want of real data (set DATA to its folder)"
+            line = f"{self.skipped} tests were skipped for lack of real data (set DATA to its folder)"
             line += "; with CI=true that is a failure" if self.in_ci else ""
             terminalreporter.write_line(line, red=self.in_ci, yellow=not self.in_ci)

@@ -1,4 +1,4 @@
-"""Start a script as a user does: in this process, in one of its own, in several as fleetrun does."""
+"""Start a script in this process, in a process of its own, or in several processes as `fleetrun` does."""
 
 import os
 import socket
@@ -46,19 +46,8 @@ def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.Com
     )
 
 
-def fleetrun(
-    arguments: list, cwd: Path, processes: int = 2, **environment: str
-) -> subprocess.CompletedProcess:
-    """`fleetrun --nproc_per_node <processes> --backend gloo arguments` in `cwd`; `launch` is quicker."""
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", processes, "--backend", "gloo"]
-    done = run_script([*launcher, "--log_dir", cwd / "workers", *arguments], cwd, **environment)
-    for file in sorted((cwd / "workers").glob("workerlog.*")):
-        done.stderr += f"\n--- {file.name}\n{file.read_text()}"
-    return done
-
-
 def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
-    """What `fleetrun` starts, without its own process and its polling.
+    """Start the processes that `fleetrun` starts, without its own process.
 
     Returns:
         stdout of rank 0, stderr of all, and the first return code that is not 0. One that fails takes the

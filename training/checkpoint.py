@@ -1,12 +1,11 @@
-"""Checkpoint folders of a run on several processes: each writes a part, and all go on from the same one.
+"""Checkpoint folders of a run on several processes.
 
-    main   makes a folder of a temporary name
-    all    write their parts: files, checksums, fsync
-    main   gives the folder its name, as soon as all have said that theirs is on the disk
+    main   makes a folder with a temporary name
+    all    write their parts to it, with checksums and fsync
+    main   renames the folder, once every process has written its part
 
-A process that is killed leaves the temporary folder, which `model.checkpoint.step_folders.clear_leftovers`
-clears away; the
-checkpoints that have their names are whole.
+If a process is killed, the temporary folder stays until `model.checkpoint.step_folders.clear_leftovers`
+deletes it. A folder with its final name is therefore complete.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,17 +23,18 @@ from utils.files import StagedFolder, sync_files, unwritable_is_a_user_error
 def write_checkpoint(
     folder: Path, files: ModelFiles | None, state: Mapping[str, Any], part: int = 0, parts: int = 1
 ) -> None:
-    """Write a checkpoint; call it on every process.
+    """Write a checkpoint. Call it on every process.
 
     Args:
-        folder: its name, the same on all processes; takes the place of an older one.
-        files: of the model; those of process 0 are written.
+        folder: the checkpoint's folder, the same on all processes. An older one is replaced.
+        files: the files of the model. Only process 0 writes them.
         state: this process's part of the training state.
-        part, parts: which it is; a process whose part is not below `parts` writes nothing.
+        part: the number of this part. A process whose `part` is not below `parts` writes nothing.
+        parts: the number of parts of the training state.
 
     Raises:
-        UserError: on every process, if one of them could not write its part. What was there before is
-            untouched.
+        UserError: on every process, if one of them could not write its part. The older folder, if there was
+            one, is unchanged.
     """
     staged: StagedFolder | None = None
 
@@ -64,12 +64,15 @@ def write_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The last whole step folder below `folder`, and its training state; call it on every process.
+    """The newest undamaged step folder below `folder`, and its training state. Call it on every process.
 
-    Later ones, which are damaged, are set aside. None where there is no step folder.
+    Newer step folders that are damaged are renamed.
+
+    Returns:
+        (step folder, training state); None if there is no step folder.
 
     Raises:
-        UserError: there are step folders, but none is whole, or the processes see different ones.
+        UserError: every step folder is damaged, or the processes see different folders.
     """
     found = load_newest(folder)
     seen = sorted(set(distributed.gather(str(found and found[0]))))
@@ -80,26 +83,26 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         )
     if found is None:
         return None
-    if distributed.is_main():  # all have read by now
+    if distributed.is_main():  # gather: every process has read its part
         with unwritable_is_a_user_error(folder):
             set_aside(found[2])
     return found[:2]
 
 
 def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
-    """Do `work` on every process, and wait for all; raise if it failed on one; what process 0's returned."""
+    """Call `work` on every process and return the result of process 0; raise an error if one call failed."""
     error = result = None
     try:
         with unwritable_is_a_user_error(folder):
             result = work()
     except UserError as failed:
         error = failed
-    told = distributed.gather((error is None, result))
+    results = distributed.gather((error is None, result))
     if error is not None:
         raise error
-    if not all(went_well for went_well, _ in told):
+    if not all(went_well for went_well, _ in results):
         raise UserError(f"{folder}: another process could not write its part; its log says why")
-    return told[0][1]
+    return results[0][1]
 
 
 def _write(place: Path, files: ModelFiles | None, state: Mapping[str, Any], part: int, parts: int) -> None:

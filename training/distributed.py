@@ -1,45 +1,44 @@
-"""The processes of one run, joined by `paddle.distributed.fleet`; one process alone needs none of it.
+"""The processes of one run, joined by `paddle.distributed.fleet`. A run on one process needs no fleet.
 
-Works under `fleetrun` / `python -m paddle.distributed.launch`: NCCL where there are GPUs, gloo on the CPU
-(`fleetrun --nproc_per_node 2 --backend gloo script.py`). Paddle is imported only when it is needed.
+Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
+gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`). This file imports Paddle only where
+it needs it.
 """
 
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from utils.errors import UserError
-from utils.processes import is_main, rank, world_size
+from utils.runtime import is_main as is_main
+from utils.runtime import rank as rank
+from utils.runtime import world_size as world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor
     from paddle.amp import GradScaler
     from paddle.optimizer import Optimizer
 
-__all__ = [
-    "all_sum", "barrier", "broadcast_", "gather", "init", "is_main", "rank", "sharded", "shared",
-    "sum_gradients", "world_size",
-]  # fmt: skip
-
-FUSED_BYTES = 64 << 20  # hides a sum's fixed cost; fleet copies what it fuses, all of it at once
+FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
 
 
 def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
-    """Choose this process's device and join the other processes. Call it before the model is made.
+    """Choose the device of this process and join the other processes.
 
-    A second call changes nothing.
+    Call it before you make the model. A second call changes nothing.
 
     Args:
-        use_gpu: False keeps to the CPU where GPUs exist.
-        sharding_stage: 0: the processes are fleet's data-parallel group; 1: its sharding group.
+        use_gpu: False: use the CPU even if there are GPUs.
+        sharding_stage: 0: the processes form fleet's data-parallel group; 1: its sharding group.
 
     Returns:
-        The device: "cpu" or "gpu:0".
+        The device, for example "cpu" or "gpu:0".
 
     Raises:
-        UserError: the launcher chose a backend that this Paddle or this device cannot run.
+        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
     """
     import paddle
 
@@ -51,7 +50,7 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     if not gpu and backend != "gloo":
         if backend not in ("auto", ""):
             raise UserError(
-                f"--backend {backend} needs GPUs that Paddle can use; on the CPU it is --backend gloo"
+                f"--backend {backend} needs GPUs that Paddle can use; on the CPU use --backend gloo"
             )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     import paddle.distributed as dist
@@ -60,7 +59,7 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
 
     if dist.is_initialized():
         return str(paddle.device.get_device())
-    set_log_level("ERROR")  # fleet tells every process of its groups otherwise
+    set_log_level("ERROR")  # otherwise every process logs fleet's groups
     strategy = fleet.DistributedStrategy()
     sizes = ("dp_degree", "sharding_degree")
     strategy.hybrid_configs = dict(zip(sizes, (1, world_size()) if sharding_stage else (world_size(), 1)))
@@ -70,12 +69,11 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     return str(paddle.device.get_device())
 
 
-@contextlib.contextmanager
-def _one_group() -> Iterator[None]:
-    """Within it, a new group of all processes is the default group.
+def _one_group() -> contextlib.AbstractContextManager:
+    """Within this context, `dist.new_group` of all processes returns the default group.
 
-    fleet makes a dozen groups, and gloo in Paddle 3.3 refuses connections for most groups of more than two
-    processes beside the default one. NCCL connects a group only when it is used.
+    Fleet makes a dozen groups. Gloo in Paddle 3.3 cannot connect most groups of more than two processes
+    beside the default one. NCCL has no such problem: it connects a group when it is first used.
     """
     import paddle.distributed as dist
 
@@ -84,22 +82,17 @@ def _one_group() -> Iterator[None]:
     def join(ranks: Sequence[int], *args, **options) -> Any:
         return dist.get_group() if len(ranks) == world_size() else new_group(ranks, *args, **options)
 
-    dist.new_group = join
-    try:
-        yield
-    finally:
-        dist.new_group = new_group
+    return mock.patch.object(dist, "new_group", join)
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this function."""
     if world_size() > 1:
-        # A sum, not dist.barrier(): it works alike with gloo and NCCL and needs no device id.
-        all_sum([0.0])
+        all_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
 
 
 def all_sum(values: Sequence[float]) -> list[float]:
-    """The sums over all processes, element by element, in float64 (exact to its rounding)."""
+    """The sum of `values` over all processes, element by element, in float64."""
     if world_size() == 1 or not values:
         return [float(value) for value in values]
     import paddle
@@ -111,7 +104,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 
 def gather(item: Any) -> list[Any]:
-    """Every process's `item` (anything that pickles), in order of rank, on every process."""
+    """The `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
         return [item]
     import paddle.distributed as dist
@@ -122,7 +115,7 @@ def gather(item: Any) -> list[Any]:
 
 
 def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
-    """Overwrite the tensors in place with those of process `source`."""
+    """Overwrite the tensors with those of process `source`, in place."""
     if world_size() == 1:
         return
     import paddle
@@ -134,10 +127,10 @@ def broadcast_(tensors: Iterable["Tensor"], source: int = 0) -> None:
 
 
 def sum_gradients(parameters: Sequence["Tensor"]) -> None:
-    """Add up each parameter's gradient over the data-parallel processes, in place; never an average.
+    """Replace each parameter's gradient with its sum over the data-parallel processes, in place.
 
-    Every process passes the same parameters in the same order, each with a gradient: fleet skips a parameter
-    without one, and processes that send different buffers wait for each other for ever.
+    Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
+    the processes send different buffers and wait for each other for ever.
     """
     import paddle.distributed as dist
     from paddle.distributed import fleet
@@ -147,12 +140,12 @@ def sum_gradients(parameters: Sequence["Tensor"]) -> None:
     for part in _parts(parameters):
         if len(part) > 1:
             fused_allreduce_gradients_with_group(part, group, scale=1.0)
-        else:  # in its own memory: the word table's would be copied twice
+        else:  # in place: fleet would copy the gradient of the word table twice
             dist.all_reduce(part[0].grad, group=group)
 
 
 def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
-    """Consecutive parameters of one dtype, of at most FUSED_BYTES together or one alone."""
+    """Groups of consecutive parameters of one dtype: at most FUSED_BYTES in total, or a single parameter."""
     parts: list[list[Tensor]] = []
     room = 0
     for parameter in parameters:
@@ -166,7 +159,7 @@ def _parts(parameters: Sequence["Tensor"]) -> list[list["Tensor"]]:
 
 
 def sharded(optimizer: "Optimizer") -> "Optimizer":
-    """fleet's stage 1 around an optimizer: each parameter's moments and update belong to one process."""
+    """Fleet's sharding stage 1: one process holds the moments of a parameter and updates it."""
     from paddle.distributed import fleet
     from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
 
@@ -174,7 +167,7 @@ def sharded(optimizer: "Optimizer") -> "Optimizer":
 
 
 def shared(scaler: "GradScaler") -> "GradScaler":
-    """The scaler for a run on several processes: what overflows on one of them is an overflow on all."""
+    """The scaler for several processes: an overflow on one process is an overflow on all."""
     if world_size() == 1:
         return scaler
     from paddle.distributed import fleet

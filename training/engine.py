@@ -1,17 +1,18 @@
-"""One optimizer step, the same for pre-training and every fine-tuning task, on one device or many.
+"""One optimizer step, the same for pre-training and for every fine-tuning task, on one or several processes.
 
     micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients add up in place
-    loss, counters, who used what, who was asked to stop      one sum over the processes
-    gradients                                                 summed by fleet, never averaged
-    global norm -> clip -> AdamW -> schedule                  or the step is skipped: something is not finite
+    loss, named sums, used parameters, stop requests          one sum over the processes
+    gradients                                                 summed over the processes, never averaged
+    global norm -> clip -> AdamW -> schedule                  skipped if a value is not finite
 
-A loss that is already divided by the count over all devices and micro-batches makes the sum of the gradients
-the gradient of the whole batch, whatever way it was cut up. Gradients are summed after the last backward pass
-and not from hooks, because processes that work on different objectives have different graphs.
+Each loss is divided by the count over all processes and micro-batches. The sum of the gradients is therefore
+the gradient of the whole batch, however it is divided. The engine sums the gradients after the last backward
+pass, not in hooks, because processes that train different objectives have different graphs.
 
-Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`: a parameter's gradient goes to its owner alone,
-which holds its moments, updates it and hands the new value to the others. It averages the gradients, so the
-loss is multiplied by the number of processes. Mixed precision is `paddle.amp`.
+Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner: the process that
+holds its moments, receives its gradient, updates it and sends the new value to the others. Fleet averages
+the gradients there, so the engine multiplies the loss by the number of processes. Mixed precision is
+`paddle.amp`.
 """
 
 import contextlib
@@ -36,14 +37,14 @@ LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step did.
+    """The result of one optimizer step.
 
     Attributes:
-        loss: of the whole batch, over all processes.
+        loss: the loss of the whole batch, over all processes.
         sums: the named values that `loss_of` returned, summed over micro-batches and processes.
-        grad_norm: global norm before clipping.
-        lr: the learning rate that was used.
-        skipped: something was not finite: the weights are what they were.
+        grad_norm: the global norm of the gradient before clipping.
+        lr: the learning rate of this step.
+        skipped: True if the loss or a gradient was not finite; the weights did not change.
     """
 
     loss: float
@@ -54,23 +55,24 @@ class Step:
 
 
 class Engine:
-    """Drives `model` and `optimizer` one step at a time.
+    """Trains `model` with `optimizer`, one step at a time.
 
     Args:
-        model: its parameters are made equal on all processes (rank 0's values).
-        optimizer: of `training.optimizer.build_optimizer`; its schedule is stepped here.
-        seed: dropout of step s on process r is a function of (seed, s, r), so nothing random needs saving.
-        clip_norm: largest global norm of the gradient; None: no clipping.
-        precision: default float32.
-        sharding_stage: 0; 1: the optimizer's state is divided among the processes, which
-            `distributed.init(sharding_stage=1)` has joined.
-        max_bad_steps: stop after so many steps in a row with a loss or gradient that is not finite.
-        sums: the names that `loss_of` may return.
+        model: the model. All processes get the parameters of process 0.
+        optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
+        seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
+        clip_norm: the largest global norm of the gradient; None: no clipping.
+        precision: float32 by default.
+        sharding_stage: 0, or 1 to divide the optimizer's state among the processes; then call
+            `distributed.init(sharding_stage=1)` first.
+        max_bad_steps: the run stops after this number of consecutive steps whose loss or gradient is not
+            finite.
+        sums: the names of the values that `loss_of` may return.
 
     Attributes:
-        steps: optimizer steps done, skipped ones included: the position in the data and in the schedule.
-        skipped: how many of them were skipped.
-        last_checkpoint: named in the error that stops a run.
+        steps: the number of optimizer steps, skipped ones included. It is the position in the data and in
+            the schedule.
+        skipped: the number of skipped steps.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Engine:
         self.precision = precision or Precision()
         self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
         self.steps = self.skipped = self.bad_in_a_row = 0
-        self.last_checkpoint: str | None = None
+        self._last_checkpoint: object = None
         self.parameters = dict(model.named_parameters())
         self._is_decorated = False
         self._sharded = None
@@ -99,33 +101,32 @@ class Engine:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether each process holds a part of the moments only."""
+        """Whether each process holds only a part of the moments."""
         return self._sharded is not None
 
-    @property
-    def owner(self) -> dict[str, int] | None:
-        """Parameter -> the process that holds its moments; None: every process holds all."""
-        if self._sharded is None:
-            return None
-        return {name: self._sharded._param2rank[p.name] for name, p in self.parameters.items()}
-
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision of forward passes; use it around evaluation too."""
+        """The context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
 
+    def set_last_checkpoint(self, folder: object) -> None:
+        """Set the folder that the error after `max_bad_steps` names."""
+        self._last_checkpoint = folder
+
     def step(self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None) -> Step | None:
-        """One optimizer step over this process's `micro_batches` (there may be none).
+        """Do one optimizer step.
 
         Args:
-            loss_of: micro-batch -> (scalar loss divided by the count over ALL processes and micro-batches of
-                the step, values to sum under names of `self.sums`).
-            stop: true once the run is asked to end, at any moment; it is looked at between micro-batches.
+            micro_batches: the micro-batches of this process; there may be none.
+            loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
+                micro-batches of the step, and the values to sum, under names of `sums`.
+            stop: becomes true when the run is asked to stop; the engine checks it between micro-batches.
 
         Returns:
-            None where any process was asked to end: the step was given up, and nothing has changed.
+            The result; None if any process was asked to stop. The step was then abandoned: weights, moments
+            and counters did not change.
 
         Raises:
-            UserError: `max_bad_steps` steps in a row were not finite.
+            UserError: the loss or the gradient of `max_bad_steps` consecutive steps was not finite.
         """
         self._decorate()
         self.model.train()
@@ -142,7 +143,7 @@ class Engine:
         alone, asked = distributed.world_size() == 1, bool(stop)
         used = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
         if alone and not asked:
-            square = self._square(used)  # before anything is read: a read waits for the device
+            square = self._square(used)  # before reading any value: a read waits for the device
         stopped, users, loss, sums = self._add_up(seen, asked)
         if stopped:
             self._drop_gradients()
@@ -152,7 +153,7 @@ class Engine:
             self._sum_gradients(used)
             square = self._square(used)
         norm = math.sqrt(distributed.all_sum([square.item()])[0] if self.is_sharded else square.item())
-        # With float16 the scaler decides, by the gradients alone, whether the weights stay as they are.
+        # With float16 the scaler skips the update by the gradients alone.
         finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
         lr = float(self.optimizer.get_lr())
         self._update(used, norm, finite)
@@ -163,18 +164,18 @@ class Engine:
         return Step(loss, sums, norm, lr, skipped=not finite)
 
     def _decorate(self) -> None:
-        """Once, when the weights are loaded and before there are moments."""
+        """Decorate once: after the weights are loaded and before the moments exist."""
         if not self._is_decorated:
             self.precision.decorate(self.model, self.optimizer)
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
         for parameter in self.parameters.values():
-            # clear_grad() would leave zeros, and a parameter that is not used would still be moved
+            # clear_grad() would leave zeros, and AdamW would update a parameter that no loss used
             parameter.grad = None
 
     def _add_up(self, seen: list, stop: bool) -> tuple[bool, list[float], float, dict[str, float]]:
-        """Over all processes: is any to stop, how many used each parameter, the loss, the named sums."""
+        """Over all processes: whether to stop, the number of users of each parameter, the loss, the sums."""
         local = [float(stop), sum(_number(loss) for loss, _ in seen)]
         local += [sum(_number(values.get(name, 0.0)) for _, values in seen) for name in self.sums]
         local += [float(parameter.grad is not None) for parameter in self.parameters.values()]
@@ -184,9 +185,9 @@ class Engine:
 
     @paddle.no_grad()
     def _sum_gradients(self, used: list[Tensor]) -> None:
-        """Over processes. A parameter that none of them used keeps none, so that it does not decay."""
+        """Sum gradients over the processes. A parameter that no process used gets none and does not decay."""
         for parameter in used:
-            if parameter.grad is None:  # only other processes used it
+            if parameter.grad is None:  # other processes used it
                 parameter.grad_ = paddle.zeros_like(parameter)
         if self._sharded is None:
             distributed.sum_gradients(used)
@@ -197,28 +198,26 @@ class Engine:
 
     @paddle.no_grad()
     def _square(self, used: list[Tensor]) -> Tensor:
-        """The sum of the squares of the gradients, float64 []; in stage 1 of those that this process owns."""
+        """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         self.scaler.unscale_(self._sharded or self.optimizer)
-        squares = [self._square_of(parameter) for parameter in self._owned(used)]
+        squares = [self._square_of(parameter) for parameter in used if self._is_own(parameter)]
         return paddle.add_n(squares) if squares else paddle.zeros([], "float64")
 
     def _square_of(self, parameter: Tensor) -> Tensor:
         table = self.optimizer.tables.get(parameter.name)
         if table is not None:
             return table.square()
-        return paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")  # of millions of numbers
+        return paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
 
-    def _owned(self, used: list[Tensor]) -> list[Tensor]:
-        """The parameters that this process is to update."""
-        if self._sharded is None:
-            return used
-        return [p for p in used if self._sharded._param2rank[p.name] == distributed.rank()]
+    def _is_own(self, parameter: Tensor) -> bool:
+        """Whether this process updates the parameter."""
+        return self._sharded is None or self._sharded._param2rank[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
     def _update(self, used: list[Tensor], norm: float, finite: bool) -> None:
-        """Clip and update. A scaler wants to see an overflow, and then leaves the weights alone itself."""
+        """Clip and update. After an overflow the scaler itself leaves the weights unchanged."""
         if finite and self.clip_norm is not None and norm > self.clip_norm:
-            for parameter in self._owned(used):
+            for parameter in filter(self._is_own, used):
                 table = self.optimizer.tables.get(parameter.name)
                 (parameter.grad if table is None else table).scale_(self.clip_norm / norm)
         if finite or self.scaler.is_enable():
@@ -231,51 +230,46 @@ class Engine:
             return
         self.skipped += 1
         if math.isfinite(loss) and self.precision.can_shrink():
-            return  # an overflow, which is expected while the loss scale finds its size
+            return  # an overflow, which is expected until the loss scale is small enough
         self.bad_in_a_row += 1
         logger.warning(
             "step %d skipped: loss %s, gradient norm %s (%d in a row)",
             self.steps, loss, norm, self.bad_in_a_row,
         )  # fmt: skip
         if self.bad_in_a_row >= self.max_bad_steps:
-            where = (
-                f"the last good checkpoint is {self.last_checkpoint}"
-                if self.last_checkpoint
-                else "nothing was saved"
-            )
+            saved = self._last_checkpoint
+            where = f"the last good checkpoint is {saved}" if saved else "nothing was saved"
             raise UserError(
                 f"step {self.steps}: the loss or its gradient was not a finite number for "
                 f"{self.bad_in_a_row} steps in a row; {where}. Lower the learning rate, or look at the data"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs beside the weights: nested dict of tensors and numbers.
+        """Everything that a resumed run needs besides the weights: a nested dict of tensors and numbers.
 
-        The tensors are live: write them before the next step. With sharding each process has its own part of
-        the moments; the rest is the same on all.
+        The tensors are the optimizer's own: write them before the next step. With sharding each process has
+        its own part of the moments; the rest is the same on all processes.
         """
         return {
-            "steps": self.steps,
-            "skipped": self.skipped,
-            "bad_in_a_row": self.bad_in_a_row,
+            "steps": self.steps, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": self.scaler.state_dict(),
             "optimizer": optimizer_state(self.optimizer, self.parameters),
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up `state_dict()` of a run on any number of processes, with or without sharding."""
+        """Load the `state_dict()` of a run on any number of processes, with or without sharding."""
         self._decorate()
         self.steps, self.skipped = int(state["steps"]), int(state["skipped"])
         self.bad_in_a_row = int(state["bad_in_a_row"])
         if state.get("loss_scale"):
             self.scaler.load_state_dict(state["loss_scale"])
-        load_optimizer_state(self.optimizer, self.parameters, self.owner, state["optimizer"])
+        load_optimizer_state(self.optimizer, self.parameters, state["optimizer"], self._is_own)
         self.optimizer.moments_replaced()
         self.optimizer.lr_scheduler.step(self.steps)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of the device's generator for one step on one process."""
+    """The random seed of one step on one process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 

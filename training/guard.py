@@ -1,4 +1,4 @@
-"""What protects a run: one run at a time in a folder, a polite end, a word about work that does not end."""
+"""Protection of a run: a lock on its output folder, stop requests, warnings about stalls."""
 
 import atexit
 import errno
@@ -23,21 +23,21 @@ from utils.logging import logger
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PATIENCE = 1.0  # seconds that the main thread has to hear of a second Ctrl-C
+_PATIENCE = 1.0  # seconds that the main thread has to react to a second Ctrl-C
 
 
 @contextmanager
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock of an output folder on the main process; the other processes of the run need none.
+    """Hold the lock of an output folder. Only the main process of a run takes it.
 
-    It is an flock on the file `.lock`: the kernel drops it with the process, however that ends, so nothing
-    has to be cleared away after a kill. The file stays and tells who was there last.
+    The lock is an flock on the file `.lock`. The kernel releases it when the process ends, even by a kill,
+    so there is nothing to clean up. The file stays and names the last process that held the lock.
 
     Args:
-        folder: made where it is missing.
+        folder: the output folder; it is made if it is missing.
 
     Raises:
-        UserError: another run holds it (the line names its process and host), or the folder cannot be
+        UserError: another run holds the lock (the line names its process and host), or the folder cannot be
             written.
     """
     if not distributed.is_main():
@@ -65,7 +65,9 @@ def _take(file: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        logger.warning("%s: this file system has no locks: see that no second run writes there", path.parent)
+        logger.warning(
+            "%s: this file system has no locks: make sure that no second run writes there", path.parent
+        )
         return
     with unwritable_is_a_user_error(path):
         os.ftruncate(file, 0)
@@ -76,24 +78,24 @@ def _holder(file: int) -> str:
     try:
         who = json.loads(os.pread(file, 1000, 0))
         return f"process {who['process']} on {who['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just come and not signed yet
+    except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its name yet
         return "its process is not known yet"
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C as requests: within a `with` statement they set `received`; the run ends itself.
+    """Turns SIGTERM and Ctrl-C into requests: in its `with` statement they set `received`, and the run stops.
 
-    A thread answers each request in the log within a second. The main thread hears of a signal only between
-    two instructions of Python, and a step, a sum over processes or the reading of a file may take longer.
+    A thread acknowledges the first request in the log within a second. The main thread may take longer,
+    because Python handles signals between two instructions: a sum over processes is one instruction.
 
-    SIGTERM may come any number of times: launchers send it several times within a second. A second Ctrl-C
-    raises KeyboardInterrupt, and where the main thread does not hear that either, the process ends.
+    SIGTERM may come any number of times, because launchers send it repeatedly. A second Ctrl-C raises
+    KeyboardInterrupt; if the main thread does not react to it, the process ends.
 
-    Enter it in the main thread, as early as possible: it needs no Paddle. `utils.runtime.prepare` sees to it
-    that Paddle, which handles SIGTERM as a crash, does not take the signal away.
+    Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
+    Paddle from installing its own handler of SIGTERM.
 
     Attributes:
-        received: the first signal that came, or None.
+        received: the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -103,26 +105,26 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         self._left = threading.Event()
-        self._hear, self._tell = os.pipe()
-        os.set_blocking(self._tell, False)
+        self._wakeup, self._sender = os.pipe()
+        os.set_blocking(self._sender, False)
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
         self._listener.start()
-        self._told_before = signal.set_wakeup_fd(self._tell, warn_on_full_buffer=False)
+        self._previous_fd = signal.set_wakeup_fd(self._sender, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._told_before)
+        signal.set_wakeup_fd(self._previous_fd)
         self._left.set()
-        os.write(self._tell, b"\0")
+        os.write(self._sender, b"\0")
         self._listener.join()
-        os.close(self._hear)
-        os.close(self._tell)
+        os.close(self._wakeup)
+        os.close(self._sender)
         if self.received:
-            # The run is about to end well; one more SIGTERM must not make it end badly. A function and not
-            # SIG_IGN, which child processes would inherit; but Python takes functions back when it ends.
+            # A further SIGTERM must not change the exit code. Child processes would inherit SIG_IGN, so the
+            # handler is a function until Python, at its end, removes handlers that are functions.
             signal.signal(signal.SIGTERM, lambda *_: None)
             atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
@@ -130,14 +132,11 @@ class StopSignal:
         return self.received is not None
 
     def anywhere(self) -> bool:
-        """Whether any process of the run was asked to stop; call it on all of them at the same place."""
+        """Whether any process of the run was asked to stop. Call it on every process."""
         return distributed.all_sum([float(bool(self))])[0] > 0
 
     def exit_as_asked(self) -> None:
-        """Call it when the state is saved: ends the process with 130 after Ctrl-C, as shells expect.
-
-        After SIGTERM, and without a signal, it returns, so that the process ends with 0.
-        """
+        """Exit with 130 after Ctrl-C, as shells expect; otherwise return. Call it after saving the state."""
         if self.received == signal.SIGINT:
             sys.exit(130)
 
@@ -148,32 +147,32 @@ class StopSignal:
             raise KeyboardInterrupt
 
     def _listen(self) -> None:
-        """In a thread: what Python's own handler, in C, writes the number of each signal to."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they are the main thread's
-        interrupts, said = 0, False
-        while number := os.read(self._hear, 1)[0]:
-            if number in _SIGNALS and not said:
-                said = True
-                _say(signal.Signals(number))
+        """Read the signal numbers that Python's handler in C writes to the pipe. Runs in a thread."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the main thread receives them
+        interrupts, acknowledged = 0, False
+        while number := os.read(self._wakeup, 1)[0]:
+            if number in _SIGNALS and not acknowledged:
+                acknowledged = True
+                _acknowledge(signal.Signals(number))
             interrupts += number == signal.SIGINT
             if interrupts > 1 and not self._left.wait(_PATIENCE):
                 os._exit(130)
 
 
-def _say(received: signal.Signals) -> None:
+def _acknowledge(received: signal.Signals) -> None:
     name, ends = ("Ctrl-C", "again") if received == signal.SIGINT else (received.name, "twice")
     line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
     if logger.handlers:
         logger.warning("%s", line)
-    elif distributed.is_main():  # the log is not set up yet
+    elif distributed.is_main():  # there is no log yet
         os.write(2, f"{line}\n".encode())
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Around work of which nothing has to be saved: SIGTERM ends the process at once, with 0.
+    """In this context SIGTERM ends the process at once with exit code 0, because there is nothing to save.
 
-    Ctrl-C does so anyway, with 130. A `StopSignal` within takes both over for as long as it lasts.
+    A `StopSignal` inside it replaces this handler until its own end.
     """
 
     def end(*_) -> None:
@@ -188,19 +187,19 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 class StallWatch:
-    """Says in the log when a piece of work has gone on for `seconds`, twice that, four times, ...
+    """Warns in the log when a piece of work takes longer than `seconds`, then twice, four times as long, ...
 
-    It ends nothing. Every process has one and says it in its own log (log/job.log.<rank>): where several wait
-    for one, that one's log is silent.
+    It never ends the work. Each process has its own watch and log (log/job.log.<rank>). If several processes
+    wait for one, the log of that one has no warning.
 
     Args:
-        seconds: what is not yet too long.
+        seconds: the time after which it warns first.
     """
 
     def __init__(self, seconds: float):
         self.seconds = seconds
         self._doing: tuple[str, float] | None = None
-        self._said_after = 0.0  # seconds, of the work that is going on; 0: nothing was said
+        self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()
 
     def __enter__(self) -> "StallWatch":
@@ -212,13 +211,13 @@ class StallWatch:
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
-        """Around work of which `what` is the name."""
-        self._said_after, self._doing = 0.0, (what, time.monotonic())
+        """Use it as a context around a piece of work; `what` is its name in the log."""
+        self._warned_after, self._doing = 0.0, (what, time.monotonic())
         try:
             yield
         finally:
             doing, self._doing = self._doing, None
-            if self._said_after:
+            if self._warned_after:
                 logger.info("%s ended after %.0f s", what, time.monotonic() - doing[1])
 
     def _look(self) -> None:
@@ -227,11 +226,10 @@ class StallWatch:
             if doing is None:
                 continue
             lasted = time.monotonic() - doing[1]
-            if lasted >= max(self.seconds, 2 * self._said_after) and doing is self._doing:
-                self._said_after = lasted
+            if lasted >= max(self.seconds, 2 * self._warned_after) and doing is self._doing:
+                self._warned_after = lasted
                 logger.warning(
-                    "%s has gone on for %.0f s: it is slow, or a process of the run stands still (one whose "
-                    "log does not say this), or a disk or the network does",
-                    doing[0],
-                    lasted,
-                )
+                    "%s has taken %.0f s so far: it is slow, or it waits for a disk, the network or another "
+                    "process (one whose log has no such warning)",
+                    doing[0], lasted,
+                )  # fmt: skip

@@ -1,12 +1,13 @@
-"""AdamW that leaves alone the rows of the word table that cannot move: the same as AdamW on the whole table.
+"""AdamW that skips the rows of the word table that cannot change. The result equals AdamW on the whole table.
 
-In fine-tuning a batch has some thousand of 250,002 words. A row without gradient whose moments are 0 has
-nothing but its decay before it, and AdamW on the whole table (192 million numbers at base size) is a
-twentieth of a step on a CPU. A word stays in motion once it was met, so the rows grow with the vocabulary of
-the task; beyond a share of the table the whole of it is cheaper.
+A fine-tuning batch contains some thousand of 250,002 words. If a row has no gradient and its moments are 0,
+AdamW changes it by weight decay only. On a CPU, AdamW on the whole table (192 million numbers at base size)
+takes a twentieth of a step. Once a row had a gradient, its moments are not 0, so the number of rows to update
+grows with the vocabulary of the task. Above a share of the table, updating the whole table is faster.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import paddle
@@ -14,20 +15,20 @@ from paddle import Tensor
 from paddle.optimizer.lr import LambdaDecay
 
 from model.word_table import TableGradient
-from utils.arrays import as_array
-from utils.threads import over_rows
+from utils.threads import as_array, over_rows
 
-MOST = 0.4  # of the table's rows
+MOST = 0.4  # the share of rows above which the whole table is updated
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """paddle's AdamW, with weight decay at the full rate if asked, on the rows of a word table that can move.
+    """Paddle's AdamW, with optional weight decay at the full rate, that updates a word table by rows.
 
     Args:
-        lr_scheduler: the schedule and its position; call its `step()` after each update.
-        tables: a word table's name -> its gradient.
-        full_rate_decay: decay each weight by rate x coefficient x weight, whatever its learning-rate ratio.
-        options: of paddle's AdamW.
+        lr_scheduler: the schedule and its position. Call its `step()` after each update.
+        tables: the gradient of each word table, by the name of its parameter.
+        full_rate_decay: True: decay each weight by rate x coefficient x weight, without its learning-rate
+            ratio.
+        options: the other options of Paddle's AdamW.
     """
 
     def __init__(
@@ -38,13 +39,13 @@ class AdamW(paddle.optimizer.AdamW):
         self._moving: dict[str, MovingRows] = {}
 
     def moments_replaced(self) -> None:
-        """Call it after other values were put into the moments."""
+        """Call it after you have changed the moments."""
         self._moving.clear()
 
     def _append_optimize_op(self, block, param_and_grad):
         parameter, gradient = param_and_grad
-        # Paddle's kernel decays by rate x ratio x coefficient, on the value before the update. Its
-        # parameter groups could hold a coefficient each, but it clips every group by a norm of its own.
+        # Paddle's kernel decays the value before the update by rate x ratio x coefficient. Its parameter
+        # groups could have their own coefficients, but it clips each group by the norm of that group.
         coefficient = self._weight_decay
         if self.full_rate_decay:
             self._weight_decay = coefficient / parameter.optimize_attr["learning_rate"]
@@ -59,7 +60,7 @@ class AdamW(paddle.optimizer.AdamW):
             self._weight_decay = coefficient
 
     def _move(self, parameter: Tensor, gradient: Tensor, rows: np.ndarray) -> None:
-        """Update a word table of which only `rows` have a gradient."""
+        """Update a word table; only `rows` have a gradient."""
         kinds = self._moment1_acc_str, self._moment2_acc_str, self._beta1_pow_acc_str, self._beta2_pow_acc_str
         *moments, power1, power2 = (self._get_accumulator_master(kind, parameter) for kind in kinds)
         rate = self._create_param_lr((parameter, gradient))
@@ -79,11 +80,11 @@ class AdamW(paddle.optimizer.AdamW):
 
 
 class MovingRows:
-    """Which rows of one table have moments that may differ from 0.
+    """The rows of one table whose moments may differ from 0.
 
     Args:
         weight: the table [V, H].
-        moments: both, [V, H] each, as they are now.
+        moments: the first and the second moment, [V, H] each.
     """
 
     def __init__(self, weight: Tensor, *moments: Tensor):
@@ -91,48 +92,38 @@ class MovingRows:
         self.moving = np.logical_or.reduce([as_array(moment).any(1) for moment in moments])  # [V]
 
     def update(self, gradient: Tensor, rows: np.ndarray, adam: Callable[..., None], decay: float) -> None:
-        """One step.
+        """Do one step.
 
         Args:
             gradient: [V, H].
-            rows: bool [V], where it may differ from 0.
-            adam: (weight, moment1, moment2, gradient) -> None, of some rows, in place, without decay.
-            decay: what every weight is multiplied with first.
+            rows: bool [V]; True where the gradient may differ from 0.
+            adam: (weight, moment1, moment2, gradient) -> None; updates some rows in place, without decay.
+            decay: the factor that every weight is multiplied by first.
         """
         self.moving |= rows
+        *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
         if decay != 1.0:
-            # Of all rows in one way, whether they move or not: a resumed run finds fewer rows that may.
-            _scale(as_array(self.tensors[0]), decay)
+            # The same code for all rows: a resumed run may find fewer moving rows, and must get equal bits.
+            over_rows(partial(_scale, tables[0], decay), *own.shape)
         numbers = np.flatnonzero(self.moving)
         if len(numbers) > MOST * len(self.moving):
             adam(*self.tensors, gradient)
             return
-        *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
-        parts = [_taken(table, numbers) for table in (*tables, own)]
+        parts = [np.empty([len(numbers), own.shape[1]], table.dtype) for table in (*tables, own)]
+        for part, table in zip(parts, (*tables, own)):
+            over_rows(partial(_take, part, table, numbers), *part.shape)
         adam(*map(paddle.from_dlpack, parts))
-        for table, part in zip(tables, parts):
-            _put(table, numbers, part)
+        for part, table in zip(parts, tables):
+            over_rows(partial(_put, part, table, numbers), *part.shape)
 
 
-def _scale(table: np.ndarray, factor: float) -> None:
-    def work(rows: slice) -> None:
-        table[rows] *= factor
-
-    over_rows(work, *table.shape)
+def _scale(table: np.ndarray, factor: float, rows: slice) -> None:
+    table[rows] *= factor
 
 
-def _taken(table: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    part = np.empty([len(numbers), table.shape[1]], table.dtype)
-
-    def work(rows: slice) -> None:
-        part[rows] = table[numbers[rows]]
-
-    over_rows(work, *part.shape)
-    return part
+def _take(part: np.ndarray, table: np.ndarray, numbers: np.ndarray, rows: slice) -> None:
+    part[rows] = table[numbers[rows]]
 
 
-def _put(table: np.ndarray, numbers: np.ndarray, part: np.ndarray) -> None:
-    def work(rows: slice) -> None:
-        table[numbers[rows]] = part[rows]
-
-    over_rows(work, *part.shape)
+def _put(part: np.ndarray, table: np.ndarray, numbers: np.ndarray, rows: slice) -> None:
+    table[numbers[rows]] = part[rows]

@@ -1,12 +1,13 @@
-"""AdamW with the official exclusions and layer-wise decay, and the learning-rate schedules.
+"""AdamW with the official exclusions and layer-wise decay, the learning-rate schedules, the saved moments.
 
 A schedule is a function of the step (0 for the first update) that returns the share of the peak rate. The
-official code and PaddleNLP differ in the decay of rates and weights; both are here by name.
+official code and PaddleNLP decay rates and weights differently; the styles "official" and "paddlenlp" give
+both. The moments are saved under the model's parameter names, because Paddle's own names (such as
+linear_3.w_0_moment1_0) depend on what else the process has made.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import paddle
@@ -14,20 +15,19 @@ from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
 from model.word_table import WordEmbeddings
-from training import distributed
 from training.lazy_adamw import AdamW
 from utils.errors import UserError
 
 Schedule = Callable[[int], float]
 STYLES = ("official", "paddlenlp")
+MASTER = "master_weight"  # the float32 copy of a parameter in half precision
 
 
 def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "official") -> Schedule:
-    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: a constant
-    rate.
+    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: constant rate.
 
-    style "official": from step w on the rate is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
-    style "paddlenlp": a straight line from 1 at step w to 0 at step T.
+    In style "official" the rate from step w on is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
+    In style "paddlenlp" it falls in a straight line from 1 at step w to 0 at step T.
     """
     _check_style(style)
 
@@ -44,7 +44,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "offic
 
 
 def noam_decay(warmup_steps: int) -> Schedule:
-    """Linear warm-up to 1 at the w-th update, then sqrt(w / update). w = 0: a constant rate."""
+    """Linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update). w = 0: constant rate."""
 
     def factor(step: int) -> float:
         if warmup_steps == 0:
@@ -56,7 +56,7 @@ def noam_decay(warmup_steps: int) -> Schedule:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to the parameter of this name: not to layer norms and biases."""
+    """Whether weight decay applies to the parameter with this name: not to layer norms and biases."""
     return not re.search(r"(layer_norm|norm1|norm2)\.|bias$", name)
 
 
@@ -65,9 +65,12 @@ def learning_rate_ratios(
 ) -> dict[str, float]:
     """Each parameter's share of the learning rate, by name.
 
-    d^(L - i) in layer i (the top layer has d), d^(L + 1) for the word and position tables, 1 for heads,
-    pooler and, in style "official", the embeddings' layer norm; style "paddlenlp" gives that d^(L + 1) as
-    well.
+    With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, d^(L + 1) for the word
+    and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1 in style "official" and
+    d^(L + 1) in style "paddlenlp".
+
+    Raises:
+        UserError: an unknown style, or a `layerwise_lr_decay` that is not above 0 and at most 1.
     """
     _check_style(decay_style)
     if not 0 < layerwise_lr_decay <= 1:
@@ -93,19 +96,19 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
     decay_style: str = "official",
-    multi_precision: bool = False,
 ) -> AdamW:
-    """AdamW over the model's trainable parameters. It does not clip: `training.engine.Engine` does.
+    """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
 
     Args:
-        schedule: step -> share of `peak_lr`; None: constant. Its position is `optimizer.lr_scheduler`'s,
-            whose
-            `step()` is called after each update.
-        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: none. L is the number of the model's layers.
-        decay_style: "official": weight decay uses the full scheduled rate, on values before the update.
-            "paddlenlp": the decay is scaled by the layer's ratio too, and the embeddings' layer norm is
-            slowed down like the tables.
-        multi_precision: float32 master weights for float16 or bfloat16 parameters.
+        model: the model.
+        peak_lr: the highest learning rate.
+        schedule: returns the share of `peak_lr` for a step; None: constant rate. Call
+            `optimizer.lr_scheduler.step()` after each update.
+        weight_decay: the coefficient. Layer norms and biases do not decay.
+        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
+        betas, eps: of Adam.
+        decay_style: "official": weight decay uses the full scheduled rate. "paddlenlp": it also uses the
+            ratio of the layer, and the embeddings' layer norm has the ratio of the tables.
 
     Raises:
         UserError: an unknown style; a `layerwise_lr_decay` that is not above 0 and at most 1.
@@ -120,15 +123,10 @@ def build_optimizer(
     return AdamW(
         LambdaDecay(peak_lr, schedule or (lambda step: 1.0)),
         {layer.weight.name: layer.gradient for layer in tables},
-        full_rate_decay=decay_style == "official",
-        beta1=betas[0],
-        beta2=betas[1],
-        epsilon=eps,
-        parameters=list(named.values()),
-        weight_decay=weight_decay,
+        full_rate_decay=decay_style == "official", beta1=betas[0], beta2=betas[1], epsilon=eps,
+        parameters=list(named.values()), weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
-        multi_precision=multi_precision,
-    )
+    )  # fmt: skip
 
 
 def _layer_of(name: str) -> re.Match | None:
@@ -140,25 +138,17 @@ def _check_style(style: str) -> None:
         raise UserError(f"unknown style {style!r}: one of {', '.join(STYLES)}")
 
 
-# A paddle optimizer's moments under the model's own parameter names, whole or divided among processes.
-#
-# Paddle keys them by run-time names (linear_3.w_0_moment1_0), which depend on what was made before.
-
-Owner = dict[str, int] | None
-MASTER = "master_weight"  # float32, of a parameter in half precision
-
-
 def optimizer_state(
-    optimizer: paddle.optimizer.Optimizer,
-    parameters: dict[str, Tensor],
+    optimizer: paddle.optimizer.Optimizer, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """{"<parameter>/<accumulator>": tensor} of every parameter that this process updated so far.
+    """{"<parameter>/<accumulator>": tensor} of every parameter that this process has updated.
 
-    Where the moments are divided among processes it is this one's part; the parts together are the state.
-    The tensors are the optimizer's own (no copy of gigabytes): write them before the next step.
+    With sharding this is the part of this process; the parts together are the state. The tensors are the
+    optimizer's own, because a copy would take gigabytes: write them before the next step.
 
     Args:
-        parameters: name in the model -> parameter.
+        optimizer: the optimizer.
+        parameters: the model's parameters, by name.
     """
     held = {
         f"{name}/{kind}": table[_name_in(optimizer, parameter)]
@@ -177,34 +167,34 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: paddle.optimizer.Optimizer,
     parameters: dict[str, Tensor],
-    owner: Owner,
-    state: dict[str, np.ndarray | Tensor],
+    state: Mapping[str, np.ndarray | Tensor],
+    is_own: Callable[[Tensor], bool] = lambda parameter: True,
 ) -> None:
-    """Put back what `optimizer_state` gave, of all processes; with an owner each takes only its own part.
+    """Load the `optimizer_state` of all processes.
 
     Args:
-        owner: parameter -> the process that holds its moments; None: every process holds all.
+        optimizer: the optimizer.
+        parameters: the model's parameters, by name.
+        state: "<parameter>/<accumulator>" -> value.
+        is_own: whether this process updates a parameter; it loads only the moments of these.
 
     Raises:
-        UserError: the state names a parameter that the model has not, or a shape differs.
+        UserError: the model has no such parameter, or a shape differs.
     """
-    unknown = sorted({key.rsplit("/", 1)[0] for key in state} - set(parameters))
-    if unknown:
+    places = {key: key.rsplit("/", 1) for key in state}
+    if unknown := sorted({name for name, _ in places.values()} - set(parameters)):
         raise UserError(
             f"the training state belongs to another model: it has moments of {', '.join(unknown[:5])}"
         )
-    mine = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if owner is None or owner.get(name) == distributed.rank()
-    }
-    kept = {key: value for key, value in state.items() if key.rsplit("/", 1)[0] in mine}
-    wanted = {key.rsplit("/", 1)[0] for key in kept}
+    own = {key: parameters[name] for key, (name, _) in places.items() if is_own(parameters[name])}
     block = paddle.static.default_main_program().global_block()
-    optimizer._create_accumulators(block, [parameter for name, parameter in mine.items() if name in wanted])
-    for key, value in kept.items():
-        name, kind = key.rsplit("/", 1)
-        tensor = _tensor_of(optimizer, parameters[name], kind)
+    optimizer._create_accumulators(block, list({p.name: p for p in own.values()}.values()))
+    for key, parameter in own.items():
+        kind, value = places[key][1], state[key]
+        if kind == MASTER:
+            tensor = optimizer._master_weights[parameter.name]
+        else:
+            tensor = optimizer._accumulators[kind][_name_in(optimizer, parameter)]
         if list(tensor.shape) != list(value.shape):
             raise UserError(
                 f"the training state belongs to another model: {key} has shape {list(value.shape)}"
@@ -212,13 +202,7 @@ def load_optimizer_state(
         tensor.set_value(value)
 
 
-def _tensor_of(optimizer: paddle.optimizer.Optimizer, parameter: Tensor, kind: str) -> Any:
-    if kind == MASTER:
-        return optimizer._master_weights[parameter.name]
-    return optimizer._accumulators[kind][_name_in(optimizer, parameter)]
-
-
 def _name_in(optimizer: paddle.optimizer.Optimizer, parameter: Tensor) -> str:
-    """What a parameter's moments are keyed by: where it has a master weight, by the name of that."""
+    """The name under which Paddle keeps a parameter's moments: that of its master weight, if it has one."""
     master = optimizer._master_weights.get(parameter.name)
     return parameter.name if master is None else master.name

@@ -1,7 +1,7 @@
-"""Automatic mixed precision on a GPU: `paddle.amp` as it is.
+"""Mixed precision on a GPU with `paddle.amp`.
 
-O1    weights in float32; the products of a forward pass in half precision
-O2    weights and most of a forward pass in half precision; float32 gradients and masters for the update
+O1    float32 weights; the forward pass multiplies matrices in half precision
+O2    weights and most of the forward pass in half precision; float32 gradients and master weights
 """
 
 import contextlib
@@ -20,14 +20,14 @@ LEVELS = ("O1", "O2")
 
 @dataclass(frozen=True)
 class LossScaling:
-    """The factor on the loss that keeps float16 gradients away from zero: the official flags and defaults.
+    """The loss scale, which keeps float16 gradients from becoming zero. Official names and defaults.
 
     Args:
-        init_loss_scaling: the first factor.
-        use_dynamic_loss_scaling: False keeps it as it is.
-        incr_every_n_steps: consecutive finite steps before it grows.
-        decr_every_n_nan_or_inf: overflows, with no finite step between them, before it shrinks.
-        incr_ratio, decr_ratio: growth and shrinkage.
+        init_loss_scaling: the first scale.
+        use_dynamic_loss_scaling: False: the scale never changes.
+        incr_every_n_steps: the scale grows after this number of consecutive finite steps.
+        decr_every_n_nan_or_inf: the scale shrinks after this number of consecutive overflows.
+        incr_ratio, decr_ratio: the factors by which it grows and shrinks.
     """
 
     init_loss_scaling: float = 102400.0
@@ -43,12 +43,12 @@ class Precision:
 
     Args:
         amp: "none", "bf16" or "fp16".
-        level: one of LEVELS; it decides nothing for "none".
-        loss_scaling: fp16 only.
+        level: "O1" or "O2"; without effect if `amp` is "none".
+        loss_scaling: for "fp16" only.
 
     Attributes:
-        amp: what is used: "none" on a CPU, where Paddle has no mixed precision and the log says so.
-        scaler: a `paddle.amp.GradScaler`; it passes everything through unless `amp` is "fp16".
+        amp: the type in use. On a CPU it is "none", with a warning: Paddle has no mixed precision there.
+        scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
         UserError: an unknown value, or O2 on a CPU.
@@ -74,19 +74,19 @@ class Precision:
         self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
     def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-        """For O2, when the weights are loaded: cast them, and give the optimizer float32 masters."""
+        """For O2: cast the loaded weights, and give the optimizer float32 master weights."""
         if self.amp != NONE and self.level == "O2":
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
 
     def can_shrink(self) -> bool:
-        """Whether an overflow may still be the loss scale's fault."""
+        """Whether a smaller loss scale may prevent an overflow."""
         state = self.scaler.state_dict()  # {} unless amp is fp16
         return bool(state) and state["use_dynamic_loss_scaling"] and state["scale"].item() > 1.0
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Around forward passes."""
+        """The context for forward passes."""
         if self.amp == NONE:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])

@@ -1,4 +1,4 @@
-"""A process that runs a generator ahead of the training step, so that tokenising never stalls it."""
+"""A process that runs a generator ahead of the training step, so that a step rarely waits for its data."""
 
 import contextlib
 import logging
@@ -19,44 +19,58 @@ from utils.errors import UserError
 T = TypeVar("T")
 
 _ITEM, _USER_ERROR, _FAILURE, _END, _DEAD, _STOPPED = range(6)
-# How often the consumer looks whether the worker still lives while it waits. A closed pipe tells it at once
-# as a rule.
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.5  # how often a waiting consumer checks the worker and the stop request
 _SLOW_SECONDS = 60.0
-# No more than one line about a slow worker in so many times the wait that is called slow.
-_QUIET_WAITS = 10
+_QUIET_WAITS = 10  # at most one warning in this many times `slow_seconds`
 
 log = logging.getLogger(__name__)
 
 
-class Prefetch(Generic[T]):
-    """Iterates over what `make_iterator()` yields, computed in a process of its own; made by `prefetch`.
+def prefetch(
+    make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = _SLOW_SECONDS
+) -> "Prefetch[T]":
+    """Run `make_iterator()` in a worker process, up to `ahead` items ahead.
 
-    Use it as a context manager, or call `close`: the worker ends then, at the latest with this process.
-    Breaking off half way, an error or Ctrl-C in the loop are fine.
+    The worker imports the main module again, as spawned processes do. Entry points must therefore import
+    Paddle inside functions, not at the top.
+
+    Args:
+        make_iterator: called once, in the worker. It must pickle: a function of a module, or a
+            `functools.partial` of a method.
+        ahead: the number of items in the queue, besides the one in work and those in the pipe.
+        slow_seconds: a longer wait for an item is reported in the log.
+
+    Returns:
+        An iterator; use it in a `with` statement.
+
+    Raises (from the iterator):
+        UserError: the worker raised it, or the worker was killed.
+        RuntimeError: the worker raised another exception; the message contains its traceback.
     """
+    return Prefetch(make_iterator, ahead, slow_seconds)
+
+
+class Prefetch(Generic[T]):
+    """The iterator that `prefetch` returns. Leaving its `with` statement, or `close`, ends the worker."""
 
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int, slow_seconds: float):
-        self._slow_seconds, self._next_line = slow_seconds, 0.0
-        # spawn: a fork of a process with threads (BLAS, GPU) may hang.
-        context = multiprocessing.get_context("spawn")
+        self._slow_seconds, self._next_warning, self._done = slow_seconds, 0.0, False
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
-        with _deaf_to_signals():
+        with _signals_blocked():
             self._process.start()
-        # The worker alone can write now: when it dies, reading ends instead of waiting for ever.
-        sender.close()
+        sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
         self._items: queue.Queue = queue.Queue(ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=_receive, args=(receiver, self._items, self._stop), name="reader-pipe", daemon=True
         )
         self._thread.start()
-        self._done = False
-        # multiprocessing's own finalizer: at exit it runs before multiprocessing sends SIGTERM to daemons and
-        # waits for them, which a worker that is deaf to it would make endless.
+        # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
+        # worker ignores SIGTERM, and that wait would never end.
         self._finalizer = Finalize(
             self, _shut_down, (self._process, self._thread, self._items, self._stop), exitpriority=10
         )
@@ -65,17 +79,14 @@ class Prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        return self._next(stop=False)
+        return self.next_unless(False)
 
     def next_unless(self, stop: object) -> T | None:
-        """The next item; None as soon as `stop` is true, if the item is not there by then.
+        """The next item; None if it is not ready and `stop` is, or becomes, true.
 
         Raises:
             StopIteration: there are no more items.
         """
-        return self._next(stop)
-
-    def _next(self, stop: object) -> T | None:
         if self._done:
             raise StopIteration
         kind, value = self._take(stop)
@@ -84,7 +95,7 @@ class Prefetch(Generic[T]):
         if kind == _ITEM:
             return value
         if kind == _DEAD:
-            self._process.join(1)  # so that the exit code is its own
+            self._process.join(1)  # before `close` kills it, for its own exit code
         self.close()
         if kind == _USER_ERROR:
             raise UserError(value)
@@ -99,26 +110,28 @@ class Prefetch(Generic[T]):
 
     def _take(self, stop: object) -> tuple[int, object]:
         began = time.monotonic()
-        poll = min(_POLL_SECONDS, self._slow_seconds)
         while True:
             try:
-                return self._items.get(timeout=poll)
+                return self._items.get(timeout=min(_POLL_SECONDS, self._slow_seconds))
             except queue.Empty:
                 if stop:
                     return _STOPPED, None
                 if not self._process.is_alive() and not self._thread.is_alive() and self._items.empty():
                     return _DEAD, None
-                now = time.monotonic()
-                if now - began >= self._slow_seconds and now >= self._next_line:
-                    self._next_line = now + _QUIET_WAITS * self._slow_seconds
-                    log.warning(
-                        "the step has waited %.0f s for the reader process %d: it is slow, or stands still "
-                        "(a disk, the processor, the memory); no further line for %.0f s",
-                        now - began, self._process.pid, _QUIET_WAITS * self._slow_seconds,
-                    )  # fmt: skip
+                self._warn_if_slow(began)
+
+    def _warn_if_slow(self, began: float) -> None:
+        now, pause = time.monotonic(), _QUIET_WAITS * self._slow_seconds
+        if now - began >= self._slow_seconds and now >= self._next_warning:
+            self._next_warning = now + pause
+            log.warning(
+                "the step has waited %.0f s for the reader process %d: it is slow or blocked "
+                "(disk, processor or memory); the next warning comes in %.0f s at the earliest",
+                now - began, self._process.pid, pause,
+            )  # fmt: skip
 
     def close(self) -> None:
-        """End the worker. Safe to call at any time, more than once."""
+        """End the worker. You can call it at any time, and more than once."""
         self._done = True
         self._finalizer()
 
@@ -129,38 +142,14 @@ class Prefetch(Generic[T]):
         self.close()
 
 
-def prefetch(
-    make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = _SLOW_SECONDS
-) -> Prefetch[T]:
-    """Run `make_iterator()` in a process of its own, up to `ahead` items ahead.
-
-    Args:
-        make_iterator: can be pickled (a function of a module, a `functools.partial` of a method); called
-            once, there.
-        ahead: items that wait at most, besides the one being made and what the pipe holds.
-        slow_seconds: a line in the log where an item is waited for longer.
-
-    Returns:
-        an iterator to use in a `with` statement.
-
-    Raises (from the iterator):
-        UserError: raised there, raised again here; or the process was killed, noticed at once.
-        RuntimeError: another exception there, with its traceback.
-
-    The worker imports the module that Python was started with again, as spawned processes do. An entry point
-    therefore imports paddle inside its functions, never at the top.
-    """
-    return Prefetch(make_iterator, ahead, slow_seconds)
-
-
 @contextlib.contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """What is started meanwhile never hears Ctrl-C and SIGTERM; this process hears them afterwards.
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started in this context never receives SIGINT and SIGTERM.
 
-    Both go to the whole group of processes, and launchers send them so too. The parent decides what becomes
-    of the worker: it may want a few batches more before it saves and ends.
+    Terminals and launchers send both to the whole process group. The parent decides when the worker ends: it
+    may want a few more items before it saves and exits.
     """
-    resource_tracker.ensure_running()  # started with the worker, it would open the ears again
+    resource_tracker.ensure_running()  # it would unblock the signals if it started with the worker
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -169,36 +158,30 @@ def _deaf_to_signals() -> Iterator[None]:
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the parent has exited
         try:
             for item in make_iterator():
                 sender.send((_ITEM, item))
             sender.send((_END, None))
-        except UserError as error:
-            sender.send((_USER_ERROR, str(error)))
         except BrokenPipeError:
             raise
-        except Exception:  # reported in the parent, which has the log
+        except UserError as error:
+            sender.send((_USER_ERROR, str(error)))
+        except Exception:  # the parent reports it, because it has the log
             sender.send((_FAILURE, traceback.format_exc()))
-    except BrokenPipeError:
-        pass  # the parent has gone, there is no one left to work for
 
 
 def _receive(receiver: Connection, items: queue.Queue, stop: threading.Event) -> None:
     kind = _ITEM
-    while kind == _ITEM:
+    while kind == _ITEM and not stop.is_set():
         try:
             kind, value = receiver.recv()
         except (EOFError, OSError):
             kind, value = _DEAD, None
         while not stop.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 items.put((kind, value), timeout=_POLL_SECONDS)
                 break
-            except queue.Full:
-                pass
-        if stop.is_set():
-            break
     receiver.close()
 
 
@@ -207,17 +190,17 @@ def _shut_down(
 ) -> None:
     stop.set()
     with contextlib.suppress(queue.Empty):
-        items.get_nowait()  # the thread may wait for room
-    process.kill()  # it is deaf to SIGTERM
+        items.get_nowait()  # make room for the thread
+    process.kill()  # SIGTERM is blocked
     process.join()
     thread.join(2)
 
 
 def _how_it_ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        why = {
-            signal.SIGKILL: " (perhaps for want of memory)",
-            signal.SIGBUS: " (a file that it read was cut short, or its disk failed)",
-        }
-        return f"was killed by signal {-code}{why.get(-code, '')}"
-    return f"ended with code {code}"
+    if code is None or code >= 0:
+        return f"ended with code {code}"
+    causes = {
+        signal.SIGKILL: " (perhaps for lack of memory)",
+        signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
+    }
+    return f"was killed by signal {-code}{causes.get(-code, '')}"

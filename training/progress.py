@@ -1,4 +1,4 @@
-"""The time that a run still takes: its steps, and the evaluations between them."""
+"""The remaining time of a run: its steps and the evaluations between them."""
 
 import time
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from utils.logging import as_time
 
 
 class RemainingTime:
-    """Measures steps and evaluations apart, from when it is made; checkpoints count with the steps.
+    """Measures the time of steps and of evaluations separately. Checkpoints count as part of the steps.
 
     Args:
-        steps: of the run in all.
-        done: steps that were done before (a resumed run); they say nothing about speed.
+        steps: the number of steps of the run.
+        done: the steps that an earlier process has done; their time is unknown.
     """
 
     def __init__(self, steps: int, done: int = 0):
@@ -22,19 +22,19 @@ class RemainingTime:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Around one evaluation."""
+        """Use it as a context around one evaluation."""
         began = time.monotonic()
         yield
         self._evaluating += time.monotonic() - began
         self._evaluations += 1
 
     def eta(self, done: int, evaluations: int) -> str:
-        """What is left, as h:mm:ss; "?" before the first step.
+        """The remaining time as h:mm:ss; "?" before the first step.
 
         Args:
-            done: steps of the run so far.
-            evaluations: still to come. Before the first one nobody knows how long one takes: they are named
-                beside the time then, as in "0:12:30 + 3 evaluations".
+            done: the number of steps done so far.
+            evaluations: the number of evaluations to come. Before the first one their time is unknown, and
+                the result is, for example, "0:12:30 + 3 evaluations".
         """
         if done <= self.first:
             return "?"

@@ -1,4 +1,4 @@
-"""The pairs of each training step, from a corpus' parallel shards. No paddle: the reader process runs it."""
+"""The sentence pairs of each training step. The reader process imports this file, so it has no Paddle."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class PairStep:
-    """What one process needs of a step.
+    """One process's share of a step.
 
     Attributes:
-        sentences: the ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
-        first: the number of its first pair in the step.
-        negative: [B, B] bool over the whole step: pair i's source and pair j's translation do not belong
-            together. Pairs that have a sentence in common, on whichever sides, are no negatives.
-        state: for `StepPairs` to go on after this step.
+        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
+        first: number of its first pair in the step.
+        negative: [B, B] bool over the whole step: whether the source of pair i and the translation of pair j
+            are a negative. Pairs that share a sentence, on any side, are not.
+        state: lets `StepPairs` continue after this step.
     """
 
     sentences: list[np.ndarray]
@@ -31,23 +31,23 @@ class PairStep:
 
     @property
     def micro_batches(self) -> list["PairStep"]:
-        """A step is one micro-batch: each of its pairs is a negative of all others."""
+        """A step is one micro-batch, because each of its pairs is a negative of all others."""
         return [self]
 
 
 @dataclass(frozen=True)
 class StepPairs:
-    """Endless steps; calling it makes the iterator. Can be pickled.
+    """Endless steps; call it to get the iterator. It can be pickled.
 
-    A step's pairs are a function of the seed and its number; each process takes its share of them.
+    The pairs of a step depend only on the seed and the number of the step. Each process takes its share.
 
     Args:
-        tokenizer: of the corpus.
-        path: of the corpus.
+        tokenizer: tokenizer of the corpus.
+        path: folder of the corpus.
         batch_size: pairs of a step, over all processes.
-        max_seq_len: longest sentence, specials included.
-        alpha: language pairs are drawn by their number of pairs to this power.
-        state: `PairStep.state` to go on from; None: the beginning.
+        max_seq_len: longest sentence in tokens, specials included.
+        alpha: language pairs are drawn in proportion to their number of pairs to this power.
+        state: `PairStep.state` of the last step; None starts at the beginning.
     """
 
     tokenizer: Tokenizer
@@ -61,10 +61,10 @@ class StepPairs:
     state: dict[str, Any] | None = None
 
     def open(self) -> Corpus:
-        """The corpus.
+        """Open the corpus.
 
         Raises:
-            UserError: as `Corpus`, or there is no parallel text in it.
+            UserError: there is no corpus, or it has no parallel text.
         """
         corpus = Corpus(self.path, self.tokenizer.digest)
         if not corpus.parallel:
@@ -72,34 +72,29 @@ class StepPairs:
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:
-        corpus = self.open()
-        streams = {"-".join(pair): pairs for pair, pairs in corpus.parallel.items()}
+        streams = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in streams.items()}
         sampler = Sampler(sizes, sizes, self.alpha, self.seed, "retrieval")
         if self.state is not None:
             sampler.restore(self.state)
+        mine = slice(*(self.batch_size * part // self.world_size for part in (self.rank, self.rank + 1)))
         while True:
             draws = sampler.draw(self.batch_size)
             pairs = [streams[sampler.names[s]][int(i)] for s, i in zip(draws.stream, draws.item)]
-            # Half of them the other way round, so that English is on both sides.
+            # Half of them are reversed, so that English is on both sides.
             pairs = [pair[::-1] if reverse else pair for pair, reverse in zip(pairs, draws.reverse)]
             sources, translations = ([self._build(side) for side in sides] for sides in zip(*pairs))
-            mine = slice(*(self.batch_size * part // self.world_size for part in (self.rank, self.rank + 1)))
-            yield PairStep(
-                sources[mine] + translations[mine],
-                mine.start,
-                _strangers(sources, translations),
-                sampler.state(),
-            )
+            sentences = sources[mine] + translations[mine]
+            yield PairStep(sentences, mine.start, negatives(sources, translations), sampler.state())
 
     def _build(self, ids: np.ndarray) -> np.ndarray:
         return np.asarray(self.tokenizer.build_from_ids(ids.tolist(), None, self.max_seq_len))
 
 
-def _strangers(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
-    """[B, B] bool: pairs i and j have no sentence in common.
+def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
+    """[B, B] bool: whether pairs i and j have no sentence in common.
 
-    Pairs are read in either direction, so one's source can be the other's translation.
+    Pairs are read in both directions, so the source of one can be the translation of another.
     """
     numbers: dict[bytes, int] = {}
     a, b = (

@@ -1,6 +1,7 @@
-"""Bitexts to vectors, vectors to what is found, at a layer or at all of them."""
+"""Search bitexts by the vectors of one layer or of all layers, and write what was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -8,47 +9,46 @@ import numpy as np
 from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import SplitResult, choose_on_half
 from evaluation.search import Found, search_both
+from finetune.report import AVERAGE, average, in_columns, in_markdown, submission_file, write_files
 from finetune.retrieval.flags import RetrievalFlags
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext
 from reader.tokenization import Tokenizer
 from training import distributed
 from utils.errors import UserError
+from utils.files import atomic_file
 from utils.logging import Progress, logger
 
 T = TypeVar("T")
 
 
 class Searcher:
-    """Searches bitexts with one model; they are shared among the processes, every process gets all results.
+    """Searches bitexts with one model. The processes share the bitexts, and every process gets all results.
 
     Args:
-        flags: pooling, score and sizes.
+        flags: pooling, score and sizes are read.
     """
 
     def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer):
         self.flags, self.model, self.tokenizer = flags, model, tokenizer
 
     def at(self, layer: int, bitexts: list[Bitext]) -> dict[str, Found]:
-        """Language -> what was found, by the vectors of one layer."""
+        """Search by the vectors of one layer: language -> what was found."""
 
         def search(bitext: Bitext, shown: Progress) -> Found:
-            sides = [
-                encode_layer(
-                    self.model, self._ids(side), layer, self.flags.pooling,
-                    batch_tokens=self.flags.batch_tokens, done=shown.update,
-                )
-                for side in (bitext.translations, bitext.sentences)
-            ]  # fmt: skip
-            return self._found(*sides)
+            how = {"batch_tokens": self.flags.batch_tokens, "done": shown.update}
+            sides = (self._ids(side) for side in (bitext.translations, bitext.sentences))
+            return self._found(
+                *(encode_layer(self.model, side, layer, self.flags.pooling, **how) for side in sides)
+            )
 
         return self._each(bitexts, search)
 
     def by_layer(self, bitexts: list[Bitext]) -> dict[str, tuple[np.ndarray, SplitResult]]:
-        """Language -> per cent [L + 1, 2], English queries first; and the layer that one half chooses.
+        """language -> per cent [L + 1, 2] (English queries first), and the layer that one half chooses.
 
         Raises:
-            UserError: a bitext of one pair, which has no two halves.
+            UserError: a bitext has one pair, which cannot be halved.
         """
         if short := [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]:
             raise UserError(
@@ -64,7 +64,7 @@ class Searcher:
         return self._each(bitexts, sweep)
 
     def choose_layer(self, bitexts: list[Bitext]) -> int:
-        """The layer with the best mean over languages and both directions; of equal ones the lowest."""
+        """The layer with the best mean over languages and directions; the lowest one of equal layers."""
         tables = self._each(bitexts, lambda bitext, shown: self._accuracies(self._layers(bitext, shown)))
         scores = np.mean(list(tables.values()), axis=(0, 2))  # [L + 1]
         layer = int(scores.argmax())
@@ -98,3 +98,40 @@ class Searcher:
     def _ids(self, texts: list[str]) -> list[np.ndarray]:
         build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
         return [np.asarray(build(ids, None, longest)) for ids in self.tokenizer.encode_batch(texts)]
+
+
+def write_sweep(folder: Path, title: str, by_layer: Mapping[str, tuple[np.ndarray, SplitResult]]) -> None:
+    """Write sweep.{txt,md,json}: a row per layer with the mean of both directions.
+
+    The last row scores, on the odd pairs, the layer that was chosen on the even pairs.
+    """
+    rows = {
+        f"layer {layer}": {name: float(table[layer].mean()) for name, (table, _) in by_layer.items()}
+        for layer in range(len(next(iter(by_layer.values()))[0]))
+    }
+    rows["chosen, odd pairs"] = {name: 100.0 * split.mean for name, (_, split) in by_layer.items()}
+    chosen = {name: split.layer for name, (_, split) in by_layer.items()}
+    logger.info("layers chosen on the even pairs: %s", chosen)
+    cells = [["", *by_layer, AVERAGE]]
+    for name, row in rows.items():
+        cells.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])
+    logger.info("%s\n%s", title, in_columns(cells))
+    text, markdown = f"{title}\n{in_columns(cells)}", f"**{title}**\n\n{in_markdown(cells)}\n"
+    write_files(folder, "sweep", text, markdown, {"title": title, "rows": rows, "chosen": chosen})
+
+
+def write_predictions(
+    folder: str | Path, bitexts: list[Bitext], found: Mapping[str, Found], seed: int | None = None
+) -> None:
+    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
+
+    The English sentences are in alphabetical order, as in XTREME's files.
+
+    Args:
+        seed: one of several; see `submission_file`.
+    """
+    for bitext in bitexts:
+        english = [text.strip() for text in bitext.translations]
+        order = sorted(range(len(english)), key=english.__getitem__)
+        with atomic_file(submission_file(folder, bitext.language, "tsv", seed), "w", newline="\n") as file:
+            file.writelines(f"{found[bitext.language].forward[row]}\n" for row in order)

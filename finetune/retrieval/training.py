@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 
 from evaluation.encode import encode_layer, sentence_vectors
 from evaluation.retrieval import hits
 from finetune.retrieval.flags import RetrievalFlags
-from finetune.retrieval.loss import hardest_negative_bce
 from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.trainer import Evaluation
 from model.ernie_m import ErnieMModel
@@ -22,22 +22,19 @@ from training.guard import StopSignal
 from utils.errors import UserError
 from utils.logging import logger
 
-GROUP_TOKENS = 2048  # padded tokens of a step's sentences that are encoded at once
-
-
-class _BrokenOff(Exception):
-    """The run was asked to stop in the middle of a validation."""
+GROUP_TOKENS = 2048  # padded tokens that are encoded at once
+_NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
 
 class RetrievalTraining:
     """`finetune.trainer.Training` of one seed on the parallel text of a corpus.
 
     Args:
-        flags: of this seed.
-        layer: whose vectors are trained.
+        flags: flags of this seed.
+        layer: the layer whose vectors are trained.
 
     Raises:
-        UserError: no parallel text, or fewer pairs than processes.
+        UserError: there is no parallel text, or there are fewer pairs than processes.
     """
 
     divisible = False  # the loss needs the vectors of every process
@@ -48,8 +45,9 @@ class RetrievalTraining:
         if flags.batch_size < world:
             raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
         self.flags, self.model, self.tokenizer, self.layer = flags, model, tokenizer, layer
+        self.config = model.config
         self.seed, self.total_steps = flags.random_seed, flags.max_steps
-        # Before the first step too: that is what training has to beat.
+        # Also before the first step: training has to beat that score.
         self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         self.pairs = StepPairs(
             tokenizer, flags.train_set, flags.batch_size, flags.max_seq_len, flags.pair_alpha, self.seed,
@@ -76,10 +74,10 @@ class RetrievalTraining:
         return ""
 
     def loss(self, model: ErnieMModel, micro_batch: PairStep) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """This process's gradient of the whole step's loss, and the pairs that beat their negatives, x 100.
+        """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
 
-        The other processes' vectors are constants here. Each process computes the same loss, and its gradient
-        by its own vectors; the engine adds the gradients up.
+        The vectors of the other processes are constants. Each process computes the same loss and its gradient
+        with respect to its own vectors; the engine adds the gradients up.
         """
         own = self._vectors(micro_batch.sentences)  # [2b, H]
         count, world = len(micro_batch.negative), distributed.world_size()
@@ -94,12 +92,12 @@ class RetrievalTraining:
         negative = paddle.to_tensor(micro_batch.negative)
         total, won = hardest_negative_bce(*sides, negative, self.flags.scale, self.flags.offset)
         loss = total / count
-        if world > 1:  # the value is everyone's, and the engine sums the values as well
+        if world > 1:  # each process has the whole value, and the engine sums the values
             loss = loss + (loss / world - loss).detach()
         return loss, {"correct": 100.0 * won / world, "count": count / world}
 
     def _vectors(self, sentences: list[np.ndarray]) -> Tensor:
-        """[n, H], in the order given; encoded in groups of similar length, to save the pads."""
+        """Encode sentences in groups of similar length: [n, H], in the given order."""
         groups, parts = [], []
         for rows, ids in padded_batches(sentences, self.model.config.pad_token_id, GROUP_TOKENS):
             groups.append(rows)
@@ -107,17 +105,15 @@ class RetrievalTraining:
         place = np.argsort(np.concatenate(groups))
         return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
-        """Search the held-out pairs, both ways; the processes share the language pairs."""
+    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
+        """Search the held-out pairs in both directions; the processes share the language pairs."""
         names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
         mine: dict[str, float] = {}
         for start in range(0, len(names), world):
             if start + rank < len(names):
                 pair = names[start + rank]
                 with engine.autocast():
-                    accuracy = self._accuracy(self.held_out[pair], stop)
-                if accuracy is not None:
-                    mine["-".join(pair)] = accuracy
+                    mine["-".join(pair)] = self._accuracy(self.held_out[pair])
             if stop.anywhere():
                 return None
         scores = {name: score for part in distributed.gather(mine) for name, score in part.items()}
@@ -126,26 +122,50 @@ class RetrievalTraining:
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
         curves = {f"held_out/{name}": score for name, score in {**scores, "mean": mean}.items()}
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
-        return Evaluation(0, mean, {"held-out pairs": by_name}, curves)
+        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name}), curves
 
-    def _accuracy(self, pairs: Any, stop: StopSignal) -> float | None:
-        """Per cent of up to --validation_pairs pairs, mean of both directions; None if asked to stop."""
+    def _accuracy(self, pairs: Any) -> float:
+        """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
         rows = [pairs[i] for i in range(min(self.flags.validation_pairs, len(pairs)))]
         build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
         sides = [[np.asarray(build(row[side].tolist(), None, longest)) for row in rows] for side in (0, 1)]
+        how = self.layer, self.flags.pooling
+        a, b = (encode_layer(self.model, one, *how, batch_tokens=self.flags.batch_tokens) for one in sides)
+        return 50.0 * (hits(a, b).mean() + hits(b, a).mean())
 
-        def end(_: int) -> None:
-            if stop:
-                raise _BrokenOff
 
-        try:
-            vectors = [
-                encode_layer(
-                    self.model, side, self.layer, self.flags.pooling, batch_tokens=self.flags.batch_tokens,
-                    done=end,
-                )
-                for side in sides
-            ]  # fmt: skip
-        except _BrokenOff:
-            return None
-        return 50.0 * (hits(*vectors).mean() + hits(*reversed(vectors)).mean())
+def hardest_negative_bce(
+    sources: Tensor, translations: Tensor, negative: Tensor, scale: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+
+    The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
+    is
+
+        - 2 log m(pair) - log(1 - m(source, its hardest other translation))
+                        - log(1 - m(its hardest other source, translation))
+
+    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
+
+    Args:
+        sources, translations: [B, H]; row i of one translates row i of the other.
+        negative: [B, B] bool, whether source i and translation j may be a negative.
+        scale, offset: parameters of the logits.
+
+    Returns:
+        The sum over the pairs, and the number of pairs that beat both their hardest negatives.
+    """
+    with paddle.amp.auto_cast(enable=False):  # in half precision many cosines would be equal
+        sources, translations = (F.normalize(_at_least_single(side)) for side in (sources, translations))
+        cosines = paddle.matmul(sources, translations, transpose_y=True)  # [B, B]
+    logits = scale * (cosines - offset)
+    right = logits.diagonal()  # [B]
+    wrong = paddle.where(negative, logits, paddle.full_like(logits, _NONE))
+    hardest = [wrong.max(axis=1), wrong.max(axis=0)]  # other translations, other sources
+    loss = 2 * F.softplus(-right) + F.softplus(hardest[0]) + F.softplus(hardest[1])
+    won = (right > hardest[0]) & (right > hardest[1])
+    return loss.sum(), won.astype("int64").sum()
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32")

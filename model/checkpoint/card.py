@@ -1,22 +1,20 @@
-"""The model card: what a checkpoint is, what it saw and how it scored, as a short Markdown page."""
+"""The model card: what a checkpoint is, its training and its scores, as a Markdown page."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# A fact with one of these keys gets a line in this order; other keys follow as they are given.
+# The facts that come first, in this order; other facts follow as they are given.
 LINES = {
-    "task": "Task",
-    "labels": "Labels",
-    "languages": "Languages",
-    "data": "Data",
-    "initialised_from": "Initialised from",
-    "steps": "Steps",
-    "epochs": "Epochs",
-    "seed": "Random seed",
+    "task": "Task", "labels": "Labels", "languages": "Languages", "data": "Data",
+    "initialised_from": "Initialised from", "steps": "Steps", "epochs": "Epochs", "seed": "Random seed",
     "selected_by": "Selected by",
-}
+}  # fmt: skip
 _SECTIONS = ("name", "config", "scores", "command", "parameters")
+_SIZES = {
+    "num_hidden_layers": "layers", "hidden_size": "hidden", "num_attention_heads": "heads",
+    "vocab_size": "words",
+}  # fmt: skip
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -31,9 +29,14 @@ def model_card(facts: Mapping[str, Any]) -> str:
         Markdown.
     """
     config = facts.get("config") or {}
-    blocks = [f"# {facts.get('name') or 'ERNIE-M checkpoint'}", _describe(config, facts.get("parameters"))]
+    sizes = [f"{config[key]:,} {unit}" for key, unit in _SIZES.items() if key in config]
+    if facts.get("parameters") is not None:
+        sizes.append(f"{facts['parameters']:,} parameters")
+    described = "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
+    blocks = [f"# {facts.get('name') or 'ERNIE-M checkpoint'}", described]
     keys = [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]
-    listed = [f"- {_title(key)}: {_plain(facts[key])}" for key in keys if facts.get(key) is not None]
+    titles = {key: LINES.get(key) or key.replace("_", " ").capitalize() for key in keys}
+    listed = [f"- {titles[key]}: {_plain(facts[key])}" for key in keys if facts.get(key) is not None]
     if listed:
         blocks.append("\n".join(listed))
     if facts.get("scores"):
@@ -43,27 +46,6 @@ def model_card(facts: Mapping[str, Any]) -> str:
     if config:
         blocks += ["## Configuration", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(blocks) + "\n"
-
-
-def _title(key: str) -> str:
-    return LINES.get(key) or key.replace("_", " ").capitalize()
-
-
-def _describe(config: Mapping[str, Any], parameters: int | None) -> str:
-    """One sentence of sizes."""
-    sizes = [
-        f"{config[key]:,} {unit}"
-        for key, unit in (
-            ("num_hidden_layers", "layers"),
-            ("hidden_size", "hidden"),
-            ("num_attention_heads", "heads"),
-            ("vocab_size", "words"),
-        )
-        if key in config
-    ]
-    if parameters is not None:
-        sizes.append(f"{parameters:,} parameters")
-    return "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
 
 
 def _table(scores: Mapping[str, Any]) -> list[str]:

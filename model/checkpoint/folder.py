@@ -1,35 +1,35 @@
-"""A checkpoint folder of ours, written and loaded.
+"""Our checkpoint folder, written from a model and loaded into one.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32, or float64
-    where the model is
-    vocab.txt, piece.model  the tokenizer's files, where known
+    model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
+    vocab.txt, piece.model  the tokenizer's files, if known
     README.md               the model card
-    manifest.json           sizes and checksums of these, but for the card (`model.checkpoint.manifest`)
-    training_state/         what a run resumes from (`model.checkpoint.training_state`), where asked for
+    manifest.json           sizes and checksums of the files above, except the card
+    training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for
 
-What else is read, official directories and other libraries' files, is told in `model.checkpoint.read`.
+`model.checkpoint.read` reads this folder and all other formats.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 
 from model.checkpoint.card import model_card
-from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats import safetensors, tables
 from model.checkpoint.formats.fluid import write_fluid
-from model.checkpoint.loading import LoadReport, load_into, model_weights
+from model.checkpoint.formats.weights import Weights
 from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
 from model.checkpoint.step_folders import keep_last, load_newest, set_aside, step_folders
-from model.checkpoint.training_state import load_training_state, save_training_state
+from model.checkpoint.training_state import as_numpy, load_training_state, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
 from utils.files import atomic_dir
@@ -41,35 +41,19 @@ __all__ = [
 ]  # fmt: skip
 
 CARD, STATE = "README.md", "training_state"
-
-
-def load_from(
-    model: paddle.nn.Layer,
-    path: str | os.PathLike,
-    optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-) -> tuple[Checkpoint, LoadReport]:
-    """`read_weights`, then `load_into`; also compares what no shape shows, the number of attention heads."""
-    checkpoint = read_weights(path)
-    ours = getattr(model, "ernie_m", model).config
-    theirs = checkpoint.config
-    if theirs and theirs.num_attention_heads != ours.num_attention_heads:
-        raise UserError(
-            f"{checkpoint.info['config_path'] or path}: num_attention_heads is {theirs.num_attention_heads}, "
-            f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
-        )
-    return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
+_ENCODER = "ernie_m."  # the prefix of the encoder's parameters within a task model
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a checkpoint folder holds of a model, ready to be written.
+    """The contents of a model's checkpoint folder, ready to be written.
 
     Attributes:
         weights: canonical name -> array; on a CPU the parameters' own memory.
-        settings: of config.json.
-        card: of README.md.
-        copies: file name -> the file it is a copy of.
+        settings: the contents of config.json.
+        card: the contents of README.md.
+        copies: file name -> the file to copy.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -78,18 +62,20 @@ class ModelFiles:
     copies: Mapping[str, Path]
 
     def write(self, folder: Path) -> None:
-        """Write into a folder that is there, with a manifest; not atomic.
+        """Write into an existing folder, with a manifest; not atomic.
 
         Raises:
             UserError: a tokenizer file is missing.
         """
-        safe.write(folder / WEIGHTS, self.weights)
+        safetensors.write(folder / WEIGHTS, self.weights)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
         for name, source in self.copies.items():
-            _copy(source, folder / name)
+            if not source.is_file():
+                raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
+            shutil.copyfile(source, folder / name)
         write_manifest(folder / MANIFEST, sorted((WEIGHTS, CONFIG, *self.copies)))
-        (folder / CARD).write_text(self.card, encoding="utf-8")  # not in the manifest: people edit it
+        (folder / CARD).write_text(self.card, encoding="utf-8")
 
 
 def model_files(
@@ -122,10 +108,11 @@ def save_model(
     training_state: Mapping[str, Any] | None = None,
     **options,
 ) -> None:
-    """Write a checkpoint folder, atomically: at any moment `path` is the old one or the new one, whole.
+    """Write a checkpoint folder, atomically: at any moment `path` is the complete old one or the complete
+    new one.
 
     Args:
-        path: takes the place of an older checkpoint.
+        path: replaces an older checkpoint.
         model: an encoder, or a model with one as `.ernie_m`.
         config: of the model.
         training_state: also write `training_state/`, whose manifest covers that of the model.
@@ -144,7 +131,126 @@ def save_model(
             save_training_state(folder / STATE, training_state, beside=(MANIFEST,))
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
-    shutil.copyfile(source, target)
+class LoadReport(NamedTuple):
+    """Canonical names: filled from the weights; left as initialised; in the weights but not used."""
+
+    loaded: list[str]
+    fresh: list[str]
+    unused: list[str]
+
+
+def model_weights(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """A model's parameters as arrays under canonical names: float64 stays, everything else becomes float32.
+
+    On a CPU the arrays share the parameters' memory: use them before the next training step.
+    """
+    exact = (paddle.float32, paddle.float64)
+    return {
+        name: as_numpy(parameter if parameter.dtype in exact else parameter.detach().astype("float32"))
+        for name, parameter in _parameters_of(model).items()
+    }
+
+
+def load_from(
+    model: paddle.nn.Layer,
+    path: str | os.PathLike,
+    optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (),
+) -> tuple[Checkpoint, LoadReport]:
+    """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
+    checkpoint = read_weights(path)
+    ours = getattr(model, "ernie_m", model).config
+    theirs = checkpoint.config
+    if theirs and theirs.num_attention_heads != ours.num_attention_heads:
+        raise UserError(
+            f"{checkpoint.config_path or path}: num_attention_heads is {theirs.num_attention_heads}, "
+            f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
+        )
+    return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
+
+
+def load_into(
+    model: paddle.nn.Layer,
+    weights: Mapping[str, np.ndarray],
+    optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (),
+) -> LoadReport:
+    """Fill a model by name. All names and shapes are checked before the first parameter is changed.
+
+    Args:
+        model: an encoder, or a model with one as `.ernie_m`.
+        weights: canonical name -> array.
+        optional: prefixes of names that may be absent; these stay as initialised and the log says so. With
+            "classifier." a task starts from pre-trained weights; without it the head must be there.
+        ignore: prefixes of names that are ignored on both sides.
+
+    Raises:
+        UserError: a shape that differs (with the config key to look at), more layers than the model has,
+            or missing names, listed.
+    """
+    weights = Weights.of(weights)
+    parameters = _parameters_of(model)
+    wanted = {name: p for name, p in parameters.items() if not name.startswith(ignore)}
+    _check_shapes({name: tuple(p.shape) for name, p in wanted.items()}, weights)
+    ours = tables.count_layers(wanted)
+    theirs = tables.count_layers(name for name in weights if not name.startswith(ignore))
+    if ours and theirs and ours != theirs:
+        raise UserError(
+            f"{weights.source}: num_hidden_layers is {ours} in the config, the weights have {theirs} layers"
+            f" ({'missing' if ours > theirs else 'left over'}: encoder.layers.{min(ours, theirs)}.* and on)"
+        )
+    absent = [name for name in wanted if name not in weights]
+    missing = [name for name in absent if not name.startswith(optional)]
+    if missing:
+        raise UserError(f"{weights.source}: {_count(missing)} missing: {', '.join(missing)}")
+
+    for group in dict.fromkeys(name.split(".")[0] for name in absent):
+        # Users search for the official name of the pooler.
+        label = "pooled_fc" if group == "pooler" else group
+        log.warning("%s is not in %s, %s starts fresh", label, weights.source, group)
+    loaded = [name for name in wanted if name in weights]
+    for name in loaded:
+        _fill(wanted[name], weights[name])
+    done = set(loaded)
+    unused = [name for name in weights if name not in done]
+    if unused:
+        log.info("%s: %s not used: %s", weights.source, _count(unused), ", ".join(unused))
+    return LoadReport(loaded, [name for name in parameters if name not in done], unused)
+
+
+def _parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+    # A tied parameter appears once.
+    return {name.removeprefix(_ENCODER): parameter for name, parameter in model.named_parameters()}
+
+
+def _check_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
+    wrong = [name for name in wanted if name in weights and weights.shape(name) != wanted[name]]
+    if not wrong:
+        return
+    # key -> (its value in the model, its value in the weights); the first tensor that shows a key decides
+    keys: dict[str, tuple[int, int]] = {}
+    for name in wrong:
+        for key, ours, theirs in zip(tables.axes_of(name), wanted[name], weights.shape(name), strict=False):
+            if ours != theirs:
+                keys.setdefault(key, (ours, theirs))
+    blame = "; ".join(
+        f"{key} is {ours} in the config and {theirs} in the weights" for key, (ours, theirs) in keys.items()
+    )
+    first = wrong[0]
+    others = f" (and {_count(wrong[1:])} more)" if len(wrong) > 1 else ""
+    raise UserError(
+        f"{weights.source}: {first} has shape {list(weights.shape(first))}, "
+        f"the model has {list(wanted[first])}{others}" + (f": {blame}" if blame else "")
+    )
+
+
+def _fill(parameter: paddle.Tensor, array: np.ndarray) -> None:
+    if parameter.dtype in (paddle.float32, paddle.float64):
+        # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
+        parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
+    else:
+        parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
+
+
+def _count(listed: list[str]) -> str:
+    return f"{len(listed)} tensor{'' if len(listed) == 1 else 's'}"

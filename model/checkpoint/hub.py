@@ -1,7 +1,7 @@
-"""Names on a hub instead of a folder: hf://organisation/name, paddlenlp://ernie-m-base.
+"""Names on a hub in place of a folder: hf://organisation/name, paddlenlp://ernie-m-base.
 
-Both go through the hub's own library, where it is installed, and into its own cache. Without it, or without a
-network, one line says what to fetch by hand.
+Both use the hub's own library, if it is installed, and its cache. Without the library or a network, one line
+says what to download by hand.
 """
 
 import json
@@ -13,7 +13,7 @@ from utils.files import atomic_file
 
 _HF, _PADDLENLP = "hf://", "paddlenlp://"
 _HF_ANY = ("config.json", "vocab.txt", "*.model")
-# One form of the weights is enough: the next is fetched where the one before is not there.
+# One form of the weights is enough, so the next form is fetched only if the one before does not exist.
 _HF_WEIGHTS = (
     ("model*.safetensors", "model.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
@@ -28,7 +28,7 @@ _PADDLENLP_FILES = {
 
 
 def local_folder(path: str | os.PathLike) -> Path:
-    """The folder behind a name on a hub, fetched if need be; any other path as it is.
+    """The folder behind a name on a hub, fetched if needed; any other path is returned unchanged.
 
     `hf://organisation/name@revision` names a revision.
 
@@ -59,13 +59,11 @@ def _hugging_face(address: str) -> Path:
         ) from error
     try:
         for patterns in _HF_WEIGHTS:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    name, revision=revision or None, allow_patterns=[*_HF_ANY, *patterns]
-                )
+            fetched = huggingface_hub.snapshot_download(
+                name, revision=revision or None, allow_patterns=[*_HF_ANY, *patterns]
             )
-            if any(file.suffix in _HF_ENDINGS for file in folder.iterdir()):
-                return folder
+            if any(file.suffix in _HF_ENDINGS for file in Path(fetched).iterdir()):
+                return Path(fetched)
     except Exception as error:  # the library's own errors, and those of the two HTTP libraries it has had
         raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
     raise UserError(f"{address}: no weights in a form that is read here (model.safetensors, "
@@ -83,9 +81,7 @@ def _paddlenlp(address: str) -> Path:
         from paddlenlp.transformers import ErnieMModel, ErnieMTokenizer
         from paddlenlp.utils.downloader import get_path_from_url_with_filelock
         from paddlenlp.utils.env import MODEL_HOME
-    except (
-        Exception
-    ) as error:  # it imports only with certain versions of other libraries, and fails in many ways
+    except Exception as error:  # with other versions of its dependencies the import fails in many ways
         raise UserError(
             f"{address}: paddlenlp is not installed, or does not import ({_first_line(error)}); {by_hand}"
         ) from error
@@ -97,13 +93,12 @@ def _paddlenlp(address: str) -> Path:
     try:
         for key, file in _PADDLENLP_FILES.items():
             if not (folder / file).is_file():
-                fetched = get_path_from_url_with_filelock(urls[key][name], str(folder))
-                os.replace(fetched, folder / file)
+                os.replace(get_path_from_url_with_filelock(urls[key][name], str(folder)), folder / file)
         if not (folder / "config.json").is_file():
             config = {"model_type": "ernie_m", **ErnieMModel.pretrained_init_configuration[name]}
             with atomic_file(folder / "config.json", "w") as file:
                 file.write(json.dumps(config, indent=2) + "\n")
-    except Exception as error:  # of its downloader, which raises what its HTTP library raises
+    except Exception as error:  # the downloader raises whatever its HTTP library raises
         raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
     return folder
 

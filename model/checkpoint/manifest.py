@@ -1,7 +1,7 @@
 """manifest.json: size and SHA-256 of files that were written together, compared before they are used.
 
-Every folder that is written whole has one. A model's covers its weights, config and vocabulary (not its card,
-which people edit); that of a training state covers its arrays and the manifest of the model beside it.
+A model's manifest covers its weights, config and vocabulary, but not its card, which people edit. The
+manifest of a training state covers its arrays and the manifest of the model beside it.
 """
 
 import functools
@@ -19,14 +19,17 @@ VERSION = 1
 
 
 def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
-    """Write a manifest of files that are there.
+    """Write a manifest of existing files.
 
     Args:
         path: of the manifest.
         files: names relative to its folder; "../x" is a file of the folder above.
         facts: more keys of the manifest.
     """
-    entries = {name: _entry(path.parent / name) for name in files}
+    paths = {name: path.parent / name for name in files}
+    entries = {
+        name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for name, file in paths.items()
+    }
     write_json(path, {"version": VERSION, **facts, "files": entries})
 
 
@@ -37,7 +40,8 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
         The manifest.
 
     Raises:
-        UserError: it is missing or damaged, or a file is missing or not as it was written; names the file.
+        UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
+            file.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -49,12 +53,12 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
         raise UserError(f"{path}: damaged") from error
     if version != VERSION:
         raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
-    # "../x" lies beside the folder: one step up, and no more
+    # A file may be one folder above ("../x"), but not further away.
     if any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in expected):
         raise UserError(f"{path}: damaged, it names files of other folders")
     for name, (size, checksum) in expected.items():
         file = Path(os.path.normpath(path.parent / name))
-        if not os.path.isfile(file):  # False of a name that no file can have, too
+        if not os.path.isfile(file):  # also False for a name that no file can have
             raise UserError(f"{file}: missing")
         if file.stat().st_size != size:
             raise UserError(f"{file}: damaged, {file.stat().st_size} bytes instead of {size}")
@@ -64,15 +68,14 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
 
 
 def check_model(folder: Path) -> None:
-    """Compare a model's files with its manifest, if it has one. A process compares each file once.
+    """Compare a model's files with its manifest, if it has one. A process reads each file only once for this.
 
     Raises:
-        UserError: a file is not as it was written.
+        UserError: a file differs from what was written.
     """
     path = folder / MANIFEST
     try:
-        is_ours = path.is_file() and b'"sha256"' in path.read_bytes()
-        if is_ours:  # other programs have files of this name
+        if path.is_file() and b'"sha256"' in path.read_bytes():  # other programs have files of this name
             check_manifest(path, _digest_once)
     except UserError as error:
         raise UserError(
@@ -81,14 +84,9 @@ def check_model(folder: Path) -> None:
 
 
 def _digest_once(file: Path) -> str:
-    state = file.stat()
-    return _digest(file, state.st_size, state.st_mtime_ns)
+    return _digest(file, file.stat().st_size, file.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
 def _digest(file: Path, size: int, changed: int) -> str:
     return sha256_of(file)
-
-
-def _entry(path: Path) -> dict[str, int | str]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

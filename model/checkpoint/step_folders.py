@@ -1,11 +1,11 @@
-"""The step folders of a run: `step_N` below its checkpoint folder, the newest whole one, the last few."""
+"""The step folders of a run, `step_N`: the newest complete one, and the removal of others."""
 
 import itertools
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from utils.errors import UserError
 
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d+)")
-# What `utils.files` and `_remove` leave behind when a process is killed in the middle of one.
+# What `utils.files` and `keep_last` leave behind if the process is killed.
 _LEFTOVER = re.compile(r"\.(.+)\.(tmp|old|gone)-(\d{1,9})")
 
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
-    """(N, path) of every `step_N` below `folder`, in the order of N; none where there is no such folder."""
+    """(N, path) of every `step_N` below `folder`, in the order of N; empty if there is no such folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -28,17 +28,17 @@ def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
 
 
 def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[Path]] | None:
-    """The last step folder that is whole, every byte of it compared with its manifest.
+    """Load the last complete step folder. Every byte of it is compared with its manifest.
 
     Args:
         folder: the checkpoint folder.
 
     Returns:
-        the step folder, its training state, and the later ones, which are damaged: each was named in the log
-        and passed over. None where there is no step folder.
+        The step folder, its training state, and the later step folders, which are damaged; each is named in
+        the log. None if there is no step folder.
 
     Raises:
-        UserError: there are step folders, but none is whole.
+        UserError: there are step folders, but none is complete.
     """
     damaged: list[Path] = []
     fault = None
@@ -58,20 +58,17 @@ def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[P
 
 
 def set_aside(damaged: Iterable[Path]) -> None:
-    """Rename damaged step folders to `step_N.damaged`: kept to be looked at, and taken for no checkpoint."""
+    """Rename damaged step folders to `step_N.damaged`, so that they are kept but not loaded."""
     for path in damaged:
-        aside = next(name for name in _names_aside(path) if not name.exists())
+        more = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
+        names = itertools.chain([path.with_name(f"{path.name}.damaged")], more)
+        aside = next(name for name in names if not name.exists())
         os.replace(path, aside)
         log.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
 
 
-def _names_aside(path: Path) -> Iterator[Path]:
-    yield path.with_name(f"{path.name}.damaged")
-    yield from (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
-
-
 def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:
-    """Remove all step folders but the last `count` and those in `keep`.
+    """Remove all step folders except the last `count` and those in `keep`.
 
     Returns:
         The folders that were removed.
@@ -84,22 +81,18 @@ def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLi
     kept = {Path(path).resolve() for path in keep}
     removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
     for path in removed:
-        _remove(path)
+        # Renamed first, because a half-removed folder must not look like a checkpoint.
+        gone = path.with_name(f".{path.name}.gone-{os.getpid()}")
+        os.replace(path, gone)
+        shutil.rmtree(gone)
     return removed
 
 
-def _remove(path: Path) -> None:
-    # Renamed first: half removed it must not look like a checkpoint.
-    gone = path.with_name(f".{path.name}.gone-{os.getpid()}")
-    os.replace(path, gone)
-    shutil.rmtree(gone)
-
-
 def clear_leftovers(folder: str | os.PathLike) -> None:
-    """Clear away what a killed process left half written in a folder; call it before a run writes there.
+    """Remove what killed processes left half written in a folder. Call it before a run writes there.
 
     A folder that was being replaced (`best`, `full`, `step_N`) is put back if the new one had not yet got its
-    name. What belongs to a process that is still running on this machine stays.
+    name. Files of a process that is still running on this machine stay.
     """
     folder = Path(folder)
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -117,7 +110,7 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
 
 
 def _is_running(process: int) -> bool:
-    if process == os.getpid():  # of a namesake: in a container, numbers come again
+    if process == os.getpid():  # an earlier process had the same number: numbers repeat in containers
         return False
     try:
         os.kill(process, 0)

@@ -1,10 +1,11 @@
-"""What a run needs to go on exactly: a nested dict of arrays and scalars, on disk without pickle.
+"""What a run needs to resume exactly: a nested dict of arrays and scalars, stored without pickle.
 
-A folder `training_state/` holds
+The folder `training_state/` holds
     arrays.safetensors   every array, bit for bit, under its place in the dict ("optimizer/moment1/0")
-    state.json           the rest, with a reference where an array stood
+    state.json           the rest, with a reference in place of each array
     manifest.json        size and SHA-256 of each file, and of the model's manifest beside it, written last
-and where several processes wrote a part each, the same for every other part: arrays-1-of-4.safetensors, ...
+If several processes wrote a part each, there are the same files for every other part:
+arrays-1-of-4.safetensors, ...
 """
 
 import json
@@ -16,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats import safetensors
 from model.checkpoint.manifest import MANIFEST, check_manifest, write_manifest
 from utils.errors import UserError
-from utils.files import atomic_dir
-from utils.json_files import read_json
+from utils.files import atomic_dir, read_json
 
 ARRAYS, STATE = "arrays.safetensors", "state.json"
 _REFERENCE = "__array__"
@@ -32,7 +32,7 @@ def save_training_state(
     """Write a state, atomically.
 
     Args:
-        folder: takes the place of an older one.
+        folder: replaces an older one.
         state: dicts with string keys, lists, numpy arrays and numbers, paddle tensors, int, float, str, bool,
             None. Read back, a tuple is a list, a numpy number an array of shape [], a paddle tensor a numpy
             array, and a bfloat16 tensor its bits as uint16, as `Tensor.numpy()` gives and `set_value` takes.
@@ -49,61 +49,73 @@ def save_training_state(
 def write_part(
     folder: Path, state: Mapping[str, Any], part: int = 0, parts: int = 1, beside: tuple[str, ...] = ()
 ) -> None:
-    """Write one of the parts that a state is made of into a folder that is there; not atomic.
+    """Write one of a state's parts into an existing folder; not atomic.
 
     Args:
-        folder: of all parts; the caller gives it its name when they are complete.
+        folder: of all parts; the caller renames it when they are complete.
         state: as for `save_training_state`. The parts' dicts are merged when they are read.
-        part, parts: 0 .. parts - 1; part 0 says how many there are.
+        part, parts: 0 .. parts - 1; the manifest of part 0 gives their number.
         beside: as for `save_training_state`.
     """
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, "", arrays)
-    array_file, state_file, manifest = (_of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST))
-    safe.write(folder / array_file, arrays)
+    array_file, state_file, manifest = _names(part, parts)
+    safetensors.write(folder / array_file, arrays)
     (folder / state_file).write_text(json.dumps(tree), encoding="utf-8")
     files = (array_file, state_file, *(f"../{name}" for name in beside))
     write_manifest(folder / manifest, files, parts=parts)
 
 
 def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
-    """Read a state back, of all parts; every byte is checked against the manifests first.
+    """Read a state of all parts. Every byte is first compared with the manifests.
 
     Raises:
         UserError: no state here, one of another version, or a file that is missing or was altered.
     """
     folder, state, part, parts = Path(folder), {}, 0, 1
     while part < parts:
-        names = [_of_part(name, part, parts) for name in (ARRAYS, STATE, MANIFEST)]
-        parts = _check(folder / names[-1], names[:-1])
+        array_file, state_file, manifest = _names(part, parts)
+        parts = _check(folder / manifest, {array_file, state_file})
         part += 1
     for part in range(parts):
-        path = folder / _of_part(STATE, part, parts)
+        array_file, state_file, _ = _names(part, parts)
+        path = folder / state_file
         try:
-            _merge(state, _put_arrays(read_json(path), safe.read(folder / _of_part(ARRAYS, part, parts))))
+            _merge(state, _put_arrays(read_json(path), safetensors.read(folder / array_file)))
         except (TypeError, LookupError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not as this program wrote it ({error!r})") from error
     return state
 
 
-def _check(path: Path, wanted: list[str]) -> int:
-    """Compare the files of one part with its manifest, and those of the model beside it; how many parts."""
+def as_numpy(value: Any) -> np.ndarray:
+    """A paddle tensor, numpy array or number as an array, which shares a CPU tensor's memory if possible."""
+    if not _is_tensor(value):
+        return np.asarray(value)
+    value = value.detach()
+    if value.place.is_cpu_place() and not _is_bfloat16(value):
+        return np.from_dlpack(value)
+    return value.numpy()  # bfloat16: the bits, as uint16
+
+
+def _check(path: Path, wanted: set[str]) -> int:
+    """Compare one part's files, and the model beside it, with their manifests; the number of parts."""
     if not path.is_file():
         raise UserError(f"{path}: missing: no complete training state here")
     manifest = check_manifest(path)
     parts, files = manifest.get("parts", 1), manifest["files"]
     if type(parts) is not int or parts < 1:
         raise UserError(f"{path}: damaged")
-    if not set(wanted) <= files.keys():
+    if not wanted <= files.keys():
         raise UserError(f"{path}: damaged, it does not name the files of the state")
     if f"../{MANIFEST}" in files:
         check_manifest(path.parent.parent / MANIFEST)
     return parts
 
 
-def _of_part(name: str, part: int, parts: int) -> str:
-    stem, dot, ending = name.partition(".")
-    return name if part == 0 else f"{stem}-{part}-of-{parts}{dot}{ending}"
+def _names(part: int, parts: int) -> list[str]:
+    """The names of a part's files: arrays, state, manifest."""
+    of_part = f"-{part}-of-{parts}" if part else ""
+    return [of_part.join(os.path.splitext(name)) for name in (ARRAYS, STATE, MANIFEST)]
 
 
 def _merge(state: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -112,16 +124,6 @@ def _merge(state: dict[str, Any], more: Mapping[str, Any]) -> None:
             _merge(state[key], value)
         else:
             state[key] = value
-
-
-def as_numpy(value: Any) -> np.ndarray:
-    """A paddle tensor, numpy array or number as an array; a CPU tensor's memory is shared where it can be."""
-    if not _is_tensor(value):
-        return np.asarray(value)
-    value = value.detach()
-    if value.place.is_cpu_place() and not _is_bfloat16(value):
-        return np.from_dlpack(value)
-    return value.numpy()  # bfloat16: the bits, as uint16
 
 
 def _is_tensor(value: Any) -> bool:
@@ -141,13 +143,15 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         for key in value:
             if not isinstance(key, str) or key == _REFERENCE:
                 raise TypeError(f"training state {place or '/'}: key {key!r}; keys are strings")
-        return {key: _take_arrays(item, f"{place}/{_escape(key)}", arrays) for key, item in value.items()}
+        # Escaped as in JSON Pointer, so that {"a/b": x} and {"a": {"b": y}} get two names.
+        names = {key: key.replace("~", "~0").replace("/", "~1") for key in value}
+        return {key: _take_arrays(item, f"{place}/{names[key]}", arrays) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_take_arrays(item, f"{place}/{i}", arrays) for i, item in enumerate(value)]
     if _is_tensor(value) or isinstance(value, (np.ndarray, np.generic)):
         name = place.removeprefix("/")
         arrays[name] = as_numpy(value)
-        if arrays[name].dtype.name not in safe.DTYPES:
+        if arrays[name].dtype.name not in safetensors.DTYPES:
             raise TypeError(f"training state {place}: dtype {arrays[name].dtype}")
         bfloat16 = {"dtype": "bfloat16"} if _is_tensor(value) and _is_bfloat16(value) else {}
         return {_REFERENCE: name, **bfloat16}
@@ -164,8 +168,3 @@ def _put_arrays(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if _REFERENCE in tree:
         return arrays[tree[_REFERENCE]]
     return {key: _put_arrays(item, arrays) for key, item in tree.items()}
-
-
-def _escape(key: str) -> str:
-    # As JSON Pointer does, so that {"a/b": x} and {"a": {"b": y}} get two names.
-    return key.replace("~", "~0").replace("/", "~1")

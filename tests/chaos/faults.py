@@ -1,4 +1,4 @@
-"""What happens to a training. Each fault returns whether there was anything to strike."""
+"""The faults. Each strikes a training, and returns whether there was a process to strike."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.chaos.trainings import Training, send
 
-ROOM = 12 << 10  # bytes that a file may have on the full disk: enough for a log, not for a checkpoint
+ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
 
 
 def _process(one: Training, draw: random.Random, reader: bool = False) -> int | None:
@@ -21,24 +21,24 @@ def _process(one: Training, draw: random.Random, reader: bool = False) -> int | 
 
 
 def kill(one: Training, draw: random.Random, reader: bool = False) -> bool:
-    """kill -9 of the training process, or the reader process, of any rank."""
+    """Kill the training process or the reader process of any rank."""
     return send(_process(one, draw, reader), signal.SIGKILL)
 
 
 def interrupt(one: Training, draw: random.Random) -> bool:
-    """Ctrl-C: SIGINT to every process of the command, as a terminal sends it."""
+    """Send SIGINT to every process of the command, as a terminal does after Ctrl-C."""
     os.killpg(one.process.pid, signal.SIGINT)
     return True
 
 
 def pause(one: Training, draw: random.Random) -> bool:
-    """SIGSTOP of a training process or a reader, and SIGCONT after a second."""
+    """Stop a training process or a reader for about a second."""
     pid = _process(one, draw, reader=draw.random() < 0.5)
     return send(pid, signal.SIGSTOP) and (time.sleep(draw.uniform(0.5, 1.5)) or send(pid, signal.SIGCONT))
 
 
 def fill_disk(one: Training, draw: random.Random) -> bool:
-    """No file of the main process can grow past `ROOM`; for the next start there is room again."""
+    """Limit the files of the main process to `ROOM`; the next start has no limit."""
     if pid := one.find(0):
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM, hard))
@@ -46,10 +46,10 @@ def fill_disk(one: Training, draw: random.Random) -> bool:
 
 
 def damage_newest(one: Training, draw: random.Random) -> bool:
-    """kill -9, and a file of the newest checkpoint has another bit, is cut short, or is gone."""
+    """Kill the training; then flip a bit in a file of the newest checkpoint, truncate it or remove it."""
     if struck := kill(one, draw):
         one.wait()
-        step, newest = list(one.checkpoints().items())[-1]
+        one.damaged, newest = list(one.checkpoints().items())[-1]
         path = draw.choice(sorted(newest.rglob("*.safetensors")))
         data = bytearray(path.read_bytes())
         place = draw.randrange(len(data))
@@ -57,12 +57,11 @@ def damage_newest(one: Training, draw: random.Random) -> bool:
         path.unlink()
         if draw.random() < 0.7:
             path.write_bytes(data[: draw.choice([place, len(data)])])
-        one.damaged = step
     return struck
 
 
 def half_written(one: Training, draw: random.Random) -> bool:
-    """kill -9, which leaves a checkpoint folder with a part of its files and a temporary name."""
+    """Kill the training, and leave an unfinished checkpoint folder with a temporary name."""
     if struck := kill(one, draw):
         one.wait()
         newest = list(one.checkpoints().values())[-1]
@@ -74,7 +73,7 @@ def half_written(one: Training, draw: random.Random) -> bool:
 
 
 class Fault(NamedTuple):
-    """`code`: what one process ends with, None: it goes on; `checkpoints`: that have to be there before."""
+    """A fault, the exit code after it (None: the training continues), and the checkpoints it needs."""
 
     strike: Callable[[Training, random.Random], bool]
     code: int | None

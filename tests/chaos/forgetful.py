@@ -1,4 +1,4 @@
-"""An entry point that finds no checkpoint, so that it begins from scratch: SCRIPT names it."""
+"""The entry point that SCRIPT names, but it finds no checkpoint and begins from scratch."""
 
 import importlib
 import os

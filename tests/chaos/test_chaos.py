@@ -1,6 +1,7 @@
-"""A round of chaos, and that the harness sees what it is there to see. More: sh scripts/chaos.sh."""
+"""The chaos passes a sound training and finds what is wrong with others. More rounds: sh scripts/chaos.sh."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -8,90 +9,72 @@ import time
 
 import pytest
 
-from tests.chaos.__main__ import Round, compare
+from tests.chaos import __main__ as chaos
+from tests.chaos.__main__ import CameTooLate, Round, compare
 from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training, marked
 from tests.launching import ROOT, clean_environment
 
-# The real command line, with one thing changed before it.
-HARNESS = """
+# The command with one kind of training, struck by a kill once it has a checkpoint.
+COMMAND = """
 import sys
 from dataclasses import replace
 from tests.chaos import __main__ as chaos, faults, trainings
-{change}
+chaos.KINDS = [lambda folder: replace(trainings.{kind}(1, folder){changes})]
+chaos.FAULTS = {{'kill': faults.FAULTS['kill']._replace(checkpoints=1)}}
 sys.exit(chaos.main())
 """
 
 
-@pytest.fixture
-def harness(tmp_path):
-    """harness(change): a round of it; returns its exit code, its lines, and its last line as JSON."""
-
-    def call(change: str):
-        done = subprocess.run(
-            [sys.executable, "-c", HARNESS.format(change=change), "--rounds", "1", "--seed", "3"], cwd=ROOT,
-            env=clean_environment(TMPDIR=str(tmp_path)), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.stderr == ""
-        *lines, last = done.stdout.splitlines()
-        return done.returncode, lines, json.loads(last)
-
-    return call
-
-
-def only(kind: str, changes: str = "") -> str:
-    """One kind of training, on one process, struck by kill -9 when it has a checkpoint."""
-    return (
-        f"chaos.KINDS = [lambda folder: replace(trainings.{kind}(1, folder), {changes})]\n"
-        "chaos.FAULTS = {'kill': faults.FAULTS['kill']._replace(checkpoints=1)}\n"
-    )
+def start(tmp_path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *arguments, "--seed", "3"], cwd=ROOT, env=clean_environment(TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pretraining", "finetuning"])
-def test_a_round(harness, tmp_path, kind):
-    code, lines, last = harness(only(kind))
-    assert code == 0 and " | kill at step " in lines[0] and " | identical | " in lines[0]
-    assert last.pop("seconds") > 0
-    assert last == {"rounds": 1, "faults": {"kill": 1}, "lost": 0, "repeated": 0, "identical": 1}
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "script"), [("pretraining", "run_pretrain"), ("finetuning", "run_classifier")]
-)
-def test_a_restart_from_scratch(harness, tmp_path, monkeypatch, kind, script):
-    """It ends with the same weights, and yet the checkpoints were worth nothing."""
+@pytest.mark.parametrize(("kind", "script"), [("pretraining", ""), ("finetuning", "run_classifier")])
+def test_a_round(tmp_path, monkeypatch, kind, script):
+    """With `script`, the second start begins from scratch: the weights are equal, but the round fails."""
     monkeypatch.setenv("SCRIPT", script)
-    code, (line,), last = harness(only(kind, "script='tests/chaos/forgetful.py'"))
-    assert code == 1 and line.startswith("round 1, seed 3 | ")
-    assert "FAILED: the newest checkpoint was of step " in line and "it went on from step 0" in line
-    assert last["identical"] == 0 and list(tmp_path.iterdir()), "the folder is kept"
+    changes = ", script='tests/chaos/forgetful.py'" if script else ""
+    with start(tmp_path, "-c", COMMAND.format(kind=kind, changes=changes), "--rounds", "1") as command:
+        (line, last), errors = command.stdout.read().splitlines(), command.stderr.read()
+    assert (command.returncode, errors) == (int(bool(script)), "")
+    assert line.startswith("round 1, seed 3 | ") and " | kill at step " in line
+    last = json.loads(last)
+    assert last.pop("seconds") > 0
+    assert last == {
+        "rounds": 1,
+        "faults": {"kill": 1},
+        "lost": 0,
+        "repeated": 0,
+        "identical": int(not script),
+    }
+    if script:
+        assert "FAILED: the newest checkpoint was of step " in line and "it went on from step 0" in line
+    else:
+        assert " | identical | " in line
+    assert bool(list(tmp_path.iterdir())) == bool(script), "the folder of a failed round is kept"
 
 
-@pytest.mark.slow
-def test_a_fault_that_strikes_nothing(harness):
-    """It is drawn again; in the end the round has failed."""
-    never = "chaos.FAULTS = {'nothing': faults.FAULTS['kill']._replace(strike=lambda *_: False)}"
-    code, lines, last = harness(only("finetuning") + never)
-    assert code == 1 and last["identical"] == 0
-    assert ["drawn again: the fault struck nothing" in line for line in lines] == [True, True, False]
-    assert "FAILED: the fault struck nothing" in lines[2]
+def test_a_fault_that_comes_too_late_is_drawn_again(tmp_path, monkeypatch, capsys):
+    kind = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
 
+    def late(one, fault, draw: random.Random):
+        raise CameTooLate("the fault came too late")
 
-@pytest.mark.slow
-def test_a_fault_after_the_end(harness):
-    """A signal to a training that has done its last step and ends as if nothing had happened."""
-    late = (
-        "chaos.FAULTS = {'late': faults.FAULTS['SIGTERM']._replace("
-        "strike=lambda one, draw: one.wait() == 0)}\nchaos.DRAWS = 1"
+    monkeypatch.setattr(chaos, "strike", late)
+    assert (
+        chaos.run_round(tmp_path, 1, 0, Training(kind, tmp_path / "x")).problem == "the fault came too late"
     )
-    code, (line,), _ = harness(only("finetuning") + late)
-    assert code == 1 and "FAILED: the fault struck nothing" in line
+    lines = capsys.readouterr().out.splitlines()
+    assert ["drawn again: the fault came too late" in line for line in lines] == [True, True, False]
+    assert "FAILED: the fault came too late" in lines[2]
 
 
-def test_it_sees_lost_and_repeated_samples_and_one_bit(tmp_path):
-    """From logs and files made by hand."""
+def test_compare_finds_lost_and_repeated_samples_and_one_bit(tmp_path):
+    """With logs and files made by hand."""
     kind = Kind("toy", 1, "", [], "", r"from step_(\d+)", r"step (\d+): (\S+)")
 
     def made(name: str, lives: list[str], weights: bytes = b"weights") -> Training:
@@ -124,15 +107,13 @@ def test_it_sees_lost_and_repeated_samples_and_one_bit(tmp_path):
         compare(straight, made("bit", [steps(1, STEPS)], b"weighty"), Round("kill"))
 
 
-def test_interrupted_it_leaves_nothing(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos", "--rounds", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        env=clean_environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        while not (started := list(tmp_path.glob("chaos-*/undisturbed-1/stderr"))):
-            assert process.poll() is None, process.stderr.read()
+@pytest.mark.slow
+def test_an_interrupted_command_leaves_nothing(tmp_path):
+    with start(tmp_path, "-m", "tests.chaos", "--rounds", "2") as command:
+        while not (started := list(tmp_path.glob("chaos-*/undisturbed-0/stderr"))):
+            assert command.poll() is None, command.stderr.read()
             time.sleep(0.05)
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130 and process.stderr.read().splitlines()[-1] == "interrupted"
+        command.send_signal(signal.SIGTERM)
+        assert command.wait(60) == 130 and command.stderr.read().splitlines()[-1] == "interrupted"
     assert not list(marked(started[0].parent)) and not list(tmp_path.iterdir())

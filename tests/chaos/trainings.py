@@ -1,4 +1,4 @@
-"""The trainings that the harness strikes: their commands, their processes, and what they leave."""
+"""The trainings: their commands, processes, logs and files."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,21 +18,21 @@ from tests.pretrain.tiny_run import flags, make_corpus
 
 MARK = "CHAOS_TRAINING"  # an environment variable that every process of a training inherits
 STEPS, SAVE_STEPS, BATCH = 24, 4, 8
-PATIENCE = 240  # seconds; a command that takes longer hangs
-OUTPUT = Path("out")  # relative, so that all runs write the same bytes
-INTERRUPTED = threading.Event()  # the harness was asked to end
+PATIENCE = 240  # seconds after which a command counts as hanging
+OUTPUT = Path("out")  # relative, so that all trainings write the same bytes
 
 
 class Failed(Exception):
-    """A training did not do what it has to do."""
+    """A training did something wrong."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A command and what its log says. `steps_in` is the folder of its `step_N`, below the output.
+    """A command and its log.
 
-    The group of `went_on` is the step that it goes on from; those of `step` are the number of a step and what
-    must be the same in every run.
+    steps_in: the folder of the `step_N`, below the output folder.
+    start: a pattern; its group is the step from which a start continues.
+    step: a pattern; its groups are the number of a step and the text that must be the same in every run.
     """
 
     name: str
@@ -41,7 +40,7 @@ class Kind:
     script: str
     flags: list[str]
     steps_in: str
-    went_on: str
+    start: str
     step: str
 
 
@@ -70,22 +69,22 @@ KINDS = [partial(make, processes) for processes in (1, 2) for make in (pretraini
 
 @dataclass
 class Life:
-    """What the log says of one start of the command: where it went on (0: anew), and its steps."""
+    """One start of the command, from the log: the step from which it continues, and its steps."""
 
-    went_on: int
+    start: int
     steps: dict[int, str]
 
 
 @dataclass
 class Training:
-    """One run in a folder of its own, in a `with` statement, which leaves no process behind."""
+    """A training in its own folder. Its `with` statement leaves no process behind."""
 
     kind: Kind
     folder: Path
     process: subprocess.Popen | None = None
     struck_at: int = 0
-    damaged: int = 0  # the step of the checkpoint that a fault has damaged
-    log_began: list[int] = field(default_factory=list)  # characters, at each start
+    damaged: int = 0  # the step of the checkpoint that a fault damaged
+    log_began: list[int] = field(default_factory=list)  # the length of the log at each start
 
     def __enter__(self) -> "Training":
         self.folder.mkdir()
@@ -99,13 +98,13 @@ class Training:
         return self.folder / OUTPUT
 
     def checkpoints(self) -> dict[int, Path]:
-        """Its `step_N`, oldest first, without the one that was damaged."""
+        """The undamaged `step_N`, oldest first."""
         found = {path.name[5:]: path for path in (self.output / self.kind.steps_in).glob("step_*")}
         steps = sorted(int(step) for step in found if step.isdigit() and int(step) != self.damaged)
         return {step: found[str(step)] for step in steps}
 
     def start(self) -> None:
-        """Give the command, the same each time."""
+        """Start the command, which is always the same."""
         line = [str(ROOT / self.kind.script), *self.kind.flags]
         if self.kind.processes > 1:
             launcher = ["--nproc_per_node", str(self.kind.processes), "--split_log_path", "log"]
@@ -118,32 +117,30 @@ class Training:
             )  # fmt: skip
 
     def wait(self) -> int:
-        """The exit code of the command, once it and all that it started have ended."""
+        """Wait for the end of all processes, and return the exit code of the command."""
         self.until(lambda: self.process.poll() is not None)
         if self.process.poll() is None:
-            raise Failed(f"no end after {PATIENCE} s")
-        self.kill_all()  # the other ranks, where the launcher itself was killed
+            raise Failed(f"it has not ended after {PATIENCE} s")
+        self.kill_all()  # the other ranks, if a fault killed the launcher
         return self.process.returncode
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for `condition`, but no longer than the command runs, or `PATIENCE`."""
+        """Wait for `condition` or the end of the command, at most `PATIENCE`."""
         end = time.monotonic() + PATIENCE
         while not condition() and self.process.poll() is None and time.monotonic() < end:
-            if INTERRUPTED.is_set():
-                raise Failed("interrupted")
             time.sleep(0.05)
 
     def lives(self) -> list[Life]:
-        """The log, start by start."""
+        """The starts so far, from the log."""
         log, lives = self._log(), []
         for begin, end in zip(self.log_began, [*self.log_began[1:], len(log)]):
-            found = re.search(self.kind.went_on, log[begin:end])
+            found = re.search(self.kind.start, log[begin:end])
             steps = {int(step): text for step, text in re.findall(self.kind.step, log[begin:end])}
             lives.append(Life(int(found[1]) if found else 0, steps))
         return lives
 
     def last_step(self) -> int:
-        """The last step that this start of the command has logged."""
+        """The last step in the log of the current start."""
         return max(self.lives()[-1].steps, default=0)
 
     def _log(self) -> str:
@@ -151,17 +148,17 @@ class Training:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def find(self, rank: int, reader: bool = False) -> int | None:
-        """The training process of a rank, or its reader; None where it does not run (yet)."""
+        """The training process of a rank, or its reader; None if it does not run."""
         wanted = "spawn_main" if reader else self.kind.script
         for pid, environment, words in marked(self.folder):
-            # A launcher has no rank, though its command names the script.
+            # The command of the launcher names the script, too, but it has no rank.
             its = environment.get("PADDLE_TRAINER_ID", "0" if self.kind.processes == 1 else "")
             if its == str(rank) and wanted in words:
                 return pid
         return None
 
     def kill_all(self) -> None:
-        """End whatever is left of it."""
+        """Kill all processes of this training."""
         while found := [pid for pid, _, _ in marked(self.folder)]:
             for pid in found:
                 send(pid, signal.SIGKILL)
@@ -169,7 +166,7 @@ class Training:
             time.sleep(0.02)
 
     def outcome(self) -> dict[str, bytes | list]:
-        """What must be the same in every run: weights, moments, the reader's state, the records."""
+        """The files that must be equal in every run: weights, moments, the reader's state, the records."""
         found: dict[str, bytes | list] = {}
         for folder in (Path(self.kind.steps_in, f"step_{STEPS}"), "best", "full", "encoder"):
             for path in (self.output / folder).rglob("*"):
@@ -181,7 +178,7 @@ class Training:
 
 
 def send(pid: int | None, number: int) -> bool:
-    """Send a signal; False: there is no such process, or no more."""
+    """Send a signal; False if there is no such process."""
     try:
         return pid is not None and os.kill(pid, number) is None
     except ProcessLookupError:
@@ -189,12 +186,12 @@ def send(pid: int | None, number: int) -> bool:
 
 
 def marked(folder: Path) -> Iterator[tuple[int, dict[str, str], str]]:
-    """Process, environment and command line of all that were started for a folder, however deep."""
+    """Process, environment and command line of all processes that a training in `folder` has started."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             entries = (path / "environ").read_text(errors="replace").split("\0")
             if f"{MARK}={folder}" in entries:
                 environment = dict(entry.partition("=")[::2] for entry in entries)
                 yield int(path.name), environment, (path / "cmdline").read_text(errors="replace")
-        except OSError:  # it has gone, or is another user's
+        except OSError:  # the process has ended, or belongs to another user
             continue

@@ -161,14 +161,6 @@ def test_bert_has_the_names_of_xlm_r(tmp_path, refused, model_type):
     assert "names of the BERT family, of which only xlm-roberta" in refused(tmp_path / "in")
 
 
-@pytest.mark.parametrize("kept", [4, 100, -40])
-def test_a_truncated_safetensors(tmp_path, refused, kept):
-    make_ours(tmp_path / "in")
-    file = tmp_path / "in/model.safetensors"
-    file.write_bytes(file.read_bytes()[:kept])
-    assert "model.safetensors: damaged, cut short or not a safetensors file" in refused(tmp_path / "in")
-
-
 HEADERS = {
     "gap": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
     "overlap": {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
@@ -269,7 +261,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     wanted = "give --head classification|tagging|question_answering|choice"
     assert f"nothing says what its classifier is for; {wanted}" in refused(tmp_path / "in")
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
-    assert read_weights(tmp_path / "hf").info["head"] == "tagging"
+    assert read_weights(tmp_path / "hf").head == "tagging"
     # PaddleNLP has one name for the heads of four tasks
     make_paddlenlp(tmp_path / "pn", "tagging")
     config = json.loads((tmp_path / "pn/config.json").read_text())
@@ -277,7 +269,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     (tmp_path / "pn/config.json").write_text(json.dumps(config))
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
     convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
-    assert read_weights(tmp_path / "tagger").info["extra"]["architecture"] == "TokenClassifier"
+    assert read_weights(tmp_path / "tagger").extra["architecture"] == "TokenClassifier"
     make_ours(tmp_path / "plain")
     assert "--head tagging: there is no classifier in" in refused(tmp_path / "plain", "--head", "tagging")
 
@@ -287,13 +279,6 @@ def test_a_target_that_exists_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="out: it exists already; name a new folder"):
         convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"])
-
-
-def test_a_target_that_cannot_be(tmp_path):
-    make_ours(tmp_path / "in")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file.*: (Not a directory|File exists); choose another place"):
-        convert.main([str(tmp_path / "in"), str(tmp_path / "file/out"), "--to", "fluid"])
 
 
 def test_a_part_in_another_folder(tmp_path, refused):
@@ -311,7 +296,7 @@ def test_a_reader_of_the_report_that_has_had_enough(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert (process.stderr.read(), process.wait(60)) == (b"", 0)
-    assert read_weights(tmp_path / "out").info["format"] == "official"
+    assert read_weights(tmp_path / "out").format == "official"
 
 
 def test_a_process_ends_with_2_and_a_line(tmp_path):

@@ -36,7 +36,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_a_name_stands_for_its_folder(hub, tmp_path):
-    assert read_weights("hf://someone/model").info["format"] == "huggingface"
+    assert read_weights("hf://someone/model").format == "huggingface"
     assert local_folder("hf://someone/model@v2") == tmp_path / "hf"
     assert [(name, revision) for name, revision, _ in hub] == [
         ("someone/model", None),
@@ -44,12 +44,12 @@ def test_a_name_stands_for_its_folder(hub, tmp_path):
     ]
     assert "model*.safetensors" in hub[0][2] and "pytorch_model*.bin" not in hub[0][2]
     convert.main(["hf://someone/model", str(tmp_path / "out"), "--to", "ernie-m"])
-    assert read_weights(tmp_path / "out").info["format"] == "ours"
+    assert read_weights(tmp_path / "out").format == "ours"
 
 
 def test_other_forms_are_asked_for_where_there_is_no_safetensors(hub, tmp_path):
     convert.main([str(tmp_path / "ours"), str(tmp_path / "pn"), "--to", "paddlenlp"])
-    assert read_weights("hf://someone/paddle").info["format"] == "paddlenlp"
+    assert read_weights("hf://someone/paddle").format == "paddlenlp"
     assert len(hub) == 3
 
 

@@ -25,19 +25,19 @@ def same(found, expected) -> bool:
 def test_paddlenlp(tmp_path, head, old_names, protocol):
     made = make_paddlenlp(tmp_path / "pn", head, protocol, old_names)
     found = read_weights(tmp_path / "pn")
-    assert found.info["format"] == "paddlenlp" and found.info["head"] == head and not found.info["unknown"]
+    assert found.format == "paddlenlp" and found.head == head and not found.unknown
     assert same(found.weights, made)
     assert found.config.intermediate_size == 64  # the file says 3072
-    assert not found.info["notes"]
+    assert not found.notes
 
 
 def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     make_paddlenlp(tmp_path / "pn", old_names=True)
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
-    info = read_weights(tmp_path / "pn/ernie_m_base.pdparams").info
-    assert info["vocab_path"].name == "ernie_m.vocab.txt"
-    assert info["piece_model_path"].name == "ernie_m.sentencepiece.bpe.model"
+    found = read_weights(tmp_path / "pn/ernie_m_base.pdparams")
+    assert found.vocab_path.name == "ernie_m.vocab.txt"
+    assert found.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
 
 
 def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
@@ -68,7 +68,7 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     write_torch_file(tmp_path / "xlmr/model.pt", state, lambda s: {"args": args, "model": s}, legacy)
     for source in (tmp_path / "xlmr", tmp_path / "xlmr/model.pt"):
         found = read_weights(source)
-        assert found.info["format"] == "fairseq" and not found.info["unknown"]
+        assert found.format == "fairseq" and not found.unknown
         assert same(found.weights, made)
         assert (found.config.num_attention_heads, found.config.hidden_dropout_prob) == (4, 0.2)
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
@@ -109,8 +109,8 @@ def test_the_pooler_of_xlm_r(tmp_path):
     }
     with_head = theirs | {f"roberta.{name}": array for name, array in pooler.items()}
     save_file(with_head, tmp_path / "x/model.safetensors")
-    info = read_weights(tmp_path / "x").info
-    assert info["dropped"]["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
+    found = read_weights(tmp_path / "x")
+    assert found.dropped["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
     bare = {name.removeprefix("roberta."): array for name, array in theirs.items() if "lm_head" not in name}
     save_file(bare | pooler, tmp_path / "x/model.safetensors")
     np.testing.assert_array_equal(read_weights(tmp_path / "x").weights["pooler.dense.weight"], 2)
@@ -128,9 +128,9 @@ def test_words_for_a_task_in_our_config(tmp_path, key, word):
         if name not in ("head", "architecture")
     }
     path.write_text(json.dumps({**config, key: word}))
-    assert read_weights(tmp_path / "made").info["head"] == "question_answering"
+    assert read_weights(tmp_path / "made").head == "question_answering"
     path.write_text(json.dumps(config))
-    assert read_weights(tmp_path / "made").info["head"] is None
+    assert read_weights(tmp_path / "made").head is None
 
 
 def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys)
     convert.main([str(params), str(tmp_path / "back"), "--to", "ernie-m"])
     assert "not taken: word_embedding_moment1_0 (state of training)\n" in capsys.readouterr().out
     found = read_weights(tmp_path / "back")
-    assert same(found.weights, made) and found.info["head"] == "question_answering"
+    assert same(found.weights, made) and found.head == "question_answering"
 
 
 def test_without_a_config_the_shapes_tell(tmp_path, caplog):

@@ -8,12 +8,25 @@ import pytest
 import run_classifier
 from tests.finetune import toy
 from tests.launching import call_main
+from tests.pretrain import tiny_run
 from utils.errors import run
 
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory):
     return toy.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A tiny corpus, beside the configurations of a model for it, with dropout and without."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    config = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "initializer_range": 0.1}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    still = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "still.json").write_text(json.dumps(still))
+    return tiny_run.make_corpus(folder)
 
 
 @pytest.fixture

@@ -44,12 +44,15 @@ def best_is_away(best) -> bool:
 
 def main() -> None:
     prepare(quiet=True)
-    from finetune.trainer import Supervised
+    from finetune.supervised import SupervisedTraining
 
-    evaluate = Supervised.evaluate
-    Supervised.evaluate = lambda self, engine, stop: dataclasses.replace(
-        evaluate(self, engine, stop), selected_by=float(engine.steps)
-    )
+    evaluate = SupervisedTraining.evaluate
+
+    def better(self, engine, stop):
+        found, curves = evaluate(self, engine, stop)
+        return dataclasses.replace(found, selected_by=float(engine.steps)), curves
+
+    SupervisedTraining.evaluate = better
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:
         if process := os.fork():
             _, status = os.waitpid(process, 0)

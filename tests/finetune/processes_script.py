@@ -1,42 +1,46 @@
-"""run_classifier.py that also writes the exact loss and the samples of every step; see test_processes.py.
+"""Runs commands one after the other in the same processes; records the loss and the samples of each step.
 
-STOP_AT=n: SIGTERM comes in step n on every process, which is given up.
+The argument is a JSON file: a list of [script, folder to run it in, flags]. STOP_AT=n sends SIGTERM in step n
+on every process; the step is given up.
 """
 
+import importlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
-import run_classifier
 from utils.errors import run
 from utils.runtime import prepare
 
 
 def main() -> None:
     prepare(quiet=True)
-    from training import distributed
+    from tests.launching import call_main
     from training.engine import Engine
 
     step, done, stop_at = Engine.step, {}, int(os.environ.get("STOP_AT", "0"))
-    path = Path(f"steps.{distributed.rank()}.json")
-    if path.exists():
-        done = json.loads(path.read_text())
 
     def recorded(self, micro_batches, *rest):
         if self.steps + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        samples = [index for batch in micro_batches for index in batch.indices.tolist()]
+        samples = [int(i) for batch in micro_batches for i in getattr(batch, "indices", ())]
         found = step(self, micro_batches, *rest)
         if found is not None:
             done.setdefault(str(self.steps), []).append([found.loss, samples])
         return found
 
     Engine.step = recorded
-    try:
-        run_classifier.main()
-    finally:
-        path.write_text(json.dumps(done))
+    for script, folder, line in json.loads(Path(sys.argv[1]).read_text()):
+        os.chdir(folder)
+        path = Path(f"steps.{os.environ.get('PADDLE_TRAINER_ID', '0')}.json")
+        done.clear()
+        done.update(json.loads(path.read_text()) if path.exists() else {})
+        try:
+            call_main(importlib.import_module(script), line)
+        finally:
+            path.write_text(json.dumps(done))
 
 
 if __name__ == "__main__":

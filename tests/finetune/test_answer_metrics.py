@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from finetune.question_answering import exact_match, f1, mean_scores, normalize
-from reader.question_answering import read_squad
+from finetune.metrics import answer_scores, exact_match, f1, normalize
+from reader.squad import read_squad
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_scores_by_squads_rules():
     assert f1("北京市", ["北京"], "zh", "squad") == 0.0 < f1("北京市", ["北京"], "zh")
     assert exact_match("el gato", ["gato"], "es", "squad") == 0.0
     rows = [("das Haus", ["Haus"]), ("The Haus", ["Haus"])]
-    assert mean_scores(rows, "de", "squad") == {"f1": pytest.approx(100 * (2 / 3 + 1) / 2), "em": 50.0}
+    assert answer_scores(rows, "de", "squad") == {"f1": pytest.approx(100 * (2 / 3 + 1) / 2), "em": 50.0}
 
 
 def test_scores_by_hand():
@@ -63,9 +63,9 @@ def test_scores_by_hand():
     assert exact_match("el gato", ["gato"], "en") == 0.0 and exact_match("el gato", ["gato"], "es") == 1.0
 
 
-def test_mean_scores():
+def test_answer_scores():
     rows = [("cat", ["cat"]), ("cat dog", ["cat"]), ("", ["cat"])]
-    scores = mean_scores(rows, "en")
+    scores = answer_scores(rows, "en")
     assert scores["em"] == pytest.approx(100 / 3)
     assert scores["f1"] == pytest.approx(100 * (1 + 2 / 3) / 3)
 
@@ -79,5 +79,5 @@ def test_equal_to_mlqas_script(data_dir):
         predictions = json.loads((data_dir / f"qa/official-scores/predictions-{name}").read_text())
         questions = read_squad(data_dir / "qa/mlqa-dev" / name, "dev").questions
         rows = [(predictions[question.id], question.answers) for question in questions]
-        scores = mean_scores(rows, official["answer_language"])
+        scores = answer_scores(rows, official["answer_language"])
         assert (scores["f1"], scores["em"]) == (official["f1"], official["exact_match"]), name

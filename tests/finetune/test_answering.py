@@ -18,7 +18,7 @@ from reader.batching import Batches
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
-from tests.launching import ROOT, call_main, launch, run_script
+from tests.launching import ROOT, call_main, run_script
 from utils.args import parse_args
 
 
@@ -89,21 +89,6 @@ def test_predictions(answer, trained, folder, tmp_path):
                 assert texts[qa["id"]] == qa["answers"][0]["text"]
 
 
-def test_predictions_as_the_official_code_has_them(answer, trained, folder, tmp_path):
-    """Joined pieces: the right place, but normalised text."""
-    answer(
-        do_train="false", do_val="false", init_checkpoint=trained / "out" / "best", do_test="true",
-        test_set=f"{folder}/dev.en.json", test_save="%s.json", official_compat="true",
-        lang_map_config=None,
-    )  # fmt: skip
-    texts = read_json(tmp_path / "all.json.0.0")
-    gold = {qa["id"]: qa["answers"][0]["text"] for _, qa in toy.questions(read_json(folder / "dev.en.json"))}
-    assert set(gold.values()) == set(toy.PLACES)
-    expected = ['"old" rome', "new oslo", "big lima", "'red' bern", "the port"]
-    normalised = dict(zip(toy.PLACES, expected))
-    assert texts == {id_: normalised[text] for id_, text in gold.items()}
-
-
 def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
     args = parse_args(toy.flags(folder, folder, **changes))
     return kind.from_flags(args, Tokenizer(None, folder / "piece.model"))
@@ -144,21 +129,6 @@ def test_the_loss_by_hand(folder, model):
     assert (int(sums["correct"]), sums["count"]) == (right, len(lengths))
 
 
-def test_micro_batches_sum_to_the_whole(folder, model):
-    """However windows are cut into batches and padded, their losses add up to the same."""
-    task = make_task(folder)
-    model.eval()
-    with paddle.no_grad():
-        sums = [
-            sum(
-                task.predict(model, batch, True)[1]
-                for batch in batches(task, folder / "dev.en.json", "dev", size)
-            )
-            for size in (1, 5, 100)
-        ]
-    assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)
-
-
 def test_what_official_compat_trains(folder, model):
     """Windows without the answer are trained to (0, 0), in the order of the file."""
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12}
@@ -176,7 +146,7 @@ def test_what_official_compat_trains(folder, model):
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
     seen = []
-    monkeypatch.setattr("finetune.runs.run_task", lambda args, task: seen.append((args.shuffle, task)))
+    monkeypatch.setattr("finetune.supervised.run_task", lambda args, task: seen.append((args.shuffle, task)))
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()
@@ -256,37 +226,4 @@ def test_bad_files(refused, folder, tmp_path):
         for paragraph in article["paragraphs"]:
             paragraph["context"] = "x" + paragraph["context"]
     (tmp_path / "train.json").write_text(json.dumps(value))
-    assert "no answer stands at its offset" in refused(train_set=tmp_path / "train.json")
-
-
-def test_two_processes_write_the_same_answers(folder, tmp_path):
-    """Each predicts a part of the windows; all candidates with their logits are those of one process."""
-    options = {
-        "max_steps": 6, "dtype": "float64", "do_test": "true", "test_set": f"{folder}/dev.%s.json",
-        "max_seq_len": 40, "max_query_length": 8, "doc_stride": 12,
-    }  # fmt: skip
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    for place, batch_size in ((alone, 6), (both, 3)):
-        place.mkdir()
-        flags = toy.flags(
-            folder, place / "out", batch_size=batch_size, test_save=f"{place}/%s.json", **options
-        )
-        line = [ROOT / "run_mrc.py", *flags]
-        done = run_script(line, place) if place == alone else launch(line, place, processes=2)
-        assert done.returncode == 0, done.stderr
-    names = [f"{prefix}{language}.json.0.6" for prefix in ("", "nbest_") for language in toy.LANGUAGES]
-    for name in names:
-        assert (alone / name).read_text() == (both / name).read_text(), name
-
-
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"doc_stride": 21}, "doc_stride: 20 -> 21"),
-        ({"answer_rules": "squad"}, "answer_rules: mlqa -> squad"),
-    ],
-)
-def test_a_resumed_run_must_cut_and_score_alike(trained, refused, changes, difference):
-    (step,) = (trained / "out").glob("step_*")
-    line = refused(init_checkpoint=step, **changes)
-    assert "is of a run with other settings" in line and difference in line
+    assert "no answer is at its offset" in refused(train_set=tmp_path / "train.json")

@@ -107,14 +107,6 @@ def test_official_parameters(refused, tmp_path):
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
 
 
-def test_foreign_checkpoints(refused, tmp_path):
-    for name, library in (("model_state.pdparams", "PaddleNLP"), ("model.pt", "fairseq")):
-        (tmp_path / library).mkdir()
-        (tmp_path / library / name).write_bytes(b"\x80\x04")
-        line = refused(init_pretraining_params=tmp_path / library)
-        assert f"{name}: damaged, cut short or not a file of" in line
-
-
 def test_a_full_disk_leaves_the_previous_checkpoint(classify, refused, tmp_path):
     classify(epoch=1, save_steps=6, do_val="false")
     shutil.rmtree(tmp_path / "out" / "step_12")

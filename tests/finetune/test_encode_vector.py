@@ -120,14 +120,6 @@ def test_pairs_leave_their_separators_out_of_the_mean(run_encode, weights, tmp_p
     np.testing.assert_allclose(found["vectors"][0], states[-1][words].mean(axis=0), atol=1e-5)
 
 
-def test_pooled_from_a_text_file_with_an_empty_line(run_encode, weights, tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"the cat\r\n\nold dog\n")
-    found = run_encode(tmp_path / "a.txt", vectors="pooled", data_format="text")
-    inputs = map(Tokenizer.from_folder(weights).build, ["the cat", "", "old dog"])
-    pooled = [vector for vector, _ in expected(weights, inputs)]
-    np.testing.assert_allclose(found["vectors"], np.stack(pooled), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [

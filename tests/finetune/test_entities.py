@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from finetune import tagging as conll
-from finetune.tagging import Counts, Tagged, entity_scores, read_conll, write_conll, write_xtreme
+from finetune.metrics import EntityCounts, entity_scores
+from finetune.tagging import TaggedSentence, read_conll, write_conll, write_xtreme
 from utils.errors import UserError
 
 
@@ -36,11 +37,11 @@ def test_entities(gold, predicted, counts):
 
 
 def test_shares():
-    counts = Counts(gold=8, predicted=5, right=4)
+    counts = EntityCounts(gold=8, predicted=5, right=4)
     assert (counts.precision, counts.recall) == (80.0, 50.0)
     assert counts.f1 == pytest.approx(800 / 13)
-    assert [getattr(Counts(3, 0, 0), name) for name in ("precision", "recall", "f1")] == [0.0] * 3
-    assert [getattr(Counts(0, 3, 0), name) for name in ("precision", "recall", "f1")] == [0.0] * 3
+    assert [getattr(EntityCounts(3, 0, 0), name) for name in ("precision", "recall", "f1")] == [0.0] * 3
+    assert [getattr(EntityCounts(0, 3, 0), name) for name in ("precision", "recall", "f1")] == [0.0] * 3
 
 
 def test_the_report():
@@ -102,8 +103,8 @@ def test_conlleval_on_600_sequences(data_dir, capsys):
 
 
 SENTENCES = [
-    Tagged(["El", "Niño"], ["O", "B-MISC"], ["O", "O"]),
-    Tagged(["前", "a b", "\xa0"], ["B-LOC", "I-LOC", "O"], ["B-LOC", "I-LOC", "O"]),
+    TaggedSentence(["El", "Niño"], ["O", "B-MISC"], ["O", "O"]),
+    TaggedSentence(["前", "a b", "\xa0"], ["B-LOC", "I-LOC", "O"], ["B-LOC", "I-LOC", "O"]),
 ]
 
 
@@ -116,7 +117,7 @@ def test_the_form(tmp_path):
     assert [list(one.gold) for one in read] == [one.gold for one in SENTENCES]
     write_conll(tmp_path / "b.txt", [one._replace(gold=None) for one in SENTENCES])
     assert (tmp_path / "b.txt").read_text(encoding="utf-8").startswith("El O\nNiño O\n\n前 B-LOC\n")
-    assert read_conll(tmp_path / "b.txt")[0] == Tagged(("El", "Niño"), None, ("O", "O"))
+    assert read_conll(tmp_path / "b.txt")[0] == TaggedSentence(("El", "Niño"), None, ("O", "O"))
 
 
 def test_xtreme(tmp_path, capsys):

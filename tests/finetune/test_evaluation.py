@@ -1,11 +1,9 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
-import json
-
 import numpy as np
 import pytest
 
-from finetune.report import accuracy
+from finetune.metrics import accuracy
 from model.checkpoint.folder import read_weights, write_fluid
 from tests.finetune import toy
 
@@ -59,35 +57,6 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         assert accuracy(found, labels) == results["tables"][0]["mean"][language]
 
 
-def test_without_qid_lines_begin_with_the_label(classify, trained, tmp_path):
-    path = toy.write_tsv(tmp_path / "test.tsv", toy.rows(5, seed=50), qid=False, label=False)
-    classify(
-        do_train="false", do_val="false", do_test="true", lang_map_config=None,
-        init_checkpoint=trained / "best", test_set=path, test_save="predicted.tsv",
-    )  # fmt: skip
-    lines = predicted(tmp_path / "predicted.tsv.0.0")
-    assert [len(line) for line in lines] == [4] * 5
-    assert [int(line[0]) for line in lines] == [toy.LABELS[row[3]] for row in toy.rows(5, seed=50)]
-
-
-def test_own_data_without_maps(classify, toy_folder, tmp_path):
-    """As docs/finetune.md says: one dev file, ids as labels, then predictions from the folder alone."""
-    for name, count, seed in (("train", 96, 1), ("dev", 31, 20)):
-        rows = [(*row[:3], str(toy.LABELS[row[3]])) for row in toy.rows(count, seed)]
-        toy.write_tsv(tmp_path / f"{name}.tsv", rows, qid=False)
-    own = {"label_map_config": "", "lang_map_config": ""}
-    classify(train_set="train.tsv", dev_set="dev.tsv", **toy.LEARNS, **own)
-    new = toy.rows(20, seed=60)
-    toy.write_tsv(tmp_path / "new.tsv", new, qid=False, label=False)
-    classify(
-        do_train="false", do_val="false", do_test="true", train_set=None, dev_set=None, test_set="new.tsv",
-        test_save="new.predicted.tsv", init_checkpoint="out/best", ernie_config_path=None,
-        piece_model_path=None, **own,
-    )  # fmt: skip
-    found = [int(line[0]) for line in predicted(tmp_path / "new.predicted.tsv.0.0")]
-    assert accuracy(found, [toy.LABELS[row[3]] for row in new]) >= 95
-
-
 def test_batch_size_changes_no_score(classify, trained):
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
     one = classify(out="a", predict_batch_size=1, **options)
@@ -116,14 +85,3 @@ def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path)
     for name in before:
         same = np.array_equal(before[name], after[name])
         assert same == (not name.startswith("classifier.")), name
-
-
-def test_the_card_of_a_checkpoint_names_where_it_came_from(classify, trained, tmp_path):
-    classify(init_pretraining_params=trained / "best", max_steps=1, do_val="false")
-    assert f"Initialised from: {trained / 'best'}" in (tmp_path / "out" / "step_1" / "README.md").read_text()
-
-
-def test_results_json_names_its_command(classify, trained):
-    results = classify(do_train="false", init_checkpoint=trained / "best")
-    assert results["command"].startswith("run_classifier.py ")
-    assert json.loads(json.dumps(results))["metric"] == "acc"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import convert
-from finetune.encoder import open_encoder
+from finetune.setup import open_encoder
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.folder import model_weights, read_weights
 from model.heads import PreTrainingModel

@@ -1,4 +1,4 @@
-"""Two processes and one, the same global batch: the same losses, the same tables, the same predictions."""
+"""Two processes and one, the same global batch: the same losses, tables, weights and predictions."""
 
 import json
 from pathlib import Path
@@ -7,87 +7,138 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.finetune import toy
-from tests.launching import launch, run_script
+from tests.finetune import answering_toy, tagging_toy, toy
+from tests.launching import as_flags, launch, run_script
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
+STILL = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+EXACT = {"dtype": "float64", "save_steps": 100}
 
 
-def start(toy_folder, folder, processes, stop_at=0, **changes):
-    """20 steps, or as far as `stop_at`; returns the loss of each step that was done in the folder."""
-    folder.mkdir(exist_ok=True)
-    config = {**toy.CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    # 89 examples in batches of 8: the last batch of an epoch leaves the second process without any.
-    toy.write_tsv(folder / "train.tsv", toy.rows(89, seed=1))
-    line = toy.flags(
-        toy_folder, folder / "out", ernie_config_path=folder / "config.json", train_set=folder / "train.tsv",
-        max_steps=20, save_steps=10, keep_checkpoints=5, batch_size=8 // processes, **changes,
-    )  # fmt: skip
-    command, stop = [SCRIPT, *line], {"STOP_AT": str(stop_at)}
-    done = (
-        run_script(command, folder, **stop) if processes == 1 else launch(command, folder, processes, **stop)
+def start(folder, commands, processes, stop_at=0):
+    """Run commands [script, folder, flags] in one process or two."""
+    (folder / "commands.json").write_text(
+        json.dumps([[one, str(place), line] for one, place, line in commands])
     )
+    command, stop = [SCRIPT, folder / "commands.json"], {"STOP_AT": str(stop_at)}
+    done = run_script(command, folder, **stop) if processes == 1 else launch(command, folder, **stop)
     assert done.returncode == 0, done.stderr
-    steps = {int(step): runs for step, runs in recorded(folder, 0).items()}
-    assert sorted(steps) == list(range(1, stop_at or 21)) and all(len(runs) == 1 for runs in steps.values())
-    return [steps[step][0][0] for step in sorted(steps)]
 
 
 def recorded(folder, rank):
-    """step -> [[loss, samples], ...], each time that the step was done on a process."""
+    """step -> [[loss, samples], ...], for each time that the step was done on a process."""
     path = folder / f"steps.{rank}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {int(step): runs for step, runs in found.items()}
 
 
-def samples(folder):
-    """step -> the samples that any process worked on, sorted."""
-    found = {}
-    for rank in (0, 1):
-        for step, runs in recorded(folder, rank).items():
-            found.setdefault(step, []).extend(index for _, indices in runs for index in indices)
-    return {step: sorted(indices) for step, indices in found.items()}
+def losses(folder, rank=0):
+    return [runs[0][0] for _, runs in sorted(recorded(folder, rank).items())]
 
 
-def results(folder):
-    return json.loads((folder / "out" / "results.json").read_text())
+def assert_close(one, two):
+    ours, theirs = load_file(one), load_file(two)
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, rtol=0, atol=1e-9, err_msg=name)
 
 
-def final(folder):
-    return load_file(folder / "out" / "step_20" / "model.safetensors")
+def every_task(folder, data, corpus, pairs, processes):
+    """A command for each task."""
+    places = {name: folder / name for name in ("classify", "tag", "answer", "train", "search")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    exact = {**EXACT, "ernie_config_path": data / "still.json", "batch_size": 8 // processes}
+    tested = {"do_test": "true", "test_save": "predicted.%s"}
+    # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
+    toy.write_tsv(folder / "train.tsv", toy.rows(57, seed=1))
+    classify = toy.flags(
+        data,
+        "out",
+        max_steps=8,
+        train_set=folder / "train.tsv",
+        test_set=f"{data}/test.%s.tsv",
+        **exact,
+        **tested,
+    )
+    # some sentences are split
+    tag = tagging_toy.flags(data / "tag", "out", max_steps=3, max_seq_len=16, **exact, **tested,
+                            test_set=f"{data}/tag/test.%s.tsv")  # fmt: skip
+    answer = answering_toy.flags(
+        data / "answer", "out", dtype="float64", max_steps=3, max_seq_len=40, max_query_length=8,
+        doc_stride=12, train_set=data / "answer" / "dev.en.json", epoch=9,
+        test_set=f"{data}/answer/dev.%s.json", **tested, batch_size=6 // processes,
+    )  # fmt: skip
+    train = as_flags({
+        "do_train": "true", "train_set": corpus, "checkpoints": "out", "use_cuda": "false",
+        "dtype": "float64", "ernie_config_path": corpus.parent / "still.json",
+        "piece_model_path": corpus / "piece.model", "vocab_path": corpus / "vocab.txt",
+        "max_seq_len": 32, "max_steps": 4, "batch_size": 9, "learning_rate": 1e-3, "validation_steps": 2,
+        "skip_steps": 1,
+    })  # fmt: skip
+    search = as_flags({
+        "init_pretraining_params": "../train/out/best", "pairs": pairs, "checkpoints": "out",
+        "dtype": "float64", "max_seq_len": 32, "use_cuda": "false",
+    })  # fmt: skip
+    scripts = {"classify": "run_classifier", "tag": "run_sequence_labeling", "answer": "run_mrc"}
+    lines = {"classify": classify, "tag": tag, "answer": answer, "train": train, "search": search}
+    return [(scripts.get(name, "run_retrieval"), place, lines[name]) for name, place in places.items()]
 
 
-def test_float64(toy_folder, tmp_path):
-    options = {"dtype": "float64", "do_test": "true", "test_save": "predicted.%s"}
-    options |= {"test_set": f"{toy_folder}/test.%s.tsv"}
-    one = start(toy_folder, tmp_path / "one", 1, **options)
-    two = start(toy_folder, tmp_path / "two", 2, **options)
-    assert two == pytest.approx(one, abs=1e-9, rel=0)
-    assert [runs[0][0] for runs in recorded(tmp_path / "two", 1).values()] == two
-    assert results(tmp_path / "two")["tables"] == results(tmp_path / "one")["tables"]
-    assert results(tmp_path / "two")["selected"] == results(tmp_path / "one")["selected"]
-    for name, value in final(tmp_path / "one").items():
-        np.testing.assert_allclose(final(tmp_path / "two")[name], value, rtol=0, atol=1e-9, err_msg=name)
-    predicted = sorted(path.name for path in (tmp_path / "one").glob("predicted.*"))
-    assert len(predicted) == 3
-    for name in predicted:
-        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
-    assert (tmp_path / "two" / "log" / "job.log.1").is_file()
+def test_every_task(tmp_path, corpus):
+    data, pairs = tmp_path / "data", tmp_path / "pairs"
+    for folder in (data / "tag", data / "answer", pairs):
+        folder.mkdir(parents=True)
+    toy.make(data)
+    tagging_toy.make(data / "tag")
+    answering_toy.make(data / "answer")
+    (data / "still.json").write_text(json.dumps(STILL))
+    for language, seed in (("de", 3), ("fr", 4)):
+        for side in (language, "en"):
+            text = "".join(f"{row[1]}\n" for row in toy.rows(9, seed))
+            (pairs / f"{language}-en.{side}").write_text(text)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        start(tmp_path, every_task(folder, data, corpus, pairs, processes), processes)
+    one, two = tmp_path / "1", tmp_path / "2"
+    for task in ("classify", "tag", "answer", "train"):
+        assert losses(one / task) == pytest.approx(losses(two / task), abs=1e-9, rel=0), task
+        assert losses(two / task) == losses(two / task, 1), task
+        (step,) = (path.name for path in (one / task / "out").glob("step_*"))
+        assert_close(
+            one / task / "out" / step / "model.safetensors", two / task / "out" / step / "model.safetensors"
+        )
+    for task in ("classify", "tag", "answer", "search"):
+        name = "retrieval" if task == "search" else "results"
+        ours, theirs = (
+            json.loads((place / task / "out" / f"{name}.json").read_text()) for place in (one, two)
+        )
+        assert ours["tables"] == theirs["tables"], task
+    predicted = sorted(path.relative_to(one) for path in one.glob("*/*predicted.*"))
+    assert len(predicted) == 3 + 2 + 4
+    for path in [*predicted, Path("search/out/predictions/tatoeba/test-de.tsv")]:
+        assert (two / path).read_text() == (one / path).read_text(), path
+    assert (two / "classify" / "log" / "job.log.1").is_file()
 
 
 def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     """No sample is lost and none is repeated; SIGTERM ends each part with 0."""
-    options = {"dtype": "float64", "do_val": "false"}
-    straight = start(toy_folder, tmp_path / "one", 1, **options)
-    for processes, stop_at in ((2, 7), (1, 13), (2, 0)):
-        mixed = start(toy_folder, tmp_path / "mixed", processes, stop_at, **options)
-    assert mixed == pytest.approx(straight, abs=1e-9, rel=0)
-    assert samples(tmp_path / "mixed") == samples(tmp_path / "one")
-    for name, value in final(tmp_path / "one").items():
-        np.testing.assert_allclose(final(tmp_path / "mixed")[name], value, rtol=0, atol=1e-9, err_msg=name)
-
-
-def test_float32(toy_folder, tmp_path):
-    one = start(toy_folder, tmp_path / "one", 1, do_val="false")
-    two = start(toy_folder, tmp_path / "two", 2, do_val="false")
-    assert two == pytest.approx(one, abs=1e-5, rel=0)
+    (tmp_path / "config.json").write_text(json.dumps(STILL))
+    toy.write_tsv(tmp_path / "train.tsv", toy.rows(41, seed=1))
+    for name, processes, stop_at in (("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        line = toy.flags(
+            toy_folder, "out", ernie_config_path=tmp_path / "config.json", train_set=tmp_path / "train.tsv",
+            max_steps=10, batch_size=8 // processes, do_val="false", **EXACT,
+        )  # fmt: skip
+        start(tmp_path, [("run_classifier", tmp_path / name, line)], processes, stop_at)
+    found = {}
+    for name in ("one", "mixed"):
+        steps: dict[int, list[int]] = {}
+        for rank in (0, 1):
+            for step, runs in recorded(tmp_path / name, rank).items():
+                steps.setdefault(step, []).extend(index for _, indices in runs for index in indices)
+        found[name] = {step: sorted(indices) for step, indices in steps.items()}
+    assert found["mixed"] == found["one"] and sorted(found["one"]) == list(range(1, 11))
+    assert losses(tmp_path / "mixed") == pytest.approx(losses(tmp_path / "one"), abs=1e-9, rel=0)
+    weights = [tmp_path / name / "out" / "step_10" / "model.safetensors" for name in ("one", "mixed")]
+    assert_close(*weights)

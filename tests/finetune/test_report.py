@@ -1,11 +1,10 @@
 """The table that a user sees, against one written by hand; the paper's figures beside it."""
 
-import io
 import json
 
 import pytest
 
-from finetune.report import Table, draw_bars, figures, recipes, to_json, to_markdown, to_text, write_report
+from finetune.report import Table, figures, recipes, to_json, to_markdown, to_text, write_report
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})
@@ -91,20 +90,3 @@ def test_files(tmp_path):
     found = json.loads((tmp_path / "results.json").read_text())
     assert (found["task"], [table["title"] for table in found["tables"]]) == ("x", ["acc", "em"])
     assert (tmp_path / "results.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-
-
-def test_a_chart_is_as_high_as_its_tables():
-    heights = []
-    for tables in ([TWO_SEEDS], [TWO_SEEDS, ONE_SEED]):
-        file = io.BytesIO()
-        draw_bars(tables, file)
-        heights.append(int.from_bytes(file.getvalue()[20:24], "big"))
-    assert heights == [384, 768]
-
-
-def test_every_task_writes_the_same_files(classify, tmp_path):
-    """Two seeds of a task, the paper's figures beside the last pattern only."""
-    results = classify(random_seed="1,2", epoch=1, paper="xnli_cross_lingual_transfer")
-    table = results["tables"][0]
-    assert len(table["seeds"]) == 2 and table["paper"]["paper, large (Table 1)"]["fr"] == 85.1
-    assert (tmp_path / "out" / "results.png").read_bytes()[:4] == b"\x89PNG"

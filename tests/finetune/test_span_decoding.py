@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from finetune.question_answering import mean_scores
+from finetune.metrics import answer_scores
 from finetune.span_decoding import (
     Spans,
     best_spans,
@@ -130,5 +130,5 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
         for question, text in zip(data.file.questions, texts, strict=True):
             assert text and text in data.file.contexts[question.context]
         rows = [(text, question.answers) for question, text in zip(data.file.questions, texts)]
-        found[path.name] = mean_scores(rows, language)["em"]
+        found[path.name] = answer_scores(rows, language)["em"]
     assert {name: score for name, score in found.items() if score < 99} == {}

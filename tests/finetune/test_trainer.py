@@ -1,18 +1,15 @@
 """The loop: it learns, selects the right step, runs several seeds, resumes exactly."""
 
 import json
-import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune import trainer as supervised
+from finetune import supervised
 from tests.finetune import toy
-from training.engine import Engine
 
 
 def weights(folder):
@@ -104,9 +101,16 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_36")
 
 
-def test_several_seeds_run_in_turn_and_equal_single_runs(classify, tmp_path):
-    results = classify(random_seed="3,4", epoch=3)
+def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
+    """Each seed has predictions and an XTREME submission of its own."""
+    tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
+    results = classify(random_seed="3,4", epoch=3, xtreme_save="x/xnli", **tested)
     alone = classify(out="alone", random_seed=4, epoch=3)
+    names = sorted(toy.LABELS, key=toy.LABELS.get)
+    for seed in (3, 4):
+        own = next(tmp_path.glob(f"t.de.tsv.seed_{seed}.*")).read_text().splitlines()
+        found = (tmp_path / "x" / f"seed_{seed}" / "xnli" / "test-de.tsv").read_text().splitlines()
+        assert found == [names[int(line.split("\t")[1])] for line in own]
     assert_same_weights(tmp_path / "out" / "seed_4" / "step_36", tmp_path / "alone" / "step_36")
     table = results["tables"][0]
     assert list(table["seeds"]) == ["3", "4"]
@@ -131,37 +135,6 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
         ours, theirs = (root / last / "training_state" / name for root in (folder, tmp_path / "again"))
         assert ours.read_bytes() == theirs.read_bytes(), name
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
-
-
-def test_resume_in_the_middle_of_several_seeds(classify, tmp_path):
-    options = {"random_seed": "1,2,3", "epoch": 1, "save_steps": 5, "keep_checkpoints": 9}
-    straight = classify(**options)
-    resumed = classify(out="again", init_checkpoint=tmp_path / "out" / "seed_2" / "step_5", **options)
-    assert resumed["tables"] == straight["tables"]
-    assert not (tmp_path / "again" / "seed_2" / "step_5").exists()
-    assert_same_weights(tmp_path / "out" / "seed_3" / "step_12", tmp_path / "again" / "seed_3" / "step_12")
-
-
-@pytest.mark.parametrize("done", [6, 23], ids=["half way", "at the last step"])
-def test_sigterm_saves_and_the_run_goes_on_from_there(classify, tmp_path, monkeypatch, done):
-    straight = classify()
-    step = Engine.step
-
-    def signalled(self, *arguments):
-        if self.steps == done:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Engine, "step", signalled)
-    with pytest.raises(SystemExit) as ended:
-        classify(out="stopped")
-    assert ended.value.code == 0
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert [path.name for path in (tmp_path / "stopped").glob("step_*")] == [f"step_{done}"]
-    resumed = classify(out="stopped")
-    assert resumed["tables"] == straight["tables"]
-    assert_same_weights(tmp_path / "out" / "step_24", tmp_path / "stopped" / "step_24")
 
 
 def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder, tmp_path, monkeypatch):
@@ -204,19 +177,6 @@ def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_p
     assert ours["classifier.weight"].dtype == np.float64
     for name, value in ours.items():
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=1e-9, err_msg=name)
-
-
-def test_old_checkpoints_go_and_the_best_stays(classify, tmp_path):
-    classify(save_steps=4, keep_checkpoints=2)
-    assert sorted(path.name for path in (tmp_path / "out").glob("step_*")) == ["step_20", "step_24"]
-    assert (tmp_path / "out" / "best" / "model.safetensors").is_file()
-    assert not (tmp_path / "out" / "best" / "training_state").exists()
-
-
-def test_flags_without_a_meaning_are_accepted(classify, tmp_path):
-    classify(max_steps=1, do_val="false", use_fast_executor="true", is_distributed="true")
-    log = (tmp_path / "log" / "job.log.0").read_text()
-    assert log.count("has no effect") == 2
 
 
 def test_curves_for_visualdl(classify, tmp_path):

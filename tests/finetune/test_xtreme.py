@@ -9,10 +9,10 @@ import pytest
 from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
 from finetune.report import submission_file
-from finetune.tagging import OfficialTagging, Pieces, Tagging
+from finetune.tagging import OfficialPrediction, OfficialTagging, Tagging
 from reader.tagging import JOINT, Sentence
 from reader.tokenization import Tokenizer
-from tests.finetune import tagging_toy, toy
+from tests.finetune import tagging_toy
 from utils.args import parse_args
 
 
@@ -54,7 +54,7 @@ def test_tagging(tmp_path, official):
     data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:
-        found = [Pieces(None, None, words) for words in found]
+        found = [OfficialPrediction(None, None, words) for words in found]
     task = (OfficialTagging if official else Tagging).from_flags(args, tokenizer)
     task.write_xtreme(tmp_path / "test-en.tsv", data, found)
     assert (tmp_path / "test-en.tsv").read_bytes() == b"B-PER\nI-PER\n\nB-LOC\n"
@@ -70,20 +70,6 @@ def test_answers(tmp_path, monkeypatch):
     assert (tmp_path / "test-de.json").read_bytes() == (
         '{\n "q1": "Zürich \u201ealt\u201c",\n "q2": ""\n}\n'.encode()
     )
-
-
-def test_a_run_writes_a_submission_per_seed(classify, toy_folder, tmp_path):
-    classify(
-        do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save=tmp_path / "t.%s.tsv", epoch=1,
-        xtreme_save=tmp_path / "x" / "xnli", random_seed="1,2",
-    )  # fmt: skip
-    for seed in (1, 2):
-        folder = tmp_path / "x" / f"seed_{seed}" / "xnli"
-        assert sorted(path.name for path in folder.iterdir()) == ["test-de.tsv", "test-en.tsv", "test-fr.tsv"]
-        own = next(tmp_path.glob(f"t.de.tsv.seed_{seed}.0.*")).read_text().splitlines()
-        names = sorted(toy.LABELS, key=toy.LABELS.get)
-        expected = [names[int(line.split("\t")[1])] for line in own]
-        assert (folder / "test-de.tsv").read_text() == "".join(f"{name}\n" for name in expected)
 
 
 @pytest.mark.parametrize(

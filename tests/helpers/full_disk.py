@@ -1,4 +1,4 @@
-"""A disk that is full, for Python and for libraries alike."""
+"""A full disk, for Python and for libraries in C."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def disk_full_after(size: int) -> Iterator[None]:
-    """No file can grow past `size` bytes."""
+    """In this context no file can become larger than `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

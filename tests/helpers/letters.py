@@ -1,8 +1,8 @@
-"""A tokenizer whose pieces one can count on the fingers."""
+"""A tokenizer whose pieces are single characters."""
 
 
 class Letters:
-    """Cuts a word into its characters, "_" for "▁"; of "-" it leaves nothing."""
+    """Splits a word into characters, with "_" for "▁". The word "-" has no pieces."""
 
     cls_id, pad_id, sep_id, unk_id = 0, 1, 2, 3
     vocab = {"▁": 4}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Make the official layout with random weights, `ernie_config.json` and `params/`, a tensor at a time.
+"""Make the official layout, `ernie_config.json` and `params/`, with random weights, one tensor at a time.
 
 Command line: python -m tests.helpers.official_layout FOLDER --size large
 """
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint.formats import fluid
-from model.checkpoint.formats import fluid as official
-from model.checkpoint.formats import tables as names
+from model.checkpoint.formats import fluid, tables
 
 _COMMON = {
     "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
@@ -24,7 +22,7 @@ SIZES = {
     "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
-_PART = 1 << 22  # elements written at a time: 16 MiB
+_PART = 1 << 22  # elements written at once: 16 MiB
 
 
 def official_config(size: str, **changes) -> dict:
@@ -40,43 +38,48 @@ def make_official_weights(
     lm_head: bool = False,
     pooler: bool = True,
 ) -> Path:
-    """Write `folder/ernie_config.json` and `folder/params/`, normal with the config's initializer_range.
+    """Write `folder/ernie_config.json` and `folder/params/` with normal weights.
 
-    Every scale is near 1 and every bias near 0, none exactly, so that mixed-up tensors show in the outputs.
+    Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that
+    mixed-up tensors change the outputs.
 
     Args:
-        folder: made if need be.
+        folder: it is made if it is missing.
         config: the official keys (`official_config`).
-        seed: each variable is a function of the seed and its name alone.
+        seed: each variable is a function of the seed and its name.
         heads: {"classification" | "tagging" | "question_answering": number of labels}.
-        lm_head: also the masked-LM head.
-        pooler: False leaves `pooled_fc.*` out, as the release is said to.
+        lm_head: True: also write the masked-LM head.
+        pooler: False: leave out `pooled_fc.*`.
 
     Returns:
-        The parameter directory.
+        The folder of parameters.
     """
     folder = Path(folder)
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
-    official.write_config(folder / official.CONFIG, config)
+    fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    table = [(v, sizes) for v in names.variables(config["num_hidden_layers"], lm_head=lm_head)]
+    table = [(row, sizes) for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"])]
+    if lm_head:
+        always = tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])
+        table += [(row, sizes) for row in always]
     for head, num_labels in (heads or {}).items():
-        table += [(v, {**sizes, "num_labels": num_labels}) for v in names.HEADS[head]]
-    for variable, known in table:
-        if pooler or variable not in names.POOLER:
-            shape = tuple(known[axis] for axis in variable.axes)
-            parts = _random_parts(variable, shape, config["initializer_range"], seed)
-            fluid.write_parts(params / variable.official, np.float32, shape, parts)
+        rows = tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)
+        table += [(row, {**sizes, "num_labels": num_labels}) for row in rows]
+    for row, known in table:
+        if pooler or not row.ours.startswith("pooler."):
+            shape = tuple(known[axis] for axis in row.axes)
+            parts = _random_parts(row, shape, config["initializer_range"], seed)
+            fluid.write_parts(params / row.theirs, np.float32, shape, parts)
     return params
 
 
 def _random_parts(
-    variable: names.Variable, shape: tuple[int, ...], deviation: float, seed: int
+    row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
 ) -> Iterator[np.ndarray]:
-    source = np.random.SeedSequence([seed, zlib.crc32(variable.official.encode())])
+    source = np.random.SeedSequence([seed, zlib.crc32(row.theirs.encode())])
     random = np.random.Generator(np.random.Philox(source))
-    mean = np.float32("norm" in variable.canonical and variable.canonical.endswith(".weight"))
+    mean = np.float32("norm" in row.ours and row.ours.endswith(".weight"))
     left = int(np.prod(shape))
     while left:
         count = min(left, _PART)
@@ -90,12 +93,12 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--vocab_size", type=int, help="another vocabulary than the size's own")
+    parser.add_argument("--vocab_size", type=int, help="the default is that of the size")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     changes = {"vocab_size": args.vocab_size} if args.vocab_size else {}
     params = make_official_weights(args.folder, official_config(args.size, **changes), args.seed)
-    print(f"{params}: {sum(1 for _ in params.iterdir())} variables of the {args.size} size, seed {args.seed}")
+    print(f"{params}: {sum(1 for _ in params.iterdir())} variables of size {args.size}, seed {args.seed}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Widen a sentencepiece model to the official number of ids, with pieces that no text holds.
+"""Extend a sentencepiece model to the official number of ids, with pieces that occur in no text.
 
 Command line: python -m tests.helpers.official_vocabulary FOLDER PIECE_MODEL
 """
@@ -11,13 +11,13 @@ from sentencepiece import sentencepiece_model_pb2
 from reader.vocabulary import SPECIAL_TOKENS, derive_vocab, write_vocab
 
 NORMAL = 1  # the type of an ordinary piece
-FILLER = "\ue000"  # private use: in no text
+FILLER = "\ue000"  # a private-use character
 
 
 def make_official_vocabulary(folder: str | Path, piece_model: str | Path, vocab_size: int = 250002) -> None:
     """Write `folder/piece.model` and `folder/vocab.txt` (token<TAB>id) of `vocab_size` ids.
 
-    Text is cut as by the given model, and its pieces keep the ids that XLM-R's rule derives.
+    The pieces of a text and their ids, by the rule of XLM-R, are those of the given model.
     """
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(Path(piece_model).read_bytes())

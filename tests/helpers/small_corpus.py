@@ -1,4 +1,4 @@
-"""Text, a piece model and corpora small enough for tests, made from a seed."""
+"""Text, a piece model and corpora for tests, made from a seed."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from pretrain.corpus.options import BuildOptions
 from utils import files
 
 ROOT = Path(__file__).resolve().parents[2]
-# of the reference build
+# the options of the reference build
 OPTIONS = {"deduplicate": True, "held_out": 50, "shard_mib": 0.02}
 _SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "or")]
 
@@ -31,42 +31,37 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def train_pieces(path: Path) -> Path:
-    """A piece model for `sentences`, written to `path`."""
+    """Write a piece model for `sentences`, and return `path`."""
     with open(path, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences(500, seed=99)),
-            model_writer=file,
-            vocab_size=200,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            num_threads=1,
-            minloglevel=2,
-        )
+            sentence_iterator=iter(sentences(500, seed=99)), model_writer=file, vocab_size=200,
+            hard_vocab_limit=False, character_coverage=1.0, num_threads=1, minloglevel=2,
+        )  # fmt: skip
     return path
 
 
 def write_lines(path: Path, lines: list[str]) -> str:
-    """Write lines; the path as text."""
+    """Write lines to a file, and return its path as text."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     return str(path)
 
 
 def build(output: Path, pieces: Path, **options) -> dict:
-    """A corpus built in this process from units of 8 KiB, nothing held out unless asked; its manifest."""
+    """Build a corpus in this process, by default in units of 8 KiB with nothing held out; its manifest."""
     defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
     chosen = BuildOptions(output=str(output), piece_model_path=str(pieces), **(defaults | options))
-    # Hundreds of small files: waiting for the disk would be most of the time, and no test cuts the power.
+    # Waiting for the disk would take most of the time of a build of hundreds of small files.
     with mock.patch.object(os, "fsync"):
         return build_corpus(chosen)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder: its name and its bytes."""
+    """The bytes of every file below a folder, by name."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def make_inputs(folder: Path) -> dict:
-    """Three languages and two pairs with many repeated lines, in several forms."""
+    """Three languages and two pairs in several forms, with many repeated lines."""
     draw = random.Random(5)
     once = {language: sentences(1500, seed) for seed, language in enumerate(("en", "de", "fr"))}
     lines = {language: [draw.choice(texts) for _ in range(1500)] for language, texts in once.items()}
@@ -87,7 +82,7 @@ def make_inputs(folder: Path) -> dict:
 
 
 def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
-    """The command line of a build in units of 8 KiB."""
+    """The command line of a build, by default in units of 8 KiB."""
     words = [sys.executable, "-m", "pretrain.build_corpus", "--output", str(output)]
     words += ["--piece_model_path", str(pieces)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
@@ -97,11 +92,11 @@ def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
 
 
 class Stopped(Exception):
-    """A build was stopped on purpose."""
+    """`stop_at` stopped the build."""
 
 
 def stop_at(monkeypatch, write: int) -> None:
-    """Fail at the given atomic write of any stage, as a kill would: what was renamed stays, nothing else."""
+    """Raise `Stopped` instead of renaming file number `write`; earlier files stay, as after a kill."""
     count = iter(range(10**9))
     replace = os.replace
 

@@ -1,4 +1,4 @@
-"""One model here and in transformers, old or new: the outputs of both for one batch, and their comparison."""
+"""One model here and in transformers: the outputs of both for one batch, and their comparison."""
 
 import numpy as np
 import paddle
@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from model.checkpoint.folder import load_from, read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 
@@ -23,13 +23,13 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make(folder, head: str | None):
-    """A folder of ours with random weights of this kind."""
+    """Write a folder of ours with random weights of this kind."""
     kind = {"lm_head": True, "pooler": False} if head == "lm" else {"head": head}
     return make_ours(folder, **kind)
 
 
 def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
-    """The outputs of our model with these weights; of a kind we have no class for, put together here."""
+    """The outputs of our model. Kinds for which we have no class are computed here."""
     checkpoint = read_weights(folder)
     w, config = checkpoint.weights, checkpoint.config
     models = {
@@ -64,15 +64,15 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
 
 
 def load_torch(library: str, head: str | None, folder):
-    """transformers' model of this folder; every weight of the one is one of the other."""
-    model_class = getattr(transformers, peers.CLASSES[library][head].name)
+    """The model of this folder in transformers, with exactly the same weights."""
+    model_class = getattr(transformers, tables.CLASSES[library][head].name)
     model, told = model_class.from_pretrained(folder, output_loading_info=True)
     assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model
 
 
 def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
-    """The outputs of transformers' model; the batch is one question with three choices for "choice"."""
+    """The outputs of the model of transformers. For "choice" the batch is one question with three choices."""
     arguments = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if head == "choice":
         arguments = {name: tensor[None] for name, tensor in arguments.items()}
@@ -86,9 +86,9 @@ def of_torch(model, head: str | None, ids: np.ndarray, mask: np.ndarray) -> list
 
 
 def assert_close(found: list[np.ndarray], expected: list[np.ndarray], mask: np.ndarray) -> None:
-    """Within 1e-4, at the tokens that are none of padding."""
+    """Outputs agree within 1e-4, except at padding."""
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
-        if one.shape[:2] == mask.shape:  # per token: those of pads are nobody's business
+        if one.shape[:2] == mask.shape:  # one output for each token
             one, other = one[mask == 1], other[mask == 1]
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Toy models of every kind that a format may hold, as dicts of arrays and as folders of ours."""
+"""Toy models of every kind: their weights, and folders in our format and in those of others."""
 
 import argparse
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.formats import tables as names
-from model.task_names import CLASSIFICATION, MODEL_CLASSES
+from model.checkpoint.formats import tables
+from model.task_names import MODEL_CLASSES
 
 CONFIG = {
     "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -29,12 +29,19 @@ def weights(
     seed: int = 0,
     config: dict = CONFIG,
 ) -> dict[str, np.ndarray]:
-    """Random weights under our names; a few numbers are -0.0, the smallest and the largest there are."""
+    """Random weights under our names. A few values are -0.0, very small or very large."""
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
-    table = names.variables(config["num_hidden_layers"], CLASSIFICATION if head in LABELS else None, lm_head)
+    parts = (
+        "embeddings",
+        "encoder",
+        *["pooler"] * pooler,
+        *["classifier"] * (head in LABELS),
+        *["lm_head"] * lm_head,
+    )
+    table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
     shapes = {
-        v.canonical: tuple(sizes[axis] for axis in v.axes) for v in table if pooler or v not in names.POOLER
+        row.ours: tuple(sizes[axis] for axis in row.axes) for row in table if row.ours.split(".")[0] in parts
     }
     if head == "uie":
         for end in ("start", "end"):
@@ -52,7 +59,7 @@ def weights(
 
 def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = None, config: dict = CONFIG,
               **kind) -> dict[str, np.ndarray]:  # fmt: skip
-    """config.json and model.safetensors as `save_model` writes them; the weights."""
+    """Write config.json and model.safetensors as `save_model` does, and return the weights."""
     made = weights(head, config=config, **kind)
     extra = {"architecture": ARCHITECTURES.get(head, "ErnieMModel"), "head": head, "labels": labels}
     if kind.get("languages"):
@@ -65,7 +72,7 @@ def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = 
 
 
 def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old_names: bool = False, **kind):
-    """A folder as PaddleNLP saves it; the weights under our names."""
+    """Write a folder as PaddleNLP does, and return the weights under our names."""
     made = weights(head, **kind)
     classes = {"classification": "ErnieMForSequenceClassification", "tagging": "ErnieMForTokenClassification",
                "question_answering": "ErnieMForQuestionAnswering", "choice": "ErnieMForMultipleChoice",
@@ -94,7 +101,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old
 def fairseq_state(
     made: dict[str, np.ndarray], prefix: str = "decoder.", fused: bool = False, new_norm: bool = False
 ):
-    """Our weights under fairseq's names, written out by hand."""
+    """Our weights under fairseq's names."""
     inner = f"{prefix}sentence_encoder."
     norm = "layernorm_embedding" if new_norm else "emb_layer_norm"
     state = {
@@ -127,5 +134,5 @@ def fairseq_state(
 
 
 def fairseq_args(**changes) -> argparse.Namespace:
-    """The flags of a run that fairseq keeps beside the weights."""
+    """The flags of the training that fairseq saves with the weights."""
     return argparse.Namespace(arch="roberta_base", encoder_attention_heads=4, activation_fn="gelu", **changes)

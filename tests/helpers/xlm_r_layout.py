@@ -1,4 +1,4 @@
-"""Make a folder like those of XLM-R in Hugging Face's form, with random weights, without torch."""
+"""Make XLM-R in the format of Hugging Face and files of torch, with random weights and without torch."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def config(**changes) -> dict:
 
 
 def weights(settings: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """A state dict in torch's orientation, [out, in]."""
+    """A state dict with matrices [out, in], as in torch."""
     rng = np.random.default_rng(seed)
     h, wide, v = settings["hidden_size"], settings["intermediate_size"], settings["vocab_size"]
     shapes = {
@@ -49,7 +49,7 @@ def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
 
 
 def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
-    """Write config.json and model.safetensors; the weights under their own names."""
+    """Write config.json and model.safetensors, and return the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = config(**changes)
     (folder / "config.json").write_text(json.dumps(settings))
@@ -82,14 +82,14 @@ class _Pickler(pickle.Pickler):
 
 
 def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legacy=False, **more) -> None:
-    """A file as torch.save writes it.
+    """Write a file as torch.save does.
 
     Args:
         path: the file.
         arrays: the state dict.
-        wrap: makes the object that is saved of the state dict; None: it is that.
-        legacy: the layout before torch 1.6, not the zip archive.
-        more: further entries of the dict, pickled as they are.
+        wrap: returns the object to save, for the state dict. None: save the state dict.
+        legacy: True: the layout before torch 1.6; False: the zip archive.
+        more: further entries of the state dict.
     """
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
@@ -116,7 +116,7 @@ def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legac
 
 
 def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
-    """The zip archive of torch around a pickle."""
+    """A zip archive of torch with this pickle."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
@@ -127,7 +127,7 @@ def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> 
 
 
 def legacy_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:
-    """The layout before torch 1.6 around a pickle."""
+    """A file in the layout before torch 1.6 with this pickle."""
     storages = storages or {}
     head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     data = b"".join(pickle.dumps(value, 2) for value in head) + pickled + pickle.dumps(list(storages), 2)

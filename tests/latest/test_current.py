@@ -1,4 +1,4 @@
-"""The newest transformers and sentence-transformers read the XLM-RoBERTa form and give our numbers."""
+"""The newest transformers and sentence-transformers read the XLM-RoBERTa format and compute our numbers."""
 
 import numpy as np
 import paddle
@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 import convert
 from model.checkpoint.folder import load_from, read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
@@ -25,7 +25,7 @@ TEXTS = [
 
 def test_it_is_the_newest():
     assert int(transformers.__version__.split(".")[0]) >= 5
-    assert not hasattr(transformers, "ErnieMModel")  # which is why the XLM-RoBERTa form is there
+    assert not hasattr(transformers, "ErnieMModel")  # the reason for the XLM-RoBERTa format
 
 
 @pytest.mark.parametrize("head", XLM_R_HEADS)
@@ -33,12 +33,12 @@ def test_every_class(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "xlm-roberta"])
-    model = load_torch(peers.XLM_R, head, tmp_path / "theirs")
+    model = load_torch(tables.XLM_R, head, tmp_path / "theirs")
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
     found = read_weights(tmp_path / "again")
-    assert found.info["head"] == (None if head == "lm" else head) and not found.info["unknown"]
+    assert found.head == (None if head == "lm" else head) and not found.unknown
     assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 
@@ -57,22 +57,14 @@ def pieces(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, pieces):
-    """Our folder with a tokenizer, and the same in the XLM-RoBERTa form."""
+    """A folder of ours with a tokenizer, and its conversion to XLM-RoBERTa."""
     folder = tmp_path_factory.mktemp("models")
     tokenizer = Tokenizer(piece_model_path=pieces)
     make_ours(
         folder / "ours", config={**CONFIG, "vocab_size": tokenizer.vocab_size, "max_position_embeddings": 130}
     )
-    convert.main(
-        [
-            str(folder / "ours"),
-            str(folder / "theirs"),
-            "--to",
-            "xlm-roberta",
-            "--piece_model_path",
-            str(pieces),
-        ]
-    )
+    paths = [str(folder / "ours"), str(folder / "theirs"), "--to", "xlm-roberta", "--piece_model_path"]
+    convert.main([*paths, str(pieces)])
     return folder, tokenizer
 
 
@@ -82,13 +74,8 @@ def test_the_tokenizer_gives_our_ids(converted):
     for text in TEXTS:
         assert peer(text)["input_ids"] == tokenizer.build(text), text
     assert peer(TEXTS[0], TEXTS[1])["input_ids"] == tokenizer.build(TEXTS[0], TEXTS[1])
-    names = {
-        "cls": tokenizer.cls_id,
-        "sep": tokenizer.sep_id,
-        "pad": tokenizer.pad_id,
-        "mask": tokenizer.mask_id,
-    }
-    assert {name: getattr(peer, f"{name}_token_id") for name in names} == names
+    for name in ("cls", "sep", "pad", "mask"):
+        assert getattr(peer, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")
     assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
 
 

@@ -7,9 +7,8 @@ import paddle
 import pytest
 
 from model.checkpoint.folder import load_from, load_into, model_weights, read_weights, save_model, write_fluid
-from model.checkpoint.formats import fluid
+from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.formats import tables as names
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.official_layout import make_official_weights, official_config
@@ -58,14 +57,11 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     ]  # fmt: skip
     found, report = load_from(other, tmp_path / "c", optional=())
     assert found.config == model.ernie_m.config
-    assert found.info["extra"] == {
+    assert found.extra == {
         "model_type": "ernie_m", "architecture": "SequenceClassifier", "task": "classify",
         "labels": ["a", "b", "c"],
     }  # fmt: skip
-    assert (
-        found.info["vocab_path"].read_text() == "[CLS]\n"
-        and found.info["piece_model_path"].name == "piece.model"
-    )
+    assert found.vocab_path.read_text() == "[CLS]\n" and found.piece_model_path.name == "piece.model"
     assert same(model_weights(model), model_weights(other))
     assert model_weights(other)["classifier.weight"].dtype == dtype
     assert not report.fresh and not report.unused and set(report.loaded) == set(found.weights)
@@ -76,9 +72,10 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     model = PreTrainingModel(config(), ["en", "fr"])
     save_model(tmp_path / "full", model, config())
     save_model(tmp_path / "encoder", model, config(), leave_out=("lm_head.", "language_embeddings."))
-    table = {v.canonical for v in names.variables(2, lm_head=True)}
-    assert set(read_weights(tmp_path / "full").weights) == table | {"language_embeddings.weight"}
-    assert set(read_weights(tmp_path / "encoder").weights) == {v.canonical for v in names.variables(2)}
+    table = {row.ours for row in tables.rows_of(tables.OFFICIAL, 2)}
+    more = {row.ours for row in tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])}
+    assert set(read_weights(tmp_path / "full").weights) == table | more | {"language_embeddings.weight"}
+    assert set(read_weights(tmp_path / "encoder").weights) == table
 
 
 def test_half_precision_is_saved_as_float32(tmp_path):
@@ -123,7 +120,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     params = make_official_weights(tmp_path / "theirs", CONFIG, seed=3, heads={head: labels})
     model = build()
     found, report = load_from(model, params, optional=())
-    assert found.info["head"] == head and found.config == config() and not report.unused
+    assert found.head == head and found.config == config() and not report.unused
     assert write_fluid(tmp_path / "ours", model_weights(model), config().to_dict(), head) == []
     assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
     theirs = {path.name: path.read_bytes() for path in params.iterdir()}
@@ -159,8 +156,8 @@ def test_values_land_under_the_right_names(tmp_path):
 def test_config_is_found_beside_params(tmp_path, point_at):
     make_official_weights(tmp_path, CONFIG, seed=0)
     found = read_weights(tmp_path / point_at)
-    assert found.config == config() and found.info["format"] == "official"
-    assert found.info["config_path"].resolve() == (tmp_path / "ernie_config.json").resolve()
+    assert found.config == config() and found.format == "official"
+    assert found.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
     assert read_weights(tmp_path / point_at).config is None
 
@@ -177,7 +174,7 @@ def test_adam_state_and_counters_are_passed_over(tmp_path):
         (params / name).write_bytes(b"not even a LoDTensor")
     (params / "notes").write_text("left by someone")
     found = read_weights(params)
-    assert set(found.weights) == expected and found.info["unknown"] == ["notes"]
+    assert set(found.weights) == expected and found.unknown == ["notes"]
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from model.checkpoint.folder import load_from, read_weights, save_model
+from model.checkpoint.folder import read_weights, save_model
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.official_layout import official_config
@@ -42,12 +42,6 @@ def test_a_damaged_file_is_named(saved, name, damage, message):
     assert f"delete {saved / 'manifest.json'}" in str(told.value) and "\n" not in str(told.value)
 
 
-def test_a_file_that_is_given_by_its_name(saved):
-    flip(saved / "model.safetensors")
-    with pytest.raises(UserError, match="its checksum differs"):
-        read_weights(saved / "model.safetensors")
-
-
 def test_the_card_may_be_edited_and_a_change_of_ones_own_declared(saved):
     (saved / "README.md").write_text("my words")
     assert read_weights(saved).config
@@ -81,11 +75,3 @@ def test_a_damaged_manifest(saved, change, message):
     (saved / "manifest.json").write_text(json.dumps(told))
     with pytest.raises(UserError, match=message):
         read_weights(saved)
-
-
-def test_a_folder_is_replaced_with_its_manifest(saved):
-    config = ErnieMConfig.from_dict(official_config("tiny"))
-    save_model(saved, SequenceClassifier(config, 5), config)
-    load_from(SequenceClassifier(config, 5), saved, optional=())
-    files = json.loads((saved / "manifest.json").read_text())["files"]
-    assert sorted(files) == ["config.json", "model.safetensors"]

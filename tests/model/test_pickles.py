@@ -100,6 +100,12 @@ RAW = {
     "a deep dtype": b"\x80\x04cnumpy\ndtype\n" + DEEP + b"\x85R.",
     "an encoding of pairs": b"\x80\x04c_codecs\nencode\n" + text(b"x") + TWICE + b"\x86R.",
     "a number for a name": pickle.dumps({1 << 20_000: np.zeros(3)}, 4),
+    "attributes from pairs with a deep key": b"\x80\x02cargparse\nNamespace\n)R](" + DEEP + b"K\x01\x86eb.",
+    "a memo of billions": b"\x80\x02}r\xff\xff\xff\xffcos\nsystem\n.",
+    "a bytearray longer than the file": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
+    "a frame longer than the file": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"cos\nsystem\n.",
+    "an array of an endless shape": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
+    b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
     "nothing": b"",
     "no end": b"\x80\x04}",
 }
@@ -152,7 +158,7 @@ def refused(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
     function = name.rsplit(".", 1)[1]
-    for protocol in range(6):
+    for protocol in (0, 2, 4):
         message = refused(pickle.dumps({"a": np.zeros(3), "b": [CALLS[name]]}, protocol))
         assert "and only arrays and plain containers are read here" in message
         held = message.split("holds ")[1].split(",")[0]
@@ -244,7 +250,7 @@ def test_arrays_come_back(protocol, dtype, shape, tmp_path):
     with open(path, "rb") as file:
         found = pickles.load(file, path)
         for name, expected in arrays.items():
-            read = pickles.read_array(found[name], file)
+            read = found[name].read(file)
             assert read.shape == expected.shape and read.dtype == expected.dtype
             np.testing.assert_array_equal(read, expected)
 

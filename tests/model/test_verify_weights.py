@@ -46,13 +46,6 @@ def test_one_number_off_is_enough(golden, factor, agrees, capsys):
     assert ("OFF" in capsys.readouterr().out) != agrees
 
 
-@pytest.mark.parametrize("hidden", GOLDENS[1].hidden)
-def test_any_one_of_the_masks_will_do_where_the_source_names_none(hidden, capsys):
-    assert verify(GOLDENS[1], stub(GOLDENS[1], answers_to=hidden))
-    assert verify_weights._mask(hidden) in capsys.readouterr().out
-    assert not verify(GOLDENS[1], stub(GOLDENS[1], 0.01, (2, 1), answers_to=hidden))
-
-
 def test_a_hidden_position_reaches_no_other():
     model = ErnieMModel(ErnieMConfig.from_dict(official_config("tiny", initializer_range=1.0)))
     model.eval()

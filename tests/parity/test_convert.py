@@ -11,7 +11,7 @@ import transformers
 
 import convert
 from model.checkpoint.folder import read_weights
-from model.checkpoint.formats import tables as peers
+from model.checkpoint.formats import tables
 from model.checkpoint.hub import local_folder
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
@@ -22,8 +22,8 @@ HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie
 
 @pytest.mark.parametrize(
     "library, target, head",
-    [(peers.HUGGING_FACE, "huggingface", head) for head in HEADS]
-    + [(peers.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
+    [(tables.HUGGING_FACE, "huggingface", head) for head in HEADS]
+    + [(tables.XLM_R, "xlm-roberta", head) for head in XLM_R_HEADS],
 )
 def test_transformers(tmp_path, library, target, head):
     ids, mask = batch()
@@ -42,8 +42,8 @@ def test_transformers(tmp_path, library, target, head):
     ):
         peer.save_pretrained(tmp_path / name, safe_serialization=safe, max_shard_size=shard)
         found = read_weights(tmp_path / name)
-        assert found.info["format"] == library and not found.info["unknown"]
-        assert found.info["head"] == (None if head == "lm" else head)
+        assert found.format == library and not found.unknown
+        assert found.head == (None if head == "lm" else head)
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
@@ -63,7 +63,7 @@ def test_paddlenlp(tmp_path, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "theirs"), "--to", "paddlenlp"])
-    model_class = getattr(paddlenlp, peers.CLASSES[peers.PADDLENLP][head].name)
+    model_class = getattr(paddlenlp, tables.CLASSES[tables.PADDLENLP][head].name)
     written = paddle.load(str(tmp_path / "theirs/model_state.pdparams"))
     more = {"num_choices": len(ids)} if head == "choice" else {}  # which no file of PaddleNLP says
     peer = model_class.from_pretrained(str(tmp_path / "theirs"), **more)
@@ -81,8 +81,8 @@ def test_paddlenlp(tmp_path, head):
     ):
         peer.save_pretrained(str(tmp_path / name), **options)
         found = read_weights(tmp_path / name)
-        assert found.info["format"] == "paddlenlp" or (name == "safe" and head is None)
-        assert not found.info["unknown"]
+        assert found.format == "paddlenlp" or (name == "safe" and head is None)
+        assert not found.unknown
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
@@ -103,7 +103,7 @@ def test_protocols_of_paddle_save(tmp_path, protocol):
     paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"), protocol=protocol)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
     found = read_weights(tmp_path)
-    assert set(found.weights) == set(peer.state_dict()) and not found.info["unknown"]
+    assert set(found.weights) == set(peer.state_dict()) and not found.unknown
     for name, tensor in peer.state_dict().items():
         np.testing.assert_array_equal(found.weights[name], tensor.numpy())
 
@@ -121,7 +121,7 @@ def test_fairseq_of_torch(tmp_path, zipped, fused):
     }
     torch.save(saved, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
     found = read_weights(tmp_path)
-    assert set(found.weights) == set(made) and not found.info["unknown"]
+    assert set(found.weights) == set(made) and not found.unknown
     assert all(found.weights[name].tobytes() == array.tobytes() for name, array in made.items())
 
 
@@ -177,7 +177,7 @@ def test_a_name_in_the_hubs_cache_and_one_that_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, **k, cache_dir=tmp_path / "cache")
     )
-    assert read_weights("hf://someone/ernie-m").info["format"] == "huggingface"
+    assert read_weights("hf://someone/ernie-m").format == "huggingface"
     with pytest.raises(
         UserError, match="hf://someone/other: cannot be fetched .*download https://huggingface.co/someone/o"
     ):
@@ -193,7 +193,7 @@ def test_a_name_of_paddlenlp_in_its_cache(tmp_path, monkeypatch):
     for name in ("vocab.txt", "sentencepiece.bpe.model"):
         (tmp_path / "ernie-m-base" / name).write_text("")
     assert local_folder("paddlenlp://ernie-m-base") == tmp_path / "ernie-m-base"
-    assert read_weights("paddlenlp://ernie-m-base").info["format"] == "paddlenlp"
+    assert read_weights("paddlenlp://ernie-m-base").format == "paddlenlp"
     with pytest.raises(
         UserError, match="PaddleNLP has no such ERNIE-M; it has ernie-m-base, ernie-m-large, uie-m"
     ):

@@ -42,7 +42,7 @@ def test_the_same_numbers(peer, tmp_path, form):
     save(peer, tmp_path, form)
     assert ("shards" in form) == bool(list(tmp_path.glob("*.index.json")))
     checkpoint = read_weights(tmp_path)
-    assert checkpoint.info["format"] == "xlm-r" and checkpoint.info["unknown"] == []
+    assert checkpoint.format == "xlm-r" and checkpoint.unknown == []
     model = PreTrainingModel(checkpoint.config, ["en"])
     _, report = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in report.fresh} == {"pooler", "language_embeddings"}

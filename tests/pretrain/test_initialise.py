@@ -139,4 +139,4 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         tiny_corpus, tmp_path / "again", init__encoder=str(out / "full"), init__lm_head="encoder",
         optimizer__steps=2,
     )  # fmt: skip
-    assert read_weights(again / "full").info["extra"]["languages"] == ["de", "en", "fr"]
+    assert read_weights(again / "full").extra["languages"] == ["de", "en", "fr"]

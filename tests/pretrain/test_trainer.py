@@ -89,8 +89,8 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     names = load_file(out / "encoder" / "model.safetensors").keys()
     assert not [name for name in names if name.startswith(("lm_head.", "language_embeddings."))]
     found = read_weights(out / "encoder")
-    assert "languages" not in found.info["extra"]
-    assert found.info["vocab_path"] or found.info["piece_model_path"]
+    assert "languages" not in found.extra
+    assert found.vocab_path or found.piece_model_path
     model = SequenceClassifier(found.config, 3)
     _, report = load_from(model, out / "encoder", optional=("pooler.", "classifier."))
     assert report.fresh == ["classifier.weight", "classifier.bias"] and not report.unused
@@ -98,7 +98,7 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     word = "embeddings.word_embeddings.weight"
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), full[word])
     assert full["language_embeddings.weight"].shape == (3, 16)
-    extra = read_weights(out / "full").info["extra"]
+    extra = read_weights(out / "full").extra
     assert extra["languages"] == ["de", "en", "fr"] and extra["reading"] == {
         "language_embedding": "masks", "pseudo_proportion": 0.2, "pseudo_positions": "first",
     }  # fmt: skip

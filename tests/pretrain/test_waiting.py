@@ -14,7 +14,7 @@ from pretrain.loss import masked_lm_loss
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, pairs, rngs, texts
 from training.engine import Engine
 from training.optimizer import AdamW, build_optimizer
-from utils import arrays
+from utils import threads
 
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
 CONFIG = ErnieMConfig(
@@ -37,7 +37,7 @@ def seen(monkeypatch):
     for name in READING:
         monkeypatch.setattr(paddle.Tensor, name, recorded("read", getattr(paddle.Tensor, name)))
     monkeypatch.setattr(paddle.Tensor, "backward", recorded("backward", paddle.Tensor.backward))
-    monkeypatch.setattr(arrays._Memory, "__init__", recorded("read", arrays._Memory.__init__))
+    monkeypatch.setattr(threads._Memory, "__init__", recorded("read", threads._Memory.__init__))
     monkeypatch.setattr(paddle, "add_n", recorded("norm", paddle.add_n))
     monkeypatch.setattr(AdamW, "step", recorded("update", AdamW.step))
     for module in (cpu, ops, attention, ernie_m, word_table):

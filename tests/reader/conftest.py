@@ -1,5 +1,7 @@
 """A small piece model trained on ten scripts, with pieces that the digit-comma rule touches."""
 
+from pathlib import Path
+
 import pytest
 import sentencepiece
 
@@ -41,3 +43,8 @@ def piece_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tokenizer(piece_model):
     return Tokenizer(piece_model_path=piece_model)
+
+
+def files(folder: Path) -> list[str]:
+    """The names of all files below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""What is read from a corpus is what was built, and a corpus that is not as it was built is refused."""
+"""A corpus and its blocks: what is read is what was built, and a damaged corpus is refused."""
 
 import json
 import pickle
@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from reader.corpus import MANIFEST, SPLITS, Corpus
+from reader.blocks import Blocks, pack_lines
+from reader.corpus import MANIFEST, SPLITS, Corpus, map_array
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from utils.errors import UserError
@@ -15,6 +16,7 @@ from utils.files import sha256_of
 
 ENGLISH = sentences(400, seed=1)
 DOCUMENTS = [ENGLISH[start : start + 1 + start // 7 % 7] for start in range(0, 350, 7)]
+SHARD = {"name": "x", "tokens": 1, "lines": 2, "documents": 1, "index": ""}
 PAIRS = list(zip(sentences(300, seed=2), sentences(300, seed=3)))
 
 
@@ -110,20 +112,6 @@ def test_another_vocabulary_is_refused(path, tokenizer):
         Corpus(path, "0" * 64)
 
 
-def test_another_format_is_refused(copy):
-    manifest = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps(manifest | {"format": 7}))
-    with pytest.raises(UserError, match="format version 7, this program reads 1"):
-        Corpus(copy)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "null", ""])
-def test_a_damaged_manifest_is_refused(copy, text):
-    (copy / MANIFEST).write_text(text)
-    with pytest.raises(UserError, match=MANIFEST):
-        Corpus(copy)
-
-
 @pytest.mark.parametrize(
     "place, value, said",
     [
@@ -132,7 +120,7 @@ def test_a_damaged_manifest_is_refused(copy, text):
         (["files", "pieces/en.npy", "bytes"], -1, "files.pieces/en.npy.bytes: not a size"),
         (["files", "../x"], {"bytes": 1, "sha256": ""}, "files.../x: no file of the corpus"),
         (["mono", "en", "train", "shards"], {}, "mono.en.train.shards: not of type list"),
-        (["mono", "en", "held_out", "shards"], [{"name": "../x"}], "shards[0].name: the name of no shard"),
+        (["mono", "en", "held_out", "shards"], [SHARD | {"name": "../x"}], "[0].name: the name of no"),
         (["mono", "en", "train", "shards", 1, "documents"], 10**30, "shards[1].documents: not a size"),
         (["parallel", "de-en", "train", "shards", 0, "lines"], 3, "lines: 3, an odd number of lines"),
         (["parallel", "deen"], {key: {"shards": []} for key in SPLITS}, "parallel.deen: the name of no"),
@@ -164,6 +152,21 @@ def test_piece_counts_of_another_vocabulary(copy):
         Corpus(copy).piece_counts("en")
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("{", "not JSON"),
+        ("[]", "format version None"),
+        ("", "empty"),
+        ('{"format": 7}', "version 7, this program"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(copy, text, said):
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=f"{MANIFEST}.*{said}"):
+        Corpus(copy)
+
+
 def test_no_corpus(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no finished corpus there"):
@@ -188,3 +191,128 @@ def test_a_file_cut_short_gone_or_altered(copy, name):
     file.unlink()
     with pytest.raises(UserError, match=f"{name}: missing"):
         Corpus(copy)
+
+
+@pytest.mark.parametrize("kind, fault", [("lines", "elements 4294967295 to"), ("documents", "elements")])
+def test_offsets_outside_of_the_shard(copy, kind, fault):
+    """Files of the right size with wrong numbers: one line, whoever reads them, and never other text."""
+    file = copy / f"mono/en/train-00000.{kind}.npy"
+    file.write_bytes(file.read_bytes()[:128] + b"\xff" * (file.stat().st_size - 128))
+    text = Corpus(copy).mono["en"]
+    with pytest.raises(UserError, match=f"train-00000.*npy: document 0: {fault}.*: the file is damaged"):
+        text[0]
+    with pytest.raises(UserError, match=f"{kind}.npy: its numbers do not ascend to .*: the file is damaged"):
+        text.line_offsets(0) if kind == "lines" else text.document_offsets(0)
+
+
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.zeros((2, 2), np.uint32), "damaged, not a list of numbers"),
+        (np.zeros(3), "damaged, not a list of numbers"),
+        (None, "damaged, no array"),
+    ],
+)
+def test_a_file_that_is_no_array(tmp_path, array, said):
+    (tmp_path / "a.npy").write_bytes(b"no array") if array is None else np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=f"a.npy: {said}"):
+        map_array(tmp_path / "a.npy")
+
+
+def test_a_shard_that_goes_away_while_a_run_reads(copy):
+    text = Corpus(copy).mono["en"]
+    (copy / "mono/en/train-00000.ids.npy").unlink()
+    with pytest.raises(UserError, match="train-00000.ids.npy: missing .*; put back"):
+        text[0]
+
+
+def test_a_corpus_of_an_earlier_version_is_read(copy, path):
+    """It has files with the checksums of pages, named in the manifest, which no longer are of use."""
+    manifest = json.loads((copy / MANIFEST).read_text())
+    file = copy / "mono/en/train-00000.sums.npy"
+    np.save(file, np.arange(9, dtype=np.uint32))
+    name = str(file.relative_to(copy))
+    manifest["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    text, same = Corpus(copy, verify=True).mono["en"], Corpus(path).mono["en"]
+    assert [as_lists(text[i]) for i in range(len(text))] == [as_lists(same[i]) for i in range(len(same))]
+
+
+# Blocks
+
+
+def pack_one_by_one(lengths, lines_per_document, limit):
+    """The definition, line by line."""
+    blocks, start, line = [], 0, 0
+    for count in lines_per_document:
+        block = start
+        for length in lengths[line : line + count]:
+            if start + length - block > limit and start > block:
+                blocks.append((block, start))
+                block = start
+            start += length
+            while start - block > limit:
+                blocks.append((block, block + limit))
+                block += limit
+        if start > block:
+            blocks.append((block, start))
+        line += count
+    return blocks
+
+
+def offsets(counts):
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
+
+
+def test_by_hand():
+    # two documents: lines of 3, 4, 2 and of 9, 1; at most 6 tokens
+    blocks = pack_lines(offsets([3, 4, 2, 9, 1]), offsets([3, 2]), 6)
+    #        3 (3 + 4 > 6) | 4 + 2 | first 6 of the 9 | its other 3, and the 1
+    assert blocks.tolist() == [[0, 3], [3, 9], [9, 15], [15, 19]]
+
+
+@pytest.mark.parametrize("limit", [1, 5, 17, 1000])
+def test_equals_the_definition(limit):
+    draw = np.random.default_rng(limit)
+    documents = draw.integers(1, 9, 50)
+    lengths = draw.integers(1, 40, documents.sum())
+    blocks = pack_lines(offsets(lengths), offsets(documents), limit)
+    assert blocks.tolist() == [list(block) for block in pack_one_by_one(lengths.tolist(), documents, limit)]
+
+
+def test_blocks_tile_the_text(path):
+    text = Corpus(path).mono["en"]
+    blocks = Blocks(text, 30)
+    read = [blocks[number] for number in range(len(blocks))]
+    assert max(map(len, read)) <= 30
+    lines = [text.line(number) for number in range(text.num_lines)]
+    np.testing.assert_array_equal(np.concatenate(read), np.concatenate(lines))
+    assert len(blocks) < len(Blocks(text, 30, one_line=True))
+    with pytest.raises(IndexError):
+        blocks[len(blocks)]
+
+
+def test_one_line_each(path):
+    text = Corpus(path).mono["en"]
+    blocks = Blocks(text, 10_000, one_line=True)
+    assert len(blocks) == text.num_lines
+    for number in (0, 57, len(blocks) - 1):
+        np.testing.assert_array_equal(blocks[number], text.line(number))
+
+
+def test_the_cache_gives_the_same_blocks_and_is_used(path, tmp_path):
+    text = Corpus(path).mono["en"]
+    fresh = Blocks(text, 30)
+    Blocks(text, 30, cache=tmp_path)
+    Blocks(text, 30, one_line=True, cache=tmp_path)
+    files = sorted(tmp_path.glob("*.blocks.npy"))
+    assert len(files) == 2 * len(text.shards)
+    again = Blocks(text, 30, cache=tmp_path)
+    assert len(again) == len(fresh)
+    np.testing.assert_array_equal(again[7], fresh[7])
+    for file in files:  # what is read is the file
+        np.save(file, np.array([0, 2], np.uint32))
+    assert len(Blocks(text, 30, cache=tmp_path)) == len(text.shards)
+    files[1].write_bytes(b"x")
+    with pytest.raises(UserError, match="blocks.npy: damaged, no array .*; delete it, and the next run"):
+        Blocks(text, 30, cache=tmp_path)

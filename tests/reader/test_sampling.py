@@ -55,13 +55,10 @@ def test_neighbouring_positions_are_spread_evenly():
     assert abs(np.abs(np.diff(items)).mean() / 10_000 - 1 / 3) < 0.02
 
 
-def test_two_streams_of_one_size_have_different_orders():
-    assert (items_at(np.arange(1000), 1000, key=1) == items_at(np.arange(1000), 1000, key=2)).mean() < 0.1
-
-
 def test_a_stream_of_a_trillion_items_needs_no_table():
     items = items_at(np.arange(10**12, 10**12 + 1000), 10**12)  # the second epoch
     assert ((items >= 0) & (items < 10**12)).all() and len(set(items.tolist())) == 1000
+    assert (items != items_at(np.arange(10**12, 10**12 + 1000), 10**12, key=2)).all()  # of another stream
 
 
 def test_temperature_by_hand():
@@ -112,25 +109,17 @@ def test_resumes_at_any_cut(cut):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7, 32])
 def test_processes_share_each_step_without_overlap_or_loss(world_size):
-    ranks = [sampler() for _ in range(world_size)]
-    whole = sampler()
+    """Also after a resumption with another number of processes."""
+    ranks, whole = [sampler() for _ in range(world_size)], sampler()
     for step in (32, 33, 50):
         parts = [rank.draw(step).share(number, world_size) for number, rank in enumerate(ranks)]
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert_equal(whole.draw(step), joined(parts))
-
-
-def test_resumes_with_another_number_of_processes():
-    whole = sampler().draw(96)
-    three = [sampler() for _ in range(3)]
-    parts = [rank.draw(48).share(number, 3) for number, rank in enumerate(three)]
-    states = [rank.state() for rank in three]
-    assert states[0] == states[1] == states[2]
-    two = [sampler() for _ in range(2)]
-    for number, rank in enumerate(two):
-        rank.restore(states[0])
-        parts.append(rank.draw(48).share(number, 2))
-    assert_equal(whole, joined(parts))
+        assert all(rank.state() == whole.state() for rank in ranks)
+        world_size = world_size % 32 + 1
+        ranks = [sampler() for _ in range(world_size)]
+        for rank in ranks:
+            rank.restore(whole.state())
 
 
 def test_seed_and_purpose_set_draws_apart():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from reader.question_answering import read_squad
+from reader.squad import read_squad
 from utils.errors import UserError
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
@@ -76,26 +76,14 @@ def test_an_id_may_be_a_number_and_a_test_file_needs_no_answers(read):
         ([article({"question": "x", "answers": []})], "data[0].paragraphs[0].qas[0].id: missing"),
         ([article(qa(True))], "qas[0].id: true where a string should be"),
         ([article(qa("1"), qa("2", question=5))], "qas[1].question: a whole number where a string"),
-        (
-            [article(qa("1"), qa("2", {"text": []}))],
-            "data[0].paragraphs[0].qas[1].answers: an object where a",
-        ),
+        ([article(qa("1"), qa("2", {"text": []}))], "paragraphs[0].qas[1].answers: an object where a"),
         ([article({"id": "1", "question": "x"})], "data[0].paragraphs[0].qas[0].answers: missing"),
-        (
-            [article(qa("1", question="Who \ud83d?"))],
-            "qas[0].question: \\ud83d at character 4 is one half of",
-        ),
+        ([article(qa("1", question="Who \ud83d?"))], "question: \\ud83d at character 4 is one half of"),
         ([article(qa(answers=[]))], "qas[0].answers: empty; questions without an answer"),
         ([article(qa(answers=[{"text": "Rome"}]))], "qas[0].answers[0].answer_start: missing"),
-        (
-            [article(qa(answers=[answer(start="14")]))],
-            "[0].answer_start: a string where a whole number",
-        ),
+        ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: a string where a whole number"),
         ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' is the id of data[0]."),
-        (
-            [article(qa(), context=" \n")],
-            "every context is empty (data[0].paragraphs[0].context is the first)",
-        ),
+        ([article(qa(), context=" \n")], "every context is empty (data[0].paragraphs[0].context is the"),
     ],
 )
 def test_faults_are_one_line_with_their_place(read, tmp_path, value, expected):
@@ -122,11 +110,8 @@ def test_answers_at_a_wrong_offset_are_counted_and_skipped(read, caplog):
     assert [question.span for question in file.questions] == [None, (14, 18), (14, 18), None]
     assert file.questions[0].answers == ("Rome",)  # it is still what a prediction is compared with
     (record,) = caplog.records
-    assert "3 answers that do not stand at their offset, skipped; the first: " in record.message
-    assert (
-        "data[0].paragraphs[0].qas[0].answers[0]: 'Rome' at 15, where the context has 'ome.'"
-        in record.message
-    )
+    assert "3 answers that are not at their offset, skipped; the first: " in record.message
+    assert "qas[0].answers[0]: 'Rome' at 15, where the context has 'ome.'" in record.message
 
 
 def test_empty_contexts_are_counted(read, caplog):
@@ -140,6 +125,4 @@ def test_empty_contexts_are_counted(read, caplog):
 
 def test_a_training_file_may_repeat_an_id(read, caplog):
     assert len(read([article(qa("1"), qa("1")), article(qa("1"))], "train").questions) == 3
-    assert (
-        "2 ids that stand twice; the first: data[0].paragraphs[0].qas[1].id: '1' is the id of" in caplog.text
-    )
+    assert "2 repeated ids; the first: data[0].paragraphs[0].qas[1].id: '1' is the id of" in caplog.text

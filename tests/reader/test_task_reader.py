@@ -23,54 +23,33 @@ def write(tmp_path):
     return write
 
 
-def test_rows(write):
-    examples = read_classification(
-        write("text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n"), LABELS
-    )
-    assert list(examples) == [Example("A man.", "Ein Mann.", 1, None), Example("他说", "", 2, None)]
-    assert len(examples) == 2 and examples[-1].label == 2
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("text_a\ttext_b\tlabel\nA man.\tEin Mann.\tentailment\n他说\t\tneutral\n",
+         [("A man.", "Ein Mann.", 1, None), ("他说", "", 2, None)]),
+        ('text_a\ttext_b\tlabel\n"a\t"b" c\tneutral\n', [('"a', '"b" c', 2, None)]),  # no quoting
+        ("qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n", [("a", "b", 2, "q7")]),
+        ("text_a\tlabel\na\tneutral", [("a", None, 2, None)]),
+        (b"\xef\xbb\xbftext_a\ttext_b\tlabel\r\na\tb\tneutral\r\nc\td\tentailment\r\n\r\n\n",
+         [("a", "b", 2, None), ("c", "d", 1, None)]),
+        ("text_a\tlabel\na\u2028b\x0bc\x85d\tneutral\n", [("a\u2028b\x0bc\x85d", None, 2, None)]),
+    ],
+)  # fmt: skip
+def test_rows(write, content, expected):
+    examples = read_classification(write(content), LABELS)
+    assert list(examples) == expected
+    assert len(examples) == len(expected) and examples[-1] == expected[-1]
     with pytest.raises(IndexError):
-        examples[2]
+        examples[len(expected)]
 
 
-def test_no_quoting(write):
-    examples = read_classification(write('text_a\ttext_b\tlabel\n"a\t"b" c\tneutral\n'), LABELS)
-    assert examples[0] == Example('"a', '"b" c', 2, None)
-
-
-def test_columns_in_any_order_with_qid_and_more(write):
-    path = write("qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n")
-    assert read_classification(path, LABELS)[0] == Example("a", "b", 2, "q7")
-
-
-def test_single_texts_and_ids_as_labels(write):
+def test_ids_as_labels_and_no_labels(write):
     path = write("text_a\tlabel\na\t1\nb\t0\n")
-    assert [tuple(example) for example in read_classification(path)] == [
-        ("a", None, 1, None),
-        ("b", None, 0, None),
-    ]
-
-
-def test_without_labels(write):
+    assert list(read_classification(path)) == [("a", None, 1, None), ("b", None, 0, None)]
     path = write("text_a\ttext_b\tlabel\na\tb\twhatever\n")
     assert read_classification(path, LABELS, labels=False)[0] == Example("a", "b", -1, None)
     assert read_classification(write("text_a\na\n"), labels=False)[0].text_a == "a"
-
-
-def test_windows_line_ends_mark_and_blank_end(write):
-    path = write(b"\xef\xbb\xbftext_a\ttext_b\tlabel\r\na\tb\tneutral\r\nc\td\tentailment\r\n\r\n\n")
-    assert [e.text_a + e.text_b for e in read_classification(path, LABELS)] == ["ab", "cd"]
-
-
-def test_last_line_without_an_end(write):
-    assert read_classification(write("text_a\ttext_b\tlabel\na\tb\tneutral"), LABELS)[0].text_b == "b"
-
-
-def test_unusual_line_separators_stay_in_the_text(write):
-    text = "a\u2028b\x0bc\x85d"
-    assert (
-        read_classification(write(f"text_a\ttext_b\tlabel\n{text}\tb\tneutral\n"), LABELS)[0].text_a == text
-    )
 
 
 def test_a_pickle_is_small(write):
@@ -89,7 +68,7 @@ def test_a_pickle_is_small(write):
         ("a man\ta woman\tneutral\n", "x.tsv, line 1: no header line"),
         ("text_a\ttext_b\na\tb\n", "x.tsv, line 1: no column label in the header"),
         ("premise\tlabel\na\tneutral\n", "x.tsv, line 1: no column text_a in the header"),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a stands twice"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a occurs twice"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
@@ -145,7 +124,7 @@ def test_label_map(write):
         ("", "the file is empty"),
         ("[" * 100_000, "not JSON .nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "not JSON .a number of thousands of digits"),
-        (r'{"\ud800": 0}', r"the key '\\ud800' has one half of a pair"),
+        (r'{"\ud800": 0}', r"the key '\\ud800' has half of a surrogate pair"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
         (b"\xff", "not UTF-8"),
     ],

@@ -102,10 +102,7 @@ def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
 def test_unknown_characters_become_unk(tokenizer):
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("fox 😀"))[-3:] == ["x", "▁", "[UNK]"]
     assert tokenizer.tokenize("fox 😀")[-1] == "😀"
-
-
-def test_special_names_in_text_are_text(tokenizer):
-    assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}
+    assert not set(tokenizer.encode("[MASK] [CLS]")) & {tokenizer.mask_id, tokenizer.cls_id}  # names are text
 
 
 def test_digit_comma_rule(piece_model, tokenizer):
@@ -141,9 +138,7 @@ def test_offsets_by_hand(tokenizer):
     tokens = tokenizer.tokenize(text)
     pairs = list(zip(tokens, spans))
     assert pairs[0] == ("▁", (2, 2)) or pairs[0] == ('▁"', (2, 3))
-    assert (
-        "".join(text[s:e] for s, e in spans[: tokens.index("x") + 1]) == "“Thefox"
-    )  # trailing soft hyphen: no one's
+    assert "".join(text[s:e] for s, e in spans[: tokens.index("x") + 1]) == "“Thefox"  # no soft hyphen
     assert [text[s:e] for s, e in spans if text[s:e] in ("ﬁ", "㍿")]
     assert spans[-1] == (len(text) - 1, len(text))
 
@@ -188,52 +183,6 @@ def test_offset_properties(tokenizer, text):
         assert characters(token.strip("▁")) <= characters(slice_), (token, slice_)
 
 
-def test_slices_are_the_pieces_where_nothing_is_normalised(tokenizer):
-    for text in SENTENCES:
-        if not unicodedata.is_normalized("NFKC", text):  # Thai sara am
-            continue
-        spans = tokenizer.encode_with_offsets(text)[1]
-        assert [text[s:e] for s, e in spans] == [token.lstrip("▁") for token in tokenizer.tokenize(text)]
-
-
-def test_offsets_agree_with_the_byte_offsets_of_the_proto(piece_model, tokenizer):
-    """sentencepiece 0.2.2 and later reports the same spans in two units by two calls."""
-    model = sentencepiece.SentencePieceProcessor()
-    model.Load(str(piece_model))
-    if not hasattr(model, "EncodeAsOffsetMapping"):
-        pytest.skip("this sentencepiece reports offsets one way only")
-    for text in map(normalize, TEXTS):
-        raw = text.encode()
-        expected = [
-            (len(raw[: p.begin].decode()), len(raw[: p.end].decode()))
-            for p in model.encode(text, return_type="proto").pieces
-        ]
-        assert tokenizer._model.encode_with_offsets(text)[2] == expected
-
-
-def test_the_older_call_for_offsets(tokenizer, monkeypatch):
-    """Up to 0.2.1 there is no offset_mapping, but out_type="immutable_proto" in characters."""
-
-    class Piece:
-        def __init__(self, id_, piece, span):
-            self.id, self.piece, (self.begin, self.end) = id_, piece, span
-
-    class Proto:
-        def __init__(self, answer):
-            self.pieces = [Piece(*row) for row in zip(*answer)]
-
-    class OldModel:
-        def Encode(self, text, out_type):
-            assert out_type == "immutable_proto"
-            return Proto(expected[text])
-
-    expected = {text: tokenizer._model.encode_with_offsets(text) for text in SENTENCES}
-    monkeypatch.setattr(tokenizer._model, "_model", OldModel())
-    monkeypatch.setattr(tokenizer._model, "_has_offset_mapping", False)
-    for text in SENTENCES:
-        assert tokenizer._model.encode_with_offsets(text) == expected[text]
-
-
 # Layout
 
 
@@ -247,6 +196,10 @@ def test_single_and_pair_layouts(tokenizer):
     assert tokenizer.build("the fox", "") == [cls, *a, sep]
     assert tokenizer.build("", "") == [cls, sep]
     assert tokenizer.build("the fox", max_seq_len=4) == [cls, *a[:2], sep]
+    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
+    assert len(ids) == 20 and ids[-len(a) - 1 :] == [*a, sep]
+    with pytest.raises(UserError, match="--max_seq_len 4 leaves no room"):
+        tokenizer.build("a", "b", max_seq_len=4)
 
 
 def test_truncation_takes_from_the_longer():
@@ -259,17 +212,6 @@ def test_truncation_takes_from_the_longer():
         for b in range(8):
             for budget in range(1, 16):
                 assert truncate_longest_first(a, b, budget) == slowly(a, b, budget), (a, b, budget)
-
-
-def test_pair_is_cut_to_length(tokenizer):
-    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
-    b = tokenizer.encode("the fox")
-    assert len(ids) == 20 and ids[-len(b) - 1 :] == [*b, tokenizer.sep_id]
-
-
-def test_no_room_for_text(tokenizer):
-    with pytest.raises(UserError, match="--max_seq_len 4 leaves no room"):
-        tokenizer.build("a", "b", max_seq_len=4)
 
 
 # Files
@@ -311,7 +253,7 @@ def test_white_space_tokens_are_kept(tmp_path):
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", r"vocab.txt: no \[MASK\] among its 5 tokens"),
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: 'x1' is no id"),
         (b"[CLS]\t0\n[PAD]\t0\n", r"vocab.txt, line 2: the id 0 is given to both '\[CLS\]' and '\[PAD\]'"),
-        (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' stands twice"),
+        (b"[CLS]\n[CLS]\n", r"vocab.txt, line 2: the token '\[CLS\]' occurs twice"),
         (b"[CLS]\n\xff\n", "vocab.txt, line 2: not UTF-8"),
         (b"", "vocab.txt: no .* among its 0 tokens"),
     ],
@@ -322,17 +264,15 @@ def test_bad_vocab(piece_model, tmp_path, content, message):
         Tokenizer(tmp_path / "vocab.txt", piece_model)
 
 
-def test_strangers(piece_model, tmp_path):
-    write_vocab(derive_vocab(f"word{i}" for i in range(1000)), tmp_path / "vocab.txt")
-    with pytest.raises(UserError, match="do not belong together: .* pieces are not in the vocabulary"):
-        Tokenizer(tmp_path / "vocab.txt", piece_model)
-
-
-def test_a_handful_of_missing_pieces_is_unk(tokenizer, piece_model, tmp_path):
+def test_pieces_that_the_vocabulary_lacks(tokenizer, piece_model, tmp_path):
+    """A few become [UNK]; many mean that the two files do not belong together."""
     vocab = {token: id_ for token, id_ in tokenizer.vocab.items() if token != "x"}
     write_vocab(vocab, tmp_path / "vocab.txt")
     other = Tokenizer(tmp_path / "vocab.txt", piece_model)
     assert other.encode("fox") == [*tokenizer.encode("fox")[:-1], other.unk_id]
+    write_vocab(derive_vocab(f"word{i}" for i in range(1000)), tmp_path / "vocab.txt")
+    with pytest.raises(UserError, match="do not belong together: .* pieces are not in the vocabulary"):
+        Tokenizer(tmp_path / "vocab.txt", piece_model)
 
 
 def test_bad_piece_model(tmp_path, piece_model, tokenizer):

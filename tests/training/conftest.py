@@ -1,4 +1,4 @@
-"""A CPU that says it is a GPU, as far as mixed precision asks."""
+"""A toy training in one process, and a CPU that Paddle's mixed precision takes for a GPU."""
 
 import contextlib
 from types import SimpleNamespace
@@ -8,21 +8,29 @@ import pytest
 from paddle.amp import grad_scaler
 from paddle.amp.auto_cast import amp_global_state
 
+from tests.training.toy_training import STEPS, make, run, state_of, weights
 from training import precision
+
+
+@pytest.fixture(scope="session")
+def whole():
+    """20 steps in one process in float64, with two micro-batches each: results, weights, state."""
+    engine = make()
+    return run(engine, STEPS), weights(engine), state_of(engine)
 
 
 @pytest.fixture
 def fp16(monkeypatch):
-    """`Precision("fp16")` with Paddle's own scaler; forward passes stay in the precision of the weights.
+    """`Precision("fp16")` works, with Paddle's own scaler. Forward passes keep the precision of the weights.
 
     Returns:
-        the options of each `paddle.amp.auto_cast` and `paddle.amp.decorate`, in turn.
+        A list of the options of each call of `paddle.amp.auto_cast`.
     """
     calls: list[dict] = []
     device = SimpleNamespace(_expected_place=SimpleNamespace(is_gpu_place=lambda: True))
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: device)
-    monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # as auto_cast leaves it
+    monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # auto_cast sets it
 
     def auto_cast(**options):
         calls.append(options)

@@ -1,4 +1,4 @@
-"""Generators for the reader process, in a module that it can import."""
+"""Generators for the worker process of `test_prefetch.py`, in a module that it can import."""
 
 import os
 import sys
@@ -9,56 +9,40 @@ import numpy as np
 from utils.errors import UserError
 
 
-def count(n: int):
+def count(n: int, seconds: float = 0.0):
     for i in range(n):
-        yield i, np.full([4, 4], i)
+        time.sleep(seconds)
+        yield i
 
 
-def forever():
-    i = 0
+def pids():
     while True:
-        yield i, os.getpid()
-        i += 1
+        yield os.getpid()
 
 
 def large(path: str):
-    """Items of 800 kB, more than a pipe holds; the file `path` has a byte for each that was made."""
+    """Items of 800 kB, more than a pipe holds. The file `path` has one byte for each item made."""
     while True:
         with open(path, "ab") as file:
             file.write(b".")
         yield np.zeros(100_000)
 
 
-def user_error():
-    yield 1
-    raise UserError("x.tsv, line 3: unknown label 'maybe'")
-
-
-def bug():
-    yield 1
-    raise ZeroDivisionError("the bug")
-
-
-def slow():
+def one_then_wait():
     yield os.getpid()
     time.sleep(60)
 
 
-def unhurried(seconds: float, n: int):
-    for i in range(n):
-        time.sleep(seconds)
-        yield i
-
-
-def killed():
+def one_then(what: str, path: str = ""):
     yield 1
-    os.kill(os.getpid(), 9)
-
-
-def cut_short(path: str):
+    if what == "user error":
+        raise UserError("x.tsv, line 3: unknown label 'maybe'")
+    if what == "error":
+        raise ZeroDivisionError("the error")
+    if what == "kill":
+        os.kill(os.getpid(), 9)
     np.save(path, np.zeros(100_000))
     mapped = np.load(path, mmap_mode="r")
-    yield float(mapped[50_000])
     os.truncate(path, 1000)
     yield float(mapped[50_000])
 

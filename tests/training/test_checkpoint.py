@@ -1,4 +1,4 @@
-"""A checkpoint comes into being when all processes have written their parts, or not at all."""
+"""A checkpoint appears when all processes have written their parts, or not at all."""
 
 import errno
 
@@ -14,15 +14,15 @@ from utils.errors import UserError
 FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
 
 
-def test_a_checkpoint_takes_the_place_of_an_older_one(tmp_path):
+def test_a_checkpoint_replaces_an_older_one(tmp_path):
     for step in (1, 2):
         write_checkpoint(tmp_path / "step_1", FILES, {"steps": step})
         assert load_training_state(tmp_path / "step_1" / "training_state") == {"steps": step}
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
 
 
-def test_an_error_of_another_process_ends_this_one_too(tmp_path, monkeypatch):
-    """A stand-in for the other of two processes, which cannot write its part."""
+def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
+    """The other of two processes, a stand-in, cannot write its part."""
     write_checkpoint(tmp_path / "step_1", FILES, {"steps": 1})
     calls = []
 

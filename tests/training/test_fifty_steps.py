@@ -1,7 +1,7 @@
-"""Fifty steps of training beside the same in plain paddle.nn and Paddle's own AdamW and clipping: every loss.
+"""Fifty training steps have the same losses as plain paddle.nn with Paddle's own AdamW and clipping.
 
-float64, no dropout. Ours is the whole step as it runs: the encoder's layers, the word table, the last layer
-where it is read, norm and clipping by rows, AdamW of the rows that can move.
+In float64, without dropout. Our side is the complete step: the encoder, the word table, the last layer at the
+positions that are read, norm, clipping and AdamW by rows.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ CONFIG = ErnieMConfig(
 
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
-    """As on a CPU, and as on any other device."""
+    """float64, with the code for a CPU and with that for other devices."""
     monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
         for module in (cpu, ops, attention, ernie_m, word_table):
@@ -43,7 +43,7 @@ def float64(request, monkeypatch):
 
 
 class Plain(nn.Layer):
-    """The same names as `SequenceClassifier` and `PreTrainingModel`."""
+    """Plain layers with the names of `SequenceClassifier` and `PreTrainingModel`."""
 
     def __init__(self, labels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A step that moves only some rows of the word table against Paddle's AdamW on all of it."""
+"""Updating some rows of the word table equals Paddle's AdamW on the whole table."""
 
 import numpy as np
 import paddle
@@ -18,7 +18,7 @@ TABLE = "ernie_m.embeddings.word_embeddings.weight"
 
 
 class Run:
-    """A fine-tuning of a toy model; each step has other words, some of them for the first time."""
+    """A fine-tuning of a toy model. Each step has other words, some of them new."""
 
     def __init__(self, style: str = "official"):
         paddle.seed(0)
@@ -33,7 +33,7 @@ class Run:
         for number in range(first, last):
             rng = np.random.default_rng(number)
             ids = rng.integers(4, WORDS, [2, 4])
-            ids[1, 2:] = 1  # pads: a row that is read and gets no gradient
+            ids[1, 2:] = 1  # pads: this row is read, but has no gradient
             self.engine.step([(ids, rng.integers(0, 3, 2))], self.loss)
 
     def loss(self, batch):
@@ -60,10 +60,10 @@ def assert_equal(a: dict, b: dict):
 
 
 @pytest.mark.parametrize("style", ["official", "paddlenlp"])
-def test_it_is_adam_on_the_whole_table(dtype, style, monkeypatch):
+def test_it_equals_adamw_on_the_whole_table(dtype, style, monkeypatch):
     by_rows = Run(style)
     by_rows.train(0, STEPS)
-    monkeypatch.setattr(word_table.TableGradient, "rows_of", lambda *args: None)  # update, norm and clipping
+    monkeypatch.setattr(word_table.TableGradient, "rows_of", lambda *args: None)
     whole = Run(style)
     whole.train(0, STEPS)
     assert 5 < (by_rows.table.numpy() != Run(style).table.numpy()).any(1).sum() <= WORDS
@@ -72,7 +72,7 @@ def test_it_is_adam_on_the_whole_table(dtype, style, monkeypatch):
         assert difference < (1e-9 if dtype == "float64" else 1e-6), name
 
 
-def test_only_the_words_that_were_met_are_moved(monkeypatch):
+def test_only_words_that_occurred_are_updated(monkeypatch):
     moved = []
     adam = lazy_adamw.MovingRows.update
 
@@ -92,7 +92,7 @@ def test_only_the_words_that_were_met_are_moved(monkeypatch):
         assert moved[-1] == len(met)
 
 
-def test_where_the_rows_are_many_nothing_changes_but_the_time(dtype, monkeypatch):
+def test_updating_the_whole_table_gives_the_same_bits(dtype, monkeypatch):
     states = []
     for share in (-1.0, lazy_adamw.MOST, 2.0):
         monkeypatch.setattr(lazy_adamw, "MOST", share)
@@ -103,7 +103,7 @@ def test_where_the_rows_are_many_nothing_changes_but_the_time(dtype, monkeypatch
     assert_equal(states[0], states[2])
 
 
-def test_it_goes_on_from_a_saved_state(dtype):
+def test_resume_from_a_saved_state(dtype):
     straight = Run()
     straight.train(0, STEPS)
     first = Run()
@@ -112,7 +112,7 @@ def test_it_goes_on_from_a_saved_state(dtype):
     state = first.engine.state_dict()
     state["optimizer"] = {name: tensor.numpy() for name, tensor in state["optimizer"].items()}
     elsewhere = Run()
-    elsewhere.train(10, 11)  # it has met other words
+    elsewhere.train(10, 11)  # other words have occurred
     for other in (Run(), elsewhere):
         other.model.set_state_dict(weights)
         other.engine.load_state_dict(state)
@@ -120,7 +120,7 @@ def test_it_goes_on_from_a_saved_state(dtype):
         assert_equal(straight.state(), other.state())
 
 
-def test_a_gradient_that_is_not_the_kept_one_may_have_any_rows():
+def test_another_gradient_may_have_any_rows():
     run = Run()
     run.train(0, 1)
     run.table.grad = paddle.ones_like(run.table)
@@ -133,8 +133,8 @@ def test_a_gradient_that_is_not_the_kept_one_may_have_any_rows():
     assert moment.any(1).all()
 
 
-def test_what_paddle_adds_to_the_gradient_is_seen():
-    """Two steps of a loss on all logits, by Paddle's own gradient, beside the rows that were looked up."""
+def test_gradients_that_paddle_adds_are_included():
+    """Two steps of a loss on all logits, with Paddle's own gradient and that of the looked-up rows."""
 
     def weights_after_two_steps(table):
         table.weight.set_value(paddle.to_tensor(start))

@@ -1,4 +1,4 @@
-"""The remaining time counts the evaluations that are still to come."""
+"""The remaining time includes the evaluations to come."""
 
 import time
 
@@ -9,17 +9,17 @@ from training.progress import RemainingTime
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock(seconds): so much time goes by."""
+    """clock(seconds): let this time pass."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def go_by(seconds):
+    def advance(seconds):
         now[0] += seconds
 
-    return go_by
+    return advance
 
 
-def test_steps_and_evaluations_are_measured_apart(clock):
+def test_steps_and_evaluations_are_measured_separately(clock):
     left = RemainingTime(100)
     assert left.eta(0, 3) == "?"
     clock(40)
@@ -34,14 +34,14 @@ def test_steps_and_evaluations_are_measured_apart(clock):
     assert left.eta(30, 1) == "0:04:50"  # 70 steps of 2 s, and one evaluation of 150 s
 
 
-def test_steps_of_an_earlier_process_say_nothing_about_speed(clock):
+def test_steps_of_an_earlier_process_do_not_count(clock):
     left = RemainingTime(100, done=90)
     clock(7)
     assert left.eta(90, 0) == "?"
     assert left.eta(91, 0) == "0:01:03"
 
 
-def test_an_evaluation_that_is_broken_off_does_not_count(clock):
+def test_an_interrupted_evaluation_does_not_count(clock):
     left = RemainingTime(10)
     clock(1)
     with pytest.raises(KeyboardInterrupt), left.evaluation():

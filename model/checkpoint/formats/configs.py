@@ -1,24 +1,24 @@
-"""Config files of other libraries, read into ours and written from it. Where weights disagree, they win."""
+"""Config files of other libraries, read into ours and written from it. The weights win."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.formats import tables as names
+from model.checkpoint.formats import tables
 from model.checkpoint.formats.tables import HUGGING_FACE, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Weights
 from model.config import ErnieMConfig
-from utils import json_files
+from utils import files
 from utils.errors import UserError
 
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
-# What must not be set otherwise, or the architecture is another one.
+# Keys that describe another architecture if they have another value.
 _FIXED = {
     "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
     "add_cross_attention": False,
 }  # fmt: skip
 _MOST_DIGITS = 9  # of a label's id
-_SIZE_PER_HEAD = 64  # of every released size; for weights that come without a config
+_SIZE_PER_HEAD = 64  # of every released size; for weights without a config
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings",
@@ -33,13 +33,16 @@ _OWN = {
         "classifier_dropout": None, "torch_dtype": "float32", "use_cache": True,
     },
 }  # fmt: skip
-# A size of ours that some formats do not have: they always use this one.
-EPSILON = 1e-5
+# fairseq's flags for what no shape shows.
+_FAIRSEQ_FLAGS = {
+    "encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
+    "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob",
+}  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A config file; the nested form of old PaddleNLP is laid flat. UserError: not a JSON object."""
-    found = json_files.read_json(path)
+    """Read a config file; the nested form of old PaddleNLP is flattened. UserError: not a JSON object."""
+    found = files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object is expected")
     return _flat(found)
@@ -49,27 +52,29 @@ def _flat(found: dict[str, Any]) -> dict[str, Any]:
     """model_config.json keeps the encoder's keys in `init_args` and the class in `init_class`."""
     if "init_class" not in found:
         return found
-    arguments = found.get("init_args")
-    inner = (
-        [value for value in arguments if isinstance(value, dict)]
-        if isinstance(arguments, list | tuple)
-        else []
-    )
     flat: dict[str, Any] = {}
-    for value in inner:
-        flat |= _flat(value)
+    arguments = found.get("init_args")
+    for value in arguments if isinstance(arguments, list) else ():
+        if isinstance(value, dict):
+            flat |= _flat(value)
     flat |= {key: value for key, value in found.items() if key not in ("init_class", "init_args")}
     return flat | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
 
 
+def of_fairseq(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Our keys for the flags of a fairseq run."""
+    found = {ours: metadata.get(theirs) for theirs, ours in _FAIRSEQ_FLAGS.items()}
+    return {key: value for key, value in found.items() if isinstance(value, str | int | float)}
+
+
 def class_of(raw: Mapping[str, Any]) -> str | None:
     """The model class that a config names."""
-    listed = raw.get("architectures")
-    return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], str) else None
+    names = raw.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
 
 def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
-    """The names of the labels, in the order of their ids; None where a config has none but LABEL_0, ..."""
+    """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
     table = raw.get("id2label")
     if not isinstance(table, dict) or not table:
         return None
@@ -79,38 +84,23 @@ def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
     return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels
 
 
-def sizes_of(weights: Weights) -> dict[str, int]:
-    """The config keys that shapes show."""
-    sizes = {"num_hidden_layers": names.count_layers(weights)}
-    for name in (
-        "embeddings.word_embeddings.weight",
-        "embeddings.position_embeddings.weight",
-        "encoder.layers.0.linear1.weight",
-    ):
-        if name in weights:
-            axes = names.axes_of(name)
-            if len(weights.shape(name)) == len(axes):
-                sizes |= dict(zip(axes, weights.shape(name)))
-    return sizes
-
-
 def settle(
-    raw: Mapping[str, Any], weights: Weights, where: str, library: str
+    raw: Mapping[str, Any], weights: Weights, where: str, layout: str
 ) -> tuple[ErnieMConfig, list[str]]:
     """Our config of a model, and a line for each key on which the file and the weights disagree.
 
     Raises:
-        UserError: another architecture, or a size that neither file nor weights tell.
+        UserError: another architecture, or a size that neither file nor weights show.
     """
     for key, needed in _FIXED.items():
         if raw.get(key, needed) != needed:
             raise UserError(f"{where}: {key} is {raw[key]}, only {needed} fits ERNIE-M's architecture")
     found, notes = dict(raw), []
-    for key, size in sizes_of(weights).items():
-        told = raw.get(key)
-        # PaddleNLP does not look at its own key, and saves 3072 for every size.
-        if told is not None and told != size and not (library == PADDLENLP and key == "intermediate_size"):
-            notes.append(f"{where}: {key} is {told}, but {size} in the weights; the weights win")
+    for key, size in _sizes_of(weights).items():
+        given = raw.get(key)
+        # PaddleNLP ignores its own key, and saves 3072 for every size.
+        if given is not None and given != size and not (layout == PADDLENLP and key == "intermediate_size"):
+            notes.append(f"{where}: {key} is {given}, but {size} in the weights; the weights win")
         found[key] = size
     if found.get("num_attention_heads") is None and isinstance(found.get("hidden_size"), int):
         heads, rest = divmod(found["hidden_size"], _SIZE_PER_HEAD)
@@ -126,10 +116,20 @@ def settle(
         raise UserError(f"{where}: {error}") from error
 
 
+def _sizes_of(weights: Weights) -> dict[str, int]:
+    """The config keys that the shapes show."""
+    sizes = {"num_hidden_layers": tables.count_layers(weights)}
+    for name in (tables.WORDS, tables.POSITIONS, "encoder.layers.0.linear1.weight"):
+        axes = tables.axes_of(name)
+        if name in weights and len(weights.shape(name)) == len(axes):
+            sizes |= dict(zip(axes, weights.shape(name)))
+    return sizes
+
+
 def for_library(
     library: str, config: ErnieMConfig, class_name: str, labels: list[str] | None, num_labels: int | None
 ) -> dict[str, Any]:
-    """config.json of PaddleNLP, of Hugging Face's ErnieM or of its XLM-R.
+    """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
 
     Raises:
         UserError: a size that the library cannot have.
@@ -153,8 +153,8 @@ def for_library(
 
 
 def check_fixed_sizes(config: ErnieMConfig, format_name: str) -> None:
-    """UserError: a size other than the one that a format without a key for it always has."""
-    fixed = {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": EPSILON}
+    """UserError: a size differs from the one that a format without a key for it always has."""
+    fixed = {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}
     for key, value in fixed.items():
         if getattr(config, key) != value:
             raise UserError(f"{key} is {getattr(config, key)}; {format_name} always has {value}")

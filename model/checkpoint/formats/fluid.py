@@ -1,12 +1,13 @@
 """The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
 
-A file is, little endian: uint32 0 (LoDTensor version), uint64 number of lod levels, each level as uint64 size
-and that many bytes; uint32 0 (tensor version), int32 length of a protobuf `VarType.TensorDesc` and that many
-bytes (field 1 the dtype, field 2 the dims); then the data in C order. Source: Paddle's
-framework/lod_tensor.cc and tensor_util.cc.
+The directory is `params/`, beside `ernie_config.json`. A file contains, in little endian: uint32 0 (LoDTensor
+version), uint64 number of lod levels, each level as uint64 size and that many bytes; uint32 0 (tensor
+version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the
+dims); then the data in C order. Source: Paddle's framework/lod_tensor.cc and tensor_util.cc.
 """
 
 import json
+import math
 import os
 import struct
 from collections.abc import Iterable, Mapping
@@ -15,9 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.checkpoint.formats import fluid
-from model.checkpoint.formats import tables as names
-from model.checkpoint.formats.translation import Origin
+from model.checkpoint.formats import tables, translation
 from model.checkpoint.formats.weights import Weights, widen_bfloat16
 from model.task_names import CLASSIFICATION, task_named
 from utils.errors import UserError
@@ -25,28 +24,23 @@ from utils.files import atomic_dir, atomic_file
 
 BFLOAT16 = 22
 DTYPES = {
-    0: np.dtype("bool"),
-    1: np.dtype("<i2"),
-    2: np.dtype("<i4"),
-    3: np.dtype("<i8"),
-    4: np.dtype("<f2"),
-    5: np.dtype("<f4"),
-    6: np.dtype("<f8"),
-    19: np.dtype("<u8"),  # SIZE_T
-    20: np.dtype("u1"),
-    21: np.dtype("i1"),
-    BFLOAT16: np.dtype("<u2"),  # numpy has no bfloat16: the raw 16 bits, widened to float32 by `read`
-}
+    code: np.dtype(name) for code, name in enumerate(("bool", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
+} | {19: np.dtype("<u8"), 20: np.dtype("u1"), 21: np.dtype("i1"), BFLOAT16: np.dtype("<u2")}
+CONFIG = "ernie_config.json"
+CONFIG_KEYS = (
+    "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
+    "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "vocab_size",
+)  # fmt: skip
+MARK = "word_embedding"  # the one variable that every official directory has
 _CODES = {dtype: code for code, dtype in DTYPES.items() if code not in (19, BFLOAT16)}
 _MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
 
 
 class Header(NamedTuple):
-    """What a file says of its tensor. `offset`: where the data begins, in bytes. `lod`: offsets per level."""
+    """The header of a file. `offset`: where the data begins, in bytes."""
 
     code: int
     shape: tuple[int, ...]
-    lod: tuple[tuple[int, ...], ...]
     offset: int
 
 
@@ -63,7 +57,7 @@ def read_header(path: str | os.PathLike) -> Header:
             header = _parse_header(file, size, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    needed = int(np.prod(header.shape, dtype=object)) * DTYPES[header.code].itemsize
+    needed = math.prod(header.shape) * DTYPES[header.code].itemsize
     held = size - header.offset
     if held < needed:
         raise UserError(f"{path}: cut short: {held} of {needed} data bytes; copy or download the file again")
@@ -76,17 +70,17 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def read(path: str | os.PathLike, header: Header | None = None) -> np.ndarray:
-    """Read one variable. bfloat16 comes as float32, every other dtype as it is stored.
+    """Read one variable. bfloat16 is returned as float32, every other dtype as it is stored.
 
     Args:
         path: the file.
-        header: of `read_header`, to spare a second look at it.
+        header: the result of `read_header`, if it has been read already.
 
     Raises:
         UserError: as `read_header`.
     """
     header = header or read_header(path)
-    count = int(np.prod(header.shape, dtype=np.int64))
+    count = math.prod(header.shape)
     array = np.fromfile(path, dtype=DTYPES[header.code], count=count, offset=header.offset)
     if array.size != count:
         raise UserError(f"{path}: changed while it was read; copy or download the file again")
@@ -101,19 +95,13 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     Raises:
         TypeError: a dtype that the format does not have.
     """
-    array = np.asarray(array)
-    write_parts(path, array.dtype, array.shape, [array])
+    write_parts(path, np.asarray(array).dtype, np.shape(array), [array])
 
 
 def write_parts(
     path: str | os.PathLike, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]
 ) -> None:
-    """Write one variable from consecutive parts of its data, so that it never stands in memory as a whole.
-
-    Args:
-        path: the file.
-        dtype, shape: of the whole variable.
-        parts: arrays whose data, one after the other in C order, are the whole.
+    """Write one variable from arrays whose data, concatenated in C order, is the variable's.
 
     Raises:
         TypeError: a dtype that the format does not have.
@@ -122,20 +110,16 @@ def write_parts(
     dtype = np.dtype(dtype).newbyteorder("<")
     if dtype not in _CODES:
         raise TypeError(f"{path}: the LoDTensor format has no dtype {dtype.name}")
+    description = b"\x08" + _varint(_CODES[dtype]) + b"".join(b"\x10" + _varint(dim) for dim in shape)
     written = 0
     with open(path, "wb") as file:
-        file.write(_header_bytes(_CODES[dtype], shape))
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
         for part in parts:
             data = np.asarray(part, dtype=dtype, order="C")
             file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
             written += data.size
-    if written != int(np.prod(shape, dtype=np.int64)):
+    if written != math.prod(shape):
         raise ValueError(f"{path}: parts of {written} elements in all for a variable of shape {list(shape)}")
-
-
-def _header_bytes(code: int, shape: tuple[int, ...]) -> bytes:
-    description = b"\x08" + _varint(code) + b"".join(b"\x10" + _varint(dim) for dim in shape)
-    return struct.pack("<IQIi", 0, 0, 0, len(description)) + description
 
 
 def _varint(value: int) -> bytes:
@@ -149,7 +133,7 @@ def _varint(value: int) -> bytes:
 
 def _parse_header(file, size: int, path: Path) -> Header:
     def take(count: int) -> bytes:
-        # Checked against the size first: a foreign file may announce any number here.
+        # A foreign file may announce any number, so it is compared with the size first.
         data = file.read(count) if 0 <= count <= size - file.tell() else b""
         if len(data) != count:
             raise UserError(f"{path}: cut short within its header; copy or download the file again")
@@ -161,12 +145,8 @@ def _parse_header(file, size: int, path: Path) -> Header:
     version, levels = struct.unpack("<IQ", take(12))
     if version != 0:
         raise foreign(f"LoDTensor version {version}, only 0 is known")
-    lod = []
-    for _ in range(min(levels, size)):
-        (level_size,) = struct.unpack("<Q", take(8))
-        if level_size % 8:
-            raise foreign(f"a lod level of {level_size} bytes")
-        lod.append(struct.unpack(f"<{level_size // 8}Q", take(level_size)))
+    for _ in range(min(levels, size)):  # offsets of sequences, which weights do not have
+        take(struct.unpack("<Q", take(8))[0])
     version, length = struct.unpack("<Ii", take(8))
     if version != 0:
         raise foreign(f"tensor version {version}, only 0 is known")
@@ -176,7 +156,7 @@ def _parse_header(file, size: int, path: Path) -> Header:
         code, shape = _parse_description(take(length))
     except ValueError as error:
         raise foreign(str(error)) from None
-    return Header(code, shape, tuple(lod), file.tell())
+    return Header(code, shape, file.tell())
 
 
 def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
@@ -218,34 +198,10 @@ def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
     return code, tuple(dims)
 
 
-# The official layout: `ernie_config.json` beside `params/`, a folder with one file per variable.
-
-CONFIG = "ernie_config.json"
-CONFIG_KEYS = (
-    "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
-    "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "vocab_size",
-)  # fmt: skip
-MARK = "word_embedding"  # the one variable that every official directory has
-
-
-class Directory(NamedTuple):
-    """What a parameter directory holds.
-
-    weights, origins: under our names. head: the key of `names.HEADS` whose head is there, or None.
-    dropped: known training state, file -> why; unknown: other files, by name.
-    """
-
-    weights: Weights
-    origins: dict[str, Origin]
-    head: str | None
-    dropped: dict[str, str]
-    unknown: list[str]
-
-
 def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
-    """The parameter directory that `path` is, or holds as `params/`, and its config file; None: neither.
+    """The parameter directory that `path` is or holds as `params/`, and its config file; None: neither.
 
-    The config is looked for in the directory and beside it, and is None where it is not found.
+    The config is looked for in the directory and beside it, and is None if there is none.
     """
     for folder in (Path(path), Path(path) / "params"):
         if (folder / MARK).is_file():
@@ -254,28 +210,30 @@ def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
     return None
 
 
-def read_directory(folder: str | os.PathLike) -> Directory:
-    """Read every variable's header now and its data when asked for. Adam state and counters are passed over.
+def read_directory(folder: str | os.PathLike) -> tuple[Weights, str | None]:
+    """Open a directory. Headers are read now, the data of a variable when it is accessed.
+
+    Returns:
+        The weights under their official names, whose `others` are the names of all other files; the task
+        whose head is there, or None.
 
     Raises:
-        UserError: a file that is cut short, over-long or foreign; heads of two tasks.
+        UserError: a file is cut short, over-long or foreign; there are heads of several tasks.
     """
     folder = Path(folder)
     files = {file.name for file in folder.iterdir() if file.is_file()}
-    head = _find_head(folder, files)
-    table = names.variables(names.count_layers(files), head, lm_head=True)
-    paths = {v.canonical: folder / v.official for v in table if v.official in files}
-    headers = {name: fluid.read_header(path) for name, path in paths.items()}
-    known = {path.name for path in paths.values()} | {CONFIG}
-    dropped = dict.fromkeys(sorted(filter(names.NOT_WEIGHTS.search, files - known)), "state of training")
-    unknown = sorted(files - known - dropped.keys())
-    weights = Weights(
-        folder,
-        {name: header.shape for name, header in headers.items()},
-        lambda name: fluid.read(paths[name], headers[name]),
-    )
-    origins = {name: Origin((path.name,), False) for name, path in paths.items()}
-    return Directory(weights, origins, head, dropped, unknown)
+    heads = translation.heads_of(tables.OFFICIAL, files)
+    if len(heads) > 1:
+        held = ", ".join(_head_name(head) for head in heads)
+        raise UserError(
+            f"{folder}: heads of {len(heads)} tasks ({held}); move the files of all but one elsewhere"
+        )
+    head = heads[0] if heads else None
+    table = _rows(tables.count_layers(files), head)
+    headers = {row.theirs: read_header(folder / row.theirs) for row in table if row.theirs in files}
+    shapes = {name: header.shape for name, header in headers.items()}
+    others = sorted(files - headers.keys() - {CONFIG})
+    return Weights(folder, shapes, lambda name: read(folder / name, headers[name]), others=others), head
 
 
 def write_fluid(
@@ -287,7 +245,7 @@ def write_fluid(
     """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`.
 
     Args:
-        folder: made if need be; a `params/` in it is replaced, whole.
+        folder: created if needed; a `params/` in it is replaced as a whole.
         weights: canonical name -> array.
         config: the keys of our config; those that the official code reads are written.
         head: the task whose name `classifier.*` gets, of `model.task_names`.
@@ -305,12 +263,11 @@ def write_fluid(
             f"{folder}: intermediate_size {config['intermediate_size']} cannot be written in the official "
             f"format, which always uses 4 x hidden_size = {4 * config['hidden_size']}"
         )
-    table = names.variables(names.count_layers(weights), task_named(head), lm_head=True)
-    official = {v.canonical: v.official for v in table}
+    official = {row.ours: row.theirs for row in _rows(tables.count_layers(weights), task_named(head))}
     with atomic_dir(folder / "params") as params:
         for name in weights:
             if name in official:
-                fluid.write(params / official[name], np.asarray(weights[name], dtype=np.float32))
+                write(params / official[name], np.asarray(weights[name], dtype=np.float32))
     if config:
         write_config(folder / CONFIG, config)
     return [name for name in weights if name not in official]
@@ -323,11 +280,10 @@ def write_config(path: str | os.PathLike, config: dict) -> None:
         file.write("\n")
 
 
-def _find_head(folder: Path, files: set[str]) -> str | None:
-    found = [head for head, table in names.HEADS.items() if any(v.official in files for v in table)]
-    if len(found) > 1:
-        held = ", ".join(names.HEADS[head][0].official for head in found)
-        raise UserError(
-            f"{folder}: heads of {len(found)} tasks ({held}); move the files of all but one elsewhere"
-        )
-    return found[0] if found else None
+def _rows(num_layers: int, head: str | None) -> list[tables.Row]:
+    always = tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])
+    return tables.rows_of(tables.OFFICIAL, num_layers, head) + always
+
+
+def _head_name(head: str) -> str:
+    return tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)[0].theirs

@@ -1,198 +1,118 @@
-"""The variables of ERNIE-M: the official file name, our name and the meaning of each axis, as one table.
+"""The names of ERNIE-M's tensors in every format: one table of modules, and one of model classes.
 
-Official weights are stored [in, out], as `paddle.nn.Linear` keeps them, so nothing is transposed on the way.
+Linear weights are [in, out] here, in the official files and in PaddleNLP, and [out, in] in torch's formats.
+PaddleNLP uses our names, with "ernie_m." before the encoder in a model with a head.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
 
+OURS, OFFICIAL, PADDLENLP = "ours", "official", "paddlenlp"
+HUGGING_FACE, XLM_R, FAIRSEQ = "huggingface", "xlm-r", "fairseq"
+TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)  # linear weights are [out, in]
 
-class Variable(NamedTuple):
-    """One tensor: its official name (None: it has none), our name, and the config key behind each axis."""
-
-    official: str | None
-    canonical: str
-    axes: tuple[str, ...]
-
-
+# The config key behind each axis.
 V, P, H, F = "vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size"
+LABELS, LANGUAGES, ONE = "num_labels", "languages", "one"
 
-EMBEDDINGS = (
-    Variable("word_embedding", "embeddings.word_embeddings.weight", (V, H)),
-    Variable("pos_embedding", "embeddings.position_embeddings.weight", (P, H)),
-    Variable("pre_encoder_layer_norm_scale", "embeddings.layer_norm.weight", (H,)),
-    Variable("pre_encoder_layer_norm_bias", "embeddings.layer_norm.bias", (H,)),
-)
-_LAYER_ROWS = (
-    ("multi_head_att_query_fc.w_0", "self_attn.q_proj.weight", (H, H)),
-    ("multi_head_att_query_fc.b_0", "self_attn.q_proj.bias", (H,)),
-    ("multi_head_att_key_fc.w_0", "self_attn.k_proj.weight", (H, H)),
-    ("multi_head_att_key_fc.b_0", "self_attn.k_proj.bias", (H,)),
-    ("multi_head_att_value_fc.w_0", "self_attn.v_proj.weight", (H, H)),
-    ("multi_head_att_value_fc.b_0", "self_attn.v_proj.bias", (H,)),
-    ("multi_head_att_output_fc.w_0", "self_attn.out_proj.weight", (H, H)),
-    ("multi_head_att_output_fc.b_0", "self_attn.out_proj.bias", (H,)),
-    ("post_att_layer_norm_scale", "norm1.weight", (H,)),
-    ("post_att_layer_norm_bias", "norm1.bias", (H,)),
-    ("ffn_fc_0.w_0", "linear1.weight", (H, F)),
-    ("ffn_fc_0.b_0", "linear1.bias", (F,)),
-    ("ffn_fc_1.w_0", "linear2.weight", (F, H)),
-    ("ffn_fc_1.b_0", "linear2.bias", (H,)),
-    ("post_ffn_layer_norm_scale", "norm2.weight", (H,)),
-    ("post_ffn_layer_norm_bias", "norm2.bias", (H,)),
-)
-LAYER = tuple(
-    Variable("encoder_layer_{i}_" + theirs, "encoder.layers.{i}." + ours, axes)
-    for theirs, ours, axes in _LAYER_ROWS
-)
-POOLER = (
-    Variable("pooled_fc.w_0", "pooler.dense.weight", (H, H)),
-    Variable("pooled_fc.b_0", "pooler.dense.bias", (H,)),
-)
-# Three official names for the three tasks, one name here: a model has one head.
-HEADS = {
-    CLASSIFICATION: (
-        Variable("cls_out_w", "classifier.weight", (H, "num_labels")),
-        Variable("cls_out_b", "classifier.bias", ("num_labels",)),
-    ),
-    TAGGING: (
-        Variable("cls_seq_label_out_w", "classifier.weight", (H, "num_labels")),
-        Variable("cls_seq_label_out_b", "classifier.bias", ("num_labels",)),
-    ),
-    QUESTION_ANSWERING: (
-        Variable("cls_mrc_out_w", "classifier.weight", (H, "num_labels")),
-        Variable("cls_mrc_out_b", "classifier.bias", ("num_labels",)),
-    ),
-}
-# The head of pre-training was never released: these are the names of the same family's other models.
-LM_HEAD = (
-    Variable("mask_lm_trans_fc.w_0", "lm_head.dense.weight", (H, H)),
-    Variable("mask_lm_trans_fc.b_0", "lm_head.dense.bias", (H,)),
-    Variable("mask_lm_trans_layer_norm_scale", "lm_head.layer_norm.weight", (H,)),
-    Variable("mask_lm_trans_layer_norm_bias", "lm_head.layer_norm.bias", (H,)),
-    Variable("mask_lm_out_fc.b_0", "lm_head.bias", (V,)),
-)
-OURS_ONLY = (Variable(None, "language_embeddings.weight", ("languages", H)),)
-
-# What an official fine-tuning checkpoint holds besides weights: Adam's state, counters, copies for fp16.
-NOT_WEIGHTS = re.compile(
-    r"_moment[12]_\d+$|_beta[12]_pow_acc_\d+$|\.master(_\d+)?$|^scheduled_learning_rate(_\d+)?$|^learning_rate_\d+$"
-    r"|^loss_scaling_\d+$|^(num_)?(good|bad)_steps(_\d+)?$|^@LR_DECAY_COUNTER@$"
-)
-
-# Four digits: a file may name any layer, and every layer up to the last one is asked for.
-_LAYER_INDEX = re.compile(r"^(?:encoder_layer_|encoder\.layers\.)([0-9]{1,4})[_.]")
-
-
-def layer_index(name: str) -> int | None:
-    """The layer that an official or canonical name belongs to; None outside the layers."""
-    found = _LAYER_INDEX.match(name)
-    return int(found[1]) if found else None
-
-
-def count_layers(names: Iterable[str]) -> int:
-    """The number of layers that the names speak of: the highest index plus one."""
-    return 1 + max((index for name in names if (index := layer_index(name)) is not None), default=-1)
-
-
-def variables(num_layers: int, head: str | None = None, lm_head: bool = False) -> list[Variable]:
-    """The variables of a model of `num_layers` layers, with pooler.
-
-    Args:
-        num_layers: L.
-        head: None, or a key of `HEADS`.
-        lm_head: with the masked language model head.
-    """
-    layers = [
-        Variable(v.official.format(i=i), v.canonical.format(i=i), v.axes)
-        for i in range(num_layers)
-        for v in LAYER
-    ]
-    return [*EMBEDDINGS, *layers, *POOLER, *(HEADS[head] if head else ()), *(LM_HEAD if lm_head else ())]
-
-
-def axes_of(canonical: str) -> tuple[str, ...]:
-    """The config key behind each axis of a canonical name; () for a name that is not in the table."""
-    index = layer_index(canonical)
-    template = canonical if index is None else canonical.replace(f".{index}.", ".{i}.", 1)
-    table = (*EMBEDDINGS, *LAYER, *POOLER, *HEADS[CLASSIFICATION], *LM_HEAD, *OURS_ONLY)
-    return next((v.axes for v in table if v.canonical == template), ())
-
-
-# The names that other libraries give to ERNIE-M's tensors: one table of modules, one of model classes.
-#
-# PaddleNLP's names are ours, with "ernie_m." before the encoder in a model with a head, and its linear
-# weights
-# are [in, out] as here. Of the other three linear weights are torch's [out, in].
-
-PADDLENLP, HUGGING_FACE, XLM_R, FAIRSEQ = "paddlenlp", "huggingface", "xlm-r", "fairseq"
-TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)
-
-TABLE, NORM, LINEAR = "table", "norm", "linear"
+# The kinds of modules, and the names of their tensors: everywhere but in official files, and there.
+TABLE, NORM, LINEAR, HEAD, BIAS = "table", "norm", "linear", "head", "bias"
+SUFFIXES = {TABLE: (".weight",), NORM: (".weight", ".bias"), LINEAR: (".weight", ".bias"),
+            HEAD: (".weight", ".bias"), BIAS: (".bias",)}  # fmt: skip
+OFFICIAL_SUFFIXES = {TABLE: ("",), NORM: ("_scale", "_bias"), LINEAR: (".w_0", ".b_0"),
+                     HEAD: ("_w", "_b"), BIAS: (".b_0",)}  # fmt: skip
 
 
 class Module(NamedTuple):
-    """A module of the encoder: our name, its kind, and its names in the three others (None: not there)."""
+    """A module of the encoder: our name, kind, axes of the weight, and its names elsewhere."""
 
     ours: str
     kind: str
-    huggingface: str | None
-    xlm_r: str | None
+    axes: tuple[str, ...]
+    official: str
+    huggingface: str
+    xlm_r: str
     fairseq: str | None
 
-    def named(self, library: str) -> str | None:
-        by_library = {HUGGING_FACE: self.huggingface, XLM_R: self.xlm_r, FAIRSEQ: self.fairseq}
-        return by_library.get(library, self.ours)
+    def named(self, layout: str) -> str | None:
+        names = {OFFICIAL: self.official, HUGGING_FACE: self.huggingface, XLM_R: self.xlm_r,
+                 FAIRSEQ: self.fairseq}  # fmt: skip
+        return names.get(layout, self.ours)
 
 
-_E, _HF, _X, _F = "encoder.layers.{i}.", "encoder.layers.{i}.", "encoder.layer.{i}.", "layers.{i}."
+_E, _O, _X, _F = "encoder.layers.{i}.", "encoder_layer_{i}_", "encoder.layer.{i}.", "layers.{i}."
+_ATTENTION = _O + "multi_head_att_"
 # fmt: off
 MODULES = (
-    Module("embeddings.word_embeddings", TABLE, "embeddings.word_embeddings", "embeddings.word_embeddings",
-           "embed_tokens"),
-    Module("embeddings.position_embeddings", TABLE, "embeddings.position_embeddings",
-           "embeddings.position_embeddings", "embed_positions"),
-    Module("embeddings.layer_norm", NORM, "embeddings.layer_norm", "embeddings.LayerNorm", "emb_layer_norm"),
+    Module("embeddings.word_embeddings", TABLE, (V, H), "word_embedding",
+           "embeddings.word_embeddings", "embeddings.word_embeddings", "embed_tokens"),
+    Module("embeddings.position_embeddings", TABLE, (P, H), "pos_embedding",
+           "embeddings.position_embeddings", "embeddings.position_embeddings", "embed_positions"),
+    Module("embeddings.layer_norm", NORM, (H,), "pre_encoder_layer_norm",
+           "embeddings.layer_norm", "embeddings.LayerNorm", "emb_layer_norm"),
     # ErnieM of transformers doubles the name of the attention for q, k and v only
-    Module(_E + "self_attn.q_proj", LINEAR, _HF + "self_attn.self_attn.q_proj", _X + "attention.self.query",
-           _F + "self_attn.q_proj"),
-    Module(_E + "self_attn.k_proj", LINEAR, _HF + "self_attn.self_attn.k_proj", _X + "attention.self.key",
-           _F + "self_attn.k_proj"),
-    Module(_E + "self_attn.v_proj", LINEAR, _HF + "self_attn.self_attn.v_proj", _X + "attention.self.value",
-           _F + "self_attn.v_proj"),
-    Module(_E + "self_attn.out_proj", LINEAR, _HF + "self_attn.out_proj", _X + "attention.output.dense",
-           _F + "self_attn.out_proj"),
-    Module(_E + "norm1", NORM, _HF + "norm1", _X + "attention.output.LayerNorm", _F + "self_attn_layer_norm"),
-    Module(_E + "linear1", LINEAR, _HF + "linear1", _X + "intermediate.dense", _F + "fc1"),
-    Module(_E + "linear2", LINEAR, _HF + "linear2", _X + "output.dense", _F + "fc2"),
-    Module(_E + "norm2", NORM, _HF + "norm2", _X + "output.LayerNorm", _F + "final_layer_norm"),
-    Module("pooler.dense", LINEAR, "pooler.dense", "pooler.dense", None),
+    Module(_E + "self_attn.q_proj", LINEAR, (H, H), _ATTENTION + "query_fc",
+           _E + "self_attn.self_attn.q_proj", _X + "attention.self.query", _F + "self_attn.q_proj"),
+    Module(_E + "self_attn.k_proj", LINEAR, (H, H), _ATTENTION + "key_fc",
+           _E + "self_attn.self_attn.k_proj", _X + "attention.self.key", _F + "self_attn.k_proj"),
+    Module(_E + "self_attn.v_proj", LINEAR, (H, H), _ATTENTION + "value_fc",
+           _E + "self_attn.self_attn.v_proj", _X + "attention.self.value", _F + "self_attn.v_proj"),
+    Module(_E + "self_attn.out_proj", LINEAR, (H, H), _ATTENTION + "output_fc",
+           _E + "self_attn.out_proj", _X + "attention.output.dense", _F + "self_attn.out_proj"),
+    Module(_E + "norm1", NORM, (H,), _O + "post_att_layer_norm",
+           _E + "norm1", _X + "attention.output.LayerNorm", _F + "self_attn_layer_norm"),
+    Module(_E + "linear1", LINEAR, (H, F), _O + "ffn_fc_0",
+           _E + "linear1", _X + "intermediate.dense", _F + "fc1"),
+    Module(_E + "linear2", LINEAR, (F, H), _O + "ffn_fc_1",
+           _E + "linear2", _X + "output.dense", _F + "fc2"),
+    Module(_E + "norm2", NORM, (H,), _O + "post_ffn_layer_norm",
+           _E + "norm2", _X + "output.LayerNorm", _F + "final_layer_norm"),
+    Module("pooler.dense", LINEAR, (H, H), "pooled_fc", "pooler.dense", "pooler.dense", None),
 )
-# Heads, outside the encoder's prefix; what a class calls them is in `CLASSES`.
-HEAD_KINDS = {"classifier": LINEAR, "linear_start": LINEAR, "linear_end": LINEAR, "lm_head.dense": LINEAR,
-              "lm_head.layer_norm": NORM, "pooler.dense": LINEAR}
 # fmt: on
+# Modules outside the encoder: our name -> kind, axes of the weight. `CLASSES` holds their names elsewhere.
+HEAD_MODULES = {
+    "pooler.dense": (LINEAR, (H, H)),  # of XLM-R's classifier
+    "classifier": (HEAD, (H, LABELS)),
+    "lm_head.dense": (LINEAR, (H, H)),
+    "lm_head.layer_norm": (NORM, (H,)),
+    "lm_head": (BIAS, (V,)),
+    "linear_start": (HEAD, (H, ONE)),
+    "linear_end": (HEAD, (H, ONE)),
+    "language_embeddings": (TABLE, (LANGUAGES, H)),
+}
 
-# What a model is for, beside `model.task_names`: classes that other libraries have.
+# What a model is for, in addition to `model.task_names`: classes that other libraries have.
 CHOICE, EXTRACT, LM = "choice", "uie", "lm"
 
 
 class ModelClass(NamedTuple):
-    """A class of a library: whether its encoder has a pooler, and our head modules under its names."""
+    """A library's class: whether it has a pooler, and (our name, their name) of its head modules."""
 
     name: str
-    pooler: bool
-    head: Mapping[str, str]
+    pooler: bool = True
+    head: tuple[tuple[str, str], ...] = ()
 
 
-_SAME = {"classifier": "classifier"}
-_EXTRACTION = {"linear_start": "linear_start", "linear_end": "linear_end"}
+_SAME = (("classifier", "classifier"),)
+_OUTPUTS = (("classifier", "qa_outputs"),)
+_EXTRACTION = (("linear_start", "linear_start"), ("linear_end", "linear_end"))
+_LM = tuple((name, name) for name in ("lm_head.dense", "lm_head.layer_norm", "lm_head"))
 CLASSES: dict[str, dict[str | None, ModelClass]] = {
+    OURS: {None: ModelClass("", True, tuple((name, name) for name in HEAD_MODULES if "pooler" not in name))},
+    # Three names for the heads of three tasks. The pre-training head was never released: its names are those
+    # of other models of the family.
+    OFFICIAL: {
+        None: ModelClass(""),
+        CLASSIFICATION: ModelClass("", True, (("classifier", "cls_out"),)),
+        TAGGING: ModelClass("", True, (("classifier", "cls_seq_label_out"),)),
+        QUESTION_ANSWERING: ModelClass("", True, (("classifier", "cls_mrc_out"),)),
+    },
     PADDLENLP: {
-        None: ModelClass("ErnieMModel", True, {}),
+        None: ModelClass("ErnieMModel"),
         CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
         TAGGING: ModelClass("ErnieMForTokenClassification", True, _SAME),
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", True, _SAME),
@@ -200,39 +120,43 @@ CLASSES: dict[str, dict[str | None, ModelClass]] = {
         EXTRACT: ModelClass("UIEM", True, _EXTRACTION),
     },
     HUGGING_FACE: {
-        None: ModelClass("ErnieMModel", True, {}),
+        None: ModelClass("ErnieMModel"),
         CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
         TAGGING: ModelClass("ErnieMForTokenClassification", False, _SAME),
-        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", False, _OUTPUTS),
         CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
         EXTRACT: ModelClass("ErnieMForInformationExtraction", True, _EXTRACTION),
     },
     XLM_R: {
-        None: ModelClass("XLMRobertaModel", True, {}),
-        LM: ModelClass(
-            "XLMRobertaForMaskedLM",
-            False,
-            {"lm_head.dense": "lm_head.dense", "lm_head.layer_norm": "lm_head.layer_norm"},
-        ),
+        None: ModelClass("XLMRobertaModel"),
+        # transformers 4 initialises the bias afresh, without a warning, if only one of its names is there
+        LM: ModelClass("XLMRobertaForMaskedLM", False, (*_LM, ("lm_head", "lm_head.decoder"))),
         # its classifier is a dense layer with tanh on the first token, which is our pooler, and a linear one
         CLASSIFICATION: ModelClass(
-            "XLMRobertaForSequenceClassification",
-            False,
-            {"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
+            "XLMRobertaForSequenceClassification", False,
+            (("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj")),
         ),
         TAGGING: ModelClass("XLMRobertaForTokenClassification", False, _SAME),
-        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", False, {"classifier": "qa_outputs"}),
+        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", False, _OUTPUTS),
         CHOICE: ModelClass("XLMRobertaForMultipleChoice", True, _SAME),
     },
-}
+    FAIRSEQ: {None: ModelClass("", False)},
+}  # fmt: skip
+# Head modules that may be beside any other head.
+ALWAYS = {
+    OFFICIAL: (("lm_head.dense", "mask_lm_trans_fc"), ("lm_head.layer_norm", "mask_lm_trans_layer_norm"),
+               ("lm_head", "mask_lm_out_fc")),
+    FAIRSEQ: _LM,
+}  # fmt: skip
 ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta."}
-LM_BIAS = "lm_head.bias"  # of shape [V], with no module of its own
-# Its names. transformers 4 starts it afresh, without a word, where only one of the two is there.
-LM_BIASES = {XLM_R: (LM_BIAS, "lm_head.decoder.bias"), FAIRSEQ: (LM_BIAS,)}
+LM_BIAS = "lm_head.bias"
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
+POSITIONS = "embeddings.position_embeddings.weight"
+WORDS = "embeddings.word_embeddings.weight"
 
-# --- what only the reading of a file knows
+# --- what only the reader of a file needs
 
-# A name that shows whose names a file holds: the first layer's queries.
+# Names of the first layer's queries, which show whose names a file has.
 SIGNATURES = {
     HUGGING_FACE: ("encoder.layers.0.self_attn.self_attn.q_proj.weight",),
     XLM_R: ("encoder.layer.0.attention.self.query.weight",),
@@ -249,24 +173,16 @@ PREFIXES = {
     XLM_R: ("roberta.",),
     FAIRSEQ: ("decoder.sentence_encoder.", "encoder.sentence_encoder.", "decoder.", "encoder."),
 }
-# Other names of the same tensors: (library, theirs, the name in the tables above).
+# Other names of the same tensors in fairseq's files.
 ALIASES = {
-    FAIRSEQ: {
-        "layernorm_embedding.weight": "emb_layer_norm.weight",
-        "layernorm_embedding.bias": "emb_layer_norm.bias",
-    },
+    "layernorm_embedding.weight": "emb_layer_norm.weight",
+    "layernorm_embedding.bias": "emb_layer_norm.bias",
 }
-# q, k and v of old fairseq files are one tensor, one above the other.
-FUSED = {
-    "layers.{i}.self_attn.in_proj_weight": tuple(f"{_E}self_attn.{part}_proj.weight" for part in "qkv"),
-    "layers.{i}.self_attn.in_proj_bias": tuple(f"{_E}self_attn.{part}_proj.bias" for part in "qkv"),
-}
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
-POSITIONS = "embeddings.position_embeddings.weight"
-# Held and not taken, with the reason; a name that begins so.
+# In old fairseq files q, k and v are one tensor, one above the other: the end of its name -> that of ours.
+FUSED = {".self_attn.in_proj_weight": "weight", ".self_attn.in_proj_bias": "bias"}
+# Tensors that are not taken, by the start of their name, with the reason.
 _TIED = "the word embeddings once more"
 DROPPED = {
-    PADDLENLP: {},
     HUGGING_FACE: {"embeddings.position_ids": "0, 1, 2, ..."},
     XLM_R: {
         "embeddings.position_ids": "0, 1, 2, ...",
@@ -276,3 +192,75 @@ DROPPED = {
     FAIRSEQ: {"lm_head.weight": _TIED, "version": "a number", "embed_positions._float_tensor": "a marker"},
 }
 UNTRAINED_POOLER = "beside a masked-LM head: it was never trained"
+# What an official fine-tuning checkpoint holds besides weights: Adam's state, counters, copies for fp16.
+NOT_WEIGHTS = re.compile(
+    r"_moment[12]_\d+$|_beta[12]_pow_acc_\d+$|\.master(_\d+)?$|^scheduled_learning_rate(_\d+)?$|^learning_rate_\d+$"
+    r"|^loss_scaling_\d+$|^(num_)?(good|bad)_steps(_\d+)?$|^@LR_DECAY_COUNTER@$"
+)
+
+
+class Row(NamedTuple):
+    """One tensor of a format.
+
+    Attributes:
+        ours, theirs: its names.
+        axes: the config key behind each axis of our tensor.
+        transposed: whether our [in, out] is [out, in] there.
+        third: 0, 1 or 2 if it is that third of a fused tensor.
+    """
+
+    ours: str
+    theirs: str
+    axes: tuple[str, ...]
+    transposed: bool
+    third: int | None = None
+
+
+def rows_of(layout: str, num_layers: int, head: str | None = None, prefix: str = "") -> list[Row]:
+    """The table of one format.
+
+    Args:
+        layout: a key of `CLASSES`.
+        num_layers: L.
+        head: a key of `CLASSES[layout]`.
+        prefix: put before their names of the encoder.
+    """
+    model_class, rows = CLASSES[layout][head], []
+    for module in MODULES:
+        theirs = module.named(layout)
+        if theirs is not None and (model_class.pooler or module.ours != "pooler.dense"):
+            for i in range(num_layers if "{i}" in module.ours else 1):
+                names = module.ours.format(i=i), prefix + theirs.format(i=i)
+                rows += _module_rows(layout, *names, module.kind, module.axes)
+    return rows + head_rows(layout, model_class.head)
+
+
+def head_rows(layout: str, head: Iterable[tuple[str, str]]) -> list[Row]:
+    """The tensors of head modules, given as (our name, their name)."""
+    return [row for names in head for row in _module_rows(layout, *names, *HEAD_MODULES[names[0]])]
+
+
+def _module_rows(layout: str, ours: str, theirs: str, kind: str, axes: tuple[str, ...]) -> list[Row]:
+    rows = []
+    suffixes = OFFICIAL_SUFFIXES if layout == OFFICIAL else SUFFIXES
+    for end, their_end in zip(SUFFIXES[kind], suffixes[kind]):
+        is_matrix = kind in (LINEAR, HEAD) and end == ".weight"
+        own_axes = axes if end == ".weight" else axes[-1:]
+        rows.append(Row(ours + end, theirs + their_end, own_axes, is_matrix and layout in TORCH))
+    return rows
+
+
+# Four digits: a file may name any layer, and a model has every layer up to the last one.
+_LAYER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.]")
+
+
+def count_layers(names: Iterable[str]) -> int:
+    """The highest layer index in names of any format, without a prefix, plus one."""
+    return 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
+
+
+def axes_of(name: str) -> tuple[str, ...]:
+    """The config key behind each axis of one of our tensors; () for a name that is not in the table."""
+    found = _LAYER.match(name)
+    template = name.replace(f".{found[1]}.", ".0.", 1) if found else name
+    return next((row.axes for row in rows_of(OURS, 1) if row.ours == template), ())

@@ -1,9 +1,10 @@
-"""A file of torch.save, read without torch: tensors in plain containers are found, anything else is refused.
+"""Files of torch.save, read without torch. Only tensors in plain containers are read; anything else is
+refused.
 
-Two layouts. Since torch 1.6 a zip archive: `<root>/data.pkl`, and the bytes of each storage in
-`<root>/data/<key>`, not compressed. Before it five pickles one after the other (magic number, version,
-system, the object, the storages' keys), then each storage: int64 number of elements, and its bytes. Source:
-torch's serialization.py. The pickles are read by `model.checkpoint.formats.pickles`.
+There are two layouts. Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each
+storage in `<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system,
+the object, the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
+Source: torch's serialization.py.
 """
 
 import io
@@ -17,7 +18,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import pickles
-from model.checkpoint.formats.pickles import Name, Record
 from model.checkpoint.formats.weights import Weights, widen_bfloat16
 from utils.errors import UserError
 
@@ -28,9 +28,10 @@ _STORAGES = {
     "torch.LongStorage": "<i8", "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2",
     "torch.CharStorage": "i1", "torch.ByteStorage": "u1", "torch.BoolStorage": "?",
 }  # fmt: skip
-_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, RuntimeError)  # the last one: an encrypted archive
-_SPREAD = 1 << 20  # elements that a tensor may have beyond those of its storage, as expanded ones do
+_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, RuntimeError)  # RuntimeError: an encrypted archive
+_SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
 _NESTED = "model"  # where fairseq keeps the weights
+Places = Mapping[str, tuple[int, int]]  # a storage's key -> the offset of its bytes in the file, their number
 
 
 class _Storage(NamedTuple):
@@ -43,63 +44,67 @@ class _Storage(NamedTuple):
         return np.dtype(_STORAGES[self.kind])
 
 
-class _Tensor(NamedTuple):
-    """Where a tensor lies in its storage, in elements."""
+class _View(NamedTuple):
+    """The place of a tensor in its storage, in elements."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @property
+    def span(self) -> int:
+        """Elements of the storage from the tensor's first to its last."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
 
-def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
+
+def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
-    if not all(isinstance(axes, tuple) and len(axes) <= pickles.MOST_AXES for axes in (shape, strides)):
-        raise ValueError("a tensor of no shape")
-    return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    (offset,) = pickles.sizes_of((offset,))
+    return _View(storage, offset, pickles.sizes_of(shape), pickles.sizes_of(strides))
 
 
 def _storage(reference: Any) -> _Storage:
     what, kind, key, _place, count, *view = reference
-    known = isinstance(kind, Name) and kind.dotted in _STORAGES and isinstance(key, str)
+    known = isinstance(kind, pickles.Name) and kind.dotted in _STORAGES and isinstance(key, str)
     if what != "storage" or not known or any(view):
         raise ValueError("a reference to something that is no storage")
     return _Storage(kind.dotted, key, int(count))
 
 
 _KNOWN: dict[str, Callable | None] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor": _view,
+    "torch._utils._rebuild_tensor_v2": _view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": tuple,
-    "argparse.Namespace": lambda: Record(),  # fairseq keeps the flags of a run beside its weights
+    "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
     **dict.fromkeys(_STORAGES),
 }
 
 
 def read(path: Path) -> Weights:
-    """The tensors of a state dict; each is read from the file when asked for. bfloat16 comes as float32.
+    """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
-    Where the file is a dict with a state dict as "model", as fairseq writes it, that one counts; the
-    attributes of its "args" are the metadata.
+    If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
+    attributes of the dict's "args" are the metadata.
 
     Raises:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
-            plain containers and numbers; the first foreign name is given.
+            plain containers and numbers; the message gives the first foreign name.
     """
     try:
         found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        if not isinstance(found, dict):
-            raise ValueError("no dict of names")
         notes = found.get("args")
         if isinstance(found.get(_NESTED), dict):
             found = found[_NESTED]
         if not all(isinstance(name, str) for name in found):
             raise ValueError("no dict of names")
-        tensors = {name: value for name, value in found.items() if isinstance(value, _Tensor)}
-        for tensor in tensors.values():
-            _check(tensor, places)
+        views = {name: value for name, value in found.items() if isinstance(value, _View)}
+        for view in views.values():
+            _check(view, places)
     except _BROKEN as error:
         raise _damaged(path, error) from error
     except OSError as error:
@@ -108,13 +113,13 @@ def read(path: Path) -> Weights:
     def fetch(name: str) -> np.ndarray:
         try:
             with open(path, "rb") as file:
-                return _array(tensors[name], file, places)
+                return _array(views[name], file, places)
         except _BROKEN as error:
             raise _damaged(path, error) from error
 
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    metadata = notes.fields if isinstance(notes, Record) else {}
-    return Weights(path, shapes, fetch, metadata, [name for name in found if name not in tensors])
+    shapes = {name: view.shape for name, view in views.items()}
+    metadata = notes.fields if isinstance(notes, pickles.Attributes) else {}
+    return Weights(path, shapes, fetch, metadata, [name for name in found if name not in views])
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
@@ -124,9 +129,6 @@ def _damaged(path: Path, error: BaseException) -> UserError:
     )
 
 
-Places = Mapping[str, tuple[int, int]]  # a storage's key -> where its bytes begin in the file, and how many
-
-
 def _read_zip(path: Path) -> tuple[Any, Places]:
     places = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
@@ -134,19 +136,20 @@ def _read_zip(path: Path) -> tuple[Any, Places]:
         (index,) = (name for name in entries if name.endswith("data.pkl"))
         root = index.removesuffix("data.pkl")
         for name, entry in entries.items():
-            if entry.compress_type != zipfile.ZIP_STORED:  # torch never does, and it may unpack to any size
+            if (
+                entry.compress_type != zipfile.ZIP_STORED
+            ):  # torch never compresses, and it may unpack to any size
                 raise ValueError(f"{name} is compressed")
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("big-endian data")
         for name, entry in entries.items():
             if name.startswith(f"{root}data/"):
                 places[name.removeprefix(f"{root}data/")] = (_data_offset(file, entry), entry.file_size)
-        found = pickles.load(io.BytesIO(archive.read(index)), path, _KNOWN, _storage)
-    return found, places
+        return _load_dict(io.BytesIO(archive.read(index)), path, _storage), places
 
 
 def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Behind the entry's own header: 30 bytes, its name, and a padding that only this header tells of."""
+    """The offset behind the entry's local header: 30 bytes, its name, and padding."""
     file.seek(entry.header_offset)
     header = file.read(30)
     if header[:4] != b"PK\x03\x04":
@@ -156,61 +159,53 @@ def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
 
 
 def _read_legacy(path: Path) -> tuple[Any, Places]:
-    places = {}
+    places, storages = {}, {}
+
+    def remember(reference: Any) -> _Storage:
+        storage = _storage(reference)
+        return storages.setdefault(storage.key, storage)
+
     with open(path, "rb") as file:
         if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
         if not pickles.load(file, path).get("little_endian", True):
             raise ValueError("big-endian data")
-        storages: dict[str, _Storage] = {}
-
-        def remember(reference: Any) -> _Storage:
-            storage = _storage(reference)
-            return storages.setdefault(storage.key, storage)
-
-        found = pickles.load(file, path, _KNOWN, remember)
+        found = _load_dict(file, path, remember)
         for key in pickles.load(file, path):
             if not isinstance(key, str):
                 raise ValueError("a storage without a name")
-            storage = storages[key]
             (count,) = struct.unpack("<q", file.read(8))
-            if count != storage.count:
-                raise ValueError(f"{count} elements instead of {storage.count}")
-            places[storage.key] = (file.tell(), count * storage.dtype.itemsize)
-            file.seek(count * storage.dtype.itemsize, 1)
+            if count != storages[key].count:
+                raise ValueError(f"{count} elements instead of {storages[key].count}")
+            places[key] = (file.tell(), count * storages[key].dtype.itemsize)
+            file.seek(places[key][1], 1)
         end = file.tell()
         if end > file.seek(0, 2):
             raise EOFError("it ends too early")
     return found, places
 
 
-def _span(tensor: _Tensor) -> int:
-    """Elements from the tensor's first to behind its last in the storage."""
-    if 0 in tensor.shape:
-        return 0
-    return 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.strides, strict=True))
+def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
+    found = pickles.load(file, path, _KNOWN, persistent_load)
+    if not isinstance(found, dict):
+        raise ValueError("no dict of names")
+    return found
 
 
-def _check(tensor: _Tensor, places: Places) -> None:
-    if min(*tensor.shape, *tensor.strides, tensor.offset, 0) < 0:
-        raise ValueError("a negative size, stride or offset")
-    held = places[tensor.storage.key][1] // tensor.storage.dtype.itemsize
-    if held != tensor.storage.count or tensor.offset + _span(tensor) > held:
-        raise ValueError(f"a tensor of shape {list(tensor.shape)} leaves its storage of {held} elements")
-    if math.prod(tensor.shape) > held + _SPREAD:
-        raise ValueError(f"a tensor of shape {list(tensor.shape)} in a storage of {held} elements")
+def _check(view: _View, places: Places) -> None:
+    held = places[view.storage.key][1] // view.storage.dtype.itemsize
+    if held != view.storage.count or view.offset + view.span > held:
+        raise ValueError(f"a tensor of shape {list(view.shape)} leaves its storage of {held} elements")
+    if math.prod(view.shape) > held + _SPREAD:
+        raise ValueError(f"a tensor of shape {list(view.shape)} in a storage of {held} elements")
 
 
-def _array(tensor: _Tensor, file: IO[bytes], places: Places) -> np.ndarray:
-    dtype, span = tensor.storage.dtype, _span(tensor)
-    file.seek(places[tensor.storage.key][0] + tensor.offset * dtype.itemsize)
-    flat = np.fromfile(file, dtype, span)
-    if flat.size != span:
+def _array(view: _View, file: IO[bytes], places: Places) -> np.ndarray:
+    dtype = view.storage.dtype
+    file.seek(places[view.storage.key][0] + view.offset * dtype.itemsize)
+    flat = np.fromfile(file, dtype, view.span)
+    if flat.size != view.span:
         raise EOFError("it ends too early")
-    strides = tuple(step * dtype.itemsize for step in tensor.strides)
-    array = (
-        np.ndarray(tensor.shape, dtype, buffer=flat, strides=strides)
-        if span
-        else np.empty(tensor.shape, dtype)
-    )
-    return widen_bfloat16(array) if tensor.storage.kind == _BFLOAT16 else array
+    strides = tuple(step * dtype.itemsize for step in view.strides)
+    array = np.ndarray(view.shape, dtype, flat, strides=strides) if view.span else flat.reshape(view.shape)
+    return widen_bfloat16(array) if view.storage.kind == _BFLOAT16 else array

@@ -1,4 +1,4 @@
-"""Named weights that stay on disk until one is asked for."""
+"""Named weights that stay on disk until one is accessed."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,14 +8,14 @@ import numpy as np
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """A read-only mapping from name to array: names and shapes are known, data is read at each access.
+    """A read-only mapping from name to array. Names and shapes are known; data is read at each access.
 
-    A large model (2.2 GB) is so loaded one tensor at a time. `dict(weights)` reads everything.
+    A large model (2.2 GB) can thus be processed one tensor at a time. `dict(weights)` reads everything.
 
     Attributes:
         source: the file or folder, for messages.
-        metadata: what else the file says of itself, where its format has a place for that.
-        others: names in the file that stand for something else than a tensor.
+        metadata: what else the file says about itself, in formats that have a place for it.
+        others: names in the file that are not tensors.
     """
 
     def __init__(
@@ -26,15 +26,12 @@ class Weights(Mapping[str, np.ndarray]):
         metadata: Mapping[str, Any] | None = None,
         others: Sequence[str] = (),
     ):
-        self.source = source
-        self.metadata = dict(metadata or {})
-        self.others = list(others)
-        self._shapes = dict(shapes)
-        self._fetch = fetch
+        self.source, self.metadata, self.others = source, dict(metadata or {}), list(others)
+        self._shapes, self._fetch = dict(shapes), fetch
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], source: str = "the given weights") -> "Weights":
-        """Wrap arrays that are in memory; what is a `Weights` already is returned as it is."""
+        """Wrap arrays in memory; a `Weights` is returned unchanged."""
         if isinstance(arrays, cls):
             return arrays
         return cls(source, {name: np.shape(array) for name, array in arrays.items()}, arrays.__getitem__)
@@ -44,9 +41,7 @@ class Weights(Mapping[str, np.ndarray]):
         return self._shapes[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if (
-            name not in self._shapes
-        ):  # so that `in` never reads data, and a foreign fetch never sees foreign names
+        if name not in self._shapes:
             raise KeyError(name)
         return self._fetch(name)
 
@@ -61,5 +56,5 @@ class Weights(Mapping[str, np.ndarray]):
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """uint16 bits of bfloat16 -> float32: it is the upper half of one."""
+    """Convert the uint16 bits of bfloat16 to float32, whose upper half they are."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,175 @@
+"""Accuracy, entity F1 and answer F1, in per cent.
+
+Answers are compared by one of two sets of rules:
+  mlqa (Lewis et al., 2020): Unicode punctuation, and the articles and words of the language.
+  squad (SQuAD v1.1): ASCII punctuation, English articles, words separated by white space. XTREME (Hu et al.,
+  2020) uses these rules for XQuAD and TyDi QA in every language.
+"""
+
+import functools
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+# The articles that are removed from an answer. Hindi and Chinese have none.
+ARTICLES = {
+    "en": re.compile(r"\b(?:a|an|the)\b"),
+    "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
+    "vi": re.compile(r"\b(?:của|là|cái|chiếc|những)\b"),
+    "de": re.compile(r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
+    "ar": re.compile("ال"),  # MLQA's script removes it inside words too
+}
+# In these languages each of these characters is a word; white space separates the rest.
+_MIXED = {"zh": re.compile("[\u4e00-\u9fa5]")}
+_ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
+
+
+def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Per cent of `predicted` that equal `labels`.
+
+    Raises:
+        ValueError: the lengths differ or are 0.
+    """
+    if not len(labels) or len(predicted) != len(labels):
+        raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
+    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels)) / len(labels)
+
+
+@dataclass(frozen=True)
+class EntityCounts:
+    """Numbers of gold entities, of predicted entities, and of entities that are both."""
+
+    gold: int
+    predicted: int
+    right: int
+
+    @property
+    def precision(self) -> float:
+        """Per cent of the predicted entities that are right; 0 if none is predicted."""
+        return 100 * self.right / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Per cent of the gold entities that were found; 0 if there are none."""
+        return 100 * self.right / self.gold if self.gold else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 if both are 0."""
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
+
+    def __str__(self) -> str:
+        return f"precision: {self.precision:6.2f}%; recall: {self.recall:6.2f}%; FB1: {self.f1:6.2f}"
+
+
+@dataclass(frozen=True)
+class EntityScores:
+    """What conlleval, the script of CoNLL-2002 and 2003, reports on a file.
+
+    Args:
+        words: number of words.
+        right_tags: number of words whose tag is exactly right.
+        by_type: counts for each type of entity.
+    """
+
+    words: int
+    right_tags: int
+    by_type: dict[str, EntityCounts] = field(default_factory=dict)
+
+    @property
+    def overall(self) -> EntityCounts:
+        counts = self.by_type.values()
+        sums = (sum(getattr(one, name) for one in counts) for name in ("gold", "predicted", "right"))
+        return EntityCounts(*sums)
+
+    def report(self) -> str:
+        """The output of conlleval, character by character."""
+        total = self.overall
+        right = 100 * self.right_tags / self.words if self.words else 0.0
+        lines = [
+            f"processed {self.words} tokens with {total.gold} phrases; found: {total.predicted} phrases; "
+            f"correct: {total.right}.",
+            f"accuracy: {right:6.2f}%; {total}",
+            *(f"{type_:>17}: {counts}  {counts.predicted}" for type_, counts in self.by_type.items()),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
+    """Compare the tags of sentences as conlleval does.
+
+    seqeval finds the entities, also in irregular sequences: an entity begins at a B-, and at an I- that does
+    not continue an entity of its type. It is right if its first word, its last word and its type are right.
+
+    Raises:
+        ValueError: the numbers of sentences or tags differ.
+    """
+    # seqeval takes a second to import, and prediction does not need it.
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
+        raise ValueError("gold and predicted tags differ in number")
+    # (type, first, last) with positions in the whole text; an O separates two sentences.
+    there, found = (
+        set(get_entities([tag for tags in side for tag in (*tags, "O")])) for side in (gold, predicted)
+    )
+    of_type = [Counter(type_ for type_, _, _ in entities) for entities in (there, found, there & found)]
+    types = sorted(of_type[0] | of_type[1])
+    return EntityScores(
+        sum(len(tags) for tags in gold),
+        sum(a == b for ours, theirs in zip(gold, predicted) for a, b in zip(ours, theirs)),
+        {type_: EntityCounts(*(counts[type_] for counts in of_type)) for type_ in types},
+    )
+
+
+def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0."""
+    words = normalize(prediction, language, rules)
+    return float(any(words == normalize(answer, language, rules) for answer in answers))
+
+
+def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
+    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared."""
+    words, best = Counter(normalize(prediction, language, rules)), 0.0
+    for answer in answers:
+        other = Counter(normalize(answer, language, rules))
+        if shared := (words & other).total():
+            precision, recall = shared / words.total(), shared / other.total()
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return best
+
+
+def answer_scores(
+    rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
+) -> dict[str, float]:
+    """Mean "f1" and "em" over (prediction, answers). `rules`: one of `utils.args.ANSWER_RULES`."""
+    matched = sum(exact_match(prediction, answers, language, rules) for prediction, answers in rows)
+    shared = 0.0
+    for prediction, answers in rows:  # one after the other: the last digit depends on the order
+        shared += f1(prediction, answers, language, rules)
+    return {"f1": 100.0 * shared / len(rows), "em": 100.0 * matched / len(rows)}
+
+
+def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
+    """The words of an answer in lower case, without punctuation and articles."""
+    text = text.lower()
+    if rules == "squad":
+        return ARTICLES["en"].sub(" ", text.translate(_ASCII_PUNCTUATION)).split()
+    text = text.translate(_punctuation())
+    if language in ARTICLES:
+        text = ARTICLES[language].sub(" ", text)
+    if language in _MIXED:
+        text = _MIXED[language].sub(r" \g<0> ", text)
+    return text.split()
+
+
+@functools.cache
+def _punctuation() -> dict[int, None]:
+    """Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >."""
+    codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))
+    return dict.fromkeys([*codes, *map(ord, string.punctuation)])

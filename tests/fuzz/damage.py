@@ -1,0 +1,147 @@
+"""Damaged files as hypothesis strategies: bytes changed at random, and changes that keep a file's format."""
+
+import json
+import pickletools
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from hypothesis import strategies as st
+
+MOST_BYTES = 1 << 17
+Edit = Callable[[Random, bytes], bytes]
+
+_PIECES = (
+    b"\0", b"\n", b"\r\n", b"\t", b" ", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'"', b"\\", b"{", b"[",
+    b"]", b"}", b",", b":", b"\x1b[31m", b"\x02", b"../", b"%s", b"null", b"\\ud800", b"<", b"&", b"-1",
+    b"1e999", b"NaN", b"9" * 5000, "\u2028".encode(), "\u0663".encode(), b"\xff" * 8, bytes(8),
+)  # fmt: skip
+_VALUES = (
+    None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**30, 1.5, -0.0, float("nan"), float("inf"), "", " ", "a",
+    "0", "a\nb", "\ud800", "\0", "\u2028", "x" * 300, "../x", "/", "%s", [], {}, [[]], {"": 0},
+)  # fmt: skip
+_OPCODES = (
+    b"0", b"2", b"(", b")", b"]", b"}", b"N", b"K\x05", b"J\xff\xff\xff\xff", b"\x85", b"\x87", b"t", b"l",
+    b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"\x81", b"Q", b"h\x00", b"q\x00", b"\x94", b"\x8c\x01a",
+    b"C\x02ab", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"I01\n", b"cnumpy\ndtype\n", b".",
+    b"ccollections\nOrderedDict\n", b"cnumpy.core.multiarray\n_reconstruct\n",
+)  # fmt: skip
+
+
+@st.composite
+def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple[bytes, ...] = ()) -> bytes:
+    """One of `files` after one to four changes.
+
+    Args:
+        files: valid files.
+        edit: a change that keeps the format; half of the changes are of this kind. None: there is none.
+        words: the pieces that the format is made of; they are inserted as often as others.
+    """
+    data, random = draw(st.sampled_from(files)), draw(st.randoms(use_true_random=False))
+    for _ in range(random.randint(1, 4)):
+        if edit is not None and random.random() < 0.5:
+            data = edit(random, data)
+        else:
+            data = change_bytes(random, data, random.choice((_PIECES, words or _PIECES)))
+    return data[:MOST_BYTES]
+
+
+def change_bytes(random: Random, data: bytes, pieces: tuple[bytes, ...] = _PIECES) -> bytes:
+    """Flip, cut, remove, repeat, swap, insert or overwrite."""
+    start = random.randint(0, len(data))
+    end = min(len(data), start + random.choice((1, 4, 16, 1024)))
+    span, rest = data[start:end], data[end:]
+    piece = random.choice(pieces)
+    kind = random.randrange(7)
+    if kind == 0:
+        return data[:start] + bytes(byte ^ 1 << random.randrange(8) for byte in span[:1]) + data[start + 1 :]
+    if kind == 1:
+        return data[:start]
+    if kind == 2:
+        return data[:start] + rest
+    if kind == 3:
+        return data[:start] + span * random.choice((2, 300, 60_000 // max(len(span), 1))) + rest
+    if kind == 4:
+        return data[:start] + rest[: len(span)] + span + rest[len(span) :]
+    if kind == 5:
+        return data[:start] + piece + data[start:]
+    return data[:start] + piece + data[start + len(piece) :]
+
+
+def edit_json(random: Random, data: bytes) -> bytes:
+    """One value of a JSON text replaced, removed, swapped, repeated, renamed or nested too deeply."""
+    try:
+        tree = [json.loads(data.decode("utf-8-sig"))]
+    except (ValueError, RecursionError):  # damaged before
+        return data
+    places = list(_places(tree))
+    (holder, key), (other, other_key) = random.choice(places), random.choice(places)
+    text, kind = None, random.randrange(6)
+    if kind == 0 and holder is not tree:
+        del holder[key]
+    elif kind == 1:
+        holder[key], other[other_key] = other[other_key], holder[key]
+    elif kind == 2:
+        holder[key] = [holder[key]] * random.choice((1, 2, 100))
+    elif kind == 3 and isinstance(holder, dict):
+        holder[random.choice(("", "a", "\ud800", f"{key} ", "__metadata__"))] = holder.pop(key)
+    elif kind == 4:
+        depth = random.choice((10, 500, 50_000))
+        text = random.choice(
+            ("[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "9" * 5000, "1E400")
+        )
+        holder[key] = "@hole@"
+    else:
+        holder[key] = random.choice(_VALUES)
+    try:
+        changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
+    except (ValueError, RecursionError):  # a swap has put a value into itself
+        return data
+    return changed.replace('"@hole@"', text or "", 1).encode("utf-8", "surrogatepass")
+
+
+def _places(tree: list) -> Iterator[tuple[Any, Any]]:
+    """(holder, key or index) of every value."""
+    waiting = [tree]
+    while waiting:
+        holder = waiting.pop()
+        for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
+            yield holder, key
+            if isinstance(holder[key], dict | list):
+                waiting.append(holder[key])
+
+
+def edit_json_line(random: Random, data: bytes) -> bytes:
+    """`edit_json` of one line."""
+    lines = data.split(b"\n")
+    index = random.randrange(len(lines))
+    lines[index] = edit_json(random, lines[index])
+    return b"\n".join(lines)
+
+
+def edit_safetensors(random: Random, data: bytes) -> bytes:
+    """`edit_json` of the header, with its new length."""
+    length = int.from_bytes(data[:8], "little")
+    header = edit_json(random, data[8 : 8 + length])
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def edit_pickle(random: Random, data: bytes) -> bytes:
+    """One operation of a pickle removed, repeated, swapped with another, or inserted."""
+    try:
+        starts = [place for _, _, place in pickletools.genops(data)]
+    except Exception:  # damaged before
+        return data
+    ends = [*starts[1:], starts[-1] + 1]
+    operations = [data[start:end] for start, end in zip(starts, ends)]
+    i, j = random.randrange(len(operations)), random.randrange(len(operations))
+    kind = random.randrange(4)
+    if kind == 0:
+        del operations[i]
+    elif kind == 1:
+        operations.insert(j, operations[i] * random.choice((1, 2, 500)))
+    elif kind == 2:
+        operations[i], operations[j] = operations[j], operations[i]
+    else:
+        operations.insert(i, random.choice(_OPCODES) * random.choice((1, 3, 2000)))
+    return b"".join(operations) + data[ends[-1] :]

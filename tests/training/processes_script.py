@@ -1,0 +1,83 @@
+"""What `test_processes.py` runs on several processes: <folder> <sharding stage> <proof> ..."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from model.checkpoint.training_state import load_training_state
+from tests.training.toy_training import STEPS, load, make, run, state_of, weights, write_parts
+from training import distributed
+from training.guard import StallWatch
+from utils import logging
+
+FOLDER, STAGE, PROOFS = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+
+
+def collectives() -> None:
+    """Every process writes its results to <rank>.json."""
+    rank = distributed.rank()
+    parameters = [paddle.create_parameter([2, 3], "float64"), paddle.create_parameter([4], "float32")]
+    parameters[0].grad = paddle.full([2, 3], 10.0 ** -(rank + 9), dtype="float64")
+    parameters[1].grad = paddle.full([4], float(rank + 1))
+    distributed.sum_gradients(parameters)
+    weight = paddle.full([3], float(rank + 7))
+    distributed.broadcast_([weight])
+    results = {
+        "is_main": distributed.is_main(),
+        "world": distributed.world_size(),
+        "all_sum": distributed.all_sum([0.1 * (rank + 1), 1e-12, 1.0]),
+        "gather": distributed.gather({"rank": rank, "text": "é"}),
+        "gradients": [parameter.grad.tolist() for parameter in parameters],
+        "weight": weight.tolist(),
+    }
+    (FOLDER / f"{rank}.json").write_text(json.dumps(results))
+
+
+def stall() -> None:
+    """Process 0 waits in a sum for process 1."""
+    logging.setup(FOLDER, distributed.rank())
+    with StallWatch(0.5) as stalls:
+        distributed.barrier()
+        if distributed.rank() == 1:
+            time.sleep(3)
+        with stalls.during("step 1"):
+            distributed.barrier()
+
+
+def train(name: str, dtype: str = "float64", steps: int = STEPS) -> None:
+    """Train, from <name>.start.npy or from the parts in <name>.start if there are any, and write <name>.*."""
+    # The second process has another seed: the engine must make the weights equal.
+    engine = make(dtype, sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
+    start = FOLDER / f"{name}.start.npy"
+    if start.exists():
+        saved = np.load(start, allow_pickle=True).item()
+        load(engine, saved["weights"], saved["state"])
+    elif start.with_suffix("").exists():
+        engine.load_state_dict(load_training_state(start.with_suffix("")))
+    if STAGE:
+        write_parts(engine, FOLDER / f"{name}.loaded")
+    steps_done = [vars(step) for step in run(engine, steps)]
+    held = distributed.gather(sum(len(table) for table in engine.optimizer._accumulators.values()))
+    end = {"steps": steps_done, "weights": weights(engine), "state": state_of(engine), "held": held}
+    if distributed.is_main():
+        np.save(FOLDER / f"{name}.npy", end)
+    if STAGE:
+        write_parts(engine, FOLDER / f"{name}.parts")
+
+
+if __name__ == "__main__":
+    device = distributed.init(sharding_stage=STAGE)
+    assert device == "cpu"
+    for proof in PROOFS:
+        if proof == "collectives":
+            collectives()
+        elif proof == "stall":
+            stall()
+        else:
+            train(
+                proof, "float32" if proof == "float32" else "float64", 8 if proof.endswith("three") else STEPS
+            )

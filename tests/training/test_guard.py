@@ -1,0 +1,213 @@
+"""The lock of an output folder, stop requests, and warnings about work that takes too long."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.launching import ROOT, clean_environment
+from training.guard import LOCK, StallWatch, StopSignal, only_run_in
+from utils.errors import UserError
+from utils.logging import logger
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen:
+    """`python -c code` in a process of its own, with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, env=clean_environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+HOLDER = """
+import sys, time
+from training.guard import only_run_in
+with only_run_in(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    with start(HOLDER, folder) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError) as refused, only_run_in(folder):
+            raise AssertionError("both hold the lock")
+        place = f"(process {holder.pid} on {socket.gethostname()})"
+        assert str(refused.value).startswith(f"{folder}: another run is at work there {place}")
+        with monkeypatch.context() as patch:
+            patch.setenv("PADDLE_TRAINER_ID", "1")  # only process 0 of a run takes the lock
+            with only_run_in(folder):
+                pass
+        holder.kill()
+    with only_run_in(folder):
+        assert str(os.getpid()) in (folder / LOCK).read_text()
+
+
+def test_the_lock_ends_with_the_work(tmp_path):
+    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path):
+        raise ZeroDivisionError
+    with only_run_in(tmp_path), only_run_in(tmp_path / "other"):
+        for _ in range(2):  # a refused run does not release the lock
+            with pytest.raises(UserError), only_run_in(tmp_path):
+                pass
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with only_run_in(tmp_path):  # a child does not keep the lock
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_holder_that_has_not_written_its_name(tmp_path):
+    with open(tmp_path / LOCK, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="its process is not known yet"), only_run_in(tmp_path):
+            pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_run_in(tmp_path):
+        pass
+    assert f"{tmp_path}: this file system has no locks" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another place"), only_run_in(tmp_path / "file" / "out"):
+        pass
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_stop_requests():
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignal() as stop:
+        assert not stop and not stop.anywhere()
+        for _ in range(3):  # SIGTERM may come any number of times
+            send(signal.SIGTERM)
+        assert stop and stop.anywhere() and stop.received == signal.SIGTERM
+    with StopSignal() as stop:
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+    with StopSignal():
+        pass
+    assert signal.getsignal(signal.SIGINT) == handlers[1]
+    signal.signal(signal.SIGTERM, handlers[0])  # after a request it stays deaf to SIGTERM
+
+
+LATE = """
+import os, signal, subprocess, sys
+from training.guard import StopSignal
+with StopSignal() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGTERM)
+child = subprocess.Popen(["sleep", "60"])
+child.terminate()  # a child is not deaf to it
+sys.exit(0 if child.wait(30) == -signal.SIGTERM else 1)
+"""
+
+
+def test_a_late_sigterm_does_not_end_a_run_that_is_ending():
+    with start(LATE) as run:
+        assert run.wait(60) == 0
+
+
+# The main thread is in one call of C, as in a long step or in a sum over processes.
+IN_C = """
+import ctypes
+from training.guard import StopSignal
+with StopSignal():
+    print("ready", flush=True)
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):  # the second call waits for ever
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+"""
+
+
+def test_a_busy_main_thread():
+    """The request is acknowledged at once, and a second Ctrl-C ends the process."""
+    with start(IN_C) as run:
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert run.stderr.readline().startswith("Ctrl-C received: the run saves its state and ends; ")
+        assert time.monotonic() - asked < 1 and run.poll() is None
+        run.send_signal(signal.SIGINT)
+        assert run.wait(10) == 130 and run.stderr.read() == ""
+
+
+WITH_PADDLE = """
+from training.guard import StopSignal
+from utils.runtime import prepare
+with StopSignal() as stop:
+    print("ready", flush=True)
+    prepare(quiet=True)
+    import paddle; paddle.ones([2])
+    print("imported", flush=True)
+    input()
+    stop.exit_as_asked()
+    assert stop
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_requests_while_paddle_is_imported(number, code):
+    """Paddle's own handler would treat SIGTERM as a crash."""
+    with start(WITH_PADDLE) as run:
+        assert run.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        run.send_signal(number)
+        assert run.stdout.readline() == "imported\n"
+        if number == signal.SIGTERM:
+            run.send_signal(number)
+        _, errors = run.communicate("\n", timeout=60)
+        assert run.returncode == code, errors
+        assert errors.count("received") == 1
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    """warnings(): the lines of the log."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("INFO")
+    return lambda: [record.message for record in caplog.records]
+
+
+def test_a_stalled_step(warnings):
+    with StallWatch(0.2) as watch, watch.during("step 7"):
+        time.sleep(1.1)
+        lines = warnings()
+    assert 2 <= len(lines) <= 3 and all(
+        line.startswith("step 7 has taken") for line in lines
+    )  # 0.2, 0.4, 0.8 s
+    assert "one whose log has no such warning" in lines[0]
+    assert warnings()[len(lines) :] == ["step 7 ended after 1 s"]
+
+
+def test_work_that_ends_in_time(warnings):
+    with StallWatch(0.3) as watch:
+        for step in range(10):
+            with watch.during(f"step {step}"):
+                time.sleep(0.04)
+        with pytest.raises(ZeroDivisionError), watch.during("an error"):
+            raise ZeroDivisionError
+        time.sleep(0.5)  # no work goes on
+    assert warnings() == []

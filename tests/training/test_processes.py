@@ -1,0 +1,123 @@
+"""Several processes compute what one process computes, with and without sharding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.training_state import load_training_state
+from tests.launching import launch
+from tests.training.test_engine import assert_close, assert_same_bits
+from tests.training.toy_training import STEPS, make, run, state_of, weights
+from training import distributed
+from utils.errors import UserError
+
+SCRIPT = Path(__file__).with_name("processes_script.py")
+
+
+def started(folder: Path, *arguments, processes: int = 2) -> Path:
+    done = launch([SCRIPT, folder, *arguments], folder, processes)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def end(folder: Path, name: str) -> dict:
+    return np.load(folder / f"{name}.npy", allow_pickle=True).item()
+
+
+@pytest.fixture(scope="module")
+def data_parallel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data_parallel")
+    return started(folder, 0, "collectives", "whole", "float32", "stall")
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """Three processes train `of_three`; two train `whole`, and `resumed` and `three` from saved states."""
+    folder = tmp_path_factory.mktemp("sharded")
+    started(folder, 1, "of_three", processes=3)
+    (folder / "of_three.parts").rename(folder / "three.start")
+    engine = make()
+    run(engine, 8)
+    np.save(folder / "resumed.start.npy", {"weights": weights(engine), "state": state_of(engine)})
+    return started(folder, 1, "whole", "resumed", "three")
+
+
+def test_one_process_needs_no_group(monkeypatch):
+    for name in ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"):
+        monkeypatch.delenv(name, raising=False)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.all_sum([1, 2.5]) == [1.0, 2.5] and distributed.gather("x") == ["x"]
+
+
+def test_nccl_without_gpus_is_one_line(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "nccl")
+    with pytest.raises(UserError, match="gloo"):
+        distributed.init(use_gpu=False)
+
+
+def test_sums_are_sums_and_equal_on_every_process(data_parallel):
+    results = [json.loads((data_parallel / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [one.pop("is_main") for one in results] == [True, False]
+    assert results[0] == results[1] and results[0]["world"] == 2
+    assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
+    assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
+    assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4]
+    assert results[0]["weight"] == [7.0] * 3
+
+
+def test_a_process_that_waits_in_a_sum_warns(data_parallel):
+    waiting, late = ((data_parallel / f"job.log.{rank}").read_text() for rank in (0, 1))
+    *lines, last = waiting.splitlines()
+    assert 2 <= len(lines) <= 4 and all("step 1 has taken" in line for line in lines)
+    assert "step 1 ended after 3 s" in last and "has taken" not in late
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_two_processes_equal_one(whole, data_parallel, sharded, stage):
+    found = end((data_parallel, sharded)[stage], "whole")
+    steps, final, state = whole
+    for name in ("loss", "grad_norm"):
+        expected = [getattr(step, name) for step in steps]
+        assert [step[name] for step in found["steps"]] == pytest.approx(expected, abs=1e-9, rel=0)
+    assert [step["sums"] for step in found["steps"]] == [step.sums for step in steps]
+    assert_close(found["weights"], final, 1e-9)
+    moments = found["state"]["optimizer"]
+    unused = {key for key in moments if key.startswith("spare.")}  # sharding makes them, at zero
+    assert moments.keys() - unused == state["optimizer"].keys() and bool(unused) == (stage == 1)
+    assert_close(state["optimizer"], moments, 1e-9)
+    assert not any(moments[key].any() for key in unused if "moment" in key)
+    if stage:
+        assert sum(found["held"]) == len(moments) and min(found["held"]) > 0
+        assert_same_bits(load_training_state(sharded / "whole.parts"), found["state"])
+    else:
+        assert found["held"] == [len(moments)] * 2
+
+
+def test_two_processes_equal_one_in_float32(data_parallel):
+    expected = [step.loss for step in run(make("float32"), STEPS)]
+    losses = [step["loss"] for step in end(data_parallel, "float32")["steps"]]
+    assert losses == pytest.approx(expected, abs=1e-5, rel=0)
+
+
+def test_saved_by_one_and_resumed_by_two_with_sharding(whole, sharded):
+    start = np.load(sharded / "resumed.start.npy", allow_pickle=True).item()
+    assert_same_bits(load_training_state(sharded / "resumed.loaded"), start["state"])
+    found = end(sharded, "resumed")
+    assert len(found["steps"]) == STEPS - 8
+    assert_close(found["weights"], whole[1], 1e-9)
+
+
+def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
+    saved = load_training_state(sharded / "three.start")
+    parts = [safe.read(path) for path in sorted((sharded / "three.start").glob("arrays*"))]
+    assert len(parts) == 3 and all(parts) and sum(map(len, parts)) == len(saved["optimizer"])
+    assert_same_bits(saved, end(sharded, "of_three")["state"])
+    assert len(list((sharded / "three.loaded").glob("arrays*"))) == 2
+    assert_same_bits(load_training_state(sharded / "three.loaded"), saved)
+    one = make()
+    one.load_state_dict(saved)
+    assert_same_bits(state_of(one), saved)

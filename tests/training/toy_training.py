@@ -1,0 +1,97 @@
+"""A toy training on the engine, in one process by the tests and in several by `processes_script.py`."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from model.checkpoint.training_state import write_part
+from training import distributed
+from training.engine import Engine, Step
+from training.optimizer import build_optimizer, linear_warmup_decay
+
+STEPS, BATCH = 20, 12
+
+
+class Toy(nn.Layer):
+    """Even ids go through `even`, odd ids through `odd`; nothing uses `spare`."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.embeddings = nn.Embedding(11, 6)
+        self.dropout = nn.Dropout(dropout)
+        self.even, self.odd, self.spare = nn.Linear(6, 3), nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, ids, odd):
+        return (self.odd if odd else self.even)(self.dropout(self.embeddings(ids)))
+
+
+def micro_batches_of(step: int, count: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """The batch of a step as `count` (2 or 3) micro-batches of unequal size, each all even or all odd ids."""
+    ids = np.random.default_rng([7, step]).integers(0, 11, BATCH)
+    even, odd = ids[ids % 2 == 0], ids[ids % 2 == 1]
+    parts = [(even, 0), (odd, 1)] if count == 2 else [(even[:1], 0), (even[1:], 0), (odd, 1)]
+    return [(part, part % 3, which) for part, which in parts]
+
+
+def make(dtype: str = "float64", dropout: float = 0.0, seed: int = 3, **options) -> Engine:
+    """An engine whose weights depend on `seed`."""
+    paddle.set_default_dtype(dtype)
+    try:
+        paddle.seed(seed)
+        model = Toy(dropout)
+        optimizer = build_optimizer(model, 0.05, linear_warmup_decay(4, STEPS), weight_decay=0.01)
+    finally:
+        paddle.set_default_dtype("float32")
+    return Engine(model, optimizer, seed=seed, sums=("correct", "count"), **options)
+
+
+def loss_of(engine: Engine):
+    """Cross-entropy divided by the global count."""
+
+    def loss(micro_batch):
+        ids, labels, odd = micro_batch
+        logits, labels = engine.model(paddle.to_tensor(ids), odd), paddle.to_tensor(labels)
+        sums = {"correct": (logits.argmax(-1) == labels).sum(), "count": len(ids)}
+        return F.cross_entropy(logits, labels, reduction="sum") / BATCH, sums
+
+    return loss
+
+
+def run(engine: Engine, steps: int, micro_batches: int = 2) -> list[Step]:
+    """Train up to step `steps`; process r takes every world_size-th micro-batch."""
+    rank, world = distributed.rank(), distributed.world_size()
+    return [
+        engine.step(micro_batches_of(step, micro_batches)[rank::world], loss_of(engine))
+        for step in range(engine.steps, steps)
+    ]
+
+
+def weights(engine: Engine) -> dict[str, np.ndarray]:
+    return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
+
+
+def state_of(engine: Engine) -> dict:
+    """The `engine.state_dict()` of all processes, with copies, which later steps do not change."""
+    state = engine.state_dict()
+    mine = {key: tensor.numpy() for key, tensor in state["optimizer"].items()}
+    return {
+        **state,
+        "optimizer": {k: array for part in distributed.gather(mine) for k, array in part.items()},
+    }
+
+
+def load(engine: Engine, saved_weights: dict, state: dict) -> None:
+    for name, parameter in engine.parameters.items():
+        parameter.set_value(saved_weights[name])
+    engine.load_state_dict(state)
+
+
+def write_parts(engine: Engine, folder: Path) -> None:
+    """Every process writes its part of the state, as in a checkpoint with sharding."""
+    folder.mkdir(exist_ok=True)
+    distributed.barrier()
+    write_part(folder, engine.state_dict(), distributed.rank(), distributed.world_size())
+    distributed.barrier()
