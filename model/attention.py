@@ -125,9 +125,11 @@ class Group:
         return len(self.lengths), int(self.lengths[0])
 
     @cached_property
-    def closed(self) -> np.ndarray:
-        """bool [b, 1, T, T], or [b, 1, 1, T] where all is context: True where a row may not attend."""
+    def closed(self) -> np.ndarray | None:
+        """Where a row may not attend: bool [b, 1, T, T], or [b, 1, 1, T] if all is context. None: nowhere."""
         column = np.arange(self.shape[1])
+        if self.contexts.min() == self.shape[1]:
+            return None
         closed = (column >= self.contexts[:, None])[:, None, None]  # [b, 1, 1, T]
         if (self.contexts == self.lengths).all():
             return closed
@@ -146,7 +148,8 @@ class Group:
         column = np.arange(self.shape[1])
         real = column < self.lengths[:, None]  # [b, T]
         cells = np.where(real, self.starts[:, None] + column, self.starts[:, None])
-        bias = np.where(self.closed, np.float32(CLOSED), np.float32(0))
+        closed = np.zeros([1, 1, 1, 1], bool) if self.closed is None else self.closed
+        bias = np.where(closed, np.float32(CLOSED), np.float32(0))
         return tuple(map(paddle.to_tensor, (cells.ravel(), np.flatnonzero(real), bias)))
 
 

@@ -230,25 +230,19 @@ class AttentionOnCpu(PyLayer):
             q = _into_rectangle(query, group, heads, ctx.scale)
             k, v = (_into_rectangle(x, group, heads) for x in (key, value))
             weights = paddle.matmul(q, k, transpose_y=True)  # [b, heads, T, T]
-            _softmax_(weights, group.closed)
-            kept = None
-            dropped = weights
-            if probability > 0.0:
-                kept, factor = draw_kept(weights.shape, probability)
-                kept = kept, factor
-                dropped = _keep(weights, kept)
+            kept = draw_kept(weights.shape, probability) if probability > 0.0 else None
+            dropped = _softmax_(weights, group.closed, kept)
             _out_of_rectangle(paddle.matmul(dropped, v), group, context)
             if keep:
-                ctx.parts.append((q, k, v, weights, kept))
+                ctx.parts.append((q, k, v, weights, dropped, kept))
         return context
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         by_query, by_key, by_value = (paddle.empty_like(gradient) for _ in range(3))
-        for group, (q, k, v, weights, kept) in zip(ctx.groups, ctx.parts):
+        for group, (q, k, v, weights, dropped, kept) in zip(ctx.groups, ctx.parts):
             by_context = _into_rectangle(gradient, group, ctx.heads)
             by_weights = paddle.matmul(by_context, v, transpose_y=True)
-            dropped = weights if kept is None else _keep(weights, kept)
             _out_of_rectangle(paddle.matmul(dropped, by_context, transpose_x=True), group, by_value)
             _softmax_gradient_(by_weights, weights, kept)
             _out_of_rectangle(paddle.matmul(by_weights, k), group, by_query, ctx.scale)
@@ -287,38 +281,34 @@ def _out_of_rectangle(rectangle: Tensor, group, x: Tensor, factor: float = 1.0) 
     over_rows(copy, count, values[0].size)
 
 
-def _softmax_(scores: Tensor, closed: np.ndarray) -> None:
+def _softmax_(scores: Tensor, closed: np.ndarray | None, kept: tuple[np.ndarray, float] | None) -> Tensor:
     """In place: softmax over the last axis of scores [b, heads, T, T].
 
     Args:
-        closed: bool [b, 1, 1 or T, T], where the result is exactly 0.
+        closed: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
+        kept: of `draw_kept`.
+
+    Returns:
+        what dropout leaves of the weights.
     """
-    values = as_array(scores)
-    width = values.shape[-1]
+    values, width = as_array(scores), scores.shape[-1]
+    dropped = scores if kept is None else paddle.empty_like(scores)
+    results = as_array(dropped)
 
     def work(numbers: slice) -> None:
         part = values[numbers]
-        np.copyto(part, -np.inf, where=closed[numbers])
+        if closed is not None:
+            np.copyto(part, -np.inf, where=closed[numbers])
         part -= part.max(-1, keepdims=True)
         np.exp(part, out=part)
         rows = part.reshape([-1, width])
         rows /= _sums(rows)
+        if kept is not None:
+            np.multiply(part, kept[0][numbers], out=results[numbers])
+            results[numbers] *= kept[1]
 
     over_rows(work, len(values), values[0].size)
-
-
-def _keep(weights: Tensor, kept: tuple[np.ndarray, float]) -> Tensor:
-    """What dropout leaves of the weights."""
-    result = paddle.empty_like(weights)
-    values, results, (mask, factor) = as_rows(weights), as_rows(result), kept
-    mask = mask.reshape(values.shape)
-
-    def work(rows: slice) -> None:
-        part = np.multiply(values[rows], mask[rows], out=results[rows])
-        part *= factor
-
-    over_rows(work, *values.shape)
-    return result
+    return dropped
 
 
 def _softmax_gradient_(gradient: Tensor, weights: Tensor, kept: tuple[np.ndarray, float] | None) -> None:
