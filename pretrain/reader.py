@@ -28,7 +28,7 @@ from utils.errors import UserError
 Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
 
 
-class Example(NamedTuple):
+class DrawnExample(NamedTuple):
     """A text or pair of a step, the objective whose loss it serves, and the form in which it is masked."""
 
     objective: str
@@ -157,7 +157,7 @@ class StepReader:
                 drawn.append((kind, objectives, self.samplers[kind].draw(len(objectives))))
         return drawn
 
-    def _examples(self, drawn: list[Drawn]) -> list[Example]:
+    def _examples(self, drawn: list[Drawn]) -> list[DrawnExample]:
         """The whole step. An example's place in it decides what is drawn for it."""
         examples = []
         for kind, objectives, draws in drawn:
@@ -169,7 +169,7 @@ class StepReader:
                     form = "tlm"
                     if "tlm" in self.config.objectives.active:
                         objective = "tlm"
-                examples.append(Example(objective, form, text))
+                examples.append(DrawnExample(objective, form, text))
         return examples
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
@@ -180,7 +180,7 @@ class StepReader:
         sides = [Text(ids, self.number[side]) for ids, side in zip(self.corpus.parallel[pair][item], pair)]
         return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
 
-    def _batch(self, examples: Sequence[Example], numbers: Sequence[int]) -> Batch:
+    def _batch(self, examples: Sequence[DrawnExample], numbers: Sequence[int]) -> Batch:
         made = []
         for number in numbers:
             objective, form, text = examples[number]
