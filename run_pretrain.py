@@ -91,7 +91,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             work = batches.next_unless(stop) or NOTHING
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
-                step = trainer.step(work, accuracy=line_ends, stop=stop)
+                step = trainer.step(work, stop=stop)
             if step is None:  # a process was asked to stop during the step
                 stopped = True
                 continue

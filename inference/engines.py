@@ -37,7 +37,7 @@ class DygraphEngine:
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         with self.paddle.no_grad():
-            return dict(zip(self.outputs, (x.numpy() for x in self.layer(self.paddle.to_tensor(ids)))))
+            return dict(zip(self.outputs, (x.numpy() for x in self.layer(ids))))
 
 
 class PaddleEngine:

@@ -66,7 +66,8 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
     Args:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. The parser checks the types;
-            the dataclass checks its values in `__post_init__` (`check_ranges`).
+            the dataclass checks its values in `__post_init__` (`check_ranges`). A class variable RENAMED
+            says what to write in place of a key that is gone.
         arguments: `--config file.yaml`, any number of times, and `--section.key value`. Later ones override
             earlier ones. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
@@ -187,6 +188,9 @@ def _explain(message: str, cls: type) -> str:
     unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
     if unknown:
         name = next(group for group in unknown.groups() if group)
+        for old, new in getattr(cls, "RENAMED", {}).items():
+            if name in (old, old.split(".")[-1]):
+                return f"{old} is gone: {new}"
         near = _nearest(name, _keys(cls))
         line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
     return line

@@ -14,12 +14,12 @@ from paddle import Tensor
 
 from inference.loading import Loaded
 from inference.requests import choice_of, text_of
+from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
-from reader.features import pad
 from utils.errors import UserError
 
 MASK = "[MASK]"
@@ -98,12 +98,12 @@ class FillMasks(MaskedLmTask):
         mask_id = self.loaded.tokenizer.mask_id
         hidden, counts = [], []
         for text in texts:  # one by one: there are few requests, and each may need many logits
-            ids = pad([text.ids], self.loaded.tokenizer.pad_id)
+            ids = np.asarray(text.ids, np.int64)
             masks = ids == mask_id
             carry = masks if self.embedding == "masks" else np.ones_like(masks)
             languages = None if text.language < 0 else paddle.to_tensor(np.where(carry, text.language, -1))
             wanted = paddle.to_tensor(np.flatnonzero(masks))
-            hidden.append(self.model(paddle.to_tensor(ids), language_ids=languages, positions=wanted))
+            hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
             counts.append(int(masks.sum()))
         found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]

@@ -18,7 +18,7 @@ from inference.requests import read_requests, reading_of
 from inference.tasks import TaskOptions, make
 from inference.tasks.finetuned import entities
 from inference.tasks.words import masked_ids
-from model.attention import CompactMask
+from model.attention import Layout
 from model.checkpoint.folder import save_model
 from model.task_names import task_named
 from pretrain.config import ObjectiveConfig
@@ -278,11 +278,12 @@ def test_fill(models, ask, language):
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
-    bias = np.zeros([1, len(ids), 32], np.float32)
+    bias = np.zeros([len(ids), 32], np.float32)
     if language:
-        bias[0, masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
+        bias[masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
     with paddle.no_grad():
-        hidden = model.ernie_m(paddle.to_tensor([ids]), input_bias=paddle.to_tensor(bias)).sequence[0]
+        layout = Layout([len(ids)])
+        hidden = model.ernie_m(paddle.to_tensor(ids), None, layout, paddle.to_tensor(bias)).sequence
         check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
 
 
@@ -312,9 +313,10 @@ def test_fill_where_every_token_carries_its_language(models):
     loaded.reading = {"language_embedding": "all"}
     task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
     asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
-    ids = paddle.to_tensor([asked.ids])
+    ids = paddle.to_tensor(asked.ids)
+    languages = paddle.full_like(ids, toy_models.LANGUAGES.index("fr"))
     with paddle.no_grad():
-        hidden = model(ids, language_ids=paddle.full_like(ids, toy_models.LANGUAGES.index("fr")))[0, -2:-1]
+        hidden = model(ids, None, languages, Layout([len(asked.ids)]))[-2:-1]
         check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
 
 
@@ -374,13 +376,12 @@ def test_probe(models, ask):
         ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
         positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
         language = toy_models.LANGUAGES.index(request["language"])
-        mask = CompactMask(n + 2, paddle.ones([1, len(ids)], "bool")).dense()
         with paddle.no_grad():
             hidden = model(
-                paddle.to_tensor([ids]), paddle.to_tensor([positions]),
-                paddle.to_tensor([[-1] * (n + 2) + [language] * p]), mask,
+                paddle.to_tensor(ids), paddle.to_tensor(positions),
+                paddle.to_tensor([-1] * (n + 2) + [language] * p), Layout([len(ids)], [n + 2]),
             )  # fmt: skip
-            check_likeliest(loaded, hidden[0, n + 2 :].numpy(), answer["slots"], 2)
+            check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
         assert answer["language"] == request["language"]
 
 
