@@ -3,7 +3,8 @@
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
 The processes use the GPUs, or the CPU if there are none. A single process runs the script without a launcher.
-The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers.
+The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers, or
+workers-node<N> of several machines, so that these may share the folder.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -34,6 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--node_ips", help="addresses of all machines, separated by commas; the first is the leader")
     add("--node_id", type=int, default=0, help="this machine's index in --node_ips")
+    add("--master_port", type=int, help="port of the leader; default: made from the command, above 20000")
     add("--current_node_ip", help="this machine's address")
     add(
         "--nproc_per_node",
@@ -126,14 +129,28 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         # It is empty, but the launcher needs one label per process; -1 is no GPU.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
     if len(nodes) > 1:
-        launcher += ["--master", f"{nodes[0]}:6170", "--nnodes", str(len(nodes)), "--rank", str(args.node_id)]
+        launcher += [
+            "--master",
+            f"{nodes[0]}:{args.master_port or port_of(args)}",
+            "--nnodes",
+            str(len(nodes)),
+            "--rank",
+            str(args.node_id),
+        ]
         launcher += ["--host", args.current_node_ip or nodes[args.node_id]]
     return [*launcher, *script], environment
 
 
 def _workers(args: argparse.Namespace) -> Path:
     """The folder in which paddle.distributed.launch stores the output of each process."""
-    return Path(args.split_log_path, "workers")
+    several = args.node_ips and "," in args.node_ips
+    return Path(args.split_log_path, f"workers-node{args.node_id}" if several else "workers")
+
+
+def port_of(args: argparse.Namespace) -> int:
+    """A port from 20000 to 29999, the same on each machine, and likely another one for another command."""
+    command = [args.node_ips, args.training_script, *args.training_script_args]
+    return 20000 + zlib.crc32("\0".join(command).encode()) % 10000
 
 
 def signal_workers(launcher: subprocess.Popen, number: int) -> None:

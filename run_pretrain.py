@@ -71,7 +71,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     last = min(steps, config.run.stop_after_steps or steps)
     plan = ReaderPlan(config, tokenizer.digest, vocabulary, steps, rank, world_size, reader)
     with (
-        StallWatch(config.run.stall_seconds) as stalls,
+        StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,
         prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
     ):

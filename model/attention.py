@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from model.cpu import AttentionOnCpu, on_cpu
+from model.device import has_flash
 from model.layers import Linear, at_positions, dropout
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
@@ -151,12 +152,6 @@ class Group:
         closed = np.zeros([1, 1, 1, 1], bool) if self.closed is None else self.closed
         bias = np.where(closed, np.float32(CLOSED), np.float32(0))
         return tuple(map(paddle.to_tensor, (cells.ravel(), np.flatnonzero(real), bias)))
-
-
-def has_flash(x: Tensor) -> bool:
-    """Whether there is FlashMask for x: in half precision, from compute capability 8.0 on."""
-    half = x.dtype in (paddle.float16, paddle.bfloat16)
-    return half and x.place.is_gpu_place() and paddle.device.cuda.get_device_capability() >= (8, 0)
 
 
 class SelfAttention(nn.Layer):

@@ -173,6 +173,8 @@ class RunConfig:
         max_bad_steps: stop after this many consecutive steps whose loss is not a finite number.
         stop_after_steps: save and stop at this step without changing the schedule; 0: run to the end.
         stall_seconds: log when a step, an evaluation, a checkpoint or the reader takes longer.
+        stall_ends_seconds: end the process when a step, an evaluation or a checkpoint takes longer, as when
+            another machine has died; 0: never.
         compute_ratio: divides the number of steps (paper Table 8: comparison at equal compute).
     """
 
@@ -193,6 +195,7 @@ class RunConfig:
     max_bad_steps: int = 10
     stop_after_steps: int = 0
     stall_seconds: float = 60.0
+    stall_ends_seconds: float = 3600.0
     compute_ratio: float = 1.0
 
 
@@ -202,7 +205,7 @@ FREE = (
     "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.overwrite",
     "run.micro_batch_tokens", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
     "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps",
-    "run.stop_after_steps", "run.stall_seconds",
+    "run.stop_after_steps", "run.stall_seconds", "run.stall_ends_seconds",
 )  # fmt: skip
 
 
@@ -257,7 +260,7 @@ _RANGES = (
         *_POSITIVE,
     ),
     ("run", "stall_seconds", *_POSITIVE),
-    ("run", "seed eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
+    ("run", "seed eval_steps eval_sequences stop_after_steps stall_ends_seconds", *_NOT_NEGATIVE),
     ("run", "sharding_stage", "0 or 1; stage 2 is gone", lambda v: v in (0, 1)),
 )
 

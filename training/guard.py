@@ -4,6 +4,7 @@ import atexit
 import errno
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -189,15 +190,17 @@ def ended_by_sigterm() -> Iterator[None]:
 class StallWatch:
     """Warns in the log when a piece of work takes longer than `seconds`, then twice, four times as long, ...
 
-    It never ends the work. Each process has its own watch and log (log/job.log.<rank>). If several processes
-    wait for one, the log of that one has no warning.
+    With `ends` it ends the process when the work has taken that long: exit code 1, one line. A process that
+    waits for a dead one on another machine would otherwise wait for ever. Each process has its own watch and
+    log (log/job.log.<rank>). If several processes wait for one, the log of that one has no warning.
 
     Args:
         seconds: the time after which it warns first.
+        ends: the time after which it ends the process; 0: never.
     """
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
+    def __init__(self, seconds: float, ends: float = 0.0):
+        self.seconds, self.ends = seconds, ends or math.inf
         self._doing: tuple[str, float] | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()
@@ -221,11 +224,19 @@ class StallWatch:
                 logger.info("%s ended after %.0f s", what, time.monotonic() - doing[1])
 
     def _look(self) -> None:
-        while not self._end.wait(min(self.seconds / 4, 5.0)):
+        while not self._end.wait(min(self.seconds / 4, self.ends / 4, 5.0)):
             doing = self._doing
             if doing is None:
                 continue
             lasted = time.monotonic() - doing[1]
+            if lasted >= self.ends and doing is self._doing:
+                line = (
+                    f"{doing[0]} has taken {lasted:.0f} s, longer than run.stall_ends_seconds: this process "
+                    "ends. If another process or machine has died, start the same commands again"
+                )
+                logger.error("%s", line)
+                os.write(2, f"error: {line}\n".encode())
+                os._exit(1)
             if lasted >= max(self.seconds, 2 * self._warned_after) and doing is self._doing:
                 self._warned_after = lasted
                 logger.warning(

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 import paddle
 from paddle import nn
 
+from model.device import has_bf16, on_gpu, summary
+from training import distributed
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -51,7 +53,7 @@ class Precision:
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
-        UserError: an unknown value, or O2 on a CPU.
+        UserError: an unknown value, O2 on a CPU, or bf16 on a GPU below compute capability 8.0.
     """
 
     def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
@@ -70,7 +72,15 @@ class Precision:
                 amp, paddle.get_default_dtype(),
             )  # fmt: skip
             amp = NONE
+        if amp == "bf16" and not has_bf16():
+            raise UserError(
+                "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none here"
+            )
+        if amp == "fp16" and has_bf16():
+            logger.info("this GPU has bfloat16: amp bf16 (--amp bf16) needs no loss scale and is recommended")
         self.amp, self.level = amp, level
+        dtype = str(paddle.get_default_dtype())
+        logger.info("%s", summary(dtype if amp == NONE else f"{amp} {level}", distributed.world_size()))
         self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
     def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
@@ -90,8 +100,3 @@ class Precision:
         if self.amp == NONE:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.level, dtype=DTYPES[self.amp])
-
-
-def on_gpu() -> bool:
-    """Whether Paddle computes on a GPU."""
-    return str(paddle.device.get_device()).startswith("gpu")

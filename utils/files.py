@@ -5,7 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +107,19 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def host_name() -> str:
+    """This machine's name, as it stands in temporary names: letters, digits and underscores."""
+    return re.sub(r"\W", "_", socket.gethostname())
+
+
+def temporary_name(path: Path, kind: str = "tmp") -> Path:
+    """A hidden name beside `path` that no other process on any machine takes, `kind`: tmp, old or gone.
+
+    Process ids alone repeat on the machines, or in the containers, that share a disk.
+    """
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
@@ -117,7 +133,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
         UserError: the disk is full or read-only. An earlier file of that name is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_name(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with unwritable_is_a_user_error(path):
@@ -149,9 +165,8 @@ class StagedFolder:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
-        self._old = self.path.with_name(f".{self.path.name}.old-{os.getpid()}")
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary = temporary_name(self.path)
+        self._old = temporary_name(self.path, "old")
         with unwritable_is_a_user_error(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.temporary.mkdir()

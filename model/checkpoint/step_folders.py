@@ -11,11 +11,12 @@ from typing import Any
 
 from model.checkpoint.training_state import load_training_state
 from utils.errors import UserError
+from utils.files import host_name, temporary_name
 
 log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_(\d+)")
 # What `utils.files` and `keep_last` leave behind if the process is killed.
-_LEFTOVER = re.compile(r"\.(.+)\.(tmp|old|gone)-(\d{1,9})")
+_LEFTOVER = re.compile(r"\.(.+)\.(tmp|old|gone)-(\d{1,9})(?:-(\w+)-[0-9a-f]+)?")
 
 
 def step_folders(folder: str | os.PathLike) -> list[tuple[int, Path]]:
@@ -82,7 +83,7 @@ def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLi
     removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
     for path in removed:
         # Renamed first, because a half-removed folder must not look like a checkpoint.
-        gone = path.with_name(f".{path.name}.gone-{os.getpid()}")
+        gone = temporary_name(path, "gone")
         os.replace(path, gone)
         shutil.rmtree(gone)
     return removed
@@ -92,12 +93,14 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
     """Remove what killed processes left half written in a folder. Call it before a run writes there.
 
     A folder that was being replaced (`best`, `full`, `step_N`) is put back if the new one had not yet got its
-    name. Files of a process that is still running on this machine stay.
+    name. Files of a process that is still running on this machine stay. The caller holds the lock of the run,
+    so no process of another machine writes there.
     """
     folder = Path(folder)
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         leftover = _LEFTOVER.fullmatch(entry.name)
-        if leftover is None or _is_running(int(leftover[3])):
+        here = leftover is not None and leftover[4] in (None, host_name())
+        if leftover is None or (here and _is_running(int(leftover[3]))):
             continue
         original = entry.with_name(leftover[1])
         if leftover[2] == "old" and not original.exists():

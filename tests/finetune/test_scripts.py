@@ -122,9 +122,16 @@ def test_the_command_of_the_official_flags(monkeypatch):
     line, environment = launch.command(parsed(*flags.split()), 2, 4)
     text = " ".join(line)
     assert "-m paddle.distributed.launch --nproc_per_node 2" in text
-    assert "--devices 2,3 --master 10.0.0.1:6170 --nnodes 2 --rank 1 --host 10.0.0.2" in text
+    workers, port = "--log_dir logs/workers-node1", launch.port_of(parsed(*flags.split()))
+    assert workers in text and 20000 <= port < 30000
+    assert f"--devices 2,3 --master 10.0.0.1:{port} --nnodes 2 --rank 1 --host 10.0.0.2" in text
     assert text.endswith("run_classifier.py --epoch 1")
     assert environment == {"LOG_DIR": "logs", "LOG_PREFIX": "xnli_"}
+
+    other = parsed(*flags.replace("--node_id 1", "--node_id 0").split())
+    assert launch.port_of(other) == port and "workers-node0" in " ".join(launch.command(other, 2, 4)[0])
+    line, _ = launch.command(parsed(*flags.split(), "--master_port", "7000"), 2, 4)
+    assert "--master 10.0.0.1:7000" in " ".join(line)
 
 
 def test_threads_are_divided_among_the_processes(monkeypatch):

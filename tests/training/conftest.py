@@ -29,6 +29,7 @@ def fp16(monkeypatch):
     calls: list[dict] = []
     device = SimpleNamespace(_expected_place=SimpleNamespace(is_gpu_place=lambda: True))
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
     monkeypatch.setattr(grad_scaler, "_dygraph_tracer", lambda: device)
     monkeypatch.setattr(amp_global_state(), "amp_dtype", "float16")  # auto_cast sets it
 

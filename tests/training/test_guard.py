@@ -202,6 +202,16 @@ def test_a_stalled_step(warnings):
     assert warnings()[len(lines) :] == ["step 7 ended after 1 s"]
 
 
+def test_a_stall_ends_the_process():
+    code = "import time; from training.guard import StallWatch\nwith StallWatch(0.1, 0.4) as watch:\n"
+    code += "  with watch.during('step 7'): time.sleep(60)"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and time.monotonic() - began < 40
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: step 7 has taken") and "start the same commands again" in line
+
+
 def test_work_that_ends_in_time(warnings):
     with StallWatch(0.3) as watch:
         for step in range(10):

@@ -8,10 +8,12 @@ import paddle
 import pytest
 from paddle import nn
 
+from model import device
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
+from utils.logging import logger
 
 
 class OneWeight(nn.Layer):
@@ -48,6 +50,53 @@ def test_calls_of_paddle(fp16, monkeypatch, amp, dtype, level):
     assert fp16 == [{"level": level, "dtype": dtype}] * 4
     masters = {"level": "O2", "dtype": dtype, "master_weight": True, "master_grad": True}
     assert decorated == ([((model, engine.optimizer), masters)] if level == "O2" else [])
+
+
+def gpu(monkeypatch, major: int, minor: int) -> None:
+    """Paddle says that it computes on a GPU of this capability."""
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda device=None: (major, minor))
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
+
+
+@pytest.mark.parametrize("signature", ["get_device_capability", "get_device_name"])
+def test_questions_to_a_gpu(signature):
+    """The stand-ins above take what Paddle's functions take."""
+    assert list(inspect.signature(getattr(paddle.device.cuda, signature)).parameters) == ["device"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "amp", "said"),
+    [
+        (
+            (7, 0),
+            "fp16",
+            "capability 7.0); precision fp16 O1; attention rectangles; TF32 off; collectives none",
+        ),
+        ((8, 0), "bf16", "capability 8.0); precision bf16 O1; attention FlashMask; TF32 on"),
+        ((9, 0), "none", "capability 9.0); precision float32; attention rectangles; TF32 on"),
+        ((8, 9), "fp16", "attention FlashMask; TF32 on"),
+    ],
+)
+def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, said):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    gpu(monkeypatch, *capability)
+    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("INFO")
+    Precision(amp)
+    lines = [record.message for record in caplog.records]
+    assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
+    assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert "TF32 off; collectives NCCL, 4 processes" in device.summary("float32", 4)
+
+
+def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
+    gpu(monkeypatch, 7, 5)
+    monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
+    with pytest.raises(UserError, match="amp bf16 needs a GPU of compute capability 8.0"):
+        Precision("bf16")
 
 
 def test_signatures_of_paddle():

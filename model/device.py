@@ -1,0 +1,66 @@
+"""What the device can do: half precision, attention kernels, TF32. The only file that decides it.
+
+    compute capability     amp fp16    amp bf16     attention in half precision
+    below 8.0 (V100, T4)   yes         refused      rectangles: two products and a softmax
+    8.0 and above          yes         yes          FlashMask, one row of tokens
+    a CPU                  no          no           rectangles, computed by `model/cpu.py`
+
+float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
+variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
+"""
+
+import os
+
+import paddle
+from paddle import Tensor
+
+AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
+
+
+def on_gpu() -> bool:
+    """Whether Paddle computes on a GPU."""
+    return str(paddle.device.get_device()).startswith("gpu")
+
+
+def capability() -> tuple[int, int]:
+    """The compute capability of the GPU in use."""
+    return tuple(paddle.device.cuda.get_device_capability())
+
+
+def has_bf16() -> bool:
+    """Whether the GPU in use computes in bfloat16."""
+    return capability() >= AMPERE
+
+
+def has_flash(x: Tensor) -> bool:
+    """Whether there is FlashMask for x: in half precision, from compute capability 8.0 on."""
+    half = x.dtype in (paddle.float16, paddle.bfloat16)
+    return half and x.place.is_gpu_place() and capability() >= AMPERE
+
+
+def has_tf32() -> bool:
+    """Whether float32 products on the GPU in use are computed in TF32."""
+    return capability() >= AMPERE and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+
+def summary(precision: str, processes: int) -> str:
+    """One line for the log: device, capability, precision, attention, TF32, collectives.
+
+    Args:
+        precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
+        processes: of the run, on all machines.
+    """
+    device, collectives = paddle.device.get_device(), "none"
+    if not on_gpu():
+        backend = os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+        collectives = f"{backend}, {processes} processes" if processes > 1 else collectives
+        return f"device: {device}; precision {precision}; attention rectangles; collectives {collectives}"
+    major, minor = capability()
+    half = precision.startswith(("bf16", "fp16"))
+    kernel = "FlashMask" if half and capability() >= AMPERE else "rectangles"
+    tf32 = "on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "off"
+    collectives = f"NCCL, {processes} processes" if processes > 1 else collectives
+    return (
+        f"device: {device} ({paddle.device.cuda.get_device_name()}, capability {major}.{minor}); precision "
+        f"{precision}; attention {kernel}; TF32 {tf32}; collectives {collectives}"
+    )

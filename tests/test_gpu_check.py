@@ -1,0 +1,87 @@
+"""scripts/gpu_check.py on a CPU: what it runs and skips; with a planted fault it ends with 1."""
+
+import json
+import sys
+
+import pytest
+
+from model import attention
+from scripts import gpu_check
+from tests.launching import ROOT, run_script
+
+DOUBLE = """
+import sys
+sys.path.insert(0, {root!r})
+from scripts import gpu_check
+from training import distributed
+once = distributed.sum_gradients
+def twice(parameters):
+    once(parameters)
+    for parameter in parameters:
+        parameter.grad.scale_(2.0)
+distributed.sum_gradients = twice
+gpu_check.main()
+"""
+
+
+def results(said: str) -> dict[str, dict]:
+    """The JSON in the last line, by check."""
+    *lines, last = said.splitlines()
+    found = json.loads(last)
+    assert len(lines) == len(found["checks"])
+    assert found["ok"] == all(one["result"] != "failed" for one in found["checks"])
+    return {one["check"]: one for one in found["checks"]}
+
+
+@pytest.mark.slow
+def test_a_cpu_passes(tmp_path):
+    done = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results(done.stdout)
+    skipped = {name: one["said"] for name, one in found.items() if one["result"] == "skipped"}
+    assert skipped.keys() == {"device", "host waits"} and "no GPU" in skipped["device"]
+    assert len(found) == 8 and all(one["result"] == "ok" for one in found.values() if one["said"] not in
+                                   skipped.values())  # fmt: skip
+
+
+@pytest.fixture
+def check(capsys):
+    """check(name): exit code and result of one check."""
+
+    def run(name: str) -> tuple[int, dict]:
+        code = gpu_check.run_checks(True, {name: gpu_check.CHECKS[name]})
+        return code, results(capsys.readouterr().out)[name]
+
+    return run
+
+
+def test_attention_is_right(check):
+    assert check("attention")[0] == 0
+
+
+def test_a_wrong_scale(check, monkeypatch):
+    apply = attention.AttentionOnCpu.apply
+    monkeypatch.setattr(
+        attention.AttentionOnCpu, "apply", lambda query, *others: apply(query * 1.01, *others)
+    )
+    code, found = check("attention")
+    assert code == 1 and found["result"] == "failed"
+    assert "full in float64 with plain is off by" in found["said"] and "; train in float32" in found["said"]
+
+
+def test_a_mask_that_leaks(check, monkeypatch):
+    monkeypatch.setattr(attention.Group, "closed", None)
+    code, found = check("attention")
+    assert code == 1 and "packed in float64 with plain is off by" in found["said"]
+
+
+@pytest.mark.slow
+def test_a_process_that_adds_twice(check, monkeypatch, tmp_path):
+    script = tmp_path / "double.py"
+    script.write_text(DOUBLE.format(root=str(ROOT)))
+    command = (sys.executable, str(script))
+    monkeypatch.setitem(
+        gpu_check.CHECKS, "processes", lambda quick: gpu_check.check_processes(quick, command)
+    )
+    code, found = check("processes")
+    assert code == 1 and "mmlm on two processes, stage 0, is off by" in found["said"]

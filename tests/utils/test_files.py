@@ -1,0 +1,37 @@
+"""Temporary names: processes with the same id, on several machines, write to one disk."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from utils import files
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
+    """Threads stand for containers: each of their processes may have the id 1."""
+    monkeypatch.setattr(files.os, "getpid", lambda: 1)
+
+    def write(number: int) -> None:
+        text = f"{number}\n" * 1000
+        if kind == "file":
+            with files.atomic_file(tmp_path / "out", "w") as file:
+                file.write(text)
+        else:
+            with files.atomic_dir(tmp_path / f"out{number}") as folder:
+                (folder / "out").write_text(text)
+
+    with ThreadPoolExecutor(50) as pool:
+        list(pool.map(write, range(200)))
+    found = list(tmp_path.rglob("out"))
+    assert len(found) == (1 if kind == "file" else 200)
+    assert all(len(set(path.read_text().split())) == 1 for path in found)
+    assert len(list(tmp_path.iterdir())) == len(found)  # nothing is left behind
+
+
+def test_names_of_processes_differ(tmp_path, monkeypatch):
+    names = set()
+    for host in ("node-1", "node-2"):
+        monkeypatch.setattr(files.socket, "gethostname", lambda host=host: host)
+        names |= {files.temporary_name(tmp_path / "x").name for _ in range(100)}
+    assert len(names) == 200 and all(name.startswith(".x.tmp-") for name in names)
