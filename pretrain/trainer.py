@@ -192,6 +192,7 @@ class Trainer:
                 "command": shlex.join(["python", *sys.argv]),
             },
             leave_out=leave_out,
+            masters=self.engine.masters,
         )
 
 

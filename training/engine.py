@@ -16,6 +16,7 @@ the gradients there, so the engine multiplies the loss by the number of processe
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ class Engine:
         """Whether each process holds only a part of the moments."""
         return self._sharded is not None
 
+    @property
+    def masters(self) -> dict[str, Tensor]:
+        """O2: the float32 master weights by `parameter.name`; in stage 1 only this process's own."""
+        return self.optimizer._master_weights
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
@@ -142,17 +148,17 @@ class Engine:
             seen.append((loss.detach(), values))
         alone, asked = distributed.world_size() == 1, bool(stop)
         used = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
-        if alone and not asked:
-            square = self._square(used)  # before reading any value: a read waits for the device
-        stopped, users, loss, sums = self._add_up(seen, asked)
+        square = self._square(used) if alone and not asked else 0.0
+        *totals, norm_squared = self._read(seen, square)
+        stopped, users, loss, sums = self._add_up(totals, asked)
         if stopped:
             self._drop_gradients()
             return None
         if not alone:
             used = [parameter for parameter, count in zip(self.parameters.values(), users) if count]
             self._sum_gradients(used)
-            square = self._square(used)
-        norm = math.sqrt(distributed.all_sum([square.item()])[0] if self.is_sharded else square.item())
+            norm_squared = self._square(used).item()
+        norm = math.sqrt(distributed.all_sum([norm_squared])[0] if self.is_sharded else norm_squared)
         # With float16 the scaler skips the update by the gradients alone.
         finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
         lr = float(self.optimizer.get_lr())
@@ -166,7 +172,7 @@ class Engine:
     def _decorate(self) -> None:
         """Decorate once: after the weights are loaded and before the moments exist."""
         if not self._is_decorated:
-            self.precision.decorate(self.model, self.optimizer)
+            self.precision.decorate(self.model, self.optimizer, self._is_own)
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
@@ -174,10 +180,21 @@ class Engine:
             # clear_grad() would leave zeros, and AdamW would update a parameter that no loss used
             parameter.grad = None
 
-    def _add_up(self, seen: list, stop: bool) -> tuple[bool, list[float], float, dict[str, float]]:
+    def _read(self, seen: list, square: Tensor | float) -> list[float]:
+        """This process's loss, its `sums`, and the squared norm. The only read waits for the device."""
+        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
+        found = [*itertools.chain(*rows), square]
+        places = [place for place, value in enumerate(found) if isinstance(value, Tensor)]
+        if places:
+            scalars = [found[place].detach().astype("float64").reshape([]) for place in places]
+            for place, number in zip(places, paddle.stack(scalars).tolist()):
+                found[place] = number
+        width = 1 + len(self.sums)
+        return [sum(map(float, found[column:-1:width])) for column in range(width)] + [float(found[-1])]
+
+    def _add_up(self, totals: list[float], stop: bool) -> tuple[bool, list[float], float, dict[str, float]]:
         """Over all processes: whether to stop, the number of users of each parameter, the loss, the sums."""
-        local = [float(stop), sum(_number(loss) for loss, _ in seen)]
-        local += [sum(_number(values.get(name, 0.0)) for _, values in seen) for name in self.sums]
+        local = [float(stop), *totals]
         local += [float(parameter.grad is not None) for parameter in self.parameters.values()]
         stopped, loss, *rest = distributed.all_sum(local)
         count = len(self.sums)
@@ -271,7 +288,3 @@ class Engine:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The random seed of one step on one process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
-
-
-def _number(value: Tensor | float) -> float:
-    return float(value.item() if isinstance(value, Tensor) else value)

@@ -5,10 +5,11 @@ O2    weights and most of the forward pass in half precision; float32 gradients 
 """
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from model.device import has_bf16, on_gpu, summary
 from training import distributed
@@ -17,6 +18,7 @@ from utils.logging import logger
 
 NONE = "none"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+HALF = (paddle.bfloat16, paddle.float16)
 LEVELS = ("O1", "O2")
 
 
@@ -83,12 +85,27 @@ class Precision:
         logger.info("%s", summary(dtype if amp == NONE else f"{amp} {level}", distributed.world_size()))
         self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
-    def decorate(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
-        """For O2: cast the loaded weights, and give the optimizer float32 master weights."""
+    def decorate(
+        self,
+        model: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        is_own: Callable[[Tensor], bool] = lambda parameter: True,
+    ) -> None:
+        """For O2: cast the loaded weights, and give the optimizer float32 master weights.
+
+        Paddle alone would make the masters later, from weights that are already rounded.
+
+        Args:
+            is_own: whether this process updates a parameter.
+        """
         if self.amp != NONE and self.level == "O2":
+            loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
+            for name, parameter in model.named_parameters():
+                if parameter.dtype in HALF and is_own(parameter) and not parameter.stop_gradient:
+                    optimizer._create_master_weight(parameter).set_value(loaded[name])
 
     def can_shrink(self) -> bool:
         """Whether a smaller loss scale may prevent an overflow."""

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,9 +88,11 @@ def model_files(
     extra: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
+    masters: Mapping[str, paddle.Tensor] | None = None,
 ) -> ModelFiles:
     """What `save_model` writes of a model; the arguments are the same."""
-    weights = {name: array for name, array in model_weights(model).items() if not name.startswith(leave_out)}
+    found = model_weights(model, masters or {})
+    weights = {name: array for name, array in found.items() if not name.startswith(leave_out)}
     settings = {
         **config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__, **(extra or {}),
     }  # fmt: skip
@@ -120,6 +123,7 @@ def save_model(
         extra: more keys for config.json: "task", "labels", "languages".
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
+        masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
 
     Raises:
         UserError: the disk is full (the older checkpoint is untouched), or a tokenizer file is missing.
@@ -139,15 +143,20 @@ class LoadReport(NamedTuple):
     unused: list[str]
 
 
-def model_weights(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+def model_weights(
+    model: paddle.nn.Layer, masters: Mapping[str, paddle.Tensor] = MappingProxyType({})
+) -> dict[str, np.ndarray]:
     """A model's parameters as arrays under canonical names: float64 stays, everything else becomes float32.
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
     """
     exact = (paddle.float32, paddle.float64)
+    found = {
+        name: masters.get(parameter.name, parameter) for name, parameter in _parameters_of(model).items()
+    }
     return {
-        name: as_numpy(parameter if parameter.dtype in exact else parameter.detach().astype("float32"))
-        for name, parameter in _parameters_of(model).items()
+        name: as_numpy(tensor if tensor.dtype in exact else tensor.detach().astype("float32"))
+        for name, tensor in found.items()
     }
 
 

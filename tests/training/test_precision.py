@@ -9,6 +9,7 @@ import pytest
 from paddle import nn
 
 from model import device
+from model.checkpoint.folder import model_weights
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
@@ -106,6 +107,25 @@ def test_signatures_of_paddle():
     assert {"level", "dtype"} <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
     scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
     assert {field.name for field in fields(LossScaling)} | {"self", "enable"} == set(scaler)
+
+
+def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
+    """Neither the first step nor an export sees the rounding of the weights in half precision."""
+
+    def decorate(model, optimizer, **options):
+        model.to(dtype="bfloat16")
+        monkeypatch.setattr(optimizer, "_multi_precision", True)
+
+    monkeypatch.setattr(paddle.amp, "decorate", decorate)
+    model = OneWeight()
+    engine = Engine(model, build_optimizer(model, 0.1), precision=Precision("bf16", "O2"))
+    model.weight.set_value(np.full([3, 2], 1.2345678, np.float32))  # loaded after the engine was made
+    engine._decorate()
+    assert model.weight.dtype == paddle.bfloat16
+    assert np.array_equal(engine.masters[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
+    (written,) = model_weights(model, engine.masters).values()
+    (rounded,) = model_weights(model).values()
+    assert (written == np.float32(1.2345678)).all() and (rounded != written).all()
 
 
 def test_master_weights_are_part_of_the_state(monkeypatch):
