@@ -89,6 +89,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     rates = _rates(lines, options)
     for language, rate in rates.items():
         logger.info("%s: %s lines, each taken %.3g times in the mean", language, f"{lines[language]:,}", rate)
+    logger.info(
+        "sentencepiece trains %s pieces on about %s lines; it says nothing until it has finished",
+        f"{options.vocab_size:,}", f"{min(options.sentences, sum(lines.values())):,}",
+    )  # fmt: skip
     model = _train(_sample(streams, options, rates), options)
     with atomic_file(model_path) as file:
         file.write(model)
@@ -151,6 +155,7 @@ def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
             normalization_rule_name="nmt_nfkc",
             num_threads=options.threads,
             train_extremely_large_corpus=options.sentences > _MANY_SENTENCES,
+            minloglevel=1,  # warnings and errors only
         )
     except RuntimeError as error:
         raise UserError(
