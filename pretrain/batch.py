@@ -12,7 +12,7 @@ from pretrain.config import OBJECTIVES
 NO_LANGUAGE = -1
 
 
-class Row(NamedTuple):
+class MaskedSequence(NamedTuple):
     """One sequence. Arrays are int64.
 
     The first `context` tokens are seen by all of them, the others are placeholders, which only see themselves
@@ -32,16 +32,16 @@ class Slots(NamedTuple):
     """The first stage of a BTMLM sequence: its row, the columns of the second stage that it fills int64 [p],
     uniform numbers [p]."""
 
-    row: Row
+    row: MaskedSequence
     columns: np.ndarray
     draws: np.ndarray
 
 
-class Masked(NamedTuple):
+class MaskedExample(NamedTuple):
     """A masked example: the objective whose loss it serves, its rows (two for CAMLM), BTMLM's first stage."""
 
     objective: str
-    rows: list[Row]
+    rows: list[MaskedSequence]
     slots: Slots | None = None
 
 
@@ -131,7 +131,7 @@ class Batch(Packed):
         return replace(self, input_ids=input_ids)
 
 
-def pack(examples: Sequence[Masked]) -> Batch:
+def pack(examples: Sequence[MaskedExample]) -> Batch:
     """Masked examples, at least one, as a micro-batch."""
     rows = [row for example in examples for row in example.rows]
     first_rows = np.cumsum([0, *(len(example.rows) for example in examples)])
@@ -164,7 +164,7 @@ def pack(examples: Sequence[Masked]) -> Batch:
     return replace(batch, stage1=stage1)
 
 
-def _joined(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+def _joined(rows: Sequence[MaskedSequence]) -> dict[str, np.ndarray]:
     fields = {
         name: _concatenate([getattr(row, name) for row in rows])
         for name in ("input_ids", "position_ids", "language_ids")
@@ -173,7 +173,7 @@ def _joined(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return fields | {"lengths": lengths, "contexts": np.array([row.context for row in rows])}
 
 
-def _placed(rows: Sequence[Row], columns: Sequence[np.ndarray]) -> np.ndarray:
+def _placed(rows: Sequence[MaskedSequence], columns: Sequence[np.ndarray]) -> np.ndarray:
     """Columns of each row as indices into all of their tokens."""
     starts = np.cumsum([0, *(len(row.input_ids) for row in rows)])
     return _concatenate([start + mine for start, mine in zip(starts, columns)])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain import masking, pseudo
-from pretrain.batch import NO_LANGUAGE, Batch, Masked, Row, Slots, pack
+from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
@@ -83,12 +83,12 @@ class Objectives:
 
     def mask(
         self, objective: str, example: Text | Pair, rng: np.random.Generator, second: int | None = None
-    ) -> Masked:
+    ) -> MaskedExample:
         """One masked example. `second`: BTMLM, the language of the pseudo-tokens; None: drawn."""
         if objective == "btmlm":
             return self.btmlm(example, rng, second)
         rows = {"mmlm": self.mmlm, "tlm": self.tlm, "camlm": self.camlm}[objective](example, rng)
-        return Masked(objective, rows)
+        return MaskedExample(objective, rows)
 
     def tokens(self, objective: str, example: Text | Pair) -> int:
         """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
@@ -101,7 +101,7 @@ class Objectives:
 
     # MMLM: [CLS] X [SEP], all tokens see all tokens.
 
-    def mmlm(self, text: Text, rng: np.random.Generator) -> list[Row]:
+    def mmlm(self, text: Text, rng: np.random.Generator) -> list[MaskedSequence]:
         ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
         side_languages = np.full(len(ids), text.language)
         chosen = 1 + self._choose(ids[1:-1], rng)
@@ -110,7 +110,7 @@ class Objectives:
 
     # TLM: [CLS] S [SEP] [SEP] Y [SEP], masks on both sides, all tokens see all tokens.
 
-    def tlm(self, pair: Pair, rng: np.random.Generator) -> list[Row]:
+    def tlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
         ids, side, chosen = self._pair(pair, rng)
         replacements = masking.replace(ids[chosen], rng, self.vocabulary)
         return [self._masked_row(ids, self._side_languages(pair, side), chosen, replacements)]
@@ -124,7 +124,7 @@ class Objectives:
         source, target = (self._known(ids) for ids in self._truncated(pair))
         return masking.can_serve_camlm(len(source), len(target), self.config.mask_rate)
 
-    def camlm(self, pair: Pair, rng: np.random.Generator) -> list[Row]:
+    def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
         ids, side, chosen = self._pair(pair, rng)
         # Always [MASK]: a token that stayed, or a random one, would see itself.
         row = self._masked_row(ids, self._side_languages(pair, side), chosen, self.vocabulary.mask_id)
@@ -135,7 +135,7 @@ class Objectives:
     # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
     # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
 
-    def btmlm(self, text: Text, rng: np.random.Generator, second: int | None = None) -> Masked:
+    def btmlm(self, text: Text, rng: np.random.Generator, second: int | None = None) -> MaskedExample:
         config, mask_id = self.config, self.vocabulary.mask_id
         if second is None:
             second = self.second_language.draw(text.language, rng)
@@ -152,7 +152,9 @@ class Objectives:
         languages = self._language_ids(ids, side_languages)
         columns = np.arange(n + 2, n + 2 + p)
         positions = np.concatenate([self._positions[: n + 2], slot_positions])
-        first = Row(ids, positions, languages, columns, placeholders, side_languages[columns], n + 2)
+        first = MaskedSequence(
+            ids, positions, languages, columns, placeholders, side_languages[columns], n + 2
+        )
 
         # The second stage. Its last [SEP] follows the last position that a pseudo-token may have.
         ids = np.concatenate([context, self._sep, placeholders, self._sep])
@@ -167,7 +169,7 @@ class Objectives:
         if self.language_embedding == "masks":
             languages[slots] = NO_LANGUAGE
         row = row._replace(position_ids=positions, language_ids=languages)
-        return Masked("btmlm", [row], Slots(first, slots, rng.random(p)))
+        return MaskedExample("btmlm", [row], Slots(first, slots, rng.random(p)))
 
     def _pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """How many tokens of the sentence are kept, and the number of pseudo-tokens."""
@@ -200,11 +202,11 @@ class Objectives:
 
     def _masked_row(
         self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
-    ) -> Row:
+    ) -> MaskedSequence:
         """The sequence `ids` [t] with `replacements` in the chosen columns, which are to be predicted."""
         inputs = ids.copy()
         inputs[chosen] = replacements
-        return Row(
+        return MaskedSequence(
             inputs,
             self._positions[: len(ids)],
             self._language_ids(inputs, side_languages),
@@ -225,7 +227,7 @@ class Objectives:
         return np.where(inputs == self.vocabulary.mask_id, side_languages, NO_LANGUAGE)
 
 
-def _half(row: Row, side: np.ndarray, masked: np.ndarray, context_side: int) -> Row:
+def _half(row: MaskedSequence, side: np.ndarray, masked: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
     Positions, languages and targets go along, so both halves together have the whole row's loss.
@@ -240,7 +242,7 @@ def _half(row: Row, side: np.ndarray, masked: np.ndarray, context_side: int) -> 
     mine = side[row.targets] != context_side
     placeholders = row.targets[mine]
     columns = np.concatenate([context, placeholders])
-    return Row(
+    return MaskedSequence(
         row.input_ids[columns],
         row.position_ids[columns],
         row.language_ids[columns],

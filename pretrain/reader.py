@@ -28,7 +28,7 @@ from utils.errors import UserError
 Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
 
 
-class Example(NamedTuple):
+class DrawnExample(NamedTuple):
     """A text or pair of a step, and the objective that it serves."""
 
     objective: str
@@ -156,7 +156,7 @@ class StepReader:
                 drawn.append((kind, objectives, self.samplers[kind].draw(len(objectives))))
         return drawn
 
-    def _examples(self, drawn: list[Drawn]) -> list[Example]:
+    def _examples(self, drawn: list[Drawn]) -> list[DrawnExample]:
         """The whole step. An example's place in it decides what is drawn for it."""
         examples = []
         for kind, objectives, draws in drawn:
@@ -167,7 +167,7 @@ class StepReader:
                     if "tlm" not in self.config.objectives.active:
                         continue
                     objective = "tlm"
-                examples.append(Example(objective, text))
+                examples.append(DrawnExample(objective, text))
         return examples
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
@@ -178,7 +178,7 @@ class StepReader:
         sides = [Text(ids, self.number[side]) for ids, side in zip(self.corpus.parallel[pair][item], pair)]
         return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
 
-    def _batch(self, examples: Sequence[Example], numbers: Sequence[int]) -> Batch:
+    def _batch(self, examples: Sequence[DrawnExample], numbers: Sequence[int]) -> Batch:
         made = []
         for number in numbers:
             rng = generator(self.config.run.seed, self.step, number)

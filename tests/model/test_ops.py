@@ -84,16 +84,16 @@ def test_gelu():
 
 
 def test_dropout_is_unbiased_and_scales():
-    x = paddle.full([1000, 1000], 2.0)
+    x = paddle.full([300, 300], 2.0)
     for probability in (0.1, 0.5):
         y = ops.dropout(x, probability, training=True).numpy()
         kept = y != 0
-        # five standard deviations of a million draws
-        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / 1e6)
+        # five standard deviations
+        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / y.size)
         assert y[kept] == pytest.approx(np.full(kept.sum(), 2 / (1 - probability)), rel=1e-5)
         # neighbours in a row and in a column are independent
         for a, b in ((kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):
-            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5e-3
+            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / 300
 
 
 def test_dropout_edges():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pretrain import pseudo
-from pretrain.batch import Masked, Row, pack
+from pretrain.batch import MaskedExample, MaskedSequence, pack
 from pretrain.objectives import Pair, Text
 from tests.pretrain.objective_examples import (
     CLS,
@@ -236,8 +236,12 @@ def test_packing_against_a_plain_loop():
         context, placeholders = int(rng.integers(1, 9)), int(rng.integers(0, 5))
         ids = rng.integers(4, 99, size=context + placeholders)
         targets = rng.permutation(len(ids))[: rng.integers(0, len(ids))]
-        rows.append(Row(ids, ids + 100, ids + 200, targets, ids[targets] + 300, ids[targets] + 400, context))
-    batch = pack([Masked("tlm", rows[:7]), Masked("mmlm", rows[7:])])
+        rows.append(
+            MaskedSequence(
+                ids, ids + 100, ids + 200, targets, ids[targets] + 300, ids[targets] + 400, context
+            )
+        )
+    batch = pack([MaskedExample("tlm", rows[:7]), MaskedExample("mmlm", rows[7:])])
     assert split(batch, batch.input_ids) == [row.input_ids.tolist() for row in rows]
     assert batch.contexts.tolist() == [row.context for row in rows]
     assert np.array_equal(batch.position_ids + 100, batch.language_ids)
