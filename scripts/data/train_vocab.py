@@ -141,6 +141,7 @@ def _read(
 
 def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
     model = io.BytesIO()
+    large = {"train_extremely_large_corpus": True} if options.sentences > _MANY_SENTENCES else {}
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=sentences,
@@ -154,8 +155,8 @@ def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
             pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
             normalization_rule_name="nmt_nfkc",
             num_threads=options.threads,
-            train_extremely_large_corpus=options.sentences > _MANY_SENTENCES,
-            minloglevel=1,  # warnings and errors only
+            minloglevel=2,  # errors only
+            **large,
         )
     except RuntimeError as error:
         raise UserError(
