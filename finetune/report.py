@@ -96,15 +96,15 @@ class Table:
         title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
         paper: rows of the paper, as `figures` returns them.
-        untrained: language -> per cent of the same model with random weights; empty: not measured.
         bars: whether the chart shows this table.
+        untrained: language -> per cent of the same model with random weights; empty: not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    untrained: Mapping[str, float] = field(default_factory=dict)
     bars: bool = True
+    untrained: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def languages(self) -> list[str]:

@@ -154,7 +154,7 @@ class RetrievalRun:
                 for record in records.values()
                 for language, found in record.untrained.items()
             }
-            tables.append(Table(f"{direction}, {how}", rows, paper, untrained))
+            tables.append(Table(f"{direction}, {how}", rows, paper, untrained=untrained))
         facts = {"task": "retrieval", "pooling": flags.pooling, "score": flags.score, "layers": layers}
         return "retrieval", tables, facts
 
