@@ -149,7 +149,7 @@ def main() -> None:
         {"ours": ours, "tokenizers": tokenizers},
         {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))},
         "MB/s",
-        lambda args: 1000 * args.gigabytes,
+        lambda args, _: 1000 * args.gigabytes,
         prepare=write_text,
     )
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
-from benchmarks.training import torch_device, xlm_r_config
+from benchmarks.training import hf_config, torch_device
 from utils.runtime import prepare, read_cpu
 
 MAX_SEQ_LEN = 256
@@ -98,7 +98,7 @@ def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
     with tempfile.TemporaryDirectory() as saved:
-        transformers.XLMRobertaModel(xlm_r_config(args.layers, args.vocab)).save_pretrained(saved)
+        transformers.XLMRobertaModel(hf_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
         # Without a modules.json it takes the mean over the tokens.
         model = SentenceTransformer(saved, device=torch_device())
@@ -118,6 +118,6 @@ if __name__ == "__main__":
         {"ours": ours, "torch": sentence_transformers},
         {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
         "sentences/s",
-        lambda args: args.sentences,
+        lambda args, _: args.sentences,
         prepare=made_up.write_files,
     )

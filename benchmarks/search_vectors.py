@@ -107,7 +107,7 @@ if __name__ == "__main__":
         {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy},
         {"vectors": 1_000_000, "queries": 1000, "width": 768},
         "queries/s",
-        lambda args: args.queries,
+        lambda args, _: args.queries,
         prepare=write_vectors,
         check=check_found,
     )
