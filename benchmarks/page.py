@@ -11,11 +11,12 @@ the rows that are left. In docs/performance.md only the part between two marks i
 import argparse
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ class BenchmarkRow:
 
 
 ROWS = {
+    "finetune_real": BenchmarkRow(
+        "Fine-tuning step, 32 real pairs",
+        "Sequence classification of real sentence pairs, base shape, float32; pads do not count as tokens. "
+        "Padded: random batches. Grouped: pairs of similar length, as in ours.",
+        "finetune_real.py",
+        ("--data=$DATA/nli/train-en.tsv", "--piece_model_path=$DATA/vocab/xnli15-32k.model", "--rounds=1"),
+    ),
     "finetune": BenchmarkRow(
         "Fine-tuning step, 16 x 128 tokens",
         "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
@@ -112,24 +120,23 @@ def main() -> None:
         raise UserError(f"--rows: no {unknown[0]}; there are {', '.join(ROWS)}")
     data = args.docs / DATA
     records = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
-    facts = {"commit": commit(), "machine": machine(), "versions": versions()} if names else {}
+    facts = conditions() if names else {}
     for name in names:
         print(f"{name}: {ROWS[name].title}", flush=True)
-        records[name] = measure(ROWS[name]) | facts
+        records[name] = measure_row(ROWS[name]) | facts
         write_page(args.docs, records)
     print(f"{len(records)} rows are in {write_page(args.docs, records)}")
 
 
-def measure(row: BenchmarkRow) -> dict[str, Any]:
+def measure_row(row: BenchmarkRow) -> dict[str, Any]:
     """Run a row; its output is shown.
 
     Raises:
         UserError: the benchmark failed.
     """
-    start = time.monotonic()
-    command = [sys.executable, str(ROOT / "benchmarks" / row.script), *row.flags]
+    start, last = time.monotonic(), ""
+    command = [sys.executable, str(ROOT / "benchmarks" / row.script), *map(os.path.expandvars, row.flags)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        last = ""
         for line in process.stdout:
             print(f"    {line}", end="", flush=True)
             last = line
@@ -141,29 +148,22 @@ def measure(row: BenchmarkRow) -> dict[str, Any]:
             "result": json.loads(last)}  # fmt: skip
 
 
-def commit() -> str:
-    """The commit of this checkout, marked if its files were changed since."""
+def conditions() -> dict[str, Any]:
+    """What the figures depend on: the commit, the machine, and the versions in each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def machine() -> dict[str, Any]:
-    """The machine that the figures depend on."""
-    cpu = read_cpu()
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    models = [
+        line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
+    ]
     kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    return {
+    machine = {
         "cpu": models[0] if models else cpu.vendor or platform.machine(),
         "cores": cpu.cores,
         "instructions": [kind for kind in kinds if kind in cpu.flags],
         "memory_gb": round(cpu.memory / 1e9, 1),
         "system": platform.platform(),
     }
-
-
-def versions() -> dict[str, dict[str, str]]:
-    """Environment -> package -> version."""
     code = (
         "import importlib.metadata as m, json, platform, sys\n"
         "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
@@ -171,11 +171,12 @@ def versions() -> dict[str, dict[str, str]]:
         " | {name: found[name] for name in sys.argv[1:] if name in found}))"
     )
     pythons = {name: ROOT / name / "bin/python" for name in (VENV, PARITY, LATEST)}
-    return {
+    versions = {
         name: json.loads(subprocess.check_output([python, "-c", code, *PACKAGES], text=True))
         for name, python in pythons.items()
         if python.exists()
     }
+    return {"commit": commit, "machine": machine, "versions": versions}
 
 
 def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
@@ -197,61 +198,70 @@ def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
 
 def to_markdown(records: Mapping[str, Mapping]) -> str:
     """The machine and versions, a line for each row, then each row with its contenders."""
-    parts = [*_conditions(records), f"![times faster than the fastest peer]({CHART})", _summary(records)]
-    for name, record in records.items():
-        result = record["result"]
-        parts += [f"### {ROWS[name].title}", ROWS[name].what]
-        parts.append(_contenders(result) if "contenders" in result else _strategies(result))
-        if result.get("left_out"):
-            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-        command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
-        when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
-        parts.append(f"`{command}` ({when})")
-    return "\n\n".join(parts) + "\n"
-
-
-def _conditions(records: Mapping[str, Mapping]) -> Iterator[str]:
-    """Every machine and every set of versions; usually there is one of each."""
-    machines = [
+    machines = {
         "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}.".format(
             ", ".join(record["machine"]["instructions"]), **record["machine"]
-        )
+        ): None
         for record in records.values()
-    ]
-    yield " ".join(dict.fromkeys(machines))
-    lines = {
+    }
+    versions = {
         f"- `{environment}`: " + ", ".join(f"{name} {version}" for name, version in found.items())
         for record in records.values()
         for environment, found in record["versions"].items()
     }
-    yield "\n".join(sorted(lines))
-
-
-def _summary(records: Mapping[str, Mapping]) -> str:
-    columns = ("", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision")
-    lines = [f"| {' | '.join(columns)} |", "|---|---:|---|---:|---:|---:|---:|"]
-    for name, record in records.items():
+    chart = f"![times faster than the fastest peer]({CHART})"
+    parts = [" ".join(machines), "\n".join(sorted(versions)), chart, summary(records)]
+    for name, row in ROWS.items():
+        parts += [f"### {row.title}", row.what]
+        if name not in records:
+            parts += ["Not measured yet.", command_line(row.script, row.flags)]
+            continue
+        record = records[name]
         result = record["result"]
+        parts.append(contenders(result) if "contenders" in result else strategies(result))
+        if "batch_16" in result:
+            parts += [f"Ours is {result['ratio_grouped']} times the fastest grouped peer. With 16 pairs:",
+                      contenders(result["batch_16"])]  # fmt: skip
+        if result.get("left_out"):
+            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
+        when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
+        parts.append(f"{command_line(record['script'], record['flags'])} ({when})")
+    return "\n\n".join(parts) + "\n"
+
+
+def command_line(script: str, flags: Iterable[str]) -> str:
+    return f"`{' '.join(['python', f'benchmarks/{script}', *flags])}`"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text, and the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(records: Mapping[str, Mapping]) -> str:
+    """One line for each row with a peer."""
+    lines = []
+    for name, row in ROWS.items():
+        result = records[name]["result"] if name in records else {}
+        if name not in records:
+            lines.append([row.title, "not measured yet", "", "", "", "", ""])
         if "ratio" not in result or "contenders" not in result:
             continue
-        rows, unit = result["contenders"], result["unit"]
-        mine = [row for row in rows.values() if not row["peer"] and row["tuned"]]
-        ours = max(row["value"] for row in mine if row["precision"] == FLOAT32)
-        peer = rows[result["fastest_peer"]]
-        fastest = [
-            max(row["value"] for row in rows.values() if row["peer"] == side) for side in (False, True)
-        ]
-        mixed = {row["precision"] for row in rows.values()} != {FLOAT32}
-        least, most = result["ratio_spread"]
+        rows, peer = result["contenders"], result["contenders"][result["fastest_peer"]]
+        ours, peers = ([one for one in rows.values() if one["peer"] == side] for side in (False, True))
+        single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
+        mixed = any(one["precision"] != FLOAT32 for one in rows.values())
+        in_any = max(one["value"] for one in ours) / max((one["value"] for one in peers), default=single)
         installed = as_installed(result)
-        cells = (
-            ROWS[name].title, f"{ours:,g} {unit}", f"{peer['label']}: {peer['value']:,g}",
-            f"**{result['ratio']:.2f}**", f"{least:.2f} to {most:.2f}",
+        lines.append([
+            row.title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
+            f"**{result['ratio']:.2f}**", "{:.2f} to {:.2f}".format(*result["ratio_spread"]),
             "" if installed is None else f"{installed:.2f}",
-            f"{fastest[0] / fastest[1]:.2f}" if mixed else "",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            f"{in_any:.2f}" if mixed else "",
+        ])  # fmt: skip
+    heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
+    return table(heads, lines)
 
 
 def as_installed(result: Mapping[str, Any]) -> float | None:
@@ -261,34 +271,22 @@ def as_installed(result: Mapping[str, Any]) -> float | None:
     return min(ratios, default=None)
 
 
-def _contenders(result: Mapping[str, Any]) -> str:
-    rows = result["contenders"]
-    beyond = any("beyond_gb" in row for row in rows.values())
-    columns = [
-        result["unit"],
-        "slowest",
-        "fastest",
-        "peak GB",
-        *(["beyond, GB"] if beyond else []),
-        "ours is",
-    ]
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for name, row in rows.items():
+def contenders(result: Mapping[str, Any]) -> str:
+    """The table of a row."""
+    lines = []
+    for name, row in result["contenders"].items():
         label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
-        cells = [label, *(f"{row[key]:,g}" for key in ("value", "least", "most")), f"{row['peak_gb']:.2f}"]
-        if beyond:
-            cells.append(f"{row['beyond_gb']:.2f}" if "beyond_gb" in row else "")
         ratio = result.get("ratio_to_peer", {}).get(name)
-        lines.append(f"| {' | '.join([*cells, '' if ratio is None else f'{ratio:.2f} times'])} |")
-    return "\n".join(lines)
+        speeds = [f"{row[key]:,g}" for key in ("value", "least", "most")]
+        lines.append([label, *speeds, f"{row['peak_gb']:.2f}", "" if ratio is None else f"{ratio:.2f} times"])
+    return table(["", result["unit"], "slowest", "fastest", "peak GB", "ours is"], lines)
 
 
-def _strategies(result: Mapping[str, Any]) -> str:
+def strategies(result: Mapping[str, Any]) -> str:
     """The row of benchmarks/pretrain_cost.py."""
-    lines = ["| | tokens/s |", "|---|---:|"]
-    lines += [f"| {name} | {speed:,g} |" for name, speed in result["tokens_per_second"].items()]
+    speeds = table(["", "tokens/s"], [[name, f"{x:,g}"] for name, x in result["tokens_per_second"].items()])
     return (
-        "\n".join(lines) + f"\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
+        f"{speeds}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
         f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "
         f"{result['spread'][-1]:.3f}). Peak memory {result['peak_gb']:.1f} GB."
     )
