@@ -34,49 +34,45 @@ PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "sentence-transformers",
     "tokenizers", "sentencepiece", "onnxruntime", "faiss-cpu", "numpy",
 )  # fmt: skip
-GATHERED = "--contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa"
-LONG = "--contenders=ours,hf_installed_sdpa,hf_best_sdpa,hf_best_latest_sdpa,paddlenlp_best"
 
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One row of the page: its title, what it compares, and the command that measures it."""
+    """One row of the page: its title, what it compares, and the script with its flags."""
 
     title: str
     what: str
-    script: str
-    flags: tuple[str, ...] = ()
+    command: str
 
 
+BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipping"
 ROWS = {
     "finetune_real": BenchmarkRow(
         "Fine-tuning step, 32 real pairs",
-        "Sequence classification of real sentence pairs, base shape, float32; pads do not count as tokens. "
-        "Padded: random batches. Grouped: pairs of similar length, as in ours.",
-        "finetune_real.py",
-        ("--data=$DATA/nli/train-en.tsv", "--piece_model_path=$DATA/vocab/xnli15-32k.model", "--rounds=1"),
+        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: random batches. Grouped: pairs "
+        "of similar length, as in ours.",
+        "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
+        "--rounds=1",
     ),
     "finetune": BenchmarkRow(
-        "Fine-tuning step, 16 x 128 tokens",
-        "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
-        "clipping; no token is a pad.",
-        "finetune_step.py", ("--rounds=1",),
+        "Fine-tuning step, 16 x 128 tokens", f"Sequence classification, {BASE}; no token is a pad.",
+        "finetune_step.py --rounds=1",
     ),
     "finetune_256": BenchmarkRow(
-        "Fine-tuning step, 8 x 256 tokens",
-        "As many tokens in longer sequences.",
-        "finetune_step.py", ("--batch=8", "--length=256", "--rounds=1", LONG),
+        "Fine-tuning step, 8 x 256 tokens", "As many tokens in longer sequences.",
+        "finetune_step.py --batch=8 --length=256 --rounds=1 --contenders=ours,hf_installed_sdpa,hf_best_sdpa,"
+        "hf_best_latest_sdpa,paddlenlp_best",
     ),
     "mlm": BenchmarkRow(
         "Masked-LM step, 16 x 128 tokens",
         "304 of the tokens are predicted; otherwise as above. transformers computes logits at all positions; "
         "ours computes them at the masked positions.",
-        "mlm_step.py", ("--rounds=1",),
+        "mlm_step.py --rounds=1",
     ),
     "mlm_gathered": BenchmarkRow(
         "The same, the peer's head at the masked positions",
         "With three lines of a user's own (gathered) the peer, too, computes only the needed logits.",
-        "mlm_step.py", ("--rounds=1", GATHERED),
+        "mlm_step.py --rounds=1 --contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa",
     ),
     "strategy": BenchmarkRow(
         "Full-strategy step",
@@ -87,7 +83,7 @@ ROWS = {
     "encoding": BenchmarkRow(
         "Sentences to vectors",
         "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
-        "encode.py", ("--sentences=1000", "--rounds=2"),
+        "encode.py --sentences=1000 --rounds=2",
     ),
     "tokenisation": BenchmarkRow(
         "Tokenisation",
@@ -98,12 +94,12 @@ ROWS = {
         "Text to shards",
         "300 MB of real text (DATA names the folder) to a corpus on disk, on all cores; the peers write ids "
         "alone.",
-        "corpus.py", ("--gigabytes=0.3", "--rounds=1"),
+        "corpus.py --gigabytes=0.3 --rounds=1",
     ),
     "search": BenchmarkRow(
         "Exact search",
         "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
-        "search_vectors.py", ("--rounds=2",),
+        "search_vectors.py --rounds=2",
     ),
 }  # fmt: skip
 
@@ -135,16 +131,17 @@ def measure_row(row: BenchmarkRow) -> dict[str, Any]:
         UserError: the benchmark failed.
     """
     start, last = time.monotonic(), ""
-    command = [sys.executable, str(ROOT / "benchmarks" / row.script), *map(os.path.expandvars, row.flags)]
+    script, *flags = row.command.split()
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(f"    {line}", end="", flush=True)
             last = line
     if process.returncode:
-        raise UserError(f"{row.script} ended with {process.returncode}; see above")
+        raise UserError(f"{script} ended with {process.returncode}; see above")
     minutes = round((time.monotonic() - start) / 60, 1)
     today = datetime.date.today().isoformat()
-    return {"script": row.script, "flags": list(row.flags), "date": today, "minutes": minutes,
+    return {"script": script, "flags": flags, "date": today, "minutes": minutes,
             "result": json.loads(last)}  # fmt: skip
 
 
@@ -214,7 +211,7 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
     for name, row in ROWS.items():
         parts += [f"### {row.title}", row.what]
         if name not in records:
-            parts += ["Not measured yet.", command_line(row.script, row.flags)]
+            parts += ["Not measured yet.", f"`python benchmarks/{row.command}`"]
             continue
         record = records[name]
         result = record["result"]
@@ -225,12 +222,9 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
         when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
-        parts.append(f"{command_line(record['script'], record['flags'])} ({when})")
+        command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
+        parts.append(f"`{command}` ({when})")
     return "\n\n".join(parts) + "\n"
-
-
-def command_line(script: str, flags: Iterable[str]) -> str:
-    return f"`{' '.join(['python', f'benchmarks/{script}', *flags])}`"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -297,19 +291,19 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     from matplotlib.figure import Figure  # which needs no display
 
     shown = {
-        name: record["result"] for name, record in records.items() if "ratio_to_peer" in record["result"]
+        ROWS[name].title: one["result"] for name, one in records.items() if "ratio_to_peer" in one["result"]
     }
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for place, result in enumerate(shown.values()):
-        for ratio, colour, shift in (
-            (result["ratio"], "tab:blue", -0.18), (as_installed(result), "tab:gray", 0.18)
-        ):  # fmt: skip
-            if ratio is not None:
-                axes.barh(place + shift, ratio, 0.34, color=colour)
-                axes.text(ratio, place + shift, f" {ratio:.2f}", va="center", fontsize=8)
+    for shift, colour, ratio_of in (
+        (-0.18, "tab:blue", lambda one: one["ratio"]),
+        (0.18, "tab:gray", as_installed),
+    ):
+        places = {place + shift: ratio_of(one) for place, one in enumerate(shown.values()) if ratio_of(one)}
+        bars = axes.barh(list(places), list(places.values()), 0.34, color=colour)
+        axes.bar_label(bars, fmt=" %.2f", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [ROWS[name].title for name in shown], fontsize=9)
+    axes.set_yticks(range(len(shown)), list(shown), fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("times faster than the fastest peer: blue, in its best setting; grey, as installed")

@@ -107,20 +107,16 @@ def compare(
     contenders: Mapping[str, Contender],
     workers: Mapping[str, Callable[..., None]],
     sizes: Mapping[str, int | float | str],
-    unit: str,
-    amount: Callable[[argparse.Namespace, Path], float],
-    prepare: Callable[[Path, argparse.Namespace], None] | None = None,
-    check: Callable[[Path], None] | None = None,
+    *how: Any,
     turns: Turns = "none",
+    **more: Any,
 ) -> None:
-    """The whole program of a benchmark: flags, rounds, table, and the last line of JSON; see `measure`.
+    """The whole program of a benchmark: flags, rounds, table, and the last line of JSON.
 
-    Args:
-        workers: kind of contender -> function of (folder with the files, parsed flags, **options).
-        sizes: flags and their defaults.
+    The arguments are those of `parse` and of `measure`.
     """
     args = parse(description, contenders, workers, sizes, turns)
-    print(json.dumps(measure(args, contenders, sizes, unit, amount, prepare, check, turns)))
+    print(json.dumps(measure(args, contenders, sizes, *how, turns=turns, **more)))
 
 
 def parse(
@@ -130,7 +126,12 @@ def parse(
     sizes: Mapping[str, int | float | str],
     turns: Turns,
 ) -> argparse.Namespace:
-    """Read the flags. In the process of a worker, run the worker and end the program."""
+    """Read the flags. In the process of a worker, run the worker and end the program.
+
+    Args:
+        workers: kind of contender -> function of (folder with the files, parsed flags, **options).
+        sizes: flags and their defaults.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -74,9 +74,8 @@ def test_command_line(records, tmp_path, monkeypatch, capsys):
     (tmp_path / page.DATA).write_text(json.dumps({"cost": records["cost"]}))
     script = tmp_path / "step.py"
     script.write_text(f"print('a table')\nprint({json.dumps(json.dumps(records['fast']['result']))})")
-    rows = page.ROWS | {"fast": page.BenchmarkRow("A fast step", "What.", str(script), ("--rounds=1",))}
+    rows = page.ROWS | {"fast": page.BenchmarkRow("A fast step", "What.", f"{script} --rounds=1")}
     monkeypatch.setattr(page, "ROWS", rows)
-    monkeypatch.setattr(page, "VENV", ".venv")
     call = ["page.py", f"--docs={tmp_path}", "--rows=fast"]
     monkeypatch.setattr(page.sys, "argv", call)
     page.main()
@@ -85,7 +84,7 @@ def test_command_line(records, tmp_path, monkeypatch, capsys):
     assert kept["cost"] == records["cost"] and kept["fast"]["flags"] == ["--rounds=1"]
     assert kept["fast"]["machine"]["cores"] >= 1 and kept["fast"]["commit"]
     script.write_text("raise SystemExit(3)")
-    with pytest.raises(UserError, match="step.py ended with 3"):
+    with pytest.raises(UserError, match=r"step\.py ended with 3"):
         page.main()
     monkeypatch.setattr(page.sys, "argv", [*call[:2], "--rows=three"])
     with pytest.raises(UserError, match="--rows: no three; there are fast, cost, later"):
