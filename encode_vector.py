@@ -124,8 +124,8 @@ def open_checkpoint(flags: EncodeVectorFlags):
 def open_exported(flags: EncodeVectorFlags):
     """Encoder, tokenizer and layer of an exported folder."""
     from evaluation.pooling import layer_number
-    from inference.encoder import ExportedEncoder
     from inference.loading import load
+    from inference.tasks.encode import ExportedEncoder
 
     loaded = load(flags.init_pretraining_params, engine=flags.engine)
     layer = layer_number(flags.layer, loaded.num_layers)

@@ -20,17 +20,17 @@ __all__ = ["Model", "load"]
 
 
 def load(folder: str | Path, engine: str = "auto", task: str | None = None, **files: str) -> "Model":
-    """Open a checkpoint of any format that is read, or a folder that export.py wrote.
+    """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
     Args:
-        folder: of the weights.
+        folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
-        task: what its classifier is for, where no file says so: "classify", "tag" or "answer".
-        files: `ernie_config_path`, `vocab_path`, `piece_model_path`, `label_map_config`: what does not lie
+        task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
+        files: `ernie_config_path`, `vocab_path`, `piece_model_path`, `label_map_config`: files that are not
             beside the weights.
 
     Raises:
-        utils.errors.UserError: something is missing or does not fit; the message says what to do.
+        utils.errors.UserError: something is missing or does not fit together; the message says what to do.
     """
     from inference.loading import Files
     from inference.loading import load as load_
@@ -39,11 +39,11 @@ def load(folder: str | Path, engine: str = "auto", task: str | None = None, **fi
 
 
 class Model:
-    """A model with its tokenizer. Each method raises UserError where the model is not for it.
+    """A model with its tokenizer. A method raises UserError if the model is not for its task.
 
     Attributes:
         tokenizer: `reader.tokenization.Tokenizer`.
-        labels: of its head, in the order of the ids.
+        labels: the labels of its head, in the order of the ids.
     """
 
     def __init__(self, loaded: "Loaded"):

@@ -1,4 +1,4 @@
-"""Make of a checkpoint a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
+"""Export a checkpoint as a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
 
 python export.py --model checkpoints/best --output exported
 python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev.en.tsv
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.task_names import CLASSIFICATION, ENCODING, task_named
+from utils.config import check_ranges, load_config, within
 from utils.errors import UserError, run
 
 MADE_UP = 64  # sentences that are compared where no --check_set is given
@@ -18,25 +19,25 @@ FORMATS = ("paddle", "onnx")
 
 
 @dataclass
-class Flags:
+class ExportFlags:
     """What to export.
 
     Args:
-        model: a checkpoint of any format that is read
+        model: a checkpoint of any supported format
         output: the folder to write; an exported folder there is replaced
         task: classification (or classify), tagging (tag), question_answering (answer), or encoding (encode),
-            the encoder alone; default: what the model's head is for
-        layer: of encode, where the encoder ends: a number, middle or top; default: as trained for retrieval,
-            else top
+            the encoder alone; default: the task of the model's head
+        layer: for encoding, the layer at which the encoder ends: a number, middle or top; default: as trained
+            for retrieval, else top
         formats: paddle, onnx, or paddle,onnx
-        int8: also ONNX with int8 weights and dynamically quantised activations; reports what that changes
-        reduce_range: int8 weights of 7 bits, for CPUs without VNNI
+        int8: also write ONNX with int8 weights and activations, and report how that changes the predictions
+        reduce_range: use int8 weights of 7 bits, for CPUs without VNNI
         check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines; default: made-up ones
-        check_sentences: most texts of check_set that are compared
-        max_seq_len: longest text compared, in tokens; default: what the model takes
-        ernie_config_path: ernie_config.json, where it does not lie beside the weights
-        vocab_path: vocab.txt, likewise
-        piece_model_path: sentencepiece model, likewise
+        check_sentences: largest number of texts of check_set that are compared
+        max_seq_len: longest text compared, in tokens; default: what the model can read
+        ernie_config_path: ernie_config.json, if it is not beside the weights
+        vocab_path: vocab.txt, if it is not beside the weights
+        piece_model_path: sentencepiece model, if it is not beside the weights
         label_map_config: names of the labels: {"label": id}
     """
 
@@ -50,7 +51,7 @@ class Flags:
     int8: bool = False
     reduce_range: bool = False
     check_set: str | None = None
-    check_sentences: int = 1000
+    check_sentences: int = within("[1, )", 1000)
     max_seq_len: int | None = None
     ernie_config_path: str | None = None
     vocab_path: str | None = None
@@ -65,17 +66,15 @@ class Flags:
             )
         if self.reduce_range and not self.int8:
             raise UserError("--reduce_range is of --int8 true, which is not given")
-        if self.check_sentences < 1:
-            raise UserError(f"--check_sentences {self.check_sentences}: it must be at least 1")
+        check_ranges(self)
 
 
 def main() -> None:
-    from utils.config import load_config
     from utils.runtime import prepare
 
-    flags = load_config(Flags, sys.argv[1:], __doc__)
+    flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
-    # Paddle reads its CPU settings when it is imported: so what uses it is imported here.
+    # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     from evaluation.pooling import layer_number
     from inference.export import ExportOptions, export
     from inference.loading import Files, exported_settings, load
@@ -101,13 +100,13 @@ def main() -> None:
     logger.info("exported for %s: %s", task, flags.output)
 
 
-def read_checked(flags: Flags, loaded, task: str):
-    """The texts that are compared."""
+def read_checked(flags: ExportFlags, loaded, task: str):
+    """The texts on which the export is compared with the checkpoint."""
     from itertools import islice
 
     import numpy as np
 
-    from inference.export_check import Checked, made_up_rows
+    from inference.export import Checked, made_up_rows
     from reader.bitext import Sentences
     from reader.classification import read_classification
     from reader.features import EncodePairs

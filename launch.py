@@ -1,9 +1,9 @@
-"""Start a script as one process or several: a thin front of paddle.distributed.launch with official flags.
+"""Start a script as one or several processes, with the official flags, through paddle.distributed.launch.
 
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
-Processes use the GPUs there are, or the CPU. One process is the script itself, without a launcher. Logs are
-<split_log_path>/<log_prefix>job.log.<rank>; what a process prints besides is in <split_log_path>/workers.
+The processes use the GPUs, or the CPU if there are none. A single process runs the script without a launcher.
+The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers.
 """
 
 import argparse
@@ -27,22 +27,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The official flags and one of ours."""
+    """The official flags, and --recipe_devices."""
     parser = _Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--node_ips", help="addresses of all machines, comma between; the first one leads")
-    add("--node_id", type=int, default=0, help="this machine's place in --node_ips")
+    add("--node_ips", help="addresses of all machines, separated by commas; the first is the leader")
+    add("--node_id", type=int, default=0, help="this machine's index in --node_ips")
     add("--current_node_ip", help="this machine's address")
     add(
         "--nproc_per_node",
         type=int,
-        help="processes on this machine; default: one per GPU, or one on the CPU",
+        help="processes on this machine; default: one per GPU, one on a CPU",
     )
     add("--selected_gpus", help="GPUs to use: 0,1")
     add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
-    add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="stands before job.log.<rank>")
+    add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="prefix of job.log.<rank>")
     add("--print_config", help="no effect: the command is always printed")
     add(
         "--recipe_devices", type=int,
@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def gpu_count() -> int:
-    """GPUs that Paddle can use. Paddle is imported only where the system has one."""
+    """The number of GPUs that Paddle can use. Paddle is imported only if the system has a GPU."""
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
         return 0
     import paddle
@@ -66,7 +66,7 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
     """How many processes to start on this machine.
 
     Raises:
-        UserError: more than there are GPUs, or less than one.
+        UserError: more processes than GPUs, or less than one.
     """
     selected = len(args.selected_gpus.split(",")) if args.selected_gpus and gpus else gpus
     processes = args.nproc_per_node or min(selected or 1, args.recipe_devices or selected or 1)
@@ -81,7 +81,7 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
-    """Add accumulation for missing devices, unless the user chose it; and a line that says what it makes."""
+    """Add accumulation for missing devices, unless the user chose it. Returns arguments and a log line."""
     arguments = list(arguments)
     if _value_of(arguments, "--gradient_accumulation_steps") is None:
         arguments += ["--gradient_accumulation_steps", str(-(-recipe_devices // processes))]
@@ -105,7 +105,7 @@ def _value_of(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[str], dict[str, str]]:
-    """The command line to become, and what it changes in the environment."""
+    """The command line to run, and the environment variables that it needs."""
     environment = {LOG_DIR: args.split_log_path, LOG_PREFIX: args.log_prefix}
     script = [args.training_script, *args.training_script_args]
     nodes = args.node_ips.split(",") if args.node_ips else []
@@ -115,7 +115,7 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
             environment["CUDA_VISIBLE_DEVICES"] = visible[0]
         return [sys.executable, "-u", *script], environment
     if "OMP_NUM_THREADS" not in os.environ:
-        # The launcher imports paddle, which would set it to 1 for every process.
+        # The launcher imports Paddle, which would set it to 1 for every process.
         environment["OMP_NUM_THREADS"] = settings_for(read_cpu(), processes)["OMP_NUM_THREADS"]
     launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
     launcher += ["--log_level", "WARNING", "--log_overwrite", "true", "--log_dir", str(_workers(args))]
@@ -123,7 +123,7 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         labels = visible if visible != [""] else [str(i) for i in range(gpus)]
         launcher += ["--devices", ",".join(labels[:processes])]
     elif "CUDA_VISIBLE_DEVICES" in os.environ:
-        # Set but empty: the launcher wants one label per process. -1 is no GPU.
+        # It is empty, but the launcher needs one label per process; -1 is no GPU.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
     if len(nodes) > 1:
         launcher += ["--master", f"{nodes[0]}:6170", "--nnodes", str(len(nodes)), "--rank", str(args.node_id)]
@@ -132,28 +132,28 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
 
 
 def _workers(args: argparse.Namespace) -> Path:
-    """Where paddle.distributed.launch writes what each process prints."""
+    """The folder in which paddle.distributed.launch stores the output of each process."""
     return Path(args.split_log_path, "workers")
 
 
 def signal_workers(launcher: subprocess.Popen, number: int) -> None:
-    """Hand a signal on to each process of the run: they save and end, and then the launcher does.
+    """Send a signal to each process of the run. They save and end, and then the launcher ends.
 
-    The launcher itself would die of SIGTERM and leave its processes to themselves, and after Ctrl-C it would
-    kill them before they have saved.
+    The launcher itself would end on SIGTERM without its processes, and after Ctrl-C it would kill them before
+    they have saved.
     """
     stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
     parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
     workers = [child for child, parent in parents.items() if parent == launcher.pid]
     for worker in workers:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended, or leads no group
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, or is not a group leader
             os.killpg(worker, number)
-    if not workers:  # no /proc here, or nothing was started yet
+    if not workers:  # there is no /proc, or nothing has been started yet
         launcher.terminate()
 
 
 def start(line: list[str], workers: Path) -> int:
-    """Run a launcher to its end; what stopped a process is said again: the console may not have it."""
+    """Run a launcher to its end. The error of a process is printed again, as the console may not show it."""
     launcher = subprocess.Popen(line, process_group=0)  # a group that a terminal's Ctrl-C does not reach
     received: list[int] = []
 
@@ -185,9 +185,8 @@ def main() -> None:
     processes = choose_processes(args, gpus)
     if args.recipe_devices is not None:
         nodes = len(args.node_ips.split(",")) if args.node_ips else 1
-        args.training_script_args, line = keep_total(
-            args.training_script_args, args.recipe_devices, processes * nodes
-        )
+        kept, line = keep_total(args.training_script_args, args.recipe_devices, processes * nodes)
+        args = argparse.Namespace(**vars(args) | {"training_script_args": kept})
         print(f"launch: {line}", flush=True)
     line, environment = command(args, processes, gpus)
     log = f"{args.split_log_path}/{args.log_prefix}job.log.0"

@@ -1,4 +1,4 @@
-"""Answers of a model: JSON lines in, JSON lines out; or a page in the browser. See docs/predict.md.
+"""Predict with a model: JSON lines in, JSON lines out, or a page in the browser. See docs/predict.md.
 
 echo '{"text": "A man eats."}' | python predict.py --task classify --model checkpoints/best
 python predict.py --task encode --model exported --engine onnx-int8 --input texts.jsonl --output vectors.jsonl
@@ -10,39 +10,40 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from utils.config import check_ranges, load_config, within
 from utils.errors import UserError, pipe_may_close, run
 
 
 @dataclass
-class Flags:
-    """What to predict, with which model.
+class PredictFlags:
+    """What to predict, and with which model.
 
     Args:
-        model: a checkpoint of any format that is read, or what export.py wrote; with --serve several, joined
-            by commas
+        model: a checkpoint of any supported format, or a folder that export.py wrote; with --serve several,
+            separated by commas
         task: classify (or classification), tag (tagging), answer (question_answering), encode (encoding),
             search, fill or translate-probe
         input: a file of JSON lines; "-": standard input
         output: a file; "-": standard output
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
-        threads: 0: one for each core
+        threads: number of threads; 0 is one for each core
         batch_tokens: padded tokens in one pass
-        max_seq_len: longest input (tag, answer: window) in tokens; default: of windows that of training, else
-            what the model takes
-        top_k: candidates of answer, fill and translate-probe, sentences of search
-        pooling: of encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled;
+        max_seq_len: longest input (tag, answer: window) in tokens; default: for windows as in training, else
+            what the model can read
+        top_k: number of candidates (answer, fill, translate-probe) or sentences (search)
+        pooling: for encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled;
             default: as in training for retrieval, else mean
-        layer: of encode and search: a number, middle or top; default: as exported, or as in training for
+        layer: for encode and search: a number, middle or top; default: as exported, or as in training for
             retrieval, else top
-        corpus: of search: a text file, a sentence a line
-        ernie_config_path: ernie_config.json, where it does not lie beside the weights
-        vocab_path: vocab.txt, likewise
-        piece_model_path: sentencepiece model, likewise
+        corpus: for search: a text file, a sentence a line
+        ernie_config_path: ernie_config.json, if it is not beside the weights
+        vocab_path: vocab.txt, if it is not beside the weights
+        piece_model_path: sentencepiece model, if it is not beside the weights
         label_map_config: names of the labels: {"label": id}
-        use_cuda: a checkpoint runs on a GPU where there is one
-        serve: a page for the browser and a JSON API, in place of --task
-        host: of --serve; 127.0.0.1 can be reached from this machine alone
-        port: of --serve
+        use_cuda: run a checkpoint on a GPU if there is one
+        serve: serve a page for the browser and a JSON API, instead of --task
+        host: address of --serve; only this machine can reach 127.0.0.1
+        port: port of --serve
     """
 
     model: str
@@ -53,10 +54,10 @@ class Flags:
     input: str = "-"
     output: str = "-"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
-    threads: int = 0
-    batch_tokens: int = 4096
+    threads: int = within("[0, )", 0)
+    batch_tokens: int = within("[1, )", 4096)
     max_seq_len: int | None = None
-    top_k: int = 5
+    top_k: int = within("[1, )", 5)
     pooling: Literal["mean", "specials", "pooled"] | None = None
     layer: str | None = None
     corpus: str | None = None
@@ -67,27 +68,19 @@ class Flags:
     use_cuda: bool = True
     serve: bool = False
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: int = within("[1, 65535]", 8000)
 
     def __post_init__(self) -> None:
         if (self.task is None) != self.serve:
             raise UserError("give --task TASK or --serve, one of them")
-        if not 0 < self.port < 1 << 16:
-            raise UserError(f"--port {self.port}: between 1 and 65535")
-        for name in ("batch_tokens", "top_k"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}: it must be at least 1")
-        if self.threads < 0:
-            raise UserError(f"--threads {self.threads}: it must be 0 (one for each core) or more")
+        check_ranges(self)
         if self.output != "-" and self.output == self.input:
             raise UserError(f"--output {self.output}: it is the input")
 
 
 def main() -> None:
-    from utils.config import load_config
-
-    flags = load_config(Flags, plain(sys.argv[1:]), __doc__)
-    # What a task does not need is not imported: Paddle above all, for ONNX files.
+    flags = load_config(PredictFlags, plain(sys.argv[1:]), __doc__)
+    # Imported here, so that a process that only loads this file stays light.
     from inference.loading import Files, load
     from inference.tasks import TaskOptions, make
 
@@ -112,14 +105,14 @@ def main() -> None:
 
 
 def plain(arguments: list[str]) -> list[str]:
-    """`--serve` alone is `--serve true`."""
+    """Expand `--serve` without a value to `--serve=true`."""
     following = [*arguments[1:], "--"]
     alone = [a == "--serve" and after.startswith("--") for a, after in zip(arguments, following)]
     return [f"{a}=true" if b else a for a, b in zip(arguments, alone)]
 
 
 def answer_all(task, source: str, target: str) -> None:
-    """Answer the requests of a stream, in their order; an "id" goes along."""
+    """Answer the requests of a stream in their order; an "id" is copied to the answer."""
     from contextlib import nullcontext
 
     from inference.requests import open_input, read_requests

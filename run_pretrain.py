@@ -6,6 +6,7 @@ docs/pretraining.md.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,16 @@ def main() -> None:
 
     with StopSignal() as stop:
         from pretrain.run_folder import open_run_folder
-        from utils import logging, processes
+        from utils import logging
         from utils.config import load_config
-        from utils.runtime import prepare
+        from utils.runtime import prepare, rank
 
         config = load_config(PretrainConfig, sys.argv[1:], __doc__)
         with only_run_in(config.run.output):
             log_dir = None if logging.LOG_DIR in os.environ else os.path.join(config.run.output, "log")
-            logging.setup(log_dir, processes.rank())
+            logging.setup(log_dir, rank())
             open_run_folder(config.run)
+            config = replace(config, run=replace(config.run, overwrite=False))
             prepare()
             train(config, stop)
     stop.exit_as_asked()
@@ -91,7 +93,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             work = batches.next_unless(stop) or NOTHING
             line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
-                step = trainer.step(work, accuracy=line_ends, stop=stop)
+                step = trainer.step(work, stop=stop)
             if step is None:  # a process was asked to stop during the step
                 stopped = True
                 continue

@@ -61,9 +61,9 @@ def open_encoder(folder: Path, config, engine: str):
         from model.ernie_m import ErnieMModel
 
         return PaddleEncoder(ErnieMModel(config))
-    from inference.encoder import ExportedEncoder
     from inference.engines import OnnxEngine
     from inference.requests import FILES
+    from inference.tasks.encode import ExportedEncoder
 
     path = folder / FILES[engine]
     if not path.exists():  # written in a process of its own, because its memory does not count

@@ -64,8 +64,8 @@ def ids_and_labels(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> 
 
     for (batch,) in mmlm_batches(vocabulary, size, length):
         labels = np.full_like(batch.input_ids, IGNORED)
-        labels.flat[batch.target_positions] = batch.target_ids
-        yield batch.input_ids, labels
+        labels[batch.targets] = batch.target_ids
+        yield batch.input_ids.reshape([size, length]), labels.reshape([size, length])
 
 
 def ours(_, args) -> None:
@@ -82,7 +82,7 @@ def ours(_, args) -> None:
     engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
 
     def loss_of(batch):
-        return masked_lm_loss(model, batch).total / batch.masked, {}
+        return masked_lm_loss(model, batch).total / len(batch.targets), {}
 
     def step(batch):
         engine.step([batch], loss_of)

@@ -205,7 +205,7 @@ def read_run(path: str, args: argparse.Namespace) -> tuple[ModelShape, PlannedRu
     ), PlannedRun(
         batch=config.optimizer.batch_size,
         length=config.data.max_seq_len,
-        micro_batch=settings.micro_batch_size,
+        micro_batch=max(1, settings.micro_batch_tokens // config.data.max_seq_len),
         steps=config.optimizer.steps,
         precision=precision,
         recompute=settings.recompute if args.recompute is None else args.recompute == "true",

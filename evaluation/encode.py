@@ -24,8 +24,8 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
         [B, H].
     """
     if pooling == "pooled":
-        return model.pool(paddle.to_tensor(ids))
-    states = model(paddle.to_tensor(ids), pool=False, layers=layer).sequence  # [B, T, H]
+        return model.pool(ids)
+    states = model(ids, pool=False, layers=layer).sequence  # [B, T, H]
     return _mean(states, mean_weights(ids, model.config.pad_token_id, pooling == "specials"))
 
 
@@ -42,7 +42,7 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        output = self.model(paddle.to_tensor(ids))
+        output = self.model(ids)
         return output.pooled.numpy(), output.sequence.numpy()
 
 
@@ -95,7 +95,7 @@ def encode(
 
     def keep(rows: list[int], ids: np.ndarray) -> None:
         weights = mean_weights(ids, config.pad_token_id, specials)
-        output = model(paddle.to_tensor(ids), output_hidden_states=True, pool=False)
+        output = model(ids, output_hidden_states=True, pool=False)
         for layer, hidden in enumerate(output.hidden_states):
             vectors[layer, rows] = _mean(hidden, weights).numpy()
 

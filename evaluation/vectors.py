@@ -62,7 +62,7 @@ class ArrayFile:
 class VectorEncoder(Protocol):
     """Runs an encoder on ids, int64 [B, T], padded with `pad_id` on the right.
 
-    `evaluation.encode.PaddleEncoder` is one, `inference.encoder.ExportedEncoder` another.
+    `evaluation.encode.PaddleEncoder` is one, `inference.tasks.encode.ExportedEncoder` another.
     """
 
     hidden_size: int

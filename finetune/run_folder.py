@@ -28,8 +28,7 @@ from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file, remove, sha256_of, unwritable_is_a_user_error
-from utils.json_files import read_json
+from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
 from utils.logging import logger
 
 RUN = "run.json"

@@ -12,7 +12,7 @@ from finetune.setup import begin
 from finetune.trainer import Evaluation, FineTuningTrainer, Training
 from training import distributed
 from training.engine import Engine
-from utils.json_files import read_dataclass
+from utils.files import read_dataclass
 from utils.logging import logger
 
 SELECTED = "selected.json"

@@ -94,7 +94,7 @@ class Task:
         """Run the model on a batch: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
-        found = model(paddle.to_tensor(batch.input_ids))
+        found = model(batch.input_ids)
         found = found if isinstance(found, tuple) else (found,)
         single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
         return dict(zip(OUTPUTS[self.name], single, strict=True))

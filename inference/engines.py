@@ -1,4 +1,4 @@
-"""What runs a model: ids in, arrays out. Each class imports its library when it is made, and no other."""
+"""The engines that run a model: ids in, arrays out. Each class imports only its own library."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from finetune.task import Task
 
 
-class Engine(Protocol):
+class GraphRunner(Protocol):
     """`engine(ids)`: int64 [B, T], padded on the right -> output name -> float32 array."""
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 class DygraphEngine:
-    """A Paddle layer as it is, without dropout or gradients.
+    """A Paddle layer, run without dropout and gradients.
 
     Args:
-        layer: ids -> a tensor, or as many as there are names; see `inference.paddle_model.Traced`.
-        outputs: names.
+        layer: maps ids to a tuple of tensors; see `inference.paddle_model.Traced`.
+        outputs: the names of these tensors.
     """
 
     def __init__(self, layer: "nn.Layer", outputs: Sequence[str]):
@@ -37,15 +37,11 @@ class DygraphEngine:
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         with self.paddle.no_grad():
-            return dict(zip(self.outputs, (x.numpy() for x in self.layer(self.paddle.to_tensor(ids)))))
+            return dict(zip(self.outputs, (x.numpy() for x in self.layer(ids))))
 
 
 class PaddleEngine:
-    """A Paddle inference model.
-
-    Raises:
-        UserError: the files cannot be read.
-    """
+    """A Paddle inference model. UserError: its files cannot be read."""
 
     def __init__(self, folder: Path, outputs: Sequence[str], threads: int):
         from utils.runtime import prepare
@@ -60,7 +56,7 @@ class PaddleEngine:
         config.set_cpu_math_library_num_threads(threads)
         try:
             self.predictor = inference.create_predictor(config)
-        except Exception as error:  # Paddle raises RuntimeError, and others on a graph that it cannot parse
+        except Exception as error:  # RuntimeError, and others if it cannot parse the graph
             raise UserError(
                 f"{graph}: Paddle cannot load it ({_last_line(error)}); export it again"
             ) from error
@@ -75,11 +71,7 @@ class PaddleEngine:
 
 
 class OnnxEngine:
-    """An ONNX file in ONNX Runtime, on the CPU.
-
-    Raises:
-        UserError: ONNX Runtime is not installed, or cannot load the file.
-    """
+    """An ONNX file in ONNX Runtime on the CPU. UserError: the file or ONNX Runtime cannot be loaded."""
 
     def __init__(self, path: Path, threads: int):
         try:
@@ -93,7 +85,7 @@ class OnnxEngine:
             self.session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its exceptions share no base but this one
+        except Exception as error:  # the common base of its exceptions
             raise UserError(
                 f"{path}: ONNX Runtime cannot load it ({_last_line(error)}); export it again"
             ) from error
@@ -104,16 +96,16 @@ class OnnxEngine:
         return dict(zip(self.outputs, found))
 
 
-def predictions(task: "Task", engine: Engine, features: Sequence[Any], batch_tokens: int) -> list[Any]:
-    """What the task decodes for each of its features; the engine runs them in batches of similar length.
+def predictions(task: "Task", engine: GraphRunner, features: Sequence[Any], batch_tokens: int) -> list[Any]:
+    """The task's prediction for each feature. Features of similar length are run in one batch.
 
     Args:
-        batch_tokens: most padded tokens that the engine is given at once, if a row does not have more.
+        batch_tokens: the most padded tokens that the engine gets at once, unless one row has more.
     """
     found: list[Any] = [None] * len(features)
     for numbers in batches_by_length([len(feature.ids) for feature in features], batch_tokens):
         batch = task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
-        ids = batch.input_ids  # [R, T]: a feature of a long text alone may have many rows
+        ids = batch.input_ids  # [R, T]: the windows of one long text may be many rows
         step = max(1, batch_tokens // ids.shape[1])
         parts = [engine(ids[first : first + step]) for first in range(0, len(ids), step)]
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,46 +1,49 @@
-"""A checkpoint as a folder that predicts by itself: Paddle inference model, ONNX, ONNX int8.
+"""Export a checkpoint as a folder that predicts by itself, after comparing every graph with the checkpoint.
 
-    config.json                            of the model, with labels and "export" (inference/loading.py)
+    config.json                            the model's settings, labels and "export" (inference/loading.py)
     vocab.txt, piece.model                 the tokenizer
     inference.json, inference.pdiparams    Paddle inference model
     model.onnx, model.onnx.data            ONNX and its weights
     model.int8.onnx, model.int8.onnx.data
-    README.md                              what it is, how far its outputs are from the checkpoint's
+    README.md                              a model card with the differences to the checkpoint
 
 paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py writes the ONNX graph.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.engines import OnnxEngine, PaddleEngine
-from inference.export_check import Checked, agreement, largest_difference, run_all
+import numpy as np
+
+from inference.engines import GraphRunner, OnnxEngine, PaddleEngine
 from inference.loading import Loaded
-from inference.requests import FILES
+from inference.requests import FILES, is_per_token
 from model.checkpoint.card import model_card
 from model.checkpoint.folder import model_weights
+from model.task_names import ENCODING, QUESTION_ANSWERING
+from reader.features import padded_batches
 from utils.errors import UserError
-from utils.files import atomic_dir
+from utils.files import atomic_dir, write_json
 
 TOLERANCE = 1e-4
+BATCH_TOKENS = 2048
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is written.
+    """What to write.
 
     Args:
         task: "encoding", or the task of the model's head.
-        layer: where an encoder ends; other tasks: the top layer.
-        formats: of "paddle" and "onnx".
-        int8: also ONNX in int8.
-        reduce_range: int8 with weights of 7 bits.
+        layer: the layer at which an encoder ends; for other tasks the top layer.
+        formats: any of "paddle" and "onnx".
+        int8: also write ONNX in int8.
+        reduce_range: int8 weights of 7 bits.
     """
 
     task: str
@@ -50,58 +53,73 @@ class ExportOptions:
     reduce_range: bool = False
 
 
+@dataclass(frozen=True)
+class Checked:
+    """The inputs on which an export is compared with the checkpoint.
+
+    Attributes:
+        name: a description such as "64 made-up sentences".
+        rows: ids with special tokens, of mixed lengths.
+        labels: the label ids of a classification file, else None.
+    """
+
+    name: str
+    rows: list[list[int]]
+    labels: list[int] | None = None
+
+
 def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checked) -> dict[str, Any]:
-    """Write the folder; it appears when every float32 graph agrees with the model within `TOLERANCE`.
+    """Write the folder, if every float32 graph agrees with the model within `TOLERANCE`.
 
     Args:
         loaded: a checkpoint.
         output: a new folder, or one that is replaced.
-        checked: what is compared.
 
     Returns:
         The "export" of its config.json.
 
     Raises:
-        UserError: a graph does not agree, the disk is full, a part of the model cannot be exported.
+        UserError: a graph does not agree, the disk is full, or a part of the model cannot be exported.
     """
+    pad_id, threads = loaded.config["pad_token_id"], loaded.threads
     part = loaded.paddle_model.part(options.task, options.layer)
-    expected = run_all(
-        loaded.engine(options.task, options.layer), checked.rows, loaded.config["pad_token_id"]
-    )
+    expected = run_all(loaded.engine(options.task, options.layer), checked.rows, pad_id)
     made: dict[str, Any] = {"task": options.task, "layer": options.layer, "outputs": list(part.outputs)}
     if loaded.labels:
         made["num_labels"] = len(loaded.labels)
     made |= {"checked_on": checked.name, "engines": {}}
-    with atomic_dir(output) as folder:
-        if "paddle" in options.formats:
-            write_paddle(folder, part)
-            engine = PaddleEngine(folder, part.outputs, loaded.threads)
-            made["engines"]["paddle"] = _close(engine, "paddle", loaded, checked, expected)
-        if "onnx" in options.formats or options.int8:
-            # Imported here: who wants a Paddle inference model needs no onnx.
-            write_onnx = _onnx_writer()
-            weights = model_weights(part.model)
-        if "onnx" in options.formats:
-            path = folder / FILES["onnx"]
-            write_onnx(path, weights, loaded.config, options.task, options.layer)
-            made["engines"]["onnx"] = _close(
-                OnnxEngine(path, loaded.threads), "onnx", loaded, checked, expected
-            )
-        if options.int8:
-            path = folder / FILES["onnx-int8"]
-            write_onnx(path, weights, loaded.config, options.task, options.layer, True, options.reduce_range)
-            engine = OnnxEngine(path, loaded.threads)
-            found = run_all(engine, checked.rows, loaded.config["pad_token_id"])
-            made["engines"]["onnx-int8"] = largest_difference(expected, found)
+
+    def compare(name: str, engine: GraphRunner) -> None:
+        found = run_all(engine, checked.rows, pad_id)
+        made["engines"][name] = difference = largest_difference(expected, found)
+        if name == "onnx-int8":
             change = agreement(options.task, checked, expected, found)
             made["int8"] = change.to_dict()
             logger.info("onnx-int8: %s", change.line())
+            return
+        logger.info("%s: largest difference to the checkpoint %.1e, %s", name, difference, checked.name)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
+                f"{TOLERANCE:.0e}; nothing was written"
+            )
+
+    with atomic_dir(output) as folder:
+        if "paddle" in options.formats:
+            write_paddle(folder, part)
+            compare("paddle", PaddleEngine(folder, part.outputs, threads))
+        for name in ["onnx"] * ("onnx" in options.formats) + ["onnx-int8"] * options.int8:
+            write_onnx = _onnx_writer()
+            quantise = {"int8": True, "reduce_range": options.reduce_range} if name == "onnx-int8" else {}
+            weights, path = model_weights(part.model), folder / FILES[name]
+            write_onnx(path, weights, loaded.config, options.task, options.layer, **quantise)
+            compare(name, OnnxEngine(path, threads))
         _write_rest(folder, loaded, made)
     return made
 
 
 def write_paddle(folder: Path, part: Any) -> None:
-    """The Paddle inference model, batch and length free."""
+    """Write the Paddle inference model. Batch size and length are free."""
     import paddle
 
     spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
@@ -110,7 +128,7 @@ def write_paddle(folder: Path, part: Any) -> None:
 
 def _onnx_writer() -> Any:
     try:
-        from inference.onnx import write_onnx
+        from inference.onnx import write_onnx  # a Paddle inference model needs no onnx
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install -r requirements-export.txt, or --formats paddle"
@@ -118,31 +136,16 @@ def _onnx_writer() -> Any:
     return write_onnx
 
 
-def _close(engine: Any, name: str, loaded: Loaded, checked: Checked, expected: list[Any]) -> float:
-    found = run_all(engine, checked.rows, loaded.config["pad_token_id"])
-    difference = largest_difference(expected, found)
-    logger.info("%s: largest difference to the checkpoint %.1e, %s", name, difference, checked.name)
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"{name}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
-            f"{TOLERANCE:.0e}; nothing was written"
-        )
-    return difference
-
-
 def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
-    """What the graphs need to predict."""
-    tokenizer = loaded.tokenizer
-    tokenizer.write_vocab(folder / "vocab.txt")
-    shutil.copyfile(tokenizer.piece_model_path, folder / "piece.model")
+    """Write the tokenizer, config.json and the model card."""
+    loaded.tokenizer.write_vocab(folder / "vocab.txt")
+    shutil.copyfile(loaded.tokenizer.piece_model_path, folder / "piece.model")
     settings = {**loaded.config, "model_type": "ernie_m", "task": made["task"]}
     if loaded.labels:
         settings["labels"] = loaded.labels
     if loaded.reading:
         settings["reading"] = loaded.reading
-    settings["export"] = made
-    text = json.dumps(settings, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "config.json", {**settings, "export": made})
     facts = {
         "name": f"ERNIE-M, exported: {made['task']}", "task": made["task"], "labels": loaded.labels or None,
         "config": loaded.config, "layer": made["layer"], "checked_on": made["checked_on"],
@@ -150,3 +153,80 @@ def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
         "int8": made.get("int8"), "command": f"python predict.py --task {made['task']} --model FOLDER",
     }  # fmt: skip
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How int8 changes the predictions.
+
+    Attributes:
+        decisions: the share of equal decisions: classes, tags of tokens, starts and ends of answers; None for
+            encoding.
+        cosine: for encoding, the mean cosine between an input's mean vectors; else None.
+        accuracy: (before, after) in per cent, if there are labels.
+    """
+
+    decisions: float | None
+    cosine: float | None
+    accuracy: tuple[float, float] | None
+
+    def to_dict(self) -> dict:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def line(self) -> str:
+        parts = []
+        if self.decisions is not None:
+            parts.append(f"{100 * self.decisions:.2f} % of the decisions are the same")
+        if self.cosine is not None:
+            parts.append(f"mean cosine of the sentence vectors {self.cosine:.5f}")
+        if self.accuracy is not None:
+            before, after = self.accuracy
+            parts.append(f"accuracy {before:.2f} -> {after:.2f} ({after - before:+.2f})")
+        return ", ".join(parts)
+
+
+def made_up_rows(
+    count: int, longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int, seed: int = 0
+) -> list[list[int]]:
+    """Rows of random ids. Most are short; the last one has the greatest length."""
+    random = np.random.default_rng(seed)
+    lengths = np.clip(random.lognormal(3.0, 0.8, count), 1, longest - 2).astype(int)
+    lengths[-1] = longest - 2
+    return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
+
+
+def run_all(engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> list[dict[str, np.ndarray]]:
+    """The outputs for each row, without those of pads."""
+    answer: list[dict[str, np.ndarray]] = [{} for _ in rows]
+    for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
+        for name, values in engine(ids).items():
+            per_token = is_per_token(name, values)
+            for number, value in zip(numbers, values):
+                answer[number][name] = value[: len(rows[number])] if per_token else value
+    return answer
+
+
+def largest_difference(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str, np.ndarray]]) -> float:
+    """The largest absolute difference over all rows and outputs; nan if a value is not a number."""
+    return float(np.max([np.abs(one[name] - other[name]).max() for one, other in zip(a, b) for name in one]))
+
+
+def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> Agreement:
+    """Compare the decisions from the outputs `before` and `after`."""
+    if task == ENCODING:
+        means = [[row["sequence"].mean(axis=0) for row in rows] for rows in (before, after)]
+        a, b = (np.stack(side) / np.linalg.norm(side, axis=1, keepdims=True) for side in means)
+        return Agreement(None, float((a * b).sum(axis=1).mean()), None)
+    decided = [[_decisions(task, row) for row in rows] for rows in (before, after)]
+    same = np.concatenate([a == b for a, b in zip(*decided)])
+    accuracy = None
+    if checked.labels is not None:
+        right = [100 * float(np.mean(np.concatenate(side) == checked.labels)) for side in decided]
+        accuracy = right[0], right[1]
+    return Agreement(float(same.mean()), None, accuracy)
+
+
+def _decisions(task: str, row: dict[str, np.ndarray]) -> np.ndarray:
+    if task == QUESTION_ANSWERING:
+        return np.array([row["start_logits"].argmax(), row["end_logits"].argmax()])
+    return np.atleast_1d(row["logits"].argmax(axis=-1))

@@ -1,6 +1,6 @@
-"""A folder as a model ready to answer: a checkpoint of any format, or what export.py wrote.
+"""Load a model for prediction: a checkpoint of any format, or a folder that export.py wrote.
 
-An exported folder says so in its config.json, under "export":
+An exported folder has "export" in its config.json:
     task, layer, outputs    what the graph computes
     engines                 engine -> largest difference to the checkpoint on real tokens
 """
@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engines import DygraphEngine, Engine, OnnxEngine, PaddleEngine
+from inference.engines import DygraphEngine, GraphRunner, OnnxEngine, PaddleEngine
 from inference.requests import FILES, outputs_of, reading_of
 from model.checkpoint.formats.configs import read_json
 from model.config import ErnieMConfig
@@ -30,13 +30,13 @@ EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model's files are, where they do not lie beside the weights.
+    """The paths of a model's files that are not beside the weights.
 
     Args:
         ernie_config_path: ernie_config.json.
         vocab_path: vocab.txt.
         piece_model_path: the sentencepiece model.
-        label_map_config: {"label": id}, the names of the labels.
+        label_map_config: the names of the labels, {"label": id}.
     """
 
     ernie_config_path: str | None = None
@@ -47,18 +47,18 @@ class Files:
 
 @dataclass
 class Loaded:
-    """A model.
+    """A model that is ready to predict.
 
     Attributes:
-        folder: where it came from, or a name on a hub.
+        folder: the folder it was loaded from, or its name on a hub.
         head: a task of `model.task_names`, "fill" (masked-LM head) or None.
         config: `ErnieMConfig` as a dict.
-        labels: names, in the order of the ids; [] where the head has none.
-        threads: for the engines.
+        labels: names in the order of the ids; [] if the head has none.
+        threads: threads of an engine.
         exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training; see `inference.requests`.
-        paddle_model: of a checkpoint.
+        paddle_model: the model of a checkpoint; None for an exported folder.
     """
 
     folder: str | Path
@@ -71,15 +71,15 @@ class Loaded:
     reading: dict[str, Any] = field(default_factory=dict)
     exported: dict[str, Any] | None = None
     paddle_model: "PaddleModel | None" = None
-    _engines: dict[tuple[str, int], Engine] = field(default_factory=dict)
+    _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest input, special ones included."""
+        """The longest input in tokens, special tokens included."""
         return self.config["max_position_embeddings"] - 2
 
     def limit(self, asked: int | None, default: int) -> int:
-        """`--max_seq_len` as asked, or the default. UserError: more than the model takes, or nearly none."""
+        """`--max_seq_len`, or the default. UserError: it is below 8 or above `longest`."""
         limit = default if asked is None else asked
         if not 8 <= limit <= self.longest:
             raise UserError(f"--max_seq_len {limit}: between 8 and the model's {self.longest}")
@@ -89,8 +89,8 @@ class Loaded:
     def num_layers(self) -> int:
         return self.config["num_hidden_layers"]
 
-    def engine(self, task: str, layer: int | None = None) -> Engine:
-        """What runs a task; of encoding up to a layer (None: what an exported folder has, else the top).
+    def engine(self, task: str, layer: int | None = None) -> GraphRunner:
+        """The engine for a task; for encoding, up to a layer (None: an exported folder's, else the top).
 
         Raises:
             UserError: the model is not for this task.
@@ -106,7 +106,7 @@ class Loaded:
             self._engines[task, layer] = DygraphEngine(part, part.outputs)
         return self._engines[task, layer]
 
-    def _exported_engine(self, task: str, layer: int | None) -> Engine:
+    def _exported_engine(self, task: str, layer: int | None) -> GraphRunner:
         made = self.exported
         if task != made["task"]:
             raise UserError(
@@ -132,18 +132,18 @@ def load(
     folder: str | Path, *, engine: str = "auto", task: str | None = None, threads: int = 0,
     files: Files = Files(), use_cuda: bool = True,
 ) -> Loaded:  # fmt: skip
-    """Open a model.
+    """Load a model.
 
     Args:
-        folder: a checkpoint of any format that is read, its name on a hub, or an exported folder.
-        engine: "auto" takes for an exported folder the first of onnx, paddle, onnx-int8 that is there, for a
-            checkpoint "dygraph".
-        task: what a checkpoint's classifier is for, where nothing else says so.
-        threads: 0: one for each core.
-        use_cuda: a checkpoint runs on the GPU where there is one.
+        folder: a checkpoint of any supported format, its name on a hub, or an exported folder.
+        engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
+            onnx, paddle and onnx-int8.
+        task: the task of a checkpoint's classifier, if its files do not name it.
+        threads: 0 is one for each core.
+        use_cuda: run a checkpoint on the GPU if there is one.
 
     Raises:
-        UserError: no such folder, an engine that it has not, a missing file.
+        UserError: a missing folder or file, or an engine that the folder does not have.
     """
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
@@ -173,7 +173,7 @@ def load(
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
-    """The config.json of an exported folder; None of any other. UserError: it is damaged."""
+    """The config.json of an exported folder; None for other folders. UserError: it is damaged."""
     path = folder / "config.json"
     settings = read_json(path) if path.is_file() else {}
     if "export" not in settings:
@@ -188,7 +188,7 @@ def exported_settings(folder: Path) -> dict[str, Any] | None:
 
 def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files, use_cuda: bool) -> Loaded:
     prepare(quiet=True)
-    # Paddle takes a second to start, and an exported folder may do without it.
+    # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
     from model.checkpoint.folder import read_weights
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a Paddle model with the head that it has; the parts of it that tasks run."""
+"""Build the Paddle model of a checkpoint, with its head, and the parts of it that tasks run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,11 @@ LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.we
 
 
 class Traced(nn.Layer):
-    """What is exported of a model: ids [B, T] -> a tuple of the task's outputs.
+    """The part of a model that a task runs and exports: ids [B, T] -> a tuple of outputs.
 
     Args:
         model: an encoder for encoding, else a task model.
-        layer: where an encoder ends.
+        layer: the layer at which an encoder ends.
     """
 
     def __init__(self, model: nn.Layer, task: str, layer: int):
@@ -49,7 +49,7 @@ class PaddleModel:
     Attributes:
         model: an encoder, or a model with one as `.ernie_m`.
         head: a task of `model.task_names`, "fill" (masked-LM head), or None for an encoder alone.
-        languages: of the language table; none where there is none.
+        languages: the languages of the language table; [] if there is none.
     """
 
     model: nn.Layer
@@ -61,15 +61,15 @@ class PaddleModel:
         return getattr(self.model, "ernie_m", self.model)
 
     def part(self, task: str, layer: int) -> Traced:
-        """What runs for a task."""
+        """The part that runs for a task."""
         return Traced(self.encoder if task == ENCODING else self.model, task, layer)
 
 
 def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
-    """Which head a checkpoint has. `asked`: taken at its word where nothing says what a classifier is for.
+    """The head of a checkpoint. `asked` is the task of a classifier whose files do not name it.
 
     Raises:
-        UserError: there is a classifier, and nobody says for what.
+        UserError: there is a classifier, and its task is not known.
     """
     weights, extra = checkpoint.weights, checkpoint.extra
     if CLASSIFIER not in weights:
@@ -81,10 +81,10 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
 
 
 def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> PaddleModel:
-    """The model of a checkpoint, filled.
+    """The model of a checkpoint with its weights.
 
     Raises:
-        UserError: weights and config do not fit.
+        UserError: weights and config do not fit together.
     """
     weights, languages = checkpoint.weights, []
     optional, ignore = ["pooler."], []
@@ -94,7 +94,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
             languages = []
         if reading_of(checkpoint.extra, weights.source).get("language_embedding") == "none":
             languages = []  # the table was never trained
-        # a table has at least a row; without languages nothing reads it
+        # a table has at least one row; without languages nothing reads it
         model: Any = heads.PreTrainingModel(config, languages or ["none"])
         if not languages:
             optional, ignore = ["pooler.", "language_embeddings."], ["language_embeddings."]
@@ -110,6 +110,6 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> Pad
 
 
 def set_device(use_cuda: bool) -> None:
-    """The GPU where there is one and it is wanted, else the CPU."""
+    """Use the GPU if there is one and it is wanted, else the CPU."""
     gpu = use_cuda and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     paddle.set_device("gpu" if gpu else "cpu")

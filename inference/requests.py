@@ -1,6 +1,7 @@
-"""How inputs were read in training: "reading" in config.json, which prediction follows. No paddle here."""
+"""What prediction reads: a model's recorded "reading", the outputs of each task, JSON requests."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -11,23 +12,28 @@ from evaluation.pooling import POOLINGS
 from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
 from utils.errors import UserError
 
+# engine -> the file of an exported folder that it runs
+FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
+LONGEST_LINE = 4 << 20  # bytes
+_READ_AT_ONCE = 1 << 20
+
 
 def _positive(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _either(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     return type(value) is bool
 
 
-# key -> what a value of it is
+# key of "reading" -> whether a value is valid
 _KEYS: dict[str, Callable[[Any], bool]] = {
     "max_seq_len": _positive,
     "label_pieces": ("first", "all").__contains__,
-    "official_compat": _either,
+    "official_compat": _boolean,
     "max_query_length": _positive,
     "doc_stride": _positive,
-    "split_han": _either,
+    "split_han": _boolean,
     "max_answer_length": _positive,
     "layer": lambda value: type(value) is int and value >= 0,
     "pooling": POOLINGS.__contains__,
@@ -38,10 +44,10 @@ _KEYS: dict[str, Callable[[Any], bool]] = {
 
 
 def reading_of(settings: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """The "reading" of a config.json; {} where it has none. Keys that are not known are passed over.
+    """How inputs were read in training: the known keys of "reading" in a config.json, or {}.
 
     Raises:
-        UserError: a value that cannot be one.
+        UserError: a value is not valid.
     """
     found = settings.get("reading") or {}
     if not isinstance(found, dict):
@@ -55,33 +61,21 @@ def reading_of(settings: Mapping[str, Any], where: object) -> dict[str, Any]:
     return known
 
 
-# The outputs of models, whatever runs them, and the files of an exported folder. No paddle here.
-
-# engine -> the file of an exported folder that it runs
-FILES = {"paddle": "inference.json", "onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
-
-
 def is_per_token(name: str, values: np.ndarray) -> bool:
-    """Whether an output has a value for each token [B, T, ...], not one for each row [B, ...]."""
+    """Whether an output has values for each token, [B, T, ...], and not for each row, [B, ...]."""
     return values.ndim == 3 or name in OUTPUTS[QUESTION_ANSWERING]
 
 
 def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
-    """The outputs of a model that ends at `layer`: the pooled first token is that of the top layer."""
+    """The outputs of a model that ends at `layer`. Only the top layer has the pooled first token."""
     return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]
 
 
-# Requests: one JSON object each; what is asked of their keys. No paddle here.
-
-LONGEST_LINE = 4 << 20  # bytes
-_READ_AT_ONCE = 1 << 20
-
-
 def text_of(request: dict, key: str, optional: bool = False) -> str | None:
-    """A text with something in it.
+    """The text of a key.
 
     Raises:
-        UserError: no such key, no string, nothing but white space.
+        UserError: the key is missing, or its value is not a string or only white space.
     """
     value = request.get(key)
     if value is None and optional:
@@ -96,27 +90,21 @@ def text_of(request: dict, key: str, optional: bool = False) -> str | None:
     return value
 
 
-def choice_of(request: dict, key: str, choices: Iterable[str], optional: bool = False) -> str | None:
-    """One of `choices`.
-
-    Raises:
-        UserError: it is none of them.
-    """
-    value = text_of(request, key, optional)
-    choices = list(choices)
-    if value is not None and value not in choices:
+def choice_of(request: dict, key: str, choices: Iterable[str]) -> str:
+    """The text of a key, which must be one of `choices`. UserError: it is not."""
+    value, choices = text_of(request, key), list(choices)
+    if value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
     return value
 
 
 def read_requests(stream: IO[bytes], name: str) -> Iterator[list[tuple[str, dict]]]:
-    """The requests of a stream, as many at a time as are there: (where it stands, request).
+    """Yield the requests of a stream as (place, request), as many at a time as have arrived.
 
-    So a pipe that waits for its answers gets them, and a large file is read in parts. Blank lines are passed
-    over.
+    A pipe that waits for its answers gets them, and a large file is read in parts. Blank lines are skipped.
 
     Raises:
-        UserError: a line that is too long, not UTF-8, not JSON or no object; it names the line.
+        UserError: a line is too long, not UTF-8, not JSON or not an object; names the line.
     """
     rest, number = b"", 0
     while chunk := stream.read1(_READ_AT_ONCE):
@@ -132,17 +120,12 @@ def _parsed(lines: list[bytes], name: str, before: int) -> Iterator[list[tuple[s
     found = []
     for number, line in enumerate(lines, before + 1):
         if line.strip(b" \r\t\xef\xbb\xbf"):
-            found.append((f"{name}, line {number}", parse(line, f"{name}, line {number}")))
+            found.append((f"{name}, line {number}", _parse(line, f"{name}, line {number}")))
     if found:
         yield found
 
 
-def parse(line: bytes, place: str) -> dict[str, Any]:
-    """A JSON object from UTF-8 bytes.
-
-    Raises:
-        UserError: it is none.
-    """
+def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         request = json.loads(line.decode("utf-8-sig"))
         if b"\\u" in line:
@@ -161,13 +144,7 @@ def parse(line: bytes, place: str) -> dict[str, Any]:
 
 
 def open_input(path: str) -> tuple[IO[bytes], str]:
-    """The stream and its name; "-": standard input.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    import sys
-
+    """A file, or standard input for "-", and its name. UserError: it cannot be read."""
     if path == "-":
         return sys.stdin.buffer, "standard input"
     try:

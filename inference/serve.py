@@ -1,13 +1,11 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can answer.
 
-One request is answered at a time, in the main thread. Bodies and texts are bounded. On this machine's own
-addresses the Host header is checked, so that no other site's page can use the server.
+Requests are answered one at a time, in the main thread. Bodies and texts have a size limit. A server on a
+loopback address checks the Host header, so that a page of another site cannot use it.
 """
 
 import ipaddress
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +21,7 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
-    """Task name -> the first model that is for it. `search` needs a corpus, and any encoder."""
+    """For each task, an answerer on the first model that can do it. `search` needs a corpus."""
     found: dict[str, Answerer] = {}
     for model in models:
         can = [word for word in TASKS if task_named(word) == model.head]
@@ -41,7 +39,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     """The FastAPI application.
 
     Raises:
-        UserError: no model can answer anything.
+        UserError: no model can do any task.
     """
     from fastapi import Body, FastAPI, HTTPException
     from fastapi.exceptions import RequestValidationError
@@ -81,14 +79,14 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         "fill": (FillRequest, "the likeliest tokens for each [MASK]"),
         "translate-probe": (ProbeRequest, "the pseudo-tokens that the model proposes in another language"),
     }
-    # FastAPI's pages of documentation load scripts from elsewhere.
+    # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version="1", docs_url=None, redoc_url=None)
     languages = {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")}
     needs_own = [name for name, task in tasks.items() if getattr(task, "needs_own", False)]
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_, error: RequestValidationError) -> JSONResponse:
-        # Without the input: it may be long, or nothing that JSON can hold.
+        # The input is left out: it may be long, or not representable in JSON.
         told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
         return JSONResponse({"detail": told}, 422)
 
@@ -96,7 +94,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
 
-    @app.get("/api/info", summary="what this server answers")
+    @app.get("/api/info", summary="what this server can do")
     async def info() -> dict:
         return {
             "tasks": list(tasks),
@@ -106,7 +104,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         }
 
     def add(name: str, task: Answerer, kind: type, summary: str) -> None:
-        # Not in a worker thread: Paddle's modes are those of the thread that loaded the model.
+        # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
         async def endpoint(request) -> dict:
             try:
                 return task.answer([task.parse(request.model_dump(exclude_none=True))])[0]
@@ -121,23 +119,15 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     return app
 
 
-class Bounded:
-    """ASGI: bodies of at most LONGEST_BODY bytes, in UTF-8, 413 and 400 for others; 400 for other hosts.
+class BoundedBodies:
+    """ASGI middleware: answers 413 to a body above LONGEST_BODY bytes, and 400 if it is not UTF-8."""
 
-    Args:
-        hosts: that a request may name; none: any.
-    """
-
-    def __init__(self, app: Any, hosts: Sequence[str] = ()):
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: Any):
+        self.app = app
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
-        named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if self.hosts and re.sub(r":[0-9]*$", "", named).strip("[]") not in self.hosts:
-            await _refuse(send, 400, "the request is for another host")
             return
         body, more = b"", True
         while more:
@@ -174,18 +164,22 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
     """
     try:
         import uvicorn
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    app.add_middleware(Bounded, hosts=[*THIS_MACHINE, host] if is_this_machine(host) else [])
+    app.add_middleware(BoundedBodies)
+    if is_this_machine(host):
+        allowed = [*THIS_MACHINE, host, f"[{host}]"]  # an IPv6 address has brackets in the header
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
     check_port(host, port)
     print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}, Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=5, limit_concurrency=64)
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether nobody else can reach an address."""
+    """Whether only this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -193,7 +187,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """UserError: nobody can listen there."""
+    """Check that the port is free. UserError: it is not."""
     import socket
 
     try:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 
 _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",

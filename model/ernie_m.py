@@ -1,8 +1,13 @@
 """The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
 
 One set of symbols for the whole code:
-    B batch   T sequence length   H hidden size   N attention heads   D = H / N head size   L layers
-    V vocabulary   M masked positions of a batch   C context columns   P placeholder columns (T = C + P)
+    S sequences   N their tokens   H hidden size   D size of an attention head   L layers
+    V vocabulary   M masked tokens   B, T batch and length of an array with pads
+
+Nothing is computed for a pad: the sequences of a batch lie one after the other in one row of N tokens, and
+a `Layout` says where each begins (model/attention.py). Arrays [B, T] with pads on the right are taken as
+well: they are packed into such a row first, and the result is padded again. Only an exported graph computes
+on pads.
 
 Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
@@ -10,13 +15,16 @@ serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the p
 
 from typing import NamedTuple
 
+import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from model.attention import FLASH, AttentionBias, CompactMask, SelfAttention, attention_bias
+from model.attention import CLOSED, Layout, SelfAttention
 from model.config import ErnieMConfig
-from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
+from model.cpu import on_cpu
+from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
@@ -25,8 +33,13 @@ PAD_POSITION = 1
 
 
 class EncoderOutput(NamedTuple):
-    """sequence [B, T, H], or [M, H] of the positions asked for; pooled [B, H] or None; hidden_states:
-    embeddings, then layers, the last one as `sequence`, or None."""
+    """What the encoder computes.
+
+    Attributes:
+        sequence: [N, H], or [M, H] of the positions asked for; of an array with pads [B, T, H].
+        pooled: [S, H], or None.
+        hidden_states: the embeddings, then each layer, the last one as `sequence`; or None.
+    """
 
     sequence: Tensor
     pooled: Tensor | None
@@ -65,7 +78,7 @@ class Embeddings(nn.Layer):
                 table[row] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None) -> Tensor:
-        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [B, T, H]
+        x = add_to(self.word_embeddings(input_ids), self.position_embeddings(position_ids))  # [N, H]
         if input_bias is not None:
             x = add_to(x, input_bias)
         return dropout(self.layer_norm(x), self.dropout, self.training)
@@ -74,7 +87,7 @@ class Embeddings(nn.Layer):
 class EncoderLayer(nn.Layer):
     """Attention, then the feed-forward pair; after each: dropout, residual, layer norm.
 
-    With flat `positions` [M] all tokens are attended to, and the rest is computed there only: [M, H].
+    With `positions` [M] all tokens are attended to, and the rest is computed there only: [M, H].
     """
 
     def __init__(self, config: ErnieMConfig):
@@ -89,8 +102,8 @@ class EncoderLayer(nn.Layer):
         self.norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, bias: AttentionBias, positions: Tensor | None = None) -> Tensor:
-        attended = self.self_attn(x, bias, positions)
+    def forward(self, x: Tensor, layout: Layout | Tensor, positions: Tensor | None = None) -> Tensor:
+        attended = self.self_attn(x, layout, positions)
         x = self.norm1(self._add(at_positions(x, positions), attended))
         return self.norm2(self._add(x, self.linear2(gelu(self.linear1(x)))))
 
@@ -107,7 +120,7 @@ class Encoder(nn.Layer):
 
 
 class Pooler(nn.Layer):
-    """tanh(dense(first token)): [B, H] -> [B, H]."""
+    """tanh(dense(first token)): [S, H] -> [S, H]."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -118,84 +131,151 @@ class Pooler(nn.Layer):
 
 
 class ErnieMModel(nn.Layer):
-    """The encoder (paper, section 3; sizes in appendix A.2).
-
-    `recompute = True` keeps only each layer's input in training, and computes the rest again in the backward
-    pass. `attention` is one of `model.attention.KERNELS`: what a GPU uses in half precision.
-    """
+    """The encoder (paper, section 3; sizes in appendix A.2)."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.config = config
         self.recompute = False
-        self.attention = FLASH
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)
 
+    def use_recompute(self, wanted: bool) -> None:
+        """Keep only each layer's input in training, and compute the rest again in the backward pass."""
+        self.recompute = wanted
+
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | np.ndarray,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | CompactMask | None = None,
+        layout: Layout | None = None,
         input_bias: Tensor | None = None,
         output_hidden_states: bool = False,
         pool: bool = True,
         layers: int | None = None,
         positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Encode a batch.
+        """Encode sequences.
 
         Args:
-            input_ids: [B, T] int64.
-            position_ids: [B, T] int64, absolute (first token 2, pad 1), never changed; None: counted over the
-                real tokens.
-            attention_mask: None (pads are masked) | [B, T] key mask | [B, 1, T, T] | CompactMask.
-            input_bias: [B, T, H], added to word + position before the layer norm.
+            input_ids: [N] int64; or, without `layout`, [B, T] with pads on the right.
+            position_ids: of the same shape, absolute (first token 2), never changed; None: counted.
+            layout: where each sequence lies in the row.
+            input_bias: [N, H], added to word + position before the layer norm. Needs a layout.
             output_hidden_states: also return the embeddings and every layer's output.
             pool: compute `pooled`.
             layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
-            positions: [M] int64 into B*T: the last layer is computed there only, and `sequence` is [M, H].
+            positions: [M] int64 into N: the last layer is computed there only, and `sequence` is [M, H].
                 The same numbers, for some 6 % less work at 12 layers where M is small. `pooled` is None.
+                Needs a layout.
 
         Raises:
             UserError: a position past the table. Of `position_ids` on a GPU this is not asked.
+            ValueError: `input_bias` or `positions` without a layout.
         """
-        config = self.config
+        if layout is not None:
+            return self._packed(
+                input_ids, position_ids, layout, input_bias, output_hidden_states, pool, layers, positions
+            )
+        if input_bias is not None or positions is not None:
+            raise ValueError("input_bias and positions need a layout")
+        if not paddle.in_dynamic_mode():
+            return self._padded(input_ids, layers, pool)
+        ids = np.asarray(input_ids)
+        batch, length = ids.shape
+        tokens, layout = packed(ids, self.config.pad_token_id)
+        if position_ids is not None:
+            position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
+        row = paddle.to_tensor(ids.ravel()[tokens])
+        found = self._packed(row, position_ids, layout, None, output_hidden_states, pool, layers, None)
+        # Where each cell's state lies: behind the last one there is a row of zeros, for the pads.
+        cells = np.full(batch * length, len(tokens))
+        cells[tokens] = np.arange(len(tokens))
+        cells = paddle.to_tensor(cells)
+
+        def padded(states: Tensor) -> Tensor:
+            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([batch, length, -1])
+
+        states = found.hidden_states and tuple(map(padded, found.hidden_states))
+        return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
+
+    def pool(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
+    ) -> Tensor:
+        """`forward(...).pooled` [S, H] alone: the last layer is computed for the first tokens only."""
+        if layout is None:
+            if not paddle.in_dynamic_mode():
+                return self._padded(input_ids, None, True).pooled
+            ids = np.asarray(input_ids)
+            tokens, layout = packed(ids, self.config.pad_token_id)
+            input_ids = paddle.to_tensor(ids.ravel()[tokens])
+            if position_ids is not None:
+                position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
+        first = paddle.to_tensor(layout.starts)
+        return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
+
+    def _packed(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        layout: Layout,
+        input_bias: Tensor | None,
+        output_hidden_states: bool,
+        pool: bool,
+        layers: int | None,
+        positions: Tensor | None,
+    ) -> EncoderOutput:
+        config, count, first = self.config, layout.tokens, layout.starts
         if position_ids is None:
-            position_ids = absolute_positions(input_ids, config.pad_token_id)
-            may_be_past = input_ids.shape[1] > config.max_position_embeddings - FIRST_POSITION
-        else:
-            may_be_past = on_cpu(position_ids)  # a GPU would have to be waited for in every pass
-        if may_be_past and paddle.in_dynamic_mode():  # an exported graph cannot raise
-            self._check(position_ids)
-        if attention_mask is None:
-            attention_mask = input_ids != config.pad_token_id
-        x = self.embeddings(input_ids, position_ids, input_bias)  # [B, T, H]
-        bias = attention_bias(attention_mask, config.num_attention_heads, x.dtype, self.attention)
+            self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
+            position_ids = paddle.to_tensor(FIRST_POSITION + layout.places())
+        elif on_cpu(position_ids):  # a GPU would have to be waited for in every pass
+            self._check(int(position_ids.max()))
+        rounded = layout
+        if not on_cpu(input_ids) and (rounded := layout.rounded_up()) is not layout:
+            more = [0, rounded.tokens - count]
+            input_ids = F.pad(input_ids, more, value=config.pad_token_id)
+            position_ids = F.pad(position_ids, more, value=PAD_POSITION)
+            input_bias = None if input_bias is None else F.pad(input_bias, [*more, 0, 0])
+        x = self.embeddings(input_ids, position_ids, input_bias)  # [N, H]
         hidden_states = [x]
         stack = list(self.encoder.layers)[:layers]
         for layer in stack:
-            inputs = (x, bias, positions if layer is stack[-1] else None)
+            inputs = (x, rounded, positions if layer is stack[-1] else None)
             x = recompute(layer, *inputs) if self.recompute and self.training else layer(*inputs)
             if output_hidden_states:
                 hidden_states.append(x)
         if not stack:
             x = at_positions(x, positions)
-        pooled = self.pooler(x[:, 0]) if pool and positions is None else None
-        return EncoderOutput(x, pooled, tuple(hidden_states) if output_hidden_states else None)
+        pooled = None
+        if positions is None:
+            pooled = self.pooler(paddle.gather(x, paddle.to_tensor(first))) if pool else None
+            x = x if rounded is layout else x[:count]
+        states = tuple(state[:count] for state in hidden_states) if output_hidden_states else None
+        return EncoderOutput(x, pooled, states)
 
-    def pool(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
-        """`forward(...).pooled` [B, H] alone: the last layer is computed for the first tokens only."""
-        batch, length = input_ids.shape
-        first = paddle.arange(batch) * length
-        states = self(input_ids, position_ids, attention_mask, positions=first).sequence
-        return self.pooler(states)
+    def _padded(self, input_ids: Tensor, layers: int | None, pool: bool) -> EncoderOutput:
+        """What an exported graph computes: [B, T] with a mask. Pads are closed to all rows but their own."""
+        pad_id = self.config.pad_token_id
+        x = self.embeddings(input_ids, absolute_positions(input_ids, pad_id), None)  # [B, T, H]
+        real = input_ids != pad_id
+        seen = real.unsqueeze(2) & real.unsqueeze(1) | paddle.eye(input_ids.shape[1]).astype("bool")
+        bias = ((1.0 - seen.astype(x.dtype)) * CLOSED).unsqueeze(1)  # [B, 1, T, T]
+        for layer in list(self.encoder.layers)[:layers]:
+            x = layer(x, bias)
+        return EncoderOutput(x, self.pooler(x[:, 0]) if pool else None, None)
 
-    def _check(self, position_ids: Tensor) -> None:
-        last, rows = int(position_ids.max()), self.config.max_position_embeddings
+    def _check(self, last: int) -> None:
+        rows = self.config.max_position_embeddings
         if last >= rows:
             raise UserError(
                 f"position {last} is past the model's table: at most {rows - FIRST_POSITION} tokens fit; "
                 "shorten max_seq_len"
             )
+
+
+def packed(input_ids: np.ndarray, pad_token_id: int) -> tuple[np.ndarray, Layout]:
+    """ids [B, T] with pads on the right -> the real tokens' flat indices, int64 [N], and their layout."""
+    real = input_ids != pad_token_id
+    return np.flatnonzero(real), Layout(real.sum(axis=1))

@@ -6,13 +6,13 @@ Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all thre
 from paddle import Tensor, nn
 
 from model import word_table
-from model.attention import CompactMask
+from model.attention import Layout
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
 
 
 class SequenceClassifier(nn.Layer):
-    """Dropout and a linear layer on the pooled first token: logits [B, num_labels]."""
+    """Dropout and a linear layer on the pooled first token: logits [S, num_labels]."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
@@ -20,24 +20,28 @@ class SequenceClassifier(nn.Layer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
-        return self.classifier(self.dropout(self.ernie_m.pool(input_ids, position_ids, attention_mask)))
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
+    ) -> Tensor:
+        return self.classifier(self.dropout(self.ernie_m.pool(input_ids, position_ids, layout)))
 
 
 class TokenClassifier(nn.Layer):
-    """A linear layer on every token: logits [B, T, num_labels]. No dropout here, as in the official code."""
+    """A linear layer on every token: logits [N, num_labels]. No dropout here, as in the official code."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None) -> Tensor:
-        return self.classifier(self.ernie_m(input_ids, position_ids, attention_mask, pool=False).sequence)
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
+    ) -> Tensor:
+        return self.classifier(self.ernie_m(input_ids, position_ids, layout, pool=False).sequence)
 
 
 class SpanClassifier(nn.Layer):
-    """Dropout and a linear layer with two outputs on every token: start and end logits, each [B, T]."""
+    """Dropout and a linear layer with two outputs on every token: start and end logits, each [N]."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -46,9 +50,9 @@ class SpanClassifier(nn.Layer):
         self.classifier = Linear(config.hidden_size, 2, initial_weights(config))
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, attention_mask=None
+        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
     ) -> tuple[Tensor, Tensor]:
-        sequence = self.ernie_m(input_ids, position_ids, attention_mask, pool=False).sequence
+        sequence = self.ernie_m(input_ids, position_ids, layout, pool=False).sequence
         start, end = self.classifier(self.dropout(sequence)).unbind(-1)
         return start, end
 
@@ -79,19 +83,21 @@ class LMHead(nn.Layer):
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
         return self.project(self.transform(hidden))
 
-    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of each masked position, in bounded memory whatever M is.
+    def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> word_table.MaskedLoss:
+        """Cross-entropy of masked positions, in bounded memory whatever M is.
 
         Args:
             hidden: [M, H]; M may be 0.
             labels: [M] int64.
-
-        Returns:
-            [M] losses, not averaged: the caller divides by the count over all devices and micro-batches.
+            weights: [M], of each loss in the sum; None: 1. For the mean over all devices and micro-batches
+                the caller gives 1 / count.
         """
         if hidden.shape[0] == 0:
-            return hidden.sum(-1)
-        return word_table.cross_entropy(self.transform(hidden), self.word_embeddings, self.bias, labels)
+            nothing = hidden.sum(-1)  # [0], with a gradient
+            return word_table.MaskedLoss(nothing.sum(), nothing.detach(), nothing.detach().astype("bool"))
+        return word_table.cross_entropy(
+            self.transform(hidden), self.word_embeddings, self.bias, labels, weights
+        )
 
 
 class PreTrainingModel(nn.Layer):
@@ -117,16 +123,18 @@ class PreTrainingModel(nn.Layer):
         input_ids: Tensor,
         position_ids: Tensor | None = None,
         language_ids: Tensor | None = None,
-        attention_mask: Tensor | CompactMask | None = None,
+        layout: Layout | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """[B, T] ids -> hidden states [B, T, H], or [M, H] at flat `positions` [M].
+        """[N] ids -> hidden states [N, H], or [M, H] at `positions` [M].
 
-        `language_ids` [B, T]: a row of `languages`, -1 for none.
+        Args:
+            language_ids: [N], a row of `languages`, -1 for none. Needs a layout.
+            position_ids, layout, positions: as for the encoder.
         """
         bias = None
         if language_ids is not None:
-            rows = self.language_embeddings(language_ids.clip(min=0))  # [B, T, H]
+            rows = self.language_embeddings(language_ids.clip(min=0))  # [N, H]
             bias = rows * (language_ids >= 0).astype(rows.dtype).unsqueeze(-1)
-        output = self.ernie_m(input_ids, position_ids, attention_mask, bias, pool=False, positions=positions)
+        output = self.ernie_m(input_ids, position_ids, layout, bias, pool=False, positions=positions)
         return output.sequence

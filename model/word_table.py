@@ -1,40 +1,34 @@
 """The word table in its two uses: rows of the input, and the logits of masked positions with their loss.
 
-The loss takes the vocabulary in slices and keeps a sum of exponentials, so no array of [M, V] exists: what
-Apple's Cut Cross-Entropy (Wijmans et al. 2024) does in a kernel. The backward pass computes the slices again.
+The loss takes the positions in chunks, as many as LOGITS_BYTES of logits hold, and makes the gradients of
+each chunk in the forward pass, so that no logits wait for the backward pass. The gradient from above is then
+one number, the factor of the whole sum.
 
 On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch (768 MB at base size,
 zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to one `weight.grad` in
-place, the slices stay in the processor's cache, and up to MOST_LOGITS of them are kept for the backward pass.
-
-It is the same mathematics; tests hold both forms to Paddle's own within 1e-9 in float64.
-
-So on a CPU the gradients of table and output bias grow in the backward pass itself: `paddle.grad` of a loss
-adds to them too, and cannot return them.
+place. `paddle.grad` of a loss adds to it too, and cannot return it.
 """
 
-from collections.abc import Iterator
-from functools import partial
+import weakref
+from typing import NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from model.layers import training_on_cpu
-from utils.arrays import as_array, as_rows
-from utils.threads import over_rows
+from model import cpu
+from model.cpu import LookUpOnCpu, on_cpu, training_on_cpu
+from utils.threads import as_array
 
-MOST_LOGITS = 1 << 27  # that exist at a time: 512 MB in float32
-_SLICE = 2048  # words, on a CPU: with 300 positions 2.4 MB of logits and 6 MB of the table
-_WIDE_SLICE = 1 << 14  # words, elsewhere: large products; with 2,500 positions 160 MB in float32
+LOGITS_BYTES = 1 << 29  # that exist at a time: 512 MB
+_WORDS = 1 << 14  # of a gradient that is added to another one at a time
 
 
-def row_parts(rows: int, columns: int) -> list[slice]:
-    """Cut `rows` so that none of the parts has more than MOST_LOGITS logits in its `columns`."""
-    size = max(1, MOST_LOGITS // columns)
-    return [slice(start, start + size) for start in range(0, rows, size)]
+def row_parts(rows: int, columns: int, bytes_each: int = 4) -> list[slice]:
+    """Cut `rows` so that the logits of no part need more than LOGITS_BYTES."""
+    size = max(1, LOGITS_BYTES // (columns * bytes_each))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 class TableGradient:
@@ -55,22 +49,18 @@ class TableGradient:
     def __init__(self, weight: Tensor):
         self.weight, self.rows = weight, None
         self._kept: np.ndarray | None = None
+        self._lent: weakref.ref | None = None  # the part of a loss that is made in the kept memory
 
-    def array(self, zero: bool = True) -> np.ndarray:
-        """`weight.grad` as an array [V, H] to add to.
-
-        Args:
-            zero: a gradient that begins here begins with zeros; False: with any content, for a caller that
-                overwrites all of it.
-        """
+    def array(self) -> np.ndarray:
+        """`weight.grad` as an array [V, H] to add to; a gradient that begins here begins with zeros."""
         if self.weight.grad is None:
-            if self._kept is None:
-                self._kept = as_array(paddle.zeros_like(self.weight))
-                self.rows = np.zeros(len(self._kept), bool)
-            if zero:
-                self._kept[slice(None) if self.rows is None else self.rows] = 0
-                self.rows = np.zeros(len(self._kept), bool)
-            self.weight.grad_ = _tensor(self._kept)  # `grad_` and not `grad`, which would copy it
+            if self._is_lent():
+                self.weight.grad_ = paddle.zeros_like(self.weight)
+            else:
+                kept = self._memory()
+                kept[slice(None) if self.rows is None else self.rows] = 0
+                self.rows = np.zeros(len(kept), bool)
+                self.weight.grad_ = _tensor(kept)  # `grad_` and not `grad`, which would copy it
         return as_array(self.weight.grad)
 
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
@@ -78,7 +68,30 @@ class TableGradient:
         table = self.array()
         if self.rows is not None:
             self.rows[ids] = True
-        _add_rows(table, ids, values)
+        cpu.add_rows(table, ids, values)
+
+    def borrow(self) -> np.ndarray:
+        """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add`.
+
+        It is the kept memory where that is free: then the loss's gradient becomes `weight.grad` as it is.
+        """
+        if self.weight.grad is not None or self._is_lent():
+            return as_array(paddle.empty_like(self.weight))
+        part = self._memory()[:]
+        self._lent, self.rows = weakref.ref(part), None
+        return part
+
+    def add(self, part: np.ndarray, factor: float) -> None:
+        """Add `factor` times what `borrow` gave and the loss has filled."""
+        if self._lent is not None and self._lent() is part:
+            self._lent = None
+            if self.weight.grad is None:
+                self.weight.grad_ = _tensor(self._kept)
+                if factor != 1.0:
+                    self._kept *= factor
+                return
+        cpu.add(self.array(), part, factor)
+        self.rows = None
 
     def rows_of(self, gradient: Tensor) -> np.ndarray | None:
         """The rows, bool [V], where `gradient` may differ from 0; None: any row."""
@@ -104,6 +117,15 @@ class TableGradient:
         """From now on any row may differ from 0: others have added to the gradient."""
         self.rows = None
 
+    def _memory(self) -> np.ndarray:
+        if self._kept is None:
+            self._kept = as_array(paddle.zeros_like(self.weight))
+            self.rows = np.zeros(len(self._kept), bool)
+        return self._kept
+
+    def _is_lent(self) -> bool:
+        return self._lent is not None and self._lent() is not None
+
 
 class WordEmbeddings(nn.Embedding):
     """paddle.nn.Embedding that owns the gradient of its table in training on a CPU.
@@ -119,14 +141,28 @@ class WordEmbeddings(nn.Embedding):
             self.weight.register_hook(self._paddle_adds)
 
     def _paddle_adds(self, gradient: Tensor | None) -> None:
-        if gradient is not None:  # None is what `_LookUp` gives
+        if gradient is not None:  # None is what `LookUpOnCpu` gives
             self.gradient.any_row()
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[B, T] int64 -> [B, T, H]."""
+        """[N] int64 -> [N, H]."""
         if self.weight.stop_gradient or not training_on_cpu(self.weight):
             return super().forward(ids)
-        return _LookUp.apply(self.weight, ids, self.gradient)
+        return LookUpOnCpu.apply(self.weight, ids, self.gradient)
+
+
+class MaskedLoss(NamedTuple):
+    """What M masked positions gave.
+
+    Attributes:
+        total: the sum of the losses times their weights, [], with a gradient.
+        losses: [M], without their weights or a gradient, float32 (float64 of a model in float64).
+        right: bool [M], whether no logit is above the label's.
+    """
+
+    total: Tensor
+    losses: Tensor
+    right: Tensor
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -134,7 +170,9 @@ def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
-def cross_entropy(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(
+    x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> MaskedLoss:
     """-log softmax(logits)[label] of each position, without an array of [M, V].
 
     Args:
@@ -142,167 +180,99 @@ def cross_entropy(x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor
         table: its weight is [V, H].
         bias: [V].
         labels: [M] int64, from 0 to V - 1.
-
-    Returns:
-        [M], in float64 where x is, else in float32 (under amp too).
+        weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
     """
-    if training_on_cpu(x):
-        return _CrossEntropy.apply(x, table.weight, bias, labels.numpy(), table.gradient)
-    return _RecomputedCrossEntropy.apply(x, table.weight, bias, labels)
+    exact = "float64" if x.dtype == paddle.float64 else "float32"
+    weights = paddle.ones([x.shape[0]], exact) if weights is None else weights.astype(exact)
+    found: list[tuple[Tensor, Tensor]] = []
+    if paddle.is_grad_enabled() and not all(part.stop_gradient for part in (x, table.weight, bias)):
+        total = _CrossEntropy.apply(x, table.weight, bias, labels, weights, table.gradient, found)
+    else:
+        for rows in _parts(x, table.weight):
+            found.append(_derive(x[rows], table.weight, bias, labels[rows], False)[:2])
+        total = (paddle.concat([losses for losses, _ in found]) * weights).sum()
+    losses, right = (paddle.concat(list(column)) for column in zip(*found))
+    return MaskedLoss(total, losses, right)
 
 
-class _LookUp(PyLayer):
-    @staticmethod
-    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: TableGradient) -> Tensor:
-        ctx.ids, ctx.table_gradient = ids.numpy(), table_gradient
-        return F.embedding(ids, weight)
+def _parts(x: Tensor, weight: Tensor) -> list[slice]:
+    return row_parts(x.shape[0], weight.shape[0], 8 if x.dtype == paddle.float64 else 4)
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> None:
-        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+
+def _derive(
+    x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, derive: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses and hits of rows x [m, H] and, with `derive`, the losses' gradients by logits [m, V]."""
+    part = paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
+    if on_cpu(part):
+        losses, right = cpu.cross_entropy_(part, bias, as_array(labels), derive)
+        return _tensor(losses), paddle.to_tensor(right), part
+    exact = paddle.float64 if part.dtype == paddle.float64 else paddle.float32
+    column = labels.unsqueeze(1)
+    part = part.astype(exact) + bias.astype(exact)
+    top, own = part.max(1, keepdim=True), paddle.take_along_axis(part, column, 1)
+    part = (part - top).exp()
+    total = part.sum(1, keepdim=True)
+    losses, right = (total.log() + top - own).squeeze(1), (own >= top).squeeze(1)
+    if derive:
+        part = paddle.put_along_axis(part / total, column, -paddle.ones_like(total), 1, reduce="add")
+    return losses, right, part
 
 
 class _CrossEntropy(PyLayer):
+    # float16 has no numbers below 6e-8, and a weight is 1 / count. So the products get gradients without
+    # weights, between -1 and 1, and the rest stays in float32 until the loss scale comes from above.
     @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: np.ndarray, table_gradient: TableGradient
-    ) -> Tensor:
-        ctx.table_gradient = table_gradient
-        ctx.kept = [] if x.shape[0] * weight.shape[0] <= MOST_LOGITS else None
-        total, before = 0.0, -np.inf
-        with np.errstate(all="ignore"):  # numbers that are not finite are the training loop's to see
-            for words, part, highest in _exponentials(x, weight, bias):
-                total = total * np.exp(before - highest) + part.sum(1, keepdims=True)  # [M, 1]
-                before = highest
-                if ctx.kept is not None:
-                    ctx.kept.append((words, part, highest))
-            log_total = np.log(total) + highest
-            own = (as_array(x) * as_array(weight)[labels]).sum(1) + as_array(bias)[labels]
-            losses = log_total[:, 0] - own
-        ctx.inputs, ctx.labels, ctx.log_total = (x, weight, bias), labels, log_total
-        return _tensor(losses)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, None]:
-        x, weight, bias = ctx.inputs
-        table, scale, by_x = as_array(weight), as_array(gradient)[:, None], np.zeros_like(as_array(x))
-        is_first = weight.grad is None
-        by_weight = None if weight.stop_gradient else ctx.table_gradient.array(zero=False)
-        if not bias.stop_gradient and bias.grad is None:
-            bias.grad_ = paddle.zeros_like(bias)
-        by_bias = None if bias.stop_gradient else as_array(bias.grad)
-        ctx.table_gradient.any_row()
-        slices = _exponentials(x, weight, bias) if ctx.kept is None else ctx.kept
-        with np.errstate(all="ignore"):
-            # The softmax's part of the gradient. The factor of each row stands in x, not in [M, V].
-            for words, part, highest in slices:
-                part, factor = _tensor(part), scale * np.exp(highest - ctx.log_total)  # [M, 1]
-                by_x += factor * as_array(paddle.matmul(part, _tensor(table[words])))
-                if by_bias is not None:
-                    factors = paddle.to_tensor(factor)
-                    by_bias[words] += as_array(paddle.matmul(factors, part, transpose_x=True))[0]
-                if by_weight is None:
-                    continue
-                scaled = paddle.to_tensor(factor * as_array(x))
-                if is_first:
-                    paddle.matmul(part, scaled, transpose_x=True, out=_tensor(by_weight[words]))
-                else:
-                    by_weight[words] += as_array(paddle.matmul(part, scaled, transpose_x=True))
-            # The labels' part: -1 in one column each.
-            by_x -= scale * table[ctx.labels]
-            if by_bias is not None:
-                np.subtract.at(by_bias, ctx.labels, scale[:, 0])
-            if by_weight is not None:
-                _add_rows(by_weight, ctx.labels, -scale * as_array(x))
-        return None if x.stop_gradient else _tensor(by_x), None, None
-
-
-class _RecomputedCrossEntropy(PyLayer):
-    """For any device: Paddle's calls only. Products are in amp's precision, all else is in float32 or 64."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-        exact = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
-        total = own = paddle.zeros([x.shape[0], 1], exact)
-        highest = paddle.full_like(total, -np.inf)
-        for words in _slices(weight):
-            part = paddle.matmul(x, weight[words], transpose_y=True)  # [M, words]
-            ctx.precision = part.dtype
-            part = part.astype(exact) + bias[words].astype(exact)
-            before, highest = highest, paddle.maximum(highest, part.max(1, keepdim=True))
-            total = total * (before - highest).exp() + (part - highest).exp().sum(1, keepdim=True)
-            column, inside = _place(labels, words)
-            own = own + paddle.take_along_axis(part, column, 1) * inside.astype(exact)
-        log_total = total.log() + highest  # [M, 1]
-        ctx.save_for_backward(x, weight, bias, labels, log_total)
-        return (log_total - own).squeeze(1)
+    def forward(ctx, x, weight, bias, labels, weights, table_gradient: TableGradient, found: list) -> Tensor:
+        x_needed, weight_needed, bias_needed = (not part.stop_gradient for part in (x, weight, bias))
+        ctx.table = table_gradient if on_cpu(x) else None
+        ctx.dtypes = x.dtype, weight.dtype, bias.dtype
+        top = weights.abs().max().clip(min=1e-30)
+        by_x, by_weight, by_bias = [], None, None
+        for rows in _parts(x, weight):
+            losses, right, part = _derive(x[rows], weight, bias, labels[rows], True)
+            found.append((losses, right))
+            factors = weights[rows].unsqueeze(1)  # [m, 1]
+            if bias_needed:
+                product = paddle.matmul(factors, part, transpose_x=True) if ctx.table else part * factors
+                by_bias = product.sum(0) if by_bias is None else by_bias + product.sum(0)
+            low = paddle.matmul(x[:1], weight[:1], transpose_y=True).dtype  # amp's precision
+            part = part.astype(low)
+            if x_needed:
+                by_x.append(paddle.matmul(part, weight).astype(factors.dtype) * factors)
+            if weight_needed and ctx.table:
+                by_weight = _add_product(by_weight, part, x[rows] * factors.astype(x.dtype), table_gradient)
+            elif weight_needed:
+                scaled = x[rows] * (factors / top).astype(x.dtype)
+                product = paddle.matmul(part, scaled, transpose_x=True).astype(top.dtype) * top
+                by_weight = product if by_weight is None else by_weight.add_(product)
+        ctx.gradients = paddle.concat(by_x) if x_needed else None, by_weight, by_bias
+        return (paddle.concat([losses for losses, _ in found]) * weights).sum()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, labels, log_total = ctx.saved_tensor()
-        exact, low = log_total.dtype, x.astype(ctx.precision)
-        scale = gradient.astype(exact).unsqueeze(1)  # [M, 1]
-        by_x = paddle.zeros(x.shape, exact)
-        by_weight = None if weight.stop_gradient else paddle.empty_like(weight)
-        by_bias = None if bias.stop_gradient else paddle.empty_like(bias)
-        with paddle.amp.auto_cast(enable=False):
-            for words in _slices(weight):
-                table = weight[words].astype(ctx.precision)
-                part = paddle.matmul(low, table, transpose_y=True).astype(exact) + bias[words].astype(exact)
-                part = (part - log_total).exp() * scale  # the softmax's part of the gradient
-                column, inside = _place(labels, words)
-                label = -scale * inside.astype(exact)  # the label's: -1 in one column
-                part = paddle.put_along_axis(part, column, label, 1, reduce="add")
-                if by_bias is not None:
-                    by_bias[words] = part.sum(0).astype(bias.dtype)
-                part = part.astype(ctx.precision)
-                by_x += paddle.matmul(part, table).astype(exact)
-                if by_weight is not None:
-                    by_weight[words] = paddle.matmul(part, low, transpose_x=True).astype(weight.dtype)
-        return None if x.stop_gradient else by_x.astype(x.dtype), by_weight, by_bias, None
+        by_x, by_weight, by_bias = ctx.gradients
+        ctx.gradients = None
+        if ctx.table and by_weight is not None:
+            ctx.table.add(by_weight, gradient.item())
+            by_weight = None
+        scaled = (
+            None if part is None else (part * gradient.astype(part.dtype)).astype(dtype)
+            for part, dtype in zip((by_x, by_weight, by_bias), ctx.dtypes)
+        )  # fmt: skip
+        return (*scaled, None, None)
 
 
-def _slices(weight: Tensor) -> Iterator[slice]:
-    for start in range(0, weight.shape[0], _WIDE_SLICE):
-        yield slice(start, min(start + _WIDE_SLICE, weight.shape[0]))
-
-
-def _place(labels: Tensor, words: slice) -> tuple[Tensor, Tensor]:
-    """Each label's column in a slice, or any where it is not there, int64 [M, 1]; whether it is, [M, 1]."""
-    labels = labels.unsqueeze(1)
-    inside = (labels >= words.start) & (labels < words.stop)
-    return (labels - words.start).clip(0, words.stop - words.start - 1), inside
-
-
-def _exponentials(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Consecutive words, their exp(logits - highest) [M, words], the highest logit so far [M, 1]."""
-    table, biases, highest = as_array(weight), as_array(bias), -np.inf
-    for start in range(0, len(table), _SLICE):
-        words = slice(start, start + _SLICE)
-        part = as_array(paddle.matmul(x.detach(), _tensor(table[words]), transpose_y=True))
-        highest = np.array(np.broadcast_to(highest, [len(part), 1]), part.dtype)
-        over_rows(partial(_exponentiate, part, biases[words], highest), *part.shape)
-        yield words, part, highest
-
-
-def _exponentiate(part: np.ndarray, bias: np.ndarray, highest: np.ndarray, rows: slice) -> None:
-    """In place, some rows: `highest` [M, 1] grows to the maximum, part [M, n] becomes exp(logits - highest).
-
-    Args:
-        part: logits without their bias [n].
-    """
-    part, highest = part[rows], highest[rows]
-    part += bias
-    np.maximum(highest, part.max(1, keepdims=True), out=highest)
-    part -= highest
-    np.exp(part, out=part)
-
-
-def _add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
-    """table[rows[i]] += values[i] for all i, in one order always; a row may occur more than once."""
-    order = np.argsort(rows, kind="stable")
-    distinct, starts = np.unique(rows[order], return_index=True)
-    table[distinct] += np.add.reduceat(values[order], starts, axis=0)
+def _add_product(total: np.ndarray | None, part: Tensor, x: Tensor, table: TableGradient) -> np.ndarray:
+    """total [V, H] += part^T x, for part [m, V] and x [m, H]; None begins a total in the table's memory."""
+    if total is None:
+        total = table.borrow()
+        paddle.matmul(part, x, transpose_x=True, out=_tensor(total))
+        return total
+    for start in range(0, len(total), _WORDS):
+        product = paddle.matmul(part[:, start : start + _WORDS], x, transpose_x=True)
+        cpu.add(total[start : start + _WORDS], as_array(product))
+    return total
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -1,11 +1,8 @@
 """Who may attend to whom. Rows are queries, columns are keys, True = may attend.
 
-These dense matrices are the definition. Training computes the compact form of CAMLM and BTMLM stage 1
-(`compact`), which tests hold equal to them. In every matrix a row sees at least itself, and a pad is visible
-to its own row only.
+These matrices are the definition. Training computes CAMLM and the first stage of BTMLM as sequences of
+context and placeholders (`compact`); tests compare the two. In every matrix a row sees at least itself.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -79,7 +76,7 @@ def btmlm_stage1(context_length: int, placeholders: int, separators: int = 2) ->
         context_length: C, tokens of [CLS] X [SEP].
         placeholders: P.
         separators: 2 for the order [CLS] X [SEP] [SEP] M_1 .. M_P [SEP]: the second and third [SEP] see only
-            each other, and nothing sees them. 0 leaves them out, as the compact form does.
+            each other, and nothing sees them. 0 leaves them out, as training does.
 
     Returns:
         bool [T, T], T = C + P + separators.
@@ -92,9 +89,9 @@ def btmlm_stage1(context_length: int, placeholders: int, separators: int = 2) ->
 
 
 def compact(context_length: int, placeholders: int) -> np.ndarray:
-    """One row of the compact form: C context tokens, then P placeholders. bool [C+P, C+P].
+    """One sequence: C context tokens, then P placeholders. bool [C+P, C+P].
 
-    A CAMLM pair is two such rows: (unmasked source, masks of the target) and (unmasked target, masks
+    A CAMLM pair is two such sequences: (unmasked source, masks of the target) and (unmasked target, masks
     of the source).
 
                  x1 x3 | M5 M6
@@ -109,27 +106,3 @@ def compact(context_length: int, placeholders: int) -> np.ndarray:
             M2    1  1 |  1
     """
     return btmlm_stage1(context_length, placeholders, separators=0)
-
-
-def pad(matrices: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Matrices of different sizes in one array; pads see only themselves. bool [B, 1, T, T], T = `length`."""
-    padded = np.zeros((len(matrices), 1, length, length), dtype=bool)
-    padded[:, 0, np.arange(length), np.arange(length)] = True
-    for row, matrix in enumerate(matrices):
-        padded[row, 0, : len(matrix), : len(matrix)] = matrix
-    return padded
-
-
-def from_key_mask(valid: np.ndarray) -> np.ndarray:
-    """All real tokens see all real tokens. valid bool [B, T] -> bool [B, 1, T, T]."""
-    return _with_diagonal(valid[:, None, :, None] & valid[:, None, None, :])
-
-
-def from_compact(context_length: int, valid: np.ndarray) -> np.ndarray:
-    """C context columns, then placeholders, written out. valid bool [B, T] -> bool [B, 1, T, T]."""
-    in_context = np.arange(valid.shape[1]) < context_length
-    return _with_diagonal(valid[:, None, :, None] & (valid & in_context)[:, None, None, :])
-
-
-def _with_diagonal(matrix: np.ndarray) -> np.ndarray:
-    return matrix | np.eye(matrix.shape[-1], dtype=bool)

@@ -5,7 +5,7 @@ tables.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from utils.errors import UserError
 
@@ -82,7 +82,6 @@ class ObjectiveConfig:
         temperature: of the sampling.
         second_language: parallel: among languages that have parallel text with the language of the sentence,
             in proportion to pairs^0.7; uniform: any other language.
-        camlm_form: compact: two rows of context and placeholders; dense: one row with the full matrix.
     """
 
     active: list[str] = field(default_factory=lambda: list(OBJECTIVES))
@@ -96,7 +95,6 @@ class ObjectiveConfig:
     min_piece_count: int = 5
     temperature: float = 1.0
     second_language: Literal["parallel", "uniform"] = "parallel"
-    camlm_form: Literal["compact", "dense"] = "compact"
 
 
 @dataclass
@@ -159,16 +157,13 @@ class RunConfig:
         output: folder for checkpoints, metrics and the final models.
         overwrite: remove the run in the folder and begin anew. Leave it out to continue the run.
         seed: of the weights, the order of the text, the masks and the dropout.
-        micro_batch_size: most sequences of one objective in one forward pass on one device.
+        micro_batch_tokens: most tokens in one forward pass on one device, at least data.max_seq_len. The
+            gradients of a device's further tokens are accumulated.
         amp: lower precision on GPU.
         amp_level: O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in
             the optimizer. A CPU refuses O2.
-        attention: what a GPU uses with amp. flash: FlashMask (Ampere or newer); memory_efficient: scaled dot
-            product attention with the mask as a matrix; plain: two products and a softmax.
         dtype: of the weights; float64 is for tests.
         recompute: recompute activations in the backward pass, which saves memory.
-        pad_to_multiple_of: of a batch's length; 0: 8 with amp, which tensor cores want, else 1. 64, say,
-            makes few shapes.
         sharding_stage: 1: the devices share the optimizer state; 0: each has all of it.
         log_steps: steps between lines in the log and in metrics.jsonl.
         save_steps: steps between checkpoints.
@@ -184,13 +179,11 @@ class RunConfig:
     output: str = "output/pretrain"
     overwrite: bool = False
     seed: int = 1
-    micro_batch_size: int = 32
+    micro_batch_tokens: int = 8192
     amp: Literal["none", "bf16", "fp16"] = "none"
     amp_level: Literal["O1", "O2"] = "O1"
-    attention: Literal["flash", "memory_efficient", "plain"] = "flash"
     dtype: Literal["float32", "float64"] = "float32"
     recompute: bool = False
-    pad_to_multiple_of: int = 0
     sharding_stage: int = 0
     log_steps: int = 50
     save_steps: int = 1000
@@ -207,9 +200,9 @@ class RunConfig:
 # corpus may move; its digest is compared (pretrain/run_folder.py).
 FREE = (
     "data.corpus", "data.verify", "init.encoder", "init.lm_head", "run.output", "run.overwrite",
-    "run.micro_batch_size", "run.attention", "run.recompute", "run.pad_to_multiple_of", "run.sharding_stage",
-    "run.log_steps", "run.save_steps", "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences",
-    "run.max_bad_steps", "run.stop_after_steps", "run.stall_seconds",
+    "run.micro_batch_tokens", "run.recompute", "run.sharding_stage", "run.log_steps", "run.save_steps",
+    "run.keep_checkpoints", "run.eval_steps", "run.eval_sequences", "run.max_bad_steps",
+    "run.stop_after_steps", "run.stall_seconds",
 )  # fmt: skip
 
 
@@ -227,6 +220,12 @@ class PretrainConfig:
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    RENAMED: ClassVar[dict[str, str]] = {
+        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens of a forward pass on a device",
+        "run.attention": "the kernel is chosen by the GPU; leave it out",
+        "run.pad_to_multiple_of": "nothing is computed for a pad; leave it out",
+        "objectives.camlm_form": "CAMLM always runs as context and placeholders; leave it out",
+    }
 
     def __post_init__(self):
         for section, keys, allowed, holds in _RANGES:
@@ -252,9 +251,13 @@ _RANGES = (
     ("optimizer", "steps batch_size learning_rate epsilon clip_norm", *_POSITIVE),
     ("optimizer", "tokens warmup_steps weight_decay", *_NOT_NEGATIVE),
     ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
-    ("run", "micro_batch_size log_steps save_steps keep_checkpoints max_bad_steps compute_ratio", *_POSITIVE),
+    (
+        "run",
+        "micro_batch_tokens log_steps save_steps keep_checkpoints max_bad_steps compute_ratio",
+        *_POSITIVE,
+    ),
     ("run", "stall_seconds", *_POSITIVE),
-    ("run", "seed pad_to_multiple_of eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
+    ("run", "seed eval_steps eval_sequences stop_after_steps", *_NOT_NEGATIVE),
     ("run", "sharding_stage", "0 or 1; stage 2 is gone", lambda v: v in (0, 1)),
 )
 
@@ -292,6 +295,11 @@ def _check_together(config: PretrainConfig) -> None:
     if not 8 <= data.max_seq_len <= usable:
         raise UserError(
             f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, model.max_position_embeddings - 2"
+        )
+    if config.run.micro_batch_tokens < data.max_seq_len:
+        raise UserError(
+            f"run.micro_batch_tokens {config.run.micro_batch_tokens} is below data.max_seq_len "
+            f"{data.max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
         )
     if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
         raise UserError(

@@ -130,7 +130,7 @@ class Evaluator:
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float]:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
         sums = dict.fromkeys(("pseudo", "copied", "repeated", "found", "sought", "likely", "of"), 0)
-        for examples, rngs in self._chunks(self._examples(pair)):
+        for examples, rngs in self._chunks("btmlm", self._examples(pair)):
             sources, targets = zip(*examples)
             second_languages = [target.language for target in targets]
             stage1 = self.objectives.batch("btmlm", sources, rngs, second_languages).stage1
@@ -168,22 +168,27 @@ class Evaluator:
 
     def _masked(self, model: PreTrainingModel, objective: str, examples: list) -> dict[str, float] | None:
         loss = correct = count = 0.0
-        for chunk, rngs in self._chunks(examples):
+        for chunk, rngs in self._chunks(objective, examples):
             batch = self.objectives.batch(objective, chunk, rngs)
-            result = masked_lm_loss(model, batch, accuracy=True)
-            loss, count = loss + float(result.total), count + batch.masked
-            correct += float(result.correct.astype("float64").sum())
+            result = masked_lm_loss(model, batch)
+            loss, count = loss + float(result.total), count + len(batch.targets)
+            correct += float(result.right.astype("float64").sum())
         if not count:
             return None
         return {"perplexity": math.exp(min(loss / count, 50.0)), "accuracy": correct / count}
 
-    def _chunks(self, examples: Sequence) -> Iterator[tuple[Sequence, list[np.random.Generator]]]:
-        size = self.config.run.micro_batch_size
-        for first in range(0, len(examples), size):
-            if self.stop:  # what there is so far is thrown away
-                return
-            chunk = examples[first : first + size]
+    def _chunks(
+        self, objective: str, examples: Sequence
+    ) -> Iterator[tuple[Sequence, list[np.random.Generator]]]:
+        """Consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
+        texts = [example.source for example in examples] if objective == "btmlm" else examples
+        tokens = np.array([self.objectives.tokens(objective, text) for text in texts], np.int64)
+        first = 0
+        while first < len(examples) and not self.stop:  # what there is so far is thrown away
+            fits = np.searchsorted(np.cumsum(tokens[first:]), self.config.run.micro_batch_tokens, "right")
+            chunk = examples[first : first + fits]
             yield chunk, [generator(_SEED, _STEP, first + i) for i in range(len(chunk))]
+            first += len(chunk)
 
     @cached_property
     def piece_counts(self) -> np.ndarray:

@@ -50,7 +50,7 @@ class StepSums:
         Returns:
             step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
             far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
-            accuracy (over the steps that measured it); btmlm also copy_rate and repeat_rate.
+            accuracy; btmlm also copy_rate and repeat_rate.
         """
         sums, steps = self.sums, self.sums.get("steps", 0.0)
         record: dict[str, Any] = {
@@ -65,9 +65,10 @@ class StepSums:
         for name in OBJECTIVES:
             if sums.get(f"{name}.count"):
                 loss = sums[f"{name}.loss"] / sums[f"{name}.count"]
-                record[name] = {"loss": loss, "perplexity": math.exp(min(loss, 50.0))}
-                if sums[f"{name}.measured"]:
-                    record[name]["accuracy"] = sums[f"{name}.correct"] / sums[f"{name}.measured"]
+                accuracy = sums[f"{name}.correct"] / sums[f"{name}.count"]
+                record[name] = {
+                    "loss": loss, "perplexity": math.exp(min(loss, 50.0)), "accuracy": accuracy,
+                }  # fmt: skip
         if sums.get("pseudo"):
             for rate, count in (("copy_rate", "copied"), ("repeat_rate", "repeated")):
                 record["btmlm"][rate] = sums[count] / sums["pseudo"]

@@ -114,12 +114,14 @@ def allowed_pieces(piece_counts: np.ndarray, min_count: int, vocabulary: Vocabul
 
 
 def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
-    """How many pseudo-tokens [S] occur in their own sentence, and how many repeat another of it."""
-    context = stage1.input_ids[:, : stage1.context_length]
-    real = stage1.valid[:, : stage1.context_length]
-    in_sentence = (context[stage1.slot_rows] == pseudo_ids[:, None]) & real[stage1.slot_rows]  # [S, C]
-    distinct = len(np.unique(np.stack([stage1.slot_rows, pseudo_ids]), axis=1).T)
-    return int(in_sentence.any(1).sum()), len(pseudo_ids) - distinct
+    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
+    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
+    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    in_context = column < stage1.contexts[row]
+    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
+    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
+    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
+    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))
 
 
 def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:

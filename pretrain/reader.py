@@ -1,19 +1,21 @@
-"""An optimiser step's batches: text drawn by temperature, masked, padded. Runs in a process of its own; no
-paddle here.
+"""An optimizer step's micro-batches: text drawn by temperature, masked, packed. It runs in its own process.
 
-What a step holds is a function of (corpus, config, step) alone. Each process takes its share of the step's
-sequences, so any number of processes read the same steps, and a run goes on from the samplers' positions.
+What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step, divides
+it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a
+run goes on from the samplers' positions. No paddle here.
 """
 
-import itertools
+import heapq
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pretrain import pseudo
 from pretrain import shares as mix
-from pretrain.batch import Batch
+from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, PretrainConfig
 from pretrain.data_selection import Streams
 from pretrain.masking import Vocabulary, generator
@@ -22,18 +24,24 @@ from reader.blocks import Blocks
 from reader.corpus import Corpus
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
-from utils.runtime import length_multiple
 
-Example = tuple[int, Text | Pair]  # its number within the whole step, and the text
 Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
+
+
+class DrawnExample(NamedTuple):
+    """A text or pair of a step, the objective whose loss it serves, and the form in which it is masked."""
+
+    objective: str
+    form: str
+    text: Text | Pair
 
 
 @dataclass(frozen=True)
 class StepBatches:
-    """One process's part of one optimiser step.
+    """One process's part of one optimizer step.
 
-    Args:
-        micro_batches: each of one objective; there may be none.
+    Attributes:
+        micro_batches: of all the step's objectives; there may be none.
         share: objective -> its weight in the step's loss.
         state: the step's number, from 1, and the samplers' positions after it.
     """
@@ -44,8 +52,7 @@ class StepBatches:
 
     def masked(self) -> list[float]:
         """Masked tokens of each objective, in the order of `OBJECTIVES`."""
-        batches = self.micro_batches
-        return [float(sum(b.masked for b in batches if b.objective == name)) for name in OBJECTIVES]
+        return sum((batch.masked for batch in self.micro_batches), np.zeros(len(OBJECTIVES))).tolist()
 
 
 NOTHING = StepBatches([], {}, {})
@@ -64,7 +71,6 @@ def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Str
         config.data.max_seq_len,
         config.model.language_embedding,
         second,
-        length_multiple=config.run.pad_to_multiple_of or length_multiple(config.run.amp),
     )
 
 
@@ -122,6 +128,10 @@ class StepReader:
             for name, sampler in self.samplers.items():
                 sampler.restore(state[name])
 
+    def go_to(self, step: int) -> None:
+        """Let `next` make the batches of this step, with the draws that come next."""
+        self.step = step
+
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
             yield self.next()
@@ -129,11 +139,10 @@ class StepReader:
     def next(self) -> StepBatches:
         """The next step's batches."""
         share, counts = self._counts()
-        micro_batches = [
-            batch
-            for objective, form, examples in self._by_form(self._examples(counts, self._draw(counts)))
-            for batch in self._batches(objective, form, examples)
-        ]
+        examples = self._examples(self._draw(counts))
+        tokens = [self.objectives.tokens(one.form, one.text) for one in examples]
+        parts = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
+        micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
         return StepBatches(micro_batches, share, state)
@@ -152,18 +161,19 @@ class StepReader:
                 drawn.append((kind, objectives, self.samplers[kind].draw(len(objectives))))
         return drawn
 
-    def _examples(self, counts: dict[str, int], drawn: list[Drawn]) -> dict[str, list[Example]]:
-        """objective -> this process's examples.
-
-        In turn: each process gets its part of every objective, and of every step as many as others.
-        """
-        examples: dict[str, list[Example]] = {name: [] for name in counts}
-        numbers = itertools.count()
+    def _examples(self, drawn: list[Drawn]) -> list[DrawnExample]:
+        """The whole step. An example's place in it decides what is drawn for it."""
+        examples = []
         for kind, objectives, draws in drawn:
-            for i, name in enumerate(objectives):
-                number = next(numbers)
-                if number % self.world_size == self.rank:
-                    examples[name].append((number, self._read(kind, draws, i)))
+            for i, objective in enumerate(objectives):
+                text = self._read(kind, draws, i)
+                form = objective
+                if objective == "camlm" and not self.objectives.serves_camlm(text):
+                    # A side of one token cannot keep an unmasked one: such a pair serves TLM.
+                    form = "tlm"
+                    if "tlm" in self.config.objectives.active:
+                        objective = "tlm"
+                examples.append(DrawnExample(objective, form, text))
         return examples
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
@@ -174,26 +184,42 @@ class StepReader:
         sides = [Text(ids, self.number[side]) for ids, side in zip(self.corpus.parallel[pair][item], pair)]
         return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
 
-    def _by_form(self, examples: dict[str, list[Example]]) -> list[tuple[str, str, list[Example]]]:
-        """(objective whose loss it is, form of its batches, examples)."""
-        camlm = examples.get("camlm", [])
-        serves = [self.objectives.serves_camlm(pair) for _, pair in camlm]
-        examples["camlm"] = [example for example, fit in zip(camlm, serves) if fit]
-        # A side of one token cannot keep an unmasked one: such a pair serves TLM.
-        unfit = [example for example, fit in zip(camlm, serves) if not fit]
-        if "tlm" in examples:
-            examples["tlm"] += unfit
-            unfit = []
-        return [*((name, name, texts) for name, texts in examples.items()), ("camlm", "tlm", unfit)]
+    def _batch(self, examples: Sequence[DrawnExample], numbers: Sequence[int]) -> Batch:
+        made = []
+        for number in numbers:
+            objective, form, text = examples[number]
+            rng = generator(self.config.run.seed, self.step, number)
+            made.append(self.objectives.mask(form, text, rng)._replace(objective=objective))
+        return pack(made)
 
-    def _batches(self, objective: str, form: str, examples: list[Example]) -> Iterator[Batch]:
-        # Similar lengths together: fewer pads, and the sum over the step stays what it is.
-        examples = sorted(examples, key=lambda example: _length(example[1]))
-        size = self.config.run.micro_batch_size
-        for start in range(0, len(examples), size):
-            numbers, texts = zip(*examples[start : start + size])
-            rngs = [generator(self.config.run.seed, self.step, number) for number in numbers]
-            yield replace(self.objectives.batch(form, texts, rngs), objective=objective)
+
+def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
+    """Divide a step's sequences into micro-batches with about equal sums of tokens.
+
+    Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
+
+    Args:
+        tokens: of each sequence.
+        budget: most tokens of a micro-batch; no sequence has more.
+        processes: among which the step is divided.
+
+    Returns:
+        for each process its micro-batches, each the numbers of its sequences in ascending order.
+    """
+    order = np.argsort(-np.asarray(tokens), kind="stable").tolist()
+    rounds = max(1, -(-sum(tokens) // (budget * processes)))
+    while True:
+        # The longest first, each to the micro-batch that has the fewest tokens so far.
+        sums = [(0, part) for part in range(rounds * processes)]
+        parts: list[list[int]] = [[] for _ in sums]
+        for number in order:
+            total, part = sums[0]
+            parts[part].append(number)
+            heapq.heapreplace(sums, (total + tokens[number], part))
+        if max(sums)[0] <= budget:
+            break
+        rounds += 1
+    return [[sorted(part) for part in parts[rank::processes] if part] for rank in range(processes)]
 
 
 @dataclass(frozen=True)
@@ -214,9 +240,3 @@ class ReaderPlan:
             self.config, corpus, self.vocabulary, self.total_steps, self.rank, self.world_size, self.state
         )
         return iter(reader)
-
-
-def _length(example: Text | Pair) -> int:
-    if isinstance(example, Text):
-        return len(example.ids)
-    return len(example.source.ids) + len(example.target.ids)

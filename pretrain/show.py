@@ -81,7 +81,6 @@ def draw_panels(options: argparse.Namespace) -> list[Panel]:
             raise UserError(f"the sentence '{sentence}' has no tokens")
     config = ObjectiveConfig(
         mask_rate=options.mask_rate,
-        camlm_form=options.camlm_form,
         pseudo_proportion=options.pseudo_proportion,
         pseudo_positions=options.pseudo_positions,
     )
@@ -98,46 +97,47 @@ def draw_panels(options: argparse.Namespace) -> list[Panel]:
     else:
         examples = texts
     rngs = [generator(options.seed, 0, i) for i in range(len(examples))]
-    return _panels(maker.batch(objective, examples, rngs, second_languages=second), tokenizer, names)
+    batch = maker.batch(objective, examples, rngs, second_languages=second)
+    return _panels(batch, objective, tokenizer, names)
 
 
-def _panels(batch: Batch, tokenizer: "WordTokenizer | Tokenizer", names: list[str]) -> list[Panel]:
-    def panel(title, part, row, seen, predictions, replaced) -> Panel:
-        """Row `row` of a batch without pads; `predictions` and `replaced`: column -> token."""
-        columns = np.flatnonzero(part.valid[row])
-        ids = part.input_ids[row][columns]
+def _panels(
+    batch: Batch, objective: str, tokenizer: "WordTokenizer | Tokenizer", names: list[str]
+) -> list[Panel]:
+    def panel(title, part, chosen, seen, predictions, replaced=(), boundary=None) -> Panel:
+        """The tokens `chosen` of a packed row; `predictions` and `replaced`: a token's place -> token."""
+        ids = part.input_ids[chosen]
         tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-        if part.context_length is not None:
-            boundary = int((columns < part.context_length).sum())
-        else:
+        if boundary is None:
             boundary = int(np.flatnonzero(ids == tokenizer.sep_id)[0]) + 1
         return Panel(
             title,
-            [replaced.get(column, token) for column, token in zip(columns.tolist(), tokens)],
-            [predictions.get(column, "") for column in columns.tolist()],
-            part.position_ids[row][columns].tolist(),
-            [names[language] if language >= 0 else "" for language in part.language_ids[row][columns]],
+            [dict(replaced).get(place, token) for place, token in zip(chosen.tolist(), tokens)],
+            [predictions.get(place, "") for place in chosen.tolist()],
+            part.position_ids[chosen].tolist(),
+            [names[language] if language >= 0 else "" for language in part.language_ids[chosen]],
             boundary,
-            seen[row, 0][np.ix_(columns, columns)],
+            seen,
         )
 
-    panels, slots, width = [], {}, batch.input_ids.shape[1]
+    panels, slots, title = [], {}, _TITLES[objective]
     if batch.stage1 is not None:  # it has one sentence, so slots and placeholders are in order
         stage1 = batch.stage1
         slots = {int(slot): f"h{i + 1}" for i, slot in enumerate(stage1.slots)}
-        placeholders = {int(column): f"h{i + 1}" for i, column in enumerate(stage1.placeholders)}
-        seen = attention_mask.from_compact(stage1.context_length, stage1.valid)
-        panels.append(panel("BTMLM stage 1 (Figure 4)", stage1, 0, seen, placeholders, {}))
-    seen = batch.attention()
+        placeholders = {int(place): f"h{i + 1}" for i, place in enumerate(stage1.placeholders)}
+        chosen, context = np.arange(stage1.tokens), int(stage1.contexts[0])
+        first = "BTMLM stage 1 (Figure 4)"
+        panels.append(panel(first, stage1, chosen, stage1.attention(0), placeholders, (), context))
     targets = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
-    for row in range(len(batch.input_ids)):
-        predictions = {
-            int(position) % width: target
-            for position, target in zip(batch.target_positions, targets)
-            if position // width == row
-        }
-        mine = {slot % width: label for slot, label in slots.items() if slot // width == row}
-        panels.append(panel(_TITLES[batch.objective], batch, row, seen, predictions, mine))
+    predictions = dict(zip(batch.targets.tolist(), targets))
+    if objective == "camlm":  # its two sequences, as the pair of the definition
+        masked = np.isin(np.arange(batch.tokens), batch.targets)
+        side = np.repeat([0, 1], batch.lengths) ^ masked
+        chosen = np.argsort(batch.position_ids)
+        return [panel(title, batch, chosen, attention_mask.camlm(side[chosen], masked[chosen]), predictions)]
+    for number, (start, length) in enumerate(zip(batch.starts, batch.lengths)):
+        chosen = np.arange(start, start + length)
+        panels.append(panel(title, batch, chosen, batch.attention(number), predictions, slots))
     return panels
 
 
@@ -306,7 +306,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max_seq_len", type=int, default=512)
     parser.add_argument("--mask_rate", type=float, default=0.15)
-    parser.add_argument("--camlm_form", choices=("dense", "compact"), default="dense")
     parser.add_argument("--pseudo_proportion", type=float, default=0.2)
     parser.add_argument("--pseudo_positions", choices=("first", "spread"), default="first")
     parser.add_argument("--language_embedding", choices=("masks", "none", "all"), default="masks")

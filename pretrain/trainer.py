@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 
 from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
@@ -35,7 +36,7 @@ from utils.files import atomic_dir
 from utils.logging import logger
 
 # What a step adds up over micro-batches and processes, per objective and in all.
-PER_OBJECTIVE = ("loss", "count", "correct", "measured")
+PER_OBJECTIVE = ("loss", "count", "correct")
 TOTALS = ("tokens", "pseudo", "copied", "repeated")
 SUMS = [f"{objective}.{value}" for objective in OBJECTIVES for value in PER_OBJECTIVE] + list(TOTALS)
 
@@ -63,8 +64,7 @@ class Trainer:
             vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id, **shape
         )
         self.model = PreTrainingModel(self.model_config, self.languages)
-        self.model.ernie_m.recompute = config.run.recompute
-        self.model.ernie_m.attention = config.run.attention
+        self.model.ernie_m.use_recompute(config.run.recompute)
         optimizer = config.optimizer
         self.engine = Engine(
             self.model,
@@ -86,17 +86,16 @@ class Trainer:
         self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
         self.identity = identity(dataclasses.asdict(config), corpus.digest, tokenizer.digest)
 
-    def step(self, work: StepBatches, accuracy: bool, stop: object = None) -> Step | None:
+    def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """One optimizer step; None where it was given up, because a process was asked to stop.
 
         Args:
             work: this process's part of it.
-            accuracy: also compare the arg max; it costs the head's product a second time.
             stop: true once this process is asked to stop.
         """
         if self.config.init.lm_head_warmup_steps:
             freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
-        return train_step(self.engine, self.pseudo_tokens, work, accuracy, stop)
+        return train_step(self.engine, self.pseudo_tokens, work, stop)
 
     def resume_or_initialise(self) -> dict[str, Any]:
         """Go on from the newest checkpoint, or else take the weights that `init` names.
@@ -200,32 +199,32 @@ def train_step(
     engine: Engine,
     pseudo_tokens: PseudoTokenGenerator | None,
     work: StepBatches,
-    accuracy: bool = False,
     stop: object = None,
 ) -> Step | None:
     """One optimizer step over the mix of objectives; None where it was given up.
 
     Args:
         engine: of a `PreTrainingModel`; its `sums` are `SUMS`.
-        pseudo_tokens: for BTMLM's batches.
+        pseudo_tokens: for BTMLM.
         work: this process's part of the step.
-        accuracy, stop: as in `Trainer.step`.
+        stop: as in `Trainer.step`.
     """
-    # Each objective's mean is over all processes and micro-batches: its count comes before any backward.
-    counts = dict(zip(OBJECTIVES, distributed.all_sum(work.masked()), strict=True))
+    # Each objective's mean is over all processes and micro-batches: its count comes before any backward pass.
+    counts = distributed.all_sum(work.masked())
+    weights = [work.share.get(name, 0.0) / max(count, 1.0) for name, count in zip(OBJECTIVES, counts)]
 
     def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
         sums: dict[str, Any] = {"tokens": batch.tokens}
         if batch.stage1 is not None:
             batch, pseudo = pseudo_tokens.fill(engine.model, batch)
             sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
-        result = masked_lm_loss(engine.model, batch, accuracy)
-        name = batch.objective
-        sums |= {f"{name}.loss": result.total.detach(), f"{name}.count": batch.masked}
-        if accuracy:
-            correct = result.correct.astype("float64").sum()
-            sums |= {f"{name}.correct": correct, f"{name}.measured": batch.masked}
-        return result.total * (work.share[name] / max(counts[name], 1.0)), sums
+        result = masked_lm_loss(engine.model, batch, weights)
+        for number, name in enumerate(OBJECTIVES):
+            if count := int(batch.masked[number]):
+                mine = paddle.to_tensor(np.flatnonzero(batch.target_objectives == number))
+                losses, right = (paddle.gather(x.astype("float64"), mine) for x in result[1:])
+                sums |= {f"{name}.loss": losses.sum(), f"{name}.correct": right.sum(), f"{name}.count": count}
+        return result.total, sums
 
     return engine.step(work.micro_batches, loss_of, stop)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 
 # The key under which `expand` puts the file of a pattern without %s if there is no language map.
 ALL_LANGUAGES = "all"

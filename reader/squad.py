@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import UserError
-from utils.json_files import read_json
+from utils.files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""What a bug report needs: versions, CPU settings in force, a check of matrix products, GPUs and NCCL.
+"""Print what a bug report needs: versions, CPU settings, a check of matrix products, GPUs and NCCL.
 
-Run it as `sh scripts/doctor.sh`. It reports what fails and goes on.
+Run it as `sh scripts/doctor.sh`. It reports each check that fails and continues.
 """
 
 import importlib.metadata
@@ -47,7 +47,7 @@ def main() -> None:
 def report(name: str, value: Callable[[], str]) -> None:
     try:
         text = value()
-    except Exception as error:  # whatever is broken here is what the report is for
+    except Exception as error:  # any failure belongs in the report
         text = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())}"
     print(f"{name + ':':<28} {text}", flush=True)
 
@@ -79,7 +79,7 @@ def cpu() -> str:
 
 
 def products() -> str:
-    """float32 and float64 products against numpy in float64, and the speed of the base model's largest."""
+    """Compare float32 and float64 products with NumPy, and time the base model's largest product."""
     import numpy as np
     import paddle
 
@@ -105,11 +105,8 @@ def products() -> str:
 def gpu_driver() -> str:
     if not shutil.which("nvidia-smi"):
         return "no nvidia-smi"
-    query = [
-        "nvidia-smi",
-        "--query-gpu=name,memory.total,driver_version,compute_cap",
-        "--format=csv,noheader",
-    ]
+    fields = "name,memory.total,driver_version,compute_cap"
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=60)
     return "; ".join((done.stdout or done.stderr).strip().splitlines())
 

@@ -129,12 +129,13 @@ def encode_with(model, ids: list[int], hidden: tuple[int, ...]) -> np.ndarray:
     """Hidden states [T, H] of one sequence; positions 2, 3, ... over all ids, also over a pad's."""
     import paddle
 
-    input_ids = paddle.to_tensor([ids])  # [1, T]
-    position_ids = paddle.arange(2, len(ids) + 2).unsqueeze(0)
-    columns = np.array([position not in hidden for position in range(len(ids))])
-    # A dense mask: as a key mask, the row of a hidden position would be closed as well.
-    mask = paddle.to_tensor(np.tile(columns, (1, 1, len(ids), 1)))
-    return model(input_ids, position_ids, mask, pool=False).sequence[0].numpy()
+    from model.attention import Layout
+
+    # A hidden position is a placeholder: nothing else sees it.
+    order = np.argsort([position in hidden for position in range(len(ids))], kind="stable")
+    layout = Layout([len(ids)], [len(ids) - len(hidden)])
+    row, position_ids = (paddle.to_tensor(x[order]) for x in (np.asarray(ids), np.arange(2, len(ids) + 2)))
+    return model(row, position_ids, layout, pool=False).sequence.numpy()[np.argsort(order)]
 
 
 def _largest_difference(golden: Golden, hidden: tuple[int, ...], found: np.ndarray) -> float:

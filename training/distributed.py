@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from utils.errors import UserError
-from utils.processes import is_main as is_main
-from utils.processes import rank as rank
-from utils.processes import world_size as world_size
+from utils.runtime import is_main as is_main
+from utils.runtime import rank as rank
+from utils.runtime import world_size as world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor

@@ -15,8 +15,7 @@ from paddle import Tensor
 from paddle.optimizer.lr import LambdaDecay
 
 from model.word_table import TableGradient
-from utils.arrays import as_array
-from utils.threads import over_rows
+from utils.threads import as_array, over_rows
 
 MOST = 0.4  # the share of rows above which the whole table is updated
 

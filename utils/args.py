@@ -1,24 +1,26 @@
-"""The official command line: one parser for run_classifier.py, run_sequence_labeling.py and run_mrc.py.
+"""The official command line of run_classifier.py, run_sequence_labeling.py and run_mrc.py.
 
-Every official flag is here with its type and default; booleans are written `--flag true`. A flag that has no
-meaning any more is accepted, and one line in the log says why. The flags of our own stand in the last group.
+Every official flag is here with its type and default. Values are written as for the official scripts
+(`--do_train 1`, `--random_seed 1,2`, `--test_set ""`). jsonargparse refuses these, so argparse reads them.
 """
 
 import argparse
+import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn, get_args
 
 import yaml
 
+from utils.config import check_ranges
 from utils.errors import UserError
 from utils.logging import logger
 from utils.runtime import length_multiple
 
 
 def boolean(text: str) -> bool:
-    """`true`, `false` (any case), 1, 0, yes, no, as the official scripts write them."""
+    """`true` or `false` in any case, 1, 0, yes, no."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in known:
         raise argparse.ArgumentTypeError(f"'{text}' is not true or false")
@@ -42,122 +44,132 @@ def number(text: str) -> float:
 
 
 def text(value: str) -> str | None:
-    """A string; an empty one is the same as not giving the flag, which takes back what a script gave."""
+    """A string. An empty one is None, which undoes a flag that a script has given."""
     return value or None
 
 
-class Flag(NamedTuple):
-    """One flag. `unused` says why it has no effect, where it has none."""
+def flag(default: Any, help: str, interval: str | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    metadata = {"help": help, "interval": interval, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
-    name: str
-    type: Callable[[str], Any]
-    default: Any
-    help: str
-    unused: str | None = None
-    choices: tuple[str, ...] | None = None
+
+def unused(default: Any, why: str) -> Any:
+    """A flag that is accepted without effect; the log says why."""
+    return dataclasses.field(default=default, metadata={"unused": why})
 
 
 SCHEDULES = ("linear_warmup_decay", "noam_decay")
+CHUNKS, PIECES = ("IOB", "IOB1", "IOB2"), ("first", "all")
 STYLES = ("official", "paddlenlp")
-DTYPES = ("float32", "float64")
-PIECES = ("first", "all")
-ANSWER_RULES = ("mlqa", "squad")
-CHUNKS = ("IOB", "IOB1", "IOB2")
-GROUPS: dict[str, list[Flag]] = {
-    "model": [
-        Flag("ernie_config_path", str, None, "ernie_config.json"),
-        Flag("init_checkpoint", str, None, "a step folder of ours: resume; an official one: its weights"),
-        Flag("init_pretraining_params", str, None, "pre-trained weights in any format of docs/convert.md"),
-        Flag("checkpoints", str, "checkpoints", "folder for step_N, best and the results"),
-        Flag("is_classify", bool, True, "", "the entry point decides the task"),
-        Flag("is_regression", bool, False, "", "no task here is a regression"),
-        Flag("task_id", int, 0, "", "the model has no task embedding"),
-    ],
-    "train": [
-        Flag("epoch", int, 3, "passes over the training set"),
-        Flag("learning_rate", float, 5e-5, "peak rate"),
-        Flag("lr_scheduler", str, "linear_warmup_decay", "schedule", choices=SCHEDULES),
-        Flag("weight_decay", float, 0.01, "decoupled decay; not on biases and layer norms"),
-        Flag("layerwise_lr_decay", float, 0.9, "d: layer i of L learns at rate x d^(L-i)"),
-        Flag("warmup_proportion", float, 0.1, "share of all steps; 0: a constant rate"),
-        Flag("save_steps", int, 10000, "a checkpoint step_N so often, and at the end"),
-        Flag("validation_steps", int, 1000, "evaluate so often, at each change of epoch, at the end"),
-        Flag("use_fp16", bool, False, "the same as --amp fp16"),
-        Flag("use_dynamic_loss_scaling", bool, True, "fp16: the loss scale follows overflows"),
-        Flag("init_loss_scaling", float, 102400.0, "fp16: first loss scale"),
-        Flag("incr_every_n_steps", int, 100, "fp16: good steps before the scale grows"),
-        Flag("decr_every_n_nan_or_inf", int, 2, "fp16: overflows before it shrinks"),
-        Flag("incr_ratio", float, 2.0, "fp16: growth"),
-        Flag("decr_ratio", float, 0.8, "fp16: shrinkage"),
-        Flag("test_save", str, "./checkpoints/test_result", "predictions; .<epoch>.<step> is appended"),
-        Flag("metric", str, "simple_accuracy", "", "the task decides the metric"),
-    ],
-    "log": [
-        Flag("skip_steps", int, 10, "log the loss every so many steps"),
-        Flag("verbose", bool, False, "", "the log is always complete"),
-    ],
-    "data": [
-        Flag("tokenizer", str, "FullTokenizer", "", "there is one tokenizer"),
-        Flag("train_set", str, None, "training file"),
-        Flag("test_set", str, None, "to predict with --do_test: patterns with %%s, comma between"),
-        Flag("dev_set", str, None, "patterns with %%s, comma between; the first selects the step"),
-        Flag("vocab_path", str, None, "vocab.txt; without it the vocabulary is derived as XLM-R does"),
-        Flag("piece_model_path", str, None, "sentencepiece model"),
-        Flag("max_seq_len", int, 512, "longest input in tokens, specials included; at most 512"),
-        Flag("batch_size", int, 32, "per device and micro-batch; tokens with --in_tokens"),
-        Flag("predict_batch_size", int, None, "for evaluation; default: batch_size"),
-        Flag("in_tokens", bool, False, "batch_size counts tokens, padding included"),
-        Flag("do_lower_case", bool, True, "", "the official tokenizer never lower-cases"),
-        Flag("random_seed", integers, None, "one seed, or several (1,2,3) that are run in turn; default 1"),
-        Flag("label_map_config", str, None, "label_map.json: label -> id"),
-        Flag("lang_map_config", str, None, "lang_map.json: its keys take the place of %%s"),
-        Flag("num_labels", int, 2, "number of classes"),
-        Flag("diagnostic", str, None, "", "give the file to --test_set"),
-        Flag("diagnostic_save", str, None, "", "use --test_save"),
-        Flag("max_query_length", int, 64, "run_mrc: longest question in tokens"),
-        Flag("max_answer_length", int, 100, "run_mrc: longest answer in tokens"),
-        Flag("doc_stride", int, 128, "run_mrc: tokens between the starts of two windows"),
-        Flag("n_best_size", int, 20, "run_mrc: candidates that are written"),
-        Flag("chunk_scheme", str, "IOB", "run_sequence_labeling: of the tags; IOB: either", choices=CHUNKS),
-    ],
-    "run_type": [
-        Flag("use_cuda", bool, True, "use GPUs where there are any"),
-        Flag("is_distributed", bool, False, "", "the launcher decides (fleetrun, launch.py)"),
-        Flag("use_fast_executor", bool, False, "", "there is no static-graph executor"),
-        Flag("num_iteration_per_drop_scope", int, 10, "", "there is no static-graph executor"),
-        Flag("do_train", bool, True, "train"),
-        Flag("do_val", bool, True, "evaluate on --dev_set"),
-        Flag("do_test", bool, True, "predict --test_set into --test_save"),
-        Flag("use_multi_gpu_test", bool, False, "", "evaluation is always divided among the processes"),
-        Flag("use_gpu_num_in_test", int, 2, "", "evaluation is always divided among the processes"),
-        Flag("metrics", bool, True, "", "the metric is always computed"),
-        Flag("shuffle", bool, True, "a new order of the training set in each epoch"),
-        Flag("for_cn", bool, True, "", "answers are compared by the rules of their language"),
-        Flag("enable_ce", bool, False, "", "it belonged to a test system of the official repository"),
-    ],
-    "beyond the official flags": [
-        Flag("overwrite", bool, False, "begin anew: remove what a run left in --checkpoints"),
-        Flag("max_steps", int, None, "end after so many optimiser steps; the schedule ends there too"),
-        Flag("gradient_accumulation_steps", int, 1, "micro-batches per optimiser step and device"),
-        Flag("amp", str, "none", "mixed precision on GPU", choices=("none", "bf16", "fp16")),
-        Flag("pad_to_multiple_of", int, None, "of a batch's length; default: 8 with --amp, else 1"),
-        Flag("select_on", str, "mean", "select the step by the mean over languages or by one (en); or last"),
-        Flag("lr_schedule_style", str, "official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES),
-        Flag("decay_style", str, "official", "decay at the full rate, or at each layer's", choices=STYLES),
-        Flag("recompute", bool, False, "recompute activations in the backward pass: less memory"),
-        Flag("paper", str, None, "show the paper's figures of this recipe: xnli_cross_lingual_transfer, ..."),
-        Flag("xtreme_save", str, None, "with --do_test: a folder for the predictions in XTREME's layout"),
-        Flag("keep_checkpoints", int, 2, "the last so many step_N stay; best stays always"),
-        Flag("dtype", str, "float32", "of the weights; float64 is for checks", choices=DTYPES),
-        Flag("official_compat", bool, False, "run_mrc, run_sequence_labeling: the official code's behaviour"),
-        Flag("split_han", bool, True, "run_mrc: each Han character is a token, so an answer can end there"),
-        Flag("answer_rules", str, "mlqa", "run_mrc: how F1 and exact match compare", choices=ANSWER_RULES),
-        Flag("gxlt_set", str, None, "run_mrc: evaluate contexts x questions; a pattern with two %%s"),
-        Flag("label_pieces", str, "first", "run_sequence_labeling: which pieces are tagged", choices=PIECES),
-    ],
-}  # fmt: skip
-# What may change when a run goes on: it decides nothing of what is learned. Files and weights are compared by
-# their contents, batch_size and gradient_accumulation_steps by the number of examples in a step.
+_DIVIDED = "evaluation is always divided among the processes"
+_NO_EXECUTOR = "there is no static-graph executor"
+
+
+@dataclasses.dataclass
+class FinetuneFlags:
+    """The flags, with their defaults, help and ranges. `given` holds the names on the command line."""
+
+    ernie_config_path: str | None = flag(None, "ernie_config.json")
+    init_checkpoint: str | None = flag(None, "a step folder of ours: resume; an official one: its weights")
+    init_pretraining_params: str | None = flag(None, "pre-trained weights in any format of docs/convert.md")
+    checkpoints: str = flag("checkpoints", "folder for step_N, best and the results")
+    is_classify: bool = unused(True, "the entry point decides the task")
+    is_regression: bool = unused(False, "no task here is a regression")
+    task_id: int = unused(0, "the model has no task embedding")
+
+    epoch: int = flag(3, "passes over the training set", "[1, )")
+    learning_rate: float = flag(5e-5, "peak rate", "[0, )")
+    lr_scheduler: str = flag("linear_warmup_decay", "schedule", choices=("linear_warmup_decay", "noam_decay"))
+    weight_decay: float = flag(0.01, "decoupled decay; not on biases and layer norms", "[0, )")
+    layerwise_lr_decay: float = flag(0.9, "d: layer i of L learns at rate x d^(L-i)", "(0, 1]")
+    warmup_proportion: float = flag(0.1, "share of all steps; 0: a constant rate", "[0, 1]")
+    save_steps: int = flag(10000, "steps between checkpoints; there is one at the end too", "[1, )")
+    validation_steps: int = flag(1000, "steps between evaluations, besides each epoch's end", "[1, )")
+    use_fp16: bool = flag(False, "the same as --amp fp16")
+    use_dynamic_loss_scaling: bool = flag(True, "fp16: the loss scale follows overflows")
+    init_loss_scaling: float = flag(102400.0, "fp16: first loss scale", "[1, )")
+    incr_every_n_steps: int = flag(100, "fp16: good steps before the scale grows", "[1, )")
+    decr_every_n_nan_or_inf: int = flag(2, "fp16: overflows before it shrinks", "[1, )")
+    incr_ratio: float = flag(2.0, "fp16: growth")
+    decr_ratio: float = flag(0.8, "fp16: shrinkage")
+    test_save: str | None = flag("./checkpoints/test_result", "predictions; .<epoch>.<step> is appended")
+    metric: str = unused("simple_accuracy", "the task decides the metric")
+
+    skip_steps: int = flag(10, "steps between two lines with the loss", "[1, )")
+    verbose: bool = unused(False, "the log is always complete")
+
+    tokenizer: str = unused("FullTokenizer", "there is one tokenizer")
+    train_set: str | None = flag(None, "training file")
+    test_set: str | None = flag(None, "for --do_test: patterns with %%s, comma between")
+    dev_set: str | None = flag(None, "patterns with %%s, comma between; the first selects the step")
+    vocab_path: str | None = flag(None, "vocab.txt; default: derived from the pieces as XLM-R does")
+    piece_model_path: str | None = flag(None, "sentencepiece model")
+    max_seq_len: int = flag(512, "longest input in tokens, special tokens included", "[8, 512]")
+    batch_size: int = flag(32, "per device and micro-batch; tokens with --in_tokens", "[1, )")
+    predict_batch_size: int | None = flag(None, "for evaluation; default: batch_size", "[1, )")
+    in_tokens: bool = flag(False, "batch_size counts tokens, padding included")
+    do_lower_case: bool = unused(True, "the official tokenizer never lower-cases")
+    random_seed: tuple[int, ...] | None = flag(None, "one seed, or several (1,2,3) run in turn; default: 1")
+    label_map_config: str | None = flag(None, "label_map.json: label -> id")
+    lang_map_config: str | None = flag(None, "lang_map.json: its keys replace %%s")
+    num_labels: int = flag(2, "number of classes", "[1, )")
+    diagnostic: str | None = unused(None, "give the file to --test_set")
+    diagnostic_save: str | None = unused(None, "use --test_save")
+    max_query_length: int = flag(64, "run_mrc: longest question in tokens", "[1, )")
+    max_answer_length: int = flag(100, "run_mrc: longest answer in tokens", "[1, )")
+    doc_stride: int = flag(128, "run_mrc: tokens between the starts of two windows", "[1, )")
+    n_best_size: int = flag(20, "run_mrc: candidates that are written", "[1, )")
+    chunk_scheme: str = flag("IOB", "run_sequence_labeling: scheme; IOB: either", choices=CHUNKS)
+
+    use_cuda: bool = flag(True, "use GPUs if there are any")
+    is_distributed: bool = unused(False, "the launcher decides (fleetrun, launch.py)")
+    use_fast_executor: bool = unused(False, _NO_EXECUTOR)
+    num_iteration_per_drop_scope: int = unused(10, _NO_EXECUTOR)
+    do_train: bool = flag(True, "train")
+    do_val: bool = flag(True, "evaluate on --dev_set")
+    do_test: bool = flag(True, "predict --test_set into --test_save")
+    use_multi_gpu_test: bool = unused(False, _DIVIDED)
+    use_gpu_num_in_test: int = unused(2, _DIVIDED)
+    metrics: bool = unused(True, "the metric is always computed")
+    shuffle: bool = flag(True, "a new order of the training set in each epoch")
+    for_cn: bool = unused(True, "answers are compared by the rules of their language")
+    enable_ce: bool = unused(False, "it belonged to a test system of the official repository")
+
+    # Flags that the official scripts do not have.
+    overwrite: bool = flag(False, "start again: remove what a run left in --checkpoints")
+    max_steps: int | None = flag(None, "optimizer steps after which the run ends", "[1, )")
+    gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step and device", "[1, )")
+    amp: str = flag("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
+    pad_to_multiple_of: int | None = flag(None, "of a batch's length; default: 8 with --amp, else 1", "[1, )")
+    select_on: str = flag("mean", "select the step by the mean over languages or by one (en); or last")
+    lr_schedule_style: str = flag("official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES)
+    decay_style: str = flag("official", "decay at the full rate, or at each layer's", choices=STYLES)
+    recompute: bool = flag(False, "recompute activations in the backward pass: less memory")
+    paper: str | None = flag(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
+    xtreme_save: str | None = flag(None, "with --do_test: a folder for the predictions in XTREME's layout")
+    keep_checkpoints: int = flag(2, "number of step_N folders that are kept; best is always kept", "[1, )")
+    dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
+    official_compat: bool = flag(False, "run_mrc, run_sequence_labeling: the official code's behaviour")
+    split_han: bool = flag(True, "run_mrc: each Han character is a token, so an answer can end there")
+    answer_rules: str = flag("mlqa", "run_mrc: how F1 and exact match compare", choices=("mlqa", "squad"))
+    gxlt_set: str | None = flag(None, "run_mrc: evaluate contexts x questions; a pattern with two %%s")
+    label_pieces: str = flag("first", "run_sequence_labeling: tagged pieces", choices=PIECES)
+    given: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.use_fp16 and "amp" not in self.given:
+            self.amp = "fp16"
+        if self.pad_to_multiple_of is None:
+            self.pad_to_multiple_of = length_multiple(self.amp)
+        check_ranges(self)
+        seeds = self.random_seed or (1,)
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise UserError(f"--random_seed {','.join(map(str, seeds))}: seeds are not negative and differ")
+
+
+FLAGS = {field.name: field for field in dataclasses.fields(FinetuneFlags) if field.name != "given"}
+# These may change when a run is resumed, because they do not decide what is learned. Files and weights are
+# compared by contents; batch_size and gradient_accumulation_steps by the number of examples in a step.
 FREE = (
     "ernie_config_path", "init_checkpoint", "init_pretraining_params", "checkpoints", "overwrite",
     "save_steps", "keep_checkpoints", "skip_steps", "train_set", "dev_set", "test_set", "test_save",
@@ -165,7 +177,7 @@ FREE = (
     "lang_map_config", "batch_size", "gradient_accumulation_steps", "predict_batch_size", "use_cuda",
     "use_fp16", "recompute", "paper", "gxlt_set",
 )  # fmt: skip
-FLAGS = {flag.name: flag for flags in GROUPS.values() for flag in flags}
+_READERS = {bool: boolean, str: text, float: number, int: int, tuple[int, ...]: integers}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -173,94 +185,51 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
 
-def make_parser(description: str = "") -> argparse.ArgumentParser:
-    """The shared parser. Its namespace holds only flags that were given; `parse_args` fills in the rest."""
-    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for title, flags in GROUPS.items():
-        group = parser.add_argument_group(title)
-        for flag in flags:
-            help_text = (
-                f"no effect: {flag.unused}" if flag.unused else f"{flag.help} (default: {flag.default})"
-            )
-            of_type = {bool: boolean, str: text, float: number}.get(flag.type, flag.type)
-            group.add_argument(f"--{flag.name}", type=of_type, choices=flag.choices, help=help_text)
-    return parser
-
-
-def parse_args(arguments: Sequence[str], description: str = "") -> argparse.Namespace:
-    """The flags as a namespace with every name of `FLAGS`, and `given`, the names on the command line.
+def parse_args(arguments: Sequence[str], description: str = "") -> FinetuneFlags:
+    """Read the flags of a command line.
 
     Raises:
         UserError: an unknown flag (with the nearest known one), a value of the wrong type or out of range.
     """
-    given, unknown = make_parser(description).parse_known_args(arguments)
+    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, field in FLAGS.items():
+        unused, optional = field.metadata.get("unused"), type(None) in get_args(field.type)
+        reader = _READERS[get_args(field.type)[0] if optional else field.type]
+        shown = f"no effect: {unused}" if unused else f"{field.metadata['help']} (default: {field.default})"
+        parser.add_argument(f"--{name}", type=reader, choices=field.metadata.get("choices"), help=shown)
+    values, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise UserError(_unknown(unknown[0]))
-    args = argparse.Namespace(**{**{flag.name: flag.default for flag in FLAGS.values()}, **vars(given)})
-    args.given = tuple(vars(given))
-    if args.use_fp16 and "amp" not in args.given:
-        args.amp = "fp16"
-    if args.pad_to_multiple_of is None:
-        args.pad_to_multiple_of = length_multiple(args.amp)
-    _check_ranges(args)
-    return args
-
-
-def log_unused(args: argparse.Namespace) -> None:
-    """One line for each flag that was given and has no meaning any more."""
-    for name in args.given:
-        if FLAGS[name].unused:
-            logger.info("--%s has no effect: %s", name, FLAGS[name].unused)
-
-
-def deciding(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that decide what is learned, as JSON values."""
-    names = [name for name, flag in FLAGS.items() if not flag.unused and name not in FREE]
-    return {name: list(value) if isinstance(value := getattr(args, name), tuple) else value for name in names}
-
-
-def to_yaml(args: argparse.Namespace) -> str:
-    """The resolved flags that have a meaning, as YAML, in the order of the groups."""
-    values = {name: getattr(args, name) for name, flag in FLAGS.items() if not flag.unused}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+    return FinetuneFlags(**vars(values), given=tuple(vars(values)))
 
 
 def _unknown(argument: str) -> str:
     name = argument.split("=")[0].lstrip("-")
     if not argument.startswith("-"):
-        return f"'{argument}' stands where a flag was expected; a flag is written --name value"
+        return f"'{argument}' is where a flag was expected; a flag is written --name value"
     near = difflib.get_close_matches(name, FLAGS, 1)
     return f"unknown flag --{name}" + (
         f"; did you mean --{near[0]}?" if near else " (--help lists the flags)"
     )
 
 
-_AT_LEAST_1 = (
-    "epoch", "save_steps", "validation_steps", "skip_steps", "batch_size", "predict_batch_size", "num_labels",
-    "max_steps", "gradient_accumulation_steps", "keep_checkpoints", "max_query_length", "max_answer_length",
-    "doc_stride", "n_best_size", "pad_to_multiple_of", "incr_every_n_steps", "decr_every_n_nan_or_inf",
-    "init_loss_scaling",
-)  # fmt: skip
+def log_unused(args: FinetuneFlags) -> None:
+    """Log one line for each given flag that has no effect."""
+    for name in args.given:
+        if unused := FLAGS[name].metadata.get("unused"):
+            logger.info("--%s has no effect: %s", name, unused)
 
 
-def _check_ranges(args: argparse.Namespace) -> None:
-    for name in _AT_LEAST_1:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: it must be at least 1")
-    if not 8 <= args.max_seq_len <= 512:
-        raise UserError(f"--max_seq_len {args.max_seq_len}: the position table has room for 8 to 512 tokens")
-    if not 0 <= args.warmup_proportion <= 1:
-        raise UserError(f"--warmup_proportion {args.warmup_proportion}: it is a share, between 0 and 1")
-    if not 0 < args.layerwise_lr_decay <= 1:
-        raise UserError(f"--layerwise_lr_decay {args.layerwise_lr_decay}: it must be above 0 and at most 1")
-    for name in ("learning_rate", "weight_decay"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name} {getattr(args, name)}: it must not be negative")
-    if args.random_seed is not None and (
-        min(args.random_seed) < 0 or len(set(args.random_seed)) < len(args.random_seed)
-    ):
-        raise UserError(
-            f"--random_seed {','.join(map(str, args.random_seed))}: seeds are not negative and differ"
-        )
+def deciding(args: FinetuneFlags) -> dict[str, Any]:
+    """The flags that decide what is learned, as JSON values."""
+    return {name: value for name, value in _effective(args).items() if name not in FREE}
+
+
+def to_yaml(args: FinetuneFlags) -> str:
+    """The resolved flags that have an effect, as YAML."""
+    return yaml.safe_dump(_effective(args), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _effective(args: FinetuneFlags) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name, field in FLAGS.items() if "unused" not in field.metadata}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""A typed configuration: a dataclass filled from YAML, then from `--a.b value` on the command line."""
+"""Typed configurations: dataclasses filled from YAML files and from `--a.b value` on the command line."""
 
 import dataclasses
 import difflib
@@ -11,38 +11,83 @@ from typing import Any, TypeVar, get_args
 import yaml
 
 from utils.errors import UserError
-from utils.files import atomic_file
-from utils.yaml_files import load_yaml
+from utils.files import atomic_file, read_bytes
 
 T = TypeVar("T")
+LARGEST_YAML = 1 << 20  # bytes
+# PyYAML raises these on a value that does not fit its tag, besides its own kind of error.
+_BROKEN = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+
+
+class _NoAliases(yaml.SafeLoader):
+    """The safe loader without aliases, because aliases of aliases grow without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"*{event.anchor} is an alias; write its value out"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+
+def within(interval: str, default: Any) -> Any:
+    """A dataclass field whose value must lie in an interval; `check_ranges` checks it.
+
+    Args:
+        interval: in mathematical notation: "[0, 1)" is from 0 to below 1, "[1, )" is at least 1.
+        default: the field's default. None is always allowed.
+    """
+    return dataclasses.field(default=default, metadata={"interval": interval})
+
+
+def check_ranges(config: Any, prefix: str = "--") -> None:
+    """Check every field of a dataclass, and of the dataclasses in it, that was declared with `within`.
+
+    Raises:
+        UserError: names the field, its value and what is allowed.
+    """
+    for field in dataclasses.fields(config):
+        value, interval = getattr(config, field.name), field.metadata.get("interval")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{prefix}{field.name}.")
+        elif interval and value is not None:
+            low, high = (bound.strip() for bound in interval[1:-1].split(","))
+            above = value >= float(low) if interval[0] == "[" else value > float(low)
+            below = not high or (value <= float(high) if interval[-1] == "]" else value < float(high))
+            if not (above and below):
+                lower = f"at least {low}" if interval[0] == "[" else f"above {low}"
+                upper = f"at most {high}" if interval[-1] == "]" else f"below {high}"
+                allowed = f"{lower} and {upper}" if high else lower
+                raise UserError(f"{prefix}{field.name} {value}: it must be {allowed}")
 
 
 def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     """Build the dataclass `cls` from a command line.
 
     Args:
-        cls: a dataclass; nested dataclasses are the sections of the YAML file. Types are checked, values that
-            no type can express are checked in the dataclass's own `__post_init__` (raise `UserError`).
-        arguments: `--config file.yaml` (any number, later ones win) and `--section.key value`, in any order;
-            what stands later on the command line wins. Lists are written as YAML: `--languages "[en, de]"`.
+        cls: a dataclass; nested dataclasses are the sections of the YAML file. The parser checks the types;
+            the dataclass checks its values in `__post_init__` (`check_ranges`). A class variable RENAMED
+            says what to write in place of a key that is gone.
+        arguments: `--config file.yaml`, any number of times, and `--section.key value`. Later ones override
+            earlier ones. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key, a value of the wrong type. It names file and key.
+        UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
     """
-    # Imported here, not above: processes that only unpickle a configuration do not parse command lines.
+    # Imported here, because reader processes load configurations but parse no command line.
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
-        "--config",
-        action="config",
-        help="a YAML file; --section.key on the command line overrides it",
+        "--config", action="config", help="a YAML file; --section.key on the command line overrides it"
     )
     parser.add_class_arguments(cls, None)
-    files = _config_files(arguments)
-    for file in files:  # the parser's own words on what is no YAML are less clear
-        load_yaml(file)
+    pairs = zip(arguments, [*arguments[1:], ""])
+    files = [after if a == "--config" else a[9:] for a, after in pairs if re.match("--config(=|$)", a)]
+    for file in files:  # our messages about invalid YAML are clearer than the parser's
+        if "config" in (load_yaml(file) or {}):
+            raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
     where = f"{', '.join(files)}: " if files else ""
     try:
         parsed = parser.parse_args(arguments)
@@ -58,36 +103,54 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
-    """What the parser lets pass.
-
-    Raises:
-        UserError: a key stands there with nothing behind it, a number is not finite, or a section is a single
-            value.
-    """
+    """Refuse what the parser accepts: a key without a value, infinite numbers, a section that is a value."""
     for field in dataclasses.fields(cls):
         value, kind = getattr(parsed, field.name), field.type
         if value is None and type(None) not in get_args(kind):
-            raise UserError(f"{prefix}{field.name}: nothing stands behind it; give a value, or leave it out")
+            raise UserError(f"{prefix}{field.name}: it has no value; give one, or leave the key out")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{prefix}{field.name} is {value}: it must be a finite number")
         if dataclasses.is_dataclass(kind):
             if not all(hasattr(value, key.name) for key in dataclasses.fields(kind)):
-                raise UserError(f"{prefix}{field.name}: a section, whose keys stand below it, and no value")
+                raise UserError(f"{prefix}{field.name}: it is a section, so put its keys below it")
             _check_parsed(kind, value, f"{prefix}{field.name}.")
 
 
-def _config_files(arguments: list[str]) -> list[str]:
-    """The files that --config names."""
-    found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""]):
-        name, equals, value = argument.partition("=")
-        if name == "--config":
-            found.append(value if equals else following)
-    return found
+def read_yaml(path: str | os.PathLike) -> dict:
+    """A YAML file as a dict.
+
+    Raises:
+        UserError: as for `load_yaml`, or its top level is not a mapping.
+    """
+    values = load_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    return values
+
+
+def load_yaml(path: str | os.PathLike) -> Any:
+    """The value in a YAML file of at most 1 MiB without aliases; None if the file is empty.
+
+    Raises:
+        UserError: it cannot be read, is too large, has aliases, or is not YAML.
+    """
+    data = read_bytes(path)
+    if len(data) > LARGEST_YAML:
+        raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
+    try:
+        return yaml.load(data.decode("utf-8-sig"), _NoAliases)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+    except _BROKEN as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not YAML (nested too deeply)") from error
 
 
 def to_yaml(config: Any) -> str:
-    """The resolved configuration as YAML, in the order of the dataclass; `load_config` reads it back."""
+    """The resolved configuration as YAML, in the dataclass's order; `load_config` reads it back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -109,9 +172,8 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    items = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
     flat: dict[str, Any] = {}
-    for key, value in items.items():
+    for key, value in (dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config).items():
         if isinstance(value, dict) and value:
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
@@ -120,27 +182,27 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _explain(message: str, cls: type) -> str:
-    """One line from a parser's message, with the nearest known key where a key is unknown."""
-    line = _one_line(message).replace("Parser key ", "").replace("Expected a typing.", "expected ")
+    """One line from a parser's message, with the nearest known key if a key is unknown."""
+    line = " ".join(message.split()).replace("Parser key ", "").replace("Expected a typing.", "expected ")
     line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
     unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
     if unknown:
         name = next(group for group in unknown.groups() if group)
+        for old, new in getattr(cls, "RENAMED", {}).items():
+            if name in (old, old.split(".")[-1]):
+                return f"{old} is gone: {new}"
         near = _nearest(name, _keys(cls))
         line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
     return line
 
 
 def _nearest(name: str, keys: list[str]) -> str | None:
-    """The known key that looks most like `name`, whole or by its last part."""
+    """The known key most like `name`: compared as a whole, then by the last part."""
+    if whole := difflib.get_close_matches(name, keys, 1):
+        return whole[0]
     by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
-    for candidates in ({key: key for key in keys}, by_leaf):
-        found = difflib.get_close_matches(
-            name.split(".")[-1] if candidates is by_leaf else name, candidates, 1
-        )
-        if found:
-            return candidates[found[0]]
-    return None
+    leaf = difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)
+    return by_leaf[leaf[0]] if leaf else None
 
 
 def _keys(cls: type, prefix: str = "") -> list[str]:
@@ -150,7 +212,3 @@ def _keys(cls: type, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(field.type):
             names += _keys(field.type, f"{prefix}{field.name}.")
     return names
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""A user's mistake is one line and exit code 2, never a traceback."""
+"""A user's mistake is reported in one line with exit code 2, never as a traceback."""
 
 import errno
 import logging
@@ -13,62 +13,66 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
-    """Input that the user can put right. The message is one line: what, where, what to do.
+    """A mistake that the user can correct. The message is one line: what, where, and what to do.
 
-    It may quote anything that a file holds: characters that are none of a line become escapes, and of a very
-    long message the middle is left out.
+    The message may quote any bytes of a file: control characters are escaped, and the middle of a very long
+    message is left out.
     """
 
     def __init__(self, message: str):
-        super().__init__(_one_line(message))
-
-
-def _one_line(message: str) -> str:
-    if not message.isprintable():
-        message = "".join(
-            c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c
-            for c in message
-        )
-    if len(message) > LONGEST_MESSAGE:
-        half = LONGEST_MESSAGE // 2
-        message = f"{message[:half]} [...] {message[-half:]}"
-    return message
+        if not message.isprintable():
+            message = "".join(
+                c.encode("unicode_escape").decode()
+                if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+                else c
+                for c in message
+            )
+        if len(message) > LONGEST_MESSAGE:
+            half = LONGEST_MESSAGE // 2
+            message = f"{message[:half]} [...] {message[-half:]}"
+        super().__init__(message)
 
 
 def run(main: Callable[[], None]) -> None:
     """Call `main()`. A `UserError` is printed as one line and ends the process with 2, Ctrl-C with 130.
 
-    Why a run ended stands in its log file too, where there is one by then (`utils.logging.setup`).
+    The reason is also written to the run's log file, if `utils.logging.setup` has opened one.
     """
+    log = logging.getLogger("ernie_m")
     try:
         main()
     except UserError as error:
         with lost_on_a_full_disk():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        _to_log_file(str(error))
-        _let_go_of_stdout()
+        if log.handlers:
+            log.error("%s", error, extra={"console": False})  # stderr has it already
+        try:
+            sys.stdout.flush()
+        except OSError:  # output that cannot be written must not change the exit code
+            _discard_stdout()
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
     except Exception:
-        _to_log_file("the run failed", exc_info=True)
+        if log.handlers:
+            log.error("the run failed", exc_info=True, extra={"console": False})
         raise
 
 
 @contextmanager
 def pipe_may_close() -> Iterator[None]:
-    """Around what prints an answer: who reads it may have had enough, as `head` has."""
+    """Allow the reader of stdout to close the pipe early, as `head` does."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
 
 
 @contextmanager
 def lost_on_a_full_disk() -> Iterator[None]:
-    """Around what is printed: stdout and stderr may be files on a full disk, which is to end nothing."""
+    """Ignore that stdout or stderr is a file on a full disk: a lost line must not end the run."""
     try:
         yield
     except OSError as error:
@@ -76,15 +80,5 @@ def lost_on_a_full_disk() -> Iterator[None]:
             raise
 
 
-def _let_go_of_stdout() -> None:
-    """So that what it cannot write does not decide the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _to_log_file(line: str, exc_info: bool = False) -> None:
-    log = logging.getLogger("ernie_m")
-    if log.handlers:
-        log.error("%s", line, exc_info=exc_info, extra={"console": False})  # stderr has it already
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
-"""Files and folders appear whole or not at all: written to a temporary name, then renamed."""
+"""Read JSON files with clear errors; write files and folders so that they appear whole or not at all."""
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -8,15 +9,78 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from utils.errors import FULL, UserError
 
+T = TypeVar("T")
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
+def read_json(path: str | os.PathLike, advice: str = "") -> Any:
+    """The value in a JSON file. A byte order mark at the start is skipped.
+
+    Args:
+        advice: appended to an error message: what the file should hold, or what to do.
+
+    Raises:
+        UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column.
+    """
+    advice = f"; {advice}" if advice else ""
+    data = read_bytes(path, advice)
+    if not data.strip():
+        raise UserError(f"{path}: the file is empty{advice}")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}){advice}") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}, {place}: not JSON ({error.msg}){advice}") from error
+    except ValueError as error:  # Python does not read integers with thousands of digits
+        raise UserError(f"{path}: not JSON (a number of thousands of digits){advice}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not JSON (nested too deeply){advice}") from error
+
+
+def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
+    """The bytes of a file. UserError: it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}){advice}") from error
+
+
+def read_dataclass(path: str | os.PathLike, cls: type[T], advice: str = "") -> T:
+    """A dataclass of numbers, strings and dicts of them, from the JSON form of `dataclasses.asdict`.
+
+    Raises:
+        UserError: as for `read_json`; missing or unknown keys, or values of another type.
+    """
+    values, kinds = read_json(path, advice), get_type_hints(cls)
+    wanted = {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
+    advice = f"; {advice}" if advice else ""
+    if not isinstance(values, dict) or values.keys() != wanted.keys():
+        raise UserError(f"{path}: holds no object with the keys {', '.join(wanted)}{advice}")
+    for key, kind in wanted.items():
+        if not _fits(values[key], kind):
+            raise UserError(f"{path}: {key} is of another type{advice}")
+    return cls(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON. Not atomic: use it inside `atomic_dir`."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def sha256_of(path: str | os.PathLike) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+    """The hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -24,14 +88,9 @@ def sha256_of(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON, UTF-8, into a file of a folder that is being made (`atomic_dir`)."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 @contextmanager
 def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
-    """One line where `path` cannot be written: no space, not allowed. What was there before is untouched."""
+    """Turn "no space left" and "permission denied" into a one-line `UserError` about `path`."""
     try:
         yield
     except OSError as error:
@@ -47,22 +106,22 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
-    """Open a temporary file beside `path` for writing; on success it is synced and takes the name `path`.
+    """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
 
     Args:
-        path: the final name; its folder is created.
-        mode: "wb" or "w"; text is UTF-8 unless `options` says otherwise.
+        path: the final name. Its folder is created.
+        mode: "wb" or "w". Text is UTF-8 unless `options` says otherwise.
         options: passed on to `open`.
 
     Raises:
-        UserError: the disk is full, or may not be written to. The previous file, if any, is untouched.
+        UserError: the disk is full or read-only. An earlier file of that name is untouched.
     """
     path = Path(path)
-    with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
+    with unwritable_is_a_user_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with unwritable_is_a_user_error(path):
             with open(temporary, mode, **options) as file:
@@ -76,15 +135,13 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 
 
 class StagedFolder:
-    """A folder that is written under a temporary name beside `path`, for as long as that takes.
-
-    At any moment `path` is what it was before or, after `commit`, the new folder, whole.
+    """A folder written under a temporary name beside `path`. `path` is either the old or the new folder.
 
     Args:
-        path: the final name; its parents are created.
+        path: the final name. Its parents are created.
 
     Attributes:
-        temporary: where to write.
+        temporary: the folder to write into.
 
     Raises:
         UserError: the place cannot be written.
@@ -100,7 +157,7 @@ class StagedFolder:
             self.temporary.mkdir()
 
     def commit(self) -> None:
-        """Give the folder its name, in place of what was there. Its files must be synced (`sync_files`)."""
+        """Rename the folder to `path`, replacing an earlier one. Call `sync_files` before."""
         try:
             with unwritable_is_a_user_error(self.path):
                 if self.path.exists():
@@ -111,7 +168,7 @@ class StagedFolder:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what was written, unless it has its name; what was there before stays."""
+        """Remove the temporary folder. An earlier folder of that name stays."""
         if not self.path.exists() and self._old.exists():  # the second rename failed
             os.replace(self._old, self.path)
         shutil.rmtree(self._old, ignore_errors=True)
@@ -120,10 +177,10 @@ class StagedFolder:
 
 @contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the name `path`, replacing what was there.
+    """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
     Raises:
-        UserError: the disk is full, or may not be written to. The previous folder, if any, is untouched.
+        UserError: the disk is full or read-only. An earlier folder of that name is untouched.
     """
     staged = StagedFolder(path)
     try:
@@ -136,7 +193,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder and all that is in it."""
+    """Remove a file, or a folder with everything in it."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -151,13 +208,13 @@ def sync_files(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
+    """Wait until a file is on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def _sync_folder(path: Path) -> None:
-    # A rename is only durable once the folder that holds the name is synced.
+    # A rename survives a crash only once the folder is synced.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,30 +1,53 @@
-"""Work on the rows of large arrays by all threads of this process.
+"""NumPy access to the memory of CPU tensors, and row-wise work on large arrays with several threads.
 
-Paddle's products run on all threads, its other CPU kernels and numpy on one. numpy lets go of the
-interpreter while it works, so Python's own threads are enough. What is worked on at a time stays in the
-processor's cache.
-
-OpenMP's threads must sleep between products (`KMP_BLOCKTIME`, utils/runtime.py): they would spin on the cores
-that are wanted here.
+Paddle runs matrix products on all threads, but most of its other CPU kernels, like NumPy, use one. NumPy
+releases the interpreter lock while it computes, so Python threads are enough. OpenMP's threads must sleep
+between products (`KMP_BLOCKTIME` in utils/runtime.py), because they would otherwise keep the cores busy.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-BLOCK = 1 << 18  # numbers that are worked on at a time
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+BLOCK = 1 << 18  # numbers in one slice, so that a slice stays in the processor's cache
+
+
+def as_array(x: "Tensor") -> np.ndarray:
+    """The memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    x = x.detach()
+    return np.asarray(_Memory(x)) if x.size else x.numpy()  # NumPy refuses the null pointer of an empty one
+
+
+def as_rows(x: "Tensor") -> np.ndarray:
+    """A contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
+    return as_array(x).reshape([-1, x.shape[-1]])
+
+
+class _Memory:
+    # NumPy 1 makes the result of np.from_dlpack read-only, so the pointer is passed on directly.
+    def __init__(self, x: "Tensor"):
+        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
+        self.owner = x
+        self.__array_interface__ = {
+            "version": 3, "shape": tuple(x.shape), "typestr": dtype.str, "data": (x.data_ptr(), False),
+            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
+        }  # fmt: skip
 
 
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` for slices that tile 0 .. rows, in no order, several at a time.
+    """Call `work` once for each of the slices that divide `rows` rows, several at a time and in no order.
 
     Args:
-        work: does not call `over_rows`. Its numbers are its own rows' alone, so that the result hangs on no
-            number of threads. Those that are not finite give no warnings: the training loop sees them.
-        width: numbers in a row.
+        work: must not call `over_rows`. Each row may depend only on its own values, so that the result does
+            not depend on the number of threads. NumPy's floating-point warnings are switched off.
+        width: numbers per row.
     """
     threads = thread_count()
     size = max(1, min(BLOCK // width, -(-rows // threads)))
@@ -36,11 +59,11 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     finally:
         wait(others)
     for other in others:
-        other.result()  # what went wrong there
+        other.result()  # raises what went wrong in that thread
 
 
 def thread_count() -> int:
-    """How many threads this process is to use."""
+    """The number of threads that this process should use."""
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
@@ -52,5 +75,5 @@ def _each(work: Callable[[slice], None], parts: list[slice]) -> None:
 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    # Of this process: after a fork the threads of another are not there.
+    # One pool for each process id: a forked child does not have its parent's threads.
     return ThreadPoolExecutor(thread_count(), "rows")

@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"vector"}; and the nearest sentences of a file: {"text"} -> {"found"}."""
+"""Vectors of texts, {"text"} -> {"vector"}, and search in a corpus, {"text"} -> {"found"}."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
+from inference.engines import GraphRunner
 from inference.loading import Loaded
 from inference.requests import text_of
 from model.task_names import ENCODING
@@ -14,18 +15,19 @@ from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
 from utils.logging import Progress
 
-_AT_ONCE = 1024  # sentences of a corpus between two signs of life
+_AT_ONCE = 1024  # sentences of a corpus between two progress reports
 
 
-class Encode:
-    """One vector a text, by a pooling of `evaluation.pooling.POOLINGS`.
+class EncodeTexts:
+    """One vector for each text, by a pooling of `evaluation.pooling.POOLINGS`.
 
     Args:
-        pooling: None: as in training, where the folder says so (run_retrieval.py), else "mean".
-        layer: a number, "middle" or "top"; None: what an exported folder has, else as in training, else top.
+        pooling: None: as in training (run_retrieval.py records it), else "mean".
+        layer: a number, "middle" or "top". None: the layer of an exported folder, else as in training, else
+            "top".
 
     Raises:
-        UserError: no such layer, or "pooled" of another than the top.
+        UserError: there is no such layer, or "pooled" is asked of a layer that is not the top one.
     """
 
     def __init__(
@@ -59,22 +61,17 @@ class Encode:
 
 
 def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id: int) -> np.ndarray:
-    """One vector a row of ids [B, T]: [B, H]."""
+    """One vector [H] for each row of ids [B, T]."""
     if pooling == "pooled":
         return outputs["pooled"]
     weights = mean_weights(ids, pad_id, pooling == "specials").astype(np.float32)
     return (weights[:, None] @ outputs["sequence"])[:, 0]
 
 
-class Search:
-    """The nearest of some sentences by cosine, in whatever language.
+class SearchCorpus:
+    """The `top_k` sentences nearest to a text by cosine, in any language."""
 
-    Args:
-        sentences: that are searched.
-        top_k: most that are found.
-    """
-
-    def __init__(self, encode: Encode, sentences: Sequence[str], top_k: int = 5):
+    def __init__(self, encode: EncodeTexts, sentences: Sequence[str], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
         parts, shown = [], Progress(len(self.sentences), "encoding the corpus", unit="sentences")
@@ -87,12 +84,36 @@ class Search:
 
     def answer(self, texts: list[str]) -> list[dict]:
         cosines, numbers = nearest(unit(self.encode.vectors(texts)), self.targets, self.top_k)
-        return [
-            {
-                "found": [
-                    {"line": number + 1, "text": self.sentences[number], "cosine": round(cosine, 6)}
-                    for number, cosine in zip(*row)
-                ]
-            }
-            for row in zip(numbers.tolist(), cosines.tolist())
-        ]
+        answers = []
+        for row in zip(numbers.tolist(), cosines.tolist()):
+            found = [(number + 1, self.sentences[number], round(cosine, 6)) for number, cosine in zip(*row)]
+            answers.append({"found": [dict(zip(("line", "text", "cosine"), one)) for one in found]})
+        return answers
+
+
+class ExportedEncoder:
+    """An exported encoder as an encoder of `evaluation.vectors`. It has the pooled [CLS] if `is_top`."""
+
+    def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int, is_top: bool):
+        self.engine, self.hidden_size, self.pad_id, self.is_top = engine, hidden_size, pad_id, is_top
+
+    @classmethod
+    def of(cls, model: Loaded, layer: int) -> "ExportedEncoder":
+        """The encoder of an exported folder. UserError: it was exported for another task or layer."""
+        sizes = model.config["hidden_size"], model.config["pad_token_id"]
+        return cls(model.engine(ENCODING, layer), *sizes, layer == model.num_layers)
+
+    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        self._needs_top(pooling == "pooled")
+        return pooled(ids, self.engine(ids), pooling, self.pad_id)
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._needs_top(True)
+        outputs = self.engine(ids)
+        return outputs["pooled"], outputs["sequence"]
+
+    def _needs_top(self, needed: bool) -> None:
+        if needed and not self.is_top:
+            raise UserError(
+                "the pooled [CLS] is of the top layer: export with --layer top, or --vectors mean"
+            )

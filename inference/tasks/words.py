@@ -1,7 +1,7 @@
-"""What the masked-LM head says: `fill` for masks in a text, `probe` for the pseudo-tokens of BTMLM's stage 1.
+"""Predictions of the masked-LM head: `fill` for masks in a text, `translate-probe` for BTMLM's pseudo-tokens.
 
-Both need a checkpoint with the head, the full folder of run_pretrain.py (or XLM-R's head for `fill`);
-`probe`, and `fill` in a language of choice, the language table too. They run in Paddle.
+Both run in Paddle and need a checkpoint with the head: the full folder of run_pretrain.py, or for `fill` also
+XLM-R. `translate-probe`, and `fill` in a given language, also need the language table.
 """
 
 import re
@@ -14,39 +14,35 @@ from paddle import Tensor
 
 from inference.loading import Loaded
 from inference.requests import choice_of, text_of
+from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
-from reader.features import pad
 from utils.errors import UserError
 
 MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
 
 
-class Masked(NamedTuple):
-    """ids with special tokens, and the language to fill in, -1 for none."""
+class FillInput(NamedTuple):
+    """Ids with special tokens, and the language of the masks (-1: none)."""
 
     ids: list[int]
     language: int
 
 
-class Sentence(NamedTuple):
-    """Ids, their language, and that of the pseudo-tokens."""
+class ProbeInput(NamedTuple):
+    """Ids, their language, and the language of the pseudo-tokens."""
 
     ids: list[int]
     own: int
     language: int
 
 
-class LanguageModel:
-    """What both need.
-
-    Raises:
-        UserError: the model has no masked-LM head.
-    """
+class MaskedLmTask:
+    """The base of both tasks. UserError: the model has no masked-LM head."""
 
     def __init__(self, model: Loaded, task: str):
         if model.head != "fill":
@@ -56,38 +52,34 @@ class LanguageModel:
             )
         self.loaded, self.languages = model, model.paddle_model.languages
         self.model: PreTrainingModel = model.paddle_model.model
-        # Which tokens carried a language in training; "none" leaves no languages to choose from.
+        # The tokens that carried a language in training.
         self.embedding = model.reading.get("language_embedding", "masks")
         self.vocabulary = Vocabulary.of(model.tokenizer)
 
     def likeliest(self, hidden: Tensor, top_k: int) -> list[list[dict]]:
-        """Of each hidden state [M, H] the likeliest ordinary tokens and their probabilities."""
+        """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
         closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
         closed[self.vocabulary.special_ids] = -np.inf
-        closed[self.vocabulary.size :] = -np.inf  # rows of the table without a token
+        closed[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
         found, top_k = [], min(top_k, len(self.vocabulary.ordinary_ids))
         for first in range(0, hidden.shape[0], _AT_ONCE):
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
             shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(top_k)
             for row_ids, row_shares in zip(ids.numpy(), shares.numpy()):
                 tokens = self.loaded.tokenizer.convert_ids_to_tokens(row_ids.tolist())
-                found.append(
-                    [
-                        {"token": token, "probability": round(float(share), 6)}
-                        for token, share in zip(tokens, row_shares)
-                    ]
-                )
+                pairs = zip(tokens, (round(float(share), 6) for share in row_shares))
+                found.append([{"token": token, "probability": share} for token, share in pairs])
         return found
 
 
-class Fill(LanguageModel):
+class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
     def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
         super().__init__(model, "fill")
         self.max_seq_len, self.top_k = max_seq_len, top_k
 
-    def parse(self, request: dict) -> Masked:
+    def parse(self, request: dict) -> FillInput:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
@@ -99,28 +91,28 @@ class Fill(LanguageModel):
         ids = masked_ids(self.loaded.tokenizer, text)
         if len(ids) > self.max_seq_len:
             raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
-        return Masked(ids, language)
+        return FillInput(ids, language)
 
     @paddle.no_grad()
-    def answer(self, texts: list[Masked]) -> list[dict]:
+    def answer(self, texts: list[FillInput]) -> list[dict]:
         mask_id = self.loaded.tokenizer.mask_id
         hidden, counts = [], []
-        for text in texts:  # one by one: requests to fill are few, and their rows of the table many
-            ids = pad([text.ids], self.loaded.tokenizer.pad_id)
+        for text in texts:  # one by one: there are few requests, and each may need many logits
+            ids = np.asarray(text.ids, np.int64)
             masks = ids == mask_id
             carry = masks if self.embedding == "masks" else np.ones_like(masks)
             languages = None if text.language < 0 else paddle.to_tensor(np.where(carry, text.language, -1))
             wanted = paddle.to_tensor(np.flatnonzero(masks))
-            hidden.append(self.model(paddle.to_tensor(ids), language_ids=languages, positions=wanted))
+            hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
             counts.append(int(masks.sum()))
         found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]
 
 
 def masked_ids(tokenizer, text: str) -> list[int]:
-    """`[CLS] text [SEP]` with the id of [MASK] where it stands in the text.
+    """The ids of `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
 
-    Behind a mask a word begins only where there is a space: in "[MASK]s" no "▁" is put before the "s".
+    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s".
     """
     ids = [tokenizer.cls_id]
     for number, part in enumerate(re.split(re.escape(MASK), text)):
@@ -137,11 +129,11 @@ def masked_ids(tokenizer, text: str) -> list[int]:
     return [*ids, tokenizer.sep_id]
 
 
-class Probe(LanguageModel):
+class ProbeTranslation(MaskedLmTask):
     """{"text", "language"} -> {"language", "slots": [[{"token", "probability"}]]}; see `needs_own`.
 
-    The input is BTMLM's first stage (docs/objectives.md): the sentence, and as many placeholders as the
-    objective would have, in the other language; each placeholder sees the sentence and itself.
+    The input is that of BTMLM's first stage (docs/objectives.md): the sentence, then as many placeholders in
+    the other language as the objective would use. Each placeholder attends to the sentence and itself.
 
     Raises:
         UserError: the model has no language table.
@@ -162,22 +154,22 @@ class Probe(LanguageModel):
 
     @property
     def needs_own(self) -> bool:
-        """Whether every token carried its language in training: then a request has "text_language" too."""
+        """Whether a request needs "text_language", because every token carried its language in training."""
         return self.embedding == "all"
 
-    def parse(self, request: dict) -> Sentence:
+    def parse(self, request: dict) -> ProbeInput:
         language = own = self.languages.index(choice_of(request, "language", self.languages))
         if self.needs_own:
             own = self.languages.index(choice_of(request, "text_language", self.languages))
         ids = self.loaded.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return Sentence(ids, own, language)
+        return ProbeInput(ids, own, language)
 
     @paddle.no_grad()
-    def answer(self, sentences: list[Sentence]) -> list[dict]:
+    def answer(self, sentences: list[ProbeInput]) -> list[dict]:
         texts = [Text(np.asarray(sentence.ids, np.int64), sentence.own) for sentence in sentences]
-        rngs = [generator(0, 0, number) for number in range(len(texts))]  # no draw of theirs is used
+        rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         languages = [sentence.language for sentence in sentences]
         stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
         found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders), self.top_k)

@@ -20,8 +20,7 @@ import numpy as np
 from model.checkpoint.formats import safetensors
 from model.checkpoint.manifest import MANIFEST, check_manifest, write_manifest
 from utils.errors import UserError
-from utils.files import atomic_dir
-from utils.json_files import read_json
+from utils.files import atomic_dir, read_json
 
 ARRAYS, STATE = "arrays.safetensors", "state.json"
 _REFERENCE = "__array__"

@@ -59,10 +59,10 @@ def test_steps_on_real_pairs(tmp_path):
 def test_masked_lm_batches_are_the_same_for_all():
     batches = itertools.islice(mlm_step.mmlm_batches(300), 2)
     for (batch,), (input_ids, labels) in zip(batches, mlm_step.ids_and_labels(300)):
-        assert batch.valid.all() and input_ids.shape == labels.shape == (16, 128)
-        assert np.array_equal(batch.input_ids, input_ids) and batch.masked == 16 * 19
+        assert input_ids.shape == labels.shape == (16, 128) and len(batch.targets) == 16 * 19
+        assert np.array_equal(batch.input_ids, input_ids.ravel())
         chosen = labels != mlm_step.IGNORED
-        assert np.array_equal(np.flatnonzero(chosen), batch.target_positions)
+        assert np.array_equal(np.flatnonzero(chosen), batch.targets)
         assert np.array_equal(labels[chosen], batch.target_ids)
 
 

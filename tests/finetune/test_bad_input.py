@@ -140,5 +140,5 @@ def test_a_real_process_ends_with_2_and_no_traceback(toy_folder, tmp_path):
         [ROOT / "run_classifier.py", *toy.flags(toy_folder, tmp_path, max_seq_len=513)], tmp_path
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: --max_seq_len 513: the position table has room for 8 to 512 tokens"
+    assert done.stderr.strip() == "error: --max_seq_len 513: it must be at least 8 and at most 512"
     assert done.stdout == ""

@@ -67,8 +67,8 @@ def test_batch_size_changes_no_score(classify, trained):
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
     """Written as docs/checkpoints.md says."""
-    weights, config, _ = read_weights(trained / "best")
-    write_fluid(tmp_path / "official", weights, config.to_dict(), head="cls")
+    checkpoint = read_weights(trained / "best")
+    write_fluid(tmp_path / "official", checkpoint.weights, checkpoint.config.to_dict(), head="classification")
     (tmp_path / "official" / "params").rename(tmp_path / "step_9")
     options = {"do_train": "false", "dev_set": f"{toy_folder}/heldout.%s.tsv"}
     ours = classify(out="a", init_checkpoint=trained / "best", **options)

@@ -43,9 +43,8 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
-from utils.config import load_config
+from utils.config import load_config, read_yaml
 from utils.files import sha256_of
-from utils.yaml_files import read_yaml
 
 
 class Reader(NamedTuple):

@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from inference import onnx as onnx_graph
-from inference.export_check import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
+from inference.export import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
 from inference.loading import Files, load
 from inference.onnx import quantised, write_onnx
 from inference.requests import FILES, is_per_token

@@ -16,12 +16,11 @@ from inference import requests
 from inference.loading import load
 from inference.requests import read_requests, reading_of
 from inference.tasks import TaskOptions, make
-from inference.tasks.tag import entities
+from inference.tasks.finetuned import entities
 from inference.tasks.words import masked_ids
-from model.attention import CompactMask
+from model.attention import Layout
 from model.checkpoint.folder import save_model
 from model.task_names import task_named
-from predict import plain
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
@@ -31,6 +30,7 @@ from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from tests.launching import ROOT
+from utils.args import parse_args
 from utils.errors import UserError
 
 ENGINES = ("dygraph", "paddle", "onnx")
@@ -47,11 +47,8 @@ def test_classify(models, exported, ask, engine):
     found = ask(asked, task="classify", model=place(models, exported, "classify", engine), engine=engine)
     model = load(models / "classify")
     tokenizer = model.tokenizer
-    rows = [
-        tokenizer.build(TEXTS[0], TEXTS[1]),
-        tokenizer.build(TEXTS[2]),
-        tokenizer.build("bado " * 90, None, 62),
-    ]
+    rows = [tokenizer.build(TEXTS[0], TEXTS[1]), tokenizer.build(TEXTS[2])]
+    rows.append(tokenizer.build("bado " * 90, None, 62))
     for answer, row in zip(found, rows):
         with paddle.no_grad():
             shares = F.softmax(model.paddle_model.model(paddle.to_tensor([row]))[0]).numpy()
@@ -109,15 +106,12 @@ def test_tags_as_in_training(models, tmp_path, reading):
 
 
 def tags_by_training(model, tokenizer, folder, words, reading):
-    from types import SimpleNamespace
-
     from finetune.tagging import OfficialTagging, Tagging
     from reader.tagging import JOINT, Sentence
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
-    args = SimpleNamespace(label_map_config=folder / "tags.json", num_labels=5, chunk_scheme="IOB",
-                           label_pieces=reading["label_pieces"], max_seq_len=62,
-                           pad_to_multiple_of=1)  # fmt: skip
+    line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
+    args = parse_args([*line, "--label_pieces", reading["label_pieces"]])
     kind = OfficialTagging if reading.get("official_compat") else Tagging
     task = kind.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(one), None) for one in words]
@@ -144,7 +138,6 @@ def test_reading_that_cannot_be(reading, said):
 def test_what_training_records_is_what_prediction_reads(models, tmp_path, official):
     from finetune.question_answering import OfficialAnswering, QuestionAnswering
     from finetune.tagging import OfficialTagging, Tagging
-    from utils.args import parse_args
 
     (tmp_path / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     args = parse_args(["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
@@ -215,21 +208,10 @@ def test_answer(models, exported, ask, engine):
 
 def answers_by_hand(models, request):
     """(start, end) of the best answer of the trainer's own code, from a SQuAD file."""
-    from types import SimpleNamespace
-
     from finetune.question_answering import QuestionAnswering
 
     model = load(models / "answer")
-    args = SimpleNamespace(
-        max_seq_len=62,
-        max_query_length=29,
-        doc_stride=128,
-        split_han=True,
-        max_answer_length=100,
-        n_best_size=3,
-        answer_rules="mlqa",
-        pad_to_multiple_of=1,
-    )
+    args = parse_args(["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"])
     task = QuestionAnswering.from_flags(args, model.tokenizer)
     path = models / "one.json"
     qa = {"id": "0", "question": request["question"], "answers": []}
@@ -245,13 +227,8 @@ def answers_by_hand(models, request):
 
 @pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
 def test_encode(models, ask, layer, pooling):
-    found = ask(
-        [{"text": text} for text in TEXTS],
-        task="encode",
-        model=models / "classify",
-        layer=layer,
-        pooling=pooling,
-    )
+    asked = [{"text": text} for text in TEXTS]
+    found = ask(asked, task="encode", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     every = encode_all(model.paddle_model.encoder, inputs, specials=pooling == "specials")
@@ -301,11 +278,12 @@ def test_fill(models, ask, language):
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
-    bias = np.zeros([1, len(ids), 32], np.float32)
+    bias = np.zeros([len(ids), 32], np.float32)
     if language:
-        bias[0, masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
+        bias[masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
     with paddle.no_grad():
-        hidden = model.ernie_m(paddle.to_tensor([ids]), input_bias=paddle.to_tensor(bias)).sequence[0]
+        layout = Layout([len(ids)])
+        hidden = model.ernie_m(paddle.to_tensor(ids), None, layout, paddle.to_tensor(bias)).sequence
         check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
 
 
@@ -335,9 +313,10 @@ def test_fill_where_every_token_carries_its_language(models):
     loaded.reading = {"language_embedding": "all"}
     task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
     asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
-    ids = paddle.to_tensor([asked.ids])
+    ids = paddle.to_tensor(asked.ids)
+    languages = paddle.full_like(ids, toy_models.LANGUAGES.index("fr"))
     with paddle.no_grad():
-        hidden = model(ids, language_ids=paddle.full_like(ids, toy_models.LANGUAGES.index("fr")))[0, -2:-1]
+        hidden = model(ids, None, languages, Layout([len(asked.ids)]))[-2:-1]
         check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
 
 
@@ -397,13 +376,12 @@ def test_probe(models, ask):
         ids = [tokenizer.cls_id, *sentence, tokenizer.sep_id, *[tokenizer.mask_id] * p]
         positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
         language = toy_models.LANGUAGES.index(request["language"])
-        mask = CompactMask(n + 2, paddle.ones([1, len(ids)], "bool")).dense()
         with paddle.no_grad():
             hidden = model(
-                paddle.to_tensor([ids]), paddle.to_tensor([positions]),
-                paddle.to_tensor([[-1] * (n + 2) + [language] * p]), mask,
+                paddle.to_tensor(ids), paddle.to_tensor(positions),
+                paddle.to_tensor([-1] * (n + 2) + [language] * p), Layout([len(ids)], [n + 2]),
             )  # fmt: skip
-            check_likeliest(loaded, hidden[0, n + 2 :].numpy(), answer["slots"], 2)
+            check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
         assert answer["language"] == request["language"]
 
 
@@ -470,16 +448,13 @@ def test_a_line_without_end(monkeypatch):
         ("translate-probe", "full", {"text": "a"}, "no 'language' in it"),
         ("tag", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
         ("answer", "answer", {"question": "a"}, "no 'context' in it"),
+        ("fill", "exported", {"text": "a"}, "--task fill needs a checkpoint with the masked-LM head"),
         ("search", "encode", {"text": "a"}, "--corpus is needed with --task search"),
     ],
 )
-def test_models_and_requests_that_do_not_fit(models, ask, refused, task, kind, request_, said):
-    assert said in refused(lambda: ask([request_], task=task, model=models / kind))
-
-
-def test_fill_needs_a_checkpoint(exported, ask, refused):
-    line = refused(lambda: ask([], task="fill", model=exported / "encode"))
-    assert "--task fill needs a checkpoint with the masked-LM head and the language table" in line
+def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, task, kind, request_, said):
+    folder = exported / "encode" if kind == "exported" else models / kind
+    assert said in refused(lambda: ask([request_], task=task, model=folder))
 
 
 def test_probe_needs_a_language_table(models, tmp_path):
@@ -504,7 +479,7 @@ def test_probe_needs_a_language_table(models, tmp_path):
         ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 513}, "--max_seq_len 513: between 8 and the model's 62"),
         ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),
-        ({"serve": "true", "port": 0}, "--port 0: between 1 and 65535"),
+        ({"serve": "true", "port": 0}, "--port 0: it must be at least 1 and at most 65535"),
         (
             {"task": "encode", "layer": 1, "pooling": "pooled"},
             "--pooling pooled is of the top layer, 2, not of 1",
@@ -568,34 +543,12 @@ def test_a_long_text_is_run_in_parts(models):
     assert len(sizes) > 5 and max(sizes) <= 150
 
 
-def test_batches_change_nothing(exported):
-    task = make("classify", load(exported / "classify"), TaskOptions(batch_tokens=1))
-    together = make("classify", load(exported / "classify"))
-    pairs = [task.parse({"text": text}) for text in TEXTS]
-    for one, other in zip(task.answer(pairs), together.answer(pairs)):
-        np.testing.assert_allclose(
-            list(one["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5
-        )
-
-
 def test_a_reader_that_has_had_enough(exported):
     """`predict.py ... | head -n 1` ends without a traceback."""
-    command = [
-        sys.executable,
-        str(ROOT / "predict.py"),
-        "--task",
-        "classify",
-        "--model",
-        str(exported / "classify"),
-    ]
+    command = [sys.executable, str(ROOT / "predict.py"), "--task", "classify"]
+    command += ["--model", str(exported / "classify")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     process.stdin.write(b'{"text": "bado"}\n')
     process.stdin.close()
     assert (process.stderr.read(), process.wait(60)) == (b"", 0)
-
-
-def test_serve_alone_is_true():
-    assert plain(["--serve"]) == ["--serve=true"]
-    assert plain(["--serve", "--port", "1"]) == ["--serve=true", "--port", "1"]
-    assert plain(["--serve", "false", "--serve"]) == ["--serve", "false", "--serve=true"]

@@ -28,13 +28,8 @@ def server(models, tmp_path_factory):
     corpus.write_text("\n".join(TEXTS) + "\n")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        str(ROOT / "predict.py"),
-        "--serve",
-        "--model",
-        f"{models / 'classify'},{models / 'full'}",
-    ]
+    command = [sys.executable, str(ROOT / "predict.py"), "--serve"]
+    command += ["--model", f"{models / 'classify'},{models / 'full'}"]
     command += ["--corpus", str(corpus), "--port", str(port), "--use_cuda", "false"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = f"http://127.0.0.1:{port}"

@@ -4,9 +4,9 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import CompactMask
+from model.attention import Layout
 from model.ernie_m import ErnieMConfig, ErnieMModel, absolute_positions
-from tests.model.plain import PlainErnieM
+from tests.helpers.plain_model import PlainErnieM
 from utils.errors import UserError
 
 SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
@@ -46,37 +46,9 @@ def test_equals_the_same_encoder_in_plain_paddle():
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
 
 
-@pytest.mark.parametrize("layers", [None, 0])
-@pytest.mark.parametrize("mask", ["keys", "compact"])
-@pytest.mark.parametrize("again", [False, True])
-def test_the_last_layer_at_some_positions_only_is_the_same_there(layers, mask, again):
-    model = ErnieMModel(CONFIG)
-    model.recompute = again
-    ids, wanted = paddle.to_tensor(IDS), paddle.to_tensor([1, 4, 5, 8, 10])
-    attention_mask = CompactMask(3, ids != 1) if mask == "compact" else None
-    options = {"attention_mask": attention_mask, "layers": layers, "pool": False}
-    weight = paddle.to_tensor(np.random.default_rng(1).standard_normal([5, 12]))
-
-    def states_and_gradients(states):
-        (states * weight).sum().backward()
-        gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
-        for parameter in model.parameters():
-            parameter.grad = None
-        return states.numpy(), gradients
-
-    everywhere = model(ids, **options).sequence.reshape([-1, 12])
-    expected, by_all = states_and_gradients(paddle.gather(everywhere, wanted))
-    found, by_some = states_and_gradients(model(ids, **options, positions=wanted).sequence)
-    assert np.abs(found - expected).max() < 1e-9
-    assert by_some.keys() == by_all.keys() and (layers == 0 or len(by_all) == 4 + 16 * 2)
-    for name, gradient in by_some.items():
-        assert np.abs(gradient - by_all[name]).max() < 1e-9, name
-
-
 def test_pooled_alone_is_the_same():
     model, ids = ErnieMModel(CONFIG), paddle.to_tensor(IDS)
     assert np.abs((model.pool(ids) - model(ids).pooled).numpy()).max() < 1e-9
-    assert model(ids, positions=paddle.to_tensor([3])).pooled is None
 
 
 def test_names_and_shapes():
@@ -144,24 +116,20 @@ def test_pads_change_nothing():
     assert np.abs(padded.pooled.numpy()[1] - alone.pooled.numpy()[0]).max() < 1e-9
 
 
-def test_no_mask_hides_pads_and_not_the_first_token():
+def test_the_first_token_is_no_pad():
     model = ErnieMModel(CONFIG)
-    ids = paddle.to_tensor(IDS)
-    output = model(ids).sequence.numpy()
-    for mask in ((ids != 1), (ids != 1).astype("int64"), (ids != 1).astype("float64")):
-        assert np.array_equal(model(ids, attention_mask=mask).sequence.numpy(), output)
-    other = IDS.copy()
+    output, other = model(paddle.to_tensor(IDS)).sequence.numpy(), IDS.copy()
     other[:, 0] = 5
-    changed = model(paddle.to_tensor(other)).sequence.numpy()
+    changed = model(other).sequence.numpy()
     assert np.abs(changed[:, 1] - output[:, 1]).min() > 0  # [CLS] is seen by its neighbour
 
 
 def test_input_bias_is_added_before_the_layer_norm():
-    model = ErnieMModel(CONFIG)
-    ids = paddle.to_tensor(IDS)
-    bias = model.embeddings.word_embeddings(paddle.full_like(ids, 9)) - model.embeddings.word_embeddings(ids)
-    nines = model(paddle.full_like(ids, 9), absolute_positions(ids, 1), ids != 1).sequence
-    assert np.abs((model(ids, input_bias=bias).sequence - nines).numpy()).max() < 1e-9
+    model, ids, layout = ErnieMModel(CONFIG), paddle.to_tensor([0, 7, 8, 2, 0, 2]), Layout([4, 2])
+    nines = paddle.full_like(ids, 9)
+    bias = model.embeddings.word_embeddings(nines) - model.embeddings.word_embeddings(ids)
+    found = model(ids, None, layout, bias).sequence
+    assert np.abs((found - model(nines, None, layout).sequence).numpy()).max() < 1e-9
 
 
 def test_what_is_returned():
@@ -207,10 +175,11 @@ def test_where_dropout_is(monkeypatch):
 
     monkeypatch.setattr("model.ernie_m.dropout", record)
     monkeypatch.setattr("model.attention.dropout", record)
+    monkeypatch.setattr("model.attention.on_cpu", lambda x: False)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
-    model(paddle.to_tensor(IDS))
-    hidden, weights = ([2, 8, 12], 0.2, True), ([2, 3, 8, 8], 0.3, True)
-    assert calls == [hidden, *[weights, hidden, hidden] * 2]
+    model(IDS)
+    hidden, longest, shortest = ([11, 12], 0.2, True), ([1, 3, 8, 8], 0.3, True), ([1, 3, 3, 3], 0.3, True)
+    assert calls == [hidden, *[longest, shortest, hidden, hidden] * 2]
 
 
 def test_float32():

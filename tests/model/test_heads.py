@@ -3,7 +3,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model.attention import CompactMask
+from model.attention import Layout
 from model.ernie_m import ErnieMConfig
 from model.heads import LMHead, PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 
@@ -33,9 +33,9 @@ def test_sequence_classifier():
     pooled = model.ernie_m(ids).pooled
     expected = F.linear(pooled, model.classifier.weight, model.classifier.bias)
     assert np.abs((model(ids) - expected).numpy()).max() < 1e-9
-    positions, mask = paddle.to_tensor([[2] * 8] * 2), paddle.ones([2, 8])
-    expected = model.classifier(model.ernie_m(ids, positions, mask).pooled)
-    assert np.abs((model(ids, positions, mask) - expected).numpy()).max() < 1e-9
+    positions = paddle.to_tensor([[2] * 8] * 2)
+    expected = model.classifier(model.ernie_m(ids, positions).pooled)
+    assert np.abs((model(ids, positions) - expected).numpy()).max() < 1e-9
 
 
 def test_token_classifier_has_no_dropout_of_its_own():
@@ -99,64 +99,66 @@ def test_lm_head_is_tied_and_named_once(pretraining):
 def loss_and_gradients(head: LMHead, hidden, loss_of):
     hidden = hidden.clone().detach()
     hidden.stop_gradient = False
-    losses = loss_of(hidden)
-    (losses * paddle.arange(1.0, 1 + len(losses))).sum().backward()
+    total = loss_of(hidden)
+    (3.0 * total).backward()
     tensors = {"hidden": hidden, "table": head.word_embeddings.weight, **dict(head.named_parameters())}
-    gradients = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
-    head.clear_gradients()
-    head.word_embeddings.weight.clear_grad()
-    return losses.numpy(), gradients
+    gradients = {name: tensor.grad.numpy().copy() for name, tensor in tensors.items()}
+    for tensor in tensors.values():
+        tensor.grad = None
+    return float(total), gradients
 
 
-@pytest.mark.parametrize("most_logits", [1, 3 * 40, 7 * 40, 1 << 27])
-def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, most_logits, monkeypatch):
-    head, hidden, labels = (
-        pretraining.lm_head,
-        paddle.randn([7, 12]),
-        paddle.to_tensor([3, 9, 0, 39, 5, 5, 17]),
-    )
+@pytest.mark.parametrize("rows", [1, 3, 7, 1 << 20])
+@pytest.mark.parametrize("on_cpu", [True, False])  # the second is what a GPU takes
+def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
+    head, hidden = pretraining.lm_head, paddle.randn([7, 12])
+    labels, weights = paddle.to_tensor([3, 9, 0, 39, 5, 5, 17]), paddle.arange(1.0, 8)
     logits = head(hidden).numpy()
     expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(7), labels.numpy()]
-    _, plain = loss_and_gradients(head, hidden, lambda x: F.cross_entropy(head(x), labels, reduction="none"))
-    monkeypatch.setattr("model.word_table.MOST_LOGITS", most_logits)
-    for on_cpu in (True, False):  # the second is what a GPU takes
-        monkeypatch.setattr("model.word_table.training_on_cpu", lambda x, on_cpu=on_cpu: on_cpu)
-        losses, gradients = loss_and_gradients(head, hidden, lambda x: head.loss(x, labels))
-        assert losses.shape == (7,) and np.abs(losses - expected).max() < 1e-9
-        for name, gradient in gradients.items():
-            assert np.abs(gradient - plain[name]).max() < 1e-9, name
-        with paddle.no_grad():
-            assert np.abs(head.loss(hidden, labels).numpy() - expected).max() < 1e-9
+
+    def plain(x):
+        return (F.cross_entropy(head(x), labels, reduction="none").squeeze() * weights).sum()
+
+    by_plain = loss_and_gradients(head, hidden, plain)
+    monkeypatch.setattr("model.word_table.LOGITS_BYTES", rows * 40 * 8)
+    monkeypatch.setattr("model.word_table.on_cpu", lambda x: on_cpu)
+    found = head.loss(hidden, labels)
+    assert np.abs(found.losses.numpy() - expected).max() < 1e-9
+    assert found.right.numpy().tolist() == (logits.argmax(-1) == labels.numpy()).tolist()
+    total, gradients = loss_and_gradients(head, hidden, lambda x: head.loss(x, labels, weights).total)
+    assert abs(total - by_plain[0]) < 1e-9
+    for name, gradient in gradients.items():
+        assert np.abs(gradient - by_plain[1][name]).max() < 1e-9, name
+    with paddle.no_grad():
+        assert np.abs(head.loss(hidden, labels).losses.numpy() - expected).max() < 1e-9
+        assert abs(float(head.loss(hidden, labels, weights).total) - total) < 1e-9
 
 
 def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
-    hidden = pretraining(paddle.to_tensor(IDS)).reshape([-1, 12])[:0]
-    losses = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
-    assert losses.shape == [0]
-    (losses.sum() + 0.0).backward()
+    hidden = pretraining(paddle.to_tensor(ROW), layout=LAYOUT)[:0]
+    found = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
+    assert found.losses.shape == found.right.shape == [0] and float(found.total) == 0
+    found.total.backward()
+
+
+ROW, LAYOUT = np.concatenate([IDS[0], IDS[1, :3]]), Layout([8, 3])
 
 
 def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):
-    ids = paddle.to_tensor(IDS)
-    languages = paddle.to_tensor([[-1, 0, -1, 2, -1, -1, 1, -1], [-1] * 8])
-    plain = pretraining(ids).numpy()
-    assert np.abs(pretraining(ids, None, languages).numpy() - plain).max() < 1e-12  # zero at the start
+    ids = paddle.to_tensor(ROW)
+    languages = paddle.to_tensor([-1, 0, -1, 2, -1, -1, 1, -1, *[-1] * 3])
+    plain = pretraining(ids, layout=LAYOUT).numpy()
+    at_zero = pretraining(ids, None, languages, LAYOUT).numpy()
+    assert np.abs(at_zero - plain).max() < 1e-12  # zero at the start
     rows = paddle.randn([3, 12])
     pretraining.language_embeddings.weight.set_value(rows)
-    output = pretraining(ids, None, languages)
-    assert np.abs(output.numpy()[0] - plain[0]).max() > 1e-3
-    assert np.abs(output.numpy()[1] - plain[1]).max() < 1e-12
-    bias = np.zeros([2, 8, 12])
+    output = pretraining(ids, None, languages, LAYOUT)
+    assert np.abs(output.numpy()[:8] - plain[:8]).max() > 1e-3
+    assert np.abs(output.numpy()[8:] - plain[8:]).max() < 1e-12
+    bias = np.zeros([11, 12])
     for position, language in ((1, 0), (3, 2), (6, 1)):
-        bias[0, position] = rows.numpy()[language]
-    expected = pretraining.ernie_m(ids, input_bias=paddle.to_tensor(bias)).sequence
+        bias[position] = rows.numpy()[language]
+    expected = pretraining.ernie_m(ids, None, LAYOUT, paddle.to_tensor(bias)).sequence
     assert np.abs((output - expected).numpy()).max() < 1e-9
-    (output[0] ** 2).sum().backward()
+    (output[:8] ** 2).sum().backward()
     assert (np.abs(pretraining.language_embeddings.weight.grad.numpy()).max(-1) > 0).all()
-
-
-def test_compact_mask_reaches_the_encoder(pretraining):
-    mask = CompactMask(5, paddle.to_tensor(IDS != 1))
-    compact, dense = (pretraining(paddle.to_tensor(IDS), attention_mask=m) for m in (mask, mask.dense()))
-    assert np.abs((compact - dense).numpy()).max() < 1e-9
-    assert np.abs((compact - pretraining(paddle.to_tensor(IDS))).numpy()).max() > 1e-3

@@ -83,31 +83,17 @@ def test_gelu():
     assert_same(value_and_gradients(F.gelu, x, weight), value_and_gradients(ops.gelu, x, weight))
 
 
-def test_softmax():
-    x, weight = paddle.randn([2, 3, 4, 7]) * 5, paddle.randn([2, 3, 4, 7])
-    assert_same(value_and_gradients(F.softmax, x, weight), value_and_gradients(ops.softmax, x, weight))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_softmax_gives_closed_columns_nothing(dtype):
-    x = paddle.randn([4, 6]).astype(dtype)
-    x[:, 2] -= 1e4
-    value, gradient = value_and_gradients(ops.softmax, x, 1e20 * paddle.arange(6).astype(dtype))
-    assert (value[:, 2] == 0).all() and (gradient[:, 2] == 0).all()
-    assert (np.delete(value, 2, 1) > 0).all() and (np.delete(gradient, 2, 1) != 0).all()
-
-
 def test_dropout_is_unbiased_and_scales():
-    x = paddle.full([1000, 1000], 2.0)
+    x = paddle.full([300, 300], 2.0)
     for probability in (0.1, 0.5):
         y = ops.dropout(x, probability, training=True).numpy()
         kept = y != 0
-        # five standard deviations of a million draws
-        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / 1e6)
+        # five standard deviations
+        assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / y.size)
         assert y[kept] == pytest.approx(np.full(kept.sum(), 2 / (1 - probability)), rel=1e-5)
         # neighbours in a row and in a column are independent
         for a, b in ((kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):
-            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5e-3
+            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / 300
 
 
 def test_dropout_edges():
@@ -137,14 +123,6 @@ def test_dropout_adds_what_it_is_given():
     assert_same(*results)
 
 
-@pytest.mark.parametrize("shape", [[2, 3, 4, 7], [2, 1, 1, 7]])
-def test_softmax_of_a_sum(shape):
-    bias = paddle.randn(shape)
-    x, weight = paddle.randn([2, 3, 4, 7]), paddle.randn([2, 3, 4, 7])
-    plain = value_and_gradients(lambda scores: F.softmax(scores + bias), x, weight)
-    assert_same(plain, value_and_gradients(lambda scores: ops.softmax(scores, bias), x, weight))
-
-
 def test_dropout_follows_paddles_generator():
     x = paddle.ones([40, 40])
     paddle.seed(3)
@@ -165,7 +143,7 @@ class Block(nn.Layer):
         self.linear, self.norm = ops.Linear(8, 8), ops.LayerNorm(8, 1e-5)
 
     def forward(self, x):
-        return self.norm(ops.dropout(ops.softmax(ops.gelu(self.linear(x))), 0.3, self.training))
+        return self.norm(ops.dropout(ops.gelu(self.linear(x)), 0.3, self.training))
 
 
 def test_recompute_draws_the_same_dropout():

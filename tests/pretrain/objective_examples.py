@@ -1,7 +1,11 @@
 """Small examples that the tests of the objectives share."""
 
+from typing import NamedTuple
+
 import numpy as np
 
+from pretrain import attention_mask
+from pretrain.batch import Batch, Packed, Stage1, pack
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
@@ -38,11 +42,82 @@ def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.ra
     return [generator(seed, step, index) for index in range(start, start + count)]
 
 
-def sides(row: np.ndarray) -> np.ndarray:
-    """0 for [CLS] S [SEP], 1 for [SEP] Y [SEP], -1 for pads: read off a dense row of ids."""
-    separators = np.flatnonzero(row == SEP)
-    side = np.full(len(row), -1)
-    side[: separators[0] + 1] = 0
-    if len(separators) == 3:
-        side[separators[1] : separators[2] + 1] = 1
-    return side
+def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
+    """Values [N] of a packed row, for each of its sequences."""
+    return [part.tolist() for part in np.split(values, batch.starts[1:])]
+
+
+def restored(batch: Batch) -> np.ndarray:
+    """The inputs with the masked tokens put back, [N]."""
+    ids = batch.input_ids.copy()
+    ids[batch.targets] = batch.target_ids
+    return ids
+
+
+def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
+    """All objectives in one row; lengths from a few tokens to as many as fit."""
+    draws, examples = iter(rngs(99, seed)), []
+    for objective, given in (
+        ("mmlm", texts([20, 9, 70], language=2)),
+        ("tlm", pairs([(20, 9), (1, 15), (50, 50)])),
+        ("camlm", pairs([(13, 9), (5, 14), (40, 30)])),
+        ("btmlm", texts([13, 5, 50])),
+    ):
+        examples += [maker.mask(objective, one, next(draws)) for one in given]
+    return pack(examples)
+
+
+class Dense(NamedTuple):
+    """A batch by the definitions: whole pairs, padded, each with its matrix.
+
+    Attributes:
+        input_ids, position_ids, language_ids: int64 [B, T].
+        seen: bool [B, 1, T, T].
+        cells: where each token of the packed row stands, flat indices into B*T, int64 [N].
+    """
+
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    language_ids: np.ndarray
+    seen: np.ndarray
+    cells: np.ndarray
+
+
+def dense(batch: Packed) -> Dense:
+    """The definition of a packed row: the two sequences of a CAMLM pair become one again, and BTMLM's first
+    stage gets its second and third [SEP]."""
+    rows, number = [], 0
+    while number < len(batch.lengths):
+        start, length, context = (int(x[number]) for x in (batch.starts, batch.lengths, batch.contexts))
+        place = np.arange(start, start + length)
+        if isinstance(batch, Stage1):
+            rows.append((place, attention_mask.btmlm_stage1(context, length - context)))
+        elif context == length:
+            rows.append((place, attention_mask.full(length)))
+        else:  # CAMLM: the two sequences together are all positions of the pair
+            number += 1
+            place = np.arange(start, start + length + int(batch.lengths[number]))
+            place = place[np.argsort(batch.position_ids[place])]
+            assert (np.diff(batch.position_ids[place]) == 1).all()
+            separators = np.flatnonzero(batch.input_ids[place] == SEP)
+            side = (np.arange(len(place)) > separators[0]).astype(int)
+            masked = np.isin(place, batch.targets)
+            rows.append((place, attention_mask.camlm(side, masked)))
+        number += 1
+    width = max(len(seen) for _, seen in rows)
+    arrays = [np.full([len(rows), width], fill) for fill in (PAD, 1, -1)]
+    matrices = np.zeros([len(rows), 1, width, width], bool)
+    cells = np.zeros(batch.tokens, np.int64)
+    for row, (place, seen) in enumerate(rows):
+        columns = np.arange(len(place))
+        if len(seen) > len(place):  # [CLS] X [SEP] [SEP] placeholders [SEP]
+            context = int(batch.contexts[row])
+            columns = columns + (columns >= context)
+            last = len(seen) - 1, int(batch.position_ids[place][-1]) + 1
+            for column, position in ((context, context + 2), last):
+                arrays[0][row, column], arrays[1][row, column] = SEP, position
+        for array, name in zip(arrays, ("input_ids", "position_ids", "language_ids")):
+            array[row, columns] = getattr(batch, name)[place]
+        matrices[row, 0, : len(seen), : len(seen)] = seen
+        cells[place] = row * width + columns
+    return Dense(*arrays, matrices, cells)

@@ -73,23 +73,3 @@ def test_separators_of_stage_1_are_apart():
         assert np.flatnonzero(seen[:, separator]).tolist() == [second, third]
     rest = [0, 1, 2, 3, 5, 6, 7]
     assert np.array_equal(seen[np.ix_(rest, rest)], attention_mask.compact(4, 3))
-
-
-def test_a_pad_is_visible_to_its_own_row_only():
-    valid = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 1, 0]], dtype=bool)
-    matrices = {
-        "key": attention_mask.from_key_mask(valid),
-        "compact": attention_mask.from_compact(3, valid),
-        "dense": attention_mask.pad([attention_mask.full(3), attention_mask.full(5)], 5),
-    }
-    for name, matrix in matrices.items():
-        assert matrix.diagonal(axis1=2, axis2=3).all(), name  # every row sees itself
-        for row, column in np.argwhere(~valid[: len(matrix)]):
-            assert matrix[row, 0, :, column].sum() == 1 == matrix[row, 0, column].sum(), name
-
-
-def test_compact_with_pads_in_context_and_placeholders():
-    # C = 3: two real, one pad; two placeholder columns, one of them a pad.
-    valid = np.array([[1, 1, 0, 1, 0]], dtype=bool)
-    expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
-    assert attention_mask.from_compact(3, valid)[0, 0].astype(int).tolist() == expected

@@ -35,6 +35,12 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
         ({"optimizer__beta2": 1.0}, "optimizer.beta2 is 1.0: it must be from 0 to below 1"),
         ({"run__seed": -1}, "run.seed is -1: it must be 0 or more"),
+        (
+            {"run__micro_batch_tokens": 31},
+            "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise it",
+        ),
+        ({"run__micro_batch_size": 8}, "run.micro_batch_size is gone: give run.micro_batch_tokens, the most"),
+        ({"objectives__camlm_form": "dense"}, "objectives.camlm_form is gone: CAMLM always runs as context"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"run__sharding_stage": 2}, "run.sharding_stage is 2: it must be 0 or 1; stage 2 is gone"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),

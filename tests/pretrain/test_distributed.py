@@ -17,7 +17,7 @@ from tests.pretrain.tiny_run import checkpoint, flags, losses, pretrain, records
 # Every step's loss is recorded; without dropout, and in float64, only the order of additions differs.
 EXACT = {
     "optimizer__steps": 40, "run__dtype": "float64", "run__log_steps": 1, "run__save_steps": 100,
-    "run__micro_batch_size": 100, "run__eval_sequences": 4,
+    "run__micro_batch_tokens": 4096, "run__eval_sequences": 4,
     "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def assert_same_state(ours, theirs, step: int = 40, tolerance: float = 1e-7) -> 
 
 def test_two_micro_batches_are_the_whole_batch(whole, tiny_corpus, tmp_path):
     # 12 sequences a step, 3 or 4 of each objective: two micro-batches each
-    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT | {"run__micro_batch_size": 2})
+    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT | {"run__micro_batch_tokens": 40})
     assert_same_run(out, whole)
     assert_same_state(out, whole)
 

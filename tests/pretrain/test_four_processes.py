@@ -20,14 +20,14 @@ EXACT = {
     "run__eval_sequences": 0,
     "model__hidden_dropout_prob": 0.0, "model__attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
-BATCHES = [(24, 100), (24, 1), (4, 100)]  # sequences of a step, of a micro-batch
+BATCHES = [(24, 4096), (24, 40), (4, 40)]  # sequences of a step, most tokens of a micro-batch
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_corpus, tmp_path_factory):
-    """Sequences of a step -> one process, one micro-batch for each objective."""
+    """Sequences of a step -> one process, one micro-batch."""
     folder = tmp_path_factory.mktemp("whole")
-    changes = EXACT | {"run__micro_batch_size": 100}
+    changes = EXACT | {"run__micro_batch_tokens": 4096}
     return {
         size: pretrain(tiny_corpus, folder / str(size), **changes, optimizer__batch_size=size)
         for size in {size for size, _ in BATCHES}
@@ -40,7 +40,7 @@ def runs(request, tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("four")
     stage = {"run__sharding_stage": request.param}
     changes = {
-        f"{size}-{micro}": EXACT | stage | {"optimizer__batch_size": size, "run__micro_batch_size": micro}
+        f"{size}-{micro}": EXACT | stage | {"optimizer__batch_size": size, "run__micro_batch_tokens": micro}
         for size, micro in BATCHES
     }
     done = launch([SCRIPT, tiny_corpus, folder, json.dumps(changes)], folder, processes=4)

@@ -1,31 +1,48 @@
-"""The loss: the sum over masked tokens of what the whole vocabulary's softmax gives, and how it divides."""
+"""The loss and its gradients against the definitions, and how a step divides.
+
+The oracle is the plain, padded model of tests/helpers with the dense matrices of `attention_mask`: whole
+pairs for CAMLM, all separators for the first stage of BTMLM.
+"""
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.loss import masked_lm_loss, model_inputs
+from pretrain.batch import pack
+from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.config import OBJECTIVES
+from pretrain.loss import hidden_at, masked_lm_loss
 from pretrain.objectives import Text
-from tests.pretrain.objective_examples import LANGUAGES, objectives, pairs, rngs, texts
+from tests.helpers.plain_model import PlainErnieM
+from tests.pretrain.objective_examples import (
+    LANGUAGES,
+    VOCABULARY,
+    dense,
+    objectives,
+    of_all_four,
+    pairs,
+    rngs,
+    texts,
+)
+
+CONFIG = ErnieMConfig(
+    vocab_size=100, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=70,
+    initializer_range=0.3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def model():
     paddle.set_default_dtype("float64")
     paddle.seed(3)
-    config = ErnieMConfig(
-        vocab_size=100,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=70,
-        initializer_range=0.3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    yield PreTrainingModel(config, LANGUAGES)
+    model = PreTrainingModel(CONFIG, LANGUAGES)
+    with paddle.no_grad():
+        model.language_embeddings.weight.set_value(paddle.randn([3, 16]))
+        model.lm_head.bias.set_value(paddle.randn([100]))
+    yield model
     paddle.set_default_dtype("float32")
 
 
@@ -37,88 +54,141 @@ def examples_of(objective):
     )
 
 
-@pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
-def test_against_all_logits(model, objective):
-    batch = objectives().batch(objective, examples_of(objective), rngs(3))
-    loss = masked_lm_loss(model, batch, accuracy=True)
-    hidden = model(**model_inputs(batch))
-    logits = model.lm_head(hidden.reshape([-1, 16])).numpy().reshape([*batch.input_ids.shape, 100])
-    log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    rows, columns = np.unravel_index(batch.target_positions, batch.input_ids.shape)
-    expected = -log_probabilities[rows, columns, batch.target_ids]
-    assert loss.losses.numpy() == pytest.approx(expected, abs=1e-9)
-    assert float(loss.total) == pytest.approx(expected.sum(), abs=1e-9)
-    assert loss.count == batch.masked == len(expected)
-    assert np.array_equal(loss.correct.numpy(), logits[rows, columns].argmax(-1) == batch.target_ids)
-    sums, counts, correct = loss.per_language(batch, 3)
-    for language in range(3):
-        mine = batch.target_languages == language
-        assert sums[language] == pytest.approx(expected[mine].sum()) and counts[language] == mine.sum()
-        assert correct[language] == loss.correct.numpy()[mine].sum()
+def filled(model, batch):
+    """With pseudo-tokens where there are slots for them."""
+    if batch.stage1 is None:
+        return batch
+    return PseudoTokenGenerator(None, VOCABULARY.special_ids).fill(model, batch)[0]
 
 
-@pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
+def gradients(model) -> dict[str, np.ndarray]:
+    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    for parameter in model.parameters():
+        parameter.grad = None
+    return found
+
+
+class Oracle(paddle.nn.Layer):
+    """The model of pre-training in plain Paddle, with the same parameter names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.ernie_m = PlainErnieM(CONFIG)
+        self.lm_head = paddle.nn.Layer()
+        self.lm_head.dense, self.lm_head.layer_norm = paddle.nn.Linear(16, 16), paddle.nn.LayerNorm(16)
+        self.lm_head.bias = self.lm_head.create_parameter([100], is_bias=True)
+        self.language_embeddings = paddle.nn.Embedding(3, 16)
+        self.set_state_dict(model.state_dict())
+
+    def hidden(self, batch):
+        """The states of a packed row's tokens, [N, H]."""
+        rows = dense(batch)
+        languages = paddle.to_tensor(rows.language_ids)
+        bias = self.language_embeddings(languages.clip(min=0)) * (languages >= 0).astype("float64").unsqueeze(
+            -1
+        )
+        ids, positions, seen = map(paddle.to_tensor, (rows.input_ids, rows.position_ids, rows.seen))
+        states = self.ernie_m(ids, positions, seen, bias).sequence
+        return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(rows.cells))
+
+    def logits(self, hidden):
+        head = self.lm_head
+        x = head.layer_norm(F.gelu(head.dense(hidden)))
+        return paddle.matmul(x, self.ernie_m.embeddings.word_embeddings.weight, transpose_y=True) + head.bias
+
+
+@pytest.mark.parametrize("objective", [*OBJECTIVES, "all"])
+def test_the_loss_is_that_of_the_definitions(model, objective):
+    """Each objective alone and all four in one pass: values, hits and gradients, weighted as in a step."""
+    if objective == "all":
+        batch = of_all_four(objectives())
+        assert (batch.masked > 0).all() and batch.lengths.min() < 10 and batch.lengths.max() == 64
+    else:
+        batch = objectives().batch(objective, examples_of(objective), rngs(3))
+        assert batch.masked.nonzero()[0].tolist() == [OBJECTIVES.index(objective)]
+    batch, weights = filled(model, batch), [0.1, 0.2, 0.3, 0.4]
+    found = masked_lm_loss(model, batch, weights)
+    found.total.backward()
+    oracle, ours = Oracle(model), gradients(model)
+    logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
+    losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
+    total = (losses * paddle.to_tensor(np.array(weights)[batch.target_objectives])).sum()
+    total.backward()
+    theirs = gradients(oracle)
+    assert np.abs((found.losses - losses).numpy()).max() < 1e-9
+    assert abs(float(found.total) - float(total)) < 1e-9
+    assert np.array_equal(found.right.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
+    assert ours.keys() == theirs.keys() and len(ours) == 4 + 16 * 3 + 5 + 1
+    for name, gradient in ours.items():
+        assert np.abs(gradient - theirs[name]).max() < 1e-9, name
+        if "k_proj.bias" not in name:  # a key bias adds the same to every score of a row: its gradient is 0
+            assert np.abs(gradient).max() > 1e-6, name
+
+
+def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
+    stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4)).stage1
+    found = hidden_at(model, stage1, stage1.placeholders)
+    expected = paddle.gather(Oracle(model).hidden(stage1), paddle.to_tensor(stage1.placeholders))
+    assert np.abs((found - expected).numpy()).max() < 1e-9
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_parts_of_a_step_add_up(model, objective):
     """Loss and gradients of micro-batches, divided by the step's count, are those of the whole batch."""
     examples = examples_of(objective)
 
-    def gradients(parts):
-        model.clear_gradients()
+    def step(parts):
         batches = [
             objectives().batch(objective, [examples[i] for i in p], [rngs(3)[i] for i in p]) for p in parts
         ]
-        count = sum(batch.masked for batch in batches)  # known before the first backward pass
+        count = sum(len(batch.targets) for batch in batches)  # known before the first backward pass
         value = 0.0
         for batch in batches:
-            loss = masked_lm_loss(model, batch).total / count
+            loss = masked_lm_loss(model, batch, [1 / count] * 4).total
             loss.backward()
             value += float(loss)
-        return value, {
-            name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None
-        }
+        return value, gradients(model)
 
-    whole, apart = gradients([[0, 1, 2]]), gradients([[0], [2, 1]])
+    whole, apart = step([[0, 1, 2]]), step([[0], [2, 1]])
     assert whole[0] == pytest.approx(apart[0], abs=1e-9)
     for name, gradient in whole[1].items():
         assert np.abs(gradient - apart[1][name]).max() < 1e-9, name
 
 
-def test_the_most_logits_at_a_time_make_no_difference(model, monkeypatch):
-    batch = objectives().batch("tlm", examples_of("tlm"), rngs(3))
-    results = []
-    for most_logits in (1 << 27, 2 * 100):
-        monkeypatch.setattr("model.word_table.MOST_LOGITS", most_logits)
-        model.clear_gradients()
-        loss = masked_lm_loss(model, batch, accuracy=True)
-        loss.total.backward()
-        gradients = [p.grad.numpy().copy() for p in model.parameters() if p.grad is not None]
-        results.append((loss.losses.numpy(), loss.correct.numpy(), gradients))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-12)
-    assert np.array_equal(results[0][1], results[1][1])
-    assert all(np.abs(a - b).max() < 1e-9 for a, b in zip(results[0][2], results[1][2], strict=True))
-
-
 def test_nothing_masked_adds_nothing(model):
-    batch = objectives().batch("mmlm", [Text(np.zeros(0, dtype=np.int64), 0)], rngs(1))
-    model.clear_gradients()
-    loss = masked_lm_loss(model, batch, accuracy=True)
-    assert float(loss.total) == 0.0 and loss.count == 0 and loss.correct.shape == [0]
+    batch = pack([objectives().mask("mmlm", Text(np.zeros(0, dtype=np.int64), 0), rngs(1)[0])])
+    loss = masked_lm_loss(model, batch)
+    assert float(loss.total) == 0.0 and loss.losses.shape == loss.right.shape == [0]
     loss.total.backward()
-    assert all(p.grad is None or not np.abs(p.grad.numpy()).any() for p in model.parameters())
+    assert not any(gradient.any() for gradient in gradients(model).values())
 
 
 def test_language_embedding_moves_masks_only(model):
-    """The table changes what masks predict; with masks' rows at zero the model is the one without a table."""
+    """The table changes what masks predict; with a table of zeros the model is the one without a table."""
     batch = objectives().batch("tlm", examples_of("tlm"), rngs(3))
     without = objectives(language_embedding="none").batch("tlm", examples_of("tlm"), rngs(3))
-    assert np.array_equal(batch.input_ids, without.input_ids)
-    assert model_inputs(without)["language_ids"] is None
-    at_zero, plain = (masked_lm_loss(model, b).losses.numpy() for b in (batch, without))
-    assert np.array_equal(at_zero, plain)
-    with paddle.no_grad():
-        model.language_embeddings.weight.set_value(
-            paddle.ones([3, 16]) * paddle.arange(16.0).astype("float64")
-        )
+    assert np.array_equal(batch.input_ids, without.input_ids) and (without.language_ids == -1).all()
+    plain, rows = masked_lm_loss(model, without).losses.numpy(), model.language_embeddings.weight.clone()
     assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).min() > 0
     with paddle.no_grad():
         model.language_embeddings.weight.set_value(paddle.zeros([3, 16]))
+        assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).max() < 1e-12
+        model.language_embeddings.weight.set_value(rows)
+
+
+@pytest.mark.parametrize("words", [1 << 20, 30])
+def test_no_array_of_all_positions_and_words(model, monkeypatch, words):
+    """Not even one of the loss has more numbers than LOGITS_BYTES hold, or than one row."""
+    batch, shapes, product = filled(model, of_all_four(objectives())), [], paddle.matmul
+
+    def recorded(*args, **options):
+        result = product(*args, **options)
+        shapes.append(result.shape)
+        return result
+
+    monkeypatch.setattr("model.word_table.LOGITS_BYTES", words * 100 * 8)
+    monkeypatch.setattr(paddle, "matmul", recorded)
+    masked_lm_loss(model, batch).total.backward()
+    rows = [shape[0] for shape in shapes if shape[-1] == 100]
+    assert max(rows) == min(words, len(batch.targets)) and len(batch.targets) > 50
+    gradients(model)

@@ -19,7 +19,7 @@ def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
 STEPS = [
     step(2.0, mmlm_loss=30, mmlm_count=10, tokens=100, tlm_loss=4, tlm_count=4),
     step(math.nan, skipped=True, mmlm_loss=math.nan, mmlm_count=10, tokens=100),
-    step(4.0, mmlm_loss=10, mmlm_count=30, mmlm_correct=6, mmlm_measured=30, tokens=60,
+    step(4.0, mmlm_loss=10, mmlm_count=30, mmlm_correct=8, tokens=60,
          btmlm_loss=5, btmlm_count=5, pseudo=8, copied=2, repeated=4),
 ]  # fmt: skip
 
@@ -37,8 +37,8 @@ def test_a_record_by_hand():
     assert closed(window) == {
         "step": 7, "lr": 0.5, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
         "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
-        "tlm": {"loss": 1.0, "perplexity": math.e},
-        "btmlm": {"loss": 1.0, "perplexity": math.e, "copy_rate": 0.25, "repeat_rate": 0.5},
+        "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
+        "btmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0, "copy_rate": 0.25, "repeat_rate": 0.5},
     }  # fmt: skip
     after = closed(window)
     assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
@@ -74,7 +74,9 @@ def test_in_words_and_as_curves():
         window.add(one)
     record = window.close(1500, 2e-4)
     line = in_words(record, 20_000, "1:02:03")
-    assert line.startswith("step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7) | ")
+    assert line.startswith(
+        "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
+    )
     assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
     curves = scalars({"step": 3, "held_out": {"mmlm": {"de": {"perplexity": 5}}}, "lr": 1.0})
     assert curves == {"held_out/mmlm/de/perplexity": 5.0, "lr": 1.0}

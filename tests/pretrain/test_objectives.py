@@ -1,22 +1,23 @@
-"""Examples to batches: layout, positions, languages, masks, and that none of it depends on how a step is
-divided."""
+"""Examples to packed sequences: layout, positions, languages, masks, whatever the division
+of a step."""
 
 import numpy as np
 import pytest
 
 from pretrain import pseudo
-from pretrain.batch import Row, pad_rows
+from pretrain.batch import MaskedExample, MaskedSequence, pack
 from pretrain.objectives import Pair, Text
 from tests.pretrain.objective_examples import (
     CLS,
     MASK,
-    PAD,
     SEP,
     VOCABULARY,
     objectives,
+    of_all_four,
     pairs,
+    restored,
     rngs,
-    sides,
+    split,
     texts,
 )
 from utils.errors import UserError
@@ -25,48 +26,37 @@ SOURCE, TARGET = np.array([11, 12, 13]), np.array([21, 22, 23, 24])
 PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
 
 
-def restored(batch) -> np.ndarray:
-    """The inputs with the masked tokens put back."""
-    ids = batch.input_ids.copy()
-    ids.flat[batch.target_positions] = batch.target_ids
-    return ids
-
-
 def test_mmlm_layout():
     batch = objectives().batch("mmlm", [Text(SOURCE, 1), Text(TARGET, 2)], rngs(2))
-    assert restored(batch).tolist() == [[CLS, 11, 12, 13, SEP, PAD], [CLS, 21, 22, 23, 24, SEP]]
-    assert batch.position_ids.tolist() == [[2, 3, 4, 5, 6, 1], [2, 3, 4, 5, 6, 7]]
-    assert batch.valid.tolist() == [[True] * 5 + [False], [True] * 6]
-    assert batch.target_languages.tolist() == [1, 2] and batch.masked == 2
-    assert batch.tokens == 11 and batch.sequences == 2
-    assert batch.input_ids.dtype == batch.target_positions.dtype == np.int64
+    assert split(batch, restored(batch)) == [[CLS, 11, 12, 13, SEP], [CLS, 21, 22, 23, 24, SEP]]
+    assert split(batch, batch.position_ids) == [[2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7]]
+    assert batch.lengths.tolist() == batch.contexts.tolist() == [5, 6] and batch.starts.tolist() == [0, 5]
+    assert batch.target_languages.tolist() == [1, 2] and batch.masked.tolist() == [2, 0, 0, 0]
+    assert batch.tokens == 11 and batch.input_ids.dtype == batch.targets.dtype == np.int64
 
 
-@pytest.mark.parametrize("form", ["dense", "compact"])
-def test_pair_layout(form):
+def test_pair_layout():
     tlm = objectives().batch("tlm", [PAIR], rngs(1))
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
-    assert restored(tlm)[0].tolist() == expected
-    assert tlm.position_ids[0].tolist() == list(range(2, 13))
+    assert restored(tlm).tolist() == expected
+    assert tlm.position_ids.tolist() == list(range(2, 13))
     assert tlm.target_languages.tolist() == [0, 2]  # one of three, one of four: masks on both sides
-    camlm = objectives(camlm_form=form).batch("camlm", [PAIR], rngs(1))
-    by_position = sorted(zip(camlm.position_ids[camlm.valid], restored(camlm)[camlm.valid]))
+    camlm = objectives().batch("camlm", [PAIR], rngs(1))
+    assert camlm.lengths.tolist() == [5, 6] and camlm.contexts.tolist() == [4, 5]
+    by_position = sorted(zip(camlm.position_ids, restored(camlm)))
     assert [token for _, token in by_position] == expected
     assert [position for position, _ in by_position] == list(range(2, 13))
-    assert (camlm.input_ids.flat[camlm.target_positions] == MASK).all()
-    assert sorted(camlm.target_languages) == [0, 2]
-    assert camlm.sequences == 1 and camlm.tokens == 11
+    assert camlm.targets.tolist() == [4, 10] and (camlm.input_ids[camlm.targets] == MASK).all()
+    assert camlm.target_languages.tolist() == [2, 0] and camlm.masked.tolist() == [0, 0, 2, 0]
 
 
 def test_camlm_always_masks_and_leaves_a_token_on_each_side():
-    batch = objectives(camlm_form="dense", mask_rate=0.45).batch(
-        "camlm", pairs([(2, 2), (3, 9), (40, 2)]), rngs(3)
-    )
-    for row, ids in enumerate(batch.input_ids):
-        for side in (0, 1):
-            tokens = ids[(sides(ids) == side) & (ids != CLS) & (ids != SEP)]
-            assert 0 < (tokens == MASK).sum() < len(tokens), row
-    assert (batch.input_ids.flat[batch.target_positions] == MASK).all()
+    given = pairs([(2, 2), (3, 9), (40, 2)])
+    batch = objectives(mask_rate=0.45).batch("camlm", given, rngs(3))
+    for ids, context in zip(split(batch, batch.input_ids), batch.contexts):
+        assert MASK not in ids[:context] and set(ids[context:]) == {MASK}
+        assert not {*ids[:context]} <= {CLS, SEP}
+    assert (batch.input_ids[batch.targets] == MASK).all()
 
 
 def test_pairs_that_cannot_serve_camlm():
@@ -74,7 +64,7 @@ def test_pairs_that_cannot_serve_camlm():
     assert maker.serves_camlm(PAIR)
     assert not maker.serves_camlm(Pair(Text(np.array([7]), 0), Text(TARGET, 1)))
     tlm = maker.batch("tlm", [Pair(Text(np.array([7]), 0), Text(TARGET, 1))], rngs(1))
-    assert tlm.masked == 2
+    assert tlm.masked.tolist() == [0, 2, 0, 0]
 
 
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
@@ -88,49 +78,51 @@ def test_language_embedding(choice):
     }
     for objective, chosen in examples.items():
         batch = maker.batch(objective, chosen, rngs(len(chosen)))
-        parts = [(batch.input_ids, batch.language_ids, batch.valid)]
+        parts = [(batch.input_ids, batch.language_ids)]
         if batch.stage1:
             stage1 = batch.stage1
-            parts.append((stage1.input_ids, stage1.language_ids, stage1.valid))
-            at_placeholders = stage1.language_ids.flat[stage1.placeholders]
+            parts.append((stage1.input_ids, stage1.language_ids))
+            at_placeholders = stage1.language_ids[stage1.placeholders]
             expected = stage1.slot_languages if choice != "none" else np.full(len(stage1.slots), -1)
             assert np.array_equal(at_placeholders, expected)
-        for ids, languages, valid in parts:
+        for ids, languages in parts:
             is_mask = ids == MASK
             if batch.stage1 and ids is batch.input_ids:
-                is_mask.flat[batch.stage1.slots] = False  # they will be ordinary tokens
-            carries = {"masks": is_mask, "none": np.zeros_like(valid), "all": valid}[choice]
+                is_mask[batch.stage1.slots] = False  # they will be ordinary tokens
+            carries = {"masks": is_mask, "none": is_mask & False, "all": is_mask | True}[choice]
             assert np.array_equal(languages >= 0, carries), objective
         if choice != "none":
-            at_targets = batch.language_ids.flat[batch.target_positions]
+            at_targets = batch.language_ids[batch.targets]
             has = at_targets >= 0
             assert np.array_equal(at_targets[has], batch.target_languages[has])
     if choice == "masks":  # an 80 / 10 / 10 batch: some chosen tokens are not [MASK] and carry no language
         batch = maker.batch("mmlm", texts([60] * 20), rngs(20))
-        assert 0.6 < (batch.language_ids.flat[batch.target_positions] >= 0).mean() < 0.95
+        assert 0.6 < (batch.language_ids[batch.targets] >= 0).mean() < 0.95
 
 
 def test_btmlm_by_hand():
     text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
     batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
     first = batch.stage1
-    assert first.input_ids.tolist() == [[CLS, *range(11, 21), SEP, MASK, MASK]] and first.context_length == 12
+    assert first.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK] and first.contexts.tolist() == [
+        12
+    ]
     # s + 5 and s + 6; s + 4 is the second [SEP]
-    assert first.position_ids.tolist() == [[*range(2, 14), 15, 16]]
-    assert first.language_ids.tolist() == [[-1] * 12 + [1, 1]]
+    assert first.position_ids.tolist() == [*range(2, 14), 15, 16]
+    assert first.language_ids.tolist() == [-1] * 12 + [1, 1]
     assert first.placeholders.tolist() == [12, 13] and first.slots.tolist() == [13, 14]
     filled = batch.with_pseudo_tokens(np.array([51, 52]))
-    assert restored(filled).tolist() == [[CLS, *range(11, 21), SEP, SEP, 51, 52, SEP]]
-    assert filled.position_ids.tolist() == [list(range(2, 18))]
-    assert (batch.target_positions > 0).all() and (batch.target_positions < 11).all() and batch.masked == 2
-    assert batch.context_length is None and batch.dense is None and filled.tokens == 16
+    assert restored(filled).tolist() == [CLS, *range(11, 21), SEP, SEP, 51, 52, SEP]
+    assert filled.position_ids.tolist() == list(range(2, 18))
+    assert (batch.targets > 0).all() and (batch.targets < 11).all() and batch.masked.tolist() == [0, 0, 0, 2]
+    assert batch.contexts.tolist() == [16] and filled.tokens == 16
 
 
 def test_btmlm_spread_positions():
     text = Text(np.arange(11, 21), 0)
     batch = objectives(pseudo_positions="spread").batch("btmlm", [text], rngs(1), second_languages=[1])
-    assert batch.stage1.position_ids[0, -2:].tolist() == [15 + 2, 15 + 7]  # the middles of two halves of ten
-    assert batch.position_ids[0, -4:].tolist() == [14, 17, 22, 23]
+    assert batch.stage1.position_ids[-2:].tolist() == [15 + 2, 15 + 7]  # the middles of two halves of ten
+    assert batch.position_ids[-4:].tolist() == [14, 17, 22, 23]
     assert np.array_equal(batch.input_ids, objectives().batch("btmlm", [text], rngs(1), [1]).input_ids)
 
 
@@ -156,15 +148,29 @@ def test_no_room_for_btmlm():
 
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
-def test_long_examples_are_cut(objective):
+@pytest.mark.parametrize("limit", [12, 32, 600])
+def test_long_examples_are_cut(objective, limit):
     examples = (
         texts([500, 60]) if objective in ("mmlm", "btmlm") else pairs([(500, 300), (10, 300), (300, 9)])
     )
-    batch = objectives(max_seq_len=32, camlm_form="dense").batch(objective, examples, rngs(len(examples)))
-    assert (batch.valid.sum(1) == 32).all() and batch.position_ids.max() == 33
-    if objective == "tlm":
-        kept = [[(sides(ids) == side).sum() - 2 for side in (0, 1)] for ids in restored(batch)]
-        assert kept == [[14, 14], [10, 18], [19, 9]]
+    maker = objectives(max_seq_len=limit)
+    for example in examples:
+        batch = maker.batch(objective, [example], rngs(1))
+        assert batch.tokens == maker.tokens(objective, example) <= limit
+        assert batch.position_ids.max() == batch.tokens + 1
+        assert batch.tokens == limit or limit > 62
+    if objective == "tlm" and limit == 32:
+        batch = maker.batch("tlm", examples, rngs(3))
+        assert [ids.index(SEP) - 1 for ids in split(batch, restored(batch))] == [14, 10, 19]
+
+
+def contents(batch) -> list:
+    """What is in a batch, whatever the order of its sequences."""
+    found = []
+    for part in [batch, batch.stage1] if batch.stage1 else [batch]:
+        fields = [split(part, getattr(part, name)) for name in ("input_ids", "position_ids", "language_ids")]
+        found += [str(one) for one in zip(*fields, part.contexts.tolist())]
+    return sorted(found)
 
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
@@ -175,19 +181,6 @@ def test_content_does_not_depend_on_division(objective):
         else pairs([(30, 8), (5, 9), (18, 20), (9, 3)])
     )
     maker = objectives()
-
-    def contents(batch):
-        found = []
-        for part in [batch, batch.stage1] if batch.stage1 else [batch]:
-            for row, valid in enumerate(part.valid):
-                found.append(
-                    tuple(
-                        getattr(part, name)[row][valid].tobytes()
-                        for name in ("input_ids", "position_ids", "language_ids")
-                    )
-                )
-        return sorted(found)
-
     whole = contents(maker.batch(objective, examples, rngs(4)))
     parts = [
         contents(maker.batch(objective, examples[i : i + n], rngs(n, start=i))) for i, n in ((0, 1), (1, 3))
@@ -197,42 +190,45 @@ def test_content_does_not_depend_on_division(objective):
     assert whole != contents(maker.batch(objective, examples, rngs(4, seed=2)))
 
 
-def test_lengths_in_multiples():
-    maker = objectives()
-    maker.length_multiple = 8
-    batch = maker.batch("camlm", pairs([(13, 9), (5, 14)]), rngs(2))
-    assert batch.context_length == 16 and batch.input_ids.shape == (4, 24)
-    same = objectives().batch("camlm", pairs([(13, 9), (5, 14)]), rngs(2))
-    assert np.array_equal(batch.input_ids[batch.valid], same.input_ids[same.valid])
-    assert np.array_equal(batch.target_ids, same.target_ids)
+def test_objectives_in_one_row():
+    """Together they are what they are alone, and each target knows its objective."""
+    batch, maker, draws = of_all_four(objectives()), objectives(), rngs(12)
+    given = {
+        "mmlm": texts([20, 9, 70], language=2), "tlm": pairs([(20, 9), (1, 15), (50, 50)]),
+        "camlm": pairs([(13, 9), (5, 14), (40, 30)]), "btmlm": texts([13, 5, 50]),
+    }  # fmt: skip
+    alone = [
+        maker.batch(name, ones, draws[3 * i : 3 * i + 3]) for i, (name, ones) in enumerate(given.items())
+    ]
+    assert contents(batch) == sorted(text for one in alone for text in contents(one))
+    assert np.array_equal(batch.masked, sum(one.masked for one in alone))
+    assert np.array_equal(batch.target_ids, np.concatenate([one.target_ids for one in alone]))
+    assert (np.diff(batch.targets) > 0).all() and (np.diff(batch.stage1.slot_languages) >= 0).all()
 
 
-def test_padding_against_a_plain_loop():
+def test_packing_against_a_plain_loop():
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(20):
         context, placeholders = int(rng.integers(1, 9)), int(rng.integers(0, 5))
         ids = rng.integers(4, 99, size=context + placeholders)
-        none = np.zeros(0, dtype=np.int64)
-        rows.append(Row(ids, ids + 100, ids + 200, none, none, none, context))
-    padded = pad_rows(rows, PAD)
-    longest = max(row.context_length for row in rows)
-    width = longest + max(len(row.input_ids) - row.context_length for row in rows)
-    for index, row in enumerate(rows):
-        c = row.context_length
-        expected = np.full((3, width), [[PAD], [1], [-1]])
-        for line, values in enumerate(row[:3]):
-            expected[line, :c] = values[:c]
-            expected[line, longest : longest + len(values) - c] = values[c:]
-        assert np.array_equal(np.stack([part[index] for part in padded[:3]]), expected)
-        start = padded.starts[index]
-        assert np.array_equal(
-            padded.input_ids.flat[padded.flat[start : start + len(row.input_ids)]], row.input_ids
+        targets = rng.permutation(len(ids))[: rng.integers(0, len(ids))]
+        rows.append(
+            MaskedSequence(
+                ids, ids + 100, ids + 200, targets, ids[targets] + 300, ids[targets] + 400, context
+            )
         )
-    assert padded.context_length == longest
+    batch = pack([MaskedExample("tlm", rows[:7]), MaskedExample("mmlm", rows[7:])])
+    assert split(batch, batch.input_ids) == [row.input_ids.tolist() for row in rows]
+    assert batch.contexts.tolist() == [row.context for row in rows]
+    assert np.array_equal(batch.position_ids + 100, batch.language_ids)
+    assert np.array_equal(batch.target_ids, batch.input_ids[batch.targets] + 300)
+    assert np.array_equal(batch.target_languages, batch.input_ids[batch.targets] + 400)
+    first = sum(len(row.targets) for row in rows[:7])
+    assert batch.masked.tolist() == [len(batch.targets) - first, first, 0, 0]
 
 
 def test_a_text_without_tokens_has_no_masks():
     batch = objectives().batch("mmlm", [Text(np.zeros(0, dtype=np.int64), 0)], rngs(1))
-    assert batch.masked == 0 and batch.input_ids.tolist() == [[CLS, SEP]]
+    assert not batch.masked.any() and batch.input_ids.tolist() == [CLS, SEP]
     assert VOCABULARY.mask_id not in batch.input_ids

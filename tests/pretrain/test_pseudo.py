@@ -9,7 +9,7 @@ from model.heads import PreTrainingModel
 from pretrain import pseudo
 from pretrain.btmlm import PseudoCounts, PseudoTokenGenerator
 from pretrain.loss import hidden_at
-from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, texts
+from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, split, texts
 from utils.errors import UserError
 
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
@@ -52,12 +52,13 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     # Each row's slots take its own predictions, whatever the order of languages.
     filled = batch.with_pseudo_tokens(pseudo_ids)
     for row, language in enumerate([2, 1, 1, 0, 2, 1]):
-        width = batch.input_ids.shape[1]
-        slots = filled.input_ids[row][np.isin(row * width + np.arange(width), batch.stage1.slots)]
+        slots = np.sort(batch.stage1.slots[batch.stage1.slot_rows == row])
+        assert (slots >= batch.starts[row]).all() and (slots < batch.starts[row] + batch.lengths[row]).all()
+        slots = filled.input_ids[slots]
         assert len(slots) and np.isin(slots, ALLOWED[language]).all()
         assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_rows == row])
     # The given batch is untouched.
-    assert (batch.input_ids.flat[batch.stage1.slots] == VOCABULARY.mask_id).all()
+    assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
 
 def test_all_pieces_without_specials(model):
@@ -84,7 +85,7 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
 def test_chunks_make_no_difference(model, monkeypatch):
     stage1 = btmlm_batch().stage1
     whole = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1)
-    monkeypatch.setattr("model.word_table.MOST_LOGITS", 90)  # three rows of thirty pieces
+    monkeypatch.setattr("model.word_table.LOGITS_BYTES", 360)  # three rows of thirty pieces
     assert np.array_equal(whole, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1))
 
 
@@ -147,15 +148,16 @@ def test_allowed_pieces():
 def test_copy_and_repeat_by_hand():
     batch = btmlm_batch()
     stage1 = batch.stage1
-    own = np.array([stage1.input_ids[row, 1] for row in stage1.slot_rows])  # each sentence's first token
+    own = stage1.input_ids[stage1.starts[stage1.slot_rows] + 1]  # each sentence's first token
     total = len(own)
     assert pseudo.copied_and_repeated(stage1, own) == (total, total - 6)
     absent = np.arange(total) + 1000
     assert pseudo.copied_and_repeated(stage1, absent) == (0, 0)
-    # A pad is no token of the sentence, and another row's sentence does not count.
-    assert pseudo.copied_and_repeated(stage1, np.full(total, VOCABULARY.pad_id))[0] == 0
-    elsewhere = np.array([stage1.input_ids[(row + 1) % 6, 1] for row in stage1.slot_rows])
-    expected = sum(e in stage1.input_ids[row] for e, row in zip(elsewhere, stage1.slot_rows))
+    # A placeholder is no token of the sentence, and another sentence does not count.
+    assert pseudo.copied_and_repeated(stage1, np.full(total, VOCABULARY.mask_id))[0] == 0
+    elsewhere = stage1.input_ids[stage1.starts[(stage1.slot_rows + 1) % 6] + 1]
+    sentences = split(stage1, stage1.input_ids)
+    expected = sum(e in sentences[row] for e, row in zip(elsewhere, stage1.slot_rows))
     assert pseudo.copied_and_repeated(stage1, elsewhere)[0] == expected < total
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pretrain import shares as mix
+from pretrain.config import OBJECTIVES
 from pretrain.data_selection import Streams
 from pretrain.masking import Vocabulary
-from pretrain.reader import ReaderPlan, StepReader
+from pretrain.reader import ReaderPlan, StepReader, cut_by_tokens
 from pretrain.schedule import learning_rate, total_steps
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -43,18 +44,18 @@ def source(tiny_corpus):
 
 
 def examples(reader, counts):
-    return reader._examples(counts, reader._draw(counts))
+    return reader._examples(reader._draw(counts))
 
 
 def rows_of(work) -> Counter:
-    """What is trained on: (objective, the real tokens, what is to be predicted) of every row."""
+    """What is trained on: (objective, the tokens, what is to be predicted) of every sequence."""
     found: Counter = Counter()
     for batch in work.micro_batches:
-        width = batch.valid.shape[1]
-        for row in range(len(batch.valid)):
-            mine = batch.target_positions // width == row
-            tokens = tuple(batch.input_ids[row][batch.valid[row]].tolist())
-            found[batch.objective, tokens, tuple(batch.target_ids[mine].tolist())] += 1
+        ends = batch.starts + batch.lengths
+        for start, end in zip(batch.starts, ends):
+            mine = (batch.targets >= start) & (batch.targets < end)
+            objective = OBJECTIVES[batch.target_objectives[mine][0]]
+            found[objective, tuple(batch.input_ids[start:end]), tuple(batch.target_ids[mine])] += 1
     return found
 
 
@@ -66,40 +67,46 @@ def test_processes_tile_a_step(source, world_size):
         step, works = whole.next(), [part.next() for part in parts]
         assert sum((rows_of(work) for work in works), Counter()) == rows_of(step)
         assert [work.state for work in works] == [step.state] * world_size
-        sequences = [sum(batch.sequences for batch in work.micro_batches) for work in works]
-        assert sequences == [12 // world_size] * world_size
         assert np.sum([work.masked() for work in works], axis=0).tolist() == step.masked()
 
 
-@pytest.mark.parametrize(
-    ("changes", "multiple"), [({"run__pad_to_multiple_of": 16}, 16), ({"run__amp": "bf16"}, 8), ({}, 1)]
-)
-def test_lengths_in_multiples(source, changes, multiple):
-    plain, rounded = source.reader(), source.reader(**changes)
-    widths = set()
+@pytest.mark.parametrize("budget", [32, 50, 4096])
+def test_micro_batches_hold_no_more_tokens_than_asked(source, budget):
+    reader, whole = source.reader(run__micro_batch_tokens=budget), source.reader(run__micro_batch_tokens=4096)
     for _ in range(6):
-        work = rounded.next()
-        assert rows_of(work) == rows_of(plain.next())
-        widths |= {batch.valid.shape[1] for batch in work.micro_batches}
-    assert all(width % multiple == 0 for width in widths)
-    assert multiple > 1 or any(width % 8 for width in widths)
+        work, together = reader.next(), whole.next()
+        assert max(batch.tokens for batch in work.micro_batches) <= budget
+        assert rows_of(work) == rows_of(together) and len(together.micro_batches) == 1
+    assert (together.micro_batches[0].masked > 0).all()  # all objectives share a pass
 
 
-def test_micro_batches_are_of_one_objective_and_no_larger_than_asked(source):
-    work = source.reader(run__micro_batch_size=2).next()
-    assert all(batch.sequences <= 2 for batch in work.micro_batches)
-    assert {batch.objective for batch in work.micro_batches} == {"mmlm", "tlm", "camlm"}
-    assert rows_of(work) == rows_of(source.reader(run__micro_batch_size=100).next())
+@pytest.mark.parametrize(("processes", "budget"), [(1, 2048), (8, 2048), (8, 4096), (3, 700)])
+def test_micro_batches_are_of_equal_size(processes, budget):
+    """The step of a run on 8 cards: lengths as of real text, specials included."""
+    rng = np.random.default_rng(1)
+    tokens = np.clip(rng.lognormal(3.4, 0.6, 2048).astype(int), 5, 256).tolist()
+    parts = cut_by_tokens(tokens, budget, processes)
+    sums = [[sum(tokens[number] for number in part) for part in mine] for mine in parts]
+    assert len(sums) == processes and len({len(mine) for mine in sums}) == 1
+    assert max(map(max, sums)) <= min(budget, 1.05 * min(map(min, sums)))
+    assert len(sums[0]) <= 1 + 1.05 * sum(tokens) / budget / processes
+    together = [number for mine in parts for part in mine for number in part]
+    assert sorted(together) == list(range(len(tokens)))
+
+
+def test_fewer_sequences_than_processes():
+    assert cut_by_tokens([5, 9], 16, 3) == [[[1]], [[0]], []]
+    assert cut_by_tokens([16, 16, 16], 16, 2) == [[[0], [2]], [[1]]]
+    assert cut_by_tokens([], 16, 2) == [[], []]
 
 
 def test_shares_of_a_step(source):
     reader = source.reader(optimizer__batch_size=40)
-    counts = []
-    for _ in range(STEPS):
-        count: Counter = Counter()
-        for batch in reader.next().micro_batches:
-            count[batch.objective] += batch.sequences
-        counts.append(count)
+    counts = [
+        Counter(one.objective for one in examples(reader, counts))
+        for reader.step in range(STEPS)
+        for counts in [reader._counts()[1]]
+    ]
     assert [count["btmlm"] for count in counts] == [0] * 4 + [10] * 8  # 30 % of 12 steps
     assert all(count["mmlm"] + count["btmlm"] == 20 for count in counts)
     assert all(count["tlm"] + count["camlm"] == 20 for count in counts)
@@ -120,8 +127,8 @@ def test_every_text_is_read_once_before_any_is_read_again(source):
     reader = source.reader(objectives__active=["mmlm"], data__languages=["en"])
     blocks = reader.blocks["en"]
     for _ in range(2):
-        read = examples(reader, {"mmlm": len(blocks)})["mmlm"]
-        assert Counter(text.ids.tobytes() for _, text in read) == Counter(
+        read = examples(reader, {"mmlm": len(blocks)})
+        assert Counter(one.text.ids.tobytes() for one in read) == Counter(
             blocks[i].tobytes() for i in range(len(blocks))
         )
 
@@ -132,29 +139,30 @@ def test_pairs_are_read_in_both_orders(source):
     known = {tuple(side.tolist()): name for pair in source.corpus.parallel[("de", "en")]
              for side, name in zip(pair, ("de", "en"))}  # fmt: skip
     for _ in range(20):
-        for _, example in examples(reader, {"tlm": 12})["tlm"]:
-            name = known[tuple(example.source.ids.tolist())]
-            assert reader.number[name] == example.source.language
+        for _, _, pair in examples(reader, {"tlm": 12}):
+            name = known[tuple(pair.source.ids.tolist())]
+            assert reader.number[name] == pair.source.language
             firsts[name] += 1
     assert firsts["de"] > 60 and firsts["en"] > 60
 
 
-def test_a_pair_with_a_side_of_one_token_serves_tlm(source):
-    reader = source.reader()
-    texts = examples(reader, {"camlm": 12, "tlm": 2})
-    number, pair = texts["camlm"][0]
-    short = (number, pair._replace(source=pair.source._replace(ids=pair.source.ids[:1])))
-    fit = texts["camlm"][1:]
-    parts = reader._by_form({"camlm": [short, *fit], "tlm": list(texts["tlm"])})
-    assert [(objective, form, len(found)) for objective, form, found in parts] == [
-        ("camlm", "camlm", len(fit)), ("tlm", "tlm", 3), ("camlm", "tlm", 0)
-    ]  # fmt: skip
+@pytest.mark.parametrize("active", [["mmlm", "tlm", "camlm"], ["mmlm", "camlm"]])
+def test_a_pair_with_a_side_of_one_token_serves_tlm(source, monkeypatch, active):
+    reader = source.reader(objectives__active=active)
+    read = reader._read
+
+    def short(kind, draws, i):
+        pair = read(kind, draws, i)
+        return pair._replace(source=pair.source._replace(ids=pair.source.ids[:1])) if i == 0 else pair
+
+    monkeypatch.setattr(reader, "_read", short)
+    found = examples(reader, {"camlm": 4})
     # Where TLM is not active the pair counts as CAMLM's, or its share of the step would shrink.
-    parts = reader._by_form({"camlm": [short, *fit]})
-    assert parts[-1] == ("camlm", "tlm", [short])
-    batches = [batch for part in parts for batch in reader._batches(*part)]
-    assert {batch.objective for batch in batches} == {"camlm"}
-    assert [batch.context_length is None for batch in batches] == [False] * (len(batches) - 1) + [True]
+    assert found[0][:2] == ("tlm" if "tlm" in active else "camlm", "tlm")
+    assert [one[:2] for one in found[1:]] == [("camlm", "camlm")] * 3
+    batch = reader._batch(found, [0, 1])
+    assert len(batch.lengths) == 3 and batch.contexts[0] == batch.lengths[0]
+    assert batch.masked[OBJECTIVES.index(found[0].objective)] > 0
 
 
 def test_a_plan_makes_the_same_batches(source, tmp_path):

@@ -40,7 +40,7 @@ def flags(corpus: Path, output: Path, **changes) -> list[str]:
         "data.corpus": str(corpus), "data.max_seq_len": 32, "data.pack_lines": False,
         "optimizer.steps": STEPS, "optimizer.batch_size": 12, "optimizer.learning_rate": 1e-2,
         "optimizer.warmup_steps": 3,
-        "run.output": str(output), "run.micro_batch_size": 4, "run.log_steps": 3, "run.save_steps": 4,
+        "run.output": str(output), "run.micro_batch_tokens": 64, "run.log_steps": 3, "run.save_steps": 4,
         "run.eval_sequences": 6,
     }  # fmt: skip
     values |= {name.replace("__", "."): value for name, value in changes.items()}

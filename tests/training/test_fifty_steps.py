@@ -10,12 +10,12 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from model import attention, ernie_m, word_table
+from model import attention, cpu, ernie_m, word_table
 from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss
-from tests.model.plain import PlainErnieM
+from tests.helpers.plain_model import PlainErnieM, padded, real_cells
 from tests.pretrain.objective_examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
@@ -32,10 +32,9 @@ CONFIG = ErnieMConfig(
 @pytest.fixture(autouse=True, params=["cpu", "elsewhere"])
 def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
-    monkeypatch.setattr(word_table, "_SLICE", 30)
-    monkeypatch.setattr(word_table, "_WIDE_SLICE", 30)
+    monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
-        for module in (ops, attention, ernie_m):
+        for module in (cpu, ops, attention, ernie_m, word_table):
             monkeypatch.setattr(module, "on_cpu", lambda x: False)
     paddle.set_default_dtype("float64")
     paddle.seed(4)
@@ -121,6 +120,9 @@ def test_masked_language_modelling():
     maker, examples = objectives(language_embedding="none"), texts([20, 9, 15])
     batches = [maker.batch("mmlm", examples, rngs(3, step=step)) for step in range(DIFFERENT)]
     batches *= STEPS // DIFFERENT
-    arrays = [(batch.input_ids, batch.target_positions, batch.target_ids) for batch in batches]
-    ours = train(model, lambda batch: masked_lm_loss(model, batch).total / batch.masked, batches)
+    arrays = []
+    for batch in batches:
+        cells = real_cells(batch.lengths)[batch.targets]
+        arrays.append((padded(batch.input_ids, batch.lengths, 1), cells, batch.target_ids))
+    ours = train(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets), batches)
     assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), ours)

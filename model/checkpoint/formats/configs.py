@@ -8,7 +8,7 @@ from model.checkpoint.formats import tables
 from model.checkpoint.formats.tables import HUGGING_FACE, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Weights
 from model.config import ErnieMConfig
-from utils import json_files
+from utils import files
 from utils.errors import UserError
 
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
@@ -42,7 +42,7 @@ _FAIRSEQ_FLAGS = {
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a config file; the nested form of old PaddleNLP is flattened. UserError: not a JSON object."""
-    found = json_files.read_json(path)
+    found = files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object is expected")
     return _flat(found)

@@ -1,0 +1,84 @@
+"""The oracle of the packed form: the encoder of `model.ernie_m` on padded arrays, in plain `paddle.nn`.
+
+It has the same parameter names, dense masks [B, 1, T, T] and no line in common with what it is compared with.
+"""
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from model.attention import Layout
+from model.ernie_m import EncoderOutput, absolute_positions
+
+PAD = 1
+
+
+class PlainErnieM(nn.Layer):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Layer()
+        self.embeddings.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embeddings.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.embeddings.layer_norm = nn.LayerNorm(config.hidden_size)
+        layer = nn.TransformerEncoderLayer(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            dropout=0.0,
+            activation="gelu",
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.num_hidden_layers)
+        self.pooler = nn.Layer()
+        self.pooler.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, input_ids, position_ids=None, seen=None, input_bias=None):
+        """input_ids [B, T]; seen: bool [B, 1, T, T], None: the real tokens; input_bias: [B, T, H]."""
+        x = self.embeddings.word_embeddings(input_ids)
+        if position_ids is None:
+            position_ids = absolute_positions(input_ids, PAD)
+        x += self.embeddings.position_embeddings(position_ids)
+        if input_bias is not None:
+            x += input_bias
+        hidden_states = [self.embeddings.layer_norm(x)]
+        if seen is None:
+            real = input_ids != PAD
+            seen = (real.unsqueeze(2) & real.unsqueeze(1)).unsqueeze(1)
+        seen = seen | paddle.eye(input_ids.shape[1]).astype("bool")
+        for layer in self.encoder.layers:
+            hidden_states.append(layer(hidden_states[-1], seen))
+        pooled = paddle.tanh(self.pooler.dense(hidden_states[-1][:, 0]))
+        return EncoderOutput(hidden_states[-1], pooled, tuple(hidden_states))
+
+
+def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
+    """Values [N] of sequences in one row -> [B, T], with `fill` on the right."""
+    parts = np.split(values, np.cumsum(lengths)[:-1])
+    return np.stack([np.pad(part, (0, max(lengths) - len(part)), constant_values=fill) for part in parts])
+
+
+def padded_mask(lengths: np.ndarray, contexts: np.ndarray) -> np.ndarray:
+    """Who sees whom in sequences of context and placeholders, bool [B, 1, T, T]."""
+    seen = np.zeros([len(lengths), 1, max(lengths), max(lengths)], bool)
+    for number, (length, context) in enumerate(zip(lengths, contexts)):
+        seen[number, 0, :length, :context] = True
+    return seen
+
+
+def real_cells(lengths: np.ndarray) -> np.ndarray:
+    """The flat indices into B*T of the sequences' tokens, int64 [N]."""
+    return np.flatnonzero(padded(np.ones(sum(lengths), int), lengths, 0))
+
+
+def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> EncoderOutput:
+    """The plain model on packed sequences: ids [N] -> states [N, H], pooled [S, H], hidden states [N, H]."""
+    lengths, contexts = layout.lengths, layout.contexts
+    rows = paddle.to_tensor(padded(ids, lengths, PAD))
+    places = None if position_ids is None else paddle.to_tensor(padded(position_ids, lengths, PAD))
+    cells = paddle.to_tensor(real_cells(lengths))
+    if input_bias is not None:
+        shape = [rows.size, input_bias.shape[-1]]
+        input_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape).reshape([*rows.shape, -1])
+    found = model(rows, places, paddle.to_tensor(padded_mask(lengths, contexts)), input_bias)
+    states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in found.hidden_states)
+    return EncoderOutput(states[-1], found.pooled, states)
