@@ -35,7 +35,7 @@ from benchmarks.side_by_side import (
     tell,
     wait_for_turn,
 )
-from benchmarks.training import WARM_UP, paddlenlp_step, torch_contender, torch_step, wait_for_paddle
+from benchmarks.training import GROUPED, PADDED, WARM_UP, paddlenlp_step, torch_step, wait_for_paddle
 
 SIZES = {
     "layers": 12, "hidden": 768, "vocab": VOCABULARY, "batch": 32, "steps": 8, "max_seq_len": 256,
@@ -46,23 +46,7 @@ FILES = ("data", "piece_model_path")
 DRAWN = "pairs.json"
 
 
-def _peers(order: str) -> dict[str, Contender]:
-    """The peers, tuned, on the padded or on the grouped batches."""
-    newest = {"newest": True, "order": order}
-    return {
-        f"hf_{order}_sdpa": torch_contender(f"sdpa, {order}", "sdpa", **newest),
-        f"hf_{order}_eager": torch_contender(f"eager, {order}", "eager", **newest),
-        f"hf_{order}_bfloat16": torch_contender(f"sdpa, bfloat16, {order}", "sdpa", bfloat16=True, **newest),
-        f"hf_{order}_ernie_m": Contender(
-            f"transformers ErnieM, {order}",
-            "torch",
-            options={"architecture": "ErnieM", "fused": True, "order": order},
-        ),
-        f"paddlenlp_{order}": Contender(f"PaddleNLP ERNIE-M, {order}", "paddlenlp", options={"order": order}),
-    }
-
-
-CONTENDERS = {OURS: Contender("ours", OURS), **_peers("padded"), **_peers("grouped")}
+CONTENDERS = {OURS: Contender("ours", OURS), **PADDED, **GROUPED}
 
 
 def draw(folder: Path, args) -> None:
@@ -173,8 +157,8 @@ def main(args) -> None:
         vars(args).update(QUICK)
     sizes = [name for name in SIZES if name != "quick"]
     padded, grouped = (
-        [name for name, peer in _peers(order).items() if peer.precision == FLOAT32]
-        for order in ("padded", "grouped")
+        [name for name, peer in of_order.items() if peer.precision == FLOAT32]
+        for of_order in (PADDED, GROUPED)
     )
     results = {}
     for batch in (32, 16):

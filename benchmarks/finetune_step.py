@@ -17,17 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import training
-from benchmarks.side_by_side import OURS, Contender, compare
+from benchmarks.side_by_side import Contender, compare
 
 LABELS = 3
 CONTENDERS = {
     **training.CONTENDERS,
     **training.TRANSFORMERS,
-    "ours_bfloat16": Contender("ours, bfloat16", OURS, options={"amp": "bf16"}, precision="bfloat16"),
-    "hf_bfloat16": training.torch_contender("sdpa, bfloat16 autocast", "sdpa", bfloat16=True),
-    "hf_latest_bfloat16": training.torch_contender(
-        "sdpa, bfloat16 autocast", "sdpa", newest=True, bfloat16=True
-    ),
+    **training.BFLOAT16,
     "paddlenlp_installed": Contender("PaddleNLP ERNIE-M, as installed", "paddlenlp", tuned=False),
     "paddlenlp_best": Contender("PaddleNLP ERNIE-M", "paddlenlp"),
 }

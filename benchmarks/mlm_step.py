@@ -22,21 +22,15 @@ from benchmarks.side_by_side import compare
 from benchmarks.training import (
     BATCH,
     CONTENDERS,
+    GATHERED,
     LENGTH,
     SIZES,
     TRANSFORMERS,
     time_steps,
-    torch_contender,
     torch_step,
     wait_for_paddle,
 )
 
-GATHERED = {
-    "hf_gathered_sdpa": torch_contender("sdpa, gathered", "sdpa", asked=True, gathered=True),
-    "hf_gathered_latest_sdpa": torch_contender(
-        "sdpa, gathered", "sdpa", newest=True, asked=True, gathered=True
-    ),
-}
 IGNORED = -100  # transformers does not predict positions with this label
 
 

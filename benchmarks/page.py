@@ -49,8 +49,8 @@ BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipp
 ROWS = {
     "finetune_real": BenchmarkRow(
         "Fine-tuning step, 32 real pairs",
-        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: random batches. Grouped: pairs "
-        "of similar length, as in ours.",
+        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: random batches. Grouped: "
+        "pairs of similar length, as in ours.",
         "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
         "--rounds=1",
     ),
@@ -290,16 +290,14 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     """Draw two bars for each row: how much faster ours is than the fastest peer, tuned and as installed."""
     from matplotlib.figure import Figure  # which needs no display
 
-    shown = {
-        ROWS[name].title: one["result"] for name, one in records.items() if "ratio_to_peer" in one["result"]
-    }
+    found = {ROWS[name].title: record["result"] for name, record in records.items()}
+    shown = {title: result for title, result in found.items() if "ratio_to_peer" in result}
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for shift, colour, ratio_of in (
-        (-0.18, "tab:blue", lambda one: one["ratio"]),
-        (0.18, "tab:gray", as_installed),
-    ):
-        places = {place + shift: ratio_of(one) for place, one in enumerate(shown.values()) if ratio_of(one)}
+    tuned = [result["ratio"] for result in shown.values()]
+    installed = [as_installed(result) for result in shown.values()]
+    for shift, colour, ratios in ((-0.18, "tab:blue", tuned), (0.18, "tab:gray", installed)):
+        places = {place + shift: ratio for place, ratio in enumerate(ratios) if ratio is not None}
         bars = axes.barh(list(places), list(places.values()), 0.34, color=colour)
         axes.bar_label(bars, fmt=" %.2f", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)

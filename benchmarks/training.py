@@ -34,6 +34,35 @@ TRANSFORMERS = {
     "hf_best_latest_eager": torch_contender("eager", "eager", newest=True),
     "hf_best_latest_compiled": torch_contender("sdpa, compiled", "sdpa", newest=True, compile=True),
 }
+GATHERED = {
+    "hf_gathered_sdpa": torch_contender("sdpa, gathered", "sdpa", asked=True, gathered=True),
+    "hf_gathered_latest_sdpa": torch_contender(
+        "sdpa, gathered", "sdpa", newest=True, asked=True, gathered=True
+    ),
+}
+BFLOAT16 = {
+    "ours_bfloat16": Contender("ours, bfloat16", OURS, options={"amp": "bf16"}, precision="bfloat16"),
+    "hf_bfloat16": torch_contender("sdpa, bfloat16 autocast", "sdpa", bfloat16=True),
+    "hf_latest_bfloat16": torch_contender("sdpa, bfloat16 autocast", "sdpa", newest=True, bfloat16=True),
+}
+
+
+def on_batches(order: str) -> dict[str, Contender]:
+    """The peers of benchmarks/finetune_real.py, tuned, on its "padded" or "grouped" batches."""
+    options, newest = {"order": order}, {"newest": True, "order": order}
+    return {
+        f"hf_{order}_sdpa": torch_contender(f"sdpa, {order}", "sdpa", **newest),
+        f"hf_{order}_eager": torch_contender(f"eager, {order}", "eager", **newest),
+        f"hf_{order}_bfloat16": torch_contender(f"sdpa, bfloat16, {order}", "sdpa", bfloat16=True, **newest),
+        f"hf_{order}_ernie_m": Contender(
+            f"transformers ErnieM, {order}", "torch",
+            options={"architecture": "ErnieM", "fused": True, **options},
+        ),
+        f"paddlenlp_{order}": Contender(f"PaddleNLP ERNIE-M, {order}", "paddlenlp", options=options),
+    }  # fmt: skip
+
+
+PADDED, GROUPED = on_batches("padded"), on_batches("grouped")
 
 
 def time_steps(args, batches: Iterator[tuple], step: Callable) -> None:
