@@ -166,11 +166,12 @@ def hf_config(layers: int, vocabulary: int, architecture: str = "XLMRoberta", hi
     """A configuration of transformers in the base shape or, with another `hidden_size`, a smaller one."""
     import transformers
 
-    return getattr(transformers, f"{architecture}Config")(
-        vocab_size=vocabulary, num_hidden_layers=layers, hidden_size=hidden_size,
-        num_attention_heads=hidden_size // 64, intermediate_size=4 * hidden_size,
-        max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1, **more,
-    )  # fmt: skip
+    values = {
+        "vocab_size": vocabulary, "num_hidden_layers": layers, "hidden_size": hidden_size,
+        "num_attention_heads": hidden_size // 64, "intermediate_size": 4 * hidden_size,
+        "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1,
+    }  # fmt: skip
+    return getattr(transformers, f"{architecture}Config")(**values | more)
 
 
 def wait_for_paddle() -> None:
