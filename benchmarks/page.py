@@ -49,8 +49,8 @@ BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipp
 ROWS = {
     "finetune_real": BenchmarkRow(
         "Fine-tuning step, 32 real pairs",
-        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: random batches. Grouped: "
-        "pairs of similar length, as in ours.",
+        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: the batches "
+        "of ours. Grouped: the same pairs in batches of similar length.",
         "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
         "--rounds=1",
     ),
