@@ -169,9 +169,11 @@ def ours_and_plain(dtype: str) -> dict[str, tuple[Callable, Callable, list[np.nd
 def check_device(quick: bool) -> str:
     if not device.on_gpu():
         raise Skipped("no GPU; a machine that has one needs `sh scripts/setup.sh gpu`")
-    cuda, cudnn = paddle.version.cuda(), paddle.version.cudnn()
+    cuda, cudnn, nccl = paddle.version.cuda(), paddle.version.cudnn(), paddle.version.nccl()
     half = "allowed" if device.has_bf16() else "refused, below capability 8.0"
-    return f"{device.summary('float32', 1)}; CUDA {cuda}, cuDNN {cudnn}; bf16 and FlashMask {half}"
+    return (
+        f"{device.summary('float32', 1)}; CUDA {cuda}, cuDNN {cudnn}, NCCL {nccl}; bf16 and FlashMask {half}"
+    )
 
 
 def check_operations(quick: bool) -> str:
@@ -229,7 +231,7 @@ def check_attention(quick: bool) -> str:
                 with default("float64" if dtype == "float64" else "float32"):
                     layer = attention.SelfAttention(h, heads, 0.0)
                 for part, weight in zip((layer.q_proj, layer.k_proj, layer.v_proj), projections):
-                    vars(part).update(weight=weight)  # it hides the parameter; the bias is 0
+                    vars(part).update(weight=weight, bias=paddle.zeros([h], dtype))
                 vars(layer).update(out_proj=paddle.nn.Identity())
                 kernels.append(kernel_of(layer, x))
                 return layer(x, layout)

@@ -125,6 +125,21 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
             assert np.abs(gradient).max() > 1e-6, name
 
 
+def test_a_gpu_gets_the_tokens_in_one_copy(model, monkeypatch):
+    batch = filled(model, of_all_four(objectives()))
+    exact, copies = masked_lm_loss(model, batch).total.item(), []
+    to_tensor = paddle.to_tensor
+    monkeypatch.setattr("model.device.on_gpu", lambda: True)
+    monkeypatch.setattr(
+        paddle, "to_tensor", lambda *given, **more: (copies.append(given), to_tensor(*given, **more))[1]
+    )
+    losses = model.lm_head.loss
+    monkeypatch.setattr(model.lm_head, "loss", lambda *given: (copies.append("loss"), losses(*given))[1])
+    assert masked_lm_loss(model, batch).total.item() == exact
+    rows = [given for given in copies[: copies.index("loss")] if len(given[0]) >= batch.tokens]
+    assert len(rows) <= 1 + 2  # the tokens; where each lies, which attention of a CPU or of rectangles needs
+
+
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
     stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4)).stage1
     found = hidden_at(model, stage1, stage1.placeholders)
