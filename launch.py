@@ -185,9 +185,8 @@ def main() -> None:
     processes = choose_processes(args, gpus)
     if args.recipe_devices is not None:
         nodes = len(args.node_ips.split(",")) if args.node_ips else 1
-        args.training_script_args, line = keep_total(
-            args.training_script_args, args.recipe_devices, processes * nodes
-        )
+        kept, line = keep_total(args.training_script_args, args.recipe_devices, processes * nodes)
+        args = argparse.Namespace(**vars(args) | {"training_script_args": kept})
         print(f"launch: {line}", flush=True)
     line, environment = command(args, processes, gpus)
     log = f"{args.split_log_path}/{args.log_prefix}job.log.0"

@@ -5,6 +5,7 @@ fleetrun --nproc_per_node 2 run_mrc.py ...
 python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context-%s-question-%s.json ...
 """
 
+import dataclasses
 import sys
 
 from training.guard import ended_by_sigterm
@@ -17,7 +18,8 @@ from utils.runtime import prepare
 def main() -> None:
     args = parse_args(sys.argv[1:], __doc__)
     if args.official_compat:
-        args.shuffle = False  # the official code shuffles a list that it does not train on
+        # The official code shuffles a list that it does not train on.
+        args = dataclasses.replace(args, shuffle=False)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.gxlt import evaluate_pairs

@@ -6,6 +6,7 @@ docs/pretraining.md.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def main() -> None:
             log_dir = None if logging.LOG_DIR in os.environ else os.path.join(config.run.output, "log")
             logging.setup(log_dir, rank())
             open_run_folder(config.run)
+            config = replace(config, run=replace(config.run, overwrite=False))
             prepare()
             train(config, stop)
     stop.exit_as_asked()

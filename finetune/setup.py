@@ -81,7 +81,7 @@ def make_model(
     paddle.seed(seed)
     paddle.set_default_dtype(args.dtype)
     model = task.make_model(config)
-    model.ernie_m.recompute = args.recompute
+    model.ernie_m.use_recompute(args.recompute)
     checkpoint, pretrained = args.init_checkpoint, args.init_pretraining_params
     if step is not None:
         load_from(model, step)

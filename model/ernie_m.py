@@ -131,11 +131,7 @@ class Pooler(nn.Layer):
 
 
 class ErnieMModel(nn.Layer):
-    """The encoder (paper, section 3; sizes in appendix A.2).
-
-    `recompute = True` keeps only each layer's input in training, and computes the rest again in the backward
-    pass.
-    """
+    """The encoder (paper, section 3; sizes in appendix A.2)."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -144,6 +140,10 @@ class ErnieMModel(nn.Layer):
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config)
+
+    def use_recompute(self, wanted: bool) -> None:
+        """Keep only each layer's input in training, and compute the rest again in the backward pass."""
+        self.recompute = wanted
 
     def forward(
         self,

@@ -128,6 +128,10 @@ class StepReader:
             for name, sampler in self.samplers.items():
                 sampler.restore(state[name])
 
+    def go_to(self, step: int) -> None:
+        """Let `next` make the batches of this step, with the draws that come next."""
+        self.step = step
+
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
             yield self.next()

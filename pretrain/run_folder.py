@@ -18,17 +18,16 @@ CURVES, SETTINGS = "visualdl", "config.yaml"
 def open_run_folder(run: RunConfig) -> None:
     """Remove what a killed process left in `run.output` and, with `run.overwrite`, the run in it.
 
-    Call it once while holding the lock of the folder. It sets `run.overwrite` to false, so that the saved
+    Call it once while holding the lock of the folder. Then set `run.overwrite` to false, so that the saved
     configuration does not ask for it again.
 
     Raises:
         UserError: a file cannot be removed.
     """
-    output, overwrite = Path(run.output), run.overwrite
-    run.overwrite = False
+    output = Path(run.output)
     if not is_main():
         return
-    names = [CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS] if overwrite else []
+    names = [CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS] if run.overwrite else []
     found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
         clear_leftovers(output)

@@ -55,7 +55,7 @@ def _mean_tokens(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary)
     for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
         if share:
             reader = StepReader(config, corpus, vocabulary, total_steps=(1 << 30) + probe)
-            reader.step = step
+            reader.go_to(step)
             tokens = [batch.tokens for _ in range(probe) for batch in reader.next().micro_batches]
             mean += share * sum(tokens) / probe
     return mean

@@ -64,7 +64,7 @@ class Trainer:
             vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id, **shape
         )
         self.model = PreTrainingModel(self.model_config, self.languages)
-        self.model.ernie_m.recompute = config.run.recompute
+        self.model.ernie_m.use_recompute(config.run.recompute)
         optimizer = config.optimizer
         self.engine = Engine(
             self.model,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reader.corpus import Text, map_array
+from reader.corpus import CorpusText, map_array
 from utils.files import atomic_file
 
 
@@ -51,7 +51,11 @@ class Blocks:
     """
 
     def __init__(
-        self, text: Text, max_tokens: int, one_line: bool = False, cache: str | os.PathLike | None = None
+        self,
+        text: CorpusText,
+        max_tokens: int,
+        one_line: bool = False,
+        cache: str | os.PathLike | None = None,
     ):
         self.text = text
         self._blocks = [
@@ -71,7 +75,7 @@ class Blocks:
 
 
 def _shard_blocks(
-    text: Text, shard: int, max_tokens: int, one_line: bool, cache: str | os.PathLike | None
+    text: CorpusText, shard: int, max_tokens: int, one_line: bool, cache: str | os.PathLike | None
 ) -> np.ndarray:
     """The blocks of one shard, computed or from the cache. uint32 [blocks, 2]."""
     if cache is None:
@@ -87,7 +91,7 @@ def _shard_blocks(
     return bounds.reshape(-1, 2)
 
 
-def _pack_shard(text: Text, shard: int, max_tokens: int, one_line: bool) -> np.ndarray:
+def _pack_shard(text: CorpusText, shard: int, max_tokens: int, one_line: bool) -> np.ndarray:
     lines = text.line_offsets(shard)
     documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
     return pack_lines(lines, documents, max_tokens)

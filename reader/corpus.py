@@ -59,7 +59,7 @@ class Corpus:
 
     Attributes:
         manifest: the manifest as a dict.
-        mono: language -> `Text` of its train documents.
+        mono: language -> `CorpusText` of its train documents.
         parallel: (a, b), a < b -> `Pairs` of its train pairs.
         held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
         vocab_size: V.
@@ -82,7 +82,7 @@ class Corpus:
             )
         check_files(self.path, self.manifest, checksums=verify)
         self.vocab_size: int = vocabulary["size"]
-        self.mono, self.held_out_mono = (self._streams("mono", split, Text) for split in SPLITS)
+        self.mono, self.held_out_mono = (self._streams("mono", split, CorpusText) for split in SPLITS)
         self.parallel, self.held_out_parallel = (
             {tuple(pair.split("-")): pairs for pair, pairs in self._streams("parallel", split, Pairs).items()}
             for split in SPLITS
@@ -192,7 +192,7 @@ class _Shards:
         return UserError(f"{self._file(shard, kind)}: {fault}: the file is damaged; {_REPAIR}")
 
 
-class Text(_Shards):
+class CorpusText(_Shards):
     """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):

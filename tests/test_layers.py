@@ -147,51 +147,9 @@ FOREIGN_ATTRIBUTES = {
     "strategy.hybrid_configs",  # fleet.DistributedStrategy
     "tensor.data_type",  # an ONNX tensor
     "libc.malloc.restype", "libc.malloc.argtypes", "libc.free.argtypes",  # ctypes
+    "log.propagate",  # logging.Logger
     "model.max_seq_length",  # sentence_transformers.SentenceTransformer
 }  # fmt: skip
-# Files that still break a rule. Only remove entries.
-STILL_ASSIGNED = {
-    "benchmarks/plan.py: model.ernie_m.recompute",
-    "experiments/finetune_real.py: args.languages",
-    "experiments/retrieval_tuned.py: args.languages",
-    "experiments/retrieval_tuned.py: args.tune",
-    "experiments/starts.py: args.seeds",
-    "finetune/question_answering.py: task.cut",
-    "finetune/question_answering.py: task.encode",
-    "finetune/retrieval/runs.py: model.recompute",
-    "finetune/runs.py: of_seed.init_checkpoint",
-    "finetune/setup.py: model.ernie_m.recompute",
-    "finetune/trainer.py: self.state.best",
-    "finetune/trainer.py: state.best",
-    "finetune/trainer.py: state.evaluated",
-    "finetune/trainer.py: state.position",
-    "launch.py: args.training_script_args",
-    "pretrain/run_folder.py: run.overwrite",
-    "pretrain/schedule.py: reader.step",
-    "pretrain/trainer.py: self.model.ernie_m.attention",
-    "pretrain/trainer.py: self.model.ernie_m.recompute",
-    "run_mrc.py: args.shuffle",
-    "utils/args.py: args.amp",
-    "utils/args.py: args.given",
-    "utils/args.py: args.pad_to_multiple_of",
-    "utils/logging.py: ours.handlers",
-    "utils/logging.py: ours.propagate",
-}
-STILL_SHARED = {
-    "Batch",
-    "Encode",
-    "Encoder",
-    "Engine",
-    "Flags",
-    "Precision",
-    "Record",
-    "Row",
-    "Sentence",
-    "Source",
-    "Text",
-    "Trainer",
-    "Window",
-}
 
 
 def product_files() -> list[Path]:
@@ -215,7 +173,7 @@ def test_attributes_are_assigned_on_own_objects():
         for path in product_files()
         for name in assigned_attributes(ast.parse(path.read_text(encoding="utf-8")))
     }
-    assert found == STILL_ASSIGNED
+    assert found == set()
 
 
 def test_public_class_names_are_unique():
@@ -224,7 +182,7 @@ def test_public_class_names_are_unique():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(str(path.relative_to(ROOT)))
-    assert {name for name, places in files.items() if len(places) > 1} == STILL_SHARED, files
+    assert {name for name, places in files.items() if len(places) > 1} == set(), files
 
 
 def test_assigned_attributes():

@@ -175,11 +175,6 @@ def _local_processes() -> int:
     return 1
 
 
-def length_multiple(amp: str) -> int:
-    """The multiple that a batch is padded to: 8 in half precision, for tensor cores, else 1."""
-    return 1 if amp == "none" else 8
-
-
 def has_gpu() -> bool:
     """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")

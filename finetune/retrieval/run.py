@@ -106,7 +106,7 @@ class RetrievalRun:
             of_start = dataclasses.replace(flags, init_checkpoint=step and str(step))
             model, tokenizer = open_encoder(of_start, flags.dtype, flags.random_seed)
             layer = layer_of(flags, model.config.num_hidden_layers)
-            model.recompute = flags.recompute
+            model.use_recompute(flags.recompute)
             training = RetrievalTraining(flags, model, tokenizer, layer)
             return training, make_engine(flags, model, flags.max_steps, flags.random_seed)
 

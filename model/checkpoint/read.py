@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,8 @@ def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
         checkpoint = _checkpoint(
             layout, found, heads[0] if heads else None, raw, (folder,), config_path or file
         )
-    checkpoint.head = heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
-    checkpoint.config_path = config_path
-    return _with_left_out(checkpoint, folder)
+    head = heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
+    return _with_left_out(replace(checkpoint, head=head, config_path=config_path), folder)
 
 
 def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
@@ -156,10 +155,13 @@ def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
     folders = (folder, folder.parent) if folder.name == "params" else (folder,)
     checkpoint = _checkpoint(OFFICIAL, found, head, raw, folders, config_path)
     state = list(filter(tables.NOT_WEIGHTS.search, checkpoint.unknown))
-    checkpoint.dropped |= dict.fromkeys(state, "state of training")
     known = {*state, *_VOCABS, *_PIECES, LEFT_OUT}
-    checkpoint.unknown = [name for name in checkpoint.unknown if name not in known]
-    checkpoint.config_path = config_path
+    checkpoint = replace(
+        checkpoint,
+        dropped=checkpoint.dropped | dict.fromkeys(state, "state of training"),
+        unknown=[name for name in checkpoint.unknown if name not in known],
+        config_path=config_path,
+    )
     return _with_left_out(checkpoint, folders[-1])
 
 
@@ -184,21 +186,23 @@ def _checkpoint(
 def _with_left_out(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Add what convert.py kept beside a folder."""
     path, weights = folder / LEFT_OUT, checkpoint.weights
-    if path.is_file():
-        beside = safetensors.read(path)
-        added = {name for name in beside if name not in weights}
-        shapes = {name: weights.shape(name) for name in weights} | {
-            name: beside.shape(name) for name in added
-        }
-        checkpoint.weights = Weights(
+    if not path.is_file():
+        return checkpoint
+    beside = safetensors.read(path)
+    added = {name for name in beside if name not in weights}
+    shapes = {name: weights.shape(name) for name in weights} | {name: beside.shape(name) for name in added}
+    try:
+        extra = json.loads(beside.metadata.get("extra", "{}")) | checkpoint.extra
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not as convert.py wrote it ({error}); move it away") from error
+    return replace(
+        checkpoint,
+        weights=Weights(
             weights.source, shapes, lambda name: beside[name] if name in added else weights[name]
-        )
-        checkpoint.origins |= {name: Origin((f"{LEFT_OUT}: {name}",), False) for name in added}
-        try:
-            checkpoint.extra = json.loads(beside.metadata.get("extra", "{}")) | checkpoint.extra
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path}: not as convert.py wrote it ({error}); move it away") from error
-    return checkpoint
+        ),
+        origins=checkpoint.origins | {name: Origin((f"{LEFT_OUT}: {name}",), False) for name in added},
+        extra=extra,
+    )
 
 
 def _layout_of(found: Weights, raw: dict[str, Any], file: Path) -> str:

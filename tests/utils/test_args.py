@@ -65,17 +65,6 @@ def test_values():
     assert parse_args(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # a script's "$@" wins
 
 
-@pytest.mark.parametrize(
-    ("line", "multiple"),
-    [
-        ([], 1), (["--amp", "bf16"], 8), (["--use_fp16", "true"], 8),
-        (["--amp=bf16", "--pad_to_multiple_of=1"], 1),
-    ],
-)  # fmt: skip
-def test_lengths_that_tensor_cores_want(line, multiple):
-    assert parse_args(line).pad_to_multiple_of == multiple
-
-
 def test_resolved_flags_as_yaml():
     text = to_yaml(parse_args(["--random_seed", "1,2"]))
     assert "learning_rate: 5.0e-05\n" in text
