@@ -54,7 +54,12 @@ def test_the_same_as_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
     asked = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
-    assert model.classify(pairs) == ask(asked, task="classify", model="checkpoints/best")
+    # Another process has its arrays at other addresses, on which the last bits of MKL's products depend.
+    for here, there in zip(
+        model.classify(pairs), ask(asked, task="classify", model="checkpoints/best"), strict=True
+    ):
+        assert here["label"] == there["label"]
+        assert here["probabilities"] == pytest.approx(there["probabilities"], abs=2e-6)
     assert model.classify([]) == []
     exported = ernie_m.load("exported", engine="paddle")
     vectors = ask([{"text": "mo ta"}], task="encode", model="exported", engine="onnx")[0]["vector"]
