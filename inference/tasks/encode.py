@@ -1,6 +1,8 @@
 """Vectors of texts, {"text"} -> {"vector"}, and search in a corpus, {"text"} -> {"found"}."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,8 +10,9 @@ from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.engines import GraphRunner
 from inference.loading import Loaded
-from inference.requests import text_of
+from inference.requests import check_length, text_of
 from model.task_names import ENCODING
+from reader.bitext import Sentences
 from reader.classification import Example
 from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
@@ -34,7 +37,7 @@ class EncodeTexts:
         self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str | None = None,
         layer: str | int | None = None,
     ):  # fmt: skip
-        self.model, self.batch_tokens = model, batch_tokens
+        self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
         self.features = EncodePairs(model.tokenizer, max_seq_len)
         self.pooling = pooling = pooling or model.reading.get("pooling", "mean")
         if layer is None:
@@ -43,6 +46,12 @@ class EncodeTexts:
         if pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
         self.engine = model.engine(ENCODING, self.layer)
+
+    def at(self, layer: int | None) -> "EncodeTexts":
+        """The same at another layer; None: itself. UserError: an exported folder has another layer."""
+        if layer in (None, self.layer):
+            return self
+        return EncodeTexts(self.model, self.max_seq_len, self.batch_tokens, self.pooling, layer)
 
     def parse(self, request: dict) -> str:
         return text_of(request, "text" if "text" in request else "text_a")
@@ -68,27 +77,85 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     return (weights[:, None] @ outputs["sequence"])[:, 0]
 
 
-class SearchCorpus:
-    """The `top_k` sentences nearest to a text by cosine, in any language."""
+class Sentence(NamedTuple):
+    """A sentence of a corpus: its line in its file, and its language if the corpus tells it."""
 
-    def __init__(self, encode: EncodeTexts, sentences: Sequence[str], top_k: int = 5):
+    text: str
+    line: int
+    language: str | None
+
+
+def read_corpus(corpus: str) -> list[Sentence]:
+    """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt".
+
+    Raises:
+        UserError: a file cannot be read, or only some files have a language.
+    """
+    if "<=" not in corpus:
+        return [Sentence(text, line, None) for line, text in enumerate(Sentences(corpus).texts(), 1)]
+    found = []
+    for part in corpus.split(","):
+        language, arrow, path = part.partition("<=")
+        if not (language and arrow and path):
+            raise UserError(f"--corpus: '{part}' is no language<=file; write it as in de<=de.txt,fr<=fr.txt")
+        texts = Sentences(path).texts()
+        found += [Sentence(text, line, language) for line, text in enumerate(texts, 1)]
+    return found
+
+
+def layer_of(request: dict, num_layers: int) -> int | None:
+    """The "layer" of a request. UserError: it is not a layer of the model."""
+    layer = request.get("layer")
+    if layer is not None and (type(layer) is not int or not 0 <= layer <= num_layers):
+        raise UserError(f"'layer' is {layer!r}; this model has the layers 0 (the embeddings) to {num_layers}")
+    return layer
+
+
+class SearchCorpus:
+    """The `top_k` sentences nearest to a text by cosine, in any language: {"text", "layer"} -> {"found"}.
+
+    The corpus is encoded when a layer is used for the first time, and its vectors are kept.
+    """
+
+    def __init__(self, encode: EncodeTexts, sentences: Sequence[Sentence], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
-        parts, shown = [], Progress(len(self.sentences), "encoding the corpus", unit="sentences")
+        self.vectors = cache(self._vectors)
+        self.vectors(encode.layer)
+
+    def _vectors(self, layer: int) -> np.ndarray:
+        """Unit vectors of the corpus at a layer, [N, H]."""
+        encode, parts = self.encode.at(layer), []
+        shown = Progress(len(self.sentences), "encoding the corpus", unit="sentences")
         for first in range(0, len(self.sentences), _AT_ONCE):
-            parts.append(encode.vectors(self.sentences[first : first + _AT_ONCE]))
+            texts = [sentence.text for sentence in self.sentences[first : first + _AT_ONCE]]
+            parts.append(encode.vectors(texts))
             shown.update(len(parts[-1]))
         shown.close()
-        self.targets = unit(np.concatenate(parts))  # [N, H]
-        self.parse = encode.parse
+        return unit(np.concatenate(parts))
 
-    def answer(self, texts: list[str]) -> list[dict]:
-        cosines, numbers = nearest(unit(self.encode.vectors(texts)), self.targets, self.top_k)
-        answers = []
-        for row in zip(numbers.tolist(), cosines.tolist()):
-            found = [(number + 1, self.sentences[number], round(cosine, 6)) for number, cosine in zip(*row)]
-            answers.append({"found": [dict(zip(("line", "text", "cosine"), one)) for one in found]})
+    def parse(self, request: dict) -> tuple[str, int]:
+        layer = layer_of(request, self.encode.model.num_layers)
+        return self.encode.parse(request), self.encode.layer if layer is None else layer
+
+    def check_length(self, text: str) -> None:
+        """UserError: a query would be cut."""
+        check_length(self.encode.model.tokenizer, text, "text", self.encode.max_seq_len - 2)
+
+    def answer(self, asked: list[tuple[str, int]]) -> list[dict]:
+        answers: list[dict] = [{} for _ in asked]
+        for layer in sorted({layer for _, layer in asked}):
+            rows = [row for row, (_, other) in enumerate(asked) if other == layer]
+            queries = unit(self.encode.at(layer).vectors([asked[row][0] for row in rows]))
+            cosines, numbers = nearest(queries, self.vectors(layer), self.top_k)
+            for row, pairs in zip(rows, zip(numbers.tolist(), cosines.tolist())):
+                answers[row]["found"] = [self._found(*pair) for pair in zip(*pairs)]
         return answers
+
+    def _found(self, number: int, cosine: float) -> dict:
+        one = self.sentences[number]
+        found = {"line": one.line, "text": one.text, "cosine": round(cosine, 6)}
+        return found | ({"language": one.language} if one.language else {})
 
 
 class ExportedEncoder:
