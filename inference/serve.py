@@ -124,6 +124,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             "needs_text_language": needs_own,
             "longest_text": LONGEST_TEXT,
             "models": [about(model) for model in models],
+            "examples": {"search": tasks["search"].examples()} if "search" in tasks else {},
             "layers": encoder.num_layers if has_layers else None,
         }
 

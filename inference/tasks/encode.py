@@ -134,6 +134,16 @@ class SearchCorpus:
         shown.close()
         return unit(np.concatenate(parts))
 
+    def examples(self, most: int = 6) -> list[dict]:
+        """Some sentences to search for, each of another language, or of one corpus without languages."""
+        languages = list(dict.fromkeys(one.language for one in self.sentences))
+        groups = [[one for one in self.sentences if one.language == language] for language in languages]
+        if len(groups) == 1:
+            chosen = groups[0][:: -(-len(groups[0]) // most)]
+        else:  # parallel files have translations on the same line: take other lines
+            chosen = [group[7 * number % len(group)] for number, group in enumerate(groups[:most], 1)]
+        return [{"text": one.text} | ({"language": one.language} if one.language else {}) for one in chosen]
+
     def parse(self, request: dict) -> tuple[str, int]:
         layer = layer_of(request, self.encode.model.num_layers)
         return self.encode.parse(request), self.encode.layer if layer is None else layer

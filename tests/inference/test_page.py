@@ -32,7 +32,8 @@ CONTRAST = """(() => {
   };
   const texts = [...document.querySelectorAll("body *")].filter(one => one.checkVisibility()
     && one.tagName !== "OPTION"
-    && (one.tagName === "TEXTAREA" || [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim())));
+    && (one.tagName === "TEXTAREA"
+        || [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim())));
   return Math.min(...texts.map(one => {
     const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => x - y);
     return (b + .05) / (a + .05);
@@ -101,7 +102,7 @@ def test_every_example_is_answered(page, task):
         answered(page, task)
         said = page.value(f"document.querySelector('#panel-{task} .answer').textContent")
         assert said and ("shorten" in said or not texts_of(page, f"#panel-{task} .error")), said
-    assert count >= 3
+    assert count >= 2
 
 
 def test_search_names_the_languages(page):
@@ -227,18 +228,18 @@ def test_pictures(page):
     """The pictures of docs/predict.md, on the models of the demo."""
     folder = Path(os.environ["PAGE_PICTURES"])
     with serving(*demo.page_flags()) as (address, _):
-        for name, task, example, width, height, dark in (
-            ("page", "search", 1, 900, 760, False), ("page-align", "align", 1, 900, 860, False),
-            ("page-dark", "masks", 1, 900, 1000, True), ("page-phone", "align", 3, 390, 900, False),
-            ("page-phone-search", "search", 2, 390, 900, True), ("page-fill", "fill", 1, 900, 800, False),
-            ("page-classify", "classify", 2, 900, 700, False),
+        for name, task, example, width, dark in (
+            ("page", "search", 2, 820, False), ("page-align", "align", 1, 820, False),
+            ("page-dark", "masks", 1, 820, True), ("page-phone", "align", 3, 390, False),
+            ("page-fill", "fill", 1, 820, False), ("page-classify", "classify", 2, 820, False),
         ):  # fmt: skip
-            page.look(width, height, dark)
+            page.look(width, dark=dark)
             page.open("about:blank")
             page.open(f"{address}/#{task}")
             page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
             page.click(f"#panel-{task} .examples button:nth-of-type({example})")
             answered(page, task)
-            page.value("void scrollTo(0, 0)")
+            page.value("void document.activeElement.blur()")
+            page.look(width, page.value("document.documentElement.scrollHeight"), dark)
             page.picture(folder / f"{name}.png")
             assert (folder / f"{name}.png").stat().st_size < 200_000
