@@ -76,6 +76,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
 
     class SearchRequest(BaseModel):
         text: Text
+        each: bool = False
         layer: int | None = None
 
     class AlignRequest(BaseModel):
@@ -125,6 +126,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             "longest_text": LONGEST_TEXT,
             "models": [about(model) for model in models],
             "examples": {"search": tasks["search"].examples()} if "search" in tasks else {},
+            "corpus_languages": tasks["search"].languages_of_corpus if "search" in tasks else [],
             "layers": encoder.num_layers if has_layers else None,
         }
 

@@ -111,8 +111,18 @@ def layer_of(request: dict, num_layers: int) -> int | None:
     return layer
 
 
+class SearchInput(NamedTuple):
+    """A text, the layer to search at, and whether to find the best sentence of each language."""
+
+    text: str
+    layer: int
+    each: bool
+
+
 class SearchCorpus:
-    """The `top_k` sentences nearest to a text by cosine, in any language: {"text", "layer"} -> {"found"}.
+    """The sentences nearest to a text by cosine, in any language: {"text", "layer", "each"} -> {"found"}.
+
+    It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
 
     The corpus is encoded when a layer is used for the first time, and its vectors are kept.
     """
@@ -120,6 +130,7 @@ class SearchCorpus:
     def __init__(self, encode: EncodeTexts, sentences: Sequence[Sentence], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
+        self.languages_of_corpus = list(dict.fromkeys(one.language for one in sentences if one.language))
         self.vectors = cache(self._vectors)
         self.vectors(encode.layer)
 
@@ -144,23 +155,41 @@ class SearchCorpus:
             chosen = [group[7 * number % len(group)] for number, group in enumerate(groups[:most], 1)]
         return [{"text": one.text} | ({"language": one.language} if one.language else {}) for one in chosen]
 
-    def parse(self, request: dict) -> tuple[str, int]:
+    def parse(self, request: dict) -> SearchInput:
         layer = layer_of(request, self.encode.model.num_layers)
-        return self.encode.parse(request), self.encode.layer if layer is None else layer
+        each = request.get("each", False)
+        if type(each) is not bool or (each and not self.languages_of_corpus):
+            raise UserError("'each' is true or false, and true needs a corpus as in de<=de.txt,fr<=fr.txt")
+        return SearchInput(self.encode.parse(request), self.encode.layer if layer is None else layer, each)
 
     def check_length(self, text: str) -> None:
         """UserError: a query would be cut."""
         check_length(self.encode.model.tokenizer, text, "text", self.encode.max_seq_len - 2)
 
-    def answer(self, asked: list[tuple[str, int]]) -> list[dict]:
+    def answer(self, asked: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in asked]
-        for layer in sorted({layer for _, layer in asked}):
-            rows = [row for row, (_, other) in enumerate(asked) if other == layer]
-            queries = unit(self.encode.at(layer).vectors([asked[row][0] for row in rows]))
-            cosines, numbers = nearest(queries, self.vectors(layer), self.top_k)
-            for row, pairs in zip(rows, zip(numbers.tolist(), cosines.tolist())):
-                answers[row]["found"] = [self._found(*pair) for pair in zip(*pairs)]
+        for layer, each in sorted({one[1:] for one in asked}):
+            rows = [row for row, one in enumerate(asked) if one[1:] == (layer, each)]
+            queries = unit(self.encode.at(layer).vectors([asked[row].text for row in rows]))
+            found = self._best_of_each(queries, layer) if each else self._best(queries, layer)
+            for row, pairs in zip(rows, found):
+                answers[row]["found"] = [self._found(*pair) for pair in pairs]
         return answers
+
+    def _best(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
+        """(sentence, cosine) of the best of all, for each query of [N, H]."""
+        cosines, numbers = nearest(queries, self.vectors(layer), self.top_k)
+        return [list(zip(*pair)) for pair in zip(numbers.tolist(), cosines.tolist())]
+
+    def _best_of_each(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
+        """(sentence, cosine) of the best of each language, for each query of [N, H]; the nearest first."""
+        found: list[list[tuple[int, float]]] = [[] for _ in queries]
+        for language in self.languages_of_corpus:
+            members = np.array([n for n, one in enumerate(self.sentences) if one.language == language])
+            cosines, numbers = nearest(queries, self.vectors(layer)[members], 1)
+            for row, number, cosine in zip(found, numbers[:, 0], cosines[:, 0].tolist()):
+                row.append((int(members[number]), cosine))
+        return [sorted(row, key=lambda pair: -pair[1]) for row in found]
 
     def _found(self, number: int, cosine: float) -> dict:
         one = self.sentences[number]

@@ -109,6 +109,9 @@ def test_search_names_the_languages(page):
     ask_page(page, "search", text=TEXTS[17])
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[17]
     named = texts_of(page, "#panel-search .language")
+    assert named == ["French", "Arabic"]
+    ask_page(page, "search", text=TEXTS[17], each="")
+    named = texts_of(page, "#panel-search .language")
     assert named[0] == "French" and set(named) <= {"French", "Arabic"} and len(named) == 5
     ask_page(page, "search", text=TEXTS[3], layer="1")
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[3]
@@ -199,7 +202,7 @@ def test_copy(page):
     page.click("#panel-search .copy")
     page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
     copied = json.loads(page.value("navigator.clipboard.readText()"))
-    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2]})[1]
+    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]
 
 
 @pytest.mark.parametrize("dark", [False, True])

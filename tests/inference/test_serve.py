@@ -70,6 +70,13 @@ def test_search_at_a_layer(server, layer):
         assert found["found"][0].items() >= ({"text": TEXTS[number]} | place).items()
 
 
+def test_search_in_each_language(server):
+    _, found = ask(f"{server}/api/search", {"text": TEXTS[12], "each": True})
+    best, other = found["found"]
+    assert (best["text"], best["language"], other["language"]) == (TEXTS[12], "fr", "de")
+    assert best["cosine"] >= other["cosine"]
+
+
 def test_tokens_of_two_texts_are_compared(server, models):
     texts = {"text_a": f" {TEXTS[0]} ", "text_b": TEXTS[1]}
     status, found = ask(f"{server}/api/align", texts | {"layer": 1})
