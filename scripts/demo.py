@@ -154,13 +154,15 @@ def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
 
 
 def page_flags() -> list[str]:
-    """The flags of predict.py --serve: the full strategy's models, and a corpus of nine languages to search.
+    """The flags of predict.py --serve: the full strategy's models, and a corpus to search.
 
-    The corpus has the same sentences in every language, so that a search can find nine translations.
+    The corpus has the same sentences in English and nine languages, so that a search can find nine
+    translations.
     """
-    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{code}-en.{code}" for code in CODES[1:])
+    names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
+    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
     models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
-    return ["--model", models, "--corpus", corpus, "--top_k", "9"]
+    return ["--model", models, "--corpus", corpus, "--top_k", "10"]
 
 
 def mean(row: Mapping[str, float]) -> float:

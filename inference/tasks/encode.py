@@ -77,7 +77,7 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     return (weights[:, None] @ outputs["sequence"])[:, 0]
 
 
-class Sentence(NamedTuple):
+class CorpusSentence(NamedTuple):
     """A sentence of a corpus: its line in its file, and its language if the corpus tells it."""
 
     text: str
@@ -85,21 +85,21 @@ class Sentence(NamedTuple):
     language: str | None
 
 
-def read_corpus(corpus: str) -> list[Sentence]:
+def read_corpus(corpus: str) -> list[CorpusSentence]:
     """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt".
 
     Raises:
         UserError: a file cannot be read, or only some files have a language.
     """
     if "<=" not in corpus:
-        return [Sentence(text, line, None) for line, text in enumerate(Sentences(corpus).texts(), 1)]
+        return [CorpusSentence(text, line, None) for line, text in enumerate(Sentences(corpus).texts(), 1)]
     found = []
     for part in corpus.split(","):
         language, arrow, path = part.partition("<=")
         if not (language and arrow and path):
             raise UserError(f"--corpus: '{part}' is no language<=file; write it as in de<=de.txt,fr<=fr.txt")
         texts = Sentences(path).texts()
-        found += [Sentence(text, line, language) for line, text in enumerate(texts, 1)]
+        found += [CorpusSentence(text, line, language) for line, text in enumerate(texts, 1)]
     return found
 
 
@@ -127,7 +127,7 @@ class SearchCorpus:
     The corpus is encoded when a layer is used for the first time, and its vectors are kept.
     """
 
-    def __init__(self, encode: EncodeTexts, sentences: Sequence[Sentence], top_k: int = 5):
+    def __init__(self, encode: EncodeTexts, sentences: Sequence[CorpusSentence], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
         self.languages_of_corpus = list(dict.fromkeys(one.language for one in sentences if one.language))
@@ -145,8 +145,8 @@ class SearchCorpus:
         shown.close()
         return unit(np.concatenate(parts))
 
-    def examples(self, most: int = 6) -> list[dict]:
-        """Some sentences to search for, each of another language, or of one corpus without languages."""
+    def examples(self, most: int = 10) -> list[dict]:
+        """Sentences to search for: one of each language, or some of a corpus without languages."""
         languages = list(dict.fromkeys(one.language for one in self.sentences))
         groups = [[one for one in self.sentences if one.language == language] for language in languages]
         if len(groups) == 1:

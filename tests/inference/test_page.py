@@ -232,7 +232,7 @@ def test_pictures(page):
     folder = Path(os.environ["PAGE_PICTURES"])
     with serving(*demo.page_flags()) as (address, _):
         for name, task, example, width, dark in (
-            ("page", "search", 2, 820, False), ("page-align", "align", 1, 820, False),
+            ("page", "search", 1, 820, False), ("page-align", "align", 1, 820, False),
             ("page-dark", "masks", 1, 820, True), ("page-phone", "align", 3, 390, False),
             ("page-fill", "fill", 1, 820, False), ("page-classify", "classify", 2, 820, False),
         ):  # fmt: skip

@@ -50,7 +50,7 @@ def test_the_whole_way(tiny, capfd):
     assert words[1:3] == ["predict.py", "--serve"]
     flags = dict(zip(words[3::2], words[4::2]))
     paths = flags["--model"].split(",") + [part.split("<=")[1] for part in flags["--corpus"].split(",")]
-    assert len(paths) == 11 and all(Path(path).exists() for path in paths)
+    assert len(paths) == 12 and all(Path(path).exists() for path in paths)
     result = json.loads(printed.splitlines()[-1])
     assert list(result) == ["zero_shot", "retrieval", "seconds"]
     for what in ("zero_shot", "retrieval"):
