@@ -10,12 +10,13 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import time
 import urllib.error
 import urllib.request
 import zlib
 from http.client import HTTPException
 from pathlib import Path
+
+from tqdm import tqdm
 
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -35,8 +36,7 @@ PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
 
 TIMEOUT_SECONDS = 20
-_BLOCK = 1 << 20
-_REPORT_SECONDS = 10
+REPORT_SECONDS = 10
 
 
 class DownloadError(Exception):
@@ -61,8 +61,13 @@ def download(url: str, path: Path) -> None:
                 have = 0
             length = reply.headers.get("Content-Length")
             total = None if length is None else have + int(length)
-            with unwritable_is_a_user_error(part), open(part, "ab" if have else "wb") as file:
-                _copy(reply, file, path.name, have, total)
+            shown = {"desc": path.name, "initial": have, "unit_scale": True, "mininterval": REPORT_SECONDS}
+            with (
+                unwritable_is_a_user_error(part),
+                open(part, "ab" if have else "wb") as file,
+                tqdm.wrapattr(file, "write", total=total, unit="B", **shown) as counted,
+            ):
+                shutil.copyfileobj(reply, counted, 1 << 20)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:  # 416: nothing is left to send
             raise DownloadError(f"the server answers {error.code} {error.reason}") from error
@@ -72,17 +77,6 @@ def download(url: str, path: Path) -> None:
         if total is not None and part.stat().st_size != total:
             raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
     os.replace(part, path)
-
-
-def _copy(reply, file, name: str, done: int, total: int | None) -> None:
-    last = time.monotonic()
-    while block := reply.read(_BLOCK):
-        file.write(block)
-        done += len(block)
-        if time.monotonic() - last > _REPORT_SECONDS:
-            last = time.monotonic()
-            share = f" of {total / 1e6:,.0f}" if total else ""
-            print(f"  {name}: {done / 1e6:,.0f}{share} MB", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
