@@ -35,7 +35,8 @@ class PredictFlags:
             default: as in training for retrieval, else mean
         layer: for encode and search: a number, middle or top; default: as exported, or as in training for
             retrieval, else top
-        corpus: for search: a text file, a sentence a line
+        corpus: for search: a text file, a sentence a line; or several with their languages, as in
+            "de<=de.txt,fr<=fr.txt"
         ernie_config_path: ernie_config.json, if it is not beside the weights
         vocab_path: vocab.txt, if it is not beside the weights
         piece_model_path: sentencepiece model, if it is not beside the weights

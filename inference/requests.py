@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation.pooling import POOLINGS
 from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 # engine -> the file of an exported folder that it runs
@@ -96,6 +97,13 @@ def choice_of(request: dict, key: str, choices: Iterable[str]) -> str:
     if value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
     return value
+
+
+def check_length(tokenizer: Tokenizer, text: str, key: str, most: int) -> None:
+    """UserError: a text has more than `most` tokens, special tokens aside."""
+    count = len(tokenizer.encode(text))
+    if count > most:
+        raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")
 
 
 def read_requests(stream: IO[bytes], name: str) -> Iterator[list[tuple[str, dict]]]:
