@@ -20,7 +20,7 @@ from model.checkpoint.formats.tables import (
     PADDLENLP,
     XLM_R,
 )
-from model.checkpoint.formats.weights import Weights
+from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
@@ -188,7 +188,7 @@ def _counting(weights: Weights, widened: dict[str, int]) -> Weights:
     seen = set()
 
     def fetch(name: str) -> np.ndarray:
-        array = weights[name]
+        array = finite(name, weights[name], weights.source)
         if array.dtype != np.float32 and name not in seen:
             seen.add(name)
             widened[array.dtype.name] = widened.get(array.dtype.name, 0) + 1
