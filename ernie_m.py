@@ -59,7 +59,10 @@ class Model:
         self._tasks: dict[tuple, Any] = {}
 
     def classify(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
-        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each. A string is one text."""
+        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each.
+
+        A string is one text, here and below.
+        """
         asked = []
         for text in _several(texts):
             parts = [text] if isinstance(text, str) else text
@@ -69,9 +72,13 @@ class Model:
         return self._ask("classify", asked)
 
     def tag(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
-        """Texts, or lists of words -> {"words", "tags", "entities"} each. A string is one text."""
+        """Texts, or lists of words -> {"words", "tags", "entities"} each."""
         return self._ask(
-            "tag", [{"words": [*text]} if isinstance(text, list | tuple) else {"text": text} for text in _several(texts)]
+            "tag",
+            [
+                {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
+                for text in _several(texts)
+            ],
         )
 
     def answer(self, question: str, context: str) -> dict:
@@ -81,7 +88,7 @@ class Model:
     def encode(
         self, texts: Sequence[str], pooling: str | None = None, layer: str | int | None = None
     ) -> "np.ndarray":
-        """A vector of each text (a string is one): float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
+        """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
         task = self._task("encode", pooling=pooling, layer=layer)
         return task.vectors([task.parse({"text": text}) for text in _several(texts)])
 

@@ -146,7 +146,7 @@ def answer_all(task, source: str, target: str, skip: bool = False) -> None:
             writing = nullcontext(sys.stdout)
         else:
             part.parent.mkdir(parents=True, exist_ok=True)
-            writing = open(part, "w", encoding="utf-8")
+            writing = open(part, "w", encoding="utf-8")  # noqa: SIM115 - closed below
             if stream.seekable():
                 shown = Progress(sum(1 for _ in stream), "predicting", unit="requests")
                 stream.seek(0)

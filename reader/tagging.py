@@ -13,8 +13,8 @@ tags this way, which gives every sequence of tags, regular or not, one meaning.
     labels    -   B-PER -   O   -   O    -        - : no loss here
 
 A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
-word belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word has
-one tag and counts once in the loss.
+word belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word
+has one tag and counts once in the loss.
 """
 
 import os
@@ -129,7 +129,7 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
     for tag in label_map:
         if not is_tag(tag):
             raise UserError(
-                f"{path}: the label '{tag}' is not O, B-<type> or I-<type>, the labels of every --chunk_scheme"
+                f"{path}: the label '{tag}' is not O, B-<type> or I-<type>, as for every --chunk_scheme"
             )
         other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
         if tag != OUTSIDE and other not in label_map:

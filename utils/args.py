@@ -26,7 +26,10 @@ def boolean(text: str) -> bool:
 
     The official code takes any other value as false, also a mistyped `ture`. Here it is refused.
     """
-    known = {**dict.fromkeys(("true", "t", "1", "yes"), True), **dict.fromkeys(("false", "f", "0", "no"), False)}
+    known = {
+        **dict.fromkeys(("true", "t", "1", "yes"), True),
+        **dict.fromkeys(("false", "f", "0", "no"), False),
+    }
     if text.lower() not in known:
         raise argparse.ArgumentTypeError(f"'{text}' is not true or false (also t, 1, yes, f, 0, no)")
     return known[text.lower()]

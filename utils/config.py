@@ -97,7 +97,9 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
             raise UserError(f"{file}: expected 'key: value' lines at the top level")
         if "config" in values:
             raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
-        for field in dataclasses.fields(cls):  # the parser would take a text for the name of a file, and read it
+        for field in dataclasses.fields(
+            cls
+        ):  # the parser would take a text for the name of a file, and read it
             if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
                 raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
     where = f"{', '.join(files)}: " if files else ""

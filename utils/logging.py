@@ -16,8 +16,8 @@ from utils.runtime import is_main
 
 T = TypeVar("T")
 
-# Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and the
-# line that says how the recipe's total batch is kept.
+# Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and
+# the line that says how the recipe's total batch is kept.
 LOG_DIR, LOG_PREFIX, RECIPE_BATCH = "LOG_DIR", "LOG_PREFIX", "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 

@@ -66,7 +66,13 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
     """
     weights, config = checkpoint.weights, checkpoint.config
     if config is None:
-        config, notes = configs.settle({}, weights, source, "")
+        try:
+            config, notes = configs.settle({}, weights, source, "")
+        except UserError as error:
+            raise UserError(
+                f"{source}: there is no ernie_config.json or config.json, and the shapes of the weights do "
+                f"not show everything ({error}); put the config beside the weights"
+            ) from error
         for note in notes:
             log.warning("%s", note)
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}

@@ -114,7 +114,9 @@ def _decode(text: bytes, path: str, unit: Unit, form: TextFormat) -> list[str | 
     if len(text) > LONGEST_LINE:
         for line, found in enumerate(text.split(b"\n"), unit.first_line):
             if len(found) > LONGEST_LINE:
-                raise UserError(f"{path}: line {line}: longer than {LONGEST_LINE >> 20} MiB; break it into lines")
+                raise UserError(
+                    f"{path}: line {line}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+                )
     try:
         return text.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:

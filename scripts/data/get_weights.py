@@ -58,7 +58,9 @@ def download(url: str, path: Path) -> None:
     version = path.with_name(path.name + ".version")  # of the file on the server that `part` is a part of
     known = version.read_text() if version.is_file() else ""
     have = part.stat().st_size if part.exists() and known else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-", "If-Range": known} if have else {})
+    request = urllib.request.Request(
+        url, headers={"Range": f"bytes={have}-", "If-Range": known} if have else {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
             if have and reply.status != 206:  # the server sends it from the start
@@ -240,7 +242,9 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in tar:
                 room -= member.size
                 if room < 0:
-                    raise UserError(f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
+                    raise UserError(
+                        f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M"
+                    )
                 parts = [part for part in Path(member.name).parts if part not in ("/", "..")]
                 if member.isfile() and parts:
                     path = folder.joinpath(*parts)

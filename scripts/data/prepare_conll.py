@@ -153,7 +153,9 @@ def read_sentences(source: DataFile) -> tuple[list[TaggedLine], str]:
             with gzip.open(path) as file:
                 data = file.read(_LARGEST_FILE + 1)
             if len(data) > _LARGEST_FILE:
-                raise UserError(f"{path}: more than {_LARGEST_FILE >> 20} MiB when unpacked; not a file of CoNLL")
+                raise UserError(
+                    f"{path}: more than {_LARGEST_FILE >> 20} MiB when unpacked; not a file of CoNLL"
+                )
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "not a whole gzip file"
         raise UserError(f"{path}: cannot read it ({reason}); fetch it again") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils import runtime
 from utils.runtime import Cpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,11 @@ def test_mkl_type(vendor, flags, kind):
 @pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 1, "8"), (8, 3, "2"), (2, 4, "1")])
 def test_threads_are_shared_by_the_processes(cores, processes, threads):
     assert settings_for(Cpu("", frozenset(), cores, 0), processes)["OMP_NUM_THREADS"] == threads
+
+
+def test_int8_saturates_on_x86_without_vnni():
+    for flags, saturates in ({"avx2"}, True), ({"avx512_vnni"}, False), ({"avx_vnni"}, False), (set(), False):
+        assert runtime.int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
 
 
 def test_views_stay_views_on_a_gpu():

@@ -61,7 +61,9 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
     """The array itself. UserError: it holds a NaN or an infinity, as after a run that diverged."""
     # min and max pass a NaN on, and make no copy.
     if array.size and array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use other weights")
+        raise UserError(
+            f"{source}: {name} holds values that are not finite (NaN or infinity); use other weights"
+        )
     return array
 
 
