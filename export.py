@@ -5,6 +5,7 @@ python export.py --model checkpoints/best --output exported --int8 true --check_
 python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ class ExportFlags:
 
 
 def main() -> None:
+    os.environ.setdefault("GLOG_minloglevel", "2")  # else Paddle prints a warning about its own static graph
     from utils.runtime import int8_saturates, prepare, read_cpu
 
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)

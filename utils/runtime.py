@@ -125,7 +125,7 @@ def prepare(quiet: bool = False) -> str:
         line += "; paddle was imported before, so the variables come too late"
         if quiet and "KMP_BLOCKTIME" not in users:  # else an earlier call has set the variables
             warnings.warn(
-                "paddle was imported before the model was loaded, so it may run on one thread; load the model "
+                "paddle was imported before the model was loaded, and may run on one thread; load the model "
                 "first, or set OMP_NUM_THREADS",
                 stacklevel=2,
             )

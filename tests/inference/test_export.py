@@ -20,6 +20,7 @@ from model.task_names import OUTPUTS, task_named
 from reader.features import pad, padded_batches
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
+from tests.launching import ROOT, run_script
 from utils import runtime
 from utils.errors import UserError
 
@@ -214,6 +215,13 @@ def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, given, flags, large
     assert {np.abs(weight).max() for weight in weights} == {largest}
     if largest == 63:  # the products are exact on every CPU
         assert settings["export"]["int8"]["decisions"] >= 0.95
+
+
+def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
+    done = run_script(
+        [ROOT / "export.py", "--model", models / "classify", "--output", tmp_path / "out"], tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_encoder_up_to_a_layer(models, tmp_path):
