@@ -6,8 +6,8 @@
 All contenders get the same file of made-up sentences of 1 to 120 words, the same piece model and the same
 shape of random weights (12 x 768, 250,002 words), and compute the mean over the tokens of the top layer.
 Ours does what encode_vector.py does, from the file of texts to the file of vectors, with a checkpoint and
-with the ONNX files of export.py. Theirs is `SentenceTransformer.encode` on a list, which sorts by length,
-in batches of 32 (the default) or of 8, which may be faster on a CPU. Loading the model is not timed.
+with the ONNX files of export.py. Theirs is `SentenceTransformer.encode` on a list, which sorts by length.
+Loading the model is not timed.
 """
 
 import multiprocessing
@@ -20,11 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
 from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
-from benchmarks.training import torch_device, xlm_r_config
+from benchmarks.training import hf_config, torch_device
 from utils.runtime import prepare, read_cpu
 
 MAX_SEQ_LEN = 256
-SMALL = {"batch": 8}
 CONTENDERS = {
     "ours": Contender("ours", "ours", options={"engine": "dygraph"}),
     "ours_onnx": Contender("ours, ONNX Runtime", "ours", options={"engine": "onnx"}),
@@ -33,11 +32,7 @@ CONTENDERS = {
     ),
     "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
     "st_best": Contender("sentence-transformers", "torch"),
-    "st_best_small": Contender("sentence-transformers, batches of 8", "torch", options=SMALL),
     "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
-    "st_best_latest_small": Contender(
-        "newest sentence-transformers, batches of 8", "torch", options=SMALL, environment=LATEST
-    ),
 }
 
 
@@ -91,21 +86,21 @@ def write_model(path: Path, config, engine: str) -> None:
     write_onnx(path, weights, config.to_dict(), ENCODING, int8=engine == "onnx-int8")
 
 
-def sentence_transformers(folder: Path, args, batch: int = 32) -> None:
+def sentence_transformers(folder: Path, args) -> None:
     import transformers
     from sentence_transformers import SentenceTransformer
 
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
     with tempfile.TemporaryDirectory() as saved:
-        transformers.XLMRobertaModel(xlm_r_config(args.layers, args.vocab)).save_pretrained(saved)
+        transformers.XLMRobertaModel(hf_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
         # Without a modules.json it takes the mean over the tokens.
         model = SentenceTransformer(saved, device=torch_device())
     model.max_seq_length = MAX_SEQ_LEN  # an attribute of their model
     texts = made_up.read_texts(folder)
     start = time.perf_counter()
-    model.encode(texts, batch_size=batch, show_progress_bar=False)
+    model.encode(texts, show_progress_bar=False)
     seconds = time.perf_counter() - start
     ids = tokenizer(texts, truncation=True, max_length=MAX_SEQ_LEN)["input_ids"]
     tell(seconds, check=sum(map(len, ids)))
@@ -118,6 +113,6 @@ if __name__ == "__main__":
         {"ours": ours, "torch": sentence_transformers},
         {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
         "sentences/s",
-        lambda args: args.sentences,
+        lambda args, _: args.sentences,
         prepare=made_up.write_files,
     )

@@ -7,6 +7,7 @@
 One step: 16 x 128 made-up tokens, sequence classification with 3 labels, base shape (12 x 768, 250,002
 words), float32, dropout 0.1, gradient clipped to norm 1, AdamW. No token is a pad, because peers may drop a
 mask that is all ones. Every other contender takes turns with ours (benchmarks/side_by_side.py).
+benchmarks/finetune_real.py does the same on real pairs.
 """
 
 import sys
@@ -15,21 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import training
 from benchmarks.side_by_side import Contender, compare
-from benchmarks.training import (
-    BFLOAT16,
-    CONTENDERS,
-    SIZES,
-    TRANSFORMERS,
-    time_steps,
-    time_xlm_r,
-    tokens_of_step,
-    wait_for_paddle,
-)
-from utils.runtime import prepare
 
 LABELS = 3
-PADDLENLP = {
+CONTENDERS = {
+    **training.CONTENDERS,
+    **training.TRANSFORMERS,
+    **training.BFLOAT16,
     "paddlenlp_installed": Contender("PaddleNLP ERNIE-M, as installed", "paddlenlp", tuned=False),
     "paddlenlp_best": Contender("PaddleNLP ERNIE-M", "paddlenlp"),
 }
@@ -47,6 +41,8 @@ def random_batches(args) -> Iterator[tuple]:
 
 
 def ours(_, args, amp: str = "none") -> None:
+    from utils.runtime import prepare
+
     prepare(quiet=True)
     import paddle
     import paddle.nn.functional as F
@@ -67,44 +63,27 @@ def ours(_, args, amp: str = "none") -> None:
 
     def step(*arrays):
         engine.step([arrays], loss_of)
-        wait_for_paddle()
+        training.wait_for_paddle()
 
-    time_steps(args.steps, random_batches(args), step, sum(p.size for p in model.parameters()))
+    training.time_steps(args, random_batches(args), step)
 
 
 def torch_xlm_r(_, args, **options) -> None:
-    time_xlm_r("SequenceClassification", random_batches(args), args, num_labels=LABELS, **options)
+    step = training.torch_step(args, "ForSequenceClassification", num_labels=LABELS, **options)
+    training.time_steps(args, random_batches(args), step)
 
 
 def paddlenlp_ernie_m(_, args) -> None:
-    import paddle
-    import paddle.nn.functional as F
-    from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
-
-    config = ErnieMConfig(vocab_size=args.vocab, num_hidden_layers=args.layers, num_labels=LABELS)
-    model = ErnieMForSequenceClassification(config)
-    model.train()
-    clip = paddle.nn.ClipGradByGlobalNorm(1.0)
-    optimizer = paddle.optimizer.AdamW(5e-5, parameters=model.parameters(), weight_decay=0.01, grad_clip=clip)
-
-    def step(input_ids, labels):
-        input_ids = paddle.to_tensor(input_ids)
-        mask = (input_ids != 1).astype("int64")
-        F.cross_entropy(model(input_ids, attention_mask=mask), paddle.to_tensor(labels)).backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        wait_for_paddle()
-
-    time_steps(args.steps, random_batches(args), step, sum(p.size for p in model.parameters()))
+    training.time_steps(args, random_batches(args), training.paddlenlp_step(args, LABELS))
 
 
 if __name__ == "__main__":
     compare(
         __doc__,
-        {**CONTENDERS, **TRANSFORMERS, **BFLOAT16, **PADDLENLP},
+        CONTENDERS,
         {"ours": ours, "torch": torch_xlm_r, "paddlenlp": paddlenlp_ernie_m},
-        SIZES,
+        training.SIZES,
         "tokens/s",
-        tokens_of_step,
+        lambda args, _: args.batch * args.length,
         turns="all",
     )

@@ -1,8 +1,8 @@
 """Time a masked-LM training step beside transformers (torch).
 
-    python benchmarks/mlm_step.py                                       base size; a peer takes 18 GB of
-    memory python benchmarks/mlm_step.py --against ../another-checkout         this revision beside another
-    one python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
+    python benchmarks/mlm_step.py                                    base size; a peer takes 18 GB of memory
+    python benchmarks/mlm_step.py --against ../another-checkout      this revision beside another one
+    python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
 
 One step: 16 x 128 tokens of which 304 are predicted (15 % of each sequence, MMLM), base shape (12 x 768,
 250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the step of
@@ -27,11 +27,9 @@ from benchmarks.training import (
     SIZES,
     TRANSFORMERS,
     time_steps,
-    time_xlm_r,
-    tokens_of_step,
+    torch_step,
     wait_for_paddle,
 )
-from utils.runtime import prepare
 
 IGNORED = -100  # transformers does not predict positions with this label
 
@@ -65,6 +63,8 @@ def ids_and_labels(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> 
 
 
 def ours(_, args) -> None:
+    from utils.runtime import prepare
+
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
@@ -82,13 +82,12 @@ def ours(_, args) -> None:
         engine.step([batch], loss_of)
         wait_for_paddle()
 
-    batches = mmlm_batches(args.vocab, args.batch, args.length)
-    time_steps(args.steps, batches, step, sum(parameter.size for parameter in model.parameters()))
+    time_steps(args, mmlm_batches(args.vocab, args.batch, args.length), step)
 
 
 def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
-    batches = ids_and_labels(args.vocab, args.batch, args.length)
-    time_xlm_r("MaskedLM", batches, args, loss_of=gathered_loss if gathered else None, **options)
+    step = torch_step(args, "ForMaskedLM", loss_of=gathered_loss if gathered else None, **options)
+    time_steps(args, ids_and_labels(args.vocab, args.batch, args.length), step)
 
 
 def gathered_loss(model, input_ids, attention_mask, labels):
@@ -107,6 +106,6 @@ if __name__ == "__main__":
         {"ours": ours, "torch": torch_xlm_r},
         SIZES,
         "tokens/s",
-        tokens_of_step,
+        lambda args, _: args.batch * args.length,
         turns="revisions",
     )

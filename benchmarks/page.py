@@ -11,11 +11,12 @@ the rows that are left. In docs/performance.md only the part between two marks i
 import argparse
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,42 +34,45 @@ PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "sentence-transformers",
     "tokenizers", "sentencepiece", "onnxruntime", "faiss-cpu", "numpy",
 )  # fmt: skip
-GATHERED = "--contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa"
-LONG = "--contenders=ours,hf_installed_sdpa,hf_best_sdpa,hf_best_latest_sdpa,paddlenlp_best"
 
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One row of the page: its title, what it compares, and the command that measures it."""
+    """One row of the page: its title, what it compares, and the script with its flags."""
 
     title: str
     what: str
-    script: str
-    flags: tuple[str, ...] = ()
+    command: str
 
 
+BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipping"
 ROWS = {
+    "finetune_real": BenchmarkRow(
+        "Fine-tuning step, 32 real pairs",
+        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: the batches "
+        "of ours. Grouped: the same pairs in batches of similar length.",
+        "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
+        "--rounds=1",
+    ),
     "finetune": BenchmarkRow(
-        "Fine-tuning step, 16 x 128 tokens",
-        "Sequence classification, base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, "
-        "clipping; no token is a pad.",
-        "finetune_step.py", ("--rounds=1",),
+        "Fine-tuning step, 16 x 128 tokens", f"Sequence classification, {BASE}; no token is a pad.",
+        "finetune_step.py --rounds=1",
     ),
     "finetune_256": BenchmarkRow(
-        "Fine-tuning step, 8 x 256 tokens",
-        "As many tokens in longer sequences.",
-        "finetune_step.py", ("--batch=8", "--length=256", "--rounds=1", LONG),
+        "Fine-tuning step, 8 x 256 tokens", "As many tokens in longer sequences.",
+        "finetune_step.py --batch=8 --length=256 --rounds=1 --contenders=ours,hf_installed_sdpa,hf_best_sdpa,"
+        "hf_best_latest_sdpa,paddlenlp_best",
     ),
     "mlm": BenchmarkRow(
         "Masked-LM step, 16 x 128 tokens",
         "304 of the tokens are predicted; otherwise as above. transformers computes logits at all positions; "
         "ours computes them at the masked positions.",
-        "mlm_step.py", ("--rounds=1",),
+        "mlm_step.py --rounds=1",
     ),
     "mlm_gathered": BenchmarkRow(
         "The same, the peer's head at the masked positions",
         "With three lines of a user's own (gathered) the peer, too, computes only the needed logits.",
-        "mlm_step.py", ("--rounds=1", GATHERED),
+        "mlm_step.py --rounds=1 --contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa",
     ),
     "strategy": BenchmarkRow(
         "Full-strategy step",
@@ -79,7 +83,7 @@ ROWS = {
     "encoding": BenchmarkRow(
         "Sentences to vectors",
         "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
-        "encode.py", ("--sentences=1000", "--rounds=2"),
+        "encode.py --sentences=1000 --rounds=2",
     ),
     "tokenisation": BenchmarkRow(
         "Tokenisation",
@@ -90,12 +94,12 @@ ROWS = {
         "Text to shards",
         "300 MB of real text (DATA names the folder) to a corpus on disk, on all cores; the peers write ids "
         "alone.",
-        "corpus.py", ("--gigabytes=0.3", "--rounds=1"),
+        "corpus.py --gigabytes=0.3 --rounds=1",
     ),
     "search": BenchmarkRow(
         "Exact search",
         "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
-        "search_vectors.py", ("--rounds=2",),
+        "search_vectors.py --rounds=2",
     ),
 }  # fmt: skip
 
@@ -112,58 +116,51 @@ def main() -> None:
         raise UserError(f"--rows: no {unknown[0]}; there are {', '.join(ROWS)}")
     data = args.docs / DATA
     records = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
-    facts = {"commit": commit(), "machine": machine(), "versions": versions()} if names else {}
+    facts = conditions() if names else {}
     for name in names:
         print(f"{name}: {ROWS[name].title}", flush=True)
-        records[name] = measure(ROWS[name]) | facts
+        records[name] = measure_row(ROWS[name]) | facts
         write_page(args.docs, records)
     print(f"{len(records)} rows are in {write_page(args.docs, records)}")
 
 
-def measure(row: BenchmarkRow) -> dict[str, Any]:
+def measure_row(row: BenchmarkRow) -> dict[str, Any]:
     """Run a row; its output is shown.
 
     Raises:
         UserError: the benchmark failed.
     """
-    start = time.monotonic()
-    command = [sys.executable, str(ROOT / "benchmarks" / row.script), *row.flags]
+    start, last = time.monotonic(), ""
+    script, *flags = row.command.split()
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        last = ""
         for line in process.stdout:
             print(f"    {line}", end="", flush=True)
             last = line
     if process.returncode:
-        raise UserError(f"{row.script} ended with {process.returncode}; see above")
+        raise UserError(f"{script} ended with {process.returncode}; see above")
     minutes = round((time.monotonic() - start) / 60, 1)
     today = datetime.date.today().isoformat()
-    return {"script": row.script, "flags": list(row.flags), "date": today, "minutes": minutes,
+    return {"script": script, "flags": flags, "date": today, "minutes": minutes,
             "result": json.loads(last)}  # fmt: skip
 
 
-def commit() -> str:
-    """The commit of this checkout, marked if its files were changed since."""
+def conditions() -> dict[str, Any]:
+    """What the figures depend on: the commit, the machine, and the versions in each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def machine() -> dict[str, Any]:
-    """The machine that the figures depend on."""
-    cpu = read_cpu()
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    models = [
+        line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
+    ]
     kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    return {
+    machine = {
         "cpu": models[0] if models else cpu.vendor or platform.machine(),
         "cores": cpu.cores,
         "instructions": [kind for kind in kinds if kind in cpu.flags],
         "memory_gb": round(cpu.memory / 1e9, 1),
         "system": platform.platform(),
     }
-
-
-def versions() -> dict[str, dict[str, str]]:
-    """Environment -> package -> version."""
     code = (
         "import importlib.metadata as m, json, platform, sys\n"
         "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
@@ -171,11 +168,12 @@ def versions() -> dict[str, dict[str, str]]:
         " | {name: found[name] for name in sys.argv[1:] if name in found}))"
     )
     pythons = {name: ROOT / name / "bin/python" for name in (VENV, PARITY, LATEST)}
-    return {
+    versions = {
         name: json.loads(subprocess.check_output([python, "-c", code, *PACKAGES], text=True))
         for name, python in pythons.items()
         if python.exists()
     }
+    return {"commit": commit, "machine": machine, "versions": versions}
 
 
 def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
@@ -197,61 +195,67 @@ def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
 
 def to_markdown(records: Mapping[str, Mapping]) -> str:
     """The machine and versions, a line for each row, then each row with its contenders."""
-    parts = [*_conditions(records), f"![times faster than the fastest peer]({CHART})", _summary(records)]
-    for name, record in records.items():
-        result = record["result"]
-        parts += [f"### {ROWS[name].title}", ROWS[name].what]
-        parts.append(_contenders(result) if "contenders" in result else _strategies(result))
-        if result.get("left_out"):
-            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-        command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
-        when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
-        parts.append(f"`{command}` ({when})")
-    return "\n\n".join(parts) + "\n"
-
-
-def _conditions(records: Mapping[str, Mapping]) -> Iterator[str]:
-    """Every machine and every set of versions; usually there is one of each."""
-    machines = [
+    machines = {
         "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}.".format(
             ", ".join(record["machine"]["instructions"]), **record["machine"]
-        )
+        ): None
         for record in records.values()
-    ]
-    yield " ".join(dict.fromkeys(machines))
-    lines = {
+    }
+    versions = {
         f"- `{environment}`: " + ", ".join(f"{name} {version}" for name, version in found.items())
         for record in records.values()
         for environment, found in record["versions"].items()
     }
-    yield "\n".join(sorted(lines))
-
-
-def _summary(records: Mapping[str, Mapping]) -> str:
-    columns = ("", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision")
-    lines = [f"| {' | '.join(columns)} |", "|---|---:|---|---:|---:|---:|---:|"]
-    for name, record in records.items():
+    chart = f"![times faster than the fastest peer]({CHART})"
+    parts = [" ".join(machines), "\n".join(sorted(versions)), chart, summary(records)]
+    for name, row in ROWS.items():
+        parts += [f"### {row.title}", row.what]
+        if name not in records:
+            parts += ["Not measured yet.", f"`python benchmarks/{row.command}`"]
+            continue
+        record = records[name]
         result = record["result"]
+        parts.append(contenders(result) if "contenders" in result else strategies(result))
+        if "batch_16" in result:
+            parts += [f"Ours is {result['ratio_grouped']} times the fastest grouped peer. With 16 pairs:",
+                      contenders(result["batch_16"])]  # fmt: skip
+        if result.get("left_out"):
+            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
+        when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
+        command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
+        parts.append(f"`{command}` ({when})")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text, and the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(records: Mapping[str, Mapping]) -> str:
+    """One line for each row with a peer."""
+    lines = []
+    for name, row in ROWS.items():
+        result = records[name]["result"] if name in records else {}
+        if name not in records:
+            lines.append([row.title, "not measured yet", "", "", "", "", ""])
         if "ratio" not in result or "contenders" not in result:
             continue
-        rows, unit = result["contenders"], result["unit"]
-        mine = [row for row in rows.values() if not row["peer"] and row["tuned"]]
-        ours = max(row["value"] for row in mine if row["precision"] == FLOAT32)
-        peer = rows[result["fastest_peer"]]
-        fastest = [
-            max(row["value"] for row in rows.values() if row["peer"] == side) for side in (False, True)
-        ]
-        mixed = {row["precision"] for row in rows.values()} != {FLOAT32}
-        least, most = result["ratio_spread"]
+        rows, peer = result["contenders"], result["contenders"][result["fastest_peer"]]
+        ours, peers = ([one for one in rows.values() if one["peer"] == side] for side in (False, True))
+        single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
+        mixed = any(one["precision"] != FLOAT32 for one in rows.values())
+        in_any = max(one["value"] for one in ours) / max((one["value"] for one in peers), default=single)
         installed = as_installed(result)
-        cells = (
-            ROWS[name].title, f"{ours:,g} {unit}", f"{peer['label']}: {peer['value']:,g}",
-            f"**{result['ratio']:.2f}**", f"{least:.2f} to {most:.2f}",
+        lines.append([
+            row.title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
+            f"**{result['ratio']:.2f}**", "{:.2f} to {:.2f}".format(*result["ratio_spread"]),
             "" if installed is None else f"{installed:.2f}",
-            f"{fastest[0] / fastest[1]:.2f}" if mixed else "",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            f"{in_any:.2f}" if mixed else "",
+        ])  # fmt: skip
+    heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
+    return table(heads, lines)
 
 
 def as_installed(result: Mapping[str, Any]) -> float | None:
@@ -261,34 +265,22 @@ def as_installed(result: Mapping[str, Any]) -> float | None:
     return min(ratios, default=None)
 
 
-def _contenders(result: Mapping[str, Any]) -> str:
-    rows = result["contenders"]
-    beyond = any("beyond_gb" in row for row in rows.values())
-    columns = [
-        result["unit"],
-        "slowest",
-        "fastest",
-        "peak GB",
-        *(["beyond, GB"] if beyond else []),
-        "ours is",
-    ]
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for name, row in rows.items():
+def contenders(result: Mapping[str, Any]) -> str:
+    """The table of a row."""
+    lines = []
+    for name, row in result["contenders"].items():
         label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
-        cells = [label, *(f"{row[key]:,g}" for key in ("value", "least", "most")), f"{row['peak_gb']:.2f}"]
-        if beyond:
-            cells.append(f"{row['beyond_gb']:.2f}" if "beyond_gb" in row else "")
         ratio = result.get("ratio_to_peer", {}).get(name)
-        lines.append(f"| {' | '.join([*cells, '' if ratio is None else f'{ratio:.2f} times'])} |")
-    return "\n".join(lines)
+        speeds = [f"{row[key]:,g}" for key in ("value", "least", "most")]
+        lines.append([label, *speeds, f"{row['peak_gb']:.2f}", "" if ratio is None else f"{ratio:.2f} times"])
+    return table(["", result["unit"], "slowest", "fastest", "peak GB", "ours is"], lines)
 
 
-def _strategies(result: Mapping[str, Any]) -> str:
+def strategies(result: Mapping[str, Any]) -> str:
     """The row of benchmarks/pretrain_cost.py."""
-    lines = ["| | tokens/s |", "|---|---:|"]
-    lines += [f"| {name} | {speed:,g} |" for name, speed in result["tokens_per_second"].items()]
+    speeds = table(["", "tokens/s"], [[name, f"{x:,g}"] for name, x in result["tokens_per_second"].items()])
     return (
-        "\n".join(lines) + f"\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
+        f"{speeds}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
         f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "
         f"{result['spread'][-1]:.3f}). Peak memory {result['peak_gb']:.1f} GB."
     )
@@ -298,20 +290,18 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     """Draw two bars for each row: how much faster ours is than the fastest peer, tuned and as installed."""
     from matplotlib.figure import Figure  # which needs no display
 
-    shown = {
-        name: record["result"] for name, record in records.items() if "ratio_to_peer" in record["result"]
-    }
+    found = {ROWS[name].title: record["result"] for name, record in records.items()}
+    shown = {title: result for title, result in found.items() if "ratio_to_peer" in result}
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for place, result in enumerate(shown.values()):
-        for ratio, colour, shift in (
-            (result["ratio"], "tab:blue", -0.18), (as_installed(result), "tab:gray", 0.18)
-        ):  # fmt: skip
-            if ratio is not None:
-                axes.barh(place + shift, ratio, 0.34, color=colour)
-                axes.text(ratio, place + shift, f" {ratio:.2f}", va="center", fontsize=8)
+    tuned = [result["ratio"] for result in shown.values()]
+    installed = [as_installed(result) for result in shown.values()]
+    for shift, colour, ratios in ((-0.18, "tab:blue", tuned), (0.18, "tab:gray", installed)):
+        places = {place + shift: ratio for place, ratio in enumerate(ratios) if ratio is not None}
+        bars = axes.barh(list(places), list(places.values()), 0.34, color=colour)
+        axes.bar_label(bars, fmt=" %.2f", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [ROWS[name].title for name in shown], fontsize=9)
+    axes.set_yticks(range(len(shown)), list(shown), fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("times faster than the fastest peer: blue, in its best setting; grey, as installed")

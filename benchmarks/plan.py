@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +53,7 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True)
-class ModelShape:
+class ModelShape(NamedTuple):
     """The sizes of a model."""
 
     hidden: int
@@ -76,17 +74,15 @@ class ModelShape:
 
     @property
     def trained(self) -> int:
-        """Parameters that are trained: layers (with biases and norms, 13 H), tables, the norm of the
-        embeddings,
-        the head (H^2 + 3 H + V), language embeddings. Pre-training does not use the pooler."""
+        """Parameters that are trained; pre-training does not use the pooler. Layers have biases and norms
+        (13 H), the embeddings a norm, and the head H^2 + 3 H + V."""
         hidden = self.hidden
         tables = self.table + (POSITIONS + self.languages) * hidden + 2 * hidden
         head = hidden**2 + 3 * hidden + self.vocabulary
         return self.matrices + self.layers * 13 * hidden + tables + head
 
 
-@dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(NamedTuple):
     """A run as its configuration describes it.
 
     Attributes:
@@ -106,26 +102,6 @@ class PlannedRun:
     def rows(self, cards: int) -> int:
         """Sequences of the largest micro-batch: a card has its share of each objective."""
         return max(1, min(self.micro_batch, math.ceil(self.batch / cards / OBJECTIVES)))
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is assumed of a card.
-
-    Attributes:
-        flops: operations a second at the peak, in the precision of the run.
-        utilisation: share of the peak that is reached.
-        inner, outer: bytes a second that a card sends within a machine, and to another machine.
-        per_machine: cards of a machine.
-        runtime: bytes that CUDA, NCCL and Paddle take.
-    """
-
-    flops: float
-    utilisation: float
-    inner: float
-    outer: float
-    per_machine: int
-    runtime: float
 
 
 def layer_memory(
@@ -198,17 +174,17 @@ def communication(shape: ModelShape, cards: int) -> float:
     return (cards - 1) / cards * 2 * FLOAT * shape.trained
 
 
-def plan(shape: ModelShape, run: PlannedRun, stage: int, cards: int, card: Card) -> dict:
+def plan(shape: ModelShape, run: PlannedRun, stage: int, cards: int, args: argparse.Namespace) -> dict:
     """Memory of the fullest card, and the time of a step without overlap of computing and communicating."""
-    parts = memory(shape, run, stage, cards, card.runtime)
-    compute = operations(shape, run) / (cards * card.flops * card.utilisation)
-    sent = communication(shape, cards)
-    communicate = sent / (card.inner if cards <= card.per_machine else card.outer)
+    parts = {name: size / GB for name, size in memory(shape, run, stage, cards, args.runtime_gb * GB).items()}
+    compute = operations(shape, run) / (cards * args.tflops * 1e12 * args.utilisation)
+    sent = communication(shape, cards) / GB
+    communicate = sent / (args.inner_gbs if cards <= args.per_machine else args.outer_gbs)
     step = compute + communicate
     return {
-        "gb": {name: round(value / GB, 2) for name, value in parts.items()}
-        | {"total": round(sum(parts.values()) / GB, 2)},
-        "sent_gb": round(sent / GB, 2),
+        "gb": {name: round(value, 2) for name, value in parts.items()}
+        | {"total": round(sum(parts.values()), 2)},
+        "sent_gb": round(sent, 2),
         "compute_seconds": round(compute, 3),
         "communication_seconds": round(communicate, 3),
         "seconds": round(step, 3),
@@ -257,10 +233,6 @@ def main() -> None:
     add("--per_machine", type=int, default=8, help="cards of a machine")
     add("--runtime_gb", type=float, default=2, help="of CUDA, NCCL and Paddle on a card")
     args = parser.parse_args()
-    card = Card(
-        args.tflops * 1e12, args.utilisation, args.inner_gbs * GB, args.outer_gbs * GB, args.per_machine,
-        args.runtime_gb * GB,
-    )  # fmt: skip
     heads = ("run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days")
     print("worked out, not measured; GB on the fullest card; stage: run.sharding_stage")
     print(f"\n| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
@@ -268,7 +240,7 @@ def main() -> None:
     for path in args.configs:
         shape, planned = read_run(path, args)
         for cards, stage in ((cards, stage) for cards in args.cards for stage in args.stages):
-            found = plan(shape, planned, stage, cards, card)
+            found = plan(shape, planned, stage, cards, args)
             rows.append({"run": Path(path).stem, "cards": cards, "stage": stage} | found)
             shown = [f"{found['gb'][name]:.1f}" for name in (*PARTS, "total")]
             shown += [f"{found['sent_gb']:.1f}", f"{found['seconds']:.2f}"]

@@ -37,6 +37,11 @@ from utils.runtime import prepare
 HIDDEN, HEADS = 768, 12
 LANGUAGES = [f"language {i}" for i in range(15)]
 PIECES = 7  # each language has one in seven of the words
+FLAGS = (
+    ("layers", 12, "of the model"), ("vocab", VOCABULARY, "words"), ("length", 256, "tokens of a sequence"),
+    ("sequences", 16, "of a step, a multiple of 4"), ("micro", 4, "sequences of a micro-batch"),
+    ("alternations", 16, "steps of each strategy"),
+)  # fmt: skip
 STRATEGIES = {"mmlm + tlm": ObjectiveConfig(active=["mmlm", "tlm"]), "full": ObjectiveConfig()}
 
 
@@ -44,12 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--vocab", type=int, default=VOCABULARY)
-    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence, specials included")
-    parser.add_argument("--sequences", type=int, default=16, help="of a step, a multiple of 4")
-    parser.add_argument("--micro", type=int, default=4, help="sequences of a micro-batch")
-    parser.add_argument("--alternations", type=int, default=16)
+    for name, default, help in FLAGS:
+        parser.add_argument(f"--{name}", type=int, default=default, help=help)
     args = parser.parse_args()
     vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
     steps = {
@@ -58,16 +59,13 @@ def main() -> None:
     }
     seconds = time_alternations(steps, vocabulary, args.layers, args.alternations)
     ratios = [full / base for base, full in zip(seconds["mmlm + tlm"], seconds["full"], strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4)
+    median = statistics.median
     result = {
-        "ratio": round(statistics.median(ratios), 4),
-        "alternations": len(ratios),
-        "spread": [round(value, 4) for value in (min(ratios), *quartiles, max(ratios))],
-        "tokens_per_second": {
-            name: round(1 / statistics.median(of_one), 1) for name, of_one in seconds.items()
-        },
+        "ratio": round(median(ratios), 4), "alternations": len(ratios),
+        "spread": [round(value, 4) for value in (min(ratios), *statistics.quantiles(ratios), max(ratios))],
+        "tokens_per_second": {name: round(1 / median(of_one), 1) for name, of_one in seconds.items()},
         "peak_gb": round(peak_memory() / 1e9, 2),
-    }
+    }  # fmt: skip
     print(f"\nfull strategy over MMLM + TLM: {result['ratio']:.3f} times the time (the paper: 1.075)\n")
     print(json.dumps(result))
 
@@ -114,10 +112,9 @@ def time_alternations(
     model = PreTrainingModel(ErnieMConfig(vocabulary.size, HIDDEN, layers, HEADS), LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
     rng = np.random.default_rng(1)
-    pieces = [
-        rng.choice(vocabulary.ordinary_ids, vocabulary.size // PIECES, replace=False) for _ in LANGUAGES
-    ]
-    pseudo_tokens = PseudoTokenGenerator([np.sort(of_one) for of_one in pieces], vocabulary.special_ids)
+    ids, count = vocabulary.ordinary_ids, vocabulary.size // PIECES
+    pieces = [np.sort(rng.choice(ids, count, replace=False)) for _ in LANGUAGES]
+    pseudo_tokens = PseudoTokenGenerator(pieces, vocabulary.special_ids)
 
     def seconds_per_token(name: str) -> float:
         work = next(steps[name])

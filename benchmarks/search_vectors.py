@@ -68,13 +68,12 @@ def sentence_transformers(folder: Path, _) -> None:
 
 def with_numpy(folder: Path, _) -> None:
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        scores, numbers = [], []
+        best = []  # (inner products, numbers) of the best targets of each slice, both [Q, k]
         for start in range(0, len(targets), SLICE):
             products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
-            best = np.argpartition(-products, min(NEIGHBOURS, products.shape[1]) - 1)[:, :NEIGHBOURS]
-            scores.append(np.take_along_axis(products, best, axis=1))
-            numbers.append(best + start)
-        scores, numbers = np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1)
+            chosen = np.argpartition(-products, min(NEIGHBOURS, products.shape[1]) - 1)[:, :NEIGHBOURS]
+            best.append((np.take_along_axis(products, chosen, axis=1), chosen + start))
+        scores, numbers = (np.concatenate(parts, axis=1) for parts in zip(*best))
         return np.take_along_axis(numbers, np.argsort(-scores)[:, :NEIGHBOURS], axis=1)
 
     time_search(folder, "numpy", search)
@@ -107,7 +106,7 @@ if __name__ == "__main__":
         {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy},
         {"vectors": 1_000_000, "queries": 1000, "width": 768},
         "queries/s",
-        lambda args: args.queries,
+        lambda args, _: args.queries,
         prepare=write_vectors,
         check=check_found,
     )

@@ -1,13 +1,13 @@
 """Run the contenders of a benchmark side by side, each in a process with its own packages and settings.
 
 Ours runs in .venv, its peers in .venv-parity, and their newest releases in .venv-latest. ``--against DIR``
-adds another checkout of this project, which runs its own copy of the benchmark with the Python of .venv:
-this is how a change is measured.
+adds another checkout of this project. It runs its own copy of the benchmark or, if it has none, this one with
+its packages: this is how a change is measured.
 
 A round runs every contender. Programs that "take turns" are in memory together with ours, and each does one
 step at a time, so that a change in the load of the machine meets both. The others run one after the other.
-The ratio of a round says how many times faster ours was: the median time of the other over the median time
-of ours. The reported ratio is the median over the rounds.
+The ratio of a round is the median time of the other over the median time of ours. The reported ratio is the
+median over the rounds.
 
 A benchmark names its contenders and gives a worker for each kind of contender. A worker does the work and
 ends with `tell`; `compare` does the rest. The last line of the output is JSON:
@@ -15,7 +15,7 @@ ends with `tell`; `compare` does the rest. The last line of the output is JSON:
     {"unit": "tokens/s", "rounds": 3, "left_out": [], "fastest_peer": "hf_best_sdpa", "ratio": 1.7,
      "ratio_spread": [1.65, 1.74], "ratio_to_peer": {"hf_best_sdpa": 1.7, ..},
      "contenders": {"ours": {"label": .., "peer": .., "tuned": .., "precision": .., "value": 581.0,
-                             "least": 575.0, "most": 583.0, "peak_gb": 7.2, "beyond_gb": 1.9}, ..}}
+                             "least": 575.0, "most": 583.0, "peak_gb": 7.2}, ..}}
 
 "value" belongs to the median time, "least" to the slowest and "most" to the fastest. "ratio" compares the
 fastest of ours with the fastest peer, both in float32; "ratio_spread" is its range over the rounds.
@@ -36,8 +36,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.runtime import has_gpu, read_cpu, settings_for
-
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = 250002
 OURS, PREVIOUS = "ours", "previous"
@@ -50,7 +48,9 @@ SETTINGS = (
 )  # fmt: skip
 # How a worker and this program agree on turns. Other revisions use the same words.
 READY, TAKES_TURNS = "ready for a turn", "BENCHMARK_TAKES_TURNS"
+PROJECT = "BENCHMARK_PROJECT"  # the checkout whose packages a worker imports
 REST = 0.3  # seconds before a turn, while the threads of the other program stop spinning
+Turns = Literal["none", "revisions", "all"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Contender:
         label: its name in tables.
         kind: which worker runs it. Everything that is not "ours" is a peer.
         tuned: runs with scripts/env.sh and with our settings for threads and memory; otherwise as installed.
-        options: keyword arguments of the worker. "compile" needs a C++ compiler, "amp" needs a GPU.
+        options: keyword arguments of the worker. "compile" needs a C++ compiler, "amp" needs a GPU and
+            "bfloat16" needs a GPU or a CPU with bfloat16 products.
         environment: folder of its Python; by default .venv for "ours" and .venv-parity for peers.
         precision: of its matrix products. Ratios compare contenders in float32.
         asked: runs only if --contenders names it.
@@ -84,51 +85,59 @@ class Contender:
 
     def missing(self) -> str | None:
         """What this machine lacks to run it."""
+        from utils.runtime import has_gpu, read_cpu
+
         if not self.python.exists():
             return f"{self.python} is not there; sh scripts/setup.sh makes it"
         if self.options.get("compile") and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             return "torch.compile needs a C++ compiler, and there is none"
         if self.options.get("amp") and not has_gpu():
             return "it needs a GPU, and there is none"
+        if self.options.get("bfloat16") and not has_gpu() and "avx512_bf16" not in read_cpu().flags:
+            return "the CPU has no products in bfloat16"
         return None
 
 
 class WorkerFailed(Exception):
-    """A worker ended with an error. The message has the end of its output."""
-
-    def __init__(self, name: str, message: str):
-        super().__init__(message)
-        self.name = name
+    """A worker ended with an error: (name, the end of its output)."""
 
 
 def compare(
     description: str,
     contenders: Mapping[str, Contender],
     workers: Mapping[str, Callable[..., None]],
-    sizes: Mapping[str, float],
-    unit: str,
-    amount: Callable[[argparse.Namespace], float],
-    prepare: Callable[[Path, argparse.Namespace], None] | None = None,
-    check: Callable[[Path], None] | None = None,
-    turns: Literal["none", "revisions", "all"] = "none",
+    sizes: Mapping[str, int | float | str],
+    *how: Any,
+    turns: Turns = "none",
+    **more: Any,
 ) -> None:
     """The whole program of a benchmark: flags, rounds, table, and the last line of JSON.
 
+    The arguments are those of `parse` and of `measure`.
+    """
+    args = parse(description, contenders, workers, sizes, turns)
+    print(json.dumps(measure(args, contenders, sizes, *how, turns=turns, **more)))
+
+
+def parse(
+    description: str,
+    contenders: Mapping[str, Contender],
+    workers: Mapping[str, Callable[..., None]],
+    sizes: Mapping[str, int | float | str],
+    turns: Turns,
+) -> argparse.Namespace:
+    """Read the flags. In the process of a worker, run the worker and end the program.
+
     Args:
         workers: kind of contender -> function of (folder with the files, parsed flags, **options).
-        sizes: flags with a number and their defaults.
-        unit: for example "tokens/s".
-        amount: units of work in each of the "seconds" that a worker tells.
-        prepare: writes the files that all contenders get.
-        check: looks at the files that the contenders left in the folder; ends the program if they disagree.
-        turns: who takes turns with ours: nobody, another revision of ours, or every contender. Workers that
-            take turns call `wait_for_turn` before each step.
+        sizes: flags and their defaults.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        kind = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
+        parser.add_argument(f"--{name}", **kind)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contenders", help=f"of {', '.join(contenders)}, with commas between")
     if turns != "none":
@@ -137,10 +146,44 @@ def compare(
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
+        if project := os.environ.get(PROJECT):
+            sys.path.insert(0, project)
         contender = contenders[args.worker]
         workers[contender.kind](args.folder, args, **contender.options)
-        return
-    chosen, left_out = choose(parser, args, contenders)
+        sys.exit()
+    asked = args.contenders.split(",") if args.contenders else []
+    if unknown := [name for name in asked if name not in contenders]:
+        parser.error(f"--contenders: no {unknown[0]}; there are {', '.join(contenders)}")
+    against = getattr(args, "against", None)
+    if against and not (against / "model").is_dir():
+        parser.error(f"--against: {against / 'model'} is not there; name another checkout of this project")
+    return args
+
+
+def measure(
+    args: argparse.Namespace,
+    contenders: Mapping[str, Contender],
+    sizes: Sequence[str],
+    unit: str,
+    amount: Callable[[argparse.Namespace, Path], float],
+    prepare: Callable[[Path, argparse.Namespace], None] | None = None,
+    check: Callable[[Path], None] | None = None,
+    turns: Turns = "none",
+    rivals: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run the rounds and print the table; the content of the last line.
+
+    Args:
+        sizes: names of the flags that the workers get.
+        unit: for example "tokens/s".
+        amount: units of work in each of the "seconds" that a worker tells, from the flags and the folder.
+        prepare: writes the files that all contenders get.
+        check: looks at the files that the contenders left in the folder; ends the program if they disagree.
+        turns: who takes turns with ours: nobody, another revision of ours, or every contender. Workers that
+            take turns call `wait_for_turn` before each step.
+        rivals: the peers that "ratio" may refer to; by default all in float32.
+    """
+    chosen, left_out = choose(args, contenders)
     shape = {name: getattr(args, name) for name in sizes}
     with tempfile.TemporaryDirectory() as folder:
         if prepare is not None:
@@ -149,14 +192,14 @@ def compare(
         runs = run_rounds(chosen, args.rounds, flags, turns)
         if check is not None:
             check(Path(folder))
+        found = figures(runs, chosen, amount(args, Path(folder)), unit, rivals)
     left_out += [contender.label for name, contender in chosen.items() if name not in runs]
-    found = figures(runs, chosen, amount(args), unit)
     show(found)
-    print(json.dumps(shape | {"rounds": args.rounds, "left_out": left_out} | found))
+    return shape | {"rounds": args.rounds, "left_out": left_out} | found
 
 
 def choose(
-    parser: argparse.ArgumentParser, args: argparse.Namespace, contenders: Mapping[str, Contender]
+    args: argparse.Namespace, contenders: Mapping[str, Contender]
 ) -> tuple[dict[str, Contender], list[str]]:
     """The contenders that run, and the labels of those that this machine cannot run.
 
@@ -164,17 +207,11 @@ def choose(
     checkout.
     """
     against = getattr(args, "against", None)
+    names = [OURS] if against else [name for name, one in contenders.items() if not one.asked]
     if args.contenders:
         names = args.contenders.split(",")
-    else:
-        names = [OURS] if against else [name for name, one in contenders.items() if not one.asked]
-    if unknown := [name for name in names if name not in contenders]:
-        parser.error(f"--contenders: no {unknown[0]}; there are {', '.join(contenders)}")
     chosen = {name: contenders[name] for name in names}
     if against:
-        script = against / "benchmarks" / Path(sys.argv[0]).name
-        if not script.is_file():
-            parser.error(f"--against: {script} is not there; name another checkout of this project")
         chosen[PREVIOUS] = Contender(f"ours in {against}", OURS, root=against.resolve())
     left_out = []
     for name, contender in tuple(chosen.items()):
@@ -185,7 +222,7 @@ def choose(
 
 
 def run_rounds(
-    chosen: Mapping[str, Contender], rounds: int, flags: Sequence[str], turns: str
+    chosen: Mapping[str, Contender], rounds: int, flags: Sequence[str], turns: Turns
 ) -> dict[str, list[dict]]:
     """Name -> what its worker told in each round.
 
@@ -193,39 +230,35 @@ def run_rounds(
     left out; if ours fails, the program ends.
     """
     runs: dict[str, list[dict]] = {name: [] for name in chosen}
-    in_turns = [
-        name
-        for name in chosen
-        if OURS in chosen and name != OURS and (turns == "all" or (turns == "revisions" and name == PREVIOUS))
-    ]
-    alone = [name for name in chosen if name not in in_turns and not (name == OURS and len(in_turns) > 0)]
-    if OURS in chosen and in_turns and alone:
-        alone.insert(0, OURS)
-    ours_in_turns = []
+    partners = {"none": [], "revisions": [PREVIOUS], "all": [name for name in chosen if name != OURS]}[turns]
+    pairs = [[OURS, name] for name in partners if OURS in chosen and name in chosen]
+    alone = [[name] for name in chosen if [OURS, name] not in pairs and not (name == OURS and pairs)]
+    if pairs and alone:
+        alone.insert(0, [OURS])
+    beside_others = []
     for round_ in range(rounds):
-        for group in [*([name] for name in alone), *([OURS, name] for name in in_turns)]:
+        for group in alone + pairs:
             if any(name not in runs for name in group):
                 continue
             try:
                 found = run_together({name: chosen[name] for name in group}, flags)
             except WorkerFailed as failure:
-                if chosen[failure.name].kind == OURS:
-                    sys.exit(str(failure))
-                del runs[failure.name]
-                print(f"{failure.name} is left out: {failure}", flush=True)
+                name, message = failure.args
+                if chosen[name].kind == OURS:
+                    sys.exit(message)
+                del runs[name]
+                print(f"{name} is left out: {message}", flush=True)
                 continue
+            seconds = ", ".join(f"{name} {median([told['seconds']]):.3g} s" for name, told in found.items())
+            print(f"round {round_ + 1}: {seconds}", flush=True)
             if len(group) == 2:
-                ours_in_turns.append(found.pop(OURS))
-                found[group[1]]["beside"] = ours_in_turns[-1]["seconds"]
+                beside_others.append(found.pop(OURS))
+                found[group[1]]["beside"] = beside_others[-1]["seconds"]
             for name, told in found.items():
                 runs[name].append(told)
             check_same_work(runs)
-            seconds = {name: median([told["seconds"]]) for name, told in found.items()}
-            print(
-                f"round {round_ + 1}: " + ", ".join(f"{n} {s:.3g} s" for n, s in seconds.items()), flush=True
-            )
     if OURS in runs and not runs[OURS]:
-        runs[OURS] = ours_in_turns or [run_together({OURS: chosen[OURS]}, flags)[OURS]]
+        runs[OURS] = beside_others or [run_together({OURS: chosen[OURS]}, flags)[OURS]]
     return runs
 
 
@@ -254,11 +287,16 @@ class WorkerProcess:
     """The process of one worker. Leaving the ``with`` statement ends it."""
 
     def __init__(self, name: str, contender: Contender, flags: Sequence[str], in_turns: bool):
+        from utils.runtime import has_gpu, read_cpu, settings_for
+
         self.name, self.last = name, ""
+        environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
         script = contender.root / "benchmarks" / Path(sys.argv[0]).name
+        if not script.is_file():
+            script = Path(sys.argv[0]).resolve()
+            environment[PROJECT] = str(contender.root)
         worker = OURS if name == PREVIOUS else name
         command = [str(contender.python), str(script), f"--worker={worker}", *flags]
-        environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
         if contender.precision == FLOAT32:
             environment["NVIDIA_TF32_OVERRIDE"] = "0"  # a GPU computes in float32, not in TF32
         if in_turns:
@@ -309,8 +347,8 @@ class WorkerProcess:
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:
     """End the program if two workers told different "check" values or ran on different devices."""
     first = {name: told[0] for name, told in runs.items() if told}
-    if len({told.get("device") for told in first.values()}) > 1:
-        devices = {name: told.get("device") for name, told in first.items()}
+    devices = {name: told.get("device") for name, told in first.items()}
+    if len(set(devices.values())) > 1:
         sys.exit(f"some contenders ran on a GPU and some did not: {devices}")
     checks = {name: told["check"] for name, told in first.items() if "check" in told}
     if len({json.dumps(value) for value in checks.values()}) > 1:
@@ -328,41 +366,53 @@ def tell(seconds: float | list[float], **more: Any) -> None:
     """Print what a worker found, as its last act.
 
     Args:
-        seconds: of the whole work, or of each repetition. more: "kept": bytes that every program must hold;
-        "check": equal for all that do the same work; "peak":
-            the largest memory in bytes, if other processes did the work.
+        seconds: of the whole work, or of each repetition.
+        more: "check": equal for all that do the same work; "peak": the largest memory in bytes, if other
+            processes did the work.
     """
     torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
-    on_gpu = [0]
+    on_gpu = 0
     if torch and torch.cuda.is_available():
-        on_gpu.append(torch.cuda.max_memory_allocated())
+        on_gpu = torch.cuda.max_memory_allocated()
     if paddle and paddle.device.get_device().startswith("gpu"):
-        on_gpu.append(paddle.device.cuda.max_memory_allocated())
-    memory = (
-        {"device": "gpu", "peak": max(on_gpu)} if max(on_gpu) else {"device": "cpu", "peak": peak_memory()}
-    )
+        on_gpu = max(on_gpu, paddle.device.cuda.max_memory_allocated())
+    memory = {"device": "gpu", "peak": on_gpu} if on_gpu else {"device": "cpu", "peak": peak_memory()}
     print(json.dumps({"seconds": seconds} | memory | more))
 
 
-def peak_memory(process: int | str = "self") -> int:
-    """The largest resident memory of a process so far, in bytes; 0 if the process has ended."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
-def median(seconds: Sequence[float | list[float]]) -> float:
-    """The median over all repetitions of some rounds."""
-    return statistics.median(one for part in seconds for one in (part if isinstance(part, list) else [part]))
+def repetitions(parts: Sequence[float | list[float]]) -> list[float]:
+    """The seconds of all repetitions of some rounds."""
+    return [one for part in parts for one in (part if isinstance(part, list) else [part])]
+
+
+def median(parts: Sequence[float | list[float]]) -> float:
+    return statistics.median(repetitions(parts))
 
 
 def figures(
-    runs: Mapping[str, list[dict]], contenders: Mapping[str, Contender], amount: float, unit: str
+    runs: Mapping[str, list[dict]],
+    contenders: Mapping[str, Contender],
+    amount: float,
+    unit: str,
+    rivals: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The figures of the last line, from what the workers told in each round."""
-    rows = {name: _row(told, contenders[name], amount) for name, told in runs.items()}
+    rows = {}
+    for name, of_one in runs.items():
+        contender, times = contenders[name], repetitions([told["seconds"] for told in of_one])
+        speeds = {"value": statistics.median(times), "least": max(times), "most": min(times)}
+        rows[name] = {
+            "label": contender.label, "peer": contender.kind != OURS, "tuned": contender.tuned,
+            "precision": contender.precision,
+            **{key: float(f"{amount / seconds:.4g}") for key, seconds in speeds.items()},
+            "peak_gb": round(max(told["peak"] for told in of_one) / 1e9, 2),
+        }  # fmt: skip
     comparable = [name for name in runs if contenders[name].precision == FLOAT32]
     ours = [name for name in comparable if contenders[name].kind == OURS and name != PREVIOUS]
     others = [name for name in runs if contenders[name].kind != OURS or name == PREVIOUS]
@@ -372,42 +422,19 @@ def figures(
     rounds = {
         name: [
             median([told["seconds"]]) / median([told.get("beside", mine["seconds"])])
-            for told, mine in zip(of_one, runs[best])
+            for told, mine in zip(runs[name], runs[best])
         ]
-        for name, of_one in runs.items()
-        if name in others
+        for name in others
     }
     ratios = {name: round(statistics.median(of_one), 3) for name, of_one in rounds.items()}
-    peers = [name for name in ratios if name in comparable and name != PREVIOUS] or list(ratios)
+    rivals = rivals or [name for name in comparable if name != PREVIOUS]
+    peers = [name for name in ratios if name in rivals] or list(ratios)
     fastest = min(peers, key=ratios.get)
     return {
-        "unit": unit,
-        "contenders": rows,
-        "ratio": ratios[fastest],
+        "unit": unit, "contenders": rows, "ratio": ratios[fastest],
         "ratio_spread": [round(min(rounds[fastest]), 3), round(max(rounds[fastest]), 3)],
-        "fastest_peer": fastest,
-        "ratio_to_peer": ratios,
-    }
-
-
-def _row(of_one: list[dict], contender: Contender, amount: float) -> dict[str, Any]:
-    times = [one for told in of_one for one in _as_list(told["seconds"])]
-    speeds = {"value": statistics.median(times), "least": max(times), "most": min(times)}
-    row = {
-        "label": contender.label,
-        "peer": contender.kind != OURS,
-        "tuned": contender.tuned,
-        "precision": contender.precision,
-        **{name: float(f"{amount / seconds:.4g}") for name, seconds in speeds.items()},
-        "peak_gb": round(max(told["peak"] for told in of_one) / 1e9, 2),
-    }
-    if "kept" in of_one[0]:
-        row["beyond_gb"] = round(max(told["peak"] - told["kept"] for told in of_one) / 1e9, 2)
-    return row
-
-
-def _as_list(seconds: float | list[float]) -> list[float]:
-    return seconds if isinstance(seconds, list) else [seconds]
+        "fastest_peer": fastest, "ratio_to_peer": ratios,
+    }  # fmt: skip
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -94,6 +94,6 @@ if __name__ == "__main__":
         WORKERS,
         {"sentences": 50_000},
         "sentences/s",
-        lambda args: args.sentences,
+        lambda args, _: args.sentences,
         prepare=made_up.write_files,
     )

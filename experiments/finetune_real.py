@@ -210,20 +210,6 @@ def tables_of(
     return found
 
 
-def answers_in_context(layout: Path, predictions: Path) -> dict[str, int]:
-    """The number of answers of a run, and of those that are a part of the text that was asked about."""
-    answers = inside = 0
-    for path in sorted(predictions.glob("test.*.json.*")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        file = layout / "xquad" / f"xquad.{path.name.split('.')[1]}.json"
-        for article in json.loads(file.read_text(encoding="utf-8"))["data"]:
-            for paragraph in article["paragraphs"]:
-                texts = [found[str(question["id"])] for question in paragraph["qas"]]
-                answers += len(texts)
-                inside += sum(text in paragraph["context"] for text in texts)
-    return {"answers": answers, "in_context": inside}
-
-
 def write_languages(path: Path, languages: Sequence[str]) -> None:
     with atomic_file(path, "w") as file:
         json.dump({language: number for number, language in enumerate(languages)}, file)
@@ -242,15 +228,12 @@ def main() -> None:
     runs = [(start, seed) for seed in comparison.seeds for start in comparison.starts]
     jobs = {(start, seed): training(task, comparison, start, seed, further) for start, seed in runs}
     carry_out(list(jobs.values()), comparison.at_once)
-    facts: dict = {}
     if args.task == "qa":
         there = {path.name.split("-")[2] for path in (layout / "mlqa-dev").glob("*.json")}
         known = comparison.trained_languages(sorted(there, key=lambda code: (code != "en", code)))
         write_languages(output / "pairs_lang_map.json", known)
         carry_out([pairs_of_languages(task, output, job) for job in jobs.values()], comparison.at_once)
-        checks = [answers_in_context(layout, job.result.parent / "predictions") for job in jobs.values()]
-        facts = {name: sum(check[name] for check in checks) for name in checks[0]}
-    comparison.report(args.task, tables_of(task, languages, jobs), **facts)
+    comparison.report(args.task, tables_of(task, languages, jobs))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ class Classification(Task):
     Args:
         labels: label names in the order of their ids.
         max_seq_len: longest input in tokens.
-        multiple: the length of a batch is a multiple of it.
         named: the label column of a file holds names instead of ids.
     """
 
@@ -35,11 +34,11 @@ class Classification(Task):
     metric = "acc"
 
     def __init__(
-        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, multiple: int = 1,
+        self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int,
         named: bool = True,
     ):  # fmt: skip
         self.labels, self.named = list(labels), named
-        self.encode = EncodePairs(tokenizer, max_seq_len, multiple)
+        self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
@@ -48,7 +47,7 @@ class Classification(Task):
         if named:
             ids = read_label_map(args.label_map_config, args.num_labels)
             labels = sorted(ids, key=ids.get)
-        return cls(tokenizer, labels, args.max_seq_len, args.pad_to_multiple_of, named)
+        return cls(tokenizer, labels, args.max_seq_len, named)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None

@@ -57,7 +57,6 @@ class QuestionAnswering(Task):
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
         rules: one of `utils.args.ANSWER_RULES`.
-        multiple: the length of a batch is a multiple of it.
     """
 
     name = QUESTION_ANSWERING
@@ -67,17 +66,16 @@ class QuestionAnswering(Task):
 
     def __init__(
         self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
-        multiple: int = 1,
     ):  # fmt: skip
         self.tokenizer, self.cut = tokenizer, cut
         self.max_answer_length, self.n_best, self.rules = max_answer_length, n_best, rules
-        self.encode = EncodeWindows(tokenizer, multiple)
+        self.encode = EncodeWindows(tokenizer)
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
         cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
         decoding = args.max_answer_length, args.n_best_size, args.answer_rules
-        return cls(tokenizer, cut, *decoding, args.pad_to_multiple_of)
+        return cls(tokenizer, cut, *decoding)
 
     @classmethod
     def from_reading(
@@ -153,10 +151,9 @@ class OfficialAnswering(QuestionAnswering):
 
     def __init__(
         self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
-        multiple: int = 1,
     ):  # fmt: skip
         super().__init__(tokenizer, replace(cut, split_han=False), max_answer_length, n_best, rules)
-        self.encode = EncodeInOrder(tokenizer, cut.max_seq_len, multiple)
+        self.encode = EncodeInOrder(tokenizer, cut.max_seq_len)
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
         """The text of an answer is its joined pieces, which are normalised, not characters of the context."""

@@ -24,7 +24,6 @@ from model.checkpoint.folder import load_from
 from model.config import ErnieMConfig
 from reader.batching import Batches, GlobalBatch
 from reader.classification import read_languages
-from reader.features import round_up
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
@@ -138,10 +137,10 @@ def check_flags(args: argparse.Namespace) -> None:
     report.check_recipe(args.paper)
     if args.do_test and len(args.test_set.split(",")) != len(args.test_save.split(",")):
         raise UserError("--test_set and --test_save must name the same number of patterns")
-    if args.in_tokens and args.batch_size < round_up(args.max_seq_len, args.pad_to_multiple_of):
+    if args.in_tokens and args.batch_size < args.max_seq_len:
         raise UserError(
-            f"--batch_size {args.batch_size}: with --in_tokens true it counts tokens: at least "
-            "--max_seq_len, rounded up to --pad_to_multiple_of"
+            f"--batch_size {args.batch_size}: with --in_tokens true it counts tokens; give at least "
+            f"--max_seq_len, {args.max_seq_len}"
         )
 
 

@@ -56,7 +56,6 @@ class Tagging(Task):
         labels: the tags in the order of their ids.
         max_seq_len: length of a window in tokens.
         label_pieces: see `reader.tagging.EncodeTagged`.
-        multiple: the length of a batch is a multiple of it.
         scheme: tag scheme of the files; see `reader.tagging.SCHEMES`.
     """
 
@@ -66,14 +65,13 @@ class Tagging(Task):
 
     def __init__(
         self, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int, label_pieces: str = "first",
-        multiple: int = 1, scheme: str = "IOB",
+        scheme: str = "IOB",
     ):  # fmt: skip
         self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
         self.inside = inside(self.labels)
         encode = EncodeTaggedOfficially if self.official else EncodeTagged
         # The official loss is divided by B x T, so more padding would change it.
-        multiple = 1 if self.official else multiple
-        self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces, multiple)
+        self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
     def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
@@ -81,8 +79,8 @@ class Tagging(Task):
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(args.label_map_config, args.num_labels)
         check_tag_map(ids, args.label_map_config)
-        labels, multiple = sorted(ids, key=ids.get), args.pad_to_multiple_of
-        return cls(tokenizer, labels, args.max_seq_len, args.label_pieces, multiple, args.chunk_scheme)
+        labels = sorted(ids, key=ids.get)
+        return cls(tokenizer, labels, args.max_seq_len, args.label_pieces, args.chunk_scheme)
 
     @classmethod
     def from_reading(

@@ -20,13 +20,7 @@ class Feature(NamedTuple):
 
 
 class EncodeExamples(Protocol):
-    """What `reader.batching.Batches` needs of a task. Can be pickled: it runs in the reader process.
-
-    Attributes:
-        multiple: T of a batch is a multiple of it.
-    """
-
-    multiple: int
+    """What `reader.batching.Batches` needs of a task. Can be pickled: it runs in the reader process."""
 
     def __call__(self, items: Sequence[Any]) -> list:
         """Items of a data set -> features, each with `.ids`, its model input."""
@@ -43,7 +37,7 @@ class TaskBatch:
     """What one process feeds the model at once.
 
     Attributes:
-        input_ids: int64 [B, T], padded on the right; T is the longest input of the batch, rounded up.
+        input_ids: int64 [B, T], padded on the right; T is the longest input of the batch.
         labels: int64 [B].
         indices: int64 [B], the place of each row in the data set.
         count: examples of the whole step, over all micro-batches and processes: what a loss is divided by.
@@ -60,13 +54,11 @@ class EncodePairs:
 
     Args:
         max_seq_len: longest input.
-        multiple: T of a batch is a multiple of it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, multiple: int = 1):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
         self.tokenizer = tokenizer
         self.max_seq_len = max_seq_len
-        self.multiple = multiple
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
         tokenizer = self.tokenizer
@@ -84,25 +76,17 @@ class EncodePairs:
         return len(features)
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
-        input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id, self.multiple)
+        input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
         return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> np.ndarray:
-    """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T].
-
-    T is the longest row's length, rounded up to a multiple of `multiple`.
-    """
-    padded = np.full([len(rows), round_up(max(map(len, rows)), multiple)], value, np.int64)
+def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
+    padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
     for filled, row in zip(padded, rows):
         filled[: len(row)] = row
     return padded
-
-
-def round_up(length: int | np.ndarray, multiple: int) -> int | np.ndarray:
-    """The least multiple of `multiple` that is not below `length`, or below each of several."""
-    return -(-length // multiple) * multiple
 
 
 def padded_batches(

@@ -317,12 +317,10 @@ class EncodeWindows:
     """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer.
 
     Args:
-        multiple: T of a batch is a multiple of it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, multiple: int = 1):
+    def __init__(self, tokenizer: Tokenizer):
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
-        self.multiple = multiple
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
         return [self._feature(window) for window in windows]
@@ -332,7 +330,7 @@ class EncodeWindows:
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
         return AnswerBatch(
-            pad([feature.ids[: feature.length] for feature in features], self.pad_id, self.multiple),
+            pad([feature.ids[: feature.length] for feature in features], self.pad_id),
             np.asarray([feature.answer for feature in features], np.int64),
             np.asarray([feature.own for feature in features], np.int64),
             np.asarray([feature.length - 1 for feature in features], np.int64),
@@ -361,8 +359,8 @@ class EncodeInOrder(EncodeWindows):
             `collate` takes the padding off again.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, multiple: int = 1):
-        super().__init__(tokenizer, multiple)
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
+        super().__init__(tokenizer)
         self.max_seq_len = max_seq_len
 
     def _feature(self, window: ContextWindow) -> AnswerFeature:

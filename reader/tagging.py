@@ -267,18 +267,15 @@ class EncodeTagged:
         inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
         label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
             over); "leading": its first piece, whatever that is; "all": every piece, by `inside`.
-        multiple: T of a batch is a multiple of it.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first",
-        multiple: int = 1,
     ):  # fmt: skip
         self.tokenizer = tokenizer
         self.room = max_seq_len - 2
         self.inside = list(inside)
         self.label_pieces = label_pieces
-        self.multiple = multiple
         self._space = tokenizer.vocab.get("▁")
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
@@ -306,8 +303,8 @@ class EncodeTagged:
             window = np.searchsorted(bounds, places[:, 0], side="right") - 1
             words.append(np.stack([first_row + window, places[:, 0] - bounds[window], places[:, 1]], axis=1))
         return TaggedBatch(
-            pad(ids, self.tokenizer.pad_id, self.multiple),
-            pad(labels, IGNORED, self.multiple),
+            pad(ids, self.tokenizer.pad_id),
+            pad(labels, IGNORED),
             np.asarray(sentences, np.int64),
             np.concatenate(words),
             np.asarray([len(feature.words) for feature in features], np.int64),

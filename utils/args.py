@@ -18,7 +18,6 @@ import yaml
 from utils.config import check_ranges
 from utils.errors import UserError
 from utils.logging import logger
-from utils.runtime import length_multiple
 
 
 def boolean(text: str) -> bool:
@@ -148,7 +147,6 @@ class FinetuneFlags:
     max_steps: int | None = flag(None, "optimizer steps after which the run ends", "[1, )")
     gradient_accumulation_steps: int = flag(1, "micro-batches per optimizer step and device", "[1, )")
     amp: str = flag("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
-    pad_to_multiple_of: int | None = flag(None, "of a batch's length; default: 8 with --amp, else 1", "[1, )")
     select_on: str = flag("mean", "select the step by the mean over languages or by one (en); or last")
     lr_schedule_style: str = flag("official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES)
     decay_style: str = flag("official", "decay at the full rate, or at each layer's", choices=STYLES)
@@ -167,8 +165,6 @@ class FinetuneFlags:
     def __post_init__(self) -> None:
         if self.use_fp16 and "amp" not in self.given:
             self.amp = "fp16"
-        if self.pad_to_multiple_of is None:
-            self.pad_to_multiple_of = length_multiple(self.amp)
         check_ranges(self)
         seeds = self.random_seed or (1,)
         if min(seeds) < 0 or len(set(seeds)) < len(seeds):

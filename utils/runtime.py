@@ -123,7 +123,9 @@ def prepare(quiet: bool = False) -> str:
     line = "cpu: " + ", ".join(parts)
     if "paddle" in sys.modules:
         line += "; paddle was imported before, so the variables come too late"
-        if quiet and "KMP_BLOCKTIME" not in users:  # else an earlier call has set the variables
+        if (
+            quiet and sys.modules["paddle"] and "KMP_BLOCKTIME" not in users
+        ):  # else an earlier call has set the variables
             warnings.warn(
                 "paddle was imported before the model was loaded, and may run on one thread; load the model "
                 "first, or set OMP_NUM_THREADS",
@@ -184,11 +186,6 @@ def _local_processes() -> int:
         if os.environ.get(name, "").isdigit():
             return max(1, int(os.environ[name]))
     return 1
-
-
-def length_multiple(amp: str) -> int:
-    """The multiple that a batch is padded to: 8 in half precision, for tensor cores, else 1."""
-    return 1 if amp == "none" else 8
 
 
 def has_gpu() -> bool:

@@ -10,12 +10,13 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import time
 import urllib.error
 import urllib.request
 import zlib
 from http.client import HTTPException
 from pathlib import Path
+
+from tqdm import tqdm
 
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -37,8 +38,7 @@ ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_laye
 
 TIMEOUT_SECONDS = 20
 LARGEST_ARCHIVE = 16 << 30  # bytes; the weights of large have 2.2 GB
-_BLOCK = 1 << 20
-_REPORT_SECONDS = 10
+REPORT_SECONDS = 10
 
 
 class DownloadError(Exception):
@@ -72,8 +72,13 @@ def download(url: str, path: Path) -> None:
             version.write_text("" if found.startswith("W/") else found)
             length = reply.headers.get("Content-Length")
             total = None if length is None else have + int(length)
-            with unwritable_is_a_user_error(part), open(part, "ab" if have else "wb") as file:
-                _copy(reply, file, path.name, have, total)
+            shown = {"desc": path.name, "initial": have, "unit_scale": True, "mininterval": REPORT_SECONDS}
+            with (
+                unwritable_is_a_user_error(part),
+                open(part, "ab" if have else "wb") as file,
+                tqdm.wrapattr(file, "write", total=total, unit="B", **shown) as counted,
+            ):
+                shutil.copyfileobj(reply, counted, 1 << 20)
     except urllib.error.HTTPError as error:
         # 416: nothing is left to send, if the file is as long as the part.
         whole = (error.headers.get("Content-Range") or f"*/{have}").rpartition("/")[2]
@@ -87,17 +92,6 @@ def download(url: str, path: Path) -> None:
             raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
     os.replace(part, path)
     version.unlink(missing_ok=True)
-
-
-def _copy(reply, file, name: str, done: int, total: int | None) -> None:
-    last = time.monotonic()
-    while block := reply.read(_BLOCK):
-        file.write(block)
-        done += len(block)
-        if time.monotonic() - last > _REPORT_SECONDS:
-            last = time.monotonic()
-            share = f" of {total / 1e6:,.0f}" if total else ""
-            print(f"  {name}: {done / 1e6:,.0f}{share} MB", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

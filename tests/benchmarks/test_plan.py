@@ -39,7 +39,7 @@ def test_sharding_divides_all_but_the_word_table():
 
 def test_recompute_and_precision_move_activations():
     def activations(**changes) -> float:
-        run = plan.PlannedRun(**{**vars(RUN), **changes})
+        run = plan.PlannedRun(**{**RUN._asdict(), **changes})
         return plan.memory(BASE, run, 0, 8, 0.0)["activations"]
 
     tokens, layer = 32 * 512 * 1.15, 34 * 768 + 48

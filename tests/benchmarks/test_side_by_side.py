@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import side_by_side
 from benchmarks.side_by_side import Contender, figures, run_rounds
+from utils import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {
@@ -80,10 +81,9 @@ def test_taking_turns(checkout, tmp_path, capsys):
 def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch):
     """Peers run alone, the other revision in turns; both are compared."""
     other, here = checkout("old-"), checkout()
-    parser = argparse.ArgumentParser()
     args = argparse.Namespace(contenders=None, against=other)
     monkeypatch.setattr(Contender, "python", property(lambda _: Path(sys.executable)))
-    chosen, _ = side_by_side.choose(parser, args, placed(here, "ours", "peer"))
+    chosen, _ = side_by_side.choose(args, placed(here, "ours", "peer"))
     assert list(chosen) == ["ours", "previous"]  # the peers only if they are named
     runs = run_rounds(chosen | placed(here, "peer"), 1, [], "revisions")
     assert turns(tmp_path) == [
@@ -91,8 +91,20 @@ def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch
         *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
     ]
     assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0] and len(runs["ours"]) == 1
-    with pytest.raises(SystemExit):
-        side_by_side.choose(parser, argparse.Namespace(contenders=None, against=tmp_path), HERE)
+
+
+def test_flags(monkeypatch, capsys, tmp_path):
+    for flags, message in {
+        "--contenders=ours,nobody": "--contenders: no nobody; there are ours, peer",
+        f"--against={tmp_path}": "name another checkout of this project",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["row.py", flags])
+        with pytest.raises(SystemExit):
+            side_by_side.parse("What it does.", HERE, {}, {"batch": 16}, "all")
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["row.py", "--batch=4", "--quick"])
+    args = side_by_side.parse("What it does.", HERE, {}, {"batch": 16, "quick": False}, "all")
+    assert (args.batch, args.quick, args.rounds) == (4, True, 3)
 
 
 def test_the_run_ends_where_ours_fails(checkout):
@@ -110,23 +122,17 @@ def test_who_can_run_here(monkeypatch, capsys):
     }
 
     def chosen(names: str | None) -> list[str]:
-        found, _ = side_by_side.choose(
-            argparse.ArgumentParser(), argparse.Namespace(contenders=names), contenders
-        )
-        return list(found)
+        return list(side_by_side.choose(argparse.Namespace(contenders=names), contenders)[0])
 
     monkeypatch.setattr(side_by_side.shutil, "which", lambda name: None)
-    monkeypatch.setattr(side_by_side, "has_gpu", lambda: False)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
     assert chosen(None) == ["ours", "peer", "broken"] and chosen("peer,named") == ["peer", "named"]
     said = capsys.readouterr().out
     assert "absent is left out" in said and "compiled is left out: torch.compile needs a C++ compiler" in said
     assert "halved is left out: it needs a GPU" in said
     monkeypatch.setattr(side_by_side.shutil, "which", str)
-    monkeypatch.setattr(side_by_side, "has_gpu", lambda: True)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
     assert chosen("compiled,halved") == ["compiled", "halved"]
-    with pytest.raises(SystemExit):
-        chosen("nobody")
-    assert "--contenders: no nobody; there are ours, peer" in capsys.readouterr().err
 
 
 def test_other_work_ends_the_run():
@@ -163,7 +169,7 @@ def told(seconds, peak=4.0, **more):
 
 def test_speeds_and_ratios(capsys):
     runs = {
-        "ours": [told([1.0, 2.0, 9.0], 6.0, kept=4e9), told([2.0, 2.0], kept=4e9)],
+        "ours": [told([1.0, 2.0, 9.0], 6.0), told([2.0, 2.0])],
         "ours_int8": [told(0.5)] * 2,
         "best": [told([8.0], beside=[4.0]), told([9.0], beside=[3.0])],  # 2 and 3
         "installed": [told([10.0]), told([12.0])],  # 5 and 6
@@ -172,7 +178,7 @@ def test_speeds_and_ratios(capsys):
     found = figures(runs, CONTENDERS, 2048, "tokens/s")
     ours = found["contenders"]["ours"]
     assert (ours["value"], ours["least"], ours["most"]) == (1024, 227.6, 2048)
-    assert (ours["peak_gb"], ours["beyond_gb"], ours["peer"]) == (6.0, 2.0, False)
+    assert (ours["peak_gb"], ours["peer"]) == (6.0, False)
     assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05}
     # Another precision does not count for either side.
     assert (found["ratio"], found["ratio_spread"], found["fastest_peer"]) == (2.5, [2.0, 3.0], "best")

@@ -1,7 +1,6 @@
 """Every format that is only read, and the old forms of the others: the same tensors, found and reported."""
 
 import json
-import shutil
 import struct
 
 import numpy as np
@@ -10,7 +9,6 @@ from safetensors.numpy import save_file
 
 import convert
 from model.checkpoint.read import read_weights
-from reader.tokenization import Tokenizer
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.toy_models import fairseq_args, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
@@ -172,19 +170,3 @@ def test_an_official_folder_without_its_config(tmp_path):
     (tmp_path / "base" / "ernie_config.json").unlink()
     with pytest.raises(UserError, match=r"base: there is no ernie_config.json or config.json"):
         convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
-
-
-def test_the_tokenizer_one_folder_up(tmp_path, piece_model, capsys):
-    """configs/base of the official layout: vocab.txt and piece.model are in configs."""
-    tokenizer = Tokenizer(piece_model_path=piece_model)
-    shutil.copy(piece_model, tmp_path / "piece.model")
-    tokenizer.write_vocab(tmp_path / "vocab.txt")
-    config = official_config("tiny", vocab_size=tokenizer.vocab_size)
-    make_official_weights(tmp_path / "base", config, seed=1)
-    for source in ("base", "base/params"):
-        assert read_weights(tmp_path / source).piece_model_path == tmp_path / "piece.model"
-    convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
-    assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
-    assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
-    (tmp_path / "vocab.txt").unlink()  # a lone piece model above may belong to anything
-    assert read_weights(tmp_path / "base").piece_model_path is None

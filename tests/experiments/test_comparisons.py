@@ -111,11 +111,10 @@ def test_fine_tuning(compare, tmp_path):
 
 @pytest.mark.slow
 def test_questions(compare):
-    found, last, _ = compare(finetune_real, "qa", "--starts", "full", "--seeds", 1, "--max_steps", 2)
+    found, *_ = compare(finetune_real, "qa", "--starts", "full", "--seeds", 1, "--max_steps", 2)
     assert list(found["tables"])[:2] == ["XQuAD, f1", "XQuAD, em"]
     assert list(found["tables"]["XQuAD, f1"]["full"]["seeds"]["1"])[:2] == ["en", "de"]
     assert "MLQA dev, text-question, f1" in found["tables"] and "MLQA dev, em" in found["tables"]
-    assert last["answers"] == last["in_context"] == 12
 
 
 @pytest.mark.parametrize("lower", [False, True])
@@ -223,14 +222,3 @@ def test_the_table():
     assert lines[0] == "| start | en | de | fr | mean without en |"
     assert lines[2] == "| full | 71.0 ± 1.4 | 41.0 ± 1.4 | 47.0 ± 4.2 | 44.0 ± 1.4 |"
     assert starts.table({"full": {1: seeds[1]}}).splitlines()[2] == "| full | 70.0 | 40.0 | 50.0 | 45.0 |"
-
-
-def test_answers_are_looked_up_in_their_texts(tmp_path):
-    (tmp_path / "xquad").mkdir()
-    value = answering_toy.squad(2, seed=1)
-    (tmp_path / "xquad" / "xquad.en.json").write_text(json.dumps(value), encoding="utf-8")
-    answers = {qa["id"]: qa["answers"][0]["text"] for _, qa in answering_toy.questions(value)}
-    answers[next(iter(answers))] = "not in the text"
-    (tmp_path / "test.en.json.3.10").write_text(json.dumps(answers))
-    (tmp_path / "nbest_test.en.json.3.10").write_text("{}")
-    assert finetune_real.answers_in_context(tmp_path, tmp_path) == {"answers": 4, "in_context": 3}

@@ -33,7 +33,7 @@ def make(tmp_path):
 
     def make(kind=Tagging, pieces="first", size=64):
         flags = {"label_map_config": tmp_path / "labels.json", "num_labels": 5, "chunk_scheme": "IOB"}
-        args = argparse.Namespace(**flags, label_pieces=pieces, max_seq_len=size, pad_to_multiple_of=1)
+        args = argparse.Namespace(**flags, label_pieces=pieces, max_seq_len=size)
         return kind.from_flags(args, Letters())
 
     return make

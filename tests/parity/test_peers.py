@@ -5,12 +5,12 @@ import torch
 from transformers import XLMRobertaForMaskedLM
 
 from benchmarks.mlm_step import IGNORED, gathered_loss
-from benchmarks.training import xlm_r_config
+from benchmarks.training import hf_config
 
 
 def test_the_loss_of_gathered_positions_is_that_of_all():
     torch.manual_seed(0)
-    config = xlm_r_config(1, 50, hidden_size=16, num_attention_heads=2, intermediate_size=32)
+    config = hf_config(1, 50, hidden_size=16, num_attention_heads=2, intermediate_size=32)
     model = XLMRobertaForMaskedLM(config).double().eval()
     ids, labels = torch.randint(4, 50, [3, 9]), torch.full([3, 9], IGNORED)
     ids[1, 6:] = 1  # pads

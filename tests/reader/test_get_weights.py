@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -12,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convert
 from model.checkpoint.formats import fluid
+from model.checkpoint.read import read_weights
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.get_weights import DownloadError, download
+from tests.helpers.official_layout import make_official_weights, official_config
 from tests.reader.conftest import files
 from utils.errors import UserError
 
@@ -308,3 +312,18 @@ def test_the_script(tmp_path):
     root = tmp_path / "repo"
     expected = [f"{root}/scripts/data/get_weights.py", "--configs", f"{root}/configs", *command[2:]]
     assert (done.returncode, done.stdout.splitlines()) == (2, ["set up", *expected])
+
+
+def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
+    """configs/base of the official layout: vocab.txt and piece.model are in configs."""
+    shutil.copy(tokenizer.piece_model_path, tmp_path / "piece.model")
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    config = official_config("tiny", vocab_size=tokenizer.vocab_size)
+    make_official_weights(tmp_path / "base", config, seed=1)
+    for source in ("base", "base/params"):
+        assert read_weights(tmp_path / source).piece_model_path == tmp_path / "piece.model"
+    convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
+    assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
+    assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
+    (tmp_path / "vocab.txt").unlink()  # a lone piece model above may belong to anything
+    assert read_weights(tmp_path / "base").piece_model_path is None
