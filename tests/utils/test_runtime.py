@@ -138,6 +138,9 @@ def test_prepare_knows_the_processes_of_a_job():
 def test_prepare_says_when_it_comes_too_late():
     done = python("import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare; prepare()")
     assert done.stdout.rstrip().endswith("paddle was imported before, so the variables come too late")
+    quiet = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
+    said = python(quiet + "for _ in range(3): prepare(quiet=True)").stderr
+    assert said.count("may run on one thread") == 1
 
 
 FAULTS = """
