@@ -93,6 +93,7 @@ def search(output: Path, languages: Sequence[str], name: str, model: dict[str, o
     flags = model | {
         "pairs": output / "pairs", "languages": ",".join(languages), "layer": "dev",
         "dev_pairs": output / "dev", "max_seq_len": FLAGS["max_seq_len"], "checkpoints": folder,
+        "untrained": "false",  # the start "scratch" is a row of its own
     }  # fmt: skip
     line = ["run_retrieval.py", *as_line(flags)]
     return Job(f"search {name}", line, folder / "retrieval.json", folder / "log")

@@ -97,12 +97,14 @@ class Table:
         rows: seed -> language -> per cent; every seed has the same languages.
         paper: rows of the paper, as `figures` returns them.
         bars: whether the chart shows this table.
+        untrained: language -> per cent of the same model with random weights; empty: not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bars: bool = True
+    untrained: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def languages(self) -> list[str]:
@@ -125,14 +127,15 @@ class Table:
         return {column: mean_and_deviation([row[column] for row in rows]) for column in rows[0]}
 
     def cells(self) -> list[list[str]]:
-        """Header, a line per seed, mean and deviation of several seeds, the paper's rows; two decimals."""
+        """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
         summary, full = self.summary(), self.full_rows()
         lines = [["", *summary]]
         lines += [[f"seed {seed}", *(f"{row[name]:.2f}" for name in summary)] for seed, row in full.items()]
         if len(full) > 1:
             lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
             lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
-        for name, row in self.paper_rows().items():
+        below = {"untrained": {**self.untrained, AVERAGE: average(self.untrained)}} if self.untrained else {}
+        for name, row in (below | self.paper_rows()).items():
             lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
         return lines
 
@@ -145,6 +148,7 @@ def to_json(tables: Sequence[Table]) -> list[dict]:
             "seeds": {str(seed): row for seed, row in table.full_rows().items()},
             "mean": {column: mean for column, (mean, _) in table.summary().items()},
             "deviation": {column: deviation for column, (_, deviation) in table.summary().items()},
+            **({"untrained": dict(table.untrained)} if table.untrained else {}),
             **({"paper": table.paper_rows()} if table.paper else {}),
         }
         for table in tables

@@ -11,13 +11,14 @@ killed build. The corpus has the same bytes with any number of workers, on this 
 import sys
 from pathlib import Path
 
+from pretrain.corpus import alignment
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.manifest import finish, summary
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.work import claim, delete_corpus, delete_work, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
-from reader.corpus import check_files
+from reader.corpus import Corpus, check_files
 from reader.tokenization import Tokenizer
 from utils.config import load_config
 from utils.errors import run
@@ -62,6 +63,9 @@ def main() -> None:
     setup_console()
     options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
     logger.info("%s", summary(build_corpus(options)))
+    corpus = Corpus(options.output)
+    for line in alignment.report(corpus, Tokenizer.from_folder(corpus.path), options.show_pairs):
+        logger.info("%s", line)
 
 
 if __name__ == "__main__":

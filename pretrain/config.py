@@ -7,6 +7,7 @@ tables.
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from pretrain.masking import can_serve_camlm
 from utils.errors import UserError
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
@@ -127,13 +128,14 @@ class OptimizerConfig:
         batch_size: sequences per optimizer step over all devices and micro-batches.
         learning_rate: peak.
         warmup_steps: linear rise; 0: the rate is constant.
-        schedule: after the rise, official: peak x (1 - t / T); paddlenlp: a straight line from the peak to 0
-            at T.
+        schedule: after the rise, paddlenlp: a straight line from the peak to 0 at T, as in the paper (section
+            4.1); official: peak x (1 - t / T), as in the official fine-tuning code; it drops when the rise
+            ends.
         beta1: 0.98 as printed in Table 11.
         beta2: 0.999 as printed in Table 11. InfoXLM, with the same data and steps, uses (0.9, 0.98).
         epsilon: of Adam.
         weight_decay: decoupled.
-        clip_norm: largest global norm of the gradient.
+        clip_norm: largest global norm of the gradient. **choice**: the paper does not print one.
     """
 
     steps: int = 150_000
@@ -300,6 +302,12 @@ def _check_together(config: PretrainConfig) -> None:
         raise UserError(
             f"run.micro_batch_tokens {config.run.micro_batch_tokens} is below data.max_seq_len "
             f"{data.max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
+        )
+    objectives, side = config.objectives, (data.max_seq_len - 4) // 2
+    if "camlm" in objectives.active and not can_serve_camlm(side, side, objectives.mask_rate):
+        raise UserError(
+            f"objectives.mask_rate {objectives.mask_rate:g} masks every token of a pair, and camlm predicts "
+            "from unmasked tokens: lower it, or take camlm out of objectives.active"
         )
     if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
         raise UserError(

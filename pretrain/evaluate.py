@@ -35,6 +35,8 @@ from utils.logging import progress
 
 # Held-out masks: apart from all training masks, by a step that no run reaches, and the same for all seeds.
 _SEED, _STEP = 0, (1 << 40) - 1
+_SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
+_SHOWN = 3  # of these in the log
 
 
 class Evaluator:
@@ -91,8 +93,9 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
-            {precision, frequent_precision, copy_rate, repeat_rate}; retrieval: "a-b" -> accuracy of each
-            layer, mean of both directions. None where it was broken off.
+            {precision, frequent_precision, copy_rate, repeat_rate, samples}, where samples are sentences with
+            their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both directions. None
+            where it was broken off.
         """
         kinds = ("tlm", "camlm", *(("btmlm",) if self.pseudo_tokens else ()), "retrieval")
         tasks: list[tuple[str, Any]] = [("mmlm", name) for name in self.mono]
@@ -129,6 +132,7 @@ class Evaluator:
 
     def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float]:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
+        samples: list[str] = []
         sums = dict.fromkeys(("pseudo", "copied", "repeated", "found", "sought", "likely", "of"), 0)
         for examples, rngs in self._chunks("btmlm", self._examples(pair)):
             sources, targets = zip(*examples)
@@ -136,6 +140,11 @@ class Evaluator:
             stage1 = self.objectives.batch("btmlm", sources, rngs, second_languages).stage1
             pseudo_ids = self.pseudo_tokens.predict(model, stage1)
             translations = [target.ids for target in targets]
+            for row in range(min(_SAMPLES - len(samples), len(sources))):
+                of_row = pseudo_ids[stage1.slot_rows == row]
+                samples.append(
+                    f"{self._in_words(sources[row])} | {self._in_words(Text(of_row, second_languages[row]))}"
+                )
             copied, repeated = copied_and_repeated(stage1, pseudo_ids)
             found, sought = found_in_translation(stage1, pseudo_ids, translations, self.punctuation)
             likely, of = most_frequent_found(stage1, translations, self.piece_counts, self.punctuation)
@@ -147,7 +156,11 @@ class Evaluator:
             "frequent_precision": sums["likely"] / max(sums["of"], 1),
             "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
             "repeat_rate": sums["repeated"] / max(sums["pseudo"], 1),
+            "samples": samples,
         }
+
+    def _in_words(self, text: Text) -> str:
+        return f"{self.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
         held, room = self.pairs[pair], self.config.data.max_seq_len - 2
@@ -211,13 +224,16 @@ def summary(result: dict[str, Any]) -> list[str]:
             accuracy = 100 * np.mean([v["accuracy"] for v in values])
             lines.append(f"{kind}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f} %")
     if "btmlm" in result:
-        rates = next(iter(result["btmlm"].values()))
-        mean = {rate: 100 * np.mean([v[rate] for v in result["btmlm"].values()]) for rate in rates}
+        values = list(result["btmlm"].values())
+        rates = ("precision", "frequent_precision", "copy_rate", "repeat_rate")
+        mean = {rate: 100 * np.mean([v[rate] for v in values]) for rate in rates}
         lines.append(
             f"btmlm: pseudo-tokens in the translation {mean['precision']:.2f} % (the most frequent words: "
             f"{mean['frequent_precision']:.2f} %), copied {mean['copy_rate']:.2f} %, "
             f"repeated {mean['repeat_rate']:.2f} %"
         )
+        samples = [sample for v in values for sample in v["samples"][:1]]
+        lines += [f"pseudo-tokens of {sample}" for sample in samples[:_SHOWN]]
     if "retrieval" in result:
         layers = 100 * np.mean(list(result["retrieval"].values()), axis=0)  # [L + 1]
         shown = " ".join(f"{value:.1f}" for value in layers)

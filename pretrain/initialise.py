@@ -1,5 +1,8 @@
 """The initial weights of a run: encoder, head and language embeddings, each from its own source."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from model.checkpoint.folder import Checkpoint, load_from, load_into, read_weights
 from model.heads import PreTrainingModel
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, InitConfig
@@ -12,11 +15,18 @@ _WORDS = "embeddings.word_embeddings.weight"
 _ENCODER = ("embeddings.", "encoder.", "pooler.")
 
 
-def initialise(model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer) -> None:
+def initialise(
+    model: PreTrainingModel,
+    config: InitConfig,
+    tokenizer: Tokenizer,
+    drawn: Mapping[str, Any] | None = None,
+) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
     Args:
         tokenizer: of the corpus. If a folder has a vocabulary, it must be the same.
+        drawn: digest of the corpus and seed of this run. If the encoder was trained with the same, it has
+            seen the items that the run begins with; a warning says so.
 
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
@@ -24,9 +34,17 @@ def initialise(model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer
     if config.encoder != SCRATCH:
         checkpoint = read_weights(config.encoder)
         _check_vocabulary(checkpoint, config.encoder, tokenizer)
-        load_from(model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK))
+        loaded_below = (_LANGUAGES, *((_HEAD,) if config.lm_head == FROM_ENCODER else ()))
+        load_from(
+            model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK), loaded_elsewhere=loaded_below
+        )
         _load_languages(model, checkpoint)
         logger.info("encoder: from %s", config.encoder)
+        if drawn and checkpoint.extra.get("drawn") == drawn:
+            logger.warning(
+                "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
+                "change run.seed", config.encoder, drawn["seed"],
+            )  # fmt: skip
     if config.lm_head != FRESH:
         folder = config.encoder if config.lm_head == FROM_ENCODER else config.lm_head
         checkpoint = read_weights(folder)
@@ -36,7 +54,8 @@ def initialise(model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer
                 "use init.lm_head fresh with init.lm_head_warmup_steps"
             )
         _check_vocabulary(checkpoint, folder, tokenizer)
-        load_into(model, checkpoint.weights, optional=(), ignore=(*_ENCODER, _LANGUAGES, _TASK))
+        others = (*_ENCODER, _LANGUAGES, _TASK)
+        load_into(model, checkpoint.weights, optional=(), ignore=others, loaded_elsewhere=others)
         logger.info("masked-LM head: from %s", folder)
 
 

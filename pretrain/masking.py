@@ -84,5 +84,5 @@ def replace(
 
 
 def can_serve_camlm(source_length: int, target_length: int, rate: float) -> bool:
-    """Whether both sides keep an unmasked token after CAMLM's choice; if not, the pair serves TLM."""
+    """Whether both sides keep an unmasked token after CAMLM's choice. The lengths are without [UNK]."""
     return all(number_chosen(n, rate) < n for n in (source_length, target_length))

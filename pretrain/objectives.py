@@ -104,7 +104,7 @@ class Objectives:
     def mmlm(self, text: Text, rng: np.random.Generator) -> list[MaskedSequence]:
         ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
         side_languages = np.full(len(ids), text.language)
-        chosen = 1 + masking.choose(len(ids) - 2, self.config.mask_rate, rng)
+        chosen = 1 + self._choose(ids[1:-1], rng)
         replacements = masking.replace(ids[chosen], rng, self.vocabulary)
         return [self._masked_row(ids, side_languages, chosen, replacements)]
 
@@ -120,8 +120,8 @@ class Objectives:
     # context, the masks of the other side are the placeholders.
 
     def serves_camlm(self, pair: Pair) -> bool:
-        """Whether, after truncation, both sides keep an unmasked token; if not, the pair serves TLM."""
-        source, target = self._truncated(pair)
+        """Whether, after truncation, both sides keep an unmasked token that is not special."""
+        source, target = (self._known(ids) for ids in self._truncated(pair))
         return masking.can_serve_camlm(len(source), len(target), self.config.mask_rate)
 
     def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
@@ -161,7 +161,7 @@ class Objectives:
         side_languages = np.repeat([text.language, second], [n + 2, p + 2])
         last = slot_positions[-1:] + 1
         positions = np.concatenate([self._positions[: n + 3], slot_positions, last])
-        chosen = 1 + masking.choose(n, config.mask_rate, rng)
+        chosen = 1 + self._choose(text.ids[:n], rng)
         replacements = masking.replace(ids[chosen], rng, self.vocabulary)
         row = self._masked_row(ids, side_languages, chosen, replacements)
         # Pseudo-tokens will be ordinary tokens, though their slots still hold [MASK].
@@ -187,10 +187,18 @@ class Objectives:
         source, target = self._truncated(pair)
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])
-        rate = self.config.mask_rate
-        of_source = 1 + masking.choose(len(source), rate, rng)
-        of_target = len(source) + 3 + masking.choose(len(target), rate, rng)
+        of_source = 1 + self._choose(source, rng)
+        of_target = len(source) + 3 + self._choose(target, rng)
         return ids, side, np.concatenate([of_source, of_target])
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """Places of the tokens that may be predicted. [UNK] is special, so it is never one of them."""
+        return np.flatnonzero(ids != self.vocabulary.unk_id)
+
+    def _choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m]."""
+        known = self._known(ids)
+        return known[masking.choose(len(known), self.config.mask_rate, rng)]
 
     def _masked_row(
         self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int

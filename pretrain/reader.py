@@ -29,10 +29,9 @@ Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the object
 
 
 class DrawnExample(NamedTuple):
-    """A text or pair of a step, the objective whose loss it serves, and the form in which it is masked."""
+    """A text or pair of a step, and the objective that it serves."""
 
     objective: str
-    form: str
     text: Text | Pair
 
 
@@ -140,7 +139,7 @@ class StepReader:
         """The next step's batches."""
         share, counts = self._counts()
         examples = self._examples(self._draw(counts))
-        tokens = [self.objectives.tokens(one.form, one.text) for one in examples]
+        tokens = [self.objectives.tokens(one.objective, one.text) for one in examples]
         parts = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
         micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
         self.step += 1
@@ -167,13 +166,12 @@ class StepReader:
         for kind, objectives, draws in drawn:
             for i, objective in enumerate(objectives):
                 text = self._read(kind, draws, i)
-                form = objective
                 if objective == "camlm" and not self.objectives.serves_camlm(text):
-                    # A side of one token cannot keep an unmasked one: such a pair serves TLM.
-                    form = "tlm"
-                    if "tlm" in self.config.objectives.active:
-                        objective = "tlm"
-                examples.append(DrawnExample(objective, form, text))
+                    # A side of one token cannot keep an unmasked one. The pair serves TLM, or is left out.
+                    if "tlm" not in self.config.objectives.active:
+                        continue
+                    objective = "tlm"
+                examples.append(DrawnExample(objective, text))
         return examples
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
@@ -187,9 +185,8 @@ class StepReader:
     def _batch(self, examples: Sequence[DrawnExample], numbers: Sequence[int]) -> Batch:
         made = []
         for number in numbers:
-            objective, form, text = examples[number]
             rng = generator(self.config.run.seed, self.step, number)
-            made.append(self.objectives.mask(form, text, rng)._replace(objective=objective))
+            made.append(self.objectives.mask(*examples[number], rng))
         return pack(made)
 
 

@@ -67,9 +67,15 @@ def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
         if line.partition(":")[0] not in FREE and not line.endswith("-> (absent)")
     ]
     if changed:
+        longer = (
+            ". To train a finished model further, begin a new run: another run.output, --init.encoder "
+            f"{folder.parents[1] / FULL} --init.lm_head encoder, and another run.seed, or it reads the same "
+            "text again"
+        )
+        of_length = any(line.startswith(("optimizer.steps:", "optimizer.tokens:")) for line in changed)
         raise UserError(
             f"{folder} was made with another configuration ({'; '.join(changed)}): go on with that one, "
-            f"{instead}"
+            f"{instead}{longer if of_length else ''}"
         )
     for what in ("vocabulary", "corpus"):
         ours, theirs = now["digests"][what], saved.get("digests", now["digests"])[what]

@@ -84,6 +84,8 @@ class Trainer:
             sums=SUMS,
         )
         self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
+        # Equal for runs that read the same items in the same order.
+        self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
         self.identity = identity(dataclasses.asdict(config), corpus.digest, tokenizer.digest)
 
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
@@ -116,7 +118,7 @@ class Trainer:
                     f"from: put back {CHECKPOINTS}, choose another run.output, or begin anew with "
                     "--run.overwrite true"
                 )
-            initialise(self.model, self.config.init, self.tokenizer)
+            initialise(self.model, self.config.init, self.tokenizer, self.drawn)
             return {}
         folder, state = found
         check_same_run(folder, state, self.identity)
@@ -181,7 +183,7 @@ class Trainer:
             self.model_config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
-            extra={} if leave_out else {"languages": self.languages, "reading": reading},
+            extra={} if leave_out else {"languages": self.languages, "reading": reading, "drawn": self.drawn},
             facts={
                 "name": "ERNIE-M, pre-trained",
                 "languages": self.languages,
@@ -236,6 +238,11 @@ def make_generator(
     objectives = config.objectives
     if "btmlm" not in objectives.active:
         return None
+    if "camlm" not in objectives.active:
+        logger.warning(
+            "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
+            "pseudo-tokens, so they will be of little use; add camlm"
+        )
     allowed = None
     if objectives.pseudo_pieces == "frequent":
         piece_counts = [corpus.piece_counts(language) for language in languages]

@@ -240,6 +240,10 @@ class Tokenizer:
         """The token of each id, [UNK] for an unknown id."""
         return [self._token_of.get(int(id_), UNK) for id_ in ids]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text to read, with spaces between words. It need not be the original text."""
+        return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
+
     def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
         """The id of each token, that of [UNK] for an unknown token."""
         return [self.vocab.get(token, self.unk_id) for token in tokens]

@@ -97,23 +97,29 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
             raise UserError(f"{file}: expected 'key: value' lines at the top level")
         if "config" in values:
             raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
-        for field in dataclasses.fields(
-            cls
-        ):  # the parser would take a text for the name of a file, and read it
+        for field in dataclasses.fields(cls):  # the parser would read a file of that name
             if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
                 raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
-    where = f"{', '.join(files)}: " if files else ""
+    on_the_line = [a[2:].partition("=")[0] for a in arguments if a.startswith("--")]
+    on_the_line = [key for key in on_the_line if key not in ("", "config")]
+
+    def where(error: Exception) -> str:
+        named = (re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error)) for key in on_the_line)
+        if any(found for found in named):
+            return "command line: "
+        return f"{', '.join(files)}: " if files else ""
+
     try:
         parsed = parser.parse_args(arguments)
         _check_parsed(cls, parsed)
         values = vars(parser.instantiate(parsed))
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
     except ArgumentError as error:
-        raise UserError(f"{where or 'configuration: '}{_explain(str(error), cls)}") from error
+        raise UserError(f"{where(error) or 'configuration: '}{_explain(str(error), cls)}") from error
     except OverflowError as error:
-        raise UserError(f"{where or 'configuration: '}a number is too large ({error})") from error
+        raise UserError(f"{where(error) or 'configuration: '}a number is too large ({error})") from error
     except UserError as error:
-        raise UserError(f"{where}{error}") from error
+        raise UserError(f"{where(error)}{error}") from error
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:

@@ -16,8 +16,8 @@ TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
 FREE = (
     "init_pretraining_params", "init_task", "init_checkpoint", "ernie_config_path", "vocab_path", "use_cuda",
     "piece_model_path", "checkpoints", "overwrite", "paper", "xtreme_save", "pairs", "languages", "src_file",
-    "tgt_file", "dev_pairs", "score", "neighbours", "batch_tokens", "train_set", "do_train", "recompute",
-    "skip_steps", "save_steps", "keep_checkpoints",
+    "tgt_file", "dev_pairs", "untrained", "score", "neighbours", "batch_tokens", "train_set", "do_train",
+    "recompute", "skip_steps", "save_steps", "keep_checkpoints",
 )  # fmt: skip
 LARGEST_MARGIN = 1024  # neighbours: faiss keeps so many per query without complaint
 
@@ -49,6 +49,8 @@ class RetrievalFlags:
         layer: layer of mean and specials: a number (0: the embeddings), middle, top; sweep: a table of all
             layers; dev: the layer that is best on --dev_pairs
         dev_pairs: a folder like --pairs, for --layer dev
+        untrained: search with the same model with random weights, too, and show it in the tables; its layer
+            is chosen in the same way
         pooling: mean over the tokens; specials: including [CLS] and [SEP]; pooled: the pooled [CLS]
         score: cosine, or margin: the ratio to the mean of the nearest neighbours of both sides
         neighbours: number of neighbours of the margin
@@ -96,6 +98,7 @@ class RetrievalFlags:
     tgt_file: str | None = None
     layer: str = "middle"
     dev_pairs: str | None = None
+    untrained: bool = True
     pooling: Literal["mean", "specials", "pooled"] = "mean"
     score: Literal["cosine", "margin"] = "cosine"
     neighbours: int = 4

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import paddle
+
 from evaluation.pooling import layer_number
 from evaluation.search import Found
 from finetune.report import Table, figures
@@ -22,16 +24,18 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from utils.config import to_yaml
 from utils.errors import UserError
+from utils.logging import logger
 
 DIRECTIONS = ("en -> xx", "xx -> en")
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchRecord:
-    """What the model of one seed finds at one layer: language -> result."""
+    """What the model of one seed finds at one layer, and a model with random weights: language -> result."""
 
     layer: int
     found: dict[str, Found]
+    untrained: dict[str, Found]
 
 
 class RetrievalRun:
@@ -83,19 +87,36 @@ class RetrievalRun:
         searcher = Searcher(flags, model, tokenizer)
         if flags.layer == "sweep":
             swept = searcher.by_layer(self.bitexts)
+            untrained = self._untrained(flags, searcher)
+            fresh = untrained.by_layer(self.bitexts) if untrained else {}
             if distributed.is_main():
                 how = f"{flags.score}, {flags.pooling}"
-                write_sweep(folder, f"retrieval by layer: {how}, both directions", swept)
+                write_sweep(folder, f"retrieval by layer: {how}, both directions", swept, fresh)
             return None
-        layer = searcher.choose_layer(self.dev_bitexts) if flags.layer == "dev" else layer
-        found = searcher.at(layer, self.bitexts)
+        layer, found = self._search(searcher, layer)
+        untrained = self._untrained(flags, searcher)
+        fresh = self._search(untrained, layer)[1] if untrained else {}
         if distributed.is_main():
             if flags.xtreme_save:
                 several = seed if len(self.seeds) > 1 else None
                 write_predictions(flags.xtreme_save, self.bitexts, found, several)
             else:
                 write_predictions(folder / "predictions" / "tatoeba", self.bitexts, found)
-        return SearchRecord(layer, found)
+        return SearchRecord(layer, found, fresh)
+
+    def _search(self, searcher: Searcher, layer: int | None) -> tuple[int, dict[str, Found]]:
+        if self.flags.layer == "dev":
+            layer = searcher.choose_layer(self.dev_bitexts)
+        return layer, searcher.at(layer, self.bitexts)
+
+    def _untrained(self, flags: RetrievalFlags, searcher: Searcher) -> Searcher | None:
+        """The same with random weights, once for all seeds; None if the model has them anyway."""
+        trained = flags.do_train or flags.init_pretraining_params or flags.init_checkpoint
+        if not (flags.untrained and trained) or flags.random_seed != self.seeds[0]:
+            return None
+        logger.info("the same search with random weights (--untrained false leaves it out)")
+        paddle.seed(flags.random_seed)
+        return Searcher(flags, ErnieMModel(searcher.model.config), searcher.tokenizer)
 
     def _train(
         self, flags: RetrievalFlags, folder: Path, run: dict[str, Any]
@@ -128,7 +149,12 @@ class RetrievalRun:
                 for seed, record in records.items()
             }
             paper = figures(flags.paper, direction, list(next(iter(rows.values()))))
-            tables.append(Table(f"{direction}, {how}", rows, paper))
+            untrained = {
+                language: found.accuracies()[side]
+                for record in records.values()
+                for language, found in record.untrained.items()
+            }
+            tables.append(Table(f"{direction}, {how}", rows, paper, untrained=untrained))
         facts = {"task": "retrieval", "pooling": flags.pooling, "score": flags.score, "layers": layers}
         return "retrieval", tables, facts
 

@@ -100,16 +100,28 @@ class Searcher:
         return [np.asarray(build(ids, None, longest)) for ids in self.tokenizer.encode_batch(texts)]
 
 
-def write_sweep(folder: Path, title: str, by_layer: Mapping[str, tuple[np.ndarray, SplitResult]]) -> None:
+def write_sweep(
+    folder: Path,
+    title: str,
+    by_layer: Mapping[str, tuple[np.ndarray, SplitResult]],
+    untrained: Mapping[str, tuple[np.ndarray, SplitResult]],
+) -> None:
     """Write sweep.{txt,md,json}: a row per layer with the mean of both directions.
 
-    The last row scores, on the odd pairs, the layer that was chosen on the even pairs.
+    The last rows score, on the odd pairs, the layer that was chosen on the even pairs.
+
+    Args:
+        by_layer: from `Searcher.by_layer`.
+        untrained: the same with random weights; may be empty.
     """
     rows = {
         f"layer {layer}": {name: float(table[layer].mean()) for name, (table, _) in by_layer.items()}
         for layer in range(len(next(iter(by_layer.values()))[0]))
     }
     rows["chosen, odd pairs"] = {name: 100.0 * split.mean for name, (_, split) in by_layer.items()}
+    if untrained:
+        row = {name: 100.0 * split.mean for name, (_, split) in untrained.items()}
+        rows["untrained, chosen, odd pairs"] = row
     chosen = {name: split.layer for name, (_, split) in by_layer.items()}
     logger.info("layers chosen on the even pairs: %s", chosen)
     cells = [["", *by_layer, AVERAGE]]

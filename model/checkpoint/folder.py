@@ -156,6 +156,7 @@ def load_from(
     path: str | os.PathLike,
     optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
+    loaded_elsewhere: tuple[str, ...] = (),
 ) -> tuple[Checkpoint, LoadReport]:
     """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
     checkpoint = read_weights(path)
@@ -166,7 +167,7 @@ def load_from(
             f"{checkpoint.config_path or path}: num_attention_heads is {theirs.num_attention_heads}, "
             f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
         )
-    return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
+    return checkpoint, load_into(model, checkpoint.weights, optional, ignore, loaded_elsewhere)
 
 
 def load_into(
@@ -174,6 +175,7 @@ def load_into(
     weights: Mapping[str, np.ndarray],
     optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
+    loaded_elsewhere: tuple[str, ...] = (),
 ) -> LoadReport:
     """Fill a model by name. All names and shapes are checked before the first parameter is changed.
 
@@ -183,6 +185,8 @@ def load_into(
         optional: prefixes of names that may be absent; these stay as initialised and the log says so. With
             "classifier." a task starts from pre-trained weights; without it the head must be there.
         ignore: prefixes of names that are ignored on both sides.
+        loaded_elsewhere: prefixes of ignored names that the caller loads itself; the log does not call these
+            unused.
 
     Raises:
         UserError: a shape that differs (with the config key to look at), more layers than the model has,
@@ -213,8 +217,8 @@ def load_into(
         _fill(wanted[name], finite(name, weights[name], weights.source))
     done = set(loaded)
     unused = [name for name in weights if name not in done]
-    if unused:
-        log.info("%s: %s not used: %s", weights.source, _count(unused), ", ".join(unused))
+    if said := [name for name in unused if not name.startswith(loaded_elsewhere)]:
+        log.info("%s: %s not used: %s", weights.source, _count(said), ", ".join(said))
     return LoadReport(loaded, [name for name in parameters if name not in done], unused)
 
 

@@ -10,7 +10,7 @@ from utils.errors import UserError
 # These options do not change the bytes of a corpus.
 _NOT_IN_PLAN = {
     "output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite",
-    "engine", "ray_address", "workers",
+    "engine", "ray_address", "workers", "show_pairs",
 }  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class BuildOptions:
         ray_address: host:port of a cluster's head, or auto; null: start a cluster on this machine for this
             build.
         workers: processes, or units at a time on the cluster; 0: one per core.
+        show_pairs: number of pairs of each parallel stream that are shown at the end.
         overwrite: delete the corpus or unfinished build in the output folder.
     """
 
@@ -71,6 +72,7 @@ class BuildOptions:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     workers: int = 0
+    show_pairs: int = 3
     overwrite: bool = False
 
     def __post_init__(self):
@@ -94,7 +96,15 @@ class BuildOptions:
             )
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
-        for name in ("held_out", "max_tokens", "min_tokens", "max_ratio", "score_column", "workers"):
+        for name in (
+            "held_out",
+            "max_tokens",
+            "min_tokens",
+            "max_ratio",
+            "score_column",
+            "workers",
+            "show_pairs",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: {getattr(self, name)} is negative")
         for name, largest in (("unit_mib", 32), ("shard_mib", 4096)):  # a worker holds a unit in memory

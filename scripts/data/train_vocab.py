@@ -89,6 +89,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     rates = _rates(lines, options)
     for language, rate in rates.items():
         logger.info("%s: %s lines, each taken %.3g times in the mean", language, f"{lines[language]:,}", rate)
+    logger.info(
+        "sentencepiece trains %s pieces on about %s lines; it says nothing until it has finished",
+        f"{options.vocab_size:,}", f"{min(options.sentences, sum(lines.values())):,}",
+    )  # fmt: skip
     model = _train(_sample(streams, options, rates), options)
     with atomic_file(model_path) as file:
         file.write(model)
@@ -137,6 +141,7 @@ def _read(
 
 def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
     model = io.BytesIO()
+    large = {"train_extremely_large_corpus": True} if options.sentences > _MANY_SENTENCES else {}
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=sentences,
@@ -150,7 +155,8 @@ def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
             pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
             normalization_rule_name="nmt_nfkc",
             num_threads=options.threads,
-            train_extremely_large_corpus=options.sentences > _MANY_SENTENCES,
+            minloglevel=2,  # errors only
+            **large,
         )
     except RuntimeError as error:
         raise UserError(

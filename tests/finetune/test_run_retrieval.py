@@ -132,7 +132,13 @@ def test_several_seeds(retrieve, folder, tmp_path):
 
 def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     swept = retrieve(layer="sweep")["rows"]
-    assert list(swept) == ["layer 0", "layer 1", "layer 2", "chosen, odd pairs"]
+    assert list(swept) == [
+        "layer 0",
+        "layer 1",
+        "layer 2",
+        "chosen, odd pairs",
+        "untrained, chosen, odd pairs",
+    ]
     means = []
     for layer in range(3):
         for language in ("de", "xx"):
@@ -146,6 +152,20 @@ def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
     found = retrieve(layer="dev", dev_pairs=folder / "pairs", languages="xx")
     assert found["layers"] == {"1": int(np.argmax(means))}
     assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
+
+
+def test_the_untrained_model_is_in_the_table(retrieve, folder):
+    """Its layer is chosen in the same way. One that has random weights anyway has no such row."""
+    how = {"layer": "dev", "dev_pairs": folder / "pairs"}
+    shape = {"ernie_config_path": folder / "weights/config.json"}
+    shape["piece_model_path"] = folder / "weights/piece.model"
+    trained, random = retrieve(**how), retrieve(**how, **shape, init_pretraining_params="")
+    for one, other in zip(trained["tables"], random["tables"]):
+        assert one["untrained"] == {name: other["seeds"]["1"][name] for name in ("de", "xx")}
+        assert "untrained" not in other
+    swept = retrieve(layer="sweep", **shape, init_pretraining_params="")["rows"]
+    assert swept["chosen, odd pairs"] == retrieve(layer="sweep")["rows"]["untrained, chosen, odd pairs"]
+    assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])

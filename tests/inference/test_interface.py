@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 PAGE = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-LINES = re.findall(r"^echo (.*) \| python predict\.py (.*)$", PAGE, re.MULTILINE)
+LINES = re.findall(r"^echo (.*) \| \.venv/bin/python predict\.py (.*)$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.corpus import duplicates, passes
+from pretrain.corpus import alignment, duplicates, passes
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.manifest import summary
 from pretrain.corpus.shards import group_units
@@ -240,3 +240,29 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     assert rows["de-en: de"][2] == "1" and rows["de-en: en"][2] == "1"
     warnings = [line for line in table if line.startswith("warning")]
     assert len(warnings) == 1 and warnings[0].startswith("warning: ka: ")
+
+
+ENGLISH = sentences(400, seed=3)
+GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in ENGLISH]
+
+
+@pytest.mark.parametrize(
+    ("other", "warning"),
+    [
+        (GERMAN, ""),
+        (GERMAN[1:], "at 4 of 4 places that were looked at the sides fit better if one of them moves by 1"),
+        (GERMAN[:200] + GERMAN[202:], "at 2 of 4 places that were looked at the sides fit better if one of"),
+        (sentences(400, seed=4), "the sides have unrelated lengths and share no numbers or names"),
+    ],
+)
+def test_sides_that_do_not_belong_together(tmp_path, pieces, other, warning):
+    lines = [f"{a}\t{b}" for a, b in zip(ENGLISH, other)]
+    build(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
+    corpus = Corpus(tmp_path / "corpus")
+    tokenizer = Tokenizer.from_folder(corpus.path)
+    *shown, last = alignment.report(corpus, tokenizer, 3)
+    assert last.startswith("warning: de-en: ") == bool(warning) and warning in last
+    shown = shown if warning else [*shown, last]
+    assert len(shown) == 6 and shown[0] == f"de-en 1 de: {other[0]}"[: len(shown[0])]
+    assert shown[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
+    assert alignment.report(corpus, tokenizer, 0) == ([last] if warning else [])

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pretrain.config import FREE, PretrainConfig
+from pretrain.schedule import learning_rate
 from tests.helpers.small_corpus import ROOT
 from tests.pretrain.tiny_run import config
 from utils.config import load_config
@@ -30,6 +31,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
         ({"objectives__monolingual_share": 1.0}, "objectives.monolingual_share is 1, so one kind of text"),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate is 0.0: it must be above 0 and at most 1"),
+        ({"objectives__mask_rate": 1.0}, "objectives.mask_rate 1 masks every token of a pair, and camlm"),
         ({"objectives__temperature": 0.0}, "objectives.temperature is 0.0: it must be above 0"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
@@ -85,8 +87,16 @@ def test_the_papers_table_11():
         assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
         assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
         assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
+        rate = learning_rate(loaded, optimizer.steps)  # linear, from the peak
+        assert rate(10_000) == 1.0 and rate((optimizer.steps + 10_000) // 2) == 0.5
         assert (model.hidden_dropout_prob, model.attention_probs_dropout_prob) == (0.1, 0.1)
         assert loaded.data.max_seq_len == 512
+
+
+def test_camlm_needs_an_unmasked_token():
+    assert config(Path("corpus"), objectives__mask_rate=1.0, objectives__active=["mmlm", "tlm"])
+    with pytest.raises(UserError, match="objectives.mask_rate 0.97 masks every token"):  # of 14 a side
+        config(Path("corpus"), objectives__mask_rate=0.97)
 
 
 def test_the_papers_table_6():

@@ -74,6 +74,10 @@ def test_every_stream_has_its_numbers(held):
     assert list(result["mmlm"]) == ["de", "en", "fr"]
     for kind in ("tlm", "camlm", "btmlm", "retrieval"):
         assert list(result[kind]) == ["de-en", "en-fr"]
+    samples = result["btmlm"]["en-fr"]["samples"]
+    assert [sample.split(": ")[0] for sample in samples] == ["en", "fr"] and " | fr: " in samples[0]
+    first = sentences_of(held, ("en", "fr"))[0][0]
+    assert samples[0].startswith(f"en: {held.tokenizer.decode(first)} | fr: ")
     assert held.run() == result  # the masks are the same at every evaluation
     assert {len(layers) for layers in result["retrieval"].values()} == {3}
 
@@ -181,7 +185,13 @@ def test_a_summary():
     result = {
         "mmlm": {"de": {"perplexity": 2.0, "accuracy": 0.5}, "en": {"perplexity": 8.0, "accuracy": 0.0}},
         "btmlm": {
-            "de-en": {"precision": 0.3, "frequent_precision": 0.2, "copy_rate": 0.1, "repeat_rate": 0.0}
+            "de-en": {
+                "precision": 0.3,
+                "frequent_precision": 0.2,
+                "copy_rate": 0.1,
+                "repeat_rate": 0.0,
+                "samples": ["de: Haus | en: house", "en: a dog | de: Hund"],
+            },
         },
         "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
     }
@@ -189,6 +199,7 @@ def test_a_summary():
         "[held-out] mmlm: perplexity 4.00 (geometric mean), accuracy 25.00 %",
         "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
         "copied 10.00 %, repeated 0.00 %",
+        "[held-out] pseudo-tokens of de: Haus | en: house",
         "[held-out] retrieval accuracy from the embeddings to the top layer: 15.0 40.0 %",
     ]
     assert summary({}) == []

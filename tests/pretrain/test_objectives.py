@@ -67,6 +67,29 @@ def test_pairs_that_cannot_serve_camlm():
     assert tlm.masked.tolist() == [0, 2, 0, 0]
 
 
+@pytest.mark.parametrize("rate", [0.15, 1.0])
+def test_unk_is_special_and_never_predicted(rate):
+    unk = VOCABULARY.unk_id
+    maker, mixed = objectives(mask_rate=rate), np.array([unk, 11, unk, 12, 13, unk])
+    examples = {
+        "mmlm": Text(mixed, 0),
+        "btmlm": Text(mixed, 0),
+        "tlm": Pair(Text(mixed, 0), Text(TARGET, 1)),
+        "camlm": Pair(Text(TARGET, 0), Text(mixed, 1)),
+    }
+    for objective, example in examples.items():
+        if objective == "camlm" and rate == 1.0:
+            continue
+        for seed in range(20):
+            batch = maker.batch(objective, [example], rngs(1, seed))
+            assert unk not in batch.target_ids and len(batch.target_ids)
+    assert rate < 1 or set(maker.batch("mmlm", [Text(mixed, 0)], rngs(1)).target_ids) == {11, 12, 13}
+    # a text of [UNK] alone has nothing to predict, and cannot keep an unmasked token
+    alone = Text(np.array([unk, unk]), 0)
+    assert not len(maker.batch("mmlm", [alone], rngs(1)).targets)
+    assert not maker.serves_camlm(Pair(alone, Text(TARGET, 1)))
+
+
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
 def test_language_embedding(choice):
     maker = objectives(language_embedding=choice)

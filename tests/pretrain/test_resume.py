@@ -264,6 +264,18 @@ def test_another_configuration_is_named(straight, tiny_corpus, tmp_path, refused
     assert records(tmp_path / "out") == records(straight)
 
 
+def test_a_longer_run_begins_from_the_finished_model_with_another_seed(straight, tmp_path, pretrain, refused):
+    out = shutil.copytree(straight, tmp_path / "out")
+    line = refused(optimizer__steps=20, **USUAL)
+    assert "(optimizer.steps: 12 -> 20): go on with that one" in line
+    assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
+    start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
+    for seed, said in ((1, 1), (2, 0)):
+        log = (pretrain(f"further-{seed}", run__seed=seed, **start) / "log/job.log.0").read_text()
+        assert log.count("draws the same items again: change run.seed") == said
+        assert "not used" not in log  # the head and the language embeddings are
+
+
 def other_corpus(folder: Path) -> Path:
     """Equal counts and vocabulary, but two tokens of the text are swapped."""
     ids = folder / "mono/en/train-00000.ids.npy"

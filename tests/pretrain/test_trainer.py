@@ -11,7 +11,10 @@ from model.checkpoint.folder import load_from, read_weights
 from model.heads import SequenceClassifier
 from pretrain import trainer
 from pretrain.loss import masked_lm_loss
-from tests.pretrain.tiny_run import checkpoint, losses, records
+from pretrain.reader import StepBatches
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+from tests.pretrain.tiny_run import checkpoint, config, losses, records
 from utils.errors import UserError
 
 
@@ -111,6 +114,20 @@ def test_only_the_objectives_that_are_active(pretrain):
     held_out = records(out)[-1]["held_out"]
     # what it was not trained on is evaluated all the same, so that runs can be compared
     assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval"}
+
+
+def test_btmlm_without_camlm_is_warned_about(pretrain):
+    warning = "objectives.active has btmlm without camlm: camlm is what teaches"
+    for active, said in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
+        out = pretrain("-".join(active), objectives__active=active, optimizer__steps=1)
+        assert (out / "log/job.log.0").read_text().count(warning) == said
+
+
+def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
+    tokenizer = Tokenizer.from_folder(tiny_corpus)
+    made = trainer.Trainer(config(tiny_corpus), Corpus(tiny_corpus), tokenizer, 12)
+    step = made.step(StepBatches([], {"camlm": 1.0}, {}))
+    assert step.loss == 0.0 and not step.skipped and made.engine.steps == 1
 
 
 def test_options_that_change_nothing_but_memory(pretrain):

@@ -28,8 +28,10 @@ def options(output, texts, **changed):
     return VocabOptions(output=str(output), **texts, **({"vocab_size": 120, "threads": 2} | changed))
 
 
-def test_ids_files_and_bytes(tmp_path, texts):
+def test_ids_files_and_bytes(tmp_path, texts, capfd):
     tokenizer = train_vocab(options(tmp_path / "one", texts))
+    said = capfd.readouterr().err  # without sentencepiece's own lines
+    assert "trainer_interface" not in said and "WARNING" not in said
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
     assert tokenizer.mask_id == 121 and tokenizer.vocab_size == 122
     assert Tokenizer.from_folder(tmp_path / "one").digest == tokenizer.digest

@@ -74,6 +74,24 @@ def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, e
     assert all(part in str(error.value) for part in expected), str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "blamed"),
+    [
+        ("steps: 3", ["--stepz", "3"], "command line: unknown key 'stepz'"),
+        ("steps: 3", ["--optimizer.peak_lr", "high"], "command line: "),
+        ("steps: 3", ["--steps=0"], "command line: steps: 0 is below 1"),
+        ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'"),
+        ("steps: 0", ["--optimizer.peak_lr", "1"], "a.yaml: steps: 0 is below 1"),
+    ],
+)
+def test_the_place_of_the_mistake_is_blamed(tmp_path, monkeypatch, text, arguments, blamed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(Config, ["--config", "a.yaml", *arguments])
+    assert str(error.value).startswith(blamed), error.value
+
+
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "nan", "inf", "1e999"])
 @pytest.mark.parametrize("in_file", [True, False])
 def test_a_number_that_is_not_finite(tmp_path, value, in_file):
