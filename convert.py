@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     if Path(flags.source).suffix == PIECE_MODEL:
         tokenizer = make_tokenizer(flags.vocab_path, flags.source)
         with atomic_dir(flags.target) as folder:
-            report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags.target)
+            report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
         return
 
     checkpoint = read_weights(flags.source)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             files = write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
     with pipe_may_close():
         report(done, checkpoint, flags)
-        report_files(files, flags.target)
+        report_files(files, flags)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -122,11 +122,16 @@ def report(done: "Converted", checkpoint: "Checkpoint", flags: argparse.Namespac
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(done.written)} tensors")
 
 
-def report_files(files: list[str], target: str) -> None:
-    if files:
-        print(f"tokenizer: {', '.join(files)} in {target}")
-    else:
+def report_files(files: list[str], flags: argparse.Namespace) -> None:
+    if not files:
         print("tokenizer: no piece model is near, so no files of it; --piece_model_path names one")
+        return
+    print(f"tokenizer: {', '.join(files)} in {flags.target}")
+    if flags.to in ("paddlenlp", "huggingface"):
+        print(
+            "note: the ErnieMTokenizer of these libraries gives other ids for many texts; "
+            "--to xlm-roberta writes a tokenizer that gives ours"
+        )
 
 
 if __name__ == "__main__":

@@ -41,13 +41,13 @@ class EncodeVectorFlags:
     """
 
     data_set: str
-    output_dir: str
     init_pretraining_params: str
+    output_dir: str = "embeddings"
     ernie_config_path: str | None = None
     vocab_path: str | None = None
     piece_model_path: str | None = None
-    max_seq_len: int = 256
-    batch_size: int = 16
+    max_seq_len: int = 512
+    batch_size: int = 32
     use_cuda: bool = True
     vectors: Literal["official", "mean", "specials", "pooled"] = "official"
     layer: str = "top"
@@ -117,7 +117,9 @@ def open_checkpoint(flags: EncodeVectorFlags):
             f"--model {flags.init_pretraining_params} --output exported"
         )
     distributed.init(flags.use_cuda)
-    model, tokenizer = open_encoder(flags)
+    # The pooled [CLS] of a random pooler would mean nothing.
+    optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
+    model, tokenizer = open_encoder(flags, optional=optional)
     return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -38,6 +40,10 @@ def load(folder: str | Path, engine: str = "auto", task: str | None = None, **fi
     return Model(load_(folder, engine=engine, task=task, files=Files(**files)))
 
 
+def _several(texts: Any) -> Iterable[Any]:
+    return [texts] if isinstance(texts, str) else texts
+
+
 class Model:
     """A model with its tokenizer. A method raises UserError if the model is not for its task.
 
@@ -53,14 +59,26 @@ class Model:
         self._tasks: dict[tuple, Any] = {}
 
     def classify(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
-        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each."""
-        pairs = [(text, None) if isinstance(text, str) else text for text in texts]
-        return self._ask("classify", [{"text_a": a, "text_b": b} for a, b in pairs])
+        """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each.
+
+        A string is one text, here and below.
+        """
+        asked = []
+        for text in _several(texts):
+            parts = [text] if isinstance(text, str) else text
+            if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
+                raise UserError(f"{str(text)[:40]!r}: neither a text nor a pair of texts")
+            asked.append(dict(zip(("text_a", "text_b"), parts)))
+        return self._ask("classify", asked)
 
     def tag(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
         """Texts, or lists of words -> {"words", "tags", "entities"} each."""
         return self._ask(
-            "tag", [{"text": text} if isinstance(text, str) else {"words": list(text)} for text in texts]
+            "tag",
+            [
+                {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
+                for text in _several(texts)
+            ],
         )
 
     def answer(self, question: str, context: str) -> dict:
@@ -71,7 +89,8 @@ class Model:
         self, texts: Sequence[str], pooling: str | None = None, layer: str | int | None = None
     ) -> "np.ndarray":
         """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
-        return self._task("encode", pooling=pooling, layer=layer).vectors(texts)
+        task = self._task("encode", pooling=pooling, layer=layer)
+        return task.vectors([task.parse({"text": text}) for text in _several(texts)])
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text the likeliest tokens with their probabilities."""

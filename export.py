@@ -5,6 +5,7 @@ python export.py --model checkpoints/best --output exported --int8 true --check_
 python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class ExportFlags:
             for retrieval, else top
         formats: paddle, onnx, or paddle,onnx
         int8: also write ONNX with int8 weights and activations, and report how that changes the predictions
-        reduce_range: use int8 weights of 7 bits, for CPUs without VNNI
+        reduce_range: use int8 weights of 7 bits, for CPUs without VNNI; default: if this CPU has none
         check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines; default: made-up ones
         check_sentences: largest number of texts of check_set that are compared
         max_seq_len: longest text compared, in tokens; default: what the model can read
@@ -49,7 +50,7 @@ class ExportFlags:
     layer: str | None = None
     formats: str = "paddle,onnx"
     int8: bool = False
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     check_set: str | None = None
     check_sentences: int = within("[1, )", 1000)
     max_seq_len: int | None = None
@@ -70,7 +71,8 @@ class ExportFlags:
 
 
 def main() -> None:
-    from utils.runtime import prepare
+    os.environ.setdefault("GLOG_minloglevel", "2")  # else Paddle prints a warning about its own static graph
+    from utils.runtime import int8_saturates, prepare, read_cpu
 
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
@@ -95,7 +97,12 @@ def main() -> None:
     layer = layer_number(flags.layer or trained, loaded.num_layers)
     if task != ENCODING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task encoding can end below the top layer")
-    options = ExportOptions(task, layer, flags.kinds, flags.int8, flags.reduce_range)
+    reduce_range = flags.reduce_range
+    if reduce_range is None:
+        reduce_range = flags.int8 and int8_saturates(read_cpu())
+        if reduce_range:
+            logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
+    options = ExportOptions(task, layer, flags.kinds, flags.int8, reduce_range)
     export(loaded, output, options, read_checked(flags, loaded, task))
     logger.info("exported for %s: %s", task, flags.output)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from utils.errors import UserError, run
-from utils.logging import LOG_DIR, LOG_PREFIX
+from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.runtime import read_cpu, settings_for
 
 
@@ -205,6 +205,7 @@ def main() -> None:
         kept, line = keep_total(args.training_script_args, args.recipe_devices, processes * nodes)
         args = argparse.Namespace(**vars(args) | {"training_script_args": kept})
         print(f"launch: {line}", flush=True)
+        os.environ[RECIPE_BATCH] = line
     line, environment = command(args, processes, gpus)
     log = f"{args.split_log_path}/{args.log_prefix}job.log.0"
     print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)

@@ -8,10 +8,13 @@ python predict.py --serve --model checkpoints/best,pretrained
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from utils.config import check_ranges, load_config, within
 from utils.errors import UserError, pipe_may_close, run
+
+AT_ONCE = 1024  # requests that are answered together
 
 
 @dataclass
@@ -25,6 +28,7 @@ class PredictFlags:
             search, fill or translate-probe
         input: a file of JSON lines; "-": standard input
         output: a file; "-": standard output
+        on_error: on a request that cannot be answered: stop, or skip it with a line on standard error
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
         threads: number of threads; 0 is one for each core
         batch_tokens: padded tokens in one pass
@@ -35,7 +39,8 @@ class PredictFlags:
             default: as in training for retrieval, else mean
         layer: for encode and search: a number, middle or top; default: as exported, or as in training for
             retrieval, else top
-        corpus: for search: a text file, a sentence a line
+        corpus: for search: a text file, a sentence a line; or several with their languages, as in
+            "de<=de.txt,fr<=fr.txt"
         ernie_config_path: ernie_config.json, if it is not beside the weights
         vocab_path: vocab.txt, if it is not beside the weights
         piece_model_path: sentencepiece model, if it is not beside the weights
@@ -53,6 +58,7 @@ class PredictFlags:
     ] | None = None  # fmt: skip
     input: str = "-"
     output: str = "-"
+    on_error: Literal["stop", "skip"] = "stop"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
     threads: int = within("[0, )", 0)
     batch_tokens: int = within("[1, )", 4096)
@@ -101,7 +107,7 @@ def main() -> None:
     else:
         task = make(flags.task, models[0], options)
         with pipe_may_close():
-            answer_all(task, flags.input, flags.output)
+            answer_all(task, flags.input, flags.output, flags.on_error == "skip")
 
 
 def plain(arguments: list[str]) -> list[str]:
@@ -111,28 +117,64 @@ def plain(arguments: list[str]) -> list[str]:
     return [f"{a}=true" if b else a for a, b in zip(arguments, alone)]
 
 
-def answer_all(task, source: str, target: str) -> None:
-    """Answer the requests of a stream in their order; an "id" is copied to the answer."""
+def answer_all(task, source: str, target: str, skip: bool = False) -> None:
+    """Answer the requests of a stream in their order; an "id" is copied to the answer.
+
+    Args:
+        source: a file of requests; "-": standard input.
+        target: a file; "-": standard output. Until every request is answered, the answers are in
+            `<target>.part`, which stays after a mistake or an interruption.
+        skip: report wrong requests and go on.
+    """
     from contextlib import nullcontext
+    from itertools import islice
 
     from inference.requests import open_input, read_requests
-    from utils.files import atomic_file
+    from utils.files import unwritable_is_a_user_error
+    from utils.logging import Progress
+
+    def refuse(error: UserError) -> None:
+        if not skip:
+            raise error
+        print(f"skipped: {error}", file=sys.stderr, flush=True)
 
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     stream, name = open_input(source)
-    writing = nullcontext(sys.stdout) if target == "-" else atomic_file(target, "w")
-    with stream, writing as out:
-        for requests in read_requests(stream, name):
-            asked = []
-            for place, request in requests:
-                try:
-                    asked.append(task.parse(request))
-                except UserError as error:
-                    raise UserError(f"{place}: {error}") from error
-            for (_, request), answer in zip(requests, task.answer(asked)):
-                with_id = {"id": request["id"], **answer} if "id" in request else answer
-                out.write(json.dumps(with_id, ensure_ascii=False) + "\n")
-            out.flush()
+    part = Path(f"{target}.part")
+    with stream, unwritable_is_a_user_error(part):
+        shown = None
+        if target == "-":
+            writing = nullcontext(sys.stdout)
+        else:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            writing = open(part, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+            if stream.seekable():
+                shown = Progress(sum(1 for _ in stream), "predicting", unit="requests")
+                stream.seek(0)
+        with writing as out:
+            for arrived in read_requests(stream, name, refuse):
+                requests = iter(arrived)
+                while some := list(islice(requests, AT_ONCE)):
+                    _answer(task, some, out, refuse)
+                    if shown:
+                        shown.update(len(some))
+        if shown:
+            shown.close()
+        if target != "-":
+            part.replace(target)
+
+
+def _answer(task, requests: list[tuple[str, dict]], out, refuse) -> None:
+    asked, ids = [], []
+    for place, request in requests:
+        try:
+            asked.append(task.parse(request))
+            ids.append({"id": request["id"]} if "id" in request else {})
+        except UserError as error:
+            refuse(UserError(f"{place}: {error}"))
+    for with_id, answer in zip(ids, task.answer(asked) if asked else ()):
+        out.write(json.dumps({**with_id, **answer}, ensure_ascii=False) + "\n")
+    out.flush()
 
 
 if __name__ == "__main__":

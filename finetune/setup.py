@@ -1,6 +1,7 @@
 """From flags to processes, tokenizer, model, weights, optimizer and engine."""
 
 import argparse
+import os
 import shlex
 import sys
 from dataclasses import fields
@@ -19,7 +20,7 @@ from training.engine import Engine
 from training.optimizer import build_optimizer, linear_warmup_decay, noam_decay
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
-from utils.logging import logger, setup
+from utils.logging import RECIPE_BATCH, logger, setup
 
 
 def begin(use_cuda: bool) -> None:
@@ -28,6 +29,8 @@ def begin(use_cuda: bool) -> None:
     setup(rank=distributed.rank())
     logger.info("command: %s", shlex.join(sys.argv))
     logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
+    if line := os.environ.get(RECIPE_BATCH):
+        logger.info("%s", line)
 
 
 def make_tokenizer(flags: Any) -> Tokenizer:
@@ -105,13 +108,16 @@ def make_model(
     return model
 
 
-def open_encoder(flags: Any, dtype: str = "float32", seed: int = 1) -> tuple[ErnieMModel, Tokenizer]:
+def open_encoder(
+    flags: Any, dtype: str = "float32", seed: int = 1, optional: tuple[str, ...] = ("pooler.",)
+) -> tuple[ErnieMModel, Tokenizer]:
     """Open tokenizer, config and weights of an encoder; a head in the weights is ignored.
 
     Args:
         flags: the flags that name the model: `init_checkpoint` (it takes precedence),
             `init_pretraining_params`, `ernie_config_path`, `vocab_path`, `piece_model_path`, and
             `max_seq_len`. Without weights the model is random.
+        optional: prefixes of tensors that may be missing and are then random.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
@@ -122,7 +128,7 @@ def open_encoder(flags: Any, dtype: str = "float32", seed: int = 1) -> tuple[Ern
     paddle.set_default_dtype(dtype)
     model = ErnieMModel(config)
     if source := flags.init_checkpoint or flags.init_pretraining_params:
-        load_from(model, source, ignore=("classifier.", "lm_head.", "language_embeddings."))
+        load_from(model, source, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
     else:
         logger.warning("no --init_pretraining_params: the weights are random")
     return model, tokenizer

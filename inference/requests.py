@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluation.pooling import POOLINGS
 from model.task_names import ENCODING, OUTPUTS, QUESTION_ANSWERING
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 # engine -> the file of an exported folder that it runs
@@ -98,10 +99,20 @@ def choice_of(request: dict, key: str, choices: Iterable[str]) -> str:
     return value
 
 
-def read_requests(stream: IO[bytes], name: str) -> Iterator[list[tuple[str, dict]]]:
+def check_length(tokenizer: Tokenizer, text: str, key: str, most: int) -> None:
+    """UserError: a text has more than `most` tokens, special tokens aside."""
+    count = len(tokenizer.encode(text))
+    if count > most:
+        raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")
+
+
+def read_requests(
+    stream: IO[bytes], name: str, refuse: Callable[[UserError], None] | None = None
+) -> Iterator[list[tuple[str, dict]]]:
     """Yield the requests of a stream as (place, request), as many at a time as have arrived.
 
     A pipe that waits for its answers gets them, and a large file is read in parts. Blank lines are skipped.
+    `refuse` is called with the error of a wrong line; if it returns, the line is skipped.
 
     Raises:
         UserError: a line is too long, not UTF-8, not JSON or not an object; names the line.
@@ -109,18 +120,29 @@ def read_requests(stream: IO[bytes], name: str) -> Iterator[list[tuple[str, dict
     rest, number = b"", 0
     while chunk := stream.read1(_READ_AT_ONCE):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from _parsed(lines, name, number)
+        yield from _parsed(lines, name, number, refuse)
         number += len(lines)
         if len(rest) > LONGEST_LINE:
             raise UserError(f"{name}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB")
-    yield from _parsed([rest], name, number)
+    yield from _parsed([rest], name, number, refuse)
 
 
-def _parsed(lines: list[bytes], name: str, before: int) -> Iterator[list[tuple[str, dict]]]:
+def _parsed(
+    lines: list[bytes], name: str, before: int, refuse: Callable[[UserError], None] | None
+) -> Iterator[list[tuple[str, dict]]]:
     found = []
     for number, line in enumerate(lines, before + 1):
         if line.strip(b" \r\t\xef\xbb\xbf"):
-            found.append((f"{name}, line {number}", _parse(line, f"{name}, line {number}")))
+            place = f"{name}, line {number}"
+            try:
+                found.append((place, _parse(line, place)))
+            except UserError as error:
+                if found:  # what came before is answered first
+                    yield found
+                    found = []
+                if refuse is None:
+                    raise
+                refuse(error)
     if found:
         yield found
 

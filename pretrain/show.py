@@ -62,8 +62,11 @@ def main() -> None:
             print(f"no installed font has {lacking}: code points stand in the picture; install Noto fonts")
 
 
-def draw_panels(options: argparse.Namespace) -> list[Panel]:
+def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None) -> list[Panel]:
     """The sequences of one batch of the objective.
+
+    Args:
+        tokenizer: None: the one that the options name.
 
     Raises:
         UserError: the sentences do not suit the objective.
@@ -72,8 +75,9 @@ def draw_panels(options: argparse.Namespace) -> list[Panel]:
     if len(names) != 2 or not all(names):
         raise UserError(f"--languages '{options.languages}': give two names, as in --languages en,de")
     sentences = [options.sentence] + ([options.translation] if options.translation is not None else [])
-    tokenizer = WordTokenizer(sentences)
-    if options.piece_model_path:
+    if tokenizer is None and not options.piece_model_path:
+        tokenizer = WordTokenizer(sentences)
+    elif tokenizer is None:
         tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
     texts = [Text(np.array(tokenizer.encode(s), dtype=np.int64), i) for i, s in enumerate(sentences)]
     for text, sentence in zip(texts, sentences):

@@ -241,6 +241,8 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
 
 def map_bytes(path: Path) -> mmap.mmap:
     """The bytes of a file. UserError: it cannot be read, or is empty."""
+    if path.is_fifo():  # opening it would wait for a writer
+        raise UserError(f"{path}: a pipe; write its contents to a file first")
     try:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:

@@ -3,6 +3,8 @@
     words   U.N.   official  Ekeus   heads    for      Baghdad
     IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
     IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
+    IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
+    IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
 
 An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
 tags this way, which gives every sequence of tags, regular or not, one meaning.
@@ -11,9 +13,8 @@ tags this way, which gives every sequence of tags, regular or not, one meaning.
     labels    -   B-PER -   O   -   O    -        - : no loss here
 
 A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
-word
-belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word has
-one tag and counts once in the loss.
+word belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word
+has one tag and counts once in the loss.
 """
 
 import os
@@ -32,6 +33,7 @@ from utils.errors import UserError
 
 OUTSIDE = "O"
 SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file has either, throughout
+ENDS = {"IOE": "IE", "IOBES": "BIES"}  # schemes that mark the ends of entities, and their letters
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -61,6 +63,17 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
     written = list(tags)
     for start in entity_starts(tags):
         written[start.position] = f"B-{start.tag[2:]}"
+    return written
+
+
+def from_ends(tags: Sequence[str]) -> list[str]:
+    """The same entities in IOB2, of tags in IOE or IOBES."""
+    written, open_type = [], ""
+    for tag in tags:
+        type_ = tag[2:]  # empty for O
+        letter = "I" if type_ == open_type and tag[0] in "IE" else "B"
+        written.append(f"{letter}-{type_}" if type_ else tag)
+        open_type = "" if tag[0] in "ES" else type_
     return written
 
 
@@ -115,7 +128,9 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
     """
     for tag in label_map:
         if not is_tag(tag):
-            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
+            raise UserError(
+                f"{path}: the label '{tag}' is not O, B-<type> or I-<type>, as for every --chunk_scheme"
+            )
         other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
         if tag != OUTSIDE and other not in label_map:
             raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
@@ -142,12 +157,12 @@ def read_tagged(
 ) -> list[Sentence]:
     """Read and check a TSV file with the columns text_a and label, each joined by U+0002.
 
-    Tags in IOB1 become IOB2.
+    Tags in IOB1, IOE and IOBES become IOB2.
 
     Args:
         path: the file; other columns are ignored.
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must follow, one of `SCHEMES`.
+        scheme: what the tags must follow, one of `SCHEMES` or `ENDS`.
         labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
@@ -169,6 +184,8 @@ def read_tagged(
         found = None
         if "label" in cells:
             tags = cells["label"].split(JOINT)
+            if scheme in ENDS:
+                tags = from_ends(_check_letters(tags, scheme, where))
             _check_tags(tags, len(words), label_map, where)
             tagged.append((number, tags))
             found = tuple(label_map[tag] for tag in to_iob2(tags))
@@ -177,6 +194,16 @@ def read_tagged(
         raise UserError(f"{path}: no rows after the header")
     check_scheme(tagged, scheme, path)
     return sentences
+
+
+def _check_letters(tags: list[str], scheme: str, where: str) -> list[str]:
+    for position, tag in enumerate(tags, 1):
+        if tag != OUTSIDE and not (tag[:1] in tuple(ENDS[scheme]) and tag[1:2] == "-" and tag[2:]):
+            letters = ", ".join(f"{letter}-<type>" for letter in ENDS[scheme])
+            raise UserError(
+                f"{where}, token {position}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}"
+            )
+    return tags
 
 
 def _check_tags(tags: list[str], words: int, label_map: Mapping[str, int], where: str) -> None:

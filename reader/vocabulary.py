@@ -34,7 +34,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     for number, raw in enumerate(lines):
         where = f"{path}, line {number + 1}"
         try:
-            line = raw.removesuffix(b"\r").decode("utf-8")
+            line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{where}: not UTF-8 (byte {error.start} of the line); save it as UTF-8"

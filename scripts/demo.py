@@ -7,6 +7,7 @@ full strategy (MMLM, TLM, CAMLM and BTMLM) on the same number of tokens. docs/de
 
 import argparse
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -147,7 +148,21 @@ def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
     print(f"\npicture: {OUTPUT / 'demo.png'}")
     found = {"zero_shot": zero_shot, "retrieval": retrieval}
     means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
+    words = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
+    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{words}")
     print(json.dumps(means | {"seconds": round(seconds, 1)}))
+
+
+def page_flags() -> list[str]:
+    """The flags of predict.py --serve: the full strategy's models, and a corpus to search.
+
+    The corpus has the same sentences in English and nine languages, so that a search can find nine
+    translations.
+    """
+    names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
+    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
+    models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
+    return ["--model", models, "--corpus", corpus, "--top_k", "10"]
 
 
 def mean(row: Mapping[str, float]) -> float:

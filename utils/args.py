@@ -8,7 +8,9 @@ import argparse
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import yaml
@@ -19,10 +21,16 @@ from utils.logging import logger
 
 
 def boolean(text: str) -> bool:
-    """`true` or `false` in any case, 1, 0, yes, no."""
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    """`true`, `t`, `1`, `yes`, or `false`, `f`, `0`, `no`, in any case.
+
+    The official code takes any other value as false, also a mistyped `ture`. Here it is refused.
+    """
+    known = {
+        **dict.fromkeys(("true", "t", "1", "yes"), True),
+        **dict.fromkeys(("false", "f", "0", "no"), False),
+    }
     if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"'{text}' is not true or false")
+        raise argparse.ArgumentTypeError(f"'{text}' is not true or false (also t, 1, yes, f, 0, no)")
     return known[text.lower()]
 
 
@@ -58,7 +66,7 @@ def unused(default: Any, why: str) -> Any:
 
 
 SCHEDULES = ("linear_warmup_decay", "noam_decay")
-CHUNKS, PIECES = ("IOB", "IOB1", "IOB2"), ("first", "all")
+CHUNKS, PIECES = ("IOB", "IOB1", "IOB2", "IOE", "IOBES"), ("first", "all")
 STYLES = ("official", "paddlenlp")
 _DIVIDED = "evaluation is always divided among the processes"
 _NO_EXECUTOR = "there is no static-graph executor"
@@ -118,7 +126,7 @@ class FinetuneFlags:
     max_answer_length: int = flag(100, "run_mrc: longest answer in tokens", "[1, )")
     doc_stride: int = flag(128, "run_mrc: tokens between the starts of two windows", "[1, )")
     n_best_size: int = flag(20, "run_mrc: candidates that are written", "[1, )")
-    chunk_scheme: str = flag("IOB", "run_sequence_labeling: scheme; IOB: either", choices=CHUNKS)
+    chunk_scheme: str = flag("IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2", choices=CHUNKS)
 
     use_cuda: bool = flag(True, "use GPUs if there are any")
     is_distributed: bool = unused(False, "the launcher decides (fleetrun, launch.py)")
@@ -187,12 +195,22 @@ def parse_args(arguments: Sequence[str], description: str = "") -> FinetuneFlags
     Raises:
         UserError: an unknown flag (with the nearest known one), a value of the wrong type or out of range.
     """
-    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = _Parser(
+        description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     for name, field in FLAGS.items():
         unused, optional = field.metadata.get("unused"), type(None) in get_args(field.type)
         reader = _READERS[get_args(field.type)[0] if optional else field.type]
         shown = f"no effect: {unused}" if unused else f"{field.metadata['help']} (default: {field.default})"
-        parser.add_argument(f"--{name}", type=reader, choices=field.metadata.get("choices"), help=shown)
+        scripts, script = shown.split(":")[0], Path(sys.argv[0]).stem
+        if script.startswith("run_") and scripts.startswith("run_") and script not in scripts:
+            shown = argparse.SUPPRESS  # of another task
+        # The official --enable_ce has no value.
+        bare = {"nargs": "?", "const": True} if name == "enable_ce" else {}
+        parser.add_argument(
+            f"--{name}", type=reader, choices=field.metadata.get("choices"), help=shown, **bare
+        )
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise UserError(_unknown(unknown[0]))

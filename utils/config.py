@@ -5,7 +5,7 @@ import difflib
 import math
 import os
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -76,9 +76,14 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
     """
     # Imported here, because reader processes load configurations but parse no command line.
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    parser = ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+    class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Keeps the lines of the description."""
+
+    parser = ArgumentParser(
+        description=description, exit_on_error=False, allow_abbrev=False, formatter_class=Help
+    )
     parser.add_argument(
         "--config", action="config", help="a YAML file; --section.key on the command line overrides it"
     )
@@ -86,8 +91,15 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     pairs = zip(arguments, [*arguments[1:], ""])
     files = [after if a == "--config" else a[9:] for a, after in pairs if re.match("--config(=|$)", a)]
     for file in files:  # our messages about invalid YAML are clearer than the parser's
-        if "config" in (load_yaml(file) or {}):
+        loaded = load_yaml(file)
+        values = {} if loaded is None else loaded
+        if not isinstance(values, dict):
+            raise UserError(f"{file}: expected 'key: value' lines at the top level")
+        if "config" in values:
             raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
+        for field in dataclasses.fields(cls):  # the parser would read a file of that name
+            if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
+                raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
     on_the_line = [a[2:].partition("=")[0] for a in arguments if a.startswith("--")]
     on_the_line = [key for key in on_the_line if key not in ("", "config")]
 

@@ -137,7 +137,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path)
     try:
         with unwritable_is_a_user_error(path):
             with open(temporary, mode, **options) as file:
@@ -148,6 +148,13 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # below /proc
+        raise PermissionError(errno.EACCES, "no folder can be made there", str(path.parent)) from error
 
 
 class StagedFolder:
@@ -168,7 +175,7 @@ class StagedFolder:
         self.temporary = temporary_name(self.path)
         self._old = temporary_name(self.path, "old")
         with unwritable_is_a_user_error(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_parents(self.path)
             self.temporary.mkdir()
 
     def commit(self) -> None:

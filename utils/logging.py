@@ -16,8 +16,9 @@ from utils.runtime import is_main
 
 T = TypeVar("T")
 
-# Environment variables that launch.py sets: the folder of the log files, and the prefix of job.log.<rank>.
-LOG_DIR, LOG_PREFIX = "LOG_DIR", "LOG_PREFIX"
+# Environment variables that launch.py sets: the folder of the log files, the prefix of job.log.<rank>, and
+# the line that says how the recipe's total batch is kept.
+LOG_DIR, LOG_PREFIX, RECIPE_BATCH = "LOG_DIR", "LOG_PREFIX", "RECIPE_BATCH"
 SECONDS_BETWEEN_LINES = 15.0
 
 logger = logging.getLogger("ernie_m")

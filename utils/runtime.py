@@ -81,6 +81,11 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     return Cpu(vendor, flags, cores, min(memory, int(limit)) if limit.isdigit() else memory)
 
 
+def int8_saturates(cpu: Cpu) -> bool:
+    """Whether int8 products of 8-bit weights can saturate: on x86 without VNNI."""
+    return bool(cpu.flags) and not cpu.flags & {"avx512_vnni", "avx_vnni"}
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -118,6 +123,14 @@ def prepare(quiet: bool = False) -> str:
     line = "cpu: " + ", ".join(parts)
     if "paddle" in sys.modules:
         line += "; paddle was imported before, so the variables come too late"
+        if (
+            quiet and sys.modules["paddle"] and "KMP_BLOCKTIME" not in users
+        ):  # else an earlier call has set the variables
+            warnings.warn(
+                "paddle was imported before the model was loaded, and may run on one thread; load the model "
+                "first, or set OMP_NUM_THREADS",
+                stacklevel=2,
+            )
     else:
         _import_paddle()
     if not quiet and is_main():

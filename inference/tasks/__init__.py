@@ -1,12 +1,11 @@
 """The tasks that predict.py, the server and `ernie_m` offer. `make` imports only the module of one task."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from inference.loading import Loaded
 from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
-from reader.bitext import BATCH_TOKENS, Sentences
+from reader.bitext import BATCH_TOKENS
 from utils.errors import UserError
 
 TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")  # on command lines
@@ -35,7 +34,7 @@ class TaskOptions:
         pooling: "mean", "specials" or "pooled" (encode, search); None: as in training, else "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
             training, else the top.
-        corpus: for search, a text file with one sentence a line.
+        corpus: for search, a text file with one sentence a line, or language<=file,language<=file.
     """
 
     max_seq_len: int | None = None
@@ -50,7 +49,7 @@ def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Answ
     """The answerer of a task on a model.
 
     Args:
-        task: one of `TASKS`, or a name of `model.task_names`.
+        task: one of `TASKS`, a name of `model.task_names`, or what only the server offers: align or masks.
 
     Raises:
         UserError: the model is not for this task, or an option is out of range.
@@ -66,15 +65,23 @@ def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Answ
         if task == QUESTION_ANSWERING:
             return AnswerQuestions(model, *limits, options.top_k)
         return (ClassifyTexts if task == CLASSIFICATION else TagWords)(model, *limits)
-    if task in (ENCODING, "search"):
-        from inference.tasks.encode import EncodeTexts, SearchCorpus
+    if task == "masks":
+        from inference.tasks.pictures import DrawMasks
+
+        return DrawMasks(model)
+    if task in (ENCODING, "search", "align"):
+        from inference.tasks.encode import EncodeTexts, SearchCorpus, read_corpus
 
         encode = EncodeTexts(model, *limits, options.pooling, options.layer)
         if task == ENCODING:
             return encode
+        if task == "align":
+            from inference.tasks.pictures import CompareTokens
+
+            return CompareTokens(encode)
         if options.corpus is None:
             raise UserError("--corpus is needed with --task search: a text file, a sentence a line")
-        return SearchCorpus(encode, Sentences(Path(options.corpus)).texts(), options.top_k)
+        return SearchCorpus(encode, read_corpus(options.corpus), options.top_k)
     if model.engine_name != "dygraph":
         raise UserError(
             f"{model.folder}: --task {task} needs a checkpoint with the masked-LM head and the language "

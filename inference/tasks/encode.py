@@ -1,6 +1,8 @@
 """Vectors of texts, {"text"} -> {"vector"}, and search in a corpus, {"text"} -> {"found"}."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,8 +10,9 @@ from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.engines import GraphRunner
 from inference.loading import Loaded
-from inference.requests import text_of
+from inference.requests import check_length, text_of
 from model.task_names import ENCODING
+from reader.bitext import Sentences
 from reader.classification import Example
 from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
@@ -34,7 +37,7 @@ class EncodeTexts:
         self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str | None = None,
         layer: str | int | None = None,
     ):  # fmt: skip
-        self.model, self.batch_tokens = model, batch_tokens
+        self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
         self.features = EncodePairs(model.tokenizer, max_seq_len)
         self.pooling = pooling = pooling or model.reading.get("pooling", "mean")
         if layer is None:
@@ -43,6 +46,12 @@ class EncodeTexts:
         if pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
         self.engine = model.engine(ENCODING, self.layer)
+
+    def at(self, layer: int | None) -> "EncodeTexts":
+        """The same at another layer; None: itself. UserError: an exported folder has another layer."""
+        if layer in (None, self.layer):
+            return self
+        return EncodeTexts(self.model, self.max_seq_len, self.batch_tokens, self.pooling, layer)
 
     def parse(self, request: dict) -> str:
         return text_of(request, "text" if "text" in request else "text_a")
@@ -68,27 +77,124 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     return (weights[:, None] @ outputs["sequence"])[:, 0]
 
 
-class SearchCorpus:
-    """The `top_k` sentences nearest to a text by cosine, in any language."""
+class CorpusSentence(NamedTuple):
+    """A sentence of a corpus: its line in its file, and its language if the corpus tells it."""
 
-    def __init__(self, encode: EncodeTexts, sentences: Sequence[str], top_k: int = 5):
+    text: str
+    line: int
+    language: str | None
+
+
+def read_corpus(corpus: str) -> list[CorpusSentence]:
+    """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt".
+
+    Raises:
+        UserError: a file cannot be read, or only some files have a language.
+    """
+    if "<=" not in corpus:
+        return [CorpusSentence(text, line, None) for line, text in enumerate(Sentences(corpus).texts(), 1)]
+    found = []
+    for part in corpus.split(","):
+        language, arrow, path = part.partition("<=")
+        if not (language and arrow and path):
+            raise UserError(f"--corpus: '{part}' is no language<=file; write it as in de<=de.txt,fr<=fr.txt")
+        texts = Sentences(path).texts()
+        found += [CorpusSentence(text, line, language) for line, text in enumerate(texts, 1)]
+    return found
+
+
+def layer_of(request: dict, num_layers: int) -> int | None:
+    """The "layer" of a request. UserError: it is not a layer of the model."""
+    layer = request.get("layer")
+    if layer is not None and (type(layer) is not int or not 0 <= layer <= num_layers):
+        raise UserError(f"'layer' is {layer!r}; this model has the layers 0 (the embeddings) to {num_layers}")
+    return layer
+
+
+class SearchInput(NamedTuple):
+    """A text, the layer to search at, and whether to find the best sentence of each language."""
+
+    text: str
+    layer: int
+    each: bool
+
+
+class SearchCorpus:
+    """The sentences nearest to a text by cosine, in any language: {"text", "layer", "each"} -> {"found"}.
+
+    It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
+
+    The corpus is encoded when a layer is used for the first time, and its vectors are kept.
+    """
+
+    def __init__(self, encode: EncodeTexts, sentences: Sequence[CorpusSentence], top_k: int = 5):
         self.encode, self.top_k = encode, min(top_k, len(sentences))
         self.sentences = list(sentences)
-        parts, shown = [], Progress(len(self.sentences), "encoding the corpus", unit="sentences")
+        self.languages_of_corpus = list(dict.fromkeys(one.language for one in sentences if one.language))
+        self.vectors = cache(self._vectors)
+        self.vectors(encode.layer)
+
+    def _vectors(self, layer: int) -> np.ndarray:
+        """Unit vectors of the corpus at a layer, [N, H]."""
+        encode, parts = self.encode.at(layer), []
+        shown = Progress(len(self.sentences), "encoding the corpus", unit="sentences")
         for first in range(0, len(self.sentences), _AT_ONCE):
-            parts.append(encode.vectors(self.sentences[first : first + _AT_ONCE]))
+            texts = [sentence.text for sentence in self.sentences[first : first + _AT_ONCE]]
+            parts.append(encode.vectors(texts))
             shown.update(len(parts[-1]))
         shown.close()
-        self.targets = unit(np.concatenate(parts))  # [N, H]
-        self.parse = encode.parse
+        return unit(np.concatenate(parts))
 
-    def answer(self, texts: list[str]) -> list[dict]:
-        cosines, numbers = nearest(unit(self.encode.vectors(texts)), self.targets, self.top_k)
-        answers = []
-        for row in zip(numbers.tolist(), cosines.tolist()):
-            found = [(number + 1, self.sentences[number], round(cosine, 6)) for number, cosine in zip(*row)]
-            answers.append({"found": [dict(zip(("line", "text", "cosine"), one)) for one in found]})
+    def examples(self, most: int = 10) -> list[dict]:
+        """Sentences to search for: one of each language, or some of a corpus without languages."""
+        languages = list(dict.fromkeys(one.language for one in self.sentences))
+        groups = [[one for one in self.sentences if one.language == language] for language in languages]
+        if len(groups) == 1:
+            chosen = groups[0][:: -(-len(groups[0]) // most)]
+        else:  # parallel files have translations on the same line: take other lines
+            chosen = [group[7 * number % len(group)] for number, group in enumerate(groups[:most], 1)]
+        return [{"text": one.text} | ({"language": one.language} if one.language else {}) for one in chosen]
+
+    def parse(self, request: dict) -> SearchInput:
+        layer = layer_of(request, self.encode.model.num_layers)
+        each = request.get("each", False)
+        if type(each) is not bool or (each and not self.languages_of_corpus):
+            raise UserError("'each' is true or false, and true needs a corpus as in de<=de.txt,fr<=fr.txt")
+        return SearchInput(self.encode.parse(request), self.encode.layer if layer is None else layer, each)
+
+    def check_length(self, text: str) -> None:
+        """UserError: a query would be cut."""
+        check_length(self.encode.model.tokenizer, text, "text", self.encode.max_seq_len - 2)
+
+    def answer(self, asked: list[SearchInput]) -> list[dict]:
+        answers: list[dict] = [{} for _ in asked]
+        for layer, each in sorted({one[1:] for one in asked}):
+            rows = [row for row, one in enumerate(asked) if one[1:] == (layer, each)]
+            queries = unit(self.encode.at(layer).vectors([asked[row].text for row in rows]))
+            found = self._best_of_each(queries, layer) if each else self._best(queries, layer)
+            for row, pairs in zip(rows, found):
+                answers[row]["found"] = [self._found(*pair) for pair in pairs]
         return answers
+
+    def _best(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
+        """(sentence, cosine) of the best of all, for each query of [N, H]."""
+        cosines, numbers = nearest(queries, self.vectors(layer), self.top_k)
+        return [list(zip(*pair)) for pair in zip(numbers.tolist(), cosines.tolist())]
+
+    def _best_of_each(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
+        """(sentence, cosine) of the best of each language, for each query of [N, H]; the nearest first."""
+        found: list[list[tuple[int, float]]] = [[] for _ in queries]
+        for language in self.languages_of_corpus:
+            members = np.array([n for n, one in enumerate(self.sentences) if one.language == language])
+            cosines, numbers = nearest(queries, self.vectors(layer)[members], 1)
+            for row, number, cosine in zip(found, numbers[:, 0], cosines[:, 0].tolist()):
+                row.append((int(members[number]), cosine))
+        return [sorted(row, key=lambda pair: -pair[1]) for row in found]
+
+    def _found(self, number: int, cosine: float) -> dict:
+        one = self.sentences[number]
+        found = {"line": one.line, "text": one.text, "cosine": round(cosine, 6)}
+        return found | ({"language": one.language} if one.language else {})
 
 
 class ExportedEncoder:

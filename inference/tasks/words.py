@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from inference.loading import Loaded
-from inference.requests import choice_of, text_of
+from inference.requests import check_length, choice_of, text_of
 from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
@@ -165,6 +165,11 @@ class ProbeTranslation(MaskedLmTask):
         if not ids:
             raise UserError("'text' has no token")
         return ProbeInput(ids, own, language)
+
+    def check_length(self, text: str) -> None:
+        """UserError: the sentence would be cut, so that the placeholders fit."""
+        share = self.objectives.config.pseudo_proportion
+        check_length(self.loaded.tokenizer, text, "text", int((self.max_seq_len - 2) / (1 + share)))
 
     @paddle.no_grad()
     def answer(self, sentences: list[ProbeInput]) -> list[dict]:

@@ -20,7 +20,7 @@ from model.checkpoint.formats.tables import (
     PADDLENLP,
     XLM_R,
 )
-from model.checkpoint.formats.weights import Weights
+from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
@@ -66,7 +66,13 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
     """
     weights, config = checkpoint.weights, checkpoint.config
     if config is None:
-        config, notes = configs.settle({}, weights, source, "")
+        try:
+            config, notes = configs.settle({}, weights, source, "")
+        except UserError as error:
+            raise UserError(
+                f"{source}: there is no ernie_config.json or config.json, and the shapes of the weights do "
+                f"not show everything ({error}); put the config beside the weights"
+            ) from error
         for note in notes:
             log.warning("%s", note)
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
@@ -188,7 +194,7 @@ def _counting(weights: Weights, widened: dict[str, int]) -> Weights:
     seen = set()
 
     def fetch(name: str) -> np.ndarray:
-        array = weights[name]
+        array = finite(name, weights[name], weights.source)
         if array.dtype != np.float32 and name not in seen:
             seen.add(name)
             widened[array.dtype.name] = widened.get(array.dtype.name, 0) + 1

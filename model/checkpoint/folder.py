@@ -26,7 +26,7 @@ import paddle
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import safetensors, tables
 from model.checkpoint.formats.fluid import write_fluid
-from model.checkpoint.formats.weights import Weights
+from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
 from model.checkpoint.step_folders import keep_last, load_newest, set_aside, step_folders
@@ -223,7 +223,7 @@ def load_into(
         log.warning("%s is not in %s, %s starts fresh", label, weights.source, group)
     loaded = [name for name in wanted if name in weights]
     for name in loaded:
-        _fill(wanted[name], weights[name])
+        _fill(wanted[name], finite(name, weights[name], weights.source))
     done = set(loaded)
     unused = [name for name in weights if name not in done]
     if said := [name for name in unused if not name.startswith(loaded_elsewhere)]:

@@ -153,7 +153,10 @@ def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
     found, head = fluid.read_directory(folder)
     raw = configs.read_json(config_path) if config_path else {}
     folders = (folder, folder.parent) if folder.name == "params" else (folder,)
-    checkpoint = _checkpoint(OFFICIAL, found, head, raw, folders, config_path)
+    # configs/{base,large} share the tokenizer's files in configs/.
+    above = folders[-1].resolve().parent
+    shared = (above,) if all((above / name).is_file() for name in (VOCAB, PIECES)) else ()
+    checkpoint = _checkpoint(OFFICIAL, found, head, raw, (*folders, *shared), config_path)
     state = list(filter(tables.NOT_WEIGHTS.search, checkpoint.unknown))
     known = {*state, *_VOCABS, *_PIECES, LEFT_OUT}
     checkpoint = replace(

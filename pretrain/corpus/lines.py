@@ -13,6 +13,7 @@ from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.units import Unit
 from utils.errors import UserError
 
+LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
 _TRANSLATION_UNIT = re.compile(rb"<tu[\s>].*?</tu>", re.DOTALL)
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _MARKUP = {"bpt", "ept", "ph", "it", "ut"}  # TMX elements that hold mark-up of the source format, not text
@@ -105,7 +106,17 @@ def _monolingual(unit: Unit, source: TextSource, form: TextFormat) -> Lines:
 
 
 def _decode(text: bytes, path: str, unit: Unit, form: TextFormat) -> list[str | None]:
-    """The lines of a text; None for a line that is not UTF-8 and may be left out."""
+    """The lines of a text; None for a line that is not UTF-8 and may be left out.
+
+    Raises:
+        UserError: a line that is not UTF-8, or is so long that its tokens would fill the memory.
+    """
+    if len(text) > LONGEST_LINE:
+        for line, found in enumerate(text.split(b"\n"), unit.first_line):
+            if len(found) > LONGEST_LINE:
+                raise UserError(
+                    f"{path}: line {line}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+                )
     try:
         return text.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:

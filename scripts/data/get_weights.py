@@ -27,7 +27,8 @@ from utils.errors import UserError, run
 from utils.files import atomic_dir, atomic_file, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
-WEIGHTS_URL = "http://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
+# No size or hash of them is published: the shapes of all tensors are checked instead.
+WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
 VOCAB_FILES = ("vocab.txt", "piece.model")
 VOCAB_SIZE = 250_002
@@ -36,6 +37,7 @@ PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
 
 TIMEOUT_SECONDS = 20
+LARGEST_ARCHIVE = 16 << 30  # bytes; the weights of large have 2.2 GB
 REPORT_SECONDS = 10
 
 
@@ -53,12 +55,21 @@ def download(url: str, path: Path) -> None:
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    version = path.with_name(path.name + ".version")  # of the file on the server that `part` is a part of
+    known = version.read_text() if version.is_file() else ""
+    have = part.stat().st_size if part.exists() and known else 0
+    request = urllib.request.Request(
+        url, headers={"Range": f"bytes={have}-", "If-Range": known} if have else {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
             if have and reply.status != 206:  # the server sends it from the start
                 have = 0
+            if have and not (reply.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+                part.unlink()
+                raise DownloadError("the server sends another part than was asked for; run the command again")
+            found = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
+            version.write_text("" if found.startswith("W/") else found)
             length = reply.headers.get("Content-Length")
             total = None if length is None else have + int(length)
             shown = {"desc": path.name, "initial": have, "unit_scale": True, "mininterval": REPORT_SECONDS}
@@ -69,7 +80,10 @@ def download(url: str, path: Path) -> None:
             ):
                 shutil.copyfileobj(reply, counted, 1 << 20)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: nothing is left to send
+        # 416: nothing is left to send, if the file is as long as the part.
+        whole = (error.headers.get("Content-Range") or f"*/{have}").rpartition("/")[2]
+        if error.code != 416 or not have or whole != str(have):
+            part.unlink(missing_ok=True) if error.code == 416 else None
             raise DownloadError(f"the server answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from error
@@ -77,6 +91,7 @@ def download(url: str, path: Path) -> None:
         if total is not None and part.stat().st_size != total:
             raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
     os.replace(part, path)
+    version.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -180,8 +195,15 @@ def get_weights(size: str, configs: Path) -> None:
         return
     archive = _archive(size, configs)
     if not archive.is_file():
-        print(f"{size}: downloading {WEIGHTS_URL.format(size=size)}", flush=True)
-        download(WEIGHTS_URL.format(size=size), archive)
+        url = WEIGHTS_URL.format(size=size)
+        print(f"{size}: downloading {url}", flush=True)
+        try:
+            download(url, archive)
+        except DownloadError as error:
+            if not url.startswith("https:"):
+                raise
+            print(f"{size}: https: {error}; now over http, which the official README names", flush=True)
+            download(url.replace("https:", "http:", 1), archive)
     print(f"{size}: unpacking {archive}", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
@@ -210,7 +232,13 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         with unwritable_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
+            room = LARGEST_ARCHIVE
             for member in tar:
+                room -= member.size
+                if room < 0:
+                    raise UserError(
+                        f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M"
+                    )
                 parts = [part for part in Path(member.name).parts if part not in ("/", "..")]
                 if member.isfile() and parts:
                     path = folder.joinpath(*parts)

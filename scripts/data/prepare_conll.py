@@ -54,6 +54,7 @@ _NAMED = re.compile(r"(train|dev|test)\.([a-z]{2,3})=(.+)")
 _LANGUAGE_NAMES = {"eng": "en", "deu": "de", "esp": "es", "ned": "nl"}
 _SPLIT_NAMES = {"testa": "dev", "testb": "test", "valid": "dev"}
 _DOCUMENT = "-DOCSTART-"
+_LARGEST_FILE = 256 << 20  # bytes; the largest real file has 5 MB
 
 
 class TaggedLine(NamedTuple):
@@ -148,7 +149,13 @@ def read_sentences(source: DataFile) -> tuple[list[TaggedLine], str]:
     path = source.path
     try:
         data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                data = file.read(_LARGEST_FILE + 1)
+            if len(data) > _LARGEST_FILE:
+                raise UserError(
+                    f"{path}: more than {_LARGEST_FILE >> 20} MiB when unpacked; not a file of CoNLL"
+                )
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "not a whole gzip file"
         raise UserError(f"{path}: cannot read it ({reason}); fetch it again") from error

@@ -55,6 +55,13 @@ CHANGES = {
         lambda w: w.update({"pooler.dense.bias": np.ones((1, 16), np.float32)}),
         "pooler.dense.bias has shape [1, 16]",
     ),
+    "a NaN": (
+        lambda w: w["pooler.dense.bias"].__setitem__(3, np.nan),
+        "pooler.dense.bias holds values that are not finite",
+    ),
+    "an infinity": (
+        lambda w: w["pooler.dense.bias"].__setitem__(3, -np.inf), "holds values that are not finite",
+    ),
     "a wrong dtype": (
         lambda w: w.update({"pooler.dense.bias": np.ones(16, np.int64)}), "pooler.dense.bias has dtype int64",
     ),

@@ -9,8 +9,10 @@ from safetensors.numpy import save_file
 
 import convert
 from model.checkpoint.read import read_weights
+from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.toy_models import fairseq_args, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
+from utils.errors import UserError
 
 
 def same(found, expected) -> bool:
@@ -161,3 +163,10 @@ def toy() -> dict:
     from tests.helpers.toy_models import CONFIG
 
     return CONFIG
+
+
+def test_an_official_folder_without_its_config(tmp_path):
+    make_official_weights(tmp_path / "base", official_config("tiny"), seed=1)
+    (tmp_path / "base" / "ernie_config.json").unlink()
+    with pytest.raises(UserError, match=r"base: there is no ernie_config.json or config.json"):
+        convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])

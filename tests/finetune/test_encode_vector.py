@@ -1,6 +1,7 @@
 """encode_vector.py: the official two files against the model itself, other vectors, order, and bad input."""
 
 import io
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import encode_vector
 from evaluation.encode import PaddleEncoder
 from evaluation.vectors import ArrayFile, VectorWriter
 from model.checkpoint.folder import load_from, save_model
+from model.checkpoint.formats import safetensors
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.classification import read_classification
 from reader.features import EncodePairs
@@ -164,3 +166,28 @@ def test_an_array_file_grows(tmp_path):
     with ArrayFile(tmp_path / "b.npy", 3, "float32"):
         pass
     assert np.load(tmp_path / "b.npy").shape == (0, 3)
+
+
+def test_weights_that_cannot_be_meant(weights, run_encode, toy_folder, tmp_path):
+    """A NaN is refused; without a pooler there is no cls_emb.npy, but there are mean vectors."""
+    tensors = dict(safetensors.read(weights / "model.safetensors"))
+    for name in ("config.json", "piece.model", "vocab.txt"):
+        for case in ("nan", "no pooler"):
+            (tmp_path / case).mkdir(exist_ok=True)
+            if (weights / name).is_file():
+                shutil.copy(weights / name, tmp_path / case / name)
+    broken = tensors | {"encoder.layers.1.norm2.bias": np.full(16, np.nan, np.float32)}
+    safetensors.write(tmp_path / "nan" / "model.safetensors", broken)
+    kept = {name: array for name, array in tensors.items() if not name.startswith("pooler.")}
+    safetensors.write(tmp_path / "no pooler" / "model.safetensors", kept)
+    data = toy_folder / "dev.en.tsv"
+    with pytest.raises(UserError, match=r"norm2.bias holds values that are not finite"):
+        run_encode(data, init_pretraining_params=tmp_path / "nan")
+    with pytest.raises(UserError, match=r"2 tensors missing: pooler.dense"):
+        run_encode(data, init_pretraining_params=tmp_path / "no pooler")
+    assert run_encode(data, init_pretraining_params=tmp_path / "no pooler", vectors="mean")["vectors"].size
+
+
+def test_the_official_defaults():
+    flags = encode_vector.EncodeVectorFlags("x.tsv", "weights")
+    assert (flags.max_seq_len, flags.batch_size, flags.output_dir) == (512, 32, "embeddings")

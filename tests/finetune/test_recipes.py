@@ -1,16 +1,23 @@
 """The recipes: values of the paper and of the official scripts, and what docs/reproducing.md says of them."""
 
+import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import launch
 from finetune.report import recipes
 from finetune.retrieval.flags import RetrievalFlags
-from tests.launching import ROOT, clean_environment
+from reader.tokenization import Tokenizer
+from tests.finetune import answering_toy, tagging_toy, toy
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.launching import ROOT, as_flags, call_main, clean_environment
 from utils.args import parse_args
 from utils.config import load_config
 
@@ -147,4 +154,115 @@ def test_the_page_says_the_same(script):
 def test_every_recipe_of_the_scripts_is_on_the_page():
     known = rows_of_the_page()
     names = {f"{size}/{path.stem}" for size in SIZES for path in (ROOT / "scripts" / size).glob("*.sh")}
-    assert {name for name in names if "_real" not in name and "/pretrain" not in name} - set(known) == set()
+    others = ("_real", "/pretrain", "/encode_vector")  # they reproduce no row of the paper
+    assert {name for name in names if not any(other in name for other in others)} - set(known) == set()
+
+
+def official_scripts() -> dict[str, tuple[list[str], str, dict]]:
+    """Name -> launcher flags, script and flags of the official repository's twelve scripts."""
+
+    def fine_tuning(size, task, devices, train, batch, epoch, rate, layers, decay, longest, steps, **more):
+        ending = "json" if task == "mlqa" else "tsv"
+        launcher = ["--node_ips", "127.0.0.1", "--node_id", "0", "--current_node_ip", "127.0.0.1",
+                    "--nproc_per_node", str(devices), "--log_prefix", f"{task}_",
+                    "--split_log_path", "log"]  # fmt: skip
+        values = {
+            "use_cuda": "true", "do_train": "true", "do_val": "true", "do_test": "false",
+            "batch_size": batch, "init_pretraining_params": f"./configs/{size}/params",
+            "train_set": f"./data/{task}/train/train.{train}.{ending}",
+            "dev_set": f"./data/{task}/dev/dev.%s.{ending},./data/{task}/test/test.%s.{ending}",
+            "lang_map_config": f"./data/{task}/lang_map.json",
+            "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
+            "ernie_config_path": f"./configs/{size}/ernie_config.json", "checkpoints": "./checkpoints",
+            "save_steps": 10000, "weight_decay": decay, "warmup_proportion": 0.1, "validation_steps": steps,
+            "epoch": epoch, "max_seq_len": longest, "learning_rate": rate, "layerwise_lr_decay": layers,
+            "skip_steps": 10, "num_iteration_per_drop_scope": 10, "random_seed": 1, "use_fp16": "f",
+            "use_fast_executor": "T", "for_cn": "False", "lr_scheduler": "linear_warmup_decay", **more,
+        }  # fmt: skip
+        script = {"xnli": "run_classifier", "conll": "run_sequence_labeling", "mlqa": "run_mrc"}[task]
+        if task != "mlqa":
+            values["label_map_config"] = f"./data/{task}/label_map.json"
+        return launcher, script, values
+
+    found = {}
+    for size in ("base", "large"):
+        xnli = {"num_labels": 3}
+        conll = {"num_labels": 9, "chunk_scheme": "IOB"}
+        mlqa = {"doc_stride": 128, "max_query_length": 64, "max_answer_length": 100, "n_best_size": 20}
+        large = size == "large"
+        rows = {
+            f"xnli_{TRANSFER}": ("xnli", 2, "en", 16, 5, "5e-5", 0.8, 0.0, 256, 1000, xnli),
+            f"xnli_{ALL}": ("xnli", 8, "all", 16, 1 if large else 2, "5e-5", 0.8, 0.0, 256, 1000, xnli),
+            f"conll_{TRANSFER}": ("conll", 1, "en", 8, 10, "4e-4", 0.8, 0.01, 512, 100, conll),
+            CONLL: ("conll", 1, "all", 8, 10, *(("2e-4", 0.9) if large else ("3e-4", 0.8)), 0.01, 512, 100,
+                    conll),
+            f"mlqa_{TRANSFER}": ("mlqa", 2, "en", 16, 2, *(("8e-5", 0.9) if large else ("3e-4", 0.8)), 0.0,
+                                 384, 100, mlqa),
+        }  # fmt: skip
+        for name, (*row, more) in rows.items():
+            found[f"{size}/{name}"] = fine_tuning(size, *row, **more)
+        vectors = {
+            "use_cuda": "true", "data_set": "./data/test.tsv", "output_dir": "./embeddings",
+            "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
+            "ernie_config_path": f"./configs/{size}/ernie_config.json",
+            "init_pretraining_params": f"./configs/{size}/params", "max_seq_len": 256, "batch_size": 16,
+        }  # fmt: skip
+        found[f"{size}/encode_vector"] = [], "encode_vector", vectors
+    return found
+
+
+OFFICIAL_SCRIPTS = official_scripts()
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A clone with the official layout: toy data, and random weights in the official format."""
+    folder = tmp_path_factory.mktemp("official")
+    (folder / "configs").mkdir()
+    for task, toys in (("xnli", toy), ("conll", tagging_toy), ("mlqa", answering_toy)):
+        data = folder / "data" / task
+        data.mkdir(parents=True)
+        toys.make(data)
+        ending = "json" if task == "mlqa" else "tsv"
+        for name in ("train.en", "train.all", "dev.en", "dev.de", "test.en", "test.de"):
+            part, language = name.split(".")
+            (data / part).mkdir(exist_ok=True)
+            source = f"train.{ending}" if part == "train" else f"dev.{language}.{ending}"
+            shutil.copy(data / source, data / part / f"{name}.{ending}")
+        (data / "lang_map.json").write_text('{"en": 0, "de": 1}')
+    answers = {"data": answering_toy.squad(8, seed=1)["data"]}
+    (folder / "data/mlqa/train/train.en.json").write_text(json.dumps(answers))
+    tags = [f"{letter}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for letter in "BI"]
+    label_map = {tag: number for number, tag in enumerate([*tags, "O"])}
+    (folder / "data/conll/label_map.json").write_text(json.dumps(label_map))
+    shutil.copy(folder / "data/xnli/train.tsv", folder / "data/test.tsv")
+    tokenizer = Tokenizer(piece_model_path=folder / "data/xnli/piece.model")
+    shutil.copy(tokenizer.piece_model_path, folder / "configs/piece.model")
+    tokenizer.write_vocab(folder / "configs/vocab.txt")
+    for size, layers in (("base", 2), ("large", 3)):
+        config = official_config("tiny", vocab_size=tokenizer.vocab_size, num_hidden_layers=layers)
+        make_official_weights(folder / "configs" / size, config, seed=1)
+    return folder
+
+
+@pytest.mark.parametrize("name", OFFICIAL_SCRIPTS)
+def test_the_official_command_lines_run(official, name, monkeypatch):
+    """In this process, as `launch.py` would start it; two steps, on the CPU."""
+    launcher, script, values = OFFICIAL_SCRIPTS[name]
+    monkeypatch.chdir(official)
+    for old in ("checkpoints", "embeddings", "log"):
+        shutil.rmtree(official / old, ignore_errors=True)
+    args = launch.make_parser().parse_args([*launcher, f"{script}.py", *as_flags(values)])
+    assert args.training_script == f"{script}.py"
+    line = [*args.training_script_args, "--use_cuda", "false"]
+    line += [] if script == "encode_vector" else ["--max_steps", "2"]
+    if script != "encode_vector":
+        line.append("--enable_ce")
+    call_main(importlib.import_module(script), line)
+    if script == "encode_vector":
+        texts = len((official / "data/test.tsv").read_text().splitlines()) - 1
+        assert np.load("embeddings/cls_emb.npy").shape == (texts, 8)
+        assert np.load("embeddings/top_layer_emb.npy").shape[1] == 8
+    else:
+        assert Path("checkpoints/step_2/model.safetensors").is_file()
+        assert json.loads(Path("checkpoints/results.json").read_text())

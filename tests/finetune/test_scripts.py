@@ -156,6 +156,7 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
     assert "batch: 4 x accumulation 1 x processes 2 = 8 in all" in done.stdout
     log = (tmp_path / "log" / "job.log.0").read_text()
     assert "8 examples (batch 4 x accumulation 1 x processes 2)" in log
+    assert "batch: 4 x accumulation 1 x processes 2 = 8 in all (the recipe is for 2 devices)" in log
     assert "acc, " in done.stdout and "seed 1" in done.stdout
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metric"] == "acc"
 

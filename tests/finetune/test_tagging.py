@@ -162,7 +162,7 @@ def test_bad_rows(refused, tmp_path, row, expected):
         ({"B-PER": 0, "O": 1}, {"num_labels": 2}, "labels.json: there is B-PER but no I-PER"),
         ({"B-PER": 0, "I-PER": 1, "O": 2}, {}, "labels.json: 3 labels"),
         (None, {"label_map_config": None}, "--label_map_config is needed"),
-        (None, {"chunk_scheme": "IOBES"}, "--chunk_scheme"),
+        (None, {"chunk_scheme": "BIO"}, "--chunk_scheme"),
         (None, {"label_pieces": "last"}, "--label_pieces"),
         (None, {"chunk_scheme": "IOB1"}, "begins an entity, which IOB1 (--chunk_scheme) writes I-"),
     ],

@@ -20,6 +20,8 @@ from model.task_names import OUTPUTS, task_named
 from reader.features import pad, padded_batches
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
+from tests.launching import ROOT, run_script
+from utils import runtime
 from utils.errors import UserError
 
 HEADS = ("encode", "classify", "tag", "answer")
@@ -195,6 +197,31 @@ def test_what_onnx_runtime_makes_of_the_graph(exported, tmp_path, engine):
     assert not {"SkipLayerNormalization", "BiasGelu", "MatMulInteger"} & set(found)
     products = found["Gemm"] + found["MatMulIntegerToFloat"] + found["DynamicQuantizeMatMul"]
     assert products == 6 * toy_models.LAYERS and found["FusedMatMul"] == toy_models.LAYERS
+
+
+@pytest.mark.parametrize(("given", "flags", "largest"), [
+    (None, {"avx2"}, 63), (None, {"avx2", "avx_vnni"}, 127), ("false", {"avx2"}, 127),
+    ("true", {"avx_vnni"}, 63),
+])  # fmt: skip
+def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, given, flags, largest):
+    """Without VNNI the weights have 7 bits, unless the user says otherwise."""
+    monkeypatch.setattr(runtime, "read_cpu", lambda: runtime.Cpu("", frozenset(flags), 1, 0))
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
+    settings = run_export(
+        models / "classify", tmp_path / "out", formats="onnx", int8="true", reduce_range=given
+    )
+    tensors = onnx.load(str(tmp_path / "out/model.int8.onnx")).graph.initializer
+    weights = [onnx.numpy_helper.to_array(x) for x in tensors if x.name.endswith("linear1.weight")]
+    assert {np.abs(weight).max() for weight in weights} == {largest}
+    if largest == 63:  # the products are exact on every CPU
+        assert settings["export"]["int8"]["decisions"] >= 0.95
+
+
+def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
+    done = run_script(
+        [ROOT / "export.py", "--model", models / "classify", "--output", tmp_path / "out"], tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_encoder_up_to_a_layer(models, tmp_path):

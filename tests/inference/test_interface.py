@@ -71,6 +71,18 @@ def test_the_same_as_predict(places, ask):
         model.classify([""])
 
 
+def test_a_string_is_one_text(models):
+    model = ernie_m.load(models / "classify")
+    assert model.encode("mo ta").shape == (1, 32)
+    assert model.classify("bado kani") == model.classify(["bado kani"])
+    for wrong in ([""], [None]):
+        with pytest.raises(UserError, match="'text' is empty|no 'text' in it"):
+            model.encode(wrong)
+    for wrong in ([("a", "b", "c")], [7], [(None, "b")]):
+        with pytest.raises(UserError, match="neither a text nor a pair of texts|no 'text_a'|no 'text'"):
+            model.classify(wrong)
+
+
 @pytest.mark.parametrize("form", ["ernie-m", "fluid", "paddlenlp", "huggingface"])
 def test_other_formats(models, tmp_path, form):
     """What convert.py writes answers as the checkpoint does; names of labels come from a file."""

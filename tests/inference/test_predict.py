@@ -395,6 +395,19 @@ def test_files_and_order(models, tmp_path, ask):
     assert found[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
 
 
+def test_what_is_answered_stays(models, tmp_path, ask, capsys):
+    """A bad line ends the command; the answers before it are in .part. With skip, the others are answered."""
+    lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
+    flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match=r"in.jsonl, line 3: not JSON"):
+        ask([], output=out, **flags)
+    assert not out.exists() and len((tmp_path / "out.jsonl.part").read_text().splitlines()) == 2
+    ask([], output=out, on_error="skip", **flags)
+    assert len(out.read_text().splitlines()) == 4 and not (tmp_path / "out.jsonl.part").exists()
+
+
 def test_a_pipe_gets_its_answers_as_it_asks():
     """What has come is parsed before the next line is there."""
 

@@ -113,6 +113,7 @@ def test_cut_anywhere_is_said(tmp_path, kept):
             file_bytes(bytes.fromhex("0805") + b"\x10" + b"\xff" * 9 + b"\x01", DATA.tobytes()),
             "a dimension below 0",
         ),
+        (file_bytes(b"\x08\x05" + b"\x10\x01" * 400, DATA[:1, :1].tobytes()), "400 dimensions"),
         (file_bytes(bytes.fromhex("0805 12 03 ac02"), DATA.tobytes()), "a broken tensor description"),
         (
             struct.pack("<IQ", 0, 2**63) + b"\x00" * 30,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zstandard
 
+from pretrain.corpus import lines as corpus_lines
 from pretrain.corpus import units
 from pretrain.corpus.compression import decompressed, open_file
 from pretrain.corpus.inputs import gather_notation, resolve
@@ -248,6 +249,13 @@ def test_bytes_that_are_not_utf8(tmp_path):
         lines_of(path)
     sides, _, _, bad, _ = lines_of(path, skip_bad_utf8=True)
     assert sides == [LINES[:400] + LINES[401:]] and bad == 1
+
+
+def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_lines, "LONGEST_LINE", 1 << 20)
+    (tmp_path / "text").write_bytes(b"one\n" + b"a b " * (1 << 18) + b"c\nthree\n")
+    with pytest.raises(UserError, match=r"text: line 2: longer than 1 MiB; break it into lines"):
+        lines_of({"en": str(tmp_path / "text")})
 
 
 # Pairs

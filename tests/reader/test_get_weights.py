@@ -2,19 +2,24 @@
 
 import http.server
 import io
+import shutil
 import subprocess
 import tarfile
 import tempfile
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import convert
 from model.checkpoint.formats import fluid
+from model.checkpoint.read import read_weights
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.get_weights import DownloadError, download
+from tests.helpers.official_layout import make_official_weights, official_config
 from tests.reader.conftest import files
 from utils.errors import UserError
 
@@ -30,6 +35,7 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
+        self.shift = 0  # by which a part is another one than was asked for
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,11 +46,17 @@ class Server:
                     self.send_error(404)
                     return
                 data = server.files[self.path]
-                start = int(wanted[6:-1]) if wanted and server.ranges else 0
+                etag = f'"{zlib.crc32(data)}"'
+                same = self.headers["If-Range"] in (None, etag)
+                start = int(wanted[6:-1]) if wanted and server.ranges and same else 0
                 if start >= len(data):
                     self.send_error(416)
                     return
                 self.send_response(206 if start else 200)
+                self.send_header("ETag", etag)
+                if start:
+                    first = start + server.shift
+                    self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
                 self.send_header("Content-Length", str(len(data) - start))
                 self.end_headers()
                 self.wfile.write(data[start : server.drop_at])
@@ -153,9 +165,60 @@ def test_download(server, tmp_path, have, ranges):
     server.files["/x"] = b"0123456789"
     server.ranges = ranges
     (tmp_path / "x.part").write_bytes(b"0123456789"[:have])
+    (tmp_path / "x.version").write_text(f'"{zlib.crc32(b"0123456789")}"')
     download(f"{server.url}/x", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"0123456789"
     assert files(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("version", ['"of another file"', ""])
+def test_two_versions_are_never_mixed(server, tmp_path, version):
+    server.files["/x"] = b"0123456789"
+    (tmp_path / "x.part").write_bytes(b"abc")
+    (tmp_path / "x.version").write_text(version)
+    download(f"{server.url}/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_another_part_than_was_asked_for(server, tmp_path):
+    server.files["/x"], server.shift = b"0123456789", 2
+    (tmp_path / "x.part").write_bytes(b"012")
+    (tmp_path / "x.version").write_text(f'"{zlib.crc32(b"0123456789")}"')
+    with pytest.raises(DownloadError, match="another part than was asked for"):
+        download(f"{server.url}/x", tmp_path / "x")
+    server.shift = 0
+    download(f"{server.url}/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_https_first_then_http(monkeypatch, tmp_path):
+    asked = []
+
+    def download(url, path):
+        asked.append(url.partition(":")[0])
+        raise DownloadError("nobody answers")
+
+    monkeypatch.setattr(get_weights, "download", download)
+    with pytest.raises(UserError, match="fetch what is listed above by hand"):
+        get(tmp_path, "base")
+    assert asked == ["https", "http"]
+
+
+def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 30)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("word_embedding")
+        member.size, member.type = 0, tarfile.REGTYPE
+        member.pax_headers = {
+            "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "word_embedding",
+            "GNU.sparse.realsize": str(1 << 40),
+        }  # fmt: skip
+        block = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
+        member.size = len(block)
+        tar.addfile(member, io.BytesIO(block))
+    with pytest.raises(UserError, match="more than 1 GiB when unpacked|cannot be unpacked"):
+        get_weights.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1 << 20
 
 
 def test_download_errors(server, tmp_path):
@@ -249,3 +312,18 @@ def test_the_script(tmp_path):
     root = tmp_path / "repo"
     expected = [f"{root}/scripts/data/get_weights.py", "--configs", f"{root}/configs", *command[2:]]
     assert (done.returncode, done.stdout.splitlines()) == (2, ["set up", *expected])
+
+
+def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
+    """configs/base of the official layout: vocab.txt and piece.model are in configs."""
+    shutil.copy(tokenizer.piece_model_path, tmp_path / "piece.model")
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    config = official_config("tiny", vocab_size=tokenizer.vocab_size)
+    make_official_weights(tmp_path / "base", config, seed=1)
+    for source in ("base", "base/params"):
+        assert read_weights(tmp_path / source).piece_model_path == tmp_path / "piece.model"
+    convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
+    assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
+    assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
+    (tmp_path / "vocab.txt").unlink()  # a lone piece model above may belong to anything
+    assert read_weights(tmp_path / "base").piece_model_path is None

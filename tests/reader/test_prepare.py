@@ -521,6 +521,14 @@ def test_bad_sources(tmp_path, script, name, content, message):
     assert not (tmp_path / "out").exists() or files(tmp_path / "out") == []
 
 
+def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_conll, "_LARGEST_FILE", 1 << 20)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "eng.train.gz").write_bytes(gzip.compress(b"a O\n" * (1 << 19)))
+    with pytest.raises(UserError, match=r"eng.train.gz: more than 1 MiB when unpacked"):
+        prepare(prepare_conll, tmp_path / "in", "--output", tmp_path / "out")
+
+
 def test_as_a_command(tmp_path):
     command = [sys.executable, ROOT / "scripts/data/prepare_conll.py"]
     write(tmp_path, x__txt="a O\n")

@@ -20,6 +20,7 @@ from reader.tagging import (
     cut_windows,
     entity_starts,
     expanded,
+    from_ends,
     inside,
     is_tag,
     read_tagged,
@@ -50,6 +51,22 @@ X = IGNORED
 def test_iob2(tags, iob2):
     assert to_iob2(tags.split()) == iob2.split()
     assert to_iob2(iob2.split()) == iob2.split()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "iob2"),
+    [
+        ("IOE", "I-PER E-PER O E-LOC E-LOC", "B-PER I-PER O B-LOC B-LOC"),
+        ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
+    ],
+)
+def test_schemes_that_mark_the_ends(write, scheme, tags, iob2):
+    assert from_ends(tags.split()) == iob2.split()
+    row = f"{JOINT.join('abcdef'[: len(tags.split())])}\t{JOINT.join(tags.split())}"
+    (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
+    assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
+    with pytest.raises(UserError, match=f"line 2, token 1: 'X-PER' is not a tag of {scheme}"):
+        read_tagged(write("text_a\tlabel\na\tX-PER\n"), LABELS, scheme)
 
 
 def test_starts():

@@ -1,6 +1,7 @@
 """The official TSV, maps and patterns: what is read, and what each fault says."""
 
 import json
+import os
 import pickle
 import re
 
@@ -87,6 +88,12 @@ def test_a_pickle_is_small(write):
 def test_faults(write, content, message):
     with pytest.raises(UserError, match=re.escape(message)):
         read_classification(write(content), LABELS)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe: a pipe; write its contents to a file first"):
+        read_classification(tmp_path / "pipe", labels=False)
 
 
 def test_no_such_file(tmp_path):

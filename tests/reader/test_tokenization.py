@@ -217,6 +217,12 @@ def test_truncation_takes_from_the_longer():
 # Files
 
 
+def test_a_byte_order_mark_before_the_vocabulary(tokenizer, tmp_path):
+    tokenizer.write_vocab(tmp_path / "vocab.txt")
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "vocab.txt").read_bytes())
+    assert read_vocab(tmp_path / "bom.txt") == tokenizer.vocab
+
+
 def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
     tokenizer.write_vocab(tmp_path / "tab.txt")
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))

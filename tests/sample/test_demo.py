@@ -1,8 +1,10 @@
 """The demo: its whole way at a tiny size, its jobs, its tables."""
 
 import json
+import shlex
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -44,6 +46,11 @@ def test_the_whole_way(tiny, capfd):
     steps = {name: (tiny / name / "metrics.jsonl").read_text().splitlines()[-1] for name in ("mmlm", "full")}
     tokens = {name: json.loads(line)["tokens"] for name, line in steps.items()}
     assert tokens["full"] == pytest.approx(tokens["mmlm"], rel=0.2)  # a step more or less of some 12
+    words = shlex.split(printed.splitlines()[-2])
+    assert words[1:3] == ["predict.py", "--serve"]
+    flags = dict(zip(words[3::2], words[4::2]))
+    paths = flags["--model"].split(",") + [part.split("<=")[1] for part in flags["--corpus"].split(",")]
+    assert len(paths) == 12 and all(Path(path).exists() for path in paths)
     result = json.loads(printed.splitlines()[-1])
     assert list(result) == ["zero_shot", "retrieval", "seconds"]
     for what in ("zero_shot", "retrieval"):

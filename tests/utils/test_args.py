@@ -1,6 +1,7 @@
 """Every official flag with its type and default; every mistake one line."""
 
 import logging
+import sys
 
 import pytest
 
@@ -65,6 +66,21 @@ def test_values():
     assert parse_args(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # a script's "$@" wins
 
 
+def test_the_official_ways_to_write_booleans():
+    for texts, value in (("t", "T", "True", "1"), True), (("f", "F", "False", "0"), False):
+        assert all(parse_args(["--do_test", text]).do_test is value for text in texts)
+    args = parse_args(["--enable_ce", "--epoch", "2"])  # a bare flag in the official scripts
+    assert args.enable_ce is True and args.epoch == 2
+
+
+def test_help_shows_the_flags_of_the_script_alone(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_classifier.py"])
+    with pytest.raises(SystemExit):
+        parse_args(["--help"], "One line.\n\n    an example")
+    shown = capsys.readouterr().out
+    assert "\n    an example\n" in shown and "--doc_stride" not in shown.split("options:")[1]
+
+
 def test_resolved_flags_as_yaml():
     text = to_yaml(parse_args(["--random_seed", "1,2"]))
     assert "learning_rate: 5.0e-05\n" in text
@@ -82,6 +98,8 @@ def test_resolved_flags_as_yaml():
         ("--epoch three", "--epoch.*three"),
         ("--epoch", "--epoch.*expected one argument"),
         ("--do_train maybe", "--do_train.*'maybe' is not true or false"),
+        ("--do_val ture", r"'ture' is not true or false \(also t, 1, yes, f, 0, no\)"),
+        ("--learning_rate nan", "--learning_rate: 'nan' is not a finite number"),
         ("--lr_scheduler cosine", "--lr_scheduler.*cosine"),
         ("--random_seed 1,a", "--random_seed.*1,a"),
         ("--random_seed 1,1", "--random_seed 1,1"),

@@ -59,6 +59,10 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         ("steps: [", [], ["a.yaml, line 1, column 9: not YAML"]),
         ("", ["--config", "absent.yaml"], ["absent.yaml"]),
         ("steps: 0", [], ["steps", "below 1"]),
+        # The parser would read these files, of any size, and quote them.
+        ("config: /proc/version", [], ["a.yaml", "unknown key 'config'"]),
+        ("optimizer: /proc/version", [], ["a.yaml", "optimizer: it is a section"]),
+        ("/proc/version", [], ["a.yaml: expected 'key: value' lines"]),
     ],
 )
 def test_wrong_input_is_one_line_that_names_the_key(tmp_path, text, arguments, expected):

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from utils.errors import LONGEST_MESSAGE, UserError
+from utils.files import atomic_dir, atomic_file
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,11 @@ def test_the_middle_of_a_long_message_is_left_out():
     line = str(UserError("a.tsv: " + "x" * 10**6 + "; take it out"))
     assert line.startswith("a.tsv: xxx") and " [...] xxx" in line and line.endswith("xxx; take it out")
     assert len(line) <= LONGEST_MESSAGE + 10
+
+
+@pytest.mark.parametrize("where", ["/proc/none/x", "file/x"])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    for write in (atomic_file, atomic_dir):
+        with pytest.raises(UserError, match="choose another place"), write(tmp_path / where):
+            pass

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from utils import runtime
 from utils.runtime import Cpu, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,11 @@ def test_threads_are_shared_by_the_processes(cores, processes, threads):
     assert settings_for(Cpu("", frozenset(), cores, 0), processes)["OMP_NUM_THREADS"] == threads
 
 
+def test_int8_saturates_on_x86_without_vnni():
+    for flags, saturates in ({"avx2"}, True), ({"avx512_vnni"}, False), ({"avx_vnni"}, False), (set(), False):
+        assert runtime.int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
+
+
 def test_views_stay_views_on_a_gpu():
     cpu = Cpu("", frozenset(), 1, 0)
     assert settings_for(cpu)["FLAGS_use_stride_kernel"] == "0"
@@ -132,6 +138,9 @@ def test_prepare_knows_the_processes_of_a_job():
 def test_prepare_says_when_it_comes_too_late():
     done = python("import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare; prepare()")
     assert done.stdout.rstrip().endswith("paddle was imported before, so the variables come too late")
+    quiet = "import sys; sys.modules['paddle'] = sys; from utils.runtime import prepare\n"
+    said = python(quiet + "for _ in range(3): prepare(quiet=True)").stderr
+    assert said.count("may run on one thread") == 1
 
 
 FAULTS = """

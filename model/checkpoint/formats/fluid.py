@@ -33,6 +33,7 @@ CONFIG_KEYS = (
 )  # fmt: skip
 MARK = "word_embedding"  # the one variable that every official directory has
 _CODES = {dtype: code for code, dtype in DTYPES.items() if code not in (19, BFLOAT16)}
+_MOST_AXES = 8
 _MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
 
 
@@ -193,6 +194,8 @@ def _parse_description(data: bytes) -> tuple[int, tuple[int, ...]]:
             raise ValueError(f"a tensor description with tag 0x{tag:02x}")
     if code not in DTYPES:
         raise ValueError(f"dtype {code}")
+    if len(dims) > _MOST_AXES:
+        raise ValueError(f"{len(dims)} dimensions")
     if any(dim >= 1 << 62 for dim in dims):  # negative int64, or absurd
         raise ValueError("a dimension below 0")
     return code, tuple(dims)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from utils.errors import UserError
+
 
 class Weights(Mapping[str, np.ndarray]):
     """A read-only mapping from name to array. Names and shapes are known; data is read at each access.
@@ -53,6 +55,16 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
+
+
+def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:
+    """The array itself. UserError: it holds a NaN or an infinity, as after a run that diverged."""
+    # min and max pass a NaN on, and make no copy.
+    if array.size and array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        raise UserError(
+            f"{source}: {name} holds values that are not finite (NaN or infinity); use other weights"
+        )
+    return array
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:

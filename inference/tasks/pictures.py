@@ -1,0 +1,101 @@
+"""What the page draws: the similarity of two sentences' tokens, and the attention masks of pre-training."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluation.search import unit
+from inference.loading import Loaded
+from inference.requests import check_length, choice_of, text_of
+from inference.tasks.encode import EncodeTexts, layer_of
+from pretrain import show
+from pretrain.config import OBJECTIVES
+from utils.errors import UserError
+
+LONGEST = 100  # tokens of a text; a larger grid is not readable
+
+
+class TwoTexts(NamedTuple):
+    """Two texts, and the layer to compare them at (None: the layer of the encoder)."""
+
+    text_a: str
+    text_b: str
+    layer: int | None
+
+
+class CompareTokens:
+    """{"text_a", "text_b", "layer"} -> {"tokens_a", "tokens_b", "similarity", "cosine", "layer"}.
+
+    `similarity` has the cosine of each token of the first text with each token of the second one, after the
+    mean state of its own text was subtracted from each. The mean carries what all tokens of a text share,
+    above all its language; without it, the words that mean the same stand out. `cosine` compares the texts'
+    vectors as `search` does. Tokens are {"text", "start", "end"}, without special tokens.
+    """
+
+    def __init__(self, encode: EncodeTexts):
+        self.encode = encode
+
+    def parse(self, request: dict) -> TwoTexts:
+        model, texts = self.encode.model, [text_of(request, key) for key in ("text_a", "text_b")]
+        for key, text in zip(("text_a", "text_b"), texts):
+            check_length(model.tokenizer, text, key, min(LONGEST, self.encode.max_seq_len - 2))
+        return TwoTexts(*texts, layer_of(request, model.num_layers))
+
+    def answer(self, asked: list[TwoTexts]) -> list[dict]:
+        return [self._answer(one) for one in asked]
+
+    def _answer(self, asked: TwoTexts) -> dict:
+        encode = self.encode.at(asked.layer)
+        (tokens_a, states_a), (tokens_b, states_b) = (self._states(encode, text) for text in asked[:2])
+        vector_a, vector_b = unit(encode.vectors(asked[:2]))
+        return {
+            "tokens_a": tokens_a,
+            "tokens_b": tokens_b,
+            "similarity": [[round(float(x), 4) for x in row] for row in states_a @ states_b.T],
+            "cosine": round(float(vector_a @ vector_b), 6),
+            "layer": encode.layer,
+        }
+
+    def _states(self, encode: EncodeTexts, text: str) -> tuple[list[dict], np.ndarray]:
+        """The tokens of a text and their centred states [T, H] of length 1."""
+        tokenizer = encode.model.tokenizer
+        ids, spans = tokenizer.encode_with_offsets(text)
+        kept = [place for place, (start, end) in enumerate(spans) if end > start]
+        if not kept:
+            raise UserError(f"'{text[:20]}' has no token")
+        row = np.array([[tokenizer.cls_id, *ids, tokenizer.sep_id]], np.int64)
+        states = encode.engine(row)["sequence"][0, 1:-1][kept]
+        tokens = [{"text": text[s:e], "start": s, "end": e} for s, e in (spans[place] for place in kept)]
+        return tokens, unit(states - states.mean(axis=0) if len(kept) > 1 else states)
+
+
+class DrawMasks:
+    """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", "predicted", "seen"}]}.
+
+    The panels are those of `pretrain.show`, with the tokens of the model. `predicted` has the token that the
+    model must predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
+    """
+
+    def __init__(self, model: Loaded):
+        self.model = model
+
+    def parse(self, request: dict) -> list[str]:
+        objective = choice_of(request, "objective", OBJECTIVES)
+        texts = [text_of(request, "text_a"), text_of(request, "text_b", optional=objective == "btmlm")]
+        for key, text in zip(("text_a", "text_b"), texts):
+            check_length(self.model.tokenizer, text or "", key, min(LONGEST, self.model.longest // 2 - 2))
+        kept = {"language_embedding", "pseudo_proportion", "pseudo_positions"} & self.model.reading.keys()
+        flags = [f"--{key}={self.model.reading[key]}" for key in sorted(kept)]
+        return [f"--objective={objective}", *flags, "--", *(text for text in texts if text)]
+
+    def answer(self, asked: list[list[str]]) -> list[dict]:
+        answers = []
+        for arguments in asked:
+            panels = show.draw_panels(show.parse_arguments(arguments), self.model.tokenizer)
+            answers.append({"panels": [_as_json(panel) for panel in panels]})
+        return answers
+
+
+def _as_json(panel: show.Panel) -> dict:
+    seen = np.asarray(panel.seen, int).tolist()
+    return {"title": panel.title, "tokens": panel.tokens, "predicted": panel.predicted, "seen": seen}

@@ -1,0 +1,56 @@
+"""A running `predict.py --serve`, and requests to it."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.inference import browser
+from tests.launching import ROOT
+
+
+@contextlib.contextmanager
+def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Start a server with these flags; its address and its process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
+    command += ["--port", str(port), "--use_cuda", "false"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for line in process.stdout:
+            if line.startswith("serving"):
+                break
+        else:
+            pytest.fail(f"the server ended with {process.wait()}")
+        browser.wait(lambda: answers(address))
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(address: str) -> bool:
+    try:
+        return ask(f"{address}/api/info")[0] == 200
+    except urllib.error.URLError:
+        return False
+
+
+def ask(address: str, body=None, headers=None) -> tuple[int, dict]:
+    """Status and JSON of a request; bytes are sent as they are."""
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"} | (headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        text = error.read()
+        return error.code, json.loads(text) if text.startswith(b"{") else {"detail": text.decode()}

@@ -1,0 +1,248 @@
+"""The page of predict.py --serve in a browser: what a user clicks, types and sees.
+
+With PAGE_PICTURES=docs/images, and after scripts/demo.sh, it also makes the pictures of docs/predict.md.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from inference.serve import LONGEST_TEXT
+from scripts import demo
+from tests.helpers.small_corpus import sentences
+from tests.inference import browser
+from tests.inference.served import ask, serving
+
+pytestmark = pytest.mark.browser
+TEXTS = sentences(30, seed=6)
+TABS = ["search", "align", "masks", "classify", "tag", "answer", "fill", "translate-probe"]
+# The least ratio of luminances of every visible text and what is behind it (WCAG 2).
+CONTRAST = """(() => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => numbers(colour).slice(0, 3).map(one => one / 255)
+    .map(one => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4)
+    .reduce((sum, one, i) => sum + one * [.2126, .7152, .0722][i], 0);
+  const behind = element => {
+    for (let one = element; one; one = one.parentElement) {
+      const back = numbers(getComputedStyle(one).backgroundColor);
+      if (back[3] !== 0) return getComputedStyle(one).backgroundColor;
+    }
+  };
+  const texts = [...document.querySelectorAll("body *")].filter(one => one.checkVisibility()
+    && one.tagName !== "OPTION"
+    && (one.tagName === "TEXTAREA"
+        || [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim())));
+  return Math.min(...texts.map(one => {
+    const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => x - y);
+    return (b + .05) / (a + .05);
+  }));
+})()"""
+
+
+@pytest.fixture(scope="module")
+def page(models, tmp_path_factory):
+    """A page with every tab, and the address of its server."""
+    folder = tmp_path_factory.mktemp("page")
+    for language, texts in (("ar", TEXTS[:15]), ("fr", TEXTS[15:])):
+        (folder / language).write_text("\n".join(texts) + "\n")
+    kinds = ",".join(str(models / kind) for kind in ("full", "classify", "tag", "answer"))
+    corpus = f"ar<={folder / 'ar'},fr<={folder / 'fr'}"
+    with (
+        serving("--model", kinds, "--corpus", corpus) as (address, _),
+        browser.Browser(tmp_path_factory.mktemp("profile")) as opened,
+    ):
+        opened.address = address
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def fresh(page):
+    page.look(1000)
+    page.open("about:blank")
+    page.open(page.address)
+    page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+
+
+def ask_page(page, task: str, **fields: str) -> None:
+    """Type into a form and press its button."""
+    page.click(f"#tab-{task}")
+    for name, text in fields.items():
+        if page.value(f"document.querySelector('#{task}-{name}').tagName") == "SELECT":
+            page.value(f"void (document.querySelector('#{task}-{name}').value = {text!r})")
+        else:
+            page.value(f"void (document.querySelector('#{task}-{name}').value = '')")
+            page.type(f"#{task}-{name}", text)
+    page.click(f"#panel-{task} .go")
+    answered(page, task)
+
+
+def answered(page, task: str) -> None:
+    page.wait_for(f"document.querySelector('#panel-{task} .answer').dataset.done === {task!r}")
+
+
+def texts_of(page, selector: str) -> list[str]:
+    return page.value(f"[...document.querySelectorAll({selector!r})].map(one => one.textContent)")
+
+
+def test_what_is_seen_first(page):
+    names = page.value("[...document.querySelectorAll('[role=tab]')].map(one => one.id.slice(4))")
+    assert names == TABS
+    assert "full: 2 layers of 32" in page.value("document.querySelector('#model').textContent")
+
+
+@pytest.mark.parametrize("task", TABS)
+def test_every_example_is_answered(page, task):
+    page.click(f"#tab-{task}")
+    count = page.value(f"document.querySelectorAll('#panel-{task} .examples button').length")
+    for number in range(count):
+        page.value(f"void delete document.querySelector('#panel-{task} .answer').dataset.done")
+        page.click(f"#panel-{task} .examples button:nth-of-type({number + 1})")
+        answered(page, task)
+        said = page.value(f"document.querySelector('#panel-{task} .answer').textContent")
+        assert said and ("shorten" in said or not texts_of(page, f"#panel-{task} .error")), said
+    assert count >= 2
+
+
+def test_search_names_the_languages(page):
+    ask_page(page, "search", text=TEXTS[17])
+    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[17]
+    named = texts_of(page, "#panel-search .language")
+    assert named == ["French", "Arabic"]
+    ask_page(page, "search", text=TEXTS[17], each="")
+    named = texts_of(page, "#panel-search .language")
+    assert named[0] == "French" and set(named) <= {"French", "Arabic"} and len(named) == 5
+    ask_page(page, "search", text=TEXTS[3], layer="1")
+    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[3]
+
+
+def test_heat_map(page):
+    ask_page(page, "align", text_a=TEXTS[0], text_b=TEXTS[1], layer="1")
+    _, found = ask(f"{page.address}/api/align", {"text_a": TEXTS[0], "text_b": TEXTS[1], "layer": 1})
+    rows = texts_of(page, "#panel-align tbody th")
+    assert rows == [token["text"] for token in found["tokens_a"]]
+    cells = "#panel-align tbody td"
+    assert page.value(f"document.querySelectorAll('{cells}').length") == len(rows) * len(found["tokens_b"])
+    shades = page.value(f"[...document.querySelectorAll('{cells}')].map(one => one.style.backgroundColor)")
+    assert len(set(shades)) > 5
+    assert page.value(f"document.querySelectorAll('{cells}.best').length") >= len(rows)
+
+
+def test_masks(page):
+    ask_page(page, "masks", text_a=TEXTS[0], text_b=TEXTS[1], objective="camlm")
+    asked = {"text_a": TEXTS[0], "text_b": TEXTS[1], "objective": "camlm"}
+    (panel,) = ask(f"{page.address}/api/masks", asked)[1]["panels"]
+    seen = page.value("document.querySelectorAll('#panel-masks td.seen').length")
+    assert seen == sum(map(sum, panel["seen"]))
+    assert len(texts_of(page, "#panel-masks tbody th.predicted")) == len([p for p in panel["predicted"] if p])
+
+
+def test_marks_in_the_text(page):
+    ask_page(page, "tag", text=TEXTS[0])
+    found = ask(f"{page.address}/api/tag", {"text": TEXTS[0]})[1]["entities"]
+    assert texts_of(page, "#panel-tag mark") == [one["text"] + one["type"] for one in found] != []
+    question = {"question": TEXTS[1], "context": f"😀 {TEXTS[0]}"}  # two units of UTF-16, one character
+    ask_page(page, "answer", **question)
+    found = ask(f"{page.address}/api/answer", question)[1]
+    assert texts_of(page, "#panel-answer mark") == [found["answer"]] != [""]
+
+
+def test_masks_are_filled_in_the_sentence(page):
+    ask_page(page, "fill", text=f"{TEXTS[0]} [MASK] [MASK]")
+    _, found = ask(f"{page.address}/api/fill", {"text": f"{TEXTS[0]} [MASK] [MASK]"})
+    best = [one[0]["token"].removeprefix("▁") for one in found["masks"]]
+    assert texts_of(page, "#panel-fill .filled mark") == best
+    assert texts_of(page, "#panel-fill .filled")[0] == f"{TEXTS[0]} {best[0]} {best[1]}"
+    assert "▁" not in page.value("document.querySelector('main').textContent")
+
+
+def test_text_from_right_to_left(page):
+    ask_page(page, "search", text="يشتري الرجل كتابا")
+    field = "getComputedStyle(document.querySelector('#search-text')).direction"
+    assert page.value(field) == "rtl"
+
+
+def test_what_was_typed_stays(page):
+    page.type("#search-text", "a word")
+    page.click("#tab-align")
+    page.click("#tab-search")
+    assert page.value("document.querySelector('#search-text').value") == "a word"
+
+
+def test_a_text_that_is_too_long_is_refused_and_kept(page):
+    page.value(f"void (document.querySelector('#search-text').value = 'x'.repeat({LONGEST_TEXT + 1}))")
+    page.click("#panel-search .go")
+    answered(page, "search")
+    assert "10,001 characters; at most 10,000 are allowed" in texts_of(page, "#panel-search .error")[0]
+    assert page.value("document.querySelector('#search-text').value.length") == LONGEST_TEXT + 1
+    ask_page(page, "fill", text="no mask")
+    assert "'text' has no [MASK] to fill" in texts_of(page, "#panel-fill .error")[0]
+
+
+def test_keyboard(page):
+    page.value("void document.querySelector('#tab-search').focus()")
+    for key, chosen in (
+        ("ArrowRight", "align"), ("ArrowLeft", "search"), ("ArrowLeft", TABS[-1]), ("ArrowRight", "search"),
+        ("End", TABS[-1]), ("Home", "search"),
+    ):  # fmt: skip
+        page.press(key)
+        assert page.value("document.activeElement.id") == f"tab-{chosen}"
+        assert page.value("document.querySelector('[role=tab][aria-selected=true]').id") == f"tab-{chosen}"
+        assert page.value(f"document.querySelector('#panel-{chosen}').checkVisibility()")
+    page.type("#search-text", TEXTS[2])
+    page.press("Enter", 2)
+    answered(page, "search")
+    assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2]
+
+
+def test_copy(page):
+    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    ask_page(page, "search", text=TEXTS[2])
+    page.click("#panel-search .copy")
+    page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
+    copied = json.loads(page.value("navigator.clipboard.readText()"))
+    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1000])
+def test_phone_and_dark(page, width, dark):
+    page.look(width, dark=dark)
+    long_words = f"{TEXTS[0]} {'x' * 300}"
+    for task, fields in {
+        "search": {"text": TEXTS[0]}, "align": {"text_a": TEXTS[0], "text_b": TEXTS[1]},
+        "masks": {"text_a": TEXTS[0], "text_b": TEXTS[1], "objective": "tlm"},
+        "classify": {"text_a": TEXTS[0]}, "tag": {"text": long_words},
+        "answer": {"question": TEXTS[0], "context": long_words}, "fill": {"text": f"{TEXTS[0]} [MASK]"},
+        "translate-probe": {"text": TEXTS[0], "language": "fr"},
+    }.items():  # fmt: skip
+        ask_page(page, task, **fields)
+        assert page.value("document.documentElement.scrollWidth") <= width, task
+        assert page.value(CONTRAST) >= 4.5, task
+    ask_page(page, "fill", text="no mask")
+    assert page.value(CONTRAST) >= 4.5
+    back = page.value("getComputedStyle(document.body).backgroundColor")
+    assert (back != "rgb(255, 255, 255)") is dark
+
+
+@pytest.mark.skipif("PAGE_PICTURES" not in os.environ, reason="pictures for the docs are made when asked")
+def test_pictures(page):
+    """The pictures of docs/predict.md, on the models of the demo."""
+    folder = Path(os.environ["PAGE_PICTURES"])
+    with serving(*demo.page_flags()) as (address, _):
+        for name, task, example, width, dark in (
+            ("page", "search", 1, 820, False), ("page-align", "align", 1, 820, False),
+            ("page-dark", "masks", 1, 820, True), ("page-phone", "align", 3, 390, False),
+            ("page-fill", "fill", 1, 820, False), ("page-classify", "classify", 2, 820, False),
+        ):  # fmt: skip
+            page.look(width, dark=dark)
+            page.open("about:blank")
+            page.open(f"{address}/#{task}")
+            page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+            page.click(f"#panel-{task} .examples button:nth-of-type({example})")
+            answered(page, task)
+            page.value("void document.activeElement.blur()")
+            page.look(width, page.value("document.documentElement.scrollHeight"), dark)
+            page.picture(folder / f"{name}.png")
+            assert (folder / f"{name}.png").stat().st_size < 200_000
