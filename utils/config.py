@@ -106,7 +106,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     def where(error: Exception) -> str:
         named = (re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error)) for key in on_the_line)
         if any(found for found in named):
-            return "command line: "
+            return "command line: " if files else ""
         return f"{', '.join(files)}: " if files else ""
 
     try:

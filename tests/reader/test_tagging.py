@@ -314,14 +314,6 @@ def test_batch():
     assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
 
 
-def test_batches_in_multiples():
-    task = EncodeTagged(Letters(), 10, INSIDE, multiple=4)
-    features = task([sentence("ab c", 0, O), sentence("d", 2)])
-    batch = task.collate(features, np.arange(2), 3)
-    assert batch.input_ids.tolist() == [ids("<abc>") + [1] * 3, ids("<d>") + [1] * 5]
-    assert batch.labels.shape == (2, 8) and (batch.labels != X).sum() == 3
-
-
 def test_official():
     task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
