@@ -102,6 +102,11 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
                 raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
     on_the_line = [a[2:].partition("=")[0] for a in arguments if a.startswith("--")]
     on_the_line = [key for key in on_the_line if key not in ("", "config")]
+    for field in dataclasses.fields(cls):  # the parser would read a file of that name
+        if dataclasses.is_dataclass(field.type) and field.name in on_the_line:
+            raise UserError(
+                f"--{field.name} is a section; give its keys (--{field.name}.key value) or a --config"
+            )
 
     def where(error: Exception) -> str:
         named = (re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error)) for key in on_the_line)

@@ -216,7 +216,7 @@ def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
         block = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
         member.size = len(block)
         tar.addfile(member, io.BytesIO(block))
-    with pytest.raises(UserError, match="more than 1 GiB when unpacked|cannot be unpacked"):
+    with pytest.raises(UserError, match="more than 1 GiB when unpacked"):
         get_weights.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1 << 20
 

@@ -62,6 +62,7 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         # The parser would read these files, of any size, and quote them.
         ("config: /proc/version", [], ["a.yaml", "unknown key 'config'"]),
         ("optimizer: /proc/version", [], ["a.yaml", "optimizer: it is a section"]),
+        ("", ["--optimizer", "/proc/version"], ["--optimizer is a section; give its keys"]),
         ("/proc/version", [], ["a.yaml: expected 'key: value' lines"]),
     ],
 )
