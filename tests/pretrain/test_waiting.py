@@ -27,10 +27,17 @@ def seen(monkeypatch):
     """What happens, in order: "backward", "norm", "read", "update". All tensors are as on a GPU."""
     found = []
 
+    inside = []
+
     def recorded(what, original):
         def call(*args, **kwargs):
-            found.append(what)
-            return original(*args, **kwargs)
+            if not inside:  # tolist() calls numpy(): one read
+                found.append(what)
+            inside.append(what)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside.pop()
 
         return call
 
@@ -65,7 +72,7 @@ def test_pre_training_reads_when_all_is_on_its_way(seen, objective):
     for _ in range(2):  # the second step has moments
         seen.clear()
         engine.step(batches, lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
-        assert seen == ["backward"] * 3 + ["norm"] + ["read"] * (3 + 1) + ["update"]  # losses, norm
+        assert seen == ["backward"] * 3 + ["norm", "read", "update"]
 
 
 @pytest.mark.parametrize("allowed", [None, [np.arange(4, 90)] * 3])
@@ -89,4 +96,4 @@ def test_fine_tuning_reads_when_all_is_on_its_way(seen):
 
     seen.clear()
     engine.step([slice(0, 2), slice(2, 4)], loss_of)
-    assert seen == ["backward"] * 2 + ["norm"] + ["read"] * (2 + 2 + 1) + ["update"]  # losses, sums, norm
+    assert seen == ["backward"] * 2 + ["norm", "read", "update"]

@@ -184,11 +184,6 @@ def test_inputs(write, tokenizer):
             assert tuple(batch.answers[row] + batch.shift[row]) == window.answer
     assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())
 
-    wide = EncodeWindows(tokenizer, multiple=50).collate([features[i] for i in chosen], chosen, 77)
-    width = batch.input_ids.shape[1]
-    assert width < wide.input_ids.shape[1] == 50 and (wide.input_ids[:, :width] == batch.input_ids).all()
-    assert (wide.input_ids[:, width:] == tokenizer.pad_id).all() and (wide.answers == batch.answers).all()
-
 
 def test_the_official_order_and_targets(write, tokenizer):
     """In the order of the file, without the answer (0, 0); else the same inputs."""

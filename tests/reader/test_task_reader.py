@@ -176,16 +176,3 @@ def test_features(write, tokenizer):
     assert features[1].ids == tokenizer.build("the", "", 8)
     single = read_classification(write("text_a\tlabel\nthe fox\t0\n"))
     assert encode(list(single))[0].ids == tokenizer.build("the fox", max_seq_len=8)
-
-
-def test_batches_in_multiples(tokenizer):
-    examples = [Example("the fox jumps", None, 0, None), Example("the", None, 1, None)]
-    for multiple in (1, 8, 64):
-        encode = EncodePairs(tokenizer, 64, multiple)
-        features = encode(examples)
-        batch = encode.collate(features, [0, 1], 2)
-        width, longest = batch.input_ids.shape[1], max(len(feature.ids) for feature in features)
-        assert width % multiple == 0 and longest <= width < longest + multiple
-        for row, feature in zip(batch.input_ids.tolist(), features):
-            assert row[: len(feature.ids)] == feature.ids
-            assert set(row[len(feature.ids) :]) <= {tokenizer.pad_id}

@@ -86,7 +86,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     Precision(amp)
-    lines = [record.message for record in caplog.records]
+    lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
     assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
