@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 has none
-
     from paddle import Tensor, nn
 
 
@@ -41,7 +39,7 @@ class Classification(Task):
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
         named = args.label_map_config is not None
         labels = [str(i) for i in range(args.num_labels)]
         if named:

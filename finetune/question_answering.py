@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -37,8 +37,6 @@ from reader.question_answering import (
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 has none
-
     from paddle import Tensor
 
 # A logit whose probability is 0 in float32 and in float64.
@@ -72,7 +70,7 @@ class QuestionAnswering(Task):
         self.encode = EncodeWindows(tokenizer)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
         cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
         decoding = args.max_answer_length, args.n_best_size, args.answer_rules
         return cls(tokenizer, cut, *decoding)
@@ -80,7 +78,7 @@ class QuestionAnswering(Task):
     @classmethod
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
-    ) -> "Self":
+    ) -> Self:
         """Make the task for prediction, with windows of at most `max_seq_len` tokens."""
         query = min(reading.get("max_query_length", _QUERY), (max_seq_len - INPUT_SPECIAL_TOKENS) // 2)
         cut = Cut(max_seq_len, query, reading.get("doc_stride", _STRIDE), reading.get("split_han", True))

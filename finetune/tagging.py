@@ -12,7 +12,7 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -36,8 +36,6 @@ from utils.errors import UserError, run
 from utils.files import atomic_file
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 has none
-
     from paddle import Tensor
 
 
@@ -74,7 +72,7 @@ class Tagging(Task):
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
         if args.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(args.label_map_config, args.num_labels)
@@ -85,7 +83,7 @@ class Tagging(Task):
     @classmethod
     def from_reading(
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
-    ) -> "Self":
+    ) -> Self:
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
         pieces = reading.get("label_pieces", "first")
         return cls(tokenizer, labels, max_seq_len, "leading" if reading.get("official_compat") else pieces)

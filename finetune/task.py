@@ -8,7 +8,7 @@ run without Paddle, so only the methods that compute a loss import Paddle.
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from reader.features import EncodeExamples
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 has none
-
     from paddle import Tensor, nn
 
 
@@ -43,7 +41,7 @@ class Task:
     encode: EncodeExamples
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> "Self":
+    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
         """Make the task from the flags of `utils.args`.
 
         Raises:

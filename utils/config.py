@@ -91,10 +91,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     pairs = zip(arguments, [*arguments[1:], ""])
     files = [after if a == "--config" else a[9:] for a, after in pairs if re.match("--config(=|$)", a)]
     for file in files:  # our messages about invalid YAML are clearer than the parser's
-        loaded = load_yaml(file)
-        values = {} if loaded is None else loaded
-        if not isinstance(values, dict):
-            raise UserError(f"{file}: expected 'key: value' lines at the top level")
+        values = read_yaml(file)
         if "config" in values:
             raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
         for field in dataclasses.fields(cls):  # the parser would read a file of that name
@@ -142,12 +139,14 @@ def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
-    """A YAML file as a dict.
+    """A YAML file as a dict; an empty file is an empty dict.
 
     Raises:
         UserError: as for `load_yaml`, or its top level is not a mapping.
     """
     values = load_yaml(path)
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     return values

@@ -15,12 +15,7 @@ CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initial
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
-    yield
-    paddle.set_default_dtype("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def gradients_of(model, output) -> dict[str, np.ndarray]:

@@ -30,12 +30,7 @@ LAYOUTS = {
 FORMS = ("cpu", "rectangles", "flash")
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
-    yield
-    paddle.set_default_dtype("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture
