@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils import __version__
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from inference.loading import Loaded
     from reader.tokenization import Tokenizer
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "__version__", "load"]
 
 
 def load(folder: str | Path, engine: str = "auto", task: str | None = None, **files: str) -> "Model":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils import __version__
 from utils.runtime import prepare, read_cpu
 
 PACKAGES = (
@@ -54,12 +55,13 @@ def report(name: str, value: Callable[[], str]) -> None:
 
 def project() -> str:
     if not shutil.which("git"):
-        return "git is not installed"
+        return f"{__version__}, git is not installed"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True
     )
-    return f"commit {done.stdout.strip()}" if done.returncode == 0 else "not a git checkout"
+    commit = f"commit {done.stdout.strip()}" if done.returncode == 0 else "not a git checkout"
+    return f"{__version__}, {commit}"
 
 
 def packages() -> str:
