@@ -21,7 +21,7 @@ from pretrain.corpus.inputs import Stream
 from reader.corpus import MANIFEST, read_manifest
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, unwritable_is_a_user_error
 
 _FOLDER = ".build"
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
@@ -103,7 +103,8 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[WorkFolder]:
         raise UserError(
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
-    work.path.mkdir(parents=True, exist_ok=True)
+    with unwritable_is_a_user_error(work.path):
+        work.path.mkdir(parents=True, exist_ok=True)
     with _locked(work):
         started = read_json(work.path / "plan.json")
         changed = differences(started, plan) if started is not None else []
