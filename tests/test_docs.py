@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.image import imread
 
 import ernie_m
 import export
@@ -34,6 +35,7 @@ from utils.config import load_config
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare_xnli.py
 COMMAND = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
@@ -65,6 +67,18 @@ def test_every_page_is_in_the_index():
 def test_the_documentation_is_short():
     pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
     assert sum(len(page.read_text(encoding="utf-8").split()) for page in pages) <= 20_000
+
+
+def test_pictures():
+    """Each is in a page, small, and has a margin: no label is cut."""
+    shown_in_pages = {ROOT / page.parent / link for page in PAGES for link in shown(PICTURE, page)}
+    pictures = set(ROOT.glob("docs/images/*"))
+    assert {path.resolve() for path in shown_in_pages} == pictures
+    for path in pictures:
+        assert path.stat().st_size < 200_000, path
+        pixels = imread(path)[..., :3]
+        sides = (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])
+        assert all(side.reshape(-1, 3).std(0).max() < 0.01 for side in sides), path
 
 
 def test_the_architecture_names_files_and_functions_that_exist():
