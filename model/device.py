@@ -10,7 +10,9 @@ variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
@@ -38,6 +40,31 @@ def has_flash(x: Tensor) -> bool:
     return half and x.place.is_gpu_place() and capability() >= AMPERE
 
 
+def flash_in(half: bool) -> bool:
+    """Whether a model that computes in half precision, or not, will use FlashMask on the device in use."""
+    return half and on_gpu() and capability() >= AMPERE
+
+
+def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]]:
+    """Copy arrays [n] to the device, all of them in one copy, because each copy waits for the device.
+
+    They travel as float64, which holds integers below 2^53.
+
+    Returns:
+        The groups with tensors [n] in place of the arrays: float64 for an array of floats, otherwise int64.
+    """
+    arrays = [array for group in groups for array in group.values()]
+    if not arrays:
+        return [{} for _ in groups]
+    row = paddle.to_tensor(np.concatenate([array.astype(np.float64) for array in arrays]))
+    parts = iter(paddle.split(row, [len(array) for array in arrays]))
+    return [
+        {name: next(parts) if array.dtype.kind == "f" else next(parts).astype("int64")
+         for name, array in group.items()}
+        for group in groups
+    ]  # fmt: skip
+
+
 def has_tf32() -> bool:
     """Whether float32 products on the GPU in use are computed in TF32."""
     return capability() >= AMPERE and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
@@ -57,7 +84,7 @@ def summary(precision: str, processes: int) -> str:
         return f"device: {device}; precision {precision}; attention rectangles; collectives {collectives}"
     major, minor = capability()
     half = precision.startswith(("bf16", "fp16"))
-    kernel = "FlashMask" if half and capability() >= AMPERE else "rectangles"
+    kernel = "FlashMask" if flash_in(half) else "rectangles"
     tf32 = "on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "off"
     collectives = f"NCCL, {processes} processes" if processes > 1 else collectives
     return (

@@ -6,19 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 
+from model import device
 from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, PretrainConfig
 from pretrain.data_selection import Streams
 from pretrain.initialise import freeze_encoder, initialise
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.masking import Vocabulary
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
@@ -212,24 +211,22 @@ def train_step(
         work: this process's part of the step.
         stop: as in `Trainer.step`.
     """
-    # Each objective's mean is over all processes and micro-batches: its count comes before any backward pass.
-    counts = distributed.all_sum(work.masked())
-    weights = [work.share.get(name, 0.0) / max(count, 1.0) for name, count in zip(OBJECTIVES, counts)]
+    # Each objective's mean is over all processes and micro-batches.
+    weights = [work.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, work.masked)]
+    flash = device.flash_in(half=engine.precision.amp != "none")
 
-    def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
-        sums: dict[str, Any] = {"tokens": batch.tokens}
+    def loss_of(batch: DeviceBatch) -> tuple[paddle.Tensor, dict[str, Any]]:
+        sums: dict[str, Any] = {"tokens": batch.row.batch.tokens}
         if batch.stage1 is not None:
-            batch, pseudo = pseudo_tokens.fill(engine.model, batch)
-            sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
-        result = masked_lm_loss(engine.model, batch, weights)
-        for number, name in enumerate(OBJECTIVES):
-            if count := int(batch.masked[number]):
-                mine = paddle.to_tensor(np.flatnonzero(batch.target_objectives == number))
-                losses, right = (paddle.gather(x.astype("float64"), mine) for x in result[1:])
-                sums |= {f"{name}.loss": losses.sum(), f"{name}.correct": right.sum(), f"{name}.count": count}
+            sums |= pseudo_tokens.fill(engine.model, batch)
+        result = masked_lm_loss(engine.model, batch)
+        for name in OBJECTIVES:
+            if (mine := batch.row.tensors.get(name)) is not None:
+                losses, right = (paddle.gather(x.astype("float64"), mine).sum() for x in result[1:])
+                sums |= {f"{name}.loss": losses, f"{name}.correct": right, f"{name}.count": mine.shape[0]}
         return result.total, sums
 
-    return engine.step(work.micro_batches, loss_of, stop)
+    return engine.step(to_device(work.micro_batches, weights, flash), loss_of, stop)
 
 
 def make_generator(

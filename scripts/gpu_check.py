@@ -220,7 +220,7 @@ def check_attention(quick: bool) -> str:
     heads, h, said = 4, 64, set()
     draw = np.random.default_rng(4).normal
     for name, layout in layouts(quick).items():
-        layout = layout.rounded_up()
+        layout = layout.rounded_up
         arrays = [draw(size=[layout.tokens, h]), *(draw(size=[h, h]) * h**-0.5 for _ in range(3))]
         with on("cpu"):
             exact = values_and_gradients(dense_attention(layout, heads), arrays, "float64")
