@@ -105,7 +105,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 
 def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
-    """The sums over all processes of `values`, float64 [n], and of `numbers`. It waits for the device once."""
+    """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
     if world_size() == 1:
         return [*values.tolist(), *numbers]
     import paddle
