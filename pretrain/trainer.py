@@ -142,7 +142,8 @@ class Trainer:
             state |= {"run": run, **self.identity}
         # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
         parts = distributed.world_size() if self.engine.is_sharded else 1
-        files = self._files() if distributed.is_main() else None
+        masters = self.engine.masters()
+        files = self._files(masters) if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
         self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
@@ -161,16 +162,16 @@ class Trainer:
 
     def export(self) -> None:
         """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
-        output = Path(self.config.run.output)
+        output, masters = Path(self.config.run.output), self.engine.masters()
         if distributed.is_main():
             for folder, leave_out in ((output / FULL, ()), (output / ENCODER, _NOT_IN_ENCODER)):
-                files = self._files(leave_out)
+                files = self._files(masters, leave_out)
                 with atomic_dir(folder) as temporary:
                     files.write(temporary)
         distributed.barrier()
         logger.info("for fine-tuning: %s; to continue pre-training: %s", output / ENCODER, output / FULL)
 
-    def _files(self, leave_out: tuple[str, ...] = ()) -> ModelFiles:
+    def _files(self, masters: dict[str, paddle.Tensor], leave_out: tuple[str, ...] = ()) -> ModelFiles:
         objectives = self.config.objectives
         reading = {
             "language_embedding": self.config.model.language_embedding,
@@ -193,7 +194,7 @@ class Trainer:
                 "command": shlex.join(["python", *sys.argv]),
             },
             leave_out=leave_out,
-            masters=self.engine.masters,
+            masters=masters,
         )
 
 

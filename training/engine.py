@@ -106,10 +106,22 @@ class Engine:
         """Whether each process holds only a part of the moments."""
         return self._sharded is not None
 
-    @property
     def masters(self) -> dict[str, Tensor]:
-        """O2: the float32 master weights by `parameter.name`; in stage 1 only this process's own."""
-        return self.optimizer._master_weights
+        """O2: the float32 master weights by `parameter.name`. Call it on every process.
+
+        In stage 1 a process has the masters of its own parameters only; process 0 gets those of the others,
+        too, on the CPU.
+        """
+        found = dict(self.optimizer._master_weights)
+        if self.is_sharded:
+            for parameter in self.parameters.values():
+                if parameter.dtype in HALF:
+                    master = found.get(parameter.name)
+                    master = paddle.empty(parameter.shape, "float32") if master is None else master
+                    distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
+                    if distributed.is_main():
+                        found[parameter.name] = master.cpu()
+        return found
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes, in training and in evaluation."""

@@ -122,8 +122,8 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     model.weight.set_value(np.full([3, 2], 1.2345678, np.float32))  # loaded after the engine was made
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
-    assert np.array_equal(engine.masters[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
-    (written,) = model_weights(model, engine.masters).values()
+    assert np.array_equal(engine.masters()[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
+    (written,) = model_weights(model, engine.masters()).values()
     (rounded,) = model_weights(model).values()
     assert (written == np.float32(1.2345678)).all() and (rounded != written).all()
 
