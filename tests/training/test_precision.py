@@ -13,6 +13,7 @@ from model.checkpoint.folder import model_weights
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
+from utils.args import parse_args
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -85,7 +86,8 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
-    Precision(amp)
+    # The official flag of fp16 stays fp16.
+    Precision(parse_args(["--use_fp16", "true"]).amp if amp == "fp16" else amp)
     lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
     assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
