@@ -95,9 +95,8 @@ class Engine:
         self._last_checkpoint: object = None
         self.parameters = dict(model.named_parameters())
         self._is_decorated = False
-        self._sharded = None
-        if sharding_stage and distributed.world_size() > 1:
-            self._sharded = distributed.sharded(optimizer)
+        several = sharding_stage and distributed.world_size() > 1
+        self._sharded = distributed.sharded(optimizer) if several else None
         self.scaler = distributed.shared(self.precision.scaler)
         distributed.broadcast_(model.state_dict().values())
 
@@ -153,9 +152,8 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        several, times = distributed.world_size() > 1, 1
-        if self._sharded is not None:
-            times = distributed.world_size()  # stage 1 averages
+        several = distributed.world_size() > 1
+        times = distributed.world_size() if self.is_sharded else 1  # stage 1 averages
         seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
         for micro_batch in micro_batches:
             if stop and divisible:
@@ -164,21 +162,12 @@ class Engine:
                 loss, values = loss_of(micro_batch)
             self.scaler.scale(loss if times == 1 else loss * times).backward()
             seen.append((loss.detach(), values))
-        asked = bool(stop)
-        if asked and not several:
-            self._drop_gradients()
-            return None
-        users = [float(parameter.grad is not None) for parameter in self.parameters.values()]
-        if several:
-            self._sum_gradients()
-        asked, loss, sums, norm_squared, users = self._totals(seen, asked, users)
-        if asked:
-            self._drop_gradients()
-            return None
-        for parameter, count in zip(self.parameters.values(), users):
-            if not count:  # AdamW would update a parameter that no loss used
-                parameter.grad = None
-        norm = math.sqrt(norm_squared)
+        if stop and not several:
+            return self._drop_gradients()
+        found = self._totals(seen, bool(stop))
+        if found is None:
+            return self._drop_gradients()
+        loss, sums, norm = found
         # With float16 the scaler skips the update by the gradients alone.
         finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
         lr = float(self.optimizer.get_lr())
@@ -200,6 +189,33 @@ class Engine:
             parameter.grad = None  # clear_grad() would leave zeros
 
     @paddle.no_grad()
+    def _totals(self, seen: list, asked: bool) -> tuple[float, dict[str, float], float] | None:
+        """The loss, the sums and the norm of the gradient, over all processes; None: one was asked to stop.
+
+        The processes are added up, and the device is read, only here. Afterwards a parameter has a gradient
+        only if some process used it: AdamW would update the others, too.
+        """
+        users = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        if distributed.world_size() > 1:
+            self._sum_gradients()
+        zero, square = paddle.zeros([], "float64"), self._square()
+        on_device, on_host = [], []
+        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
+        for column in zip(*rows) if rows else [()] * (1 + len(self.sums)):
+            scalars = [x.detach().astype("float64").reshape([]) for x in column if isinstance(x, Tensor)]
+            on_device.append(functools.reduce(operator.add, scalars, zero))
+            on_host.append(sum(float(x) for x in column if not isinstance(x, Tensor)))
+        # In stage 0 each process has the whole norm; one of them adds it.
+        on_device.append(square if self.is_sharded or distributed.is_main() else zero)
+        found = distributed.sum_and_read(paddle.stack(on_device), [*on_host, float(asked), *users])
+        here, (norm_squared, *there) = found[: len(on_host)], found[len(on_host) :]
+        loss, *sums = (x + y for x, y in zip(here, there))
+        asked, *users = there[len(on_host) :]
+        for parameter, count in zip(self.parameters.values(), users):
+            if not count:
+                parameter.grad = None
+        return None if asked else (loss, dict(zip(self.sums, sums)), math.sqrt(norm_squared))
+
     def _sum_gradients(self) -> None:
         """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
         trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
@@ -207,51 +223,31 @@ class Engine:
             if parameter.grad is None:
                 dtype = "float32" if parameter.dtype in HALF else parameter.dtype  # O2: as the others'
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)
-        if self._sharded is None:
-            distributed.sum_gradients(trained)
-        else:
+        if self.is_sharded:
             self._sharded.reduce_gradients(trained, self._sharded._hcg)
+        else:
+            distributed.sum_gradients(trained)
         for table in self.optimizer.tables.values():
             table.any_row()
 
-    def _totals(
-        self, seen: list, asked: bool, users: list[float]
-    ) -> tuple[bool, float, dict[str, float], float, list[float]]:
-        """Over all processes: whether to stop, the loss, the sums, the squared norm of the gradient, the
-        number of users of each parameter. The device is read, and the processes are added up, only here."""
-        width, zero = 1 + len(self.sums), paddle.zeros([], "float64")
-        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
-        on_device, on_host = [], []
-        for column in zip(*rows) if rows else [()] * width:
-            scalars = [x.detach().astype("float64").reshape([]) for x in column if isinstance(x, Tensor)]
-            on_device.append(functools.reduce(operator.add, scalars, zero))
-            on_host.append(sum(float(x) for x in column if not isinstance(x, Tensor)))
-        counts_here = self.is_sharded or distributed.is_main()  # stage 0: the norm is the same everywhere
-        on_device.append(self._square() if counts_here else zero)
-        found = distributed.sum_and_read(paddle.stack(on_device), [*on_host, float(asked), *users])
-        totals = [x + y for x, y in zip(found[:width], found[width + 1 :])]
-        asked, *users = found[2 * width + 1 :]
-        return asked > 0, totals[0], dict(zip(self.sums, totals[1:])), found[width], users
-
-    @paddle.no_grad()
     def _square(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         self.scaler.unscale_(self._sharded or self.optimizer)
-        squares = [self._square_of(parameter) for parameter in self._own_with_gradient()]
+        tables = self.optimizer.tables
+        squares = [
+            tables[parameter.name].square()
+            if parameter.name in tables
+            else paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
+            for parameter in self._own_with_gradient()
+        ]
         return paddle.add_n(squares).reshape([]) if squares else paddle.zeros([], "float64")
-
-    def _square_of(self, parameter: Tensor) -> Tensor:
-        table = self.optimizer.tables.get(parameter.name)
-        if table is not None:
-            return table.square()
-        return paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
 
     def _own_with_gradient(self) -> list[Tensor]:
         return [p for p in self.parameters.values() if p.grad is not None and self._is_own(p)]
 
     def _is_own(self, parameter: Tensor) -> bool:
         """Whether this process updates the parameter."""
-        return self._sharded is None or self._sharded._param2rank[parameter.name] == distributed.rank()
+        return not self.is_sharded or self._sharded._param2rank[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
     def _update(self, norm: float, finite: bool) -> None:

@@ -103,6 +103,25 @@ def test_float16_reads_twice(seen, fp16):
         assert steps == ["backward", "norm", "read", "update", "read"]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
+    """Before the clipping: otherwise the weights of the processes would differ in the last bits."""
+    model = paddle.nn.Linear(3, 2)
+    engine = engine_of(model, precision=Precision("fp16"), clip_norm=1e-3)
+    for name, value in (("world_size", 2), ("rank", rank), ("is_main", rank == 0)):
+        monkeypatch.setattr(distributed, name, lambda value=value: value)
+    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
+    norms = []
+
+    def all_reduce(tensor):
+        norms.append(paddle.linalg.norm(model.weight.grad).item())
+        tensor[1] = 1.0  # the squared norm, from process 0
+
+    monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
+    engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
+    assert norms == [pytest.approx(6**0.5)]
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_several_processes_wait_for_one_sum(seen, monkeypatch, stage):
     """The stop request, the counts, the norm and the sums of the objectives travel together."""
