@@ -214,7 +214,7 @@ class StallWatch:
             lasted = time.monotonic() - doing[1] if doing else 0.0
             if lasted >= self.ends and doing is self._doing:
                 line = (
-                    f"{doing[0]} has taken {lasted:.0f} s, longer than stall_ends_seconds: this process ends. "
+                    f"{doing[0]} has taken {lasted:.0f} s, above stall_ends_seconds: this process ends. "
                     "If another process or machine has died, start the same commands again"
                 )
                 logger.error("%s", line)

@@ -153,5 +153,5 @@ def test_a_process_that_does_not_answer_ends_the_others(toy_folder, tmp_path):
     done = launch([SCRIPT, tmp_path / "commands.json"], tmp_path, SILENT_AT="3")
     assert done.returncode == 1 and time.monotonic() - began < 100
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "step 3 has taken" in said and "longer than stall_ends_seconds" in said
+    assert "step 3 has taken" in said and "above stall_ends_seconds: this process ends" in said
     assert "start the same commands again" in said
