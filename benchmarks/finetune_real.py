@@ -35,7 +35,15 @@ from benchmarks.side_by_side import (
     tell,
     wait_for_turn,
 )
-from benchmarks.training import GROUPED, PADDED, WARM_UP, paddlenlp_step, torch_step, wait_for_paddle
+from benchmarks.training import (
+    GROUPED,
+    PADDED,
+    WARM_UP,
+    operations_of,
+    paddlenlp_step,
+    torch_step,
+    wait_for_paddle,
+)
 
 SIZES = {
     "layers": 12, "hidden": 768, "vocab": VOCABULARY, "batch": 32, "steps": 8, "max_seq_len": 256,
@@ -90,7 +98,7 @@ def read_drawn(folder: Path) -> dict:
     return json.loads((folder / DRAWN).read_text(encoding="utf-8"))
 
 
-def time_all(step: Callable, batches: list[tuple], tokens: int) -> None:
+def time_all(step: Callable, batches: list[tuple], tokens: int, operations: float = 0.0) -> None:
     """Time `step(*batch)` for all batches, after two steps on the first, and tell the seconds of all."""
     for _ in range(WARM_UP):
         step(*batches[0])
@@ -100,7 +108,7 @@ def time_all(step: Callable, batches: list[tuple], tokens: int) -> None:
         start = time.perf_counter()
         step(*batch)
         seconds += time.perf_counter() - start
-    tell(seconds, check=tokens)
+    tell(seconds, operations, check=tokens)
 
 
 def ours(folder: Path, args) -> None:
@@ -127,7 +135,8 @@ def ours(folder: Path, args) -> None:
         engine.step([batch], lambda batch: (task.loss(model, batch)[0], {}))
         wait_for_paddle()
 
-    time_all(step, list(map(collate, drawn["padded"])), drawn["tokens"])
+    operations = operations_of(model, drawn["tokens"])
+    time_all(step, list(map(collate, drawn["padded"])), drawn["tokens"], operations)
 
 
 def torch_peer(folder: Path, args, order: str, **options) -> None:

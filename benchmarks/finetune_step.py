@@ -65,7 +65,8 @@ def ours(_, args, amp: str = "none") -> None:
         engine.step([arrays], loss_of)
         training.wait_for_paddle()
 
-    training.time_steps(args, random_batches(args), step)
+    operations = training.operations_of(model, args.batch * args.length)
+    training.time_steps(args, random_batches(args), step, operations)
 
 
 def torch_xlm_r(_, args, **options) -> None:

@@ -26,6 +26,7 @@ from benchmarks.training import (
     LENGTH,
     SIZES,
     TRANSFORMERS,
+    operations_of,
     time_steps,
     torch_step,
     wait_for_paddle,
@@ -82,7 +83,9 @@ def ours(_, args) -> None:
         engine.step([batch], loss_of)
         wait_for_paddle()
 
-    time_steps(args, mmlm_batches(args.vocab, args.batch, args.length), step)
+    sizes = args.vocab, args.batch, args.length
+    (first,) = next(mmlm_batches(*sizes))
+    time_steps(args, mmlm_batches(*sizes), step, operations_of(model, first.tokens, len(first.targets)))
 
 
 def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:

@@ -65,11 +65,19 @@ def on_batches(order: str) -> dict[str, Contender]:
 PADDED, GROUPED = on_batches("padded"), on_batches("grouped")
 
 
-def time_steps(args, batches: Iterator[tuple], step: Callable) -> None:
+def operations_of(model, tokens: int, predicted: int = 0) -> float:
+    """Operations of a step of our model: 6 for each weight of its products and token. The word table counts
+    for the `predicted` tokens of masked LM."""
+    matrices = sum(x.size for x in model.ernie_m.encoder.parameters() if x.ndim == 2)
+    return 6.0 * (matrices * tokens + model.ernie_m.embeddings.word_embeddings.weight.size * predicted)
+
+
+def time_steps(args, batches: Iterator[tuple], step: Callable, operations: float = 0.0) -> None:
     """Time `args.steps` calls of `step(*batch)`, after WARM_UP others, and tell the seconds of each.
 
     Args:
         step: waits until the device has done all its work.
+        operations: of a step, if known.
     """
     seconds = []
     for _, batch in zip(range(WARM_UP + args.steps), batches):
@@ -77,7 +85,7 @@ def time_steps(args, batches: Iterator[tuple], step: Callable) -> None:
         start = time.perf_counter()
         step(*batch)
         seconds.append(time.perf_counter() - start)
-    tell(seconds[WARM_UP:])
+    tell(seconds[WARM_UP:], operations)
 
 
 def torch_step(

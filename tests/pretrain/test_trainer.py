@@ -126,7 +126,7 @@ def test_btmlm_without_camlm_is_warned_about(pretrain):
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
     tokenizer = Tokenizer.from_folder(tiny_corpus)
     made = trainer.Trainer(config(tiny_corpus), Corpus(tiny_corpus), tokenizer, 12)
-    step = made.step(StepBatches([], {"camlm": 1.0}, {}))
+    step = made.step(StepBatches([], {"camlm": 1.0}, [0] * 4, {}))
     assert step.loss == 0.0 and not step.skipped and made.engine.steps == 1
 
 
