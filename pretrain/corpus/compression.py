@@ -4,12 +4,13 @@ import bz2
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from utils.errors import UserError
 
-_BLOCK = 1 << 20  # the most that is passed on at a time, except for .zst
+_BLOCK = 1 << 20  # bytes that are passed on at a time; from a .zst file it can be 32 MiB
+_READ = 1 << 10  # packed bytes that are read at a time, because a few bytes may stand for gigabytes
 _UNSUPPORTED = {b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
@@ -37,33 +38,27 @@ def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
         for magic, name in _UNSUPPORTED.items():
             if start.startswith(magic):
                 raise UserError(f"{path}: a {name} archive; unpack it, or pack it as .gz, .bz2, .xz or .zst")
-        kind = next((kind for kind in _KINDS if start.startswith(kind.magic)), None)
+        kind = next((end for end, (magic, _) in _KINDS.items() if start.startswith(magic)), None)
         extension = os.path.splitext(path)[1].lower()
-        if start and any(extension == other.extension and other is not kind for other in _KINDS):
+        if start and extension in _KINDS and extension != kind:
             raise UserError(
                 f"{path}: by its name compressed, but not so by its first bytes; rename or fetch it again"
             )
-        yield from iter(lambda: file.read(_BLOCK), b"") if kind is None else _unpack(file, path, kind)
+        if kind is None:
+            yield from iter(lambda: file.read(_BLOCK), b"")
+        else:
+            yield from _unpack(file, path, _KINDS[kind][1])
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-class _Kind(NamedTuple):
-    """A kind of archive. `blocks` gives bounded blocks, because a few bytes may stand for gigabytes."""
-
-    extension: str
-    magic: bytes
-    read_size: int
-    new_member: Callable[[], Any]
-    blocks: Callable[[Any, bytes], Iterable[bytes]]
-
-
-def _unpack(file: IO[bytes], path: str, kind: _Kind) -> Iterator[bytes]:
-    member, started = kind.new_member(), False  # started: the member has received bytes
-    while data := file.read(kind.read_size):
+def _unpack(file: IO[bytes], path: str, new_member: Callable[[], Any]) -> Iterator[bytes]:
+    # The file objects of the standard library take a damaged second member for padding and end there.
+    member, started = new_member(), False  # started: the member has received bytes
+    while data := file.read(_READ):
         while data:
             try:
-                yield from filter(None, kind.blocks(member, data))
+                yield from filter(None, _blocks(member, data))
             except Exception as error:  # the libraries raise different kinds
                 raise UserError(
                     f"{path}: damaged archive near byte {file.tell():,} ({error}); fetch it again"
@@ -72,23 +67,18 @@ def _unpack(file: IO[bytes], path: str, kind: _Kind) -> Iterator[bytes]:
             if not member.eof:
                 break
             data = member.unused_data.lstrip(b"\0")  # archives may be padded
-            member, started = kind.new_member(), False
+            member, started = new_member(), False
     if started:
         raise UserError(f"{path}: the archive ends early: cut short; fetch it again")
 
 
 def _blocks(member: Any, data: bytes) -> Iterator[bytes]:
+    if not hasattr(member, "needs_input"):  # zlib and zstandard
+        yield member.decompress(data)
+        return
     yield member.decompress(data, _BLOCK)
     while not member.eof and not member.needs_input:
         yield member.decompress(b"", _BLOCK)
-
-
-def _gzip_blocks(member: Any, data: bytes) -> Iterator[bytes]:
-    block = b""
-    while (data or len(block) == _BLOCK) and not member.eof:
-        block = member.decompress(data, _BLOCK)
-        data = member.unconsumed_tail
-        yield block
 
 
 def _new_zstandard() -> Any:
@@ -99,13 +89,9 @@ def _new_zstandard() -> Any:
     return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
 
 
-_KINDS = (
-    # wbits=31: gzip with its checksum
-    _Kind(".gz", b"\x1f\x8b", 16 << 10, lambda: zlib.decompressobj(wbits=31), _gzip_blocks),
-    _Kind(".bz2", b"BZh", 16 << 10, bz2.BZ2Decompressor, _blocks),
-    _Kind(".xz", b"\xfd7zXZ\0", 16 << 10, lzma.LZMADecompressor, _blocks),
-    # zstandard cannot bound its output: 1 KiB gives at most 32 MiB
-    _Kind(
-        ".zst", b"\x28\xb5\x2f\xfd", 1 << 10, _new_zstandard, lambda member, data: [member.decompress(data)]
-    ),
-)
+_KINDS = {
+    ".gz": (b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31)),  # 31: gzip with its checksum
+    ".bz2": (b"BZh", bz2.BZ2Decompressor),
+    ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
+    ".zst": (b"\x28\xb5\x2f\xfd", _new_zstandard),
+}

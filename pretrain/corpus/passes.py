@@ -4,118 +4,67 @@ import functools
 import itertools
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pretrain.corpus.duplicates import KeySets, duplicate_rows, read_counts, write_keys
-from pretrain.corpus.inputs import Stream
+from pretrain.corpus.duplicates import is_duplicate, read_counts, write_keys
 from pretrain.corpus.lines import Lines, line_hashes, read_lines
 from pretrain.corpus.near_duplicates import band_keys, bands_for
 from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.units import Unit
-from pretrain.corpus.work import VOCABULARY_FILES, WorkFolder, unit_path
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, StreamWork
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 
-SCAN, TOKENS = "scan", "tokens"  # the stages and their folders
 DROPPED = ("empty", "bad_utf8", "score", "duplicate", "near_duplicate", "length", "ratio")
 _BATCH = 2048  # lines given to sentencepiece at a time
 
-
-class StreamScan(NamedTuple):
-    """What the first pass found in a stream.
-
-    Args:
-        units: number of units of each source.
-        lines: the hashes of the lines; None if equal lines stay.
-        documents: the keys of the documents; None if near-duplicates stay.
-        held_out_below: a document or pair with a smaller hash is held out.
-        held_out_side: the side of a pair that is hashed for it.
-    """
-
-    units: list[int]
-    lines: KeySets | None
-    documents: KeySets | None
-    held_out_below: int
-    held_out_side: int
+# A unit without its text, and its counts. First pass: lines, documents. Second pass: ids of each split,
+# dropped lines for each reason.
+UnitResult = tuple[Unit, list[int]]
 
 
-class UnitTask(NamedTuple):
-    """A unit with all that its work needs.
-
-    Args:
-        unit: the text.
-        stream: the stream of the unit.
-        work: for the result.
-        options: of the build.
-        scan: of the stream; None during the first pass.
-    """
-
-    unit: Unit
-    stream: Stream
-    work: WorkFolder
-    options: BuildOptions
-    scan: StreamScan | None = None
-
-    def path(self, stage: str) -> Path:
-        """The file of the unit's result."""
-        return unit_path(self.work.of(self.stream, stage), self.unit.source, self.unit.number)
-
-    def read(self) -> Lines:
-        """The lines of the unit."""
-        source = self.stream.sources[self.unit.source]
-        return read_lines(self.unit, source, self.stream.languages, self.options.text_format)
-
-
-# Key of a unit and its counts. First pass: lines, documents. Second pass: ids of each split, dropped lines.
-UnitResult = tuple[tuple[int, int, int], list[int]]
-
-
-def scan_unit(task: UnitTask) -> UnitResult:
+def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
     """Count the lines of a unit and write the keys of its lines and documents, unless that is done."""
-    path, options = task.path(SCAN), task.options
+    path, options = work.unit_path(SCAN, unit.source, unit.number), work.options
     counts = read_counts(path)
     if counts is None:
-        text = task.read()
+        text = _read(unit, work)
         keys = text.keys()
         key_sets = [line_hashes(keys)] if options.deduplicate else []
         if options.near_duplicates:
             key_sets += band_keys(text.join_documents(keys), bands_for(options.near_duplicates))
-        counts = len(keys), len(text.documents)
+        counts = [len(keys), len(text.documents)]
         write_keys(path, *counts, key_sets)
-    return task.unit.key, list(counts)
+    return unit._replace(texts=()), counts
 
 
-def tokenize_unit(task: UnitTask) -> UnitResult:
+def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     """Filter the lines of a unit, split them into train and held-out, and write their ids, unless it is done.
 
     The file is an .npz with `counts` (see `UnitResult`) and for each split: `ids` [tokens]; `lengths` uint32,
     the tokens of each line (a pair is two lines); `documents` uint32, the lines of each document; `unknown`
     int64 [sides], the number of unknown ids.
     """
-    path, scan = task.path(TOKENS), task.scan
-    found = read_token_counts(path)
+    path = work.unit_path(TOKENS, unit.source, unit.number)
+    found = _read_token_counts(path)
     if found is not None:
-        return task.unit.key, found
-    text = task.read()
+        return unit._replace(texts=()), found
+    text = _read(unit, work)
     sides = len(text.sides)
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
-    held_out = _is_held_out(text, scan)[document]
-    ordinal = sum(scan.units[: task.unit.source]) + task.unit.number
-    repeated, near = np.zeros(len(document), bool), np.zeros(len(text.documents), bool)
-    if scan.lines is not None:
-        repeated[duplicate_rows(scan.lines, ordinal)] = True
-    if scan.documents is not None:
-        near[duplicate_rows(scan.documents, ordinal)] = True
-    fresh = ~repeated & ~near[document]
+    held_out = _is_held_out(text, work)[document]
+    ordinal = sum(work.units[: unit.source]) + unit.number
+    repeated = is_duplicate(work, "line", ordinal, len(document))
+    fresh = ~repeated & ~is_duplicate(work, "document", ordinal, len(text.documents))[document]
 
-    tokenizer = _tokenizer(*(str(task.work.output / name) for name in VOCABULARY_FILES))
+    tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
     rows = itertools.compress(zip(*text.sides), fresh)
     ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
     document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
-    kept, dropped = _filter(lengths, task.options)
+    kept, dropped = _filter(lengths, work.options)
     dropped |= {"bad_utf8": text.bad_utf8, "score": text.score, "duplicate": int(repeated.sum())}
     dropped["near_duplicate"] = int((~fresh & ~repeated).sum())
     dropped["empty"] += text.empty
@@ -132,16 +81,7 @@ def tokenize_unit(task: UnitTask) -> UnitResult:
     counts = [len(arrays[f"{split}.ids"]) for split in SPLITS] + [dropped[reason] for reason in DROPPED]
     with atomic_file(path) as file:
         np.savez(file, counts=np.array(counts), **arrays)
-    return task.unit.key, counts
-
-
-def read_token_counts(path: Path) -> list[int] | None:
-    """The counts that `tokenize_unit` wrote; None if its file is missing or incomplete."""
-    try:
-        with np.load(path) as arrays:
-            return arrays["counts"].tolist()
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
-        return None
+    return unit._replace(texts=()), counts
 
 
 def side_of_tokens(lengths: np.ndarray) -> np.ndarray:
@@ -154,6 +94,20 @@ def id_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
+def _read(unit: Unit, work: StreamWork) -> Lines:
+    stream = work.stream
+    return read_lines(unit, stream.sources[unit.source], stream.languages, work.options.text_format)
+
+
+def _read_token_counts(path: Path) -> list[int] | None:
+    """The counts that `tokenize_unit` wrote; None if its file is missing or incomplete."""
+    try:
+        with np.load(path) as arrays:
+            return arrays["counts"].tolist()
+    except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
+        return None
+
+
 def _filter(lengths: np.ndarray, options: BuildOptions) -> tuple[np.ndarray, dict[str, int]]:
     """Which lines stay, and how many are left out for each reason; the first reason that applies counts."""
     shorter, longer = lengths.min(axis=1, initial=1 << 62), lengths.max(axis=1, initial=0)
@@ -163,20 +117,19 @@ def _filter(lengths: np.ndarray, options: BuildOptions) -> tuple[np.ndarray, dic
         "length": (shorter < options.min_tokens) | too_long,
         "ratio": (longer > options.max_ratio * shorter) & (options.max_ratio > 0),
     }
-    kept = np.ones(len(lengths), bool)
-    dropped = {}
+    kept, dropped = np.ones(len(lengths), bool), {}
     for reason, fault in faults.items():
         dropped[reason] = int((kept & fault).sum())
         kept &= ~fault
     return kept, dropped
 
 
-def _is_held_out(lines: Lines, scan: StreamScan) -> np.ndarray:
+def _is_held_out(text: Lines, work: StreamWork) -> np.ndarray:
     """Whether each document is held out, bool [documents]. Equal documents go together."""
-    if scan.held_out_below == 0:
-        return np.zeros(len(lines.documents), bool)
-    texts = lines.join_documents(lines.sides[scan.held_out_side])
-    return line_hashes(texts) < np.uint64(scan.held_out_below)
+    if work.held_out_below == 0:
+        return np.zeros(len(text.documents), bool)
+    hashes = line_hashes(text.join_documents(text.sides[work.held_out_side]))
+    return hashes < np.uint64(work.held_out_below)
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,50 +4,14 @@ import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pretrain.corpus.inputs import Stream
 from pretrain.corpus.passes import id_dtype, side_of_tokens
-from pretrain.corpus.work import WorkFolder, write_json
+from pretrain.corpus.work import StreamWork, write_json
 from utils.errors import UserError
 from utils.files import atomic_file, sha256_of
-
-
-class ShardTask(NamedTuple):
-    """A shard to be written.
-
-    Args:
-        split: train or held_out.
-        number: of the shard in its split.
-        units: files of `tokenize_unit` in reading order.
-        work: the work folder.
-        stream: the stream of the shard.
-        vocab_size: V.
-    """
-
-    split: str
-    number: int
-    units: Sequence[Path]
-    work: WorkFolder
-    stream: Stream
-    vocab_size: int
-
-    def arrays(self, kind: str) -> Iterator[np.ndarray]:
-        """The array `kind` of each unit.
-
-        Raises:
-            UserError: the file of a unit is damaged.
-        """
-        for unit in self.units:
-            try:
-                with np.load(unit) as arrays:
-                    yield arrays[f"{self.split}.{kind}"]
-            except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
-                raise UserError(
-                    f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
-                ) from error
 
 
 def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
@@ -66,42 +30,52 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
         yield slice(first, len(tokens))
 
 
-def write_shard(task: ShardTask) -> str:
+def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]) -> int:
     """Write the files of a shard and then its record, unless the record exists.
 
     The record holds name, documents, lines, tokens and unknown tokens; tokens and unknown by language; files
     with size and SHA-256; index, a digest of all files. The file `pieces_file` beside it counts the pieces of
     each language.
 
+    Args:
+        work: of the stream.
+        split: train or held_out.
+        number: of the shard in its split.
+        units: files of `tokenize_unit` in reading order.
+
     Returns:
-        The folder of the stream.
+        The number of the stream.
 
     Raises:
         UserError: the file of a unit is damaged.
     """
-    name, stream = f"{task.split}-{task.number:05d}", task.stream
-    records = task.work.of(stream, "shards")
-    record_path = records / f"{name}.json"
+    name, stream = f"{split}-{number:05d}", work.stream
+    record_path = work.folder("shards") / f"{name}.json"
     if record_path.exists():
-        return stream.folder
-    lengths = list(task.arrays("lengths"))
+        return work.number
+    lengths = list(_arrays(units, f"{split}.lengths"))
     lines, tokens = sum(map(len, lengths)), int(sum(map(np.sum, lengths)))
     contents = {
-        "ids": (id_dtype(task.vocab_size), tokens, task.arrays("ids")),
+        "ids": (id_dtype(work.vocab_size), tokens, _arrays(units, f"{split}.ids")),
         "lines": (np.dtype("<u4"), lines + 1, _offsets(lengths)),
     }
     documents = lines // 2
     if not stream.is_parallel:
-        documents = sum(map(len, task.arrays("documents")))
-        contents["documents"] = (np.dtype("<u4"), documents + 1, _offsets(task.arrays("documents")))
+        of_documents = list(_arrays(units, f"{split}.documents"))
+        documents = sum(map(len, of_documents))
+        contents["documents"] = (np.dtype("<u4"), documents + 1, _offsets(of_documents))
     files = {}
     for kind, content in contents.items():
         file = f"{stream.folder}/{name}.{kind}.npy"
-        files[file] = write_array(task.work.output / file, *content)
-    pieces = _count_pieces(task)
-    with atomic_file(pieces_file(records, name)) as file:
+        files[file] = write_array(work.output / file, *content)
+    pieces = np.zeros((len(stream.languages), work.vocab_size), np.int64)
+    for ids, of_unit in zip(_arrays(units, f"{split}.ids"), lengths):
+        sides = side_of_tokens(of_unit.reshape(-1, len(pieces)))
+        for side, count in enumerate(pieces):
+            count += np.bincount(ids[sides == side], minlength=work.vocab_size)
+    with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
-    unknown = sum(task.arrays("unknown"))
+    unknown = sum(_arrays(units, f"{split}.unknown"))
     record = {
         "name": name,
         "documents": documents,
@@ -116,12 +90,12 @@ def write_shard(task: ShardTask) -> str:
         "files": files,
     }
     write_json(record_path, record)
-    return stream.folder
+    return work.number
 
 
-def pieces_file(records: Path, name: str) -> Path:
+def pieces_file(work: StreamWork, name: str) -> Path:
     """The file with the piece counts of a shard, int64 [languages, V]."""
-    return records / f"{name}.pieces.npy"
+    return work.folder("shards") / f"{name}.pieces.npy"
 
 
 def write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.ndarray]) -> dict[str, Any]:
@@ -139,13 +113,16 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def _count_pieces(task: ShardTask) -> np.ndarray:
-    counts = np.zeros((len(task.stream.languages), task.vocab_size), np.int64)
-    for ids, lengths in zip(task.arrays("ids"), task.arrays("lengths")):
-        sides = side_of_tokens(lengths.reshape(-1, len(counts)))
-        for side, count in enumerate(counts):
-            count += np.bincount(ids[sides == side], minlength=task.vocab_size)
-    return counts
+def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
+    """An array of each unit. UserError: the file of a unit is damaged."""
+    for unit in units:
+        try:
+            with np.load(unit) as arrays:
+                yield arrays[name]
+        except (zipfile.BadZipFile, EOFError, ValueError, KeyError, FileNotFoundError) as error:
+            raise UserError(
+                f"{unit}: damaged or gone ({error}); start the build afresh with --overwrite true"
+            ) from error
 
 
 def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -154,6 +131,5 @@ def _offsets(counts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     yield np.zeros(1, np.int64)
     for block in counts:
         sums = total + np.cumsum(block, dtype=np.int64)
-        if sums.size:
-            total = int(sums[-1])
+        total += int(block.sum())
         yield sums

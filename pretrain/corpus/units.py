@@ -41,11 +41,6 @@ class Unit(NamedTuple):
     weight: int
     last: bool = False
 
-    @property
-    def key(self) -> tuple[int, int, int]:
-        """Its place among all units of a build."""
-        return self.stream, self.source, self.number
-
 
 def read_units(
     stream: int, number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
@@ -72,7 +67,7 @@ def read_units(
                 texts = _cut_tmx(files[0], unit_bytes)
             else:
                 texts = _cut_text(files[0], unit_bytes, blank_lines)
-            if texts is None:
+            if not any(texts):
                 break
             if unit is not None:
                 yield unit
@@ -102,9 +97,9 @@ def interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit
                     yield unit
 
 
-def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes, ...] | None:
+def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes, ...]:
     if file.fill(size):
-        return (file.take(len(file.buffer)),) if file.buffer else None
+        return (file.take(len(file.buffer)),)
     end = _end_within(file.buffer, b"\n", size)
     if blank_lines:
         blanks = [(file.buffer.rfind(mark, 0, size), len(mark)) for mark in (b"\n\n", b"\n\r\n")]
@@ -112,37 +107,33 @@ def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes,
     return (file.take(end),)
 
 
-def _cut_tmx(file: "_LineBuffer", unit_bytes: int) -> tuple[bytes, ...] | None:
+def _cut_tmx(file: "_LineBuffer", unit_bytes: int) -> tuple[bytes, ...]:
     size = unit_bytes
     while True:
         finished = file.fill(size)
         end = _end_within(file.buffer, b"</tu>", unit_bytes)
-        if end:
-            return (file.take(end),)
         where = f"{file.path}: line {file.line}"
-        if finished:
-            if b"<tu" in file.buffer:
-                raise UserError(f"{where}: ends within a <tu>: cut short; fetch it again")
-            return None
+        if not end and finished and b"<tu" in file.buffer:
+            raise UserError(f"{where}: ends within a <tu>: cut short; fetch it again")
+        if end or finished:
+            return (file.take(end),)
         if size > LONGEST_LINE:
             raise UserError(f"{where}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?")
         size *= 2
 
 
-def _cut_aligned(files: list["_LineBuffer"], size: int) -> tuple[bytes, ...] | None:
+def _cut_aligned(files: list["_LineBuffer"], size: int) -> tuple[bytes, ...]:
     for file in files:
         file.fill(size)
     ends = [_line_ends(file.buffer, size) for file in files]
-    lines = min(len(end) for end in ends)
-    if lines:
-        return tuple(file.take(int(end[lines - 1])) for file, end in zip(files, ends))
-    if any(file.buffer for file in files):
+    lines = min(map(len, ends))
+    if not lines and any(file.buffer for file in files):
         counts = [file.count_all_lines() for file in files]
         raise UserError(
             f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
             "line i of one must translate line i of the other"
         )
-    return None
+    return tuple(file.take(int(end[lines - 1]) if lines else 0) for file, end in zip(files, ends))
 
 
 def _end_within(buffer: bytes, mark: bytes, size: int) -> int:
@@ -165,17 +156,16 @@ class _LineBuffer:
     """The bytes of a file, taken from the front. The last line always ends with a line end."""
 
     def __init__(self, path: str, is_tmx: bool):
-        self.path = path
+        self.path, self.is_tmx = path, is_tmx
         self.buffer = b""
         self.line = 1  # number of the first line in the buffer
-        self._needs_line_ends = not is_tmx
         self.raw = open_file(path)
         self._blocks = _as_utf8(decompressed(self.raw, path), path, is_tmx)
 
     def fill(self, size: int) -> bool:
         """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
         parts, length = [self.buffer], len(self.buffer)
-        enough = not self._needs_line_ends or b"\n" in self.buffer
+        enough = self.is_tmx or b"\n" in self.buffer
         while length <= size or not enough:
             if length > LONGEST_LINE and not enough:
                 raise UserError(
@@ -202,21 +192,14 @@ class _LineBuffer:
 
     def count_all_lines(self) -> int:
         """The number of lines of the whole file; reads it to its end."""
-        lines, last = self.line - 1, b"\n"
         while self.buffer:
-            lines += self.buffer.count(b"\n")
-            last = self.buffer[-1:]
-            self.take(len(self.buffer))
+            self.take(self.buffer.rfind(b"\n") + 1)
             self.fill(1 << 20)
-        return lines + (last != b"\n")
+        return self.line - 1
 
 
 def _as_utf8(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes]:
-    """Remove the byte order mark; convert TMX that is UTF-16.
-
-    Raises:
-        UserError: a NUL byte in the first block: UTF-16, or not text.
-    """
+    """Remove the byte order mark; convert TMX that is UTF-16. UserError: a NUL byte in the first block."""
     first = next(blocks, b"")
     if is_tmx and first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         decoder = codecs.getincrementaldecoder("utf-16")()

@@ -117,7 +117,7 @@ def test_a_full_disk(tmp_path, pieces, inputs, reference):
 
 def test_a_dead_worker():
     with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
-        list(workers.run(os._exit, [1]))
+        list(workers.run(os._exit, [(1,)]))
 
 
 def test_command_line(tmp_path, pieces):
@@ -142,7 +142,7 @@ def test_command_line(tmp_path, pieces):
         ({"output": ""}, "--output"),
         ({"piece_model_path": ""}, "--piece_model_path"),
         ({"tsv_columns": [1]}, "tsv_columns"),
-        ({"held_out": -1}, "held_out: -1 is negative"),
+        ({"held_out": -1}, "--held_out -1: it must be at least 0"),
         ({"unit_mib": 64}, "unit_mib"),
         ({"near_duplicates": 0.2}, "near_duplicates: 0.2 is neither 0"),
         ({"score_column": 1}, "--tsv_columns"),
