@@ -12,7 +12,8 @@ import numpy as np
 
 from pretrain import masking, pseudo
 from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
-from pretrain.config import ObjectiveConfig
+from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
 
@@ -225,6 +226,16 @@ class Objectives:
         if self.language_embedding == "none":
             return np.full(len(inputs), NO_LANGUAGE)
         return np.where(inputs == self.vocabulary.mask_id, side_languages, NO_LANGUAGE)
+
+
+def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
+    """The objectives of a run, for training and for evaluation."""
+    second = None
+    if "btmlm" in config.objectives.active:
+        pairs = {(text.number[a], text.number[b]): count for (a, b), count in text.pairs.items()}
+        second = pseudo.SecondLanguage(text.languages, pairs, config.objectives.second_language)
+    of_embedding = config.model.language_embedding
+    return Objectives(config.objectives, text.vocabulary, config.data.max_seq_len, of_embedding, second)
 
 
 def _half(row: MaskedSequence, side: np.ndarray, masked: np.ndarray, context_side: int) -> MaskedSequence:

@@ -1,9 +1,8 @@
 """The number of steps of a run, and the learning rate of each step."""
 
 from pretrain.config import PretrainConfig
-from pretrain.masking import Vocabulary
+from pretrain.data_selection import TrainingText
 from pretrain.reader import StepReader
-from reader.corpus import Corpus
 from training.optimizer import Schedule, linear_warmup_decay
 from utils.errors import UserError
 from utils.logging import logger
@@ -11,7 +10,7 @@ from utils.logging import logger
 _PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
 
 
-def total_steps(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) -> int:
+def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     """The number of steps of the run and its schedule.
 
     With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
@@ -24,7 +23,7 @@ def total_steps(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) 
     optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
     wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
     if optimizer.tokens:
-        wanted /= _mean_tokens(config, corpus, vocabulary)
+        wanted /= _mean_tokens(config, text)
     steps = max(1, round(wanted))
     if head_steps >= steps:
         raise UserError(
@@ -47,15 +46,14 @@ def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
     return lambda step: of_head if step < head_steps else main(step - head_steps)
 
 
-def _mean_tokens(config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary) -> float:
+def _mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
     """The mean number of trained tokens per step of the run."""
     late = config.objectives.btmlm_start if "btmlm" in config.objectives.active else 1.0
     probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
     mean = 0.0
     for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
         if share:
-            reader = StepReader(config, corpus, vocabulary, total_steps=(1 << 30) + probe)
-            reader.go_to(step)
+            reader = StepReader(config, text, total_steps=(1 << 30) + probe, step=step)
             tokens = [batch.tokens for _ in range(probe) for batch in reader.next().micro_batches]
             mean += share * sum(tokens) / probe
     return mean

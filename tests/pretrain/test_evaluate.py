@@ -9,8 +9,10 @@ import pytest
 from evaluation.encode import encode
 from evaluation.retrieval import hits
 from pretrain import evaluate
+from pretrain.data_selection import TrainingText
 from pretrain.evaluate import Evaluator, summary
 from pretrain.loss import masked_lm_loss
+from pretrain.masking import Vocabulary
 from pretrain.pseudo import punctuation_ids
 from pretrain.trainer import Trainer
 from reader.corpus import Corpus
@@ -27,9 +29,10 @@ class Held:
         made = config(folder, **changes)
         self.tokenizer = Tokenizer.from_folder(folder)
         self.corpus = Corpus(folder, self.tokenizer.digest)
-        trainer = Trainer(made, self.corpus, self.tokenizer, made.optimizer.steps)
+        text = TrainingText.of(self.corpus, Vocabulary.of(self.tokenizer), made)
+        trainer = Trainer(made, text, self.tokenizer, made.optimizer.steps)
         self.engine, self.model = trainer.engine, trainer.model
-        self.evaluator = Evaluator(made, self.corpus, self.tokenizer, trainer.pseudo_tokens)
+        self.evaluator = Evaluator(made, text, self.tokenizer, trainer.pseudo_tokens)
 
     def run(self, stop=None):
         return self.evaluator.run(self.engine, StopSignal() if stop is None else stop)

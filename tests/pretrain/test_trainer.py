@@ -10,7 +10,9 @@ from safetensors.numpy import load_file
 from model.checkpoint.folder import load_from, read_weights
 from model.heads import SequenceClassifier
 from pretrain import trainer
+from pretrain.data_selection import TrainingText
 from pretrain.loss import masked_lm_loss
+from pretrain.masking import Vocabulary
 from pretrain.reader import StepBatches
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -125,7 +127,8 @@ def test_btmlm_without_camlm_is_warned_about(pretrain):
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
     tokenizer = Tokenizer.from_folder(tiny_corpus)
-    made = trainer.Trainer(config(tiny_corpus), Corpus(tiny_corpus), tokenizer, 12)
+    text = TrainingText.of(Corpus(tiny_corpus), Vocabulary.of(tokenizer), config(tiny_corpus))
+    made = trainer.Trainer(config(tiny_corpus), text, tokenizer, 12)
     step = made.step(StepBatches([], {"camlm": 1.0}, {}))
     assert step.loss == 0.0 and not step.skipped and made.engine.steps == 1
 
