@@ -7,6 +7,7 @@ docs/pretraining.md.
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
-    from pretrain.reader import NOTHING, ReaderPlan
+    from pretrain.reader import NOTHING, read_steps
     from pretrain.schedule import total_steps
     from pretrain.trainer import Trainer
     from training import distributed
@@ -69,7 +70,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
 
     engine, reader = trainer.engine, saved.get("reader")
     last = min(steps, config.run.stop_after_steps or steps)
-    plan = ReaderPlan(config, tokenizer.digest, text.vocabulary, steps, rank, world_size, reader)
+    plan = partial(read_steps, config, tokenizer.digest, text.vocabulary, steps, rank, world_size, reader)
     with (
         StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,

@@ -178,19 +178,9 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     return [[sorted(part) for part in parts[rank::processes] if part] for rank in range(processes)]
 
 
-@dataclass(frozen=True)
-class ReaderPlan:
-    """What the reader process needs to make its `StepReader`; calling it does so."""
-
-    config: PretrainConfig
-    digest: str
-    vocabulary: Vocabulary
-    total_steps: int
-    rank: int
-    world_size: int
-    state: dict[str, Any] | None
-
-    def __call__(self) -> Iterator[StepBatches]:
-        corpus = Corpus(self.config.data.corpus, self.digest)
-        text = TrainingText.of(corpus, self.vocabulary, self.config)
-        return iter(StepReader(self.config, text, self.total_steps, self.rank, self.world_size, self.state))
+def read_steps(
+    config: PretrainConfig, digest: str, vocabulary: Vocabulary, *arguments: Any
+) -> Iterator[StepBatches]:
+    """The batches of a run, in the reader process. `arguments` are those of `StepReader` after `text`."""
+    corpus = Corpus(config.data.corpus, digest)
+    return iter(StepReader(config, TrainingText.of(corpus, vocabulary, config), *arguments))

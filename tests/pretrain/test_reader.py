@@ -10,7 +10,7 @@ from pretrain import shares as mix
 from pretrain.config import OBJECTIVES
 from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
-from pretrain.reader import ReaderPlan, StepReader, cut_by_tokens
+from pretrain.reader import StepReader, cut_by_tokens, read_steps
 from pretrain.schedule import learning_rate, total_steps
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -163,10 +163,10 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
-def test_a_plan_makes_the_same_batches(source, tmp_path):
+def test_the_reader_process_makes_the_same_batches(source):
     made = source.config()
-    plan = ReaderPlan(made, source.tokenizer.digest, source.vocabulary, STEPS, 0, 1, None)
-    assert rows_of(next(plan())) == rows_of(source.reader().next())
+    steps = read_steps(made, source.tokenizer.digest, source.vocabulary, STEPS, 0, 1, None)
+    assert rows_of(next(steps)) == rows_of(source.reader().next())
 
 
 def test_a_corpus_that_may_not_be_written_to(source, monkeypatch):
