@@ -1,15 +1,13 @@
-"""Draw the attention masks of your own sentences (paper Figures 1, 2 and 4) from the batches of training.
+"""Draw the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
 
     python -m pretrain.show "a sentence" "ein Satz" --objective camlm --output camlm.png
 
 Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
-the model must predict there. Without --piece_model_path the tokens are words, or characters in scripts that
-are written without spaces.
+the model must predict there. Without --piece_model_path the tokens are the words between spaces.
 """
 
 import argparse
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,12 +23,10 @@ from utils.errors import UserError, run
 from utils.files import atomic_file
 
 _SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
-# Scripts without spaces whose characters are not wide: Thai, Lao, Tibetan, Burmese, Khmer.
-_WITHOUT_SPACES = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 _TITLES = {
-    "mmlm": "MMLM (Figures 1a, 2a)",
-    "tlm": "TLM (Figures 1b, 2b)",
-    "camlm": "CAMLM (Figures 1c, 2c)",
+    "mmlm": "MMLM (Figure 2 a)",
+    "tlm": "TLM (Figure 2 b)",
+    "camlm": "CAMLM (Figure 2 c)",
     "btmlm": "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1",
 }
 
@@ -160,7 +156,7 @@ def as_text(panel: Panel) -> str:
 
 
 def write_png(path: str | os.PathLike, panels: Sequence[Panel]) -> None:
-    """Draw each panel as a sequence with its predictions (Figures 1 and 3) and as a matrix (Figures 2 and 4).
+    """Draw the matrix of each panel (Figures 2 and 4).
 
     matplotlib warns of characters that no installed font has.
     """
@@ -168,43 +164,26 @@ def write_png(path: str | os.PathLike, panels: Sequence[Panel]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    texts = [text for p in panels for text in (p.title, *p.tokens, *p.predicted, *p.languages)]
+    texts = [text for p in panels for text in (*p.tokens, *p.languages, *p.predicted)]
     style = {"family": _fonts(set("".join(texts))), "parse_math": False, "fontsize": 8}
-    sizes = [min(max(6, len(panel.tokens)) * 0.38, 40) for panel in panels]  # inches
-    figure = Figure(figsize=(max(sizes) + 2.6, sum(sizes) + 3.4 * len(panels)), dpi=120, layout="constrained")
+    sizes = [min(max(6, len(panel.tokens)) * 0.38, 40) + 1.0 for panel in panels]  # inches
+    figure = Figure(figsize=(max(sizes) + 1.6, sum(sizes)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    ratios = [ratio for size in sizes for ratio in (2.4, size + 1.0)]
-    axes = figure.subplots(2 * len(panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
-    for panel, sequence, matrix in zip(panels, axes[::2], axes[1::2]):
-        _draw_sequence(sequence, panel, style)
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=sizes)[:, 0]
+    for panel, matrix in zip(panels, axes):
         _draw_matrix(matrix, panel, style)
     with atomic_file(path) as file:
         figure.savefig(file, format="png")
 
 
-def _draw_sequence(axes, panel: Panel, style: dict) -> None:
-    """Inputs below, predictions above, and a line from each prediction to the tokens it may use."""
-    box = {"marker": "s", "s": 300, "edgecolors": "#555555", "linewidths": 0.6, "zorder": 2}
-    for column, (token, predicted) in enumerate(zip(panel.tokens, panel.predicted)):
-        axes.scatter(column, 0, color="#f6c46b" if predicted else "#dfe7f1", **box)
-        axes.text(column, -0.45, token, va="top", ha="right", rotation=45, **style)
-        if predicted:
-            axes.scatter(column, 2, color="#f6c46b", **box)
-            axes.text(column, 2.45, predicted, va="bottom", ha="left", rotation=45, **style)
-            for seen in np.flatnonzero(panel.seen[column]):
-                axes.plot([seen, column], [0.3, 1.7], color="#3f6ea8", linewidth=0.6, alpha=0.6)
-    axes.set_title(panel.title, family=style["family"], fontsize=10, loc="left", pad=30)
-    axes.set_xlim(-0.7, len(panel.tokens) - 0.3)
-    axes.set_ylim(-0.4, 2.4)
-    axes.axis("off")
-
-
 def _draw_matrix(axes, panel: Panel, style: dict) -> None:
     """Rows are the tokens that look, columns the tokens that are seen."""
     axes.pcolormesh(panel.seen, cmap="Blues", vmin=-0.1, vmax=1.4, edgecolors="white", linewidth=1)
+    axes.set_title(panel.title, **style)
     axes.xaxis.tick_top()
     places = np.arange(len(panel.tokens)) + 0.5
-    rows = [f"{token} {language}".strip() for token, language in zip(panel.tokens, panel.languages)]
+    goals = [f"-> {predicted}" if predicted else "" for predicted in panel.predicted]
+    rows = [" ".join(filter(None, one)) for one in zip(panel.tokens, panel.languages, goals)]
     axes.set_xticks(places, panel.tokens, rotation=90, **style)
     axes.set_yticks(places, rows, **style)
     if panel.boundary < len(panel.tokens):
@@ -232,37 +211,19 @@ def _fonts(characters: set[str]) -> list[str]:
 
 
 class WordTokenizer:
-    """Numbers words, or characters of scripts without spaces, in the order they come."""
+    """Numbers the words of sentences in the order they come."""
 
     cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIALS))
 
     def __init__(self, sentences: Sequence[str]):
-        words = dict.fromkeys(word for sentence in sentences for word in split_words(sentence))
-        self.tokens = [*_SPECIALS, *words]
+        self.tokens = [*_SPECIALS, *dict.fromkeys(" ".join(sentences).split())]
         self.vocab_size = len(self.tokens)
 
     def encode(self, sentence: str) -> list[int]:
-        return [self.tokens.index(word, len(_SPECIALS)) for word in split_words(sentence)]
+        return [self.tokens.index(word, len(_SPECIALS)) for word in sentence.split()]
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [self.tokens[i] for i in ids]
-
-
-def split_words(sentence: str) -> list[str]:
-    """Words between spaces; in scripts without spaces, characters with what combines with them."""
-    tokens = []
-    for word in sentence.split():
-        previous_alone = True
-        for index, character in enumerate(word):
-            combines = unicodedata.category(character) in ("Mn", "Me", "Mc", "Cf")
-            wide = unicodedata.east_asian_width(character) in "WF"
-            alone = wide or any(low <= ord(character) <= high for low, high in _WITHOUT_SPACES)
-            if index and (combines or not (alone or previous_alone)):
-                tokens[-1] += character
-            else:
-                tokens.append(character)
-            previous_alone = previous_alone if combines else alone
-    return tokens
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

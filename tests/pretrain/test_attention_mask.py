@@ -57,14 +57,6 @@ def test_the_document_draws_what_is_made():
     )
 
 
-def test_camlm_by_hand():
-    seen = attention_mask.camlm(SIDE, MASKED)
-    unmasked = {0: [0, 2], 1: [3, 6]}
-    for row in range(7):
-        expected = unmasked[1 - SIDE[row]] + [row] if MASKED[row] else unmasked[SIDE[row]]
-        assert np.flatnonzero(seen[row]).tolist() == sorted(expected)
-
-
 def test_separators_of_stage_1_are_apart():
     seen = attention_mask.btmlm_stage1(4, 3)  # 4 context, SEP, 3 placeholders, SEP
     second, third = 4, 8

@@ -91,26 +91,6 @@ def test_a_worker_killed_then_the_build_killed_and_run_again(tmp_path, pieces, i
 
 
 @needs_ray
-@pytest.mark.slow
-def test_a_cluster_of_two_machines_of_which_one_dies(tmp_path, pieces, inputs, reference):
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        second = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        words = command(tmp_path / "ray", pieces, inputs, **OPTIONS, engine="ray")
-        building = start([*words, "--ray_address", cluster.address])
-        wait_until(lambda: len(list(tmp_path.rglob("scan/*-*"))) > 2, building)
-        cluster.remove_node(second, allow_graceful=False)
-        said = building.communicate()[0]
-        assert building.returncode == 0, said
-        assert files_of(tmp_path / "ray") == reference
-    finally:
-        cluster.shutdown()
-
-
-@needs_ray
 def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
     with RayWorkers(1, None, tmp_path) as workers:
         file = tmp_path / "text"

@@ -38,18 +38,6 @@ def test_eighty_ten_ten():
     assert others.min() > 0.8 * others.mean() and others.max() < 1.2 * others.mean()
 
 
-def test_shares_are_parameters():
-    tokens = np.arange(4, 49)
-    assert (replace(tokens, generator(1, 0, 0), VOCABULARY, mask_share=1.0) == VOCABULARY.mask_id).all()
-    assert (replace(tokens, generator(1, 0, 0), VOCABULARY, mask_share=0.0, random_share=0.0) == tokens).all()
-
-
-def test_specials_may_stand_anywhere():
-    vocabulary = Vocabulary(cls_id=5, pad_id=0, sep_id=6, unk_id=9, mask_id=7, size=10)
-    assert vocabulary.special_ids.tolist() == [0, 5, 6, 7, 9]
-    assert vocabulary.ordinary_ids.tolist() == [1, 2, 3, 4, 8]
-
-
 def test_a_sequence_has_its_own_numbers():
     draws = {
         (seed, step, index): generator(seed, step, index).random(4).tobytes()

@@ -58,16 +58,6 @@ def test_a_sums_goes_on_after_a_resume(cut):
     assert closed(second) == closed(straight)
 
 
-def test_only_skipped_steps():
-    window = StepSums()
-    window.add(STEPS[1])
-    record = window.close(1, 0.5)
-    assert record["skipped"] == 1.0 and record["loss"] is None and record["grad_norm"] is None
-    line = in_words(record, 10, "0:00:01")
-    assert "grad -, " in line and "1 steps skipped" in line and "0.0" not in line.split("tokens/s")[0][:40]
-    assert not {"loss", "grad_norm"} & set(scalars(record))
-
-
 def test_in_words_and_as_curves():
     window = StepSums()
     for one in STEPS:

@@ -82,13 +82,6 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_chunks_make_no_difference(model, monkeypatch):
-    stage1 = btmlm_batch().stage1
-    whole = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1)
-    monkeypatch.setattr("model.word_table.LOGITS_BYTES", 360)  # three rows of thirty pieces
-    assert np.array_equal(whole, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1))
-
-
 @pytest.mark.parametrize("allowed", [ALLOWED, None])
 def test_sampling_follows_the_softmax(model, allowed):
     temperature, times = 1.5, 3000

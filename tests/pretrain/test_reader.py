@@ -169,11 +169,6 @@ def test_the_reader_process_makes_the_same_batches(source):
     assert rows_of(next(steps)) == rows_of(source.reader().next())
 
 
-def test_a_corpus_that_may_not_be_written_to(source, monkeypatch):
-    monkeypatch.setattr("pretrain.reader.os.access", lambda *_: False)
-    assert rows_of(source.reader().next())
-
-
 # Bad input
 
 
@@ -241,10 +236,3 @@ def test_the_head_has_a_rate_of_its_own_first(source):
     assert [rate(step) for step in (0, 9, 10, 15, 20, 60)] == pytest.approx([0.5, 0.5, 0.0, 0.5, 0.9, 0.5])
     with pytest.raises(UserError, match="init.lm_head_warmup_steps 12 leaves nothing of the 12 steps"):
         source.steps(init__lm_head_warmup_steps=12)
-
-
-def test_the_text_of_a_run(source):
-    streams = source.text(source.config(data__languages=["fr", "en"]))
-    assert streams.languages == ["en", "fr"]
-    assert set(streams.mono) == {"en", "fr"} and list(streams.pairs) == [("en", "fr")]
-    assert streams.pairs["en", "fr"] == len(source.corpus.parallel["en", "fr"])
