@@ -1,7 +1,7 @@
 """BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -12,23 +12,16 @@ from model.heads import PreTrainingModel
 from model.word_table import row_parts
 from pretrain.batch import Batch, Stage1
 from pretrain.loss import hidden_at
-from pretrain.pseudo import copied_and_repeated
 
 _CLOSED = -1e4
 
 
-@dataclass
-class PseudoCounts:
+class PseudoCounts(NamedTuple):
     """Pseudo-tokens in all, those that occur in their sentence, those that repeat another of it."""
 
-    total: int = 0
-    copied: int = 0
-    repeated: int = 0
-
-    def __add__(self, other: "PseudoCounts") -> "PseudoCounts":
-        return PseudoCounts(
-            self.total + other.total, self.copied + other.copied, self.repeated + other.repeated
-        )
+    total: int
+    copied: int
+    repeated: int
 
 
 class PseudoTokenGenerator:
@@ -103,3 +96,14 @@ class PseudoTokenGenerator:
         cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [S, n]
         below = cumulative < paddle.to_tensor(draws).unsqueeze(-1) * cumulative[:, -1:]
         return below.astype("int64").sum(-1)
+
+
+def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
+    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
+    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
+    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    in_context = column < stage1.contexts[row]
+    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
+    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
+    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
+    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))

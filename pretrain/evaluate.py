@@ -1,6 +1,7 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -12,13 +13,13 @@ import paddle
 from evaluation.encode import encode
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.batch import Stage1
+from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
 from pretrain.config import PretrainConfig
 from pretrain.data_selection import TrainingText
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import generator
 from pretrain.objectives import Pair, Text, make_objectives
-from pretrain.pseudo import copied_and_repeated, found_in_translation, most_frequent_found, punctuation_ids
 from reader.blocks import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -203,6 +204,53 @@ class Evaluator:
     def punctuation(self) -> np.ndarray:
         """Ids of pieces that are no words."""
         return punctuation_ids(self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size)))
+
+
+def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
+    """Indices of pieces without a letter, mark or digit."""
+    return np.array(
+        [i for i, piece in enumerate(pieces) if all(unicodedata.category(c)[0] not in "LMN" for c in piece)],
+        dtype=np.int64,
+    )
+
+
+def found_in_translation(
+    stage1: Stage1, pseudo_ids: np.ndarray, translations: Sequence[np.ndarray], ignored: np.ndarray
+) -> tuple[int, int]:
+    """Held-out pairs: pseudo-tokens found in the real translation, and how many were looked for.
+
+    Args:
+        pseudo_ids: int64 [S], in the order of `stage1.slots`.
+        translations: the real translation of each row's sentence, ids without specials.
+        ignored: ids that are not looked for (punctuation).
+    """
+    words = [set(translation.tolist()) for translation in translations]
+    sought = ~np.isin(pseudo_ids, ignored)
+    found = [
+        token in words[row]
+        for token, row in zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
+    ]
+    return sum(found), len(found)
+
+
+def most_frequent_found(
+    stage1: Stage1, translations: Sequence[np.ndarray], piece_counts: np.ndarray, ignored: np.ndarray
+) -> tuple[int, int]:
+    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent
+    pieces of the language (punctuation left out).
+
+    Args:
+        piece_counts: occurrences in each language's text, [languages, V].
+    """
+    guesses = np.empty_like(stage1.slots)
+    for language in np.unique(stage1.slot_languages):
+        counts = piece_counts[language].copy()
+        counts[ignored] = -1
+        ranked = np.argsort(-counts, kind="stable")
+        for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
+            mine = stage1.slot_rows == row
+            guesses[mine] = ranked[: mine.sum()]
+    return found_in_translation(stage1, guesses, translations, ignored)
 
 
 def summary(result: dict[str, Any]) -> list[str]:

@@ -10,10 +10,9 @@ from evaluation.encode import encode
 from evaluation.retrieval import hits
 from pretrain import evaluate
 from pretrain.data_selection import TrainingText
-from pretrain.evaluate import Evaluator, summary
+from pretrain.evaluate import Evaluator, punctuation_ids, summary
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
-from pretrain.pseudo import punctuation_ids
 from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
