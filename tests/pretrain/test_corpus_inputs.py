@@ -166,12 +166,6 @@ def test_units_end_with_documents(tmp_path, unit_bytes):
     assert sides == [LINES[:300]] and lengths == [3] * 100
 
 
-def test_a_document_longer_than_a_unit_is_cut_at_a_line(tmp_path):
-    path = write_lines(tmp_path / "text", LINES)
-    sides, documents, *_ = lines_of({"en": path}, documents="blank")
-    assert sides == [LINES] and len(documents) == len(units_of(path, blank_lines=True)) > 10
-
-
 @pytest.mark.parametrize(
     "data, documents, lines, lengths, left_out",
     [

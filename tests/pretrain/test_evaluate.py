@@ -17,7 +17,6 @@ from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-from training import distributed
 from training.guard import StopSignal
 
 
@@ -146,16 +145,6 @@ def test_it_is_broken_off_between_two_batches(held, monkeypatch):
     monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
     assert held.run(stop) is None
     assert len(batches) == 3
-
-
-def test_one_process_breaks_it_off_for_all(held, monkeypatch):
-    """The other of two processes, a stand-in, is asked to stop during its first stream."""
-    done = []
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "all_sum", lambda values: [value + 1 for value in values])
-    monkeypatch.setattr(held.evaluator, "_mmlm", lambda model, language: done.append(language))
-    assert held.run() is None
-    assert done == ["de"]
 
 
 def test_when_it_is_due(tiny_corpus):

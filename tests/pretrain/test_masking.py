@@ -18,12 +18,6 @@ def test_fifteen_per_cent_and_at_least_one(n, expected):
     assert (np.diff(chosen) > 0).all() and (chosen >= 0).all() and (chosen < n).all()
 
 
-def test_every_position_is_as_likely():
-    rng = generator(3, 0, 0)
-    counts = np.bincount(np.concatenate([choose(20, 0.15, rng) for _ in range(20_000)]), minlength=20)
-    assert np.abs(counts / 20_000 - 0.15).max() < 0.01  # four standard deviations
-
-
 def test_eighty_ten_ten():
     tokens = np.full(200_000, 7)
     put = replace(tokens, generator(1, 0, 0), VOCABULARY)
