@@ -1,7 +1,7 @@
 """The loss and its gradients against the definitions, and how a step divides.
 
 The oracle is the plain, padded model of tests/helpers with the dense matrices of `attention_mask`: whole
-pairs for CAMLM, all separators for the first stage of BTMLM.
+pairs for CAMLM.
 """
 
 import numpy as np
