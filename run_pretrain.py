@@ -46,8 +46,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
-    from pretrain.reader import NOTHING, read_steps
-    from pretrain.schedule import total_steps
+    from pretrain.reader import NOTHING, read_steps, total_steps
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch

@@ -23,6 +23,9 @@ from reader.blocks import Blocks
 from reader.corpus import Corpus
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
+from utils.logging import logger
+
+_PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
 
 
 @dataclass(frozen=True)
@@ -184,3 +187,44 @@ def read_steps(
     """The batches of a run, in the reader process. `arguments` are those of `StepReader` after `text`."""
     corpus = Corpus(config.data.corpus, digest)
     return iter(StepReader(config, TrainingText.of(corpus, vocabulary, config), *arguments))
+
+
+def total_steps(config: PretrainConfig, text: TrainingText) -> int:
+    """The number of steps of the run and its schedule.
+
+    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
+    few thousand sequences before and after BTMLM starts. The result depends only on corpus and configuration,
+    so a resumed run gets the same number.
+
+    Raises:
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder.
+    """
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
+    if optimizer.tokens:
+        wanted /= _mean_tokens(config, text)
+    steps = max(1, round(wanted))
+    if head_steps >= steps:
+        raise UserError(
+            f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
+            "would never be trained"
+        )
+    if optimizer.warmup_steps >= steps - head_steps:
+        logger.warning(
+            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",
+            optimizer.warmup_steps, steps,
+        )  # fmt: skip
+    return steps
+
+
+def _mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
+    """The mean number of trained tokens per step of the run."""
+    late = config.objectives.btmlm_start if "btmlm" in config.objectives.active else 1.0
+    probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
+    mean = 0.0
+    for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
+        if share:
+            reader = StepReader(config, text, total_steps=(1 << 30) + probe, step=step)
+            tokens = [batch.tokens for _ in range(probe) for batch in reader.next().micro_batches]
+            mean += share * sum(tokens) / probe
+    return mean

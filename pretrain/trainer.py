@@ -22,12 +22,11 @@ from pretrain.loss import masked_lm_loss
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
 from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run
-from pretrain.schedule import learning_rate
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
+from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
 from utils.errors import UserError
 from utils.files import atomic_dir
@@ -229,6 +228,14 @@ def train_step(
         return result.total, sums
 
     return engine.step(work.micro_batches, loss_of, stop)
+
+
+def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    main = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
+    return lambda step: of_head if step < head_steps else main(step - head_steps)
 
 
 def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:

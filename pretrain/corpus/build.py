@@ -8,8 +8,14 @@ from dataclasses import dataclass, replace
 from pretrain.corpus.duplicates import find_duplicates, number_of_parts, part_file
 from pretrain.corpus.near_duplicates import bands_for
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.passes import UnitResult, id_dtype, scan_unit, tokenize_unit
-from pretrain.corpus.shards import group_units, write_shard
+from pretrain.corpus.stages import (
+    UnitResult,
+    group_units,
+    id_dtype,
+    scan_unit,
+    tokenize_unit,
+    write_shard,
+)
 from pretrain.corpus.units import Unit, interleave, read_units
 from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, KeySet, StreamWork
 from pretrain.corpus.workers import LocalWorkers

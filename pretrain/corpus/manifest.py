@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.corpus.passes import DROPPED, id_dtype
-from pretrain.corpus.shards import describe, pieces_file, write_array
+from pretrain.corpus.stages import DROPPED, describe, id_dtype, pieces_file, write_array
 from pretrain.corpus.work import TOKENS, VOCABULARY_FILES, WORK, StreamWork, read_json, write_json
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from utils.errors import UserError

@@ -209,7 +209,7 @@ def _check_answers(address: str) -> None:
 
 
 def _read_probe(path: Path) -> str | None:
-    import pretrain.corpus.passes  # noqa: F401  its requirements must be installed
+    import pretrain.corpus.stages  # noqa: F401  its requirements must be installed
 
     try:
         return path.read_text()

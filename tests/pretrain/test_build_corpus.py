@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from pretrain.build_corpus import build_corpus
-from pretrain.corpus import alignment, duplicates, passes
+from pretrain.corpus import alignment, duplicates, stages
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.manifest import summary
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.shards import group_units
+from pretrain.corpus.stages import group_units
 from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import MANIFEST, Corpus
 from reader.tokenization import Tokenizer
@@ -108,7 +108,7 @@ def test_only_what_is_missing_or_damaged_is_done_again(
             build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     if stage == "write_shards":
         monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
-        monkeypatch.setattr(passes, "read_lines", lambda *_: pytest.fail("read again"))
+        monkeypatch.setattr(stages, "read_lines", lambda *_: pytest.fail("read again"))
     else:
         folder = tmp_path / "corpus/.build/mono/de/tokens"
         folder.mkdir()
@@ -227,8 +227,8 @@ def test_shards_are_as_large_as_allowed(reference):
 
 
 def test_wide_ids_for_large_vocabularies():
-    assert passes.id_dtype(65_536) == np.uint16
-    assert passes.id_dtype(65_537) == passes.id_dtype(250_002) == np.uint32
+    assert stages.id_dtype(65_536) == np.uint16
+    assert stages.id_dtype(65_537) == stages.id_dtype(250_002) == np.uint32
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):

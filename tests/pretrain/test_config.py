@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pretrain.config import FREE, PretrainConfig
-from pretrain.schedule import learning_rate
+from pretrain.trainer import learning_rate
 from tests.helpers.small_corpus import ROOT
 from tests.pretrain.tiny_run import config
 from utils.config import load_config

@@ -10,10 +10,9 @@ import zstandard
 
 from pretrain.corpus import lines as corpus_lines
 from pretrain.corpus import units
-from pretrain.corpus.compression import decompressed, open_file
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.lines import TextFormat, read_lines
-from pretrain.corpus.units import interleave, read_units
+from pretrain.corpus.units import decompressed, interleave, open_file, read_units
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 

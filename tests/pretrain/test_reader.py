@@ -10,8 +10,8 @@ from pretrain import shares as mix
 from pretrain.config import OBJECTIVES
 from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepReader, cut_by_tokens, read_steps
-from pretrain.schedule import learning_rate, total_steps
+from pretrain.reader import StepReader, cut_by_tokens, read_steps, total_steps
+from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import STEPS, config, make_corpus
