@@ -91,35 +91,21 @@ def test_unk_is_special_and_never_predicted(rate):
 
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
 def test_language_embedding(choice):
-    maker = objectives(language_embedding=choice)
-    examples = {
-        "mmlm": texts([30, 12], language=1),
-        "tlm": pairs([(30, 20)]),
-        "btmlm": texts([30, 12], language=2),
-        "camlm": pairs([(30, 20)]),
-    }
-    for objective, chosen in examples.items():
-        batch = maker.batch(objective, chosen, rngs(len(chosen)))
-        parts = [(batch.input_ids, batch.language_ids)]
-        if batch.stage1:
-            stage1 = batch.stage1
-            parts.append((stage1.input_ids, stage1.language_ids))
-            at_placeholders = stage1.language_ids[stage1.placeholders]
-            expected = stage1.slot_languages if choice != "none" else np.full(len(stage1.slots), -1)
-            assert np.array_equal(at_placeholders, expected)
-        for ids, languages in parts:
-            is_mask = ids == MASK
-            if batch.stage1 and ids is batch.input_ids:
-                is_mask[batch.stage1.slots] = False  # they will be ordinary tokens
-            carries = {"masks": is_mask, "none": is_mask & False, "all": is_mask | True}[choice]
-            assert np.array_equal(languages >= 0, carries), objective
-        if choice != "none":
-            at_targets = batch.language_ids[batch.targets]
-            has = at_targets >= 0
-            assert np.array_equal(at_targets[has], batch.target_languages[has])
-    if choice == "masks":  # an 80 / 10 / 10 batch: some chosen tokens are not [MASK] and carry no language
-        batch = maker.batch("mmlm", texts([60] * 20), rngs(20))
-        assert 0.6 < (batch.language_ids[batch.targets] >= 0).mean() < 0.95
+    batch = of_all_four(objectives(language_embedding=choice))
+    slots = np.isin(np.arange(batch.tokens), batch.stage1.slots)  # they will be ordinary tokens
+    for part, is_mask in (
+        (batch, (batch.input_ids == MASK) & ~slots),
+        (batch.stage1, batch.stage1.input_ids == MASK),
+    ):
+        carries = {"masks": is_mask, "none": is_mask & False, "all": is_mask | True}[choice]
+        assert np.array_equal(part.language_ids >= 0, carries)
+    for part, places, languages in (
+        (batch, batch.targets, batch.target_languages),
+        (batch.stage1, batch.stage1.placeholders, batch.stage1.slot_languages),
+    ):
+        has = part.language_ids[places] >= 0
+        assert np.array_equal(part.language_ids[places][has], languages[has])
+        assert choice == "none" or has.mean() > 0.6
 
 
 def test_btmlm_by_hand():
