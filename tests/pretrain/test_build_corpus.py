@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.build_corpus import build_corpus
 from pretrain.corpus import alignment, duplicates, stages
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.manifest import summary
@@ -115,15 +114,6 @@ def test_only_what_is_missing_or_damaged_is_done_again(
         (folder / "00000-000001").write_bytes(b"half a file")
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
-
-
-def test_units_whose_source_was_not_finished_are_kept(tmp_path):
-    duplicates.write_keys(tmp_path / "unit", 7, 3, [np.arange(7, dtype=np.uint64)])
-    assert duplicates.read_counts(tmp_path / "unit") == [7, 3]
-    data = (tmp_path / "unit").read_bytes()
-    for length in (0, 20, 30, len(data) - 1):
-        (tmp_path / "unit").write_bytes(data[:length])
-        assert duplicates.read_counts(tmp_path / "unit") is None
 
 
 # What is in it
@@ -404,13 +394,6 @@ def test_command_line(tmp_path, pieces):
 def test_options_that_make_no_sense(options, message):
     with pytest.raises(UserError, match=message):
         BuildOptions(**({"output": "x", "piece_model_path": "y"} | options))
-
-
-def test_a_missing_piece_model(tmp_path, inputs):
-    model = str(tmp_path / "none.model")
-    with pytest.raises(UserError, match="none.model"):
-        build_corpus(BuildOptions(output=str(tmp_path / "c"), piece_model_path=model, **inputs))
-    assert not (tmp_path / "c").exists()
 
 
 def test_shared_text_in_bounded_memory(tmp_path, data_dir):

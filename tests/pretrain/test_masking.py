@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pretrain.masking import Vocabulary, can_serve_camlm, choose, generator, number_chosen, replace
+from pretrain.masking import Vocabulary, choose, generator, number_chosen, replace
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 
@@ -41,11 +41,3 @@ def test_a_sequence_has_its_own_numbers():
     }
     assert len(set(draws.values())) == len(draws)
     assert generator(1, 2, 3).random(4).tobytes() == generator(1, 2, 3).random(4).tobytes()
-
-
-@pytest.mark.parametrize(
-    "source, target, rate, serves",
-    [(2, 2, 0.15, True), (1, 9, 0.15, False), (9, 1, 0.15, False), (0, 9, 0.15, False), (9, 9, 0.99, False)],
-)
-def test_camlm_needs_an_unmasked_token_on_each_side(source, target, rate, serves):
-    assert can_serve_camlm(source, target, rate) is serves
