@@ -134,7 +134,7 @@ def _read(
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
             for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
-                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit.key
+                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit[:3]
                 shown.update(unit.weight)
     shown.close()
 
