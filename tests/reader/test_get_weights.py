@@ -3,7 +3,6 @@
 import http.server
 import io
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -35,7 +34,6 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
-        self.shift = 0  # by which a part is another one than was asked for
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,14 +47,8 @@ class Server:
                 etag = f'"{zlib.crc32(data)}"'
                 same = self.headers["If-Range"] in (None, etag)
                 start = int(wanted[6:-1]) if wanted and server.ranges and same else 0
-                if start >= len(data):
-                    self.send_error(416)
-                    return
                 self.send_response(206 if start else 200)
                 self.send_header("ETag", etag)
-                if start:
-                    first = start + server.shift
-                    self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
                 self.send_header("Content-Length", str(len(data) - start))
                 self.end_headers()
                 self.wfile.write(data[start : server.drop_at])
@@ -159,7 +151,7 @@ def test_one_part_is_resumed(small, tmp_path):
     assert not list(tmp_path.glob("*.tar.gz*"))
 
 
-@pytest.mark.parametrize("have", [0, 3, 10])
+@pytest.mark.parametrize("have", [0, 3])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_download(server, tmp_path, have, ranges):
     server.files["/x"] = b"0123456789"
@@ -176,17 +168,6 @@ def test_two_versions_are_never_mixed(server, tmp_path, version):
     server.files["/x"] = b"0123456789"
     (tmp_path / "x.part").write_bytes(b"abc")
     (tmp_path / "x.version").write_text(version)
-    download(f"{server.url}/x", tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
-
-
-def test_another_part_than_was_asked_for(server, tmp_path):
-    server.files["/x"], server.shift = b"0123456789", 2
-    (tmp_path / "x.part").write_bytes(b"012")
-    (tmp_path / "x.version").write_text(f'"{zlib.crc32(b"0123456789")}"')
-    with pytest.raises(DownloadError, match="another part than was asked for"):
-        download(f"{server.url}/x", tmp_path / "x")
-    server.shift = 0
     download(f"{server.url}/x", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"0123456789"
 
@@ -233,7 +214,7 @@ def test_without_a_network(monkeypatch, tmp_path, capsys):
     """Every file is named, where it is and where it belongs; nothing half-made is left."""
     monkeypatch.setattr(get_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
     monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
-    with pytest.raises(UserError, match="files could not be downloaded.*run the same command again"):
+    with pytest.raises(UserError, match="not all files could be downloaded.*run the same command again"):
         get(tmp_path)
     message = capsys.readouterr().out
     for name in ("vocab.txt", "piece.model", "base.tar.gz"):
@@ -265,7 +246,7 @@ def test_another_vocabulary_is_not_overwritten(small, tokenizer, tmp_path):
     other = {**tokenizer.vocab, "q": tokenizer.vocab["x"], "x": tokenizer.vocab["q"]}
     text = "".join(f"{token}\t{id_}\n" for token, id_ in other.items())
     (tmp_path / "vocab.txt").write_text(text)
-    with pytest.raises(UserError, match="another vocabulary stands there"):
+    with pytest.raises(UserError, match="this is another vocabulary"):
         get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
     assert (tmp_path / "vocab.txt").read_text() == text
 
@@ -295,23 +276,6 @@ def test_bad_archives(small, tmp_path, make, message):
     with pytest.raises(UserError, match=message):
         get(tmp_path, "base")
     assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]
-
-
-def test_the_script(tmp_path):
-    """It sets up, then hands its arguments to the program with the checkout's configs, from any folder."""
-    (tmp_path / "repo/scripts/data").mkdir(parents=True)
-    (tmp_path / "repo/.venv/bin").mkdir(parents=True)
-    script = tmp_path / "repo/scripts/data/get_weights.sh"
-    script.write_bytes((ROOT / "scripts/data/get_weights.sh").read_bytes())
-    (tmp_path / "repo/scripts/setup.sh").write_text("echo set up\n")
-    python = tmp_path / "repo/.venv/bin/python"
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 2\n')
-    python.chmod(0o755)
-    command = ["sh", "repo/scripts/data/get_weights.sh", "vocab", "--from_xlmr", "a file"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    root = tmp_path / "repo"
-    expected = [f"{root}/scripts/data/get_weights.py", "--configs", f"{root}/configs", *command[2:]]
-    assert (done.returncode, done.stdout.splitlines()) == (2, ["set up", *expected])
 
 
 def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
