@@ -39,6 +39,13 @@ ALIASES = {
     "language": ("language",),
     "qid": ("qid", "pairID", "id"),
 }
+
+
+def _translated_by_machine(path: Path) -> bool:
+    """XNLI-MT-1.0/xnli: dev and test of other languages, translated into English."""
+    return path.parent.name == "xnli" and (path.parent.parent / "multinli").is_dir()
+
+
 XNLI = DataSet(
     output="data/xnli",
     languages=("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur"),
@@ -49,8 +56,7 @@ XNLI = DataSet(
         r"multinli_1\.0_train\.(?:txt|jsonl)": ("train", "en"),
     },
     examples="xnli.dev.tsv, multinli.train.<language>.tsv, train-<language>.tsv",
-    # XNLI-MT-1.0/xnli: dev and test of other languages, translated into English by a machine
-    skips=lambda path: path.parent.name == "xnli" and (path.parent.parent / "multinli").is_dir(),
+    skips=_translated_by_machine,
 )
 
 

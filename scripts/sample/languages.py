@@ -123,10 +123,6 @@ def romance_thing(what: Thing, words: Lexicon, feminine: str = "una") -> str:
     return phrase(number, noun, adjective)
 
 
-def french_thing(what: Thing, words: Lexicon) -> str:
-    return romance_thing(what, words, feminine="une")
-
-
 def russian_thing(what: Thing, words: Lexicon) -> str:
     """No articles; the accusative, or the genitive after a numeral. Animals have other forms."""
     gender, accusative, genitive, genitive_plural = words["nouns"][what.noun]
@@ -239,7 +235,7 @@ def chinese(p: Parts) -> str:
 GRAMMARS = {
     "en": (english_thing, subject_verb_object),
     "de": (german_thing, german),
-    "fr": (french_thing, french),
+    "fr": (functools.partial(romance_thing, feminine="une"), french),
     "es": (romance_thing, spanish),
     "ru": (russian_thing, subject_verb_object),
     "el": (greek_thing, greek),

@@ -48,8 +48,7 @@ EXCLUDED_BY = {
 }
 TRANSITIVE_VERBS = sum(TRANSITIVE, ())
 INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
-ANIMAL_TRANSITIVE_VERBS = ("find", "lose")
-ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand")
+ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}  # transitive -> what animals do
 
 PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
@@ -135,14 +134,13 @@ def random_subject(rng: np.random.Generator) -> str:
 
 def can_do(subject: str, verb: str) -> bool:
     """Whether the verb goes with the subject."""
-    animal_verbs = ANIMAL_TRANSITIVE_VERBS + ANIMAL_INTRANSITIVE_VERBS
-    return not is_animal(subject) or verb in animal_verbs
+    return not is_animal(subject) or verb in ANIMAL_VERBS[True] + ANIMAL_VERBS[False]
 
 
 def random_verb(rng: np.random.Generator, subject: str, transitive: bool) -> str:
     """Something that the subject can do."""
     if is_animal(subject):
-        return pick(rng, ANIMAL_TRANSITIVE_VERBS if transitive else ANIMAL_INTRANSITIVE_VERBS)
+        return pick(rng, ANIMAL_VERBS[transitive])
     return pick(rng, TRANSITIVE_VERBS if transitive else INTRANSITIVE_VERBS)
 
 
