@@ -99,12 +99,10 @@ def main(arguments: list[str] | None = None) -> None:
         if part not in PARTS:
             raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
         try:
-            if part != "vocab":
-                get_weights(part, configs)
-            elif options.from_xlmr:
-                derive_vocabulary(options.from_xlmr, configs)
+            if part == "vocab":
+                get_vocabulary(configs, options.from_xlmr)
             else:
-                get_vocabulary(configs)
+                get_weights(part, configs)
         except DownloadError as error:
             print(f"{part}: not fetched: {error}", flush=True)
             if part == "vocab":
@@ -122,41 +120,33 @@ def main(arguments: list[str] | None = None) -> None:
         )
 
 
-def get_vocabulary(configs: Path) -> None:
-    """Fetch vocab.txt and piece.model, unless they exist.
+def get_vocabulary(configs: Path, model: Path | None = None) -> None:
+    """Fetch vocab.txt and piece.model, or derive them from XLM-R's piece model; those that exist stay.
 
     Raises:
         DownloadError: a file cannot be fetched.
-        UserError: the two do not belong together, or do not have 250,002 ids.
+        UserError: the files do not belong together or do not have 250,002 ids, the model does not exist, or
+            another vocabulary is already there.
     """
-    for name in VOCAB_FILES:
-        if not (configs / name).is_file():
-            print(f"vocab: downloading {VOCAB_URL.format(name=name)}", flush=True)
-            download(VOCAB_URL.format(name=name), configs / name)
-    try:
-        _check_size(Tokenizer(*(configs / name for name in VOCAB_FILES)), configs / "vocab.txt")
-    except UserError as error:
+    files = [configs / name for name in VOCAB_FILES]
+    if model is None:
+        for file in files:
+            if not file.is_file():
+                print(f"vocab: downloading {VOCAB_URL.format(name=file.name)}", flush=True)
+                download(VOCAB_URL.format(name=file.name), file)
+    tokenizer = Tokenizer(*files) if model is None else Tokenizer(piece_model_path=model)
+    if tokenizer.vocab_size != VOCAB_SIZE:
         raise UserError(
-            f"{error}. Move {configs / 'vocab.txt'} and piece.model away and run this again"
-        ) from error
-    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids")
-
-
-def derive_vocabulary(model: Path, configs: Path) -> None:
-    """Derive vocab.txt and piece.model from XLM-R's piece model: the same ids with our special tokens.
-
-    Raises:
-        UserError: the model does not exist or has another size, or another vocabulary is already there.
-    """
-    tokenizer = Tokenizer(piece_model_path=model)
-    _check_size(tokenizer, model)
-    for name in VOCAB_FILES:
-        if (configs / name).exists() and Tokenizer.from_folder(configs).digest != tokenizer.digest:
-            raise UserError(f"{configs / name}: this is another vocabulary; move it away and run this again")
-    with atomic_file(configs / "piece.model") as file:
-        file.write(model.read_bytes())
-    tokenizer.write_vocab(configs / "vocab.txt")
-    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids, derived from {model}")
+            f"{model or files[0]}: {tokenizer.vocab_size:,} ids, but the released weights have "
+            f"{VOCAB_SIZE:,}; move it and its piece model away and run this again"
+        )
+    if model is not None:
+        if any(file.exists() for file in files) and Tokenizer.from_folder(configs).digest != tokenizer.digest:
+            raise UserError(f"{configs}: another vocabulary is there; move it away and run this again")
+        with atomic_file(files[1]) as file:
+            file.write(model.read_bytes())
+        tokenizer.write_vocab(files[0])
+    print(f"vocab: {files[0]} and {files[1].name}, {VOCAB_SIZE:,} ids")
 
 
 def get_weights(size: str, configs: Path) -> None:
@@ -233,13 +223,6 @@ def check_parameters(folder: Path, size: str) -> None:
     found, expected = headers["word_embedding"].shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
     if found != expected:
         raise UserError(f"{folder}/word_embedding: its shape is {found}, but that of {size} is {expected}")
-
-
-def _check_size(tokenizer: Tokenizer, source: Path) -> None:
-    if tokenizer.vocab_size != VOCAB_SIZE:
-        raise UserError(
-            f"{source}: {tokenizer.vocab_size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        )
 
 
 def _archive(size: str, configs: Path) -> Path:

@@ -13,19 +13,18 @@ dev/dev.<language>.tsv, test/test.<language>.tsv, label_map.json and lang_map.js
 """
 
 import sys
-from collections import Counter
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.data.prepare_xnli import read_pairs
-from scripts.data.sources import DataFile, DataSet, Written, prepare, source_parser
-from utils.errors import UserError, run
-from utils.files import atomic_file
+from scripts.data.prepare_xnli import convert
+from scripts.data.sources import DataSet, prepare, source_parser
+from utils.errors import run
 
-LABELS = ("0", "1")  # 1: a paraphrase
-COLUMNS = ("text_a", "text_b", "label", "qid")
+LABELS = {"0": "0", "1": "1"}  # 1: a paraphrase
 PAWSX = DataSet(
     output="data/pawsx",
     languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
@@ -40,35 +39,14 @@ PAWSX = DataSet(
 def main(arguments: list[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
     options = source_parser(__doc__, PAWSX.output).parse_args(arguments)
-    prepare(PAWSX, options, convert, lambda _: LABELS)
+    convert_pairs = partial(convert, labels=LABELS, fault=_not_translated, numbered=True)
+    prepare(PAWSX, options, convert_pairs, lambda _: LABELS)
 
 
-def convert(source: DataFile, output: Path) -> list[Written]:
-    """Write the rows of a file that can be used. The qid is the id, or the row's number.
-
-    Some pairs were never translated, and the public files have "NS" in their place: they count in dev and
-    test, as in XTREME, and are left out of training.
-
-    Raises:
-        UserError: `read_pairs` raises it, or there is no usable row.
-    """
-    rows, dropped = [], Counter()
-    for number, row in enumerate(read_pairs(source.path), 1):
-        if row is None:
-            dropped["malformed"] += 1
-        elif row["label"] not in LABELS:
-            dropped["without a label 0 or 1"] += 1
-        elif source.split == "train" and not {row["text_a"], row["text_b"]}.isdisjoint({"", "NS"}):
-            dropped["not translated"] += 1
-        else:
-            rows.append("\t".join(({"qid": str(number)} | row)[name] for name in COLUMNS) + "\n")
-    if not rows:
-        raise UserError(f"{source.path}: no usable row ({dict(dropped) or 'the file is empty'})")
-    path = output / source.split / f"{source.split}.{source.language}.tsv"
-    with atomic_file(path, "w", newline="\n") as file:
-        file.writelines(["\t".join(COLUMNS) + "\n", *rows])
-    cells = {"rows": len(rows), **dropped}
-    return [Written(source.split, source.language, cells)]
+def _not_translated(row: Mapping[str, str], split: str) -> str | None:
+    # The public files have "NS" in place of some pairs, which count in dev and test, as in XTREME.
+    missing = split == "train" and not {row["text_a"], row["text_b"]}.isdisjoint({"", "NS"})
+    return "not translated" if missing else None
 
 
 if __name__ == "__main__":

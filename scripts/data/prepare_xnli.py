@@ -18,7 +18,7 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -66,42 +66,68 @@ def main(arguments: list[str] | None = None) -> None:
     prepare(XNLI, options, convert, lambda _: LABELS)
 
 
-def convert(source: DataFile, output: Path) -> list[Written]:
+def _empty(row: Mapping[str, str], _) -> str | None:
+    return None if row["text_a"] and row["text_b"] else "with an empty text"
+
+
+def convert(
+    source: DataFile,
+    output: Path,
+    labels: Mapping[str, str] = LABEL_NAMES,
+    fault: Callable[[Mapping[str, str], str], str | None] = _empty,
+    numbered: bool = False,
+) -> list[Written]:
     """Write the good rows of one file, a file for each language. They appear when the last row is read.
+
+    Args:
+        labels: label in the file -> label to write.
+        fault: why the texts of a row cannot be used in a split.
+        numbered: the qid of a row without one is its number.
 
     Raises:
         UserError: `read_pairs` raises it, or there is no good row.
     """
     kept: dict[str, Counter] = defaultdict(Counter)  # language -> label -> rows
-    faults: dict[str, Counter] = defaultdict(Counter)  # language -> reason -> rows
+    dropped: dict[str, Counter] = defaultdict(Counter)  # language -> reason -> rows
     with ExitStack() as stack:
         files = {}
-        for row in read_pairs(source.path):
-            language = (row or {}).get("language", "?") if source.language == ALL else source.language
-            if fault := _fault(row, language):
-                faults[language][fault] += 1
+        for number, row in enumerate(read_pairs(source.path), 1):
+            row = {"label": "", "language": "?"} if row is None else row
+            language = row.get("language", "?") if source.language == ALL else source.language
+            label = row["label"]
+            if "text_a" not in row:
+                why = "malformed"
+            elif not re.fullmatch("[a-z]{2,3}", language):
+                why = "without a language code"
+            elif label not in labels:
+                why = (
+                    "without a gold label" if label in ("-", "") else f"with the unknown label '{label[:30]}'"
+                )
+            else:
+                why = fault(row, source.split)
+            if why:
+                dropped[language][why] += 1
                 continue
+            row = ({"qid": str(number)} if numbered else {}) | row | {"label": labels[label]}
             columns = (*COLUMNS, "qid") if "qid" in row else COLUMNS
             if language not in files:
                 path = output / source.split / f"{source.split}.{language}.tsv"
                 files[language] = stack.enter_context(atomic_file(path, "w", newline="\n"))
                 files[language].write("\t".join(columns) + "\n")
-            row["label"] = LABEL_NAMES[row["label"]]
             files[language].write("\t".join(row[name] for name in columns) + "\n")
             kept[language][row["label"]] += 1
-        reasons = [
-            f"dropped from {source.split} {language}: {number:,} {fault}"
-            for language, counts in faults.items()
-            for fault, number in counts.most_common()
+        notes = [
+            f"dropped from {source.split} {language}: {number:,} {why}"
+            for language, reasons in dropped.items()
+            for why, number in reasons.most_common()
         ]
         if not kept:
-            why = "; ".join(reasons) or "the file is empty"
-            raise UserError(f"{source.path}: no usable row ({why})")
+            raise UserError(f"{source.path}: no usable row ({'; '.join(notes) or 'the file is empty'})")
     written = []
-    for language, counts in kept.items():
-        cells = {label: counts[label] for label in LABELS}
-        cells |= {"rows": counts.total(), "dropped": faults[language].total()}
-        written.append(Written(source.split, language, cells, [] if written else reasons))
+    for language, found in kept.items():
+        cells = {label: found[label] for label in sorted({*labels.values()})}
+        cells |= {"rows": found.total(), "dropped": dropped[language].total()}
+        written.append(Written(source.split, language, cells, () if written else notes))
     return written
 
 
@@ -150,19 +176,6 @@ def _named(cells: dict) -> dict[str, str]:
         for name, aliases in ALIASES.items()
         if (alias := next((alias for alias in aliases if alias in cells), None))
     }
-
-
-def _fault(row: dict[str, str] | None, language: str) -> str | None:
-    """Why a row cannot be used."""
-    if row is None:
-        return "malformed"
-    if not re.fullmatch("[a-z]{2,3}", language):
-        return "without a language code"
-    if row["label"] in ("-", ""):
-        return "without a gold label"
-    if row["label"] not in LABEL_NAMES:
-        return f"with the unknown label '{row['label'][:30]}'"
-    return None if row["text_a"] and row["text_b"] else "with an empty text"
 
 
 if __name__ == "__main__":

@@ -132,20 +132,11 @@ def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
     large = {"train_extremely_large_corpus": True} if options.sentences > _MANY_SENTENCES else {}
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=options.vocab_size,
-            character_coverage=options.character_coverage,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
-            normalization_rule_name="nmt_nfkc",
-            num_threads=options.threads,
-            minloglevel=2,  # errors only
-            **large,
-        )
+            sentence_iterator=sentences, model_writer=model, model_type="unigram",
+            vocab_size=options.vocab_size, character_coverage=options.character_coverage,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
+            normalization_rule_name="nmt_nfkc", num_threads=options.threads, minloglevel=2, **large,
+        )  # fmt: skip
     except RuntimeError as error:
         raise UserError(
             f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "

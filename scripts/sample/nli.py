@@ -80,17 +80,14 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
 
     None after 100 draws: the hypothesis says so much that hardly any other scene of the split says more.
     """
+    changes = {"contradiction": _conflicts, "neutral": _openings}.get(label)
     for _ in range(100):
         premise = _entailing(rng, hypothesis)
-        if label == "contradiction":
-            premise = _changed(rng, premise, _conflicts(rng, hypothesis))
-        elif label == "neutral":
-            premise = _changed(rng, premise, _openings(rng, hypothesis))
+        if changes:
+            premise = _changed(rng, premise, changes(rng, hypothesis))
         # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
-        possible = (
-            can_do(premise.subject, premise.verb) and premise != hypothesis and split_of(premise) == split
-        )
-        if possible and relation(premise, hypothesis) == label:
+        possible = can_do(premise.subject, premise.verb) and premise != hypothesis
+        if possible and split_of(premise) == split and relation(premise, hypothesis) == label:
             return premise
     return None
 
@@ -113,11 +110,10 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
     elif subject == "animal" and rng.random() < 0.7:
         subject = pick(rng, scenes.ANIMALS)
     thing = scene.thing
-    if thing is not None:
-        noun = thing.noun
+    if thing:
+        noun, attribute = thing.noun, thing.attribute
         if noun in scenes.KINDS and rng.random() < 0.7:
             noun = pick(rng, scenes.KINDS[noun])
-        attribute = thing.attribute
         if attribute is None and rng.random() < RICH.attribute:
             attribute = random_attribute(rng, noun)
         thing = replace(thing, noun=noun, attribute=attribute)

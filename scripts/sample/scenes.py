@@ -7,24 +7,17 @@ checks that. Names and numerals are written alike in all languages.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")
 
-NAMES = {  # name -> grammatical gender of the person
-    "Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m",
-}  # fmt: skip
-
+NAMES = {"Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m"}  # name -> grammatical gender of the person
 PEOPLE = ("man", "woman", "boy", "girl")
 ANIMALS = ("dog", "cat")
-KINDS = {  # kind -> what belongs to it
-    "person": PEOPLE,
-    "animal": ANIMALS,
-    "toy": ("ball", "doll"),
-}
+KINDS = {"person": PEOPLE, "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> what belongs to it
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 KIND_OF |= dict.fromkeys(NAMES, "person")
 
@@ -83,8 +76,7 @@ class Scene:
     day: str | None = None
 
 
-@dataclass(frozen=True)
-class Detail:
+class Detail(NamedTuple):
     """How often a random scene names each of the things that a sentence can leave out."""
 
     attribute: float

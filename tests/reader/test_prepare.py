@@ -170,7 +170,8 @@ def test_pawsx_the_release(tmp_path, capsys):
     assert len(pairs(out / "dev/dev.de.tsv")) == 3  # as XTREME counts
     joint = [row for language in ("en", "de", "zh") for row in pairs(out / f"train/train.{language}.tsv")]
     assert pairs(out / "train/train.all.tsv") == joint and len(joint) == 11
-    assert re.search(r"not translated\n(.*\n)*train +de +3 +1\n", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"train +de +1 +2 +3 +1\n", printed) and "from train de: 1 not translated" in printed
 
 
 def test_pawsx_flat_files_without_a_header(tmp_path, capsys):
@@ -437,7 +438,6 @@ def test_its_own_output_is_a_source(script, shared_task, tmp_path):
          "(dropped from train en: 2 with the unknown label 'yes')"),
         (prepare_xnli, "multinli_1.0_train.jsonl", b"{\n", "multinli_1.0_train.jsonl, line 1: not JSON"),
         (prepare_pawsx, "dev-de.tsv", b"", "dev-de.tsv: no usable row (the file is empty)"),
-        (prepare_pawsx, "dev-de.tsv", b"a\tb\tyes\n", "without a label 0 or 1"),
         (prepare_conll, "eng.train", b"", "eng.train: no sentence in it"),
         (prepare_conll, "eng.train", b"a\nb\n", "eng.train, line 1: 1 columns, not 2"),
         (prepare_conll, "eng.train", b"a NN O\n\nb O\n", "eng.train, line 3: 2 columns, not 3"),
