@@ -214,8 +214,8 @@ def run_rounds(
                 del runs[name]
                 print(f"{failed} is left out: {message}", flush=True)
                 continue
-            seconds = ", ".join(f"{one} {median([told['seconds']]):.3g} s" for one, told in found.items())
-            print(f"round {round_ + 1}: {seconds}", flush=True)
+            medians = (f"{one} {statistics.median(told['seconds']):.3g} s" for one, told in found.items())
+            print(f"round {round_ + 1}: {', '.join(medians)}", flush=True)
             beside = {"beside": found[OURS]["seconds"]} if len(group) == 2 else {}
             runs[name].append(found[name] | beside)
             check_same_work(runs)
@@ -299,7 +299,9 @@ class Worker:
         """What the worker told."""
         if code := self.process.wait():
             raise WorkerFailed(self.name, f"{self.name} ended with {code}:\n{''.join(self.lines)}")
-        return json.loads(next(line for line in reversed(self.lines) if line.startswith("{")))
+        told = json.loads(next(line for line in reversed(self.lines) if line.startswith("{")))
+        seconds = told["seconds"]
+        return told | {"seconds": seconds if isinstance(seconds, list) else [seconds]}
 
 
 def check_same_work(runs: Mapping[str, list[dict]]) -> None:
@@ -342,15 +344,6 @@ def peak_memory() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
-def repetitions(parts: Sequence[float | list[float]]) -> list[float]:
-    """The seconds of all repetitions of some rounds."""
-    return [one for part in parts for one in (part if isinstance(part, list) else [part])]
-
-
-def median(parts: Sequence[float | list[float]]) -> float:
-    return statistics.median(repetitions(parts))
-
-
 def figures(
     runs: Mapping[str, list[dict]],
     contenders: Mapping[str, Contender],
@@ -361,7 +354,7 @@ def figures(
     """The figures of the last line, from what the workers told in each round."""
     rows = {}
     for name, of_one in runs.items():
-        contender, times = contenders[name], repetitions([told["seconds"] for told in of_one])
+        contender, times = contenders[name], [one for told in of_one for one in told["seconds"]]
         speeds = {"value": statistics.median(times), "least": max(times), "most": min(times)}
         rows[name] = {
             "label": contender.label, "peer": contender.kind != OURS, "tuned": contender.tuned,
@@ -369,23 +362,23 @@ def figures(
             **{key: float(f"{amount / seconds:.4g}") for key, seconds in speeds.items()},
             "peak_gb": round(max(told["peak"] for told in of_one) / 1e9, 2),
         }  # fmt: skip
-    comparable = [name for name in runs if contenders[name].precision == FLOAT32]
-    ours = [name for name in comparable if contenders[name].kind == OURS and name != PREVIOUS]
     others = [name for name in runs if contenders[name].kind != OURS or name == PREVIOUS]
+    comparable = [name for name in runs if contenders[name].precision == FLOAT32]
+    ours = [name for name in comparable if name not in others]
     if not ours or not others:
         return {"unit": unit, "contenders": rows}
     best = max(ours, key=lambda name: rows[name]["value"])
+    median = statistics.median
     rounds = {
         name: [
-            median([told["seconds"]]) / median([told.get("beside", mine["seconds"])])
+            median(told["seconds"]) / median(told.get("beside", mine["seconds"]))
             for told, mine in zip(runs[name], runs[best])
         ]
         for name in others
     }
-    ratios = {name: round(statistics.median(of_one), 3) for name, of_one in rounds.items()}
+    ratios = {name: round(median(of_one), 3) for name, of_one in rounds.items()}
     rivals = rivals or [name for name in comparable if name != PREVIOUS]
-    peers = [name for name in ratios if name in rivals] or list(ratios)
-    fastest = min(peers, key=ratios.get)
+    fastest = min([name for name in others if name in rivals] or others, key=ratios.get)
     return {
         "unit": unit, "contenders": rows, "ratio": ratios[fastest],
         "ratio_spread": [round(min(rounds[fastest]), 3), round(max(rounds[fastest]), 3)],

@@ -36,7 +36,7 @@ def records(monkeypatch):
     rows = {name: page.BenchmarkRow(title, "What it compares.", "step.py") for name, title in titles.items()}
     monkeypatch.setattr(page, "ROWS", rows)
     seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "installed": 4.0}
-    runs = {name: [{"seconds": value, "peak": 4e9}] for name, value in seconds.items()}
+    runs = {name: [{"seconds": [value], "peak": 4e9}] for name, value in seconds.items()}
     fast = figures(runs, CONTENDERS, 2000, "tokens/s") | {"left_out": ["newest torch"]}
     return {"cost": record(COST), "fast": record(fast)}
 

@@ -156,7 +156,7 @@ CONTENDERS = {
 
 
 def told(seconds, peak=4.0, **more):
-    return {"seconds": seconds, "peak": peak * 1e9, **more}
+    return {"seconds": seconds if isinstance(seconds, list) else [seconds], "peak": peak * 1e9, **more}
 
 
 def test_speeds_and_ratios(capsys):

@@ -128,17 +128,6 @@ def test_xnli_plain_files(tmp_path, name):
     assert "all" not in " ".join(files(tmp_path / "out"))
 
 
-def test_xnli_an_error_leaves_the_previous_files(tmp_path):
-    source = write(tmp_path / "in", **{"train-en.tsv": "a\tb\tneutral\n"}) / "train-en.tsv"
-    prepare(prepare_xnli, source, "--output", tmp_path / "out")
-    before = (tmp_path / "out/train/train.en.tsv").read_bytes()
-    source.write_bytes(b"c\td\tneutral\n\xff\n")
-    with pytest.raises(UserError):
-        prepare(prepare_xnli, source, "--output", tmp_path / "out")
-    assert (tmp_path / "out/train/train.en.tsv").read_bytes() == before
-    assert files(tmp_path / "out") == ["label_map.json", "train/train.en.tsv"]
-
-
 # PAWS-X and Tatoeba
 
 
@@ -319,31 +308,6 @@ def test_conll_lines_without_a_word_and_lower_case(tmp_path, capsys):
     assert prepared_dev(source, tmp_path / "out") == ["a/O Ñ/B-PER"]
     assert "dev en: 2 lines without a word are left out" in capsys.readouterr().out
     assert prepared_dev(source, tmp_path / "lower", "en", "--lower_case") == ["a/O ñ/B-PER"]
-
-
-def test_conll_the_real_layouts(data_dir, tmp_path, capsys):
-    """The same sentences as in PAN-X, written in three layouts, come out as they were."""
-    folder = data_dir / "ner" / "conll-layout"
-    found = {
-        "en": folder / "panx-en.conll2003-layout.txt",
-        "es": folder / "panx-es.conll2002-layout.latin1.txt",
-        "de": folder / "panx-de.conll2002-layout-3col.latin1.txt",
-    }
-    layouts = (f"dev.{language}={path}" for language, path in found.items())
-    prepare(prepare_conll, *layouts, "--output", tmp_path / "layouts")
-    prepare(prepare_conll, data_dir / "ner" / "panx", "--output", tmp_path / "panx")
-    printed = capsys.readouterr().out
-    for form in ("4 columns, UTF-8, IOB1", "2 columns, ISO-8859-1, IOB2", "3 columns, ISO-8859-1, IOB2"):
-        assert form in printed
-    assert "dev zh: 45 tags break IOB2" in printed
-    labels = read_label_map(tmp_path / "panx/label_map.json", 7)
-    assert len(read_tagged(tmp_path / "panx/train/train.en.tsv", labels, "IOB2")) == 20000
-    for language in found:
-        ours = tagged(tmp_path / f"layouts/dev/dev.{language}.tsv", labels)
-        panx = set(tagged(tmp_path / f"panx/dev/dev.{language}.tsv", labels))
-        assert len(ours) == 300 and panx.issuperset(ours)
-    assert " ".join(read_languages(tmp_path / "panx/lang_map.json")) == "en es de ar fr hi ru sw zh"
-    assert len(read_tagged(tmp_path / "panx/dev/dev.zh.tsv", labels, "IOB2")) == 1000
 
 
 # MLQA
