@@ -42,12 +42,12 @@ TYPES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in al
 CONLL = DataSet(
     output="data/conll",
     languages=("en", "nl", "es", "de"),
-    names={
-        r"(?P<language>eng|deu|esp|ned)\.(?P<split>train|testa|testb)(?:\.[\w-]+)*": (None, None),
+    names=(
+        r"(?P<language>eng|deu|esp|ned)\.(?P<split>train|testa|testb)(?:\.[\w-]+)*",
         r"(?:(?:conll\w*|panx|wikiann|ner)[-._])?(?P<split>train|dev|valid|test)[-._](?!all\.)"
-        r"(?P<language>[a-z]{2,3})\.(?:tsv|txt|conll|bio|iob2?)(?:\.gz)?": (None, None),
-        r"(?P<language>[a-z]{2,3})/(?P<split>train|dev|test)": (None, None),
-    },
+        r"(?P<language>[a-z]{2,3})\.(?:tsv|txt|conll|bio|iob2?)(?:\.gz)?",
+        r"(?P<language>[a-z]{2,3})/(?P<split>train|dev|test)",
+    ),
     examples="eng.train, ned.testa, train-<language>.tsv",
 )
 LARGEST_FILE = 256 << 20  # bytes; the largest real file has 5 MB

@@ -30,12 +30,12 @@ from utils.logging import setup_console
 MLQA = DataSet(
     output="data/mlqa",
     languages=("en", "es", "de", "ar", "hi", "vi", "zh"),
-    names={
-        r"(?P<split>dev|test)-context-(?P<language>[a-z]{2,3})-question-(?P=language)\.json": (None, None),
-        r"(?P<split>train|dev|test)[.-](?P<language>[a-z]{2,3})(?:[.-].*)?\.json": (None, None),
-        r"(?P<split>xquad)\.(?P<language>[a-z]{2,3})\.json": (None, None),
-        r"train-v1\.1\.json": ("train", "en"),
-    },
+    names=(
+        r"(?P<split>dev|test)-context-(?P<language>[a-z]{2,3})-question-(?P=language)\.json",
+        r"(?P<split>train|dev|test)[.-](?P<language>[a-z]{2,3})(?:[.-].*)?\.json",
+        r"(?P<split>xquad)\.(?P<language>[a-z]{2,3})\.json",
+        r"train-v1\.1\.json",
+    ),
     examples="train-v1.1.json, dev-context-en-question-en.json, xquad.en.json, train.en.json",
     ending="json",
 )

@@ -28,10 +28,10 @@ LABELS = {"0": "0", "1": "1"}  # 1: a paraphrase
 PAWSX = DataSet(
     output="data/pawsx",
     languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
-    names={
-        r"(?P<split>train|dev|test)-(?P<language>[a-z]{2})\.tsv": (None, None),
-        r"(?P<language>[a-z]{2})/(?P<split>train|translated_train|dev_2k|test_2k)\.tsv": (None, None),
-    },
+    names=(
+        r"(?P<split>train|dev|test)-(?P<language>[a-z]{2})\.tsv",
+        r"(?P<language>[a-z]{2})/(?P<split>train|translated_train|dev_2k|test_2k)\.tsv",
+    ),
     examples="de/test_2k.tsv, test-de.tsv",
 )
 

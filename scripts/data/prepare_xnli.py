@@ -49,12 +49,12 @@ def _translated_by_machine(path: Path) -> bool:
 XNLI = DataSet(
     output="data/xnli",
     languages=("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur"),
-    names={
+    names=(
         r"(?:(?:xnli|multinli)[-._])?(?P<split>train|dev|valid|test)[-._](?!all\.)(?P<language>[a-z]{2,3})"
-        r"\.tsv": (None, None),
-        r"xnli\.(?P<split>dev|test)\.(?:tsv|jsonl)": (None, ALL),
-        r"multinli_1\.0_train\.(?:txt|jsonl)": ("train", "en"),
-    },
+        r"\.tsv",
+        r"xnli\.(?P<split>dev|test)\.(?:tsv|jsonl)",
+        r"multinli_1\.0_train\.(?:txt|jsonl)",
+    ),
     examples="xnli.dev.tsv, multinli.train.<language>.tsv, train-<language>.tsv",
     skips=_translated_by_machine,
 )

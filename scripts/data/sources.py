@@ -45,7 +45,8 @@ class DataSet:
     Attributes:
         output: the folder to write by default.
         languages: in the order of the paper's tables; others follow in alphabetical order.
-        names: pattern of the end of a path -> its split and language; None: the group of that name says it.
+        names: patterns of the end of a path, with the groups "split" and "language". Without a language the
+            file holds all languages; without both it is English training data.
         examples: some names, for the error message.
         ending: of the files that are written.
         skips: whether a file is not used, whatever its name.
@@ -53,19 +54,20 @@ class DataSet:
 
     output: str
     languages: Sequence[str]
-    names: Mapping[str, tuple[str | None, str | None]]
+    names: Sequence[str]
     examples: str
     ending: str = "tsv"
     skips: Callable[[Path], bool] = lambda _: False
 
     def recognise(self, path: Path) -> DataFile | None:
         """The file with the split and the language that its name says."""
-        for pattern, fixed in self.names.items():
+        for pattern in self.names:
             match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
             if match and not self.skips(path):
-                named = match.groupdict()
-                found = (one or named[key] for one, key in zip(fixed, ("split", "language")))
-                return DataFile(path, *(RENAMED.get(name, name) for name in found))
+                named = {"split": "train", "language": ALL if "split" in match.re.groupindex else "en"}
+                named |= match.groupdict()
+                split, language = (RENAMED.get(named[key], named[key]) for key in ("split", "language"))
+                return DataFile(path, split, language)
         return None
 
     def place(self, language: str) -> tuple[int, str]:
