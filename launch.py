@@ -134,9 +134,11 @@ def signal_workers(launcher: subprocess.Popen, number: int) -> None:
     The launcher itself would end on SIGTERM without its processes, and after Ctrl-C it would kill them before
     they have saved.
     """
-    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
-    parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
-    workers = [child for child, parent in parents.items() if parent == launcher.pid]
+    workers = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = path.read_text().rpartition(")")[2].split()[1]  # 17 (sh) S 16 ...
+            workers += [int(path.parent.name)] * (int(parent) == launcher.pid)
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):  # it has just ended, or is not a group leader
             os.killpg(worker, number)

@@ -155,17 +155,12 @@ def conditions() -> dict[str, Any]:
         "instructions": [kind for kind in kinds if kind in cpu.flags],
         "memory_gb": round(cpu.memory / 1e9, 1), "system": platform.platform(),
     }  # fmt: skip
-    code = (
-        "import importlib.metadata as m, json, platform, sys\n"
-        "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
-        "print(json.dumps({'python': platform.python_version()}"
-        " | {name: found[name] for name in sys.argv[1:] if name in found}))"
-    )
-    versions = {
-        name: json.loads(subprocess.check_output([python, "-c", code, *PACKAGES], text=True))
-        for name in (VENV, PARITY, LATEST)
-        if (python := ROOT / name / "bin/python").exists()
-    }
+    versions = {}
+    for name in (VENV, PARITY, LATEST):
+        if (python := ROOT / name / "bin/python").exists():
+            listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+            found = {one["name"].lower(): one["version"] for one in json.loads(listed)}
+            versions[name] = {package: found[package] for package in PACKAGES if package in found}
     return {"commit": commit, "machine": machine, "versions": versions}
 
 
