@@ -123,8 +123,10 @@ def read_checked(flags: ExportFlags, loaded, task: str):
         return Checked(f"{MADE_UP} made-up sentences", rows)
     path, labels = Path(flags.check_set), None
     if path.suffix == ".tsv":
-        header = path.read_bytes().split(b"\n", 1)[0].split() if path.is_file() else []
-        with_labels = task == CLASSIFICATION and b"label" in header
+        with_labels = task == CLASSIFICATION and path.is_file()
+        if with_labels:
+            with open(path, "rb") as file:
+                with_labels = b"label" in file.readline().split()
         ids = {label: i for i, label in enumerate(loaded.labels)} if with_labels else None
         texts = read_classification(path, ids, labels=with_labels)
         texts = list(islice(texts, flags.check_sentences))
