@@ -80,20 +80,17 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
     streams = resolve(options.mono, options.parallel)
     lines = Counter()
-    for languages, sides, _ in _read(streams, options, "counting"):
-        for language, side in zip(languages, sides):
-            lines[language] += len(side)
+    for language, read, _ in _read(streams, options, "counting"):
+        lines[language] += len(read)
     if empty := [language for language, count in lines.items() if count == 0]:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
     wanted = min(options.sentences, lines.total())
     shares = temperature(lines, options.alpha)
     rates = {language: share * wanted / lines[language] for language, share in shares.items()}
-    for language, rate in rates.items():
-        logger.info("%s: %s lines, each taken %.3g times in the mean", language, f"{lines[language]:,}", rate)
+    logger.info("%s", {language: f"{count:,} lines" for language, count in lines.items()})
     logger.info(
-        "sentencepiece trains %s pieces on about %s lines; it says nothing until it has finished",
-        f"{options.vocab_size:,}", f"{wanted:,}",
-    )  # fmt: skip
+        "sentencepiece trains on about %s lines; it says nothing until it has finished", f"{wanted:,}"
+    )
     model = _train(_sample(streams, options, rates), options)
     with atomic_file(model_path) as file:
         file.write(model)
@@ -103,26 +100,27 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
 
 
 def _sample(streams: list[Stream], options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
-    for languages, sides, key in _read(streams, options, "sampling"):
-        for number, (language, side) in enumerate(zip(languages, sides)):
-            chance = np.random.default_rng([options.seed, *key, number]).random(len(side))
-            times = np.floor(rates[language] + chance).astype(int)
-            for line, count in zip(side, times.tolist()):
-                if count:
-                    yield from [normalize(line)] * count
+    for language, lines, key in _read(streams, options, "sampling"):
+        chance = np.random.default_rng([options.seed, *key]).random(len(lines))
+        times = np.floor(rates[language] + chance).astype(int)
+        for line, count in zip(lines, times.tolist()):
+            if count:
+                yield from [normalize(line)] * count
 
 
 def _read(
     streams: list[Stream], options: VocabOptions, description: str
-) -> Iterator[tuple[tuple[str, ...], tuple[list[str], ...], tuple[int, int, int]]]:
-    """Languages, their lines, and the number of each unit of text."""
+) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+    """Language, lines and number of each unit of text, one side of a pair after the other."""
     form, blank_lines = TextFormat(options.documents), options.documents == "blank"
     total = sum(source.size for stream in streams for source in stream.sources)
     shown = Progress(total, description, unit="bytes")
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
             for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
-                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit.key
+                sides = read_lines(unit, source, stream.languages, form).sides
+                for side, (language, lines) in enumerate(zip(stream.languages, sides)):
+                    yield language, lines, (*unit.key, side)
                 shown.update(unit.weight)
     shown.close()
 
