@@ -87,7 +87,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     wanted = min(options.sentences, lines.total())
     shares = temperature(lines, options.alpha)
     rates = {language: share * wanted / lines[language] for language, share in shares.items()}
-    logger.info("%s", {language: f"{count:,} lines" for language, count in lines.items()})
+    logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info(
         "sentencepiece trains on about %s lines; it says nothing until it has finished", f"{wanted:,}"
     )
