@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,67 +35,59 @@ PACKAGES = (
 )  # fmt: skip
 
 
-class BenchmarkRow(NamedTuple):
-    """One row of the page: its title, what it compares, and the script with its flags."""
-
-    title: str
-    what: str
-    command: str
-
-
 BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipping"
 MLM = "hf_installed_sdpa,hf_best_sdpa,hf_best_eager,hf_best_latest_sdpa,hf_best_latest_eager"
-ROWS = {
-    "finetune_real": BenchmarkRow(
+ROWS = {  # name -> title, what it compares, the script with its flags
+    "finetune_real": (
         "Fine-tuning step, 32 real pairs",
         f"Sequence classification, {BASE}; pads do not count as tokens. Padded: the batches "
         "of ours. Grouped: the same pairs in batches of similar length.",
         "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
         "--rounds=1",
     ),
-    "finetune": BenchmarkRow(
+    "finetune": (
         "Fine-tuning step, 16 x 128 tokens", f"Sequence classification, {BASE}; no token is a pad.",
         "finetune_step.py --rounds=1",
     ),
-    "finetune_256": BenchmarkRow(
+    "finetune_256": (
         "Fine-tuning step, 8 x 256 tokens", "As many tokens in longer sequences.",
         "finetune_step.py --batch=8 --length=256 --rounds=1 --contenders=ours,hf_installed_sdpa,hf_best_sdpa,"
         "hf_best_latest_sdpa,paddlenlp_best",
     ),
-    "mlm": BenchmarkRow(
+    "mlm": (
         "Masked-LM step, 16 x 128 tokens",
         "304 of the tokens are predicted; otherwise as above. transformers computes logits at all positions; "
         "ours computes them at the masked positions.",
         f"mlm_step.py --rounds=1 --contenders=ours,{MLM}",
     ),
-    "mlm_gathered": BenchmarkRow(
+    "mlm_gathered": (
         "The same, the peer's head at the masked positions",
         "With three lines of a user's own (gathered) the peer, too, computes only the needed logits.",
         "mlm_step.py --rounds=1 --contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa",
     ),
-    "strategy": BenchmarkRow(
+    "strategy": (
         "Full-strategy step",
         "What MMLM, BTMLM, TLM and CAMLM in their shares cost in comparison with MMLM and TLM alone, for "
         "each trained token. Ours alone: no peer trains this.",
         "pretrain_cost.py",
     ),
-    "encoding": BenchmarkRow(
+    "encoding": (
         "Sentences to vectors",
         "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
         "encode.py --sentences=1000 --rounds=2",
     ),
-    "tokenisation": BenchmarkRow(
+    "tokenisation": (
         "Tokenisation",
         "50,000 sentences to ids on all cores, by one unigram model of 4,000 pieces; all get the same ids.",
         "tokenise.py",
     ),
-    "corpus": BenchmarkRow(
+    "corpus": (
         "Text to shards",
         "300 MB of real text (DATA names the folder) to a corpus on disk, on all cores; the peers write ids "
         "alone.",
         "corpus.py --gigabytes=0.3 --rounds=1",
     ),
-    "search": BenchmarkRow(
+    "search": (
         "Exact search",
         "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
         "search_vectors.py --rounds=2",
@@ -117,20 +109,20 @@ def main() -> None:
     records = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
     facts = conditions() if names else {}
     for name in names:
-        print(f"{name}: {ROWS[name].title}", flush=True)
-        records[name] = measure_row(ROWS[name]) | facts
+        print(f"{name}: {ROWS[name][0]}", flush=True)
+        records[name] = measure_row(ROWS[name][2]) | facts
         write_page(args.docs, records)
     print(f"{len(records)} rows are in {write_page(args.docs, records)}")
 
 
-def measure_row(row: BenchmarkRow) -> dict[str, Any]:
-    """Run a row; its output is shown.
+def measure_row(row: str) -> dict[str, Any]:
+    """Run a script with its flags; its output is shown.
 
     Raises:
         UserError: the benchmark failed.
     """
     start, last = time.monotonic(), ""
-    script, *flags = row.command.split()
+    script, *flags = row.split()
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for last in process.stdout:
@@ -190,12 +182,12 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
             versions.add(f"- `{environment}`: {', '.join(map(' '.join, found.items()))}")
     chart = f"![times faster than the fastest peer]({CHART})"
     heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
-    lines = [line for name in ROWS if (line := summary(ROWS[name].title, records.get(name)))]
+    lines = [line for name in ROWS if (line := summary(ROWS[name][0], records.get(name)))]
     parts = [" ".join(machines), "\n".join(sorted(versions)), chart, table(heads, lines)]
-    for name, row in ROWS.items():
-        parts += [f"### {row.title}", row.what]
+    for name, (title, what, script) in ROWS.items():
+        parts += [f"### {title}", what]
         if name not in records:
-            parts += ["Not measured yet.", f"`python benchmarks/{row.command}`"]
+            parts += ["Not measured yet.", f"`python benchmarks/{script}`"]
             continue
         record = records[name]
         result = record["result"]
@@ -268,7 +260,7 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     """Draw two bars for each row: how much faster ours is than the fastest peer, tuned and as installed."""
     from matplotlib.figure import Figure  # which needs no display
 
-    found = {ROWS[name].title: record["result"] for name, record in records.items()}
+    found = {ROWS[name][0]: record["result"] for name, record in records.items()}
     shown = {title: result for title, result in found.items() if "ratio_to_peer" in result}
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
