@@ -180,7 +180,7 @@ def test_speeds_and_ratios(capsys):
     assert lines[-2].split()[-2:] == ["5.500", "times"]
 
 
-def test_nobody_to_compare_with_and_an_earlier_revision():
+def test_an_earlier_revision():
     assert "ratio" not in figures({"ours": [told(1.0)]}, CONTENDERS, 1, "tokens/s")
     runs = {"ours": [told(2.0)], "previous": [told(3.0)]}
     found = figures(runs, CONTENDERS, 1, "tokens/s")
