@@ -51,8 +51,8 @@ DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    """arguments(script, *more) -> what launch.py would be given."""
+def folder(tmp_path_factory):
+    """The scripts beside a launch.py that only writes down its arguments."""
     folder = tmp_path_factory.mktemp("recipes")
     ignored = shutil.ignore_patterns("sample", "data", "__pycache__")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=ignored)
@@ -61,6 +61,12 @@ def arguments(tmp_path_factory):
     python = folder / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(folder):
+    """arguments(script, *more) -> what launch.py would be given."""
 
     def call(script, *more, **environment):
         done = subprocess.run(
@@ -101,6 +107,23 @@ def test_values(arguments, recipe):
         assert (args.max_answer_length, args.n_best_size) == (100, 20)
     if recipe in PAPER:
         assert args.paper == name.removesuffix("_paper") and args.paper in recipes()
+
+
+def test_small_takes_its_weights_where_they_are(arguments, folder):
+    params = folder / "configs" / "small" / "params"
+    params.mkdir(parents=True)
+    args = parse_args(arguments(f"small/xnli_{TRANSFER}")[3:])
+    params.rmdir()
+    assert args.init_pretraining_params == "./configs/small/params"
+
+
+def test_any_flag_can_be_overridden_or_taken_back(arguments):
+    changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
+    line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
+    assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
+    args = parse_args(line[5:])
+    assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
+    assert args.init_pretraining_params is None
 
 
 @pytest.mark.parametrize("size", SIZES)
