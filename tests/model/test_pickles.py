@@ -12,7 +12,6 @@ import runpy
 import struct
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from model.checkpoint.formats import paddle as paddle_file
 from model.checkpoint.formats import pickles
 from model.checkpoint.read import read_weights
 from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
-from tests.launching import clean_environment
 from utils.errors import UserError
 
 
@@ -270,51 +268,3 @@ def test_a_pdparams_cut_short_and_one_that_lies(tmp_path, kept):
     assert file.read_bytes() != whole
     with pytest.raises(UserError, match=r"12000 bytes for an array of shape \[50, 61\]"):
         paddle_file.read(file)["embeddings.word_embeddings.weight"]
-
-
-def attackers_files() -> dict[str, tuple[str, bytes]]:
-    """Name -> file name and content. The first two once crashed Python or ran for minutes."""
-    text = b"X\x01\x00\x00\x00a"
-    deep = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in a tuple ...
-    attributes = b"\x80\x02cargparse\nNamespace\n)\x81](" + deep + b"N\x86eb."
-    number = b"\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000
-    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQ"
-    strides = (
-        b"\x80\x02}" + text + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage
-        + b"K\x00(K\x02K\x02t(" + number + b"K\x01t\x89}tRs."
-    )  # fmt: skip
-    axes = b"\x08\x05" + b"\x10\x01" * 400
-    variable = struct.pack("<IQIi", 0, 0, 0, len(axes)) + axes + bytes(4)
-    return {
-        "attributes": ("pytorch_model.bin", zip_bytes_of(attributes)),
-        "strides": ("pytorch_model.bin", zip_bytes_of(strides)),
-        "axes": ("word_embedding", variable),
-    }
-
-
-def zip_bytes_of(pickled: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in {"data.pkl": pickled, "version": b"3", "data/0": bytes(64)}.items():
-            archive.writestr(f"a/{name}", data)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("case", ["attributes", "strides", "axes"])
-def test_attackers_files_end_soon_in_little_memory(tmp_path, case):
-    """One line, exit code 2, at most 500 MB and 20 seconds."""
-    name, content = attackers_files()[case]
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / name).write_bytes(content)
-    (tmp_path / "in" / "config.json").write_text('{"model_type": "ernie_m"}')
-    code = (
-        "import re, sys\nimport convert\nfrom utils.errors import run\ntry:\n"
-        "    run(lambda: convert.main(['in', 'out', '--to', 'huggingface']))\n"
-        "finally:\n    print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True,
-        timeout=20, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr[-500:]
-    assert int(done.stdout) < 500 << 10  # KiB
