@@ -120,14 +120,6 @@ def torch_zip(folder, pickled):
 
 
 def torch_legacy(folder, pickled):
-    (folder / "pytorch_model.bin").write_bytes(legacy_bytes(pickled))
-
-
-def torch_first(folder, pickled):
-    (folder / "pytorch_model.bin").write_bytes(pickled)
-
-
-def fairseq(folder, pickled):
     (folder / "model.pt").write_bytes(legacy_bytes(pickled))
 
 
@@ -136,7 +128,7 @@ def part(folder, pickled):
     (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "a.bin"}}')
 
 
-READERS = [pdparams, torch_zip, torch_legacy, torch_first, fairseq, part]
+READERS = [pdparams, torch_zip, torch_legacy, part]
 
 
 @pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
@@ -158,7 +150,7 @@ def refused(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
     function = name.rsplit(".", 1)[1]
-    for protocol in (0, 2, 4):
+    for protocol in (2, 4):
         message = refused(pickle.dumps({"a": np.zeros(3), "b": [CALLS[name]]}, protocol))
         assert "and only arrays and plain containers are read here" in message
         held = message.split("holds ")[1].split(",")[0]
@@ -175,16 +167,6 @@ def test_what_is_written_by_hand(refused, case):
 
 def test_a_state_that_is_set_on_a_container(refused):
     assert "holds posix.system" in refused(pickle.dumps({"a": Sets()}, 4))
-
-
-def test_a_pickle_that_copies_what_it_has(tmp_path):
-    """From 200 kB it would make 400 MB, and so on."""
-    pairs = b"(" + b"K\x01K\x02\x86" * 40_000 + b"l\x85\x94"
-    nones = b"(" + b"N" * 100_000 + b"t\x85\x94"
-    for name, many in ((b"builtins\ntuple", nones), (b"collections\nOrderedDict", pairs)):
-        pickled = b"\x80\x04c" + name + b"\n\x94" + many + b"h\x00h\x01R" * 500 + b"."
-        with pytest.raises(ValueError, match="far beyond the size of its file"):
-            pickles.load(io.BytesIO(pickled), tmp_path)
 
 
 SPREAD = (
@@ -219,27 +201,22 @@ def test_nothing_of_torch_or_paddle_is_imported():
 
 
 PLAIN = [
-    {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes",
+    {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes", b"",
            ("x",), (), (1, 2, 3, 4), [], {}, {"k": {1: 2}}, collections.OrderedDict(a=1, b=[2])]},
     [{"shared": (x := [1])}, x, x],
-    {1, 2, 3},
-    frozenset("ab"),
     np.float32(2.5), np.int64(-7),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("value", PLAIN, ids=range(len(PLAIN)))
 def test_plain_values_come_back(value, protocol, tmp_path):
-    if isinstance(value, set | frozenset) and protocol < 4:
-        return  # before protocol 4 a set is a call of the class
     if protocol < 3 and isinstance(value, dict):
-        value = {"a": [item for item in value["a"] if not isinstance(item, bytes)]}
-    found = pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path)
-    assert found == value
+        value = {"a": [item for item in value["a"] if item != b""]}  # which is a call of builtins.bytes
+    assert pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path) == value
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", ">f4", "i8", "u2", "?"])
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (40, 50)])
 def test_arrays_come_back(protocol, dtype, shape, tmp_path):
