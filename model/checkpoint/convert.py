@@ -9,17 +9,7 @@ import numpy as np
 
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, paddle, safetensors, tables, translation
-from model.checkpoint.formats.tables import (
-    CHOICE,
-    CLASSES,
-    EXTRACT,
-    LM,
-    LM_BIAS,
-    OFFICIAL,
-    OURS,
-    PADDLENLP,
-    XLM_R,
-)
+from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
@@ -76,11 +66,8 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
         for note in notes:
             log.warning("%s", note)
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
-    whole = (
-        "embeddings.",
-        "encoder.",
-        *(p for p in _PARTS if any(n in rows and n.startswith(p) for n in weights)),
-    )
+    parts = (part for part in _PARTS if any(n in rows and n.startswith(part) for n in weights))
+    whole = ("embeddings.", "encoder.", *parts)
     missing = [name for name in rows if name.startswith(whole) and name not in weights]
     if missing:
         raise UserError(f"{source}: {len(missing)} tensors missing: {listed(missing)}")
@@ -119,21 +106,15 @@ def head_for(checkpoint: Checkpoint, asked: str | None, source: str) -> str | No
 
 
 def write(
-    target: str,
-    folder: Path,
-    checkpoint: Checkpoint,
-    config: ErnieMConfig,
-    head: str | None,
+    target: str, folder: Path, checkpoint: Checkpoint, config: ErnieMConfig, head: str | None,
     keep_rest: bool = False,
-) -> Converted:
+) -> Converted:  # fmt: skip
     """Write weights (float32, one tensor at a time) and config into an existing folder.
 
     Args:
         target: a key of `TARGETS`.
         folder: from `utils.files.atomic_dir`.
-        checkpoint: the source.
-        config: from `config_of`.
-        head: from `head_for`.
+        checkpoint, config, head: the source, and what `config_of` and `head_for` say of it.
         keep_rest: write what has no place there into left_out.safetensors beside it.
 
     Raises:
@@ -142,7 +123,7 @@ def write(
     widened: dict[str, int] = {}
     layout, weights, extra = TARGETS[target], _counting(checkpoint.weights, widened), checkpoint.extra
     class_head = CLASSIFICATION if head == CHOICE and layout == OFFICIAL else head  # they have the same layer
-    if layout == XLM_R and head is None and LM_BIAS in weights:
+    if layout == XLM_R and head is None and tables.LM_BIAS in weights:
         class_head = LM
     class_head = class_head if class_head in CLASSES[layout] else None
     theirs, origins, left_out, absent = translation.to_theirs(layout, weights, class_head)
@@ -150,7 +131,6 @@ def write(
         _write_ours(folder, theirs, config, head, extra)
         absent = []
     elif layout == OFFICIAL:
-        configs.check_fixed_sizes(config, "the official format")
         fluid.write_fluid(folder, weights, config.to_dict(), class_head or CLASSIFICATION)
     else:
         labels = [str(label) for label in extra.get("labels") or ()]

@@ -5,7 +5,6 @@ Command line: python -m tests.helpers.official_layout FOLDER --size large
 
 import argparse
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ SIZES = {
     "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
-_PART = 1 << 22  # elements written at once: 16 MiB
 
 
 def official_config(size: str, **changes) -> dict:
@@ -69,22 +67,18 @@ def make_official_weights(
     for row, known in table:
         if pooler or not row.ours.startswith("pooler."):
             shape = tuple(known[axis] for axis in row.axes)
-            parts = _random_parts(row, shape, config["initializer_range"], seed)
-            fluid.write_parts(params / row.theirs, np.float32, shape, parts)
+            array = _random(row, shape, config["initializer_range"], seed)
+            fluid.write(params / row.theirs, array)
     return params
 
 
-def _random_parts(
-    row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
-) -> Iterator[np.ndarray]:
+def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int) -> np.ndarray:
     source = np.random.SeedSequence([seed, zlib.crc32(row.theirs.encode())])
     random = np.random.Generator(np.random.Philox(source))
-    mean = np.float32("norm" in row.ours and row.ours.endswith(".weight"))
-    left = int(np.prod(shape))
-    while left:
-        count = min(left, _PART)
-        yield random.standard_normal(count, dtype=np.float32) * np.float32(deviation) + mean
-        left -= count
+    array = random.standard_normal(shape, dtype=np.float32)
+    array *= np.float32(deviation)
+    array += np.float32("norm" in row.ours and row.ours.endswith(".weight"))
+    return array
 
 
 def main() -> None:

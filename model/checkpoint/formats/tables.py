@@ -235,6 +235,12 @@ def rows_of(layout: str, num_layers: int, head: str | None = None, prefix: str =
     return rows + head_rows(layout, model_class.head)
 
 
+def names_of(layout: str, num_layers: int) -> list[str]:
+    """The names that the tensors of a format may have, with any head."""
+    rows = [row for head in CLASSES[layout] for row in rows_of(layout, num_layers, head)]
+    return list(dict.fromkeys(row.theirs for row in [*rows, *head_rows(layout, ALWAYS.get(layout, ()))]))
+
+
 def head_rows(layout: str, head: Iterable[tuple[str, str]]) -> list[Row]:
     """The tensors of head modules, given as (our name, their name)."""
     return [row for names in head for row in _module_rows(layout, *names, *HEAD_MODULES[names[0]])]

@@ -27,6 +27,16 @@ class Translated(NamedTuple):
     unknown: list[str]
 
 
+class Written(NamedTuple):
+    """weights, origins: under their names. left_out: our names that have no place there. absent: our names
+    that the format wants and that are not in the weights."""
+
+    weights: Weights
+    origins: dict[str, Origin]
+    left_out: list[str]
+    absent: list[str]
+
+
 def layout_of(found: Weights) -> str | None:
     """The format whose names the weights have, by the first layer; None: none. UserError: more than one."""
     bare = {_strip(name, ("roberta.", "ernie_m.")) for name in found}
@@ -116,15 +126,8 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
     return Translated(Weights(found.source, shapes, fetch, found.metadata), origins, dropped, sorted(unknown))
 
 
-def to_theirs(
-    layout: str, weights: Weights, head: str | None
-) -> tuple[Weights, dict[str, Origin], list[str], list[str]]:
-    """Weights under their names, each read when it is accessed.
-
-    Returns:
-        The weights; their name -> its origin under our names; our names that have no place there; our names
-        that the format wants and that are absent.
-    """
+def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
+    """Weights under their names, each read when it is accessed."""
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
     absent = [row.ours for row in rows if row.ours not in weights]
@@ -148,7 +151,7 @@ def to_theirs(
 
     placed = {row.ours for row in rows}
     left_out = [name for name in weights if name not in placed]
-    return Weights(weights.source, shapes, fetch), origins, left_out, absent
+    return Written(Weights(weights.source, shapes, fetch), origins, left_out, absent)
 
 
 def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[Row]:
@@ -157,9 +160,8 @@ def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[R
     rows = tables.rows_of(layout, num_layers, head)
     rows += tables.head_rows(layout, tables.ALWAYS.get(layout, ()))
     if layout != OFFICIAL and not any(row.ours == "pooler.dense.weight" for row in rows):
-        rows += tables.head_rows(
-            layout, [("pooler.dense", "pooler.dense")]
-        )  # taken even if the class has none
+        # taken even if the class has none
+        rows += tables.head_rows(layout, [("pooler.dense", "pooler.dense")])
     if layout == FAIRSEQ:
         by_theirs = {row.theirs: row for row in rows}
         rows += [by_theirs[name]._replace(theirs=alias) for alias, name in tables.ALIASES.items()]
