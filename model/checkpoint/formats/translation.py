@@ -1,5 +1,6 @@
 """Weights under another format's names and orientation, translated to ours and back by the tables."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -39,8 +40,7 @@ class Written(NamedTuple):
 
 def layout_of(found: Weights) -> str | None:
     """The format whose names the weights have, by the first layer; None: none. UserError: more than one."""
-    bare = {_strip(name, ("roberta.", "ernie_m.")) for name in found}
-    bare |= {name[name.index("sentence_encoder.") :] for name in found if "sentence_encoder." in name}
+    bare = {re.sub(r"^(roberta|ernie_m)\.|^.*?(?=sentence_encoder\.)", "", name) for name in found}
     layouts = [layout for layout, names in tables.SIGNATURES.items() if bare.intersection(names)]
     if len(layouts) > 1:
         raise UserError(
@@ -88,7 +88,13 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
             dropped[short[rows.pop(name).theirs]] = tables.UNTRAINED_POOLER
     types = short.get(tables.TOKEN_TYPES) if layout == XLM_R else None
     if types:
-        _check_token_types(found, types, short.get(tables.POSITIONS))
+        shape, positions = found.shape(types), short.get(tables.POSITIONS)
+        other = found.shape(positions) if positions else ()
+        if len(shape) != 2 or not shape[0] or shape[1:] != other[1:]:
+            raise UserError(
+                f"{found.source}: {types} has shape {list(shape)}, which does not go with {list(other)} of "
+                "the positions"
+            )
 
     shapes, origins = {}, {}
     for ours, row in rows.items():
@@ -171,15 +177,6 @@ def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[R
                     ours = f"encoder.layers.{i}.self_attn.{letter}_proj.{part}"
                     rows.append(Row(ours, f"layers.{i}{theirs}", (), part == "weight", third))
     return rows
-
-
-def _check_token_types(found: Weights, types: str, positions: str | None) -> None:
-    shape, other = found.shape(types), found.shape(positions) if positions else ()
-    if len(shape) != 2 or not shape[0] or shape[1:] != other[1:]:
-        raise UserError(
-            f"{found.source}: {types} has shape {list(shape)}, which does not go with {list(other)} of the "
-            "positions"
-        )
 
 
 def _floating(found: Weights, name: str) -> np.ndarray:
