@@ -13,6 +13,7 @@ from finetune.tagging import Tagging
 from inference.engines import predictions
 from inference.loading import Loaded
 from inference.requests import text_of
+from inference.tasks import ANSWER_WINDOW, TaskOptions
 from reader.classification import Example
 from reader.question_answering import make_windows
 from reader.squad import Question, QuestionFile
@@ -23,23 +24,26 @@ from utils.errors import UserError
 class ClassifyTexts:
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long."""
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
-        self.task = Classification(model.tokenizer, model.labels, max_seq_len)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.longest)
+        self.task = Classification(model.tokenizer, model.labels, limit)
+        self.engine, self.batch_tokens = model.engine(self.task.name), options.batch_tokens
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
         return Example(text_of(request, key), text_of(request, "text_b", optional=True))
 
     def answer(self, examples: list[Example]) -> list[dict]:
-        answers, labels, features = [], self.task.labels, self.task.encode(examples)
+        labels, features = self.task.labels, self.task.encode(examples)
         found = predictions(self.task, self.engine, features, self.batch_tokens)
-        for feature, shares in zip(features, found):
-            by_label = dict(zip(labels, (round(float(share), 6) for share in shares)))
-            answers.append({"label": labels[int(shares.argmax())], "probabilities": by_label})
-            if feature.cut:
-                answers[-1]["cut"] = True
-        return answers
+        return [
+            {
+                "label": labels[int(shares.argmax())],
+                "probabilities": {label: round(float(share), 6) for label, share in zip(labels, shares)},
+            }
+            | ({"cut": True} if feature.cut else {})
+            for feature, shares in zip(features, found)
+        ]
 
 
 class Words(NamedTuple):
@@ -56,9 +60,10 @@ class TagWords:
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
-        self.task = Tagging.from_reading(model.reading, model.tokenizer, model.labels, max_seq_len)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
+        self.task = Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit)
+        self.engine, self.batch_tokens = model.engine(self.task.name), options.batch_tokens
 
     def parse(self, request: dict) -> Words:
         if "words" not in request:
@@ -107,9 +112,11 @@ class AnswerQuestions:
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int, top_k: int = 5):
-        self.task = QuestionAnswering.from_reading(model.reading, model.tokenizer, max_seq_len, top_k)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        usual = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
+        limit = model.limit(options.max_seq_len, usual)
+        self.task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, options.top_k)
+        self.engine, self.batch_tokens = model.engine(self.task.name), options.batch_tokens
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")

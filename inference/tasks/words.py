@@ -14,6 +14,7 @@ from paddle import Tensor
 
 from inference.loading import Loaded
 from inference.requests import check_length, choice_of, text_of
+from inference.tasks import TaskOptions
 from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
@@ -44,7 +45,12 @@ class ProbeInput(NamedTuple):
 class MaskedLmTask:
     """The base of both tasks. UserError: the model has no masked-LM head."""
 
-    def __init__(self, model: Loaded, task: str):
+    def __init__(self, model: Loaded, options: TaskOptions, task: str):
+        if model.engine_name != "dygraph":
+            raise UserError(
+                f"{model.folder}: --task {task} needs a checkpoint with the masked-LM head and the language "
+                "table (the folder that run_pretrain.py leaves), not an exported folder"
+            )
         if model.head != "fill":
             raise UserError(
                 f"{model.folder}: --task {task} needs the masked-LM head, which is not there; give the "
@@ -55,16 +61,18 @@ class MaskedLmTask:
         # The tokens that carried a language in training.
         self.embedding = model.reading.get("language_embedding", "masks")
         self.vocabulary = Vocabulary.of(model.tokenizer)
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
-    def likeliest(self, hidden: Tensor, top_k: int) -> list[list[dict]]:
+    def likeliest(self, hidden: Tensor) -> list[list[dict]]:
         """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
         closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
         closed[self.vocabulary.special_ids] = -np.inf
         closed[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
-        found, top_k = [], min(top_k, len(self.vocabulary.ordinary_ids))
+        found = []
         for first in range(0, hidden.shape[0], _AT_ONCE):
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
-            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(top_k)
+            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
             for row_ids, row_shares in zip(ids.numpy(), shares.numpy()):
                 tokens = self.loaded.tokenizer.convert_ids_to_tokens(row_ids.tolist())
                 pairs = zip(tokens, (round(float(share), 6) for share in row_shares))
@@ -75,9 +83,8 @@ class MaskedLmTask:
 class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
-    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
-        super().__init__(model, "fill")
-        self.max_seq_len, self.top_k = max_seq_len, top_k
+    def __init__(self, model: Loaded, options: TaskOptions):
+        super().__init__(model, options, "fill")
 
     def parse(self, request: dict) -> FillInput:
         text = text_of(request, "text")
@@ -105,7 +112,7 @@ class FillMasks(MaskedLmTask):
             wanted = paddle.to_tensor(np.flatnonzero(masks))
             hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
             counts.append(int(masks.sum()))
-        found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
+        found = iter(self.likeliest(paddle.concat(hidden)))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]
 
 
@@ -139,18 +146,16 @@ class ProbeTranslation(MaskedLmTask):
         UserError: the model has no language table.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
-        super().__init__(model, "translate-probe")
+    def __init__(self, model: Loaded, options: TaskOptions):
+        super().__init__(model, options, "translate-probe")
         if not self.languages:
             raise UserError(
                 f"{model.folder}: --task translate-probe needs the language table of a model that "
                 "run_pretrain.py trained; it is not there"
             )
-        self.max_seq_len, self.top_k = max_seq_len, top_k
-        config = ObjectiveConfig(
-            **{key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
-        )
-        self.objectives = Objectives(config, self.vocabulary, max_seq_len, self.embedding)
+        pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        config = ObjectiveConfig(**pseudo)
+        self.objectives = Objectives(config, self.vocabulary, self.max_seq_len, self.embedding)
 
     @property
     def needs_own(self) -> bool:
@@ -177,7 +182,7 @@ class ProbeTranslation(MaskedLmTask):
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         languages = [sentence.language for sentence in sentences]
         stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
-        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders), self.top_k)
+        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
         for row, slot in zip(stage1.slot_rows.tolist(), found):
             answers[row]["slots"].append(slot)

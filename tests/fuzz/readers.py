@@ -44,6 +44,7 @@ from tests.helpers.small_corpus import build, sentences, train_pieces, write_lin
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
 from utils.config import load_config, read_yaml
+from utils.errors import UserError
 from utils.files import sha256_of
 
 
@@ -287,7 +288,9 @@ def of_text(
 def read_all_requests(path: Path) -> None:
     stream, name = open_input(str(path))
     with stream:
-        list(read_requests(stream, name))
+        for place, request in itertools.chain.from_iterable(read_requests(stream, name)):
+            if isinstance(request, UserError):
+                raise UserError(f"{place}: {request}")
 
 
 READERS = {

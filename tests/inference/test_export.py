@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from inference import onnx as onnx_graph
-from inference.export import Agreement, Checked, agreement, largest_difference, made_up_rows, run_all
+from inference.export import Checked, agreement, largest_difference, made_up_rows, run_all
 from inference.loading import Files, load
 from inference.onnx import quantised, write_onnx
 from inference.requests import FILES, is_per_token
@@ -110,13 +110,12 @@ def test_agreement_by_hand():
     before = [{"logits": np.array([1.0, 0.0])}, {"logits": np.array([0.0, 2.0])}]
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
     found = agreement("classification", Checked("two", [[], []], [0, 1]), before, after)
-    assert found == Agreement(0.5, None, (100.0, 50.0))
-    assert found.line() == "50.00 % of the decisions are the same, accuracy 100.00 -> 50.00 (-50.00)"
+    assert found == {"decisions": 0.5, "accuracy": (100.0, 50.0)}
     vectors = (
         [{"sequence": np.array([[1.0, 0.0], [1.0, 0.0]])}],
         [{"sequence": np.array([[0.0, 1.0], [2.0, 1.0]])}],
     )
-    assert agreement("encoding", Checked("one", [[]]), *vectors).cosine == pytest.approx(0.5**0.5)
+    assert agreement("encoding", Checked("one", [[]]), *vectors)["cosine"] == pytest.approx(0.5**0.5)
 
 
 def test_logits_of_rows_are_no_logits_of_tokens():
