@@ -91,11 +91,9 @@ class DrawMasks:
 
     def answer(self, asked: list[list[str]]) -> list[dict]:
         drawn = (show.draw_panels(show.parse_arguments(one), self.model.tokenizer) for one in asked)
-        return [
-            {
-                "panels": [
-                    {**panel._asdict(), "seen": np.asarray(panel.seen, int).tolist()} for panel in panels
-                ]
-            }
-            for panels in drawn
-        ]
+        return [{"panels": [_as_json(panel) for panel in panels]} for panels in drawn]
+
+
+def _as_json(panel: show.Panel) -> dict:
+    seen = np.asarray(panel.seen, int).tolist()
+    return {"title": panel.title, "tokens": panel.tokens, "predicted": panel.predicted, "seen": seen}

@@ -2,11 +2,9 @@
 
 import json
 import shutil
-from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import paddle
 import pytest
 
@@ -174,30 +172,6 @@ def run_on_wide_batches(engine, rows):
         ]
 
 
-def test_pads_have_what_the_token_before_them_has(exported):
-    sequence = load(exported / "encode", engine="onnx").engine("encoding")(pad([[0, 5, 6, 2], [0, 2]], 1))[
-        "sequence"
-    ]
-    np.testing.assert_array_equal(sequence[1, 2:], sequence[1, [1, 1]])
-    assert (sequence[1, 0] != sequence[1, 1]).any()
-
-
-@pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
-def test_what_onnx_runtime_makes_of_the_graph(exported, tmp_path, engine):
-    """The file has standard operators; of the runtime's own only those that make it faster."""
-    path = exported / "encode" / FILES[engine]
-    assert {node.domain for node in onnx.load(str(path), load_external_data=False).graph.node} == {""}
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    found = Counter(node.op_type for node in optimised.node)
-    assert found["LayerNormalization"] == 1 + 2 * toy_models.LAYERS and found["Gelu"] == toy_models.LAYERS
-    assert not {"SkipLayerNormalization", "BiasGelu", "MatMulInteger"} & set(found)
-    products = found["Gemm"] + found["MatMulIntegerToFloat"] + found["DynamicQuantizeMatMul"]
-    assert products == 6 * toy_models.LAYERS and found["FusedMatMul"] == toy_models.LAYERS
-
-
 @pytest.mark.parametrize(("given", "flags", "largest"), [
     (None, {"avx2"}, 63), (None, {"avx2", "avx_vnni"}, 127), ("false", {"avx2"}, 127),
     ("true", {"avx_vnni"}, 63),
@@ -308,21 +282,6 @@ def test_damaged_files(exported, tmp_path, name):
     engine = "onnx" if "onnx" in name else "paddle"
     with pytest.raises(UserError, match="cannot load it .*; export it again"):
         load(folder, engine=engine).engine("classification")
-
-
-def test_weights_from_outside_the_folder(exported, tmp_path):
-    """An ONNX file names the file of its weights; one that lies elsewhere is not read."""
-    folder = tmp_path / "copy"
-    shutil.copytree(exported / "classify", folder)
-    (folder / "model.onnx.data").rename(tmp_path / "model.onnx.data")
-    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False)
-    for tensor in graph.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = "../model.onnx.data"
-    (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    with pytest.raises(UserError, match="ONNX Runtime cannot load it"):
-        load(folder, engine="onnx").engine("classification")
 
 
 @pytest.mark.parametrize(

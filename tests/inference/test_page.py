@@ -3,7 +3,6 @@
 With PAGE_PICTURES=docs/images, and after scripts/demo.sh, it also makes the pictures of docs/predict.md.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -157,19 +156,6 @@ def test_masks_are_filled_in_the_sentence(page):
     assert "▁" not in page.value("document.querySelector('main').textContent")
 
 
-def test_text_from_right_to_left(page):
-    ask_page(page, "search", text="يشتري الرجل كتابا")
-    field = "getComputedStyle(document.querySelector('#search-text')).direction"
-    assert page.value(field) == "rtl"
-
-
-def test_what_was_typed_stays(page):
-    page.type("#search-text", "a word")
-    page.click("#tab-align")
-    page.click("#tab-search")
-    assert page.value("document.querySelector('#search-text').value") == "a word"
-
-
 def test_a_text_that_is_too_long_is_refused_and_kept(page):
     page.value(f"void (document.querySelector('#search-text').value = 'x'.repeat({LONGEST_TEXT + 1}))")
     page.click("#panel-search .go")
@@ -194,15 +180,6 @@ def test_keyboard(page):
     page.press("Enter", 2)
     answered(page, "search")
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2]
-
-
-def test_copy(page):
-    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-    ask_page(page, "search", text=TEXTS[2])
-    page.click("#panel-search .copy")
-    page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
-    copied = json.loads(page.value("navigator.clipboard.readText()"))
-    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -134,25 +134,6 @@ def test_reading_that_cannot_be(reading, said):
         reading_of({"reading": reading}, "folder")
 
 
-@pytest.mark.parametrize("official", [False, True])
-def test_what_training_records_is_what_prediction_reads(models, tmp_path, official):
-    from finetune.question_answering import OfficialAnswering, QuestionAnswering
-    from finetune.tagging import OfficialTagging, Tagging
-
-    (tmp_path / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
-    args = parse_args(["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
-    tokenizer = load(models / "tag").tokenizer
-    tagging = (OfficialTagging if official else Tagging).from_flags(args, tokenizer).reading()
-    answering = (OfficialAnswering if official else QuestionAnswering).from_flags(args, tokenizer).reading()
-    assert tagging == {"max_seq_len": 512, "label_pieces": "first", "official_compat": official}
-    assert answering == {"max_seq_len": 512, "max_query_length": 64, "doc_stride": 128,
-                         "split_han": not official, "max_answer_length": 100}  # fmt: skip
-    for reading in (tagging, answering):
-        assert reading_of({"reading": {**reading, "a later one": 1}}, "folder") == reading
-    again = QuestionAnswering.from_reading(answering, tokenizer, 512, n_best=5)
-    assert again.reading() == answering
-
-
 def test_windows_as_in_training(models):
     loaded = load(models / "answer")
     task = make("answer", loaded).task
@@ -300,26 +281,6 @@ def check_likeliest(loaded, hidden, found, top_k):
         np.testing.assert_allclose([one["probability"] for one in answer], row[best], atol=1e-5)
 
 
-def test_more_candidates_than_there_are(models):
-    loaded = load(models / "full")
-    task = make("fill", loaded, TaskOptions(top_k=10**6))
-    (found,) = task.answer([task.parse({"text": "[MASK]"})])[0]["masks"]
-    assert len(found) == loaded.tokenizer.vocab_size - len(loaded.tokenizer.special_ids)
-    assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-3)
-
-
-def test_fill_where_every_token_carries_its_language(models):
-    loaded = load(models / "full")
-    loaded.reading = {"language_embedding": "all"}
-    task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
-    asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
-    ids = paddle.to_tensor(asked.ids)
-    languages = paddle.full_like(ids, toy_models.LANGUAGES.index("fr"))
-    with paddle.no_grad():
-        hidden = model(ids, None, languages, Layout([len(asked.ids)]))[-2:-1]
-        check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
-
-
 def test_probe_where_every_token_carries_its_language(models):
     loaded = load(models / "full")
     loaded.reading = {"language_embedding": "all", "pseudo_proportion": 0.5, "pseudo_positions": "spread"}
@@ -338,18 +299,6 @@ def test_probe_where_every_token_carries_its_language(models):
             hidden = hidden_at(loaded.paddle_model.model, stage1, stage1.placeholders).numpy()
         check_likeliest(loaded, hidden, found[own]["slots"], 2)
     assert len(found["en"]["slots"]) == round(0.5 * len(asked.ids)) and found["en"] != found["fr"]
-
-
-def test_a_language_table_that_was_never_trained(models, tmp_path):
-    shape = toy_models.config(load(models / "full").config["vocab_size"])
-    extra = toy_models.EXTRA["full"] | {"reading": {"language_embedding": "none"}}
-    save_model(tmp_path / "full", toy_models.model("full", shape), shape,
-               piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
-    loaded = load(tmp_path / "full")
-    with pytest.raises(UserError, match="needs the language table"):
-        make("translate-probe", loaded)
-    with pytest.raises(UserError, match="has no language table; leave it out"):
-        make("fill", loaded).parse({"text": "[MASK]", "language": "de"})
 
 
 def test_masks_join_what_stands_behind_them(models):

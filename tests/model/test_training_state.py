@@ -107,15 +107,6 @@ def _flip(path):
     path.write_bytes(content)
 
 
-def test_a_file_beside_is_checked_too(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights of step 1")
-    save_training_state(tmp_path / "training_state", {"step": 1}, beside=("model.safetensors",))
-    assert load_training_state(tmp_path / "training_state") == {"step": 1}
-    _flip(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=f"{tmp_path / 'model.safetensors'}: damaged"):
-        load_training_state(tmp_path / "training_state")
-
-
 # --- step folders
 
 

@@ -35,7 +35,7 @@ CONFIG_KEYS = (
 MARK = "word_embedding"  # the one variable that every official directory has
 _CODES = {dtype: code for code, dtype in DTYPES.items() if code not in (19, BFLOAT16)}
 _MOST_AXES = 8
-_MAX_DESC = 1 << 12  # bytes; a description of 8 dims takes under 100
+_MOST_HEADER = 1 << 16  # bytes; without lod levels a header of 8 dims takes under 100
 
 
 class Header(NamedTuple):
@@ -55,7 +55,7 @@ def read_header(path: str | os.PathLike) -> Header:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(20 + _MAX_DESC)
+            start = file.read(_MOST_HEADER)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
@@ -81,26 +81,41 @@ def _parse_header(data: bytes) -> Header:
     version, levels = struct.unpack_from("<IQ", data)
     if version != 0:
         raise ValueError(f"LoDTensor version {version}, only 0 is known")
-    if levels != 0:
-        raise ValueError("it has lod levels, which weights do not have")
-    version, length = struct.unpack_from("<Ii", data, 12)
+    at = 12
+    for _ in range(min(levels, len(data))):  # offsets of sequences, which weights do not have
+        at += 8 + struct.unpack_from("<Q", data, min(at, len(data)))[0]
+    version, length = struct.unpack_from("<Ii", data, min(at, len(data)))
     if version != 0:
         raise ValueError(f"tensor version {version}, only 0 is known")
-    if not 2 <= length <= _MAX_DESC:
+    if length < 2:
         raise ValueError(f"a tensor description of {length} bytes")
-    (description,) = struct.unpack_from(f"{length}s", data, 20)
-    # Every field is a tag and a number: the dtype, then the dims.
-    numbers = _varints(description)
-    (code_tag, *dim_tags), (code, *dims) = numbers[::2], numbers[1::2]
-    if len(numbers) % 2 or code_tag != 0x08 or any(tag != 0x10 for tag in dim_tags):
-        raise ValueError("a broken tensor description")
+    (description,) = struct.unpack_from(f"{length}s", data, at + 8)
+    code, dims = _parse_description(_varints(description))
     if code not in DTYPES:
         raise ValueError(f"dtype {code}")
     if len(dims) > _MOST_AXES:
         raise ValueError(f"{len(dims)} dimensions")
     if any(dim >= 1 << 62 for dim in dims):  # negative int64, or absurd
         raise ValueError("a dimension below 0")
-    return Header(code, tuple(dims), 20 + length)
+    return Header(code, tuple(dims), at + 8 + length)
+
+
+def _parse_description(numbers: list[int]) -> tuple[int | None, list[int]]:
+    """The dtype and the dims. A field is a tag and a number; packed dims are a tag, their bytes, the dims."""
+    code, dims = None, []
+    fields = iter(numbers)
+    for tag, number in zip(fields, fields):
+        if tag == 0x12:
+            dims += fields
+            if sum(len(_varint(dim)) for dim in dims) != number:
+                raise ValueError("a broken tensor description")
+        elif tag == 0x10:
+            dims.append(number)
+        elif tag == 0x08:
+            code = number
+        else:
+            raise ValueError(f"a tensor description with tag 0x{tag:02x}")
+    return code, dims
 
 
 def _varints(data: bytes) -> list[int]:
@@ -112,7 +127,7 @@ def _varints(data: bytes) -> list[int]:
         if byte < 0x80:
             numbers.append(value)
             value = shift = 0
-    if shift or len(numbers) < 2:
+    if shift or len(numbers) < 2 or (len(numbers) % 2 and 0x12 not in numbers):
         raise ValueError("a broken tensor description")
     return numbers
 
