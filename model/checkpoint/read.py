@@ -22,9 +22,7 @@ from utils.files import read_json
 
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
-LEFT_OUT = (
-    "left_out.safetensors"  # what the format of a folder has no place for, kept beside it by convert.py
-)
+LEFT_OUT = "left_out.safetensors"  # what a format has no place for; convert.py --keep_rest writes it
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")
@@ -73,7 +71,7 @@ class Checkpoint:
 
 
 class _Opened(NamedTuple):
-    """Weights under the names of their file; what is said to be wrong; the folders with their other files."""
+    """Weights under the names of their file, the file or folder, its config, the folders to look into."""
 
     weights: Weights
     place: Path
@@ -95,7 +93,7 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
     path = hub.local_folder(path)
     check_model(path if path.is_dir() else path.parent)
     if path.is_file() and path.suffix in _READERS:
-        opened = _file_in(path.parent, path, _READERS[path.suffix](path))
+        opened = _open_file(path.parent, path.name, _READERS[path.suffix])
     elif path.is_dir():
         opened = _open_folder(path)
     elif path.exists():
@@ -111,7 +109,9 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
     return checkpoint
 
 
-def _file_in(folder: Path, file: Path, weights: Weights) -> _Opened:
+def _open_file(folder: Path, name: str, read: Callable[[Path], Weights]) -> _Opened:
+    file, index = folder / name, _index(folder, name)
+    weights = read(file) if file.is_file() else _open_parts(index, read)
     return _Opened(weights, file, _first((folder,), _CONFIGS), (folder,))
 
 
@@ -121,9 +121,8 @@ def _open_folder(folder: Path) -> _Opened:
         for name, read in _FILES.items()
         if (folder / name).is_file() or _index(folder, name).is_file()
     }
-    if "model_state.pdparams" not in held:
-        for path in sorted(folder.glob("*.pdparams")):  # such as ernie_m_base.pdparams
-            held[path.name] = paddle.read
+    if "model_state.pdparams" not in held:  # but, for example, ernie_m_base.pdparams
+        held |= {path.name: paddle.read for path in sorted(folder.glob("*.pdparams"))}
     official = fluid.find(folder)
     all_held = [*held, *([fluid.MARK] if official and official[0] == folder else [])]
     if len(all_held) > 1 and not set(all_held) <= _ALIKE:
@@ -131,19 +130,23 @@ def _open_folder(folder: Path) -> _Opened:
             f"{folder}: files of several formats ({', '.join(all_held)}); name the file that is meant"
         )
     if held:
-        name, read = next(iter(held.items()))
-        file = folder / name
-        return _file_in(
-            folder, file, read(file) if file.is_file() else _open_parts(_index(folder, name), read)
-        )
+        return _open_file(folder, *next(iter(held.items())))
     if official:
         params, config_path = official
         folders = (params, params.parent) if params.name == "params" else (params,)
         # configs/{base,large} share the tokenizer's files in configs/.
         above = folders[-1].resolve().parent
-        shared = (above,) if all((above / name).is_file() for name in (VOCAB, PIECES)) else ()
-        return _Opened(fluid.read_directory(params), params, config_path, (*folders, *shared), True)
-    raise UserError(f"{folder}: no checkpoint here: {_what_is_there(folder)}")
+        if all((above / name).is_file() for name in (VOCAB, PIECES)):
+            folders = (*folders, above)
+        return _Opened(fluid.read_directory(params), params, config_path, folders, True)
+    if steps := step_folders(folder):
+        there = f"it holds step folders, give one of them ({steps[-1][1]})"
+    elif (folder / CONFIG).is_file():
+        kind = configs.read_json(folder / CONFIG).get("model_type") or "a model"
+        there = f"a config.json of {kind} without weights: no {' or '.join(_FILES)}"
+    else:
+        there = f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"
+    raise UserError(f"{folder}: no checkpoint here: {there}")
 
 
 def _translate(opened: _Opened) -> Checkpoint:
@@ -195,19 +198,16 @@ def _translate(opened: _Opened) -> Checkpoint:
 
 def _with_left_out(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """Add what convert.py kept beside the weights."""
-    weights = checkpoint.weights
-    beside = safetensors.read(path)
-    added = {name for name in beside if name not in weights}
-    shapes = {name: weights.shape(name) for name in weights} | {name: beside.shape(name) for name in added}
+    weights, beside = checkpoint.weights, safetensors.read(path)
+    added = {name: beside.shape(name) for name in beside if name not in weights}
+    shapes = {name: weights.shape(name) for name in weights} | added
     try:
         extra = json.loads(beside.metadata.get("extra", "{}")) | checkpoint.extra
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not as convert.py wrote it ({error}); move it away") from error
     return replace(
         checkpoint,
-        weights=Weights(
-            weights.source, shapes, lambda name: beside[name] if name in added else weights[name]
-        ),
+        weights=Weights(weights.source, shapes, lambda name: (beside if name in added else weights)[name]),
         origins=checkpoint.origins | {name: Origin((f"{LEFT_OUT}: {name}",), False) for name in added},
         extra=extra,
     )
@@ -260,12 +260,3 @@ def _index(folder: Path, name: str) -> Path:
 
 def _first(folders: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
-
-
-def _what_is_there(folder: Path) -> str:
-    if steps := step_folders(folder):
-        return f"it holds step folders, give one of them ({steps[-1][1]})"
-    if (folder / CONFIG).is_file():
-        kind = configs.read_json(folder / CONFIG).get("model_type") or "a model"
-        return f"a config.json of {kind} without weights: no {' or '.join(_FILES)}"
-    return f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"
