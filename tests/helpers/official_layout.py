@@ -59,8 +59,7 @@ def make_official_weights(
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     table = [(row, sizes) for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"])]
     if lm_head:
-        always = tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])
-        table += [(row, sizes) for row in always]
+        table += [(row, sizes) for row in tables.further_rows(tables.OFFICIAL)]
     for head, num_labels in (heads or {}).items():
         rows = tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)
         table += [(row, {**sizes, "num_labels": num_labels}) for row in rows]

@@ -143,15 +143,15 @@ def for_library(
     if library != PADDLENLP:
         written["layer_norm_eps"] = config.layer_norm_eps
     if num_labels is not None:
-        table = labels if labels and len(labels) == num_labels else [f"LABEL_{i}" for i in range(num_labels)]
-        written["id2label"] = {str(i): label for i, label in enumerate(table)}
-        written["label2id"] = {label: i for i, label in enumerate(table)}
+        if not labels or len(labels) != num_labels:
+            labels = [f"LABEL_{i}" for i in range(num_labels)]
+        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        written["label2id"] = {label: i for i, label in enumerate(labels)}
     return written
 
 
 def check_fixed_sizes(config: ErnieMConfig, format_name: str) -> None:
     """UserError: a size differs from the one that a format without a key for it always has."""
-    fixed = {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}
-    for key, value in fixed.items():
+    for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
         if getattr(config, key) != value:
             raise UserError(f"{key} is {getattr(config, key)}; {format_name} always has {value}")

@@ -57,13 +57,12 @@ def heads_of(layout: str, names: Iterable[str], class_name: str | None = None) -
     """
     names = set(names)
     weight = tables.OFFICIAL_SUFFIXES[tables.HEAD][0] if layout == OFFICIAL else ".weight"
-    fits = {
-        head: model_class
-        for head, model_class in tables.CLASSES[layout].items()
-        if model_class.head
-        and all(theirs + weight in names for ours, theirs in model_class.head if ours != "lm_head")
-    }
-    return [head for head, model_class in fits.items() if model_class.name == class_name] or list(fits)
+    fits = {}
+    for head, model_class in tables.CLASSES[layout].items():
+        wanted = {theirs + weight for ours, theirs in model_class.head if ours != "lm_head"}
+        if model_class.head and wanted <= names:
+            fits[head] = model_class.name
+    return [head for head, name in fits.items() if name == class_name] or list(fits)
 
 
 def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
@@ -119,11 +118,11 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
 
     used = {row.theirs for row in rows.values()} | ({tables.TOKEN_TYPES} if types else set())
     known = {row.theirs for row in table}
+    reasons = tables.DROPPED.get(layout, {}).items()
     unknown = list(found.others)
     for name, full in short.items():
         if name in used or full in dropped:
             continue
-        reasons = tables.DROPPED.get(layout, {}).items()
         why = next((why for start, why in reasons if name.startswith(start)), None)
         if why or name in known:
             dropped[full] = why or "a second name of a tensor that is taken"
@@ -137,7 +136,7 @@ def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
     absent = [row.ours for row in rows if row.ours not in weights]
-    rows += tables.head_rows(layout, tables.ALWAYS.get(layout, ()))
+    rows += tables.further_rows(layout)
     here = {row.theirs: row for row in rows if row.ours in weights}
     shapes = {
         theirs: weights.shape(row.ours)[::-1] if row.transposed else weights.shape(row.ours)
@@ -163,8 +162,7 @@ def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
 def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[Row]:
     """The rows of a format, and the other names that its files may have."""
     num_layers = tables.count_layers(names)
-    rows = tables.rows_of(layout, num_layers, head)
-    rows += tables.head_rows(layout, tables.ALWAYS.get(layout, ()))
+    rows = tables.rows_of(layout, num_layers, head) + tables.further_rows(layout)
     if layout != OFFICIAL and not any(row.ours == "pooler.dense.weight" for row in rows):
         # taken even if the class has none
         rows += tables.head_rows(layout, [("pooler.dense", "pooler.dense")])
