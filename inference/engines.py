@@ -11,10 +11,8 @@ from reader.bitext import batches_by_length
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from paddle import nn
-
     from finetune.task import Task
-
+    from inference.paddle_model import Traced
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
@@ -27,21 +25,16 @@ class GraphRunner(Protocol):
 
 
 class DygraphEngine:
-    """A Paddle layer, run without dropout and gradients.
+    """A part of a model in Paddle, run without dropout and gradients."""
 
-    Args:
-        layer: maps ids to a tuple of tensors; see `inference.paddle_model.Traced`.
-        outputs: the names of these tensors.
-    """
-
-    def __init__(self, layer: "nn.Layer", outputs: Sequence[str]):
-        import paddle
-
-        self.paddle, self.layer, self.outputs = paddle, layer.eval(), tuple(outputs)
+    def __init__(self, part: "Traced"):
+        self.part = part.eval()
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        with self.paddle.no_grad():
-            return dict(zip(self.outputs, (x.numpy() for x in self.layer(ids))))
+        import paddle
+
+        with paddle.no_grad():
+            return dict(zip(self.part.outputs, (x.numpy() for x in self.part(ids))))
 
 
 class PaddleEngine:

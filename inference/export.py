@@ -82,7 +82,7 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
         UserError: a graph does not agree, the disk is full, or a part of the model cannot be exported.
     """
     pad_id, threads = loaded.config["pad_token_id"], loaded.threads
-    part = loaded.paddle_model.part(options.task, options.layer)
+    part = loaded.part(options.task, options.layer)
     expected = run_all(loaded.engine(options.task, options.layer), checked.rows, pad_id)
     made: dict[str, Any] = {"task": options.task, "layer": options.layer, "outputs": list(part.outputs)}
     if loaded.labels:

@@ -21,7 +21,9 @@ from utils.errors import UserError
 from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:
-    from inference.paddle_model import PaddleModel
+    from paddle import nn
+
+    from inference.paddle_model import Traced
 
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
 
@@ -56,7 +58,8 @@ class Loaded:
         exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training; see `inference.requests`.
-        paddle_model: the model of a checkpoint; None for an exported folder.
+        model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
+        languages: the languages of the language table of a checkpoint; [] if there is none.
     """
 
     folder: str | Path
@@ -68,7 +71,8 @@ class Loaded:
     engine_name: str
     reading: dict[str, Any] = field(default_factory=dict)
     exported: dict[str, Any] | None = None
-    paddle_model: "PaddleModel | None" = None
+    model: "nn.Layer | None" = None
+    languages: list[str] = field(default_factory=list)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
@@ -113,10 +117,16 @@ class Loaded:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
 
+    def part(self, task: str, layer: int) -> "Traced":
+        """The part of a checkpoint's model that runs for a task."""
+        from inference.paddle_model import Traced
+
+        encoder = getattr(self.model, "ernie_m", self.model)
+        return Traced(encoder if task == ENCODING else self.model, task, layer)
+
     def _start(self, task: str, layer: int) -> GraphRunner:
         if self.engine_name == "dygraph":
-            part = self.paddle_model.part(task, layer)
-            return DygraphEngine(part, part.outputs)
+            return DygraphEngine(self.part(task, layer))
         if self.engine_name == "paddle":
             return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers), self.threads)
         return OnnxEngine(self.folder / FILES[self.engine_name], self.threads)
@@ -203,13 +213,14 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
         )
     paddle_model.set_device(use_cuda)
     head = paddle_model.head_of(checkpoint, task)
-    model = paddle_model.build(checkpoint, config, head)
+    model, languages = paddle_model.build(checkpoint, config, head)
     has_labels = head in (CLASSIFICATION, TAGGING)
     count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if has_labels else None
     labels, reading = _labels(files, extra.get("labels"), count), reading_of(extra, folder)
     return Loaded(
-        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, paddle_model=model
-    )
+        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, model=model,
+        languages=languages,
+    )  # fmt: skip
 
 
 def _labels(files: Files, known: list[str] | None, count: int | None) -> list[str]:

@@ -34,7 +34,7 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
     found: dict[str, Answerer] = {}
     for model in models:
         can = [word for word in TASKS if task_named(word) == model.head]
-        if model.head == "fill" and model.paddle_model.languages:
+        if model.head == "fill" and model.languages:
             can.append("translate-probe")
         if model.exported is None or model.exported["task"] == ENCODING:
             can += ["search", "align"] if options.corpus else ["align"]

@@ -56,8 +56,8 @@ class MaskedLmTask:
                 f"{model.folder}: --task {task} needs the masked-LM head, which is not there; give the "
                 "folder that run_pretrain.py leaves with head and language table"
             )
-        self.loaded, self.languages = model, model.paddle_model.languages
-        self.model: PreTrainingModel = model.paddle_model.model
+        self.loaded, self.languages = model, model.languages
+        self.model: PreTrainingModel = model.model
         # The tokens that carried a language in training.
         self.embedding = model.reading.get("language_embedding", "masks")
         self.vocabulary = Vocabulary.of(model.tokenizer)

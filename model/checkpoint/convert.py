@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def write(
     Raises:
         UserError: a size that the format cannot have.
     """
-    widened: dict[str, int] = {}
+    widened: dict[str, set[str]] = {}
     layout, weights, extra = TARGETS[target], _counting(checkpoint.weights, widened), checkpoint.extra
     class_head = CLASSIFICATION if head == CHOICE and layout == OFFICIAL else head  # they have the same layer
     if layout == XLM_R and head is None and tables.LM_BIAS in weights:
@@ -153,7 +154,7 @@ def write(
         origin = checkpoint.origins.get(ours, translation.Origin((ours,), False))
         shown = f"params/{name}" if layout == OFFICIAL else name
         lines.append(Line(shown, theirs.shape(name), " + ".join(origin.names), origin.transposed != turned))
-    return Converted(lines, left_out, absent, widened)
+    return Converted(lines, left_out, absent, {dtype: len(names) for dtype, names in widened.items()})
 
 
 def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str | None, extra: dict) -> None:
@@ -163,21 +164,19 @@ def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str 
     settings |= {key: value for key, value in extra.items() if value is not None}
     if head:
         settings["head"] = head
-    count = sum(int(np.prod(weights.shape(name))) for name in weights)
+    count = sum(map(math.prod, weights.shapes.values()))
     safetensors.write(folder / WEIGHTS, weights, np.float32)
     write_json(folder / CONFIG, settings)
     (folder / "README.md").write_text(model_card({"config": settings, "parameters": count}), encoding="utf-8")
 
 
-def _counting(weights: Weights, widened: dict[str, int]) -> Weights:
-    """The same weights. Each tensor that is read and is not float32 is counted in `widened`, once."""
-    seen = set()
+def _counting(weights: Weights, widened: dict[str, set[str]]) -> Weights:
+    """The same weights. Each tensor that is read and is not float32 is noted in `widened`."""
 
     def fetch(name: str) -> np.ndarray:
         array = finite(name, weights[name], weights.source)
-        if array.dtype != np.float32 and name not in seen:
-            seen.add(name)
-            widened[array.dtype.name] = widened.get(array.dtype.name, 0) + 1
+        if array.dtype != np.float32:
+            widened.setdefault(array.dtype.name, set()).add(name)
         return array
 
-    return Weights(weights.source, {name: weights.shape(name) for name in weights}, fetch)
+    return Weights(weights.source, weights.shapes, fetch)

@@ -200,7 +200,7 @@ def _with_left_out(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """Add what convert.py kept beside the weights."""
     weights, beside = checkpoint.weights, safetensors.read(path)
     added = {name: beside.shape(name) for name in beside if name not in weights}
-    shapes = {name: weights.shape(name) for name in weights} | added
+    shapes = weights.shapes | added
     try:
         extra = json.loads(beside.metadata.get("extra", "{}")) | checkpoint.extra
     except (ValueError, TypeError, RecursionError) as error:

@@ -206,7 +206,7 @@ def test_encoder_up_to_a_layer(models, tmp_path):
     rows = rows_of(checkpoint, 40)
     ids = pad(rows[:5], 1)
     with paddle.no_grad():
-        output = checkpoint.paddle_model.encoder(paddle.to_tensor(ids), output_hidden_states=True)
+        output = checkpoint.model.ernie_m(paddle.to_tensor(ids), output_hidden_states=True)
     for engine in ("paddle", "onnx"):
         found = load(tmp_path / "out", engine=engine).engine("encoding")(ids)["sequence"]
         real = ids != 1

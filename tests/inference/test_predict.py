@@ -51,7 +51,7 @@ def test_classify(models, exported, ask, engine):
     rows.append(tokenizer.build("bado " * 90, None, 62))
     for answer, row in zip(found, rows):
         with paddle.no_grad():
-            shares = F.softmax(model.paddle_model.model(paddle.to_tensor([row]))[0]).numpy()
+            shares = F.softmax(model.model(paddle.to_tensor([row]))[0]).numpy()
         assert answer["label"] == toy_models.LABELS[shares.argmax()]
         assert list(answer["probabilities"]) == toy_models.LABELS
         np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=2e-5)
@@ -76,7 +76,7 @@ def test_tag(models, exported, ask, engine):
     words = [tokenizer.encode(word) for word in TEXTS[0].split()]
     row = [tokenizer.cls_id, *(id_ for word in words for id_ in word), tokenizer.sep_id]
     with paddle.no_grad():
-        best = model.paddle_model.model(paddle.to_tensor([row]))[0].numpy().argmax(-1)
+        best = model.model(paddle.to_tensor([row]))[0].numpy().argmax(-1)
     space = tokenizer.vocab.get("▁")
     starts = np.cumsum([1, *map(len, words)])[:-1]
     starts = [start + (len(word) > 1 and word[0] == space) for start, word in zip(starts, words)]
@@ -201,7 +201,7 @@ def answers_by_hand(models, request):
     features = task.encode(list(data))
     batch = task.encode.collate(features, np.arange(len(features)), len(features))
     with paddle.no_grad():
-        spans, _ = task.predict(model.paddle_model.model, batch, labelled=False)
+        spans, _ = task.predict(model.model, batch, labelled=False)
     best = task.rank(data, spans)[0][0]
     return best.start, best.start + len(best.text)
 
@@ -212,7 +212,7 @@ def test_encode(models, ask, layer, pooling):
     found = ask(asked, task="encode", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
-    every = encode_all(model.paddle_model.encoder, inputs, specials=pooling == "specials")
+    every = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
     wanted = every[2 if layer == "top" else layer]
     np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
 
@@ -255,7 +255,7 @@ def test_fill(models, ask, language):
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"} | ({"language": language} if language else {})
     (found,) = ask([request], task="fill", model=models / "full", top_k=3)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    tokenizer, model = loaded.tokenizer, loaded.model
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
@@ -270,7 +270,7 @@ def test_fill(models, ask, language):
 
 def check_likeliest(loaded, hidden, found, top_k):
     """`found` are the likeliest ordinary tokens of the head's softmax over them."""
-    logits = loaded.paddle_model.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
+    logits = loaded.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
     logits[:, list(loaded.tokenizer.special_ids)] = -np.inf
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
@@ -296,7 +296,7 @@ def test_probe_where_every_token_carries_its_language(models):
         maker = Objectives(config, task.vocabulary, task.max_seq_len, "all")
         stage1 = maker.batch("btmlm", [text], [np.random.default_rng(0)], [0]).stage1
         with paddle.no_grad():
-            hidden = hidden_at(loaded.paddle_model.model, stage1, stage1.placeholders).numpy()
+            hidden = hidden_at(loaded.model, stage1, stage1.placeholders).numpy()
         check_likeliest(loaded, hidden, found[own]["slots"], 2)
     assert len(found["en"]["slots"]) == round(0.5 * len(asked.ids)) and found["en"] != found["fr"]
 
@@ -318,7 +318,7 @@ def test_probe(models, ask):
     asked = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
     found = ask(asked, task="translate-probe", model=models / "full", top_k=2)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    tokenizer, model = loaded.tokenizer, loaded.model
     for request, answer in zip(asked, found):
         sentence = tokenizer.encode(request["text"])
         n, p = len(sentence), max(1, round(0.2 * len(sentence)))
