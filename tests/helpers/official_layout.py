@@ -1,9 +1,5 @@
-"""Make the official layout, `ernie_config.json` and `params/`, with random weights, one tensor at a time.
+"""Make the official layout, `ernie_config.json` and `params/`, with random weights, one tensor at a time."""
 
-Command line: python -m tests.helpers.official_layout FOLDER --size large
-"""
-
-import argparse
 import zlib
 from pathlib import Path
 
@@ -17,9 +13,7 @@ _COMMON = {
 }  # fmt: skip
 SIZES = {
     "tiny": {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "small": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12},
     "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
 
 
@@ -78,21 +72,3 @@ def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
     array *= np.float32(deviation)
     array += np.float32("norm" in row.ours and row.ours.endswith(".weight"))
     return array
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--vocab_size", type=int, help="the default is that of the size")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    changes = {"vocab_size": args.vocab_size} if args.vocab_size else {}
-    params = make_official_weights(args.folder, official_config(args.size, **changes), args.seed)
-    print(f"{params}: {sum(1 for _ in params.iterdir())} variables of size {args.size}, seed {args.seed}")
-
-
-if __name__ == "__main__":
-    main()

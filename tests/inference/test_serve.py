@@ -154,6 +154,13 @@ def test_requests_that_are_refused(server, body, status, said):
     assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
 
 
+def test_a_body_of_unknown_length(server):
+    head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.rsplit(":", 1)[1]))) as connection:
+        connection.sendall(head)
+        assert b" 413 " in connection.recv(4096)
+
+
 def test_headers(server):
     for path in ("/", "/api/info", "/nothing"):
         with contextlib.suppress(urllib.error.HTTPError):

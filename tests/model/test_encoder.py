@@ -105,23 +105,6 @@ def test_input_bias_is_added_before_the_layer_norm():
     assert np.abs((found - model(nines, None, layout).sequence).numpy()).max() < 1e-9
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recompute_changes_nothing(dropout):
-    shares = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    model = ErnieMModel(ErnieMConfig(**SIZES, **shares, max_position_embeddings=12))
-    calls, results = [], []
-    model.encoder.layers[0].register_forward_post_hook(lambda *_: calls.append(model.recompute))
-    for model.recompute in (False, True):
-        paddle.seed(4)
-        output = model(paddle.to_tensor(IDS))
-        results.append((output.sequence.numpy(), gradients_of(model, output)))
-    assert calls == [False, True, True]
-    assert np.abs(results[0][0] - results[1][0]).max() < 1e-9
-    assert results[0][1].keys() == results[1][1].keys()
-    for name, gradient in results[0][1].items():
-        assert np.abs(gradient - results[1][1][name]).max() < 1e-9, name
-
-
 def test_dropout_is_on_in_training_only():
     model = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12))
     ids = paddle.to_tensor(IDS)
@@ -173,17 +156,3 @@ def test_bad_config(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         ErnieMConfig.from_json(path)
     assert "\n" not in str(caught.value)
-
-
-def test_an_exported_graph_takes_any_shape(tmp_path):
-    model = ErnieMModel(CONFIG)
-    model.eval()
-    batches = [paddle.to_tensor(IDS), paddle.to_tensor(IDS[1:, :3])]
-    expected = [model(ids) for ids in batches]
-    spec = [paddle.static.InputSpec([None, None], "int64")]
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(tmp_path / "model"))
-    exported = paddle.jit.load(str(tmp_path / "model"))
-    for ids, output in zip(batches, expected):
-        sequence, pooled = exported(ids)
-        assert np.abs((sequence - output.sequence).numpy()).max() < 1e-9
-        assert np.abs((pooled - output.pooled).numpy()).max() < 1e-9

@@ -21,18 +21,6 @@ def head_names(model) -> dict[str, list[int]]:
     return {n: p.shape for n, p in model.state_dict().items() if not n.startswith("ernie_m.")}
 
 
-def test_sequence_classifier():
-    model = SequenceClassifier(CONFIG, 3)
-    assert head_names(model) == {"classifier.weight": [12, 3], "classifier.bias": [3]}
-    ids = paddle.to_tensor(IDS)
-    pooled = model.ernie_m(ids).pooled
-    expected = F.linear(pooled, model.classifier.weight, model.classifier.bias)
-    assert np.abs((model(ids) - expected).numpy()).max() < 1e-9
-    positions = paddle.to_tensor([[2] * 8] * 2)
-    expected = model.classifier(model.ernie_m(ids, positions).pooled)
-    assert np.abs((model(ids, positions) - expected).numpy()).max() < 1e-9
-
-
 @pytest.mark.parametrize("classifier", [SequenceClassifier, TokenClassifier, SpanClassifier])
 def test_dropout_before_the_classifier(classifier):
     """The official tagger has none."""

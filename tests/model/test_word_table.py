@@ -123,17 +123,6 @@ def test_each_use_alone():
     assert_same(*results)
 
 
-def test_gradient_of_the_positions(form):
-    tied = Tied()
-    results = []
-    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
-        x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
-        found = cross_entropy(x, tied.table, tied.bias, tied.labels, tied.weights)
-        found.total.backward()
-        results.append([x.grad.numpy(), found.losses.numpy(), found.right.numpy() + 1.0])
-    assert_same(*results)
-
-
 @pytest.mark.parametrize("frozen", ["table", "bias"])
 def test_what_is_frozen_gets_no_gradient(frozen, form):
     tied = Tied()
