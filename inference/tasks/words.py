@@ -27,34 +27,24 @@ MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
 
 
-class FillInput(NamedTuple):
-    """Ids with special tokens, and the language of the masks (-1: none)."""
+class TokensInput(NamedTuple):
+    """Ids, the language to predict in (-1: none), and the ids' own language."""
 
     ids: list[int]
     language: int
-
-
-class ProbeInput(NamedTuple):
-    """Ids, their language, and the language of the pseudo-tokens."""
-
-    ids: list[int]
-    own: int
-    language: int
+    own: int = -1
 
 
 class MaskedLmTask:
     """The base of both tasks. UserError: the model has no masked-LM head."""
 
-    def __init__(self, model: Loaded, options: TaskOptions, task: str):
-        if model.engine_name != "dygraph":
-            raise UserError(
-                f"{model.folder}: --task {task} needs a checkpoint with the masked-LM head and the language "
-                "table (the folder that run_pretrain.py leaves), not an exported folder"
-            )
+    task = "fill"
+
+    def __init__(self, model: Loaded, options: TaskOptions):
         if model.head != "fill":
             raise UserError(
-                f"{model.folder}: --task {task} needs the masked-LM head, which is not there; give the "
-                "folder that run_pretrain.py leaves with head and language table"
+                f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head and the "
+                "language table: the folder full that run_pretrain.py leaves"
             )
         self.loaded, self.languages = model, model.languages
         self.model: PreTrainingModel = model.model
@@ -83,10 +73,7 @@ class MaskedLmTask:
 class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
-    def __init__(self, model: Loaded, options: TaskOptions):
-        super().__init__(model, options, "fill")
-
-    def parse(self, request: dict) -> FillInput:
+    def parse(self, request: dict) -> TokensInput:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
@@ -98,10 +85,10 @@ class FillMasks(MaskedLmTask):
         ids = masked_ids(self.loaded.tokenizer, text)
         if len(ids) > self.max_seq_len:
             raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
-        return FillInput(ids, language)
+        return TokensInput(ids, language)
 
     @paddle.no_grad()
-    def answer(self, texts: list[FillInput]) -> list[dict]:
+    def answer(self, texts: list[TokensInput]) -> list[dict]:
         mask_id = self.loaded.tokenizer.mask_id
         hidden, counts = [], []
         for text in texts:  # one by one: there are few requests, and each may need many logits
@@ -146,8 +133,10 @@ class ProbeTranslation(MaskedLmTask):
         UserError: the model has no language table.
     """
 
+    task = "translate-probe"
+
     def __init__(self, model: Loaded, options: TaskOptions):
-        super().__init__(model, options, "translate-probe")
+        super().__init__(model, options)
         if not self.languages:
             raise UserError(
                 f"{model.folder}: --task translate-probe needs the language table of a model that "
@@ -162,14 +151,14 @@ class ProbeTranslation(MaskedLmTask):
         """Whether a request needs "text_language", because every token carried its language in training."""
         return self.embedding == "all"
 
-    def parse(self, request: dict) -> ProbeInput:
+    def parse(self, request: dict) -> TokensInput:
         language = own = self.languages.index(choice_of(request, "language", self.languages))
         if self.needs_own:
             own = self.languages.index(choice_of(request, "text_language", self.languages))
         ids = self.loaded.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return ProbeInput(ids, own, language)
+        return TokensInput(ids, language, own)
 
     def check_length(self, text: str) -> None:
         """UserError: the sentence would be cut, so that the placeholders fit."""
@@ -177,7 +166,7 @@ class ProbeTranslation(MaskedLmTask):
         check_length(self.loaded.tokenizer, text, "text", int((self.max_seq_len - 2) / (1 + share)))
 
     @paddle.no_grad()
-    def answer(self, sentences: list[ProbeInput]) -> list[dict]:
+    def answer(self, sentences: list[TokensInput]) -> list[dict]:
         texts = [Text(np.asarray(sentence.ids, np.int64), sentence.own) for sentence in sentences]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         languages = [sentence.language for sentence in sentences]

@@ -384,7 +384,7 @@ def test_a_line_without_end(monkeypatch):
     [
         ("classify", "tag", {"text": "a"}, "needs another model; it has a head for tagging"),
         ("tag", "encode", {"text": "a"}, "it has no head: fine-tune it first"),
-        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs the masked-LM head, which is not there"),
+        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs a checkpoint with the masked-LM head"),
         ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
         ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
         (
