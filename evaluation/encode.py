@@ -48,14 +48,9 @@ class PaddleEncoder:
 
 
 def encode_layer(
-    model: ErnieMModel,
-    sentences: Sequence[np.ndarray],
-    layer: int,
-    pooling: str = "mean",
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    done: Callable[[int], None] | None = None,
-) -> np.ndarray:
+    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean", *,
+    batch_tokens: int = BATCH_TOKENS, done: Callable[[int], None] | None = None,
+) -> np.ndarray:  # fmt: skip
     """One vector per sentence, in the given order: [N, H] float32.
 
     Args:

@@ -146,16 +146,10 @@ class ErnieMModel(nn.Layer):
         self.recompute = wanted
 
     def forward(
-        self,
-        input_ids: Tensor | np.ndarray,
-        position_ids: Tensor | None = None,
-        layout: Layout | None = None,
-        input_bias: Tensor | None = None,
-        output_hidden_states: bool = False,
-        pool: bool = True,
-        layers: int | None = None,
-        positions: Tensor | None = None,
-    ) -> EncoderOutput:
+        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None = None,
+        layout: Layout | None = None, input_bias: Tensor | None = None, output_hidden_states: bool = False,
+        pool: bool = True, layers: int | None = None, positions: Tensor | None = None,
+    ) -> EncoderOutput:  # fmt: skip
         """Encode sequences.
 
         Args:

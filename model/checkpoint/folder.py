@@ -81,16 +81,11 @@ class ModelFiles:
 
 
 def model_files(
-    model: paddle.nn.Layer,
-    config: ErnieMConfig,
-    *,
-    vocab_path: str | os.PathLike | None = None,
-    piece_model_path: str | os.PathLike | None = None,
-    extra: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    leave_out: tuple[str, ...] = (),
+    model: paddle.nn.Layer, config: ErnieMConfig, *, vocab_path: str | os.PathLike | None = None,
+    piece_model_path: str | os.PathLike | None = None, extra: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None, leave_out: tuple[str, ...] = (),
     masters: Mapping[str, paddle.Tensor] | None = None,
-) -> ModelFiles:
+) -> ModelFiles:  # fmt: skip
     """What `save_model` writes of a model; the arguments are the same."""
     found = model_weights(model, masters or {})
     weights = {name: array for name, array in found.items() if not name.startswith(leave_out)}
@@ -104,13 +99,9 @@ def model_files(
 
 
 def save_model(
-    path: str | os.PathLike,
-    model: paddle.nn.Layer,
-    config: ErnieMConfig,
-    *,
-    training_state: Mapping[str, Any] | None = None,
-    **options,
-) -> None:
+    path: str | os.PathLike, model: paddle.nn.Layer, config: ErnieMConfig, *,
+    training_state: Mapping[str, Any] | None = None, **options,
+) -> None:  # fmt: skip
     """Write a checkpoint folder, atomically: at any moment `path` is the complete old one or the complete
     new one.
 
@@ -160,12 +151,9 @@ def model_weights(
 
 
 def load_from(
-    model: paddle.nn.Layer,
-    path: str | os.PathLike,
-    optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-    loaded_elsewhere: tuple[str, ...] = (),
-) -> tuple[Checkpoint, LoadReport]:
+    model: paddle.nn.Layer, path: str | os.PathLike, optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
+) -> tuple[Checkpoint, LoadReport]:  # fmt: skip
     """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
     checkpoint = read_weights(path)
     ours = getattr(model, "ernie_m", model).config
@@ -179,12 +167,9 @@ def load_from(
 
 
 def load_into(
-    model: paddle.nn.Layer,
-    weights: Mapping[str, np.ndarray],
-    optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-    loaded_elsewhere: tuple[str, ...] = (),
-) -> LoadReport:
+    model: paddle.nn.Layer, weights: Mapping[str, np.ndarray], optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
+) -> LoadReport:  # fmt: skip
     """Fill a model by name. All names and shapes are checked before the first parameter is changed.
 
     Args:

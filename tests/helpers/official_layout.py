@@ -23,13 +23,9 @@ def official_config(size: str, **changes) -> dict:
 
 
 def make_official_weights(
-    folder: str | Path,
-    config: dict,
-    seed: int,
-    heads: dict[str, int] | None = None,
-    lm_head: bool = False,
+    folder: str | Path, config: dict, seed: int, heads: dict[str, int] | None = None, lm_head: bool = False,
     pooler: bool = True,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write `folder/ernie_config.json` and `folder/params/` with normal weights.
 
     Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that

@@ -89,14 +89,6 @@ def test_a_position_past_the_table(position):
         model(paddle.full([1, 11], 5, "int64"))
 
 
-def test_pads_change_nothing():
-    model = ErnieMModel(CONFIG)
-    alone = model(paddle.to_tensor(IDS[1:, :3]))
-    padded = model(paddle.to_tensor(IDS))
-    assert np.abs(padded.sequence.numpy()[1, :3] - alone.sequence.numpy()[0]).max() < 1e-9
-    assert np.abs(padded.pooled.numpy()[1] - alone.pooled.numpy()[0]).max() < 1e-9
-
-
 def test_input_bias_is_added_before_the_layer_norm():
     model, ids, layout = ErnieMModel(CONFIG), paddle.to_tensor([0, 7, 8, 2, 0, 2]), Layout([4, 2])
     nines = paddle.full_like(ids, 9)

@@ -44,18 +44,11 @@ def pretraining():
 
 def test_lm_head_is_tied_and_named_once(pretraining):
     assert head_names(pretraining) == {
-        "lm_head.dense.weight": [12, 12],
-        "lm_head.dense.bias": [12],
-        "lm_head.layer_norm.weight": [12],
-        "lm_head.layer_norm.bias": [12],
-        "lm_head.bias": [40],
-        "language_embeddings.weight": [3, 12],
-    }
-    table, head, hidden = (
-        pretraining.ernie_m.embeddings.word_embeddings.weight,
-        pretraining.lm_head,
-        paddle.randn([5, 12]),
-    )
+        "lm_head.dense.weight": [12, 12], "lm_head.dense.bias": [12], "lm_head.layer_norm.weight": [12],
+        "lm_head.layer_norm.bias": [12], "lm_head.bias": [40], "language_embeddings.weight": [3, 12],
+    }  # fmt: skip
+    table, head = pretraining.ernie_m.embeddings.word_embeddings.weight, pretraining.lm_head
+    hidden = paddle.randn([5, 12])
     x = F.layer_norm(F.gelu(F.linear(hidden, head.dense.weight, head.dense.bias)), [12])
     expected = paddle.matmul(x, table, transpose_y=True) + head.bias
     assert np.abs((head(hidden) - expected).numpy()).max() < 1e-9

@@ -183,15 +183,6 @@ def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
         read_weights(tmp_path)
 
 
-def test_an_encrypted_archive(tmp_path):
-    data = bytearray(zip_bytes(b"\x80\x02}."))
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    data[6] |= 1
-    (tmp_path / "pytorch_model.bin").write_bytes(data)
-    with pytest.raises(UserError, match="damaged, cut short or not a file of torch.save"):
-        read_weights(tmp_path)
-
-
 def test_nothing_of_torch_or_paddle_is_imported():
     code = (
         "import sys\nfrom model.checkpoint.read import read_weights\nimport convert\n"

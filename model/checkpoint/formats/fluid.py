@@ -207,11 +207,9 @@ def read_directory(folder: Path) -> Weights:
 
 
 def write_fluid(
-    folder: str | os.PathLike,
-    weights: Mapping[str, np.ndarray],
-    config: dict | None = None,
+    folder: str | os.PathLike, weights: Mapping[str, np.ndarray], config: dict | None = None,
     head: str = CLASSIFICATION,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`.
 
     Args:

@@ -52,11 +52,9 @@ def refusing_damage(path: Path, library: str) -> Iterator[None]:
 
 
 def load(
-    file: IO[bytes],
-    path: Path,
-    known: Mapping[str, Any] = {},
+    file: IO[bytes], path: Path, known: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """Read one pickle, from the file's position to the pickle's end.
 
     Args:

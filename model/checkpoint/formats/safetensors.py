@@ -25,11 +25,9 @@ _MOST_BYTES = 1 << 62  # of a shape, counting sizes of 0 as 1: numpy cannot hold
 
 
 def write(
-    path: str | os.PathLike,
-    arrays: Mapping[str, np.ndarray],
-    dtype: np.dtype | type | None = None,
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], dtype: np.dtype | type | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write arrays. Not atomic: write into a folder of `utils.files.atomic_dir`.
 
     Args:
