@@ -31,7 +31,7 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
 
 
 class PaddleEncoder:
-    """An `evaluation.vectors.VectorEncoder` that runs the model without dropout or gradients."""
+    """Runs a model without dropout or gradients. Ids are int64 [B, T], padded with `pad_id` on the right."""
 
     def __init__(self, model: ErnieMModel):
         self.model = model.eval()
@@ -39,10 +39,12 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        """[B, H]; see `evaluation.pooling`."""
         return sentence_vectors(self.model, ids, layer, pooling).numpy()
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The top layer: pooled [B, H], all tokens [B, T, H]."""
         output = self.model(ids)
         return output.pooled.numpy(), output.sequence.numpy()
 

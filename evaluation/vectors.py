@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -56,28 +56,12 @@ class ArrayFile:
         self._file.close()
 
 
-class VectorEncoder(Protocol):
-    """Runs an encoder on ids, int64 [B, T], padded with `pad_id` on the right.
-
-    `evaluation.encode.PaddleEncoder` is one, `inference.tasks.encode.ExportedEncoder` another.
-    """
-
-    hidden_size: int
-    pad_id: int
-
-    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; see `evaluation.pooling`."""
-
-    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer: pooled [B, H], all tokens [B, T, H]."""
-
-
 @dataclass
 class VectorWriter:
     """Encodes texts, in the given order, into the files of a folder.
 
     Args:
-        encoder: makes the vectors.
+        encoder: an `evaluation.encode.PaddleEncoder` or `inference.tasks.encode.ExportedEncoder`.
         texts: items for `encode`.
         encode: makes ids of texts, in the reader process.
         folder: receives the files.
@@ -86,7 +70,7 @@ class VectorWriter:
         window: number of texts in memory at a time.
     """
 
-    encoder: VectorEncoder
+    encoder: Any
     texts: Sequence
     encode: EncodeExamples
     folder: Path

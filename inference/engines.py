@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from inference.requests import FILES
-from reader.bitext import batches_by_length
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from finetune.task import Task
     from inference.paddle_model import Traced
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -96,24 +94,6 @@ class OnnxEngine:
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         found = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
         return dict(zip(self.outputs, found))
-
-
-def predictions(task: "Task", engine: GraphRunner, features: Sequence[Any], batch_tokens: int) -> list[Any]:
-    """The task's prediction for each feature. Features of similar length are run in one batch.
-
-    Args:
-        batch_tokens: the most padded tokens that the engine gets at once, unless one row has more.
-    """
-    found: list[Any] = [None] * len(features)
-    for numbers in batches_by_length([len(feature.ids) for feature in features], batch_tokens):
-        batch = task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
-        ids = batch.input_ids  # [R, T]: the windows of one long text may be many rows
-        step = max(1, batch_tokens // ids.shape[1])
-        parts = [engine(ids[first : first + step]) for first in range(0, len(ids), step)]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for number, prediction in zip(numbers, task.decode(batch, outputs), strict=True):
-            found[number] = prediction
-    return found
 
 
 def _last_line(error: Any) -> str:

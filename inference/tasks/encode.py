@@ -194,7 +194,7 @@ class SearchCorpus:
 
 
 class ExportedEncoder:
-    """An exported encoder as an encoder of `evaluation.vectors`. It has the pooled [CLS] if `is_top`."""
+    """An exported encoder, used as a `PaddleEncoder` is. It has the pooled [CLS] if `is_top`."""
 
     def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int, is_top: bool):
         self.engine, self.hidden_size, self.pad_id, self.is_top = engine, hidden_size, pad_id, is_top
