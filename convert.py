@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import UserError, pipe_may_close, run
+from utils.environment import run
+from utils.errors import UserError, pipe_may_close
 
 if TYPE_CHECKING:
     from model.checkpoint.convert import Converted

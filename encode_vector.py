@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from utils.errors import UserError, run
+from utils.environment import run
+from utils.errors import UserError
 
 STANDARD_INPUT = "standard_input"
 

@@ -1,7 +1,7 @@
 """Export a checkpoint as a folder that predicts by itself: Paddle inference, ONNX, int8. See docs/export.md.
 
 python export.py --model checkpoints/best --output exported
-python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev.en.tsv
+python export.py --model checkpoints/best --output exported --int8 true --check_set data/xnli/dev/dev.en.tsv
 python export.py --model checkpoints/best --output exported --task encoding --layer middle
 """
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from utils.environment import run
 from model.task_names import CLASSIFICATION, ENCODING, task_named
 from utils.config import check_ranges, load_config, within
-from utils.errors import UserError, run
+from utils.errors import UserError
 
 MADE_UP = 64  # sentences that are compared where no --check_set is given
 FORMATS = ("paddle", "onnx")

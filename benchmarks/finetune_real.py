@@ -84,10 +84,13 @@ def read_drawn(folder: Path) -> dict:
     return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
 
 
-def time_all(step: Callable[..., None], drawn: dict, order: str, collate: Callable[[list], tuple]) -> None:
+def time_all(
+    step: Callable[..., None], drawn: dict, order: str, collate: Callable, operations: float = 0.0
+) -> None:
     """Time all batches after some steps on the first, and tell the seconds of all."""
     batches = [collate(batch) for batch in drawn[order]]
-    tell(sum(training.time_steps(step, [batches[0]] * training.WARM_UP + batches)), check=drawn["tokens"])
+    seconds = training.time_steps(step, [batches[0]] * training.WARM_UP + batches)
+    tell(sum(seconds), operations, check=drawn["tokens"])
 
 
 def ours(folder: Path, args) -> None:
@@ -107,7 +110,8 @@ def ours(folder: Path, args) -> None:
     def collate(pairs: list) -> tuple:
         return (task.encode.collate([Feature(*pair) for pair in pairs], range(len(pairs)), len(pairs)),)
 
-    time_all(training.our_step(model, lambda batch: task.loss(model, batch)[0]), drawn, PADDED, collate)
+    step = training.our_step(model, lambda batch: task.loss(model, batch)[0])
+    time_all(step, drawn, PADDED, collate, training.operations_of(model, drawn["tokens"]))
 
 
 def torch_peer(folder: Path, args, order: str, **options) -> None:

@@ -71,7 +71,8 @@ def ours(_, args) -> None:
 
     model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), ["en"])
     step = training.our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
-    time_batches(args, step, mmlm_batches)
+    (first,) = next(mmlm_batches(args.vocab, args.batch, args.length))
+    time_batches(args, step, mmlm_batches, training.operations_of(model, first.tokens, len(first.targets)))
 
 
 def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
@@ -80,9 +81,9 @@ def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
     time_batches(args, step, ids_and_labels)
 
 
-def time_batches(args, step, batches) -> None:
+def time_batches(args, step, batches, operations: float = 0.0) -> None:
     drawn = islice(batches(args.vocab, args.batch, args.length), training.WARM_UP + args.steps)
-    tell(training.time_steps(step, drawn))
+    tell(training.time_steps(step, drawn), operations)
 
 
 def gathered_loss(model, input_ids, attention_mask, labels):

@@ -81,7 +81,7 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args) -> Itera
                 rngs = [generator(0, step, number + i) for i in range(len(part))]
                 batches.append(objectives.batch(name, part, rngs))
                 number += len(part)
-        yield StepBatches(batches, share, {})
+        yield StepBatches(batches, share, sum(batch.masked for batch in batches).tolist(), {})
 
 
 def time_alternations(args) -> dict[str, list[float]]:

@@ -320,11 +320,13 @@ def wait_for_turn() -> None:
         sys.stdin.readline()
 
 
-def tell(seconds: float | list[float], **more: Any) -> None:
+def tell(seconds: float | list[float], operations: float = 0.0, **more: Any) -> None:
     """Print what a worker found, as its last act.
 
     Args:
         seconds: of the whole work, or of each repetition.
+        operations: multiplications and additions in these seconds; on a GPU of Paddle its share of the peak
+            is told, too.
         more: "check": equal for all that do the same work; "peak": the largest memory in bytes, if other
             processes did the work.
     """
@@ -334,6 +336,11 @@ def tell(seconds: float | list[float], **more: Any) -> None:
         on_gpu = torch.cuda.max_memory_allocated()
     if paddle and paddle.device.get_device().startswith("gpu"):
         on_gpu = max(on_gpu, paddle.device.cuda.max_memory_allocated())
+        if operations:
+            from model.device import peak
+
+            median = statistics.median(seconds if isinstance(seconds, list) else [seconds])
+            more["share_of_peak"] = operations / median / peak()[0]
     memory = {"device": "gpu", "peak": on_gpu} if on_gpu else {"device": "cpu", "peak": peak_memory()}
     print(json.dumps({"seconds": seconds} | memory | more))
 
@@ -362,6 +369,8 @@ def figures(
             **{key: float(f"{amount / seconds:.4g}") for key, seconds in speeds.items()},
             "peak_gb": round(max(told["peak"] for told in of_one) / 1e9, 2),
         }  # fmt: skip
+        if shares := [told["share_of_peak"] for told in of_one if "share_of_peak" in told]:
+            rows[name]["share_of_peak"] = round(statistics.median(shares), 3)
     others = [name for name in runs if contenders[name].kind != OURS or name == PREVIOUS]
     comparable = [name for name in runs if contenders[name].precision == FLOAT32]
     ours = [name for name in comparable if name not in others]
@@ -393,4 +402,5 @@ def show(found: Mapping[str, Any]) -> None:
         values = "".join(f"{row[key]:10,.5g}" for key in ("value", "least", "most"))
         ratio = found.get("ratio_to_peer", {}).get(name)
         times = "" if ratio is None else f"{ratio:9.3f} times"
-        print(f"{row['label']:<44}{values}{row['peak_gb']:10.2f}{times}")
+        share = f"   {row['share_of_peak']:.0%} of the card's peak" if "share_of_peak" in row else ""
+        print(f"{row['label']:<44}{values}{row['peak_gb']:10.2f}{times}{share}")

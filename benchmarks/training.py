@@ -39,6 +39,13 @@ def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[floa
     return seconds[WARM_UP:]
 
 
+def operations_of(model, tokens: int, predicted: int = 0) -> float:
+    """Operations of a step of our model: 6 for each weight of its products and token. The word table counts
+    for the `predicted` tokens of masked LM."""
+    matrices = sum(x.size for x in model.ernie_m.encoder.parameters() if x.ndim == 2)
+    return 6.0 * (matrices * tokens + model.ernie_m.embeddings.word_embeddings.weight.size * predicted)
+
+
 def our_step(model, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
     """A training step of ours. `loss_of(*batch)` is the loss of one batch."""
     from training.engine import Engine

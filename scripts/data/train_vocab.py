@@ -120,7 +120,7 @@ def _read(
             for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
                 sides = read_lines(unit, source, stream.languages, form).sides
                 for side, (language, lines) in enumerate(zip(stream.languages, sides)):
-                    yield language, lines, (*unit.key, side)
+                    yield language, lines, (*unit[:3], side)
                 shown.update(unit.weight)
     shown.close()
 

@@ -143,6 +143,9 @@ def test_memory_is_that_of_a_gpu_where_one_is_used(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "paddle", SimpleNamespace(device=device))
     side_by_side.tell(1.0, check=3)
     assert json.loads(capsys.readouterr().out) == {"seconds": 1.0, "device": "gpu", "peak": 9, "check": 3}
+    monkeypatch.setattr("model.device.peak", lambda: (8e12, "a card"))
+    side_by_side.tell([1.0, 2.0, 3.0], operations=4e12)
+    assert json.loads(capsys.readouterr().out)["share_of_peak"] == 0.25
 
 
 CONTENDERS = {
@@ -161,7 +164,7 @@ def told(seconds, peak=4.0, **more):
 
 def test_speeds_and_ratios(capsys):
     runs = {
-        "ours": [told([1.0, 2.0, 9.0], 6.0), told([2.0, 2.0])],
+        "ours": [told([1.0, 2.0, 9.0], 6.0, share_of_peak=0.4), told([2.0, 2.0], share_of_peak=0.5)],
         "ours_int8": [told(0.5)] * 2,
         "best": [told([8.0], beside=[4.0]), told([9.0], beside=[3.0])],  # 2 and 3
         "installed": [told([10.0]), told([12.0])],  # 5 and 6
@@ -176,7 +179,8 @@ def test_speeds_and_ratios(capsys):
     assert (found["ratio"], found["ratio_spread"], found["fastest_peer"]) == (2.5, [2.0, 3.0], "best")
     side_by_side.show(found)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["ours", "1,024", "227.6", "2,048", "6.00"]
+    assert lines[2].split()[:5] == ["ours", "1,024", "227.6", "2,048", "6.00"]
+    assert lines[2].endswith("   45% of the card's peak") and lines[3].endswith("4.00")
     assert lines[-2].split()[-2:] == ["5.500", "times"]
 
 
