@@ -85,12 +85,12 @@ def read_drawn(folder: Path) -> dict:
 
 
 def time_all(
-    step: Callable[..., None], drawn: dict, order: str, collate: Callable, operations: float = 0.0
+    args, step: Callable[..., None], drawn: dict, order: str, collate: Callable[[list], tuple]
 ) -> None:
     """Time all batches after some steps on the first, and tell the seconds of all."""
     batches = [collate(batch) for batch in drawn[order]]
-    seconds = training.time_steps(step, [batches[0]] * training.WARM_UP + batches)
-    tell(sum(seconds), operations, check=drawn["tokens"])
+    seconds = sum(training.time_steps(step, [batches[0]] * training.WARM_UP + batches))
+    tell(seconds, training.operations_of(args, drawn["tokens"]), check=drawn["tokens"])
 
 
 def ours(folder: Path, args) -> None:
@@ -110,20 +110,19 @@ def ours(folder: Path, args) -> None:
     def collate(pairs: list) -> tuple:
         return (task.encode.collate([Feature(*pair) for pair in pairs], range(len(pairs)), len(pairs)),)
 
-    step = training.our_step(model, lambda batch: task.loss(model, batch)[0])
-    time_all(step, drawn, PADDED, collate, training.operations_of(model, drawn["tokens"]))
+    time_all(args, training.our_step(model, lambda batch: task.loss(model, batch)[0]), drawn, PADDED, collate)
 
 
 def torch_peer(folder: Path, args, order: str, **options) -> None:
     drawn = read_drawn(folder)
     labels = len(drawn["labels"])
     step = training.torch_step(args, "ForSequenceClassification", num_labels=labels, **options)
-    time_all(step, drawn, order, to_arrays)
+    time_all(args, step, drawn, order, to_arrays)
 
 
 def paddlenlp_peer(folder: Path, args, order: str) -> None:
     drawn = read_drawn(folder)
-    time_all(training.paddlenlp_step(args, len(drawn["labels"])), drawn, order, to_arrays)
+    time_all(args, training.paddlenlp_step(args, len(drawn["labels"])), drawn, order, to_arrays)
 
 
 def to_arrays(pairs: list) -> tuple:

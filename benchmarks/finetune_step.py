@@ -36,7 +36,7 @@ CONTENDERS = {
 }
 
 
-def time_random_batches(args, step: Callable[..., None], operations: float = 0.0) -> None:
+def time_random_batches(args, step: Callable[..., None]) -> None:
     """Time the step on ids [batch, length] and labels [batch], and tell the seconds."""
     import numpy as np
 
@@ -46,7 +46,7 @@ def time_random_batches(args, step: Callable[..., None], operations: float = 0.0
         input_ids = rng.integers(4, args.vocab, [args.batch, args.length])
         input_ids[:, 0], input_ids[:, -1] = 0, 2
         batches.append((input_ids, rng.integers(0, LABELS, args.batch)))
-    tell(training.time_steps(step, batches), operations)
+    tell(training.time_steps(step, batches), training.operations_of(args, args.batch * args.length))
 
 
 def ours(_, args, amp: str = "none") -> None:
@@ -65,8 +65,7 @@ def ours(_, args, amp: str = "none") -> None:
         input_ids, labels = (paddle.to_tensor(array) for array in arrays)
         return F.cross_entropy(model(input_ids), labels)
 
-    operations = training.operations_of(model, args.batch * args.length)
-    time_random_batches(args, training.our_step(model, loss_of, amp), operations)
+    time_random_batches(args, training.our_step(model, loss_of, amp))
 
 
 def torch_xlm_r(_, args, **options) -> None:

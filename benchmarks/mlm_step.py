@@ -71,8 +71,7 @@ def ours(_, args) -> None:
 
     model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), ["en"])
     step = training.our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
-    (first,) = next(mmlm_batches(args.vocab, args.batch, args.length))
-    time_batches(args, step, mmlm_batches, training.operations_of(model, first.tokens, len(first.targets)))
+    time_batches(args, step, mmlm_batches)
 
 
 def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
@@ -81,8 +80,11 @@ def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
     time_batches(args, step, ids_and_labels)
 
 
-def time_batches(args, step, batches, operations: float = 0.0) -> None:
-    drawn = islice(batches(args.vocab, args.batch, args.length), training.WARM_UP + args.steps)
+def time_batches(args, step, batches) -> None:
+    sizes = args.vocab, args.batch, args.length
+    (first,) = next(mmlm_batches(*sizes))
+    drawn = islice(batches(*sizes), training.WARM_UP + args.steps)
+    operations = training.operations_of(args, first.tokens, len(first.targets))
     tell(training.time_steps(step, drawn), operations)
 
 

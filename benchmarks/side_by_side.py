@@ -325,8 +325,7 @@ def tell(seconds: float | list[float], operations: float = 0.0, **more: Any) -> 
 
     Args:
         seconds: of the whole work, or of each repetition.
-        operations: multiplications and additions in these seconds; on a GPU of Paddle its share of the peak
-            is told, too.
+        operations: of that work, if known; on a GPU of Paddle the share of its peak is told, too.
         more: "check": equal for all that do the same work; "peak": the largest memory in bytes, if other
             processes did the work.
     """

@@ -39,11 +39,11 @@ def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[floa
     return seconds[WARM_UP:]
 
 
-def operations_of(model, tokens: int, predicted: int = 0) -> float:
-    """Operations of a step of our model: 6 for each weight of its products and token. The word table counts
-    for the `predicted` tokens of masked LM."""
-    matrices = sum(x.size for x in model.ernie_m.encoder.parameters() if x.ndim == 2)
-    return 6.0 * (matrices * tokens + model.ernie_m.embeddings.word_embeddings.weight.size * predicted)
+def operations_of(args, tokens: int, predicted: int = 0) -> float:
+    """Additions and multiplications that a training step in the base width needs: 6 for each token and weight
+    of its products. The word table counts for the `predicted` tokens of masked LM."""
+    width = getattr(args, "hidden", 768)
+    return 6.0 * (12 * args.layers * width**2 * tokens + args.vocab * width * predicted)
 
 
 def our_step(model, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
