@@ -28,6 +28,7 @@ from reader.tagging import (
     TaggedBatch,
     check_tag_map,
     inside,
+    read_columns,
     read_tagged,
     word_scores,
 )
@@ -216,24 +217,11 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
         raise UserError(f"{path}: cannot read it ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
-    width = 0
-    sentences: list[list[list[str]]] = [[]]
-    for number, line in enumerate(text.split("\n"), 1):
-        cells = line.split()
-        if not cells:
-            sentences.append([])
-            continue
-        width = width or len(cells)
-        if len(cells) != width or width < 2:
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} columns, not {max(width, 2)}; a line is a word, its "
-                "gold tag if it is known, and its predicted tag"
-            )
-        sentences[-1].append(cells)
-    if not width:
+    form = "a word, its gold tag if it is known, and its predicted tag"
+    found = [list(zip(*rows)) for _, rows in read_columns(text.split("\n"), path, str.split, form)]
+    if not found:
         raise UserError(f"{path}: no words in it")
-    columns = [list(zip(*sentence)) for sentence in sentences if sentence]
-    return [TaggedSentence(found[0], found[-2] if width > 2 else None, found[-1]) for found in columns]
+    return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]
 
 
 def main(arguments: list[str] | None = None) -> None:

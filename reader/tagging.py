@@ -18,7 +18,7 @@ has one tag and counts once in the loss.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -150,6 +150,34 @@ class Sentence(NamedTuple):
     @property
     def words(self) -> list[str]:
         return self.text.split(JOINT)
+
+
+def read_columns(
+    lines: Iterable[str], path: str | os.PathLike, cells_of: Callable[[str], list[str]], form: str
+) -> Iterator[tuple[int, list[list[str]]]]:
+    """Yield each sentence of a file in CoNLL form: the number of its first line, and the cells of its lines.
+
+    Args:
+        lines: of the file.
+        path: of the file, for messages.
+        cells_of: the cells of a line; none ends a sentence.
+        form: what a line holds, for messages.
+
+    Raises:
+        UserError: the number of columns changes, or there is only one; names the file and the line.
+    """
+    rows: list[list[str]] = []
+    width = 0
+    for number, line in enumerate([*lines, ""], 1):
+        if cells := cells_of(line):
+            width = width or len(cells)
+            if len(cells) != width or width < 2:
+                fault = f"{len(cells)} columns, not {max(width, 2)}"
+                raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
+            rows.append(cells)
+        elif rows:
+            yield number - len(rows), rows
+            rows = []
 
 
 def read_tagged(
