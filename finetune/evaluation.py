@@ -1,16 +1,17 @@
 """Predict and score whole files. The processes divide each batch, and every process gets all results."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import paddle
 
-from finetune.datasets import EvalFile, stream
 from finetune.task import Task
-from reader.batching import Batches
+from reader.batching import Batches, stream_all
+from reader.classification import expand
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -18,6 +19,32 @@ from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+
+
+@dataclass(frozen=True)
+class EvalFile:
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
+
+
+def open_files(
+    patterns: str, languages: Sequence[str] | None, flag: str, read: Callable[[Path], Sequence[Any]]
+) -> list[EvalFile]:
+    """Read all files of the patterns of one flag, in the order of the patterns, then of the languages.
+
+    Raises:
+        UserError: a pattern has `%s` but there are no languages, or the reverse, or a file is wrong.
+    """
+    expanded = expand(patterns, languages, flag)
+    return [
+        EvalFile(pattern, language, path, read(path))
+        for pattern, by_language in expanded.items()
+        for language, path in by_language.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -34,22 +61,22 @@ def predict_files(
     task: Task,
     engine: Engine,
     files: Sequence[EvalFile],
-    batch_size: int,
-    in_tokens: bool,
+    flags: Any,
     labelled: bool,
     stop: StopSignal | None = None,
 ) -> list[PredictedFile] | None:
     """Predict every file. All processes call it with the same files.
 
     Args:
-        batch_size: items (padded tokens with `in_tokens`) per process and batch.
+        flags: the sizes of a batch are read.
         labelled: whether the files have labels, so that there is a loss.
         stop: return None on all processes as soon as one of them is asked to stop.
     """
     rank, world = distributed.rank(), distributed.world_size()
+    size = flags.predict_batch_size or flags.batch_size  # items (padded tokens with in_tokens) per process
     parts = [
         Batches(
-            file.data, task.encode, batch_size * world, batch_size, in_tokens, shuffle=False, rank=rank,
+            file.data, task.encode, size * world, size, flags.in_tokens, shuffle=False, rank=rank,
             world_size=world,
         )
         for file in files
@@ -58,7 +85,7 @@ def predict_files(
     losses, seconds = [0.0] * len(files), [0.0] * len(files)
     engine.model.eval()
     shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
-    with prefetch(partial(stream, parts)) as batches, paddle.no_grad(), engine.autocast():
+    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
         last = time.monotonic()
         for number, global_batch in batches:  # the same number of batches on every process
             if stop is not None and stop.anywhere():
@@ -72,9 +99,8 @@ def predict_files(
             seconds[number] += last - before
             shown.update(global_batch.count)
     shown.close()
-    losses = distributed.all_sum(losses)
     done = []
-    for file, mine, loss, spent in zip(files, found, losses, seconds):
+    for file, mine, loss, spent in zip(files, found, distributed.all_sum(losses), seconds):
         everyone = [item for part in distributed.gather(mine) for item in part]
         rows = [row for _, row in sorted(everyone, key=lambda item: item[0])]
         done.append(PredictedFile(file, rows, loss / len(file.data), spent))
@@ -85,13 +111,12 @@ def evaluate(
     task: Task,
     engine: Engine,
     files: Sequence[EvalFile],
-    batch_size: int,
-    in_tokens: bool,
-    epoch: int,
+    flags: Any,
+    epoch: int = 0,
     stop: StopSignal | None = None,
 ) -> Scores | None:
     """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
-    predicted = predict_files(task, engine, files, batch_size, in_tokens, labelled=True, stop=stop)
+    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}

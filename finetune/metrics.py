@@ -147,7 +147,7 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers). `rules`: one of `utils.args.ANSWER_RULES`."""
+    """Mean "f1" and "em" over (prediction, answers). `rules`: "mlqa" or "squad"."""
     matched = sum(exact_match(prediction, answers, language, rules) for prediction, answers in rows)
     shared = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order

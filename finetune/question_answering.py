@@ -1,6 +1,5 @@
 """Extractive question answering: MLQA, XQuAD, SQuAD v1.1, TyDi QA GoldP."""
 
-import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
 from finetune.span_decoding import (
     Answer,
@@ -54,7 +54,7 @@ class QuestionAnswering(Task):
         cut: how contexts are cut into windows.
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
-        rules: one of `utils.args.ANSWER_RULES`.
+        rules: "mlqa" or "squad"; see `finetune.metrics`.
     """
 
     name = QUESTION_ANSWERING
@@ -70,9 +70,9 @@ class QuestionAnswering(Task):
         self.encode = EncodeWindows(tokenizer)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
-        decoding = args.max_answer_length, args.n_best_size, args.answer_rules
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, flags.split_han)
+        decoding = flags.max_answer_length, flags.n_best_size, flags.answer_rules
         return cls(tokenizer, cut, *decoding)
 
     @classmethod

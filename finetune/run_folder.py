@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.flags import TrainingFlags
 from model.checkpoint.folder import load_training_state, read_weights
 from model.checkpoint.step_folders import clear_leftovers
 from model.config import ErnieMConfig
@@ -26,16 +27,17 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
+from utils.args import to_yaml
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
 from utils.logging import logger
 
-RUN = "run.json"
+RUN, SELECTED = "run.json", "selected.json"
 RANDOM_WEIGHTS = "random"
 _TRAINED = ("step_*", "best", "seed_*")  # the results of training
 _WRITTEN = (
-    *_TRAINED, "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
+    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "visualdl",
     "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
@@ -50,11 +52,10 @@ def identity(
 
 
 @contextmanager
-def owned_by(flags: Any, run: dict[str, Any], flags_yaml: str) -> Iterator[None]:
+def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
     """Lock --checkpoints for a run, and write run.json and flags.yaml.
 
     Args:
-        flags: `checkpoints`, `overwrite` and the weights to start from are read.
         run: identity of the run, JSON values. The one of the main process counts.
 
     Raises:
@@ -71,7 +72,7 @@ def owned_by(flags: Any, run: dict[str, Any], flags_yaml: str) -> Iterator[None]
                         clear_leftovers(place)
                     _claim(Path(folder), run, flags.overwrite, sources)
                     with atomic_file(Path(folder) / "flags.yaml", "w") as file:
-                        file.write(flags_yaml)
+                        file.write(to_yaml(flags))
             except UserError as error:
                 fault = str(error)
         if fault := distributed.gather(fault)[0]:
@@ -87,7 +88,9 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
                     f"--overwrite true would remove {source}, which the run starts from; choose another "
                     "--checkpoints"
                 )
-        _remove(folder)
+        (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
+        for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
+            remove(path)
     elif any(path for pattern in _TRAINED for path in folder.glob(pattern)):
         advice = (
             "choose another --checkpoints, or begin anew with --overwrite true, which removes what that run "
@@ -100,12 +103,6 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
         return
     with atomic_file(folder / RUN, "w") as file:
         json.dump(run, file, indent=2, ensure_ascii=False)
-
-
-def _remove(folder: Path) -> None:
-    (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
-    for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
-        remove(path)
 
 
 def listed(differences: Sequence[str]) -> str:
@@ -145,7 +142,7 @@ def state_of(step: str) -> dict[str, Any]:
     return saved
 
 
-def weights_of(flags: Any, seeds: Sequence[int]) -> str:
+def weights_of(flags: TrainingFlags, seeds: Sequence[int]) -> str:
     """Digest of the weights that training starts from. A step folder of ours has stored it.
 
     Raises:

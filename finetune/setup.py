@@ -1,6 +1,5 @@
 """From flags to processes, tokenizer, model, weights, optimizer and engine."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -10,8 +9,8 @@ from typing import Any
 
 import paddle
 
+from finetune.flags import FinetuneFlags
 from finetune.task import Task
-from finetune.trainer import SUMS
 from model.checkpoint.folder import load_from, read_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
@@ -22,13 +21,14 @@ from training.precision import LossScaling, Precision
 from utils.errors import UserError
 from utils.logging import RECIPE_BATCH, logger, setup
 
+SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
+
 
 def begin(use_cuda: bool) -> None:
-    """Start a command: join the other processes, open the log, and log the command and the device."""
-    device = distributed.init(use_cuda)
+    """Start a command: join the other processes, open the log, and log the command."""
+    distributed.init(use_cuda)
     setup(rank=distributed.rank())
-    logger.info("command: %s", shlex.join(sys.argv))
-    logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
+    logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
     if line := os.environ.get(RECIPE_BATCH):
         logger.info("%s", line)
 
@@ -74,7 +74,7 @@ def model_config(flags: Any, tokenizer: Tokenizer) -> ErnieMConfig:
 
 
 def make_model(
-    args: argparse.Namespace, task: Task, config: ErnieMConfig, seed: int, step: Path | None = None
+    flags: FinetuneFlags, task: Task, config: ErnieMConfig, seed: int, step: Path | None = None
 ) -> paddle.nn.Layer:
     """Make the task's model in --dtype, identical on every process, and load its weights.
 
@@ -82,10 +82,10 @@ def make_model(
         step: a step folder of the run; it takes precedence over the weights that the flags name.
     """
     paddle.seed(seed)
-    paddle.set_default_dtype(args.dtype)
+    paddle.set_default_dtype(flags.dtype)
     model = task.make_model(config)
-    model.ernie_m.use_recompute(args.recompute)
-    checkpoint, pretrained = args.init_checkpoint, args.init_pretraining_params
+    model.ernie_m.use_recompute(flags.recompute)
+    checkpoint, pretrained = flags.init_checkpoint, flags.init_pretraining_params
     if step is not None:
         load_from(model, step)
     elif checkpoint is not None:

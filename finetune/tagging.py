@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from finetune.metrics import entity_scores
 from finetune.task import Task
 from model.task_names import TAGGING
@@ -73,13 +74,13 @@ class Tagging(Task):
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        if args.label_map_config is None:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
-        ids = read_label_map(args.label_map_config, args.num_labels)
-        check_tag_map(ids, args.label_map_config)
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        check_tag_map(ids, flags.label_map_config)
         labels = sorted(ids, key=ids.get)
-        return cls(tokenizer, labels, args.max_seq_len, args.label_pieces, args.chunk_scheme)
+        return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod
     def from_reading(

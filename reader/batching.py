@@ -157,3 +157,10 @@ class Batches:
 
     def _random(self, epoch: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+
+
+def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
+    """Yield the global batches of several data sets one after the other, with the number of the data set."""
+    for number, batches in enumerate(parts):
+        for global_batch in batches.stream():
+            yield number, global_batch

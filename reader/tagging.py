@@ -32,8 +32,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 OUTSIDE = "O"
-SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file has either, throughout
-ENDS = {"IOE": "IE", "IOBES": "BIES"}  # schemes that mark the ends of entities, and their letters
+# scheme -> the letters of its tags; IOB: a file has IOB1 or IOB2, throughout
+SCHEMES = {"IOB": "BI", "IOB1": "BI", "IOB2": "BI", "IOE": "IE", "IOBES": "BIES"}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -49,31 +49,20 @@ class EntityStart(NamedTuple):
 
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
-    """Where entities begin, as conlleval reads the tags of one sentence."""
-    before = ""
+    """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
+    before = open_type = ""
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
-        if type_ and (tag[0] == "B" or type_ != before):
+        if type_ and (tag[0] in "BS" or type_ != open_type):
             yield EntityStart(position, tag, type_ == before)
-        before = type_
+        before, open_type = type_, "" if tag[0] in "ES" else type_
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
-    written = list(tags)
+    written = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]
     for start in entity_starts(tags):
         written[start.position] = f"B-{start.tag[2:]}"
-    return written
-
-
-def from_ends(tags: Sequence[str]) -> list[str]:
-    """The same entities in IOB2, of tags in IOE or IOBES."""
-    written, open_type = [], ""
-    for tag in tags:
-        type_ = tag[2:]  # empty for O
-        letter = "I" if type_ == open_type and tag[0] in "IE" else "B"
-        written.append(f"{letter}-{type_}" if type_ else tag)
-        open_type = "" if tag[0] in "ES" else type_
     return written
 
 
@@ -83,19 +72,18 @@ def inside(labels: Sequence[str]) -> list[int]:
     return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
 
 
-def is_tag(tag: str) -> bool:
-    """Whether `tag` is O, or B- or I- with a type."""
-    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+def is_tag(tag: str, scheme: str = "IOB") -> bool:
+    """Whether `tag` is O, or a letter of the scheme, "-" and a type."""
+    return tag == OUTSIDE or (tag[:1] in [*SCHEMES[scheme]] and tag[1:2] == "-" and len(tag) > 2)
 
 
 def check_scheme(
     sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
 ) -> None:
-    """Check that all tags of a file follow a scheme.
+    """Check that all tags of a file follow IOB1, IOB2, or, for IOB, one of the two.
 
     Args:
         sentences: line number and tags of each.
-        scheme: one of `SCHEMES`.
         path: of the file, for messages.
 
     Raises:
@@ -108,13 +96,11 @@ def check_scheme(
                 continue  # the same in both schemes
             place = f"line {line}, token {position + 1}: {tag} begins an entity"
             first.setdefault(tag[0], place)
-            other = first.get("B" if tag[0] == "I" else "I")
-            if scheme == "IOB2" and tag[0] == "I":
-                fault = f"which IOB2 (--chunk_scheme) writes B-{tag[2:]}"
-            elif scheme == "IOB1" and tag[0] == "B":
-                fault = f"which IOB1 (--chunk_scheme) writes I-{tag[2:]}"
-            elif scheme == "IOB" and other is not None:
-                fault = f"but {other}: neither IOB1 nor IOB2"
+            letter = "B" if tag[0] == "I" else "I"
+            if scheme == {"B": "IOB2", "I": "IOB1"}[letter]:
+                fault = f"which {scheme} (--chunk_scheme) writes {letter}-{tag[2:]}"
+            elif scheme == "IOB" and letter in first:
+                fault = f"but {first[letter]}: neither IOB1 nor IOB2"
             else:
                 continue
             raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
@@ -185,12 +171,12 @@ def read_tagged(
 ) -> list[Sentence]:
     """Read and check a TSV file with the columns text_a and label, each joined by U+0002.
 
-    Tags in IOB1, IOE and IOBES become IOB2.
+    Tags become IOB2.
 
     Args:
         path: the file; other columns are ignored.
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must follow, one of `SCHEMES` or `ENDS`.
+        scheme: what the tags must follow, a key of `SCHEMES`.
         labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
@@ -212,39 +198,33 @@ def read_tagged(
         found = None
         if "label" in cells:
             tags = cells["label"].split(JOINT)
-            if scheme in ENDS:
-                tags = from_ends(_check_letters(tags, scheme, where))
-            _check_tags(tags, len(words), label_map, where)
+            found = _labels(tags, len(words), label_map, scheme, where)
             tagged.append((number, tags))
-            found = tuple(label_map[tag] for tag in to_iob2(tags))
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
-    check_scheme(tagged, scheme, path)
+    if SCHEMES[scheme] == SCHEMES["IOB"]:
+        check_scheme(tagged, scheme, path)
     return sentences
 
 
-def _check_letters(tags: list[str], scheme: str, where: str) -> list[str]:
-    for position, tag in enumerate(tags, 1):
-        if tag != OUTSIDE and not (tag[:1] in tuple(ENDS[scheme]) and tag[1:2] == "-" and tag[2:]):
-            letters = ", ".join(f"{letter}-<type>" for letter in ENDS[scheme])
-            raise UserError(
-                f"{where}, token {position}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}"
-            )
-    return tags
-
-
-def _check_tags(tags: list[str], words: int, label_map: Mapping[str, int], where: str) -> None:
+def _labels(
+    tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, where: str
+) -> tuple[int, ...]:
+    """The label ids of the words of a sentence."""
     if len(tags) != words:
         raise UserError(
             f"{where}: {words} tokens but {len(tags)} tags; tokens are joined by U+0002, and so are tags, "
             "one for each token"
         )
-    for position, tag in enumerate(tags, 1):
-        if tag not in label_map:
-            raise UserError(
-                f"{where}, token {position}: unknown tag '{tag}'; the label map has {', '.join(label_map)}"
-            )
+    for position, (tag, iob2) in enumerate(zip(tags, to_iob2(tags)), 1):
+        place = f"{where}, token {position}"
+        if not is_tag(tag, scheme):
+            letters = ", ".join(f"{letter}-<type>" for letter in SCHEMES[scheme])
+            raise UserError(f"{place}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}")
+        if iob2 not in label_map:
+            raise UserError(f"{place}: unknown tag '{tag}'; the label map has {', '.join(label_map)}")
+    return tuple(label_map[tag] for tag in to_iob2(tags))
 
 
 class TaggedFeature(NamedTuple):

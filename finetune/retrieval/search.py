@@ -1,6 +1,7 @@
 """Search bitexts by the vectors of one layer or of all layers, and write what was found."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,8 +10,8 @@ import numpy as np
 from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import SplitResult, choose_on_half
 from evaluation.search import Found, search_both
-from finetune.report import AVERAGE, average, in_columns, in_markdown, submission_file, write_files
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import RetrievalFlags
+from finetune.report import AVERAGE, ShownTable, average, submission_file, to_text, write_tables
 from model.ernie_m import ErnieMModel
 from reader.bitext import Bitext
 from reader.tokenization import Tokenizer
@@ -20,6 +21,7 @@ from utils.files import atomic_file
 from utils.logging import Progress, logger
 
 T = TypeVar("T")
+Swept = Mapping[str, tuple[np.ndarray, SplitResult]]
 
 
 class Searcher:
@@ -34,17 +36,20 @@ class Searcher:
 
     def at(self, layer: int, bitexts: list[Bitext]) -> dict[str, Found]:
         """Search by the vectors of one layer: language -> what was found."""
+        how = {"batch_tokens": self.flags.batch_tokens}
 
         def search(bitext: Bitext, shown: Progress) -> Found:
-            how = {"batch_tokens": self.flags.batch_tokens, "done": shown.update}
             sides = (self._ids(side) for side in (bitext.translations, bitext.sentences))
             return self._found(
-                *(encode_layer(self.model, side, layer, self.flags.pooling, **how) for side in sides)
+                *(
+                    encode_layer(self.model, side, layer, self.flags.pooling, done=shown.update, **how)
+                    for side in sides
+                )
             )
 
         return self._each(bitexts, search)
 
-    def by_layer(self, bitexts: list[Bitext]) -> dict[str, tuple[np.ndarray, SplitResult]]:
+    def by_layer(self, bitexts: list[Bitext]) -> Swept:
         """language -> per cent [L + 1, 2] (English queries first), and the layer that one half chooses.
 
         Raises:
@@ -100,12 +105,21 @@ class Searcher:
         return [np.asarray(build(ids, None, longest)) for ids in self.tokenizer.encode_batch(texts)]
 
 
-def write_sweep(
-    folder: Path,
-    title: str,
-    by_layer: Mapping[str, tuple[np.ndarray, SplitResult]],
-    untrained: Mapping[str, tuple[np.ndarray, SplitResult]],
-) -> None:
+@dataclass(frozen=True)
+class SweepTable(ShownTable):
+    """A row per layer and a column per language, then the average; per cent."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, float]]
+
+    def cells(self, markdown: bool = False) -> list[list[str]]:
+        lines = [["", *next(iter(self.rows.values())), AVERAGE]]
+        for name, row in self.rows.items():
+            lines.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])
+        return lines
+
+
+def write_sweep(folder: Path, title: str, by_layer: Swept, untrained: Swept) -> None:
     """Write sweep.{txt,md,json}: a row per layer with the mean of both directions.
 
     The last rows score, on the odd pairs, the layer that was chosen on the even pairs.
@@ -118,18 +132,14 @@ def write_sweep(
         f"layer {layer}": {name: float(table[layer].mean()) for name, (table, _) in by_layer.items()}
         for layer in range(len(next(iter(by_layer.values()))[0]))
     }
-    rows["chosen, odd pairs"] = {name: 100.0 * split.mean for name, (_, split) in by_layer.items()}
-    if untrained:
-        row = {name: 100.0 * split.mean for name, (_, split) in untrained.items()}
-        rows["untrained, chosen, odd pairs"] = row
+    for label, swept in (("chosen, odd pairs", by_layer), ("untrained, chosen, odd pairs", untrained)):
+        if swept:
+            rows[label] = {name: 100.0 * split.mean for name, (_, split) in swept.items()}
     chosen = {name: split.layer for name, (_, split) in by_layer.items()}
     logger.info("layers chosen on the even pairs: %s", chosen)
-    cells = [["", *by_layer, AVERAGE]]
-    for name, row in rows.items():
-        cells.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])
-    logger.info("%s\n%s", title, in_columns(cells))
-    text, markdown = f"{title}\n{in_columns(cells)}", f"**{title}**\n\n{in_markdown(cells)}\n"
-    write_files(folder, "sweep", text, markdown, {"title": title, "rows": rows, "chosen": chosen})
+    table = SweepTable(title, rows)
+    logger.info("%s", to_text([table]))
+    write_tables(folder, "sweep", [table], {"title": title, "rows": rows, "chosen": chosen})
 
 
 def write_predictions(

@@ -10,7 +10,7 @@ from paddle import Tensor
 
 from evaluation.encode import encode_layer, sentence_vectors
 from evaluation.retrieval import hits
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import RetrievalFlags
 from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.trainer import Evaluation
 from model.ernie_m import ErnieMModel
@@ -30,7 +30,6 @@ class RetrievalTraining:
     """`finetune.trainer.Training` of one seed on the parallel text of a corpus.
 
     Args:
-        flags: flags of this seed.
         layer: the layer whose vectors are trained.
 
     Raises:
@@ -40,13 +39,15 @@ class RetrievalTraining:
     divisible = False  # the loss needs the vectors of every process
     measured = ("won", "pairs that beat their negatives: %.1f %%")
 
-    def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int):
+    def __init__(
+        self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, seed: int
+    ):
         world = distributed.world_size()
         if flags.batch_size < world:
             raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
         self.flags, self.model, self.tokenizer, self.layer = flags, model, tokenizer, layer
         self.config = model.config
-        self.seed, self.total_steps = flags.random_seed, flags.max_steps
+        self.seed, self.total_steps = seed, flags.max_steps
         # Also before the first step: training has to beat that score.
         self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         self.pairs = StepPairs(

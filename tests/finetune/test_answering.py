@@ -11,10 +11,11 @@ import paddle
 import pytest
 
 import run_mrc
-from finetune.datasets import stream
+from finetune.flags import FinetuneFlags
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
 from model.ernie_m import ErnieMConfig
 from reader.batching import Batches
+from reader.batching import stream_all as stream
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
@@ -90,7 +91,7 @@ def test_predictions(answer, trained, folder, tmp_path):
 
 
 def make_task(folder, kind=QuestionAnswering, **changes) -> QuestionAnswering:
-    args = parse_args(toy.flags(folder, folder, **changes))
+    args = parse_args(FinetuneFlags, toy.flags(folder, folder, **changes))
     return kind.from_flags(args, Tokenizer(None, folder / "piece.model"))
 
 
@@ -193,7 +194,7 @@ def test_pairs_of_languages(answer, trained, folder, tmp_path):
     [
         ({"gxlt_set": "pair-%s-%s.json", "do_train": "true"}, "--gxlt_set evaluates a trained model"),
         ({"gxlt_set": "pair-%s-%s.json"}, "--init_checkpoint is needed with --gxlt_set"),
-        ({"gxlt_set": "pair-%s.json", "init_checkpoint": "x"}, "pair-%s.json: %s must stand in it twice"),
+        ({"gxlt_set": "pair-%s.json", "init_checkpoint": "x"}, "pair-%s.json: %s must be in it twice"),
         (
             {"gxlt_set": "%s-%s", "init_checkpoint": "x", "lang_map_config": None},
             "--lang_map_config is needed",

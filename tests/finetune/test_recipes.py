@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 import launch
+from finetune.flags import FinetuneFlags, RetrievalFlags
 from finetune.report import recipes
-from finetune.retrieval.flags import RetrievalFlags
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import ROOT, as_flags, call_main, clean_environment
 from utils.args import parse_args
-from utils.config import load_config
 
 SIZES = ("small", "base", "large")
 TRANSFER, ALL, CONLL = "cross_lingual_transfer", "translate-train_all", "conll_finetune_on_all_dataset"
@@ -80,7 +79,7 @@ def test_values(arguments, recipe):
     script, labels, longest, validation = TASKS[task]
     devices = 8 if name == f"xnli_{ALL}" else DEVICES[task]
     assert line[:3] == ["--recipe_devices", str(devices), script]
-    args = parse_args(line[3:])
+    args = parse_args(FinetuneFlags, line[3:])
     values = {**vars(args), "batch": devices * args.batch_size}
     assert tuple(values[name] for name in TOTALS) == {**PAPER, **OTHERS}[recipe]
     assert (args.warmup_proportion, args.lr_scheduler) == (0.1, "linear_warmup_decay")
@@ -108,12 +107,12 @@ def test_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
     line = arguments(f"{size}/tatoeba_{TRANSFER}", "--score", "margin", NPROC="2")
     assert line[:3] == ["--nproc_per_node", "2", "run_retrieval.py"]
-    flags = load_config(RetrievalFlags, line[3:])
+    flags = parse_args(RetrievalFlags, line[3:])
     assert flags.init_pretraining_params == "./checkpoints/best"
     assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean")
     assert (flags.score, flags.do_train) == ("margin", False)
     line = arguments(f"{size}/tatoeba_fine-tuning", "--vocab_path", "", "--max_seq_len", "64")
-    flags = load_config(RetrievalFlags, line[1:])
+    flags = parse_args(RetrievalFlags, line[1:])
     assert (line[0], flags.do_train, flags.max_steps, flags.batch_size) == (
         "run_retrieval.py", True, 200_000, 32,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from finetune.flags import FinetuneFlags
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, clean_environment
 from utils.args import parse_args
@@ -60,7 +61,7 @@ def test_without_an_environment_the_script_says_how_to_make_one(copied):
 
 def test_small_takes_its_weights_where_they_are(copied):
     (copied / "configs" / "small" / "params").mkdir(parents=True)
-    args = parse_args(arguments(copied, "small/xnli_cross_lingual_transfer.sh")[3:])
+    args = parse_args(FinetuneFlags, arguments(copied, "small/xnli_cross_lingual_transfer.sh")[3:])
     assert args.init_pretraining_params == "./configs/small/params"
 
 
@@ -78,7 +79,7 @@ def test_any_flag_can_be_overridden_or_taken_back(copied):
         NPROC="2",
     )
     assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
-    args = parse_args(line[5:])
+    args = parse_args(FinetuneFlags, line[5:])
     assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
     assert args.init_pretraining_params is None
 
@@ -98,7 +99,7 @@ def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
     arguments, line = launch.keep_total(given, recipe, processes)
     assert arguments[-1] == steps or arguments == given
     assert f"= {total} in all" in line
-    assert str(parse_args(arguments).gradient_accumulation_steps) == steps
+    assert str(parse_args(FinetuneFlags, arguments).gradient_accumulation_steps) == steps
 
 
 def parsed(*line: str):

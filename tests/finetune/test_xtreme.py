@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from finetune.classification import Classification
+from finetune.flags import FinetuneFlags
 from finetune.question_answering import QuestionAnswering
 from finetune.report import submission_file
 from finetune.tagging import OfficialPrediction, OfficialTagging, Tagging
@@ -25,7 +26,8 @@ def test_names(tmp_path):
 def classification(tmp_path, labels) -> Classification:
     (tmp_path / "label_map.json").write_text(json.dumps(labels))
     args = parse_args(
-        ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", str(len(labels))]
+        FinetuneFlags,
+        ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", str(len(labels))],
     )
     return Classification.from_flags(args, tokenizer=None)
 
@@ -50,7 +52,9 @@ def test_classification(tmp_path, labels, expected):
 def test_tagging(tmp_path, official):
     tagging_toy.make(tmp_path)
     tokenizer = Tokenizer(None, tmp_path / "piece.model")
-    args = parse_args(["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", "5"])
+    args = parse_args(
+        FinetuneFlags, ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", "5"]
+    )
     data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:

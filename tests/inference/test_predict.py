@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 import pytest
 
 from evaluation.encode import encode as encode_all
+from finetune.flags import FinetuneFlags
 from inference import requests
 from inference.loading import load
 from inference.requests import read_requests, reading_of
@@ -111,7 +112,7 @@ def tags_by_training(model, tokenizer, folder, words, reading):
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
-    args = parse_args([*line, "--label_pieces", reading["label_pieces"]])
+    args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
     kind = OfficialTagging if reading.get("official_compat") else Tagging
     task = kind.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(one), None) for one in words]
@@ -140,7 +141,7 @@ def test_what_training_records_is_what_prediction_reads(models, tmp_path, offici
     from finetune.tagging import OfficialTagging, Tagging
 
     (tmp_path / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
-    args = parse_args(["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
+    args = parse_args(FinetuneFlags, ["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
     tokenizer = load(models / "tag").tokenizer
     tagging = (OfficialTagging if official else Tagging).from_flags(args, tokenizer).reading()
     answering = (OfficialAnswering if official else QuestionAnswering).from_flags(args, tokenizer).reading()
@@ -211,7 +212,9 @@ def answers_by_hand(models, request):
     from finetune.question_answering import QuestionAnswering
 
     model = load(models / "answer")
-    args = parse_args(["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"])
+    args = parse_args(
+        FinetuneFlags, ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
+    )
     task = QuestionAnswering.from_flags(args, model.tokenizer)
     path = models / "one.json"
     qa = {"id": "0", "question": request["question"], "answers": []}

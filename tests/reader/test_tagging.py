@@ -20,7 +20,6 @@ from reader.tagging import (
     cut_windows,
     entity_starts,
     expanded,
-    from_ends,
     inside,
     is_tag,
     read_tagged,
@@ -61,7 +60,7 @@ def test_iob2(tags, iob2):
     ],
 )
 def test_schemes_that_mark_the_ends(write, scheme, tags, iob2):
-    assert from_ends(tags.split()) == iob2.split()
+    assert to_iob2(tags.split()) == iob2.split()
     row = f"{JOINT.join('abcdef'[: len(tags.split())])}\t{JOINT.join(tags.split())}"
     (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
@@ -199,7 +198,10 @@ def test_without_labels(write):
         ("text_a\tlabel\na+b\tO\n", "line 2: 2 tokens but 1 tags"),
         ("text_a\tlabel\na\tO+O\n", "line 2: 1 tokens but 2 tags"),
         ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG'; the label map has B-PER,"),
-        ("text_a\tlabel\na b\tO O\n", "line 2, token 1: unknown tag 'O O'"),
+        (
+            "text_a\tlabel\na b\tO O\n",
+            "token 1: 'O O' is not a tag of IOB (--chunk_scheme): O, B-<type>, I-<type>",
+        ),
         ("text_a\tlabel\na\tB-PER\nb+c\tO+I-LOC\n", "line 3, token 2: I-LOC begins an entity, but line 2"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
         ("text_a\tlabel\na\tO\nb+c\tI-PER+B-PER\nd\tB-PER\n", "line 4, token 1: B-PER begins an entity, but"),
