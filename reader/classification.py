@@ -72,13 +72,9 @@ class Examples(FileLines, Sequence[Example]):
     """The rows of a TSV file; made by `read_classification`, which checks them."""
 
     def __init__(
-        self,
-        path: Path,
-        starts: np.ndarray,
-        version: tuple[int, int],
-        columns: dict[str, int],
+        self, path: Path, starts: np.ndarray, version: tuple[int, int], columns: dict[str, int],
         label_map: dict[str, int] | None,
-    ):
+    ):  # fmt: skip
         super().__init__(path, starts, version)
         self._columns, self._label_map = columns, label_map
 
@@ -91,11 +87,9 @@ class Examples(FileLines, Sequence[Example]):
 
 
 def read_classification(
-    path: str | os.PathLike,
-    label_map: dict[str, int] | None = None,
-    num_labels: int | None = None,
+    path: str | os.PathLike, label_map: dict[str, int] | None = None, num_labels: int | None = None,
     labels: bool = True,
-) -> Examples:
+) -> Examples:  # fmt: skip
     """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
@@ -154,19 +148,13 @@ def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -
     """
     header = decode(line.removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
     if missing := [name for name in wanted if name not in header]:
-        fault = (
-            f"no column {', '.join(missing)} in the header"
-            if len(missing) < len(wanted)
-            else "no header line"
-        )
+        some = len(missing) < len(wanted)
+        fault = f"no column {', '.join(missing)} in the header" if some else "no header line"
         raise UserError(
             f"{path}, line 1: {fault}; the first line names the tab-separated columns ({columns})"
         )
-    seen: set[str] = set()
-    for name in header:
-        if name in seen:
-            raise UserError(f"{path}, line 1: the column {name} occurs twice in the header")
-        seen.add(name)
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise UserError(f"{path}, line 1: the column {twice[0]} occurs twice in the header")
     return header
 
 
@@ -219,21 +207,17 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
     Raises:
         UserError: `%s` without languages, or no `%s` with several languages.
     """
+    names = languages or [ALL_LANGUAGES]
     answer: dict[str, dict[str, Path]] = {}
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        if "%s" in pattern:
-            if languages is None:
-                raise UserError(
-                    f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config"
-                )
-            answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in languages}
-        elif languages is None or len(languages) == 1:
-            answer[pattern] = {(languages or [ALL_LANGUAGES])[0]: Path(pattern)}
-        else:
+        if "%s" in pattern and languages is None:
+            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
+        if "%s" not in pattern and len(names) > 1:
             raise UserError(
-                f"{flag} {pattern}: no %s in it, but the language map has {len(languages)} languages; "
+                f"{flag} {pattern}: no %s in it, but the language map has {len(names)} languages; "
                 "put %s where the file names have the language code, as in dev.%s.tsv"
             )
+        answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in names}
     if not answer:
         raise UserError(f"{flag}: no file named")
     return answer

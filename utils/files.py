@@ -111,9 +111,10 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     temporary = temporary_name(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
+    with unwritable_is_a_user_error(path):
+        _make_parents(path)
     try:
         with unwritable_is_a_user_error(path):
-            _make_parents(path)
             with open(temporary, mode, **options) as file:
                 yield file
                 file.flush()

@@ -12,7 +12,6 @@ import run_sequence_labeling
 from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.folder import read_weights
-from reader.tagging import JOINT
 from tests.finetune import tagging_toy
 from tests.launching import ROOT, call_main, run_script
 
@@ -136,34 +135,10 @@ def test_official_behaviour_runs(tag, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ("anna+sees\tB-PER", "line 3: 2 tokens but 1 tags"),
-        ("\t", "line 3: an empty sentence"),
-        ("anna\tB-ORG", "line 3, token 1: unknown tag 'B-ORG'"),
-        ("the+anna\tO+I-PER", "line 3, token 2: I-PER begins an entity, but line 2, token 1: B-LOC"),
-    ],
-)
-def test_bad_rows(refused, tmp_path, row, expected):
-    text = f"text_a\tlabel\nrome\tB-LOC\n{row}\n".replace("+", JOINT)
-    (tmp_path / "train.tsv").write_text(text)
-    line = refused(train_set=tmp_path / "train.tsv")
-    assert "train.tsv" in line and expected in line
-
-
-@pytest.mark.parametrize(
     ("labels", "changes", "expected"),
     [
-        (
-            {"O": 0, "B-PER": 1, "I-PER": 2},
-            {"num_labels": 3},
-            "labels.json: O has the id 0; it must have the",
-        ),
-        ({"B-PER": 0, "O": 1}, {"num_labels": 2}, "labels.json: there is B-PER but no I-PER"),
         ({"B-PER": 0, "I-PER": 1, "O": 2}, {}, "labels.json: 3 labels"),
         (None, {"label_map_config": None}, "--label_map_config is needed"),
-        (None, {"chunk_scheme": "BIO"}, "--chunk_scheme"),
-        (None, {"label_pieces": "last"}, "--label_pieces"),
         (None, {"chunk_scheme": "IOB1"}, "begins an entity, which IOB1 (--chunk_scheme) writes I-"),
     ],
 )

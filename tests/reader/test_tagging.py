@@ -14,14 +14,9 @@ from reader.tagging import (
     EncodeTagged,
     EncodeTaggedOfficially,
     Sentence,
-    WordWindow,
-    check_scheme,
     check_tag_map,
     cut_windows,
     entity_starts,
-    expanded,
-    inside,
-    is_tag,
     read_tagged,
     to_iob2,
 )
@@ -37,88 +32,61 @@ X = IGNORED
 
 
 @pytest.mark.parametrize(
-    ("tags", "iob2"),
-    [
-        ("I-PER I-PER O I-LOC", "B-PER I-PER O B-LOC"),  # IOB1
-        ("I-PER B-PER I-LOC", "B-PER B-PER B-LOC"),  # IOB1, two neighbours of a type and one of another
-        ("B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC"),  # IOB2
-        ("B-PER I-LOC I-LOC", "B-PER B-LOC I-LOC"),  # neither
-        ("O O", "O O"),
-        ("I-A-B I-A", "B-A-B B-A"),
-    ],
-)
-def test_iob2(tags, iob2):
-    assert to_iob2(tags.split()) == iob2.split()
-    assert to_iob2(iob2.split()) == iob2.split()
-
-
-@pytest.mark.parametrize(
     ("scheme", "tags", "iob2"),
     [
+        ("IOB1", "I-PER I-PER O I-LOC", "B-PER I-PER O B-LOC"),
+        ("IOB", "I-PER B-PER I-LOC", "B-PER B-PER B-LOC"),  # IOB1: two neighbours of a type, one of another
+        ("IOB2", "B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC"),
+        ("IOB", "B-PER B-PER O", "B-PER B-PER O"),
         ("IOE", "I-PER E-PER O E-LOC E-LOC", "B-PER I-PER O B-LOC B-LOC"),
         ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
     ],
 )
-def test_schemes_that_mark_the_ends(write, scheme, tags, iob2):
-    assert to_iob2(tags.split()) == iob2.split()
+def test_schemes(write, scheme, tags, iob2):
+    assert to_iob2(tags.split()) == to_iob2(iob2.split()) == iob2.split()
     row = f"{JOINT.join('abcdef'[: len(tags.split())])}\t{JOINT.join(tags.split())}"
     (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
-    with pytest.raises(UserError, match=f"line 2, token 1: 'X-PER' is not a tag of {scheme}"):
-        read_tagged(write("text_a\tlabel\na\tX-PER\n"), LABELS, scheme)
 
 
-def test_starts():
+def test_entities_of_broken_tags():
+    tags = ["B-PER", "I-LOC", "I-LOC", "O", "I-A-B", "I-A"]
+    assert to_iob2(tags) == ["B-PER", "B-LOC", "I-LOC", "O", "B-A-B", "B-A"]
     found = list(entity_starts(["I-PER", "B-PER", "I-PER", "O", "B-LOC", "I-ORG"]))
-    assert [(start.position, start.adjoins) for start in found] == [
-        (0, False),
-        (1, True),
-        (4, False),
-        (5, False),
-    ]
-
-
-def test_tags():
-    assert all(map(is_tag, ("O", "B-PER", "I-A-B")))
-    assert not any(map(is_tag, ("", "o", "B", "B-", "E-PER", "BPER", "O-PER")))
-
-
-def check(scheme, *sentences):
-    """Sentences on line 2, 3, ..."""
-    check_scheme(enumerate(map(str.split, sentences), 2), scheme, "x.tsv")
-
-
-def test_a_file_in_its_scheme():
-    for scheme in ("IOB1", "IOB"):
-        check(scheme, "O I-PER", "I-PER B-PER")
-    for scheme in ("IOB2", "IOB"):
-        check(scheme, "O B-PER", "B-PER B-PER")
+    assert [start.adjoins for start in found] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
-    ("scheme", "sentences", "message"),
+    ("scheme", "rows", "message"),
     [
-        ("IOB2", ["B-PER O", "O I-PER"], "x.tsv, line 3, token 2: I-PER begins an entity, which IOB2"),
-        ("IOB2", ["B-PER I-LOC"], "line 2, token 2: I-LOC begins an entity, which IOB2 .* writes B-LOC"),
-        ("IOB1", ["B-PER O"], "line 2, token 1: B-PER begins an entity, which IOB1 .* writes I-PER"),
-        ("IOB1", ["I-LOC B-PER"], "line 2, token 2: B-PER"),
+        (
+            "IOB2",
+            ["B-PER+O", "O+I-PER"],
+            "x.tsv, line 3, token 2: I-PER begins an entity, which IOB2",
+        ),
+        (
+            "IOB2",
+            ["B-PER+I-LOC"],
+            "I-LOC begins an entity, which IOB2 (--chunk_scheme) writes B-LOC",
+        ),
+        (
+            "IOB1",
+            ["B-PER+O"],
+            "B-PER begins an entity, which IOB1 (--chunk_scheme) writes I-PER",
+        ),
         (
             "IOB",
-            ["B-PER O", "O I-LOC"],
+            ["B-PER+O", "O+I-LOC"],
             "line 3, token 2: I-LOC begins an entity, but line 2, token 1: B",
         ),
-        ("IOB", ["I-LOC", "O B-PER"], "line 3, token 2: B-PER begins an entity, but line 2, token 1: I-LOC"),
+        ("IOB", ["I-LOC", "O+B-PER"], "line 3, token 2: B-PER begins an entity, but line 2, token 1: I-LOC"),
+        ("IOE", ["X-PER"], "line 2, token 1: 'X-PER' is not a tag of IOE (--chunk_scheme): O, I-<type>, E-<"),
     ],
 )
-def test_tags_that_break_it(scheme, sentences, message):
-    with pytest.raises(UserError, match=message) as fault:
-        check(scheme, *sentences)
-    assert "prepare_conll.py" in str(fault.value)
-
-
-def test_a_map_of_tags():
-    check_tag_map(LABELS, "m.json")
-    check_tag_map({"O": 2, "I-PER": 0, "B-PER": 1}, "m.json")
+def test_tags_that_break_the_scheme(write, scheme, rows, message):
+    text = "".join(f"{'+'.join('ab'[: row.count('+') + 1])}\t{row}\n" for row in rows)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_tagged(write(f"text_a\tlabel\n{text}"), LABELS, scheme)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +99,9 @@ def test_a_map_of_tags():
     ],
 )
 def test_maps_that_are_none(labels, message):
+    check_tag_map(LABELS, "m.json")
     with pytest.raises(UserError, match=re.escape(message)):
         check_tag_map(labels, "m.json")
-
-
-def test_the_labels_of_further_pieces():
-    assert inside(["B-A", "I-A", "B-B", "I-B", "O"]) == [1, 1, 3, 3, 4]
-    assert inside(["O", "B-A", "PER"]) == [0, 1, 2]  # of other libraries: without I-A, or no tags
 
 
 @pytest.fixture
@@ -161,21 +125,9 @@ def test_rows(write):
     assert pickle.loads(pickle.dumps(found)) == found
 
 
-def test_iob1_becomes_iob2(write):
-    path = write("text_a\tlabel\na+b+c\tI-PER+B-PER+I-LOC\n")
-    for scheme in ("IOB", "IOB1"):
-        assert read_tagged(path, LABELS, scheme)[0].labels == (0, 0, 2)
-
-
 def test_other_columns_marks_and_windows_line_ends(write):
     path = write("\ufefflabel\tid\ttext_a\r\nO+B-PER\t7\ta+b\r\n\r\n")
     assert read_tagged(path, LABELS) == [Sentence("a\x02b", (4, 0))]
-
-
-def test_white_space_belongs_to_tokens(write):
-    """No-break space, U+0085 and U+2028 end neither a token nor a line."""
-    path = write("text_a\tlabel\na\xa0b+c d+\x85+\u2028\tO+O+O+O\n")
-    assert read_tagged(path, LABELS)[0].words == ["a\xa0b", "c d", "\x85", "\u2028"]
 
 
 def test_without_labels(write):
@@ -212,9 +164,7 @@ def test_faults(write, content, message):
         read_tagged(write(content), LABELS)
 
 
-def test_the_scheme_is_held_and_a_file_may_be_missing(write, tmp_path):
-    with pytest.raises(UserError, match="line 2, token 1: I-PER begins an entity, which IOB2"):
-        read_tagged(write("text_a\tlabel\na\tI-PER\n"), LABELS, "IOB2")
+def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"absent\.tsv: cannot read it"):
         read_tagged(tmp_path / "absent.tsv", LABELS)
 
@@ -232,18 +182,10 @@ def ids(text: str) -> list[int]:
     return [{"<": 0, ">": 2, "_": 4, "?": 3}.get(c, ord(c)) for c in text]
 
 
-def test_first_piece():
-    feature = encode("ab c", 0, O)
-    assert feature.ids == ids("<abc>")
-    assert feature.labels == [X, 0, X, O, X]
-    assert (feature.widths, feature.words) == ([5], [(1, 1), (3, 1)])
-    unlabelled = encode("ab c")
-    assert unlabelled.labels == [X] * 5 and unlabelled.words == feature.words
-
-
 @pytest.mark.parametrize(
     "text, labels, pieces, expected_ids, expected",
     [
+        ("ab c", (0, O), "first", "<abc>", [X, 0, X, O, X]),
         ("_ab _ _c", (0, O, 2), "first", "<_ab__c>", [X, X, 0, X, O, X, 2, X]),  # not a space alone
         ("_ab _ _c", (0, O, 2), "leading", "<_ab__c>", [X, 0, X, X, O, 2, X, X]),
         ("abc d ef g", (0, 3, O, 2), "all", "<abcdefg>", [X, 0, 1, 1, 3, O, O, 2, X]),
@@ -253,6 +195,8 @@ def test_first_piece():
 def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
     feature = encode(text, *labels, pieces=pieces)
     assert feature.ids == ids(expected_ids) and feature.labels == expected
+    unlabelled = encode(text, pieces=pieces)
+    assert set(unlabelled.labels) == {X} and unlabelled.words == feature.words
 
 
 def test_windows():
@@ -272,7 +216,7 @@ def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(10))
 def test_windows_of_random_sentences(seed):
     rng = np.random.default_rng(seed)
     room = int(rng.integers(6, 40))
@@ -291,10 +235,6 @@ def test_windows_of_random_sentences(seed):
         for n in range(after.first, before.last):
             left, right = sum(sizes[after.first : n]), sum(sizes[n + 1 : before.last])
             assert (right >= left) if n < before.own_last else (left >= right)
-
-
-def test_short_sentences_have_one_window():
-    assert cut_windows([3, 2, 3], 8) == [WordWindow(0, 3, 0, 3)]
 
 
 def test_batch():
@@ -328,10 +268,6 @@ def test_official():
     batch = task.collate(features, np.arange(3), 24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
     assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]
-
-
-def test_expanded():
-    assert [expanded(0, n, INSIDE) for n in range(4)] == [[], [0], [0, 1], [0, 1, 1]]
 
 
 def test_real_tokenizer(tokenizer):
