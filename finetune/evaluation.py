@@ -1,7 +1,7 @@
 """Predict and score whole files. The processes divide each batch, and every process gets all results."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 import paddle
 
+from finetune.flags import FinetuneFlags
 from finetune.task import Task
 from reader.batching import Batches, stream_all
-from reader.classification import expand
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -31,22 +31,6 @@ class EvalFile:
     data: Sequence[Any]
 
 
-def open_files(
-    patterns: str, languages: Sequence[str] | None, flag: str, read: Callable[[Path], Sequence[Any]]
-) -> list[EvalFile]:
-    """Read all files of the patterns of one flag, in the order of the patterns, then of the languages.
-
-    Raises:
-        UserError: a pattern has `%s` but there are no languages, or the reverse, or a file is wrong.
-    """
-    expanded = expand(patterns, languages, flag)
-    return [
-        EvalFile(pattern, language, path, read(path))
-        for pattern, by_language in expanded.items()
-        for language, path in by_language.items()
-    ]
-
-
 @dataclass(frozen=True)
 class PredictedFile:
     """The predictions of a file in the order of its items, the mean loss of an item, the time in seconds."""
@@ -58,13 +42,9 @@ class PredictedFile:
 
 
 def predict_files(
-    task: Task,
-    engine: Engine,
-    files: Sequence[EvalFile],
-    flags: Any,
-    labelled: bool,
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, labelled: bool,
     stop: StopSignal | None = None,
-) -> list[PredictedFile] | None:
+) -> list[PredictedFile] | None:  # fmt: skip
     """Predict every file. All processes call it with the same files.
 
     Args:
@@ -108,13 +88,9 @@ def predict_files(
 
 
 def evaluate(
-    task: Task,
-    engine: Engine,
-    files: Sequence[EvalFile],
-    flags: Any,
-    epoch: int = 0,
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, epoch: int = 0,
     stop: StopSignal | None = None,
-) -> Scores | None:
+) -> Scores | None:  # fmt: skip
     """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
     predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
     if predicted is None:

@@ -152,16 +152,11 @@ class FinetuneFlags(TrainingFlags):
                 if getattr(self, asked) and not getattr(self, name):
                     raise UserError(f"--{name} is needed with --{asked} true")
         if self.xtreme_save and not (self.do_test and self.lang_map_config and "," not in self.test_set):
-            raise UserError(
-                "--xtreme_save needs --do_test true, one pattern in --test_set, and --lang_map_config"
-            )
+            raise UserError("--xtreme_save needs --do_test true, one pattern in --test_set, and languages")
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:
-            raise UserError(
-                f"--batch_size {self.batch_size}: with --in_tokens true it counts tokens; give at least "
-                f"--max_seq_len, {self.max_seq_len}"
-            )
+            raise UserError(f"--batch_size {self.batch_size}: with --in_tokens at least --max_seq_len")
 
 
 @dataclass

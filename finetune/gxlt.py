@@ -1,5 +1,6 @@
 """G-XLT of MLQA (Lewis et al., 2020): questions in one language on contexts in another, for every pair."""
 
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -74,12 +75,10 @@ class PairTable(ShownTable):
 
     def to_json(self) -> dict:
         """The table as a JSON value."""
-        scores = {
-            context: {
-                one: self.scores[context, one] for one in self.languages if (context, one) in self.scores
-            }
-            for context in self.languages
-        }
+        scores: dict[str, dict[str, float]] = {context: {} for context in self.languages}
+        for context, question in itertools.product(self.languages, repeat=2):
+            if (context, question) in self.scores:
+                scores[context][question] = self.scores[context, question]
         return {"mean": self.summary(), "xlt": self.xlt, "scores": scores}
 
 
@@ -125,30 +124,22 @@ def evaluate_pairs(flags: FinetuneFlags, make_task: Callable[[FinetuneFlags, Tok
 def check_flags(flags: FinetuneFlags) -> None:
     """Refuse flags that do not go with --gxlt_set, before any file is read."""
     if flags.do_train and "do_train" in flags.given:
-        raise UserError(
-            "--gxlt_set evaluates a trained model: --do_train false --init_checkpoint <checkpoints>/best"
-        )
+        raise UserError("--gxlt_set evaluates a trained model: --do_train false --init_checkpoint best")
     if not flags.init_checkpoint:
         raise UserError("--init_checkpoint is needed with --gxlt_set: the fine-tuned model")
     if not flags.lang_map_config:
         raise UserError("--lang_map_config is needed with --gxlt_set: its keys are the languages")
     if flags.gxlt_set.count("%s") != 2:
-        raise UserError(
-            f"--gxlt_set {flags.gxlt_set}: %s must be in it twice, first for the language of the contexts, "
-            "then for that of the questions, as in test-context-%s-question-%s.json"
-        )
+        raise UserError(f"--gxlt_set {flags.gxlt_set}: %s must be in it twice: context, then question")
 
 
 def find_pairs(pattern: str, languages: Sequence[str]) -> dict[tuple[str, str], Path]:
     """(context, question) -> file, for all pairs that have one; the log names the other pairs."""
-    paths = {
-        (context, question): Path(pattern.replace("%s", context, 1).replace("%s", question, 1))
-        for context in languages
-        for question in languages
-    }
+    pairs = list(itertools.product(languages, repeat=2))
+    paths = {pair: Path(pattern.replace("%s", pair[0], 1).replace("%s", pair[1], 1)) for pair in pairs}
     found = {pair: path for pair, path in paths.items() if path.is_file()}
     if not found:
         raise UserError(f"--gxlt_set {pattern}: no such file for any pair of {', '.join(languages)}")
-    if absent := [f"{context}-{question}" for context, question in paths if (context, question) not in found]:
+    if absent := ["-".join(pair) for pair in pairs if pair not in found]:
         logger.warning("--gxlt_set %s: no file for %s", pattern, " ".join(absent))
     return found

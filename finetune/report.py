@@ -74,17 +74,16 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     """
     if recipe is None:
         return {}
-    known = recipes()[recipe]
-    columns, rows = known["columns"].split(), {}
+    known, rows = recipes()[recipe], {}
+    columns = known["columns"].split()
     whole = set(languages) == set(columns) - {AVERAGE}
     for size, cells in known["figures"].get(metric, {}).items():
-        if isinstance(cells, dict):
-            table, row = cells["table"], {AVERAGE: cells[AVERAGE]}
-        else:
-            table, row = known["table"], dict(zip(columns, map(float, cells.split()), strict=True))
-        shown = {language: row[language] for language in languages if language in row}
+        if isinstance(cells, str):
+            cells = {"table": known["table"], **dict(zip(columns, map(float, cells.split()), strict=True))}
+        shown = {language: cells[language] for language in languages if language in cells}
         if whole or shown:
-            rows[f"paper, {size} ({table})"] = {**shown, AVERAGE: row[AVERAGE] if whole else average(shown)}
+            mean = cells[AVERAGE] if whole else average(shown)
+            rows[f"paper, {size} ({cells['table']})"] = {**shown, AVERAGE: mean}
     return rows
 
 
@@ -142,15 +141,17 @@ class Table(ShownTable):
 
     def cells(self, markdown: bool = False) -> list[list[str]]:
         """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
-        summary, full = self.summary(), self.full_rows()
+        summary = self.summary()
+        rows = {f"seed {seed}": row for seed, row in self.full_rows().items()}
+        if self.untrained:
+            rows["untrained"] = {**self.untrained, AVERAGE: average(self.untrained)}
         lines = [["", *summary]]
-        lines += [[f"seed {seed}", *(f"{row[name]:.2f}" for name in summary)] for seed, row in full.items()]
-        if len(full) > 1:
-            lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
-            lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
-        below = {"untrained": {**self.untrained, AVERAGE: average(self.untrained)}} if self.untrained else {}
-        for name, row in (below | self.paper_rows()).items():
+        for name, row in (rows | self.paper_rows()).items():
             lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
+        if (seeds := len(self.rows)) > 1:
+            means, deviations = zip(*summary.values())
+            lines.insert(seeds + 1, ["mean", *(f"{mean:.2f}" for mean in means)])
+            lines.insert(seeds + 2, ["deviation", *(f"± {deviation:.2f}" for deviation in deviations)])
         return lines
 
 
@@ -220,8 +221,8 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = max(6.0, 0.5 * len(tables[0].languages) + 4)
-    figure = Figure(figsize=(width, 3.2 * len(tables)), layout="constrained")
+    size = max(6.0, 0.5 * len(tables[0].languages) + 4), 3.2 * len(tables)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     for axis, table in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables):
         summary = table.summary()

@@ -34,11 +34,9 @@ from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, u
 from utils.logging import logger
 
 RUN, SELECTED = "run.json", "selected.json"
-RANDOM_WEIGHTS = "random"
 _TRAINED = ("step_*", "best", "seed_*")  # the results of training
 _WRITTEN = (
-    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "visualdl",
-    "predictions", "test_result*",
+    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "visualdl", "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
 
@@ -62,16 +60,15 @@ def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
         UserError: another run is active there, the folder holds another run, or --overwrite would remove the
             weights to start from.
     """
-    folder, sources = flags.checkpoints, (flags.init_checkpoint, flags.init_pretraining_params)
+    folder, fault = Path(flags.checkpoints), None
     with only_run_in(folder):
-        fault = None
         if distributed.is_main():
             try:
                 with unwritable_is_a_user_error(folder):
-                    for place in (Path(folder), *Path(folder).glob("seed_*")):
+                    for place in (folder, *folder.glob("seed_*")):
                         clear_leftovers(place)
-                    _claim(Path(folder), run, flags.overwrite, sources)
-                    with atomic_file(Path(folder) / "flags.yaml", "w") as file:
+                    _claim(folder, run, flags)
+                    with atomic_file(folder / "flags.yaml", "w") as file:
                         file.write(to_yaml(flags))
             except UserError as error:
                 fault = str(error)
@@ -80,14 +77,11 @@ def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable[str | None]) -> None:
-    if overwrite:
-        for source in filter(None, sources):
+def _claim(folder: Path, run: dict[str, Any], flags: TrainingFlags) -> None:
+    if flags.overwrite:
+        for source in filter(None, (flags.init_checkpoint, flags.init_pretraining_params)):
             if Path(source).resolve().is_relative_to(folder.resolve()):
-                raise UserError(
-                    f"--overwrite true would remove {source}, which the run starts from; choose another "
-                    "--checkpoints"
-                )
+                raise UserError(f"--overwrite true would remove {source}, which the run starts from")
         (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
         for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
             remove(path)
@@ -107,11 +101,10 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
 
 def listed(differences: Sequence[str]) -> str:
     """The first few differences in one line, with digests of 12 digits."""
-    shown = [
-        re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in differences[:_MOST_DIFFERENCES]
-    ]
-    more = len(differences) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
+    shown = [re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", one) for one in differences[:_MOST_DIFFERENCES]]
+    if (more := len(differences) - len(shown)) > 0:
+        shown.append(f"and {more} more")
+    return "; ".join(shown)
 
 
 def seed_folders(folder: str, seeds: Sequence[int]) -> dict[int, Path]:
@@ -159,7 +152,7 @@ def weights_of(flags: TrainingFlags, seeds: Sequence[int]) -> str:
         if len(seeds) == 1:  # otherwise the other seeds start from the beginning
             return saved["run"]["weights"]
     if not source:
-        return RANDOM_WEIGHTS
+        return "random"
     sources = dict.fromkeys(source.replace("%d", str(seed)) for seed in seeds)
     return ", ".join(digest_of_weights(source) for source in sources)
 
@@ -176,8 +169,8 @@ def digest_of_weights(path: str) -> str:
 
 def digest_of_files(paths: Iterable[Path]) -> str | None:
     """SHA-256 of the digests of the files, in the given order; None without files."""
-    digests = [sha256_of(path) for path in paths]
-    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+    digests = "".join(map(sha256_of, paths))
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
 def step_to_resume(
@@ -193,8 +186,7 @@ def step_to_resume(
     """
     newest = newest_checkpoint(folder)
     if has_state(init_checkpoint) and (named := state_of(init_checkpoint))["seed"] == seed:
-        other = differences(*({**one, "random_seed": None} for one in (named["run"], run)))
-        if other:
+        if other := differences(*({**one, "random_seed": None} for one in (named["run"], run))):
             raise UserError(
                 f"{init_checkpoint} is of a run with other settings ({listed(other)}); to resume give the "
                 "same ones, to start a new run from its weights use --init_pretraining_params"

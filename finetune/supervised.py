@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import Any
 from paddle import Tensor, nn
 
 from finetune import report
-from finetune.evaluation import EvalFile, evaluate, open_files, predict_files
+from finetune.evaluation import EvalFile, evaluate, predict_files
 from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.run_folder import SELECTED, digest_of_files, has_state, identity, weights_of
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
 from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer
 from model.checkpoint.folder import load_from
-from model.config import ErnieMConfig
 from reader.batching import Batches, GlobalBatch
-from reader.classification import read_languages
+from reader.classification import expand, read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
@@ -38,12 +37,10 @@ class SupervisedTraining:
     divisible = True
     measured = ("acc", "ave acc: %f")
 
-    def __init__(
-        self, flags: FinetuneFlags, task: Task, config: ErnieMConfig, tokenizer: Tokenizer,
-        train_set: Sequence[Any], dev_files: Sequence[EvalFile], seed: int,
-    ):  # fmt: skip
+    def __init__(self, run: "SupervisedRun", seed: int):
+        flags, task, train_set, dev_files = run.flags, run.task, run.train_set, run.dev_files
         self.flags, self.task, self.dev_files, self.seed = flags, task, dev_files, seed
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer = run.config, run.tokenizer
         world = distributed.world_size()
         self.batches = Batches(
             train_set, task.encode, global_batch(flags), flags.batch_size, flags.in_tokens, flags.shuffle,
@@ -126,28 +123,26 @@ class SupervisedRun(FineTuningRun):
         if not flags.do_train:
             self.seeds = (0,)
         self.tokenizer = make_tokenizer(flags)
-        self.task = task = make_task(flags, self.tokenizer)
+        self.task = make_task(flags, self.tokenizer)
         self.config = model_config(flags, self.tokenizer)
-        self.train_set = task.read(flags.train_set, "train") if flags.do_train else []
-        self.dev_files: list[EvalFile] = []
-        self.test_files: list[EvalFile] = []
-        languages = read_languages(flags.lang_map_config) if flags.lang_map_config else None
+        self.train_set = self.task.read(flags.train_set, "train") if flags.do_train else []
+        self.dev_files = self._open(flags.dev_set, "dev") if flags.do_val else []
+        self.test_files = self._open(flags.test_set, "test") if flags.do_test else []
         if flags.do_val:
-            read = partial(task.read, purpose="dev")
-            self.dev_files = open_files(flags.dev_set, languages, "--dev_set", read)
             known = [file.language for file in self.dev_files]
             if flags.select_on not in (MEAN, LAST, *known):
-                raise UserError(
-                    f"--select_on {flags.select_on}: {MEAN}, {LAST}, or a language of --dev_set "
-                    f"({', '.join(known)})"
-                )
-        if flags.do_test:
-            read = partial(task.read, purpose="test")
-            self.test_files = open_files(flags.test_set, languages, "--test_set", read)
-            if len({file.language for file in self.test_files}) > 1 and "%s" not in flags.test_save:
-                raise UserError(
-                    f"--test_save {flags.test_save}: no %s in it, but there are several languages"
-                )
+                raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(known)}")
+        if len({file.language for file in self.test_files}) > 1 and "%s" not in flags.test_save:
+            raise UserError(f"--test_save {flags.test_save}: no %s in it, but several languages")
+
+    def _open(self, patterns: str, purpose: str) -> list[EvalFile]:
+        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        languages = read_languages(self.flags.lang_map_config) if self.flags.lang_map_config else None
+        return [
+            EvalFile(pattern, language, path, self.task.read(path, purpose))
+            for pattern, by_language in expand(patterns, languages, f"--{purpose}_set").items()
+            for language, path in by_language.items()
+        ]
 
     def identity(self) -> dict[str, Any]:
         flags, task = self.flags, self.task
@@ -181,8 +176,7 @@ class SupervisedRun(FineTuningRun):
             # A step folder as --init_checkpoint is `step`, or it belongs to another seed.
             start = None if has_state(flags.init_checkpoint) else flags.init_checkpoint
             of_seed = dataclasses.replace(flags, init_checkpoint=start)
-            data = self.train_set, self.dev_files
-            training = SupervisedTraining(flags, self.task, self.config, self.tokenizer, *data, seed)
+            training = SupervisedTraining(self, seed)
             model = make_model(of_seed, self.task, self.config, seed, step)
             return training, make_engine(flags, model, training.total_steps, seed)
 
@@ -190,9 +184,8 @@ class SupervisedRun(FineTuningRun):
         trainer.run()
         best, engine = trainer.best, trainer.engine
         if best is not None:
-            logger.info(
-                "seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by
-            )
+            shown = seed, best.step, best.epoch, best.selected_by
+            logger.info("seed %d: best step %d, epoch %d: %.2f", *shown)
             if distributed.is_main():
                 with atomic_file(folder / SELECTED, "w") as file:
                     json.dump(dataclasses.asdict(best), file, indent=2)

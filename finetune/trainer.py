@@ -23,8 +23,6 @@ from finetune.flags import TrainingFlags
 from finetune.run_folder import bring_best, owned_by, seed_folders, step_to_resume
 from finetune.setup import begin
 from model.checkpoint.folder import keep_last, save_model
-from model.ernie_m import ErnieMConfig
-from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine, Step
 from training.guard import StopSignal
@@ -52,8 +50,7 @@ class Training(Protocol):
 
     Attributes:
         config, tokenizer: are saved with the model.
-        seed: seed of everything that is random.
-        total_steps: number of optimizer steps.
+        seed, total_steps: seed of everything that is random, and number of optimizer steps.
         evaluations: steps after which the model is evaluated, in ascending order.
         divisible: whether a step may be abandoned between two micro-batches, at a different one on each
             process.
@@ -61,16 +58,6 @@ class Training(Protocol):
         settings: keys to add to config.json: "task", "labels", "reading".
         facts: values for the model card.
     """
-
-    config: ErnieMConfig
-    tokenizer: Tokenizer
-    seed: int
-    total_steps: int
-    evaluations: list[int]
-    divisible: bool
-    measured: tuple[str, str]
-    settings: dict[str, Any]
-    facts: dict[str, Any]
 
     def stream(self, position: Any) -> Callable[[], Iterator[Any]]:
         """Return a function for `prefetch` that yields this process's share of each step (`.micro_batches`).

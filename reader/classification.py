@@ -56,10 +56,7 @@ class FileLines:
         """
         index = range(len(self))[index]  # IndexError
         if file_version(self.path) != self._version:
-            raise UserError(
-                f"{self.path} was changed while it was in use; put it back as it was, or start a new run "
-                "with the new file in another folder"
-            )
+            raise UserError(f"{self.path} was changed while it was in use; start a new run with the new file")
         if self._bytes is None:
             self._bytes = map_bytes(self.path)
         return self._bytes[self._starts[index] : self._starts[index + 1]]
@@ -95,14 +92,12 @@ def read_classification(
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
 
     Args:
-        path: the file.
         label_map: label -> id; without it the label column contains ids.
         num_labels: without a label map, the ids must be below it.
         labels: False ignores the label column (prediction).
 
     Raises:
-        UserError: the file is missing or empty, has no header, lacks a column, has a row of the wrong width,
-            an unknown label or bad UTF-8; the error names the file and the line.
+        UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
     version, data = file_version(path), map_bytes(path)
@@ -150,9 +145,7 @@ def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -
     if missing := [name for name in wanted if name not in header]:
         some = len(missing) < len(wanted)
         fault = f"no column {', '.join(missing)} in the header" if some else "no header line"
-        raise UserError(
-            f"{path}, line 1: {fault}; the first line names the tab-separated columns ({columns})"
-        )
+        raise UserError(f"{path}, line 1: {fault}; it names the tab-separated columns ({columns})")
     if twice := [name for i, name in enumerate(header) if name in header[:i]]:
         raise UserError(f"{path}, line 1: the column {twice[0]} occurs twice in the header")
     return header
@@ -193,16 +186,13 @@ def read_languages(path: str | os.PathLike) -> list[str]:
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that a flag such as `--dev_set dev.%s.tsv,test.%s.tsv` names.
+    """The files that a flag such as `--dev_set dev.%s.tsv,test.%s.tsv` names: pattern -> language -> path.
+
+    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
 
     Args:
-        patterns: one or several, separated by commas; each language in turn replaces `%s`.
         languages: of the language map; None without one.
         flag: its name, for messages.
-
-    Returns:
-        pattern -> language -> path, in the order given. The file of a pattern without `%s` is under the only
-        language, or under "all" without a language map.
 
     Raises:
         UserError: `%s` without languages, or no `%s` with several languages.
@@ -250,10 +240,7 @@ def decode(line: bytes, path: Path, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); "
-            "convert the file to UTF-8"
-        ) from error
+        raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from error
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:

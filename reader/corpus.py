@@ -17,7 +17,7 @@ import json
 import os
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,9 @@ class Corpus:
         check_files(self.path, self.manifest["files"], checksums=verify)
         self.vocab_size: int = vocabulary["size"]
         self.mono, self.held_out_mono = (self._streams("mono", split, CorpusText) for split in SPLITS)
+        pairs = (self._streams("parallel", split, Pairs) for split in SPLITS)
         self.parallel, self.held_out_parallel = (
-            {tuple(pair.split("-")): pairs for pair, pairs in self._streams("parallel", split, Pairs).items()}
-            for split in SPLITS
+            {tuple(name.split("-")): stream for name, stream in streams.items()} for streams in pairs
         )
 
     def __reduce__(self):
@@ -133,7 +133,7 @@ class _Shards:
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         self.folder, self.shards = folder, shards
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        self._first_line = _starts(shard["lines"] for shard in shards)
+        self._first_line = starts(shard["lines"] for shard in shards)
         self._open: dict[tuple[int, str], np.ndarray] = {}
         self.num_lines = int(self._first_line[-1])
 
@@ -143,18 +143,11 @@ class _Shards:
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
-        shard, line = _locate(self._first_line, number)
+        shard, line = locate(self._first_line, number)
         return self._lines(shard, line, 1, f"line {line}")[0]
 
     def read_ids(self, shard: int, start: int, end: int, record: str) -> np.ndarray:
-        """Ids start .. end - 1 of a shard. int64 [n].
-
-        Args:
-            record: what the ids belong to ("block 7"), for the error.
-
-        Raises:
-            UserError: the shard has no such ids.
-        """
+        """Ids start .. end - 1 of a shard. int64 [n]. UserError: there are no such ids; it names `record`."""
         return self._read(shard, "ids", int(start), int(end), record).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int, record: str) -> list[np.ndarray]:
@@ -180,14 +173,13 @@ class _Shards:
     def _array(self, shard: int, kind: str) -> np.ndarray:
         if (shard, kind) not in self._open:
             # A plain view: the indexing of np.memmap itself is several times slower.
-            self._open[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+            file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+            self._open[shard, kind] = map_array(file).view(np.ndarray)
         return self._open[shard, kind]
 
-    def _file(self, shard: int, kind: str) -> Path:
-        return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
-
     def _damaged(self, shard: int, kind: str, fault: str) -> UserError:
-        return UserError(f"{self._file(shard, kind)}: {fault}: the file is damaged; {_REPAIR}")
+        file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+        return UserError(f"{file}: {fault}: the file is damaged; {_REPAIR}")
 
 
 class CorpusText(_Shards):
@@ -195,13 +187,13 @@ class CorpusText(_Shards):
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         super().__init__(folder, shards)
-        self._first_document = _starts(shard["documents"] for shard in shards)
+        self._first_document = starts(shard["documents"] for shard in shards)
 
     def __len__(self) -> int:
         return int(self._first_document[-1])
 
     def __getitem__(self, number: int) -> list[np.ndarray]:
-        shard, document = _locate(self._first_document, number)
+        shard, document = locate(self._first_document, number)
         record = f"document {document}"
         first, last = self._read(shard, "documents", document, document + 2, record).tolist()
         if last < first:
@@ -220,7 +212,7 @@ class Pairs(_Shards):
         return self.num_lines // 2
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        shard, line = _locate(self._first_line, 2 * number)
+        shard, line = locate(self._first_line, 2 * number)
         first, second = self._lines(shard, line, 2, f"pair {line // 2}")
         return first, second
 
@@ -233,11 +225,8 @@ class Pairs(_Shards):
 def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
     """A one-dimensional .npy file of integers, memory-mapped.
 
-    Args:
-        repair: what to do about a damaged file, for the error.
-
     Raises:
-        UserError: the file is missing, or holds no such array.
+        UserError: the file is missing, or holds no such array; says how to repair it.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
@@ -279,19 +268,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         UserError: the folder has no manifest, or it is not JSON, has another format version, or lacks a key
             that a reader needs.
     """
-    file = path / MANIFEST
+    file, again = path / MANIFEST, "build the corpus again"
     if not file.is_file():
         raise UserError(
             f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
             "pretrain.build_corpus, or run that again if it was stopped"
         )
-    manifest = read_json(file, "build the corpus again")
+    manifest = read_json(file, again)
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
-        raise UserError(
-            f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this "
-            "program"
-        )
+        raise UserError(f"{file}: format version {found}, this program reads {FORMAT}; {again}")
     try:
         _check_form(manifest, _FORM, "")
         for name, stream in manifest["parallel"].items():
@@ -327,12 +313,13 @@ def _check_form(value: Any, form: Any, place: str) -> None:
                 _check_form(value[name], inner, where)
 
 
-def _starts(counts) -> np.ndarray:
+def starts(counts: Iterable[int]) -> np.ndarray:
+    """Where each of several parts begins, and the last one ends. int64 [parts + 1]."""
     return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
 
 
-def _locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """The shard that holds an item, and the item's number in that shard."""
+def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
+    """The part (from `starts`) that holds an item, and the item's number in that part."""
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
     shard = int(np.searchsorted(starts, number, side="right")) - 1

@@ -115,7 +115,7 @@ class Cut:
         if self.max_seq_len <= self.max_query_length + INPUT_SPECIAL_TOKENS:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
-                f"{self.max_query_length} and {INPUT_SPECIAL_TOKENS} special tokens; lower --max_query_length"
+                f"{self.max_query_length} and {INPUT_SPECIAL_TOKENS} special tokens"
             )
 
 
@@ -232,9 +232,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
 def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int, int]]:
     """(start, end, own from, own to) of the windows of a context of `length` tokens; see `ContextWindow`.
 
-    Args:
-        room: tokens of the context that fit into a window.
-        stride: tokens between two starts, at most `room`.
+    `room` tokens of the context fit into a window; `stride` tokens are between two starts.
     """
     if not length:
         return []
@@ -249,11 +247,7 @@ def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
     """The first and the last of the fewest tokens that cover the characters (start, end) of `text`.
 
-    Args:
-        spans: of the tokens, int32 [tokens, 2].
-
-    Returns:
-        None if no token covers any of the characters.
+    None if no token covers any of them. `spans`: of the tokens, int32 [tokens, 2].
     """
     start, end = span
     while start < end and text[start].isspace():

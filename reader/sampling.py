@@ -94,10 +94,8 @@ class Sampler:
         purpose: a name; samplers with the same seed and different purposes are independent.
 
     Attributes:
-        names: the streams in order.
-        probabilities: float64 [streams].
-        draws: how many draws were made.
-        positions: int64 [streams], how many draws each stream had.
+        names, probabilities: of the streams in order; float64 [streams].
+        draws, positions: how many draws were made, and how many each stream had, int64 [streams].
 
     Raises:
         UserError: a stream has no items or no amount.
@@ -151,9 +149,7 @@ class Sampler:
                 "positions are no longer valid. Resume with the corpus and the lengths of the checkpoint"
             )
         if state["seed"] != self.seed:
-            raise UserError(
-                f"{self.purpose}: the checkpoint was made with seed {state['seed']}, this run has {self.seed}"
-            )
+            raise UserError(f"{self.purpose}: a checkpoint of seed {state['seed']}, this run has {self.seed}")
         self.draws = int(state["draws"])
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 
@@ -170,10 +166,8 @@ def _philox_words(key: np.ndarray, first: int, count: int) -> np.ndarray:
 def _earlier_equals(values: np.ndarray) -> np.ndarray:
     """For each element the number of equal elements before it."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    first_of_group = np.searchsorted(ordered, ordered, side="left")
     result = np.empty(len(values), np.int64)
-    result[order] = np.arange(len(values)) - first_of_group
+    result[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
     return result
 
 

@@ -84,7 +84,6 @@ def check_scheme(
 
     Args:
         sentences: line number and tags of each.
-        path: of the file, for messages.
 
     Raises:
         UserError: names the file, the line and the token.
@@ -114,17 +113,13 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
     """
     for tag in label_map:
         if not is_tag(tag):
-            raise UserError(
-                f"{path}: the label '{tag}' is not O, B-<type> or I-<type>, as for every --chunk_scheme"
-            )
+            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
         other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
         if tag != OUTSIDE and other not in label_map:
             raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
         found = "is not there" if OUTSIDE not in label_map else f"has the id {label_map[OUTSIDE]}"
-        raise UserError(
-            f"{path}: O {found}; it must have the last id, {len(label_map) - 1}: B- and I- first, O last"
-        )
+        raise UserError(f"{path}: O {found}; it must have the last id, {len(label_map) - 1}")
 
 
 class Sentence(NamedTuple):
@@ -144,8 +139,6 @@ def read_columns(
     """Yield each sentence of a file in CoNLL form: the number of its first line, and the cells of its lines.
 
     Args:
-        lines: of the file.
-        path: of the file, for messages.
         cells_of: the cells of a line; none ends a sentence.
         form: what a line holds, for messages.
 
@@ -169,19 +162,15 @@ def read_columns(
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
-    """Read and check a TSV file with the columns text_a and label, each joined by U+0002.
-
-    Tags become IOB2.
+    """Read and check a TSV file with the columns text_a and label, each joined by U+0002; tags become IOB2.
 
     Args:
-        path: the file; other columns are ignored.
         label_map: tag -> id, with B- and I- of each type.
         scheme: what the tags must follow, a key of `SCHEMES`.
         labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
-        UserError: the file is missing, has no header, an empty sentence, unequal numbers of tokens and tags,
-            an unknown tag, or a tag that breaks the scheme; the error names the file and the line.
+        UserError: the file cannot be read, a line has another form, or a tag is unknown or breaks the scheme.
     """
     path = Path(path)
     rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
@@ -213,10 +202,7 @@ def _labels(
 ) -> tuple[int, ...]:
     """The label ids of the words of a sentence."""
     if len(tags) != words:
-        raise UserError(
-            f"{where}: {words} tokens but {len(tags)} tags; tokens are joined by U+0002, and so are tags, "
-            "one for each token"
-        )
+        raise UserError(f"{where}: {words} tokens but {len(tags)} tags; U+0002 joins both")
     for position, (tag, iob2) in enumerate(zip(tags, to_iob2(tags)), 1):
         place = f"{where}, token {position}"
         if not is_tag(tag, scheme):
@@ -280,19 +266,14 @@ class EncodeTagged:
     def __init__(
         self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first",
     ):  # fmt: skip
-        self.tokenizer = tokenizer
-        self.room = max_seq_len - 2
-        self.inside = list(inside)
-        self.label_pieces = label_pieces
+        self.tokenizer, self.room = tokenizer, max_seq_len - 2
+        self.inside, self.label_pieces = list(inside), label_pieces
         self._space = tokenizer.vocab.get("▁")
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
-        by_sentence = [sentence.words for sentence in sentences]
-        pieces = iter(self.tokenizer.encode_batch([word for words in by_sentence for word in words]))
-        return [
-            self._feature([next(pieces) for _ in words], sentence.labels)
-            for sentence, words in zip(sentences, by_sentence)
-        ]
+        words = [word for sentence in sentences for word in sentence.words]
+        pieces = iter(self.tokenizer.encode_batch(words))
+        return [self._feature([next(pieces) for _ in one.words], one.labels) for one in sentences]
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """Labelled pieces."""
@@ -323,9 +304,7 @@ class EncodeTagged:
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
-        ids: list[int] = []
-        widths: list[int] = []
-        words: list[tuple[int, int]] = []
+        ids, widths, words = [], [], []
         for window in cut_windows([len(word) for word in pieces], self.room):
             start = len(ids)
             ids.append(self.tokenizer.cls_id)
@@ -357,11 +336,8 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
 
     Args:
         scores: [R, T, C] logits or log probabilities; float64, so that sums along T stay exact.
-        words: as in `TaggedBatch`.
+        words: as in `TaggedBatch`; the result is [W, C].
         inside: as in `EncodeTagged`.
-
-    Returns:
-        [W, C].
     """
     row, start, pieces = words.T  # each [W]
     further = scores[:, :, inside].cumsum(1)  # [R, T, C]
@@ -383,9 +359,6 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
     Args:
         sizes: pieces of each word, at most `room`.
         room: maximum pieces in a window.
-
-    Returns:
-        windows whose own words, in order, are all the words.
     """
     spans = []
     first = last = 0

@@ -72,10 +72,7 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend spans to whole characters and strip white space from their ends. Starts and ends never decrease.
 
-    Args:
-        text: the text that was cut into `pieces`.
-        spans: from sentencepiece. They cover `text`; a piece that begins with "▁" includes the space before
-            it.
+    The spans cover `text`, which was cut into `pieces`; a piece that begins with "▁" includes the space.
     """
     cleaned = []
     last_end = 0
@@ -160,9 +157,7 @@ class Tokenizer:
         self, vocab_path: str | os.PathLike | None = None, piece_model_path: str | os.PathLike | None = None
     ):
         if piece_model_path is None:
-            raise UserError(
-                "no piece model given; pass --piece_model_path (piece.model or sentencepiece.bpe.model)"
-            )
+            raise UserError("no piece model given; pass --piece_model_path")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model, self._pieces = _load_piece_model(piece_model_path)
@@ -254,12 +249,7 @@ class Tokenizer:
         return self._to_ids(self._model.EncodeAsIds(normalize(text)))
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of many texts, in order; faster than one by one.
-
-        Args:
-            texts: any number of texts.
-            threads: threads that sentencepiece may use.
-        """
+        """`encode` of many texts, in order; faster than one by one. sentencepiece may use several threads."""
         plain = [normalize(text) for text in texts]
         return [self._to_ids(piece_ids) for piece_ids in self._model.Encode(plain, num_threads=threads)]
 
@@ -274,15 +264,11 @@ class Tokenizer:
         """
         normal, sources = normalize_with_sources(text)
         answer = self._model.EncodeAsOffsetMapping(normal)
-        piece_ids = answer["ids"]
+        ids = self._to_ids(answer["ids"])
         spans = _clean_spans(normal, answer["pieces"], answer["offsets"])
-        ids = self._to_ids(piece_ids)
-        if len(ids) != len(piece_ids):  # rule 5 put several tokens in the place of one
-            spans = [
-                part
-                for piece_id, span in zip(piece_ids, spans)
-                for part in _cut_span(self._digit_comma.get(piece_id), *span)
-            ]
+        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
+            cuts = (self._digit_comma.get(piece_id) for piece_id in answer["ids"])
+            spans = [part for cut, span in zip(cuts, spans) for part in _cut_span(cut, *span)]
         if sources is not None:
             spans = [(sources[a], sources[b - 1] + 1 if a < b else sources[a]) for a, b in spans]
         return ids, spans
@@ -312,9 +298,7 @@ class Tokenizer:
         """
         special = 2 + pair_separators if ids_b else 2
         if max_seq_len <= special:
-            raise UserError(
-                f"--max_seq_len {max_seq_len} leaves no room for text beside {special} special tokens"
-            )
+            raise UserError(f"--max_seq_len {max_seq_len} leaves no room beside {special} special tokens")
         if not ids_b:
             return [self.cls_id, *ids_a[: max_seq_len - special], self.sep_id]
         keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b), max_seq_len - special)
@@ -322,15 +306,12 @@ class Tokenizer:
         return [self.cls_id, *ids_a[:keep_a], *separators, *ids_b[:keep_b], self.sep_id]
 
     def _to_ids(self, piece_ids: list[int]) -> list[int]:
-        table = self._id_of_piece
-        ids = [table[piece_id] for piece_id in piece_ids]
-        if not self._digit_comma or -1 not in ids:
+        ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
+        if -1 not in ids:
             return ids
-        ids = []
-        for piece_id in piece_ids:
-            cut = self._digit_comma.get(piece_id)
-            ids += [table[piece_id]] if cut is None else self.convert_tokens_to_ids(cut)
-        return ids
+        cuts = (self._digit_comma.get(piece_id) for piece_id in piece_ids)
+        parts = ([id_] if cut is None else self.convert_tokens_to_ids(cut) for id_, cut in zip(ids, cuts))
+        return [id_ for part in parts for id_ in part]
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
         """Rule 5 for every piece of the model that it changes: piece id -> the pieces that replace it."""

@@ -75,8 +75,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     Raises:
         UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
     """
-    # Imported here, because reader processes load configurations but parse no command line.
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter  # reader processes do not need it
 
     class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the lines of the description."""

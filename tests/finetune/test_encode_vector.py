@@ -112,16 +112,6 @@ def test_means_of_any_layer_from_standard_input(run_encode, weights, flags, laye
     np.testing.assert_allclose(found["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
 
 
-def test_pairs_leave_their_separators_out_of_the_mean(run_encode, weights, tmp_path):
-    (tmp_path / "pairs.tsv").write_text("text_a\ttext_b\nthe old cat\ta red dog\n")
-    found = run_encode(tmp_path / "pairs.tsv", vectors="mean")
-    ids = Tokenizer.from_folder(weights).build("the old cat", "a red dog")
-    ((_, states),) = expected(weights, [ids])
-    words = [i for i, id_ in enumerate(ids) if id_ not in (ids[0], ids[-1])]
-    assert len(words) == len(ids) - 4
-    np.testing.assert_allclose(found["vectors"][0], states[-1][words].mean(axis=0), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [

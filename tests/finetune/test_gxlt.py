@@ -11,16 +11,11 @@ TABLE = PairTable(
 )
 
 
-def test_numbers():
-    assert TABLE.xlt == {"en": 80.0, "de": 60.0}
-    assert TABLE.summary() == {"xlt": 70.0, "g-xlt": 70.0}
+def test_text_markdown_and_json():
+    """Rows are contexts, columns questions; an absent pair is no zero."""
+    assert TABLE.to_json()["scores"] == {"en": {"en": 80.0, "de": 70.0}, "de": {"de": 60.0}}
     off = PairTable("f1", ["en", "de"], {("en", "de"): 70.0, ("de", "en"): 40.0})
     assert off.summary() == {"g-xlt": 55.0}
-    assert TABLE.to_json()["scores"] == {"en": {"en": 80.0, "de": 70.0}, "de": {"de": 60.0}}
-
-
-def test_text_and_markdown():
-    """Rows are contexts, columns questions; an absent pair is no zero."""
     assert to_text([TABLE]).splitlines() == [
         "f1, %s-%s.json",
         "context \\ question     en     de    avg",

@@ -1,7 +1,6 @@
 """run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
 
 import json
-import shutil
 
 import numpy as np
 import paddle
@@ -209,19 +208,3 @@ def test_bad_flags(retrieve, tmp_path, changes, message):
         (tmp_path / f"one.{side}").write_text("the cat\n")
     with pytest.raises(UserError, match=message):
         retrieve(**changes)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "de-en.de: the file is empty"),
-        (b"one line\n", "de-en.de has 1 lines and .*de-en.en "),
-        (b"\xff\n", "not UTF-8|has 1 lines"),
-    ],
-)
-def test_bad_bitexts(retrieve, folder, tmp_path, content, message):
-    shutil.copytree(folder / "pairs", tmp_path / "pairs")
-    (tmp_path / "pairs" / "de-en.de").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        retrieve(pairs=tmp_path / "pairs")
-    assert not (tmp_path / "out").exists()

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from finetune.metrics import answer_scores
-from finetune.span_decoding import (
+from finetune.question_answering import (
     Spans,
     best_spans,
     best_texts,
-    only_the_best,
     rank,
     text_in_context,
 )
@@ -32,18 +31,6 @@ def test_best_spans_against_brute_force():
         assert list(zip(found.first - 100, found.last - 100)) == expected
         assert np.array_equal(found.start_logits, [starts[i] for i, _ in expected])
         assert np.array_equal(found.end_logits, [ends[j] for _, j in expected])
-
-
-def test_only_the_best_ends_are_combined():
-    """The best span overall needs an end that is not among the two best: the official search misses it."""
-    starts = np.array([9, 0, 8, 0, 0], np.float32)  # the question stands at 0
-    ends = np.array([7, 6, 0, 5, 1], np.float32)
-    assert only_the_best(starts, 2).tolist() == [9, -np.inf, 8, -np.inf, -np.inf]
-    assert only_the_best(starts, 9) is starts
-    whole = best_spans(starts, ends, (2, 5), 5, 3, 1)
-    assert (whole.first.tolist(), whole.last.tolist()) == ([2], [3])
-    official = best_spans(only_the_best(starts, 2), only_the_best(ends, 2), (2, 5), 5, 3, 2)
-    assert official.first.tolist() == []
 
 
 @pytest.fixture

@@ -220,13 +220,6 @@ def offsets(counts):
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
 
 
-def test_by_hand():
-    # two documents: lines of 3, 4, 2 and of 9, 1; at most 6 tokens
-    blocks = pack_lines(offsets([3, 4, 2, 9, 1]), offsets([3, 2]), 6)
-    #        3 (3 + 4 > 6) | 4 + 2 | first 6 of the 9 | its other 3, and the 1
-    assert blocks.tolist() == [[0, 3], [3, 9], [9, 15], [15, 19]]
-
-
 @pytest.mark.parametrize("limit", [1, 5, 17, 1000])
 def test_equals_the_definition(limit):
     draw = np.random.default_rng(limit)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from utils.errors import UserError
+from utils.errors import LONGEST_MESSAGE, UserError
 from utils.files import atomic_dir, atomic_file
 
 

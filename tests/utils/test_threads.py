@@ -32,11 +32,6 @@ def test_all_rows_once(count, rows, width):
     assert (seen == 1).all() and len(names) <= count
 
 
-def test_several_threads_are_at_work_at_a_time(count):
-    together = threading.Barrier(count)
-    over_rows(lambda part: together.wait(timeout=20), 5 * count, 4)  # a block has five rows
-
-
 @pytest.mark.parametrize("row", [0, 5])  # of this thread, or of another where there are several
 def test_a_fault_comes_out_when_nothing_is_left_running(count, row):
     running = []
