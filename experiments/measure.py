@@ -1,0 +1,158 @@
+"""Measure one model of a study, and write what its tables need as JSON.
+
+    python -m experiments.measure --model DIR --corpus DIR --data DATA --layout DIR --output FILE
+
+--model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. The
+file has, for every measure and language, two numbers for each example, whose sums divide to the score:
+retrieval: translations found in both directions of 2; xnli: right of 1; ner: twice the right entities of the
+predicted and the gold ones, so that the quotient is F1. Errors come from these (experiments/tables.py).
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError, run
+from utils.files import atomic_file
+from utils.runtime import prepare
+
+COUNTS = (300, 1000)  # pairs of a language that are searched
+LONGEST = 60  # tokens of a sentence
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", required=True, type=Path)
+    add("--corpus", required=True, type=Path, help="the layer is chosen on its held-out pairs")
+    add("--data", required=True, type=Path, help="folder with retrieval/tatoeba-style-dev")
+    add("--layout", required=True, type=Path, help="folder with xnli/ and ner/, which have the gold labels")
+    add("--measures", nargs="*", default=())
+    add("--untrained", type=int, metavar="SEED", help="measure the model's shape with random weights")
+    add("--output", required=True, type=Path)
+    args = parser.parse_args(arguments)
+    prepare()
+    found: dict[str, Any] = {}
+    if "retrieval" in args.measures:
+        pairs = args.data / "retrieval" / "tatoeba-style-dev"
+        found |= retrieval(args.model / "full", args.corpus, pairs, args.untrained)
+    if args.untrained is None:
+        if "xnli" in args.measures:
+            found["xnli"] = xnli(args.layout / "xnli", args.model / "xnli" / "predictions")
+        if "ner" in args.measures:
+            found["ner"] = ner(args.model / "ner" / "predictions")
+        found["held_out"] = held_out(args.model / "metrics.jsonl")
+    with atomic_file(args.output, "w") as file:
+        json.dump(found, file, separators=(",", ":"))
+        file.write("\n")
+
+
+def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
+    """The nearest neighbour by cosine of mean vectors, searched in both directions.
+
+    Returns:
+        "layer": that with most hits on the corpus' held-out pairs, the same for all languages;
+        "retrieval <count>": language -> [hits, twos]; "half": language -> [per cent, standard error] of 300
+        pairs, where the layer is chosen on one half and the other half is searched (150 candidates).
+    """
+    import paddle
+
+    from evaluation.encode import encode
+    from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
+    from model.checkpoint.folder import load_from, read_weights
+    from model.ernie_m import ErnieMModel
+    from reader.bitext import Sentences
+    from reader.corpus import Corpus
+    from reader.tokenization import Tokenizer
+
+    checkpoint, tokenizer = read_weights(folder), Tokenizer.from_folder(folder)
+    paddle.seed(untrained or 0)
+    model = ErnieMModel(checkpoint.config)
+    if untrained is None:
+        load_from(model, folder, ignore=("lm_head.", "language_embeddings."))
+
+    def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
+        """[L + 1, N, H]."""
+        cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+        return encode(
+            model, [np.concatenate([cls, ids[:LONGEST], sep]).astype(np.int64) for ids in sentences]
+        )
+
+    corpus = Corpus(corpus_path)
+    chosen = []
+    for held in corpus.held_out_parallel.values():
+        sides = zip(*(held[i] for i in range(len(held))))
+        chosen.append(accuracy_by_layer(*map(vectors, sides)).mean(axis=1))
+    layer = int(np.mean(chosen, axis=0).argmax())
+
+    result: dict[str, Any] = {"layer": layer, "half": {}, **{f"retrieval {count}": {} for count in COUNTS}}
+    for language in sorted({*corpus.languages} - {"en"}):
+        texts = (Sentences(pairs / f"{language}-en.{side}").texts() for side in (language, "en"))
+        ids = (tokenizer.encode_batch([line.lower() for line in lines]) for lines in texts)
+        src, tgt = map(vectors, ids)
+        half = choose_on_half(src[:, : COUNTS[0]], tgt[:, : COUNTS[0]])
+        result["half"][language] = [100 * half.mean, 100 * half.standard_error]
+        for count in COUNTS:
+            a, b = src[layer, :count], tgt[layer, :count]
+            both = hits(a, b).astype(int) + hits(b, a)
+            result[f"retrieval {count}"][language] = [both.tolist(), [2] * len(both)]
+    return result
+
+
+def xnli(layout: Path, predictions: Path) -> dict[str, list]:
+    """Language -> [right, ones], from the files of predictions and the gold labels of the same rows."""
+    label_map = json.loads((layout / "label_map.json").read_text(encoding="utf-8"))
+    found = {}
+    for language, path in prediction_files(predictions).items():
+        gold = (layout / "dev" / f"dev.{language}.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        labels = [label_map[line.split("\t")[2]] for line in gold]
+        predicted = [int(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines()]
+        right = [int(a == b) for a, b in zip(predicted, labels, strict=True)]
+        found[language] = [right, [1] * len(right)]
+    return found
+
+
+def ner(predictions: Path) -> dict[str, list]:
+    """Language -> [twice the right entities, predicted and gold ones], of each sentence."""
+    from finetune.metrics import entity_scores
+    from finetune.tagging import read_conll
+
+    found = {}
+    for language, path in prediction_files(predictions).items():
+        counts = [entity_scores([one.gold], [one.predicted]).overall for one in read_conll(path)]
+        found[language] = [
+            [2 * count.right for count in counts],
+            [count.gold + count.predicted for count in counts],
+        ]
+    return found
+
+
+def prediction_files(folder: Path) -> dict[str, Path]:
+    """Language -> the file test.<language>.tsv.<epoch>.<step> of the best step.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (files := sorted(folder.glob("test.*.tsv.*"))):
+        raise UserError(f"{folder}: no test.<language>.tsv there; the fine-tuning has not finished")
+    return {path.name.split(".")[1]: path for path in files}
+
+
+def held_out(metrics: Path) -> list[dict]:
+    """The run's held-out evaluations: step, and the figures of each objective without samples of text."""
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = [{"step": record["step"], **record["held_out"]} for record in records if "held_out" in record]
+    for evaluation in found:
+        for figures in evaluation.get("btmlm", {}).values():
+            figures.pop("samples", None)
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,170 @@
+"""Run a study of configs/experiments: train its models, fine-tune and measure them, and write its tables.
+
+    DATA=/where/the/data/is python -m experiments.run table6 --dry    what it would do, and in how many hours
+    DATA=/where/the/data/is python -m experiments.run table6
+
+Two runs at a time have a core each. The figures of a model are in docs/results/<study>/<model>-<seed>.json as
+soon as it is finished, and then it is not run again; the same command continues a stopped study. Weights are
+kept in --output. docs/results/<study>.md has the tables (experiments/tables.py).
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from experiments import tables
+from experiments.real_data import prepare_corpus, prepare_ner, prepare_xnli
+from experiments.study import UNTRAINED, Study, TrainedModel
+from scripts.jobs import Job, as_line, carry_out_chains
+from utils.errors import UserError, run
+
+RESULTS = Path("docs/results")
+SHARED = {
+    "batch_size": 32, "learning_rate": 5e-4, "lr_schedule_style": "paddlenlp", "layerwise_lr_decay": 1.0,
+    "weight_decay": 0.01, "warmup_proportion": 0.1, "predict_batch_size": 128, "skip_steps": 100,
+    "validation_steps": 1_000_000, "save_steps": 1_000_000, "keep_checkpoints": 1, "select_on": "en",
+    "do_train": "true", "do_val": "true", "do_test": "true",
+}  # fmt: skip
+TASKS = {
+    "xnli": ("run_classifier.py", {"num_labels": 3, "epoch": 2, "max_seq_len": 64}),
+    "ner": ("run_sequence_labeling.py", {"num_labels": 7, "epoch": 3, "max_seq_len": 128}),
+}
+# Of one core of an AMD EPYC (Zen 4), for --dry.
+MINUTES = {"million tokens": 1.5, "retrieval": 0.3, "xnli": 6.0, "ner": 5.0}
+
+
+class StudyRun:
+    """The jobs of a study, in a folder of outputs."""
+
+    def __init__(self, study: Study, output: Path, data: Path, seeds: list[int], further: list[str]):
+        self.study, self.output, self.data = study, output, data
+        self.seeds, self.further = seeds or study.seeds, further
+        self.corpus, self.layout = output / study.corpus / "corpus", output / study.corpus / "data"
+
+    def prepare(self) -> None:
+        """Make the corpus, the files of the tasks and the folder of logs, where they are missing."""
+        prepare_corpus(self.study.corpus, self.data, self.output / self.study.corpus)
+        prepare_xnli(self.data, self.layout / "xnli", self.corpus)
+        prepare_ner(self.data, self.layout / "ner", self.corpus)
+        (self.output / self.study.name / "logs").mkdir(parents=True, exist_ok=True)
+
+    def chains(self) -> list[tuple[TrainedModel, list[Job]]]:
+        """What is left to do: each model with its jobs for one seed; a start comes before what needs it."""
+        chains = []
+        for model, seed in self.study.runs():
+            if seed not in self.seeds:
+                continue
+            later = [other.name for other in self.study.models.values() if other.start == model.name]
+            wanted = not all(self.result(name, seed).is_file() for name in (model.name, *later))
+            jobs = [self.pretraining(model, seed)] if wanted else []
+            if not self.result(model.name, seed).is_file():
+                jobs += self.measuring(model, seed)
+            if not model.start and "retrieval" in self.study.measures:
+                jobs.append(self.figures(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
+            if not all(job.finished() for job in jobs):
+                chains.append((model, jobs))
+        return chains
+
+    def result(self, name: str, seed: int) -> Path:
+        return RESULTS / self.study.name / f"{name.replace(' ', '-')}-{seed}.json"
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.output / self.study.name / f"{name.replace(' ', '-')}-{seed}"
+
+    def pretraining(self, model: TrainedModel, seed: int) -> Job:
+        folder = self.folder(model.name, seed)
+        flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
+        if model.start:
+            start = self.folder(model.start, seed) / "full"
+            # The start has seen the items that its own seed draws.
+            flags |= {"init.encoder": start, "init.lm_head": "encoder", "run.seed": 100 + seed}
+        flags |= {name: as_yaml(value) for name, value in model.flags.items()}
+        line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
+        return self.job(folder.name, line, folder / "encoder" / "model.safetensors")
+
+    def measuring(self, model: TrainedModel, seed: int) -> list[Job]:
+        """Fine-tuning for each task, and then the figures."""
+        folder, jobs = self.folder(model.name, seed), []
+        for task in [name for name in TASKS if name in self.study.measures]:
+            program, own = TASKS[task]
+            layout, encoder, output = self.layout / task, folder / "encoder", folder / task
+            flags = SHARED | own | {
+                "ernie_config_path": encoder / "config.json", "vocab_path": encoder / "vocab.txt",
+                "piece_model_path": encoder / "piece.model", "init_pretraining_params": encoder,
+                "train_set": layout / "train" / "train.en.tsv", "dev_set": layout / "dev" / "dev.%s.tsv",
+                "test_set": layout / "dev" / "dev.%s.tsv",
+                "test_save": output / "predictions" / "test.%s.tsv",
+                "label_map_config": layout / "label_map.json", "lang_map_config": layout / "lang_map.json",
+                "checkpoints": output, "random_seed": seed,
+            }  # fmt: skip
+            line = [program, *as_line(flags)]
+            jobs.append(self.job(f"{folder.name} {task}", line, output / "results.json", output / "log"))
+        return [*jobs, self.figures(model, seed, self.result(model.name, seed))]
+
+    def figures(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
+        line = as_line(
+            {"model": self.folder(model.name, seed), "corpus": self.corpus, "data": self.data,
+             "layout": self.layout, "output": result}
+        )  # fmt: skip
+        command = ["-m", "experiments.measure", *line, "--measures", *self.study.measures, *flags]
+        return self.job(f"{result.stem} figures", command, result)
+
+    def job(self, name: str, command: list[object], result: Path, log: Path | None = None) -> Job:
+        """A job whose complete output goes to a file."""
+        logs = self.output / self.study.name / "logs"
+        return Job(name, command, result, log, logs / f"{name.replace(' ', '-')}.log")
+
+    def minutes(self, chain: list[Job]) -> float:
+        """Roughly how long the unfinished jobs of a chain take on one core."""
+        total = 0.0
+        for job in chain:
+            if job.finished():
+                continue
+            words = [str(word) for word in job.command]
+            if "--optimizer.tokens" in words:
+                tokens = float(words[words.index("--optimizer.tokens") + 1])
+                total += tokens / 1e6 * MINUTES["million tokens"]
+            else:
+                total += MINUTES.get(job.name.split()[-1], MINUTES["retrieval"])
+        return total
+
+
+def as_yaml(value: object) -> str:
+    """[a, b] for a list; anything else as it is."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("study", help="a file of configs/experiments, without .yaml")
+    parser.add_argument("--dry", action="store_true", help="only say what would be done")
+    parser.add_argument("--output", type=Path, default=Path("output/experiments"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="only these")
+    parser.add_argument("--at_once", type=int, default=2, help="runs side by side, on a core each (2)")
+    args, further = parser.parse_known_args(arguments)
+    study = Study.read(args.study)
+    if not os.environ.get("DATA"):
+        raise UserError("DATA is not set; set it to the folder of real data")
+    studied = StudyRun(study, args.output, Path(os.environ["DATA"]), args.seeds, further)
+    chains = studied.chains()
+    for _, chain in chains:
+        names = [f"{job.name}{' (finished)' if job.finished() else ''}" for job in chain]
+        print(f"{studied.minutes(chain):6.1f} minutes: {', '.join(names)}")
+    hours = sum(studied.minutes(chain) for _, chain in chains) / 60 / args.at_once
+    print(f"{len(chains)} runs, about {hours:.1f} hours with {args.at_once} at a time", flush=True)
+    if args.dry:
+        return
+    studied.prepare()
+    for goes_on in (False, True):  # the models from random weights first
+        part = [chain for model, chain in chains if bool(model.start) == goes_on]
+        carry_out_chains(part, args.at_once)
+    unfinished = [job.name for _, chain in chains for job in chain if not job.finished()]
+    tables.write(study, RESULTS)
+    if unfinished:
+        raise UserError(f"not finished: {', '.join(unfinished)}; run the same command again to continue")
+
+
+if __name__ == "__main__":
+    run(main)

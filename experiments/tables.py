@@ -1,0 +1,253 @@
+"""The tables and charts of a study, from the figures of its finished models.
+
+    python -m experiments.tables table6
+
+It reads docs/results/<study>/*.json, prints the tables, and writes docs/results/<study>.md and the chart
+docs/images/<study>.png. An error (±) is a standard error that combines two sources: which examples were
+drawn, and which seeds. The deviation between seeds is pooled over the rows of a table, because three seeds
+alone say little about it. Two models are compared example by example and seed by seed; "higher" and "lower"
+mean more than two standard errors.
+"""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from experiments.study import UNTRAINED, Study
+from finetune.report import in_markdown
+from utils.errors import UserError, run
+from utils.files import atomic_file, read_json
+
+RESULTS, IMAGES = Path("docs/results"), Path("docs/images")
+TITLES = {
+    "retrieval 300": "Retrieval, 300 pairs (%)", "retrieval 1000": "Retrieval, 1,000 pairs (%)",
+    "xnli": "XNLI, accuracy (%)", "ner": "PAN-X, F1 (%)",
+}  # fmt: skip
+SHARED_ROWS = ("xnli",)  # row i is the same sentence in every language
+Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
+
+
+class Scores:
+    """One measure of all models and seeds; English, which is trained on, is left out of the mean.
+
+    Args:
+        figures: of the models that have the measure.
+        measure: its key.
+    """
+
+    def __init__(self, figures: Figures, measure: str):
+        self.measure = measure
+        self.cells = {
+            model: {seed: found[measure] for seed, found in by_seed.items() if measure in found}
+            for model, by_seed in figures.items()
+        }
+        self.cells = {model: by_seed for model, by_seed in self.cells.items() if by_seed}
+        self.models = list(self.cells)
+        cells = next(iter(self.cells[self.models[0]].values())) if self.models else []
+        self.languages = sorted(cells, key=lambda language: (language != "en", language))
+        self.others = [language for language in self.languages if language != "en"]
+
+    def score(self, model: str, seed: int, language: str) -> float:
+        """Per cent."""
+        parts, wholes = self.cells[model][seed][language]
+        return 100 * sum(parts) / max(sum(wholes), 1)
+
+    def mean(self, model: str, seed: int) -> float:
+        return float(np.mean([self.score(model, seed, language) for language in self.others]))
+
+    def influence(self, model: str, language: str) -> np.ndarray:
+        """How far each example moves the score of a language: [N], in per cent, the mean over the seeds.
+
+        The sum of its squares is the variance of the score over draws of the examples (delta method).
+        """
+        rows = []
+        for seed, cells in self.cells[model].items():
+            parts, wholes = (np.array(values, float) for values in cells[language])
+            ratio = self.score(model, seed, language) / 100
+            rows.append(100 * (parts - ratio * wholes) / max(wholes.sum(), 1))
+        return np.mean(rows, axis=0)
+
+    def example_error(self, model: str, minus: str | None = None) -> float:
+        """Standard error of a model's mean score, or of the difference of two, over the examples."""
+        of_language = [
+            self.influence(model, language) - (self.influence(minus, language) if minus else 0.0)
+            for language in self.others
+        ]
+        if self.measure in SHARED_ROWS:
+            of_language = [np.sum(of_language, axis=0)]
+        return math.sqrt(sum(float((row**2).sum()) for row in of_language)) / len(self.others)
+
+    @cached_property
+    def seed_deviation(self) -> float:
+        """The deviation of a mean score between seeds, pooled over the models; nan with one seed."""
+        rows = [[self.mean(model, seed) for seed in by_seed] for model, by_seed in self.cells.items()]
+        return pooled_deviation(rows)
+
+    def error(self, model: str) -> float:
+        between = self.seed_deviation / math.sqrt(len(self.cells[model]))
+        return math.hypot(self.example_error(model), 0.0 if math.isnan(between) else between)
+
+    def differences(self, a: str, b: str) -> list[float]:
+        """a - b, for each seed that both have."""
+        return [self.mean(a, seed) - self.mean(b, seed) for seed in self.cells[a] if seed in self.cells[b]]
+
+    def table(self) -> str:
+        """A row for each model: the mean over the seeds in every language, then over the languages."""
+        lines = [["model", *self.languages, "mean" if self.others == self.languages else "mean without en"]]
+        for model, by_seed in self.cells.items():
+            cells = [
+                f"{np.mean([self.score(model, seed, language) for seed in by_seed]):.1f}"
+                for language in self.languages
+            ]
+            mean = np.mean([self.mean(model, seed) for seed in by_seed])
+            lines.append([model, *cells, f"{mean:.1f} ± {self.error(model):.1f}"])
+        return in_markdown(lines)
+
+    def comparisons(self, pairs: Sequence[Sequence[str]], paper: Mapping[str, float]) -> str:
+        """A row for each pair (a, b): a - b, its error, the verdict, and the paper's difference."""
+        pairs = [(a, b) for a, b in pairs if a in self.cells and b in self.cells]
+        found = {pair: self.differences(*pair) for pair in pairs}
+        deviation = pooled_deviation(list(found.values()))
+        lines = [["", "difference", "verdict", *(["paper"] if paper else [])]]
+        for (a, b), values in found.items():
+            between = 0.0 if math.isnan(deviation) else deviation / math.sqrt(len(values))
+            mean, error = float(np.mean(values)), math.hypot(self.example_error(a, b), between)
+            line = [f"{a} - {b}", f"{mean:+.1f} ± {error:.1f}", verdict(mean, error)]
+            lines.append([*line, f"{paper[a] - paper[b]:+.1f}"] if paper else line)
+        return in_markdown(lines)
+
+
+def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
+    """The standard deviation within the rows, whose means differ; nan if no row has two values."""
+    squares = sum(float(np.sum((np.array(row) - np.mean(row)) ** 2)) for row in rows if len(row) > 1)
+    freedom = sum(len(row) - 1 for row in rows if len(row) > 1)
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def verdict(difference: float, error: float) -> str:
+    if abs(difference) <= 2 * error:
+        return "cannot tell"
+    return "higher" if difference > 0 else "lower"
+
+
+def read_figures(study: Study, results: Path) -> Figures:
+    """The figures of the finished models, the untrained one first.
+
+    Raises:
+        UserError: none has finished.
+    """
+    found: dict[str, dict[int, Mapping]] = {}
+    for name in (UNTRAINED, *study.models):
+        for seed in study.seeds:
+            path = results / study.name / f"{name.replace(' ', '-')}-{seed}.json"
+            if path.is_file():
+                found.setdefault(name, {})[seed] = read_json(path)
+    if not found:
+        raise UserError(
+            f"{results / study.name}: no figures there; run python -m experiments.run {study.name}"
+        )
+    return found
+
+
+def as_text(study: Study, figures: Figures) -> str:
+    """All tables of a study in Markdown."""
+    counts = {model: len(by_seed) for model, by_seed in figures.items()}
+    parts = [f"Seeds: {', '.join(f'{model} {count}' for model, count in counts.items())}."]
+    for measure, title in TITLES.items():
+        if not (scores := Scores(figures, measure)).models:
+            continue
+        parts += [f"**{title}**", scores.table()]
+        compared = scores.comparisons(study.compare, study.paper.get(measure, {}))
+        parts += [compared] if compared.count("\n") > 1 else []
+    if any("half" in found for by_seed in figures.values() for found in by_seed.values()):
+        parts += ["**Retrieval, 300 pairs, the layer chosen on one half (%)**", half_table(figures)]
+    parts += ["**Held-out perplexity at the end**", perplexity_table(figures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def half_table(figures: Figures) -> str:
+    """A row for each model and seed: 150 candidates in the half that was not used to choose the layer."""
+    lines = []
+    for model, by_seed in figures.items():
+        for seed, found in by_seed.items():
+            if cells := found.get("half"):
+                error = math.sqrt(sum(error**2 for _, error in cells.values())) / len(cells)
+                mean = np.mean([value for value, _ in cells.values()])
+                values = [f"{value:.1f} ± {one:.1f}" for value, one in cells.values()]
+                lines.append([f"{model}, seed {seed}", *values, f"{mean:.1f} ± {error:.1f}"])
+                languages = list(cells)
+    return in_markdown([["model", *languages, "mean"], *lines])
+
+
+def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
+    """The geometric mean over languages or pairs; nan if the evaluation has none."""
+    values = [math.log(one[key]) for one in evaluation.get(objective, {}).values() if key in one]
+    return math.exp(np.mean(values)) if values else math.nan
+
+
+def perplexity_table(figures: Figures) -> str:
+    """A row for each model, the geometric mean over seeds."""
+    columns = [(name, "perplexity") for name in ("mmlm", "tlm", "camlm", "btmlm")]
+    columns.append(("btmlm", "perplexity_without"))
+    lines = [
+        ["model", *(f"{name}{', without pseudo-tokens' if 'w' in key else ''}" for name, key in columns)]
+    ]
+    for model, by_seed in figures.items():
+        last = [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]
+        if last:
+            values = [np.mean([math.log(perplexity(one, *column)) for one in last]) for column in columns]
+            lines.append(
+                [model, *("" if math.isnan(value) else f"{math.exp(value):.1f}" for value in values)]
+            )
+    return in_markdown(lines)
+
+
+def draw(study: Study, figures: Figures, path: Path) -> None:
+    """Draw the mean scores with their errors or, for a study of curves, BTMLM's perplexity over the steps."""
+    from matplotlib.figure import Figure
+
+    if study.curves:
+        panels = {"perplexity": "BTMLM perplexity, held out", "perplexity_without": "without pseudo-tokens"}
+    else:
+        panels = {measure: title for measure, title in TITLES.items() if Scores(figures, measure).models}
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    for axis, (panel, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items()):
+        axis.set_title(title, fontsize=9)
+        for number, (model, by_seed) in enumerate(figures.items()):
+            if study.curves:
+                for seed, found in by_seed.items():
+                    points = [(one["step"], perplexity(one, "btmlm", panel)) for one in found["held_out"]]
+                    label = model if seed == next(iter(by_seed)) else None
+                    axis.plot(*zip(*points), color=f"C{number}", label=label)
+            elif model in (scores := Scores(figures, panel)).cells:
+                mean = np.mean([scores.mean(model, seed) for seed in by_seed])
+                axis.bar(model, mean, yerr=scores.error(model), capsize=3, color=f"C{number}")
+        axis.tick_params(axis="x", rotation=45, labelsize=8)
+        if study.curves:
+            axis.legend(fontsize=8)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def write(study: Study, results: Path = RESULTS, images: Path = IMAGES) -> None:
+    """Print the tables, and write them and the chart."""
+    figures = read_figures(study, results)
+    text = as_text(study, figures)
+    print(text)
+    with atomic_file(results / f"{study.name}.md", "w") as file:
+        file.write(f"# {study.title}\n\n{text}")
+    draw(study, figures, images / f"{study.name}.png")
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise UserError("usage: python -m experiments.tables <a study of configs/experiments>")
+    write(Study.read(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+"""Studies: the order of the work, what is left after a stop, and the arithmetic of the tables."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments import run as runs
+from experiments import tables
+from experiments.study import STUDIES, Study, TrainedModel
+from pretrain.config import PretrainConfig
+from utils.config import load_config
+from utils.errors import UserError
+
+NAMES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+@pytest.fixture
+def study():
+    models = {name: TrainedModel(name, {}, start) for name, start in (("a", ""), ("b", "a"), ("c", "a"))}
+    return Study("made-up", "Made up", "none", "none.yaml", [1, 2, 3], models, ["xnli"], [["b", "a"]])
+
+
+def made_figures(study, right, rows=400):
+    """Figures in which a model is right in a share of the rows."""
+    random = np.random.default_rng(3)
+    found = {}
+    for model, share in right.items():
+        for seed in study.seeds:
+            answers = (random.random(rows) < share).astype(int).tolist()
+            cells = {language: [answers, [1] * rows] for language in ("en", "de", "fr")}
+            found.setdefault(model, {})[seed] = {"xnli": cells, "held_out": []}
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path):
+    study = Study.read(name)
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [], [])
+    for model, seed in study.runs():
+        command = [str(word) for word in planned.pretraining(model, seed).command[1:]]
+        config = load_config(PretrainConfig, command)
+        assert config.optimizer.tokens > 0
+        assert config.run.seed == (100 + seed if model.start else seed)
+        assert set(config.objectives.active) == set(
+            model.flags.get("objectives.active", config.objectives.active)
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_tables_are_those_of_the_figures(name):
+    study = Study.read(name)
+    if not (page := tables.RESULTS / f"{name}.md").is_file():
+        assert not list((tables.RESULTS / name).glob("*.json"))
+        return
+    figures = tables.read_figures(study, tables.RESULTS)
+    assert page.read_text(encoding="utf-8") == f"# {study.title}\n\n{tables.as_text(study, figures)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title: x\n", "the key 'corpus' is missing or unknown"),
+        ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, color: red}", "'color' is missing or"),
+        ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {b: {start: a}}}", "b starts from a, which"),
+        ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, measures: [bleu]}", "bleu is not one"),
+        ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, compare: [[a, b]]}", "a is no model"),
+    ],
+)
+def test_a_mistake_in_a_study_is_named(text, message, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setattr("experiments.study.STUDIES", tmp_path)
+    with pytest.raises(UserError, match=message):
+        Study.read("mine")
+    with pytest.raises(UserError, match="there is no study of this name; there are mine"):
+        Study.read("yours")
+
+
+def test_a_stopped_study_goes_on(study, tmp_path, monkeypatch):
+    """A start is trained again only if a model that needs it is missing; finished figures are kept."""
+    monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [1], [])
+
+    def left():
+        return [[job.name for job in jobs] for _, jobs in planned.chains()]
+
+    everything = [[f"{name}-1", f"{name}-1 xnli", f"{name}-1 figures"] for name in "abc"]
+    assert left() == everything
+    finish(planned, "a")
+    assert left() == [["a-1"], *everything[1:]]
+    finish(planned, "b")
+    assert left() == [["a-1"], everything[2]]
+    finish(planned, "c")
+    assert left() == []
+
+
+def finish(planned, name):
+    path = planned.result(name, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+
+
+def test_the_error_over_examples_is_that_of_a_bootstrap(study):
+    figures = made_figures(study, {"a": 0.5, "b": 0.6}, rows=300)
+    scores = tables.Scores(figures, "xnli")
+    random = np.random.default_rng(1)
+    draws = random.integers(300, size=(4000, 300))
+    right = {
+        model: np.mean([figures[model][s]["xnli"]["de"][0] for s in study.seeds], axis=0) for model in "ab"
+    }
+    assert math.isclose(scores.example_error("a"), 100 * right["a"][draws].mean(1).std(), rel_tol=0.05)
+    difference = (right["b"] - right["a"])[draws].mean(1).std()
+    assert math.isclose(scores.example_error("b", minus="a"), 100 * difference, rel_tol=0.05)
+
+
+def test_f1_is_a_quotient_of_sums(study):
+    cells = {"de": [[2, 0, 4], [4, 3, 5]]}
+    scores = tables.Scores({"a": {1: {"ner": cells}}}, "ner")
+    assert scores.score("a", 1, "de") == 50.0
+    without = [tables.Scores({"a": {1: {"ner": {"de": drop(cells["de"], i)}}}}, "ner") for i in range(3)]
+    # The influence of an example is, to first order, how far the score moves without it.
+    moved = [50.0 - one.score("a", 1, "de") for one in without]
+    assert np.sign(moved).tolist() == np.sign(scores.influence("a", "de")).tolist()
+    assert abs(scores.influence("a", "de").sum()) < 1e-9
+
+
+def drop(cells, i):
+    return [[value for j, value in enumerate(values) if j != i] for values in cells]
+
+
+@pytest.mark.parametrize(("b", "word"), [(0.8, "higher"), (0.5, "cannot tell"), (0.2, "lower")])
+def test_a_comparison_says_what_can_be_told(study, b, word):
+    scores = tables.Scores(made_figures(study, {"a": 0.5, "b": b}), "xnli")
+    table = scores.comparisons(study.compare, {"a": 75.7, "b": 75.8})
+    assert f"| {word} | +0.1 |" in table
+
+
+def test_seeds_that_differ_widen_the_error(study):
+    figures = made_figures(study, {"a": 0.5, "b": 0.6})
+    alike = tables.Scores(figures, "xnli").error("b")
+    for seed, share in zip(study.seeds, (0.4, 0.6, 0.8)):
+        figures["b"][seed] = made_figures(study, {"b": share})["b"][seed]
+    assert tables.Scores(figures, "xnli").error("b") > 3 * alike
+
+
+def test_tables_and_chart_from_files(study, tmp_path):
+    for model, by_seed in made_figures(study, {"untrained": 0.3, "a": 0.5, "b": 0.6}).items():
+        for seed, found in by_seed.items():
+            perplexity = {"de": {"perplexity": 10.0 * seed}}
+            found["held_out"] = [{"step": 1, "mmlm": perplexity}]
+            (tmp_path / study.name).mkdir(exist_ok=True)
+            (tmp_path / study.name / f"{model}-{seed}.json").write_text(json.dumps(found))
+    tables.write(study, tmp_path, tmp_path)
+    text = (tmp_path / f"{study.name}.md").read_text()
+    assert text.startswith("# Made up\n") and "**XNLI, accuracy (%)**" in text
+    assert f"| b | {(10 * 20 * 30) ** (1 / 3):.1f} |" in text
+    assert (tmp_path / f"{study.name}.png").read_bytes().startswith(b"\x89PNG")
