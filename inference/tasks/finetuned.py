@@ -7,8 +7,7 @@ import re
 from typing import NamedTuple
 
 from finetune.classification import Classification
-from finetune.question_answering import QuestionAnswering
-from finetune.span_decoding import Answer
+from finetune.question_answering import Answer, QuestionAnswering
 from finetune.tagging import Tagging
 from inference.engines import predictions
 from inference.loading import Loaded
