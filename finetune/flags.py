@@ -166,7 +166,7 @@ class RetrievalFlags(TrainingFlags):
     init_pretraining_params: str | None = free(
         None, "weights; default: random ones; %%d is replaced by the seed: checkpoints/seed_%%d/best"
     )
-    init_task: str | None = free(None, "refuse weights that were not fine-tuned for it", choices=TASKS)
+    init_task: str | None = free(None, f"refuse weights not fine-tuned for it: {', '.join(TASKS)}")
     init_checkpoint: str | None = free(None, "a step folder from which to continue (--do_train true)")
     xtreme_save: str | None = free(None, "folder for the predictions in XTREME's layout")
 
@@ -202,6 +202,7 @@ class RetrievalFlags(TrainingFlags):
         super().__post_init__()
         chosen = self.layer in ("dev", "sweep")
         refusals = (
+            (self.init_task not in (None, *TASKS), f"--init_task {self.init_task}: {', '.join(TASKS)}"),
             (len(self.seeds) > 1 and self.layer == "sweep", "--layer sweep: one seed at a time"),
             (not (self.do_train or self.pairs or self.src_file),
              "nothing to do: give --pairs or --src_file and --tgt_file, or --do_train true"),

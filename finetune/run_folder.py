@@ -107,11 +107,6 @@ def listed(differences: Sequence[str]) -> str:
     return "; ".join(shown)
 
 
-def seed_folders(folder: str, seeds: Sequence[int]) -> dict[int, Path]:
-    """seed -> the folder of its step_N and best."""
-    return {seed: Path(folder, f"seed_{seed}" if len(seeds) > 1 else "") for seed in seeds}
-
-
 def has_state(path: str | None) -> bool:
     """Whether training can resume from a checkpoint folder."""
     return path is not None and (Path(path) / "training_state").is_dir()

@@ -20,19 +20,9 @@ from finetune.flags import FinetuneFlags
 from finetune.metrics import entity_scores
 from finetune.task import Task
 from model.task_names import TAGGING
+from reader import tagging
 from reader.classification import read_label_map
-from reader.tagging import (
-    IGNORED,
-    EncodeTagged,
-    EncodeTaggedOfficially,
-    Sentence,
-    TaggedBatch,
-    check_tag_map,
-    inside,
-    read_columns,
-    read_tagged,
-    word_scores,
-)
+from reader.tagging import Sentence, TaggedBatch
 from reader.tokenization import Tokenizer
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -68,8 +58,8 @@ class Tagging(Task):
         scheme: str = "IOB",
     ):  # fmt: skip
         self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
-        self.inside = inside(self.labels)
-        encode = EncodeTaggedOfficially if self.official else EncodeTagged
+        self.inside = tagging.inside(self.labels)
+        encode = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
         # The official loss is divided by B x T, so more padding would change it.
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
@@ -78,7 +68,7 @@ class Tagging(Task):
         if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
         ids = read_label_map(flags.label_map_config, flags.num_labels)
-        check_tag_map(ids, flags.label_map_config)
+        tagging.check_tag_map(ids, flags.label_map_config)
         labels = sorted(ids, key=ids.get)
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
@@ -96,7 +86,7 @@ class Tagging(Task):
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: i for i, label in enumerate(self.labels)}
-        return read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
     def losses(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         """Return the loss and the correct decisions over the labelled pieces."""
@@ -104,15 +94,15 @@ class Tagging(Task):
         import paddle.nn.functional as F
 
         logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [R, T, C], [R, T]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != IGNORED).sum())
+        total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
+        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != tagging.IGNORED).sum())
 
     def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> float:
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        learned = batch.labels != IGNORED  # [R, T]
+        learned = batch.labels != tagging.IGNORED  # [R, T]
         labels = np.where(learned, batch.labels, 0)[..., None]
         losses = -np.take_along_axis(logs, labels, -1)[..., 0] * learned  # [R, T]
         sums = np.bincount(batch.sentences, losses.sum(1))  # [B]
@@ -125,7 +115,7 @@ class Tagging(Task):
         the most likely one.
         """
         # float64, so that sums along T keep their digits
-        scores = word_scores(outputs["logits"].astype(np.float64), batch.words, self.inside)  # [W, C]
+        scores = tagging.word_scores(outputs["logits"].astype(np.float64), batch.words, self.inside)  # [W, C]
         return np.split(scores.argmax(-1), np.cumsum(batch.lengths)[:-1])
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
@@ -177,7 +167,7 @@ class OfficialTagging(Tagging):
         row, start, pieces = batch.words.T
         tags = np.where(pieces > 0, found[row, start], len(self.labels) - 1)
         words = np.split(tags, np.cumsum(batch.lengths)[:-1])
-        widths = (batch.labels != IGNORED).sum(1)
+        widths = (batch.labels != tagging.IGNORED).sum(1)
         return [
             OfficialPrediction(ids[:width], gold[:width], own)
             for ids, gold, own, width in zip(found, batch.labels, words, widths)
@@ -219,7 +209,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
     form = "a word, its gold tag if it is known, and its predicted tag"
-    found = [list(zip(*rows)) for _, rows in read_columns(text.split("\n"), path, str.split, form)]
+    found = [list(zip(*rows)) for _, rows in tagging.read_columns(text.split("\n"), path, str.split, form)]
     if not found:
         raise UserError(f"{path}: no words in it")
     return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]

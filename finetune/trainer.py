@@ -20,7 +20,7 @@ from paddle import Tensor, nn
 from finetune import report
 from finetune.evaluation import Scores
 from finetune.flags import TrainingFlags
-from finetune.run_folder import bring_best, owned_by, seed_folders, step_to_resume
+from finetune.run_folder import bring_best, owned_by, step_to_resume
 from finetune.setup import begin
 from model.checkpoint.folder import keep_last, save_model
 from training import distributed
@@ -115,7 +115,8 @@ class FineTuningRun:
         flags, records = self.flags, {}
         identity = self.identity() if flags.do_train else {}
         with owned_by(flags, identity) if flags.do_train else contextlib.nullcontext():
-            for seed, folder in seed_folders(flags.checkpoints, self.seeds).items():
+            for seed in self.seeds:
+                folder = Path(flags.checkpoints, f"seed_{seed}" if len(self.seeds) > 1 else "")
                 if (record := self.run_seed(seed, folder, identity)) is not None:
                     records[seed] = record
                 gc.collect()  # the model and its moments, before those of the next seed are made

@@ -12,17 +12,8 @@ from evaluation.encode import encode, encode_layer
 from evaluation.pooling import layer_number
 from evaluation.retrieval import SplitResult, choose_on_half
 from evaluation.search import Found, search_both
+from finetune import report
 from finetune.flags import RetrievalFlags
-from finetune.report import (
-    AVERAGE,
-    ShownTable,
-    Table,
-    average,
-    figures,
-    submission_file,
-    to_text,
-    write_tables,
-)
 from finetune.retrieval.training import RetrievalTraining
 from finetune.run_folder import digest_of_files, has_state, identity, weights_of
 from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder
@@ -121,16 +112,16 @@ class Searcher:
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepTable(ShownTable):
+class SweepTable(report.ShownTable):
     """A row per layer and a column per language, then the average; per cent."""
 
     title: str
     rows: Mapping[str, Mapping[str, float]]
 
     def cells(self, markdown: bool = False) -> list[list[str]]:
-        lines = [["", *next(iter(self.rows.values())), AVERAGE]]
+        lines = [["", *next(iter(self.rows.values())), report.AVERAGE]]
         for name, row in self.rows.items():
-            lines.append([name, *(f"{value:.2f}" for value in row.values()), f"{average(row):.2f}"])
+            lines.append([name, *(f"{value:.2f}" for value in row.values()), f"{report.average(row):.2f}"])
         return lines
 
 
@@ -153,8 +144,8 @@ def write_sweep(folder: Path, title: str, by_layer: Swept, untrained: Swept) -> 
     chosen = {name: split.layer for name, (_, split) in by_layer.items()}
     logger.info("layers chosen on the even pairs: %s", chosen)
     table = SweepTable(title, rows)
-    logger.info("%s", to_text([table]))
-    write_tables(folder, "sweep", [table], {"title": title, "rows": rows, "chosen": chosen})
+    logger.info("%s", report.to_text([table]))
+    report.write_tables(folder, "sweep", [table], {"title": title, "rows": rows, "chosen": chosen})
 
 
 def write_predictions(
@@ -165,12 +156,13 @@ def write_predictions(
     The English sentences are in alphabetical order, as in XTREME's files.
 
     Args:
-        seed: one of several; see `submission_file`.
+        seed: one of several; see `report.submission_file`.
     """
     for bitext in bitexts:
         english = [text.strip() for text in bitext.translations]
         order = sorted(range(len(english)), key=english.__getitem__)
-        with atomic_file(submission_file(folder, bitext.language, "tsv", seed), "w", newline="\n") as file:
+        path = report.submission_file(folder, bitext.language, "tsv", seed)
+        with atomic_file(path, "w", newline="\n") as file:
             file.writelines(f"{found[bitext.language].forward[row]}\n" for row in order)
 
 
@@ -271,7 +263,7 @@ class RetrievalRun(FineTuningRun):
             load_from(model, folder / "best")
         return model, trainer.training.tokenizer
 
-    def report(self, records: dict[int, SearchRecord]) -> tuple[str, list[Table], dict[str, Any]]:
+    def report(self, records: dict[int, SearchRecord]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """A table for each direction."""
         flags = self.flags
         layers = {str(seed): record.layer for seed, record in records.items()}
@@ -283,9 +275,9 @@ class RetrievalRun(FineTuningRun):
         tables = []
         for side, direction in enumerate(DIRECTIONS):
             rows = {seed: accuracies(record.found, side) for seed, record in records.items()}
-            paper = figures(flags.paper, direction, list(next(iter(rows.values()))))
+            paper = report.figures(flags.paper, direction, list(next(iter(rows.values()))))
             untrained = accuracies(records[self.seeds[0]].untrained, side)
-            tables.append(Table(f"{direction}, {how}", rows, paper, untrained=untrained))
+            tables.append(report.Table(f"{direction}, {how}", rows, paper, untrained=untrained))
         facts = {"task": "retrieval", "pooling": flags.pooling, "score": flags.score, "layers": layers}
         return "retrieval", tables, facts
 
@@ -303,4 +295,4 @@ def check_weights(path: str, wanted: str) -> None:
     task = checkpoint.extra.get("task") or checkpoint.head
     if task is None or task_named(task) != wanted:
         found = "were not fine-tuned" if task is None else f"were fine-tuned for {task_named(task)}"
-        raise UserError(f"{path}: its weights {found}, and --init_task wants {wanted}; name others")
+        raise UserError(f'{path}: its weights {found}, and --init_task wants {wanted} ("": any)')

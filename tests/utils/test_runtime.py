@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import runtime
-from utils.runtime import Cpu, read_cpu, settings_for
+from utils.runtime import Cpu, int8_saturates, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 AVX2, AVX512 = frozenset({"sse2", "avx2"}), frozenset({"sse2", "avx2", "avx512f"})
@@ -82,7 +81,7 @@ def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
 
 def test_int8_saturates_on_x86_without_vnni():
     for flags, saturates in ({"avx2"}, True), ({"avx512_vnni"}, False), ({"avx_vnni"}, False), (set(), False):
-        assert runtime.int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
+        assert int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
