@@ -112,9 +112,9 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         UserError: names the file and the label.
     """
     for tag in label_map:
+        other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
         if not is_tag(tag):
             raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
-        other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
         if tag != OUTSIDE and other not in label_map:
             raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
@@ -280,36 +280,29 @@ class EncodeTagged:
         return sum(count for feature in features for _, count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
-        ids, labels, sentences, words = [], [], [], []
-        for number, feature in enumerate(features):
+        ids, labels, words = [], [], []
+        for feature in features:
             bounds = np.cumsum([0, *feature.widths])
-            first_row = len(ids)
-            for a, b in pairwise(bounds):
-                ids.append(feature.ids[a:b])
-                labels.append(feature.labels[a:b])
-                sentences.append(number)
-            places = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
-            window = np.searchsorted(bounds, places[:, 0], side="right") - 1
-            words.append(np.stack([first_row + window, places[:, 0] - bounds[window], places[:, 1]], axis=1))
+            places, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
+            window = np.searchsorted(bounds, places, side="right") - 1
+            words.append(np.stack([len(ids) + window, places - bounds[window], pieces], axis=1))
+            ids += [feature.ids[a:b] for a, b in pairwise(bounds)]
+            labels += [feature.labels[a:b] for a, b in pairwise(bounds)]
+        rows, lengths = np.asarray([[len(one.widths), len(one.words)] for one in features], np.int64).T
         return TaggedBatch(
-            pad(ids, self.tokenizer.pad_id),
-            pad(labels, IGNORED),
-            np.asarray(sentences, np.int64),
-            np.concatenate(words),
-            np.asarray([len(feature.words) for feature in features], np.int64),
-            np.asarray(indices, np.int64),
-            count,
-        )
+            pad(ids, self.tokenizer.pad_id), pad(labels, IGNORED), np.repeat(np.arange(len(rows)), rows),
+            np.concatenate(words), lengths, np.asarray(indices, np.int64), count,
+        )  # fmt: skip
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
         ids, widths, words = [], [], []
-        for window in cut_windows([len(word) for word in pieces], self.room):
+        for first, last, own_first, own_last in cut_windows([len(word) for word in pieces], self.room):
             start = len(ids)
             ids.append(self.tokenizer.cls_id)
-            for number in range(window.first, window.last):
-                if window.own_first <= number < window.own_last:
+            for number in range(first, last):
+                if own_first <= number < own_last:
                     words.append(self._labelled(pieces[number], len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
@@ -344,17 +337,11 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
     return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
 
 
-class WordWindow(NamedTuple):
-    """Words first .. last - 1, of which own_first .. own_last - 1 are tagged in this window."""
-
-    first: int
-    last: int
-    own_first: int
-    own_last: int
-
-
-def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
+def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
     """Cut a sentence between words into as few overlapping windows as fit.
+
+    A window (first, last, own_first, own_last) has the words first .. last - 1, of which own_first ..
+    own_last - 1 are tagged in it.
 
     Args:
         sizes: pieces of each word, at most `room`.
@@ -376,10 +363,7 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
             first -= 1
             shared -= sizes[first]
     middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
-    return [
-        WordWindow(*span, own_first, own_last)
-        for span, (own_first, own_last) in zip(spans, pairwise([0, *middles, len(sizes)]))
-    ]
+    return [(*span, *own) for span, own in zip(spans, pairwise([0, *middles, len(sizes)]))]
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:

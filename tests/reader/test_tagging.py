@@ -199,19 +199,17 @@ def test_windows_of_random_sentences(seed):
     room = int(rng.integers(6, 40))
     sizes = rng.integers(1, min(room, int(rng.integers(2, 40))) + 1, rng.integers(1, 200)).tolist()
     windows = cut_windows(sizes, room)
-    assert [n for w in windows for n in range(w.own_first, w.own_last)] == [*range(len(sizes))]
-    for window in windows:
-        assert window.first <= window.own_first < window.own_last <= window.last
-        assert sum(sizes[window.first : window.last]) <= room
-    for before, after in pairwise(windows):
-        assert before.first < after.first <= before.last < after.last
-        assert sum(sizes[before.first : before.last + 1]) > room  # not one word more would fit
-        shared = sizes[after.first : before.last]
-        assert sum(shared) <= room // 4
+    assert [n for *_, start, end in windows for n in range(start, end)] == [*range(len(sizes))]
+    for first, last, own_first, own_last in windows:
+        assert first <= own_first < own_last <= last and sum(sizes[first:last]) <= room
+    for (first, last, _, own_last), (second, end, *_) in pairwise(windows):
+        assert first < second <= last < end
+        assert sum(sizes[first : last + 1]) > room  # not one word more would fit
+        assert sum(sizes[second:last]) <= room // 4
         # in the overlap each word is where it stands farther from the edge, by pieces
-        for n in range(after.first, before.last):
-            left, right = sum(sizes[after.first : n]), sum(sizes[n + 1 : before.last])
-            assert (right >= left) if n < before.own_last else (left >= right)
+        for n in range(second, last):
+            left, right = sum(sizes[second:n]), sum(sizes[n + 1 : last])
+            assert (right >= left) if n < own_last else (left >= right)
 
 
 def test_batch():
