@@ -118,7 +118,7 @@ class Progress:
         self.total, self.description, self.unit, self.lines = total, description, unit, lines
         self.done = self.initial = initial
         self.started = self.last_line = time.monotonic()
-        self.shown, self.bar = "", None
+        self.bar = None
         if is_main() and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -128,8 +128,6 @@ class Progress:
     def update(self, count: int = 1, **shown: Any) -> None:
         """Report `count` more units; the values in `shown` appear beside the bar or in the line."""
         self.done += count
-        if shown:
-            self.shown = "".join(f", {key} {value}" for key, value in shown.items())
         if self.bar is not None:
             if shown:
                 self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
@@ -137,7 +135,8 @@ class Progress:
         elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             of = f" of {self.total:,}, {self.eta()} left" if self.total else ""
-            logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, self.shown)
+            said = "".join(f", {key} {value}" for key, value in shown.items())
+            logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, said)
 
     def speed(self) -> float:
         """Units per second since the start of this process's work."""
