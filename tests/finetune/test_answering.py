@@ -17,7 +17,7 @@ from reader.batching import stream_all as stream
 from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
-from tests.launching import ROOT, call_main, run_script
+from tests.launching import ROOT, run_script
 from utils.args import parse_args
 
 
@@ -37,19 +37,12 @@ def trained(folder, tmp_path_factory):
 
 
 @pytest.fixture
-def answer(folder, tmp_path, monkeypatch):
-    """answer(**flags) runs run_mrc.py in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(**changes) -> None:
-        call_main(run_mrc, toy.flags(folder, tmp_path / "out", **changes))
-
-    return call
+def answer(runner, folder):
+    return runner(run_mrc, toy.flags, folder)
 
 
 @pytest.fixture
 def refused(answer, refusal):
-    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
     return partial(refusal, answer)
 
 

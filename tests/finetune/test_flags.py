@@ -9,7 +9,7 @@ import pytest
 
 from finetune.flags import FinetuneFlags
 from tests.launching import ROOT, run_script
-from utils.args import log_unused, parse_args, to_yaml
+from utils.args import log_unused, parse_args
 from utils.errors import UserError
 
 parse = partial(parse_args, FinetuneFlags)
@@ -84,13 +84,6 @@ def test_help_shows_the_flags_of_the_script_alone(monkeypatch, capsys):
         parse(["--help"], "One line.\n\n    an example")
     shown = capsys.readouterr().out
     assert "\n    an example\n" in shown and "--doc_stride" not in shown.split("options:")[1]
-
-
-def test_resolved_flags_as_yaml():
-    text = to_yaml(parse(["--random_seed", "1,2"]))
-    assert "learning_rate: 5.0e-05\n" in text
-    assert "random_seed:\n- 1\n- 2\n" in text
-    assert "task_id" not in text
 
 
 @pytest.mark.parametrize(

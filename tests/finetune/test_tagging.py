@@ -4,16 +4,14 @@ import json
 import re
 from functools import partial
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import run_sequence_labeling
 from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.folder import read_weights
 from tests.finetune import tagging_toy
-from tests.launching import ROOT, call_main, run_script
+from tests.launching import ROOT, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
 
@@ -24,21 +22,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def tag(folder, tmp_path, monkeypatch):
-    """tag(**flags) runs in `tmp_path` with checkpoints in `out`; returns results.json or None."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(out: str = "out", **changes) -> dict | None:
-        call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / out, **changes))
-        results = tmp_path / out / "results.json"
-        return json.loads(results.read_text()) if results.exists() else None
-
-    return call
+def tag(runner, folder):
+    return runner(run_sequence_labeling, tagging_toy.flags, folder)
 
 
 @pytest.fixture
 def refused(tag, refusal):
-    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
     return partial(refusal, tag)
 
 
@@ -106,20 +95,6 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
     assert all(one.gold is None for one in found)
     scores = entity_scores([tags for _, tags in rows], [one.predicted for one in found])
     assert scores.overall.f1 >= 90
-
-
-def weights(out, step: int) -> dict[str, np.ndarray]:
-    return load_file(out / f"step_{step}" / "model.safetensors")
-
-
-def test_resume_is_bit_identical(tag, tmp_path):
-    options = {"save_steps": 5, "keep_checkpoints": 9, "max_seq_len": 16, "max_steps": 9}
-    options |= {"label_pieces": "all", "in_tokens": "true", "batch_size": 60}
-    straight = tag(**options)
-    resumed = tag(out="again", init_checkpoint=tmp_path / "out" / "step_5", **options)
-    for name, value in weights(tmp_path / "out", 9).items():
-        np.testing.assert_array_equal(value, weights(tmp_path / "again", 9)[name], err_msg=name)
-    assert resumed["tables"] == straight["tables"]
 
 
 def test_official_behaviour_runs(tag, folder, tmp_path):
