@@ -6,6 +6,7 @@ The TSV files have no quoting: every tab ends a cell, as in the official reader.
 import mmap
 import os
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -146,7 +147,7 @@ def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -
         some = len(missing) < len(wanted)
         fault = f"no column {', '.join(missing)} in the header" if some else "no header line"
         raise UserError(f"{path}, line 1: {fault}; it names the tab-separated columns ({columns})")
-    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise UserError(f"{path}, line 1: the column {twice[0]} occurs twice in the header")
     return header
 
