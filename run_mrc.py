@@ -8,10 +8,10 @@ python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context
 import dataclasses
 import sys
 
+from utils.environment import run
 from finetune.flags import FinetuneFlags
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
-from utils.errors import run
 from utils.runtime import prepare
 
 

@@ -7,10 +7,10 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 
 import sys
 
+from utils.environment import run
 from finetune.flags import RetrievalFlags
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
-from utils.errors import run
 from utils.runtime import prepare
 
 

@@ -6,10 +6,10 @@ fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
 
 import sys
 
+from utils.environment import run
 from finetune.flags import FinetuneFlags
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
-from utils.errors import run
 from utils.runtime import prepare
 
 

@@ -56,6 +56,10 @@ class TrainingFlags:
     paper: str | None = free(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
     xtreme_save: str | None = free(None, "with --do_test: a folder for the predictions in XTREME's layout")
     keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
+    stall_ends_seconds: float = free(
+        3600.0, "several processes: end one that waits longer in a step, evaluation or checkpoint; 0: never",
+        "[0, )",
+    )  # fmt: skip
     dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
     given: tuple[str, ...] = ()
 

@@ -96,22 +96,18 @@ class EntityScores:
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
     """Compare the tags of sentences as conlleval does.
 
-    seqeval finds the entities, also in irregular sequences: an entity begins at a B-, and at an I- that does
-    not continue an entity of its type. It is right if its first word, its last word and its type are right.
+    An entity is right if its first word, its last word and its type are right.
 
     Raises:
         ValueError: the numbers of sentences or tags differ.
     """
-    # seqeval takes a second to import, and prediction does not need it.
-    from seqeval.metrics.sequence_labeling import get_entities
-
     if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
         raise ValueError("gold and predicted tags differ in number")
     # An O separates two sentences.
     sides = [[tag for tags in side for tag in (*tags, "O")] for side in (gold, predicted)]
-    there, found = (set(get_entities(tags)) for tags in sides)  # (type, first, last)
+    there, found = map(entities, sides)  # (type, first, last)
     every = there, found, there & found
-    of_type = [Counter(type_ for type_, _, _ in entities) for entities in every]
+    of_type = [Counter(type_ for type_, _, _ in side) for side in every]
     return EntityScores(
         len(sides[0]) - len(gold),
         sum(a == b for a, b in zip(*sides)) - len(gold),
@@ -121,6 +117,24 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
             for type_ in sorted(of_type[0] | of_type[1])
         },
     )
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
+
+    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
+    the schemes IO, IOB, IOE and IOBES.
+    """
+    found, first, before, kind = set(), 0, "O", ""
+    for place, tag in enumerate([*tags, "O"]):
+        now, type_ = tag[0], tag[2:] or "_"
+        continues = now in "IE" and before in "BI" and type_ == kind
+        if before != "O" and not continues:
+            found.add((kind, first, place - 1))
+        if not continues:
+            first = place
+        before, kind = now, type_
+    return found
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:

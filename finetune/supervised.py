@@ -17,7 +17,7 @@ from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.run_folder import SELECTED, digest_of_files, has_state, identity, weights_of
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer
+from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, stall_watch
 from model.checkpoint.folder import load_from
 from reader.batching import Batches, GlobalBatch
 from reader.classification import expand, read_languages
@@ -209,7 +209,9 @@ class SupervisedRun(FineTuningRun):
             return
         suffix = suffix if seed is None else f".seed_{seed}{suffix}"
         patterns = dict(zip(dict.fromkeys(file.pattern for file in files), flags.test_save.split(",")))
-        for done in predict_files(self.task, engine, files, flags, labelled=False):
+        with stall_watch(flags) as stalls, stalls.during("the prediction of --test_set"):
+            predicted = predict_files(self.task, engine, files, flags, labelled=False)
+        for done in predicted:
             path = patterns[done.file.pattern].strip().replace("%s", done.file.language) + suffix
             logger.info("testing %s, save to %s", done.file.path, path)
             if distributed.is_main():

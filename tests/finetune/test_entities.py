@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from finetune import tagging as conll
@@ -44,6 +45,42 @@ def test_the_report():
         "              LOC: precision:  50.00%; recall:  50.00%; FB1:  50.00  2\n"
         "              PER: precision: 100.00%; recall: 100.00%; FB1: 100.00  1\n"
     )
+
+
+def by_states(sentences: list[list[tuple[str, str]]]) -> tuple[int, int, int]:
+    """conlleval's own way: one pass, with a flag that says that both tags stand in the same entity."""
+
+    def begins(before, tag):
+        return tag != "O" and (tag[0] == "B" or before == "O" or before[2:] != tag[2:])
+
+    def ends(tag, after):
+        return tag != "O" and (after == "O" or after[0] == "B" or after[2:] != tag[2:])
+
+    gold = predicted = right = 0
+    for sentence in sentences:
+        inside, before = False, ("O", "O")
+        for now in [*sentence, ("O", "O")]:
+            if inside:
+                over = [ends(old, new) for old, new in zip(before, now)]
+                right += all(over)
+                inside = not any(over)
+            begun = [begins(old, new) for old, new in zip(before, now)]
+            gold, predicted = gold + begun[0], predicted + begun[1]
+            inside = inside or (all(begun) and now[0][2:] == now[1][2:])
+            before = now
+    return gold, predicted, right
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_irregular_sequences(seed):
+    rng = np.random.default_rng(seed)
+    tags = ["O", "B-A", "I-A", "B-B", "I-B"]
+    gold = [rng.choice(tags, rng.integers(1, 12)).tolist() for _ in range(50)]
+    predicted = [[tag if rng.random() < 0.7 else str(rng.choice(tags)) for tag in line] for line in gold]
+    found = entity_scores(gold, predicted).overall
+    pairs = [list(zip(*both)) for both in zip(gold, predicted)]
+    assert (found.gold, found.predicted, found.right) == by_states(pairs)
+    assert 0 < found.right < found.gold
 
 
 def test_conlleval_on_600_sequences(data_dir, capsys):
