@@ -105,9 +105,10 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     except (ArgumentError, OverflowError, UserError) as error:
         message = str(error)
         named = any(re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message) for key in on_the_line)
-        if any(message.startswith(file) for file in files) or message.startswith("--"):
+        on_line = named or not files
+        if any(message.startswith(file) for file in files) or (on_line and message.startswith("--")):
             raise
-        place = "command line" if named or not files else ", ".join(files)
+        place = "command line" if on_line else ", ".join(files)
         if isinstance(error, ArgumentError):
             message = _explain(message, cls)
         raise UserError(f"{place}: {message}") from error
