@@ -111,7 +111,7 @@ def test_values(arguments, recipe):
 def test_small_takes_its_weights_where_they_are(arguments, folder):
     params = folder / "configs" / "small" / "params"
     params.mkdir(parents=True)
-    args = parse_args(arguments(f"small/xnli_{TRANSFER}")[3:])
+    args = parse_args(FinetuneFlags, arguments(f"small/xnli_{TRANSFER}")[3:])
     params.rmdir()
     assert args.init_pretraining_params == "./configs/small/params"
 
@@ -120,7 +120,7 @@ def test_any_flag_can_be_overridden_or_taken_back(arguments):
     changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
     line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
     assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
-    args = parse_args(line[5:])
+    args = parse_args(FinetuneFlags, line[5:])
     assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
     assert args.init_pretraining_params is None
 
