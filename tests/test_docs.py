@@ -22,7 +22,7 @@ from matplotlib.image import imread
 
 import ernie_m
 import export
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
@@ -320,9 +320,9 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
     if program == "run_pretrain.py":
         load_config(PretrainConfig, flags)
     elif program == "run_retrieval.py":
-        load_config(RetrievalFlags, flags)
+        parse_args(RetrievalFlags, flags)
     else:
-        parse_args(flags)
+        parse_args(FinetuneFlags, flags)
 
 
 def test_your_own_data(clone, scripts, tmp_path, monkeypatch):
