@@ -21,6 +21,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
+from model import device
 from model.attention import CLOSED, Layout, SelfAttention
 from model.config import ErnieMConfig
 from model.cpu import on_cpu
@@ -30,6 +31,7 @@ from utils.errors import UserError
 
 FIRST_POSITION = 2
 PAD_POSITION = 1
+EXACT = (paddle.float32, paddle.float64)
 
 
 class EncoderOutput(NamedTuple):
@@ -182,20 +184,12 @@ class ErnieMModel(nn.Layer):
             raise ValueError("input_bias and positions need a layout")
         if not paddle.in_dynamic_mode():
             return self._padded(input_ids, layers, pool)
-        ids = np.asarray(input_ids)
-        batch, length = ids.shape
-        tokens, layout = packed(ids, self.config.pad_token_id)
-        if position_ids is not None:
-            position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
-        row = paddle.to_tensor(ids.ravel()[tokens])
-        found = self._packed(row, position_ids, layout, None, output_hidden_states, pool, layers, None)
-        # Where each cell's state lies: behind the last one there is a row of zeros, for the pads.
-        cells = np.full(batch * length, len(tokens))
-        cells[tokens] = np.arange(len(tokens))
-        cells = paddle.to_tensor(cells)
+        sent, layout = self._sent(np.asarray(input_ids), position_ids)
+        row, cells = (sent["row"], sent["position_ids"]), sent["cells"]
+        found = self._packed(*row, layout, None, output_hidden_states, pool, layers, None, sent["first"])
 
         def padded(states: Tensor) -> Tensor:
-            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([batch, length, -1])
+            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*input_ids.shape, -1])
 
         states = found.hidden_states and tuple(map(padded, found.hidden_states))
         return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
@@ -207,13 +201,39 @@ class ErnieMModel(nn.Layer):
         if layout is None:
             if not paddle.in_dynamic_mode():
                 return self._padded(input_ids, None, True).pooled
-            ids = np.asarray(input_ids)
-            tokens, layout = packed(ids, self.config.pad_token_id)
-            input_ids = paddle.to_tensor(ids.ravel()[tokens])
-            if position_ids is not None:
-                position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
-        first = paddle.to_tensor(layout.starts)
+            sent, layout = self._sent(np.asarray(input_ids), position_ids)
+            input_ids, position_ids, first = sent["row"], sent["position_ids"], sent["first"]
+        else:
+            first = paddle.to_tensor(layout.starts)
         return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
+
+    def _sent(self, ids: np.ndarray, position_ids: Tensor | None) -> tuple[dict[str, Tensor], Layout]:
+        """Pack ids [B, T], and send to the device, in one copy, what the encoder needs of them.
+
+        Returns:
+            "row", "position_ids" [N]; "first" [S], the first tokens; "cells" [B x T], where each cell's
+            state lies: behind the last one there is a row of zeros, for the pads. And the layout.
+        """
+        real = ids != self.config.pad_token_id
+        tokens, layout = np.flatnonzero(real), Layout(real.sum(axis=1))
+        cells = np.full(ids.size, len(tokens))
+        cells[tokens] = np.arange(len(tokens))
+        arrays = {"row": ids.ravel()[tokens], "first": layout.starts, "cells": cells}
+        if position_ids is None:
+            self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
+            arrays["position_ids"] = FIRST_POSITION + layout.places()
+        else:
+            arrays["tokens"] = tokens
+        groups = [arrays]
+        if device.on_gpu():
+            half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
+            groups.append(layout.rounded_up.arrays(device.flash_in(half)))
+        sent, *of_layout = device.upload(groups)
+        for tensors in of_layout:
+            layout.rounded_up.tensors.update(tensors)
+        if position_ids is not None:
+            sent["position_ids"] = paddle.gather(position_ids.flatten(), sent["tokens"])
+        return sent, layout
 
     def _packed(
         self,
@@ -225,8 +245,9 @@ class ErnieMModel(nn.Layer):
         pool: bool,
         layers: int | None,
         positions: Tensor | None,
+        first: Tensor | None = None,
     ) -> EncoderOutput:
-        config, count, first = self.config, layout.tokens, layout.starts
+        config, count = self.config, layout.tokens
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
             position_ids = paddle.to_tensor(FIRST_POSITION + layout.places())
@@ -250,7 +271,9 @@ class ErnieMModel(nn.Layer):
             x = at_positions(x, positions)
         pooled = None
         if positions is None:
-            pooled = self.pooler(paddle.gather(x, paddle.to_tensor(first))) if pool else None
+            if pool:
+                first = paddle.to_tensor(layout.starts) if first is None else first
+                pooled = self.pooler(paddle.gather(x, first))
             x = x if rounded is layout else x[:count]
         states = tuple(state[:count] for state in hidden_states) if output_hidden_states else None
         return EncoderOutput(x, pooled, states)
@@ -273,9 +296,3 @@ class ErnieMModel(nn.Layer):
                 f"position {last} is past the model's table: at most {rows - FIRST_POSITION} tokens fit; "
                 "shorten max_seq_len"
             )
-
-
-def packed(input_ids: np.ndarray, pad_token_id: int) -> tuple[np.ndarray, Layout]:
-    """ids [B, T] with pads on the right -> the real tokens' flat indices, int64 [N], and their layout."""
-    real = input_ids != pad_token_id
-    return np.flatnonzero(real), Layout(real.sum(axis=1))
