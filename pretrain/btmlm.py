@@ -51,7 +51,7 @@ class PseudoTokenGenerator:
         tokens = first["sentences"] * size + first["input_ids"]  # [N]; negative where nothing can be copied
         copied = produced.unsqueeze(1) == tokens  # [S, N]
         repeated = paddle.tril((produced.unsqueeze(1) == produced).astype("int32"), -1)  # [S, S]
-        counts = {"copied": copied.any(1).sum(), "repeated": repeated.any(1).sum()}
+        counts = {"copied": copied.any(1).sum(), "repeated": (repeated.sum(1) > 0).sum()}
         return {"pseudo": batch.stage1.count} | counts
 
     @paddle.no_grad()
