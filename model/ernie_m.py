@@ -148,16 +148,10 @@ class ErnieMModel(nn.Layer):
         self.recompute = wanted
 
     def forward(
-        self,
-        input_ids: Tensor | np.ndarray,
-        position_ids: Tensor | None = None,
-        layout: Layout | None = None,
-        input_bias: Tensor | None = None,
-        output_hidden_states: bool = False,
-        pool: bool = True,
-        layers: int | None = None,
-        positions: Tensor | None = None,
-    ) -> EncoderOutput:
+        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None = None,
+        layout: Layout | None = None, input_bias: Tensor | None = None, output_hidden_states: bool = False,
+        pool: bool = True, layers: int | None = None, positions: Tensor | None = None,
+    ) -> EncoderOutput:  # fmt: skip
         """Encode sequences.
 
         Args:
@@ -236,17 +230,10 @@ class ErnieMModel(nn.Layer):
         return sent, layout
 
     def _packed(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None,
-        layout: Layout,
-        input_bias: Tensor | None,
-        output_hidden_states: bool,
-        pool: bool,
-        layers: int | None,
-        positions: Tensor | None,
+        self, input_ids: Tensor, position_ids: Tensor | None, layout: Layout, input_bias: Tensor | None,
+        output_hidden_states: bool, pool: bool, layers: int | None, positions: Tensor | None,
         first: Tensor | None = None,
-    ) -> EncoderOutput:
+    ) -> EncoderOutput:  # fmt: skip
         config, count = self.config, layout.tokens
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)

@@ -21,6 +21,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from utils import __version__
 from utils.runtime import prepare, read_cpu
 
 if __name__ == "__main__":
@@ -255,7 +256,8 @@ def run_checks(quick: bool, checks: dict[str, Callable] = CHECKS) -> int:
         print(f"{number} {name}: {result}: {said} ({seconds} s)", flush=True)
         results.append({"check": name, "result": result, "said": said, "seconds": seconds})
     failed = any(one["result"] == "failed" for one in results)
-    print(json.dumps({"ok": not failed, "device": paddle.device.get_device(), "checks": results}))
+    facts = {"ok": not failed, "version": __version__, "device": paddle.device.get_device()}
+    print(json.dumps({**facts, "checks": results}))
     return int(failed)
 
 

@@ -1,15 +1,12 @@
 """The documentation's examples run as they stand, on models of random weights."""
 
-import json
 import re
 import shlex
 
 import numpy as np
 import pytest
 
-import convert
 import ernie_m
-from tests.inference import toy_models
 from tests.launching import ROOT
 from utils.errors import UserError
 
@@ -40,6 +37,33 @@ def test_python_blocks(places, capsys):
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
     assert names["found"]["label"] in names["model"].labels
     assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_the_readme(places, models, tmp_path):
+    """Its lines of Python, with an encoder in the place of the demo's."""
+    (tmp_path / "output/demo/full").mkdir(parents=True)
+    (tmp_path / "output/demo/full/encoder").symlink_to(models / "encode")
+    for page in ("README.md", "README_zh.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        names: dict = {}
+        exec(compile(block, page, "exec"), names)
+        assert names["model"].encode("A man eats.").shape == (1, 32)
+
+
+def test_similarity_and_search(models):
+    model = ernie_m.load(models / "encode")
+    texts = ["bado kani", "lera mo", "tan ga lo"]
+    vectors = model.encode(texts)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = model.similarity(texts[0], texts)
+    assert cosines.shape == (1, 3) and cosines.dtype == np.float32
+    np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
+    first, second = model.search(texts[1], texts, top_k=2)
+    assert first == {"text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
+    others = np.delete(vectors @ vectors[1], 1)
+    assert second["cosine"] == pytest.approx(others.max(), abs=1e-5)
+    assert model.search("mo", []) == []
 
 
 def test_command_lines(places, ask):
@@ -81,22 +105,3 @@ def test_a_string_is_one_text(models):
     for wrong in ([("a", "b", "c")], [7], [(None, "b")]):
         with pytest.raises(UserError, match="neither a text nor a pair of texts|no 'text_a'|no 'text'"):
             model.classify(wrong)
-
-
-@pytest.mark.parametrize("form", ["ernie-m", "fluid", "paddlenlp", "huggingface"])
-def test_other_formats(models, tmp_path, form):
-    """What convert.py writes answers as the checkpoint does; names of labels come from a file."""
-    texts = {
-        "classify": ["bado kani lera"],
-        "tag": ["bado kani lera mo"],
-        "answer": ("bado", "lera mo tan ga"),
-    }
-    for kind, text in texts.items():
-        folder, files = tmp_path / kind, {"piece_model_path": str(models / "piece.model")}
-        convert.main([str(models / kind), str(folder), "--to", form])
-        if labels := toy_models.EXTRA[kind]["labels"]:
-            (tmp_path / "labels.json").write_text(json.dumps({name: i for i, name in enumerate(labels)}))
-            files["label_map_config"] = str(tmp_path / "labels.json")
-        ours, theirs = (ernie_m.load(place, **files) for place in (models / kind, folder))
-        call = text if kind == "answer" else [text]
-        assert getattr(theirs, kind)(*call) == getattr(ours, kind)(*call)
