@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from model.heads import PreTrainingModel
-from model.word_table import row_parts
+from model.word_table import logits, row_parts
 from pretrain.batch import Stage1
 from pretrain.loss import DeviceBatch, DeviceRow, send, stage1_row
 
@@ -92,7 +92,8 @@ class PseudoTokenGenerator:
         size = model.lm_head.bias.shape[0]
         values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
         closed = paddle.scatter(paddle.zeros([size], hidden.dtype), self.special_ids, values)
-        return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size)
+        table, bias = model.lm_head.word_embeddings.weight, model.lm_head.bias
+        return self._choose(lambda rows: logits(rows, table, bias) + closed, hidden, draws, size)
 
     def _choose(self, logits, hidden: Tensor, draws: Tensor, width: int) -> Tensor:
         """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""

@@ -117,7 +117,7 @@ def test_both_readmes_show_the_same_commands():
 
 
 def test_one_version():
-    """That of utils/__init__.py, which ernie_m, doctor, gpu_check and the page's API show."""
+    """That of utils/__init__.py, which ernie_m, gpu_check and the page's API show."""
     releases = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert ernie_m.__version__ in releases
     others = [path for path in ROOT.glob("*.toml") if re.search(r"^version\b", path.read_text(), re.M)]
@@ -131,7 +131,7 @@ DOWNLOADS = "downloads from other servers; "
 COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/test\.sh": ITSELF,
-    r"sh scripts/doctor\.sh": "utils/test_runtime.py::test_doctor_reports_and_never_breaks",
+    r"sh scripts/gpu_check\.sh": "test_gpu_check.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
