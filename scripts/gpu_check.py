@@ -68,7 +68,7 @@ def check_environment(quick: bool) -> str:
     kinds = [kind for kind in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if kind in cpu.flags]
     chosen = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return "; ".join([
-        f"commit {output('git', 'describe', '--always', '--dirty')}",
+        f"version {__version__}, commit {output('git', 'describe', '--always', '--dirty')}",
         f"{platform.platform()}, Python {platform.python_version()}",
         ", ".join(f"{name} {installed[name]}" for name in PACKAGES if name in installed),
         f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
