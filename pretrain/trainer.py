@@ -6,30 +6,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 
+from model import device
 from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import OBJECTIVES, PretrainConfig
-from pretrain.data_selection import Streams
+from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from pretrain.data_selection import TrainingText
 from pretrain.initialise import freeze_encoder, initialise
-from pretrain.loss import masked_lm_loss
-from pretrain.masking import Vocabulary
+from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
-from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run, identity
-from pretrain.schedule import learning_rate
-from reader.corpus import Corpus
+from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
+from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
 from utils.errors import UserError
 from utils.files import atomic_dir
@@ -47,15 +43,13 @@ class Trainer:
     """Model, optimizer and pseudo-token generator of a run.
 
     Args:
-        config: of the run.
-        corpus: opened with the run's vocabulary.
+        text: what the run trains on.
         tokenizer: its files are copied into every checkpoint.
         steps: of the run, from its beginning.
     """
 
-    def __init__(self, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int):
-        self.config, self.tokenizer = config, tokenizer
-        self.languages = Streams.of(corpus, config).languages
+    def __init__(self, config: PretrainConfig, text: TrainingText, tokenizer: Tokenizer, steps: int):
+        self.config, self.tokenizer, self.languages = config, tokenizer, text.languages
         paddle.set_default_dtype(config.run.dtype)
         paddle.seed(config.run.seed)
         shape = dataclasses.asdict(config.model)
@@ -83,10 +77,13 @@ class Trainer:
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,
         )
-        self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
+        self.pseudo_tokens = make_generator(config.objectives, text)
         # Equal for runs that read the same items in the same order.
-        self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
-        self.identity = identity(dataclasses.asdict(config), corpus.digest, tokenizer.digest)
+        self.drawn = {"corpus": text.corpus.digest, "seed": config.run.seed}
+        self.identity = {
+            "config": dataclasses.asdict(config),
+            "digests": {"corpus": text.corpus.digest, "vocabulary": tokenizer.digest},
+        }
 
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """One optimizer step; None where it was given up, because a process was asked to stop.
@@ -143,7 +140,8 @@ class Trainer:
             state |= {"run": run, **self.identity}
         # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
         parts = distributed.world_size() if self.engine.is_sharded else 1
-        files = self._files() if distributed.is_main() else None
+        masters = self.engine.masters()
+        files = self._files(masters) if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
         self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
@@ -162,16 +160,16 @@ class Trainer:
 
     def export(self) -> None:
         """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
-        output = Path(self.config.run.output)
+        output, masters = Path(self.config.run.output), self.engine.masters()
         if distributed.is_main():
             for folder, leave_out in ((output / FULL, ()), (output / ENCODER, _NOT_IN_ENCODER)):
-                files = self._files(leave_out)
+                files = self._files(masters, leave_out)
                 with atomic_dir(folder) as temporary:
                     files.write(temporary)
         distributed.barrier()
         logger.info("for fine-tuning: %s; to continue pre-training: %s", output / ENCODER, output / FULL)
 
-    def _files(self, leave_out: tuple[str, ...] = ()) -> ModelFiles:
+    def _files(self, masters: dict[str, paddle.Tensor], leave_out: tuple[str, ...] = ()) -> ModelFiles:
         objectives = self.config.objectives
         reading = {
             "language_embedding": self.config.model.language_embedding,
@@ -194,7 +192,7 @@ class Trainer:
                 "command": shlex.join(["python", *sys.argv]),
             },
             leave_out=leave_out,
-            masters=self.engine.masters,
+            masters=masters,
         )
 
 
@@ -212,41 +210,44 @@ def train_step(
         work: this process's part of the step.
         stop: as in `Trainer.step`.
     """
-    # Each objective's mean is over all processes and micro-batches: its count comes before any backward pass.
-    counts = distributed.all_sum(work.masked())
-    weights = [work.share.get(name, 0.0) / max(count, 1.0) for name, count in zip(OBJECTIVES, counts)]
+    # Each objective's mean is over all processes and micro-batches.
+    weights = [work.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, work.masked)]
+    flash = device.flash_in(half=engine.precision.amp != "none")
 
-    def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
-        sums: dict[str, Any] = {"tokens": batch.tokens}
+    def loss_of(batch: DeviceBatch) -> tuple[paddle.Tensor, dict[str, Any]]:
+        sums: dict[str, Any] = {"tokens": batch.row.batch.tokens}
         if batch.stage1 is not None:
-            batch, pseudo = pseudo_tokens.fill(engine.model, batch)
-            sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
-        result = masked_lm_loss(engine.model, batch, weights)
-        for number, name in enumerate(OBJECTIVES):
-            if count := int(batch.masked[number]):
-                mine = paddle.to_tensor(np.flatnonzero(batch.target_objectives == number))
-                losses, right = (paddle.gather(x.astype("float64"), mine) for x in result[1:])
-                sums |= {f"{name}.loss": losses.sum(), f"{name}.correct": right.sum(), f"{name}.count": count}
+            sums |= pseudo_tokens.fill(engine.model, batch)
+        result = masked_lm_loss(engine.model, batch)
+        for name in OBJECTIVES:
+            if (mine := batch.row.tensors.get(name)) is not None:
+                losses, right = (paddle.gather(x.astype("float64"), mine).sum() for x in result[1:])
+                sums |= {f"{name}.loss": losses, f"{name}.correct": right, f"{name}.count": mine.shape[0]}
         return result.total, sums
 
-    return engine.step(work.micro_batches, loss_of, stop)
+    return engine.step(to_device(work.micro_batches, weights, flash), loss_of, stop)
 
 
-def make_generator(
-    config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary, languages: list[str]
-) -> PseudoTokenGenerator | None:
+def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    main = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
+    return lambda step: of_head if step < head_steps else main(step - head_steps)
+
+
+def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
     """BTMLM's stage 1 as the configuration wants it; None where BTMLM is not active."""
-    objectives = config.objectives
-    if "btmlm" not in objectives.active:
+    if "btmlm" not in config.active:
         return None
-    if "camlm" not in objectives.active:
+    if "camlm" not in config.active:
         logger.warning(
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"
         )
     allowed = None
-    if objectives.pseudo_pieces == "frequent":
-        piece_counts = [corpus.piece_counts(language) for language in languages]
-        allowed = allowed_pieces(piece_counts, objectives.min_piece_count, vocabulary)
-    temperature = objectives.temperature if objectives.pseudo_choice == "sample" else 0.0
-    return PseudoTokenGenerator(allowed, vocabulary.special_ids, temperature)
+    if config.pseudo_pieces == "frequent":
+        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
+        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
+    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0
+    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)

@@ -1,7 +1,7 @@
 """The loss and its gradients against the definitions, and how a step divides.
 
 The oracle is the plain, padded model of tests/helpers with the dense matrices of `attention_mask`: whole
-pairs for CAMLM, all separators for the first stage of BTMLM.
+pairs for CAMLM.
 """
 
 import numpy as np
@@ -58,7 +58,8 @@ def filled(model, batch):
     """With pseudo-tokens where there are slots for them."""
     if batch.stage1 is None:
         return batch
-    return PseudoTokenGenerator(None, VOCABULARY.special_ids).fill(model, batch)[0]
+    generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    return batch.with_pseudo_tokens(generator.predict(model, batch.stage1))
 
 
 def gradients(model) -> dict[str, np.ndarray]:
@@ -125,49 +126,11 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
             assert np.abs(gradient).max() > 1e-6, name
 
 
-def test_a_gpu_gets_the_tokens_in_one_copy(model, monkeypatch):
-    batch = filled(model, of_all_four(objectives()))
-    exact, copies = masked_lm_loss(model, batch).total.item(), []
-    to_tensor = paddle.to_tensor
-    monkeypatch.setattr("model.device.on_gpu", lambda: True)
-    monkeypatch.setattr(
-        paddle, "to_tensor", lambda *given, **more: (copies.append(given), to_tensor(*given, **more))[1]
-    )
-    losses = model.lm_head.loss
-    monkeypatch.setattr(model.lm_head, "loss", lambda *given: (copies.append("loss"), losses(*given))[1])
-    assert masked_lm_loss(model, batch).total.item() == exact
-    rows = [given for given in copies[: copies.index("loss")] if len(given[0]) >= batch.tokens]
-    assert len(rows) <= 1 + 2  # the tokens; where each lies, which attention of a CPU or of rectangles needs
-
-
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
     stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4)).stage1
     found = hidden_at(model, stage1, stage1.placeholders)
     expected = paddle.gather(Oracle(model).hidden(stage1), paddle.to_tensor(stage1.placeholders))
     assert np.abs((found - expected).numpy()).max() < 1e-9
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_parts_of_a_step_add_up(model, objective):
-    """Loss and gradients of micro-batches, divided by the step's count, are those of the whole batch."""
-    examples = examples_of(objective)
-
-    def step(parts):
-        batches = [
-            objectives().batch(objective, [examples[i] for i in p], [rngs(3)[i] for i in p]) for p in parts
-        ]
-        count = sum(len(batch.targets) for batch in batches)  # known before the first backward pass
-        value = 0.0
-        for batch in batches:
-            loss = masked_lm_loss(model, batch, [1 / count] * 4).total
-            loss.backward()
-            value += float(loss)
-        return value, gradients(model)
-
-    whole, apart = step([[0, 1, 2]]), step([[0], [2, 1]])
-    assert whole[0] == pytest.approx(apart[0], abs=1e-9)
-    for name, gradient in whole[1].items():
-        assert np.abs(gradient - apart[1][name]).max() < 1e-9, name
 
 
 def test_nothing_masked_adds_nothing(model):
@@ -176,19 +139,6 @@ def test_nothing_masked_adds_nothing(model):
     assert float(loss.total) == 0.0 and loss.losses.shape == loss.right.shape == [0]
     loss.total.backward()
     assert not any(gradient.any() for gradient in gradients(model).values())
-
-
-def test_language_embedding_moves_masks_only(model):
-    """The table changes what masks predict; with a table of zeros the model is the one without a table."""
-    batch = objectives().batch("tlm", examples_of("tlm"), rngs(3))
-    without = objectives(language_embedding="none").batch("tlm", examples_of("tlm"), rngs(3))
-    assert np.array_equal(batch.input_ids, without.input_ids) and (without.language_ids == -1).all()
-    plain, rows = masked_lm_loss(model, without).losses.numpy(), model.language_embeddings.weight.clone()
-    assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).min() > 0
-    with paddle.no_grad():
-        model.language_embeddings.weight.set_value(paddle.zeros([3, 16]))
-        assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).max() < 1e-12
-        model.language_embeddings.weight.set_value(rows)
 
 
 @pytest.mark.parametrize("words", [1 << 20, 30])
