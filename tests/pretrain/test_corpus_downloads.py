@@ -49,7 +49,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
     words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
-    shown = re.search(r"--documents blank[^`]*", (ROOT / "docs/data.md").read_text())[0]
+    shown = re.search(r"--documents blank --tsv[^`]*", (ROOT / "docs/data.md").read_text())[0]
     chosen = load_config(BuildOptions, [*words, *shlex.split(shown.replace("\\\n", " "))])
     assert (chosen.tsv_columns, chosen.score_column, chosen.min_score) == ([2, 3], 1, 1.04)
     with pytest.raises(UserError, match=r"cc/af\.txt\.xz: no such file"):
