@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils import __version__
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from inference.loading import Loaded
     from reader.tokenization import Tokenizer
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "__version__", "load"]
 
 
 def load(folder: str | Path, engine: str = "auto", task: str | None = None, **files: str) -> "Model":
@@ -86,11 +87,35 @@ class Model:
         return self._ask("answer", [{"question": question, "context": context}])[0]
 
     def encode(
-        self, texts: Sequence[str], pooling: str | None = None, layer: str | int | None = None
+        self, texts: str | Sequence[str], pooling: str | None = None, layer: str | int | None = None
     ) -> "np.ndarray":
-        """A vector of each text: float32 [N, H]; see `evaluation.pooling` and docs/retrieval.md."""
+        """A vector of each text: float32 [N, H].
+
+        Args:
+            pooling: a name of `evaluation.pooling.POOLINGS`; by default that of the training, else "mean".
+            layer: a number, "middle" or "top"; by default that of the training, else "top".
+        """
         task = self._task("encode", pooling=pooling, layer=layer)
         return task.vectors([task.parse({"text": text}) for text in _several(texts)])
+
+    def similarity(
+        self, texts: str | Sequence[str], others: str | Sequence[str], pooling: str | None = None,
+        layer: str | int | None = None,
+    ) -> "np.ndarray":  # fmt: skip
+        """The cosine of the vectors of each text and each other text: float32 [N, M]."""
+        from evaluation.search import unit
+
+        ours, theirs = (unit(self.encode(side, pooling, layer)) for side in (texts, others))
+        return ours @ theirs.T
+
+    def search(
+        self, text: str, corpus: Sequence[str], top_k: int = 5, pooling: str | None = None,
+        layer: str | int | None = None,
+    ) -> list[dict]:  # fmt: skip
+        """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each."""
+        (cosines,) = self.similarity(text, corpus, pooling, layer)
+        best = (-cosines).argsort(kind="stable")[:top_k].tolist()
+        return [{"text": corpus[number], "cosine": float(cosines[number])} for number in best]
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
         """For each [MASK] of the text the likeliest tokens with their probabilities."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from utils.environment import run
 from utils.config import check_ranges, load_config, within
-from utils.errors import UserError, pipe_may_close, run
+from utils.errors import UserError, pipe_may_close
 
 AT_ONCE = 1024  # requests that are answered together
 

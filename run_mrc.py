@@ -8,9 +8,9 @@ python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context
 import dataclasses
 import sys
 
+from utils.environment import run
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
-from utils.errors import run
 from utils.runtime import prepare
 
 

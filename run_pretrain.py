@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.environment import run
 from pretrain.config import PretrainConfig
-from utils.errors import run
 
 if TYPE_CHECKING:
     from training.guard import StopSignal

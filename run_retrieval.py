@@ -7,9 +7,9 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 
 import sys
 
+from utils.environment import run
 from finetune.retrieval.flags import RetrievalFlags
 from training.guard import ended_by_sigterm
-from utils.errors import run
 
 
 @ended_by_sigterm()

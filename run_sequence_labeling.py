@@ -6,9 +6,9 @@ fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
 
 import sys
 
+from utils.environment import run
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
-from utils.errors import run
 from utils.runtime import prepare
 
 

@@ -7,8 +7,12 @@ By default a card is an NVIDIA A100 80 GB: 312 TFLOP/s in half precision, 600 GB
 each way (data sheet), 25 GB/s to other machines (200 Gb/s InfiniBand for each card), and 35 per cent of the
 peak reached. Change what differs on yours. The last line is JSON.
 
-Symbols: H hidden size, L layers, N heads, V vocabulary, B rows of a micro-batch, T tokens of a row, n cards,
-P parameters. Memory is in bytes; operations are multiplications and additions.
+Batches are packed: nothing is computed for a pad, and a micro-batch is a row of N tokens of all objectives.
+Sequences are taken to be as long as `data.max_seq_len` allows, or as --tokens says. Gradients are summed
+after the last backward pass, so nothing overlaps.
+
+Symbols: H hidden size, L layers, V vocabulary, N tokens of a micro-batch, n cards, P parameters. Memory is in
+bytes; operations are multiplications and additions.
 """
 
 import argparse
@@ -29,9 +33,9 @@ FLOAT, HALF = 4, 2
 OBJECTIVES = 4
 POSITIONS, LANGUAGES = 514, 96
 MASKED = 0.15  # share of the tokens
-# The compact form of CAMLM has two rows for a pair; each has one side as context, and its placeholders.
-COMPACT_TOKENS = 1 + MASKED
-WIDE_SLICE = 1 << 14  # model/word_table.py: words whose logits exist at a time on a GPU
+LOGITS = 1 << 29  # model/word_table.py: bytes of a chunk of logits
+FUSED = 64 << 20  # training/distributed.py: bytes of gradients in one sum
+CALL_SECONDS = 30e-6  # what a collective call takes beside its bytes
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
 
 
@@ -87,8 +91,10 @@ class PlannedRun(NamedTuple):
 
     Attributes:
         batch: sequences of a step, on all cards.
-        micro_batch: the largest number of sequences of one objective at a time on a card.
+        length: tokens of a sequence.
+        micro_batch: most tokens of a micro-batch on a card.
         precision: a key of `PRECISIONS`.
+        fused: FlashMask: no scores are kept.
     """
 
     batch: int
@@ -99,9 +105,9 @@ class PlannedRun(NamedTuple):
     recompute: bool
     fused: bool = True
 
-    def rows(self, cards: int) -> int:
-        """Sequences of the largest micro-batch: a card has its share of each objective."""
-        return max(1, min(self.micro_batch, math.ceil(self.batch / cards / OBJECTIVES)))
+    def tokens(self, cards: int) -> float:
+        """N, tokens of the largest micro-batch on a card."""
+        return min(self.micro_batch, self.batch * self.length / cards)
 
 
 def layer_memory(
@@ -109,12 +115,11 @@ def layer_memory(
 ) -> float:
     """Bytes that a layer keeps for each token for the backward pass.
 
-    With half precision and plain attention this is 34 H + 5 N T, as in Korthikanti et al. 2022, "Reducing
+    With half precision and plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing
     Activation Recomputation in Large Transformer Models", equation 1.
 
     Args:
-        columns: scores of a token.
-        fused: flash or memory-efficient attention: no scores, but a float32 log-sum-exp for each head.
+        columns: T, the scores of a token.
         behind: share of the tokens for which the part after attention is computed.
     """
     product, hidden = sizes.product, shape.hidden
@@ -130,23 +135,24 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int, runtime: 
 
     Args:
         stage: of sharding, 0 or 1. Stage 1 divides whole parameters, so the owner of the word table is
-        fullest. runtime: what CUDA, NCCL and Paddle take.
+            fullest.
+        runtime: what CUDA, NCCL and Paddle take.
     """
-    sizes = PRECISIONS[run.precision]
-    tokens = run.rows(cards) * run.length * COMPACT_TOKENS  # CAMLM has the most
+    sizes, tokens = PRECISIONS[run.precision], run.tokens(cards)
     layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
-    last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED / COMPACT_TOKENS)
+    last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED)
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
-    masked = run.rows(cards) * run.length * MASKED
     own = shape.trained if stage == 0 else max(shape.table, shape.trained / cards)
+    chunk = min(LOGITS, FLOAT * MASKED * tokens * shape.vocabulary)
     return {
         "runtime": runtime,
         "weights": sizes.weight * shape.trained + sizes.cast * shape.matrices,
         "gradients": FLOAT * shape.trained,
         "optimizer": (2 * FLOAT + sizes.master) * own,
         "activations": inputs + layer if run.recompute else (shape.layers - 1) * layer + last,
-        # Slices of logits, of their exponentials and of their gradient; two gradients of the word table.
-        "logits": 3 * FLOAT * masked * WIDE_SLICE + 2 * FLOAT * shape.table,
+        # A chunk of logits, of their exponentials and of their gradient; the word table's gradient by the
+        # loss, which waits for the backward pass, and the part of one chunk.
+        "logits": 3 * chunk + (2 * FLOAT + sizes.product) * shape.table,
     }
 
 
@@ -154,37 +160,43 @@ def operations(shape: ModelShape, run: PlannedRun) -> float:
     """Operations of a step on all cards: matrix products, forward and backward.
 
     A layer has 24 H^2 for a token and 4 H for a score; in the last layer 18 of the 24 are for the masked
-    positions alone. The head has 2 H (H + V) for a masked position. The backward pass has twice as many.
-    Recompute adds a forward pass of the layers, and the loss one of the logits. Stage 1 of BTMLM, a quarter
-    of the sequences, adds a forward pass of the layers and a head over a seventh of the words.
+    positions alone. The head has 2 H (H + V) for a masked position. The backward pass has twice as many;
+    the loss makes its gradients in the forward pass. Recompute adds a forward pass of the layers. Stage 1 of
+    BTMLM, a quarter of the sequences, adds a forward pass of the layers and a head over a seventh of the
+    words.
     """
     hidden, length = shape.hidden, run.length
     encoder = shape.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence
     encoder -= 18 * hidden**2 * length * (1 - MASKED)
-    logits = 2 * length * MASKED * hidden * shape.vocabulary
-    head = 2 * length * MASKED * hidden**2 + logits
-    compact = (OBJECTIVES - 1 + COMPACT_TOKENS) / OBJECTIVES
+    head = 2 * length * MASKED * hidden * (hidden + shape.vocabulary)
     passes = 4 if run.recompute else 3
-    return run.batch * (passes * encoder * compact + 3 * head + logits + (encoder + logits / 7) / OBJECTIVES)
+    return run.batch * (passes * encoder + 3 * head + (encoder + head / 7) / OBJECTIVES)
 
 
-def communication(shape: ModelShape, cards: int) -> float:
-    """Bytes that a card sends in a step: a reduce-scatter and an all-gather of P floats in rings, or, with
-    sharding, as much to the owners of the parameters and back."""
-    return (cards - 1) / cards * 2 * FLOAT * shape.trained
+def communication(shape: ModelShape, stage: int, cards: int) -> tuple[float, int]:
+    """Bytes that a card sends in a step, and the number of collective calls.
+
+    Stage 0: fleet's fused all-reduce of the P gradients in float32, a ring: a reduce-scatter and an
+    all-gather. Stage 1: `DygraphShardingOptimizer` reduces each gradient to its owner and broadcasts each
+    parameter: as many bytes, two calls for each of 16 parameters of a layer and 12 others.
+    """
+    sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
+    fused = 1 + math.ceil(FLOAT * (shape.trained - shape.table) / FUSED)  # the word table goes alone
+    return sent, 2 * (16 * shape.layers + 12) if stage else fused
 
 
 def plan(shape: ModelShape, run: PlannedRun, stage: int, cards: int, args: argparse.Namespace) -> dict:
     """Memory of the fullest card, and the time of a step without overlap of computing and communicating."""
     parts = {name: size / GB for name, size in memory(shape, run, stage, cards, args.runtime_gb * GB).items()}
     compute = operations(shape, run) / (cards * args.tflops * 1e12 * args.utilisation)
-    sent = communication(shape, cards) / GB
-    communicate = sent / (args.inner_gbs if cards <= args.per_machine else args.outer_gbs)
+    sent, calls = communication(shape, stage, cards)
+    speed = args.inner_gbs if cards <= args.per_machine else args.outer_gbs
+    communicate = sent / GB / speed + calls * CALL_SECONDS
     step = compute + communicate
     return {
         "gb": {name: round(value, 2) for name, value in parts.items()}
         | {"total": round(sum(parts.values()), 2)},
-        "sent_gb": round(sent, 2),
+        "sent_gb": round(sent / GB, 2),
         "compute_seconds": round(compute, 3),
         "communication_seconds": round(communicate, 3),
         "seconds": round(step, 3),
@@ -204,8 +216,8 @@ def read_run(path: str, args: argparse.Namespace) -> tuple[ModelShape, PlannedRu
         model.hidden_size, model.num_hidden_layers, model.num_attention_heads, args.vocab
     ), PlannedRun(
         batch=config.optimizer.batch_size,
-        length=config.data.max_seq_len,
-        micro_batch=max(1, settings.micro_batch_tokens // config.data.max_seq_len),
+        length=args.tokens or config.data.max_seq_len,
+        micro_batch=settings.micro_batch_tokens,
         steps=config.optimizer.steps,
         precision=precision,
         recompute=settings.recompute if args.recompute is None else args.recompute == "true",
@@ -223,6 +235,7 @@ def main() -> None:
     add("--vocab", type=int, default=250002)
     add("--cards", type=int, nargs="+", default=[8, 64, 512])
     add("--stages", type=int, nargs="+", default=[0, 1], choices=(0, 1), help="of sharding")
+    add("--tokens", type=int, help="mean tokens of a sequence; default: data.max_seq_len, the most")
     add("--precision", choices=PRECISIONS, help="default: the configuration's")
     add("--recompute", choices=("true", "false"), help="default: the configuration's")
     add("--attention", choices=("fused", "plain"), default="fused")

@@ -103,28 +103,40 @@ class EntityScores:
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
     """Compare the tags of sentences as conlleval does.
 
-    seqeval finds the entities, also in irregular sequences: an entity begins at a B-, and at an I- that does
-    not continue an entity of its type. It is right if its first word, its last word and its type are right.
+    An entity is right if its first word, its last word and its type are right.
 
     Raises:
         ValueError: the numbers of sentences or tags differ.
     """
-    # seqeval takes a second to import, and prediction does not need it.
-    from seqeval.metrics.sequence_labeling import get_entities
-
     if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
         raise ValueError("gold and predicted tags differ in number")
-    # (type, first, last) with positions in the whole text; an O separates two sentences.
-    there, found = (
-        set(get_entities([tag for tags in side for tag in (*tags, "O")])) for side in (gold, predicted)
-    )
-    of_type = [Counter(type_ for type_, _, _ in entities) for entities in (there, found, there & found)]
+    # An O separates two sentences.
+    there, found = (entities([tag for tags in side for tag in (*tags, "O")]) for side in (gold, predicted))
+    of_type = [Counter(type_ for type_, _, _ in side) for side in (there, found, there & found)]
     types = sorted(of_type[0] | of_type[1])
     return EntityScores(
         sum(len(tags) for tags in gold),
         sum(a == b for ours, theirs in zip(gold, predicted) for a, b in zip(ours, theirs)),
         {type_: EntityCounts(*(counts[type_] for counts in of_type)) for type_ in types},
     )
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
+
+    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
+    the schemes IO, IOB, IOE and IOBES.
+    """
+    found, first, before, kind = set(), 0, "O", ""
+    for place, tag in enumerate([*tags, "O"]):
+        now, type_ = tag[0], tag[2:] or "_"
+        continues = now in "IE" and before in "BI" and type_ == kind
+        if before != "O" and not continues:
+            found.add((kind, first, place - 1))
+        if not continues:
+            first = place
+        before, kind = now, type_
+    return found
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:

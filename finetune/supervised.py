@@ -19,7 +19,7 @@ from finetune.run_folder import digest_of_files, has_state, identity, weights_of
 from finetune.runs import SELECTED, fine_tune, read_record, run_command
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import Evaluation
+from finetune.trainer import Evaluation, stall_watch
 from model.checkpoint.folder import load_from
 from model.config import ErnieMConfig
 from reader.batching import Batches, GlobalBatch
@@ -256,7 +256,9 @@ class SupervisedRun:
         suffix = suffix if seed is None else f".seed_{seed}{suffix}"
         size = args.predict_batch_size or args.batch_size
         patterns = dict(zip(dict.fromkeys(file.pattern for file in files), args.test_save.split(",")))
-        for done in predict_files(self.task, engine, files, size, args.in_tokens, labelled=False):
+        with stall_watch(args) as stalls, stalls.during("the prediction of --test_set"):
+            predicted = predict_files(self.task, engine, files, size, args.in_tokens, labelled=False)
+        for done in predicted:
             path = patterns[done.file.pattern].strip().replace("%s", done.file.language) + suffix
             logger.info("testing %s, save to %s", done.file.path, path)
             if distributed.is_main():

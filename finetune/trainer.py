@@ -19,12 +19,13 @@ from model.ernie_m import ErnieMConfig
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine, Step
-from training.guard import StopSignal
+from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from training.progress import RemainingTime
 from utils.logging import Progress, Scalars, logger
 
 SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
+STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
 
 
 @dataclass
@@ -85,6 +86,11 @@ class Training(Protocol):
         """Score the model; also name -> value for VisualDL. None if any process was asked to stop."""
 
 
+def stall_watch(flags: Any) -> StallWatch:
+    """Warns about what takes long. With several processes it ends this one after --stall_ends_seconds."""
+    return StallWatch(STALL_SECONDS, flags.stall_ends_seconds if distributed.world_size() > 1 else 0.0)
+
+
 class FineTuningTrainer:
     """Trains one seed.
 
@@ -92,7 +98,8 @@ class FineTuningTrainer:
         engine: holds the model; its `sums` are `SUMS`.
         run: identity of the run (`finetune.run_folder.identity`); every step folder stores it.
         folder: receives step_N and best.
-        flags: `save_steps`, `skip_steps`, `keep_checkpoints` and `init_checkpoint` are read.
+        flags: `save_steps`, `skip_steps`, `keep_checkpoints`, `stall_ends_seconds` and `init_checkpoint` are
+            read.
     """
 
     def __init__(self, training: Training, engine: Engine, run: dict[str, Any], folder: Path, flags: Any):
@@ -128,25 +135,34 @@ class FineTuningTrainer:
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
         self.remaining = RemainingTime(total, engine.steps)
         loss = partial(training.loss, engine.model)
-        with StopSignal() as stop, prefetch(training.stream(self.position)) as stream:
-            work = None
+        stopped, divisible = False, training.divisible
+        with (
+            StopSignal() as stop,
+            stall_watch(self.flags) as stalls,
+            prefetch(training.stream(self.position)) as stream,
+        ):
             while True:
                 # Before the step, so that a resumed run repeats an evaluation that was interrupted.
-                if engine.steps in training.evaluations and self.evaluated < engine.steps:
-                    self._evaluate(stop)
-                if work is None and engine.steps < total:
-                    work = stream.next_unless(stop)
-                stopped = stop.anywhere()
+                if not stopped and engine.steps in training.evaluations and self.evaluated < engine.steps:
+                    with stalls.during(f"the evaluation after step {engine.steps}"):
+                        stopped = not self._evaluate(stop)
+                if engine.steps == total:
+                    stopped = stopped or stop.anywhere()
                 ends = stopped or engine.steps == total
                 if engine.steps and (ends or engine.steps % self.flags.save_steps == 0):
-                    self._save_step()
+                    with stalls.during(f"the checkpoint of step {engine.steps}"):
+                        self._save_step()
                 if ends:
                     break
-                step = engine.step(work.micro_batches, loss, stop if training.divisible else None)
-                if step is not None:  # None: abandoned, because a process was asked to stop
+                work = stream.next_unless(stop if divisible else None)
+                micro_batches = [] if work is None else work.micro_batches
+                with stalls.during(f"step {engine.steps + 1}"):
+                    step = engine.step(micro_batches, loss, stop, divisible)
+                if step is None:  # abandoned, because a process was asked to stop
+                    stopped = True
+                else:
                     self.position = training.after(work)
                     self._log(step, work)
-                    work = None
         self.progress.close()
         self.scalars.close()
         if stopped:
@@ -154,12 +170,12 @@ class FineTuningTrainer:
             stop.exit_as_asked()
             raise SystemExit(0)
 
-    def _evaluate(self, stop: StopSignal) -> None:
-        """Evaluate, and save the weights if they are the best so far."""
+    def _evaluate(self, stop: StopSignal) -> bool:
+        """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""
         with self.remaining.evaluation():
             found = self.training.evaluate(self.engine, stop)
         if found is None:
-            return
+            return False
         self.latest, curves = found
         self.evaluated = self.latest.step
         self.scalars.add(self.evaluated, curves)
@@ -167,6 +183,7 @@ class FineTuningTrainer:
             self.best = self.latest
             logger.info("best so far: %.2f at step %d", self.best.selected_by, self.best.step)
             self._save(self.folder / "best", None)
+        return True
 
     def _log(self, step: Step, work: Any) -> None:
         """Add a step to the window; at the end of the window log the means over it."""

@@ -150,7 +150,8 @@ def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
         "name": f"ERNIE-M, exported: {made['task']}", "task": made["task"], "labels": loaded.labels or None,
         "config": loaded.config, "layer": made["layer"], "checked_on": made["checked_on"],
         "largest_difference": {name: f"{value:.1e}" for name, value in made["engines"].items()},
-        "int8": made.get("int8"), "command": f"python predict.py --task {made['task']} --model FOLDER",
+        "int8": made.get("int8"),
+        "command": f".venv/bin/python predict.py --task {made['task']} --model FOLDER",
     }  # fmt: skip
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
 

@@ -19,6 +19,7 @@ from inference.loading import Loaded
 from inference.tasks import TASKS, Answerer, TaskOptions, make
 from model.task_names import ENCODING, task_named
 from pretrain.config import OBJECTIVES
+from utils import __version__
 from utils.errors import UserError
 
 LONGEST_TEXT = 10_000  # characters
@@ -101,7 +102,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     }
     html = PAGE.read_text(encoding="utf-8")
     # FastAPI's documentation pages load scripts from other servers.
-    app = FastAPI(title="ERNIE-M", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
     languages = {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")}
     encoder = tasks["align"].encode.model if "align" in tasks else None
     has_layers = encoder is not None and encoder.exported is None  # an exported folder has one layer

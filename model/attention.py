@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from model.cpu import AttentionOnCpu, on_cpu
-from model.device import has_flash
+from model.device import has_flash, upload
 from model.layers import Linear, at_positions, dropout
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
@@ -47,6 +47,7 @@ class Layout:
     Attributes:
         starts: int64 [S], where each sequence begins.
         tokens: N.
+        tensors: `arrays` on the device, if they are there.
     """
 
     def __init__(self, lengths: np.ndarray, contexts: np.ndarray | None = None):
@@ -54,7 +55,9 @@ class Layout:
         self.contexts = self.lengths if contexts is None else np.asarray(contexts, np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.tokens = int(self.lengths.sum())
+        self.tensors: dict[str, Tensor] = {}
 
+    @cached_property
     def rounded_up(self) -> "Layout":
         """With a further sequence at the end that makes N a multiple of MULTIPLE."""
         more = -self.tokens % MULTIPLE
@@ -89,14 +92,31 @@ class Layout:
         """Scores that the groups compute for each head."""
         return sum(len(group.lengths) * group.shape[1] ** 2 for group in self.groups)
 
-    @cached_property
-    def back(self) -> Tensor:
-        """Where each token lies behind the groups' real tokens, int64 [N]."""
-        return paddle.to_tensor(np.argsort(np.concatenate([group.tokens for group in self.groups])))
+    def arrays(self, flash: bool) -> dict[str, np.ndarray]:
+        """What attention on a GPU needs of the layout, to be uploaded and set as `tensors`; int64 [n] each.
 
-    @cached_property
-    def row_indices(self) -> Tensor:
-        """The mask for paddle.nn.functional.flashmask_attention with causal=False, [1, 1, N, 2] int32.
+        Args:
+            flash: for FlashMask, otherwise for rectangles.
+        """
+        if flash:
+            return {"row_indices": self.row_indices().ravel()}
+        back = np.argsort(np.concatenate([group.tokens for group in self.groups]))
+        found = {"back": back}  # where each token lies behind the groups' real tokens, [N]
+        for number, group in enumerate(self.groups):
+            found |= {f"{name}{number}": array for name, array in group.arrays().items()}
+        return found
+
+    def on_device(self, flash: bool) -> dict[str, Tensor]:
+        """`arrays` on the device: those that `tensors` was given, or else uploaded here, once."""
+        if ("row_indices" if flash else "back") not in self.tensors:
+            self.tensors |= upload([self.arrays(flash)])[0]
+        if not flash and "bias0" not in self.tensors:
+            for number, group in enumerate(self.groups):
+                self.tensors[f"bias{number}"] = group.bias(self.tensors[f"contexts{number}"])
+        return self.tensors
+
+    def row_indices(self) -> np.ndarray:
+        """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
 
         Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`.
         A context column is open to the rows of its sequence, a placeholder's column to its own row only.
@@ -105,7 +125,7 @@ class Layout:
         context = self.places() < np.repeat(self.contexts, self.lengths)
         start = np.where(context, np.repeat(self.starts + self.lengths, self.lengths), column + 1)
         end = np.where(context, np.repeat(self.starts, self.lengths), column)
-        return paddle.to_tensor(np.stack([start, end], axis=-1)[None, None].astype(np.int32))
+        return np.stack([start, end], axis=-1)
 
 
 @dataclass
@@ -142,16 +162,19 @@ class Group:
         column = np.arange(self.shape[1])
         return (self.starts[:, None] + column)[column < self.lengths[:, None]]
 
-    @cached_property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Each cell's token, int64 [b x T], for a pad its sequence's first; the cells of real tokens, int64
-        [sum of lengths]; the bias of `closed`, float32."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """int64: each cell's token [b x T], for a pad its sequence's first; the cells of real tokens [sum of
+        lengths]; `contexts` [b]."""
         column = np.arange(self.shape[1])
         real = column < self.lengths[:, None]  # [b, T]
         cells = np.where(real, self.starts[:, None] + column, self.starts[:, None])
-        closed = np.zeros([1, 1, 1, 1], bool) if self.closed is None else self.closed
-        bias = np.where(closed, np.float32(CLOSED), np.float32(0))
-        return tuple(map(paddle.to_tensor, (cells.ravel(), np.flatnonzero(real), bias)))
+        return {"cells": cells.ravel(), "real": np.flatnonzero(real), "contexts": self.contexts}
+
+    def bias(self, contexts: Tensor) -> Tensor:
+        """What is added to the scores, 0 or CLOSED: float32 [b, 1, T, T]. Each token is open to itself."""
+        size = self.shape[1]
+        closed = paddle.arange(size) >= contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
+        return (closed & ~paddle.eye(size).astype("bool")).astype("float32") * CLOSED
 
 
 class SelfAttention(nn.Layer):
@@ -187,18 +210,19 @@ class SelfAttention(nn.Layer):
     def _flash(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, share: float) -> Tensor:
         """One row of all tokens through the GPU's kernel: [N, H] -> [N, H]."""
         parts = (x.reshape([1, -1, self.num_heads, self.head_size]) for x in (query, key, value))
-        context = F.flashmask_attention(*parts, layout.row_indices, dropout=share, training=self.training)
+        rows = layout.on_device(True)["row_indices"].astype("int32").reshape([1, 1, -1, 2])
+        context = F.flashmask_attention(*parts, rows, dropout=share, training=self.training)
         return context.reshape(query.shape)
 
     def _rectangles(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         """Two products and a softmax for each group, with Paddle's calls on any device: [N, H] -> [N, H]."""
-        found = []
-        for group in layout.groups:
-            cells, real, bias = group.tensors
+        tensors, found = layout.on_device(False), []
+        for number, group in enumerate(layout.groups):
+            cells, real, bias = (tensors[f"{name}{number}"] for name in ("cells", "real", "bias"))
             parts = (paddle.gather(x, cells).reshape([*group.shape, -1]) for x in (query, key, value))
             context = self._padded(*parts, bias.astype(query.dtype))  # [b, T, H]
             found.append(paddle.gather(context.reshape([-1, query.shape[-1]]), real))
-        return paddle.gather(paddle.concat(found), layout.back)
+        return paddle.gather(paddle.concat(found), tensors["back"])
 
     def _padded(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """[B, T, H] and a bias that broadcasts to [B, heads, T, T] -> [B, T, H]."""

@@ -10,10 +10,15 @@ variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 """
 
 import os
+import re
+import time
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
+PEAKS = {"V100": 125, "A100": 312, "H100": 989, "H200": 989, "L4": 121, "4090": 165}  # TFLOP/s, see `peak`
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
 
 
@@ -38,9 +43,51 @@ def has_flash(x: Tensor) -> bool:
     return half and x.place.is_gpu_place() and capability() >= AMPERE
 
 
+def flash_in(half: bool) -> bool:
+    """Whether a model that computes in half precision, or not, will use FlashMask on the device in use."""
+    return half and on_gpu() and capability() >= AMPERE
+
+
+def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]]:
+    """Copy arrays [n] to the device, all of them in one copy, because each copy waits for the device.
+
+    They travel as float64, which holds integers below 2^53.
+
+    Returns:
+        The groups with tensors [n] in place of the arrays: float64 for an array of floats, otherwise int64.
+    """
+    arrays = [array for group in groups for array in group.values()]
+    if not arrays:
+        return [{} for _ in groups]
+    row = paddle.to_tensor(np.concatenate([array.astype(np.float64) for array in arrays]))
+    parts = iter(paddle.split(row, [len(array) for array in arrays]))
+    return [
+        {name: next(parts) if array.dtype.kind == "f" else next(parts).astype("int64")
+         for name, array in group.items()}
+        for group in groups
+    ]  # fmt: skip
+
+
 def has_tf32() -> bool:
     """Whether float32 products on the GPU in use are computed in TF32."""
     return capability() >= AMPERE and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+
+def peak() -> tuple[float, str]:
+    """The FLOP/s of the device in use, and where the figure is from: the card's data sheet (dense products in
+    half precision), or else the speed of a large product."""
+    if on_gpu():
+        name = paddle.device.cuda.get_device_name()
+        for card, tflops in PEAKS.items():
+            if re.search(rf"\b{card}\b", name):  # not the L40S
+                return tflops * 1e12, f"the {card}'s {tflops} TFLOP/s"
+    size, dtype = (8192, "float16") if on_gpu() else (768, "float32")
+    x, best = paddle.ones([size, size], dtype), float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        float(paddle.matmul(x, x)[0, 0])
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best, "the speed of a large product"
 
 
 def summary(precision: str, processes: int) -> str:
@@ -57,7 +104,7 @@ def summary(precision: str, processes: int) -> str:
         return f"device: {device}; precision {precision}; attention rectangles; collectives {collectives}"
     major, minor = capability()
     half = precision.startswith(("bf16", "fp16"))
-    kernel = "FlashMask" if half and capability() >= AMPERE else "rectangles"
+    kernel = "FlashMask" if flash_in(half) else "rectangles"
     tf32 = "on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "off"
     collectives = f"NCCL, {processes} processes" if processes > 1 else collectives
     return (

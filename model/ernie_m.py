@@ -233,7 +233,7 @@ class ErnieMModel(nn.Layer):
         elif on_cpu(position_ids):  # a GPU would have to be waited for in every pass
             self._check(int(position_ids.max()))
         rounded = layout
-        if not on_cpu(input_ids) and (rounded := layout.rounded_up()) is not layout:
+        if not on_cpu(input_ids) and (rounded := layout.rounded_up) is not layout:
             more = [0, rounded.tokens - count]
             input_ids = F.pad(input_ids, more, value=config.pad_token_id)
             position_ids = F.pad(position_ids, more, value=PAD_POSITION)

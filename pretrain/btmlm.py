@@ -1,7 +1,6 @@
 """BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import paddle
@@ -10,18 +9,10 @@ from paddle import Tensor
 
 from model.heads import PreTrainingModel
 from model.word_table import row_parts
-from pretrain.batch import Batch, Stage1
-from pretrain.loss import hidden_at
+from pretrain.batch import Stage1
+from pretrain.loss import DeviceBatch, DeviceRow, send, stage1_row
 
 _CLOSED = -1e4
-
-
-class PseudoCounts(NamedTuple):
-    """Pseudo-tokens in all, those that occur in their sentence, those that repeat another of it."""
-
-    total: int
-    copied: int
-    repeated: int
 
 
 class PseudoTokenGenerator:
@@ -41,35 +32,54 @@ class PseudoTokenGenerator:
         self, allowed: Sequence[np.ndarray] | None, special_ids: np.ndarray, temperature: float = 0.0
     ):
         self.allowed = None if allowed is None else [paddle.to_tensor(pieces) for pieces in allowed]
-        self.special_ids = np.asarray(special_ids)
+        self.special_ids = paddle.to_tensor(np.asarray(special_ids))
         self.temperature = temperature
 
-    def fill(self, model: PreTrainingModel, batch: Batch) -> tuple[Batch, PseudoCounts]:
-        """The batch with pseudo-tokens in its slots, and their counts."""
-        pseudo_ids = self.predict(model, batch.stage1)
-        copied, repeated = copied_and_repeated(batch.stage1, pseudo_ids)
-        return batch.with_pseudo_tokens(pseudo_ids), PseudoCounts(len(pseudo_ids), copied, repeated)
+    @paddle.no_grad()
+    def fill(self, model: PreTrainingModel, batch: DeviceBatch) -> dict[str, Tensor | int]:
+        """Put pseudo-tokens into the batch's slots.
+
+        Returns:
+            The number of pseudo-tokens ("pseudo"), of those that occur in their sentence ("copied"), and of
+            those that repeat another one of their sentence ("repeated").
+        """
+        pseudo_ids = self._pseudo_ids(model, batch.stage1)
+        row, first = batch.row.tensors, batch.stage1.tensors
+        row["input_ids"] = paddle.scatter(row["input_ids"], first["slots"], pseudo_ids)
+        size = model.lm_head.bias.shape[0]
+        produced = first["slot_rows"] * size + pseudo_ids  # a number for each (sentence, id), [S]
+        tokens = first["sentences"] * size + first["input_ids"]  # [N]; negative where nothing can be copied
+        copied = produced.unsqueeze(1) == tokens  # [S, N]
+        repeated = paddle.tril((produced.unsqueeze(1) == produced).astype("int32"), -1)  # [S, S]
+        counts = {"copied": copied.any(1).sum(), "repeated": repeated.any(1).sum()}
+        return {"pseudo": batch.stage1.count} | counts
 
     @paddle.no_grad()
     def predict(self, model: PreTrainingModel, stage1: Stage1) -> np.ndarray:
         """The pseudo-tokens, int64 [S], in the order of `stage1.slots`. No gradient, dropout off."""
+        row = stage1_row(stage1)
+        send([row])
+        return self._pseudo_ids(model, row).numpy()
+
+    def _pseudo_ids(self, model: PreTrainingModel, row: DeviceRow) -> Tensor:
         training = model.training
         model.eval()
-        hidden = model.lm_head.transform(hidden_at(model, stage1, stage1.placeholders))  # [S, H]
+        hidden = model.lm_head.transform(row.hidden(model))  # [S, H]
         if training:
             model.train()
+        draws = row.tensors["draws"]
         if self.allowed is None:
-            return self._among_all(model, hidden, stage1.draws).numpy()
+            return self._among_all(model, hidden, draws)
         # Slots are ordered by language, so each language's are one slice.
-        languages, starts = np.unique(stage1.slot_languages, return_index=True)
+        languages, starts = np.unique(row.batch.slot_languages, return_index=True)
         parts = []
-        for language, start, stop in zip(languages, starts, [*starts[1:], len(stage1.slots)]):
-            of_language = slice(start, stop)
-            pieces, draws = self.allowed[language], stage1.draws[of_language]
-            parts.append(self._among(model, hidden[of_language], pieces, draws))
-        return paddle.concat(parts).numpy()  # once: a GPU is waited for here
+        for language, start, stop in zip(languages, starts, [*starts[1:], row.count]):
+            of_language = slice(int(start), int(stop))
+            pieces = self.allowed[language]
+            parts.append(self._among(model, hidden[of_language], pieces, draws[of_language]))
+        return paddle.concat(parts)
 
-    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: np.ndarray) -> Tensor:
+    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: Tensor) -> Tensor:
         table = paddle.gather(model.lm_head.word_embeddings.weight, pieces)  # [n, H]
         bias = paddle.gather(model.lm_head.bias, pieces)
 
@@ -78,23 +88,22 @@ class PseudoTokenGenerator:
 
         return paddle.gather(pieces, self._choose(logits, hidden, draws, len(pieces)))
 
-    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: np.ndarray) -> Tensor:
+    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: Tensor) -> Tensor:
         size = model.lm_head.bias.shape[0]
-        closed = np.zeros(size)
-        closed[self.special_ids] = _CLOSED
-        closed = paddle.to_tensor(closed, dtype=hidden.dtype)
+        values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
+        closed = paddle.scatter(paddle.zeros([size], hidden.dtype), self.special_ids, values)
         return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size)
 
-    def _choose(self, logits, hidden: Tensor, draws: np.ndarray, width: int) -> Tensor:
+    def _choose(self, logits, hidden: Tensor, draws: Tensor, width: int) -> Tensor:
         """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""
         parts = row_parts(hidden.shape[0], width)
         return paddle.concat([self._column(logits(hidden[part]), draws[part]) for part in parts])
 
-    def _column(self, logits: Tensor, draws: np.ndarray) -> Tensor:
+    def _column(self, logits: Tensor, draws: Tensor) -> Tensor:
         if not self.temperature:
             return logits.argmax(-1)
         cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [S, n]
-        below = cumulative < paddle.to_tensor(draws).unsqueeze(-1) * cumulative[:, -1:]
+        below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
         return below.astype("int64").sum(-1)
 
 

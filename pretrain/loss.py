@@ -1,9 +1,9 @@
-"""A micro-batch through the model: hidden states at the masked tokens, and their loss."""
+"""Micro-batches on the device, and through the model: states at the masked tokens, and their loss."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import paddle
 from paddle import Tensor
 
 from model import device
@@ -11,49 +11,109 @@ from model.attention import Layout
 from model.heads import PreTrainingModel
 from model.word_table import MaskedLoss
 from pretrain.batch import Batch, Packed
+from pretrain.config import OBJECTIVES
+
+
+class DeviceRow:
+    """A packed row of N tokens, to be sent to the device.
+
+    Args:
+        batch: the row.
+        positions: the tokens whose states are wanted, int64 [M], indices into N.
+        more: further arrays [n] to send.
+
+    Attributes:
+        tensors: the arrays on the device, by name, once they are sent.
+    """
+
+    def __init__(self, batch: Packed, positions: np.ndarray, **more: np.ndarray):
+        self.batch, self.count = batch, len(positions)
+        self.layout = Layout(batch.lengths, batch.contexts)
+        # Paddle has no gradients of products without rows: any position serves where none is wanted.
+        positions = positions if len(positions) else np.zeros(1, np.int64)
+        self.arrays = {"input_ids": batch.input_ids, "position_ids": batch.position_ids} | more
+        self.arrays["positions"] = positions
+        if (batch.language_ids >= 0).any():
+            self.arrays["language_ids"] = batch.language_ids
+        self.tensors: dict[str, Tensor] = {}
+
+    def hidden(self, model: PreTrainingModel) -> Tensor:
+        """The last layer at `positions`: [M, H]."""
+        sent = self.tensors
+        ids, languages = sent["input_ids"], sent.get("language_ids")
+        hidden = model(ids, sent["position_ids"], languages, self.layout, sent["positions"])
+        return hidden if self.count else hidden[:0]
+
+
+@dataclass
+class DeviceBatch:
+    """A `Batch` on the device: its row, and that of BTMLM's first stage, if there is one."""
+
+    row: DeviceRow
+    stage1: DeviceRow | None
+
+
+def send(rows: Sequence[DeviceRow], flash: bool = False) -> None:
+    """Send rows to the device in one copy, with what attention needs on a GPU. `flash`: see `Layout`."""
+    layouts = [row.layout.rounded_up for row in rows] if device.on_gpu() else []
+    groups = [row.arrays for row in rows] + [layout.arrays(flash) for layout in layouts]
+    for owner, tensors in zip([*rows, *layouts], device.upload(groups), strict=True):
+        owner.tensors.update(tensors)
+
+
+def to_device(
+    batches: Sequence[Batch], weights: Sequence[float] | None = None, flash: bool = False
+) -> list[DeviceBatch]:
+    """Send micro-batches to the device, all of them in one copy. `weights`: see `masked_lm_loss`."""
+    found = []
+    for batch in batches:
+        of_objectives = {
+            name: np.flatnonzero(batch.target_objectives == number) for number, name in enumerate(OBJECTIVES)
+        }
+        more = {name: places for name, places in of_objectives.items() if len(places)}
+        if weights is not None:
+            more["weights"] = np.asarray(weights, np.float64)[batch.target_objectives]
+        row = DeviceRow(batch, batch.targets, target_ids=batch.target_ids, **more)
+        found.append(DeviceBatch(row, batch.stage1 and stage1_row(batch.stage1)))
+    send([row for one in found for row in (one.row, one.stage1) if row is not None], flash)
+    return found
+
+
+def stage1_row(stage1: Packed) -> DeviceRow:
+    """The row of BTMLM's first stage."""
+    # The sentence of each token that a pseudo-token may copy: a context token; -1 for the others.
+    starts = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    numbers = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)
+    sentences = np.where(starts < stage1.contexts[numbers], numbers, -1)
+    return DeviceRow(
+        stage1, stage1.placeholders, slots=stage1.slots, slot_rows=stage1.slot_rows, draws=stage1.draws,
+        sentences=sentences,
+    )  # fmt: skip
 
 
 def hidden_at(model: PreTrainingModel, batch: Packed, positions: np.ndarray) -> Tensor:
     """The last layer at `positions`, indices into N: [M, H]."""
-    hidden = _hidden_at(model, batch, *_uploaded(*_arrays(batch, positions)))
-    return hidden if len(positions) else hidden[:0]
-
-
-def _arrays(batch: Packed, positions: np.ndarray) -> list[np.ndarray]:
-    any_position = np.zeros(1, np.int64)  # Paddle has no gradients of products without rows
-    positions = positions if len(positions) else any_position
-    return [batch.input_ids, batch.position_ids, batch.language_ids, positions]
-
-
-def _uploaded(*arrays: np.ndarray) -> list[Tensor]:
-    """int64 arrays [n] as tensors, with one copy to a GPU: each copy waits for it."""
-    if not device.on_gpu():
-        return [paddle.to_tensor(array) for array in arrays]
-    return paddle.split(paddle.to_tensor(np.concatenate(arrays)), [len(array) for array in arrays])
-
-
-def _hidden_at(model: PreTrainingModel, batch: Packed, ids, places, languages, positions) -> Tensor:
-    carries_language = bool((batch.language_ids >= 0).any())
-    layout = Layout(batch.lengths, batch.contexts)
-    return model(ids, places, languages if carries_language else None, layout, positions)
+    row = DeviceRow(batch, positions)
+    send([row])
+    return row.hidden(model)
 
 
 def masked_lm_loss(
-    model: PreTrainingModel, batch: Batch, weights: Sequence[float] | None = None
+    model: PreTrainingModel, batch: Batch | DeviceBatch, weights: Sequence[float] | None = None
 ) -> MaskedLoss:
     """Cross-entropy at the batch's masked tokens.
 
     Args:
         batch: its BTMLM sequences must have their pseudo-tokens.
         weights: [4], what a loss of each objective is multiplied by in the sum; None: 1. For the objective's
-            mean it is its share divided by its count over all devices and micro-batches.
+            mean it is its share divided by its count over all devices and micro-batches. A `DeviceBatch` was
+            sent with its weights.
 
     Returns:
         `losses` and `right` are in the order of `batch.targets`.
     """
-    if not len(batch.targets):
-        return model.lm_head.loss(hidden_at(model, batch, batch.targets), paddle.to_tensor(batch.target_ids))
-    *arrays, labels = _uploaded(*_arrays(batch, batch.targets), batch.target_ids)
-    hidden = _hidden_at(model, batch, *arrays)  # [M, H]
-    of_targets = None if weights is None else paddle.to_tensor(np.asarray(weights)[batch.target_objectives])
-    return model.lm_head.loss(hidden, labels, of_targets)
+    if isinstance(batch, Batch):
+        (batch,) = to_device([batch], weights)
+    row = batch.row
+    hidden = row.hidden(model)  # [M, H]
+    return model.lm_head.loss(hidden, row.tensors["target_ids"], row.tensors.get("weights"))

@@ -99,6 +99,16 @@ class Objectives:
             return sum(self._pseudo_lengths(example)) + 4
         return sum(map(len, self._truncated(example))) + 4
 
+    def masked(self, objective: str, example: Text | Pair) -> int:
+        """How many tokens of an example are predicted. It depends on the example alone, not on a draw."""
+        if objective == "mmlm":
+            sides = [example.ids[: self.max_seq_len - 2]]
+        elif objective == "btmlm":
+            sides = [example.ids[: self._pseudo_lengths(example)[0]]]
+        else:
+            sides = self._truncated(example)
+        return sum(masking.number_chosen(len(self._known(ids)), self.config.mask_rate) for ids in sides)
+
     # MMLM: [CLS] X [SEP], all tokens see all tokens.
 
     def mmlm(self, text: Text, rng: np.random.Generator) -> list[MaskedSequence]:

@@ -35,19 +35,18 @@ class StepBatches:
     Attributes:
         micro_batches: of all the step's objectives; there may be none.
         share: objective -> its weight in the step's loss.
+        masked: tokens to predict of each objective, in the order of `OBJECTIVES`, in the whole step, over all
+            processes.
         state: the step's number, from 1, and the samplers' positions after it.
     """
 
     micro_batches: list[Batch]
     share: dict[str, float]
+    masked: list[int]
     state: dict[str, Any]
 
-    def masked(self) -> list[float]:
-        """Masked tokens of each objective, in the order of `OBJECTIVES`."""
-        return sum((batch.masked for batch in self.micro_batches), np.zeros(len(OBJECTIVES))).tolist()
 
-
-NOTHING = StepBatches([], {}, {})
+NOTHING = StepBatches([], {}, [0] * len(OBJECTIVES), {})
 
 
 class StepReader:
@@ -116,7 +115,10 @@ class StepReader:
         micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
-        return StepBatches(micro_batches, share, state)
+        masked = dict.fromkeys(OBJECTIVES, 0)
+        for one in examples:
+            masked[one.objective] += self.objectives.masked(one.objective, one.text)
+        return StepBatches(micro_batches, share, list(masked.values()), state)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
         """The texts and pairs of the whole step, each with its objective.

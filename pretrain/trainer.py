@@ -6,19 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 
+from model import device
 from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
 from pretrain.data_selection import TrainingText
 from pretrain.initialise import freeze_encoder, initialise
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
 from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run
@@ -141,7 +140,8 @@ class Trainer:
             state |= {"run": run, **self.identity}
         # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
         parts = distributed.world_size() if self.engine.is_sharded else 1
-        files = self._files() if distributed.is_main() else None
+        masters = self.engine.masters()
+        files = self._files(masters) if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
         self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
@@ -160,16 +160,16 @@ class Trainer:
 
     def export(self) -> None:
         """The finished model: `full` to continue from, `encoder` for fine-tuning; on every process."""
-        output = Path(self.config.run.output)
+        output, masters = Path(self.config.run.output), self.engine.masters()
         if distributed.is_main():
             for folder, leave_out in ((output / FULL, ()), (output / ENCODER, _NOT_IN_ENCODER)):
-                files = self._files(leave_out)
+                files = self._files(masters, leave_out)
                 with atomic_dir(folder) as temporary:
                     files.write(temporary)
         distributed.barrier()
         logger.info("for fine-tuning: %s; to continue pre-training: %s", output / ENCODER, output / FULL)
 
-    def _files(self, leave_out: tuple[str, ...] = ()) -> ModelFiles:
+    def _files(self, masters: dict[str, paddle.Tensor], leave_out: tuple[str, ...] = ()) -> ModelFiles:
         objectives = self.config.objectives
         reading = {
             "language_embedding": self.config.model.language_embedding,
@@ -192,7 +192,7 @@ class Trainer:
                 "command": shlex.join(["python", *sys.argv]),
             },
             leave_out=leave_out,
-            masters=self.engine.masters,
+            masters=masters,
         )
 
 
@@ -210,24 +210,22 @@ def train_step(
         work: this process's part of the step.
         stop: as in `Trainer.step`.
     """
-    # Each objective's mean is over all processes and micro-batches: its count comes before any backward pass.
-    counts = distributed.all_sum(work.masked())
-    weights = [work.share.get(name, 0.0) / max(count, 1.0) for name, count in zip(OBJECTIVES, counts)]
+    # Each objective's mean is over all processes and micro-batches.
+    weights = [work.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, work.masked)]
+    flash = device.flash_in(half=engine.precision.amp != "none")
 
-    def loss_of(batch: Batch) -> tuple[paddle.Tensor, dict[str, Any]]:
-        sums: dict[str, Any] = {"tokens": batch.tokens}
+    def loss_of(batch: DeviceBatch) -> tuple[paddle.Tensor, dict[str, Any]]:
+        sums: dict[str, Any] = {"tokens": batch.row.batch.tokens}
         if batch.stage1 is not None:
-            batch, pseudo = pseudo_tokens.fill(engine.model, batch)
-            sums |= {"pseudo": pseudo.total, "copied": pseudo.copied, "repeated": pseudo.repeated}
-        result = masked_lm_loss(engine.model, batch, weights)
-        for number, name in enumerate(OBJECTIVES):
-            if count := int(batch.masked[number]):
-                mine = paddle.to_tensor(np.flatnonzero(batch.target_objectives == number))
-                losses, right = (paddle.gather(x.astype("float64"), mine) for x in result[1:])
-                sums |= {f"{name}.loss": losses.sum(), f"{name}.correct": right.sum(), f"{name}.count": count}
+            sums |= pseudo_tokens.fill(engine.model, batch)
+        result = masked_lm_loss(engine.model, batch)
+        for name in OBJECTIVES:
+            if (mine := batch.row.tensors.get(name)) is not None:
+                losses, right = (paddle.gather(x.astype("float64"), mine).sum() for x in result[1:])
+                sums |= {f"{name}.loss": losses, f"{name}.correct": right, f"{name}.count": mine.shape[0]}
         return result.total, sums
 
-    return engine.step(work.micro_batches, loss_of, stop)
+    return engine.step(to_device(work.micro_batches, weights, flash), loss_of, stop)
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:

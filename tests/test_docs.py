@@ -1,13 +1,41 @@
-"""The documentation points at things that exist, and both READMEs show the same commands."""
+"""The documentation: links and names exist, it is short, and each of its commands is run by some test.
 
+`COMMANDS` says for each command line of the READMEs and of docs/ who runs it, or why nobody does.
+"""
+
+import ast
+import gzip
+import importlib
+import io
+import json
+import lzma
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from matplotlib.image import imread
 
-ROOT = Path(__file__).resolve().parent.parent
+import ernie_m
+import export
+from finetune.retrieval.flags import RetrievalFlags
+from pretrain.config import PretrainConfig
+from reader.tokenization import Tokenizer
+from tests.finetune import toy
+from tests.helpers.official_layout import make_official_weights, official_config
+from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.inference import toy_models
+from tests.launching import ROOT, as_flags, call_main, clean_environment
+from utils.args import parse_args
+from utils.config import load_config
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare_xnli.py
 COMMAND = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
@@ -41,6 +69,18 @@ def test_the_documentation_is_short():
     assert sum(len(page.read_text(encoding="utf-8").split()) for page in pages) <= 20_000
 
 
+def test_pictures():
+    """Each is in a page, small, and has a margin: no label is cut."""
+    shown_in_pages = {ROOT / page.parent / link for page in PAGES for link in shown(PICTURE, page)}
+    pictures = set(ROOT.glob("docs/images/*"))
+    assert {path.resolve() for path in shown_in_pages} == pictures
+    for path in pictures:
+        assert path.stat().st_size < 200_000, path
+        pixels = imread(path)[..., :3]
+        sides = (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])
+        assert all(side.reshape(-1, 3).std(0).max() < 0.01 for side in sides), path
+
+
 def test_the_architecture_names_files_and_functions_that_exist():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     files = {name for name in re.findall(r"`([\w/-]+\.py)`", text) if "/" in name or (ROOT / name).exists()}
@@ -60,12 +100,248 @@ def test_the_architecture_names_files_and_functions_that_exist():
 
 
 def commands(page: Path) -> list[str]:
-    """The command lines of a page, without their comments."""
-    lines = "".join(BLOCK.findall(page.read_text(encoding="utf-8"))).splitlines()
-    return [line.split("#")[0].rstrip() for line in lines]
+    return commands_of(page.read_text(encoding="utf-8"))
+
+
+def commands_of(page: str) -> list[str]:
+    """The command lines of a page, without comments; a line that goes on is joined with the next."""
+    text = "".join(BLOCK.findall(page))
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines())
+    return [line for line in lines if line]
 
 
 def test_both_readmes_show_the_same_commands():
     english = commands(ROOT / "README.md")
     assert "sh scripts/demo.sh" in english and "sh scripts/test.sh" in english
     assert commands(ROOT / "README_zh.md") == english
+
+
+def test_one_version():
+    """That of utils/__init__.py, which ernie_m, doctor, gpu_check and the page's API show."""
+    releases = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert ernie_m.__version__ in releases
+    others = [path for path in ROOT.glob("*.toml") if re.search(r"^version\b", path.read_text(), re.M)]
+    assert others == []
+
+
+# Who runs a command: these tests, as it is written, with SMALLEST added; another test; or nobody, and why.
+HERE, RECIPE = "here", "its flags here, as the script gives them to launch.py; training in tests/finetune"
+ITSELF, HOURS = "installs, or runs these tests", "hours; "
+DOWNLOADS = "downloads from other servers; "
+COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
+    r".*bin/pip install .*": ITSELF,
+    r"sh scripts/test\.sh": ITSELF,
+    r"sh scripts/doctor\.sh": "utils/test_runtime.py::test_doctor_reports_and_never_breaks",
+    r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
+    r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
+    r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
+    r"sh scripts/verify_weights\.sh .*":
+        "needs released weights; model/test_verify_weights.py::test_the_published_numbers_agree",
+    r"(export|wget|unzip|tar) .*": DOWNLOADS + "pretrain/test_corpus_downloads.py::test_every_archive",
+    r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
+        "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
+    r".*build_corpus --engine ray \.\.\.":
+        "pretrain/test_corpus_ray.py::test_a_worker_killed_then_the_build_killed_and_run_again",
+    r".*build_corpus --engine ray --ray_address .*":
+        "pretrain/test_corpus_ray.py::test_a_cluster_of_two_machines_of_which_one_dies",
+    r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
+    r".*prepare_xnli\.py .*": "reader/test_prepare.py::test_xnli_both_releases",
+    r".*prepare_pawsx\.py .*": "reader/test_prepare.py::test_pawsx_the_release",
+    r".*prepare_tatoeba\.py .*": "reader/test_prepare.py::test_tatoeba",
+    r".*prepare_mlqa\.py .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare_conll\.py conll.*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*prepare_conll\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*build_corpus --output .*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/(small|continue)\.yaml.*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
+        "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
+    r"fleetrun .*|.*launch\.py --node_ips .*":
+        "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
+    r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
+    r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|conll|panx|mlqa|tatoeba)_[\w-]+\.sh.*": RECIPE,
+    r".*python run_classifier\.py .*": HERE,
+    r".*run_mrc\.py .* --gxlt_set .*": "finetune/test_answering.py::test_pairs_of_languages",
+    r".*run_mrc\.py .* --answer_rules .*":
+        "finetune/test_answering.py::test_scores_follow_the_language_and_the_rules",
+    r".*finetune\.tagging [^ ]*": "finetune/test_entities.py::test_conlleval_on_600_sequences",
+    r".*finetune\.tagging .* --xtreme .*": "finetune/test_entities.py::test_xtreme",
+    r".*python (run_retrieval|encode_vector)\.py .*": HERE,
+    r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
+    r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
+    r".*predict\.py --task classify --model exported.*": HERE,
+    r".*predict\.py --task (?!classify --model exported).*":
+        "inference/test_interface.py::test_command_lines",
+    r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
+    r".*pretrain\.show .*": HERE,
+    r".*benchmarks/plan\.py .*": HERE,
+    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_rows.py::test_steps",
+    r".*finetune_step\.py --against .*":
+        "benchmarks/test_side_by_side.py::test_another_revision_runs_its_own_benchmark",
+    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_steps_on_real_pairs",
+    r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
+    r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
+    r"DATA=.*/pretrain_real(15)?\.sh":
+        HOURS + "experiments/test_real_text.py::test_runs_and_their_retrieval",
+    r"DATA=.*/finetune_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_fine_tuning",
+    r"DATA=.*/qa_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_questions",
+    r"DATA=.*/retrieval_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_retrieval",
+    r"DATA=.*/(ner|pawsx)_real\.sh": HOURS + "experiments/test_comparisons.py::test_layouts_and_flags",
+}  # fmt: skip
+MANUALS = [ROOT / "README.md", ROOT / "README_zh.md", *sorted(ROOT.glob("docs/*.md"))]
+SHOWN = list(dict.fromkeys(command for page in MANUALS for command in commands(page)))
+
+
+def rows_of(command: str) -> list[str]:
+    return [pattern for pattern in COMMANDS if re.fullmatch(pattern, command)]
+
+
+def shown_as(how: str) -> list[str]:
+    return [command for command in SHOWN if how in map(COMMANDS.get, rows_of(command))]
+
+
+def test_every_command_has_a_row_and_every_row_a_command():
+    assert [command for command in SHOWN if len(rows_of(command)) != 1] == []
+    assert set(COMMANDS) - {row for command in SHOWN for row in rows_of(command)} == set()
+    named = {found for how in COMMANDS.values() for found in re.findall(r"([\w/]+\.py)::(\w+)", how)}
+    for file, test in named:
+        functions = ast.walk(ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8")))
+        assert test in {node.name for node in functions if isinstance(node, ast.FunctionDef)}, (file, test)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder in which the commands of the pages find their files: tiny models, official weights, texts."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "models").mkdir()
+    models = toy_models.make(folder / "models")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
+    pieces = train_pieces(folder / "piece.model")
+    shutil.copy(pieces, folder / "configs")
+    tokenizer = Tokenizer(piece_model_path=pieces)
+    tokenizer.write_vocab(folder / "configs" / "vocab.txt")
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
+    make_official_weights(folder / "configs" / "base", official, seed=1)
+    for place, kind in (("checkpoints", "classify"), ("my/checkpoints", "classify"), ("output/mine", "full")):
+        name = "full" if kind == "full" else "best"
+        shutil.copytree(models / kind, folder / place / name)
+        tokenizer.write_vocab(folder / place / name / "vocab.txt")
+
+    one, other = sentences(200, seed=1), sentences(200, seed=2)
+    pairs = [f"{a}\t{b}" for a, b in zip(one, other)]
+    for name, lines in {
+        "news.en.txt": one, "news.de.txt": other, "en.txt": one, "sw.txt": other, "my.sw.txt": other,
+        "pairs.tsv": pairs, "my.tsv": pairs, "en-sw.tsv": pairs, "sentences.txt": one[:9],
+        "texts.tsv": ["text_a", *one[:9]], "a.de": dict.fromkeys(one), "a.en": dict.fromkeys(one),
+        "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
+    }.items():  # fmt: skip
+        text = Path(write_lines(folder / name, list(lines))).read_bytes()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(text))
+        (folder / f"{name}.xz").write_bytes(lzma.compress(text))
+    texts = {"mono": {"en": f"{folder}/en.txt"}, "parallel": {"en-de": f"{folder}/pairs.tsv"}}
+    for name in ("corpus", "mine", "more"):
+        build(folder / "data" / name, pieces, held_out=20, **texts)
+    rows = [(*row[:3], toy_models.LABELS[0]) for row in toy.rows(12, seed=1)]
+    toy.write_tsv(folder / "my/new.tsv", rows, label=False)
+    toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
+    exported = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
+    call_main(export, as_flags({**exported, "check_sentences": 4}))
+    return folder
+
+
+CPU = "--max_seq_len 62 --use_cuda false"
+SMALLEST = {
+    "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
+    "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
+    "--optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
+    "pretrain.build_corpus": "--workers 1", "export": "--check_sentences 4", "predict": "--use_cuda false",
+    "run_classifier": f"--num_labels 3 {CPU}", "run_retrieval": CPU, "encode_vector": CPU,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", shown_as(HERE))
+def test_a_command_runs(clone, tmp_path, monkeypatch, line):
+    """In this process, in a copy of `clone`; what stands before a | is the command's input."""
+    shutil.copytree(clone, tmp_path / "clone", symlinks=True)
+    monkeypatch.chdir(tmp_path / "clone")
+    *source, command = line.split(" | ")
+    if source:
+        given = subprocess.run(["sh", "-c", source[0]], capture_output=True, check=True).stdout
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(given))))
+    python, *words = shlex.split(command)
+    assert python == ".venv/bin/python"
+    program, *flags = words[1:] if words[0] == "-m" else words
+    name = program.removesuffix(".py").replace("/", ".")
+    if name == "pretrain.build_corpus":
+        shutil.rmtree(flags[flags.index("--output") + 1], ignore_errors=True)
+    if "--help" in flags:
+        with pytest.raises(SystemExit, match="0"):
+            call_main(importlib.import_module(name), flags)
+    else:
+        call_main(importlib.import_module(name), flags + shlex.split(SMALLEST.get(name, "")))
+
+
+# What stands in for launch.py: it prints its arguments.
+LAUNCH = "import json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scripts")
+    for name in ("scripts", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "launch.py").write_text(LAUNCH)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (folder / ".venv/bin/python").chmod(0o755)
+    return folder
+
+
+def launched(scripts: Path, line: str) -> tuple[str, list[str]]:
+    """The program that a recipe starts, and its flags."""
+    done = subprocess.run(
+        line, shell=True, cwd=scripts, env=clean_environment(), capture_output=True, text=True, check=True
+    )
+    words = json.loads(done.stdout)
+    number = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    return words[number], words[number + 1 :]
+
+
+@pytest.mark.parametrize("line", shown_as(RECIPE))
+def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
+    monkeypatch.chdir(scripts)
+    program, flags = launched(scripts, line)
+    if program == "run_pretrain.py":
+        load_config(PretrainConfig, flags)
+    elif program == "run_retrieval.py":
+        load_config(RetrievalFlags, flags)
+    else:
+        parse_args(flags)
+
+
+def test_your_own_data(clone, scripts, tmp_path, monkeypatch):
+    """docs/finetune.md: the recipe on one's own files, then predictions of the selected step."""
+    page = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
+    train, predict = commands_of(page.split("## Your own data")[1].split("\n## ")[0])
+    shutil.copytree(clone, tmp_path / "clone", symlinks=True)
+    monkeypatch.chdir(tmp_path / "clone")
+    shutil.rmtree("my/checkpoints")
+    rows = [(*row[:3], "no" if row[3] == "tool" else "yes") for row in toy.rows(20, seed=1)]
+    for name in ("train.en", "dev.en", "dev.de"):
+        toy.write_tsv(Path(f"my/{name}.tsv"), rows, qid=False)
+    Path("my/label_map.json").write_text('{"no": 0, "yes": 1}')
+    Path("my/lang_map.json").write_text('{"en": 0, "de": 1}')
+    program, flags = launched(scripts, train)
+    assert program == "run_classifier.py"
+    few = ["--max_steps", "2", "--max_seq_len", "62", "--use_cuda", "false"]
+    call_main(importlib.import_module("run_classifier"), [*flags, *few])
+    (table,) = json.loads(Path("my/checkpoints/results.json").read_text())["tables"]
+    assert list(table["mean"])[:2] == ["en", "de"] and "paper" not in table
+    call_main(importlib.import_module("run_classifier"), [*shlex.split(predict)[2:], *few[2:]])
+    assert len(Path("my/new.predicted.tsv.0.0").read_text().splitlines()) == 12

@@ -1,11 +1,13 @@
 """scripts/gpu_check.py on a CPU: what it runs and skips; with a planted fault it ends with 1."""
 
+import contextlib
 import json
 import sys
 
+import paddle
 import pytest
 
-from model import attention
+from model import attention, device
 from scripts import gpu_check
 from tests.launching import ROOT, run_script
 
@@ -41,9 +43,13 @@ def test_a_cpu_passes(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(done.stdout)
     skipped = {name: one["said"] for name, one in found.items() if one["result"] == "skipped"}
-    assert skipped.keys() == {"device", "host waits"} and "no GPU" in skipped["device"]
-    assert len(found) == 8 and all(one["result"] == "ok" for one in found.values() if one["said"] not in
+    assert skipped.keys() == {"device", "step"} and "no GPU" in skipped["device"]
+    assert len(found) == 9 and all(one["result"] == "ok" for one in found.values() if one["said"] not in
                                    skipped.values())  # fmt: skip
+    assert "one is killed: the other ends" in found["processes"]["said"]
+    assert "% of the speed of a large product" in found["speed"]["said"]
+    for fact in ("commit ", "Python 3", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
+        assert fact in found["environment"]["said"]
 
 
 @pytest.fixture
@@ -75,6 +81,51 @@ def test_a_mask_that_leaks(check, monkeypatch):
     monkeypatch.setattr(attention.Group, "closed", None)
     code, found = check("attention")
     assert code == 1 and "packed in float64 with plain is off by" in found["said"]
+
+
+def test_attention_without_the_fused_kernel(check, monkeypatch):
+    """On a card that has FlashMask a step must use it, and in half precision."""
+    monkeypatch.setattr(device, "on_gpu", lambda: True)
+    monkeypatch.setattr(device, "flash_in", lambda half: True)
+    monkeypatch.setattr(gpu_check, "profiled", lambda work: [("Kernel", "gemm"), ("Memcpy", "MEMCPY_HtoD")])
+    monkeypatch.setattr(gpu_check, "engine_of", lambda *_: None)
+    monkeypatch.setattr(gpu_check, "Precision", lambda amp: None)
+    dtype = [paddle.float32]
+
+    def train(*_):
+        query = paddle.ones([1, 64, 2, 8], dtype[0])
+        with contextlib.suppress(Exception):  # a CPU has no such kernel
+            paddle.nn.functional.flashmask_attention(query, query, query, None)
+
+    monkeypatch.setattr(gpu_check, "train", train)
+    code, found = check("step")
+    assert code == 1 and "are ['paddle.float32'], not bfloat16" in found["said"]
+    dtype[0] = paddle.bfloat16
+    code, found = check("step")
+    assert code == 1 and "1 kernels, none of flash attention" in found["said"]
+    monkeypatch.setattr(gpu_check, "profiled", lambda work: [("Kernel", "flash_fwd")] * 2)
+    assert check("step")[0] == 0
+
+
+def test_what_the_profiler_shows():
+    x = paddle.ones([3, 3])
+    assert any("matmul" in name for _, name in gpu_check.profiled(lambda: paddle.matmul(x, x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [("Tesla V100-SXM2-32GB", 125), ("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)],
+)
+def test_the_peak_of_a_card(monkeypatch, name, tflops):
+    monkeypatch.setattr(device, "on_gpu", lambda: bool(tflops))
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
+    most, of = device.peak()
+    assert (most == tflops * 1e12) == bool(tflops) and most > 1e8
+    assert of == (
+        f"the {name.split()[1].split('-')[0]}'s {tflops} TFLOP/s"
+        if tflops
+        else "the speed of a large product"
+    )
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ it needs it.
 """
 
 import contextlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -99,6 +100,20 @@ def all_sum(values: Sequence[float]) -> list[float]:
     import paddle.distributed as dist
 
     total = paddle.to_tensor([float(value) for value in values], dtype="float64")
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def sum_and_read(values: "Tensor", numbers: Sequence[float]) -> list[float]:
+    """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
+    if world_size() == 1:
+        return [*values.tolist(), *numbers]
+    import paddle
+    import paddle.distributed as dist
+
+    # `full` for each run of equal numbers: an upload would wait for the device, too.
+    runs = [paddle.full([len(list(run))], value, "float64") for value, run in itertools.groupby(numbers)]
+    total = paddle.concat([values, *runs])
     dist.all_reduce(total)
     return total.tolist()
 

@@ -1,9 +1,9 @@
 """One optimizer step, the same for pre-training and for every fine-tuning task, on one or several processes.
 
     micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients add up in place
-    loss, named sums, used parameters, stop requests          one sum over the processes
     gradients                                                 summed over the processes, never averaged
-    global norm -> clip -> AdamW -> schedule                  skipped if a value is not finite
+    loss, named sums, norm, stop requests                     one sum, and the only read of the device
+    clip -> AdamW -> schedule                                 skipped if a value is not finite
 
 Each loss is divided by the count over all processes and micro-batches. The sum of the gradients is therefore
 the gradient of the whole batch, however it is divided. The engine sums the gradients after the last backward
@@ -16,8 +16,9 @@ the gradients there, so the engine multiplies the loss by the number of processe
 """
 
 import contextlib
-import itertools
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from paddle import Tensor, nn
 from training import distributed
 from training.lazy_adamw import AdamW
 from training.optimizer import load_optimizer_state, optimizer_state
-from training.precision import Precision
+from training.precision import HALF, Precision
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -94,9 +95,8 @@ class Engine:
         self._last_checkpoint: object = None
         self.parameters = dict(model.named_parameters())
         self._is_decorated = False
-        self._sharded = None
-        if sharding_stage and distributed.world_size() > 1:
-            self._sharded = distributed.sharded(optimizer)
+        several = sharding_stage and distributed.world_size() > 1
+        self._sharded = distributed.sharded(optimizer) if several else None
         self.scaler = distributed.shared(self.precision.scaler)
         distributed.broadcast_(model.state_dict().values())
 
@@ -105,10 +105,22 @@ class Engine:
         """Whether each process holds only a part of the moments."""
         return self._sharded is not None
 
-    @property
     def masters(self) -> dict[str, Tensor]:
-        """O2: the float32 master weights by `parameter.name`; in stage 1 only this process's own."""
-        return self.optimizer._master_weights
+        """O2: the float32 master weights by `parameter.name`. Call it on every process.
+
+        In stage 1 a process has the masters of its own parameters only; process 0 gets those of the others,
+        too, on the CPU.
+        """
+        found = dict(self.optimizer._master_weights)
+        if self.is_sharded:
+            for parameter in self.parameters.values():
+                if parameter.dtype in HALF:
+                    master = found.get(parameter.name)
+                    master = paddle.empty(parameter.shape, "float32") if master is None else master
+                    distributed.broadcast_([master], self._sharded._param2rank[parameter.name])
+                    if distributed.is_main():
+                        found[parameter.name] = master.cpu()
+        return found
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes, in training and in evaluation."""
@@ -118,14 +130,17 @@ class Engine:
         """Set the folder that the error after `max_bad_steps` names."""
         self._last_checkpoint = folder
 
-    def step(self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None) -> Step | None:
+    def step(
+        self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None, divisible: bool = True
+    ) -> Step | None:
         """Do one optimizer step.
 
         Args:
             micro_batches: the micro-batches of this process; there may be none.
             loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
                 micro-batches of the step, and the values to sum, under names of `sums`.
-            stop: becomes true when the run is asked to stop; the engine checks it between micro-batches.
+            stop: becomes true when the run is asked to stop.
+            divisible: whether to look at `stop` between micro-batches, too, and not only after them.
 
         Returns:
             The result; None if any process was asked to stop. The step was then abandoned: weights, moments
@@ -137,32 +152,26 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        times = 1 if self._sharded is None else distributed.world_size()  # stage 1 averages
+        several = distributed.world_size() > 1
+        times = distributed.world_size() if self.is_sharded else 1  # stage 1 averages
         seen: list[tuple[Tensor, dict[str, Tensor | float]]] = []
         for micro_batch in micro_batches:
-            if stop:
+            if stop and divisible:
                 break
             with self.autocast():
                 loss, values = loss_of(micro_batch)
             self.scaler.scale(loss if times == 1 else loss * times).backward()
             seen.append((loss.detach(), values))
-        alone, asked = distributed.world_size() == 1, bool(stop)
-        used = [parameter for parameter in self.parameters.values() if parameter.grad is not None]
-        square = self._square(used) if alone and not asked else 0.0
-        *totals, norm_squared = self._read(seen, square)
-        stopped, users, loss, sums = self._add_up(totals, asked)
-        if stopped:
-            self._drop_gradients()
-            return None
-        if not alone:
-            used = [parameter for parameter, count in zip(self.parameters.values(), users) if count]
-            self._sum_gradients(used)
-            norm_squared = self._square(used).item()
-        norm = math.sqrt(distributed.all_sum([norm_squared])[0] if self.is_sharded else norm_squared)
+        if stop and not several:
+            return self._drop_gradients()
+        found = self._totals(seen, bool(stop))
+        if found is None:
+            return self._drop_gradients()
+        loss, sums, norm = found
         # With float16 the scaler skips the update by the gradients alone.
         finite = math.isfinite(norm) and (math.isfinite(loss) or self.scaler.is_enable())
         lr = float(self.optimizer.get_lr())
-        self._update(used, norm, finite)
+        self._update(norm, finite)
         self._drop_gradients()
         self.optimizer.lr_scheduler.step()
         self.steps += 1
@@ -177,64 +186,74 @@ class Engine:
 
     def _drop_gradients(self) -> None:
         for parameter in self.parameters.values():
-            # clear_grad() would leave zeros, and AdamW would update a parameter that no loss used
-            parameter.grad = None
-
-    def _read(self, seen: list, square: Tensor | float) -> list[float]:
-        """This process's loss, its `sums`, and the squared norm. The only read waits for the device."""
-        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
-        found = [*itertools.chain(*rows), square]
-        places = [place for place, value in enumerate(found) if isinstance(value, Tensor)]
-        if places:
-            scalars = [found[place].detach().astype("float64").reshape([]) for place in places]
-            for place, number in zip(places, paddle.stack(scalars).tolist()):
-                found[place] = number
-        width = 1 + len(self.sums)
-        return [sum(map(float, found[column:-1:width])) for column in range(width)] + [float(found[-1])]
-
-    def _add_up(self, totals: list[float], stop: bool) -> tuple[bool, list[float], float, dict[str, float]]:
-        """Over all processes: whether to stop, the number of users of each parameter, the loss, the sums."""
-        local = [float(stop), *totals]
-        local += [float(parameter.grad is not None) for parameter in self.parameters.values()]
-        stopped, loss, *rest = distributed.all_sum(local)
-        count = len(self.sums)
-        return stopped > 0, rest[count:], loss, dict(zip(self.sums, rest[:count]))
+            parameter.grad = None  # clear_grad() would leave zeros
 
     @paddle.no_grad()
-    def _sum_gradients(self, used: list[Tensor]) -> None:
-        """Sum gradients over the processes. A parameter that no process used gets none and does not decay."""
-        for parameter in used:
-            if parameter.grad is None:  # other processes used it
-                parameter.grad_ = paddle.zeros_like(parameter)
-        if self._sharded is None:
-            distributed.sum_gradients(used)
+    def _totals(self, seen: list, asked: bool) -> tuple[float, dict[str, float], float] | None:
+        """The loss, the sums and the norm of the gradient, over all processes; None: one was asked to stop.
+
+        The processes are added up, and the device is read, only here. Afterwards a parameter has a gradient
+        only if some process used it: AdamW would update the others, too.
+        """
+        users = [float(parameter.grad is not None) for parameter in self.parameters.values()]
+        if distributed.world_size() > 1:
+            self._sum_gradients()
+        zero, square = paddle.zeros([], "float64"), self._square()
+        on_device, on_host = [], []
+        rows = [[loss, *(values.get(name, 0.0) for name in self.sums)] for loss, values in seen]
+        for column in zip(*rows) if rows else [()] * (1 + len(self.sums)):
+            scalars = [x.detach().astype("float64").reshape([]) for x in column if isinstance(x, Tensor)]
+            on_device.append(functools.reduce(operator.add, scalars, zero))
+            on_host.append(sum(float(x) for x in column if not isinstance(x, Tensor)))
+        # In stage 0 each process has the whole norm; one of them adds it.
+        on_device.append(square if self.is_sharded or distributed.is_main() else zero)
+        found = distributed.sum_and_read(paddle.stack(on_device), [*on_host, float(asked), *users])
+        here, (norm_squared, *there) = found[: len(on_host)], found[len(on_host) :]
+        loss, *sums = (x + y for x, y in zip(here, there))
+        asked, *users = there[len(on_host) :]
+        for parameter, count in zip(self.parameters.values(), users):
+            if not count:
+                parameter.grad = None
+        return None if asked else (loss, dict(zip(self.sums, sums)), math.sqrt(norm_squared))
+
+    def _sum_gradients(self) -> None:
+        """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
+        trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
+        for parameter in trained:
+            if parameter.grad is None:
+                dtype = "float32" if parameter.dtype in HALF else parameter.dtype  # O2: as the others'
+                parameter.grad_ = paddle.zeros(parameter.shape, dtype)
+        if self.is_sharded:
+            self._sharded.reduce_gradients(trained, self._sharded._hcg)
         else:
-            self._sharded.reduce_gradients(used, self._sharded._hcg)
+            distributed.sum_gradients(trained)
         for table in self.optimizer.tables.values():
             table.any_row()
 
-    @paddle.no_grad()
-    def _square(self, used: list[Tensor]) -> Tensor:
+    def _square(self) -> Tensor:
         """The squared norm of the gradients, float64 []; in stage 1 of this process's own parameters."""
         self.scaler.unscale_(self._sharded or self.optimizer)
-        squares = [self._square_of(parameter) for parameter in used if self._is_own(parameter)]
-        return paddle.add_n(squares) if squares else paddle.zeros([], "float64")
+        tables = self.optimizer.tables
+        squares = [
+            tables[parameter.name].square()
+            if parameter.name in tables
+            else paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
+            for parameter in self._own_with_gradient()
+        ]
+        return paddle.add_n(squares).reshape([]) if squares else paddle.zeros([], "float64")
 
-    def _square_of(self, parameter: Tensor) -> Tensor:
-        table = self.optimizer.tables.get(parameter.name)
-        if table is not None:
-            return table.square()
-        return paddle._C_ops.squared_l2_norm(parameter.grad).astype("float64")
+    def _own_with_gradient(self) -> list[Tensor]:
+        return [p for p in self.parameters.values() if p.grad is not None and self._is_own(p)]
 
     def _is_own(self, parameter: Tensor) -> bool:
         """Whether this process updates the parameter."""
-        return self._sharded is None or self._sharded._param2rank[parameter.name] == distributed.rank()
+        return not self.is_sharded or self._sharded._param2rank[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
-    def _update(self, used: list[Tensor], norm: float, finite: bool) -> None:
+    def _update(self, norm: float, finite: bool) -> None:
         """Clip and update. After an overflow the scaler itself leaves the weights unchanged."""
         if finite and self.clip_norm is not None and norm > self.clip_norm:
-            for parameter in filter(self._is_own, used):
+            for parameter in self._own_with_gradient():
                 table = self.optimizer.tables.get(parameter.name)
                 (parameter.grad if table is None else table).scale_(self.clip_norm / norm)
         if finite or self.scaler.is_enable():

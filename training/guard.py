@@ -3,7 +3,6 @@
 import atexit
 import errno
 import fcntl
-import json
 import math
 import os
 import signal
@@ -31,8 +30,8 @@ _PATIENCE = 1.0  # seconds that the main thread has to react to a second Ctrl-C
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     """Hold the lock of an output folder. Only the main process of a run takes it.
 
-    The lock is an flock on the file `.lock`. The kernel releases it when the process ends, even by a kill,
-    so there is nothing to clean up. The file stays and names the last process that held the lock.
+    The lock is an flock on the file `.lock`, which names the last process that held it. The kernel releases
+    it when the process ends, even by a kill, so there is nothing to clean up.
 
     Args:
         folder: the output folder; it is made if it is missing.
@@ -49,19 +48,17 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # not inherited by the reader process
     try:
-        _take(file, path)
-        yield
-    finally:
-        os.close(file)
-
-
-def _take(file: int, path: Path) -> None:
-    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with unwritable_is_a_user_error(path):
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     except BlockingIOError as error:
+        # It may have the lock already, and not have written its name yet.
+        holder = os.pread(file, 1000, 0).decode(errors="replace") or "its process is not known yet"
+        os.close(file)
         raise UserError(
-            f"{path.parent}: another run is at work there ({_holder(file)}); wait until it has ended, end "
-            "it, or choose another output folder"
+            f"{path.parent}: another run is at work there ({holder}); wait until it has ended, end it, or "
+            "choose another output folder"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -69,18 +66,10 @@ def _take(file: int, path: Path) -> None:
         logger.warning(
             "%s: this file system has no locks: make sure that no second run writes there", path.parent
         )
-        return
-    with unwritable_is_a_user_error(path):
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-
-
-def _holder(file: int) -> str:
     try:
-        who = json.loads(os.pread(file, 1000, 0))
-        return f"process {who['process']} on {who['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written its name yet
-        return "its process is not known yet"
+        yield
+    finally:
+        os.close(file)
 
 
 class StopSignal:
@@ -154,19 +143,15 @@ class StopSignal:
         while number := os.read(self._wakeup, 1)[0]:
             if number in _SIGNALS and not acknowledged:
                 acknowledged = True
-                _acknowledge(signal.Signals(number))
+                name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
+                line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
+                if logger.handlers:
+                    logger.warning("%s", line)
+                elif distributed.is_main():  # there is no log yet
+                    os.write(2, f"{line}\n".encode())
             interrupts += number == signal.SIGINT
             if interrupts > 1 and not self._left.wait(_PATIENCE):
                 os._exit(130)
-
-
-def _acknowledge(received: signal.Signals) -> None:
-    name, ends = ("Ctrl-C", "again") if received == signal.SIGINT else (received.name, "twice")
-    line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
-    if logger.handlers:
-        logger.warning("%s", line)
-    elif distributed.is_main():  # there is no log yet
-        os.write(2, f"{line}\n".encode())
 
 
 @contextmanager
@@ -226,13 +211,11 @@ class StallWatch:
     def _look(self) -> None:
         while not self._end.wait(min(self.seconds / 4, self.ends / 4, 5.0)):
             doing = self._doing
-            if doing is None:
-                continue
-            lasted = time.monotonic() - doing[1]
+            lasted = time.monotonic() - doing[1] if doing else 0.0
             if lasted >= self.ends and doing is self._doing:
                 line = (
-                    f"{doing[0]} has taken {lasted:.0f} s, longer than run.stall_ends_seconds: this process "
-                    "ends. If another process or machine has died, start the same commands again"
+                    f"{doing[0]} has taken {lasted:.0f} s, above stall_ends_seconds: this process ends. "
+                    "If another process or machine has died, start the same commands again"
                 )
                 logger.error("%s", line)
                 os.write(2, f"error: {line}\n".encode())

@@ -104,7 +104,7 @@ class Precision:
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
             for name, parameter in model.named_parameters():
-                if parameter.dtype in HALF and is_own(parameter) and not parameter.stop_gradient:
+                if parameter.dtype in HALF and is_own(parameter):  # also if it is frozen for now
                     optimizer._create_master_weight(parameter).set_value(loaded[name])
 
     def can_shrink(self) -> bool:

@@ -12,24 +12,20 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from utils.errors import UserError
 
 T = TypeVar("T")
 
-_ITEM, _USER_ERROR, _FAILURE, _END, _DEAD, _STOPPED = range(6)
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the worker and the stop request
-_SLOW_SECONDS = 60.0
 _QUIET_WAITS = 10  # at most one warning in this many times `slow_seconds`
 
 log = logging.getLogger(__name__)
 
 
-def prefetch(
-    make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = _SLOW_SECONDS
-) -> "Prefetch[T]":
-    """Run `make_iterator()` in a worker process, up to `ahead` items ahead.
+class prefetch(Generic[T]):
+    """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
 
     The worker imports the main module again, as spawned processes do. Entry points must therefore import
     Paddle inside functions, not at the top.
@@ -40,20 +36,12 @@ def prefetch(
         ahead: the number of items in the queue, besides the one in work and those in the pipe.
         slow_seconds: a longer wait for an item is reported in the log.
 
-    Returns:
-        An iterator; use it in a `with` statement.
-
     Raises (from the iterator):
         UserError: the worker raised it, or the worker was killed.
         RuntimeError: the worker raised another exception; the message contains its traceback.
     """
-    return Prefetch(make_iterator, ahead, slow_seconds)
 
-
-class Prefetch(Generic[T]):
-    """The iterator that `prefetch` returns. Leaving its `with` statement, or `close`, ends the worker."""
-
-    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int, slow_seconds: float):
+    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = 60.0):
         self._slow_seconds, self._next_warning, self._done = slow_seconds, 0.0, False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         receiver, sender = context.Pipe(duplex=False)
@@ -64,16 +52,15 @@ class Prefetch(Generic[T]):
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
         self._items: queue.Queue = queue.Queue(ahead)
-        self._stop = threading.Event()
+        stop = threading.Event()
         self._thread = threading.Thread(
-            target=_receive, args=(receiver, self._items, self._stop), name="reader-pipe", daemon=True
+            target=_receive, args=(receiver, self._items, stop), name="reader-pipe", daemon=True
         )
         self._thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
         # worker ignores SIGTERM, and that wait would never end.
-        self._finalizer = Finalize(
-            self, _shut_down, (self._process, self._thread, self._items, self._stop), exitpriority=10
-        )
+        parts = self._process, self._thread, self._items, stop
+        self._finalizer = Finalize(self, _shut_down, parts, exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -87,38 +74,29 @@ class Prefetch(Generic[T]):
         Raises:
             StopIteration: there are no more items.
         """
-        if self._done:
-            raise StopIteration
-        kind, value = self._take(stop)
-        if kind == _STOPPED:
-            return None
-        if kind == _ITEM:
-            return value
-        if kind == _DEAD:
-            self._process.join(1)  # before `close` kills it, for its own exit code
-        self.close()
-        if kind == _USER_ERROR:
-            raise UserError(value)
-        if kind == _FAILURE:
-            raise RuntimeError(f"the reader process failed:\n{value}")
-        if kind == _DEAD:
-            raise UserError(
-                f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
-                "resume from the last checkpoint"
-            )
-        raise StopIteration
-
-    def _take(self, stop: object) -> tuple[int, object]:
         began = time.monotonic()
-        while True:
+        while not self._done:
             try:
-                return self._items.get(timeout=min(_POLL_SECONDS, self._slow_seconds))
+                kind, value = self._items.get(timeout=min(_POLL_SECONDS, self._slow_seconds))
             except queue.Empty:
                 if stop:
-                    return _STOPPED, None
-                if not self._process.is_alive() and not self._thread.is_alive() and self._items.empty():
-                    return _DEAD, None
+                    return None
                 self._warn_if_slow(began)
+                continue
+            if kind == "item":
+                return value
+            if kind == "dead":
+                self._process.join(1)  # before `close` kills it, for its own exit code
+                value = (
+                    f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
+                    "resume from the last checkpoint"
+                )
+            self.close()
+            if kind == "failure":
+                raise RuntimeError(f"the reader process failed:\n{value}")
+            if kind != "end":
+                raise UserError(value)
+        raise StopIteration
 
     def _warn_if_slow(self, began: float) -> None:
         now, pause = time.monotonic(), _QUIET_WAITS * self._slow_seconds
@@ -135,7 +113,7 @@ class Prefetch(Generic[T]):
         self._done = True
         self._finalizer()
 
-    def __enter__(self) -> "Prefetch[T]":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -161,23 +139,23 @@ def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
     with contextlib.suppress(BrokenPipeError):  # the parent has exited
         try:
             for item in make_iterator():
-                sender.send((_ITEM, item))
-            sender.send((_END, None))
+                sender.send(("item", item))
+            sender.send(("end", None))
         except BrokenPipeError:
             raise
         except UserError as error:
-            sender.send((_USER_ERROR, str(error)))
+            sender.send(("user error", str(error)))
         except Exception:  # the parent reports it, because it has the log
-            sender.send((_FAILURE, traceback.format_exc()))
+            sender.send(("failure", traceback.format_exc()))
 
 
 def _receive(receiver: Connection, items: queue.Queue, stop: threading.Event) -> None:
-    kind = _ITEM
-    while kind == _ITEM and not stop.is_set():
+    kind = "item"
+    while kind == "item" and not stop.is_set():
         try:
             kind, value = receiver.recv()
         except (EOFError, OSError):
-            kind, value = _DEAD, None
+            kind, value = "dead", None
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 items.put((kind, value), timeout=_POLL_SECONDS)

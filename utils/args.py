@@ -154,6 +154,10 @@ class FinetuneFlags:
     paper: str | None = flag(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
     xtreme_save: str | None = flag(None, "with --do_test: a folder for the predictions in XTREME's layout")
     keep_checkpoints: int = flag(2, "number of step_N folders that are kept; best is always kept", "[1, )")
+    stall_ends_seconds: float = flag(
+        3600.0, "several processes: end one that waits longer in a step, evaluation or checkpoint; 0: never",
+        "[0, )",
+    )  # fmt: skip
     dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
     official_compat: bool = flag(False, "run_mrc, run_sequence_labeling: the official code's behaviour")
     split_han: bool = flag(True, "run_mrc: each Han character is a token, so an answer can end there")
@@ -179,7 +183,7 @@ FREE = (
     "save_steps", "keep_checkpoints", "skip_steps", "train_set", "dev_set", "test_set", "test_save",
     "xtreme_save", "do_train", "do_test", "vocab_path", "piece_model_path", "label_map_config",
     "lang_map_config", "batch_size", "gradient_accumulation_steps", "predict_batch_size", "use_cuda",
-    "use_fp16", "recompute", "paper", "gxlt_set",
+    "use_fp16", "recompute", "paper", "gxlt_set", "stall_ends_seconds",
 )  # fmt: skip
 _READERS = {bool: boolean, str: text, float: number, int: int, tuple[int, ...]: integers}
 

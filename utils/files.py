@@ -97,8 +97,10 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _REFUSED:
-            raise UserError(f"{error.filename or path}: {error.strerror}; choose another place") from error
+        place = Path(error.filename or path)
+        no_place = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)  # as under /proc
+        if error.errno in _REFUSED or no_place:
+            raise UserError(f"{place}: {error.strerror}; choose another place") from error
         if error.errno not in FULL:
             raise
         raise UserError(

@@ -188,8 +188,12 @@ class Scalars:
         if self.folder is None:
             return
         if self.writer is None:
-            from visualdl import LogWriter  # slow to import, so only with the first point
-
+            try:
+                from visualdl import LogWriter  # slow to import, so only with the first point
+            except ImportError:
+                logger.info("no curves are written: visualdl is not installed (pip install visualdl)")
+                self.folder = None
+                return
             self.writer = LogWriter(logdir=str(self.folder))
         for name, value in values.items():
             self.writer.add_scalar(tag=name, step=step, value=float(value))

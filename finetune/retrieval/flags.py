@@ -17,7 +17,7 @@ FREE = (
     "init_pretraining_params", "init_task", "init_checkpoint", "ernie_config_path", "vocab_path", "use_cuda",
     "piece_model_path", "checkpoints", "overwrite", "paper", "xtreme_save", "pairs", "languages", "src_file",
     "tgt_file", "dev_pairs", "untrained", "score", "neighbours", "batch_tokens", "train_set", "do_train",
-    "recompute", "skip_steps", "save_steps", "keep_checkpoints",
+    "recompute", "skip_steps", "save_steps", "keep_checkpoints", "stall_ends_seconds",
 )  # fmt: skip
 LARGEST_MARGIN = 1024  # neighbours: faiss keeps so many per query without complaint
 
@@ -75,6 +75,8 @@ class RetrievalFlags:
         validation_pairs: number of pairs for each language pair; 0: no validation
         save_steps: save step_N every so many steps, and at the end
         keep_checkpoints: number of newest step_N that are kept
+        stall_ends_seconds: several processes: end one that waits longer in a step, an evaluation or a
+            checkpoint; 0: never
         dtype: type of the weights; float64 is for checks
     """
 
@@ -123,6 +125,7 @@ class RetrievalFlags:
     validation_pairs: int = 500
     save_steps: int = 10_000
     keep_checkpoints: int = 2
+    stall_ends_seconds: float = 3600.0
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
@@ -164,7 +167,7 @@ class RetrievalFlags:
               ("max_steps", "batch_tokens", "skip_steps", "validation_steps", "save_steps",
                "keep_checkpoints")),
             *((getattr(self, name) < 0, f"--{name} {getattr(self, name)}: it must not be negative") for name
-              in ("learning_rate", "weight_decay", "validation_pairs")),
+              in ("learning_rate", "weight_decay", "validation_pairs", "stall_ends_seconds")),
             (not 0 <= self.warmup_proportion <= 1,
              f"--warmup_proportion {self.warmup_proportion}: it is a share, between 0 and 1"),
             (not 0 < self.layerwise_lr_decay <= 1,

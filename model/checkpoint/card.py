@@ -1,14 +1,26 @@
-"""The model card: what a checkpoint is, its training and its scores, as a Markdown page."""
+"""The model card: what a checkpoint is, its training and its scores, as a Markdown page.
+
+It begins with the block of metadata that model hubs read.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
+
+from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
 
 # The facts that come first, in this order; other facts follow as they are given.
 LINES = {
     "task": "Task", "labels": "Labels", "languages": "Languages", "data": "Data",
     "initialised_from": "Initialised from", "steps": "Steps", "epochs": "Epochs", "seed": "Random seed",
     "selected_by": "Selected by",
+}  # fmt: skip
+# The task -> the hubs' name for it
+_PIPELINES = {
+    CLASSIFICATION: "text-classification", TAGGING: "token-classification", ENCODING: "feature-extraction",
+    QUESTION_ANSWERING: "question-answering", "retrieval": "sentence-similarity",
 }  # fmt: skip
 _SECTIONS = ("name", "config", "scores", "command", "parameters")
 _SIZES = {
@@ -26,14 +38,15 @@ def model_card(facts: Mapping[str, Any]) -> str:
             or {name: value}; the keys of `LINES` and any other, each a value, a list, or a dict.
 
     Returns:
-        Markdown.
+        Markdown, after a block of YAML with the keys of Hugging Face's model cards. The licence is "unknown":
+        it depends on the terms of the text and the weights that the training began with.
     """
     config = facts.get("config") or {}
     sizes = [f"{config[key]:,} {unit}" for key, unit in _SIZES.items() if key in config]
     if facts.get("parameters") is not None:
         sizes.append(f"{facts['parameters']:,} parameters")
     described = "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
-    blocks = [f"# {facts.get('name') or 'ERNIE-M checkpoint'}", described]
+    blocks = [_metadata(facts, config), f"# {facts.get('name') or 'ERNIE-M checkpoint'}", described]
     keys = [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]
     titles = {key: LINES.get(key) or key.replace("_", " ").capitalize() for key in keys}
     listed = [f"- {titles[key]}: {_plain(facts[key])}" for key in keys if facts.get(key) is not None]
@@ -46,6 +59,20 @@ def model_card(facts: Mapping[str, Any]) -> str:
     if config:
         blocks += ["## Configuration", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```"]
     return "\n\n".join(blocks) + "\n"
+
+
+def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    if config.get("architecture") == "PreTrainingModel":
+        pipeline = "fill-mask"
+    else:
+        task = facts.get("task") or task_named(config.get("architecture", ENCODING))
+        pipeline = _PIPELINES.get(task_named(task), "feature-extraction")
+    codes = dict.fromkeys(code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ())
+    values = {
+        "license": "unknown", "language": [*codes] or ["multilingual"], "library_name": "paddle",
+        "pipeline_tag": pipeline, "tags": ["ernie-m", "cross-lingual"],
+    }  # fmt: skip
+    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
 def _table(scores: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from pretrain.corpus.options import BuildOptions
 from reader.corpus import MANIFEST, read_manifest
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, unwritable_is_a_user_error
 
 WORK = ".build"
 SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
@@ -143,7 +143,8 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
-    work.mkdir(parents=True, exist_ok=True)
+    with unwritable_is_a_user_error(work):
+        work.mkdir(parents=True, exist_ok=True)
     with _locked(output):
         started = read_json(work / "plan.json")
         changed = differences(started, plan) if started is not None else []

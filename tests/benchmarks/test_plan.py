@@ -6,11 +6,15 @@ import sys
 import pytest
 
 from benchmarks import plan
+from model import word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
+from training import distributed
 
 BASE = plan.ModelShape(768, 12, 12, 250002)
-RUN = plan.PlannedRun(batch=2048, length=512, micro_batch=32, steps=150000, precision="O2", recompute=False)
+RUN = plan.PlannedRun(
+    batch=2048, length=512, micro_batch=16384, steps=150000, precision="O2", recompute=False
+)
 
 
 @pytest.mark.parametrize(("hidden", "layers", "vocabulary"), [(8, 3, 50), (16, 1, 20)])
@@ -42,7 +46,7 @@ def test_recompute_and_precision_move_activations():
         run = plan.PlannedRun(**{**RUN._asdict(), **changes})
         return plan.memory(BASE, run, 0, 8, 0.0)["activations"]
 
-    tokens, layer = 32 * 512 * 1.15, 34 * 768 + 48
+    tokens, layer = 32 * 512, 34 * 768 + 48
     masked = 32 * 512 * 0.15  # the last layer is whole for these; the others have 8 H of the 34
     last = tokens * (8 * 768 + 48) + masked * 26 * 768
     assert activations() == pytest.approx(11 * tokens * layer + last)
@@ -54,10 +58,29 @@ def test_recompute_and_precision_move_activations():
 def test_operations_and_communication_by_hand():
     masked = 0.15 * 512
     sequence = 12 * (24 * 768**2 * 512 + 4 * 768 * 512**2) - 18 * 768**2 * (512 - masked)
-    logits, head = 2 * masked * 768 * 250002, 2 * masked * 768 * (768 + 250002)
-    step = 2048 * (3 * sequence * 4.15 / 4 + 3 * head + logits + (sequence + logits / 7) / 4)
+    head = 2 * masked * 768 * (768 + 250002)
+    step = 2048 * (3 * sequence + 3 * head + (sequence + head / 7) / 4)
     assert plan.operations(BASE, RUN) == pytest.approx(step)
-    assert plan.communication(BASE, 8) == pytest.approx(7 / 8 * 8 * BASE.trained)
+    sent = plan.communication(BASE, 0, 8)[0]
+    assert sent == plan.communication(BASE, 1, 8)[0] == pytest.approx(7 / 8 * 8 * BASE.trained)
+
+
+def test_calls_are_those_of_fleet():
+    """As many sums as `training.distributed` makes, and a reduce and a broadcast of each parameter."""
+    config = ErnieMConfig(250002, 128, 2, 2)
+    parameters = PreTrainingModel(config, ["en", "de"]).parameters()  # the pooler's gradients are zeros
+    shape = plan.ModelShape(128, 2, 2, 250002, 2)
+    assert plan.communication(shape, 0, 8)[1] == len(distributed._parts(parameters))
+    assert plan.communication(shape, 1, 8)[1] == 2 * len(parameters)
+
+
+def test_logits_are_a_chunk_of_rows():
+    """No more than `model.word_table` has at a time, and less for a small micro-batch."""
+    assert plan.LOGITS == word_table.LOGITS_BYTES
+    tables = (8 + 2) * BASE.table
+    few = RUN._replace(micro_batch=1000)
+    assert plan.memory(BASE, RUN, 0, 8, 0.0)["logits"] == 3 * (1 << 29) + tables
+    assert plan.memory(BASE, few, 0, 8, 0.0)["logits"] == pytest.approx(3 * 4 * 150 * 250002 + tables)
 
 
 def test_the_table(capsys, monkeypatch):

@@ -42,6 +42,33 @@ def test_python_blocks(places, capsys):
     assert len(capsys.readouterr().out.splitlines()) > 1
 
 
+def test_the_readme(places, models, tmp_path):
+    """Its lines of Python, with an encoder in the place of the demo's."""
+    (tmp_path / "output/demo/full").mkdir(parents=True)
+    (tmp_path / "output/demo/full/encoder").symlink_to(models / "encode")
+    for page in ("README.md", "README_zh.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        names: dict = {}
+        exec(compile(block, page, "exec"), names)
+        assert names["model"].encode("A man eats.").shape == (1, 32)
+
+
+def test_similarity_and_search(models):
+    model = ernie_m.load(models / "encode")
+    texts = ["bado kani", "lera mo", "tan ga lo"]
+    vectors = model.encode(texts)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = model.similarity(texts[0], texts)
+    assert cosines.shape == (1, 3) and cosines.dtype == np.float32
+    np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
+    first, second = model.search(texts[1], texts, top_k=2)
+    assert first == {"text": texts[1], "cosine": pytest.approx(1, abs=1e-5)}
+    others = np.delete(vectors @ vectors[1], 1)
+    assert second["cosine"] == pytest.approx(others.max(), abs=1e-5)
+    assert model.search("mo", []) == []
+
+
 def test_command_lines(places, ask):
     assert len(LINES) == 7
     for text, flags in LINES:

@@ -17,6 +17,7 @@ from tests.inference.served import ask, serving
 
 pytestmark = pytest.mark.browser
 TEXTS = sentences(30, seed=6)
+ARABIC = "يشتري الرجل كتابا في السوق."
 TABS = ["search", "align", "masks", "classify", "tag", "answer", "fill", "translate-probe"]
 # The least ratio of luminances of every visible text and what is behind it (WCAG 2).
 CONTRAST = """(() => {
@@ -45,7 +46,7 @@ CONTRAST = """(() => {
 def page(models, tmp_path_factory):
     """A page with every tab, and the address of its server."""
     folder = tmp_path_factory.mktemp("page")
-    for language, texts in (("ar", TEXTS[:15]), ("fr", TEXTS[15:])):
+    for language, texts in (("ar", [*TEXTS[:15], ARABIC]), ("fr", TEXTS[15:])):
         (folder / language).write_text("\n".join(texts) + "\n")
     kinds = ",".join(str(models / kind) for kind in ("full", "classify", "tag", "answer"))
     corpus = f"ar<={folder / 'ar'},fr<={folder / 'fr'}"
@@ -157,10 +158,27 @@ def test_masks_are_filled_in_the_sentence(page):
     assert "▁" not in page.value("document.querySelector('main').textContent")
 
 
-def test_text_from_right_to_left(page):
-    ask_page(page, "search", text="يشتري الرجل كتابا")
-    field = "getComputedStyle(document.querySelector('#search-text')).direction"
-    assert page.value(field) == "rtl"
+@pytest.mark.parametrize("width", [390, 1000])
+def test_text_from_right_to_left(page, width):
+    def directions(selector: str) -> list[str]:
+        """Of the elements with Arabic text."""
+        arabic = r"one => /[\u0600-\u06ff]/.test(one.value ?? one.textContent)"
+        found = f"[...document.querySelectorAll('{selector}')].filter({arabic})"
+        assert page.value("document.documentElement.scrollWidth") <= width
+        return page.value(f"{found}.map(one => getComputedStyle(one).direction)")
+
+    page.look(width)
+    ask_page(page, "search", text=ARABIC)
+    assert ARABIC in texts_of(page, "#panel-search .sentence")
+    assert directions("#search-text") == directions("#panel-search .sentence") == ["rtl"]
+    ask_page(page, "fill", text=f"{ARABIC} [MASK]")
+    assert directions("#panel-fill .filled") == ["rtl"]
+    ask_page(page, "tag", text=ARABIC)
+    assert directions("#panel-tag p.result") == ["rtl"]
+    ask_page(page, "align", text_a=ARABIC, text_b=TEXTS[0])
+    words = "[...document.querySelectorAll('#panel-align tbody th')].map(one => [one.firstChild, one])"
+    edges = f"{words}.map(pair => pair.map(one => one.getBoundingClientRect().right))"
+    assert all(0 <= cell - word <= 12 for word, cell in page.value(edges))  # beside their row of the grid
 
 
 def test_what_was_typed_stays(page):
@@ -168,6 +186,17 @@ def test_what_was_typed_stays(page):
     page.click("#tab-align")
     page.click("#tab-search")
     assert page.value("document.querySelector('#search-text').value") == "a word"
+
+
+def test_an_empty_text_is_asked_for(page):
+    page.click("#tab-align")
+    page.type("#align-text_a", TEXTS[0])
+    page.click("#panel-align .go")
+    answered(page, "align")
+    assert texts_of(page, "#panel-align .error") == [
+        "“The same, or another, in another language” is empty. Write something, or click an example."
+    ]
+    assert page.value("document.activeElement.id") == "align-text_b"
 
 
 def test_a_text_that_is_too_long_is_refused_and_kept(page):
@@ -206,7 +235,7 @@ def test_copy(page):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1000])
+@pytest.mark.parametrize("width", [360, 390, 1000])
 def test_phone_and_dark(page, width, dark):
     page.look(width, dark=dark)
     long_words = f"{TEXTS[0]} {'x' * 300}"
@@ -226,23 +255,23 @@ def test_phone_and_dark(page, width, dark):
     assert (back != "rgb(255, 255, 255)") is dark
 
 
-@pytest.mark.skipif("PAGE_PICTURES" not in os.environ, reason="pictures for the docs are made when asked")
-def test_pictures(page):
-    """The pictures of docs/predict.md, on the models of the demo."""
-    folder = Path(os.environ["PAGE_PICTURES"])
-    with serving(*demo.page_flags()) as (address, _):
-        for name, task, example, width, dark in (
-            ("page", "search", 1, 820, False), ("page-align", "align", 1, 820, False),
-            ("page-dark", "masks", 1, 820, True), ("page-phone", "align", 3, 390, False),
-            ("page-fill", "fill", 1, 820, False), ("page-classify", "classify", 2, 820, False),
-        ):  # fmt: skip
-            page.look(width, dark=dark)
-            page.open("about:blank")
-            page.open(f"{address}/#{task}")
-            page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
-            page.click(f"#panel-{task} .examples button:nth-of-type({example})")
-            answered(page, task)
-            page.value("void document.activeElement.blur()")
-            page.look(width, page.value("document.documentElement.scrollHeight"), dark)
-            page.picture(folder / f"{name}.png")
-            assert (folder / f"{name}.png").stat().st_size < 200_000
+if "PAGE_PICTURES" in os.environ:
+
+    def test_pictures(page):
+        """The pictures of docs/predict.md, on the models of the demo."""
+        folder = Path(os.environ["PAGE_PICTURES"])
+        with serving(*demo.page_flags()) as (address, _):
+            for name, task, example, width, dark in (
+                ("page", "search", 1, 820, False), ("page-align", "align", 1, 820, False),
+                ("page-dark", "masks", 1, 820, True), ("page-phone", "align", 3, 390, False),
+            ):  # fmt: skip
+                page.look(width, dark=dark)
+                page.open("about:blank")
+                page.open(f"{address}/#{task}")
+                page.wait_for("document.querySelectorAll('[role=tab]').length > 1")
+                page.click(f"#panel-{task} .examples button:nth-of-type({example})")
+                answered(page, task)
+                page.value("void document.activeElement.blur()")
+                page.look(width, page.value("document.documentElement.scrollHeight"), dark)
+                page.picture(folder / f"{name}.png")
+                assert (folder / f"{name}.png").stat().st_size < 200_000

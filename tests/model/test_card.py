@@ -1,5 +1,8 @@
 """The model card says what it was told, in order, and nothing it was not told."""
 
+import pytest
+import yaml
+
 from model.checkpoint.card import model_card
 
 FACTS = {
@@ -22,7 +25,20 @@ FACTS = {
 def test_the_whole_card():
     assert (
         model_card(FACTS)
-        == """# XNLI, zero-shot
+        == """---
+license: unknown
+language:
+- en
+- de
+- zh
+library_name: paddle
+pipeline_tag: text-classification
+tags:
+- ernie-m
+- cross-lingual
+---
+
+# XNLI, zero-shot
 
 An ERNIE-M model: 4 layers, 256 hidden, 4 heads, 32,000 words, 1,234,567 parameters.
 
@@ -62,7 +78,26 @@ sh scripts/small/xnli.sh --epoch 1
 
 
 def test_a_card_of_nothing():
-    assert model_card({}) == "# ERNIE-M checkpoint\n\nAn ERNIE-M model.\n"
+    assert model_card({}).endswith("---\n\n# ERNIE-M checkpoint\n\nAn ERNIE-M model.\n")
+
+
+@pytest.mark.parametrize(
+    ("facts", "pipeline"),
+    [
+        ({}, "feature-extraction"),
+        ({"task": "tagging"}, "token-classification"),
+        ({"task": "question_answering"}, "question-answering"),
+        ({"task": "retrieval", "config": {"architecture": "ErnieMModel"}}, "sentence-similarity"),
+        ({"config": {"architecture": "PreTrainingModel"}}, "fill-mask"),
+        ({"config": {"architecture": "TokenClassifier"}}, "token-classification"),
+    ],
+)
+def test_metadata_for_hubs(facts, pipeline):
+    """YAML reads the code of Norwegian, "no", as a string and not as false."""
+    block = model_card({**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom"]}).split("---\n")[1]
+    found = yaml.safe_load(block)
+    assert list(found) == ["license", "language", "library_name", "pipeline_tag", "tags"]
+    assert (found["pipeline_tag"], found["language"]) == (pipeline, ["no", "zh", "bn"])
 
 
 def test_scores_without_columns_are_a_list():

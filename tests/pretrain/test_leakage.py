@@ -71,7 +71,8 @@ def pair_of(batch, token: int) -> np.ndarray:
 
 def test_all_objectives_in_one_row(model):
     batch = of_all_four(objectives(mask_rate=0.3))
-    batch, _ = PseudoTokenGenerator(None, VOCABULARY.special_ids).fill(model, batch)
+    generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    batch = batch.with_pseudo_tokens(generator.predict(model, batch.stage1))
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
     served = set()

@@ -98,9 +98,9 @@ def test_sampling_follows_the_softmax(model, allowed):
     draws = (np.arange(times) + 0.5) / times  # every quantile once: frequencies are the probabilities
     rows = model.lm_head.transform(hidden).expand([times, -1])
     if allowed is None:
-        chosen = generator._among_all(model, rows, draws)
+        chosen = generator._among_all(model, rows, paddle.to_tensor(draws))
     else:
-        chosen = generator._among(model, rows, paddle.to_tensor(pieces), draws)
+        chosen = generator._among(model, rows, paddle.to_tensor(pieces), paddle.to_tensor(draws))
     counts = np.bincount(chosen, minlength=100)[pieces]
     assert counts.sum() == times and np.abs(counts / times - expected).max() < 1.5 / times
 

@@ -67,7 +67,8 @@ def test_processes_tile_a_step(source, world_size):
         step, works = whole.next(), [part.next() for part in parts]
         assert sum((rows_of(work) for work in works), Counter()) == rows_of(step)
         assert [work.state for work in works] == [step.state] * world_size
-        assert np.sum([work.masked() for work in works], axis=0).tolist() == step.masked()
+        masked = np.sum([batch.masked for work in works for batch in work.micro_batches], axis=0)
+        assert all(work.masked == masked.tolist() for work in [step, *works])
 
 
 @pytest.mark.parametrize("budget", [32, 50, 4096])

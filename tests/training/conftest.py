@@ -8,6 +8,7 @@ import pytest
 from paddle.amp import grad_scaler
 from paddle.amp.auto_cast import amp_global_state
 
+from tests.model.conftest import float64  # noqa: F401  a fixture
 from tests.training.toy_training import STEPS, make, run, state_of, weights
 from training import precision
 

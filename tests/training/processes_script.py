@@ -4,10 +4,12 @@ import json
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import paddle
 
+from model.checkpoint.folder import model_weights
 from model.checkpoint.training_state import load_training_state
 from tests.training.toy_training import STEPS, load, make, run, state_of, weights, write_parts
 from training import distributed
@@ -48,6 +50,25 @@ def stall() -> None:
             distributed.barrier()
 
 
+def masters() -> None:
+    """O2 with stand-ins for the GPU: process 0 writes the weights that it would export to masters.npz."""
+
+    def decorate(model, optimizer, **options):
+        model.to(dtype="bfloat16")
+
+    with mock.patch.object(paddle.amp, "decorate", decorate):
+        engine = make("float32", sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
+        engine.precision.amp, engine.precision.level = "bf16", "O2"
+        engine._decorate()
+    own = list(engine.optimizer._master_weights.values())
+    assert 0 < len(own) < len(engine.parameters)
+    for master in own:  # what AdamW does in bfloat16 only a GPU can do
+        master.set_value(master + 1e-4)
+    found = model_weights(engine.model, engine.masters())
+    if distributed.is_main():
+        np.savez(FOLDER / "masters.npz", **found)
+
+
 def train(name: str, dtype: str = "float64", steps: int = STEPS) -> None:
     """Train, from <name>.start.npy or from the parts in <name>.start if there are any, and write <name>.*."""
     # The second process has another seed: the engine must make the weights equal.
@@ -75,8 +96,8 @@ if __name__ == "__main__":
     for proof in PROOFS:
         if proof == "collectives":
             collectives()
-        elif proof == "stall":
-            stall()
+        elif proof in ("stall", "masters"):
+            {"stall": stall, "masters": masters}[proof]()
         else:
             train(
                 proof, "float32" if proof == "float32" else "float64", 8 if proof.endswith("three") else STEPS

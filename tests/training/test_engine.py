@@ -222,22 +222,3 @@ def test_state_of_another_model_is_one_line(whole):
     wrong = {"even.weight/moment1": np.zeros([2, 2])}
     with pytest.raises(UserError, match="even.weight/moment1"):
         engine.load_state_dict({**whole[2], "optimizer": wrong})
-
-
-def test_one_read_a_step(monkeypatch):
-    """A read waits for the device: on one device there is one, whatever the number of micro-batches."""
-    engine, reads = make(), []
-
-    def noted(name, original):
-        def call(self, *args):
-            reads.append(name)
-            return original(self, *args)
-
-        monkeypatch.setattr(paddle.Tensor, name, call)
-
-    for name in ("item", "tolist", "numpy", "__float__", "__bool__"):
-        noted(name, getattr(paddle.Tensor, name))
-    for count in (2, 3):
-        reads.clear()
-        engine.step(micro_batches_of(engine.steps, count), loss_of(engine))
-        assert [name for name in reads if name != "numpy"] == ["tolist"] and len(reads) <= 2, reads

@@ -67,13 +67,6 @@ def test_the_lock_ends_with_the_work(tmp_path):
         child.wait()
 
 
-def test_a_holder_that_has_not_written_its_name(tmp_path):
-    with open(tmp_path / LOCK, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="its process is not known yet"), only_run_in(tmp_path):
-            pass
-
-
 def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     def refuse(file, how):
         raise OSError(errno.ENOLCK, "No locks available")

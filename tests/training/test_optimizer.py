@@ -40,11 +40,8 @@ PADDLENLP = OFFICIAL | {
 
 
 @pytest.fixture
-def model():
-    paddle.set_default_dtype("float64")
-    paddle.seed(0)
-    yield SequenceClassifier(CONFIG, 3)
-    paddle.set_default_dtype("float32")
+def model(float64):
+    return SequenceClassifier(CONFIG, 3)
 
 
 def set_gradients(model, step: int) -> dict[str, np.ndarray]:

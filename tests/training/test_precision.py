@@ -13,6 +13,7 @@ from model.checkpoint.folder import model_weights
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
+from utils.args import parse_args
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -60,12 +61,6 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda device=None: "Card")
 
 
-@pytest.mark.parametrize("signature", ["get_device_capability", "get_device_name"])
-def test_questions_to_a_gpu(signature):
-    """The stand-ins above take what Paddle's functions take."""
-    assert list(inspect.signature(getattr(paddle.device.cuda, signature)).parameters) == ["device"]
-
-
 @pytest.mark.parametrize(
     ("capability", "amp", "said"),
     [
@@ -85,7 +80,8 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr("training.precision.has_bf16", device.has_bf16)
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
-    Precision(amp)
+    # The official flag of fp16 stays fp16.
+    Precision(parse_args(["--use_fp16", "true"]).amp if amp == "fp16" else amp)
     lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
     assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
@@ -101,6 +97,9 @@ def test_bf16_is_refused_below_8_0(fp16, monkeypatch):
 
 
 def test_signatures_of_paddle():
+    """What the stand-ins take."""
+    for name in ("get_device_capability", "get_device_name"):
+        assert list(inspect.signature(getattr(paddle.device.cuda, name)).parameters) == ["device"]
     decorate = inspect.signature(paddle.amp.decorate).parameters
     assert list(decorate)[:2] == ["models", "optimizers"]
     assert {"level", "dtype", "master_weight", "master_grad"} <= decorate.keys()
@@ -122,8 +121,8 @@ def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):
     model.weight.set_value(np.full([3, 2], 1.2345678, np.float32))  # loaded after the engine was made
     engine._decorate()
     assert model.weight.dtype == paddle.bfloat16
-    assert np.array_equal(engine.masters[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
-    (written,) = model_weights(model, engine.masters).values()
+    assert np.array_equal(engine.masters()[model.weight.name].numpy(), np.full([3, 2], 1.2345678, np.float32))
+    (written,) = model_weights(model, engine.masters()).values()
     (rounded,) = model_weights(model).values()
     assert (written == np.float32(1.2345678)).all() and (rounded != written).all()
 

@@ -75,16 +75,6 @@ def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, what, error, me
         assert not items._process.is_alive()
 
 
-def test_a_killed_worker_is_noticed_while_it_is_waited_for():
-    with prefetch(one_then_wait) as items:
-        pid = next(items)
-        os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        with pytest.raises(UserError, match="the reader process was killed by signal 9"):
-            next(items)
-        assert time.monotonic() - began < 20 and not is_running(pid)
-
-
 def test_a_slow_worker_is_reported_now_and_then(caplog):
     with prefetch(partial(count, 8, 0.3), slow_seconds=0.1) as items:
         first = next(items)

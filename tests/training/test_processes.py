@@ -42,7 +42,7 @@ def sharded(tmp_path_factory):
     engine = make()
     run(engine, 8)
     np.save(folder / "resumed.start.npy", {"weights": weights(engine), "state": state_of(engine)})
-    return started(folder, 1, "whole", "resumed", "three")
+    return started(folder, 1, "whole", "resumed", "three", "masters")
 
 
 def test_one_process_needs_no_group(monkeypatch):
@@ -109,6 +109,15 @@ def test_saved_by_one_and_resumed_by_two_with_sharding(whole, sharded):
     found = end(sharded, "resumed")
     assert len(found["steps"]) == STEPS - 8
     assert_close(found["weights"], whole[1], 1e-9)
+
+
+def test_o2_exports_the_master_weights_of_all_processes(sharded):
+    """They are as exact as those of one process: the weights themselves are rounded to bfloat16."""
+    start = weights(make("float32"))
+    with np.load(sharded / "masters.npz") as found:
+        assert found.files == list(start)
+        for name, value in start.items():
+            np.testing.assert_array_equal(found[name], value + np.float32(1e-4), err_msg=name)
 
 
 def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):

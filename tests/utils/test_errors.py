@@ -1,9 +1,12 @@
 """A user's mistake is one line, whatever it quotes."""
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
+from tests.launching import ROOT, clean_environment
 from utils.errors import LONGEST_MESSAGE, UserError
 from utils.files import atomic_dir, atomic_file
 
@@ -29,9 +32,21 @@ def test_the_middle_of_a_long_message_is_left_out():
     assert len(line) <= LONGEST_MESSAGE + 10
 
 
-@pytest.mark.parametrize("where", ["/proc/none/x", "file/x"])
+@pytest.mark.parametrize("where", ["/proc/none/x", "/proc/x", "file/x"])
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, where):
     (tmp_path / "file").write_text("")
     for write in (atomic_file, atomic_dir):
         with pytest.raises(UserError, match="choose another place"), write(tmp_path / where):
             pass
+
+
+COMMANDS = sorted({path.stem for path in ROOT.glob("*.py")} - {"ernie_m", "launch"})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_outside_the_environment_is_one_line(command):
+    """-S: Python without its installed packages."""
+    line = [sys.executable, "-S", ROOT / f"{command}.py", "--help"]
+    done = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert " has no numpy, " in done.stderr and "run sh scripts/setup.sh once" in done.stderr

@@ -1,0 +1,171 @@
+"""How often a step makes the host wait for the device: uploads of arrays, and values that are read back."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from model import attention, cpu, device, ernie_m, word_table
+from model import layers as ops
+from model.ernie_m import ErnieMConfig
+from model.heads import PreTrainingModel, SequenceClassifier
+from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
+from pretrain.loss import to_device
+from pretrain.reader import StepBatches
+from pretrain.trainer import SUMS, train_step
+from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four, rngs, texts
+from training import distributed
+from training.engine import Engine
+from training.optimizer import AdamW, build_optimizer
+from training.precision import Precision
+from utils import threads
+
+READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
+CONFIG = ErnieMConfig(
+    vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=70
+)
+ALLOWED = [np.arange(4, 90)] * 3
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What happens, in order: "upload", "backward", "norm", "sum", "read", "update". The tensors are on a
+    CPU, but the project takes them for those of a GPU in float32 from `seen.begin()` on."""
+
+    class Seen(list):
+        def begin(self):
+            monkeypatch.setattr(device, "on_gpu", lambda: True)
+            self.clear()
+
+    found, inside = Seen(), []
+
+    def record(owner, name, what):
+        original = getattr(owner, name)
+
+        def call(*args, **options):
+            if not {"read", "upload"} & {*inside}:  # tolist() calls numpy(): one read
+                found.append(what)
+            inside.append(what)
+            try:
+                return original(*args, **options)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in READING:
+        record(paddle.Tensor, name, "read")
+    record(threads._Memory, "__init__", "read")
+    record(paddle, "to_tensor", "upload")
+    record(paddle.Tensor, "set_value", "upload")
+    record(paddle.Tensor, "backward", "backward")
+    record(paddle, "add_n", "norm")
+    record(AdamW, "step", "update")
+    for module in (cpu, ops, attention, ernie_m, word_table):
+        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    return found
+
+
+def engine_of(model, **options) -> Engine:
+    return Engine(model, build_optimizer(model, 1e-3), **options)
+
+
+def work_of(count: int = 2) -> StepBatches:
+    """A step with micro-batches of all objectives."""
+    batches = [of_all_four(objectives(), seed) for seed in range(1, 1 + count)]
+    masked = sum(batch.masked for batch in batches).tolist()
+    return StepBatches(batches, dict.fromkeys(("mmlm", "tlm", "camlm", "btmlm"), 0.25), masked, {})
+
+
+@pytest.mark.parametrize("allowed", [None, ALLOWED])
+def test_pre_training_uploads_once_and_reads_once(seen, allowed):
+    engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=SUMS)
+    pseudo_tokens, work = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, 0.7), work_of()
+    float(paddle.ones([2]).sum())
+    assert seen[-1] == "read"  # a read is seen
+    for _ in range(2):  # the second step has moments
+        seen.begin()
+        step = train_step(engine, pseudo_tokens, work)
+        assert seen == ["upload", "backward", "backward", "norm", "read", "update"]
+    assert step.sums["btmlm.count"] == work.masked[3] and step.sums["btmlm.loss"] > 0
+
+
+def test_float16_reads_twice(seen, fp16):
+    """Paddle's scaler reads whether a gradient overflowed."""
+    model = SequenceClassifier(CONFIG, 3)
+    engine = engine_of(model, precision=Precision("fp16"))
+    batch = paddle.to_tensor([4, 9, 7]), paddle.to_tensor([2, 3, 4]), attention.Layout([2, 1])
+    for _ in range(2):
+        seen.begin()
+        engine.step([batch], lambda given: (model(*given).square().mean(), {}))
+        steps = [what for what in seen if what != "upload"]
+        assert steps == ["backward", "norm", "read", "update", "read"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
+    """Before the clipping: otherwise the weights of the processes would differ in the last bits."""
+    model = paddle.nn.Linear(3, 2)
+    engine = engine_of(model, precision=Precision("fp16"), clip_norm=1e-3)
+    for name, value in (("world_size", 2), ("rank", rank), ("is_main", rank == 0)):
+        monkeypatch.setattr(distributed, name, lambda value=value: value)
+    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
+    norms = []
+
+    def all_reduce(tensor):
+        norms.append(paddle.linalg.norm(model.weight.grad).item())
+        tensor[1] = 1.0  # the squared norm, from process 0
+
+    monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
+    engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
+    assert norms == [pytest.approx(6**0.5)]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_several_processes_wait_for_one_sum(seen, monkeypatch, stage):
+    """The stop request, the counts, the norm and the sums of the objectives travel together."""
+    model = PreTrainingModel(CONFIG, LANGUAGES)
+    engine = engine_of(model, sums=SUMS)
+    sharded = type("Sharded", (), {"_param2rank": dict.fromkeys((p.name for p in model.parameters()), 0)})
+    sharded._hcg, sharded.step = None, lambda self: engine.optimizer.step()
+    sharded.reduce_gradients = lambda self, parameters, hcg: seen.append("gradients")
+    if stage:
+        monkeypatch.setattr(engine, "_sharded", sharded())
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: seen.append("gradients"))
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: seen.append("sum"))
+    pseudo_tokens = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
+    for _ in range(2):
+        seen.begin()
+        train_step(engine, pseudo_tokens, work_of())
+        assert seen == ["upload", "backward", "backward", "gradients", "norm", "sum", "read", "update"]
+    assert model.ernie_m.pooler.dense.weight.grad is None  # no process used it
+
+
+def test_fine_tuning_reads_when_all_is_on_its_way(seen):
+    model = SequenceClassifier(CONFIG, 3)
+    engine = engine_of(model, sums=("correct",))
+    ids, labels = np.random.default_rng(0).integers(4, 90, [4, 9]), np.array([0, 1, 2, 0])
+
+    def loss_of(rows):
+        logits, right = model(ids[rows]), paddle.to_tensor(labels[rows])
+        return F.cross_entropy(logits, right), {"correct": (logits.argmax(-1) == right).sum()}
+
+    seen.begin()
+    engine.step([slice(0, 2), slice(2, 4)], loss_of)
+    steps = [what for what in seen if what != "upload"]
+    assert steps == ["backward"] * 2 + ["norm", "read", "update"]
+
+
+def test_copied_and_repeated_are_counted_on_the_device():
+    model = PreTrainingModel(CONFIG, LANGUAGES)
+    batch = objectives(pseudo_proportion=0.6).batch("btmlm", texts([20, 9, 30]), rngs(3))
+    few = [np.array([5, 6, int(batch.input_ids[3])])] * 3  # few pieces: some repeat, some are copied
+    generator = PseudoTokenGenerator(few, VOCABULARY.special_ids, 5.0)
+    pseudo_ids = generator.predict(model, batch.stage1)
+    (sent,) = to_device([batch])
+    found = generator.fill(model, sent)
+    assert np.array_equal(sent.row.tensors["input_ids"], batch.with_pseudo_tokens(pseudo_ids).input_ids)
+    expected = copied_and_repeated(batch.stage1, pseudo_ids)
+    assert (int(found["copied"]), int(found["repeated"])) == expected and min(expected) > 0
+    assert found["pseudo"] == len(pseudo_ids)

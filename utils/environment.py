@@ -1,0 +1,16 @@
+"""The first import of every command: without the packages of the environment it ends with one line."""
+
+import sys
+from importlib.util import find_spec
+
+from utils.errors import run
+
+__all__ = ["run"]
+
+if missing := [name for name in ("numpy", "yaml", "jsonargparse", "sentencepiece") if not find_spec(name)]:
+    print(
+        f"error: {sys.executable} has no {', '.join(missing)}; run sh scripts/setup.sh once, then use "
+        ".venv/bin/python",
+        file=sys.stderr,
+    )
+    sys.exit(2)
