@@ -18,20 +18,19 @@ if TYPE_CHECKING:
     from model.checkpoint.read import Checkpoint
     from reader.tokenization import Tokenizer
 
-PIECE_MODEL = ".model"
-
 
 def main(arguments: list[str] | None = None) -> None:
     # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
     from model.checkpoint.read import read_weights
+    from reader.tokenization import Tokenizer
     from utils.files import atomic_dir
 
     flags = parse(arguments)
     if Path(flags.target).exists():
         raise UserError(f"{flags.target}: it exists already; name a new folder")
-    if Path(flags.source).suffix == PIECE_MODEL:
-        tokenizer = make_tokenizer(flags.vocab_path, flags.source)
+    if Path(flags.source).suffix == ".model":
+        tokenizer = Tokenizer(flags.vocab_path, flags.source)
         with atomic_dir(flags.target) as folder:
             report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
         return
@@ -42,13 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
     if checkpoint.unknown and not flags.drop_unknown:
         raise UserError(
             f"{flags.source}: {len(checkpoint.unknown)} that are not understood: "
-            f"{conversion.listed(checkpoint.unknown)}; "
-            "--drop_unknown goes on without them"
+            f"{conversion.listed(checkpoint.unknown)}; --drop_unknown goes on without them"
         )
-    tokenizer = make_tokenizer(
-        flags.vocab_path or (None if flags.piece_model_path else checkpoint.vocab_path),
-        flags.piece_model_path or checkpoint.piece_model_path,
-    )
+    piece_model = flags.piece_model_path or checkpoint.piece_model_path
+    vocab = flags.vocab_path or (None if flags.piece_model_path else checkpoint.vocab_path)
+    tokenizer = Tokenizer(vocab, piece_model) if piece_model else None
     if tokenizer and tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
@@ -71,26 +68,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("source", metavar="FROM", help="a folder, a file of weights, hf://organisation/name, "
-                        "paddlenlp://name, or a piece model (.model) for its vocabulary alone")  # fmt: skip
-    parser.add_argument("target", metavar="TO", help="a new folder")
-    parser.add_argument("--to", required=True, choices=TARGETS)
-    parser.add_argument("--head", type=task_named, choices=HEADS,
-                        help="what its classifier is for, if the files do not say")  # fmt: skip
-    parser.add_argument("--vocab_path", help="vocab.txt, if it is not beside the weights")
-    parser.add_argument("--piece_model_path", help="piece model, if it is not beside the weights")
-    parser.add_argument("--keep_rest", action="store_true", help="keep what the format has no place for, in "
-                        "left_out.safetensors beside it")  # fmt: skip
-    parser.add_argument(
-        "--drop_unknown", action="store_true", help="go on without tensors that are not understood"
-    )
+    add = parser.add_argument
+    add("source", metavar="FROM", help="a folder, a file of weights, hf://organisation/name, "
+        "paddlenlp://name, or a piece model (.model) for its vocabulary alone")  # fmt: skip
+    add("target", metavar="TO", help="a new folder")
+    add("--to", required=True, choices=TARGETS)
+    add("--head", type=task_named, choices=HEADS, help="what its classifier is for, if the files do not say")
+    add("--vocab_path", help="vocab.txt, if it is not beside the weights")
+    add("--piece_model_path", help="piece model, if it is not beside the weights")
+    add("--keep_rest", action="store_true", help="keep what the format has no place for, in "
+        "left_out.safetensors beside it")  # fmt: skip
+    add("--drop_unknown", action="store_true", help="go on without tensors that are not understood")
     return parser.parse_args(arguments)
-
-
-def make_tokenizer(vocab_path, piece_model_path) -> "Tokenizer | None":
-    from reader.tokenization import Tokenizer
-
-    return Tokenizer(vocab_path, piece_model_path) if piece_model_path else None
 
 
 def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:

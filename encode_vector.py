@@ -70,12 +70,13 @@ class EncodeVectorFlags:
 
 
 def main() -> None:
+    from inference.loading import exported_settings
     from utils.config import load_config
     from utils.runtime import prepare
 
     flags = load_config(EncodeVectorFlags, sys.argv[1:], __doc__)
-    exported = is_exported(flags.init_pretraining_params)
-    if not exported:
+    exported = exported_settings(Path(flags.init_pretraining_params)) is not None
+    if not exported:  # what export.py wrote runs without Paddle
         prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from evaluation.vectors import VectorWriter
@@ -96,13 +97,6 @@ def main() -> None:
             writer.vectors(layer, flags.vectors)
         (folder / STANDARD_INPUT).unlink(missing_ok=True)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
-
-
-def is_exported(path: str) -> bool:
-    """Whether export.py wrote the folder, so that it may run without Paddle."""
-    from inference.loading import exported_settings
-
-    return exported_settings(Path(path)) is not None
 
 
 def open_checkpoint(flags: EncodeVectorFlags):

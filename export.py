@@ -63,9 +63,7 @@ class ExportFlags:
     def __post_init__(self) -> None:
         self.kinds = self.formats.split(",")
         if unknown := [kind for kind in self.kinds if kind not in FORMATS]:
-            raise UserError(
-                f"--formats {self.formats}: no {', '.join(unknown)}; there are {', '.join(FORMATS)}"
-            )
+            raise UserError(f"--formats {self.formats}: no {unknown[0]}; there are {', '.join(FORMATS)}")
         if self.reduce_range and not self.int8:
             raise UserError("--reduce_range is of --int8 true, which is not given")
         check_ranges(self)
@@ -126,7 +124,10 @@ def read_checked(flags: ExportFlags, loaded, task: str):
         return Checked(f"{MADE_UP} made-up sentences", rows)
     path, labels = Path(flags.check_set), None
     if path.suffix == ".tsv":
-        with_labels = task == CLASSIFICATION and "label" in _header(path)
+        with_labels = task == CLASSIFICATION and path.is_file()
+        if with_labels:
+            with open(path, "rb") as file:
+                with_labels = b"label" in file.readline().split()
         ids = {label: i for i, label in enumerate(loaded.labels)} if with_labels else None
         texts = read_classification(path, ids, labels=with_labels)
         texts = list(islice(texts, flags.check_sentences))
@@ -137,14 +138,6 @@ def read_checked(flags: ExportFlags, loaded, task: str):
         raise UserError(f"{path}: no text in it to compare on")
     rows = [feature.ids for feature in EncodePairs(tokenizer, longest)(texts)]
     return Checked(f"{len(rows)} texts of {path.name}", rows, labels)
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.readline().rstrip("\r\n").split("\t")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read it ({error})") from error
 
 
 if __name__ == "__main__":

@@ -16,41 +16,29 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from utils.errors import UserError, run
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.runtime import read_cpu, settings_for
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"launch.py: {message} (--help lists the flags)")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The official flags, and --recipe_devices."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--node_ips", help="addresses of all machines, separated by commas; the first is the leader")
+    add("--node_ips", default="", help="addresses of all machines, separated by commas; the first leads")
     add("--node_id", type=int, default=0, help="this machine's index in --node_ips")
     add("--master_port", type=int, help="port of the leader; default: made from the command, above 20000")
     add("--current_node_ip", help="this machine's address")
-    add(
-        "--nproc_per_node",
-        type=int,
-        help="processes on this machine; default: one per GPU, one on a CPU",
-    )
+    add("--nproc_per_node", type=int, help="processes here; default: one per GPU, one on a CPU")
     add("--selected_gpus", help="GPUs to use: 0,1")
     add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
     add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="prefix of job.log.<rank>")
     add("--print_config", help="no effect: the command is always printed")
-    add(
-        "--recipe_devices", type=int,
-        help="devices that --batch_size was chosen for: fewer processes keep the total by accumulation",
-    )  # fmt: skip
+    add("--recipe_devices", type=int, help="devices that --batch_size was chosen for: fewer processes keep "
+        "the total by accumulation")  # fmt: skip
     add("training_script")
     add("training_script_args", nargs=argparse.REMAINDER)
     return parser
@@ -71,47 +59,41 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
     Raises:
         UserError: more processes than GPUs, or less than one.
     """
-    selected = len(args.selected_gpus.split(",")) if args.selected_gpus and gpus else gpus
-    processes = args.nproc_per_node or min(selected or 1, args.recipe_devices or selected or 1)
+    if args.selected_gpus and gpus:
+        gpus = min(gpus, len(args.selected_gpus.split(",")))
+    processes = args.nproc_per_node
+    if processes is None:
+        processes = min(gpus or 1, args.recipe_devices or gpus or 1)
     if processes < 1:
         raise UserError(f"launch.py: --nproc_per_node {processes}: it must be at least 1")
-    if gpus and processes > min(selected, gpus):
+    if gpus and processes > gpus:
         raise UserError(
-            f"launch.py: {processes} processes, but only {min(selected, gpus)} GPUs; use --nproc_per_node "
-            f"{min(selected, gpus)} (in scripts/: NPROC)"
+            f"launch.py: {processes} processes, but only {gpus} GPUs; use --nproc_per_node {gpus} (in "
+            "scripts/: NPROC)"
         )
     return processes
 
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
     """Add accumulation for missing devices, unless the user chose it. Returns arguments and a log line."""
-    arguments = list(arguments)
-    if _value_of(arguments, "--gradient_accumulation_steps") is None:
-        arguments += ["--gradient_accumulation_steps", str(-(-recipe_devices // processes))]
-    steps = int(_value_of(arguments, "--gradient_accumulation_steps") or 1)
-    batch = int(_value_of(arguments, "--batch_size") or 0)
-    line = (
-        f"batch: {batch} x accumulation {steps} x processes {processes} = {batch * steps * processes} in all"
-    )
-    return arguments, f"{line} (the recipe is for {recipe_devices} devices)"
-
-
-def _value_of(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of the last `flag value` or `flag=value`."""
-    value = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            value = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            value = argument.split("=", 1)[1]
-    return value
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--batch_size", type=int, default=0)
+    reader.add_argument("--gradient_accumulation_steps", type=int)
+    given, _ = reader.parse_known_args(arguments)
+    steps = given.gradient_accumulation_steps
+    if steps is None:
+        steps = -(-recipe_devices // processes)
+        arguments = [*arguments, "--gradient_accumulation_steps", str(steps)]
+    total = given.batch_size * steps * processes
+    line = f"batch: {given.batch_size} x accumulation {steps} x processes {processes} = {total} in all"
+    return list(arguments), f"{line} (the recipe is for {recipe_devices} devices)"
 
 
 def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[str], dict[str, str]]:
     """The command line to run, and the environment variables that it needs."""
     environment = {LOG_DIR: args.split_log_path, LOG_PREFIX: args.log_prefix}
     script = [args.training_script, *args.training_script_args]
-    nodes = args.node_ips.split(",") if args.node_ips else []
+    nodes = args.node_ips.split(",")
     visible = (args.selected_gpus or os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
     if processes == 1 and len(nodes) < 2:
         if args.selected_gpus and gpus:
@@ -129,22 +111,15 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         # It is empty, but the launcher needs one label per process; -1 is no GPU.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
     if len(nodes) > 1:
-        launcher += [
-            "--master",
-            f"{nodes[0]}:{args.master_port or port_of(args)}",
-            "--nnodes",
-            str(len(nodes)),
-            "--rank",
-            str(args.node_id),
-        ]
+        launcher += ["--master", f"{nodes[0]}:{args.master_port or port_of(args)}"]
+        launcher += ["--nnodes", str(len(nodes)), "--rank", str(args.node_id)]
         launcher += ["--host", args.current_node_ip or nodes[args.node_id]]
     return [*launcher, *script], environment
 
 
 def _workers(args: argparse.Namespace) -> Path:
     """The folder in which paddle.distributed.launch stores the output of each process."""
-    several = args.node_ips and "," in args.node_ips
-    return Path(args.split_log_path, f"workers-node{args.node_id}" if several else "workers")
+    return Path(args.split_log_path, f"workers-node{args.node_id}" if "," in args.node_ips else "workers")
 
 
 def port_of(args: argparse.Namespace) -> int:
@@ -159,9 +134,11 @@ def signal_workers(launcher: subprocess.Popen, number: int) -> None:
     The launcher itself would end on SIGTERM without its processes, and after Ctrl-C it would kill them before
     they have saved.
     """
-    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
-    parents = {int(stat.split()[0]): int(stat.rpartition(")")[2].split()[1]) for stat in stats}
-    workers = [child for child, parent in parents.items() if parent == launcher.pid]
+    workers = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = path.read_text().rpartition(")")[2].split()[1]  # 17 (sh) S 16 ...
+            workers += [int(path.parent.name)] * (int(parent) == launcher.pid)
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):  # it has just ended, or is not a group leader
             os.killpg(worker, number)
@@ -201,8 +178,8 @@ def main() -> None:
     gpus = gpu_count()
     processes = choose_processes(args, gpus)
     if args.recipe_devices is not None:
-        nodes = len(args.node_ips.split(",")) if args.node_ips else 1
-        kept, line = keep_total(args.training_script_args, args.recipe_devices, processes * nodes)
+        all_processes = processes * len(args.node_ips.split(","))
+        kept, line = keep_total(args.training_script_args, args.recipe_devices, all_processes)
         args = argparse.Namespace(**vars(args) | {"training_script_args": kept})
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line

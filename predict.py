@@ -134,11 +134,6 @@ def answer_all(task, source: str, target: str, skip: bool = False) -> None:
     from utils.files import unwritable_is_a_user_error
     from utils.logging import Progress
 
-    def refuse(error: UserError) -> None:
-        if not skip:
-            raise error
-        print(f"skipped: {error}", file=sys.stderr, flush=True)
-
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     stream, name = open_input(source)
     part = Path(f"{target}.part")
@@ -153,10 +148,10 @@ def answer_all(task, source: str, target: str, skip: bool = False) -> None:
                 shown = Progress(sum(1 for _ in stream), "predicting", unit="requests")
                 stream.seek(0)
         with writing as out:
-            for arrived in read_requests(stream, name, refuse):
+            for arrived in read_requests(stream, name):
                 requests = iter(arrived)
                 while some := list(islice(requests, AT_ONCE)):
-                    _answer(task, some, out, refuse)
+                    _answer(task, some, out, skip)
                     if shown:
                         shown.update(len(some))
         if shown:
@@ -165,17 +160,24 @@ def answer_all(task, source: str, target: str, skip: bool = False) -> None:
             part.replace(target)
 
 
-def _answer(task, requests: list[tuple[str, dict]], out, refuse) -> None:
-    asked, ids = [], []
+def _answer(task, requests: list[tuple[str, dict | UserError]], out, skip: bool) -> None:
+    asked, ids, wrong = [], [], None
     for place, request in requests:
         try:
+            if isinstance(request, UserError):
+                raise request
             asked.append(task.parse(request))
             ids.append({"id": request["id"]} if "id" in request else {})
         except UserError as error:
-            refuse(UserError(f"{place}: {error}"))
+            wrong = UserError(f"{place}: {error}")
+            if not skip:
+                break
+            print(f"skipped: {wrong}", file=sys.stderr, flush=True)
     for with_id, answer in zip(ids, task.answer(asked) if asked else ()):
         out.write(json.dumps({**with_id, **answer}, ensure_ascii=False) + "\n")
     out.flush()
+    if wrong and not skip:
+        raise wrong
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ docs/pretraining.md.
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,11 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # These modules import Paddle, which reads its CPU settings at import. The reader process imports
     # this file, too, and does not need Paddle.
-    from pretrain.data_selection import open_corpus
+    from pretrain.data_selection import TrainingText, open_corpus
     from pretrain.evaluate import Evaluator
     from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
-    from pretrain.reader import NOTHING, ReaderPlan
-    from pretrain.schedule import total_steps
+    from pretrain.reader import NOTHING, read_steps, total_steps
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch
@@ -57,10 +57,10 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     distributed.init(sharding_stage=config.run.sharding_stage)
     rank, world_size, output = distributed.rank(), distributed.world_size(), Path(config.run.output)
     corpus, tokenizer = open_corpus(config.data)
-    vocabulary = Vocabulary.of(tokenizer)
-    steps = total_steps(config, corpus, vocabulary)
-    trainer = Trainer(config, corpus, tokenizer, steps)
-    evaluator = Evaluator(config, corpus, tokenizer, trainer.pseudo_tokens)
+    text = TrainingText.of(corpus, Vocabulary.of(tokenizer), config)
+    steps = total_steps(config, text)
+    trainer = Trainer(config, text, tokenizer, steps)
+    evaluator = Evaluator(config, text, tokenizer, trainer.pseudo_tokens)
 
     saved = trainer.resume_or_initialise()
     if distributed.is_main():
@@ -69,7 +69,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
 
     engine, reader = trainer.engine, saved.get("reader")
     last = min(steps, config.run.stop_after_steps or steps)
-    plan = ReaderPlan(config, tokenizer.digest, vocabulary, steps, rank, world_size, reader)
+    plan = partial(read_steps, config, tokenizer.digest, text.vocabulary, steps, rank, world_size, reader)
     with (
         StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,

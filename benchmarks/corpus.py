@@ -22,20 +22,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import LATEST, PARITY, ROOT, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Benchmark, Contender, tell
 from utils.errors import UserError, run
 
 TEXT, TOKENIZER = "text.txt", "tokenizer.json"
 BATCH = 1 << 20  # bytes of text
 CONTENDERS = {
-    "ours": Contender("ours", "ours", options={"deduplicate": "false"}),
-    "ours_deduplicated": Contender("ours, duplicates removed", "ours", options={"deduplicate": "true"}),
-    "hf_processes": Contender("tokenizers, processes", "tokenizers"),
+    "ours": Contender("ours", OURS, options={"deduplicate": "false"}),
+    "ours_deduplicated": Contender("ours, duplicates removed", OURS, options={"deduplicate": "true"}),
     "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", environment=LATEST),
 }
 
@@ -46,9 +44,15 @@ def piece_model() -> Path:
 
 def write_text(folder: Path, args) -> None:
     """Write the text, and the peer's tokenizer if its environment is there."""
+    texts = sorted(Path(os.environ["DATA"], "pretrain", "mono").glob("*.txt.gz"))
+    lines = [line for file in texts for line in gzip.decompress(file.read_bytes()).splitlines()]
+    if not lines:
+        raise UserError("DATA/pretrain/mono has no *.txt.gz; set DATA to the folder of real data")
     with open(folder / TEXT, "wb") as file:
-        lines = read_lines(Path(os.environ["DATA"], "pretrain", "mono"))
-        file.writelines(numbered(lines, int(args.gigabytes * 1e9)))
+        for number, line in enumerate(itertools.cycle(lines)):
+            if file.tell() >= args.gigabytes * 1e9:
+                break
+            file.write(b"%d %s\n" % (number, line))
     python = ROOT / PARITY / "bin/python"
     if python.exists():
         code = (
@@ -56,24 +60,6 @@ def write_text(folder: Path, args) -> None:
             "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
         )
         subprocess.run([python, "-c", code, piece_model(), folder / TOKENIZER], check=True)
-
-
-def read_lines(folder: Path) -> list[bytes]:
-    """All lines of the packed files of a folder."""
-    files = sorted(folder.glob("*.txt.gz"))
-    lines = [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
-    if not lines:
-        raise UserError(f"{folder}: no *.txt.gz there; set DATA to the folder of real data")
-    return lines
-
-
-def numbered(lines: list[bytes], size: int) -> Iterator[bytes]:
-    """At least `size` bytes of the lines in turn with a running number in front, in blocks."""
-    numbers, endless, written = itertools.count(), itertools.cycle(lines), 0
-    while written < size:
-        block = b"".join(b"%d %s\n" % (next(numbers), line) for line in itertools.islice(endless, 10_000))
-        written += len(block)
-        yield block
 
 
 def ours(folder: Path, args, deduplicate: str) -> None:
@@ -93,15 +79,11 @@ def tokenizers(folder: Path, args) -> None:
     size, count = (folder / TEXT).stat().st_size, args.processes
     bounds = [size * number // count for number in range(count + 1)]
     parts = [(folder, number, *bounds[number : number + 2]) for number in range(count)]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=write_ids, args=part) for part in parts]
     start = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        sys.exit("a process failed")
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        pool.starmap(write_ids, parts, chunksize=1)
+        pool.close()
+        pool.join()
     tell_with_children(time.perf_counter() - start)
 
 
@@ -131,7 +113,7 @@ def write_ids(folder: Path, number: int, start: int, end: int) -> None:
 def main() -> None:
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
-    compare(
+    Benchmark(
         __doc__,
         CONTENDERS,
         {"ours": ours, "tokenizers": tokenizers},
@@ -139,7 +121,7 @@ def main() -> None:
         "MB/s",
         lambda args, _: 1000 * args.gigabytes,
         prepare=write_text,
-    )
+    ).main()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ with the ONNX files of export.py. Theirs is `SentenceTransformer.encode` on a li
 Loading the model is not timed.
 """
 
-import multiprocessing
 import sys
 import tempfile
 import time
@@ -19,21 +18,37 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
-from benchmarks.side_by_side import LATEST, VOCABULARY, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, VOCABULARY, Benchmark, Contender, tell
 from benchmarks.training import hf_config, torch_device
 from utils.runtime import prepare, read_cpu
 
 MAX_SEQ_LEN = 256
 CONTENDERS = {
-    "ours": Contender("ours", "ours", options={"engine": "dygraph"}),
-    "ours_onnx": Contender("ours, ONNX Runtime", "ours", options={"engine": "onnx"}),
+    "ours": Contender("ours", OURS, options={"engine": "dygraph"}),
+    "ours_onnx": Contender("ours, ONNX Runtime", OURS, options={"engine": "onnx"}),
     "ours_onnx_int8": Contender(
-        "ours, ONNX Runtime, int8", "ours", options={"engine": "onnx-int8"}, precision="int8"
+        "ours, ONNX Runtime, int8", OURS, options={"engine": "onnx-int8"}, precision="int8"
     ),
     "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
     "st_best": Contender("sentence-transformers", "torch"),
     "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
 }
+
+
+def write_files(folder: Path, args) -> None:
+    """Write the texts, the tokenizers and the ONNX files."""
+    made_up.write_files(folder, args)
+    prepare(quiet=True)
+    from inference.onnx import write_onnx
+    from inference.requests import FILES
+    from model.checkpoint.folder import model_weights
+    from model.ernie_m import ErnieMConfig, ErnieMModel
+    from model.task_names import ENCODING
+
+    config = ErnieMConfig(args.vocab, 768, args.layers, 12)
+    weights = model_weights(ErnieMModel(config).eval())
+    for engine in ("onnx", "onnx-int8"):
+        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, int8=engine == "onnx-int8")
 
 
 def ours(folder: Path, args, engine: str) -> None:
@@ -43,7 +58,20 @@ def ours(folder: Path, args, engine: str) -> None:
     from reader.features import EncodePairs
     from reader.tokenization import Tokenizer
 
-    encoder = open_encoder(folder, ErnieMConfig(args.vocab, 768, args.layers, 12), engine)
+    config = ErnieMConfig(args.vocab, 768, args.layers, 12)
+    if engine == "dygraph":
+        prepare(quiet=True)
+        from evaluation.encode import PaddleEncoder
+        from model.ernie_m import ErnieMModel
+
+        encoder = PaddleEncoder(ErnieMModel(config))
+    else:  # without Paddle in the process
+        from inference.engines import OnnxEngine
+        from inference.requests import FILES
+        from inference.tasks.encode import ExportedEncoder
+
+        onnx = OnnxEngine(folder / FILES[engine], read_cpu().cores)
+        encoder = ExportedEncoder(onnx, 768, config.pad_token_id, True)
     encode = EncodePairs(Tokenizer(None, folder / made_up.OURS), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
@@ -51,39 +79,6 @@ def ours(folder: Path, args, engine: str) -> None:
         VectorWriter(encoder, texts, encode, Path(output)).vectors(args.layers, "mean")
         seconds = time.perf_counter() - start
     tell(seconds, check=sum(len(feature.ids) for feature in encode(texts)))
-
-
-def open_encoder(folder: Path, config, engine: str):
-    """The encoder of encode_vector.py. ONNX Runtime works without Paddle in the process."""
-    if engine == "dygraph":
-        prepare(quiet=True)
-        from evaluation.encode import PaddleEncoder
-        from model.ernie_m import ErnieMModel
-
-        return PaddleEncoder(ErnieMModel(config))
-    from inference.engines import OnnxEngine
-    from inference.requests import FILES
-    from inference.tasks.encode import ExportedEncoder
-
-    path = folder / FILES[engine]
-    if not path.exists():  # written in a process of its own, because its memory does not count
-        writer = multiprocessing.get_context("spawn").Process(target=write_model, args=(path, config, engine))
-        writer.start()
-        writer.join()
-        if writer.exitcode:
-            sys.exit(f"{engine}: {path} could not be written")
-    return ExportedEncoder(OnnxEngine(path, read_cpu().cores), 768, config.pad_token_id, True)
-
-
-def write_model(path: Path, config, engine: str) -> None:
-    prepare(quiet=True)
-    from inference.onnx import write_onnx
-    from model.checkpoint.folder import model_weights
-    from model.ernie_m import ErnieMModel
-    from model.task_names import ENCODING
-
-    weights = model_weights(ErnieMModel(config).eval())
-    write_onnx(path, weights, config.to_dict(), ENCODING, int8=engine == "onnx-int8")
 
 
 def sentence_transformers(folder: Path, args) -> None:
@@ -107,12 +102,12 @@ def sentence_transformers(folder: Path, args) -> None:
 
 
 if __name__ == "__main__":
-    compare(
+    Benchmark(
         __doc__,
         CONTENDERS,
         {"ours": ours, "torch": sentence_transformers},
         {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
         "sentences/s",
         lambda args, _: args.sentences,
-        prepare=made_up.write_files,
-    )
+        prepare=write_files,
+    ).main()

@@ -2,7 +2,6 @@
 
     python benchmarks/finetune_real.py --data pairs.tsv --piece_model_path piece.model
     python benchmarks/finetune_real.py --data .. --piece_model_path .. --against ../another-checkout
-    python benchmarks/finetune_real.py --data .. --piece_model_path .. --quick
 
 A line of the file is premise, hypothesis and label, with tabs between. One step is a sequence classification
 of 16 or 32 pairs: base shape (12 x 768, 250,002 words), dropout 0.1, gradient clipped to norm 1, AdamW. The
@@ -18,43 +17,34 @@ first; "ratio" is that to the fastest padded peer in float32, "ratio_grouped" th
 import json
 import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import (
-    FLOAT32,
-    OURS,
-    PREVIOUS,
-    VOCABULARY,
-    Contender,
-    measure,
-    parse,
-    tell,
-    wait_for_turn,
-)
-from benchmarks.training import (
-    GROUPED,
-    PADDED,
-    WARM_UP,
-    operations_of,
-    paddlenlp_step,
-    torch_step,
-    wait_for_paddle,
-)
+from benchmarks import training
+from benchmarks.side_by_side import FLOAT32, LATEST, OURS, PREVIOUS, VOCABULARY, Benchmark, Contender, tell
 
 SIZES = {
     "layers": 12, "hidden": 768, "vocab": VOCABULARY, "batch": 32, "steps": 8, "max_seq_len": 256,
-    "data": "", "piece_model_path": "", "quick": False,
+    "data": "", "piece_model_path": "",
 }  # fmt: skip
-QUICK = {"layers": 1, "hidden": 64, "vocab": 40000, "steps": 2}  # checks the program; the figures say nothing
 FILES = ("data", "piece_model_path")
-DRAWN = "pairs.json"
-
-
-CONTENDERS = {OURS: Contender("ours", OURS), **PADDED, **GROUPED}
+PADDED, GROUPED = "padded", "grouped"
+BFLOAT16 = training.SDPA | {"bfloat16": True}
+PEERS = (  # beginning and end of the name, label, kind, environment, options, precision
+    ("hf", "_sdpa", "newest transformers, sdpa", "torch", LATEST, training.SDPA, FLOAT32),
+    ("hf", "_eager", "newest transformers, eager", "torch", LATEST, {}, FLOAT32),
+    ("hf", "_bfloat16", "newest transformers, sdpa, bfloat16", "torch", LATEST, BFLOAT16, "bfloat16"),
+    ("paddlenlp", "", "PaddleNLP ERNIE-M", "paddlenlp", None, {}, FLOAT32),
+)
+CONTENDERS = {OURS: Contender("ours", OURS)} | {
+    f"{name}_{order}{end}": Contender(
+        f"{label}, {order}", kind, True, options | {"order": order}, environment, precision
+    )
+    for order in (PADDED, GROUPED)
+    for name, end, label, kind, environment, options, precision in PEERS
+}
 
 
 def draw(folder: Path, args) -> None:
@@ -84,31 +74,23 @@ def draw(folder: Path, args) -> None:
     pairs = sorted((pair for batch in padded for pair in batch), key=lambda pair: len(pair[0]))
     grouped = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
     random.Random(1).shuffle(grouped)
-    drawn = {
-        "labels": labels,
-        "grouped": grouped,
-        "padded": padded,
-        "tokens": sum(len(ids) for ids, _ in pairs),
-    }
-    (folder / DRAWN).write_text(json.dumps(drawn), encoding="utf-8")
+    tokens = sum(len(ids) for ids, _ in pairs)
+    drawn = {"labels": labels, GROUPED: grouped, PADDED: padded, "tokens": tokens}
+    (folder / "pairs.json").write_text(json.dumps(drawn), encoding="utf-8")
 
 
 def read_drawn(folder: Path) -> dict:
     """What `draw` wrote: "labels", "padded" and "grouped" batches of (ids, label), and the number of ids."""
-    return json.loads((folder / DRAWN).read_text(encoding="utf-8"))
+    return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
 
 
-def time_all(step: Callable, batches: list[tuple], tokens: int, operations: float = 0.0) -> None:
-    """Time `step(*batch)` for all batches, after two steps on the first, and tell the seconds of all."""
-    for _ in range(WARM_UP):
-        step(*batches[0])
-    seconds = 0.0
-    for batch in batches:
-        wait_for_turn()
-        start = time.perf_counter()
-        step(*batch)
-        seconds += time.perf_counter() - start
-    tell(seconds, operations, check=tokens)
+def time_all(
+    args, step: Callable[..., None], drawn: dict, order: str, collate: Callable[[list], tuple]
+) -> None:
+    """Time all batches after some steps on the first, and tell the seconds of all."""
+    batches = [collate(batch) for batch in drawn[order]]
+    seconds = sum(training.time_steps(step, [batches[0]] * training.WARM_UP + batches))
+    tell(seconds, training.operations_of(args, drawn["tokens"]), check=drawn["tokens"])
 
 
 def ours(folder: Path, args) -> None:
@@ -120,35 +102,27 @@ def ours(folder: Path, args) -> None:
     from model.ernie_m import ErnieMConfig
     from reader.features import Feature
     from reader.tokenization import Tokenizer
-    from training.engine import Engine
-    from training.optimizer import build_optimizer
 
     drawn = read_drawn(folder)
     task = Classification(Tokenizer(None, args.piece_model_path), drawn["labels"], args.max_seq_len)
     model = task.make_model(ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64))
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
 
     def collate(pairs: list) -> tuple:
         return (task.encode.collate([Feature(*pair) for pair in pairs], range(len(pairs)), len(pairs)),)
 
-    def step(batch):
-        engine.step([batch], lambda batch: (task.loss(model, batch)[0], {}))
-        wait_for_paddle()
-
-    operations = operations_of(model, drawn["tokens"])
-    time_all(step, list(map(collate, drawn["padded"])), drawn["tokens"], operations)
+    time_all(args, training.our_step(model, lambda batch: task.loss(model, batch)[0]), drawn, PADDED, collate)
 
 
 def torch_peer(folder: Path, args, order: str, **options) -> None:
     drawn = read_drawn(folder)
-    step = torch_step(args, "ForSequenceClassification", num_labels=len(drawn["labels"]), **options)
-    time_all(step, list(map(to_arrays, drawn[order])), drawn["tokens"])
+    labels = len(drawn["labels"])
+    step = training.torch_step(args, "ForSequenceClassification", num_labels=labels, **options)
+    time_all(args, step, drawn, order, to_arrays)
 
 
 def paddlenlp_peer(folder: Path, args, order: str) -> None:
     drawn = read_drawn(folder)
-    step = paddlenlp_step(args, len(drawn["labels"]))
-    time_all(step, list(map(to_arrays, drawn[order])), drawn["tokens"])
+    time_all(args, training.paddlenlp_step(args, len(drawn["labels"])), drawn, order, to_arrays)
 
 
 def to_arrays(pairs: list) -> tuple:
@@ -161,32 +135,33 @@ def to_arrays(pairs: list) -> tuple:
     return input_ids, np.array([label for _, label in pairs], np.int64)
 
 
-def main(args) -> None:
-    if args.quick:
-        vars(args).update(QUICK)
-    sizes = [name for name in SIZES if name != "quick"]
-    padded, grouped = (
-        [name for name, peer in of_order.items() if peer.precision == FLOAT32]
-        for of_order in (PADDED, GROUPED)
-    )
+def measure_both(benchmark: Benchmark, args) -> None:
     results = {}
     for batch in (32, 16):
         print(f"batches of {batch}", flush=True)
         vars(args).update(batch=batch)
-        found = measure(
-            args, CONTENDERS, sizes, "tokens/s", lambda _, folder: read_drawn(folder)["tokens"], draw,
-            turns="all", rivals=padded,
-        )  # fmt: skip
+        found = benchmark.measure(args)
         ratios = found.get("ratio_to_peer", {})
-        found["ratio_grouped"] = min((ratios[name] for name in grouped if name in ratios), default=None)
+        grouped = [one for name, one in ratios.items() if GROUPED in name and "bfloat16" not in name]
+        found["ratio_grouped"] = min(grouped, default=None)
         results[batch] = {name: value for name, value in found.items() if name not in FILES}
     previous = {batch: found.get("ratio_to_peer", {}).get(PREVIOUS) for batch, found in results.items()}
     print(json.dumps(results[32] | {"ratio_to_previous": previous, "batch_16": results[16]}))
 
 
 if __name__ == "__main__":
-    workers = {OURS: ours, "torch": torch_peer, "paddlenlp": paddlenlp_peer}
-    flags = parse(__doc__, CONTENDERS, workers, SIZES, "all")  # before a package of the project is imported
+    benchmark = Benchmark(
+        __doc__,
+        CONTENDERS,
+        {OURS: ours, "torch": torch_peer, "paddlenlp": paddlenlp_peer},
+        SIZES,
+        "tokens/s",
+        lambda _, folder: read_drawn(folder)["tokens"],
+        prepare=draw,
+        turns="all",
+        rivals=tuple(name for name in CONTENDERS if PADDED in name and "bfloat16" not in name),
+    )
+    args = benchmark.parse()  # before a package of the project is imported
     from utils.errors import run
 
-    run(lambda: main(flags))
+    run(lambda: measure_both(benchmark, args))

@@ -11,33 +11,42 @@ benchmarks/finetune_real.py does the same on real pairs.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import training
-from benchmarks.side_by_side import Contender, compare
+from benchmarks.side_by_side import LATEST, OURS, Benchmark, Contender, tell
 
 LABELS = 3
 CONTENDERS = {
     **training.CONTENDERS,
-    **training.TRANSFORMERS,
-    **training.BFLOAT16,
+    "ours_bfloat16": Contender("ours, bfloat16", OURS, options={"amp": "bf16"}, precision="bfloat16"),
+    "hf_latest_bfloat16": Contender(
+        "newest transformers, sdpa, bfloat16 autocast",
+        "torch",
+        True,
+        training.SDPA | {"bfloat16": True},
+        LATEST,
+        "bfloat16",
+    ),
     "paddlenlp_installed": Contender("PaddleNLP ERNIE-M, as installed", "paddlenlp", tuned=False),
     "paddlenlp_best": Contender("PaddleNLP ERNIE-M", "paddlenlp"),
 }
 
 
-def random_batches(args) -> Iterator[tuple]:
-    """Endless (ids [batch, length], labels [batch])."""
+def time_random_batches(args, step: Callable[..., None]) -> None:
+    """Time the step on ids [batch, length] and labels [batch], and tell the seconds."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    while True:
+    batches = []
+    for _ in range(training.WARM_UP + args.steps):
         input_ids = rng.integers(4, args.vocab, [args.batch, args.length])
         input_ids[:, 0], input_ids[:, -1] = 0, 2
-        yield input_ids, rng.integers(0, LABELS, args.batch)
+        batches.append((input_ids, rng.integers(0, LABELS, args.batch)))
+    tell(training.time_steps(step, batches), training.operations_of(args, args.batch * args.length))
 
 
 def ours(_, args, amp: str = "none") -> None:
@@ -49,37 +58,28 @@ def ours(_, args, amp: str = "none") -> None:
 
     from model.ernie_m import ErnieMConfig
     from model.heads import SequenceClassifier
-    from training.engine import Engine
-    from training.optimizer import build_optimizer
-    from training.precision import Precision
 
     model = SequenceClassifier(ErnieMConfig(args.vocab, 768, args.layers, 12), LABELS)
-    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
-    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
 
-    def loss_of(arrays):
+    def loss_of(*arrays):
         input_ids, labels = (paddle.to_tensor(array) for array in arrays)
-        return F.cross_entropy(model(input_ids), labels), {}
+        return F.cross_entropy(model(input_ids), labels)
 
-    def step(*arrays):
-        engine.step([arrays], loss_of)
-        training.wait_for_paddle()
-
-    operations = training.operations_of(model, args.batch * args.length)
-    training.time_steps(args, random_batches(args), step, operations)
+    time_random_batches(args, training.our_step(model, loss_of, amp))
 
 
 def torch_xlm_r(_, args, **options) -> None:
-    step = training.torch_step(args, "ForSequenceClassification", num_labels=LABELS, **options)
-    training.time_steps(args, random_batches(args), step)
+    time_random_batches(
+        args, training.torch_step(args, "ForSequenceClassification", num_labels=LABELS, **options)
+    )
 
 
 def paddlenlp_ernie_m(_, args) -> None:
-    training.time_steps(args, random_batches(args), training.paddlenlp_step(args, LABELS))
+    time_random_batches(args, training.paddlenlp_step(args, LABELS))
 
 
 if __name__ == "__main__":
-    compare(
+    Benchmark(
         __doc__,
         CONTENDERS,
         {"ours": ours, "torch": torch_xlm_r, "paddlenlp": paddlenlp_ernie_m},
@@ -87,4 +87,4 @@ if __name__ == "__main__":
         "tokens/s",
         lambda args, _: args.batch * args.length,
         turns="all",
-    )
+    ).main()

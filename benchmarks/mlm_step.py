@@ -2,37 +2,35 @@
 
     python benchmarks/mlm_step.py                                    base size; a peer takes 18 GB of memory
     python benchmarks/mlm_step.py --against ../another-checkout      this revision beside another one
-    python benchmarks/mlm_step.py --contenders ours,hf_gathered_sdpa,hf_gathered_latest_sdpa
 
 One step: 16 x 128 tokens of which 304 are predicted (15 % of each sequence, MMLM), base shape (12 x 768,
 250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the step of
 pre-training: its batch, its loss and its engine. All contenders get the same batches. transformers computes
-logits at all positions; its "gathered" form, which runs only if named, computes them at the masked positions.
+logits at all positions; its "gathered" form computes them at the masked positions.
 
 Another checkout takes turns with ours. The peers run alone, because two of them would not fit into memory.
 """
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import compare
-from benchmarks.training import (
-    BATCH,
-    CONTENDERS,
-    GATHERED,
-    LENGTH,
-    SIZES,
-    TRANSFORMERS,
-    operations_of,
-    time_steps,
-    torch_step,
-    wait_for_paddle,
-)
+from benchmarks import training
+from benchmarks.side_by_side import LATEST, Benchmark, Contender, tell
+from benchmarks.training import BATCH, LENGTH
 
 IGNORED = -100  # transformers does not predict positions with this label
+GATHERED = {"attention": "sdpa", "gathered": True}
+CONTENDERS = {
+    **training.CONTENDERS,
+    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", options=GATHERED),
+    "hf_gathered_latest_sdpa": Contender(
+        "newest transformers, sdpa, gathered", "torch", True, GATHERED, LATEST
+    ),
+}
 
 
 def mmlm_batches(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
@@ -70,27 +68,24 @@ def ours(_, args) -> None:
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss
-    from training.engine import Engine
-    from training.optimizer import build_optimizer
 
     model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), ["en"])
-    engine = Engine(model, build_optimizer(model, 5e-5, weight_decay=0.01), clip_norm=1.0)
-
-    def loss_of(batch):
-        return masked_lm_loss(model, batch).total / len(batch.targets), {}
-
-    def step(batch):
-        engine.step([batch], loss_of)
-        wait_for_paddle()
-
-    sizes = args.vocab, args.batch, args.length
-    (first,) = next(mmlm_batches(*sizes))
-    time_steps(args, mmlm_batches(*sizes), step, operations_of(model, first.tokens, len(first.targets)))
+    step = training.our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
+    time_batches(args, step, mmlm_batches)
 
 
 def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
-    step = torch_step(args, "ForMaskedLM", loss_of=gathered_loss if gathered else None, **options)
-    time_steps(args, ids_and_labels(args.vocab, args.batch, args.length), step)
+    loss_of = gathered_loss if gathered else None
+    step = training.torch_step(args, "ForMaskedLM", loss_of=loss_of, **options)
+    time_batches(args, step, ids_and_labels)
+
+
+def time_batches(args, step, batches) -> None:
+    sizes = args.vocab, args.batch, args.length
+    (first,) = next(mmlm_batches(*sizes))
+    drawn = islice(batches(*sizes), training.WARM_UP + args.steps)
+    operations = training.operations_of(args, first.tokens, len(first.targets))
+    tell(training.time_steps(step, drawn), operations)
 
 
 def gathered_loss(model, input_ids, attention_mask, labels):
@@ -103,12 +98,12 @@ def gathered_loss(model, input_ids, attention_mask, labels):
 
 
 if __name__ == "__main__":
-    compare(
+    Benchmark(
         __doc__,
-        {**CONTENDERS, **TRANSFORMERS, **GATHERED},
+        CONTENDERS,
         {"ours": ours, "torch": torch_xlm_r},
-        SIZES,
+        training.SIZES,
         "tokens/s",
         lambda args, _: args.batch * args.length,
         turns="revisions",
-    )
+    ).main()

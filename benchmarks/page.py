@@ -16,8 +16,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,67 +35,59 @@ PACKAGES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class BenchmarkRow:
-    """One row of the page: its title, what it compares, and the script with its flags."""
-
-    title: str
-    what: str
-    command: str
-
-
 BASE = "base shape (12 x 768, 250,002 words), float32, dropout 0.1, AdamW, clipping"
-ROWS = {
-    "finetune_real": BenchmarkRow(
+MLM = "hf_installed_sdpa,hf_best_sdpa,hf_best_eager,hf_best_latest_sdpa,hf_best_latest_eager"
+ROWS = {  # name -> title, what it compares, the script with its flags
+    "finetune_real": (
         "Fine-tuning step, 32 real pairs",
         f"Sequence classification, {BASE}; pads do not count as tokens. Padded: the batches "
         "of ours. Grouped: the same pairs in batches of similar length.",
         "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
         "--rounds=1",
     ),
-    "finetune": BenchmarkRow(
+    "finetune": (
         "Fine-tuning step, 16 x 128 tokens", f"Sequence classification, {BASE}; no token is a pad.",
         "finetune_step.py --rounds=1",
     ),
-    "finetune_256": BenchmarkRow(
+    "finetune_256": (
         "Fine-tuning step, 8 x 256 tokens", "As many tokens in longer sequences.",
         "finetune_step.py --batch=8 --length=256 --rounds=1 --contenders=ours,hf_installed_sdpa,hf_best_sdpa,"
         "hf_best_latest_sdpa,paddlenlp_best",
     ),
-    "mlm": BenchmarkRow(
+    "mlm": (
         "Masked-LM step, 16 x 128 tokens",
         "304 of the tokens are predicted; otherwise as above. transformers computes logits at all positions; "
         "ours computes them at the masked positions.",
-        "mlm_step.py --rounds=1",
+        f"mlm_step.py --rounds=1 --contenders=ours,{MLM}",
     ),
-    "mlm_gathered": BenchmarkRow(
+    "mlm_gathered": (
         "The same, the peer's head at the masked positions",
         "With three lines of a user's own (gathered) the peer, too, computes only the needed logits.",
         "mlm_step.py --rounds=1 --contenders=ours,hf_gathered_sdpa,hf_gathered_latest_sdpa",
     ),
-    "strategy": BenchmarkRow(
+    "strategy": (
         "Full-strategy step",
         "What MMLM, BTMLM, TLM and CAMLM in their shares cost in comparison with MMLM and TLM alone, for "
         "each trained token. Ours alone: no peer trains this.",
         "pretrain_cost.py",
     ),
-    "encoding": BenchmarkRow(
+    "encoding": (
         "Sentences to vectors",
         "From a file of sentences of 1 to 120 words to a file of mean vectors of the top layer.",
         "encode.py --sentences=1000 --rounds=2",
     ),
-    "tokenisation": BenchmarkRow(
+    "tokenisation": (
         "Tokenisation",
         "50,000 sentences to ids on all cores, by one unigram model of 4,000 pieces; all get the same ids.",
         "tokenise.py",
     ),
-    "corpus": BenchmarkRow(
+    "corpus": (
         "Text to shards",
         "300 MB of real text (DATA names the folder) to a corpus on disk, on all cores; the peers write ids "
         "alone.",
         "corpus.py --gigabytes=0.3 --rounds=1",
     ),
-    "search": BenchmarkRow(
+    "search": (
         "Exact search",
         "The 10 nearest of 1,000,000 vectors of width 768 for each of 1,000 queries, from arrays in memory.",
         "search_vectors.py --rounds=2",
@@ -118,61 +109,50 @@ def main() -> None:
     records = json.loads(data.read_text(encoding="utf-8")) if data.is_file() else {}
     facts = conditions() if names else {}
     for name in names:
-        print(f"{name}: {ROWS[name].title}", flush=True)
-        records[name] = measure_row(ROWS[name]) | facts
+        print(f"{name}: {ROWS[name][0]}", flush=True)
+        records[name] = measure_row(ROWS[name][2]) | facts
         write_page(args.docs, records)
     print(f"{len(records)} rows are in {write_page(args.docs, records)}")
 
 
-def measure_row(row: BenchmarkRow) -> dict[str, Any]:
-    """Run a row; its output is shown.
+def measure_row(row: str) -> dict[str, Any]:
+    """Run a script with its flags; its output is shown.
 
     Raises:
         UserError: the benchmark failed.
     """
     start, last = time.monotonic(), ""
-    script, *flags = row.command.split()
+    script, *flags = row.split()
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            print(f"    {line}", end="", flush=True)
-            last = line
+        for last in process.stdout:
+            print(f"    {last}", end="", flush=True)
     if process.returncode:
         raise UserError(f"{script} ended with {process.returncode}; see above")
-    minutes = round((time.monotonic() - start) / 60, 1)
-    today = datetime.date.today().isoformat()
-    return {"script": script, "flags": flags, "date": today, "minutes": minutes,
-            "result": json.loads(last)}  # fmt: skip
+    return {
+        "script": script, "flags": flags, "date": datetime.date.today().isoformat(),
+        "minutes": round((time.monotonic() - start) / 60, 1), "result": json.loads(last),
+    }  # fmt: skip
 
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on: the commit, the machine, and the versions in each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    models = [
-        line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
-    ]
+    cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
     kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
     machine = {
-        "cpu": models[0] if models else cpu.vendor or platform.machine(),
-        "cores": cpu.cores,
+        "cpu": models[0] if models else cpu.vendor or platform.machine(), "cores": cpu.cores,
         "instructions": [kind for kind in kinds if kind in cpu.flags],
-        "memory_gb": round(cpu.memory / 1e9, 1),
-        "system": platform.platform(),
-    }
-    code = (
-        "import importlib.metadata as m, json, platform, sys\n"
-        "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
-        "print(json.dumps({'python': platform.python_version()}"
-        " | {name: found[name] for name in sys.argv[1:] if name in found}))"
-    )
-    pythons = {name: ROOT / name / "bin/python" for name in (VENV, PARITY, LATEST)}
-    versions = {
-        name: json.loads(subprocess.check_output([python, "-c", code, *PACKAGES], text=True))
-        for name, python in pythons.items()
-        if python.exists()
-    }
+        "memory_gb": round(cpu.memory / 1e9, 1), "system": platform.platform(),
+    }  # fmt: skip
+    versions = {}
+    for name in (VENV, PARITY, LATEST):
+        if (python := ROOT / name / "bin/python").exists():
+            listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+            found = {one["name"].lower(): one["version"] for one in json.loads(listed)}
+            versions[name] = {package: found[package] for package in PACKAGES if package in found}
     return {"commit": commit, "machine": machine, "versions": versions}
 
 
@@ -182,9 +162,8 @@ def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
     page = docs / PAGE
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Speed\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
     with atomic_file(page, "w") as file:
-        file.write(f"{before}{BEGIN}\n\n{to_markdown(records)}\n{END}{after}")
+        file.write(f"{before}{BEGIN}\n\n{to_markdown(records)}\n{END}{rest.partition(END)[2]}")
     with atomic_file(docs / DATA, "w") as file:
         json.dump(records, file, indent=1)
         file.write("\n")
@@ -195,30 +174,27 @@ def write_page(docs: Path, records: Mapping[str, Mapping]) -> Path:
 
 def to_markdown(records: Mapping[str, Mapping]) -> str:
     """The machine and versions, a line for each row, then each row with its contenders."""
-    machines = {
-        "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}.".format(
-            ", ".join(record["machine"]["instructions"]), **record["machine"]
-        ): None
-        for record in records.values()
-    }
-    versions = {
-        f"- `{environment}`: " + ", ".join(f"{name} {version}" for name, version in found.items())
-        for record in records.values()
-        for environment, found in record["versions"].items()
-    }
+    machines, versions = {}, set()
+    for record in records.values():
+        machine = "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}."
+        machines[machine.format(", ".join(record["machine"]["instructions"]), **record["machine"])] = None
+        for environment, found in record["versions"].items():
+            versions.add(f"- `{environment}`: {', '.join(map(' '.join, found.items()))}")
     chart = f"![times faster than the fastest peer]({CHART})"
-    parts = [" ".join(machines), "\n".join(sorted(versions)), chart, summary(records)]
-    for name, row in ROWS.items():
-        parts += [f"### {row.title}", row.what]
+    heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
+    lines = [line for name in ROWS if (line := summary(ROWS[name][0], records.get(name)))]
+    parts = [" ".join(machines), "\n".join(sorted(versions)), chart, table(heads, lines)]
+    for name, (title, what, script) in ROWS.items():
+        parts += [f"### {title}", what]
         if name not in records:
-            parts += ["Not measured yet.", f"`python benchmarks/{row.command}`"]
+            parts += ["Not measured yet.", f"`python benchmarks/{script}`"]
             continue
         record = records[name]
         result = record["result"]
         parts.append(contenders(result) if "contenders" in result else strategies(result))
         if "batch_16" in result:
-            parts += [f"Ours is {result['ratio_grouped']} times the fastest grouped peer. With 16 pairs:",
-                      contenders(result["batch_16"])]  # fmt: skip
+            parts.append(f"Ours is {result['ratio_grouped']} times the fastest grouped peer. With 16 pairs:")
+            parts.append(contenders(result["batch_16"]))
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
         when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
@@ -227,35 +203,29 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text, and the others numbers."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def summary(records: Mapping[str, Mapping]) -> str:
-    """One line for each row with a peer."""
-    lines = []
-    for name, row in ROWS.items():
-        result = records[name]["result"] if name in records else {}
-        if name not in records:
-            lines.append([row.title, "not measured yet", "", "", "", "", ""])
-        if "ratio" not in result or "contenders" not in result:
-            continue
-        rows, peer = result["contenders"], result["contenders"][result["fastest_peer"]]
-        ours, peers = ([one for one in rows.values() if one["peer"] == side] for side in (False, True))
-        single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
-        mixed = any(one["precision"] != FLOAT32 for one in rows.values())
-        in_any = max(one["value"] for one in ours) / max((one["value"] for one in peers), default=single)
-        installed = as_installed(result)
-        lines.append([
-            row.title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
-            f"**{result['ratio']:.2f}**", "{:.2f} to {:.2f}".format(*result["ratio_spread"]),
-            "" if installed is None else f"{installed:.2f}",
-            f"{in_any:.2f}" if mixed else "",
-        ])  # fmt: skip
-    heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
-    return table(heads, lines)
+def summary(title: str, record: Mapping | None) -> list[str] | None:
+    """The line of one row in the first table; None if it has no peer."""
+    if record is None:
+        return [title, "not measured yet", "", "", "", "", ""]
+    result = record["result"]
+    if "ratio_to_peer" not in result:
+        return None
+    rows, peer = result["contenders"].values(), result["contenders"][result["fastest_peer"]]
+    ours, peers = ([one for one in rows if one["peer"] == side] for side in (False, True))
+    single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
+    in_any = max(one["value"] for one in ours) / max((one["value"] for one in peers), default=single)
+    installed, mixed = as_installed(result), any(one["precision"] != FLOAT32 for one in rows)
+    return [
+        title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
+        f"**{result['ratio']:.2f}**", "{:.2f} to {:.2f}".format(*result["ratio_spread"]),
+        f"{installed:.2f}" if installed else "", f"{in_any:.2f}" if mixed else "",
+    ]  # fmt: skip
 
 
 def as_installed(result: Mapping[str, Any]) -> float | None:
@@ -290,22 +260,22 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     """Draw two bars for each row: how much faster ours is than the fastest peer, tuned and as installed."""
     from matplotlib.figure import Figure  # which needs no display
 
-    found = {ROWS[name].title: record["result"] for name, record in records.items()}
+    found = {ROWS[name][0]: record["result"] for name, record in records.items()}
     shown = {title: result for title, result in found.items() if "ratio_to_peer" in result}
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(shown)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    tuned = [result["ratio"] for result in shown.values()]
-    installed = [as_installed(result) for result in shown.values()]
-    for shift, colour, ratios in ((-0.18, "tab:blue", tuned), (0.18, "tab:gray", installed)):
-        places = {place + shift: ratio for place, ratio in enumerate(ratios) if ratio is not None}
-        bars = axes.barh(list(places), list(places.values()), 0.34, color=colour)
-        axes.bar_label(bars, fmt=" %.2f", fontsize=8)
+    for place, result in enumerate(shown.values()):
+        for shift, colour, ratio in (
+            (-0.18, "tab:blue", result["ratio"]),
+            (0.18, "tab:gray", as_installed(result)),
+        ):
+            bars = axes.barh([place + shift], [ratio or 0], 0.34, color=colour)
+            axes.bar_label(bars, fmt=" %.2f" if ratio else "", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(shown)), list(shown), fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("times faster than the fastest peer\nblue: in its best setting; grey: as installed")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("times faster than the fastest peer: blue, in its best setting; grey, as installed")
     figure.savefig(file, format="png")
 
 

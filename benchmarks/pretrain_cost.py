@@ -14,6 +14,7 @@ all alternations. The last line is JSON.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -37,11 +38,7 @@ from utils.runtime import prepare
 HIDDEN, HEADS = 768, 12
 LANGUAGES = [f"language {i}" for i in range(15)]
 PIECES = 7  # each language has one in seven of the words
-FLAGS = (
-    ("layers", 12, "of the model"), ("vocab", VOCABULARY, "words"), ("length", 256, "tokens of a sequence"),
-    ("sequences", 16, "of a step, a multiple of 4"), ("micro", 4, "sequences of a micro-batch"),
-    ("alternations", 16, "steps of each strategy"),
-)  # fmt: skip
+SIZES = {"layers": 12, "vocab": VOCABULARY, "length": 256, "sequences": 16, "micro": 4, "alternations": 16}
 STRATEGIES = {"mmlm + tlm": ObjectiveConfig(active=["mmlm", "tlm"]), "full": ObjectiveConfig()}
 
 
@@ -49,15 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default, help in FLAGS:
-        parser.add_argument(f"--{name}", type=int, default=default, help=help)
-    args = parser.parse_args()
-    vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
-    steps = {
-        name: random_steps(config, vocabulary, args.length, args.sequences, args.micro)
-        for name, config in STRATEGIES.items()
-    }
-    seconds = time_alternations(steps, vocabulary, args.layers, args.alternations)
+    for name, default in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    seconds = time_alternations(parser.parse_args())
     ratios = [full / base for base, full in zip(seconds["mmlm + tlm"], seconds["full"], strict=True)]
     median = statistics.median
     result = {
@@ -70,36 +61,30 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def random_steps(
-    config: ObjectiveConfig, vocabulary: Vocabulary, length: int, sequences: int, micro: int
-) -> Iterator[StepBatches]:
+def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args) -> Iterator[StepBatches]:
     """Endless steps of a strategy at a time when BTMLM has started."""
     pairs = {(a, b): 1 for a in range(len(LANGUAGES)) for b in range(a)}
-    objectives = Objectives(config, vocabulary, length, second_language=SecondLanguage(LANGUAGES, pairs))
+    objectives = Objectives(config, vocabulary, args.length, second_language=SecondLanguage(LANGUAGES, pairs))
     rng = np.random.default_rng(0)
 
-    def text(size: int) -> Text:
-        return Text(rng.choice(vocabulary.ordinary_ids, size), int(rng.integers(len(LANGUAGES))))
+    def text() -> Text:
+        return Text(rng.choice(vocabulary.ordinary_ids, args.length), int(rng.integers(len(LANGUAGES))))
 
     share = shares.shares(config, step=1, total_steps=1)
-    step = 0
-    while True:
+    for step in itertools.count():
         batches, number = [], 0
-        for name, count in shares.allocate(share, sequences, step).items():
+        for name, count in shares.allocate(share, args.sequences, step).items():
             single = name in shares.MONOLINGUAL
-            examples = [text(length) if single else Pair(text(length), text(length)) for _ in range(count)]
-            for start in range(0, count, micro):
-                part = examples[start : start + micro]
+            examples = [text() if single else Pair(text(), text()) for _ in range(count)]
+            for start in range(0, count, args.micro):
+                part = examples[start : start + args.micro]
                 rngs = [generator(0, step, number + i) for i in range(len(part))]
                 batches.append(objectives.batch(name, part, rngs))
                 number += len(part)
         yield StepBatches(batches, share, sum(batch.masked for batch in batches).tolist(), {})
-        step += 1
 
 
-def time_alternations(
-    steps: dict[str, Iterator[StepBatches]], vocabulary: Vocabulary, layers: int, alternations: int
-) -> dict[str, list[float]]:
+def time_alternations(args) -> dict[str, list[float]]:
     """Seconds for each trained token of each strategy, one number for each alternation."""
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
@@ -109,7 +94,9 @@ def time_alternations(
     from training.engine import Engine
     from training.optimizer import build_optimizer
 
-    model = PreTrainingModel(ErnieMConfig(vocabulary.size, HIDDEN, layers, HEADS), LANGUAGES)
+    vocabulary = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=4, size=args.vocab)
+    steps = {name: random_steps(config, vocabulary, args) for name, config in STRATEGIES.items()}
+    model = PreTrainingModel(ErnieMConfig(args.vocab, HIDDEN, args.layers, HEADS), LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
     rng = np.random.default_rng(1)
     ids, count = vocabulary.ordinary_ids, vocabulary.size // PIECES
@@ -125,7 +112,7 @@ def time_alternations(
     for name in (*steps, *steps):
         seconds_per_token(name)  # the first steps touch fresh memory
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(alternations):
+    for i in range(args.alternations):
         for name in list(steps)[:: 1 if i % 2 else -1]:
             seconds[name].append(seconds_per_token(name))
         line = ", ".join(f"{name} {1 / of_one[-1]:.0f} tokens/s" for name, of_one in seconds.items())

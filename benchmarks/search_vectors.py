@@ -19,16 +19,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import LATEST, VENV, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, VENV, Benchmark, Contender, tell
 from utils.runtime import prepare
 
 NEIGHBOURS, SLICE = 10, 50_000
 TARGETS, QUERIES = "targets.npy", "queries.npy"
 TIES = 1e-4  # share of the targets that may differ
 CONTENDERS = {
-    "ours": Contender("ours", "ours"),
+    "ours": Contender("ours", OURS),
     "st_installed": Contender("sentence-transformers, as installed", "sentence_transformers", tuned=False),
-    "st_best": Contender("sentence-transformers", "sentence_transformers"),
     "st_best_latest": Contender("newest sentence-transformers", "sentence_transformers", environment=LATEST),
     "numpy": Contender("numpy", "numpy", environment=VENV),
 }
@@ -100,7 +99,7 @@ def check_found(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    compare(
+    Benchmark(
         __doc__,
         CONTENDERS,
         {"ours": ours, "sentence_transformers": sentence_transformers, "numpy": with_numpy},
@@ -109,4 +108,4 @@ if __name__ == "__main__":
         lambda args, _: args.queries,
         prepare=write_vectors,
         check=check_found,
-    )
+    ).main()

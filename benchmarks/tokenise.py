@@ -4,9 +4,9 @@
     python benchmarks/tokenise.py --sentences 500 --rounds 1
 
 All contenders get the same made-up sentences of 1 to 120 words, the same unigram model of 4,000 pieces, and
-all cores. Ours is `Tokenizer.encode_batch`. Hugging Face has the fast tokenizer of transformers, and the
-library below it alone. PaddleNLP has the tokenizer of its ErnieM, which uses one core. The program ends if
-their ids are not the same.
+all cores. Ours is `Tokenizer.encode_batch`. Hugging Face's is the library below the fast tokenizer of
+transformers. PaddleNLP has the tokenizer of its ErnieM, which uses one core. The program ends if their ids
+are not the same.
 """
 
 import hashlib
@@ -18,13 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import made_up
-from benchmarks.side_by_side import LATEST, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, Benchmark, Contender, tell
 from utils.runtime import read_cpu
 
 REPEATS = 3
 CONTENDERS = {
-    "ours": Contender("ours", "ours"),
-    "hf_fast": Contender("transformers, fast tokenizer", "transformers"),
+    "ours": Contender("ours", OURS),
     "hf_rust": Contender("tokenizers", "tokenizers"),
     "hf_latest_rust": Contender("newest tokenizers", "tokenizers", environment=LATEST),
     "paddlenlp": Contender("PaddleNLP ErnieM", "paddlenlp"),
@@ -36,13 +35,6 @@ def ours(folder: Path, _) -> None:
 
     tokenizer, cores = Tokenizer(None, folder / made_up.OURS), read_cpu().cores
     time_tokenizer(folder, lambda texts: tokenizer.encode_batch(texts, cores))
-
-
-def transformers_fast(folder: Path, _) -> None:
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
-    time_tokenizer(folder, lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
 def tokenizers_rust(folder: Path, _) -> None:
@@ -80,20 +72,13 @@ def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]])
     tell(seconds, check=[sum(map(len, ids)), digest.hexdigest()])
 
 
-WORKERS = {
-    "ours": ours,
-    "transformers": transformers_fast,
-    "tokenizers": tokenizers_rust,
-    "paddlenlp": paddlenlp_ernie_m,
-}
-
 if __name__ == "__main__":
-    compare(
+    Benchmark(
         __doc__,
         CONTENDERS,
-        WORKERS,
+        {"ours": ours, "tokenizers": tokenizers_rust, "paddlenlp": paddlenlp_ernie_m},
         {"sentences": 50_000},
         "sentences/s",
         lambda args, _: args.sentences,
         prepare=made_up.write_files,
-    )
+    ).main()

@@ -1,91 +1,65 @@
-"""What the benchmarks of training steps share: contenders, timing, and the steps of the peers."""
+"""What the benchmarks of training steps share: contenders, timing, and the steps of ours and of the peers."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
-from benchmarks.side_by_side import FLOAT32, LATEST, OURS, VOCABULARY, Contender, tell, wait_for_turn
+from benchmarks.side_by_side import LATEST, OURS, VOCABULARY, Contender, wait_for_turn
 
 BATCH, LENGTH = 16, 128
 SIZES = {"layers": 12, "vocab": VOCABULARY, "batch": BATCH, "length": LENGTH, "steps": 5}
-WARM_UP = 2  # the first steps touch fresh memory, or compile
+WARM_UP = 2  # the first steps touch fresh memory
 
 
-def torch_contender(
-    label: str, attention: str, tuned: bool = True, newest: bool = False, bfloat16: bool = False,
-    asked: bool = False, **options,
-) -> Contender:  # fmt: skip
-    """XLM-R of transformers. A tuned one has the fused AdamW of torch."""
-    return Contender(
-        f"{'newest transformers' if newest else 'transformers XLM-R'}, {label}", "torch", tuned,
-        {"attention": attention, "fused": tuned, "bfloat16": bfloat16, **options}, LATEST if newest else None,
-        "bfloat16" if bfloat16 else FLOAT32, asked,
-    )  # fmt: skip
-
-
-CONTENDERS = {OURS: Contender("ours", OURS)}
-TRANSFORMERS = {
-    "hf_installed_sdpa": torch_contender("sdpa, as installed", "sdpa", tuned=False),
-    "hf_installed_eager": torch_contender("eager, as installed", "eager", tuned=False),
-    "hf_best_sdpa": torch_contender("sdpa", "sdpa"),
-    "hf_best_eager": torch_contender("eager", "eager"),
-    "hf_best_compiled": torch_contender("sdpa, compiled", "sdpa", compile=True),
-    "hf_best_latest_sdpa": torch_contender("sdpa", "sdpa", newest=True),
-    "hf_best_latest_eager": torch_contender("eager", "eager", newest=True),
-    "hf_best_latest_compiled": torch_contender("sdpa, compiled", "sdpa", newest=True, compile=True),
-}
-GATHERED = {
-    "hf_gathered_sdpa": torch_contender("sdpa, gathered", "sdpa", asked=True, gathered=True),
-    "hf_gathered_latest_sdpa": torch_contender(
-        "sdpa, gathered", "sdpa", newest=True, asked=True, gathered=True
+SDPA = {"attention": "sdpa"}
+CONTENDERS = {
+    OURS: Contender("ours", OURS),
+    "hf_installed_sdpa": Contender(
+        "transformers XLM-R, sdpa, as installed", "torch", False, SDPA | {"fused": False}
     ),
+    "hf_best_sdpa": Contender("transformers XLM-R, sdpa", "torch", options=SDPA),
+    "hf_best_eager": Contender("transformers XLM-R, eager", "torch"),
+    "hf_best_latest_sdpa": Contender("newest transformers, sdpa", "torch", True, SDPA, LATEST),
+    "hf_best_latest_eager": Contender("newest transformers, eager", "torch", environment=LATEST),
 }
-BFLOAT16 = {
-    "ours_bfloat16": Contender("ours, bfloat16", OURS, options={"amp": "bf16"}, precision="bfloat16"),
-    "hf_bfloat16": torch_contender("sdpa, bfloat16 autocast", "sdpa", bfloat16=True),
-    "hf_latest_bfloat16": torch_contender("sdpa, bfloat16 autocast", "sdpa", newest=True, bfloat16=True),
-}
 
 
-def on_batches(order: str) -> dict[str, Contender]:
-    """The peers of benchmarks/finetune_real.py, tuned, on its "padded" or "grouped" batches."""
-    options, newest = {"order": order}, {"newest": True, "order": order}
-    return {
-        f"hf_{order}_sdpa": torch_contender(f"sdpa, {order}", "sdpa", **newest),
-        f"hf_{order}_eager": torch_contender(f"eager, {order}", "eager", **newest),
-        f"hf_{order}_bfloat16": torch_contender(f"sdpa, bfloat16, {order}", "sdpa", bfloat16=True, **newest),
-        f"hf_{order}_ernie_m": Contender(
-            f"transformers ErnieM, {order}", "torch",
-            options={"architecture": "ErnieM", "fused": True, **options},
-        ),
-        f"paddlenlp_{order}": Contender(f"PaddleNLP ERNIE-M, {order}", "paddlenlp", options=options),
-    }  # fmt: skip
-
-
-PADDED, GROUPED = on_batches("padded"), on_batches("grouped")
-
-
-def operations_of(model, tokens: int, predicted: int = 0) -> float:
-    """Operations of a step of our model: 6 for each weight of its products and token. The word table counts
-    for the `predicted` tokens of masked LM."""
-    matrices = sum(x.size for x in model.ernie_m.encoder.parameters() if x.ndim == 2)
-    return 6.0 * (matrices * tokens + model.ernie_m.embeddings.word_embeddings.weight.size * predicted)
-
-
-def time_steps(args, batches: Iterator[tuple], step: Callable, operations: float = 0.0) -> None:
-    """Time `args.steps` calls of `step(*batch)`, after WARM_UP others, and tell the seconds of each.
+def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[float]:
+    """The seconds of each `step(*batch)`, without the first WARM_UP.
 
     Args:
         step: waits until the device has done all its work.
-        operations: of a step, if known.
     """
     seconds = []
-    for _, batch in zip(range(WARM_UP + args.steps), batches):
+    for batch in batches:
         wait_for_turn()
         start = time.perf_counter()
         step(*batch)
         seconds.append(time.perf_counter() - start)
-    tell(seconds[WARM_UP:], operations)
+    return seconds[WARM_UP:]
+
+
+def operations_of(args, tokens: int, predicted: int = 0) -> float:
+    """Additions and multiplications that a training step in the base width needs: 6 for each token and weight
+    of its products. The word table counts for the `predicted` tokens of masked LM."""
+    width = getattr(args, "hidden", 768)
+    return 6.0 * (12 * args.layers * width**2 * tokens + args.vocab * width * predicted)
+
+
+def our_step(model, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
+    """A training step of ours. `loss_of(*batch)` is the loss of one batch."""
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
+    from training.precision import Precision
+
+    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
+    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
+
+    def step(*batch):
+        engine.step([batch], lambda batch: (loss_of(*batch), {}))
+        wait_for_paddle()
+
+    return step
 
 
 def torch_step(
@@ -93,12 +67,11 @@ def torch_step(
     head: str,
     architecture: str = "XLMRoberta",
     attention: str = "eager",
-    fused: bool = False,
-    compile: bool = False,
+    fused: bool = True,
     bfloat16: bool = False,
     loss_of: Callable | None = None,
     **config,
-) -> Callable:
+) -> Callable[..., None]:
     """A training step of a model of transformers: (ids, labels) as arrays -> None.
 
     Args:
@@ -114,18 +87,16 @@ def torch_step(
     config |= {"attn_implementation": attention, "hidden_size": getattr(args, "hidden", 768)}
     shape = hf_config(args.layers, args.vocab, architecture, **config)
     model = getattr(transformers, architecture + head)(shape).to(device).train()
-    forward = torch.compile(model) if compile else model
-    if loss_of is None:
-
-        def loss_of(model, input_ids, attention_mask, labels):
-            return model(input_ids, attention_mask=attention_mask, labels=labels).loss
-
     optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
 
     def step(*arrays):
         input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
+        mask = (input_ids != 1).long()
         with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
-            loss = loss_of(forward, input_ids, (input_ids != 1).long(), labels)
+            if loss_of is None:
+                loss = model(input_ids, attention_mask=mask, labels=labels).loss
+            else:
+                loss = loss_of(model, input_ids, mask, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -136,7 +107,7 @@ def torch_step(
     return step
 
 
-def paddlenlp_step(args, num_labels: int) -> Callable:
+def paddlenlp_step(args, num_labels: int) -> Callable[..., None]:
     """A training step of PaddleNLP's ERNIE-M for sequence classification: (ids, labels) as arrays -> None."""
     import paddle
     import paddle.nn.functional as F

@@ -1,6 +1,7 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
@@ -30,7 +31,7 @@ def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: s
 
 
 class PaddleEncoder:
-    """An `evaluation.vectors.VectorEncoder` that runs the model without dropout or gradients."""
+    """Runs a model without dropout or gradients. Ids are int64 [B, T], padded with `pad_id` on the right."""
 
     def __init__(self, model: ErnieMModel):
         self.model = model.eval()
@@ -38,23 +39,20 @@ class PaddleEncoder:
 
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        """[B, H]; see `evaluation.pooling`."""
         return sentence_vectors(self.model, ids, layer, pooling).numpy()
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The top layer: pooled [B, H], all tokens [B, T, H]."""
         output = self.model(ids)
         return output.pooled.numpy(), output.sequence.numpy()
 
 
 def encode_layer(
-    model: ErnieMModel,
-    sentences: Sequence[np.ndarray],
-    layer: int,
-    pooling: str = "mean",
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    done: Callable[[int], None] | None = None,
-) -> np.ndarray:
+    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean", *,
+    batch_tokens: int = BATCH_TOKENS, done: Callable[[int], None] | None = None,
+) -> np.ndarray:  # fmt: skip
     """One vector per sentence, in the given order: [N, H] float32.
 
     Args:
@@ -65,21 +63,18 @@ def encode_layer(
         done: called after each batch with its number of sentences.
     """
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
-
-    def keep(rows: list[int], ids: np.ndarray) -> None:
-        out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
-
-    in_batches(model, sentences, batch_tokens, keep, done)
+    with _predicting(model):
+        for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
+            out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
+            if done is not None:
+                done(len(rows))
     return out
 
 
 def encode(
-    model: ErnieMModel,
-    sentences: Sequence[np.ndarray],
-    *,
-    specials: bool = False,
+    model: ErnieMModel, sentences: Sequence[np.ndarray], *, specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Mean token vectors of every layer, in the given order.
 
     Args:
@@ -92,36 +87,23 @@ def encode(
     """
     config = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
-
-    def keep(rows: list[int], ids: np.ndarray) -> None:
-        weights = mean_weights(ids, config.pad_token_id, specials)
-        output = model(ids, output_hidden_states=True, pool=False)
-        for layer, hidden in enumerate(output.hidden_states):
-            vectors[layer, rows] = _mean(hidden, weights).numpy()
-
-    in_batches(model, sentences, batch_tokens, keep)
+    with _predicting(model):
+        for rows, ids in padded_batches(sentences, config.pad_token_id, batch_tokens):
+            weights = mean_weights(ids, config.pad_token_id, specials)
+            output = model(ids, output_hidden_states=True, pool=False)
+            for layer, hidden in enumerate(output.hidden_states):
+                vectors[layer, rows] = _mean(hidden, weights).numpy()
     return vectors
 
 
-def in_batches(
-    model: ErnieMModel,
-    sentences: Sequence[np.ndarray],
-    batch_tokens: int,
-    work: Callable[[list[int], np.ndarray], None],
-    done: Callable[[int], None] | None = None,
-) -> None:
-    """Call `work(rows, ids)` for batches of similar length, without dropout or gradients.
-
-    `ids` is [B, T] int64, padded. `done(B)` is called after a batch. The mode of the model is restored.
-    """
+@contextmanager
+def _predicting(model: ErnieMModel) -> Iterator[None]:
+    """Without dropout or gradients. The mode of the model is restored."""
     was_training = model.training
     model.eval()
     try:
         with paddle.no_grad():
-            for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
-                work(rows, ids)
-                if done is not None:
-                    done(len(rows))
+            yield
     finally:
         if was_training:
             model.train()

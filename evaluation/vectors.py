@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -46,33 +46,14 @@ class ArrayFile:
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if kind is None:
-            self._write_header()
+            shape = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
+            magic = np.lib.format.magic(1, 0)
+            room = _HEADER_BYTES - len(magic) - 2
+            header = repr(shape).ljust(room - 1).encode("latin-1") + b"\n"
+            self._file.truncate(_HEADER_BYTES + self.rows * self.width * self.dtype.itemsize)
+            self._file.seek(0)
+            self._file.write(magic + room.to_bytes(2, "little") + header)
         self._file.close()
-
-    def _write_header(self) -> None:
-        shape = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.width)}
-        magic = np.lib.format.magic(1, 0)
-        room = _HEADER_BYTES - len(magic) - 2
-        header = repr(shape).ljust(room - 1).encode("latin-1") + b"\n"
-        self._file.truncate(_HEADER_BYTES + self.rows * self.width * self.dtype.itemsize)
-        self._file.seek(0)
-        self._file.write(magic + room.to_bytes(2, "little") + header)
-
-
-class VectorEncoder(Protocol):
-    """Runs an encoder on ids, int64 [B, T], padded with `pad_id` on the right.
-
-    `evaluation.encode.PaddleEncoder` is one, `inference.tasks.encode.ExportedEncoder` another.
-    """
-
-    hidden_size: int
-    pad_id: int
-
-    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        """[B, H]; see `evaluation.pooling`."""
-
-    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer: pooled [B, H], all tokens [B, T, H]."""
 
 
 @dataclass
@@ -80,7 +61,7 @@ class VectorWriter:
     """Encodes texts, in the given order, into the files of a folder.
 
     Args:
-        encoder: makes the vectors.
+        encoder: an `evaluation.encode.PaddleEncoder` or `inference.tasks.encode.ExportedEncoder`.
         texts: items for `encode`.
         encode: makes ids of texts, in the reader process.
         folder: receives the files.
@@ -89,7 +70,7 @@ class VectorWriter:
         window: number of texts in memory at a time.
     """
 
-    encoder: VectorEncoder
+    encoder: Any
     texts: Sequence
     encode: EncodeExamples
     folder: Path
@@ -99,9 +80,15 @@ class VectorWriter:
 
     def official(self) -> None:
         """Write cls_emb.npy, pooled [N, H], and top_layer_emb.npy, all real tokens [sum of lengths, H]."""
-        with self._file("cls_emb") as pooled, self._file("top_layer_emb") as tokens:
+        with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
             for window in self._windows():
-                self._official(window, pooled.grow(len(window.lengths)), tokens.grow(len(window.ids)))
+                ends = np.cumsum(window.lengths)
+                pooled, tokens = cls_file.grow(len(window.lengths)), token_file.grow(len(window.ids))
+                for rows, ids in self._batches(window):
+                    pooled[rows], sequence = self.encoder.states(ids)
+                    for row, states in zip(rows, sequence):
+                        length = window.lengths[row]
+                        tokens[ends[row] - length : ends[row]] = states[:length]
 
     def vectors(self, layer: int, pooling: str) -> None:
         """Write vectors.npy, [N, H]; see `evaluation.pooling`."""
@@ -110,15 +97,6 @@ class VectorWriter:
                 vectors = file.grow(len(window.lengths))
                 for rows, ids in self._batches(window):
                     vectors[rows] = self.encoder.vectors(ids, layer, pooling)
-
-    def _official(self, window: EncodedTexts, pooled: np.ndarray, tokens: np.ndarray) -> None:
-        """Encode one window into its rows of both files."""
-        ends = np.cumsum(window.lengths)
-        for rows, ids in self._batches(window):
-            pooled[rows], sequence = self.encoder.states(ids)
-            for row, states in zip(rows, sequence):
-                length = window.lengths[row]
-                tokens[ends[row] - length : ends[row]] = states[:length]
 
     def _batches(self, window: EncodedTexts) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield batches of similar length: the numbers of their rows, and their ids [B, T]."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from experiments.lower_case import lower_case
 from experiments.starts import SCRATCH, Comparison, Scores, comparison_parser
 from scripts.data import prepare_conll, prepare_mlqa, prepare_pawsx, prepare_xnli
-from scripts.data.sources import find_files, write_joint_files
 from scripts.jobs import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -93,22 +92,20 @@ def prepare_paws(source: Path, output: Path, lower: bool) -> None:
     Raises:
         UserError: there is no English file, or a file does not have 2,000 good rows.
     """
-    paws = prepare_pawsx
-    found = find_files([source / "pawsx"], paws.recognise, paws.LANGUAGES, paws.KNOWN)
-    files = {file.language: file.path for file in found if file.split == "dev"}
-    if "en" not in files:
+    prepare_pawsx.main([str(source / "pawsx"), "--output", str(output)])
+    if not (output / "dev" / "dev.en.tsv").is_file():
         raise UserError(f"{source / 'pawsx'}: no dev-en.tsv there, the file to train on")
-    for language, path in files.items():
-        rows = list(paws.read_rows(path))
-        if len(rows) != PAWSX_ROWS or None in rows:
-            raise UserError(
-                f"{path}: {len(rows)} rows; {PAWSX_ROWS} of two sentences and a label are expected"
-            )
-        if language == "en":
-            paws.write_rows(output / "train" / "train.en.tsv", rows[:PAWSX_TRAINED])
-        paws.write_rows(output / "test" / f"test.{language}.tsv", rows[PAWSX_TRAINED:])
-    languages = {"train": ["en"], "dev": [], "test": list(files)}
-    write_joint_files(output, languages, paws.LABELS, paws.LANGUAGES, paws.HEADER)
+    for path in (output / "dev").iterdir():
+        with open(path, encoding="utf-8", newline="\n") as file:
+            header, *rows = file
+        if len(rows) != PAWSX_ROWS:
+            raise UserError(f"{source / 'pawsx'}: {len(rows)} good rows in {path.name}, not {PAWSX_ROWS}")
+        if path.name == "dev.en.tsv":
+            with atomic_file(output / "train" / "train.en.tsv", "w", newline="\n") as file:
+                file.writelines([header, *rows[:PAWSX_TRAINED]])
+        with atomic_file(output / "test" / path.name.replace("dev", "test"), "w", newline="\n") as file:
+            file.writelines([header, *rows[PAWSX_TRAINED:]])
+    shutil.rmtree(output / "dev")
 
 
 TASKS = {

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from inference.requests import FILES
-from reader.bitext import batches_by_length
 from utils.errors import UserError
 
 if TYPE_CHECKING:
-    from paddle import nn
-
-    from finetune.task import Task
-
+    from inference.paddle_model import Traced
 
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
@@ -27,21 +23,16 @@ class GraphRunner(Protocol):
 
 
 class DygraphEngine:
-    """A Paddle layer, run without dropout and gradients.
+    """A part of a model in Paddle, run without dropout and gradients."""
 
-    Args:
-        layer: maps ids to a tuple of tensors; see `inference.paddle_model.Traced`.
-        outputs: the names of these tensors.
-    """
-
-    def __init__(self, layer: "nn.Layer", outputs: Sequence[str]):
-        import paddle
-
-        self.paddle, self.layer, self.outputs = paddle, layer.eval(), tuple(outputs)
+    def __init__(self, part: "Traced"):
+        self.part = part.eval()
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        with self.paddle.no_grad():
-            return dict(zip(self.outputs, (x.numpy() for x in self.layer(ids))))
+        import paddle
+
+        with paddle.no_grad():
+            return dict(zip(self.part.outputs, (x.numpy() for x in self.part(ids))))
 
 
 class PaddleEngine:
@@ -103,24 +94,6 @@ class OnnxEngine:
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         found = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
         return dict(zip(self.outputs, found))
-
-
-def predictions(task: "Task", engine: GraphRunner, features: Sequence[Any], batch_tokens: int) -> list[Any]:
-    """The task's prediction for each feature. Features of similar length are run in one batch.
-
-    Args:
-        batch_tokens: the most padded tokens that the engine gets at once, unless one row has more.
-    """
-    found: list[Any] = [None] * len(features)
-    for numbers in batches_by_length([len(feature.ids) for feature in features], batch_tokens):
-        batch = task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
-        ids = batch.input_ids  # [R, T]: the windows of one long text may be many rows
-        step = max(1, batch_tokens // ids.shape[1])
-        parts = [engine(ids[first : first + step]) for first in range(0, len(ids), step)]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for number, prediction in zip(numbers, task.decode(batch, outputs), strict=True):
-            found[number] = prediction
-    return found
 
 
 def _last_line(error: Any) -> str:

@@ -13,7 +13,7 @@ paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so inference/onnx.py wri
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from inference.loading import Loaded
 from inference.requests import FILES, is_per_token
 from model.checkpoint.card import model_card
 from model.checkpoint.folder import model_weights
-from model.task_names import ENCODING, QUESTION_ANSWERING
+from model.task_names import ENCODING, OUTPUTS
 from reader.features import padded_batches
 from utils.errors import UserError
 from utils.files import atomic_dir, write_json
@@ -82,7 +82,7 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
         UserError: a graph does not agree, the disk is full, or a part of the model cannot be exported.
     """
     pad_id, threads = loaded.config["pad_token_id"], loaded.threads
-    part = loaded.paddle_model.part(options.task, options.layer)
+    part = loaded.part(options.task, options.layer)
     expected = run_all(loaded.engine(options.task, options.layer), checked.rows, pad_id)
     made: dict[str, Any] = {"task": options.task, "layer": options.layer, "outputs": list(part.outputs)}
     if loaded.labels:
@@ -93,9 +93,8 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
         found = run_all(engine, checked.rows, pad_id)
         made["engines"][name] = difference = largest_difference(expected, found)
         if name == "onnx-int8":
-            change = agreement(options.task, checked, expected, found)
-            made["int8"] = change.to_dict()
-            logger.info("onnx-int8: %s", change.line())
+            made["int8"] = agreement(options.task, checked, expected, found)
+            logger.info("onnx-int8: %s", _as_line(made["int8"]))
             return
         logger.info("%s: largest difference to the checkpoint %.1e, %s", name, difference, checked.name)
         if not difference <= TOLERANCE:
@@ -109,7 +108,13 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
             write_paddle(folder, part)
             compare("paddle", PaddleEngine(folder, part.outputs, threads))
         for name in ["onnx"] * ("onnx" in options.formats) + ["onnx-int8"] * options.int8:
-            write_onnx = _onnx_writer()
+            try:
+                from inference.onnx import write_onnx  # a Paddle inference model needs no onnx
+            except ImportError as error:
+                raise UserError(
+                    f"{error.name} is not installed: pip install -r requirements-export.txt, or --formats "
+                    "paddle"
+                ) from error
             quantise = {"int8": True, "reduce_range": options.reduce_range} if name == "onnx-int8" else {}
             weights, path = model_weights(part.model), folder / FILES[name]
             write_onnx(path, weights, loaded.config, options.task, options.layer, **quantise)
@@ -124,16 +129,6 @@ def write_paddle(folder: Path, part: Any) -> None:
 
     spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
     paddle.jit.save(part, str(folder / Path(FILES["paddle"]).stem), input_spec=spec)
-
-
-def _onnx_writer() -> Any:
-    try:
-        from inference.onnx import write_onnx  # a Paddle inference model needs no onnx
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed: pip install -r requirements-export.txt, or --formats paddle"
-        ) from error
-    return write_onnx
 
 
 def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
@@ -154,36 +149,6 @@ def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
         "command": f".venv/bin/python predict.py --task {made['task']} --model FOLDER",
     }  # fmt: skip
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How int8 changes the predictions.
-
-    Attributes:
-        decisions: the share of equal decisions: classes, tags of tokens, starts and ends of answers; None for
-            encoding.
-        cosine: for encoding, the mean cosine between an input's mean vectors; else None.
-        accuracy: (before, after) in per cent, if there are labels.
-    """
-
-    decisions: float | None
-    cosine: float | None
-    accuracy: tuple[float, float] | None
-
-    def to_dict(self) -> dict:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def line(self) -> str:
-        parts = []
-        if self.decisions is not None:
-            parts.append(f"{100 * self.decisions:.2f} % of the decisions are the same")
-        if self.cosine is not None:
-            parts.append(f"mean cosine of the sentence vectors {self.cosine:.5f}")
-        if self.accuracy is not None:
-            before, after = self.accuracy
-            parts.append(f"accuracy {before:.2f} -> {after:.2f} ({after - before:+.2f})")
-        return ", ".join(parts)
 
 
 def made_up_rows(
@@ -212,22 +177,35 @@ def largest_difference(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str,
     return float(np.max([np.abs(one[name] - other[name]).max() for one, other in zip(a, b) for name in one]))
 
 
-def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> Agreement:
-    """Compare the decisions from the outputs `before` and `after`."""
+def agreement(task: str, checked: Checked, before: Sequence[dict], after: Sequence[dict]) -> dict[str, Any]:
+    """How int8 changes the predictions, from the outputs `before` and `after`.
+
+    Returns:
+        For encoding "cosine", the mean cosine between an input's mean vectors; for other tasks "decisions",
+        the share of equal decisions (classes, tags of tokens, starts and ends of answers), and with labels
+        "accuracy", (before, after) in per cent.
+    """
     if task == ENCODING:
         means = [[row["sequence"].mean(axis=0) for row in rows] for rows in (before, after)]
         a, b = (np.stack(side) / np.linalg.norm(side, axis=1, keepdims=True) for side in means)
-        return Agreement(None, float((a * b).sum(axis=1).mean()), None)
-    decided = [[_decisions(task, row) for row in rows] for rows in (before, after)]
-    same = np.concatenate([a == b for a, b in zip(*decided)])
-    accuracy = None
+        return {"cosine": float((a * b).sum(axis=1).mean())}
+    names = OUTPUTS[task]
+    decided = [
+        [np.stack([row[name].argmax(axis=-1) for name in names]).ravel() for row in rows]
+        for rows in (before, after)
+    ]
+    change: dict[str, Any] = {"decisions": float(np.concatenate([a == b for a, b in zip(*decided)]).mean())}
     if checked.labels is not None:
         right = [100 * float(np.mean(np.concatenate(side) == checked.labels)) for side in decided]
-        accuracy = right[0], right[1]
-    return Agreement(float(same.mean()), None, accuracy)
+        change["accuracy"] = right[0], right[1]
+    return change
 
 
-def _decisions(task: str, row: dict[str, np.ndarray]) -> np.ndarray:
-    if task == QUESTION_ANSWERING:
-        return np.array([row["start_logits"].argmax(), row["end_logits"].argmax()])
-    return np.atleast_1d(row["logits"].argmax(axis=-1))
+def _as_line(change: dict[str, Any]) -> str:
+    if "cosine" in change:
+        return f"mean cosine of the sentence vectors {change['cosine']:.5f}"
+    told = f"{100 * change['decisions']:.2f} % of the decisions are the same"
+    if "accuracy" in change:
+        before, after = change["accuracy"]
+        told += f", accuracy {before:.2f} -> {after:.2f} ({after - before:+.2f})"
+    return told

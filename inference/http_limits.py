@@ -7,8 +7,8 @@ but the page's own script, and show the page in no frame of another site.
 import base64
 import hashlib
 import ipaddress
-import json
 import re
+import socket
 from typing import Any
 
 from utils.errors import UserError
@@ -37,42 +37,20 @@ def security_headers(html: str) -> list[tuple[str, str]]:
 
 
 class BoundedBodies:
-    """ASGI middleware: answers 413 to a body above LONGEST_BODY bytes, and 400 if it is not UTF-8."""
+    """ASGI middleware: answers 413 to a body above LONGEST_BODY bytes, or of a length that is not given."""
 
     def __init__(self, app: Any):
         self.app = app
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > LONGEST_BODY:
-                await _refuse(send, 413, f"the request is longer than {LONGEST_BODY} bytes")
-                return
-        try:
-            body.decode("utf-8")
-        except UnicodeDecodeError as error:
-            await _refuse(send, 400, f"the request is not UTF-8 (byte {error.start + 1})")
-            return
-        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+        from starlette.responses import JSONResponse
 
-        async def again() -> dict:
-            return next(messages, None) or await receive()
-
-        await self.app(scope, again, send)
-
-
-async def _refuse(send: Any, status: int, detail: str) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
+        answer, headers = self.app, dict(scope.get("headers", ()))
+        # h11 reads no more of a body than its header says.
+        if b"transfer-encoding" in headers or int(headers.get(b"content-length", 0)) > LONGEST_BODY:
+            detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
+            answer = JSONResponse({"detail": detail}, 413, {"Connection": "close"})
+        await answer(scope, receive, send)
 
 
 def timed_protocol() -> type:
@@ -118,12 +96,10 @@ def is_this_machine(host: str) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that the port is free. UserError: it is not."""
-    import socket
-
+    """UserError: the port is not free."""
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as error:
         raise UserError(
             f"--host {host} --port {port}: cannot listen there ({error}); choose another"

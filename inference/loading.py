@@ -7,7 +7,6 @@ An exported folder has "export" in its config.json:
 
 import os
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,10 @@ from utils.errors import UserError
 from utils.runtime import prepare, read_cpu
 
 if TYPE_CHECKING:
-    from inference.paddle_model import PaddleModel
+    from paddle import nn
 
-ENGINES = ("auto", "dygraph", *FILES)
+    from inference.paddle_model import Traced
+
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
 
 
@@ -58,7 +58,8 @@ class Loaded:
         exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
         reading: how inputs were read in training; see `inference.requests`.
-        paddle_model: the model of a checkpoint; None for an exported folder.
+        model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
+        languages: the languages of the language table of a checkpoint; [] if there is none.
     """
 
     folder: str | Path
@@ -70,13 +71,18 @@ class Loaded:
     engine_name: str
     reading: dict[str, Any] = field(default_factory=dict)
     exported: dict[str, Any] | None = None
-    paddle_model: "PaddleModel | None" = None
+    model: "nn.Layer | None" = None
+    languages: list[str] = field(default_factory=list)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def longest(self) -> int:
         """The longest input in tokens, special tokens included."""
         return self.config["max_position_embeddings"] - 2
+
+    @property
+    def num_layers(self) -> int:
+        return self.config["num_hidden_layers"]
 
     def limit(self, asked: int | None, default: int) -> int:
         """`--max_seq_len`, or the default. UserError: it is below 8 or above `longest`."""
@@ -85,47 +91,45 @@ class Loaded:
             raise UserError(f"--max_seq_len {limit}: between 8 and the model's {self.longest}")
         return limit
 
-    @property
-    def num_layers(self) -> int:
-        return self.config["num_hidden_layers"]
-
     def engine(self, task: str, layer: int | None = None) -> GraphRunner:
         """The engine for a task; for encoding, up to a layer (None: an exported folder's, else the top).
 
         Raises:
             UserError: the model is not for this task.
         """
-        if self.exported is not None:
-            return self._exported_engine(task, layer)
-        if task not in (ENCODING, self.head):
+        made = self.exported
+        if made is None and task not in (ENCODING, self.head):
             has = f"it has a head for {self.head}" if self.head else "it has no head: fine-tune it first"
             raise UserError(f"{self.folder}: --task {task} needs another model; {has}")
-        layer = self.num_layers if layer is None else layer
-        if (task, layer) not in self._engines:
-            part = self.paddle_model.part(task, layer)
-            self._engines[task, layer] = DygraphEngine(part, part.outputs)
-        return self._engines[task, layer]
-
-    def _exported_engine(self, task: str, layer: int | None) -> GraphRunner:
-        made = self.exported
-        if task != made["task"]:
+        if made is not None and task != made["task"]:
             raise UserError(
                 f"{self.folder}: exported for {made['task']}, not for {task}; export the checkpoint for "
                 f"that: {EXPORT_FIRST} --task {task}"
             )
-        if layer not in (None, made["layer"]):
+        if made is not None and layer not in (None, made["layer"]):
             raise UserError(
                 f"{self.folder}: exported up to layer {made['layer']}, not {layer}: "
                 f"export it with --layer {layer}"
             )
-        key = task, made["layer"]
-        if key not in self._engines:
-            if self.engine_name == "paddle":
-                outputs = outputs_of(task, made["layer"], self.num_layers)
-                self._engines[key] = PaddleEngine(self.folder, outputs, self.threads)
-            else:
-                self._engines[key] = OnnxEngine(self.folder / FILES[self.engine_name], self.threads)
-        return self._engines[key]
+        if layer is None:
+            layer = made["layer"] if made else self.num_layers
+        if (task, layer) not in self._engines:
+            self._engines[task, layer] = self._start(task, layer)
+        return self._engines[task, layer]
+
+    def part(self, task: str, layer: int) -> "Traced":
+        """The part of a checkpoint's model that runs for a task."""
+        from inference.paddle_model import Traced
+
+        encoder = getattr(self.model, "ernie_m", self.model)
+        return Traced(encoder if task == ENCODING else self.model, task, layer)
+
+    def _start(self, task: str, layer: int) -> GraphRunner:
+        if self.engine_name == "dygraph":
+            return DygraphEngine(self.part(task, layer))
+        if self.engine_name == "paddle":
+            return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers), self.threads)
+        return OnnxEngine(self.folder / FILES[self.engine_name], self.threads)
 
 
 def load(
@@ -209,14 +213,14 @@ def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files
         )
     paddle_model.set_device(use_cuda)
     head = paddle_model.head_of(checkpoint, task)
-    model = paddle_model.build(checkpoint, config, head)
-    count = (
-        checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if head in (CLASSIFICATION, TAGGING) else None
-    )
+    model, languages = paddle_model.build(checkpoint, config, head)
+    has_labels = head in (CLASSIFICATION, TAGGING)
+    count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if has_labels else None
     labels, reading = _labels(files, extra.get("labels"), count), reading_of(extra, folder)
     return Loaded(
-        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, paddle_model=model
-    )
+        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, model=model,
+        languages=languages,
+    )  # fmt: skip
 
 
 def _labels(files: Files, known: list[str] | None, count: int | None) -> list[str]:

@@ -1,8 +1,5 @@
 """Build the Paddle model of a checkpoint, with its head, and the parts of it that tasks run."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import paddle
 from paddle import Tensor, nn
 
@@ -22,16 +19,16 @@ class Traced(nn.Layer):
     Args:
         model: an encoder for encoding, else a task model.
         layer: the layer at which an encoder ends.
+
+    Attributes:
+        outputs: the names of the outputs.
     """
 
     def __init__(self, model: nn.Layer, task: str, layer: int):
         super().__init__()
+        config = getattr(model, "ernie_m", model).config
         self.model, self.task, self.layer = model, task, layer
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        config = getattr(self.model, "ernie_m", self.model).config
-        return outputs_of(self.task, self.layer, config.num_hidden_layers)
+        self.outputs = outputs_of(task, layer, config.num_hidden_layers)
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         if self.task == ENCODING:
@@ -40,29 +37,6 @@ class Traced(nn.Layer):
             return (found.sequence, found.pooled) if pool else (found.sequence,)
         found = self.model(input_ids)
         return found if isinstance(found, tuple) else (found,)
-
-
-@dataclass(frozen=True)
-class PaddleModel:
-    """A model with its weights.
-
-    Attributes:
-        model: an encoder, or a model with one as `.ernie_m`.
-        head: a task of `model.task_names`, "fill" (masked-LM head), or None for an encoder alone.
-        languages: the languages of the language table; [] if there is none.
-    """
-
-    model: nn.Layer
-    head: str | None
-    languages: list[str]
-
-    @property
-    def encoder(self) -> ErnieMModel:
-        return getattr(self.model, "ernie_m", self.model)
-
-    def part(self, task: str, layer: int) -> Traced:
-        """The part that runs for a task."""
-        return Traced(self.encoder if task == ENCODING else self.model, task, layer)
 
 
 def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
@@ -80,33 +54,29 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
 
 
-def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> PaddleModel:
-    """The model of a checkpoint with its weights.
+def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tuple[nn.Layer, list[str]]:
+    """The model of a checkpoint with its weights, and the languages of its language table.
 
     Raises:
         UserError: weights and config do not fit together.
     """
     weights, languages = checkpoint.weights, []
-    optional, ignore = ["pooler."], []
+    optional, ignore = ("pooler.",), ()
     if head == "fill":
         languages = list(checkpoint.extra.get("languages") or [])
-        if LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
-            languages = []
-        if reading_of(checkpoint.extra, weights.source).get("language_embedding") == "none":
-            languages = []  # the table was never trained
+        untrained = reading_of(checkpoint.extra, weights.source).get("language_embedding") == "none"
+        if untrained or LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
+            languages, optional, ignore = [], ("pooler.", LANGUAGES), (LANGUAGES,)
         # a table has at least one row; without languages nothing reads it
-        model: Any = heads.PreTrainingModel(config, languages or ["none"])
-        if not languages:
-            optional, ignore = ["pooler.", "language_embeddings."], ["language_embeddings."]
+        model: nn.Layer = heads.PreTrainingModel(config, languages or ["none"])
     elif head is None:
         model = ErnieMModel(config)
     else:
         sizes = () if head == QUESTION_ANSWERING else (weights.shape(CLASSIFIER)[1],)
         model = getattr(heads, MODEL_CLASSES[head])(config, *sizes)
-        optional = [] if head == CLASSIFICATION else optional
-    load_into(model, weights, tuple(optional), tuple(ignore))
-    model.eval()
-    return PaddleModel(model, head, languages)
+        optional = () if head == CLASSIFICATION else optional
+    load_into(model, weights, optional, ignore)
+    return model.eval(), languages
 
 
 def set_device(use_cuda: bool) -> None:

@@ -19,23 +19,14 @@ LONGEST_LINE = 4 << 20  # bytes
 _READ_AT_ONCE = 1 << 20
 
 
-def _positive(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _boolean(value: Any) -> bool:
-    return type(value) is bool
-
-
 # key of "reading" -> whether a value is valid
 _KEYS: dict[str, Callable[[Any], bool]] = {
-    "max_seq_len": _positive,
+    **dict.fromkeys(
+        ("max_seq_len", "max_query_length", "doc_stride", "max_answer_length"),
+        lambda value: type(value) is int and value > 0,
+    ),
+    **dict.fromkeys(("official_compat", "split_han"), lambda value: type(value) is bool),
     "label_pieces": ("first", "all").__contains__,
-    "official_compat": _boolean,
-    "max_query_length": _positive,
-    "doc_stride": _positive,
-    "split_han": _boolean,
-    "max_answer_length": _positive,
     "layer": lambda value: type(value) is int and value >= 0,
     "pooling": POOLINGS.__contains__,
     "language_embedding": ("masks", "none", "all").__contains__,
@@ -106,62 +97,46 @@ def check_length(tokenizer: Tokenizer, text: str, key: str, most: int) -> None:
         raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")
 
 
-def read_requests(
-    stream: IO[bytes], name: str, refuse: Callable[[UserError], None] | None = None
-) -> Iterator[list[tuple[str, dict]]]:
+def read_requests(stream: IO[bytes], name: str) -> Iterator[list[tuple[str, dict | UserError]]]:
     """Yield the requests of a stream as (place, request), as many at a time as have arrived.
 
     A pipe that waits for its answers gets them, and a large file is read in parts. Blank lines are skipped.
-    `refuse` is called with the error of a wrong line; if it returns, the line is skipped.
+    A line that is not UTF-8, not JSON or not an object gives its error in place of a request.
 
     Raises:
-        UserError: a line is too long, not UTF-8, not JSON or not an object; names the line.
+        UserError: a line is too long.
     """
     rest, number = b"", 0
     while chunk := stream.read1(_READ_AT_ONCE):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield from _parsed(lines, name, number, refuse)
+        yield _parsed(lines, name, number)
         number += len(lines)
         if len(rest) > LONGEST_LINE:
             raise UserError(f"{name}, line {number + 1}: longer than {LONGEST_LINE >> 20} MiB")
-    yield from _parsed([rest], name, number, refuse)
+    yield _parsed([rest], name, number)
 
 
-def _parsed(
-    lines: list[bytes], name: str, before: int, refuse: Callable[[UserError], None] | None
-) -> Iterator[list[tuple[str, dict]]]:
-    found = []
-    for number, line in enumerate(lines, before + 1):
-        if line.strip(b" \r\t\xef\xbb\xbf"):
-            place = f"{name}, line {number}"
-            try:
-                found.append((place, _parse(line, place)))
-            except UserError as error:
-                if found:  # what came before is answered first
-                    yield found
-                    found = []
-                if refuse is None:
-                    raise
-                refuse(error)
-    if found:
-        yield found
+def _parsed(lines: list[bytes], name: str, before: int) -> list[tuple[str, dict | UserError]]:
+    return [
+        (f"{name}, line {number}", _parse(line))
+        for number, line in enumerate(lines, before + 1)
+        if line.strip(b" \r\t\xef\xbb\xbf")
+    ]
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any] | UserError:
     try:
         request = json.loads(line.decode("utf-8-sig"))
         if b"\\u" in line:
             json.dumps(request, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 (byte {error.start + 1})") from error
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: half of a character, as \\ud800 alone is; write both halves") from error
+        return UserError(f"not UTF-8 (byte {error.start + 1})")
+    except UnicodeEncodeError:
+        return UserError("half of a character, as \\ud800 alone is; write both halves")
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f'{place}: not JSON ({error}); a line is an object such as {{"text": "..."}}'
-        ) from error
+        return UserError(f'not JSON ({error}); a line is an object such as {{"text": "..."}}')
     if not isinstance(request, dict):
-        raise UserError(f'{place}: no object; a line is an object such as {{"text": "..."}}')
+        return UserError('no object; a line is an object such as {"text": "..."}')
     return request
 
 

@@ -35,7 +35,7 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
     found: dict[str, Answerer] = {}
     for model in models:
         can = [word for word in TASKS if task_named(word) == model.head]
-        if model.head == "fill" and model.paddle_model.languages:
+        if model.head == "fill" and model.languages:
             can.append("translate-probe")
         if model.exported is None or model.exported["task"] == ENCODING:
             can += ["search", "align"] if options.corpus else ["align"]
@@ -50,56 +50,41 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     from fastapi import Body, FastAPI, HTTPException
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
-    from pydantic import BaseModel, StringConstraints
+    from pydantic import StringConstraints, create_model
 
-    tasks = tasks_of(models, options)
-    Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
-
-    class ClassifyRequest(BaseModel):
-        text_a: Text
-        text_b: Text | None = None
-
-    class TextRequest(BaseModel):
-        text: Text
-
-    class FillRequest(BaseModel):
-        text: Text
-        language: Text | None = None
-
-    class ProbeRequest(BaseModel):
-        text: Text
-        language: Text
-        text_language: Text | None = None
-
-    class AnswerRequest(BaseModel):
-        question: Text
-        context: Text
-
-    class SearchRequest(BaseModel):
-        text: Text
-        each: bool = False
-        layer: int | None = None
-
-    class AlignRequest(BaseModel):
-        text_a: Text
-        text_b: Text
-        layer: int | None = None
-
-    class MasksRequest(BaseModel):
-        text_a: Text
-        text_b: Text | None = None
-        objective: Literal[OBJECTIVES]
-
+    text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)], ...
+    maybe_text, maybe_layer = (text[0] | None, None), (int | None, None)
+    # task -> the name of its requests' schema, their fields, and what it answers
     kinds = {
-        "classify": (ClassifyRequest, "the class of a text or of a pair of texts"),
-        "tag": (TextRequest, "the entities of a text"),
-        "answer": (AnswerRequest, "the answer to a question, from a text"),
-        "search": (SearchRequest, "the nearest sentences of the corpus, in any language"),
-        "fill": (FillRequest, "the likeliest tokens for each [MASK]"),
-        "translate-probe": (ProbeRequest, "the pseudo-tokens that the model proposes in another language"),
-        "align": (AlignRequest, "the similarity of the tokens of two texts"),
-        "masks": (MasksRequest, "what a pair of texts looks like in pre-training"),
-    }
+        "classify": (
+            "ClassifyRequest", {"text_a": text, "text_b": maybe_text},
+            "the class of a text or of a pair of texts",
+        ),
+        "tag": ("TextRequest", {"text": text}, "the entities of a text"),
+        "answer": (
+            "AnswerRequest", {"question": text, "context": text}, "the answer to a question, from a text"
+        ),
+        "search": (
+            "SearchRequest", {"text": text, "each": (bool, False), "layer": maybe_layer},
+            "the nearest sentences of the corpus, in any language",
+        ),
+        "fill": (
+            "FillRequest", {"text": text, "language": maybe_text}, "the likeliest tokens for each [MASK]"
+        ),
+        "translate-probe": (
+            "ProbeRequest", {"text": text, "language": text, "text_language": maybe_text},
+            "the pseudo-tokens that the model proposes in another language",
+        ),
+        "align": (
+            "AlignRequest", {"text_a": text, "text_b": text, "layer": maybe_layer},
+            "the similarity of the tokens of two texts",
+        ),
+        "masks": (
+            "MasksRequest", {"text_a": text, "text_b": maybe_text, "objective": (Literal[OBJECTIVES], ...)},
+            "what a pair of texts looks like in pre-training",
+        ),
+    }  # fmt: skip
+    tasks = tasks_of(models, options)
     html = PAGE.read_text(encoding="utf-8")
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
@@ -125,11 +110,15 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             "languages": languages,
             "needs_text_language": needs_own,
             "longest_text": LONGEST_TEXT,
-            "models": [about(model) for model in models],
+            "models": [
+                {"name": str(model.folder), "layers": model.num_layers,
+                 "hidden_size": model.config["hidden_size"], "vocabulary": model.config["vocab_size"]}
+                for model in models
+            ],
             "examples": {"search": tasks["search"].examples()} if "search" in tasks else {},
             "corpus_languages": tasks["search"].languages_of_corpus if "search" in tasks else [],
             "layers": encoder.num_layers if has_layers else None,
-        }
+        }  # fmt: skip
 
     def add(name: str, task: Answerer, kind: type, summary: str) -> None:
         # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
@@ -150,14 +139,9 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         app.post(f"/api/{name}", summary=summary, operation_id=name)(endpoint)
 
     for name, task in tasks.items():
-        add(name, task, *kinds[name])
+        kind, fields, summary = kinds[name]
+        add(name, task, create_model(kind, **fields), summary)
     return app
-
-
-def about(model: Loaded) -> dict:
-    """The name and the size of a model."""
-    sizes = {"layers": model.num_layers, "hidden_size": model.config["hidden_size"]}
-    return {"name": str(model.folder), **sizes, "vocabulary": model.config["vocab_size"]}
 
 
 def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> None:

@@ -146,16 +146,10 @@ class ErnieMModel(nn.Layer):
         self.recompute = wanted
 
     def forward(
-        self,
-        input_ids: Tensor | np.ndarray,
-        position_ids: Tensor | None = None,
-        layout: Layout | None = None,
-        input_bias: Tensor | None = None,
-        output_hidden_states: bool = False,
-        pool: bool = True,
-        layers: int | None = None,
-        positions: Tensor | None = None,
-    ) -> EncoderOutput:
+        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None = None,
+        layout: Layout | None = None, input_bias: Tensor | None = None, output_hidden_states: bool = False,
+        pool: bool = True, layers: int | None = None, positions: Tensor | None = None,
+    ) -> EncoderOutput:  # fmt: skip
         """Encode sequences.
 
         Args:
@@ -182,12 +176,8 @@ class ErnieMModel(nn.Layer):
             raise ValueError("input_bias and positions need a layout")
         if not paddle.in_dynamic_mode():
             return self._padded(input_ids, layers, pool)
-        ids = np.asarray(input_ids)
-        batch, length = ids.shape
-        tokens, layout = packed(ids, self.config.pad_token_id)
-        if position_ids is not None:
-            position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
-        row = paddle.to_tensor(ids.ravel()[tokens])
+        batch, length = input_ids.shape
+        row, position_ids, layout, tokens = self._in_one_row(input_ids, position_ids)
         found = self._packed(row, position_ids, layout, None, output_hidden_states, pool, layers, None)
         # Where each cell's state lies: behind the last one there is a row of zeros, for the pads.
         cells = np.full(batch * length, len(tokens))
@@ -207,25 +197,25 @@ class ErnieMModel(nn.Layer):
         if layout is None:
             if not paddle.in_dynamic_mode():
                 return self._padded(input_ids, None, True).pooled
-            ids = np.asarray(input_ids)
-            tokens, layout = packed(ids, self.config.pad_token_id)
-            input_ids = paddle.to_tensor(ids.ravel()[tokens])
-            if position_ids is not None:
-                position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
+            input_ids, position_ids, layout, _ = self._in_one_row(input_ids, position_ids)
         first = paddle.to_tensor(layout.starts)
         return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
 
+    def _in_one_row(
+        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Layout, np.ndarray]:
+        """[B, T] with pads on the right -> ids and positions [N], the layout, the tokens' flat indices."""
+        ids = np.asarray(input_ids)
+        real = ids != self.config.pad_token_id
+        tokens = np.flatnonzero(real)
+        if position_ids is not None:
+            position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
+        return paddle.to_tensor(ids.ravel()[tokens]), position_ids, Layout(real.sum(axis=1)), tokens
+
     def _packed(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None,
-        layout: Layout,
-        input_bias: Tensor | None,
-        output_hidden_states: bool,
-        pool: bool,
-        layers: int | None,
-        positions: Tensor | None,
-    ) -> EncoderOutput:
+        self, input_ids: Tensor, position_ids: Tensor | None, layout: Layout, input_bias: Tensor | None,
+        output_hidden_states: bool, pool: bool, layers: int | None, positions: Tensor | None,
+    ) -> EncoderOutput:  # fmt: skip
         config, count, first = self.config, layout.tokens, layout.starts
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
@@ -273,9 +263,3 @@ class ErnieMModel(nn.Layer):
                 f"position {last} is past the model's table: at most {rows - FIRST_POSITION} tokens fit; "
                 "shorten max_seq_len"
             )
-
-
-def packed(input_ids: np.ndarray, pad_token_id: int) -> tuple[np.ndarray, Layout]:
-    """ids [B, T] with pads on the right -> the real tokens' flat indices, int64 [N], and their layout."""
-    real = input_ids != pad_token_id
-    return np.flatnonzero(real), Layout(real.sum(axis=1))

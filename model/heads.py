@@ -75,13 +75,9 @@ class LMHead(nn.Layer):
         """[M, H] -> [M, H]: all but the last product."""
         return self.layer_norm(gelu(self.dense(hidden)))
 
-    def project(self, transformed: Tensor) -> Tensor:
-        """[M, H] -> logits [M, V]."""
-        return word_table.logits(transformed, self.word_embeddings.weight, self.bias)
-
     def forward(self, hidden: Tensor) -> Tensor:
         """Hidden states of the masked positions [M, H] -> logits [M, V]."""
-        return self.project(self.transform(hidden))
+        return word_table.logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> word_table.MaskedLoss:
         """Cross-entropy of masked positions, in bounded memory whatever M is.
@@ -119,13 +115,9 @@ class PreTrainingModel(nn.Layer):
         )
 
     def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None = None,
-        language_ids: Tensor | None = None,
-        layout: Layout | None = None,
-        positions: Tensor | None = None,
-    ) -> Tensor:
+        self, input_ids: Tensor, position_ids: Tensor | None = None, language_ids: Tensor | None = None,
+        layout: Layout | None = None, positions: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """[N] ids -> hidden states [N, H], or [M, H] at `positions` [M].
 
         Args:

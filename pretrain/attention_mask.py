@@ -58,10 +58,11 @@ def camlm(side: np.ndarray, masked: np.ndarray) -> np.ndarray:
     return visible | np.eye(len(side), dtype=bool)
 
 
-def btmlm_stage1(context_length: int, placeholders: int, separators: int = 2) -> np.ndarray:
-    """BTMLM stage 1 (paper Figure 4): a placeholder sees the sentence and itself, the sentence sees itself.
+def compact(context_length: int, placeholders: int) -> np.ndarray:
+    """C context tokens, then P placeholders, which see the context and themselves. bool [C+P, C+P].
 
-    It is CAMLM's matrix with nothing masked in the source and placeholders as the target's masked tokens:
+    This is CAMLM's matrix with nothing masked in the source and placeholders as the target. BTMLM stage 1
+    (paper Figure 4) is one such sequence:
 
                  x1 x2 x3 x4 | M5 M6 M7
             x1    1  1  1  1 |  .  .  .
@@ -72,27 +73,7 @@ def btmlm_stage1(context_length: int, placeholders: int, separators: int = 2) ->
             M6    1  1  1  1 |  .  1  .
             M7    1  1  1  1 |  .  .  1
 
-    Args:
-        context_length: C, tokens of [CLS] X [SEP].
-        placeholders: P.
-        separators: 2 for the order [CLS] X [SEP] [SEP] M_1 .. M_P [SEP]: the second and third [SEP] see only
-            each other, and nothing sees them. 0 leaves them out, as training does.
-
-    Returns:
-        bool [T, T], T = C + P + separators.
-    """
-    masked = np.zeros(context_length + placeholders + separators, dtype=bool)
-    first = context_length + separators // 2
-    masked[first : first + placeholders] = True
-    side = (np.arange(len(masked)) >= context_length).astype(np.int64)
-    return camlm(side, masked)
-
-
-def compact(context_length: int, placeholders: int) -> np.ndarray:
-    """One sequence: C context tokens, then P placeholders. bool [C+P, C+P].
-
-    A CAMLM pair is two such sequences: (unmasked source, masks of the target) and (unmasked target, masks
-    of the source).
+    A CAMLM pair is two: (unmasked source, masks of the target) and (unmasked target, masks of the source).
 
                  x1 x3 | M5 M6
             x1    1  1 |  .  .
@@ -105,4 +86,5 @@ def compact(context_length: int, placeholders: int) -> np.ndarray:
             y7    1  1 |  .
             M2    1  1 |  1
     """
-    return btmlm_stage1(context_length, placeholders, separators=0)
+    is_placeholder = np.arange(context_length + placeholders) >= context_length
+    return camlm(is_placeholder.astype(np.int64), is_placeholder)

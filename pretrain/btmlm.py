@@ -105,3 +105,14 @@ class PseudoTokenGenerator:
         cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [S, n]
         below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
         return below.astype("int64").sum(-1)
+
+
+def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
+    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
+    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
+    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    in_context = column < stage1.contexts[row]
+    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
+    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
+    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
+    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))

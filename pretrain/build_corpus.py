@@ -8,6 +8,7 @@ into units that depend only on the text. Each is written whole or not at all, so
 killed build. The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.manifest import finish, summary
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
-from pretrain.corpus.work import claim, delete_corpus, delete_work, finished_manifest
+from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, check_files
 from reader.tokenization import Tokenizer
@@ -34,7 +35,7 @@ def build_corpus(options: BuildOptions) -> dict:
     Raises:
         UserError: bad input or options.
     """
-    output = Path(options.output)
+    output = Path(options.output).absolute()
     streams = resolve(options.mono, options.parallel)
     tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
     plan = plan_of(options, streams, {"digest": tokenizer.digest, "size": tokenizer.vocab_size})
@@ -43,20 +44,24 @@ def build_corpus(options: BuildOptions) -> dict:
     manifest = finished_manifest(output, plan)
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
-        delete_work(output)
+        shutil.rmtree(output / WORK, ignore_errors=True)
         check_files(output, manifest, checksums=True)
         return manifest
-    with claim(output, plan | {"modified": modification_times(streams)}) as work:
+    with claim(output, plan | {"modified": modification_times(streams)}):
         workers = LocalWorkers(options.workers)
         if options.engine == "ray":
-            workers = RayWorkers(options.workers, options.ray_address, work.path)
+            workers = RayWorkers(options.workers, options.ray_address, output / WORK)
         with workers:
-            build = CorpusBuild(options, streams, work, workers, tokenizer)
+            works = [
+                StreamWork(number, stream, output, options, tokenizer.vocab_size)
+                for number, stream in enumerate(streams)
+            ]
+            build = CorpusBuild(options, works, workers, tokenizer)
             build.scan()
             build.find_duplicates()
             build.tokenize()
             build.write_shards()
-            return finish(build, plan)
+            return finish(build.works, output, plan)
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ tables.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pretrain.masking import can_serve_camlm
+from utils.config import check_ranges, within
 from utils.errors import UserError
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
@@ -30,12 +31,12 @@ class ModelConfig:
         language_embedding: which tokens get the language embedding of their side.
     """
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
+    hidden_size: int = within("(0, )", 768)
+    num_hidden_layers: int = within("(0, )", 12)
+    num_attention_heads: int = within("(0, )", 12)
+    hidden_dropout_prob: float = within("[0, 1)", 0.1)
+    attention_probs_dropout_prob: float = within("[0, 1)", 0.1)
+    initializer_range: float = within("(0, )", 0.02)
     max_position_embeddings: int = 514
     language_embedding: Literal["masks", "none", "all"] = "masks"
 
@@ -86,15 +87,15 @@ class ObjectiveConfig:
     """
 
     active: list[str] = field(default_factory=lambda: list(OBJECTIVES))
-    monolingual_share: float = 0.5
-    mask_rate: float = 0.15
-    btmlm_start: float = 0.3
-    pseudo_proportion: float = 0.2
+    monolingual_share: float = within("[0, 1]", 0.5)
+    mask_rate: float = within("(0, 1]", 0.15)
+    btmlm_start: float = within("[0, 1]", 0.3)
+    pseudo_proportion: float = within("(0, 1]", 0.2)
     pseudo_positions: Literal["first", "spread"] = "first"
     pseudo_choice: Literal["argmax", "sample"] = "argmax"
     pseudo_pieces: Literal["frequent", "all"] = "frequent"
-    min_piece_count: int = 5
-    temperature: float = 1.0
+    min_piece_count: int = within("[0, )", 5)
+    temperature: float = within("(0, )", 1.0)
     second_language: Literal["parallel", "uniform"] = "parallel"
 
 
@@ -114,8 +115,8 @@ class InitConfig:
 
     encoder: str = SCRATCH
     lm_head: str = FRESH
-    lm_head_warmup_steps: int = 0
-    lm_head_learning_rate: float = 1e-3
+    lm_head_warmup_steps: int = within("[0, )", 0)
+    lm_head_learning_rate: float = within("(0, )", 1e-3)
 
 
 @dataclass
@@ -138,17 +139,17 @@ class OptimizerConfig:
         clip_norm: largest global norm of the gradient. **choice**: the paper does not print one.
     """
 
-    steps: int = 150_000
-    tokens: int = 0
-    batch_size: int = 2048
-    learning_rate: float = 2e-4
-    warmup_steps: int = 10_000
+    steps: int = within("(0, )", 150_000)
+    tokens: int = within("[0, )", 0)
+    batch_size: int = within("(0, )", 2048)
+    learning_rate: float = within("(0, )", 2e-4)
+    warmup_steps: int = within("[0, )", 10_000)
     schedule: Literal["official", "paddlenlp"] = "official"
-    beta1: float = 0.98
-    beta2: float = 0.999
-    epsilon: float = 1e-6
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
+    beta1: float = within("[0, 1)", 0.98)
+    beta2: float = within("[0, 1)", 0.999)
+    epsilon: float = within("(0, )", 1e-6)
+    weight_decay: float = within("[0, )", 0.01)
+    clip_norm: float = within("(0, )", 1.0)
 
 
 @dataclass
@@ -182,23 +183,23 @@ class RunConfig:
 
     output: str = "output/pretrain"
     overwrite: bool = False
-    seed: int = 1
-    micro_batch_tokens: int = 8192
+    seed: int = within("[0, )", 1)
+    micro_batch_tokens: int = within("(0, )", 8192)
     amp: Literal["none", "bf16", "fp16"] = "none"
     amp_level: Literal["O1", "O2"] = "O1"
     dtype: Literal["float32", "float64"] = "float32"
     recompute: bool = False
-    sharding_stage: int = 0
-    log_steps: int = 50
-    save_steps: int = 1000
-    keep_checkpoints: int = 2
-    eval_steps: int = 0
-    eval_sequences: int = 512
-    max_bad_steps: int = 10
-    stop_after_steps: int = 0
-    stall_seconds: float = 60.0
-    stall_ends_seconds: float = 3600.0
-    compute_ratio: float = 1.0
+    sharding_stage: int = within("[0, 1]", 0)
+    log_steps: int = within("(0, )", 50)
+    save_steps: int = within("(0, )", 1000)
+    keep_checkpoints: int = within("(0, )", 2)
+    eval_steps: int = within("[0, )", 0)
+    eval_sequences: int = within("[0, )", 512)
+    max_bad_steps: int = within("(0, )", 10)
+    stop_after_steps: int = within("[0, )", 0)
+    stall_seconds: float = within("(0, )", 60.0)
+    stall_ends_seconds: float = within("[0, )", 3600.0)
+    compute_ratio: float = within("(0, )", 1.0)
 
 
 # These keys may change when a run continues from a checkpoint. All others decide what the model learns. The
@@ -225,94 +226,65 @@ class PretrainConfig:
     init: InitConfig = field(default_factory=InitConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    RENAMED: ClassVar[dict[str, str]] = {
-        "run.micro_batch_size": "give run.micro_batch_tokens, the most tokens of a forward pass on a device",
-        "run.attention": "the kernel is chosen by the GPU; leave it out",
-        "run.pad_to_multiple_of": "nothing is computed for a pad; leave it out",
-        "objectives.camlm_form": "CAMLM always runs as context and placeholders; leave it out",
-    }
 
     def __post_init__(self):
-        for section, keys, allowed, holds in _RANGES:
-            for key in keys.split():
-                value = getattr(getattr(self, section), key)
-                if not holds(value):
-                    raise UserError(f"{section}.{key} is {value}: it must be {allowed}")
-        _check_objectives(self.objectives)
-        _check_together(self)
+        check_ranges(self, prefix="")
+        for impossible, message in self._problems():
+            if impossible:
+                raise UserError(message)
 
-
-_POSITIVE = ("above 0", lambda value: value > 0)
-_NOT_NEGATIVE = ("0 or more", lambda value: value >= 0)
-_RANGES = (
-    ("model", "hidden_size num_hidden_layers num_attention_heads initializer_range", *_POSITIVE),
-    ("model", "hidden_dropout_prob attention_probs_dropout_prob", "from 0 to below 1", lambda v: 0 <= v < 1),
-    ("objectives", "mask_rate pseudo_proportion", "above 0 and at most 1", lambda v: 0 < v <= 1),
-    ("objectives", "monolingual_share btmlm_start", "from 0 to 1", lambda v: 0 <= v <= 1),
-    ("objectives", "temperature", *_POSITIVE),
-    ("objectives", "min_piece_count", *_NOT_NEGATIVE),
-    ("init", "lm_head_learning_rate", *_POSITIVE),
-    ("init", "lm_head_warmup_steps", *_NOT_NEGATIVE),
-    ("optimizer", "steps batch_size learning_rate epsilon clip_norm", *_POSITIVE),
-    ("optimizer", "tokens warmup_steps weight_decay", *_NOT_NEGATIVE),
-    ("optimizer", "beta1 beta2", "from 0 to below 1", lambda v: 0 <= v < 1),
-    (
-        "run",
-        "micro_batch_tokens log_steps save_steps keep_checkpoints max_bad_steps compute_ratio",
-        *_POSITIVE,
-    ),
-    ("run", "stall_seconds", *_POSITIVE),
-    ("run", "seed eval_steps eval_sequences stop_after_steps stall_ends_seconds", *_NOT_NEGATIVE),
-    ("run", "sharding_stage", "0 or 1; stage 2 is gone", lambda v: v in (0, 1)),
-)
-
-
-def _check_objectives(objectives: ObjectiveConfig) -> None:
-    active = objectives.active
-    if not active or not set(active) <= set(OBJECTIVES):
-        raise UserError(f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}")
-    if len(set(active)) != len(active):
-        raise UserError(f"objectives.active names an objective twice: {active}")
-    if "btmlm" in active and "mmlm" not in active:
-        raise UserError(
-            "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
-        )
-    parallel = {"tlm", "camlm"} & set(active)
-    if "mmlm" in active and parallel and objectives.monolingual_share in (0, 1):
-        raise UserError(
-            f"objectives.monolingual_share is {objectives.monolingual_share:g}, so one kind of text would "
-            f"never be read: take its objectives out of objectives.active, which is {active}"
-        )
-
-
-def _check_together(config: PretrainConfig) -> None:
-    model, data, init = config.model, config.data, config.init
-    if not data.corpus:
-        raise UserError("data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote")
-    if len(set(data.languages)) != len(data.languages):
-        raise UserError(f"data.languages names a language twice: {data.languages}")
-    if model.hidden_size % model.num_attention_heads:
-        raise UserError(
-            f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
-            f"{model.num_attention_heads}"
-        )
-    usable = model.max_position_embeddings - 2
-    if not 8 <= data.max_seq_len <= usable:
-        raise UserError(
-            f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, model.max_position_embeddings - 2"
-        )
-    if config.run.micro_batch_tokens < data.max_seq_len:
-        raise UserError(
-            f"run.micro_batch_tokens {config.run.micro_batch_tokens} is below data.max_seq_len "
-            f"{data.max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
-        )
-    objectives, side = config.objectives, (data.max_seq_len - 4) // 2
-    if "camlm" in objectives.active and not can_serve_camlm(side, side, objectives.mask_rate):
-        raise UserError(
-            f"objectives.mask_rate {objectives.mask_rate:g} masks every token of a pair, and camlm predicts "
-            "from unmasked tokens: lower it, or take camlm out of objectives.active"
-        )
-    if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
-        raise UserError(
-            "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head from"
-        )
+    def _problems(self) -> list[tuple[bool, str]]:
+        """What the values may not be together, and what to say about it."""
+        model, data, init, run = self.model, self.data, self.init, self.run
+        active, share = self.objectives.active, self.objectives.monolingual_share
+        usable, side = model.max_position_embeddings - 2, (data.max_seq_len - 4) // 2
+        masks_all = not can_serve_camlm(side, side, self.objectives.mask_rate)
+        return [
+            (
+                not active or not set(active) <= set(OBJECTIVES),
+                f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}",
+            ),
+            (len(set(active)) != len(active), f"objectives.active names an objective twice: {active}"),
+            (
+                "btmlm" in active and "mmlm" not in active,
+                "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm",
+            ),
+            (
+                "mmlm" in active and bool({"tlm", "camlm"} & set(active)) and share in (0, 1),
+                f"objectives.monolingual_share is {share:g}, so one kind of text would never be read: take "
+                f"its objectives out of objectives.active, which is {active}",
+            ),
+            (
+                "camlm" in active and masks_all,
+                f"objectives.mask_rate {self.objectives.mask_rate:g} masks every token of a pair, and camlm "
+                "predicts from unmasked tokens: lower it, or take camlm out of objectives.active",
+            ),
+            (
+                not data.corpus,
+                "data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote",
+            ),
+            (
+                len(set(data.languages)) != len(data.languages),
+                f"data.languages names a language twice: {data.languages}",
+            ),
+            (
+                model.hidden_size % model.num_attention_heads > 0,
+                f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
+                f"{model.num_attention_heads}",
+            ),
+            (
+                not 8 <= data.max_seq_len <= usable,
+                f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, "
+                "model.max_position_embeddings - 2",
+            ),
+            (
+                run.micro_batch_tokens < data.max_seq_len,
+                f"run.micro_batch_tokens {run.micro_batch_tokens} is below data.max_seq_len "
+                f"{data.max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len",
+            ),
+            (
+                init.lm_head == FROM_ENCODER and init.encoder == SCRATCH,
+                "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head "
+                "from",
+            ),
+        ]

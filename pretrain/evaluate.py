@@ -1,6 +1,8 @@
 """Held-out evaluation: how well each objective is solved, and whether the languages share a space."""
 
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,21 +13,14 @@ import paddle
 from evaluation.encode import encode
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.batch import Stage1
+from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
 from pretrain.config import PretrainConfig
-from pretrain.data_selection import Streams
+from pretrain.data_selection import TrainingText
 from pretrain.loss import masked_lm_loss
-from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Pair, Text
-from pretrain.pseudo import (
-    copied_and_repeated,
-    found_in_translation,
-    most_frequent_found,
-    punctuation_ids,
-)
-from pretrain.reader import make_objectives
+from pretrain.masking import generator
+from pretrain.objectives import Pair, Text, make_objectives
 from reader.blocks import Blocks
-from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
@@ -43,6 +38,7 @@ class Evaluator:
     """The held-out part of a corpus, made into the same batches at every evaluation.
 
     Args:
+        text: what the run trains on.
         pseudo_tokens: BTMLM's stage 1; None where BTMLM is not active.
 
     Raises:
@@ -52,24 +48,22 @@ class Evaluator:
     def __init__(
         self,
         config: PretrainConfig,
-        corpus: Corpus,
+        text: TrainingText,
         tokenizer: Tokenizer,
         pseudo_tokens: PseudoTokenGenerator | None,
     ):
-        self.config, self.corpus, self.tokenizer = config, corpus, tokenizer
+        self.config, self.text, self.tokenizer = config, text, tokenizer
         self.stop: StopSignal | None = None
         self.pseudo_tokens = pseudo_tokens
-        streams = Streams.of(corpus, config)
-        self.languages = streams.languages
-        self.number = {language: i for i, language in enumerate(self.languages)}
-        self.objectives = make_objectives(config, Vocabulary.of(tokenizer), streams)
-        self.most = config.run.eval_sequences
-        self.mono = {name: text for name, text in corpus.held_out_mono.items() if name in self.number}
-        self.pairs = {
-            pair: held for pair, held in corpus.held_out_parallel.items() if set(pair) <= set(self.languages)
-        }
+        self.objectives = make_objectives(config, text)
+        self.most, self.room = config.run.eval_sequences, config.data.max_seq_len - 2
+        mono, pairs, known = text.corpus.held_out_mono, text.corpus.held_out_parallel, set(text.languages)
+        self.mono = {name: held for name, held in mono.items() if name in known}
+        self.pairs = {pair: held for pair, held in pairs.items() if set(pair) <= known}
         if config.run.eval_steps and self.most and not self.mono and not self.pairs:
-            raise UserError(f"{corpus.path} has no held-out part; build it with one, or set run.eval_steps 0")
+            raise UserError(
+                f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
+            )
 
     def due(self, step: int, last: int) -> bool:
         """Whether there is an evaluation after `step` of a run of `last` steps."""
@@ -118,9 +112,8 @@ class Evaluator:
         return {kind: dict(sorted(values.items())) for kind, values in merged.items() if values}
 
     def _mmlm(self, model: PreTrainingModel, language: str) -> dict[str, float] | None:
-        room = self.config.data.max_seq_len - 2
-        blocks = Blocks(self.mono[language], room, not self.config.data.pack_lines)
-        number, count = self.number[language], min(len(blocks), self.most)
+        blocks = Blocks(self.mono[language], self.room, not self.config.data.pack_lines)
+        number, count = self.text.number[language], min(len(blocks), self.most)
         return self._masked(model, "mmlm", [Text(blocks[i], number) for i in range(count)])
 
     def _tlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float] | None:
@@ -130,10 +123,10 @@ class Evaluator:
         examples = [example for example in self._examples(pair) if self.objectives.serves_camlm(example)]
         return self._masked(model, "camlm", examples)
 
-    def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, float]:
+    def _btmlm(self, model: PreTrainingModel, pair: tuple[str, str]) -> dict[str, Any]:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
         samples: list[str] = []
-        sums = dict.fromkeys(("pseudo", "copied", "repeated", "found", "sought", "likely", "of"), 0)
+        sums = Counter()
         for examples, rngs in self._chunks("btmlm", self._examples(pair)):
             sources, targets = zip(*examples)
             second_languages = [target.language for target in targets]
@@ -141,16 +134,13 @@ class Evaluator:
             pseudo_ids = self.pseudo_tokens.predict(model, stage1)
             translations = [target.ids for target in targets]
             for row in range(min(_SAMPLES - len(samples), len(sources))):
-                of_row = pseudo_ids[stage1.slot_rows == row]
-                samples.append(
-                    f"{self._in_words(sources[row])} | {self._in_words(Text(of_row, second_languages[row]))}"
-                )
+                of_row = Text(pseudo_ids[stage1.slot_rows == row], second_languages[row])
+                samples.append(f"{self._in_words(sources[row])} | {self._in_words(of_row)}")
             copied, repeated = copied_and_repeated(stage1, pseudo_ids)
             found, sought = found_in_translation(stage1, pseudo_ids, translations, self.punctuation)
             likely, of = most_frequent_found(stage1, translations, self.piece_counts, self.punctuation)
-            new = {"pseudo": len(pseudo_ids), "copied": copied, "repeated": repeated, "found": found}
-            new |= {"sought": sought, "likely": likely, "of": of}
-            sums = {name: value + new[name] for name, value in sums.items()}
+            sums.update(pseudo=len(pseudo_ids), copied=copied, repeated=repeated)
+            sums.update(found=found, sought=sought, likely=likely, of=of)
         return {
             "precision": sums["found"] / max(sums["sought"], 1),
             "frequent_precision": sums["likely"] / max(sums["of"], 1),
@@ -160,13 +150,15 @@ class Evaluator:
         }
 
     def _in_words(self, text: Text) -> str:
-        return f"{self.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
+        return f"{self.text.languages[text.language]}: {self.tokenizer.decode(text.ids)}"
 
     def _retrieval(self, model: PreTrainingModel, pair: tuple[str, str]) -> list[float]:
-        held, room = self.pairs[pair], self.config.data.max_seq_len - 2
+        held = self.pairs[pair]
         cls, sep = [self.tokenizer.cls_id], [self.tokenizer.sep_id]
         count = min(len(held), self.most)
-        sides = zip(*([np.concatenate([cls, ids[:room], sep]) for ids in held[i]] for i in range(count)))
+        sides = zip(
+            *([np.concatenate([cls, ids[: self.room], sep]) for ids in held[i]] for i in range(count))
+        )
         a, b = (encode(model.ernie_m, list(side)) for side in sides)
         return accuracy_by_layer(a, b).mean(axis=1).tolist()
 
@@ -175,7 +167,7 @@ class Evaluator:
         held = self.pairs[pair]
         examples = []
         for i in range(min(len(held), self.most)):
-            sides = [Text(ids, self.number[name]) for ids, name in zip(held[i], pair)]
+            sides = [Text(ids, self.text.number[name]) for ids, name in zip(held[i], pair)]
             examples.append(Pair(*reversed(sides)) if i % 2 else Pair(*sides))
         return examples
 
@@ -206,12 +198,59 @@ class Evaluator:
     @cached_property
     def piece_counts(self) -> np.ndarray:
         """int64 [languages, V]."""
-        return np.stack([self.corpus.piece_counts(language) for language in self.languages])
+        return np.stack([self.text.corpus.piece_counts(language) for language in self.text.languages])
 
     @cached_property
     def punctuation(self) -> np.ndarray:
         """Ids of pieces that are no words."""
         return punctuation_ids(self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size)))
+
+
+def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
+    """Indices of pieces without a letter, mark or digit."""
+    return np.array(
+        [i for i, piece in enumerate(pieces) if all(unicodedata.category(c)[0] not in "LMN" for c in piece)],
+        dtype=np.int64,
+    )
+
+
+def found_in_translation(
+    stage1: Stage1, pseudo_ids: np.ndarray, translations: Sequence[np.ndarray], ignored: np.ndarray
+) -> tuple[int, int]:
+    """Held-out pairs: pseudo-tokens found in the real translation, and how many were looked for.
+
+    Args:
+        pseudo_ids: int64 [S], in the order of `stage1.slots`.
+        translations: the real translation of each row's sentence, ids without specials.
+        ignored: ids that are not looked for (punctuation).
+    """
+    words = [set(translation.tolist()) for translation in translations]
+    sought = ~np.isin(pseudo_ids, ignored)
+    found = [
+        token in words[row]
+        for token, row in zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
+    ]
+    return sum(found), len(found)
+
+
+def most_frequent_found(
+    stage1: Stage1, translations: Sequence[np.ndarray], piece_counts: np.ndarray, ignored: np.ndarray
+) -> tuple[int, int]:
+    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent
+    pieces of the language (punctuation left out).
+
+    Args:
+        piece_counts: occurrences in each language's text, [languages, V].
+    """
+    guesses = np.empty_like(stage1.slots)
+    for language in np.unique(stage1.slot_languages):
+        counts = piece_counts[language].copy()
+        counts[ignored] = -1
+        ranked = np.argsort(-counts, kind="stable")
+        for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
+            mine = stage1.slot_rows == row
+            guesses[mine] = ranked[: mine.sum()]
+    return found_in_translation(stage1, guesses, translations, ignored)
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -226,11 +265,10 @@ def summary(result: dict[str, Any]) -> list[str]:
     if "btmlm" in result:
         values = list(result["btmlm"].values())
         rates = ("precision", "frequent_precision", "copy_rate", "repeat_rate")
-        mean = {rate: 100 * np.mean([v[rate] for v in values]) for rate in rates}
+        found, frequent, copied, repeated = (100 * np.mean([v[rate] for v in values]) for rate in rates)
         lines.append(
-            f"btmlm: pseudo-tokens in the translation {mean['precision']:.2f} % (the most frequent words: "
-            f"{mean['frequent_precision']:.2f} %), copied {mean['copy_rate']:.2f} %, "
-            f"repeated {mean['repeat_rate']:.2f} %"
+            f"btmlm: pseudo-tokens in the translation {found:.2f} % (the most frequent words: "
+            f"{frequent:.2f} %), copied {copied:.2f} %, repeated {repeated:.2f} %"
         )
         samples = [sample for v in values for sample in v["samples"][:1]]
         lines += [f"pseudo-tokens of {sample}" for sample in samples[:_SHOWN]]

@@ -28,7 +28,7 @@ class StepSums:
     def __init__(self, state: dict[str, Any] | None = None):
         self.sums: dict[str, float] = dict(state["sums"]) if state else {}
         self.trained_tokens: float = state["trained_tokens"] if state else 0.0
-        self._restart_clock()
+        self._clock, self._tokens_before = time.monotonic(), self.trained_tokens
 
     def add(self, step: Step) -> None:
         """Add a step. A skipped step counts as skipped and adds nothing else."""
@@ -38,7 +38,6 @@ class StepSums:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.trained_tokens += values.get("tokens", 0.0)
-        self._tokens_since += values.get("tokens", 0.0)
 
     def state(self) -> dict[str, Any]:
         """What `StepSums(state)` continues from."""
@@ -52,32 +51,26 @@ class StepSums:
             far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
             accuracy; btmlm also copy_rate and repeat_rate.
         """
-        sums, steps = self.sums, self.sums.get("steps", 0.0)
+        sums, steps, now = self.sums, self.sums.get("steps", 0.0), time.monotonic()
         record: dict[str, Any] = {
             "step": step,
             "lr": lr,
             "loss": sums["loss"] / steps if steps else None,
             "grad_norm": sums["grad_norm"] / steps if steps else None,
             "tokens": self.trained_tokens,
-            "tokens_per_second": self._tokens_since / max(time.monotonic() - self._clock, 1e-9),
+            "tokens_per_second": (self.trained_tokens - self._tokens_before) / max(now - self._clock, 1e-9),
             "skipped": sums.get("skipped", 0.0),
         }
         for name in OBJECTIVES:
-            if sums.get(f"{name}.count"):
-                loss = sums[f"{name}.loss"] / sums[f"{name}.count"]
-                accuracy = sums[f"{name}.correct"] / sums[f"{name}.count"]
-                record[name] = {
-                    "loss": loss, "perplexity": math.exp(min(loss, 50.0)), "accuracy": accuracy,
-                }  # fmt: skip
+            if count := sums.get(f"{name}.count"):
+                loss, accuracy = sums[f"{name}.loss"] / count, sums[f"{name}.correct"] / count
+                perplexity = math.exp(min(loss, 50.0))
+                record[name] = {"loss": loss, "perplexity": perplexity, "accuracy": accuracy}
         if sums.get("pseudo"):
-            for rate, count in (("copy_rate", "copied"), ("repeat_rate", "repeated")):
-                record["btmlm"][rate] = sums[count] / sums["pseudo"]
-        self.sums = {}
-        self._restart_clock()
+            record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
+            record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
+        self.sums, self._clock, self._tokens_before = {}, now, self.trained_tokens
         return record
-
-    def _restart_clock(self) -> None:
-        self._clock, self._tokens_since = time.monotonic(), 0.0
 
 
 class Journal:
@@ -165,10 +158,9 @@ def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
     """A record as one line of the log."""
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     for name in OBJECTIVES:
-        if name in record:
-            found = record[name]
-            accuracy = f", acc {100 * found['accuracy']:.1f}" if "accuracy" in found else ""
-            parts.append(f"{name} {found['loss']:.4f} (ppl {found['perplexity']:.1f}{accuracy})")
+        if found := record.get(name):
+            rates = f"ppl {found['perplexity']:.1f}, acc {100 * found['accuracy']:.1f}"
+            parts.append(f"{name} {found['loss']:.4f} ({rates})")
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
     parts.append(f"grad {norm}, lr {record['lr']:.3g}")
     parts.append(f"{record['tokens_per_second']:,.0f} tokens/s, {eta} left")
@@ -199,16 +191,15 @@ def cut_back(path: Path, step: int, evaluated: int) -> int:
     Returns:
         The number of dropped records.
     """
-    if not path.is_file():
-        return 0
     records = _records(path)
     kept = [
         line + b"\n"
         for record, line in records
         if record and record["step"] <= (evaluated if HELD_OUT in record else step)
     ]
-    with atomic_file(path) as file:
-        file.writelines(kept)
+    if records:
+        with atomic_file(path) as file:
+            file.writelines(kept)
     return len(records) - len(kept)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from pretrain import masking, pseudo
 from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
-from pretrain.config import ObjectiveConfig
+from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
 
@@ -95,8 +96,7 @@ class Objectives:
         if objective == "mmlm":
             return min(len(example.ids) + 2, self.max_seq_len)
         if objective == "btmlm":
-            n, p = self._pseudo_lengths(example)
-            return n + p + 4
+            return sum(self._pseudo_lengths(example)) + 4
         return sum(map(len, self._truncated(example))) + 4
 
     def masked(self, objective: str, example: Text | Pair) -> int:
@@ -113,17 +113,14 @@ class Objectives:
 
     def mmlm(self, text: Text, rng: np.random.Generator) -> list[MaskedSequence]:
         ids = np.concatenate([self._cls, text.ids[: self.max_seq_len - 2], self._sep])
-        side_languages = np.full(len(ids), text.language)
         chosen = 1 + self._choose(ids[1:-1], rng)
-        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
-        return [self._masked_row(ids, side_languages, chosen, replacements)]
+        return [self._replaced(ids, np.full(len(ids), text.language), chosen, rng)]
 
     # TLM: [CLS] S [SEP] [SEP] Y [SEP], masks on both sides, all tokens see all tokens.
 
     def tlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
         ids, side, chosen = self._pair(pair, rng)
-        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
-        return [self._masked_row(ids, self._side_languages(pair, side), chosen, replacements)]
+        return [self._replaced(ids, _languages(pair)[side], chosen, rng)]
 
     # CAMLM: a masked token sees the other side's unmasked tokens and itself. The mask over the whole pair
     # (`attention_mask.camlm`) falls apart into two sequences: the unmasked tokens of one side are the
@@ -137,10 +134,8 @@ class Objectives:
     def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
         ids, side, chosen = self._pair(pair, rng)
         # Always [MASK]: a token that stayed, or a random one, would see itself.
-        row = self._masked_row(ids, self._side_languages(pair, side), chosen, self.vocabulary.mask_id)
-        masked = np.zeros(len(ids), dtype=bool)
-        masked[chosen] = True
-        return [_half(row, side, masked, context_side) for context_side in (0, 1)]
+        row = self._row(ids, _languages(pair)[side], chosen, self.vocabulary.mask_id)
+        return [_half(row, side, context_side) for context_side in (0, 1)]
 
     # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
     # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
@@ -158,28 +153,21 @@ class Objectives:
 
         # The first stage: [CLS] X [SEP] is the context, then the placeholders.
         ids = np.concatenate([context, placeholders])
-        side_languages = np.repeat([text.language, second], [n + 2, p])
-        languages = self._language_ids(ids, side_languages)
-        columns = np.arange(n + 2, n + 2 + p)
+        languages = np.repeat([text.language, second], [n + 2, p])
         positions = np.concatenate([self._positions[: n + 2], slot_positions])
-        first = MaskedSequence(
-            ids, positions, languages, columns, placeholders, side_languages[columns], n + 2
-        )
+        first = self._row(ids, languages, n + 2 + np.arange(p), mask_id)
+        first = first._replace(position_ids=positions, context=n + 2)
 
         # The second stage. Its last [SEP] follows the last position that a pseudo-token may have.
         ids = np.concatenate([context, self._sep, placeholders, self._sep])
-        side_languages = np.repeat([text.language, second], [n + 2, p + 2])
-        last = slot_positions[-1:] + 1
-        positions = np.concatenate([self._positions[: n + 3], slot_positions, last])
-        chosen = 1 + self._choose(text.ids[:n], rng)
-        replacements = masking.replace(ids[chosen], rng, self.vocabulary)
-        row = self._masked_row(ids, side_languages, chosen, replacements)
-        # Pseudo-tokens will be ordinary tokens, though their slots still hold [MASK].
-        languages = row.language_ids.copy()
-        if self.language_embedding == "masks":
-            languages[slots] = NO_LANGUAGE
-        row = row._replace(position_ids=positions, language_ids=languages)
-        return MaskedExample("btmlm", [row], Slots(first, slots, rng.random(p)))
+        languages = np.repeat([text.language, second], [n + 2, p + 2])
+        positions = np.concatenate([self._positions[: n + 3], slot_positions, slot_positions[-1:] + 1])
+        row = self._replaced(ids, languages, 1 + self._choose(text.ids[:n], rng), rng)
+        if self.language_embedding == "masks":  # pseudo-tokens will be ordinary tokens
+            row.language_ids[slots] = NO_LANGUAGE
+        return MaskedExample(
+            "btmlm", [row._replace(position_ids=positions)], Slots(first, slots, rng.random(p))
+        )
 
     def _pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """How many tokens of the sentence are kept, and the number of pseudo-tokens."""
@@ -210,34 +198,38 @@ class Objectives:
         known = self._known(ids)
         return known[masking.choose(len(known), self.config.mask_rate, rng)]
 
-    def _masked_row(
-        self, ids: np.ndarray, side_languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
+    def _replaced(
+        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
-        """The sequence `ids` [t] with `replacements` in the chosen columns, which are to be predicted."""
+        """The sequence `ids` [t] whose chosen columns are masked, replaced at random or kept."""
+        return self._row(ids, languages, chosen, masking.replace(ids[chosen], rng, self.vocabulary))
+
+    def _row(
+        self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
+    ) -> MaskedSequence:
+        """The sequence `ids` [t] with `replacements` in the chosen columns, which are to be predicted.
+
+        `languages` [t] are those of each token's side.
+        """
         inputs = ids.copy()
         inputs[chosen] = replacements
+        carry = {"all": True, "none": False, "masks": inputs == self.vocabulary.mask_id}
         return MaskedSequence(
             inputs,
             self._positions[: len(ids)],
-            self._language_ids(inputs, side_languages),
+            np.where(carry[self.language_embedding], languages, NO_LANGUAGE),
             chosen,
             ids[chosen],
-            side_languages[chosen],
+            languages[chosen],
             len(ids),
         )
 
-    def _side_languages(self, pair: Pair, side: np.ndarray) -> np.ndarray:
-        return np.where(side == 0, pair.source.language, pair.target.language)
 
-    def _language_ids(self, inputs: np.ndarray, side_languages: np.ndarray) -> np.ndarray:
-        if self.language_embedding == "all":
-            return side_languages
-        if self.language_embedding == "none":
-            return np.full(len(inputs), NO_LANGUAGE)
-        return np.where(inputs == self.vocabulary.mask_id, side_languages, NO_LANGUAGE)
+def _languages(pair: Pair) -> np.ndarray:
+    return np.array([pair.source.language, pair.target.language])
 
 
-def _half(row: MaskedSequence, side: np.ndarray, masked: np.ndarray, context_side: int) -> MaskedSequence:
+def _half(row: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
     Positions, languages and targets go along, so both halves together have the whole row's loss.
@@ -245,13 +237,11 @@ def _half(row: MaskedSequence, side: np.ndarray, masked: np.ndarray, context_sid
     Args:
         row: the pair, masked.
         side: [t], 0 or 1.
-        masked: bool [t].
         context_side: whose unmasked tokens are the context.
     """
-    context = np.flatnonzero((side == context_side) & ~masked)
+    context = np.setdiff1d(np.flatnonzero(side == context_side), row.targets)
     mine = side[row.targets] != context_side
-    placeholders = row.targets[mine]
-    columns = np.concatenate([context, placeholders])
+    columns = np.concatenate([context, row.targets[mine]])
     return MaskedSequence(
         row.input_ids[columns],
         row.position_ids[columns],
@@ -261,3 +251,13 @@ def _half(row: MaskedSequence, side: np.ndarray, masked: np.ndarray, context_sid
         row.target_languages[mine],
         len(context),
     )
+
+
+def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
+    """The objectives of a run, for training and for evaluation."""
+    second = None
+    if "btmlm" in config.objectives.active:
+        pairs = {(text.number[a], text.number[b]): count for (a, b), count in text.pairs.items()}
+        second = pseudo.SecondLanguage(text.languages, pairs, config.objectives.second_language)
+    of_embedding = config.model.language_embedding
+    return Objectives(config.objectives, text.vocabulary, config.data.max_seq_len, of_embedding, second)

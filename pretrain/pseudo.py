@@ -1,14 +1,12 @@
-"""BTMLM's pseudo-tokens: how many, where, in which language, from which pieces, and how good they were.
+"""BTMLM's pseudo-tokens: how many, where, in which language and from which pieces.
 
 Pure numpy; the pass that predicts them is pretrain/btmlm.py.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pretrain.batch import Stage1
 from pretrain.masking import Vocabulary
 from utils.errors import UserError
 
@@ -111,61 +109,3 @@ def allowed_pieces(piece_counts: np.ndarray, min_count: int, vocabulary: Vocabul
                 break
         allowed.append(pieces)
     return allowed
-
-
-def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
-    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
-    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
-    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
-    in_context = column < stage1.contexts[row]
-    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
-    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
-    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
-    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))
-
-
-def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
-    """Indices of pieces without a letter, mark or digit."""
-    return np.array(
-        [i for i, piece in enumerate(pieces) if all(unicodedata.category(c)[0] not in "LMN" for c in piece)],
-        dtype=np.int64,
-    )
-
-
-def found_in_translation(
-    stage1: Stage1, pseudo_ids: np.ndarray, translations: Sequence[np.ndarray], ignored: np.ndarray
-) -> tuple[int, int]:
-    """Held-out pairs: pseudo-tokens found in the real translation, and how many were looked for.
-
-    Args:
-        pseudo_ids: int64 [S], in the order of `stage1.slots`.
-        translations: the real translation of each row's sentence, ids without specials.
-        ignored: ids that are not looked for (punctuation).
-    """
-    words = [set(translation.tolist()) for translation in translations]
-    sought = ~np.isin(pseudo_ids, ignored)
-    found = [
-        token in words[row]
-        for token, row in zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
-    ]
-    return sum(found), len(found)
-
-
-def most_frequent_found(
-    stage1: Stage1, translations: Sequence[np.ndarray], piece_counts: np.ndarray, ignored: np.ndarray
-) -> tuple[int, int]:
-    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent
-    pieces of the language (punctuation left out).
-
-    Args:
-        piece_counts: occurrences in each language's text, [languages, V].
-    """
-    guesses = np.empty_like(stage1.slots)
-    for language in np.unique(stage1.slot_languages):
-        counts = piece_counts[language].copy()
-        counts[ignored] = -1
-        ranked = np.argsort(-counts, kind="stable")
-        for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
-            mine = stage1.slot_rows == row
-            guesses[mine] = ranked[: mine.sum()]
-    return found_in_translation(stage1, guesses, translations, ignored)

@@ -9,30 +9,23 @@ import heapq
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pretrain import pseudo
 from pretrain import shares as mix
 from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, PretrainConfig
-from pretrain.data_selection import Streams
+from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, Text
+from pretrain.objectives import Pair, Text, make_objectives
 from reader.blocks import Blocks
 from reader.corpus import Corpus
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
+from utils.logging import logger
 
-Drawn = tuple[str, list[str], Draws]  # monolingual or parallel text, the objective of each draw, the draws
-
-
-class DrawnExample(NamedTuple):
-    """A text or pair of a step, and the objective that it serves."""
-
-    objective: str
-    text: Text | Pair
+_PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
 
 
 @dataclass(frozen=True)
@@ -56,29 +49,14 @@ class StepBatches:
 NOTHING = StepBatches([], {}, [0] * len(OBJECTIVES), {})
 
 
-def make_objectives(config: PretrainConfig, vocabulary: Vocabulary, streams: Streams) -> Objectives:
-    """The batch maker of a run; evaluation uses the same."""
-    number = {language: i for i, language in enumerate(streams.languages)}
-    second = None
-    if "btmlm" in config.objectives.active:
-        pairs = {(number[a], number[b]): count for (a, b), count in streams.pairs.items()}
-        second = pseudo.SecondLanguage(streams.languages, pairs, config.objectives.second_language)
-    return Objectives(
-        config.objectives,
-        vocabulary,
-        config.data.max_seq_len,
-        config.model.language_embedding,
-        second,
-    )
-
-
 class StepReader:
     """Makes the batches of step after step for process `rank` of `world_size`.
 
     Args:
-        corpus: opened with the run's vocabulary.
+        text: what the run trains on.
         total_steps: of the run; decides when BTMLM starts.
         state: a `StepBatches.state` to go on from.
+        step: the first step, if there is no state.
 
     Raises:
         UserError: more processes than sequences in a step, a batch too small for an objective, or a state of
@@ -88,12 +66,12 @@ class StepReader:
     def __init__(
         self,
         config: PretrainConfig,
-        corpus: Corpus,
-        vocabulary: Vocabulary,
+        text: TrainingText,
         total_steps: int,
         rank: int = 0,
         world_size: int = 1,
         state: dict[str, Any] | None = None,
+        step: int = 0,
     ):
         batch_size, active = config.optimizer.batch_size, set(config.objectives.active)
         if batch_size < world_size:
@@ -102,33 +80,27 @@ class StepReader:
                 "fewer processes"
             )
         mix.check_batch_size(config.objectives, batch_size, total_steps)
-        streams = Streams.of(corpus, config)
-        self.config, self.corpus, self.total_steps = config, corpus, total_steps
-        self.rank, self.world_size, self.step = rank, world_size, 0
-        self.objectives = make_objectives(config, vocabulary, streams)
-        self.number = {language: i for i, language in enumerate(streams.languages)}
+        self.config, self.text, self.total_steps = config, text, total_steps
+        self.rank, self.world_size, self.step = rank, world_size, step
+        self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}
         seed, data = config.run.seed, config.data
         if active & set(mix.MONOLINGUAL):
+            corpus, room = text.corpus, data.max_seq_len - 2
             cache = corpus.path / "blocks" if os.access(corpus.path, os.W_OK) else None
-            room = data.max_seq_len - 2
             self.blocks = {
-                name: Blocks(corpus.mono[name], room, not data.pack_lines, cache) for name in streams.mono
+                name: Blocks(corpus.mono[name], room, not data.pack_lines, cache) for name in text.mono
             }
             items = {name: len(blocks) for name, blocks in self.blocks.items()}
-            self.samplers["mono"] = Sampler(items, streams.mono, data.language_alpha, seed, "mono")
+            self.samplers["mono"] = Sampler(items, text.mono, data.language_alpha, seed, "mono")
         if active & set(mix.PARALLEL):
-            self.pairs = {"-".join(pair): pair for pair in streams.pairs}
-            items = {"-".join(pair): count for pair, count in streams.pairs.items()}
+            self.pairs = {"-".join(pair): pair for pair in text.pairs}
+            items = {"-".join(pair): count for pair, count in text.pairs.items()}
             self.samplers["parallel"] = Sampler(items, items, data.pair_alpha, seed, "parallel")
         if state is not None:
             self.step = int(state["step"])
             for name, sampler in self.samplers.items():
                 sampler.restore(state[name])
-
-    def go_to(self, step: int) -> None:
-        """Let `next` make the batches of this step, with the draws that come next."""
-        self.step = step
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
@@ -136,9 +108,9 @@ class StepReader:
 
     def next(self) -> StepBatches:
         """The next step's batches."""
-        share, counts = self._counts()
-        examples = self._examples(self._draw(counts))
-        tokens = [self.objectives.tokens(one.objective, one.text) for one in examples]
+        share = mix.shares(self.config.objectives, self.step, self.total_steps)
+        examples = self._examples(mix.allocate(share, self.config.optimizer.batch_size, self.step))
+        tokens = [self.objectives.tokens(*example) for example in examples]
         parts = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
         micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
         self.step += 1
@@ -148,24 +120,16 @@ class StepReader:
             masked[one.objective] += self.objectives.masked(one.objective, one.text)
         return StepBatches(micro_batches, share, list(masked.values()), state)
 
-    def _counts(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Objective -> its share in batch number `step`, and its sequences."""
-        share = mix.shares(self.config.objectives, self.step, self.total_steps)
-        return share, mix.allocate(share, self.config.optimizer.batch_size, self.step)
+    def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
+        """The texts and pairs of the whole step, each with its objective.
 
-    def _draw(self, counts: dict[str, int]) -> list[Drawn]:
-        """What the whole step reads. Every process draws all, so that the positions stay equal."""
-        drawn = []
+        Every process draws all, so that the positions stay equal. An example's place in the list decides what
+        is drawn for it.
+        """
+        examples = []
         for kind, names in (("mono", mix.MONOLINGUAL), ("parallel", mix.PARALLEL)):
             objectives = [name for name in names for _ in range(counts.get(name, 0))]
-            if objectives:
-                drawn.append((kind, objectives, self.samplers[kind].draw(len(objectives))))
-        return drawn
-
-    def _examples(self, drawn: list[Drawn]) -> list[DrawnExample]:
-        """The whole step. An example's place in it decides what is drawn for it."""
-        examples = []
-        for kind, objectives, draws in drawn:
+            draws = self.samplers[kind].draw(len(objectives)) if objectives else None
             for i, objective in enumerate(objectives):
                 text = self._read(kind, draws, i)
                 if objective == "camlm" and not self.objectives.serves_camlm(text):
@@ -173,23 +137,21 @@ class StepReader:
                     if "tlm" not in self.config.objectives.active:
                         continue
                     objective = "tlm"
-                examples.append(DrawnExample(objective, text))
+                examples.append((objective, text))
         return examples
 
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
         name, item = self.samplers[kind].names[draws.stream[i]], int(draws.item[i])
+        number = self.text.number
         if kind == "mono":
-            return Text(self.blocks[name][item], self.number[name])
+            return Text(self.blocks[name][item], number[name])
         pair = self.pairs[name]
-        sides = [Text(ids, self.number[side]) for ids, side in zip(self.corpus.parallel[pair][item], pair)]
+        sides = [Text(ids, number[side]) for ids, side in zip(self.text.corpus.parallel[pair][item], pair)]
         return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
 
-    def _batch(self, examples: Sequence[DrawnExample], numbers: Sequence[int]) -> Batch:
-        made = []
-        for number in numbers:
-            rng = generator(self.config.run.seed, self.step, number)
-            made.append(self.objectives.mask(*examples[number], rng))
-        return pack(made)
+    def _batch(self, examples: Sequence[tuple[str, Text | Pair]], numbers: Sequence[int]) -> Batch:
+        rngs = [generator(self.config.run.seed, self.step, number) for number in numbers]
+        return pack([self.objectives.mask(*examples[number], rng) for number, rng in zip(numbers, rngs)])
 
 
 def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
@@ -221,21 +183,50 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
     return [[sorted(part) for part in parts[rank::processes] if part] for rank in range(processes)]
 
 
-@dataclass(frozen=True)
-class ReaderPlan:
-    """What the reader process needs to make its `StepReader`; calling it does so."""
+def read_steps(
+    config: PretrainConfig, digest: str, vocabulary: Vocabulary, *arguments: Any
+) -> Iterator[StepBatches]:
+    """The batches of a run, in the reader process. `arguments` are those of `StepReader` after `text`."""
+    corpus = Corpus(config.data.corpus, digest)
+    return iter(StepReader(config, TrainingText.of(corpus, vocabulary, config), *arguments))
 
-    config: PretrainConfig
-    digest: str
-    vocabulary: Vocabulary
-    total_steps: int
-    rank: int
-    world_size: int
-    state: dict[str, Any] | None
 
-    def __call__(self) -> Iterator[StepBatches]:
-        corpus = Corpus(self.config.data.corpus, self.digest)
-        reader = StepReader(
-            self.config, corpus, self.vocabulary, self.total_steps, self.rank, self.world_size, self.state
+def total_steps(config: PretrainConfig, text: TrainingText) -> int:
+    """The number of steps of the run and its schedule.
+
+    With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
+    few thousand sequences before and after BTMLM starts. The result depends only on corpus and configuration,
+    so a resumed run gets the same number.
+
+    Raises:
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder.
+    """
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
+    if optimizer.tokens:
+        wanted /= _mean_tokens(config, text)
+    steps = max(1, round(wanted))
+    if head_steps >= steps:
+        raise UserError(
+            f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
+            "would never be trained"
         )
-        return iter(reader)
+    if optimizer.warmup_steps >= steps - head_steps:
+        logger.warning(
+            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",
+            optimizer.warmup_steps, steps,
+        )  # fmt: skip
+    return steps
+
+
+def _mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
+    """The mean number of trained tokens per step of the run."""
+    late = config.objectives.btmlm_start if "btmlm" in config.objectives.active else 1.0
+    probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
+    mean = 0.0
+    for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
+        if share:
+            reader = StepReader(config, text, total_steps=(1 << 30) + probe, step=step)
+            tokens = [batch.tokens for _ in range(probe) for batch in reader.next().micro_batches]
+            mean += share * sum(tokens) / probe
+    return mean

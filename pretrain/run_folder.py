@@ -38,23 +38,14 @@ def open_run_folder(run: RunConfig) -> None:
         logger.warning("run.overwrite: removed the run that was in %s (%s)", output, ", ".join(found))
 
 
-def identity(config: dict[str, Any], corpus: str, vocabulary: str) -> dict[str, Any]:
-    """What `check_same_run` compares.
-
-    Args:
-        config: from `dataclasses.asdict`.
-        corpus, vocabulary: their digests.
-    """
-    return {"config": config, "digests": {"corpus": corpus, "vocabulary": vocabulary}}
-
-
 def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Compare what decides what the model learns: the configuration except `FREE`, vocabulary and corpus.
 
     Args:
         folder: of the checkpoint.
-        saved: `identity` of its run. Checkpoints of an earlier version have no digests.
-        now: `identity` of this run.
+        saved: the configuration and the digests of its run. Checkpoints of an earlier version have no
+            digests.
+        now: those of this run, as `Trainer.identity`.
 
     Raises:
         UserError: they differ; names the keys, or both corpora.

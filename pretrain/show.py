@@ -1,23 +1,20 @@
-"""Draw the attention masks of your own sentences (paper Figures 1, 2 and 4) from the batches of training.
+"""Draw the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
 
     python -m pretrain.show "a sentence" "ein Satz" --objective camlm --output camlm.png
 
-Each row is a token: its position, its input, its language embedding, what the model must predict there, and
-the tokens it may attend to. Without --piece_model_path the tokens are words, or characters in scripts that
-are written without spaces.
+Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
+the model must predict there. Without --piece_model_path the tokens are the words between spaces.
 """
 
 import argparse
 import os
-import shutil
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from pretrain import attention_mask
-from pretrain.batch import Batch
+from pretrain.batch import Batch, Packed
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
@@ -26,12 +23,10 @@ from utils.errors import UserError, run
 from utils.files import atomic_file
 
 _SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
-# Scripts without spaces whose characters are not wide: Thai, Lao, Tibetan, Burmese, Khmer.
-_WITHOUT_SPACES = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 _TITLES = {
-    "mmlm": "MMLM (Figures 1a, 2a)",
-    "tlm": "TLM (Figures 1b, 2b)",
-    "camlm": "CAMLM (Figures 1c, 2c)",
+    "mmlm": "MMLM (Figure 2 a)",
+    "tlm": "TLM (Figure 2 b)",
+    "camlm": "CAMLM (Figure 2 c)",
     "btmlm": "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1",
 }
 
@@ -52,14 +47,11 @@ def main() -> None:
     """Print the panels, and write them as a PNG file if --output is given."""
     options = parse_arguments()
     panels = draw_panels(options)
-    columns = shutil.get_terminal_size((100, 24)).columns
-    print("\n\n".join(as_text(panel, columns) for panel in panels))
-    print("\nA row is a token that looks, a column (its position) a token that is seen: 1 = may attend.")
+    print("\n\n".join(as_text(panel) for panel in panels))
+    print("\nA row is a token that looks, a column a token that is seen: 1 = may attend.")
     if options.output:
-        lacking = write_png(options.output, panels)
+        write_png(options.output, panels)
         print(f"wrote {options.output}")
-        if lacking:
-            print(f"no installed font has {lacking}: code points stand in the picture; install Noto fonts")
 
 
 def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None) -> list[Panel]:
@@ -93,137 +85,107 @@ def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None)
     if objective in ("tlm", "camlm"):
         if len(texts) < 2:
             raise UserError(f"{objective} needs a pair: give the sentence and its translation")
-        examples = [Pair(*texts)]
-        if objective == "camlm" and not maker.serves_camlm(examples[0]):
+        texts = [Pair(*texts)]
+        if objective == "camlm" and not maker.serves_camlm(texts[0]):
             raise UserError("camlm needs an unmasked token on each side; such a pair serves tlm")
     elif objective == "btmlm":
-        examples, second = texts[:1], [1]
-    else:
-        examples = texts
-    rngs = [generator(options.seed, 0, i) for i in range(len(examples))]
-    batch = maker.batch(objective, examples, rngs, second_languages=second)
-    return _panels(batch, objective, tokenizer, names)
+        texts, second = texts[:1], [1]
+    rngs = [generator(options.seed, 0, i) for i in range(len(texts))]
+    return _panels(maker.batch(objective, texts, rngs, second), objective, tokenizer, names)
 
 
 def _panels(
     batch: Batch, objective: str, tokenizer: "WordTokenizer | Tokenizer", names: list[str]
 ) -> list[Panel]:
-    def panel(title, part, chosen, seen, predictions, replaced=(), boundary=None) -> Panel:
-        """The tokens `chosen` of a packed row; `predictions` and `replaced`: a token's place -> token."""
-        ids = part.input_ids[chosen]
+    def panel(
+        title: str,
+        part: Packed,
+        chosen: np.ndarray,
+        seen: np.ndarray,
+        predictions: Mapping[int, str],
+        inputs: Mapping[int, str],
+    ) -> Panel:
+        """The tokens `chosen` of a packed row; `predictions` and `inputs`: a token's place -> token."""
+        ids, places = part.input_ids[chosen], chosen.tolist()
         tokens = tokenizer.convert_ids_to_tokens(ids.tolist())
-        if boundary is None:
-            boundary = int(np.flatnonzero(ids == tokenizer.sep_id)[0]) + 1
+        boundary = int(np.flatnonzero(ids == tokenizer.sep_id)[0]) + 1
         return Panel(
             title,
-            [dict(replaced).get(place, token) for place, token in zip(chosen.tolist(), tokens)],
-            [predictions.get(place, "") for place in chosen.tolist()],
+            [inputs.get(place, token) for place, token in zip(places, tokens)],
+            [predictions.get(place, "") for place in places],
             part.position_ids[chosen].tolist(),
             [names[language] if language >= 0 else "" for language in part.language_ids[chosen]],
             boundary,
             seen,
         )
 
-    panels, slots, title = [], {}, _TITLES[objective]
-    if batch.stage1 is not None:  # it has one sentence, so slots and placeholders are in order
-        stage1 = batch.stage1
-        slots = {int(slot): f"h{i + 1}" for i, slot in enumerate(stage1.slots)}
-        placeholders = {int(place): f"h{i + 1}" for i, place in enumerate(stage1.placeholders)}
-        chosen, context = np.arange(stage1.tokens), int(stage1.contexts[0])
-        first = "BTMLM stage 1 (Figure 4)"
-        panels.append(panel(first, stage1, chosen, stage1.attention(0), placeholders, (), context))
-    targets = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
-    predictions = dict(zip(batch.targets.tolist(), targets))
+    panels, inputs, title = [], {}, _TITLES[objective]
+    stage1 = batch.stage1
+    if stage1 is not None:  # it has one sentence, so slots and placeholders are in order
+        pseudo = [f"h{i + 1}" for i in range(len(stage1.slots))]
+        inputs = dict(zip(stage1.slots.tolist(), pseudo))
+        predictions = dict(zip(stage1.placeholders.tolist(), pseudo))
+        first, everything = "BTMLM stage 1 (Figure 4)", np.arange(stage1.tokens)
+        panels.append(panel(first, stage1, everything, stage1.attention(0), predictions, {}))
+    predictions = dict(
+        zip(batch.targets.tolist(), tokenizer.convert_ids_to_tokens(batch.target_ids.tolist()))
+    )
     if objective == "camlm":  # its two sequences, as the pair of the definition
         masked = np.isin(np.arange(batch.tokens), batch.targets)
         side = np.repeat([0, 1], batch.lengths) ^ masked
         chosen = np.argsort(batch.position_ids)
-        return [panel(title, batch, chosen, attention_mask.camlm(side[chosen], masked[chosen]), predictions)]
+        seen = attention_mask.camlm(side[chosen], masked[chosen])
+        return [panel(title, batch, chosen, seen, predictions, inputs)]
     for number, (start, length) in enumerate(zip(batch.starts, batch.lengths)):
         chosen = np.arange(start, start + length)
-        panels.append(panel(title, batch, chosen, batch.attention(number), predictions, slots))
+        panels.append(panel(title, batch, chosen, batch.attention(number), predictions, inputs))
     return panels
 
 
-def as_text(panel: Panel, columns: int = 100) -> str:
-    """The panel as lines for a terminal of `columns` columns, aligned in any script."""
-    table = [("pos", "input", "language", "predicts")]
-    table += zip(map(str, panel.positions), panel.tokens, panel.languages, panel.predicted)
-    widths = [max(map(display_width, cells)) for cells in zip(*table)]
-    labels = [
-        "  ".join(cell + " " * (width - display_width(cell)) for cell, width in zip(line, widths))
-        for line in table
-    ]
-    indent = sum(widths) + 2 * 4
-    gap = " " if indent + 2 * len(panel.tokens) + 2 <= columns else ""
-
-    def cells(values: Sequence[str], bar: str = "|") -> str:
-        parts = [values[: panel.boundary], values[panel.boundary :]]
-        return f"{gap}{bar}{gap}".join(gap.join(part) for part in parts if len(part))
-
-    digits = [f"{position:>{len(str(max(panel.positions)))}}" for position in panel.positions]
-    header = [cells([digit[i] for digit in digits], " ") for i in range(len(digits[0]))]
-    lines = [panel.title, *(" " * indent + line for line in header[:-1]), f"{labels[0]}  {header[-1]}"]
-    for label, row in zip(labels[1:], panel.seen):
-        lines.append(f"{label}  {cells(['1' if one else '.' for one in row])}")
-    return "\n".join(line.rstrip() for line in lines)
+def as_text(panel: Panel) -> str:
+    """The panel as lines: position, what the token may attend to, input, language, prediction."""
+    lines = [panel.title, f" pos  {'attends to':<{2 * len(panel.tokens) + 2}}  input"]
+    rows = zip(panel.positions, panel.seen, panel.tokens, panel.languages, panel.predicted)
+    for position, seen, token, language, predicted in rows:
+        cells = ["1" if one else "." for one in seen]
+        matrix = " ".join([*cells[: panel.boundary], "|", *cells[panel.boundary :]])
+        added = f" + {language}" if language else ""
+        goal = f" -> {predicted}" if predicted else ""
+        lines.append(f"{position:>4}  {matrix:<{2 * len(cells) + 2}}  {token}{added}{goal}")
+    return "\n".join(lines)
 
 
-def write_png(path: str | os.PathLike, panels: Sequence[Panel]) -> str:
-    """Draw each panel as a sequence with its predictions (Figures 1 and 3) and as a matrix (Figures 2 and 4).
+def write_png(path: str | os.PathLike, panels: Sequence[Panel]) -> None:
+    """Draw the matrix of each panel (Figures 2 and 4).
 
-    Returns:
-        the characters that no installed font has; the picture shows their code points.
+    matplotlib warns of characters that no installed font has.
     """
     # matplotlib is slow to import, and the text does not need it
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    texts = [t for p in panels for t in (p.title, *p.tokens, *p.predicted, *p.languages)]
-    families, lacking = _fonts(set("".join(texts)))
-    style = {"family": families, "parse_math": False, "fontsize": 8}
-
-    def label(text: str) -> str:
-        return "".join(f"<{ord(c):X}>" if c in lacking else c for c in text)
-
-    sizes = [min(max(6, len(panel.tokens)) * 0.38, 40) for panel in panels]  # inches
-    figure = Figure(figsize=(max(sizes) + 2.6, sum(sizes) + 3.4 * len(panels)), dpi=120, layout="constrained")
+    texts = [text for p in panels for text in (*p.tokens, *p.languages, *p.predicted)]
+    style = {"family": _fonts(set("".join(texts))), "parse_math": False, "fontsize": 8}
+    sizes = [min(max(6, len(panel.tokens)) * 0.38, 40) + 1.0 for panel in panels]  # inches
+    figure = Figure(figsize=(max(sizes) + 1.6, sum(sizes)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    ratios = [ratio for size in sizes for ratio in (2.4, size + 1.0)]
-    axes = figure.subplots(2 * len(panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
-    for panel, sequence, matrix in zip(panels, axes[::2], axes[1::2]):
-        _draw_sequence(sequence, panel, style, label)
-        _draw_matrix(matrix, panel, style, label)
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=sizes)[:, 0]
+    for panel, matrix in zip(panels, axes):
+        _draw_matrix(matrix, panel, style)
     with atomic_file(path) as file:
         figure.savefig(file, format="png")
-    return "".join(sorted(lacking))
 
 
-def _draw_sequence(axes, panel: Panel, style: dict, label) -> None:
-    """Inputs below, predictions above, and a line from each prediction to the tokens it may use."""
-    box = {"marker": "s", "s": 300, "edgecolors": "#555555", "linewidths": 0.6, "zorder": 2}
-    for column, (token, predicted) in enumerate(zip(panel.tokens, panel.predicted)):
-        axes.scatter(column, 0, color="#f6c46b" if predicted else "#dfe7f1", **box)
-        axes.text(column, -0.45, label(token), va="top", ha="right", rotation=45, **style)
-        if predicted:
-            axes.scatter(column, 2, color="#f6c46b", **box)
-            axes.text(column, 2.45, label(predicted), va="bottom", ha="left", rotation=45, **style)
-            for seen in np.flatnonzero(panel.seen[column]):
-                axes.plot([seen, column], [0.3, 1.7], color="#3f6ea8", linewidth=0.6, alpha=0.6)
-    axes.set_title(label(panel.title), family=style["family"], fontsize=10, loc="left", pad=30)
-    axes.set_xlim(-0.7, len(panel.tokens) - 0.3)
-    axes.set_ylim(-0.4, 2.4)
-    axes.axis("off")
-
-
-def _draw_matrix(axes, panel: Panel, style: dict, label) -> None:
+def _draw_matrix(axes, panel: Panel, style: dict) -> None:
     """Rows are the tokens that look, columns the tokens that are seen."""
     axes.pcolormesh(panel.seen, cmap="Blues", vmin=-0.1, vmax=1.4, edgecolors="white", linewidth=1)
+    axes.set_title(panel.title, **style)
     axes.xaxis.tick_top()
     places = np.arange(len(panel.tokens)) + 0.5
-    names = [label(f"{token} {language}".strip()) for token, language in zip(panel.tokens, panel.languages)]
-    axes.set_xticks(places, [label(token) for token in panel.tokens], rotation=90, **style)
-    axes.set_yticks(places, names, **style)
+    goals = [f"-> {predicted}" if predicted else "" for predicted in panel.predicted]
+    rows = [" ".join(filter(None, one)) for one in zip(panel.tokens, panel.languages, goals)]
+    axes.set_xticks(places, panel.tokens, rotation=90, **style)
+    axes.set_yticks(places, rows, **style)
     if panel.boundary < len(panel.tokens):
         axes.axvline(panel.boundary, color="black", linewidth=1.2)
         axes.axhline(panel.boundary, color="black", linewidth=1.2)
@@ -232,70 +194,36 @@ def _draw_matrix(axes, panel: Panel, style: dict, label) -> None:
     axes.set_aspect("equal")
 
 
-def _fonts(characters: set[str]) -> tuple[list[str], set[str]]:
-    """Font families that together have the characters, and the characters that no installed font has."""
+def _fonts(characters: set[str]) -> list[str]:
+    """Installed font families that together have the characters, as far as there are any."""
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
 
-    families = {"DejaVu Sans": font_manager.findfont("DejaVu Sans")}  # comes with matplotlib
-    missing = {c for c in characters if not c.isspace()}
-    fonts = [(font.name, font.fname) for font in font_manager.fontManager.ttflist]
-    for name, path in (*families.items(), *fonts):
-        if name.startswith("Last Resort"):  # it has a box for every character
-            continue
-        covered = {chr(code) for code in FT2Font(path).get_charmap()} if missing else set()
-        if missing & covered:
-            families[name] = path
+    families, missing = [], {ord(character) for character in characters if not character.isspace()}
+    first = font_manager.findfont("DejaVu Sans")  # comes with matplotlib
+    fonts = [("DejaVu Sans", first), *((font.name, font.fname) for font in font_manager.fontManager.ttflist)]
+    for name, path in fonts:
+        covered = missing & FT2Font(path).get_charmap().keys() if missing else set()
+        if (covered and not name.startswith("Last Resort")) or not families:
+            families.append(name)
             missing -= covered
-    return list(families), missing
+    return families
 
 
 class WordTokenizer:
-    """Numbers words, or characters of scripts without spaces, in the order they come."""
+    """Numbers the words of sentences in the order they come."""
 
     cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIALS))
 
     def __init__(self, sentences: Sequence[str]):
-        words = dict.fromkeys(word for sentence in sentences for word in split_words(sentence))
-        self.tokens = [*_SPECIALS, *words]
+        self.tokens = [*_SPECIALS, *dict.fromkeys(" ".join(sentences).split())]
         self.vocab_size = len(self.tokens)
 
     def encode(self, sentence: str) -> list[int]:
-        return [self.tokens.index(word, len(_SPECIALS)) for word in split_words(sentence)]
+        return [self.tokens.index(word, len(_SPECIALS)) for word in sentence.split()]
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         return [self.tokens[i] for i in ids]
-
-
-def display_width(text: str) -> int:
-    """Terminal columns of a text: 2 for wide characters, 0 for combining and invisible ones."""
-    return sum(0 if _combines(c, "Mn", "Me", "Cf") else 1 + _is_wide(c) for c in text)
-
-
-def split_words(sentence: str) -> list[str]:
-    """Words between spaces; in scripts without spaces, characters with what combines with them."""
-    tokens = []
-    for word in sentence.split():
-        previous_alone = True
-        for index, character in enumerate(word):
-            combines = _combines(character, "Mn", "Me", "Mc", "Cf")
-            code = ord(character)
-            spaceless = _is_wide(character) or any(low <= code <= high for low, high in _WITHOUT_SPACES)
-            alone = not combines and spaceless
-            if index and (combines or not (alone or previous_alone)):
-                tokens[-1] += character
-            else:
-                tokens.append(character)
-            previous_alone = alone or (combines and previous_alone)
-    return tokens
-
-
-def _combines(character: str, *categories: str) -> bool:
-    return unicodedata.category(character) in categories
-
-
-def _is_wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in "WF"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,21 +14,18 @@ from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator
-from pretrain.config import OBJECTIVES, PretrainConfig
-from pretrain.data_selection import Streams
+from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
+from pretrain.data_selection import TrainingText
 from pretrain.initialise import freeze_encoder, initialise
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
-from pretrain.masking import Vocabulary
 from pretrain.pseudo import allowed_pieces
 from pretrain.reader import StepBatches
-from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run, identity
-from pretrain.schedule import learning_rate
-from reader.corpus import Corpus
+from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint, write_checkpoint
 from training.engine import Engine, Step
-from training.optimizer import build_optimizer
+from training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from training.precision import Precision
 from utils.errors import UserError
 from utils.files import atomic_dir
@@ -46,15 +43,13 @@ class Trainer:
     """Model, optimizer and pseudo-token generator of a run.
 
     Args:
-        config: of the run.
-        corpus: opened with the run's vocabulary.
+        text: what the run trains on.
         tokenizer: its files are copied into every checkpoint.
         steps: of the run, from its beginning.
     """
 
-    def __init__(self, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int):
-        self.config, self.tokenizer = config, tokenizer
-        self.languages = Streams.of(corpus, config).languages
+    def __init__(self, config: PretrainConfig, text: TrainingText, tokenizer: Tokenizer, steps: int):
+        self.config, self.tokenizer, self.languages = config, tokenizer, text.languages
         paddle.set_default_dtype(config.run.dtype)
         paddle.seed(config.run.seed)
         shape = dataclasses.asdict(config.model)
@@ -82,10 +77,13 @@ class Trainer:
             max_bad_steps=config.run.max_bad_steps,
             sums=SUMS,
         )
-        self.pseudo_tokens = make_generator(config, corpus, Vocabulary.of(tokenizer), self.languages)
+        self.pseudo_tokens = make_generator(config.objectives, text)
         # Equal for runs that read the same items in the same order.
-        self.drawn = {"corpus": corpus.digest, "seed": config.run.seed}
-        self.identity = identity(dataclasses.asdict(config), corpus.digest, tokenizer.digest)
+        self.drawn = {"corpus": text.corpus.digest, "seed": config.run.seed}
+        self.identity = {
+            "config": dataclasses.asdict(config),
+            "digests": {"corpus": text.corpus.digest, "vocabulary": tokenizer.digest},
+        }
 
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """One optimizer step; None where it was given up, because a process was asked to stop.
@@ -230,21 +228,26 @@ def train_step(
     return engine.step(to_device(work.micro_batches, weights, flash), loss_of, stop)
 
 
-def make_generator(
-    config: PretrainConfig, corpus: Corpus, vocabulary: Vocabulary, languages: list[str]
-) -> PseudoTokenGenerator | None:
+def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+    """Step -> share of `optimizer.learning_rate`. While the head is trained alone it has its own rate."""
+    optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
+    main = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    of_head = config.init.lm_head_learning_rate / optimizer.learning_rate
+    return lambda step: of_head if step < head_steps else main(step - head_steps)
+
+
+def make_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
     """BTMLM's stage 1 as the configuration wants it; None where BTMLM is not active."""
-    objectives = config.objectives
-    if "btmlm" not in objectives.active:
+    if "btmlm" not in config.active:
         return None
-    if "camlm" not in objectives.active:
+    if "camlm" not in config.active:
         logger.warning(
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"
         )
     allowed = None
-    if objectives.pseudo_pieces == "frequent":
-        piece_counts = [corpus.piece_counts(language) for language in languages]
-        allowed = allowed_pieces(piece_counts, objectives.min_piece_count, vocabulary)
-    temperature = objectives.temperature if objectives.pseudo_choice == "sample" else 0.0
-    return PseudoTokenGenerator(allowed, vocabulary.special_ids, temperature)
+    if config.pseudo_pieces == "frequent":
+        piece_counts = [text.corpus.piece_counts(language) for language in text.languages]
+        allowed = allowed_pieces(piece_counts, config.min_piece_count, text.vocabulary)
+    temperature = config.temperature if config.pseudo_choice == "sample" else 0.0
+    return PseudoTokenGenerator(allowed, text.vocabulary.special_ids, temperature)

@@ -148,17 +148,13 @@ def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
     print(f"\npicture: {OUTPUT / 'demo.png'}")
     found = {"zero_shot": zero_shot, "retrieval": retrieval}
     means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
-    words = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
-    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{words}")
+    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
+    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
     print(json.dumps(means | {"seconds": round(seconds, 1)}))
 
 
 def page_flags() -> list[str]:
-    """The flags of predict.py --serve: the full strategy's models, and a corpus to search.
-
-    The corpus has the same sentences in English and nine languages, so that a search can find nine
-    translations.
-    """
+    """The flags of predict.py --serve: the full strategy's models, and the sentences in ten languages."""
     names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
     corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
     models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
@@ -174,21 +170,17 @@ def table(rows: Rows) -> str:
     """A line for each start, a column for each language, then the mean over those that are not English."""
     from finetune.report import in_columns
 
-    codes = list(next(iter(rows.values())))
-    lines = [["", *codes, "mean"]]
-    lines += [
-        [start, *(f"{row[code]:.1f}" for code in codes), f"{mean(row):.1f}"] for start, row in rows.items()
-    ]
+    lines = [["", *next(iter(rows.values())), "mean"]]
+    for start, row in rows.items():
+        lines.append([start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))])
     return in_columns(lines)
 
 
 def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
     """Draw bars for each language and start, and chance as a line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # which needs no display
 
     figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2)
     for axis, rows in ((upper, zero_shot), (lower, retrieval)):
         for place, (start, row) in enumerate(rows.items()):

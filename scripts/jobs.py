@@ -61,15 +61,21 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_fail
     Raises:
         UserError: a job failed, with `stop_at_failure`; it names the log and quotes the last line.
     """
-    with _Processes(stop_at_failure) as processes, ThreadPoolExecutor(at_once) as pool:
-        for chain in chains:
-            pool.submit(processes.run_chain, chain)
+    processes = _Processes(stop_at_failure)
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, processes.stop) for number in stopping}
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(processes.run_chain, chains))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if processes.failure:
         raise UserError(processes.failure)
 
 
 class _Processes:
-    """The processes of the jobs; the ``with`` statement handles SIGTERM and Ctrl-C."""
+    """The running processes of the jobs."""
 
     def __init__(self, stop_at_failure: bool):
         self.stop_at_failure = stop_at_failure
@@ -77,14 +83,6 @@ class _Processes:
         self.running: list[subprocess.Popen] = []
         self.stopped = False
         self.lock = threading.Lock()
-
-    def __enter__(self) -> "_Processes":
-        self.before = {number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
     def stop(self, *_) -> None:
         """Start no more jobs, and ask the running ones to end."""

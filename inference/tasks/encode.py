@@ -1,6 +1,7 @@
 """Vectors of texts, {"text"} -> {"vector"}, and search in a corpus, {"text"} -> {"found"}."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from evaluation.search import nearest, unit
 from inference.engines import GraphRunner
 from inference.loading import Loaded
 from inference.requests import check_length, text_of
+from inference.tasks import TaskOptions
 from model.task_names import ENCODING
 from reader.bitext import Sentences
 from reader.classification import Example
@@ -24,26 +26,20 @@ _AT_ONCE = 1024  # sentences of a corpus between two progress reports
 class EncodeTexts:
     """One vector for each text, by a pooling of `evaluation.pooling.POOLINGS`.
 
-    Args:
-        pooling: None: as in training (run_retrieval.py records it), else "mean".
-        layer: a number, "middle" or "top". None: the layer of an exported folder, else as in training, else
-            "top".
-
     Raises:
         UserError: there is no such layer, or "pooled" is asked of a layer that is not the top one.
     """
 
-    def __init__(
-        self, model: Loaded, max_seq_len: int, batch_tokens: int, pooling: str | None = None,
-        layer: str | int | None = None,
-    ):  # fmt: skip
-        self.model, self.max_seq_len, self.batch_tokens = model, max_seq_len, batch_tokens
-        self.features = EncodePairs(model.tokenizer, max_seq_len)
-        self.pooling = pooling = pooling or model.reading.get("pooling", "mean")
+    def __init__(self, model: Loaded, options: TaskOptions):
+        self.model, self.options = model, options
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.features = EncodePairs(model.tokenizer, self.max_seq_len)
+        self.pooling = options.pooling or model.reading.get("pooling", "mean")
+        layer = options.layer
         if layer is None:
             layer = model.exported["layer"] if model.exported else model.reading.get("layer", "top")
         self.layer = layer_number(layer, model.num_layers)
-        if pooling == "pooled" and self.layer != model.num_layers:
+        if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
         self.engine = model.engine(ENCODING, self.layer)
 
@@ -51,7 +47,7 @@ class EncodeTexts:
         """The same at another layer; None: itself. UserError: an exported folder has another layer."""
         if layer in (None, self.layer):
             return self
-        return EncodeTexts(self.model, self.max_seq_len, self.batch_tokens, self.pooling, layer)
+        return EncodeTexts(self.model, replace(self.options, layer=layer))
 
     def parse(self, request: dict) -> str:
         return text_of(request, "text" if "text" in request else "text_a")
@@ -64,7 +60,7 @@ class EncodeTexts:
         rows = [feature.ids for feature in self.features([Example(text, None) for text in texts])]
         pad_id = self.model.config["pad_token_id"]
         found = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
-        for numbers, ids in padded_batches(rows, pad_id, self.batch_tokens):
+        for numbers, ids in padded_batches(rows, pad_id, self.options.batch_tokens):
             found[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return found
 
@@ -122,17 +118,18 @@ class SearchInput(NamedTuple):
 class SearchCorpus:
     """The sentences nearest to a text by cosine, in any language: {"text", "layer", "each"} -> {"found"}.
 
-    It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
-
-    The corpus is encoded when a layer is used for the first time, and its vectors are kept.
+    It finds the `top_k` best of all, or with "each" the best of each language of the corpus. The corpus is
+    encoded when a layer is used for the first time, and its vectors are kept.
     """
 
-    def __init__(self, encode: EncodeTexts, sentences: Sequence[CorpusSentence], top_k: int = 5):
-        self.encode, self.top_k = encode, min(top_k, len(sentences))
-        self.sentences = list(sentences)
-        self.languages_of_corpus = list(dict.fromkeys(one.language for one in sentences if one.language))
+    def __init__(self, model: Loaded, options: TaskOptions):
+        if options.corpus is None:
+            raise UserError("--corpus is needed with --task search: a text file, a sentence a line")
+        self.encode, self.sentences = EncodeTexts(model, options), read_corpus(options.corpus)
+        self.top_k = min(options.top_k, len(self.sentences))
+        self.languages_of_corpus = list(dict.fromkeys(one.language for one in self.sentences if one.language))
         self.vectors = cache(self._vectors)
-        self.vectors(encode.layer)
+        self.vectors(self.encode.layer)
 
     def _vectors(self, layer: int) -> np.ndarray:
         """Unit vectors of the corpus at a layer, [N, H]."""
@@ -171,25 +168,24 @@ class SearchCorpus:
         for layer, each in sorted({one[1:] for one in asked}):
             rows = [row for row, one in enumerate(asked) if one[1:] == (layer, each)]
             queries = unit(self.encode.at(layer).vectors([asked[row].text for row in rows]))
-            found = self._best_of_each(queries, layer) if each else self._best(queries, layer)
-            for row, pairs in zip(rows, found):
-                answers[row]["found"] = [self._found(*pair) for pair in pairs]
+            for row, found in zip(rows, self._nearest(queries, layer, each)):
+                answers[row]["found"] = found
         return answers
 
-    def _best(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
-        """(sentence, cosine) of the best of all, for each query of [N, H]."""
-        cosines, numbers = nearest(queries, self.vectors(layer), self.top_k)
-        return [list(zip(*pair)) for pair in zip(numbers.tolist(), cosines.tolist())]
-
-    def _best_of_each(self, queries: np.ndarray, layer: int) -> list[list[tuple[int, float]]]:
-        """(sentence, cosine) of the best of each language, for each query of [N, H]; the nearest first."""
-        found: list[list[tuple[int, float]]] = [[] for _ in queries]
-        for language in self.languages_of_corpus:
-            members = np.array([n for n, one in enumerate(self.sentences) if one.language == language])
-            cosines, numbers = nearest(queries, self.vectors(layer)[members], 1)
-            for row, number, cosine in zip(found, numbers[:, 0], cosines[:, 0].tolist()):
-                row.append((int(members[number]), cosine))
-        return [sorted(row, key=lambda pair: -pair[1]) for row in found]
+    def _nearest(self, queries: np.ndarray, layer: int, each: bool) -> list[list[dict]]:
+        """The sentences found for each query of [N, H], the nearest first."""
+        groups, vectors = [np.arange(len(self.sentences))], self.vectors(layer)
+        if each:
+            languages = np.array([one.language for one in self.sentences])
+            groups = [np.flatnonzero(languages == language) for language in self.languages_of_corpus]
+        pairs: list[list[tuple[float, int]]] = [[] for _ in queries]
+        for members in groups:
+            part = vectors[members] if each else vectors
+            cosines, numbers = nearest(queries, part, 1 if each else self.top_k)
+            for row, *found in zip(pairs, cosines.tolist(), members[numbers].tolist()):
+                row += zip(*found)
+        nearest_first = [sorted(row, key=lambda pair: -pair[0]) for row in pairs]
+        return [[self._found(number, cosine) for cosine, number in row] for row in nearest_first]
 
     def _found(self, number: int, cosine: float) -> dict:
         one = self.sentences[number]
@@ -198,7 +194,7 @@ class SearchCorpus:
 
 
 class ExportedEncoder:
-    """An exported encoder as an encoder of `evaluation.vectors`. It has the pooled [CLS] if `is_top`."""
+    """An exported encoder, used as a `PaddleEncoder` is. It has the pooled [CLS] if `is_top`."""
 
     def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int, is_top: bool):
         self.engine, self.hidden_size, self.pad_id, self.is_top = engine, hidden_size, pad_id, is_top
@@ -210,16 +206,15 @@ class ExportedEncoder:
         return cls(model.engine(ENCODING, layer), *sizes, layer == model.num_layers)
 
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        self._needs_top(pooling == "pooled")
-        return pooled(ids, self.engine(ids), pooling, self.pad_id)
+        return pooled(ids, self._run(ids, pooling == "pooled"), pooling, self.pad_id)
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._needs_top(True)
-        outputs = self.engine(ids)
+        outputs = self._run(ids, True)
         return outputs["pooled"], outputs["sequence"]
 
-    def _needs_top(self, needed: bool) -> None:
-        if needed and not self.is_top:
+    def _run(self, ids: np.ndarray, needs_top: bool) -> dict[str, np.ndarray]:
+        if needs_top and not self.is_top:
             raise UserError(
                 "the pooled [CLS] is of the top layer: export with --layer top, or --vectors mean"
             )
+        return self.engine(ids)

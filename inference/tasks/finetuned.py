@@ -4,15 +4,20 @@ Features and decoding are those of the training tasks in `finetune`, with the se
 """
 
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
 from finetune.span_decoding import Answer
 from finetune.tagging import Tagging
-from inference.engines import predictions
+from finetune.task import Task
 from inference.loading import Loaded
 from inference.requests import text_of
+from inference.tasks import ANSWER_WINDOW, TaskOptions
+from reader.bitext import batches_by_length
 from reader.classification import Example
 from reader.question_answering import make_windows
 from reader.squad import Question, QuestionFile
@@ -20,26 +25,48 @@ from reader.tagging import JOINT, Sentence, entity_starts
 from utils.errors import UserError
 
 
-class ClassifyTexts:
+class FineTunedTask:
+    """The base of all: a training task, whose features and decoding are used, and an engine for its head."""
+
+    def __init__(self, model: Loaded, options: TaskOptions, task: Task):
+        self.task, self.engine, self.batch_tokens = task, model.engine(task.name), options.batch_tokens
+
+    def predictions(self, features: Sequence[Any]) -> list[Any]:
+        """The task's prediction for each feature. Features of similar length are run in one batch."""
+        found: list[Any] = [None] * len(features)
+        for numbers in batches_by_length([len(feature.ids) for feature in features], self.batch_tokens):
+            batch = self.task.encode.collate([features[number] for number in numbers], numbers, len(numbers))
+            ids = batch.input_ids  # [R, T]: the windows of one long text may be many rows
+            step = max(1, self.batch_tokens // ids.shape[1])
+            parts = [self.engine(ids[first : first + step]) for first in range(0, len(ids), step)]
+            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
+                found[number] = prediction
+        return found
+
+
+class ClassifyTexts(FineTunedTask):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long."""
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
-        self.task = Classification(model.tokenizer, model.labels, max_seq_len)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.longest)
+        super().__init__(model, options, Classification(model.tokenizer, model.labels, limit))
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
         return Example(text_of(request, key), text_of(request, "text_b", optional=True))
 
     def answer(self, examples: list[Example]) -> list[dict]:
-        answers, labels, features = [], self.task.labels, self.task.encode(examples)
-        found = predictions(self.task, self.engine, features, self.batch_tokens)
-        for feature, shares in zip(features, found):
-            by_label = dict(zip(labels, (round(float(share), 6) for share in shares)))
-            answers.append({"label": labels[int(shares.argmax())], "probabilities": by_label})
-            if feature.cut:
-                answers[-1]["cut"] = True
-        return answers
+        labels, features = self.task.labels, self.task.encode(examples)
+        found = self.predictions(features)
+        return [
+            {
+                "label": labels[int(shares.argmax())],
+                "probabilities": {label: round(float(share), 6) for label, share in zip(labels, shares)},
+            }
+            | ({"cut": True} if feature.cut else {})
+            for feature, shares in zip(features, found)
+        ]
 
 
 class Words(NamedTuple):
@@ -50,15 +77,17 @@ class Words(NamedTuple):
     places: list[tuple[int, int]] | None
 
 
-class TagWords:
+class TagWords(FineTunedTask):
     """{"words"}, or {"text"} split at white space -> {"words", "tags", "entities"}.
 
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int):
-        self.task = Tagging.from_reading(model.reading, model.tokenizer, model.labels, max_seq_len)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
+        super().__init__(
+            model, options, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit)
+        )
 
     def parse(self, request: dict) -> Words:
         if "words" not in request:
@@ -75,7 +104,7 @@ class TagWords:
 
     def answer(self, sentences: list[Words]) -> list[dict]:
         features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
-        found = predictions(self.task, self.engine, features, self.batch_tokens)
+        found = self.predictions(features)
         return [self._answer(sentence, self.task.tags(tags)) for sentence, tags in zip(sentences, found)]
 
     def _answer(self, sentence: Words, tags: list[str]) -> dict:
@@ -101,15 +130,17 @@ def entities(tags: list[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-class AnswerQuestions:
+class AnswerQuestions(FineTunedTask):
     """{"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, batch_tokens: int, top_k: int = 5):
-        self.task = QuestionAnswering.from_reading(model.reading, model.tokenizer, max_seq_len, top_k)
-        self.engine, self.batch_tokens = model.engine(self.task.name), batch_tokens
+    def __init__(self, model: Loaded, options: TaskOptions):
+        usual = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
+        limit = model.limit(options.max_seq_len, usual)
+        task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, options.top_k)
+        super().__init__(model, options, task)
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")
@@ -119,7 +150,7 @@ class AnswerQuestions:
         file = QuestionFile(None, [context for _, context in asked], questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
         features = self.task.encode(windows)
-        spans = predictions(self.task, self.engine, features, self.batch_tokens)
+        spans = self.predictions(features)
         return [self._answer(ranked) for ranked in self.task.rank(windows, spans)]
 
     def _answer(self, ranked: list[Answer]) -> dict:

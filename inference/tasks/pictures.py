@@ -7,6 +7,7 @@ import numpy as np
 from evaluation.search import unit
 from inference.loading import Loaded
 from inference.requests import check_length, choice_of, text_of
+from inference.tasks import TaskOptions
 from inference.tasks.encode import EncodeTexts, layer_of
 from pretrain import show
 from pretrain.config import OBJECTIVES
@@ -32,8 +33,8 @@ class CompareTokens:
     vectors as `search` does. Tokens are {"text", "start", "end"}, without special tokens.
     """
 
-    def __init__(self, encode: EncodeTexts):
-        self.encode = encode
+    def __init__(self, model: Loaded, options: TaskOptions):
+        self.encode = EncodeTexts(model, options)
 
     def parse(self, request: dict) -> TwoTexts:
         model, texts = self.encode.model, [text_of(request, key) for key in ("text_a", "text_b")]
@@ -76,7 +77,7 @@ class DrawMasks:
     model must predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
     """
 
-    def __init__(self, model: Loaded):
+    def __init__(self, model: Loaded, options: TaskOptions):
         self.model = model
 
     def parse(self, request: dict) -> list[str]:
@@ -89,11 +90,8 @@ class DrawMasks:
         return [f"--objective={objective}", *flags, "--", *(text for text in texts if text)]
 
     def answer(self, asked: list[list[str]]) -> list[dict]:
-        answers = []
-        for arguments in asked:
-            panels = show.draw_panels(show.parse_arguments(arguments), self.model.tokenizer)
-            answers.append({"panels": [_as_json(panel) for panel in panels]})
-        return answers
+        drawn = (show.draw_panels(show.parse_arguments(one), self.model.tokenizer) for one in asked)
+        return [{"panels": [_as_json(panel) for panel in panels]} for panels in drawn]
 
 
 def _as_json(panel: show.Panel) -> dict:

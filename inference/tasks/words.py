@@ -14,6 +14,7 @@ from paddle import Tensor
 
 from inference.loading import Loaded
 from inference.requests import check_length, choice_of, text_of
+from inference.tasks import TaskOptions
 from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
@@ -26,45 +27,42 @@ MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
 
 
-class FillInput(NamedTuple):
-    """Ids with special tokens, and the language of the masks (-1: none)."""
+class TokensInput(NamedTuple):
+    """Ids, the language to predict in (-1: none), and the ids' own language."""
 
     ids: list[int]
     language: int
-
-
-class ProbeInput(NamedTuple):
-    """Ids, their language, and the language of the pseudo-tokens."""
-
-    ids: list[int]
-    own: int
-    language: int
+    own: int = -1
 
 
 class MaskedLmTask:
     """The base of both tasks. UserError: the model has no masked-LM head."""
 
-    def __init__(self, model: Loaded, task: str):
+    task = "fill"
+
+    def __init__(self, model: Loaded, options: TaskOptions):
         if model.head != "fill":
             raise UserError(
-                f"{model.folder}: --task {task} needs the masked-LM head, which is not there; give the "
-                "folder that run_pretrain.py leaves with head and language table"
+                f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head and the "
+                "language table: the folder full that run_pretrain.py leaves"
             )
-        self.loaded, self.languages = model, model.paddle_model.languages
-        self.model: PreTrainingModel = model.paddle_model.model
+        self.loaded, self.languages = model, model.languages
+        self.model: PreTrainingModel = model.model
         # The tokens that carried a language in training.
         self.embedding = model.reading.get("language_embedding", "masks")
         self.vocabulary = Vocabulary.of(model.tokenizer)
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
-    def likeliest(self, hidden: Tensor, top_k: int) -> list[list[dict]]:
+    def likeliest(self, hidden: Tensor) -> list[list[dict]]:
         """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
         closed = np.zeros(self.model.lm_head.bias.shape[0], np.float32)
         closed[self.vocabulary.special_ids] = -np.inf
         closed[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
-        found, top_k = [], min(top_k, len(self.vocabulary.ordinary_ids))
+        found = []
         for first in range(0, hidden.shape[0], _AT_ONCE):
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(closed)
-            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(top_k)
+            shares, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
             for row_ids, row_shares in zip(ids.numpy(), shares.numpy()):
                 tokens = self.loaded.tokenizer.convert_ids_to_tokens(row_ids.tolist())
                 pairs = zip(tokens, (round(float(share), 6) for share in row_shares))
@@ -75,11 +73,7 @@ class MaskedLmTask:
 class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
-    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
-        super().__init__(model, "fill")
-        self.max_seq_len, self.top_k = max_seq_len, top_k
-
-    def parse(self, request: dict) -> FillInput:
+    def parse(self, request: dict) -> TokensInput:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
@@ -91,10 +85,10 @@ class FillMasks(MaskedLmTask):
         ids = masked_ids(self.loaded.tokenizer, text)
         if len(ids) > self.max_seq_len:
             raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
-        return FillInput(ids, language)
+        return TokensInput(ids, language)
 
     @paddle.no_grad()
-    def answer(self, texts: list[FillInput]) -> list[dict]:
+    def answer(self, texts: list[TokensInput]) -> list[dict]:
         mask_id = self.loaded.tokenizer.mask_id
         hidden, counts = [], []
         for text in texts:  # one by one: there are few requests, and each may need many logits
@@ -105,7 +99,7 @@ class FillMasks(MaskedLmTask):
             wanted = paddle.to_tensor(np.flatnonzero(masks))
             hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
             counts.append(int(masks.sum()))
-        found = iter(self.likeliest(paddle.concat(hidden), self.top_k))
+        found = iter(self.likeliest(paddle.concat(hidden)))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]
 
 
@@ -139,32 +133,32 @@ class ProbeTranslation(MaskedLmTask):
         UserError: the model has no language table.
     """
 
-    def __init__(self, model: Loaded, max_seq_len: int, top_k: int = 5):
-        super().__init__(model, "translate-probe")
+    task = "translate-probe"
+
+    def __init__(self, model: Loaded, options: TaskOptions):
+        super().__init__(model, options)
         if not self.languages:
             raise UserError(
                 f"{model.folder}: --task translate-probe needs the language table of a model that "
                 "run_pretrain.py trained; it is not there"
             )
-        self.max_seq_len, self.top_k = max_seq_len, top_k
-        config = ObjectiveConfig(
-            **{key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
-        )
-        self.objectives = Objectives(config, self.vocabulary, max_seq_len, self.embedding)
+        pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
+        config = ObjectiveConfig(**pseudo)
+        self.objectives = Objectives(config, self.vocabulary, self.max_seq_len, self.embedding)
 
     @property
     def needs_own(self) -> bool:
         """Whether a request needs "text_language", because every token carried its language in training."""
         return self.embedding == "all"
 
-    def parse(self, request: dict) -> ProbeInput:
+    def parse(self, request: dict) -> TokensInput:
         language = own = self.languages.index(choice_of(request, "language", self.languages))
         if self.needs_own:
             own = self.languages.index(choice_of(request, "text_language", self.languages))
         ids = self.loaded.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return ProbeInput(ids, own, language)
+        return TokensInput(ids, language, own)
 
     def check_length(self, text: str) -> None:
         """UserError: the sentence would be cut, so that the placeholders fit."""
@@ -172,12 +166,12 @@ class ProbeTranslation(MaskedLmTask):
         check_length(self.loaded.tokenizer, text, "text", int((self.max_seq_len - 2) / (1 + share)))
 
     @paddle.no_grad()
-    def answer(self, sentences: list[ProbeInput]) -> list[dict]:
+    def answer(self, sentences: list[TokensInput]) -> list[dict]:
         texts = [Text(np.asarray(sentence.ids, np.int64), sentence.own) for sentence in sentences]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         languages = [sentence.language for sentence in sentences]
         stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
-        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders), self.top_k)
+        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
         for row, slot in zip(stage1.slot_rows.tolist(), found):
             answers[row]["slots"].append(slot)

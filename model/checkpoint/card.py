@@ -79,15 +79,10 @@ def _table(scores: Mapping[str, Any]) -> list[str]:
     if not all(isinstance(row, Mapping) for row in scores.values()):
         return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    return [
-        _row(["", *columns]),
-        "|---|" + "---:|" * len(columns),
-        *(_row([name, *(row.get(column, "") for column in columns)]) for name, row in scores.items()),
-    ]
-
-
-def _row(cells: list[Any]) -> str:
-    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+    rows = [["", *columns], *([name, *map(row.get, columns)] for name, row in scores.items())]
+    cells = [[_plain("" if cell is None else cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|---|" + "---:|" * len(columns), *lines[1:]]
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,17 +10,7 @@ import numpy as np
 
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, paddle, safetensors, tables, translation
-from model.checkpoint.formats.tables import (
-    CHOICE,
-    CLASSES,
-    EXTRACT,
-    LM,
-    LM_BIAS,
-    OFFICIAL,
-    OURS,
-    PADDLENLP,
-    XLM_R,
-)
+from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
 from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.read import CONFIG, LEFT_OUT, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
@@ -76,11 +67,8 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
         for note in notes:
             log.warning("%s", note)
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
-    whole = (
-        "embeddings.",
-        "encoder.",
-        *(p for p in _PARTS if any(n in rows and n.startswith(p) for n in weights)),
-    )
+    parts = (part for part in _PARTS if any(n in rows and n.startswith(part) for n in weights))
+    whole = ("embeddings.", "encoder.", *parts)
     missing = [name for name in rows if name.startswith(whole) and name not in weights]
     if missing:
         raise UserError(f"{source}: {len(missing)} tensors missing: {listed(missing)}")
@@ -119,30 +107,24 @@ def head_for(checkpoint: Checkpoint, asked: str | None, source: str) -> str | No
 
 
 def write(
-    target: str,
-    folder: Path,
-    checkpoint: Checkpoint,
-    config: ErnieMConfig,
-    head: str | None,
+    target: str, folder: Path, checkpoint: Checkpoint, config: ErnieMConfig, head: str | None,
     keep_rest: bool = False,
-) -> Converted:
+) -> Converted:  # fmt: skip
     """Write weights (float32, one tensor at a time) and config into an existing folder.
 
     Args:
         target: a key of `TARGETS`.
         folder: from `utils.files.atomic_dir`.
-        checkpoint: the source.
-        config: from `config_of`.
-        head: from `head_for`.
+        checkpoint, config, head: the source, and what `config_of` and `head_for` say of it.
         keep_rest: write what has no place there into left_out.safetensors beside it.
 
     Raises:
         UserError: a size that the format cannot have.
     """
-    widened: dict[str, int] = {}
+    widened: dict[str, set[str]] = {}
     layout, weights, extra = TARGETS[target], _counting(checkpoint.weights, widened), checkpoint.extra
     class_head = CLASSIFICATION if head == CHOICE and layout == OFFICIAL else head  # they have the same layer
-    if layout == XLM_R and head is None and LM_BIAS in weights:
+    if layout == XLM_R and head is None and tables.LM_BIAS in weights:
         class_head = LM
     class_head = class_head if class_head in CLASSES[layout] else None
     theirs, origins, left_out, absent = translation.to_theirs(layout, weights, class_head)
@@ -150,7 +132,6 @@ def write(
         _write_ours(folder, theirs, config, head, extra)
         absent = []
     elif layout == OFFICIAL:
-        configs.check_fixed_sizes(config, "the official format")
         fluid.write_fluid(folder, weights, config.to_dict(), class_head or CLASSIFICATION)
     else:
         labels = [str(label) for label in extra.get("labels") or ()]
@@ -173,7 +154,7 @@ def write(
         origin = checkpoint.origins.get(ours, translation.Origin((ours,), False))
         shown = f"params/{name}" if layout == OFFICIAL else name
         lines.append(Line(shown, theirs.shape(name), " + ".join(origin.names), origin.transposed != turned))
-    return Converted(lines, left_out, absent, widened)
+    return Converted(lines, left_out, absent, {dtype: len(names) for dtype, names in widened.items()})
 
 
 def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str | None, extra: dict) -> None:
@@ -183,21 +164,19 @@ def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str 
     settings |= {key: value for key, value in extra.items() if value is not None}
     if head:
         settings["head"] = head
-    count = sum(int(np.prod(weights.shape(name))) for name in weights)
+    count = sum(map(math.prod, weights.shapes.values()))
     safetensors.write(folder / WEIGHTS, weights, np.float32)
     write_json(folder / CONFIG, settings)
     (folder / "README.md").write_text(model_card({"config": settings, "parameters": count}), encoding="utf-8")
 
 
-def _counting(weights: Weights, widened: dict[str, int]) -> Weights:
-    """The same weights. Each tensor that is read and is not float32 is counted in `widened`, once."""
-    seen = set()
+def _counting(weights: Weights, widened: dict[str, set[str]]) -> Weights:
+    """The same weights. Each tensor that is read and is not float32 is noted in `widened`."""
 
     def fetch(name: str) -> np.ndarray:
         array = finite(name, weights[name], weights.source)
-        if array.dtype != np.float32 and name not in seen:
-            seen.add(name)
-            widened[array.dtype.name] = widened.get(array.dtype.name, 0) + 1
+        if array.dtype != np.float32:
+            widened.setdefault(array.dtype.name, set()).add(name)
         return array
 
-    return Weights(weights.source, {name: weights.shape(name) for name in weights}, fetch)
+    return Weights(weights.source, weights.shapes, fetch)

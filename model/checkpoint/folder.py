@@ -43,6 +43,7 @@ __all__ = [
 
 CARD, STATE = "README.md", "training_state"
 _ENCODER = "ernie_m."  # the prefix of the encoder's parameters within a task model
+_EXACT = (paddle.float32, paddle.float64)
 log = logging.getLogger(__name__)
 
 
@@ -80,22 +81,16 @@ class ModelFiles:
 
 
 def model_files(
-    model: paddle.nn.Layer,
-    config: ErnieMConfig,
-    *,
-    vocab_path: str | os.PathLike | None = None,
-    piece_model_path: str | os.PathLike | None = None,
-    extra: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None,
-    leave_out: tuple[str, ...] = (),
+    model: paddle.nn.Layer, config: ErnieMConfig, *, vocab_path: str | os.PathLike | None = None,
+    piece_model_path: str | os.PathLike | None = None, extra: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None, leave_out: tuple[str, ...] = (),
     masters: Mapping[str, paddle.Tensor] | None = None,
-) -> ModelFiles:
+) -> ModelFiles:  # fmt: skip
     """What `save_model` writes of a model; the arguments are the same."""
     found = model_weights(model, masters or {})
     weights = {name: array for name, array in found.items() if not name.startswith(leave_out)}
-    settings = {
-        **config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__, **(extra or {}),
-    }  # fmt: skip
+    settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
+    settings |= extra or {}
     size = sum(array.size for array in weights.values())
     card = model_card({**(facts or {}), "config": settings, "parameters": size})
     paths = {VOCAB: vocab_path, PIECES: piece_model_path}
@@ -104,13 +99,9 @@ def model_files(
 
 
 def save_model(
-    path: str | os.PathLike,
-    model: paddle.nn.Layer,
-    config: ErnieMConfig,
-    *,
-    training_state: Mapping[str, Any] | None = None,
-    **options,
-) -> None:
+    path: str | os.PathLike, model: paddle.nn.Layer, config: ErnieMConfig, *,
+    training_state: Mapping[str, Any] | None = None, **options,
+) -> None:  # fmt: skip
     """Write a checkpoint folder, atomically: at any moment `path` is the complete old one or the complete
     new one.
 
@@ -150,23 +141,19 @@ def model_weights(
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
     """
-    exact = (paddle.float32, paddle.float64)
-    found = {
-        name: masters.get(parameter.name, parameter) for name, parameter in _parameters_of(model).items()
-    }
-    return {
-        name: as_numpy(tensor if tensor.dtype in exact else tensor.detach().astype("float32"))
-        for name, tensor in found.items()
-    }
+    weights = {}
+    for name, parameter in _parameters_of(model).items():
+        tensor = masters.get(parameter.name, parameter)
+        if tensor.dtype not in _EXACT:
+            tensor = tensor.detach().astype("float32")
+        weights[name] = as_numpy(tensor)
+    return weights
 
 
 def load_from(
-    model: paddle.nn.Layer,
-    path: str | os.PathLike,
-    optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-    loaded_elsewhere: tuple[str, ...] = (),
-) -> tuple[Checkpoint, LoadReport]:
+    model: paddle.nn.Layer, path: str | os.PathLike, optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
+) -> tuple[Checkpoint, LoadReport]:  # fmt: skip
     """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
     checkpoint = read_weights(path)
     ours = getattr(model, "ernie_m", model).config
@@ -180,12 +167,9 @@ def load_from(
 
 
 def load_into(
-    model: paddle.nn.Layer,
-    weights: Mapping[str, np.ndarray],
-    optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-    loaded_elsewhere: tuple[str, ...] = (),
-) -> LoadReport:
+    model: paddle.nn.Layer, weights: Mapping[str, np.ndarray], optional: tuple[str, ...] = ("pooler.",),
+    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
+) -> LoadReport:  # fmt: skip
     """Fill a model by name. All names and shapes are checked before the first parameter is changed.
 
     Args:
@@ -213,8 +197,7 @@ def load_into(
             f" ({'missing' if ours > theirs else 'left over'}: encoder.layers.{min(ours, theirs)}.* and on)"
         )
     absent = [name for name in wanted if name not in weights]
-    missing = [name for name in absent if not name.startswith(optional)]
-    if missing:
+    if missing := [name for name in absent if not name.startswith(optional)]:
         raise UserError(f"{weights.source}: {_count(missing)} missing: {', '.join(missing)}")
 
     for group in dict.fromkeys(name.split(".")[0] for name in absent):
@@ -223,7 +206,12 @@ def load_into(
         log.warning("%s is not in %s, %s starts fresh", label, weights.source, group)
     loaded = [name for name in wanted if name in weights]
     for name in loaded:
-        _fill(wanted[name], finite(name, weights[name], weights.source))
+        parameter, array = wanted[name], finite(name, weights[name], weights.source)
+        if parameter.dtype in _EXACT:
+            # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
+            parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
+        else:
+            parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
     done = set(loaded)
     unused = [name for name in weights if name not in done]
     if said := [name for name in unused if not name.startswith(loaded_elsewhere)]:
@@ -238,31 +226,17 @@ def _parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
 
 def _check_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
     wrong = [name for name in wanted if name in weights and weights.shape(name) != wanted[name]]
-    if not wrong:
-        return
-    # key -> (its value in the model, its value in the weights); the first tensor that shows a key decides
-    keys: dict[str, tuple[int, int]] = {}
+    blame = {}  # config key -> how it differs; the first tensor that shows a key decides
     for name in wrong:
         for key, ours, theirs in zip(tables.axes_of(name), wanted[name], weights.shape(name), strict=False):
             if ours != theirs:
-                keys.setdefault(key, (ours, theirs))
-    blame = "; ".join(
-        f"{key} is {ours} in the config and {theirs} in the weights" for key, (ours, theirs) in keys.items()
-    )
-    first = wrong[0]
-    others = f" (and {_count(wrong[1:])} more)" if len(wrong) > 1 else ""
-    raise UserError(
-        f"{weights.source}: {first} has shape {list(weights.shape(first))}, "
-        f"the model has {list(wanted[first])}{others}" + (f": {blame}" if blame else "")
-    )
-
-
-def _fill(parameter: paddle.Tensor, array: np.ndarray) -> None:
-    if parameter.dtype in (paddle.float32, paddle.float64):
-        # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
-        parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
-    else:
-        parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
+                blame.setdefault(key, f"{key} is {ours} in the config and {theirs} in the weights")
+    if wrong:
+        first, more = wrong[0], f" (and {_count(wrong[1:])} more)" if len(wrong) > 1 else ""
+        raise UserError(
+            f"{weights.source}: {first} has shape {list(weights.shape(first))}, the model has "
+            f"{list(wanted[first])}{more}{': ' if blame else ''}{'; '.join(blame.values())}"
+        )
 
 
 def _count(listed: list[str]) -> str:

@@ -6,6 +6,9 @@ says what to download by hand.
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from utils.errors import UserError
@@ -19,7 +22,6 @@ _HF_WEIGHTS = (
     ("pytorch_model*.bin", "pytorch_model.bin.index.json"),
     ("model_state*.pdparams", "model_state.pdparams.index.json"),
 )
-_HF_ENDINGS = (".safetensors", ".bin", ".pdparams")
 _PADDLENLP_FILES = {
     "model_state": "model_state.pdparams",
     "vocab_file": "vocab.txt",
@@ -38,9 +40,7 @@ def local_folder(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     if text.startswith(_HF):
         return _hugging_face(text)
-    if text.startswith(_PADDLENLP):
-        return _paddlenlp(text)
-    return Path(path)
+    return _paddlenlp(text) if text.startswith(_PADDLENLP) else Path(path)
 
 
 def _hugging_face(address: str) -> Path:
@@ -51,21 +51,16 @@ def _hugging_face(address: str) -> Path:
         f"download https://huggingface.co/{name} (config.json, model.safetensors or pytorch_model.bin or "
         "model_state.pdparams, the tokenizer's vocab.txt and .model file) into a folder and give that folder"
     )
-    try:
+    with _or_by_hand(address, by_hand):
         import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            f"{address}: huggingface_hub is not installed; pip install huggingface_hub, or {by_hand}"
-        ) from error
-    try:
+
         for patterns in _HF_WEIGHTS:
+            wanted = [*_HF_ANY, *patterns]
             fetched = huggingface_hub.snapshot_download(
-                name, revision=revision or None, allow_patterns=[*_HF_ANY, *patterns]
+                name, revision=revision or None, allow_patterns=wanted
             )
-            if any(file.suffix in _HF_ENDINGS for file in Path(fetched).iterdir()):
+            if any(fnmatch(file.name, patterns[0]) for file in Path(fetched).iterdir()):
                 return Path(fetched)
-    except Exception as error:  # the library's own errors, and those of the two HTTP libraries it has had
-        raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
     raise UserError(f"{address}: no weights in a form that is read here (model.safetensors, "
                     "pytorch_model.bin, model_state.pdparams)")  # fmt: skip
 
@@ -77,20 +72,16 @@ def _paddlenlp(address: str) -> Path:
         "PaddleNLP's model zoo into a folder and give that folder, or get the official weights: "
         "sh scripts/data/get_weights.sh"
     )
-    try:
+    with _or_by_hand(address, by_hand):
         from paddlenlp.transformers import ErnieMModel, ErnieMTokenizer
         from paddlenlp.utils.downloader import get_path_from_url_with_filelock
         from paddlenlp.utils.env import MODEL_HOME
-    except Exception as error:  # with other versions of its dependencies the import fails in many ways
-        raise UserError(
-            f"{address}: paddlenlp is not installed, or does not import ({_first_line(error)}); {by_hand}"
-        ) from error
-    urls = {**ErnieMModel.pretrained_resource_files_map, **ErnieMTokenizer.pretrained_resource_files_map}
-    known = urls["model_state"]
-    if name not in known:
-        raise UserError(f"{address}: PaddleNLP has no such ERNIE-M; it has {', '.join(known)}")
-    folder = Path(MODEL_HOME) / name
-    try:
+
+        urls = {**ErnieMModel.pretrained_resource_files_map, **ErnieMTokenizer.pretrained_resource_files_map}
+        known = urls["model_state"]
+        if name not in known:
+            raise UserError(f"{address}: PaddleNLP has no such ERNIE-M; it has {', '.join(known)}")
+        folder = Path(MODEL_HOME) / name
         for key, file in _PADDLENLP_FILES.items():
             if not (folder / file).is_file():
                 os.replace(get_path_from_url_with_filelock(urls[key][name], str(folder)), folder / file)
@@ -98,11 +89,20 @@ def _paddlenlp(address: str) -> Path:
             config = {"model_type": "ernie_m", **ErnieMModel.pretrained_init_configuration[name]}
             with atomic_file(folder / "config.json", "w") as file:
                 file.write(json.dumps(config, indent=2) + "\n")
-    except Exception as error:  # the downloader raises whatever its HTTP library raises
-        raise UserError(f"{address}: cannot be fetched ({_first_line(error)}); {by_hand}") from error
     return folder
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+@contextmanager
+def _or_by_hand(address: str, by_hand: str) -> Iterator[None]:
+    """Turn any error of a hub's library, which may lack its own libraries or a network, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        why = lines[0][:200] if lines else type(error).__name__
+        if isinstance(error, ImportError):
+            library = "huggingface_hub" if address.startswith(_HF) else "paddlenlp"
+            why = f"{library} is not installed, or does not import: {why}"
+        raise UserError(f"{address}: cannot be fetched ({why}); {by_hand}") from error

@@ -87,6 +87,4 @@ def _digest_once(file: Path) -> str:
     return _digest(file, file.stat().st_size, file.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=64)
-def _digest(file: Path, size: int, changed: int) -> str:
-    return sha256_of(file)
+_digest = functools.lru_cache(maxsize=64)(lambda file, size, changed: sha256_of(file))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model.checkpoint import hub
 from model.checkpoint.formats import configs, fluid, paddle, safetensors, tables, torch, translation
@@ -22,9 +22,7 @@ from utils.files import read_json
 
 CONFIG, WEIGHTS, VOCAB, PIECES = "config.json", "model.safetensors", "vocab.txt", "piece.model"
 READING = "reading"  # our key for how inputs were read in training; other libraries ignore it
-LEFT_OUT = (
-    "left_out.safetensors"  # what the format of a folder has no place for, kept beside it by convert.py
-)
+LEFT_OUT = "left_out.safetensors"  # what a format has no place for; convert.py --keep_rest writes it
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")
@@ -72,6 +70,16 @@ class Checkpoint:
     piece_model_path: Path | None = None
 
 
+class _Opened(NamedTuple):
+    """Weights under the names of their file, the file or folder, its config, the folders to look into."""
+
+    weights: Weights
+    place: Path
+    config_path: Path | None
+    folders: tuple[Path, ...]
+    is_official: bool = False
+
+
 def read_weights(path: str | os.PathLike) -> Checkpoint:
     """Read a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
 
@@ -85,9 +93,9 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
     path = hub.local_folder(path)
     check_model(path if path.is_dir() else path.parent)
     if path.is_file() and path.suffix in _READERS:
-        checkpoint = _read_file(path, _READERS[path.suffix](path), path.parent)
+        opened = _open_file(path.parent, path.name, _READERS[path.suffix])
     elif path.is_dir():
-        checkpoint = _read_folder(path)
+        opened = _open_folder(path)
     elif path.exists():
         raise UserError(f"{path}: a file; give its folder")
     else:
@@ -95,20 +103,26 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
             f"{path}: no such folder; give a checkpoint or params directory (sh scripts/data/get_weights.sh "
             "fetches the released ones)"
         )
+    checkpoint = _translate(opened)
     for note in checkpoint.notes:
         log.warning("%s", note)
     return checkpoint
 
 
-def _read_folder(folder: Path) -> Checkpoint:
+def _open_file(folder: Path, name: str, read: Callable[[Path], Weights]) -> _Opened:
+    file, index = folder / name, _index(folder, name)
+    weights = read(file) if file.is_file() else _open_parts(index, read)
+    return _Opened(weights, file, _first((folder,), _CONFIGS), (folder,))
+
+
+def _open_folder(folder: Path) -> _Opened:
     held = {
         name: read
         for name, read in _FILES.items()
         if (folder / name).is_file() or _index(folder, name).is_file()
     }
-    if "model_state.pdparams" not in held:
-        for path in sorted(folder.glob("*.pdparams")):  # such as ernie_m_base.pdparams
-            held[path.name] = paddle.read
+    if "model_state.pdparams" not in held:  # but, for example, ernie_m_base.pdparams
+        held |= {path.name: paddle.read for path in sorted(folder.glob("*.pdparams"))}
     official = fluid.find(folder)
     all_held = [*held, *([fluid.MARK] if official and official[0] == folder else [])]
     if len(all_held) > 1 and not set(all_held) <= _ALIKE:
@@ -116,93 +130,84 @@ def _read_folder(folder: Path) -> Checkpoint:
             f"{folder}: files of several formats ({', '.join(all_held)}); name the file that is meant"
         )
     if held:
-        name, read = next(iter(held.items()))
-        file = folder / name
-        return _read_file(
-            file, read(file) if file.is_file() else _open_parts(_index(folder, name), read), folder
-        )
+        return _open_file(folder, *next(iter(held.items())))
     if official:
-        return _read_official(*official)
-    raise UserError(f"{folder}: no checkpoint here: {_what_is_there(folder)}")
+        params, config_path = official
+        folders = (params, params.parent) if params.name == "params" else (params,)
+        # configs/{base,large} share the tokenizer's files in configs/.
+        above = folders[-1].resolve().parent
+        if all((above / name).is_file() for name in (VOCAB, PIECES)):
+            folders = (*folders, above)
+        return _Opened(fluid.read_directory(params), params, config_path, folders, True)
+    if steps := step_folders(folder):
+        there = f"it holds step folders, give one of them ({steps[-1][1]})"
+    elif (folder / CONFIG).is_file():
+        kind = configs.read_json(folder / CONFIG).get("model_type") or "a model"
+        there = f"a config.json of {kind} without weights: no {' or '.join(_FILES)}"
+    else:
+        there = f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"
+    raise UserError(f"{folder}: no checkpoint here: {there}")
 
 
-def _read_file(file: Path, found: Weights, folder: Path) -> Checkpoint:
+def _translate(opened: _Opened) -> Checkpoint:
+    """The checkpoint under our names, with its config, labels and tokenizer."""
+    found, place, config_path, folders, is_official = opened
     for name in found:
         if not name.isprintable():
-            raise UserError(f"{file}: a tensor has the name {ascii(name)[:100]}, which cannot be printed")
-    config_path = _first((folder,), _CONFIGS)
+            raise UserError(f"{place}: a tensor has the name {ascii(name)[:100]}, which cannot be printed")
     raw = configs.read_json(config_path) if config_path else {}
-    layout = _layout_of(found, raw, file)
+    layout = OFFICIAL if is_official else _layout_of(found, raw, place)
     if layout == FAIRSEQ:
         raw = configs.of_fairseq(found.metadata)
     if layout == OURS:
         head = task_named(str(raw.get("head") or raw.get("architecture")))
         heads = [head] if head in tables.CLASSES[PADDLENLP] else []
-        checkpoint = _checkpoint(layout, found, None, raw, (folder,), config_path or file)
+        translated = translation.from_theirs(layout, found, None)
     else:
         heads = translation.heads_of(layout, found, configs.class_of(raw))
+        if is_official and len(heads) > 1:
+            raise UserError(
+                f"{place}: heads of {len(heads)} tasks ({', '.join(heads)}); move the files of all but one "
+                "elsewhere"
+            )
         # All candidates name the tensors alike; only the user can say which one it is.
-        checkpoint = _checkpoint(
-            layout, found, heads[0] if heads else None, raw, (folder,), config_path or file
-        )
-    head = heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
-    return _with_left_out(replace(checkpoint, head=head, config_path=config_path), folder)
-
-
-def _read_official(folder: Path, config_path: Path | None) -> Checkpoint:
-    found, head = fluid.read_directory(folder)
-    raw = configs.read_json(config_path) if config_path else {}
-    folders = (folder, folder.parent) if folder.name == "params" else (folder,)
-    # configs/{base,large} share the tokenizer's files in configs/.
-    above = folders[-1].resolve().parent
-    shared = (above,) if all((above / name).is_file() for name in (VOCAB, PIECES)) else ()
-    checkpoint = _checkpoint(OFFICIAL, found, head, raw, (*folders, *shared), config_path)
-    state = list(filter(tables.NOT_WEIGHTS.search, checkpoint.unknown))
-    known = {*state, *_VOCABS, *_PIECES, LEFT_OUT}
-    checkpoint = replace(
-        checkpoint,
-        dropped=checkpoint.dropped | dict.fromkeys(state, "state of training"),
-        unknown=[name for name in checkpoint.unknown if name not in known],
-        config_path=config_path,
-    )
-    return _with_left_out(checkpoint, folders[-1])
-
-
-def _checkpoint(
-    layout: str, found: Weights, head: str | None, raw: dict[str, Any], folders: tuple[Path, ...], where: Path
-) -> Checkpoint:
-    translated = translation.from_theirs(layout, found, head)
+        translated = translation.from_theirs(layout, found, heads[0] if heads else None)
     config, notes = None, []
     if raw or layout not in (OURS, OFFICIAL):
-        config, notes = configs.settle(raw, translated.weights, str(where), layout)
+        config, notes = configs.settle(raw, translated.weights, str(config_path or place), layout)
     labels = configs.labels_of(raw)
     extra = ({"labels": labels} if labels else {}) | ({READING: raw[READING]} if READING in raw else {})
     if layout == OURS:
         extra = {key: value for key, value in raw.items() if config is None or key not in config.to_dict()}
-    vocab_path = None if layout == XLM_R else _first(folders, _VOCABS)  # XLM-R's derives from the piece model
-    return Checkpoint(
-        layout, translated.weights, config, head, extra, translated.origins, translated.dropped,
-        translated.unknown, notes, vocab_path=vocab_path, piece_model_path=_first(folders, _PIECES),
+    dropped, unknown = translated.dropped, translated.unknown
+    if is_official:
+        state = list(filter(tables.NOT_WEIGHTS.search, unknown))
+        dropped = dropped | dict.fromkeys(state, "state of training")
+        known = {*state, *_VOCABS, *_PIECES, LEFT_OUT}
+        unknown = [name for name in unknown if name not in known]
+    checkpoint = Checkpoint(
+        layout, translated.weights, config, heads[0] if len(heads) == 1 and heads[0] != tables.LM else None,
+        extra, translated.origins, dropped, unknown, notes, config_path,
+        # XLM-R's vocabulary derives from the piece model.
+        vocab_path=None if layout == XLM_R else _first(folders, _VOCABS),
+        piece_model_path=_first(folders, _PIECES),
     )  # fmt: skip
+    left_out = _first(folders, (LEFT_OUT,))
+    return _with_left_out(checkpoint, left_out) if left_out else checkpoint
 
 
-def _with_left_out(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Add what convert.py kept beside a folder."""
-    path, weights = folder / LEFT_OUT, checkpoint.weights
-    if not path.is_file():
-        return checkpoint
-    beside = safetensors.read(path)
-    added = {name for name in beside if name not in weights}
-    shapes = {name: weights.shape(name) for name in weights} | {name: beside.shape(name) for name in added}
+def _with_left_out(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """Add what convert.py kept beside the weights."""
+    weights, beside = checkpoint.weights, safetensors.read(path)
+    added = {name: beside.shape(name) for name in beside if name not in weights}
+    shapes = weights.shapes | added
     try:
         extra = json.loads(beside.metadata.get("extra", "{}")) | checkpoint.extra
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not as convert.py wrote it ({error}); move it away") from error
     return replace(
         checkpoint,
-        weights=Weights(
-            weights.source, shapes, lambda name: beside[name] if name in added else weights[name]
-        ),
+        weights=Weights(weights.source, shapes, lambda name: (beside if name in added else weights)[name]),
         origins=checkpoint.origins | {name: Origin((f"{LEFT_OUT}: {name}",), False) for name in added},
         extra=extra,
     )
@@ -255,12 +260,3 @@ def _index(folder: Path, name: str) -> Path:
 
 def _first(folders: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:
     return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
-
-
-def _what_is_there(folder: Path) -> str:
-    if steps := step_folders(folder):
-        return f"it holds step folders, give one of them ({steps[-1][1]})"
-    if (folder / CONFIG).is_file():
-        kind = configs.read_json(folder / CONFIG).get("model_type") or "a model"
-        return f"a config.json of {kind} without weights: no {' or '.join(_FILES)}"
-    return f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"

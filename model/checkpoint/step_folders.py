@@ -61,32 +61,22 @@ def load_newest(folder: str | os.PathLike) -> tuple[Path, dict[str, Any], list[P
 def set_aside(damaged: Iterable[Path]) -> None:
     """Rename damaged step folders to `step_N.damaged`, so that they are kept but not loaded."""
     for path in damaged:
-        more = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(2))
-        names = itertools.chain([path.with_name(f"{path.name}.damaged")], more)
+        ends = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        names = (path.with_name(f"{path.name}.damaged{end}") for end in ends)
         aside = next(name for name in names if not name.exists())
         os.replace(path, aside)
         log.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
 
 
-def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> list[Path]:
-    """Remove all step folders except the last `count` and those in `keep`.
-
-    Returns:
-        The folders that were removed.
-
-    Raises:
-        ValueError: `count` below 1.
-    """
-    if count < 1:
-        raise ValueError(f"keep_last: count {count}, at least 1 must stay")
+def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLike, ...] = ()) -> None:
+    """Remove all step folders except the last `count`, at least 1, and those in `keep`."""
     kept = {Path(path).resolve() for path in keep}
-    removed = [path for _, path in step_folders(folder)[:-count] if path.resolve() not in kept]
-    for path in removed:
-        # Renamed first, because a half-removed folder must not look like a checkpoint.
-        gone = temporary_name(path, "gone")
-        os.replace(path, gone)
-        shutil.rmtree(gone)
-    return removed
+    for _, path in step_folders(folder)[:-count]:
+        if path.resolve() not in kept:
+            # Renamed first, because a half-removed folder must not look like a checkpoint.
+            gone = temporary_name(path, "gone")
+            os.replace(path, gone)
+            shutil.rmtree(gone)
 
 
 def clear_leftovers(folder: str | os.PathLike) -> None:

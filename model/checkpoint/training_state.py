@@ -74,8 +74,8 @@ def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
     """
     folder, state, part, parts = Path(folder), {}, 0, 1
     while part < parts:
-        array_file, state_file, manifest = _names(part, parts)
-        parts = _check(folder / manifest, {array_file, state_file})
+        *wanted, manifest = _names(part, parts)
+        parts = _check(folder / manifest, set(wanted))
         part += 1
     for part in range(parts):
         array_file, state_file, _ = _names(part, parts)
@@ -92,7 +92,7 @@ def as_numpy(value: Any) -> np.ndarray:
     if not _is_tensor(value):
         return np.asarray(value)
     value = value.detach()
-    if value.place.is_cpu_place() and not _is_bfloat16(value):
+    if value.place.is_cpu_place() and not str(value.dtype).endswith("bfloat16"):
         return np.from_dlpack(value)
     return value.numpy()  # bfloat16: the bits, as uint16
 
@@ -103,10 +103,8 @@ def _check(path: Path, wanted: set[str]) -> int:
         raise UserError(f"{path}: missing: no complete training state here")
     manifest = check_manifest(path)
     parts, files = manifest.get("parts", 1), manifest["files"]
-    if type(parts) is not int or parts < 1:
+    if type(parts) is not int or parts < 1 or not wanted <= files.keys():
         raise UserError(f"{path}: damaged")
-    if not wanted <= files.keys():
-        raise UserError(f"{path}: damaged, it does not name the files of the state")
     if f"../{MANIFEST}" in files:
         check_manifest(path.parent.parent / MANIFEST)
     return parts
@@ -131,13 +129,9 @@ def _is_tensor(value: Any) -> bool:
     return paddle is not None and isinstance(value, paddle.Tensor)
 
 
-def _is_bfloat16(tensor: Any) -> bool:
-    return str(tensor.dtype).endswith("bfloat16")
-
-
 def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     """Copy a state with each array moved to `arrays` and a reference left in its place."""
-    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, Mapping):
         for key in value:
@@ -146,18 +140,16 @@ def _take_arrays(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         # Escaped as in JSON Pointer, so that {"a/b": x} and {"a": {"b": y}} get two names.
         names = {key: key.replace("~", "~0").replace("/", "~1") for key in value}
         return {key: _take_arrays(item, f"{place}/{names[key]}", arrays) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [_take_arrays(item, f"{place}/{i}", arrays) for i, item in enumerate(value)]
-    if _is_tensor(value) or isinstance(value, (np.ndarray, np.generic)):
-        name = place.removeprefix("/")
-        arrays[name] = as_numpy(value)
-        if arrays[name].dtype.name not in safetensors.DTYPES:
-            raise TypeError(f"training state {place}: dtype {arrays[name].dtype}")
-        bfloat16 = {"dtype": "bfloat16"} if _is_tensor(value) and _is_bfloat16(value) else {}
-        return {_REFERENCE: name, **bfloat16}
-    raise TypeError(
-        f"training state {place}: {type(value).__name__} is neither array nor number, string, list or dict"
-    )
+    if not _is_tensor(value) and not isinstance(value, np.ndarray | np.generic):
+        kind = type(value).__name__
+        raise TypeError(f"training state {place}: {kind} is neither array nor number, string, list or dict")
+    name = place.removeprefix("/")
+    arrays[name] = as_numpy(value)
+    if arrays[name].dtype.name not in safetensors.DTYPES:
+        raise TypeError(f"training state {place}: dtype {arrays[name].dtype}")
+    return {_REFERENCE: name}
 
 
 def _put_arrays(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:

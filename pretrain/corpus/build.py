@@ -3,33 +3,21 @@
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
-from pretrain.corpus.duplicates import KeySets, find_duplicates
-from pretrain.corpus.inputs import Stream
+from pretrain.corpus.duplicates import find_duplicates, number_of_parts, part_file
 from pretrain.corpus.near_duplicates import bands_for
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.passes import (
-    SCAN,
-    TOKENS,
-    StreamScan,
+from pretrain.corpus.stages import (
     UnitResult,
-    UnitTask,
+    group_units,
     id_dtype,
-    read_token_counts,
     scan_unit,
     tokenize_unit,
+    write_shard,
 )
-from pretrain.corpus.shards import ShardTask, group_units, write_shard
-from pretrain.corpus.units import interleave, read_units
-from pretrain.corpus.work import (
-    VOCABULARY_FILES,
-    WorkFolder,
-    read_json,
-    unit_path,
-    unit_paths,
-    write_json,
-)
+from pretrain.corpus.units import Unit, interleave, read_units
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, KeySet, StreamWork
 from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
@@ -47,18 +35,15 @@ class CorpusBuild:
 
     Args:
         options: of the build.
-        streams: languages and pairs.
-        work: the work folder.
+        works: one for each language and each pair, in the order of their numbers.
         workers: run the units.
         tokenizer: cuts the text.
     """
 
     options: BuildOptions
-    streams: list[Stream]
-    work: WorkFolder
+    works: list[StreamWork]
     workers: LocalWorkers
     tokenizer: Tokenizer
-    scans: list[StreamScan] = field(default_factory=list)  # of each stream; `scan` fills it
 
     def scan(self) -> None:
         """Read all text: count lines and documents, hash what is needed to find duplicates.
@@ -66,21 +51,37 @@ class CorpusBuild:
         Raises:
             UserError: bad input, with file and line, or a source without text.
         """
-        chosen = [
-            (stream, place) for stream, place in self._sources() if not self._records(SCAN, stream, place)
-        ]
-        self._run_units(SCAN, "reading", chosen, scan_unit)
-        self.scans = [self._scan_of(stream) for stream in self.streams]
+        self._run_units(SCAN, "reading", scan_unit)
+        parallel = [work.stream.languages for work in self.works if work.stream.is_parallel]
+        pairs = Counter(language for languages in parallel for language in languages)
+        self.works = [self._scanned(work, pairs) for work in self.works]
+
+    def _scanned(self, work: StreamWork, pairs: Counter) -> StreamWork:
+        lines, documents = map(sum, zip(*work.all_counts(SCAN)))
+        options = self.options
+        key_sets = [KeySet(0, "line", lines)] if options.deduplicate else []
+        bands = bands_for(options.near_duplicates).count if options.near_duplicates else 0
+        key_sets += [KeySet(options.deduplicate + band, "document", documents) for band in range(bands)]
+        share = min(options.held_out / documents, _LARGEST_HELD_OUT)
+        # The language that is in the most pairs decides, so that a sentence in several pairs tends to be held
+        # out in all or in none.
+        first, second = work.stream.languages[0], work.stream.languages[-1]
+        return replace(
+            work,
+            units=[len(work.counts(SCAN, place)) for place in range(len(work.stream.sources))],
+            key_sets=key_sets,
+            held_out_below=int(share * (1 << 64)),
+            held_out_side=int(pairs[second] > pairs[first]),
+        )
 
     def find_duplicates(self) -> None:
         """Find the lines and documents that occurred before, in parts that fit in memory."""
         tasks = [
-            (key_sets, key_set, part)
-            for scan in self.scans
-            for key_sets in (scan.lines, scan.documents)
-            if key_sets is not None
-            for key_set, part in key_sets.parts()
-            if not key_sets.part_file(key_set, part).exists()
+            (work, key_set, part)
+            for work in self.works
+            for key_set in work.key_sets
+            for part in range(number_of_parts(key_set))
+            if not part_file(work, key_set, part).exists()
         ]
         shown = Progress(len(tasks), "finding duplicates", unit="parts")
         for _ in self.workers.run(find_duplicates, tasks):
@@ -94,146 +95,82 @@ class CorpusBuild:
             UserError: the text has changed since the scan.
         """
         # Workers read the vocabulary from the corpus, and so does training later.
-        model, vocab = (self.work.output / name for name in VOCABULARY_FILES)
+        model, vocab = (self.works[0].output / name for name in VOCABULARY_FILES)
         with atomic_file(model) as file:
             file.write(self.tokenizer.piece_model_path.read_bytes())
         self.tokenizer.write_vocab(vocab)
-        chosen = []
-        for number, place in self._sources():
-            if self._records(TOKENS, number, place):
-                continue
-            folder = self.work.of(self.streams[number], TOKENS)
-            units = range(self.scans[number].units[place])
-            found = [read_token_counts(unit_path(folder, place, unit)) for unit in units]
-            if None in found:
-                chosen.append((number, place))
-            else:
-                self._write_records(TOKENS, number, place, found)
-        self._run_units(TOKENS, "tokenizing", chosen, tokenize_unit)
-
-    def token_counts(self, stream: int) -> list[list[int]]:
-        """The counts of all units of a stream in reading order: ids of each split, dropped lines."""
-        sources = range(len(self.streams[stream].sources))
-        return [counts for place in sources for counts in self._records(TOKENS, stream, place)]
+        self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:
         """Join the units to shards. The units of a stream are deleted after its last shard."""
-        vocab_size = self.tokenizer.vocab_size
-        shard_tokens = max(1, int(self.options.shard_mib * (1 << 20)) // id_dtype(vocab_size).itemsize)
+        bytes_per_id = id_dtype(self.tokenizer.vocab_size).itemsize
+        shard_tokens = max(1, int(self.options.shard_mib * (1 << 20)) // bytes_per_id)
         tasks = []
-        for number, stream in enumerate(self.streams):
-            units = unit_paths(self.work.of(stream, TOKENS), self.scans[number].units)
-            counts = self.token_counts(number)
+        for work in self.works:
+            units, counts = work.unit_paths(TOKENS), work.all_counts(TOKENS)
             for place, split in enumerate(SPLITS):
                 runs = group_units([unit[place] for unit in counts], shard_tokens)
-                tasks += [
-                    ShardTask(split, shard, units[run], self.work, stream, vocab_size)
-                    for shard, run in enumerate(runs)
-                ]
-        left = Counter(task.stream.folder for task in tasks)
+                tasks += [(work, split, shard, units[run]) for shard, run in enumerate(runs)]
+        left = Counter(work.number for work, *_ in tasks)
         shown = Progress(len(tasks), "writing shards", unit="shards")
-        for folder in self.workers.run(write_shard, tasks):
+        for number in self.workers.run(write_shard, tasks):
             shown.update()
-            left[folder] -= 1
-            if left[folder] == 0:
-                shutil.rmtree(self.work.path / folder / TOKENS, ignore_errors=True)
+            left[number] -= 1
+            if left[number] == 0:
+                shutil.rmtree(self.works[number].folder(TOKENS), ignore_errors=True)
         shown.close()
 
     def _run_units(
-        self,
-        stage: str,
-        description: str,
-        chosen: list[tuple[int, int]],
-        function: Callable[[UnitTask], UnitResult],
+        self, stage: str, description: str, function: Callable[[Unit, StreamWork], UnitResult]
     ) -> None:
-        """Call `function` on all units of the chosen (stream, source) numbers, and record the results."""
-        size = {key: self.streams[key[0]].sources[key[1]].size for key in self._sources()}
-        total = sum(size.values())
-        shown = Progress(total, description, initial=total - sum(size[key] for key in chosen), unit="bytes")
-        weights: dict[tuple[int, int, int], int] = {}
-        units: dict[tuple[int, int], int] = {}  # of each source; known once its last unit is read
+        """Call `function` on all units of the sources that the stage has not done, and record the counts."""
+        sizes = {
+            (work.number, place): source.size
+            for work in self.works
+            for place, source in enumerate(work.stream.sources)
+        }
+        chosen = [key for key in sizes if self.works[key[0]].counts(stage, key[1]) is None]
+        total, left = sum(sizes.values()), sum(sizes[key] for key in chosen)
+        shown = Progress(total, description, initial=total - left, unit="bytes")
+        last: dict[tuple[int, int], int] = {}  # number of each source's last unit, once that is done
         results: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(dict)
 
-        def tasks() -> Iterator[UnitTask]:
-            documents = self.options.documents == "blank"
-            readers = (
-                read_units(
-                    stream, place, self.streams[stream].sources[place], self.options.unit_bytes, documents
-                )
-                for stream, place in chosen
-            )
+        def tasks() -> Iterator[tuple[Unit, StreamWork]]:
+            blank, size = self.options.documents == "blank", self.options.unit_bytes
+            sources = ((*key, self.works[key[0]].stream.sources[key[1]]) for key in chosen)
+            readers = (read_units(*source, size, blank) for source in sources)
             for unit in interleave(readers, min(_READERS, self.workers.number)):
-                weights[unit.key] = unit.weight
-                if unit.last:
-                    units[unit.stream, unit.source] = unit.number + 1
-                scan = self.scans[unit.stream] if stage == TOKENS else None
-                task = UnitTask(unit, self.streams[unit.stream], self.work, self.options, scan)
-                if scan is not None:
-                    _check_unchanged(task)
-                yield task
+                work = self.works[unit.stream]
+                if stage == TOKENS:
+                    _check_unchanged(unit, work)
+                yield unit, work
 
         try:
-            for key, counts in self.workers.run(function, tasks()):
-                shown.update(weights.pop(key))
-                stream, place, number = key
-                results[stream, place][number] = counts
-                if len(results[stream, place]) == units.get((stream, place)):
-                    found = sorted(results.pop((stream, place)).items())
-                    self._write_records(stage, stream, place, [counts for _, counts in found])
+            for unit, counts in self.workers.run(function, tasks()):
+                shown.update(unit.weight)
+                key = unit.stream, unit.source
+                results[key][unit.number] = counts
+                if unit.last:
+                    last[key] = unit.number
+                if len(results[key]) == last.get(key, -1) + 1:
+                    found = [counts for _, counts in sorted(results.pop(key).items())]
+                    self._write_counts(stage, *key, found)
         finally:
             shown.close()
 
-    def _sources(self) -> list[tuple[int, int]]:
-        return [
-            (number, place)
-            for number, stream in enumerate(self.streams)
-            for place in range(len(stream.sources))
-        ]
-
-    def _records(self, stage: str, stream: int, place: int) -> list[list[int]] | None:
-        """The counts of all units of a source; None if the stage has not done them all."""
-        return read_json(self.work.record(self.streams[stream], stage, place))
-
-    def _write_records(self, stage: str, stream: int, place: int, counts: list[list[int]]) -> None:
-        source = self.streams[stream].sources[place]
+    def _write_counts(self, stage: str, number: int, place: int, counts: list[list[int]]) -> None:
+        source = self.works[number].stream.sources[place]
         if stage == SCAN and not any(lines for lines, _ in counts):
             what = " and ".join(source.languages)
             what = f"pair of {what}" if len(source.languages) == 2 else f"text in {what}"
             raise UserError(f"{source}: no {what} in it; leave it out")
-        write_json(self.work.record(self.streams[stream], stage, place), counts)
-
-    def _scan_of(self, stream: Stream) -> StreamScan:
-        number, options = self.streams.index(stream), self.options
-        counts = [self._records(SCAN, number, place) for place in range(len(stream.sources))]
-        units = [len(source) for source in counts]
-        lines, documents = (sum(unit[i] for source in counts for unit in source) for i in (0, 1))
-        folders = self.work.of(stream, SCAN), units, self.work.of(stream, "duplicates")
-        of_lines = KeySets(*folders, 0, 1, lines) if options.deduplicate else None
-        of_documents = None
-        if options.near_duplicates:
-            bands = bands_for(options.near_duplicates).count
-            of_documents = KeySets(*folders, int(options.deduplicate), bands, documents)
-        share = min(options.held_out / documents, _LARGEST_HELD_OUT)
-        return StreamScan(units, of_lines, of_documents, int(share * (1 << 64)), self._held_out_side(stream))
-
-    def _held_out_side(self, stream: Stream) -> int:
-        """The side of a pair whose hash decides whether it is held out: the language with the most pairs.
-
-        So a sentence that occurs in several pairs of languages tends to be held out in all or in none.
-        """
-        if not stream.is_parallel:
-            return 0
-        pairs = Counter(
-            language for other in self.streams if other.is_parallel for language in other.languages
-        )
-        first, second = stream.languages
-        return int(pairs[second] > pairs[first])
+        self.works[number].write_counts(stage, place, counts)
 
 
-def _check_unchanged(task: UnitTask) -> None:
-    expected, unit = task.scan.units[task.unit.source], task.unit
+def _check_unchanged(unit: Unit, work: StreamWork) -> None:
+    expected = work.units[unit.source]
     if unit.number >= expected or (unit.last and unit.number + 1 < expected):
         raise UserError(
-            f"{task.stream.sources[unit.source]}: changed while the corpus was built; start afresh with "
+            f"{work.stream.sources[unit.source]}: changed while the corpus was built; start afresh with "
             "--overwrite true"
         )

@@ -7,46 +7,16 @@ with equal keys, the first in reading order stays. Among n different lines, abou
 chance collision: less than one in a stream of 5 billion lines.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.work import unit_paths
+from pretrain.corpus.work import SCAN, KeySet, StreamWork
 from utils.errors import UserError
 from utils.files import atomic_file
 
 KEYS_IN_MEMORY = 1 << 21  # of one part; about 50 bytes each while the part is processed
-
-
-class KeySets(NamedTuple):
-    """Consecutive key sets of a stream with equally many rows, and where their duplicates are stored.
-
-    Args:
-        scan: folder of the units' files, written by `write_keys`.
-        units: number of units of each source.
-        folder: of the results.
-        first, count: numbers of the key sets in each unit's file.
-        rows: keys of each set, over all units.
-    """
-
-    scan: Path
-    units: Sequence[int]
-    folder: Path
-    first: int
-    count: int
-    rows: int
-
-    def parts(self) -> list[tuple[int, int]]:
-        """(key set, part) of each piece of work."""
-        ranges = -(-self.rows // KEYS_IN_MEMORY)
-        return list(itertools.product(range(self.first, self.first + self.count), range(ranges)))
-
-    def part_file(self, key_set: int, part: int) -> Path:
-        """Where the duplicates of a part are stored."""
-        return self.folder / f"{key_set:03d}-{part:05d}"
 
 
 def write_keys(path: Path, lines: int, documents: int, key_sets: Sequence[np.ndarray]) -> None:
@@ -68,23 +38,31 @@ def write_keys(path: Path, lines: int, documents: int, key_sets: Sequence[np.nda
             file.write(order.astype("<u4").tobytes())
 
 
-def read_counts(path: Path) -> tuple[int, int] | None:
+def read_counts(path: Path) -> list[int] | None:
     """Lines and documents of a unit; None if its file is missing or incomplete."""
     try:
         lines, documents, sets = np.fromfile(path, "<u8", 3).tolist()
         rows = np.fromfile(path, "<u8", sets, offset=24)
     except (FileNotFoundError, ValueError):
         return None
-    return (lines, documents) if path.stat().st_size == 8 * (3 + sets) + 12 * int(rows.sum()) else None
+    return [lines, documents] if path.stat().st_size == 8 * (3 + sets) + 12 * int(rows.sum()) else None
 
 
-def find_duplicates(task: tuple[KeySets, int, int]) -> None:
-    """Write the file of a (key sets, key set, part): uint64 [units + 1] offsets, then uint32 rows to drop."""
-    key_sets, key_set, part = task
-    paths = unit_paths(key_sets.scan, key_sets.units)
-    ranges = key_sets.parts()[-1][1] + 1
-    bounds = [number * (1 << 64) // ranges for number in (part, part + 1)]
-    keys, rows = zip(*(_read_range(path, key_set, *bounds) for path in paths))
+def number_of_parts(key_set: KeySet) -> int:
+    """The number of ranges in which the keys of a set are compared."""
+    return -(-key_set.rows // KEYS_IN_MEMORY)
+
+
+def part_file(work: StreamWork, key_set: KeySet, part: int) -> Path:
+    """The file that `find_duplicates` writes."""
+    return work.folder("duplicates") / f"{key_set.number:03d}-{part:05d}"
+
+
+def find_duplicates(work: StreamWork, key_set: KeySet, part: int) -> None:
+    """Write the file of a part: uint64 [units + 1] offsets, then the uint32 rows to drop."""
+    paths, parts = work.unit_paths(SCAN), number_of_parts(key_set)
+    bounds = [number * (1 << 64) // parts for number in (part, part + 1)]
+    keys, rows = zip(*(_read_range(path, key_set.number, *bounds) for path in paths))
     units = np.repeat(np.arange(len(paths)), [len(found) for found in keys])
     keys, rows = np.concatenate(keys), np.concatenate(rows)
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
@@ -93,37 +71,39 @@ def find_duplicates(task: tuple[KeySets, int, int]) -> None:
     repeated = order[1:][ordered[1:] == ordered[:-1]]
     repeated = repeated[np.lexsort([rows[repeated], units[repeated]])]
     counts = np.bincount(units[repeated], minlength=len(paths))
-    with atomic_file(key_sets.part_file(key_set, part)) as file:
+    with atomic_file(part_file(work, key_set, part)) as file:
         file.write(np.concatenate([[0], np.cumsum(counts)]).astype("<u8").tobytes())
         file.write(rows[repeated].astype("<u4").tobytes())
 
 
-def duplicate_rows(key_sets: KeySets, unit: int) -> np.ndarray:
-    """The rows of a unit that occurred before in any of the key sets. int64 [rows], ascending.
+def is_duplicate(work: StreamWork, kind: str, unit: int, rows: int) -> np.ndarray:
+    """Whether each line or document of a unit occurred before in any of the key sets. bool [rows].
 
     Args:
+        kind: line or document.
         unit: number of the unit in the stream.
+        rows: lines or documents of the unit.
     """
-    rows = [np.zeros(0, np.int64)]
-    for key_set, part in key_sets.parts():
-        path = key_sets.part_file(key_set, part)
-        first, last = _read(path, "<u8", 8 * unit, 2).tolist()
-        rows.append(_read(path, "<u4", 8 * (sum(key_sets.units) + 1) + 4 * first, last - first))
-    return np.unique(np.concatenate(rows)).astype(np.int64)
+    repeated = np.zeros(rows, bool)
+    for key_set in work.key_sets:
+        for part in range(number_of_parts(key_set) if key_set.kind == kind else 0):
+            path = part_file(work, key_set, part)
+            first, last = _read(path, "<u8", 8 * unit, 2).tolist()
+            repeated[_read(path, "<u4", 8 * (sum(work.units) + 1) + 4 * first, last - first)] = True
+    return repeated
 
 
-def _read_range(path: Path, key_set: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of a unit within low <= key < high, and their row numbers."""
+def _read_range(path: Path, number: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of a unit within low <= key < high in a key set, and their row numbers."""
     sets = int(_read(path, "<u8", 16, 1)[0])
     rows = _read(path, "<u8", 24, sets).tolist()
-    start = 8 * (3 + sets) + 12 * sum(rows[:key_set])
-    if rows[key_set] == 0:
+    start = 8 * (3 + sets) + 12 * sum(rows[:number])
+    if rows[number] == 0:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    keys = np.memmap(path, "<u8", "r", start, rows[key_set])
+    keys = np.memmap(path, "<u8", "r", start, rows[number])
     first = int(np.searchsorted(keys, np.uint64(low)))
     last = len(keys) if high == 1 << 64 else int(np.searchsorted(keys, np.uint64(high)))
-    numbers = _read(path, "<u4", start + 8 * len(keys) + 4 * first, last - first)
-    return np.array(keys[first:last]), numbers
+    return np.array(keys[first:last]), _read(path, "<u4", start + 8 * len(keys) + 4 * first, last - first)
 
 
 def _read(path: Path, dtype: str, offset: int, count: int) -> np.ndarray:

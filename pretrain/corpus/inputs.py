@@ -46,11 +46,7 @@ class TextSource:
 
     @property
     def size(self) -> int:
-        """Bytes of the files.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
+        """Bytes of the files. UserError: a file cannot be read."""
         return sum(file_status(path).st_size for path in self.paths)
 
 
@@ -87,7 +83,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
     words = iter(arguments)
     for word in words:
         flag, equals, value = word.partition("=")
-        if flag not in entries or (equals and value.startswith("{")):
+        if flag not in entries:
             rest.append(word)
             continue
         value = value if equals else next(words, "")
@@ -100,8 +96,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
         # A comma separates files of one language, or the two aligned files of a pair.
         entries[flag].setdefault(label, []).extend([path] if "-" in label else path.split(","))
     for flag, mapping in entries.items():
-        if mapping:
-            rest += [flag, json.dumps(mapping)]
+        rest += [flag, json.dumps(mapping)] if mapping else []
     return rest
 
 
@@ -116,14 +111,17 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         UserError: no text given, a malformed name, a missing file, an unknown form.
     """
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
-    for label, paths in mono.items():
-        languages = _check_languages(label, 1)
-        for path in _as_list(paths, label):
-            sources[languages] += [TextSource((name,), "text", languages) for name in _find_files(path)]
-    for label, paths in parallel.items():
-        languages = _check_languages(label, 2)
-        for path in _as_list(paths, label):
-            sources[tuple(sorted(languages))] += _parallel_sources(path, languages)
+    for given, count in ((mono, 1), (parallel, 2)):
+        for label, paths in given.items():
+            languages = _check_languages(label, count)
+            if paths == []:
+                raise UserError(f"{label}: no path given; {_NOTATION}")
+            for path in paths if isinstance(paths, list) else [paths]:
+                if count == 2:
+                    found = _parallel_sources(path, languages)
+                else:
+                    found = [TextSource((name,), "text", languages) for name in _find_files(path)]
+                sources[tuple(sorted(languages))] += found
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
     for found in sources.values():
@@ -151,11 +149,7 @@ def expand(path: Any) -> str:
 
 
 def file_status(path: str) -> os.stat_result:
-    """`os.stat`.
-
-    Raises:
-        UserError: the file is missing or may not be read.
-    """
+    """`os.stat`. UserError: the file is missing or may not be read."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -175,7 +169,7 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[TextSource]
         return [TextSource(tuple(files), "aligned", languages)]
     moses = _moses(expand(path), languages)
     if moses:
-        return [moses]
+        return [TextSource(moses, "aligned", languages)]
     files = _find_files(path)
     if os.path.isdir(expand(path)):
         files = [name for name in files if _form(name)]
@@ -190,15 +184,11 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[TextSource]
     return [TextSource((name,), _form(name), languages) for name in files]
 
 
-def _moses(prefix: str, languages: tuple[str, ...]) -> TextSource | None:
-    """prefix.en and prefix.de, unless the file `prefix` itself exists."""
-    if os.path.exists(prefix):
-        return None
-    found = [
-        next((name for end in ("", *_COMPRESSED) if os.path.isfile(name := f"{prefix}.{language}{end}")), "")
-        for language in languages
-    ]
-    return TextSource(tuple(found), "aligned", languages) if all(found) else None
+def _moses(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...]:
+    """prefix.en and prefix.de, or these compressed; empty if there is one file of that name, or no two."""
+    named = [[f"{prefix}.{language}{end}" for end in ("", *_COMPRESSED)] for language in languages]
+    found = [name for names in named for name in [*filter(os.path.isfile, names)][:1]]
+    return tuple(found) if len(found) == 2 and not os.path.exists(prefix) else ()
 
 
 def _form(path: str) -> str | None:
@@ -212,22 +202,13 @@ def _find_files(path: Any) -> list[str]:
     """A file, or the files of a folder or a glob in alphabetical order."""
     path = expand(path)
     if os.path.isdir(path):
-        files = sorted(Path(path).iterdir())
-        found = [str(file) for file in files if file.is_file() and not file.name.startswith(".")]
-    elif os.path.exists(path):
-        found = [path]
+        names = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
     else:
-        found = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+        names = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    found = sorted(name for name in names if not os.path.isdir(name))
     if not found:
         raise UserError(f"{path}: no such file" if "*" not in path else f"{path}: no file matches")
     return found
-
-
-def _as_list(paths: Any, label: str) -> list[Any]:
-    paths = paths if isinstance(paths, list) else [paths]
-    if not paths:
-        raise UserError(f"{label}: no path given; {_NOTATION}")
-    return paths
 
 
 def _check_languages(label: str, count: int) -> tuple[str, ...]:

@@ -74,35 +74,26 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         UserError: bytes that are not UTF-8, a wrong number of columns, a missing score, or broken XML; with
             file and line.
     """
-    if source.form == "text":
-        return _monolingual(unit, source, form)
     bad = low = 0
     if source.form == "tmx":
         rows = _translation_units(unit, source)
     else:
         decoded = [_decode(text, path, unit, form) for text, path in zip(unit.texts, source.paths)]
-        bad = sum(None in row for row in zip(*decoded))
-        rows = list(zip(*decoded))
+        rows = [row for row in zip(*decoded) if None not in row]
+        bad = len(decoded[0]) - len(rows)
         if source.form == "tsv":
             rows, low = _columns(decoded[0], unit, source, form)
-    pairs = [(first.strip(), second.strip()) for first, second in rows if None not in (first, second)]
-    full = [pair for pair in pairs if pair[0] and pair[1]]
-    sides = tuple(list(side) for side in zip(*full)) or ([], [])
+    stripped = [tuple(cell.strip() for cell in row) for row in rows]
+    full = [row for row in stripped if all(row)]
+    sides = tuple(list(side) for side in zip(*full)) or tuple([] for _ in languages)
     if source.languages != languages:
         sides = sides[::-1]
-    return Lines(sides, np.ones(len(full), np.int64), len(pairs) - len(full), bad, low)
-
-
-def _monolingual(unit: Unit, source: TextSource, form: TextFormat) -> Lines:
-    decoded = _decode(unit.texts[0], source.paths[0], unit, form)
-    stripped = [line.strip() for line in decoded if line is not None]
-    full = [line for line in stripped if line]
-    bad = len(decoded) - len(stripped)
-    if form.documents == "line":
-        return Lines((full,), np.ones(len(full), np.int64), len(stripped) - len(full), bad)
-    is_text = np.array([bool(line) for line in stripped], bool)
-    begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
-    return Lines((full,), np.bincount(np.cumsum(begins_document)[is_text] - 1), 0, bad)
+    documents, empty = np.ones(len(full), np.int64), len(stripped) - len(full)
+    if source.form == "text" and form.documents == "blank":
+        is_text = np.array([bool(line) for (line,) in stripped], bool)
+        begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
+        documents, empty = np.bincount(np.cumsum(begins_document)[is_text] - 1), 0
+    return Lines(sides, documents, empty, bad, low)
 
 
 def _decode(text: bytes, path: str, unit: Unit, form: TextFormat) -> list[str | None]:
@@ -111,29 +102,27 @@ def _decode(text: bytes, path: str, unit: Unit, form: TextFormat) -> list[str | 
     Raises:
         UserError: a line that is not UTF-8, or is so long that its tokens would fill the memory.
     """
-    if len(text) > LONGEST_LINE:
-        for line, found in enumerate(text.split(b"\n"), unit.first_line):
-            if len(found) > LONGEST_LINE:
-                raise UserError(
-                    f"{path}: line {line}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
-                )
-    try:
-        return text.decode().split("\n")[:-1]
-    except UnicodeDecodeError as error:
-        if not form.skip_bad_utf8:
-            line = unit.first_line + text.count(b"\n", 0, error.start)
+    lines: list[str | None] = []
+    if len(text) <= LONGEST_LINE:
+        try:
+            return text.decode().split("\n")[:-1]
+        except UnicodeDecodeError:  # line by line, to find it
+            pass
+    for number, line in enumerate(text.split(b"\n")[:-1], unit.first_line):
+        if len(line) > LONGEST_LINE:
             raise UserError(
-                f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or "
-                "leave such lines out with --skip_bad_utf8 true"
-            ) from error
-    return [_decode_line(line) for line in text.split(b"\n")[:-1]]
-
-
-def _decode_line(line: bytes) -> str | None:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        return None
+                f"{path}: line {number}: longer than {LONGEST_LINE >> 20} MiB; break it into lines"
+            )
+        try:
+            lines.append(line.decode())
+        except UnicodeDecodeError as error:
+            if not form.skip_bad_utf8:
+                raise UserError(
+                    f"{path}: line {number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file, "
+                    "or leave such lines out with --skip_bad_utf8 true"
+                ) from error
+            lines.append(None)
+    return lines
 
 
 def _columns(
@@ -147,25 +136,24 @@ def _columns(
     rows, low = [], 0
     for number, line in enumerate(lines, unit.first_line):
         cells = line.split("\t") if line else []
+        where = f"{source.paths[0]}: line {number}"
         if not fewest <= len(cells) <= most:
             if not line or not line.strip():
                 continue
             wanted = f"at least {fewest}" if form.tsv_columns else "2"
             raise UserError(
-                f"{source.paths[0]}: line {number}: {len(cells)} columns between tabs, "
-                f"expected {wanted}; name the columns that hold the pair with --tsv_columns, as in [2, 3]"
+                f"{where}: {len(cells)} columns between tabs, expected {wanted}; name the columns that hold "
+                "the pair with --tsv_columns, as in [2, 3]"
             )
         try:
             fits = score < 0 or float(cells[score]) >= form.min_score
         except ValueError as error:
             raise UserError(
-                f"{source.paths[0]}: line {number}: '{cells[score][:40]}' is no score; name its column with "
-                "--score_column"
+                f"{where}: '{cells[score][:40]}' is no score; name its column with --score_column"
             ) from error
         if fits:
             rows.append((cells[first], cells[second]))
-        else:
-            low += 1
+        low += not fits
     return rows, low
 
 
@@ -203,7 +191,5 @@ def _segment(segments: list[tuple[str, ElementTree.Element | None]], language: s
 def _text(element: ElementTree.Element) -> str:
     parts = [element.text or ""]
     for child in element:
-        if child.tag not in _MARKUP:
-            parts.append(_text(child))
-        parts.append(child.tail or "")
+        parts += ["" if child.tag in _MARKUP else _text(child), child.tail or ""]
     return "".join(parts)

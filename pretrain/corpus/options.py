@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pretrain.corpus.inputs import Stream, expand, file_status
 from pretrain.corpus.lines import TextFormat
+from utils.config import check_ranges, within
 from utils.errors import UserError
 
 # These options do not change the bytes of a corpus.
@@ -58,24 +59,25 @@ class BuildOptions:
     vocab_path: str | None = None
     documents: Literal["line", "blank"] = "line"
     tsv_columns: list[int] = field(default_factory=list)
-    score_column: int = 0
+    score_column: int = within("[0, )", 0)
     min_score: float = 0.0
     skip_bad_utf8: bool = False
     deduplicate: bool = False
     near_duplicates: float = 0.0
-    min_tokens: int = 1
-    max_tokens: int = 0
-    max_ratio: float = 0.0
-    held_out: int = 1000
-    unit_mib: float = 4.0
-    shard_mib: float = 256.0
+    min_tokens: int = within("[0, )", 1)
+    max_tokens: int = within("[0, )", 0)
+    max_ratio: float = within("[0, )", 0.0)
+    held_out: int = within("[0, )", 1000)
+    unit_mib: float = within("(0, 32]", 4.0)  # a worker holds a unit in memory
+    shard_mib: float = within("(0, 4096]", 256.0)
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
-    workers: int = 0
-    show_pairs: int = 3
+    workers: int = within("[0, )", 0)
+    show_pairs: int = within("[0, )", 3)
     overwrite: bool = False
 
     def __post_init__(self):
+        check_ranges(self)
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
@@ -96,20 +98,6 @@ class BuildOptions:
             )
         if self.ray_address and self.engine != "ray":
             raise UserError("ray_address: given without --engine ray")
-        for name in (
-            "held_out",
-            "max_tokens",
-            "min_tokens",
-            "max_ratio",
-            "score_column",
-            "workers",
-            "show_pairs",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}: {getattr(self, name)} is negative")
-        for name, largest in (("unit_mib", 32), ("shard_mib", 4096)):  # a worker holds a unit in memory
-            if not 0 < getattr(self, name) <= largest:
-                raise UserError(f"{name}: {getattr(self, name)} is not within 0 and {largest}")
 
     @property
     def text_format(self) -> TextFormat:
@@ -124,16 +112,15 @@ class BuildOptions:
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the bytes of the corpus, for the manifest."""
+
+    def sizes(stream: Stream) -> dict[str, int]:
+        labels = [f"{'-'.join(one.languages)}<={','.join(one.paths)}" for one in stream.sources]
+        return {label: source.size for label, source in zip(labels, stream.sources)}
+
     return {
         "vocabulary": vocabulary,
         "options": {key: value for key, value in vars(options).items() if key not in _NOT_IN_PLAN},
-        "inputs": {
-            stream.folder: {
-                f"{'-'.join(source.languages)}<={','.join(source.paths)}": source.size
-                for source in stream.sources
-            }
-            for stream in streams
-        },
+        "inputs": {stream.folder: sizes(stream) for stream in streams},
     }
 
 

@@ -1,23 +1,29 @@
-"""Cuts source files into work units of whole lines.
+"""Reads plain and compressed source files, and cuts them into work units of whole lines.
 
 Only the text decides where a unit ends, not its compression or who reads it when. So a build writes the same
 bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
 """
 
+import bz2
 import codecs
 import itertools
-from collections.abc import Iterable, Iterator
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from pretrain.corpus.compression import decompressed, open_file
 from pretrain.corpus.inputs import TextSource
 from utils.errors import UserError
 
 LONGEST_LINE = 64 << 20  # bytes
 _MOST_LINES = 1 << 16  # of a unit of aligned files: short lines of one file do not pile up the other
+_BLOCK = 1 << 20  # bytes that are passed on at a time; from a .zst file it can be 32 MiB
+_READ = 1 << 10  # packed bytes that are read at a time, because a few bytes may stand for gigabytes
+_UNSUPPORTED = {b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 
 
 class Unit(NamedTuple):
@@ -40,11 +46,6 @@ class Unit(NamedTuple):
     first_line: int
     weight: int
     last: bool = False
-
-    @property
-    def key(self) -> tuple[int, int, int]:
-        """Its place among all units of a build."""
-        return self.stream, self.source, self.number
 
 
 def read_units(
@@ -72,7 +73,7 @@ def read_units(
                 texts = _cut_tmx(files[0], unit_bytes)
             else:
                 texts = _cut_text(files[0], unit_bytes, blank_lines)
-            if texts is None:
+            if not any(texts):
                 break
             if unit is not None:
                 yield unit
@@ -102,9 +103,9 @@ def interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit
                     yield unit
 
 
-def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes, ...] | None:
+def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes, ...]:
     if file.fill(size):
-        return (file.take(len(file.buffer)),) if file.buffer else None
+        return (file.take(len(file.buffer)),)
     end = _end_within(file.buffer, b"\n", size)
     if blank_lines:
         blanks = [(file.buffer.rfind(mark, 0, size), len(mark)) for mark in (b"\n\n", b"\n\r\n")]
@@ -112,37 +113,33 @@ def _cut_text(file: "_LineBuffer", size: int, blank_lines: bool) -> tuple[bytes,
     return (file.take(end),)
 
 
-def _cut_tmx(file: "_LineBuffer", unit_bytes: int) -> tuple[bytes, ...] | None:
+def _cut_tmx(file: "_LineBuffer", unit_bytes: int) -> tuple[bytes, ...]:
     size = unit_bytes
     while True:
         finished = file.fill(size)
         end = _end_within(file.buffer, b"</tu>", unit_bytes)
-        if end:
-            return (file.take(end),)
         where = f"{file.path}: line {file.line}"
-        if finished:
-            if b"<tu" in file.buffer:
-                raise UserError(f"{where}: ends within a <tu>: cut short; fetch it again")
-            return None
+        if not end and finished and b"<tu" in file.buffer:
+            raise UserError(f"{where}: ends within a <tu>: cut short; fetch it again")
+        if end or finished:
+            return (file.take(end),)
         if size > LONGEST_LINE:
             raise UserError(f"{where}: no </tu> within {LONGEST_LINE >> 20} MiB: is this TMX?")
         size *= 2
 
 
-def _cut_aligned(files: list["_LineBuffer"], size: int) -> tuple[bytes, ...] | None:
+def _cut_aligned(files: list["_LineBuffer"], size: int) -> tuple[bytes, ...]:
     for file in files:
         file.fill(size)
     ends = [_line_ends(file.buffer, size) for file in files]
-    lines = min(len(end) for end in ends)
-    if lines:
-        return tuple(file.take(int(end[lines - 1])) for file, end in zip(files, ends))
-    if any(file.buffer for file in files):
+    lines = min(map(len, ends))
+    if not lines and any(file.buffer for file in files):
         counts = [file.count_all_lines() for file in files]
         raise UserError(
             f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
             "line i of one must translate line i of the other"
         )
-    return None
+    return tuple(file.take(int(end[lines - 1]) if lines else 0) for file, end in zip(files, ends))
 
 
 def _end_within(buffer: bytes, mark: bytes, size: int) -> int:
@@ -165,17 +162,16 @@ class _LineBuffer:
     """The bytes of a file, taken from the front. The last line always ends with a line end."""
 
     def __init__(self, path: str, is_tmx: bool):
-        self.path = path
+        self.path, self.is_tmx = path, is_tmx
         self.buffer = b""
         self.line = 1  # number of the first line in the buffer
-        self._needs_line_ends = not is_tmx
         self.raw = open_file(path)
         self._blocks = _as_utf8(decompressed(self.raw, path), path, is_tmx)
 
     def fill(self, size: int) -> bool:
         """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
         parts, length = [self.buffer], len(self.buffer)
-        enough = not self._needs_line_ends or b"\n" in self.buffer
+        enough = self.is_tmx or b"\n" in self.buffer
         while length <= size or not enough:
             if length > LONGEST_LINE and not enough:
                 raise UserError(
@@ -202,21 +198,14 @@ class _LineBuffer:
 
     def count_all_lines(self) -> int:
         """The number of lines of the whole file; reads it to its end."""
-        lines, last = self.line - 1, b"\n"
         while self.buffer:
-            lines += self.buffer.count(b"\n")
-            last = self.buffer[-1:]
-            self.take(len(self.buffer))
+            self.take(self.buffer.rfind(b"\n") + 1)
             self.fill(1 << 20)
-        return lines + (last != b"\n")
+        return self.line - 1
 
 
 def _as_utf8(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes]:
-    """Remove the byte order mark; convert TMX that is UTF-16.
-
-    Raises:
-        UserError: a NUL byte in the first block: UTF-16, or not text.
-    """
+    """Remove the byte order mark; convert TMX that is UTF-16. UserError: a NUL byte in the first block."""
     first = next(blocks, b"")
     if is_tmx and first[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         decoder = codecs.getincrementaldecoder("utf-16")()
@@ -233,3 +222,89 @@ def _as_utf8(blocks: Iterator[bytes], path: str, is_tmx: bool) -> Iterator[bytes
         raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? a program's own format?)")
     yield first.removeprefix(codecs.BOM_UTF8)
     yield from blocks
+
+
+# Compressed files
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file for reading.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def decompressed(file: IO[bytes], path: str) -> Iterator[bytes]:
+    """The blocks of an open file, decompressed if its first bytes say so. Members of an archive are joined.
+
+    Raises:
+        UserError: an unsupported, damaged or truncated archive, or a failing disk.
+    """
+    try:
+        start = file.read(8)
+        file.seek(0)
+        for magic, name in _UNSUPPORTED.items():
+            if start.startswith(magic):
+                raise UserError(f"{path}: a {name} archive; unpack it, or pack it as .gz, .bz2, .xz or .zst")
+        kind = next((end for end, (magic, _) in _KINDS.items() if start.startswith(magic)), None)
+        extension = os.path.splitext(path)[1].lower()
+        if start and extension in _KINDS and extension != kind:
+            raise UserError(
+                f"{path}: by its name compressed, but not so by its first bytes; rename or fetch it again"
+            )
+        if kind is None:
+            yield from iter(lambda: file.read(_BLOCK), b"")
+        else:
+            yield from _unpack(file, path, _KINDS[kind][1])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _unpack(file: IO[bytes], path: str, new_member: Callable[[], Any]) -> Iterator[bytes]:
+    # The file objects of the standard library take a damaged second member for padding and end there.
+    member, started = new_member(), False  # started: the member has received bytes
+    while data := file.read(_READ):
+        while data:
+            try:
+                yield from filter(None, _blocks(member, data))
+            except Exception as error:  # the libraries raise different kinds
+                raise UserError(
+                    f"{path}: damaged archive near byte {file.tell():,} ({error}); fetch it again"
+                ) from error
+            started = True
+            if not member.eof:
+                break
+            data = member.unused_data.lstrip(b"\0")  # archives may be padded
+            member, started = new_member(), False
+    if started:
+        raise UserError(f"{path}: the archive ends early: cut short; fetch it again")
+
+
+def _blocks(member: Any, data: bytes) -> Iterator[bytes]:
+    if not hasattr(member, "needs_input"):  # zlib and zstandard
+        yield member.decompress(data)
+        return
+    yield member.decompress(data, _BLOCK)
+    while not member.eof and not member.needs_input:
+        yield member.decompress(b"", _BLOCK)
+
+
+def _new_zstandard() -> Any:
+    try:  # only users of .zst files need the package
+        import zstandard
+    except ImportError as error:
+        raise UserError("a .zst file needs the zstandard package: pip install zstandard") from error
+    return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
+
+_KINDS = {
+    ".gz": (b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31)),  # 31: gzip with its checksum
+    ".bz2": (b"BZh", bz2.BZ2Decompressor),
+    ".xz": (b"\xfd7zXZ\0", lzma.LZMADecompressor),
+    ".zst": (b"\x28\xb5\x2f\xfd", _new_zstandard),
+}

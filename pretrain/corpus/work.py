@@ -12,49 +12,89 @@
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pretrain.corpus.inputs import Stream
+from pretrain.corpus.options import BuildOptions
 from reader.corpus import MANIFEST, read_manifest
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_file, unwritable_is_a_user_error
 
-_FOLDER = ".build"
+WORK = ".build"
+SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
 
 
-class WorkFolder:
-    """The paths in the work folder of a corpus.
+class KeySet(NamedTuple):
+    """One 64-bit key for each line of a stream, or for each document of it.
 
     Args:
-        output: folder of the corpus.
+        number: of the set in each unit's file.
+        kind: line or document.
+        rows: number of its keys, over all units.
     """
 
-    def __init__(self, output: Path):
-        self.output = output.absolute()  # workers may run in another folder
-        self.path = self.output / _FOLDER
-
-    def of(self, stream: Stream, stage: str) -> Path:
-        """The folder of a stage's results for a stream."""
-        return self.path / stream.folder / stage
-
-    def record(self, stream: Stream, stage: str, source: int) -> Path:
-        """The file with the results of all units of a source; it exists once the stage has done them all."""
-        return self.path / stream.folder / f"{stage}-{source:05d}.json"
+    number: int
+    kind: str
+    rows: int
 
 
-def unit_path(folder: Path, source: int, number: int) -> Path:
-    """A unit's result in the folder of a stage."""
-    return folder / f"{source:05d}-{number:06d}"
+@dataclass
+class StreamWork:
+    """What workers need to know of a stream, and the paths of its results.
 
+    Args:
+        number: of the stream.
+        output: folder of the corpus; absolute, because workers may run in another folder.
+        units: number of units of each source. This and the next are known after the scan.
+        key_sets: where duplicates are looked for.
+        held_out_below: a document or pair with a smaller hash is held out.
+        held_out_side: the side of a pair that is hashed for it.
+    """
 
-def unit_paths(folder: Path, units: Sequence[int]) -> list[Path]:
-    """All units of a stream in reading order, given the number of units of each source."""
-    return [unit_path(folder, source, number) for source, n in enumerate(units) for number in range(n)]
+    number: int
+    stream: Stream
+    output: Path
+    options: BuildOptions
+    vocab_size: int
+    units: list[int] = field(default_factory=list)
+    key_sets: list[KeySet] = field(default_factory=list)
+    held_out_below: int = 0
+    held_out_side: int = 0
+
+    def folder(self, stage: str) -> Path:
+        """The folder of a stage's results."""
+        return self.output / WORK / self.stream.folder / stage
+
+    def unit_path(self, stage: str, source: int, number: int) -> Path:
+        """The result of a unit."""
+        return self.folder(stage) / f"{source:05d}-{number:06d}"
+
+    def unit_paths(self, stage: str) -> list[Path]:
+        """The results of all units in reading order."""
+        return [
+            self.unit_path(stage, source, number)
+            for source, count in enumerate(self.units)
+            for number in range(count)
+        ]
+
+    def counts(self, stage: str, source: int) -> list[list[int]] | None:
+        """The counts of all units of a source; None if the stage has not done them all."""
+        return read_json(self.folder(f"{stage}-{source:05d}.json"))
+
+    def all_counts(self, stage: str) -> list[list[int]]:
+        """The counts of all units in reading order, once the stage has done them."""
+        sources = range(len(self.stream.sources))
+        return [counts for source in sources for counts in self.counts(stage, source)]
+
+    def write_counts(self, stage: str, source: int, counts: list[list[int]]) -> None:
+        """Record that the stage has done all units of a source."""
+        write_json(self.folder(f"{stage}-{source:05d}.json"), counts)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -84,42 +124,38 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
     changed = differences({key: manifest.get(key) for key in plan}, plan)
     if changed:
         raise UserError(
-            f"{output}: holds a corpus made otherwise ({_first(changed)}); give another --output, or "
+            f"{output}: holds a corpus made otherwise ({'; '.join(changed[:3])}); give another --output, or "
             "--overwrite true"
         )
     return manifest
 
 
 @contextmanager
-def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[WorkFolder]:
+def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     """Lock the output folder for this build, new or resumed.
 
     Raises:
         UserError: the folder holds something else or a build with another plan, or another process is
             building there.
     """
-    work = WorkFolder(output)
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.path.exists())):
+    work = output / WORK
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.exists())):
         raise UserError(
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
-    with unwritable_is_a_user_error(work.path):
-        work.path.mkdir(parents=True, exist_ok=True)
-    with _locked(work):
-        started = read_json(work.path / "plan.json")
+    with unwritable_is_a_user_error(work):
+        work.mkdir(parents=True, exist_ok=True)
+    with _locked(output):
+        started = read_json(work / "plan.json")
         changed = differences(started, plan) if started is not None else []
         if changed:
             raise UserError(
-                f"{output}: an unfinished build with other inputs or options is there ({_first(changed)}); "
-                "run the same command as before, or start afresh with --overwrite true"
+                f"{output}: an unfinished build with other inputs or options is there "
+                f"({'; '.join(changed[:3])}); run the same command as before, or start afresh with "
+                "--overwrite true"
             )
-        write_json(work.path / "plan.json", plan)
-        yield work
-
-
-def delete_work(output: Path) -> None:
-    """Delete the work folder of a finished corpus."""
-    shutil.rmtree(output / _FOLDER, ignore_errors=True)
+        write_json(work / "plan.json", plan)
+        yield
 
 
 def delete_corpus(output: Path) -> None:
@@ -130,31 +166,25 @@ def delete_corpus(output: Path) -> None:
     """
     if not output.exists():
         return
-    ours = (output / MANIFEST).exists() or (output / _FOLDER).exists()
+    ours = (output / MANIFEST).exists() or (output / WORK).exists()
     if not output.is_dir() or (any(output.iterdir()) and not ours):
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
-    if (output / _FOLDER).exists():
-        with _locked(WorkFolder(output)):
+    if (output / WORK).exists():
+        with _locked(output):
             pass
     # The manifest goes first, so that nobody takes the rest for a corpus.
     (output / MANIFEST).unlink(missing_ok=True)
-    for name in ("mono", "parallel", "pieces", "blocks", _FOLDER):
+    for name in ("mono", "parallel", "pieces", "blocks", WORK):
         shutil.rmtree(output / name, ignore_errors=True)
     for name in VOCABULARY_FILES:
         (output / name).unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked(work: WorkFolder) -> Iterator[None]:
-    with open(work.path / "lock", "a") as file:
+def _locked(output: Path) -> Iterator[None]:
+    with open(output / WORK / "lock", "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"{work.output}: another process is building there; wait for it or stop it"
-            ) from error
+            raise UserError(f"{output}: another process is building there; wait for it or stop it") from error
         yield  # closing the file ends the lock, and so does the end of the process
-
-
-def _first(changed: list[str]) -> str:
-    return "; ".join(changed[:3]) + ("; ..." if len(changed) > 3 else "")

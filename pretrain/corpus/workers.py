@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from utils.errors import UserError
 from utils.files import atomic_file
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
@@ -40,7 +39,7 @@ class LocalWorkers:
         self.number = number or len(os.sched_getaffinity(0))
         self.pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> "LocalWorkers":
+    def __enter__(self) -> Self:
         if self.number > 1:
             context = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(self.number, context, _follow_parent)
@@ -50,16 +49,16 @@ class LocalWorkers:
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, function: Callable[[Task], Result], task: Task) -> Future:
+    def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Start a task; without a pool, complete it."""
         if self.pool is not None:
-            return self.pool.submit(function, task)
+            return self.pool.submit(function, *task)
         future = Future()
-        future.set_result(function(task))
+        future.set_result(function(*task))
         return future
 
-    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Call `function` with every task. Results come in any order; tasks are drawn as workers get free.
+    def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
+        """Call `function` with the arguments of every task. Results come in any order.
 
         Raises:
             UserError: a task raised it, or a worker died.
@@ -67,8 +66,8 @@ class LocalWorkers:
         tasks, running = iter(tasks), set()
         try:
             while True:
-                for task in tasks:
-                    running.add(self.submit(function, task))
+                for task in tasks:  # drawn as workers get free
+                    running.add(self.submit(function, *task))
                     if len(running) >= self.number + min(self.number, _SPARE_TASKS):
                         break
                 if not running:
@@ -97,7 +96,7 @@ class RayWorkers(LocalWorkers):
         self.number, self.address, self.shared = number, address, shared
         self.remote: dict[Callable, Any] = {}
 
-    def __enter__(self) -> "RayWorkers":
+    def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
         try:
             import ray
@@ -131,15 +130,15 @@ class RayWorkers(LocalWorkers):
 
         ray.shutdown()
 
-    def submit(self, function: Callable[[Task], Result], task: Task) -> Future:
+    def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Start a task. Ray starts it again if its worker dies."""
         import ray
 
         if function not in self.remote:
             self.remote[function] = ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
-        return self.remote[function].remote(task).future()
+        return self.remote[function].remote(*task).future()
 
-    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
         """See `LocalWorkers.run`."""
         import ray
 
@@ -200,19 +199,17 @@ def _exit_with_parent() -> None:
 def _check_answers(address: str) -> None:
     """Try to connect, because Ray itself waits more than a minute for an address that does not answer."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        raise UserError(f"ray_address: '{address}' is neither host:port (as in 10.0.0.1:6379) nor auto")
     try:
         socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise UserError(
-            f"ray_address: {address} does not answer ({error}); start the cluster with ray start --head, or "
-            "leave the option out for one on this machine"
+            f"ray_address: '{address}' does not answer ({error}); give the host:port of ray start --head, "
+            "or auto, or leave the option out for a cluster on this machine"
         ) from error
 
 
 def _read_probe(path: Path) -> str | None:
-    import pretrain.corpus.passes  # noqa: F401  its requirements must be installed
+    import pretrain.corpus.stages  # noqa: F401  its requirements must be installed
 
     try:
         return path.read_text()

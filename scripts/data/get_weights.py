@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -35,10 +34,8 @@ VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
-
 TIMEOUT_SECONDS = 20
 LARGEST_ARCHIVE = 16 << 30  # bytes; the weights of large have 2.2 GB
-REPORT_SECONDS = 10
 
 
 class DownloadError(Exception):
@@ -54,8 +51,8 @@ def download(url: str, path: Path) -> None:
         UserError: the disk is full.
     """
     part = path.with_name(path.name + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     version = path.with_name(path.name + ".version")  # of the file on the server that `part` is a part of
+    path.parent.mkdir(parents=True, exist_ok=True)
     known = version.read_text() if version.is_file() else ""
     have = part.stat().st_size if part.exists() and known else 0
     request = urllib.request.Request(
@@ -63,33 +60,26 @@ def download(url: str, path: Path) -> None:
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
-            if have and reply.status != 206:  # the server sends it from the start
-                have = 0
-            if have and not (reply.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
-                part.unlink()
-                raise DownloadError("the server sends another part than was asked for; run the command again")
-            found = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            version.write_text("" if found.startswith("W/") else found)
+            have = have if reply.status == 206 else 0  # else the server sends the file from its start
+            tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
+            version.write_text("" if tag.startswith("W/") else tag)
             length = reply.headers.get("Content-Length")
-            total = None if length is None else have + int(length)
-            shown = {"desc": path.name, "initial": have, "unit_scale": True, "mininterval": REPORT_SECONDS}
+            total = have + int(length) if length else None
+            shown = {"total": total, "initial": have, "desc": path.name, "mininterval": 10}
             with (
                 unwritable_is_a_user_error(part),
                 open(part, "ab" if have else "wb") as file,
-                tqdm.wrapattr(file, "write", total=total, unit="B", **shown) as counted,
+                tqdm.wrapattr(file, "write", **shown) as counted,
             ):
                 shutil.copyfileobj(reply, counted, 1 << 20)
     except urllib.error.HTTPError as error:
-        # 416: nothing is left to send, if the file is as long as the part.
-        whole = (error.headers.get("Content-Range") or f"*/{have}").rpartition("/")[2]
-        if error.code != 416 or not have or whole != str(have):
-            part.unlink(missing_ok=True) if error.code == 416 else None
-            raise DownloadError(f"the server answers {error.code} {error.reason}") from error
+        if error.code == 416:  # the part is not a part of this file
+            part.unlink(missing_ok=True)
+        raise DownloadError(f"the server answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from error
-    else:
-        if total is not None and part.stat().st_size != total:
-            raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
+    if total is not None and part.stat().st_size != total:
+        raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
     os.replace(part, path)
     version.unlink(missing_ok=True)
 
@@ -99,86 +89,64 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
     )
-    parser.add_argument(
-        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them when none is named"
-    )
-    parser.add_argument(
-        "--from_xlmr", type=Path, metavar="FILE", help="derive the vocabulary from XLM-R's model"
-    )
-    parser.add_argument(
-        "--configs", type=Path, default=Path("configs"), help="folder to put everything in (configs)"
-    )
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them when none is named")
+    add("--from_xlmr", type=Path, metavar="FILE", help="derive the vocabulary from XLM-R's model")
+    add("--configs", type=Path, default=Path("configs"), help="folder to put everything in (configs)")
     options = parser.parse_args(arguments)
-    for part in options.parts:
+    configs, missing = options.configs, []
+    for part in options.parts or PARTS:
         if part not in PARTS:
             raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
-
-    missing: list[str] = []
-    for part in options.parts or PARTS:
         try:
-            if part != "vocab":
-                get_weights(part, options.configs)
-            elif options.from_xlmr:
-                derive_vocabulary(options.from_xlmr, options.configs)
+            if part == "vocab":
+                get_vocabulary(configs, options.from_xlmr)
             else:
-                get_vocabulary(options.configs)
+                get_weights(part, configs)
         except DownloadError as error:
             print(f"{part}: not fetched: {error}", flush=True)
-            missing += by_hand(part, options.configs)
+            if part == "vocab":
+                missing += [f"{VOCAB_URL.format(name=name)} -> {configs / name}" for name in VOCAB_FILES]
+                missing.append(
+                    "  or, instead of these two, XLM-R's sentencepiece.bpe.model: --from_xlmr FILE"
+                )
+            else:
+                missing.append(f"{WEIGHTS_URL.format(size=part)} -> {_archive(part, configs)}")
     if missing:
         print("to be downloaded by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
         raise UserError(
-            f"{len(missing)} files could not be downloaded: fetch what is listed above by hand, and run the "
-            "same command again, which checks and unpacks them"
+            "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
+            "again, which checks and unpacks them"
         )
 
 
-def by_hand(part: str, configs: Path) -> list[str]:
-    """Lines that say what to download for a part, and where to put it."""
-    if part == "vocab":
-        lines = [f"{VOCAB_URL.format(name=name)} -> {configs / name}" for name in VOCAB_FILES]
-        return [*lines, "  or, instead of these two, XLM-R's sentencepiece.bpe.model: --from_xlmr FILE"]
-    return [f"{WEIGHTS_URL.format(size=part)} -> {_archive(part, configs)}"]
-
-
-def get_vocabulary(configs: Path) -> None:
-    """Fetch vocab.txt and piece.model, unless they exist.
+def get_vocabulary(configs: Path, model: Path | None = None) -> None:
+    """Fetch vocab.txt and piece.model, or derive them from XLM-R's piece model; those that exist stay.
 
     Raises:
         DownloadError: a file cannot be fetched.
-        UserError: the two do not belong together, or do not have 250,002 ids.
+        UserError: the files do not belong together or do not have 250,002 ids, the model does not exist, or
+            another vocabulary is already there.
     """
-    for name in VOCAB_FILES:
-        if not (configs / name).is_file():
-            print(f"vocab: downloading {VOCAB_URL.format(name=name)}", flush=True)
-            download(VOCAB_URL.format(name=name), configs / name)
-    try:
-        _check_size(Tokenizer(*(configs / name for name in VOCAB_FILES)), configs / "vocab.txt")
-    except UserError as error:
+    files = [configs / name for name in VOCAB_FILES]
+    if model is None:
+        for file in files:
+            if not file.is_file():
+                print(f"vocab: downloading {VOCAB_URL.format(name=file.name)}", flush=True)
+                download(VOCAB_URL.format(name=file.name), file)
+    tokenizer = Tokenizer(*files) if model is None else Tokenizer(piece_model_path=model)
+    if tokenizer.vocab_size != VOCAB_SIZE:
         raise UserError(
-            f"{error}. Move {configs / 'vocab.txt'} and piece.model away and run this again"
-        ) from error
-    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids")
-
-
-def derive_vocabulary(model: Path, configs: Path) -> None:
-    """Derive vocab.txt and piece.model from XLM-R's piece model: the same ids with our names for special
-    tokens.
-
-    Raises:
-        UserError: the model does not exist or has another size, or another vocabulary is already there.
-    """
-    tokenizer = Tokenizer(piece_model_path=model)
-    _check_size(tokenizer, model)
-    for name in VOCAB_FILES:
-        if (configs / name).exists() and Tokenizer.from_folder(configs).digest != tokenizer.digest:
-            raise UserError(
-                f"{configs / name}: another vocabulary stands there; move it away and run this again"
-            )
-    with atomic_file(configs / "piece.model") as file:
-        file.write(model.read_bytes())
-    tokenizer.write_vocab(configs / "vocab.txt")
-    print(f"vocab: {configs / 'vocab.txt'} and piece.model, {VOCAB_SIZE:,} ids, derived from {model}")
+            f"{model or files[0]}: {tokenizer.vocab_size:,} ids, but the released weights have "
+            f"{VOCAB_SIZE:,}; move it and its piece model away and run this again"
+        )
+    if model is not None:
+        if any(file.exists() for file in files) and Tokenizer.from_folder(configs).digest != tokenizer.digest:
+            raise UserError(f"{configs}: another vocabulary is there; move it away and run this again")
+        with atomic_file(files[1]) as file:
+            file.write(model.read_bytes())
+        tokenizer.write_vocab(files[0])
+    print(f"vocab: {files[0]} and {files[1].name}, {VOCAB_SIZE:,} ids")
 
 
 def get_weights(size: str, configs: Path) -> None:
@@ -193,9 +161,8 @@ def get_weights(size: str, configs: Path) -> None:
         check_parameters(target, size)
         print(f"{size}: {target} is there already")
         return
-    archive = _archive(size, configs)
+    archive, url = _archive(size, configs), WEIGHTS_URL.format(size=size)
     if not archive.is_file():
-        url = WEIGHTS_URL.format(size=size)
         print(f"{size}: downloading {url}", flush=True)
         try:
             download(url, archive)
@@ -205,46 +172,37 @@ def get_weights(size: str, configs: Path) -> None:
             print(f"{size}: https: {error}; now over http, which the official README names", flush=True)
             download(url.replace("https:", "http:", 1), archive)
     print(f"{size}: unpacking {archive}", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
-        unpack(archive, Path(folder))
-        found = next(Path(folder).rglob("word_embedding"), None)
-        if found is None:
-            raise UserError(
-                f"{archive}: no file word_embedding in it, so no ERNIE-M weights; delete it and try again"
-            )
-        check_parameters(found.parent, size)
-        config = next(Path(folder).rglob("ernie_config.json"), None)
-        if config and not (target.parent / config.name).exists():
-            shutil.move(config, target.parent / config.name)
-        with atomic_dir(target) as complete:
-            for file in found.parent.iterdir():
-                shutil.move(file, complete / file.name)
+    with atomic_dir(target) as folder:
+        unpack(archive, folder)
+        check_parameters(folder, size)
+        config = folder / "ernie_config.json"
+        if config.exists() and not (target.parent / config.name).exists():
+            shutil.copyfile(config, target.parent / config.name)
+        config.unlink(missing_ok=True)
     archive.unlink()
     print(f"{size}: {target}, {sum(1 for _ in target.iterdir())} files")
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the regular files of an archive. All of them end up below `folder`, whatever their names.
+    """Unpack the files beside `word_embedding`, and ernie_config.json, into a folder.
 
     Raises:
-        UserError: it is not an archive, or it is cut short.
+        UserError: it is not an archive, it is cut short, it has no such file, or it is too large.
     """
     try:
-        with unwritable_is_a_user_error(folder.parent), tarfile.open(archive) as tar:
-            room = LARGEST_ARCHIVE
-            for member in tar:
-                room -= member.size
-                if room < 0:
-                    raise UserError(
-                        f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M"
-                    )
-                parts = [part for part in Path(member.name).parts if part not in ("/", "..")]
-                if member.isfile() and parts:
-                    path = folder.joinpath(*parts)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with tar.extractfile(member) as data, open(path, "wb") as file:
-                        shutil.copyfileobj(data, file, 1 << 20)
+        with unwritable_is_a_user_error(folder), tarfile.open(archive) as tar:
+            files = [(Path(member.name), member) for member in tar if member.isfile()]
+            places = {path.parent for path, _ in files if path.name == "word_embedding"}
+            if not places:
+                raise UserError(f"{archive}: no file word_embedding in it; not ERNIE-M, delete it")
+            chosen = [one for one in files if one[0].parent in places or one[0].name == "ernie_config.json"]
+            if sum(member.size for _, member in chosen) > LARGEST_ARCHIVE:
+                raise UserError(
+                    f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M"
+                )
+            for path, member in chosen:
+                with tar.extractfile(member) as data, open(folder / path.name, "wb") as file:
+                    shutil.copyfileobj(data, file, 1 << 20)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
 
@@ -257,19 +215,14 @@ def check_parameters(folder: Path, size: str) -> None:
     """
     if not (folder / "word_embedding").is_file():
         raise UserError(f"{folder}: no word_embedding in it; move the folder away and run this again")
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(ENCODER_FILES):
-            fluid.read_header(file)
-    found, expected = fluid.read_header(folder / "word_embedding").shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
+    headers = {
+        file.name: fluid.read_header(file)
+        for file in sorted(folder.iterdir())
+        if file.name.startswith(ENCODER_FILES)
+    }
+    found, expected = headers["word_embedding"].shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
     if found != expected:
         raise UserError(f"{folder}/word_embedding: its shape is {found}, but that of {size} is {expected}")
-
-
-def _check_size(tokenizer: Tokenizer, source: Path) -> None:
-    if tokenizer.vocab_size != VOCAB_SIZE:
-        raise UserError(
-            f"{source}: {tokenizer.vocab_size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        )
 
 
 def _archive(size: str, configs: Path) -> Path:

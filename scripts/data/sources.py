@@ -1,16 +1,24 @@
-"""What the prepare_*.py scripts share: finding files by their names, and the files that a folder has once."""
+"""What the prepare_*.py scripts share: they find files by their names, convert each, and write the maps."""
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.report import in_columns
 from utils.errors import UserError
 from utils.files import atomic_file
 
 SPLITS = ("train", "dev", "test")
 ALL = "*"  # the language of a file whose rows name their languages
+RENAMED = {
+    "valid": "dev", "testa": "dev", "testb": "test",
+    "translated_train": "train", "dev_2k": "dev", "test_2k": "test",
+    "eng": "en", "deu": "de", "esp": "es", "ned": "nl",
+}  # fmt: skip
 
 
 class DataFile(NamedTuple):
@@ -19,6 +27,53 @@ class DataFile(NamedTuple):
     path: Path
     split: str
     language: str
+
+
+class Written(NamedTuple):
+    """What became of one language of an input file: cells of the printed table, and notes below it."""
+
+    split: str
+    language: str
+    counts: Mapping[str, int | str]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """How the files of a public data set are named.
+
+    Attributes:
+        output: the folder to write by default.
+        languages: in the order of the paper's tables; others follow in alphabetical order.
+        names: patterns of the end of a path, with the groups "split" and "language". Without a language the
+            file holds all languages; without both it is English training data.
+        examples: some names, for the error message.
+        ending: of the files that are written.
+        skips: whether a file is not used, whatever its name.
+    """
+
+    output: str
+    languages: Sequence[str]
+    names: Sequence[str]
+    examples: str
+    ending: str = "tsv"
+    skips: Callable[[Path], bool] = lambda _: False
+
+    def recognise(self, path: Path) -> DataFile | None:
+        """The file with the split and the language that its name says."""
+        for pattern in self.names:
+            match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
+            if match and not self.skips(path):
+                named = {"split": "train", "language": ALL if "split" in match.re.groupindex else "en"}
+                named |= match.groupdict()
+                split, language = (RENAMED.get(named[key], named[key]) for key in ("split", "language"))
+                return DataFile(path, split, language)
+        return None
+
+    def place(self, language: str) -> tuple[int, str]:
+        """A sort key for languages."""
+        known = language in self.languages
+        return self.languages.index(language) if known else len(self.languages), language
 
 
 def source_parser(description: str, output: str) -> argparse.ArgumentParser:
@@ -31,20 +86,11 @@ def source_parser(description: str, output: str) -> argparse.ArgumentParser:
     return parser
 
 
-def find_files(
-    sources: Iterable[str | Path | DataFile],
-    recognise: Callable[[Path], tuple[str, str] | None],
-    order: Sequence[str],
-    known: str,
-    output: Path | None = None,
-) -> list[DataFile]:
+def find_files(data_set: DataSet, sources: Iterable[str], output: Path) -> list[DataFile]:
     """The files to read, sorted by split and language. Of two for the same, the earlier one counts.
 
     Args:
-        sources: files, folders that are searched with their sub-folders, or files that are already known.
-        recognise: gives (split, language) of a file, or None.
-        order: languages; others follow in alphabetical order.
-        known: names for the error message.
+        sources: files, folders that are searched with their sub-folders, or <split>.<language>=FILE.
         output: files below this folder are ignored.
 
     Raises:
@@ -52,49 +98,108 @@ def find_files(
     """
     chosen: list[DataFile] = []
     for source in sources:
-        for file in (
-            [source] if isinstance(source, DataFile) else _search(Path(source), recognise, known, output)
-        ):
-            if other := next((other for other in chosen if _overlap(file, other)), None):
+        for file in _search(data_set, source, output.resolve()):
+            same = (
+                one
+                for one in chosen
+                if one.split == file.split and (one.language == file.language or ALL in (one[2], file[2]))
+            )
+            if other := next(same, None):
                 print(f"not used: {file.path} ({file.split} {file.language} is taken from {other.path})")
             else:
                 chosen.append(file)
-    return sorted(chosen, key=lambda file: (file.split not in SPLITS, file.split != "train", file.split,
-                                            place_in(order, file.language)))  # fmt: skip
+    splits = (*SPLITS, "xquad")
+    return sorted(chosen, key=lambda file: (splits.index(file.split), data_set.place(file.language)))
 
 
-def _search(
-    source: Path, recognise: Callable[[Path], tuple[str, str] | None], known: str, output: Path | None
-) -> list[DataFile]:
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
+def _search(data_set: DataSet, source: str, output: Path) -> list[DataFile]:
+    named = re.fullmatch(r"(train|dev|test)\.([a-z]{2,3})=(.+)", source)
+    path = Path(named[3] if named else source)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if named:
+        return [DataFile(path, named[1], named[2])]
+    paths = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
     # Of two forms of one text, the table comes before the JSON lines.
-    paths = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
-    paths.sort(key=lambda path: (path.suffix == ".jsonl", path))
-    inside = output.resolve() if output else None
-    found = [
-        DataFile(path, *name)
-        for path in paths
-        if inside not in path.resolve().parents and (name := recognise(path))
-    ]
-    if not found:
-        raise UserError(f"{source}: no file there has a known name ({known}")
-    return found
+    paths.sort(key=lambda one: (one.suffix == ".jsonl", one))
+    found = [data_set.recognise(one) for one in paths if output not in one.resolve().parents]
+    if not any(found):
+        raise UserError(
+            f"{path}: no file there has a known name ({data_set.examples}, ...; --help lists them); say what "
+            "it is (train.en=FILE), or name another folder"
+        )
+    return [file for file in found if file]
 
 
-def _overlap(a: DataFile, b: DataFile) -> bool:
-    return a.split == b.split and (a.language == b.language or ALL in (a.language, b.language))
+def prepare(
+    data_set: DataSet,
+    options: argparse.Namespace,
+    convert: Callable[[DataFile, Path], list[Written]],
+    labels: Callable[[list[Written]], Sequence[str]] | None = None,
+) -> list[Written]:
+    """Convert all sources, write the files that the folder has once, and print a table of what was written.
+
+    Args:
+        options: of `source_parser`.
+        convert: writes <split>/<split>.<language>.<ending> into a folder.
+        labels: gives the labels in the order of their ids; then there are label_map.json and, for several
+            training languages, train.all.tsv with the columns that all their files have.
+    """
+    output, written = options.output, []
+    for file in find_files(data_set, options.sources, output):
+        print(f"reading {file.path}", flush=True)
+        written += convert(file, output)
+    written.sort(key=lambda one: (one.split != "train", one.split, data_set.place(one.language)))
+    languages = {split: [one.language for one in written if one.split == split] for split in SPLITS}
+    notes = [note for one in written for note in one.notes]
+    notes += [f"no {split} data among the sources" for split, found in languages.items() if not found]
+    notes += _write_language_map(data_set, output, languages)
+    if labels:
+        write_numbers(output / "label_map.json", labels(written))
+        if len(languages["train"]) > 1:
+            write_joint(output / "train", languages["train"])
+    heads = list(dict.fromkeys(head for one in written for head in one.counts))
+    rows = [[one.split, one.language, *(_cell(one.counts.get(head, 0)) for head in heads)] for one in written]
+    print("", in_columns([["split", "language", *heads], *rows]), "", *notes, sep="\n")
+    print(f"written to {output}")
+    return written
 
 
-def place_in(order: Sequence[str], language: str) -> tuple[int, str]:
-    """A sort key: the languages of `order`, then all others by their codes."""
-    return order.index(language) if language in order else len(order), language
+def _cell(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
-def by_split(files: Iterable[tuple[str, str]], order: Sequence[str]) -> dict[str, list[str]]:
-    """Split -> its languages, from (split, language)."""
-    files = sorted(files, key=lambda file: place_in(order, file[1]))
-    return {split: [language for name, language in files if name == split] for split in SPLITS}
+def _write_language_map(data_set: DataSet, output: Path, languages: Mapping[str, list[str]]) -> list[str]:
+    """Write lang_map.json: the languages of both dev and test, or of the one that exists; return notes."""
+    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
+    if not evaluated:
+        return ["lang_map.json is not written: no dev or test data among the sources"]
+    common = set.intersection(*evaluated)
+    write_numbers(output / "lang_map.json", sorted(common, key=data_set.place))
+    notes = []
+    if left := sorted(set.union(*evaluated) - common, key=data_set.place):
+        notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
+    if not languages["test"]:
+        notes.append(f"pass --dev_set {output}/dev/dev.%s.{data_set.ending} to the scripts")
+    return notes
+
+
+def write_joint(folder: Path, languages: Sequence[str]) -> None:
+    """Write train.all.tsv from the files of the languages, with the columns that all have."""
+    paths = [folder / f"train.{language}.tsv" for language in languages]
+    columns = min(len(next(read_lines(path))[1].split("\t")) for path in paths)
+    with atomic_file(folder / "train.all.tsv", "w", newline="\n") as joint:
+        for path in paths:
+            for number, line in read_lines(path):
+                if number > 1 or path == paths[0]:
+                    joint.write("\t".join(line.split("\t")[:columns]) + "\n")
+
+
+def write_numbers(path: Path, names: Iterable[str]) -> None:
+    """Write a JSON object that gives each name its place, from 0."""
+    with atomic_file(path, "w") as file:
+        json.dump({name: number for number, name in enumerate(names)}, file, indent=2)
+        file.write("\n")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -106,75 +211,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                line = raw.decode("utf-8").rstrip("\r\n")
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 message = f"{path}, line {number}: not UTF-8; fetch or convert the file again"
                 raise UserError(message) from error
-            yield number, line.removeprefix("\ufeff") if number == 1 else line
-
-
-def write_language_map(
-    output: Path, languages: Mapping[str, list[str]], order: Sequence[str], ending: str = "tsv"
-) -> list[str]:
-    """Write lang_map.json: the languages of both dev and test, or of the one that exists.
-
-    Args:
-        output: holds <split>/<split>.<language>.<ending>.
-        languages: of "train", "dev" and "test".
-
-    Returns:
-        Notes about it, and about missing splits.
-    """
-    notes = []
-    for split, known in languages.items():
-        if not known:
-            pattern = f" (pass --dev_set {output}/dev/dev.%s.{ending} to the scripts)"
-            notes.append(
-                f"no {split} data among the sources{pattern if split == 'test' and languages['dev'] else ''}"
-            )
-    evaluated = [set(languages[split]) for split in ("dev", "test") if languages[split]]
-    if not evaluated:
-        return [*notes, "lang_map.json is not written: no dev or test data among the sources"]
-    common = set.intersection(*evaluated)
-    write_numbers(output / "lang_map.json", sorted(common, key=lambda one: place_in(order, one)))
-    if left := sorted(set.union(*evaluated) - common, key=lambda one: place_in(order, one)):
-        notes.append(f"lang_map.json leaves out {' '.join(left)}: not in both dev and test")
-    return notes
-
-
-def write_joint_files(
-    output: Path, languages: Mapping[str, list[str]], labels: Iterable[str], order: Sequence[str], header: str
-) -> list[str]:
-    """Write label_map.json, lang_map.json and, for several training languages, train.all.tsv.
-
-    Args:
-        output: holds <split>/<split>.<language>.tsv, each with a header line.
-        languages: of "train", "dev" and "test".
-        labels: in the order of their ids.
-        header: first line of train.all.tsv, which has these columns alone.
-
-    Returns:
-        Notes about them.
-    """
-    write_numbers(output / "label_map.json", labels)
-    notes = write_language_map(output, languages, order)
-    columns = header.count("\t") + 1
-    if len(languages["train"]) > 1:
-        with atomic_file(output / "train" / "train.all.tsv", "w", newline="\n") as joint:
-            joint.write(header)
-            for language in languages["train"]:
-                with open(output / "train" / f"train.{language}.tsv", encoding="utf-8", newline="\n") as file:
-                    next(file)
-                    joint.writelines(
-                        "\t".join(line.rstrip("\n").split("\t")[:columns]) + "\n" for line in file
-                    )
-    elif languages["train"]:
-        notes.append(f"train.all.tsv is not written: {languages['train'][0]} is the only training language")
-    return notes
-
-
-def write_numbers(path: Path, names: Iterable[str]) -> None:
-    """Write a JSON object that gives each name its place, from 0."""
-    with atomic_file(path, "w") as file:
-        json.dump({name: number for number, name in enumerate(names)}, file, indent=2)
-        file.write("\n")
+            yield number, line.rstrip("\r\n")

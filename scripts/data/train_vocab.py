@@ -22,7 +22,7 @@ from pretrain.corpus.lines import TextFormat, read_lines
 from pretrain.corpus.units import read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
-from utils.config import load_config
+from utils.config import check_ranges, load_config, within
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import Progress, logger, setup_console
@@ -40,32 +40,29 @@ class VocabOptions:
         mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
             list.
         parallel: pairs, "a-b<=path"; may be given many times. documents: line or blank, as in build_corpus.
-        vocab_size: pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and
-        [MASK]. character_coverage: share of all characters that get a piece of their own; the rest is
-        unknown. alpha: sampled lines of a language ~ lines^alpha (XLM-R: 0.3); 1 keeps the proportions.
-        sentences: about how many lines to train on, if there are that many. seed: of the sampling. threads:
-        of the training. The result depends on it, because sums over threads round differently.
+        vocab_size: pieces of the model, including unknown, begin and end; the tokenizer adds [PAD] and [MASK]
+        character_coverage: share of all characters that get a piece of their own; the rest is unknown
+        alpha: sampled lines of a language ~ lines^alpha (XLM-R: 0.3); 1 keeps the proportions
+        sentences: about how many lines to train on, if there are that many
+        seed: of the sampling
+        threads: of the training; the result depends on it, because sums over threads round differently
     """
 
     output: str = ""
     mono: dict[str, Any] = field(default_factory=dict)
     parallel: dict[str, Any] = field(default_factory=dict)
     documents: Literal["line", "blank"] = "line"
-    vocab_size: int = 250_000
-    character_coverage: float = 0.9995
+    vocab_size: int = within("[1, )", 250_000)
+    character_coverage: float = within("(0, 1]", 0.9995)
     alpha: float = 0.3
-    sentences: int = 5_000_000
+    sentences: int = within("[1, )", 5_000_000)
     seed: int = 1
-    threads: int = 16
+    threads: int = within("[1, )", 16)
 
     def __post_init__(self):
         if not self.output:
             raise UserError("no folder for the vocabulary; give --output")
-        if not 0 < self.character_coverage <= 1:
-            raise UserError(f"character_coverage: {self.character_coverage} is not a share; XLM-R has 0.9995")
-        for name in ("vocab_size", "sentences", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)} is not positive")
+        check_ranges(self)
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
@@ -83,16 +80,17 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
     streams = resolve(options.mono, options.parallel)
     lines = Counter()
-    for languages, sides, _ in _read(streams, options, "counting"):
-        for language, side in zip(languages, sides):
-            lines[language] += len(side)
-    rates = _rates(lines, options)
-    for language, rate in rates.items():
-        logger.info("%s: %s lines, each taken %.3g times in the mean", language, f"{lines[language]:,}", rate)
+    for language, read, _ in _read(streams, options, "counting"):
+        lines[language] += len(read)
+    if empty := [language for language, count in lines.items() if count == 0]:
+        raise UserError(f"no text in {', '.join(empty)}; leave it out")
+    wanted = min(options.sentences, lines.total())
+    shares = temperature(lines, options.alpha)
+    rates = {language: share * wanted / lines[language] for language, share in shares.items()}
+    logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info(
-        "sentencepiece trains %s pieces on about %s lines; it says nothing until it has finished",
-        f"{options.vocab_size:,}", f"{min(options.sentences, sum(lines.values())):,}",
-    )  # fmt: skip
+        "sentencepiece trains on about %s lines; it says nothing until it has finished", f"{wanted:,}"
+    )
     model = _train(_sample(streams, options, rates), options)
     with atomic_file(model_path) as file:
         file.write(model)
@@ -101,40 +99,28 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     return tokenizer
 
 
-def _rates(lines: Counter, options: VocabOptions) -> dict[str, float]:
-    """How often a line of each language is sampled, on average."""
-    empty = [language for language, count in lines.items() if count == 0]
-    if empty:
-        raise UserError(f"no text in {', '.join(empty)}; leave it out")
-    wanted = min(options.sentences, sum(lines.values()))
-    return {
-        language: share * wanted / lines[language]
-        for language, share in temperature(lines, options.alpha).items()
-    }
-
-
 def _sample(streams: list[Stream], options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
-    for languages, sides, key in _read(streams, options, "sampling"):
-        for number, (language, side) in enumerate(zip(languages, sides)):
-            chance = np.random.default_rng([options.seed, *key, number]).random(len(side))
-            times = np.floor(rates[language] + chance).astype(int)
-            for line, count in zip(side, times.tolist()):
-                if count:
-                    text = normalize(line)
-                    yield from (text for _ in range(count))
+    for language, lines, key in _read(streams, options, "sampling"):
+        chance = np.random.default_rng([options.seed, *key]).random(len(lines))
+        times = np.floor(rates[language] + chance).astype(int)
+        for line, count in zip(lines, times.tolist()):
+            if count:
+                yield from [normalize(line)] * count
 
 
 def _read(
     streams: list[Stream], options: VocabOptions, description: str
-) -> Iterator[tuple[tuple[str, ...], tuple[list[str], ...], tuple[int, int, int]]]:
-    """Languages, their lines, and the number of each unit of text."""
+) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+    """Language, lines and number of each unit of text, one side of a pair after the other."""
     form, blank_lines = TextFormat(options.documents), options.documents == "blank"
     total = sum(source.size for stream in streams for source in stream.sources)
     shown = Progress(total, description, unit="bytes")
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
             for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
-                yield stream.languages, read_lines(unit, source, stream.languages, form).sides, unit.key
+                sides = read_lines(unit, source, stream.languages, form).sides
+                for side, (language, lines) in enumerate(zip(stream.languages, sides)):
+                    yield language, lines, (*unit[:3], side)
                 shown.update(unit.weight)
     shown.close()
 
@@ -144,20 +130,11 @@ def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
     large = {"train_extremely_large_corpus": True} if options.sentences > _MANY_SENTENCES else {}
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=options.vocab_size,
-            character_coverage=options.character_coverage,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
-            normalization_rule_name="nmt_nfkc",
-            num_threads=options.threads,
-            minloglevel=2,  # errors only
-            **large,
-        )
+            sentence_iterator=sentences, model_writer=model, model_type="unigram",
+            vocab_size=options.vocab_size, character_coverage=options.character_coverage,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
+            normalization_rule_name="nmt_nfkc", num_threads=options.threads, minloglevel=2, **large,
+        )  # fmt: skip
     except RuntimeError as error:
         raise UserError(
             f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "

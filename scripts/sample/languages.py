@@ -37,7 +37,7 @@ Lexicon = Mapping[str, Mapping[str, Any]]  # subjects, nouns, attributes, verbs,
 
 def realiser(code: str) -> Callable[[Scene], str]:
     """The function that says a scene in one language, in composed Unicode (NFC)."""
-    (say_thing, arrange), words = GRAMMARS[code], lexicon(code)
+    say_thing, words = THINGS[code], lexicon(code)
 
     def say(scene: Scene) -> str:
         first, place, day = order(scene, words)
@@ -47,7 +47,7 @@ def realiser(code: str) -> Callable[[Scene], str]:
             gender, who = who
         what = scene.thing and say_thing(scene.thing, words)
         parts = Parts(first, gender, who, scene.verb, words["verbs"][scene.verb], what, place, day)
-        return unicodedata.normalize("NFC", arrange(parts))
+        return unicodedata.normalize("NFC", arrange(code, parts))
 
     return say
 
@@ -85,12 +85,6 @@ def phrase(*parts: str | None) -> str:
     return " ".join(part for part in parts if part)
 
 
-def sentence(*parts: str | None, stop: str = ".") -> str:
-    """A phrase with a capital at its start and a stop at its end."""
-    text = phrase(*parts)
-    return text[0].upper() + text[1:] + stop
-
-
 # How each language says a thing.
 
 
@@ -121,10 +115,6 @@ def romance_thing(what: Thing, words: Lexicon, feminine: str = "una") -> str:
     if feminine == "une" and what.attribute in scenes.SIZES:
         return phrase(number, adjective, noun)
     return phrase(number, noun, adjective)
-
-
-def french_thing(what: Thing, words: Lexicon) -> str:
-    return romance_thing(what, words, feminine="une")
 
 
 def russian_thing(what: Thing, words: Lexicon) -> str:
@@ -186,65 +176,43 @@ def chinese_thing(what: Thing, words: Lexicon) -> str:
 
 # How each language arranges a sentence.
 
-
-def subject_verb_object(p: Parts) -> str:
-    return sentence(p.first, p.who, p.verb, p.what, p.place, p.day)
-
-
-def german(p: Parts) -> str:
-    """The verb is second; day and place come before the object."""
-    start = (p.first, p.verb, p.who) if p.first else (p.who, p.verb)
-    return sentence(*start, p.day, p.place, p.what)
+STANDARD = "first who verb what place day"
+ORDERS = {
+    "en": STANDARD, "fr": STANDARD, "es": STANDARD, "ru": STANDARD, "el": STANDARD,
+    "de": "first verb who day place what", "ar": "first verb who what place day",
+    "tr": "first who day place what verb", "hi": "first who day place what verb",
+    "zh": "first who day place verb what",
+}  # fmt: skip
 
 
-def french(p: Parts) -> str:
-    """A comma after what comes first; "assis" agrees in gender."""
-    verb = p.verb + ("e" if p.act == "sit" and p.gender == "f" else "")
-    return sentence(p.first and f"{p.first},", p.who, verb, p.what, p.place, p.day)
+def inflected(code: str, p: Parts) -> Parts:
+    """The parts with the agreement in gender, the articles of names and the marks of a language."""
+    sits, feminine = p.act == "sit", p.gender == "f"
+    if code == "fr":
+        return p._replace(first=p.first and f"{p.first},", verb=p.verb + "e" * (sits and feminine))
+    if code == "es" and sits and feminine:
+        return p._replace(verb="está sentada")
+    if code == "el" and p.gender:
+        return p._replace(who=f"{'η' if feminine else 'ο'} {p.who}")
+    if code == "ar" and feminine:
+        return p._replace(verb="ت" + p.verb[1:])
+    if code == "hi":
+        return p._replace(verb=f"{hindi_form(p.verb, p.gender)} है")
+    if code == "zh" and p.gender:  # spaces around names
+        return p._replace(who=f" {p.who} " if p.first else f"{p.who} ")
+    return p
 
 
-def spanish(p: Parts) -> str:
-    """ "sentado" agrees in gender."""
-    verb = "está sentada" if p.act == "sit" and p.gender == "f" else p.verb
-    return sentence(p.first, p.who, verb, p.what, p.place, p.day)
+def arrange(code: str, parts: Parts) -> str:
+    """The sentence, with a capital at its start and a stop at its end. The German verb is the second part."""
+    parts = inflected(code, parts)._asdict()
+    order = "who verb day place what" if code == "de" and not parts["first"] else ORDERS[code]
+    text = ("" if code == "zh" else " ").join(filter(None, map(parts.get, order.split())))
+    return text[0].upper() + text[1:] + {"hi": "।", "zh": "。"}.get(code, ".")
 
 
-def greek(p: Parts) -> str:
-    """Names have an article."""
-    article = {"m": "ο", "f": "η"}.get(p.gender)
-    return sentence(p.first, article, p.who, p.verb, p.what, p.place, p.day)
-
-
-def turkish(p: Parts) -> str:
-    return sentence(p.first, p.who, p.day, p.place, p.what, p.verb)
-
-
-def arabic(p: Parts) -> str:
-    """The verb comes first; the feminine has t- for y-."""
-    verb = "ت" + p.verb[1:] if p.gender == "f" else p.verb
-    return sentence(p.first, verb, p.who, p.what, p.place, p.day)
-
-
-def hindi(p: Parts) -> str:
-    """The verb comes last and agrees in gender."""
-    verb = hindi_form(p.verb, p.gender)
-    return sentence(p.first, p.who, p.day, p.place, p.what, verb, "है", stop="।")
-
-
-def chinese(p: Parts) -> str:
-    who = p.who if p.gender is None else f" {p.who} " if p.first else f"{p.who} "
-    return "".join(part for part in (p.first, who, p.day, p.place, p.verb, p.what, "。") if part)
-
-
-GRAMMARS = {
-    "en": (english_thing, subject_verb_object),
-    "de": (german_thing, german),
-    "fr": (french_thing, french),
-    "es": (romance_thing, spanish),
-    "ru": (russian_thing, subject_verb_object),
-    "el": (greek_thing, greek),
-    "tr": (turkish_thing, turkish),
-    "ar": (arabic_thing, arabic),
-    "hi": (hindi_thing, hindi),
-    "zh": (chinese_thing, chinese),
-}
+THINGS = {
+    "en": english_thing, "de": german_thing, "fr": functools.partial(romance_thing, feminine="une"),
+    "es": romance_thing, "ru": russian_thing, "el": greek_thing, "tr": turkish_thing, "ar": arabic_thing,
+    "hi": hindi_thing, "zh": chinese_thing,
+}  # fmt: skip

@@ -7,24 +7,17 @@ checks that. Names and numerals are written alike in all languages.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")
 
-NAMES = {  # name -> grammatical gender of the person
-    "Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m",
-}  # fmt: skip
-
+NAMES = {"Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m"}  # name -> grammatical gender of the person
 PEOPLE = ("man", "woman", "boy", "girl")
 ANIMALS = ("dog", "cat")
-KINDS = {  # kind -> what belongs to it
-    "person": PEOPLE,
-    "animal": ANIMALS,
-    "toy": ("ball", "doll"),
-}
+KINDS = {"person": PEOPLE, "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> what belongs to it
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 KIND_OF |= dict.fromkeys(NAMES, "person")
 
@@ -48,8 +41,7 @@ EXCLUDED_BY = {
 }
 TRANSITIVE_VERBS = sum(TRANSITIVE, ())
 INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
-ANIMAL_TRANSITIVE_VERBS = ("find", "lose")
-ANIMAL_INTRANSITIVE_VERBS = ("sit", "stand")
+ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}  # transitive -> what animals do
 
 PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
@@ -84,8 +76,7 @@ class Scene:
     day: str | None = None
 
 
-@dataclass(frozen=True)
-class Detail:
+class Detail(NamedTuple):
     """How often a random scene names each of the things that a sentence can leave out."""
 
     attribute: float
@@ -135,14 +126,13 @@ def random_subject(rng: np.random.Generator) -> str:
 
 def can_do(subject: str, verb: str) -> bool:
     """Whether the verb goes with the subject."""
-    animal_verbs = ANIMAL_TRANSITIVE_VERBS + ANIMAL_INTRANSITIVE_VERBS
-    return not is_animal(subject) or verb in animal_verbs
+    return not is_animal(subject) or verb in ANIMAL_VERBS[True] + ANIMAL_VERBS[False]
 
 
 def random_verb(rng: np.random.Generator, subject: str, transitive: bool) -> str:
     """Something that the subject can do."""
     if is_animal(subject):
-        return pick(rng, ANIMAL_TRANSITIVE_VERBS if transitive else ANIMAL_INTRANSITIVE_VERBS)
+        return pick(rng, ANIMAL_VERBS[transitive])
     return pick(rng, TRANSITIVE_VERBS if transitive else INTRANSITIVE_VERBS)
 
 

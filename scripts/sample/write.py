@@ -19,12 +19,59 @@ from reader.tokenization import Tokenizer
 from scripts.sample import texts
 from scripts.sample.languages import CODES, chinese_words, realiser
 from scripts.sample.nli import LABELS
-from scripts.sample.scenes import Scene
 from utils.errors import run
 from utils.files import atomic_dir
 
-PIECES = 2400
+HYPOTHESES = {"dev": 100, "test": 200}
+TRANSLATIONS = 300
 BOUNDARY = "\t"  # no sentence has it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--documents", type=int, default=600, help="per language, two or three lines each")
+    parser.add_argument("--pairs", type=int, default=3000, help="sentence pairs per language beside English")
+    parser.add_argument("--hypotheses", type=int, default=2500, help="of the training set; three pairs each")
+    parser.add_argument("--pieces", type=int, default=2400, help="size of the vocabulary")
+    options = parser.parse_args()
+    with atomic_dir(options.out) as folder:
+        write_texts(folder, options)
+        train_vocabulary(folder, options.pieces)
+    print(f"{options.out}: {len(CODES)} languages ({' '.join(CODES)})")
+
+
+def write_texts(folder: Path, options: argparse.Namespace) -> None:
+    """Write all texts: training pairs in English; dev, test and translations the same in every language."""
+    seed = options.seed
+    pairs = {
+        split: texts.shuffled_inferences(seed, split, count)
+        for split, count in {"train": options.hypotheses, **HYPOTHESES}.items()
+    }
+    found = dict.fromkeys(texts.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
+    translations = list(found)[:TRANSLATIONS]
+    english = realiser("en")
+    for code in CODES:
+        say = realiser(code)
+        for split, rows in pairs.items():
+            if split != "train" or code == "en":
+                lines = (f"{say(premise)}\t{say(hypothesis)}\t{label}" for premise, hypothesis, label in rows)
+                path = folder / "xnli" / split / f"{split}.{code}.tsv"
+                write_lines(path, ["text_a\ttext_b\tlabel", *lines])
+        documents = (texts.document(seed, code, index) for index in range(options.documents))
+        lines = [line for document in documents for line in [*map(say, document), ""]]
+        write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
+        if code != "en":
+            scenes = (texts.pair(seed, code, index) for index in range(options.pairs))
+            write_lines(folder / "parallel" / f"en-{code}.tsv", (f"{english(s)}\t{say(s)}" for s in scenes))
+            write_lines(folder / "retrieval" / f"{code}-en.{code}", map(say, translations))
+            write_lines(folder / "retrieval" / f"{code}-en.en", map(english, translations))
+    for name, values in {"label_map": LABELS, "lang_map": CODES}.items():
+        numbers = {value: number for number, value in enumerate(values)}
+        write_lines(folder / "xnli" / f"{name}.json", [json.dumps(numbers)])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -32,44 +79,6 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
-
-
-def write_inferences(folder: Path, seed: int, hypotheses: dict[str, int]) -> None:
-    """Write train in English, and dev and test in every language: the same scenes in the same order."""
-    for split, count in hypotheses.items():
-        rows = texts.shuffled_inferences(seed, split, count)
-        for code in ("en",) if split == "train" else CODES:
-            say = realiser(code)
-            lines = (f"{say(premise)}\t{say(hypothesis)}\t{label}" for premise, hypothesis, label in rows)
-            write_lines(folder / split / f"{split}.{code}.tsv", ["text_a\ttext_b\tlabel", *lines])
-    write_lines(folder / "label_map.json", [json.dumps({label: id_ for id_, label in enumerate(LABELS)})])
-    write_lines(folder / "lang_map.json", [json.dumps({code: id_ for id_, code in enumerate(CODES)})])
-
-
-def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
-    """Write documents of every language, and sentence pairs of English and every other language."""
-    english = realiser("en")
-    for code in CODES:
-        say = realiser(code)
-        lines: list[str] = []
-        for index in range(documents):
-            lines += [say(scene) for scene in texts.document(seed, code, index)] + [""]
-        write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
-        if code != "en":
-            scenes = (texts.pair(seed, code, index) for index in range(pairs))
-            write_lines(folder / "parallel" / f"en-{code}.tsv", (f"{english(s)}\t{say(s)}" for s in scenes))
-
-
-def write_retrieval(folder: Path, seed: int, count: int) -> None:
-    """Write translations to find: the same `count` different scenes in every language."""
-    scenes: dict[Scene, None] = {}
-    index = 0
-    while len(scenes) < count:
-        scenes[texts.retrieval(seed, index)] = None
-        index += 1
-    for code in CODES[1:]:
-        write_lines(folder / f"{code}-en.{code}", map(realiser(code), scenes))
-        write_lines(folder / f"{code}-en.en", map(realiser("en"), scenes))
 
 
 def train_vocabulary(folder: Path, pieces: int) -> None:
@@ -90,42 +99,12 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
     )
     with open(folder / "piece.model", "wb") as model:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=pieces,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            unk_id=0,
-            bos_id=1,
-            eos_id=2,
-            pad_id=-1,
-            pretokenization_delimiter=BOUNDARY,
+            sentence_iterator=sentences, model_writer=model, model_type="bpe", vocab_size=pieces,
+            hard_vocab_limit=False, character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+            minloglevel=1, pretokenization_delimiter=BOUNDARY,
             num_threads=1,  # the same bytes on every machine
-            minloglevel=1,
-        )
+        )  # fmt: skip
     Tokenizer(piece_model_path=folder / "piece.model").write_vocab(folder / "vocab.txt")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced as a whole")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=600, help="per language, two or three lines each")
-    parser.add_argument("--pairs", type=int, default=3000, help="sentence pairs per language beside English")
-    parser.add_argument("--hypotheses", type=int, default=2500, help="of the training set; three pairs each")
-    parser.add_argument("--pieces", type=int, default=PIECES, help="size of the vocabulary")
-    options = parser.parse_args()
-    with atomic_dir(options.out) as folder:
-        write_inferences(
-            folder / "xnli", options.seed, {"train": options.hypotheses, "dev": 100, "test": 200}
-        )
-        write_texts(folder, options.seed, options.documents, options.pairs)
-        write_retrieval(folder / "retrieval", options.seed, 300)
-        train_vocabulary(folder, options.pieces)
-    print(f"{options.out}: {len(CODES)} languages ({' '.join(CODES)})")
 
 
 if __name__ == "__main__":

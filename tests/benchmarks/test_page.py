@@ -33,10 +33,10 @@ def record(result, **more):
 def records(monkeypatch):
     """Ours takes 1 s, in int8 half of it, the peer 2 s and as installed 4 s."""
     titles = {"fast": "A fast step", "cost": "A cost", "later": "Another row"}
-    rows = {name: page.BenchmarkRow(title, "What it compares.", "step.py") for name, title in titles.items()}
+    rows = {name: (title, "What it compares.", "step.py") for name, title in titles.items()}
     monkeypatch.setattr(page, "ROWS", rows)
     seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "installed": 4.0}
-    runs = {name: [{"seconds": value, "peak": 4e9}] for name, value in seconds.items()}
+    runs = {name: [{"seconds": [value], "peak": 4e9}] for name, value in seconds.items()}
     fast = figures(runs, CONTENDERS, 2000, "tokens/s") | {"left_out": ["newest torch"]}
     return {"cost": record(COST), "fast": record(fast)}
 
@@ -74,7 +74,7 @@ def test_command_line(records, tmp_path, monkeypatch, capsys):
     (tmp_path / page.DATA).write_text(json.dumps({"cost": records["cost"]}))
     script = tmp_path / "step.py"
     script.write_text(f"print('a table')\nprint({json.dumps(json.dumps(records['fast']['result']))})")
-    rows = page.ROWS | {"fast": page.BenchmarkRow("A fast step", "What.", f"{script} --rounds=1")}
+    rows = page.ROWS | {"fast": ("A fast step", "What.", f"{script} --rounds=1")}
     monkeypatch.setattr(page, "ROWS", rows)
     call = ["page.py", f"--docs={tmp_path}", "--rows=fast"]
     monkeypatch.setattr(page.sys, "argv", call)

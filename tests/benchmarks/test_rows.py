@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import corpus, encode, finetune_real, made_up, mlm_step, page, search_vectors, tokenise
+from benchmarks import encode, finetune_real, made_up, mlm_step, page, search_vectors, tokenise
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import sentences, train_pieces
 from utils.errors import UserError
@@ -37,7 +37,8 @@ def test_steps_on_real_pairs(tmp_path):
     train_pieces(tmp_path / "piece.model")
     lines = [f"{a}\t{b}\tlabel{i % 3}" for i, (a, b) in enumerate(itertools.pairwise(sentences(70)))]
     (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n")
-    flags = [f"--data={tmp_path}/pairs.tsv", f"--piece_model_path={tmp_path}/piece.model", "--quick"]
+    flags = [f"--data={tmp_path}/pairs.tsv", f"--piece_model_path={tmp_path}/piece.model"]
+    flags += ["--layers=1", "--hidden=64", "--vocab=40000", "--steps=2"]
     found = last_line("finetune_real.py", *flags, "--rounds=1", f"--against={ROOT}")
     assert found["batch"] == 32 and found["batch_16"]["batch"] == 16
     assert found["ratio"] == found["ratio_to_previous"]["32"] > 0 and found["ratio_to_previous"]["16"] > 0
@@ -97,8 +98,10 @@ def test_texts_that_all_libraries_cut_alike(folder):
 
 
 @pytest.mark.parametrize("engine", ["dygraph", "onnx"])
-def test_encoding(folder, capsys, engine):
-    encode.ours(folder, Namespace(layers=1, vocab=5000), engine)
+def test_encoding(tmp_path, folder, capsys, engine):
+    args = Namespace(layers=1, vocab=5000, sentences=40)
+    encode.write_files(tmp_path, args)
+    encode.ours(tmp_path, args, engine)
     tokenizer, texts = Tokenizer(None, folder / made_up.OURS), made_up.read_texts(folder)
     expected = sum(len(tokenizer.build(text, max_seq_len=encode.MAX_SEQ_LEN)) for text in texts)
     assert told(capsys)["check"] == expected
@@ -134,11 +137,7 @@ def test_corpus(tmp_path):
     flags = ["--gigabytes", "0.0001", "--rounds", "1", "--processes", "2", "--contenders", "ours"]
     row = last_line("corpus.py", *flags, DATA=str(tmp_path), PATH="/usr/bin:/bin")["contenders"]["ours"]
     assert row["value"] > 0 and 0.02 < row["peak_gb"] < 1
-    text = b"".join(corpus.numbered([b"one", b"two", b"three"], 300_000))
-    lines = text.split(b"\n")
-    assert len(text) > 300_000 and lines[:4] == [b"0 one", b"1 two", b"2 three", b"3 one"]
-    assert len(set(lines)) == len(lines) and lines[-1] == b""
 
 
 def test_rows_of_the_page_name_what_is_there():
-    assert all((ROOT / "benchmarks" / row.command.split()[0]).is_file() for row in page.ROWS.values())
+    assert all((ROOT / "benchmarks" / command.split()[0]).is_file() for _, _, command in page.ROWS.values())

@@ -8,39 +8,104 @@ docs/reliability.md.
 
 import argparse
 import json
+import os
 import random
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.chaos.faults import FAULTS
-from tests.chaos.trainings import BATCH, KINDS, SAVE_STEPS, STEPS, Failed, Training
+from tests.chaos.trainings import BATCH, KINDS, SAVE_STEPS, STEPS, Failed, Training, send
 
-DRAWS = 3  # how often a round is drawn if its fault comes too late
-
-
-class CameTooLate(Failed):
-    """The training ended before the fault."""
+ROOM = 12 << 10  # the largest file on the full disk, in bytes: a log fits, a checkpoint does not
+TOO_LATE = "the fault came too late"
 
 
-@dataclass
-class Round:
-    """The result of a round: its fault, what is wrong with the training, and counts of samples."""
-
-    fault: str
-    problem: str = ""
-    lost: int = 0
-    repeated: int = 0
+def kill(one: Training, draw: random.Random, reader: bool = False, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to the training process or the reader process of any rank."""
+    rank = draw.randrange(one.kind.processes)
+    one.until(lambda: one.find(rank, reader))
+    one.struck = one.find(rank, reader)
+    return send(one.struck, number)
 
 
-def run_rounds(folder: Path, seed: int, rounds: int) -> list[Round]:
-    """All rounds of a seed, with their files in `folder`."""
-    undisturbed = []
+def interrupt(one: Training, draw: random.Random) -> bool:
+    """Send SIGINT to every process of the command, as a terminal does after Ctrl-C."""
+    os.killpg(one.process.pid, signal.SIGINT)
+    return True
+
+
+def pause(one: Training, draw: random.Random) -> bool:
+    """Stop a training process or a reader for about a second."""
+    stopped = kill(one, draw, draw.random() < 0.5, signal.SIGSTOP)
+    time.sleep(draw.uniform(0.5, 1.5))
+    return stopped and send(one.struck, signal.SIGCONT)
+
+
+def fill_disk(one: Training, draw: random.Random) -> bool:
+    """Limit the files of the main process to `ROOM`; the next start has no limit."""
+    if pid := one.find(0):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM, hard))
+    return pid is not None
+
+
+def damage_newest(one: Training, draw: random.Random) -> bool:
+    """Kill the training; then flip a bit in a file of the newest checkpoint, truncate it or remove it."""
+    if struck := kill(one, draw):
+        one.wait()
+        one.damaged, newest = list(one.checkpoints().items())[-1]
+        path = draw.choice(sorted(newest.rglob("*.safetensors")))
+        data = bytearray(path.read_bytes())
+        place = draw.randrange(len(data))
+        data[place] ^= 1 << draw.randrange(8)
+        path.unlink()
+        if draw.random() < 0.7:
+            path.write_bytes(data[: draw.choice([place, len(data)])])
+    return struck
+
+
+def half_written(one: Training, draw: random.Random) -> bool:
+    """Kill the training, and leave an unfinished checkpoint folder with a temporary name."""
+    if struck := kill(one, draw):
+        one.wait()
+        newest = list(one.checkpoints().values())[-1]
+        half = newest.with_name(f".{newest.name}9.tmp-{one.process.pid}")
+        shutil.copytree(newest, half)
+        for path in half.rglob("*.safetensors"):
+            os.truncate(path, path.stat().st_size // 2)
+    return struck
+
+
+class Fault(NamedTuple):
+    """A fault, the exit code after it (None: the training continues), and the checkpoints it needs."""
+
+    strike: Callable[[Training, random.Random], bool]
+    code: int | None
+    checkpoints: int = 0
+
+
+FAULTS = {
+    "kill": Fault(kill, -signal.SIGKILL),
+    "kill of the reader": Fault(lambda one, draw: kill(one, draw, reader=True), 2),
+    "SIGTERM": Fault(lambda one, draw: send(one.process.pid, signal.SIGTERM), 0),
+    "Ctrl-C": Fault(interrupt, 130),
+    "pause": Fault(pause, None),
+    "full disk": Fault(fill_disk, 2),
+    "damaged checkpoint": Fault(damage_newest, -signal.SIGKILL, 2),
+    "half a checkpoint": Fault(half_written, -signal.SIGKILL, 1),
+}
+
+
+def run_rounds(folder: Path, seed: int, rounds: int) -> Counter:
+    """All rounds of a seed, with their files in `folder`: how often each fault and each result occurred."""
+    undisturbed, found = [], Counter()
     for number, make in enumerate(KINDS[:rounds]):
         (data := folder / f"data-{number}").mkdir()
         with Training(make(data), folder / f"undisturbed-{number}") as one:
@@ -49,41 +114,36 @@ def run_rounds(folder: Path, seed: int, rounds: int) -> list[Round]:
             if code or sorted(one.lives()[0].steps) != list(range(1, STEPS + 1)):
                 raise RuntimeError(f"an undisturbed training ended with {code}: see {one.folder}")
         undisturbed.append(one)
-    return [run_round(folder, seed, number, undisturbed[number % len(KINDS)]) for number in range(rounds)]
-
-
-def run_round(folder: Path, seed: int, number: int, undisturbed: Training) -> Round:
-    """One round. If its fault comes too late, it is drawn again."""
-    for attempt in range(1, DRAWS + 1):
-        draw = random.Random(f"{seed}/{number}/{attempt}")
-        result, end, began = Round(draw.choice(list(FAULTS))), "identical", time.monotonic()
-        again = False
-        with Training(undisturbed.kind, folder / f"round-{number + 1}-{attempt}") as one:
+    for number in range(rounds):
+        whole = undisturbed[number % len(KINDS)]
+        draw, began = random.Random(f"{seed}/{number}"), time.monotonic()
+        fault, result, end = draw.choice(list(FAULTS)), "identical", ""
+        with Training(whole.kind, folder / f"round-{number + 1}") as one:
             try:
-                strike(one, result.fault, draw)
-                compare(undisturbed, one, result)
+                late = not strike(one, FAULTS[fault], draw)
+                compare(whole, one)
+                end = f", but {TOO_LATE}" if late else ""
+                shutil.rmtree(one.folder)
             except Failed as failed:
-                result.problem = str(failed)
-                again = isinstance(failed, CameTooLate) and attempt < DRAWS
-                end = f"{'drawn again' if again else 'FAILED'}: {failed} ({one.folder})"
-        if not result.problem:
-            shutil.rmtree(one.folder)
+                result, end = "FAILED", f": {failed} ({one.folder})"
         print(
-            f"round {number + 1}, seed {seed} | {one.kind.name} | {result.fault} at step {one.struck_at} "
-            f"| {end} | {time.monotonic() - began:.0f} s", flush=True,
+            f"round {number + 1}, seed {seed} | {one.kind.name} | {fault} at step {one.struck_at} "
+            f"| {result}{end} | {time.monotonic() - began:.0f} s", flush=True,
         )  # fmt: skip
-        if not again:
-            break
-    return result
+        found.update([fault, result, *([TOO_LATE] if TOO_LATE in end else [])])
+    return found
 
 
-def strike(one: Training, name: str, draw: random.Random) -> None:
+def strike(one: Training, fault: Fault, draw: random.Random) -> bool:
     """Start a training, strike it, and give the same command again if the fault has ended it.
 
+    Returns:
+        False if the training ended before the fault.
+
     Raises:
-        Failed: the fault came too late, or the training did not continue as it must.
+        Failed: the training did not continue as it must.
     """
-    fault, moment = FAULTS[name], draw.randrange(STEPS - 4)
+    moment = draw.randrange(STEPS - 4)
     one.start()
     one.until(lambda: one.last_step() >= moment and len(one.checkpoints()) >= fault.checkpoints)
     time.sleep(draw.uniform(0, 0.1 if moment else 3))
@@ -91,7 +151,7 @@ def strike(one: Training, name: str, draw: random.Random) -> None:
     struck = one.process.poll() is None and fault.strike(one, draw)
     code, last, newest = one.wait(), one.last_step(), max(one.checkpoints(), default=0)
     if not struck or (fault.code is not None and code == 0 and last == STEPS):
-        raise CameTooLate("the fault came too late")
+        return False
     if fault.code is not None:
         # Before its first step a training may not handle signals yet, and a launcher has its own exit codes.
         if one.struck_at and one.kind.processes == 1 and code != fault.code:
@@ -104,9 +164,10 @@ def strike(one: Training, name: str, draw: random.Random) -> None:
             raise Failed(f"steps {start + 1} to {last} were done twice, with a checkpoint every {SAVE_STEPS}")
     if code:
         raise Failed(f"the last start ended with {code}")
+    return True
 
 
-def compare(undisturbed: Training, one: Training, result: Round) -> None:
+def compare(undisturbed: Training, one: Training) -> None:
     """Compare steps, losses and files with those of an undisturbed training.
 
     Raises:
@@ -116,10 +177,9 @@ def compare(undisturbed: Training, one: Training, result: Round) -> None:
     # The steps of each start count up to the step from which the next start continues.
     ends = [life.start for life in lives[1:]] + [STEPS]
     counted = Counter(step for life, end in zip(lives, ends) for step in life.steps if step <= end)
-    result.lost = BATCH * len(expected.keys() - counted.keys())
-    result.repeated = BATCH * (counted.total() - len(counted))
-    if result.lost or result.repeated:
-        raise Failed(f"{result.lost} samples lost, {result.repeated} repeated")
+    lost, repeated = len(expected.keys() - counted.keys()), counted.total() - len(counted)
+    if lost or repeated:
+        raise Failed(f"{BATCH * lost} samples lost, {BATCH * repeated} repeated")
     for step, text in ((step, text) for life in lives for step, text in life.steps.items()):
         if text != expected[step]:
             raise Failed(f"step {step} was '{text}' instead of '{expected[step]}'")
@@ -137,25 +197,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="number of rounds, with one fault each")
     parser.add_argument("--seed", type=int, default=1, help="of the faults and their moments")
     args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error("--rounds: at least 1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder, began = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
     try:
-        rounds = run_rounds(folder, args.seed, args.rounds)
+        found = run_rounds(folder, args.seed, args.rounds)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         return 130
-    bad = [one for one in rounds if one.problem]
-    if not bad:
+    if not found["FAILED"]:
         shutil.rmtree(folder)
-    print(json.dumps({
-        "rounds": len(rounds), "faults": dict(sorted(Counter(one.fault for one in rounds).items())),
-        "lost": sum(one.lost for one in rounds), "repeated": sum(one.repeated for one in rounds),
-        "identical": len(rounds) - len(bad), "seconds": round(time.monotonic() - began),
-    }), flush=True)  # fmt: skip
-    return 1 if bad else 0
+    print(
+        json.dumps({"rounds": args.rounds, **found, "seconds": round(time.monotonic() - began)}), flush=True
+    )
+    return int(found["FAILED"] > 0)
 
 
 if __name__ == "__main__":

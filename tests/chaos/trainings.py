@@ -83,6 +83,7 @@ class Training:
     folder: Path
     process: subprocess.Popen | None = None
     struck_at: int = 0
+    struck: int | None = None  # the process that got a signal
     damaged: int = 0  # the step of the checkpoint that a fault damaged
     log_began: list[int] = field(default_factory=list)  # the length of the log at each start
 

@@ -1,10 +1,4 @@
-"""A conversion holds about one tensor at a time, whatever the formats.
-
-The same at the large size, 2.1 GiB of weights whose largest tensor has 977 MiB:
-
-    python -m tests.helpers.official_layout large --size large
-    PYTHONPATH=. python tests/convert/memory_script.py large out --to huggingface
-"""
+"""A conversion holds about one tensor at a time, whatever the formats."""
 
 import os
 import sys

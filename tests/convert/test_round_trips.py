@@ -99,25 +99,6 @@ def test_labels_and_task_go_along(tmp_path, target):
     assert back.extra["architecture"] == "SequenceClassifier"
 
 
-def test_the_official_directory_is_what_paddle_writes(tmp_path):
-    import paddle
-
-    made = make_ours(tmp_path / "made", head="classification", lm_head=True)
-    to("fluid", tmp_path / "made", tmp_path / "there")
-    files = sorted((tmp_path / "there/params").iterdir())
-    assert len(files) == len(made)
-    written = convert_names(tmp_path / "there")
-    for file in files:
-        paddle.save(
-            paddle.to_tensor(made[written[file.name]]), str(tmp_path / "peer"), use_binary_format=True
-        )
-        assert file.read_bytes() == (tmp_path / "peer").read_bytes(), file.name
-
-
-def convert_names(folder) -> dict[str, str]:
-    return {origin.names[0]: name for name, origin in read_weights(folder).origins.items()}
-
-
 def test_a_pdparams_is_what_paddle_loads(tmp_path):
     import paddle
 

@@ -118,36 +118,6 @@ def test_the_pooler_of_xlm_r(tmp_path):
     np.testing.assert_array_equal(read_weights(tmp_path / "x").weights["pooler.dense.weight"], 2)
 
 
-@pytest.mark.parametrize(
-    ("key", "word"), [("head", "mrc"), ("head", "question_answering"), ("architecture", "SpanClassifier")]
-)
-def test_words_for_a_task_in_our_config(tmp_path, key, word):
-    make_ours(tmp_path / "made", head="question_answering")
-    path = tmp_path / "made/config.json"
-    config = {
-        name: value
-        for name, value in json.loads(path.read_text()).items()
-        if name not in ("head", "architecture")
-    }
-    path.write_text(json.dumps({**config, key: word}))
-    assert read_weights(tmp_path / "made").head == "question_answering"
-    path.write_text(json.dumps(config))
-    assert read_weights(tmp_path / "made").head is None
-
-
-def test_an_official_directory_with_the_state_of_its_optimizer(tmp_path, capsys):
-    made = make_ours(tmp_path / "made", head="question_answering")
-    convert.main([str(tmp_path / "made"), str(tmp_path / "official"), "--to", "fluid"])
-    params = tmp_path / "official/params"
-    for name in ("word_embedding_moment1_0", "@LR_DECAY_COUNTER@", "pooled_fc.w_0.master"):
-        (params / name).write_bytes(b"no tensor")
-    capsys.readouterr()
-    convert.main([str(params), str(tmp_path / "back"), "--to", "ernie-m"])
-    assert "not taken: word_embedding_moment1_0 (state of training)\n" in capsys.readouterr().out
-    found = read_weights(tmp_path / "back")
-    assert same(found.weights, made) and found.head == "question_answering"
-
-
 def test_without_a_config_the_shapes_tell(tmp_path, caplog):
     config = {**toy(), "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2}
     made = make_ours(tmp_path / "made", config=config)

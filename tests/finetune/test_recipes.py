@@ -17,7 +17,7 @@ from finetune.retrieval.flags import RetrievalFlags
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
-from tests.launching import ROOT, as_flags, call_main, clean_environment
+from tests.launching import ROOT, call_main, clean_environment
 from utils.args import parse_args
 from utils.config import load_config
 
@@ -51,8 +51,8 @@ DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    """arguments(script, *more) -> what launch.py would be given."""
+def folder(tmp_path_factory):
+    """The scripts beside a launch.py that only writes down its arguments."""
     folder = tmp_path_factory.mktemp("recipes")
     ignored = shutil.ignore_patterns("sample", "data", "__pycache__")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=ignored)
@@ -61,6 +61,12 @@ def arguments(tmp_path_factory):
     python = folder / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(folder):
+    """arguments(script, *more) -> what launch.py would be given."""
 
     def call(script, *more, **environment):
         done = subprocess.run(
@@ -103,6 +109,23 @@ def test_values(arguments, recipe):
         assert args.paper == name.removesuffix("_paper") and args.paper in recipes()
 
 
+def test_small_takes_its_weights_where_they_are(arguments, folder):
+    params = folder / "configs" / "small" / "params"
+    params.mkdir(parents=True)
+    args = parse_args(arguments(f"small/xnli_{TRANSFER}")[3:])
+    params.rmdir()
+    assert args.init_pretraining_params == "./configs/small/params"
+
+
+def test_any_flag_can_be_overridden_or_taken_back(arguments):
+    changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
+    line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
+    assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
+    args = parse_args(line[5:])
+    assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
+    assert args.init_pretraining_params is None
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
@@ -123,95 +146,69 @@ def test_tatoeba(arguments, size):
     assert flags.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
 
 
-def rows_of_the_page() -> dict[str, list[str]]:
-    """script -> cells of its row in docs/reproducing.md."""
-    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
-    lines = [line for line in page.splitlines() if line.startswith("| ") and ".sh`" in line]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {script: row for row in rows for script in re.findall(r"`([\w/-]+)\.sh`", row[1])}
-
-
-@pytest.mark.parametrize("script", [*PAPER, *(f"{size}/tatoeba_fine-tuning" for size in SIZES)])
-def test_the_page_says_the_same(script):
-    table, _, flags, *_, score = rows_of_the_page()[script]
-    size, name = script.split("/")
-    if name == "tatoeba_fine-tuning":
-        expected = "200,000 steps of 32 pairs, 5e-5, weight decay 0"
-    else:
-        batch, rate, decay, weight_decay, epochs = PAPER[script]
-        shown = f"{rate:.0e}".replace("e-0", "e-")
-        expected = f"{batch}, {shown}, {decay}, {weight_decay}, {epochs}; "
-    assert expected in flags
-    found = recipes()[name.removesuffix("_paper")]
-    for figures in found["figures"].values():
-        row = figures.get(size)
-        average = str(row["avg"]) if isinstance(row, dict) else row.split()[-1] if row else "-"
-        assert average in score, (script, score)
-        if row:
-            assert (row["table"] if isinstance(row, dict) else found["table"]).split()[1] in table.split(", ")
-
-
 def test_every_recipe_of_the_scripts_is_on_the_page():
-    known = rows_of_the_page()
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
     names = {f"{size}/{path.stem}" for size in SIZES for path in (ROOT / "scripts" / size).glob("*.sh")}
     others = ("_real", "/pretrain", "/encode_vector")  # they reproduce no row of the paper
-    assert {name for name in names if not any(other in name for other in others)} - set(known) == set()
+    expected = {name for name in names if not any(other in name for other in others)}
+    assert expected - set(re.findall(r"`([\w/-]+)\.sh`", page)) == set()
 
 
-def official_scripts() -> dict[str, tuple[list[str], str, dict]]:
-    """Name -> launcher flags, script and flags of the official repository's twelve scripts."""
-
-    def fine_tuning(size, task, devices, train, batch, epoch, rate, layers, decay, longest, steps, **more):
-        ending = "json" if task == "mlqa" else "tsv"
-        launcher = ["--node_ips", "127.0.0.1", "--node_id", "0", "--current_node_ip", "127.0.0.1",
-                    "--nproc_per_node", str(devices), "--log_prefix", f"{task}_",
-                    "--split_log_path", "log"]  # fmt: skip
-        values = {
-            "use_cuda": "true", "do_train": "true", "do_val": "true", "do_test": "false",
-            "batch_size": batch, "init_pretraining_params": f"./configs/{size}/params",
-            "train_set": f"./data/{task}/train/train.{train}.{ending}",
-            "dev_set": f"./data/{task}/dev/dev.%s.{ending},./data/{task}/test/test.%s.{ending}",
-            "lang_map_config": f"./data/{task}/lang_map.json",
-            "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
-            "ernie_config_path": f"./configs/{size}/ernie_config.json", "checkpoints": "./checkpoints",
-            "save_steps": 10000, "weight_decay": decay, "warmup_proportion": 0.1, "validation_steps": steps,
-            "epoch": epoch, "max_seq_len": longest, "learning_rate": rate, "layerwise_lr_decay": layers,
-            "skip_steps": 10, "num_iteration_per_drop_scope": 10, "random_seed": 1, "use_fp16": "f",
-            "use_fast_executor": "T", "for_cn": "False", "lr_scheduler": "linear_warmup_decay", **more,
-        }  # fmt: skip
-        script = {"xnli": "run_classifier", "conll": "run_sequence_labeling", "mlqa": "run_mrc"}[task]
-        if task != "mlqa":
-            values["label_map_config"] = f"./data/{task}/label_map.json"
-        return launcher, script, values
-
-    found = {}
-    for size in ("base", "large"):
-        xnli = {"num_labels": 3}
-        conll = {"num_labels": 9, "chunk_scheme": "IOB"}
-        mlqa = {"doc_stride": 128, "max_query_length": 64, "max_answer_length": 100, "n_best_size": 20}
-        large = size == "large"
-        rows = {
-            f"xnli_{TRANSFER}": ("xnli", 2, "en", 16, 5, "5e-5", 0.8, 0.0, 256, 1000, xnli),
-            f"xnli_{ALL}": ("xnli", 8, "all", 16, 1 if large else 2, "5e-5", 0.8, 0.0, 256, 1000, xnli),
-            f"conll_{TRANSFER}": ("conll", 1, "en", 8, 10, "4e-4", 0.8, 0.01, 512, 100, conll),
-            CONLL: ("conll", 1, "all", 8, 10, *(("2e-4", 0.9) if large else ("3e-4", 0.8)), 0.01, 512, 100,
-                    conll),
-            f"mlqa_{TRANSFER}": ("mlqa", 2, "en", 16, 2, *(("8e-5", 0.9) if large else ("3e-4", 0.8)), 0.0,
-                                 384, 100, mlqa),
-        }  # fmt: skip
-        for name, (*row, more) in rows.items():
-            found[f"{size}/{name}"] = fine_tuning(size, *row, **more)
-        vectors = {
-            "use_cuda": "true", "data_set": "./data/test.tsv", "output_dir": "./embeddings",
-            "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
-            "ernie_config_path": f"./configs/{size}/ernie_config.json",
-            "init_pretraining_params": f"./configs/{size}/params", "max_seq_len": 256, "batch_size": 16,
-        }  # fmt: skip
-        found[f"{size}/encode_vector"] = [], "encode_vector", vectors
-    return found
+# The command lines of the official repository's twelve scripts.
+LAUNCHER = (
+    "--node_ips 127.0.0.1 --node_id 0 --current_node_ip 127.0.0.1 --nproc_per_node {devices} "
+    "--log_prefix {task}_ --split_log_path log"
+)
+MODEL = (
+    "--use_cuda true --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "
+    "--ernie_config_path ./configs/{size}/ernie_config.json "
+    "--init_pretraining_params ./configs/{size}/params "
+)
+FINE_TUNING = MODEL + (
+    "--do_train true --do_val true --do_test false --batch_size {batch} "
+    "--train_set ./data/{task}/train/train.{train}.{ending} "
+    "--dev_set ./data/{task}/dev/dev.%s.{ending},./data/{task}/test/test.%s.{ending} "
+    "--lang_map_config ./data/{task}/lang_map.json --checkpoints ./checkpoints --save_steps 10000 "
+    "--weight_decay {decay} --warmup_proportion 0.1 --validation_steps {steps} --epoch {epoch} "
+    "--max_seq_len {longest} --learning_rate {rate} --layerwise_lr_decay {layers} --skip_steps 10 "
+    "--num_iteration_per_drop_scope 10 --random_seed 1 --use_fp16 f --use_fast_executor T --for_cn False "
+    "--lr_scheduler linear_warmup_decay {more}"
+)
+LABELS = "--label_map_config ./data/{task}/label_map.json "
+OFFICIAL = {  # script, its own flags, ending, devices, batch, weight decay, longest input, validation steps
+    "xnli": ("run_classifier", LABELS + "--num_labels 3", "tsv", 2, 16, 0.0, 256, 1000),
+    "conll": ("run_sequence_labeling", LABELS + "--num_labels 9 --chunk_scheme IOB", "tsv", 1, 8, 0.01, 512,
+              100),
+    "mlqa": ("run_mrc", "--doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20",
+             "json", 2, 16, 0.0, 384, 100),
+}  # fmt: skip
+VALUES = {  # epochs, learning rate, layer-wise decay
+    f"base/xnli_{TRANSFER}": (5, "5e-5", 0.8), f"base/xnli_{ALL}": (2, "5e-5", 0.8),
+    f"base/conll_{TRANSFER}": (10, "4e-4", 0.8), f"base/{CONLL}": (10, "3e-4", 0.8),
+    f"base/mlqa_{TRANSFER}": (2, "3e-4", 0.8),
+    f"large/xnli_{TRANSFER}": (5, "5e-5", 0.8), f"large/xnli_{ALL}": (1, "5e-5", 0.8),
+    f"large/conll_{TRANSFER}": (10, "4e-4", 0.8), f"large/{CONLL}": (10, "2e-4", 0.9),
+    f"large/mlqa_{TRANSFER}": (2, "8e-5", 0.9),
+}  # fmt: skip
 
 
-OFFICIAL_SCRIPTS = official_scripts()
+def official_line(name: str) -> tuple[list[str], str, list[str]]:
+    """Flags of the launcher, the script and its flags."""
+    size, recipe = name.split("/")
+    if recipe == "encode_vector":
+        flags = (
+            MODEL + "--data_set ./data/test.tsv --output_dir ./embeddings --max_seq_len 256 --batch_size 16"
+        )
+        return [], recipe, flags.format(size=size).split()
+    task = recipe.split("_")[0]
+    script, more, ending, devices, batch, decay, longest, steps = OFFICIAL[task]
+    epoch, rate, layers = VALUES[name]
+    values = {
+        "size": size, "task": task, "ending": ending, "batch": batch, "decay": decay, "longest": longest,
+        "steps": steps, "epoch": epoch, "rate": rate, "layers": layers, "more": more.format(task=task),
+        "devices": 8 if recipe == f"xnli_{ALL}" else devices, "train": "en" if TRANSFER in recipe else "all",
+    }  # fmt: skip
+    return LAUNCHER.format(**values).split(), script, FINE_TUNING.format(**values).split()
 
 
 @pytest.fixture(scope="module")
@@ -245,24 +242,22 @@ def official(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", OFFICIAL_SCRIPTS)
+@pytest.mark.parametrize("name", [*VALUES, "base/encode_vector", "large/encode_vector"])
 def test_the_official_command_lines_run(official, name, monkeypatch):
     """In this process, as `launch.py` would start it; two steps, on the CPU."""
-    launcher, script, values = OFFICIAL_SCRIPTS[name]
+    launcher, script, flags = official_line(name)
     monkeypatch.chdir(official)
     for old in ("checkpoints", "embeddings", "log"):
         shutil.rmtree(official / old, ignore_errors=True)
-    args = launch.make_parser().parse_args([*launcher, f"{script}.py", *as_flags(values)])
+    args = launch.make_parser().parse_args([*launcher, f"{script}.py", *flags])
     assert args.training_script == f"{script}.py"
     line = [*args.training_script_args, "--use_cuda", "false"]
-    line += [] if script == "encode_vector" else ["--max_steps", "2"]
-    if script != "encode_vector":
-        line.append("--enable_ce")
-    call_main(importlib.import_module(script), line)
     if script == "encode_vector":
+        call_main(importlib.import_module(script), line)
         texts = len((official / "data/test.tsv").read_text().splitlines()) - 1
         assert np.load("embeddings/cls_emb.npy").shape == (texts, 8)
         assert np.load("embeddings/top_layer_emb.npy").shape[1] == 8
     else:
+        call_main(importlib.import_module(script), [*line, "--max_steps", "2", "--enable_ce"])
         assert Path("checkpoints/step_2/model.safetensors").is_file()
         assert json.loads(Path("checkpoints/results.json").read_text())

@@ -20,7 +20,7 @@ _VALUES = (
     None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**30, 1.5, -0.0, float("nan"), float("inf"), "", " ", "a",
     "0", "a\nb", "\ud800", "\0", "\u2028", "x" * 300, "../x", "/", "%s", [], {}, [[]], {"": 0},
 )  # fmt: skip
-_OPCODES = (
+OPCODES = (
     b"0", b"2", b"(", b")", b"]", b"}", b"N", b"K\x05", b"J\xff\xff\xff\xff", b"\x85", b"\x87", b"t", b"l",
     b"d", b"a", b"e", b"s", b"u", b"R", b"b", b"\x81", b"Q", b"h\x00", b"q\x00", b"\x94", b"\x8c\x01a",
     b"C\x02ab", b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"I01\n", b"cnumpy\ndtype\n", b".",
@@ -143,5 +143,5 @@ def edit_pickle(random: Random, data: bytes) -> bytes:
     elif kind == 2:
         operations[i], operations[j] = operations[j], operations[i]
     else:
-        operations.insert(i, random.choice(_OPCODES) * random.choice((1, 3, 2000)))
+        operations.insert(i, random.choice(OPCODES) * random.choice((1, 3, 2000)))
     return b"".join(operations) + data[ends[-1] :]

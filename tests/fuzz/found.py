@@ -1,12 +1,21 @@
 """Files that once showed a fault: reader -> what is wrong -> the file. Only `journal` reads its files."""
 
+import gzip
 import json
+import struct
 
 DEEP = b"[" * 100_000
 DIGITS = b"9" * 5000  # int() refuses more than 4,300
 RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {}}
 HEADER = b'{"b": {"dtype": "F64", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}}'
 CORPUS = b"output: o\npiece_model_path: p\n"
+AXES = b"\x08\x05" + b"\x10\x01" * 400
+TUPLES = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in a tuple ...: its hash once crashed Python
+NUMBER = b"\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000  # an integer of 2 MB
+TENSOR = (
+    b"X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+)
+TENSOR += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00(K\x02K\x02t("
 
 FOUND: dict[str, dict[str, bytes]] = {
     "classification": {
@@ -37,6 +46,8 @@ FOUND: dict[str, dict[str, bytes]] = {
         "an empty section": b"data: {corpus: c}\nobjectives:\n",
         "a section that is a number": b"data: 4\noptimizer: {steps: 1}",
         "an empty key": b"optimizer: {steps: }",
+        "another file": b"config: /proc/version\n",
+        "a section that is a file": b"optimizer: /proc/version\n",
     },
     "corpus_config": {
         "a value out of range": CORPUS + b"unit_mib: 0\n",
@@ -56,11 +67,19 @@ FOUND: dict[str, dict[str, bytes]] = {
     },
     "safetensors": {"an empty array with a huge axis": len(HEADER).to_bytes(8, "little") + HEADER},
     "vocab": {
+        "a byte order mark within": b"[CLS]\n\xef\xbb\xbf[CLS]\n",
         "a separator behind an id": b"[CLS]\t0\x1d\n[CLS]\t0",
         "an id that is a long number": b"[CLS]\t" + DIGITS,
         "an id beyond all tables": b"[CLS]\t99999999",
         "control characters in a token": b"\x1bSEP]\n\x1bSEP]\n",
     },
+    "fluid": {"many axes": struct.pack("<IQIi", 0, 0, 0, len(AXES)) + AXES + bytes(4)},
+    "torch_pickle": {
+        "attributes that are not a dict": b"\x80\x02cargparse\nNamespace\n)\x81](" + TUPLES + b"N\x86eb.",
+        "strides that are long numbers": b"\x80\x02}" + TENSOR + NUMBER + b"K\x01t\x89}tRs.",
+    },
+    "text": {"a line over 4 MiB": b"x" * (5 << 20)},
+    "text_gz": {"an archive of a line of 400 MiB": gzip.compress(b"x" * (1 << 20)) * 400},
     "official_config": {"nested too deeply": b'{"a": ' + DEEP},
     "config": {
         "nested too deeply": b'{"init_class": ' + DEEP,

@@ -38,12 +38,13 @@ from reader.squad import read_squad
 from reader.tagging import read_tagged
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
-from tests.fuzz.damage import Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
+from tests.fuzz.damage import OPCODES, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
 from utils.config import load_config, read_yaml
+from utils.errors import UserError
 from utils.files import sha256_of
 
 
@@ -75,6 +76,7 @@ YAML = (
     "a: &x [1, 2]\nb: *x\nc:\n  <<: {d: 2001-01-01}\n  e: !!int 3\n? f\n: |\n  text\n...\n",
 )
 YAML_WORDS = (
+    b"config: ", b"\xef\xbb\xbf",
     b"&a ", b"*a", b"<<: ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"!!python/object:x.y ",
     b"? ", b"- ", b": ", b"|\n", b"---\n", b"%YAML 9.9\n", b"2001-99-99", b"1:99:99", b".inf", b"~", b"{a: ",
 )  # fmt: skip
@@ -83,6 +85,7 @@ RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {"dev": {"en": {"
 TINY = {**CONFIG, "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1,
         "intermediate_size": 16, "max_position_embeddings": 6}  # fmt: skip
 NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
+PICKLED = (*NAMES, *OPCODES)
 TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
 TMX = """<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body>
@@ -100,7 +103,9 @@ def valid(*files: str | bytes) -> Callable[[Path], list[bytes]]:
 
 def vocabularies(folder: Path) -> list[bytes]:
     vocab = Tokenizer(None, train_pieces(folder / "piece.model")).vocab
-    return ["".join(form.format(*item) for item in vocab.items()).encode() for form in ("{}\n", "{}\t{}\n")]
+    forms = "{}\n", "{}\t{}\n"
+    plain, numbered = ("".join(form.format(*item) for item in vocab.items()).encode() for form in forms)
+    return [plain, numbered, b"\xef\xbb\xbf" + plain]
 
 
 def read_vocabulary(path: Path) -> None:
@@ -153,7 +158,7 @@ def paddle_files(folder: Path) -> list[bytes]:
         "s": np.float32(2),
     }
     paddle_file.write(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
-    return [*(pickle.dumps(nested, protocol) for protocol in (0, 2, 5)), (folder / "x").read_bytes()]
+    return [*(pickle.dumps(nested, protocol) for protocol in (2, 4)), (folder / "x").read_bytes()]
 
 
 def torch_files(folder: Path, legacy: bool) -> list[bytes]:
@@ -258,9 +263,10 @@ def of_config(file: str, options: type) -> Reader:
 
 
 def of_tensors(
-    file: str, files: Callable[[Path], list[bytes]], read: Callable, edit: Edit | None = None
-) -> Reader:
-    return Reader(file, files, (lambda path: tensors(read(path)),), edit, NAMES)
+    file: str, files: Callable[[Path], list[bytes]], read: Callable, edit: Edit | None = None,
+    words: tuple[bytes, ...] = PICKLED,
+) -> Reader:  # fmt: skip
+    return Reader(file, files, (lambda path: tensors(read(path)),), edit, words)
 
 
 def of_text(
@@ -282,7 +288,9 @@ def of_text(
 def read_all_requests(path: Path) -> None:
     stream, name = open_input(str(path))
     with stream:
-        list(read_requests(stream, name))
+        for place, request in itertools.chain.from_iterable(read_requests(stream, name)):
+            if isinstance(request, UserError):
+                raise UserError(f"{place}: {request}")
 
 
 READERS = {
@@ -304,7 +312,10 @@ READERS = {
          lambda path: read_tagged(path, TAGS, labels=False)),
         words=(b"\x02", b"I-LOC", b"B-PER", b"O"),
     ),
-    "conll": Reader("x.conll", valid("Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"), (read_conll,)),
+    "conll": Reader(
+        "x.conll", valid("Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"), (read_conll,),
+        words=(b" ", b"\t", b"\n\n", b"-DOCSTART- ", b"B-", b"\xef\xbb\xbf"),
+    ),
     "squad": Reader(
         "dev.json", valid(json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)),
         (read_squad, lambda path: read_squad(path, "dev"), lambda path: read_squad(path, "test")),
@@ -319,7 +330,7 @@ READERS = {
     "training_config": of_config("train.yaml", PretrainConfig),
     "vocab": Reader(
         "tokens.txt", vocabularies, (read_vocabulary,),
-        words=(b"[CLS]", b"[MASK]", b"\t5", b"\t-1", "▁".encode()),
+        words=(b"[CLS]", b"[MASK]", b"\t5", b"\t-1", "▁".encode(), b"\xef\xbb\xbf"),
     ),
     "piece_model": Reader(
         "own.model", lambda folder: [train_pieces(folder / "piece.model").read_bytes()], (read_vocabulary,)
@@ -343,7 +354,7 @@ READERS = {
         (lambda path: read_torch_pickle(path, zip_bytes), lambda path: read_torch_pickle(path, legacy_bytes)),
         edit_pickle, NAMES,
     ),
-    "safetensors": of_tensors("model.safetensors", safetensors_files, safe.read, edit_safetensors),
+    "safetensors": of_tensors("model.safetensors", safetensors_files, safe.read, edit_safetensors, NAMES),
     "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
     "state_index": of_state("manifest.json", edit_json),
     "state": of_state("state.json", edit_json),

@@ -1,11 +1,6 @@
-"""Make the official layout, `ernie_config.json` and `params/`, with random weights, one tensor at a time.
+"""Make the official layout, `ernie_config.json` and `params/`, with random weights, one tensor at a time."""
 
-Command line: python -m tests.helpers.official_layout FOLDER --size large
-"""
-
-import argparse
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +13,8 @@ _COMMON = {
 }  # fmt: skip
 SIZES = {
     "tiny": {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "small": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12},
     "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
-_PART = 1 << 22  # elements written at once: 16 MiB
 
 
 def official_config(size: str, **changes) -> dict:
@@ -31,13 +23,9 @@ def official_config(size: str, **changes) -> dict:
 
 
 def make_official_weights(
-    folder: str | Path,
-    config: dict,
-    seed: int,
-    heads: dict[str, int] | None = None,
-    lm_head: bool = False,
+    folder: str | Path, config: dict, seed: int, heads: dict[str, int] | None = None, lm_head: bool = False,
     pooler: bool = True,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write `folder/ernie_config.json` and `folder/params/` with normal weights.
 
     Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that
@@ -61,45 +49,22 @@ def make_official_weights(
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
     table = [(row, sizes) for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"])]
     if lm_head:
-        always = tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])
-        table += [(row, sizes) for row in always]
+        table += [(row, sizes) for row in tables.further_rows(tables.OFFICIAL)]
     for head, num_labels in (heads or {}).items():
         rows = tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)
         table += [(row, {**sizes, "num_labels": num_labels}) for row in rows]
     for row, known in table:
         if pooler or not row.ours.startswith("pooler."):
             shape = tuple(known[axis] for axis in row.axes)
-            parts = _random_parts(row, shape, config["initializer_range"], seed)
-            fluid.write_parts(params / row.theirs, np.float32, shape, parts)
+            array = _random(row, shape, config["initializer_range"], seed)
+            fluid.write(params / row.theirs, array)
     return params
 
 
-def _random_parts(
-    row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int
-) -> Iterator[np.ndarray]:
+def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int) -> np.ndarray:
     source = np.random.SeedSequence([seed, zlib.crc32(row.theirs.encode())])
     random = np.random.Generator(np.random.Philox(source))
-    mean = np.float32("norm" in row.ours and row.ours.endswith(".weight"))
-    left = int(np.prod(shape))
-    while left:
-        count = min(left, _PART)
-        yield random.standard_normal(count, dtype=np.float32) * np.float32(deviation) + mean
-        left -= count
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--vocab_size", type=int, help="the default is that of the size")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    changes = {"vocab_size": args.vocab_size} if args.vocab_size else {}
-    params = make_official_weights(args.folder, official_config(args.size, **changes), args.seed)
-    print(f"{params}: {sum(1 for _ in params.iterdir())} variables of size {args.size}, seed {args.seed}")
-
-
-if __name__ == "__main__":
-    main()
+    array = random.standard_normal(shape, dtype=np.float32)
+    array *= np.float32(deviation)
+    array += np.float32("norm" in row.ours and row.ours.endswith(".weight"))
+    return array

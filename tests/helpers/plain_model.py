@@ -22,11 +22,7 @@ class PlainErnieM(nn.Layer):
         self.embeddings.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.embeddings.layer_norm = nn.LayerNorm(config.hidden_size)
         layer = nn.TransformerEncoderLayer(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.intermediate_size,
-            dropout=0.0,
-            activation="gelu",
+            config.hidden_size, config.num_attention_heads, config.intermediate_size, 0.0, "gelu"
         )
         self.encoder = nn.TransformerEncoder(layer, config.num_hidden_layers)
         self.pooler = nn.Layer()

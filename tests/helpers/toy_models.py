@@ -22,23 +22,14 @@ ARCHITECTURES = {**MODEL_CLASSES, "choice": "SequenceClassifier"}
 
 
 def weights(
-    head: str | None = None,
-    lm_head: bool = False,
-    languages: int = 0,
-    pooler: bool = True,
-    seed: int = 0,
+    head: str | None = None, lm_head: bool = False, languages: int = 0, pooler: bool = True, seed: int = 0,
     config: dict = CONFIG,
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Random weights under our names. A few values are -0.0, very small or very large."""
     rng = np.random.default_rng(seed)
     sizes = {**config, "num_labels": LABELS.get(head)}
-    parts = (
-        "embeddings",
-        "encoder",
-        *["pooler"] * pooler,
-        *["classifier"] * (head in LABELS),
-        *["lm_head"] * lm_head,
-    )
+    wanted = {"pooler": pooler, "classifier": head in LABELS, "lm_head": lm_head}
+    parts = ("embeddings", "encoder", *(part for part, is_wanted in wanted.items() if is_wanted))
     table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
     shapes = {
         row.ours: tuple(sizes[axis] for axis in row.axes) for row in table if row.ours.split(".")[0] in parts

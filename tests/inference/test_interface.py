@@ -1,15 +1,12 @@
 """The documentation's examples run as they stand, on models of random weights."""
 
-import json
 import re
 import shlex
 
 import numpy as np
 import pytest
 
-import convert
 import ernie_m
-from tests.inference import toy_models
 from tests.launching import ROOT
 from utils.errors import UserError
 
@@ -108,22 +105,3 @@ def test_a_string_is_one_text(models):
     for wrong in ([("a", "b", "c")], [7], [(None, "b")]):
         with pytest.raises(UserError, match="neither a text nor a pair of texts|no 'text_a'|no 'text'"):
             model.classify(wrong)
-
-
-@pytest.mark.parametrize("form", ["ernie-m", "fluid", "paddlenlp", "huggingface"])
-def test_other_formats(models, tmp_path, form):
-    """What convert.py writes answers as the checkpoint does; names of labels come from a file."""
-    texts = {
-        "classify": ["bado kani lera"],
-        "tag": ["bado kani lera mo"],
-        "answer": ("bado", "lera mo tan ga"),
-    }
-    for kind, text in texts.items():
-        folder, files = tmp_path / kind, {"piece_model_path": str(models / "piece.model")}
-        convert.main([str(models / kind), str(folder), "--to", form])
-        if labels := toy_models.EXTRA[kind]["labels"]:
-            (tmp_path / "labels.json").write_text(json.dumps({name: i for i, name in enumerate(labels)}))
-            files["label_map_config"] = str(tmp_path / "labels.json")
-        ours, theirs = (ernie_m.load(place, **files) for place in (models / kind, folder))
-        call = text if kind == "answer" else [text]
-        assert getattr(theirs, kind)(*call) == getattr(ours, kind)(*call)

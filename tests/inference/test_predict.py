@@ -14,7 +14,7 @@ import pytest
 from evaluation.encode import encode as encode_all
 from inference import requests
 from inference.loading import load
-from inference.requests import read_requests, reading_of
+from inference.requests import read_requests
 from inference.tasks import TaskOptions, make
 from inference.tasks.finetuned import entities
 from inference.tasks.words import masked_ids
@@ -51,7 +51,7 @@ def test_classify(models, exported, ask, engine):
     rows.append(tokenizer.build("bado " * 90, None, 62))
     for answer, row in zip(found, rows):
         with paddle.no_grad():
-            shares = F.softmax(model.paddle_model.model(paddle.to_tensor([row]))[0]).numpy()
+            shares = F.softmax(model.model(paddle.to_tensor([row]))[0]).numpy()
         assert answer["label"] == toy_models.LABELS[shares.argmax()]
         assert list(answer["probabilities"]) == toy_models.LABELS
         np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=2e-5)
@@ -76,7 +76,7 @@ def test_tag(models, exported, ask, engine):
     words = [tokenizer.encode(word) for word in TEXTS[0].split()]
     row = [tokenizer.cls_id, *(id_ for word in words for id_ in word), tokenizer.sep_id]
     with paddle.no_grad():
-        best = model.paddle_model.model(paddle.to_tensor([row]))[0].numpy().argmax(-1)
+        best = model.model(paddle.to_tensor([row]))[0].numpy().argmax(-1)
     space = tokenizer.vocab.get("▁")
     starts = np.cumsum([1, *map(len, words)])[:-1]
     starts = [start + (len(word) > 1 and word[0] == space) for start, word in zip(starts, words)]
@@ -119,38 +119,6 @@ def tags_by_training(model, tokenizer, folder, words, reading):
     with paddle.no_grad():
         found, _ = task.predict(model, task.encode.collate(features, np.arange(len(data)), 1), labelled=False)
     return [one.predicted for one in task.tagged(data, found)]
-
-
-@pytest.mark.parametrize(
-    ("reading", "said"),
-    [
-        ({"label_pieces": "last"}, "reading.label_pieces in its config.json is 'last'"),
-        ({"max_seq_len": 0}, "reading.max_seq_len in its config.json is 0"),
-        ([1], "reading in its config.json is no JSON object"),
-    ],
-)
-def test_reading_that_cannot_be(reading, said):
-    with pytest.raises(UserError, match=said):
-        reading_of({"reading": reading}, "folder")
-
-
-@pytest.mark.parametrize("official", [False, True])
-def test_what_training_records_is_what_prediction_reads(models, tmp_path, official):
-    from finetune.question_answering import OfficialAnswering, QuestionAnswering
-    from finetune.tagging import OfficialTagging, Tagging
-
-    (tmp_path / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
-    args = parse_args(["--label_map_config", str(tmp_path / "tags.json"), "--num_labels", "5"])
-    tokenizer = load(models / "tag").tokenizer
-    tagging = (OfficialTagging if official else Tagging).from_flags(args, tokenizer).reading()
-    answering = (OfficialAnswering if official else QuestionAnswering).from_flags(args, tokenizer).reading()
-    assert tagging == {"max_seq_len": 512, "label_pieces": "first", "official_compat": official}
-    assert answering == {"max_seq_len": 512, "max_query_length": 64, "doc_stride": 128,
-                         "split_han": not official, "max_answer_length": 100}  # fmt: skip
-    for reading in (tagging, answering):
-        assert reading_of({"reading": {**reading, "a later one": 1}}, "folder") == reading
-    again = QuestionAnswering.from_reading(answering, tokenizer, 512, n_best=5)
-    assert again.reading() == answering
 
 
 def test_windows_as_in_training(models):
@@ -199,15 +167,11 @@ def test_answer(models, exported, ask, engine):
         for candidate in answer["candidates"]:
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
         assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
-    assert found[0]["start"] == answers_by_hand(models, asked[0])[0]
-    if engine != "dygraph":
-        assert [one["answer"] for one in found] == [
-            one["answer"] for one in ask(asked, task="answer", model=models / "answer", top_k=3)
-        ]
+    assert found[0]["start"] == start_by_training(models, asked[0])
 
 
-def answers_by_hand(models, request):
-    """(start, end) of the best answer of the trainer's own code, from a SQuAD file."""
+def start_by_training(models, request):
+    """Where the best answer of the trainer's own code begins, from a SQuAD file."""
     from finetune.question_answering import QuestionAnswering
 
     model = load(models / "answer")
@@ -220,9 +184,8 @@ def answers_by_hand(models, request):
     features = task.encode(list(data))
     batch = task.encode.collate(features, np.arange(len(features)), len(features))
     with paddle.no_grad():
-        spans, _ = task.predict(model.paddle_model.model, batch, labelled=False)
-    best = task.rank(data, spans)[0][0]
-    return best.start, best.start + len(best.text)
+        spans, _ = task.predict(model.model, batch, labelled=False)
+    return task.rank(data, spans)[0][0].start
 
 
 @pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
@@ -231,7 +194,7 @@ def test_encode(models, ask, layer, pooling):
     found = ask(asked, task="encode", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
-    every = encode_all(model.paddle_model.encoder, inputs, specials=pooling == "specials")
+    every = encode_all(model.model.ernie_m, inputs, specials=pooling == "specials")
     wanted = every[2 if layer == "top" else layer]
     np.testing.assert_allclose([one["vector"] for one in found], wanted, atol=1e-5)
 
@@ -274,7 +237,7 @@ def test_fill(models, ask, language):
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"} | ({"language": language} if language else {})
     (found,) = ask([request], task="fill", model=models / "full", top_k=3)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    tokenizer, model = loaded.tokenizer, loaded.model
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
@@ -289,7 +252,7 @@ def test_fill(models, ask, language):
 
 def check_likeliest(loaded, hidden, found, top_k):
     """`found` are the likeliest ordinary tokens of the head's softmax over them."""
-    logits = loaded.paddle_model.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
+    logits = loaded.model.lm_head(paddle.to_tensor(hidden)).numpy().astype(np.float64)
     logits[:, list(loaded.tokenizer.special_ids)] = -np.inf
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
@@ -298,26 +261,6 @@ def check_likeliest(loaded, hidden, found, top_k):
         best = np.argsort(-row)[:top_k]
         assert [one["token"] for one in answer] == loaded.tokenizer.convert_ids_to_tokens(best)
         np.testing.assert_allclose([one["probability"] for one in answer], row[best], atol=1e-5)
-
-
-def test_more_candidates_than_there_are(models):
-    loaded = load(models / "full")
-    task = make("fill", loaded, TaskOptions(top_k=10**6))
-    (found,) = task.answer([task.parse({"text": "[MASK]"})])[0]["masks"]
-    assert len(found) == loaded.tokenizer.vocab_size - len(loaded.tokenizer.special_ids)
-    assert sum(one["probability"] for one in found) == pytest.approx(1, abs=1e-3)
-
-
-def test_fill_where_every_token_carries_its_language(models):
-    loaded = load(models / "full")
-    loaded.reading = {"language_embedding": "all"}
-    task, model = make("fill", loaded, TaskOptions(top_k=3)), loaded.paddle_model.model
-    asked = task.parse({"text": f"{TEXTS[0]} [MASK]", "language": "fr"})
-    ids = paddle.to_tensor(asked.ids)
-    languages = paddle.full_like(ids, toy_models.LANGUAGES.index("fr"))
-    with paddle.no_grad():
-        hidden = model(ids, None, languages, Layout([len(asked.ids)]))[-2:-1]
-        check_likeliest(loaded, hidden.numpy(), task.answer([asked])[0]["masks"], 3)
 
 
 def test_probe_where_every_token_carries_its_language(models):
@@ -335,21 +278,9 @@ def test_probe_where_every_token_carries_its_language(models):
         maker = Objectives(config, task.vocabulary, task.max_seq_len, "all")
         stage1 = maker.batch("btmlm", [text], [np.random.default_rng(0)], [0]).stage1
         with paddle.no_grad():
-            hidden = hidden_at(loaded.paddle_model.model, stage1, stage1.placeholders).numpy()
+            hidden = hidden_at(loaded.model, stage1, stage1.placeholders).numpy()
         check_likeliest(loaded, hidden, found[own]["slots"], 2)
     assert len(found["en"]["slots"]) == round(0.5 * len(asked.ids)) and found["en"] != found["fr"]
-
-
-def test_a_language_table_that_was_never_trained(models, tmp_path):
-    shape = toy_models.config(load(models / "full").config["vocab_size"])
-    extra = toy_models.EXTRA["full"] | {"reading": {"language_embedding": "none"}}
-    save_model(tmp_path / "full", toy_models.model("full", shape), shape,
-               piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
-    loaded = load(tmp_path / "full")
-    with pytest.raises(UserError, match="needs the language table"):
-        make("translate-probe", loaded)
-    with pytest.raises(UserError, match="has no language table; leave it out"):
-        make("fill", loaded).parse({"text": "[MASK]", "language": "de"})
 
 
 def test_masks_join_what_stands_behind_them(models):
@@ -369,7 +300,7 @@ def test_probe(models, ask):
     asked = [{"text": TEXTS[0], "language": "fr"}, {"text": TEXTS[1], "language": "de"}]
     found = ask(asked, task="translate-probe", model=models / "full", top_k=2)
     loaded = load(models / "full")
-    tokenizer, model = loaded.tokenizer, loaded.paddle_model.model
+    tokenizer, model = loaded.tokenizer, loaded.model
     for request, answer in zip(asked, found):
         sentence = tokenizer.encode(request["text"])
         n, p = len(sentence), max(1, round(0.2 * len(sentence)))
@@ -418,7 +349,11 @@ def test_a_pipe_gets_its_answers_as_it_asks():
             return self.parts.pop(0) if self.parts else b""
 
     parts = [[(where, one["text"]) for where, one in part] for part in read_requests(Pipe(), "pipe")]
-    assert parts == [[("pipe, line 1", "a")], [("pipe, line 2", "b")], [("pipe, line 3", "c")]]
+    assert [part for part in parts if part] == [
+        [("pipe, line 1", "a")],
+        [("pipe, line 2", "b")],
+        [("pipe, line 3", "c")],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -449,7 +384,7 @@ def test_a_line_without_end(monkeypatch):
     [
         ("classify", "tag", {"text": "a"}, "needs another model; it has a head for tagging"),
         ("tag", "encode", {"text": "a"}, "it has no head: fine-tune it first"),
-        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs the masked-LM head, which is not there"),
+        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs a checkpoint with the masked-LM head"),
         ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
         ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
         (
@@ -470,11 +405,14 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, tas
     assert said in refused(lambda: ask([request_], task=task, model=folder))
 
 
-def test_probe_needs_a_language_table(models, tmp_path):
+@pytest.mark.parametrize("is_there", [False, True])
+def test_without_a_trained_language_table(models, tmp_path, is_there):
     shape = toy_models.config(load(models / "full").config["vocab_size"])
+    left_out = {"extra": toy_models.EXTRA["full"] | {"reading": {"language_embedding": "none"}}}
+    if not is_there:
+        left_out = {"leave_out": ("language_embeddings.",)}
     save_model(tmp_path / "head", toy_models.model("full", shape), shape,
-               piece_model_path=models / "piece.model",
-               leave_out=("language_embeddings.",))  # fmt: skip
+               piece_model_path=models / "piece.model", **left_out)  # fmt: skip
     loaded = load(tmp_path / "head")
     with pytest.raises(UserError, match="needs the language table"):
         make("translate-probe", loaded)

@@ -137,7 +137,7 @@ def test_openapi(server):
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        (b'{"text_a": "\xff"}', 400, "the request is not UTF-8 (byte 13)"),
+        (b'{"text_a": "\xff"}', 400, "error parsing the body"),
         (b'{"text_a": "' + b"x" * LONGEST_BODY + b'"}', 413, f"longer than {LONGEST_BODY} bytes"),
         ({"text_a": "x" * (LONGEST_TEXT + 1)}, 422, "string_too_long"),
         ({"text_a": ""}, 422, "string_too_short"),
@@ -152,6 +152,13 @@ def test_requests_that_are_refused(server, body, status, said):
     found, answer = ask(f"{server}/api/classify", body)
     assert found == status and said in json.dumps(answer) and len(json.dumps(answer)) < 500
     assert ask(f"{server}/api/classify", {"text_a": TEXTS[0]})[0] == 200  # it lives
+
+
+def test_a_body_of_unknown_length(server):
+    head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(server.rsplit(":", 1)[1]))) as connection:
+        connection.sendall(head)
+        assert b" 413 " in connection.recv(4096)
 
 
 def test_headers(server):

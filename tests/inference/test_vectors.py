@@ -1,15 +1,11 @@
 """encode_vector.py on what export.py wrote: the same files as from the checkpoint."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 import encode_vector
 from tests.helpers.small_corpus import sentences
-from tests.inference.conftest import run_export
-from tests.launching import ROOT, as_flags, call_main
+from tests.launching import as_flags, call_main
 
 
 @pytest.fixture
@@ -36,38 +32,3 @@ def test_engines(vectors, models, exported, engine, kind):
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_allclose(found[name], array, atol=1e-4, err_msg=name)
-
-
-def test_a_middle_layer(vectors, models, tmp_path, refused):
-    run_export(models / "encode", tmp_path / "exported", layer=1, formats="onnx")
-    wanted = vectors(models / "encode", "wanted", vectors="mean", layer=1)["vectors"]
-    found = vectors(tmp_path / "exported", "found", vectors="mean", layer=1)["vectors"]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
-    line = refused(lambda: vectors(tmp_path / "exported", "more", vectors="mean"))
-    assert "exported up to layer 1, not 2: export it with --layer 2" in line
-    line = refused(lambda: vectors(tmp_path / "exported", "more", layer=1))
-    assert "is of the top layer" in line
-    assert not (tmp_path / "more").exists()
-
-
-def test_an_engine_needs_an_exported_folder(vectors, models, refused):
-    line = refused(lambda: vectors(models / "encode", "out", engine="onnx"))
-    assert "--engine onnx needs an exported folder: python export.py --task encode --model" in line
-
-
-def test_onnx_needs_no_paddle(exported, tmp_path):
-    (tmp_path / "a.txt").write_text("bado\n")
-    flags = ["--data_set", "a.txt", "--data_format", "text", "--output_dir", "out", "--max_seq_len", "62"]
-    flags += ["--init_pretraining_params", str(exported / "encode"), "--vectors", "mean"]
-    code = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-if __name__ == "__main__":
-    import encode_vector
-    sys.argv = ["encode_vector.py", *{flags}]
-    encode_vector.main()
-    assert "paddle" not in sys.modules
-"""
-    (tmp_path / "run.py").write_text(code)
-    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, check=True)
-    assert np.load(tmp_path / "out/vectors.npy").shape == (1, 32)

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.folder import load_from, load_into, model_weights, read_weights, save_model, write_fluid
+from model.checkpoint.folder import load_from, model_weights, read_weights, save_model, write_fluid
 from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -44,14 +44,10 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     (tmp_path / "v").write_text("[CLS]\n")
     (tmp_path / "p").write_bytes(b"pieces")
     save_model(
-        tmp_path / "c",
-        model,
-        model.ernie_m.config,
-        vocab_path=tmp_path / "v",
-        piece_model_path=tmp_path / "p",
-        extra={"task": "classify", "labels": ["a", "b", "c"]},
+        tmp_path / "c", model, model.ernie_m.config, vocab_path=tmp_path / "v",
+        piece_model_path=tmp_path / "p", extra={"task": "classify", "labels": ["a", "b", "c"]},
         facts={"languages": ["en"], "steps": 7},
-    )
+    )  # fmt: skip
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
         "README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt",
     ]  # fmt: skip
@@ -92,17 +88,6 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     again.to(dtype="bfloat16")
     load_from(again, tmp_path / "c")
     assert same(model_weights(model), model_weights(again))
-
-
-def test_weights_can_be_saved_over_the_folder_they_came_from(tmp_path):
-    model = classifier()
-    save_model(tmp_path / "c", model, config())
-    weights = read_weights(tmp_path / "c").weights
-    (tmp_path / "v").write_text("new")
-    load_into(model, weights)
-    save_model(tmp_path / "c", model, config(), vocab_path=tmp_path / "v")
-    save_model(tmp_path / "c", model, config(), vocab_path=tmp_path / "c" / "vocab.txt")
-    assert (tmp_path / "c" / "vocab.txt").read_text() == "new"
 
 
 # --- the official directory
@@ -191,33 +176,11 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
 
 def test_a_feed_forward_size_the_official_code_cannot_have_is_refused(tmp_path):
     model = ErnieMModel(config(intermediate_size=20))
-    with pytest.raises(UserError, match="intermediate_size 20 .* 4 x hidden_size = 32"):
+    with pytest.raises(UserError, match="intermediate_size is 20; the official format always has 32"):
         write_fluid(tmp_path, model_weights(model), model.config.to_dict())
 
 
-def test_the_helper_is_a_function_of_seed_and_name(tmp_path):
-    one, two, three = (
-        make_official_weights(tmp_path / folder, {**CONFIG, "num_hidden_layers": layers}, seed)
-        for folder, layers, seed in [("1", 2, 5), ("2", 1, 5), ("3", 2, 6)]
-    )
-    name = "encoder_layer_0_ffn_fc_0.w_0"
-    assert (one / name).read_bytes() == (two / name).read_bytes() != (three / name).read_bytes()
-    assert abs(float(fluid.read(one / "pos_embedding").std()) - CONFIG["initializer_range"]) < 0.002
-    assert 0.9 < float(fluid.read(one / "pre_encoder_layer_norm_scale").mean()) < 1.1
-
-
 # --- damaged and foreign input
-
-
-def test_a_damaged_parameter_file_is_named_before_anything_is_read(tmp_path):
-    params = make_official_weights(tmp_path, CONFIG, seed=0)
-    file = params / "encoder_layer_1_ffn_fc_1.w_0"
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(UserError, match=f"{file}: cut short: 1020 of 1024 data bytes"):
-        read_weights(params)
-    file.write_bytes(b"<html>404</html>" * 10)
-    with pytest.raises(UserError, match=f"{file}: not a parameter file of the official format"):
-        read_weights(params)
 
 
 def test_a_damaged_file_of_ours_is_named(tmp_path):
@@ -225,10 +188,9 @@ def test_a_damaged_file_of_ours_is_named(tmp_path):
     (tmp_path / "c" / "manifest.json").unlink()  # which would say it first
     file = tmp_path / "c" / "model.safetensors"
     whole = file.read_bytes()
-    for content in (whole[:-1], whole[:20], b"", b"PK\x03\x04" + bytes(100)):
-        file.write_bytes(content)
-        with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
-            read_weights(tmp_path / "c")
+    file.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
+        read_weights(tmp_path / "c")
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
         read_weights(tmp_path / "c")

@@ -12,7 +12,6 @@ import runpy
 import struct
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from model.checkpoint.formats import paddle as paddle_file
 from model.checkpoint.formats import pickles
 from model.checkpoint.read import read_weights
 from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
-from tests.launching import clean_environment
 from utils.errors import UserError
 
 
@@ -122,14 +120,6 @@ def torch_zip(folder, pickled):
 
 
 def torch_legacy(folder, pickled):
-    (folder / "pytorch_model.bin").write_bytes(legacy_bytes(pickled))
-
-
-def torch_first(folder, pickled):
-    (folder / "pytorch_model.bin").write_bytes(pickled)
-
-
-def fairseq(folder, pickled):
     (folder / "model.pt").write_bytes(legacy_bytes(pickled))
 
 
@@ -138,7 +128,7 @@ def part(folder, pickled):
     (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "a.bin"}}')
 
 
-READERS = [pdparams, torch_zip, torch_legacy, torch_first, fairseq, part]
+READERS = [pdparams, torch_zip, torch_legacy, part]
 
 
 @pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
@@ -160,7 +150,7 @@ def refused(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
     function = name.rsplit(".", 1)[1]
-    for protocol in (0, 2, 4):
+    for protocol in (2, 4):
         message = refused(pickle.dumps({"a": np.zeros(3), "b": [CALLS[name]]}, protocol))
         assert "and only arrays and plain containers are read here" in message
         held = message.split("holds ")[1].split(",")[0]
@@ -179,16 +169,6 @@ def test_a_state_that_is_set_on_a_container(refused):
     assert "holds posix.system" in refused(pickle.dumps({"a": Sets()}, 4))
 
 
-def test_a_pickle_that_copies_what_it_has(tmp_path):
-    """From 200 kB it would make 400 MB, and so on."""
-    pairs = b"(" + b"K\x01K\x02\x86" * 40_000 + b"l\x85\x94"
-    nones = b"(" + b"N" * 100_000 + b"t\x85\x94"
-    for name, many in ((b"builtins\ntuple", nones), (b"collections\nOrderedDict", pairs)):
-        pickled = b"\x80\x04c" + name + b"\n\x94" + many + b"h\x00h\x01R" * 500 + b"."
-        with pytest.raises(ValueError, match="far beyond the size of its file"):
-            pickles.load(io.BytesIO(pickled), tmp_path)
-
-
 SPREAD = (
     b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
     b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
@@ -203,15 +183,6 @@ def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
         read_weights(tmp_path)
 
 
-def test_an_encrypted_archive(tmp_path):
-    data = bytearray(zip_bytes(b"\x80\x02}."))
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-    data[6] |= 1
-    (tmp_path / "pytorch_model.bin").write_bytes(data)
-    with pytest.raises(UserError, match="damaged, cut short or not a file of torch.save"):
-        read_weights(tmp_path)
-
-
 def test_nothing_of_torch_or_paddle_is_imported():
     code = (
         "import sys\nfrom model.checkpoint.read import read_weights\nimport convert\n"
@@ -221,27 +192,22 @@ def test_nothing_of_torch_or_paddle_is_imported():
 
 
 PLAIN = [
-    {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes",
+    {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes", b"",
            ("x",), (), (1, 2, 3, 4), [], {}, {"k": {1: 2}}, collections.OrderedDict(a=1, b=[2])]},
     [{"shared": (x := [1])}, x, x],
-    {1, 2, 3},
-    frozenset("ab"),
     np.float32(2.5), np.int64(-7),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("value", PLAIN, ids=range(len(PLAIN)))
 def test_plain_values_come_back(value, protocol, tmp_path):
-    if isinstance(value, set | frozenset) and protocol < 4:
-        return  # before protocol 4 a set is a call of the class
     if protocol < 3 and isinstance(value, dict):
-        value = {"a": [item for item in value["a"] if not isinstance(item, bytes)]}
-    found = pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path)
-    assert found == value
+        value = {"a": [item for item in value["a"] if item != b""]}  # which is a call of builtins.bytes
+    assert pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path) == value
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", ">f4", "i8", "u2", "?"])
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (40, 50)])
 def test_arrays_come_back(protocol, dtype, shape, tmp_path):
@@ -270,51 +236,3 @@ def test_a_pdparams_cut_short_and_one_that_lies(tmp_path, kept):
     assert file.read_bytes() != whole
     with pytest.raises(UserError, match=r"12000 bytes for an array of shape \[50, 61\]"):
         paddle_file.read(file)["embeddings.word_embeddings.weight"]
-
-
-def attackers_files() -> dict[str, tuple[str, bytes]]:
-    """Name -> file name and content. The first two once crashed Python or ran for minutes."""
-    text = b"X\x01\x00\x00\x00a"
-    deep = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in a tuple ...
-    attributes = b"\x80\x02cargparse\nNamespace\n)\x81](" + deep + b"N\x86eb."
-    number = b"\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000
-    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQ"
-    strides = (
-        b"\x80\x02}" + text + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage
-        + b"K\x00(K\x02K\x02t(" + number + b"K\x01t\x89}tRs."
-    )  # fmt: skip
-    axes = b"\x08\x05" + b"\x10\x01" * 400
-    variable = struct.pack("<IQIi", 0, 0, 0, len(axes)) + axes + bytes(4)
-    return {
-        "attributes": ("pytorch_model.bin", zip_bytes_of(attributes)),
-        "strides": ("pytorch_model.bin", zip_bytes_of(strides)),
-        "axes": ("word_embedding", variable),
-    }
-
-
-def zip_bytes_of(pickled: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in {"data.pkl": pickled, "version": b"3", "data/0": bytes(64)}.items():
-            archive.writestr(f"a/{name}", data)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("case", ["attributes", "strides", "axes"])
-def test_attackers_files_end_soon_in_little_memory(tmp_path, case):
-    """One line, exit code 2, at most 500 MB and 20 seconds."""
-    name, content = attackers_files()[case]
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / name).write_bytes(content)
-    (tmp_path / "in" / "config.json").write_text('{"model_type": "ernie_m"}')
-    code = (
-        "import re, sys\nimport convert\nfrom utils.errors import run\ntry:\n"
-        "    run(lambda: convert.main(['in', 'out', '--to', 'huggingface']))\n"
-        "finally:\n    print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True,
-        timeout=20, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr[-500:]
-    assert int(done.stdout) < 500 << 10  # KiB

@@ -123,17 +123,6 @@ def test_each_use_alone():
     assert_same(*results)
 
 
-def test_gradient_of_the_positions(form):
-    tied = Tied()
-    results = []
-    for cross_entropy in (plain_cross_entropy, word_table.cross_entropy):
-        x = paddle.to_tensor(np.linspace(-3, 3, COUNT * SIZE).reshape([COUNT, SIZE]), stop_gradient=False)
-        found = cross_entropy(x, tied.table, tied.bias, tied.labels, tied.weights)
-        found.total.backward()
-        results.append([x.grad.numpy(), found.losses.numpy(), found.right.numpy() + 1.0])
-    assert_same(*results)
-
-
 @pytest.mark.parametrize("frozen", ["table", "bias"])
 def test_what_is_frozen_gets_no_gradient(frozen, form):
     tied = Tied()
@@ -174,49 +163,6 @@ def test_a_gradient_that_is_there_is_added_to_in_place():
     assert np.abs(tied.table.weight.grad.numpy() - expected - 1).max() < TOLERANCE
 
 
-def test_without_gradient_and_in_float32():
-    tied = Tied()
-    with paddle.no_grad():
-        assert np.abs((tied.fast().losses - tied.plain().losses).numpy()).max() < TOLERANCE
-    for name in ("bias", "dense", "weights"):
-        setattr(tied, name, getattr(tied, name).astype("float32").detach())
-    tied.bias.stop_gradient = False
-    weight = tied.table.weight
-    paddle.set_default_dtype("float32")
-    tied.table = word_table.WordEmbeddings(WORDS, SIZE)
-    tied.table.weight.set_value(weight.astype("float32"))
-    for a, b in zip(tied.gradients(tied.plain), tied.gradients(tied.fast), strict=True):
-        assert a.dtype == b.dtype == np.float32
-        assert np.abs(a - b).max() < 3e-6 * np.abs(a).max()
-
-
-def test_products_in_half_precision(monkeypatch):
-    """A stand-in for amp: products come in bfloat16, of which a CPU has few others."""
-    product = paddle.matmul
-
-    def low(x, y, **options):
-        return product(x.astype("float32"), y.astype("float32"), **options).astype("bfloat16")
-
-    tied = Tied()
-    weight, bias = ((t * 0.1).astype("float32").detach() for t in (tied.table.weight, tied.bias))
-    x, weights = (t.astype("float32") for t in (paddle.randn([COUNT, SIZE]), tied.weights))
-    weight.stop_gradient = bias.stop_gradient = x.stop_gradient = False
-    table = SimpleNamespace(weight=weight, gradient=None)
-    expected = plain_cross_entropy(x, table, bias, tied.labels, weights)
-    expected.total.backward()
-    by_x, by_weight = x.grad.numpy(), weight.grad.numpy()
-    for tensor in (x, weight, bias):
-        tensor.grad = None
-    monkeypatch.setattr(paddle, "matmul", low)
-    monkeypatch.setattr(word_table, "on_cpu", lambda x: False)
-    found = word_table.cross_entropy(x, table, bias, tied.labels, weights)
-    found.total.backward()
-    assert found.losses.dtype == x.grad.dtype == weight.grad.dtype == paddle.float32
-    assert 0 < np.abs((found.losses - expected.losses).numpy()).max() < 0.02
-    assert 0 < np.abs(x.grad.numpy() - by_x).max() < 0.02 * np.abs(by_x).max()
-    assert 0 < np.abs(weight.grad.numpy() - by_weight).max() < 0.02 * np.abs(by_weight).max()
-
-
 def test_small_gradients_survive_float16(monkeypatch):
     """A weight of 1e-7 for each loss, and a loss scale from above: float16 has no numbers below 6e-8."""
     product = paddle.matmul
@@ -240,10 +186,3 @@ def test_small_gradients_survive_float16(monkeypatch):
             tensor.grad = None
     for plain, found in zip(*results, strict=True):
         assert 0 < np.abs(found - plain).max() < 0.01 * np.abs(plain).max()
-
-
-def test_row_parts(monkeypatch):
-    monkeypatch.setattr(word_table, "LOGITS_BYTES", 64)
-    assert word_table.row_parts(10, 4) == [slice(0, 4), slice(4, 8), slice(8, 10)]
-    assert word_table.row_parts(0, 5) == []
-    assert word_table.row_parts(2, 100) == [slice(0, 1), slice(1, 2)]

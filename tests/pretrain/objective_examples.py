@@ -84,14 +84,13 @@ class Dense(NamedTuple):
 
 
 def dense(batch: Packed) -> Dense:
-    """The definition of a packed row: the two sequences of a CAMLM pair become one again, and BTMLM's first
-    stage gets its second and third [SEP]."""
+    """The definition of a packed row: the two sequences of a CAMLM pair become one again."""
     rows, number = [], 0
     while number < len(batch.lengths):
         start, length, context = (int(x[number]) for x in (batch.starts, batch.lengths, batch.contexts))
         place = np.arange(start, start + length)
         if isinstance(batch, Stage1):
-            rows.append((place, attention_mask.btmlm_stage1(context, length - context)))
+            rows.append((place, attention_mask.compact(context, length - context)))
         elif context == length:
             rows.append((place, attention_mask.full(length)))
         else:  # CAMLM: the two sequences together are all positions of the pair
@@ -110,12 +109,6 @@ def dense(batch: Packed) -> Dense:
     cells = np.zeros(batch.tokens, np.int64)
     for row, (place, seen) in enumerate(rows):
         columns = np.arange(len(place))
-        if len(seen) > len(place):  # [CLS] X [SEP] [SEP] placeholders [SEP]
-            context = int(batch.contexts[row])
-            columns = columns + (columns >= context)
-            last = len(seen) - 1, int(batch.position_ids[place][-1]) + 1
-            for column, position in ((context, context + 2), last):
-                arrays[0][row, column], arrays[1][row, column] = SEP, position
         for array, name in zip(arrays, ("input_ids", "position_ids", "language_ids")):
             array[row, columns] = getattr(batch, name)[place]
         matrices[row, 0, : len(seen), : len(seen)] = seen

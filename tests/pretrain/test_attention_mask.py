@@ -33,11 +33,7 @@ def drawn(text: str) -> dict[str, np.ndarray]:
         (attention_mask.full, "x1 M2 x3", attention_mask.full(3)),
         (attention_mask.full, "x1 M2 x3 y4 M5 M6 y7", attention_mask.full(7)),
         (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
-        (
-            attention_mask.btmlm_stage1,
-            "x1 x2 x3 x4 M5 M6 M7",
-            attention_mask.btmlm_stage1(4, 3, separators=0),
-        ),
+        (attention_mask.compact, "x1 x2 x3 x4 M5 M6 M7", attention_mask.compact(4, 3)),
         (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),
         (attention_mask.compact, "y4 y7 M2", attention_mask.compact(2, 1)),
     ],
@@ -52,24 +48,4 @@ def test_the_document_draws_what_is_made():
     assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], attention_mask.full(3))
     assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.full(7))
     assert np.array_equal(by_title["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
-    assert np.array_equal(
-        by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.btmlm_stage1(4, 3, separators=0)
-    )
-
-
-def test_camlm_by_hand():
-    seen = attention_mask.camlm(SIDE, MASKED)
-    unmasked = {0: [0, 2], 1: [3, 6]}
-    for row in range(7):
-        expected = unmasked[1 - SIDE[row]] + [row] if MASKED[row] else unmasked[SIDE[row]]
-        assert np.flatnonzero(seen[row]).tolist() == sorted(expected)
-
-
-def test_separators_of_stage_1_are_apart():
-    seen = attention_mask.btmlm_stage1(4, 3)  # 4 context, SEP, 3 placeholders, SEP
-    second, third = 4, 8
-    for separator in (second, third):
-        assert np.flatnonzero(seen[separator]).tolist() == [second, third]
-        assert np.flatnonzero(seen[:, separator]).tolist() == [second, third]
-    rest = [0, 1, 2, 3, 5, 6, 7]
-    assert np.array_equal(seen[np.ix_(rest, rest)], attention_mask.compact(4, 3))
+    assert np.array_equal(by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.compact(4, 3))

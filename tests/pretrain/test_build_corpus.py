@@ -5,16 +5,19 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pretrain.corpus import alignment, duplicates, passes
+from pretrain.corpus import alignment, duplicates, stages
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.manifest import summary
-from pretrain.corpus.shards import group_units
+from pretrain.corpus.options import BuildOptions
+from pretrain.corpus.stages import group_units
+from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import MANIFEST, Corpus
 from reader.tokenization import Tokenizer
 from tests.helpers.small_corpus import (
@@ -28,6 +31,7 @@ from tests.helpers.small_corpus import (
     stop_at,
     write_lines,
 )
+from utils.errors import UserError
 
 
 def lines_of(text) -> list[list[int]]:
@@ -103,22 +107,13 @@ def test_only_what_is_missing_or_damaged_is_done_again(
             build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     if stage == "write_shards":
         monkeypatch.setattr(Tokenizer, "encode_batch", lambda *_: pytest.fail("tokenized again"))
-        monkeypatch.setattr(passes, "read_lines", lambda *_: pytest.fail("read again"))
+        monkeypatch.setattr(stages, "read_lines", lambda *_: pytest.fail("read again"))
     else:
         folder = tmp_path / "corpus/.build/mono/de/tokens"
         folder.mkdir()
         (folder / "00000-000001").write_bytes(b"half a file")
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
-
-
-def test_units_whose_source_was_not_finished_are_kept(tmp_path):
-    duplicates.write_keys(tmp_path / "unit", 7, 3, [np.arange(7, dtype=np.uint64)])
-    assert duplicates.read_counts(tmp_path / "unit") == (7, 3)
-    data = (tmp_path / "unit").read_bytes()
-    for length in (0, 20, 30, len(data) - 1):
-        (tmp_path / "unit").write_bytes(data[:length])
-        assert duplicates.read_counts(tmp_path / "unit") is None
 
 
 # What is in it
@@ -222,8 +217,8 @@ def test_shards_are_as_large_as_allowed(reference):
 
 
 def test_wide_ids_for_large_vocabularies():
-    assert passes.id_dtype(65_536) == np.uint16
-    assert passes.id_dtype(65_537) == passes.id_dtype(250_002) == np.uint32
+    assert stages.id_dtype(65_536) == np.uint16
+    assert stages.id_dtype(65_537) == stages.id_dtype(250_002) == np.uint32
 
 
 def test_the_table_and_the_warning(tmp_path, pieces):
@@ -266,3 +261,155 @@ def test_sides_that_do_not_belong_together(tmp_path, pieces, other, warning):
     assert len(shown) == 6 and shown[0] == f"de-en 1 de: {other[0]}"[: len(shown[0])]
     assert shown[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
     assert alignment.report(corpus, tokenizer, 0) == ([last] if warning else [])
+
+
+# What is refused, in one line; the command line; real text
+
+
+def run_command(words: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypatch, pieces, inputs):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 30)
+        with pytest.raises(Stopped):
+            build(tmp_path / "corpus", pieces, **inputs)
+    with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
+        build(tmp_path / "corpus", pieces, **inputs, held_out=5)
+    os.utime(inputs["mono"]["fr"])
+    with pytest.raises(UserError, match=r"unfinished build .*modified"):
+        build(tmp_path / "corpus", pieces, **inputs)
+    build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
+    assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
+
+
+def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
+    manifest = build(tmp_path / "corpus", pieces, **inputs)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
+    assert build(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
+    (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # killed after its last write
+    build(tmp_path / "corpus", pieces, **inputs)
+    assert not (tmp_path / "corpus/.build").exists()
+    with pytest.raises(UserError, match=r"made otherwise \(options.documents: line -> blank\)"):
+        build(tmp_path / "corpus", pieces, **inputs, documents="blank")
+    file = tmp_path / "corpus/mono/fr/train-00000.ids.npy"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="train-00000.ids.npy: its SHA-256"):
+        build(tmp_path / "corpus", pieces, **inputs)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
+    (tmp_path / "chapter").write_text("precious")
+    with pytest.raises(UserError, match="neither"):
+        build(tmp_path, pieces, **inputs, overwrite=overwrite)
+    assert (tmp_path / "chapter").read_text() == "precious"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs, overwrite):
+    def build_there_too(_):
+        build(tmp_path / "corpus", pieces, **inputs, overwrite=overwrite)
+
+    monkeypatch.setattr(CorpusBuild, "scan", build_there_too)
+    with pytest.raises(UserError, match="another process is building there"):
+        build(tmp_path / "corpus", pieces, **inputs)
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        ([], "empty: no text"),
+        (["", "  "], "no text in en in it"),
+        (["\u200b"], "en: nothing is left of its text"),
+    ],
+)
+def test_a_language_without_text(tmp_path, pieces, lines, message):
+    path = write_lines(tmp_path / "x", lines)
+    with pytest.raises(UserError, match=message):
+        build(tmp_path / "corpus", pieces, mono={"en": path})
+
+
+def test_text_that_changes_during_the_build(tmp_path, monkeypatch, pieces):
+    scan, path = CorpusBuild.scan, write_lines(tmp_path / "x", sentences(1000))
+
+    def scan_then_change(build):
+        scan(build)
+        write_lines(tmp_path / "x", sentences(300))
+
+    monkeypatch.setattr(CorpusBuild, "scan", scan_then_change)
+    with pytest.raises(UserError, match="x: changed while the corpus was built"):
+        build(tmp_path / "corpus", pieces, mono={"en": path})
+
+
+def test_a_full_disk(tmp_path, pieces, inputs, reference):
+    """No file may grow past 4 KiB: the build stops with one line, and goes on when there is space."""
+    words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
+    done = run_command(["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *words])
+    assert done.returncode == 2 and "no space left" in done.stderr and "Traceback" not in done.stderr
+    done = run_command(words)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "corpus") == reference
+
+
+def test_a_dead_worker():
+    with LocalWorkers(2) as workers, pytest.raises(UserError, match="a worker process died"):
+        list(workers.run(os._exit, [(1,)]))
+
+
+def test_command_line(tmp_path, pieces):
+    """A YAML file and flags together; one line for a mistake, exit code 2."""
+    text = write_lines(tmp_path / "en", sentences(50))
+    (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
+    words = [sys.executable, "-m", "pretrain.build_corpus", "--config", str(tmp_path / "c.yaml")]
+    words += ["--output", str(tmp_path / "corpus"), "--workers", "1"]
+    one, two = write_lines(tmp_path / "x.en", ["a", "b"]), write_lines(tmp_path / "x.de", ["a"])
+    done = run_command([*words, "--parallel", f"en-de<={one},{two}"])
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {one} has 2 lines, {two} has 1: not aligned; line i of one must")
+    done = run_command([*words, "--overwrite", "true"])
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()][-1] == ["en", "50"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"output": ""}, "--output"),
+        ({"piece_model_path": ""}, "--piece_model_path"),
+        ({"tsv_columns": [1]}, "tsv_columns"),
+        ({"held_out": -1}, "--held_out -1: it must be at least 0"),
+        ({"unit_mib": 64}, "unit_mib"),
+        ({"near_duplicates": 0.2}, "near_duplicates: 0.2 is neither 0"),
+        ({"score_column": 1}, "--tsv_columns"),
+        ({"min_score": 1.04}, "--score_column"),
+        ({"ray_address": "auto"}, "without --engine ray"),
+    ],
+)
+def test_options_that_make_no_sense(options, message):
+    with pytest.raises(UserError, match=message):
+        BuildOptions(**({"output": "x", "piece_model_path": "y"} | options))
+
+
+def test_shared_text_in_bounded_memory(tmp_path, data_dir):
+    """Real text; no process above 1 GiB."""
+    inputs = {
+        "mono": {language: f"{data_dir}/pretrain/mono/{language}.txt.gz" for language in ("th", "zh")},
+        "parallel": {"en-th": f"{data_dir}/pretrain/parallel/en-th.tsv.gz"},
+    }
+    model = data_dir / "vocab/xnli15-32k.model"
+    words = command(tmp_path / "corpus", model, inputs, deduplicate=True, workers=2)
+    code = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    done = run_command([sys.executable, "-c", code, *words])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 1 << 20  # KiB; of the largest process
+    assert "warning" not in done.stdout
+    corpus = Corpus(tmp_path / "corpus", verify=True)
+    assert corpus.manifest["mono"]["zh"]["train"]["unknown"] > 0
+    assert len(corpus.parallel["en", "th"]) + len(corpus.held_out_parallel["en", "th"]) == 302

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pretrain.config import FREE, PretrainConfig
-from pretrain.schedule import learning_rate
+from pretrain.trainer import learning_rate
 from tests.helpers.small_corpus import ROOT
 from tests.pretrain.tiny_run import config
 from utils.config import load_config
@@ -23,28 +23,26 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"data__languages": ["en", "de", "en"]}, "data.languages names a language twice"),
         ({"data__max_seq_len": 600}, "data.max_seq_len 600 is outside 8 to 512"),
         ({"model__hidden_size": 15}, "model.hidden_size 15 is not a multiple of model.num_attention_heads 2"),
-        ({"model__num_hidden_layers": 0}, "model.num_hidden_layers is 0: it must be above 0"),
-        ({"model__hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0: it must be from 0 to below 1"),
+        ({"model__num_hidden_layers": 0}, "model.num_hidden_layers 0: it must be above 0"),
+        ({"model__hidden_dropout_prob": 1.0}, "hidden_dropout_prob 1.0: it must be at least 0 and below 1"),
         ({"objectives__active": []}, "objectives.active is []: name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["mmlm", "nsp"]}, "name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["tlm", "tlm"]}, "objectives.active names an objective twice"),
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
         ({"objectives__monolingual_share": 1.0}, "objectives.monolingual_share is 1, so one kind of text"),
-        ({"objectives__mask_rate": 0.0}, "objectives.mask_rate is 0.0: it must be above 0 and at most 1"),
+        ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 1"),
         ({"objectives__mask_rate": 1.0}, "objectives.mask_rate 1 masks every token of a pair, and camlm"),
-        ({"objectives__temperature": 0.0}, "objectives.temperature is 0.0: it must be above 0"),
+        ({"objectives__temperature": 0.0}, "objectives.temperature 0.0: it must be above 0"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
-        ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
-        ({"optimizer__beta2": 1.0}, "optimizer.beta2 is 1.0: it must be from 0 to below 1"),
-        ({"run__seed": -1}, "run.seed is -1: it must be 0 or more"),
+        ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: it must be above 0"),
+        ({"optimizer__beta2": 1.0}, "optimizer.beta2 1.0: it must be at least 0 and below 1"),
+        ({"run__seed": -1}, "run.seed -1: it must be at least 0"),
         (
             {"run__micro_batch_tokens": 31},
             "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise it",
         ),
-        ({"run__micro_batch_size": 8}, "run.micro_batch_size is gone: give run.micro_batch_tokens, the most"),
-        ({"objectives__camlm_form": "dense"}, "objectives.camlm_form is gone: CAMLM always runs as context"),
         ({"run__amp": "int8"}, "run.amp"),
-        ({"run__sharding_stage": 2}, "run.sharding_stage is 2: it must be 0 or 1; stage 2 is gone"),
+        ({"run__sharding_stage": 2}, "run.sharding_stage 2: it must be at least 0 and at most 1"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
         ({"optimizer__steps": "many"}, "optimizer.steps"),
         ({"optimizer__stepz": 3}, "unknown key 'optimizer.stepz'.*did you mean 'optimizer.steps'"),

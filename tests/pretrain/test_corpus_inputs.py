@@ -10,10 +10,9 @@ import zstandard
 
 from pretrain.corpus import lines as corpus_lines
 from pretrain.corpus import units
-from pretrain.corpus.compression import decompressed, open_file
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.lines import TextFormat, read_lines
-from pretrain.corpus.units import interleave, read_units
+from pretrain.corpus.units import decompressed, interleave, open_file, read_units
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 
@@ -155,7 +154,7 @@ def test_a_few_bytes_that_stand_for_very_many_come_in_bounded_blocks(tmp_path, e
     with open_file(str(path)) as file:
         sizes = [len(block) for block in decompressed(file, str(path))]
     assert sum(sizes) == 96 << 20
-    assert max(sizes) <= (32 << 20 if end == ".zst" else 1 << 20)
+    assert max(sizes) <= (32 << 20 if end == ".zst" else 2 << 20)
 
 
 @pytest.mark.parametrize("unit_bytes", [700, 1 << 20])
@@ -164,12 +163,6 @@ def test_units_end_with_documents(tmp_path, unit_bytes):
     path = write_lines(tmp_path / "text", [line for document in documents for line in [*document, "", ""]])
     sides, lengths, *_ = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert sides == [LINES[:300]] and lengths == [3] * 100
-
-
-def test_a_document_longer_than_a_unit_is_cut_at_a_line(tmp_path):
-    path = write_lines(tmp_path / "text", LINES)
-    sides, documents, *_ = lines_of({"en": path}, documents="blank")
-    assert sides == [LINES] and len(documents) == len(units_of(path, blank_lines=True)) > 10
 
 
 @pytest.mark.parametrize(

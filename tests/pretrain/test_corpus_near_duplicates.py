@@ -4,7 +4,6 @@ import itertools
 import random
 
 import numpy as np
-import pytest
 
 from pretrain.corpus import duplicates, near_duplicates
 from pretrain.corpus.near_duplicates import Bands, band_keys, bands_for
@@ -61,17 +60,6 @@ def test_keys_hang_on_the_text_alone(monkeypatch):
     first, second = np.stack(band_keys(["x" * 900 + "y" * 200, "x" * 900 + "y" * 100 + "z" * 50], bands)).T
     assert (first == second).all()
     assert [len(part) for part in band_keys([], bands)] == [0] * bands.count
-
-
-@pytest.mark.parametrize("asked", [0.5, 0.7, 0.8, 0.95])
-def test_the_step_is_where_it_is_asked_for(asked):
-    bands = bands_for(asked)
-    assert bands.count * bands.rows <= 128
-
-    def met(similar: float) -> float:
-        return 1 - (1 - similar**bands.rows) ** bands.count
-
-    assert met(asked - 0.25) < 0.1 and 0.4 < met(asked) < 0.8 and met(1 - (1 - asked) / 3) > 0.9
 
 
 def test_near_duplicates_go_and_different_text_stays(tmp_path, pieces):

@@ -44,13 +44,6 @@ def assert_same_state(ours, theirs, step: int = 40, tolerance: float = 1e-7) -> 
     assert all(name.startswith("state/engine/optimizer/ernie_m.pooler.") for name in more)
 
 
-def test_two_micro_batches_are_the_whole_batch(whole, tiny_corpus, tmp_path):
-    # 12 sequences a step, 3 or 4 of each objective: two micro-batches each
-    out = pretrain(tiny_corpus, tmp_path / "out", **EXACT | {"run__micro_batch_tokens": 40})
-    assert_same_run(out, whole)
-    assert_same_state(out, whole)
-
-
 def processes(corpus, output, **changes) -> subprocess.CompletedProcess:
     done = launch([ROOT / "run_pretrain.py", *flags(corpus, output, **changes)], output.parent)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,5 @@
 """What weights start from: encoder, head and language embeddings, each from its own place."""
 
-import logging
-
 import numpy as np
 import paddle
 import pytest
@@ -63,16 +61,6 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     assert same(started(tokenizer, encoder=trained / "full", lm_head="encoder"), full, "")
     head = started(tokenizer, lm_head=trained / "full")
     assert same(head, full, "lm_head.") and same(head, fresh, *ENCODER)
-
-
-def test_only_a_head_that_is_not_used_is_called_unused(tokenizer, trained, caplog):
-    full = trained / "full"
-    caplog.set_level(logging.INFO)
-    started(tokenizer, encoder=full)
-    assert "5 tensors not used: lm_head." in caplog.text and "language_embeddings.weight" not in caplog.text
-    caplog.clear()
-    started(tokenizer, encoder=trained / "encoder", lm_head=full)
-    assert "not used" not in caplog.text
 
 
 def test_language_embeddings_go_by_name(tokenizer, trained):

@@ -12,7 +12,6 @@ import pytest
 from model.attention import Layout
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import attention_mask
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES
 from tests.pretrain.objective_examples import (
@@ -117,14 +116,3 @@ def test_the_first_stage_of_btmlm(model):
         shown = (sentence == sentence[token]) & (stage1.input_ids != MASK)
         shown[token] = True
         assert np.array_equal(found, shown)
-
-
-def test_the_layout_is_the_definition():
-    batch = of_all_four(objectives())
-    for part in (batch, batch.stage1):
-        seen = Layout(part.lengths, part.contexts).dense()
-        for number, (start, length) in enumerate(zip(part.starts, part.lengths)):
-            context = int(part.contexts[number])
-            expected = attention_mask.compact(context, length - context)
-            assert np.array_equal(seen[start : start + length, start : start + length], expected)
-        assert seen.sum() == sum(part.attention(number).sum() for number in range(len(part.lengths)))

@@ -1,7 +1,7 @@
 """The loss and its gradients against the definitions, and how a step divides.
 
 The oracle is the plain, padded model of tests/helpers with the dense matrices of `attention_mask`: whole
-pairs for CAMLM, all separators for the first stage of BTMLM.
+pairs for CAMLM.
 """
 
 import numpy as np
@@ -133,48 +133,12 @@ def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
     assert np.abs((found - expected).numpy()).max() < 1e-9
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_parts_of_a_step_add_up(model, objective):
-    """Loss and gradients of micro-batches, divided by the step's count, are those of the whole batch."""
-    examples = examples_of(objective)
-
-    def step(parts):
-        batches = [
-            objectives().batch(objective, [examples[i] for i in p], [rngs(3)[i] for i in p]) for p in parts
-        ]
-        count = sum(len(batch.targets) for batch in batches)  # known before the first backward pass
-        value = 0.0
-        for batch in batches:
-            loss = masked_lm_loss(model, batch, [1 / count] * 4).total
-            loss.backward()
-            value += float(loss)
-        return value, gradients(model)
-
-    whole, apart = step([[0, 1, 2]]), step([[0], [2, 1]])
-    assert whole[0] == pytest.approx(apart[0], abs=1e-9)
-    for name, gradient in whole[1].items():
-        assert np.abs(gradient - apart[1][name]).max() < 1e-9, name
-
-
 def test_nothing_masked_adds_nothing(model):
     batch = pack([objectives().mask("mmlm", Text(np.zeros(0, dtype=np.int64), 0), rngs(1)[0])])
     loss = masked_lm_loss(model, batch)
     assert float(loss.total) == 0.0 and loss.losses.shape == loss.right.shape == [0]
     loss.total.backward()
     assert not any(gradient.any() for gradient in gradients(model).values())
-
-
-def test_language_embedding_moves_masks_only(model):
-    """The table changes what masks predict; with a table of zeros the model is the one without a table."""
-    batch = objectives().batch("tlm", examples_of("tlm"), rngs(3))
-    without = objectives(language_embedding="none").batch("tlm", examples_of("tlm"), rngs(3))
-    assert np.array_equal(batch.input_ids, without.input_ids) and (without.language_ids == -1).all()
-    plain, rows = masked_lm_loss(model, without).losses.numpy(), model.language_embeddings.weight.clone()
-    assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).min() > 0
-    with paddle.no_grad():
-        model.language_embeddings.weight.set_value(paddle.zeros([3, 16]))
-        assert np.abs(masked_lm_loss(model, batch).losses.numpy() - plain).max() < 1e-12
-        model.language_embeddings.weight.set_value(rows)
 
 
 @pytest.mark.parametrize("words", [1 << 20, 30])

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.journal import Journal, StepSums, cut_back, in_words, scalars
+from pretrain.journal import StepSums, cut_back, in_words, scalars
 from pretrain.trainer import SUMS
 from training.engine import Step
 
@@ -45,29 +45,6 @@ def test_a_record_by_hand():
     assert not set(OBJECTIVES) & set(after)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_a_sums_goes_on_after_a_resume(cut):
-    straight, first = StepSums(), StepSums()
-    for one in STEPS:
-        straight.add(one)
-    for one in STEPS[:cut]:
-        first.add(one)
-    second = StepSums(json.loads(json.dumps(first.state())))
-    for one in STEPS[cut:]:
-        second.add(one)
-    assert closed(second) == closed(straight)
-
-
-def test_only_skipped_steps():
-    window = StepSums()
-    window.add(STEPS[1])
-    record = window.close(1, 0.5)
-    assert record["skipped"] == 1.0 and record["loss"] is None and record["grad_norm"] is None
-    line = in_words(record, 10, "0:00:01")
-    assert "grad -, " in line and "1 steps skipped" in line and "0.0" not in line.split("tokens/s")[0][:40]
-    assert not {"loss", "grad_norm"} & set(scalars(record))
-
-
 def test_in_words_and_as_curves():
     window = StepSums()
     for one in STEPS:
@@ -101,24 +78,3 @@ def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path)
     path.write_text("".join(lines))
     assert cut_back(path, 4, 2) == 1
     assert path.read_text() == "".join(lines[:3])
-
-
-def test_a_journal_drops_what_will_be_written_again(tmp_path):
-    states = []
-    with Journal(tmp_path, 0, 10) as journal:
-        for at in (1, 2, 3):
-            journal.add(STEPS[0])
-            journal.write_line(at, STEPS[0])
-            states.append(journal.state())
-    assert states[1]["window"]["trained_tokens"] == 200
-    with Journal(tmp_path, 2, 10, states[1]) as journal:
-        journal.add(STEPS[0])
-        journal.write_line(3, STEPS[0])
-        journal.write_evaluation(3, None)
-        assert journal.state()["evaluated"] == -1
-        journal.write_evaluation(3, {"retrieval": {"de-en": [0.5, 1.0]}})
-        assert journal.state()["evaluated"] == 3
-    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(record["step"], record.get("tokens")) for record in written] == [
-        (1, 100), (2, 200), (3, 300), (3, None)
-    ]  # fmt: skip

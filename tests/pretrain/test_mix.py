@@ -26,10 +26,6 @@ def test_the_papers_ablations(name):
     assert shares(config, 30, 100) == expected
 
 
-def test_parallel_objectives_only():
-    assert shares(ObjectiveConfig(active=["tlm", "camlm"]), 0, 10) == {"tlm": 0.5, "camlm": 0.5}
-
-
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
 def test_largest_remainder(batch_size):
     share = shares(ObjectiveConfig(monolingual_share=0.6), 9, 10)

@@ -6,8 +6,8 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import pseudo
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain import evaluate, pseudo
+from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
 from pretrain.loss import hidden_at
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, split, texts
 from utils.errors import UserError
@@ -82,13 +82,6 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_chunks_make_no_difference(model, monkeypatch):
-    stage1 = btmlm_batch().stage1
-    whole = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1)
-    monkeypatch.setattr("model.word_table.LOGITS_BYTES", 360)  # three rows of thirty pieces
-    assert np.array_equal(whole, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, stage1))
-
-
 @pytest.mark.parametrize("allowed", [ALLOWED, None])
 def test_sampling_follows_the_softmax(model, allowed):
     temperature, times = 1.5, 3000
@@ -150,15 +143,15 @@ def test_copy_and_repeat_by_hand():
     stage1 = batch.stage1
     own = stage1.input_ids[stage1.starts[stage1.slot_rows] + 1]  # each sentence's first token
     total = len(own)
-    assert pseudo.copied_and_repeated(stage1, own) == (total, total - 6)
+    assert copied_and_repeated(stage1, own) == (total, total - 6)
     absent = np.arange(total) + 1000
-    assert pseudo.copied_and_repeated(stage1, absent) == (0, 0)
+    assert copied_and_repeated(stage1, absent) == (0, 0)
     # A placeholder is no token of the sentence, and another sentence does not count.
-    assert pseudo.copied_and_repeated(stage1, np.full(total, VOCABULARY.mask_id))[0] == 0
+    assert copied_and_repeated(stage1, np.full(total, VOCABULARY.mask_id))[0] == 0
     elsewhere = stage1.input_ids[stage1.starts[(stage1.slot_rows + 1) % 6] + 1]
     sentences = split(stage1, stage1.input_ids)
     expected = sum(e in sentences[row] for e, row in zip(elsewhere, stage1.slot_rows))
-    assert pseudo.copied_and_repeated(stage1, elsewhere)[0] == expected < total
+    assert copied_and_repeated(stage1, elsewhere)[0] == expected < total
 
 
 def test_found_in_translation_by_hand():
@@ -168,13 +161,13 @@ def test_found_in_translation_by_hand():
     translations = [np.array([40, 41, 42]), np.array([50, 51, 9])]
     for pseudo_ids, ignored, expected in (([50, 40, 40, 42], [], (3, 4)), ([50, 9, 40, 77], [9], (2, 3))):
         given = np.array(pseudo_ids), translations, np.array(ignored)
-        assert pseudo.found_in_translation(stage1, *given) == expected
+        assert evaluate.found_in_translation(stage1, *given) == expected
     counts = np.zeros((2, 100), dtype=np.int64)
     counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
     counts[1, [40, 41, 60]] = [5, 7, 1]
-    assert pseudo.most_frequent_found(stage1, translations, counts, np.array([9])) == (3, 4)
+    assert evaluate.most_frequent_found(stage1, translations, counts, np.array([9])) == (3, 4)
 
 
 def test_punctuation():
     pieces = ["▁", ".", "▁,", "▁the", "。", "1", "ि", "►", "a.", "和"]
-    assert pseudo.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]
+    assert evaluate.punctuation_ids(pieces).tolist() == [0, 1, 2, 4, 7]

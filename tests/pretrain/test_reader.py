@@ -8,10 +8,10 @@ import pytest
 
 from pretrain import shares as mix
 from pretrain.config import OBJECTIVES
-from pretrain.data_selection import Streams
+from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
-from pretrain.reader import ReaderPlan, StepReader, cut_by_tokens
-from pretrain.schedule import learning_rate, total_steps
+from pretrain.reader import StepReader, cut_by_tokens, read_steps, total_steps
+from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import STEPS, config, make_corpus
@@ -32,19 +32,19 @@ class Source:
 
     def reader(self, rank=0, world_size=1, state=None, **changes):
         made = self.config(**changes)
-        return StepReader(made, self.corpus, self.vocabulary, made.optimizer.steps, rank, world_size, state)
+        return StepReader(made, self.text(made), made.optimizer.steps, rank, world_size, state)
+
+    def text(self, made):
+        return TrainingText.of(self.corpus, self.vocabulary, made)
 
     def steps(self, **changes):
-        return total_steps(self.config(**changes), self.corpus, self.vocabulary)
+        made = self.config(**changes)
+        return total_steps(made, self.text(made))
 
 
 @pytest.fixture(scope="module")
 def source(tiny_corpus):
     return Source(tiny_corpus)
-
-
-def examples(reader, counts):
-    return reader._examples(reader._draw(counts))
 
 
 def rows_of(work) -> Counter:
@@ -102,12 +102,11 @@ def test_fewer_sequences_than_processes():
 
 
 def test_shares_of_a_step(source):
-    reader = source.reader(optimizer__batch_size=40)
-    counts = [
-        Counter(one.objective for one in examples(reader, counts))
-        for reader.step in range(STEPS)
-        for counts in [reader._counts()[1]]
-    ]
+    reader, counts = source.reader(optimizer__batch_size=40), []
+    for step in range(STEPS):
+        share = mix.shares(reader.config.objectives, step, STEPS)
+        found = reader._examples(mix.allocate(share, 40, step))
+        counts.append(Counter(objective for objective, _ in found))
     assert [count["btmlm"] for count in counts] == [0] * 4 + [10] * 8  # 30 % of 12 steps
     assert all(count["mmlm"] + count["btmlm"] == 20 for count in counts)
     assert all(count["tlm"] + count["camlm"] == 20 for count in counts)
@@ -128,8 +127,8 @@ def test_every_text_is_read_once_before_any_is_read_again(source):
     reader = source.reader(objectives__active=["mmlm"], data__languages=["en"])
     blocks = reader.blocks["en"]
     for _ in range(2):
-        read = examples(reader, {"mmlm": len(blocks)})
-        assert Counter(one.text.ids.tobytes() for one in read) == Counter(
+        read = reader._examples({"mmlm": len(blocks)})
+        assert Counter(text.ids.tobytes() for _, text in read) == Counter(
             blocks[i].tobytes() for i in range(len(blocks))
         )
 
@@ -140,9 +139,9 @@ def test_pairs_are_read_in_both_orders(source):
     known = {tuple(side.tolist()): name for pair in source.corpus.parallel[("de", "en")]
              for side, name in zip(pair, ("de", "en"))}  # fmt: skip
     for _ in range(20):
-        for _, pair in examples(reader, {"tlm": 12}):
+        for _, pair in reader._examples({"tlm": 12}):
             name = known[tuple(pair.source.ids.tolist())]
-            assert reader.number[name] == pair.source.language
+            assert reader.text.number[name] == pair.source.language
             firsts[name] += 1
     assert firsts["de"] > 60 and firsts["en"] > 60
 
@@ -157,23 +156,18 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
         return pair._replace(source=pair.source._replace(ids=pair.source.ids[:1])) if i == 0 else pair
 
     monkeypatch.setattr(reader, "_read", short)
-    found = examples(reader, {"camlm": 4})
+    found = reader._examples({"camlm": 4})
     left = ["tlm"] if "tlm" in active else []
-    assert [one.objective for one in found] == [*left, "camlm", "camlm", "camlm"]
+    assert [objective for objective, _ in found] == [*left, "camlm", "camlm", "camlm"]
     batch = reader._batch(found, [0, 1])
     assert len(batch.lengths) == (3 if left else 4)
-    assert batch.masked[OBJECTIVES.index(found[0].objective)] > 0
+    assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
-def test_a_plan_makes_the_same_batches(source, tmp_path):
+def test_the_reader_process_makes_the_same_batches(source):
     made = source.config()
-    plan = ReaderPlan(made, source.tokenizer.digest, source.vocabulary, STEPS, 0, 1, None)
-    assert rows_of(next(plan())) == rows_of(source.reader().next())
-
-
-def test_a_corpus_that_may_not_be_written_to(source, monkeypatch):
-    monkeypatch.setattr("pretrain.reader.os.access", lambda *_: False)
-    assert rows_of(source.reader().next())
+    steps = read_steps(made, source.tokenizer.digest, source.vocabulary, STEPS, 0, 1, None)
+    assert rows_of(next(steps)) == rows_of(source.reader().next())
 
 
 # Bad input
@@ -243,10 +237,3 @@ def test_the_head_has_a_rate_of_its_own_first(source):
     assert [rate(step) for step in (0, 9, 10, 15, 20, 60)] == pytest.approx([0.5, 0.5, 0.0, 0.5, 0.9, 0.5])
     with pytest.raises(UserError, match="init.lm_head_warmup_steps 12 leaves nothing of the 12 steps"):
         source.steps(init__lm_head_warmup_steps=12)
-
-
-def test_streams(source):
-    streams = Streams.of(source.corpus, source.config(data__languages=["fr", "en"]))
-    assert streams.languages == ["en", "fr"]
-    assert set(streams.mono) == {"en", "fr"} and list(streams.pairs) == [("en", "fr")]
-    assert streams.pairs["en", "fr"] == len(source.corpus.parallel["en", "fr"])

@@ -1,8 +1,7 @@
-"""However a run is stopped, the same command again ends with the bits of an uninterrupted run."""
+"""However a run is stopped or damaged, the same command again ends with the bits of an uninterrupted run."""
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -14,14 +13,16 @@ import numpy as np
 import pytest
 
 from model.checkpoint.formats import safetensors as safe
-from pretrain import data_selection as streams
+from pretrain import data_selection
 from pretrain.evaluate import Evaluator
 from pretrain.trainer import Trainer
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.small_corpus import Stopped, stop_at
 from tests.launching import clean_environment
-from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, command, losses, pretrain, records
+from tests.pretrain.tiny_run import STEPS, assert_equal_runs, checkpoint, command, pretrain, records
+from training.guard import only_run_in
 from utils.errors import run
 from utils.files import sha256_of
 
@@ -35,6 +36,22 @@ def straight(tiny_corpus, tmp_path_factory):
     return pretrain(tiny_corpus, tmp_path_factory.mktemp("straight") / "out", **USUAL)
 
 
+@pytest.fixture
+def out(straight, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(straight, tmp_path / "out")
+
+
+def log_of(output: Path) -> str:
+    return (output / "log/job.log.0").read_text()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
 def test_what_a_run_writes(straight):
     assert [record["step"] for record in records(straight)] == [3, 5, 6, 9, 10, 12, 12]
     assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == ["step_12", "step_8"]
@@ -43,12 +60,16 @@ def test_what_a_run_writes(straight):
     assert "Languages: de, en, fr" in card and "run_pretrain.py" in card and "Random seed: 1" in card
 
 
+# Stopped
+
+
 @pytest.mark.parametrize("step", [2, 5])
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
+    """The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
     assert [path.name for path in (out / "checkpoints").iterdir()][-1] == f"step_{step}"
     assert not (out / "full").exists()
-    pretrain(tiny_corpus, out, **USUAL)
+    pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
     assert_equal_runs(straight, out)
 
 
@@ -63,85 +84,53 @@ def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch,
     assert_equal_runs(straight, tmp_path / "out")
 
 
-def files_of(folder: Path) -> dict[str, int]:
-    """Every file but the lock and the log, with the time of its last change."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "log" not in path.parts[-2:])
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files if path.name != ".lock"}
-
-
-def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(straight, out)
-    log = out / "log/job.log.0"
-    report = [line.split("[held-out]")[1] for line in log.read_text().splitlines() if "[held-out]" in line]
-    before = files_of(out)
-    log.unlink()
-    pretrain(tiny_corpus, out, **USUAL)
-    assert {name for name, time_ in files_of(out).items() if time_ != before.get(name)} <= {
-        "config.yaml", "metrics.jsonl",
-    }  # fmt: skip
-    assert records(out) == records(straight)
-    said = log.read_text()
-    assert "the run is finished: all 12 steps are done" in said
-    repeated = [line.split("[held-out]")[1] for line in said.splitlines() if "[held-out]" in line]
-    assert repeated == report[-len(repeated) :] != []
-
-
-def remove(path: Path) -> None:
-    shutil.rmtree(path)
-
-
-def flip(path: Path) -> None:
-    weights = path / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [remove, flip])
-@pytest.mark.parametrize("name", ["full", "encoder"])
-def test_a_finished_model_that_was_lost_or_damaged_is_exported_again(
-    straight, tiny_corpus, tmp_path, harm, name
-):
-    shutil.copytree(straight, tmp_path / "out")
-    harm(tmp_path / "out" / name)
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert_equal_runs(straight, tmp_path / "out")
-    names = {path.name for path in (tmp_path / "out" / "checkpoints").iterdir()}
-    assert names == {"step_8", "step_12"}
-
-
-def test_a_damaged_checkpoint_is_passed_over(straight, tiny_corpus, tmp_path):
-    shutil.copytree(straight, tmp_path / "out")
-    weights = tmp_path / "out" / "checkpoints" / "step_12" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert_equal_runs(straight, tmp_path / "out")
-
-
-def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
-    write = safe.write
+@pytest.mark.parametrize("where", ["a checkpoint", "a record"])
+def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys, where):
+    write, train, full = safe.write, Trainer.step, disk_full_after(2500)
 
     def full_at_step_8(path, arrays):
         write(path, arrays)
         if "step_8" in str(path):
             raise OSError(28, "No space left on device")
 
+    def full_at_step_6(self, work, **options):
+        if self.engine.steps == 5:
+            full.__enter__()
+        return train(self, work, **options)
+
     with monkeypatch.context() as patched:
-        patched.setattr(safe, "write", full_at_step_8)
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
+        if where == "a checkpoint":
+            patched.setattr(safe, "write", full_at_step_8)
+        else:
+            patched.setattr(Trainer, "step", full_at_step_6)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
+        finally:
+            if where == "a record":
+                full.__exit__(None, None, None)
     assert ended.value.code == 2
-    assert "step_8: no space left to write it" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step_4"]
+    errors = capsys.readouterr().err.splitlines()
+    assert "no space left to write it" in errors[-1] and errors[-1].startswith("error: ")
+    assert sum("lines of the log are missing" in line for line in errors) <= 1
+    assert not any("Traceback" in line for line in errors)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
 
 
-def signalled(corpus: Path, output: Path, number: signal.Signals, monkeypatch, where: tuple) -> int:
-    """Run; at the second call of the method `where` the process gets a signal. Its exit code."""
-    owner, name = where
-    original, calls = getattr(owner, name), []
+@pytest.mark.parametrize(
+    "number, owner, name, code, step",
+    [
+        (signal.SIGTERM, Trainer, "step", 0, 1),
+        (signal.SIGTERM, Trainer, "save", 0, 8),
+        (signal.SIGINT, Evaluator, "_btmlm", 130, 5),
+    ],
+)
+def test_a_signal_saves_and_ends(
+    straight, tiny_corpus, tmp_path, monkeypatch, number, owner, name, code, step
+):
+    """It comes at the second call of a method."""
+    out, original, calls = tmp_path / "out", getattr(owner, name), []
 
     def method(*args, **kwargs):
         calls.append(1)
@@ -152,76 +141,15 @@ def signalled(corpus: Path, output: Path, number: signal.Signals, monkeypatch, w
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, method)
         try:
-            run(lambda: pretrain(corpus, output, **USUAL))
-        except SystemExit as ended:
-            return ended.code
-    return 0
-
-
-@pytest.mark.parametrize(
-    "number, where, code, step",
-    [
-        (signal.SIGTERM, (Trainer, "step"), 0, 1),
-        (signal.SIGTERM, (Evaluator, "_tlm"), 0, 5),
-        (signal.SIGTERM, (Trainer, "save"), 0, 8),
-        (signal.SIGINT, (Trainer, "step"), 130, 1),
-        (signal.SIGINT, (Evaluator, "_btmlm"), 130, 5),
-    ],
-)
-def test_a_signal_saves_and_ends(straight, tiny_corpus, tmp_path, monkeypatch, number, where, code, step):
-    out = tmp_path / "out"
-    assert signalled(tiny_corpus, out, number, monkeypatch, where) == code
+            run(lambda: pretrain(tiny_corpus, out, **USUAL))
+            ended = 0
+        except SystemExit as exited:
+            ended = exited.code
+    assert ended == code
     assert checkpoint(out, step)
-    assert f"stopped at step {step} of 12; the same command goes on" in (out / "log/job.log.0").read_text()
+    assert f"stopped at step {step} of 12; the same command goes on" in log_of(out)
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
-
-
-# Processes, killed at moments that nobody chose
-
-LONG = {"optimizer__steps": 60, "run__save_steps": 7, "run__log_steps": 4, "run__eval_steps": 25}
-
-
-def start(corpus: Path, output: Path) -> subprocess.Popen:
-    """The run as a process group of its own, as a shell or a launcher starts it."""
-    return subprocess.Popen(
-        command(corpus, output, **LONG), cwd=output.parent, env=clean_environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def wait_for_lines(output: Path, count: int, process: subprocess.Popen) -> None:
-    """Until metrics.jsonl has so many lines."""
-    path, end = output / "metrics.jsonl", time.monotonic() + 120
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_kill_9_and_sigterm(tiny_corpus, tmp_path):
-    whole, out = pretrain(tiny_corpus, tmp_path / "whole", **LONG), tmp_path / "out"
-    draw = random.Random(1)
-    for lines in (1, 3, 5, 8, 10):
-        with start(tiny_corpus, out) as process:
-            wait_for_lines(out, lines, process)
-            time.sleep(draw.uniform(0, 0.3))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
-    with start(tiny_corpus, out) as process:
-        wait_for_lines(out, 12, process)
-        asked = time.monotonic()
-        for _ in range(3):  # as paddle.distributed.launch does, to every process of the group
-            os.killpg(process.pid, signal.SIGTERM)
-            time.sleep(0.05)
-        assert process.wait(30) == 0
-        assert time.monotonic() - asked < 30
-        assert process.stderr.read() == ""
-    assert not (out / "full").exists(), "the run was over before the signal"
-    pretrain(tiny_corpus, out, **LONG)
-    assert_equal_runs(whole, out, 60)
-    assert len(losses(out)) == 15
 
 
 def catches_sigterm(process: subprocess.Popen) -> bool:
@@ -238,9 +166,9 @@ def test_ctrl_c_while_it_starts(tiny_corpus, tmp_path, later):
     def told() -> str:
         return errors.read_text() + (log.read_text() if log.exists() else "")
 
+    line = command(tiny_corpus, tmp_path / "out", optimizer__steps=60)
     with open(errors, "w") as file, subprocess.Popen(
-        command(tiny_corpus, tmp_path / "out", **LONG), cwd=tmp_path, env=clean_environment(),
-        stdout=subprocess.DEVNULL, stderr=file,
+        line, cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=file
     ) as process:  # fmt: skip
         while not catches_sigterm(process):
             time.sleep(0.01)
@@ -254,25 +182,103 @@ def test_ctrl_c_while_it_starts(tiny_corpus, tmp_path, later):
     assert re.search(r"stopped at step \d+ of 60", told()) and "Traceback" not in told()
 
 
-# A checkpoint of another run
+# Lost or damaged
 
 
-def test_another_configuration_is_named(straight, tiny_corpus, tmp_path, refused):
-    shutil.copytree(straight, tmp_path / "out")
+@pytest.mark.parametrize(
+    "lost, said",
+    [
+        (["full"], "for fine-tuning: "),
+        (["encoder"], "for fine-tuning: "),
+        (["checkpoints", "full", "encoder"], "the 7 records of metrics.jsonl are dropped"),
+    ],
+)
+def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, said):
+    for name in lost:
+        shutil.rmtree(out / name)
+    pretrain(tiny_corpus, out, **USUAL)
+    assert said in log_of(out)
+    assert_equal_runs(straight, out)
+
+
+@pytest.mark.parametrize("name", ["full", "encoder"])
+def test_a_damaged_model_is_exported_again(straight, tiny_corpus, out, name):
+    flip(out / name / "model.safetensors")
+    pretrain(tiny_corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
+def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
+    flip(out / "checkpoints/step_12" / file)
+    pretrain(tiny_corpus, out, **USUAL)
+    assert_equal_runs(straight, out)
+    assert f"step_12/{file}: damaged, its checksum differs" in log_of(out)
+    assert f"going on from {out}/checkpoints/step_8" in log_of(out)
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert kept == ["step_12", "step_12.damaged", "step_8"]
+
+
+def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
+    flip(out / "checkpoints/step_8/model.safetensors")
+    shutil.rmtree(out / "checkpoints/step_12/training_state")
+    line = refused(**USUAL)
+    assert f"{out}/checkpoints: none of its 2 checkpoints is whole (" in line
+    assert "step_8/model.safetensors: damaged" in line and "put back a good copy" in line
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_12", "step_8"]
+    shutil.rmtree(out / "checkpoints")
+    assert "holds a finished model (full), but no checkpoint" in refused(**USUAL)
+    assert records(out) == records(straight)
+
+
+def test_a_flipped_bit_in_a_shard(tiny_corpus, tmp_path, refused):
+    corpus, name = shutil.copytree(tiny_corpus, tmp_path / "corpus"), "mono/en/train-00000.ids.npy"
+    flip(corpus / name)
+    assert f"{name}: its SHA-256" in refused(corpus=corpus, data__verify=True, **USUAL)
+
+
+# A folder that holds a run
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """Every file but the lock and the log, with the time of its last change."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "log" not in path.parts[-2:])
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files if path.name != ".lock"}
+
+
+def test_a_finished_run_says_so_and_repeats_its_report(straight, tiny_corpus, out):
+    report = [line.split("[held-out]")[1] for line in log_of(out).splitlines() if "[held-out]" in line]
+    before = files_of(out)
+    (out / "log/job.log.0").unlink()
+    pretrain(tiny_corpus, out, **USUAL)
+    changed = {name for name, time_ in files_of(out).items() if time_ != before.get(name)}
+    assert changed <= {"config.yaml", "metrics.jsonl"} and records(out) == records(straight)
+    assert "the run is finished: all 12 steps are done" in log_of(out)
+    repeated = [line.split("[held-out]")[1] for line in log_of(out).splitlines() if "[held-out]" in line]
+    assert repeated == report[-len(repeated) :] != []
+
+
+def test_a_second_run_in_the_folder(straight, out, refused):
+    with only_run_in(out):
+        line = refused(**USUAL)
+    assert f"{out}: another run is at work there (process " in line
+    assert records(out) == records(straight)
+
+
+def test_another_configuration_is_named(straight, out, refused):
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7)
     assert "step_12 was made with another configuration" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
-    assert records(tmp_path / "out") == records(straight)
+    assert records(out) == records(straight)
 
 
-def test_a_longer_run_begins_from_the_finished_model_with_another_seed(straight, tmp_path, pretrain, refused):
-    out = shutil.copytree(straight, tmp_path / "out")
+def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pretrain, refused):
     line = refused(optimizer__steps=20, **USUAL)
     assert "(optimizer.steps: 12 -> 20): go on with that one" in line
     assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
     start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1}
     for seed, said in ((1, 1), (2, 0)):
-        log = (pretrain(f"further-{seed}", run__seed=seed, **start) / "log/job.log.0").read_text()
+        log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
         assert log.count("draws the same items again: change run.seed") == said
         assert "not used" not in log  # the head and the language embeddings are
 
@@ -290,78 +296,37 @@ def other_corpus(folder: Path) -> Path:
     return folder
 
 
-def test_another_corpus_of_equal_counts_is_refused(straight, tiny_corpus, tmp_path, refused):
-    shutil.copytree(straight, tmp_path / "out")
+def test_another_corpus_or_vocabulary_is_refused(straight, tiny_corpus, tmp_path, out, refused, monkeypatch):
     corpus = other_corpus(shutil.copytree(tiny_corpus, tmp_path / "corpus"))
     line = refused(corpus=corpus, **USUAL)
     assert "step_12 was trained on another corpus: " in line
     assert str(tiny_corpus) in line and str(corpus) in line and "begin anew with --run.overwrite true" in line
-    assert records(tmp_path / "out") == records(straight)
-
-
-def test_another_vocabulary_of_equal_size_is_refused(straight, tiny_corpus, tmp_path, refused, monkeypatch):
-    shutil.copytree(straight, tmp_path / "out")
     with monkeypatch.context() as patched:
         patched.setattr(Tokenizer, "digest", "0" * 64)
-        patched.setattr(streams, "Corpus", lambda path, digest, verify: Corpus(path))
+        patched.setattr(data_selection, "Corpus", lambda path, digest, verify: Corpus(path))
         line = refused(**USUAL)
     assert "step_12 was trained on another vocabulary: " in line and "has 000000000000" in line
+    assert records(out) == records(straight)
 
 
-def test_the_same_corpus_elsewhere_goes_on(straight, tiny_corpus, tmp_path):
-    corpus = shutil.copytree(tiny_corpus, tmp_path / "moved")
-    out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=5, **USUAL)
-    pretrain(corpus, out, **USUAL)
-    assert_equal_runs(straight, out)
-
-
-def test_overwrite_begins_anew_once(straight, tiny_corpus, tmp_path):
+def test_overwrite_begins_anew_once(straight, tiny_corpus, out):
     """It removes the run's own files and nothing else, and is not saved with the run."""
-    out = tmp_path / "out"
-    pretrain(tiny_corpus, out, **USUAL, run__seed=7)
     (out / "mine.txt").write_text("a note")
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
-    (said,) = (line for line in (out / "log/job.log.0").read_text().splitlines() if "run.overwrite" in line)
+    (said,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)
     assert f"removed the run that was in {out} (checkpoints, metrics.jsonl, full, encoder," in said
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
 
-def test_a_finished_model_without_checkpoints_is_not_overwritten(straight, tmp_path, refused):
-    shutil.copytree(straight, tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / "checkpoints")
-    assert "holds a finished model (full), but no checkpoint" in refused(**USUAL)
-    assert records(tmp_path / "out") == records(straight)
-
-
-def test_a_lost_training_state_is_no_reason_to_begin_anew(straight, tmp_path, refused):
-    shutil.copytree(straight, tmp_path / "out")
-    for step in ("step_8", "step_12"):
-        shutil.rmtree(tmp_path / "out/checkpoints" / step / "training_state")
-    assert "none of its 2 checkpoints is whole" in refused(**USUAL)
-
-
-def test_a_start_without_checkpoints_says_what_it_drops(straight, tiny_corpus, tmp_path):
-    shutil.copytree(straight, tmp_path / "out")
-    for name in ("checkpoints", "full", "encoder"):
-        shutil.rmtree(tmp_path / "out" / name)
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert (
-        "begins at step 0, and the 7 records of metrics.jsonl are dropped"
-        in (tmp_path / "out/log/job.log.0").read_text()
-    )
-    assert_equal_runs(straight, tmp_path / "out")
-
-
-def test_what_does_not_matter_may_change(straight, tiny_corpus, tmp_path):
-    shutil.copytree(straight, tmp_path / "out")
-    for name in ("step_12", "../full", "../encoder"):
-        shutil.rmtree(tmp_path / "out" / "checkpoints" / name)
+def test_what_does_not_matter_may_change(straight, tiny_corpus, out):
+    for name in ("checkpoints/step_12", "full", "encoder"):
+        shutil.rmtree(out / name)
     changed = {"run__save_steps": 3, "run__keep_checkpoints": 1, "run__max_bad_steps": 3}
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL, **changed)
-    ours, theirs = checkpoint(straight, STEPS), checkpoint(tmp_path / "out", STEPS)
+    pretrain(tiny_corpus, out, **USUAL, **changed)
+    ours, theirs = checkpoint(straight, STEPS), checkpoint(out, STEPS)
     assert all((value == theirs[name]).all() for name, value in ours.items())
-    saved = json.loads((tmp_path / "out/checkpoints/step_12/training_state/state.json").read_text())
+    saved = json.loads((out / "checkpoints/step_12/training_state/state.json").read_text())
     assert saved["config"]["run"]["save_steps"] == 3

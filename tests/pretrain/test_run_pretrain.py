@@ -1,6 +1,5 @@
 """The entry point: short enough to read, and a user's mistakes are one line."""
 
-import ast
 import subprocess
 import sys
 
@@ -11,15 +10,6 @@ from tests.launching import clean_environment
 from tests.pretrain.tiny_run import make_corpus
 
 SCRIPT = ROOT / "run_pretrain.py"
-
-
-def test_it_reads_top_to_bottom():
-    source = SCRIPT.read_text()
-    assert len(source.splitlines()) <= 200
-    main, train = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-    assert (main.name, train.name) == ("main", "train")
-    (loop,) = (node for node in ast.walk(train) if isinstance(node, ast.While))
-    assert loop.end_lineno - loop.lineno < 60
 
 
 def test_help_explains_the_keys():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.trainings import MARK, marked
 from tests.launching import ROOT, _free_ports, clean_environment
 from tests.pretrain.test_distributed import EXACT, assert_same_run, losses_so_far
 from tests.pretrain.tiny_run import flags, pretrain
@@ -30,7 +31,7 @@ def start_nodes(launcher: str, script: list, folder: Path) -> list[subprocess.Po
             line = ["-m", "paddle.distributed.launch", "--nnodes", 2, "--rank", node]
             line += ["--master", f"127.0.0.1:{port}", "--host", "127.0.0.1", "--nproc_per_node", 1]
             line += ["--devices", "-1", "--log_dir", f"workers-{node}"]
-        place = clean_environment(PADDLE_DISTRI_BACKEND="gloo")
+        place = clean_environment(PADDLE_DISTRI_BACKEND="gloo", **{MARK: str(folder)})
         if launcher != "launch.py":
             place["CUDA_VISIBLE_DEVICES"] = "-1"
         with open(folder / f"node-{node}.txt", "a") as said:
@@ -54,21 +55,11 @@ def wait(nodes: list[subprocess.Popen], seconds: float) -> list[int]:
                 os.killpg(node.pid, signal.SIGKILL)
 
 
-def worker_of(node: subprocess.Popen) -> int:
-    """The process that trains, below a node's launcher."""
-    children = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            text = path.read_text()
-            parent = int(text.rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(text.split()[0]))
-    found = [node.pid]
-    while found:
-        process = found.pop(0)
-        line = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        if len(line) > 2 and b"run_pretrain.py" in line[2] + line[1] and process != node.pid:
-            return process
-        found += children.get(process, [])
+def worker_of(folder: Path, rank: int) -> int:
+    """The process that trains: the launcher has no rank."""
+    for pid, environment, words in marked(folder):
+        if environment.get("PADDLE_TRAINER_ID") == str(rank) and "run_pretrain.py" in words:
+            return pid
     raise AssertionError("no worker")
 
 
@@ -85,7 +76,7 @@ def test_a_node_dies_and_the_same_commands_go_on(tiny_corpus, tmp_path, launcher
             said = "".join((tmp_path / f"node-{node}.txt").read_text() for node in range(2))
             assert time.monotonic() < end and all(node.poll() is None for node in nodes), said
             time.sleep(0.02)
-        os.kill(worker_of(nodes[1]), signal.SIGKILL)
+        os.kill(worker_of(tmp_path, 1), signal.SIGKILL)
     except BaseException:
         wait(nodes, 0)
         raise

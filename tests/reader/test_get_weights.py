@@ -3,7 +3,6 @@
 import http.server
 import io
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -27,54 +26,45 @@ ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "http://127.0.0.1:9/{size}{name}"  # the discard port: nobody answers
 
 
-class Server:
+class Server(http.server.ThreadingHTTPServer):
     """Serves bytes by path, with ranges. `drop_at`: stop there. `asked`: (path, range) of each request."""
 
     def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
-        self.shift = 0  # by which a part is another one than was asked for
-        server = self
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                wanted = self.headers["Range"]
-                server.asked.append((self.path, wanted))
-                if self.path not in server.files:
-                    self.send_error(404)
-                    return
-                data = server.files[self.path]
-                etag = f'"{zlib.crc32(data)}"'
-                same = self.headers["If-Range"] in (None, etag)
-                start = int(wanted[6:-1]) if wanted and server.ranges and same else 0
-                if start >= len(data):
-                    self.send_error(416)
-                    return
-                self.send_response(206 if start else 200)
-                self.send_header("ETag", etag)
-                if start:
-                    first = start + server.shift
-                    self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
-                self.send_header("Content-Length", str(len(data) - start))
-                self.end_headers()
-                self.wfile.write(data[start : server.drop_at])
 
-            def log_message(self, *_):
-                pass
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        wanted = self.headers["Range"]
+        self.server.asked.append((self.path, wanted))
+        if self.path not in self.server.files:
+            self.send_error(404)
+            return
+        data = self.server.files[self.path]
+        etag = f'"{zlib.crc32(data)}"'
+        same = self.headers["If-Range"] in (None, etag)
+        start = int(wanted[6:-1]) if wanted and self.server.ranges and same else 0
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        self.wfile.write(data[start : self.server.drop_at])
 
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, args=[0.02], daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
 def server():
-    server = Server()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
@@ -96,13 +86,11 @@ def small(tokenizer, monkeypatch, server):
 def archive(vocab_size: int, hidden: int, leave_out: str = "") -> bytes:
     """A release: a folder with params, a configuration beside it, and a path that leads out of the folder."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar, tempfile.TemporaryDirectory() as folder:
         for name, shape in {"word_embedding": [vocab_size, hidden], "pooled_fc.b_0": [hidden]}.items():
             if name != leave_out:
-                array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-                with tempfile.TemporaryDirectory() as temporary:
-                    fluid.write(Path(temporary, name), array)
-                    add(tar, f"model-ernie-m/params/{name}", Path(temporary, name).read_bytes())
+                fluid.write(Path(folder, name), np.zeros(shape, np.float32))
+                add(tar, f"model-ernie-m/params/{name}", Path(folder, name).read_bytes())
         add(tar, "model-ernie-m/ernie_config.json", b'{"hidden_size": 4}')
         add(tar, "../../escaped", b"x")
     return buffer.getvalue()
@@ -146,47 +134,36 @@ def test_one_part_is_resumed(small, tmp_path):
     with pytest.raises(UserError, match="unknown part 'huge'; it is one of vocab, base, large"):
         get(tmp_path, "huge")
     whole = small.files["/model-ernie-m-base.tar.gz"]
-    small.drop_at = 1000
+    small.drop_at = 100
     with pytest.raises(UserError, match="fetch what is listed above by hand"):
         get(tmp_path, "base")
-    assert (tmp_path / "model-ernie-m-base.tar.gz.part").read_bytes() == whole[:1000]
+    assert (tmp_path / "model-ernie-m-base.tar.gz.part").read_bytes() == whole[:100]
     assert not (tmp_path / "base").exists()
     small.drop_at = None
     get(tmp_path, "base")
     name = "/model-ernie-m-base.tar.gz"
-    assert small.asked == [(name, None), (name, "bytes=1000-")]
+    assert small.asked == [(name, None), (name, "bytes=100-")]
     assert files(tmp_path / "base/params") == ["pooled_fc.b_0", "word_embedding"]
     assert not list(tmp_path.glob("*.tar.gz*"))
 
 
-@pytest.mark.parametrize("have", [0, 3, 10])
+@pytest.mark.parametrize("have", [0, 3])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_download(server, tmp_path, have, ranges):
-    server.files["/x"] = b"0123456789"
-    server.ranges = ranges
+    server.files["/x"], server.ranges = b"0123456789", ranges
     (tmp_path / "x.part").write_bytes(b"0123456789"[:have])
     (tmp_path / "x.version").write_text(f'"{zlib.crc32(b"0123456789")}"')
     download(f"{server.url}/x", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"0123456789"
     assert files(tmp_path) == ["x"]
+    with pytest.raises(DownloadError, match="the server answers 404"):
+        download(f"{server.url}/none", tmp_path / "none")
 
 
-@pytest.mark.parametrize("version", ['"of another file"', ""])
-def test_two_versions_are_never_mixed(server, tmp_path, version):
+def test_two_versions_are_never_mixed(server, tmp_path):
     server.files["/x"] = b"0123456789"
     (tmp_path / "x.part").write_bytes(b"abc")
-    (tmp_path / "x.version").write_text(version)
-    download(f"{server.url}/x", tmp_path / "x")
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
-
-
-def test_another_part_than_was_asked_for(server, tmp_path):
-    server.files["/x"], server.shift = b"0123456789", 2
-    (tmp_path / "x.part").write_bytes(b"012")
-    (tmp_path / "x.version").write_text(f'"{zlib.crc32(b"0123456789")}"')
-    with pytest.raises(DownloadError, match="another part than was asked for"):
-        download(f"{server.url}/x", tmp_path / "x")
-    server.shift = 0
+    (tmp_path / "x.version").write_text('"of another file"')
     download(f"{server.url}/x", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"0123456789"
 
@@ -205,50 +182,26 @@ def test_https_first_then_http(monkeypatch, tmp_path):
 
 
 def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
-    monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 30)
+    monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 20)
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
-        member = tarfile.TarInfo("word_embedding")
-        member.size, member.type = 0, tarfile.REGTYPE
-        member.pax_headers = {
-            "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "word_embedding",
-            "GNU.sparse.realsize": str(1 << 40),
-        }  # fmt: skip
-        block = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
-        member.size = len(block)
-        tar.addfile(member, io.BytesIO(block))
-    with pytest.raises(UserError, match="more than 1 GiB when unpacked"):
+        add(tar, "word_embedding", bytes(2 << 20))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="when unpacked; not ERNIE-M"):
         get_weights.unpack(tmp_path / "a.tar.gz", tmp_path / "out")
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1 << 20
-
-
-def test_download_errors(server, tmp_path):
-    with pytest.raises(DownloadError, match="the server answers 404"):
-        download(f"{server.url}/none", tmp_path / "x")
-    with pytest.raises(DownloadError, match="refused"):
-        download(NOWHERE.format(size="", name="x"), tmp_path / "x")
-    assert files(tmp_path) == []
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_without_a_network(monkeypatch, tmp_path, capsys):
     """Every file is named, where it is and where it belongs; nothing half-made is left."""
     monkeypatch.setattr(get_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
     monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
-    with pytest.raises(UserError, match="files could not be downloaded.*run the same command again"):
+    with pytest.raises(UserError, match="not all files could be downloaded.*run the same command again"):
         get(tmp_path)
     message = capsys.readouterr().out
     for name in ("vocab.txt", "piece.model", "base.tar.gz"):
         assert f"http://127.0.0.1:9/{name} -> {tmp_path / name}\n" in message + "\n"
     assert "--from_xlmr FILE" in message
     assert files(tmp_path) == []
-
-
-def test_files_put_there_by_hand(small, tmp_path, monkeypatch):
-    for name, data in small.files.items():
-        (tmp_path / name.lstrip("/")).write_bytes(data)
-    monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
-    get(tmp_path)
-    assert small.asked == []
-    assert "base/params/word_embedding" in files(tmp_path)
 
 
 def test_derived_from_xlm_r(small, tokenizer, tmp_path):
@@ -265,7 +218,7 @@ def test_another_vocabulary_is_not_overwritten(small, tokenizer, tmp_path):
     other = {**tokenizer.vocab, "q": tokenizer.vocab["x"], "x": tokenizer.vocab["q"]}
     text = "".join(f"{token}\t{id_}\n" for token, id_ in other.items())
     (tmp_path / "vocab.txt").write_text(text)
-    with pytest.raises(UserError, match="another vocabulary stands there"):
+    with pytest.raises(UserError, match="another vocabulary is there"):
         get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
     assert (tmp_path / "vocab.txt").read_text() == text
 
@@ -276,7 +229,7 @@ def test_another_size_of_vocabulary(tokenizer, tmp_path):
         get(tmp_path, "vocab", "--from_xlmr", tokenizer.piece_model_path)
     tokenizer.write_vocab(tmp_path / "vocab.txt")
     (tmp_path / "piece.model").write_bytes(tokenizer.piece_model_path.read_bytes())
-    with pytest.raises(UserError, match=r"vocab.txt: .* have 250,002. Move .* away"):
+    with pytest.raises(UserError, match=r"vocab.txt: .* have 250,002; move .* away"):
         get(tmp_path, "vocab")
 
 
@@ -295,23 +248,6 @@ def test_bad_archives(small, tmp_path, make, message):
     with pytest.raises(UserError, match=message):
         get(tmp_path, "base")
     assert files(tmp_path) == ["model-ernie-m-base.tar.gz"]
-
-
-def test_the_script(tmp_path):
-    """It sets up, then hands its arguments to the program with the checkout's configs, from any folder."""
-    (tmp_path / "repo/scripts/data").mkdir(parents=True)
-    (tmp_path / "repo/.venv/bin").mkdir(parents=True)
-    script = tmp_path / "repo/scripts/data/get_weights.sh"
-    script.write_bytes((ROOT / "scripts/data/get_weights.sh").read_bytes())
-    (tmp_path / "repo/scripts/setup.sh").write_text("echo set up\n")
-    python = tmp_path / "repo/.venv/bin/python"
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 2\n')
-    python.chmod(0o755)
-    command = ["sh", "repo/scripts/data/get_weights.sh", "vocab", "--from_xlmr", "a file"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    root = tmp_path / "repo"
-    expected = [f"{root}/scripts/data/get_weights.py", "--configs", f"{root}/configs", *command[2:]]
-    assert (done.returncode, done.stdout.splitlines()) == (2, ["set up", *expected])
 
 
 def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):

@@ -9,9 +9,8 @@ from model import attention, cpu, device, ernie_m, word_table
 from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
 from pretrain.loss import to_device
-from pretrain.pseudo import copied_and_repeated
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four, rngs, texts

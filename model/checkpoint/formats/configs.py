@@ -1,5 +1,6 @@
 """Config files of other libraries, read into ours and written from it. The weights win."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ _FIXED = {
     "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
     "add_cross_attention": False,
 }  # fmt: skip
-_MOST_DIGITS = 9  # of a label's id
 _SIZE_PER_HEAD = 64  # of every released size; for weights without a config
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -63,8 +63,7 @@ def _flat(found: dict[str, Any]) -> dict[str, Any]:
 
 def of_fairseq(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Our keys for the flags of a fairseq run."""
-    found = {ours: metadata.get(theirs) for theirs, ours in _FAIRSEQ_FLAGS.items()}
-    return {key: value for key, value in found.items() if isinstance(value, str | int | float)}
+    return {ours: metadata[theirs] for theirs, ours in _FAIRSEQ_FLAGS.items() if theirs in metadata}
 
 
 def class_of(raw: Mapping[str, Any]) -> str | None:
@@ -76,9 +75,7 @@ def class_of(raw: Mapping[str, Any]) -> str | None:
 def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
     """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
     table = raw.get("id2label")
-    if not isinstance(table, dict) or not table:
-        return None
-    if not all(str(key).isdecimal() and len(str(key)) <= _MOST_DIGITS for key in table):
+    if not isinstance(table, dict) or not table or any(not re.fullmatch("[0-9]{1,9}", k) for k in table):
         return None
     labels = [str(table[key]) for key in sorted(table, key=int)]
     return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels
@@ -146,15 +143,15 @@ def for_library(
     if library != PADDLENLP:
         written["layer_norm_eps"] = config.layer_norm_eps
     if num_labels is not None:
-        table = labels if labels and len(labels) == num_labels else [f"LABEL_{i}" for i in range(num_labels)]
-        written["id2label"] = {str(i): label for i, label in enumerate(table)}
-        written["label2id"] = {label: i for i, label in enumerate(table)}
+        if not labels or len(labels) != num_labels:
+            labels = [f"LABEL_{i}" for i in range(num_labels)]
+        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        written["label2id"] = {label: i for i, label in enumerate(labels)}
     return written
 
 
 def check_fixed_sizes(config: ErnieMConfig, format_name: str) -> None:
     """UserError: a size differs from the one that a format without a key for it always has."""
-    fixed = {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}
-    for key, value in fixed.items():
+    for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
         if getattr(config, key) != value:
             raise UserError(f"{key} is {getattr(config, key)}; {format_name} always has {value}")

@@ -13,7 +13,6 @@ import numpy as np
 
 from model.checkpoint.formats import pickles
 from model.checkpoint.formats.weights import Weights, widen_bfloat16
-from utils.errors import UserError
 
 NAMES = "StructuredToParameterName@@"
 
@@ -25,39 +24,25 @@ def read(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
             arrays and plain containers; the message gives the first foreign name.
     """
-    try:
+    with pickles.refusing_damage(path, "paddle.save"):
         with open(path, "rb") as file:
             found = pickles.load(file, path)
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             raise ValueError("no dict of names")
-    except pickles.BROKEN as error:
-        raise _damaged(path, error) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    # A tensor within containers is a pair of its name and its array.
-    arrays = {
-        name: value[1] if isinstance(value, tuple) and len(value) == 2 else value
-        for name, value in found.items()
-    }
-    arrays = {name: array for name, array in arrays.items() if isinstance(array, pickles.Array)}
+    arrays = {}
+    for name, value in found.items():
+        if isinstance(value, tuple) and len(value) == 2:  # a tensor within containers: its name and its array
+            value = value[1]
+        if isinstance(value, pickles.Array):
+            arrays[name] = value
 
     def fetch(name: str) -> np.ndarray:
-        try:
-            with open(path, "rb") as file:
-                array = arrays[name].read(file)
-        except pickles.BROKEN as error:
-            raise _damaged(path, error) from error
+        with pickles.refusing_damage(path, "paddle.save"), open(path, "rb") as file:
+            array = arrays[name].read(file)
         return widen_bfloat16(array) if array.dtype == np.uint16 else array
 
     others = [name for name in found if name not in arrays and name != NAMES]
     return Weights(path, {name: array.shape for name, array in arrays.items()}, fetch, others=others)
-
-
-def _damaged(path: Path, error: BaseException) -> UserError:
-    return UserError(
-        f"{path}: damaged, cut short or not a file of paddle.save ({type(error).__name__}: {error}); copy or "
-        "download the file again"
-    )
 
 
 # The pickle is assembled by hand, because the pickle library would need every array in memory at once.

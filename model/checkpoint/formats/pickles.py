@@ -1,9 +1,12 @@
-"""Pickles of numbers, strings, containers and numpy arrays, read without running code.
+"""Pickles of numbers, strings, lists, dicts and numpy arrays, read without running code.
 
 The standard `pickle.Unpickler` imports and calls whatever a file names. Here every name is looked up in a
-table of allowed names, which maps it to a stand-in of our own, and any other name is refused. The Python
-form of the unpickler is the base class because it takes opcode handlers from a table: long strings can stay
-in the file until they are needed, and dictionary keys, calls and memory can be checked.
+table of allowed names, which maps it to a stand-in of our own, and any other name is refused. No stand-in
+copies its arguments, because a pickle can use one large object any number of times. The base class is the
+Python form of the unpickler, whose table of opcodes can be changed: long strings stay in the file until they
+are needed, and dictionary keys are checked.
+
+Protocols 2 to 4 are read, which paddle.save and torch.save write.
 """
 
 import math
@@ -11,8 +14,10 @@ import os
 import pickle
 import re
 import struct
+import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,38 +25,46 @@ import numpy as np
 
 from utils.errors import UserError
 
-# The exceptions that a damaged or hostile pickle raises.
+# The exceptions that a damaged or hostile pickle, or an archive of one, raises.
 BROKEN = (
     pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    OverflowError, MemoryError, RecursionError,
+    OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile,
 )  # fmt: skip
-LARGEST_SIZE = 1 << 62  # of an axis, a stride or an offset
 MOST_AXES = 64  # as in numpy 2
+_LARGEST_SIZE = 1 << 62  # of an axis, a stride or an offset
 _LONG = 4096  # strings of at least this many bytes stay in the file
-_LEAST_ROOM = 1 << 16  # items that the calls of any file may copy; a large file may copy as many as its bytes
 _SCALARS = (str, int, float, bool, bytes, type(None))
-# Opcodes that create instances or look something up, and that no file of weights has.
-_UNUSED = {pickle.INST[0], pickle.OBJ[0], pickle.NEWOBJ_EX[0], pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0],
-           pickle.PERSID[0]}  # fmt: skip
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
 
+@contextmanager
+def refusing_damage(path: Path, library: str) -> Iterator[None]:
+    """Turn what a file of `library` that is damaged or cannot be read raises into a `UserError`."""
+    try:
+        yield
+    except BROKEN as error:
+        raise UserError(
+            f"{path}: damaged, cut short or not a file of {library} ({type(error).__name__}: {error}); copy "
+            "or download the file again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def load(
-    file: IO[bytes],
-    path: Path,
-    known: Mapping[str, Callable | None] = {},
+    file: IO[bytes], path: Path, known: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """Read one pickle, from the file's position to the pickle's end.
 
     Args:
         file: a seekable file.
         path: for messages.
-        known: further allowed names and the functions called in their place; None: the name is never called.
+        known: further allowed names and their stand-ins. Only a stand-in that is callable can be called.
         persistent_load: resolves references to data outside the pickle; None: there may be none.
 
     Returns:
-        Numbers, strings, containers, `Array`, `Blob`, `Attributes`, and what the functions in `known` return.
+        Numbers, strings, lists, tuples, dicts, `Array`, `LongString`, and what the stand-ins return.
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
@@ -60,19 +73,12 @@ def load(
     return _WeightsUnpickler(file, path, {**_KNOWN, **known}, persistent_load).load()
 
 
-class Blob(NamedTuple):
-    """A long string left in the file. kind: "bytes", "text", or "latin" (bytes as latin-1 text)."""
+class LongString(NamedTuple):
+    """A string left in the file. If it `is_text`, it is UTF-8 there, and stands for bytes in latin-1."""
 
     offset: int
     length: int
-    kind: str
-
-
-class Name(NamedTuple):
-    """An allowed name and the function called in its place; None: it is not called."""
-
-    dotted: str
-    make: Callable | None
+    is_text: bool
 
 
 class Attributes:
@@ -84,7 +90,7 @@ class Attributes:
     def set_state(self, state: Any) -> None:
         if type(state) is not dict:
             raise ValueError("attributes that are not a dict")
-        self.fields.update(state)
+        self.fields = state
 
 
 class _Dtype:
@@ -93,15 +99,12 @@ class _Dtype:
     def __init__(self, code: Any, *_):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise ValueError(f"an array of dtype {_shown(code)}")
-        self.code, self.order = code.lstrip("<>|="), "<"
+        self.numpy = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
-        self.order = state[1]
-
-    def numpy(self) -> np.dtype:
-        if self.order not in tuple("<>|="):
-            raise ValueError(f"byte order {_shown(self.order)}")
-        return np.dtype(self.code).newbyteorder(self.order)
+        if state[1] not in ("<", ">", "|", "="):
+            raise ValueError(f"byte order {_shown(state[1])}")
+        self.numpy = self.numpy.newbyteorder(state[1])
 
 
 class Array:
@@ -113,29 +116,23 @@ class Array:
 
     def set_state(self, state: Any) -> None:
         _version, shape, dtype, fortran, data = state
-        self.set(data, dtype, shape, "F" if fortran else "C")
-
-    def set(self, data: Any, dtype: Any, shape: Any, order: Any) -> "Array":
         if isinstance(data, str):  # of Python 2
             data = data.encode("latin1")
-        length = data.length if isinstance(data, Blob) and data.kind != "text" else None
-        if isinstance(data, bytes):
-            length = len(data)
-        if length is None or not isinstance(dtype, _Dtype):
+        if not isinstance(data, bytes | LongString) or not isinstance(dtype, _Dtype):
             raise ValueError("an array without data")
-        self.shape, self.dtype, self.data = sizes_of(shape), dtype.numpy(), data
-        self.order = "F" if order == "F" else "C"
-        is_exact = not isinstance(data, Blob) or data.kind == "bytes"
-        if is_exact and length != math.prod(self.shape) * self.dtype.itemsize:
+        self.shape, self.dtype, self.data = sizes_of(shape), dtype.numpy, data
+        self.order = "F" if fortran else "C"
+        length = data.length if isinstance(data, LongString) else len(data)
+        is_text = isinstance(data, LongString) and data.is_text  # then `read` compares the length
+        if not is_text and length != math.prod(self.shape) * self.dtype.itemsize:
             raise ValueError(f"{length} bytes for an array of shape {list(self.shape)}")
-        return self
 
     def read(self, file: IO[bytes]) -> np.ndarray:
         """Read the array from the pickle's file. ValueError: its data does not fit its shape."""
         data, count = self.data, math.prod(self.shape)
-        if isinstance(data, Blob):
+        if isinstance(data, LongString):
             file.seek(data.offset)
-            data = b"" if data.kind == "bytes" else file.read(data.length).decode().encode("latin1")
+            data = file.read(data.length).decode().encode("latin1") if data.is_text else b""
         flat = np.frombuffer(data, self.dtype) if data else np.fromfile(file, self.dtype, count)
         if flat.size != count:
             raise ValueError(f"{flat.size} elements for an array of shape {list(self.shape)}")
@@ -143,43 +140,30 @@ class Array:
 
 
 def sizes_of(axes: Any) -> tuple[int, ...]:
-    """A shape or strides as integers. ValueError: too many axes, or a size below 0 or too large."""
+    """The argument, a shape or strides. ValueError: it is none, or has a size below 0 or too large."""
     if not isinstance(axes, tuple) or len(axes) > MOST_AXES:
         raise ValueError("an array without a shape")
-    sizes = tuple(int(size) for size in axes)
-    if not all(0 <= size < LARGEST_SIZE for size in sizes):
+    if not all(type(size) is int and 0 <= size < _LARGEST_SIZE for size in axes):
         raise ValueError("an array with a negative or very large size")
-    return sizes
+    return axes
 
 
-def _encode(text: Any, encoding: Any = "utf-8") -> bytes | Blob:
+def _encode(text: Any, encoding: Any) -> bytes | LongString:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"text in {_shown(encoding)}")
-    return text._replace(kind="latin") if isinstance(text, Blob) else text.encode("latin1")
+    return text if isinstance(text, LongString) else text.encode("latin1")
 
 
-def _ordered(pairs: Iterable = ()) -> OrderedDict:
-    pairs = [(key, value) for key, value in pairs]
-    return OrderedDict(zip(_scalars(key for key, _ in pairs), (value for _, value in pairs)))
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.numpy(), count=1)[0].item()
-
-
-# The allowed names and the functions called in their place.
-_KNOWN: dict[str, Callable | None] = {
-    "collections.OrderedDict": _ordered,
-    "_codecs.encode": _encode,
-    "builtins.tuple": tuple,
-    "__builtin__.tuple": tuple,
-    "__builtin__.bytes": lambda: b"",  # how protocol 2 writes empty bytes
-    "numpy.ndarray": None,
+_KNOWN: dict[str, Any] = {
+    "collections.OrderedDict": lambda: OrderedDict(),
+    "_codecs.encode": _encode,  # how protocol 2 writes bytes
+    "__builtin__.bytes": lambda: b"",
+    "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _Dtype,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _KNOWN |= {f"{_core}.multiarray._reconstruct": Array, f"{_core}.multiarray.scalar": _scalar,
-               f"{_core}.numeric._frombuffer": lambda *state: Array().set(*state)}  # fmt: skip
+    _KNOWN[f"{_core}.multiarray._reconstruct"] = Array
+    _KNOWN[f"{_core}.multiarray.scalar"] = lambda dtype, data: np.frombuffer(data, dtype.numpy, 1)[0].item()
 
 
 class _Stream:
@@ -196,120 +180,86 @@ class _Stream:
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        line = self.file.readline(_LONG)
-        if not line.endswith(b"\n"):
-            raise EOFError("it ends too early")
-        return line
+        return self.file.readline(_LONG)
 
 
 class _WeightsUnpickler(pickle._Unpickler):
-    """An unpickler that calls only the functions in `known`, and copies no more than the file could hold."""
+    """An unpickler that calls only what is in `known`."""
 
     def __init__(self, file: IO[bytes], path: Path, known: Mapping, persistent_load: Callable | None):
         self.stream, self.path, self.known = _Stream(file), path, known
         super().__init__(self.stream, encoding="latin1")
         if persistent_load is not None:
             self.persistent_load = persistent_load
-        self.room = max(self.stream.size, _LEAST_ROOM)
 
-    def find_class(self, module: str, name: str) -> Name:
+    def find_class(self, module: str, name: str) -> Any:
         dotted = f"{module}.{name}"
         if dotted not in self.known:
             raise UserError(
                 f"{self.path}: holds {_shown(dotted)}, and only arrays and plain containers are read "
                 "here; save the weights alone, best as model.safetensors"
             )
-        return Name(dotted, self.known[dotted])
-
-    def _count(self, values: Iterable) -> None:
-        # A pickle can use one large object any number of times, so the size of every copy is counted.
-        self.room -= sum(len(value) for value in values if isinstance(value, Sized))
-        if self.room < 0:
-            raise ValueError("it would grow far beyond the size of its file")
+        return self.known[dotted]
 
     def _skip_frame(self) -> None:
         self.stream.read(8)  # the base class would read the whole frame into memory
 
-    def _string(self, form: str, kind: str) -> None:
+    def _string(self, form: str, is_text: bool) -> None:
         (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
-        offset = self.stream.file.tell()
         if length < _LONG:
             data = self.stream.read(length)
-            self.append(data.decode("utf-8", "surrogatepass") if kind == "text" else data)
+            self.append(data.decode("utf-8", "surrogatepass") if is_text else data)
             return
-        if length > self.stream.size - offset:
+        start = self.stream.file.tell()
+        if length > self.stream.size - start:
             raise EOFError("it ends too early")
-        self.stream.file.seek(length, os.SEEK_CUR)
-        self.append(Blob(offset, length, kind))
+        self.stream.file.seek(start + length)
+        self.append(LongString(start, length, is_text))
 
     def _call(self) -> None:
-        arguments, name = self.stack.pop(), self.stack[-1]
-        if not isinstance(name, Name) or name.make is None or not isinstance(arguments, tuple):
+        arguments, function = self.stack.pop(), self.stack[-1]
+        if not callable(function) or not isinstance(arguments, tuple):
             raise ValueError("a call of something that is not an allowed function")
-        self._count(arguments)
-        self.stack[-1] = name.make(*arguments)
+        self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        self._count(state if isinstance(state, tuple) else (state,))
         if isinstance(target, Attributes | _Dtype | Array):
             target.set_state(state)
         elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict; they are not needed
             raise ValueError(f"a state for a {type(target).__name__}")
 
-    def _set_items(self, target: Any, items: list) -> None:
-        if not isinstance(target, dict):
+    def _set_items(self, items: list) -> None:
+        for key in items[::2]:
+            if type(key) not in _SCALARS:  # the hash of a deeply nested tuple would crash Python
+                raise ValueError(f"a key of type {type(key).__name__}")
+        if not isinstance(self.stack[-1], dict):
             raise ValueError("items for something that is not a dict")
-        target.update(zip(_scalars(items[::2]), items[1::2], strict=True))
-
-    def _new_dict(self) -> None:
-        items = self.pop_mark()
-        self.append({})
-        self._set_items(self.stack[-1], items)
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._set_items(self.stack[-1], [key, value])
+        self._set_items([key, value])
 
-    def _set_many(self) -> None:
-        items = self.pop_mark()
-        self._set_items(self.stack[-1], items)
-
-    def _add_items(self) -> None:
-        items = _scalars(self.pop_mark())
-        if not isinstance(self.stack[-1], set):
-            raise ValueError("items for something that is not a set")
-        self.stack[-1].update(items)
-
-    def _new_frozenset(self) -> None:
-        items = self.pop_mark()
-        self.append(frozenset(_scalars(items)))
-
-    dispatch = {code: step for code, step in pickle._Unpickler.dispatch.items() if code not in _UNUSED} | {
+    dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
-        pickle.BINBYTES[0]: lambda self: self._string("<I", "bytes"),
-        pickle.BINBYTES8[0]: lambda self: self._string("<Q", "bytes"),
-        pickle.BYTEARRAY8[0]: lambda self: self._string("<Q", "bytes"),
-        pickle.BINUNICODE[0]: lambda self: self._string("<I", "text"),
-        pickle.BINUNICODE8[0]: lambda self: self._string("<Q", "text"),
-        pickle.DICT[0]: _new_dict,
+        pickle.BINBYTES[0]: lambda self: self._string("<I", False),
+        pickle.BINBYTES8[0]: lambda self: self._string("<Q", False),
+        pickle.BINUNICODE[0]: lambda self: self._string("<I", True),
+        pickle.BINUNICODE8[0]: lambda self: self._string("<Q", True),
         pickle.SETITEM[0]: _set_item,
-        pickle.SETITEMS[0]: _set_many,
-        pickle.ADDITEMS[0]: _add_items,
-        pickle.FROZENSET[0]: _new_frozenset,
+        pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _build,
     }
-
-
-def _scalars(keys: Iterable) -> list:
-    """ValueError: a key is not a scalar; the hash of a deeply nested tuple would crash Python."""
-    keys = list(keys)
-    for key in keys:
-        if type(key) not in _SCALARS:
-            raise ValueError(f"a key of type {type(key).__name__}")
-    return keys
+    # Other ways to make objects or to look something up, sets, and the opcodes of protocols 0 and 5.
+    for _code in (
+        pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID,
+        pickle.DICT, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8,
+        pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
+    ):  # fmt: skip
+        del dispatch[_code[0]]
 
 
 def _shown(value: Any) -> str:

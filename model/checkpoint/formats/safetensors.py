@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,17 +21,13 @@ DTYPES = {
     "int32": "I32", "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
 _MOST_AXES = 64  # as in numpy 2
-_MOST_BYTES = (
-    1 << 62
-)  # of a shape, counting sizes of 0 as 1: numpy cannot hold a larger one, even if it is empty
+_MOST_BYTES = 1 << 62  # of a shape, counting sizes of 0 as 1: numpy cannot hold a larger one, even if empty
 
 
 def write(
-    path: str | os.PathLike,
-    arrays: Mapping[str, np.ndarray],
-    dtype: np.dtype | type | None = None,
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], dtype: np.dtype | type | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write arrays. Not atomic: write into a folder of `utils.files.atomic_dir`.
 
     Args:
@@ -76,28 +71,27 @@ def read(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
-    path = Path(path)
-    numpy_dtypes = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
-    numpy_dtypes["BF16"] = np.dtype("<u2")
+    dtypes = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
+    dtypes["BF16"] = np.dtype("<u2")
     try:
-        with open(path, "rb") as file:
-            place = 8 + int.from_bytes(file.read(8), "little")
-        shapes, codes, places = {}, {}, {}
-        with safe_open(path, framework="numpy") as opened:
+        with safe_open(path, framework="numpy") as opened:  # checks the whole header
             metadata = opened.metadata()
-            for name in opened.offset_keys():  # the library has checked that the data has no gaps
-                part = opened.get_slice(name)
-                shapes[name], codes[name], places[name] = tuple(part.get_shape()), part.get_dtype(), place
-                if codes[name] not in numpy_dtypes:
-                    raise UserError(
-                        f"{path}: {name} has dtype {codes[name]}, which is not read here; save it as float32"
-                    )
-                itemsize = numpy_dtypes[codes[name]].itemsize
-                if len(shapes[name]) > _MOST_AXES:
-                    raise ValueError(f"{name} has {len(shapes[name])} axes")
-                if math.prod(max(size, 1) for size in shapes[name]) * itemsize > _MOST_BYTES:
-                    raise ValueError(f"{name} has a shape that is too large")
-                place += math.prod(shapes[name]) * itemsize
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        for name, shape in shapes.items():
+            dtype = dtypes.get(header[name]["dtype"])
+            if dtype is None:
+                raise UserError(
+                    f"{path}: {name} has dtype {header[name]['dtype']}, which is not read here; save it as "
+                    "float32"
+                )
+            if len(shape) > _MOST_AXES:
+                raise ValueError(f"{name} has {len(shape)} axes")
+            if math.prod(max(size, 1) for size in shape) * dtype.itemsize > _MOST_BYTES:
+                raise ValueError(f"{name} has a shape that is too large")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, OverflowError) as error:
@@ -106,11 +100,12 @@ def read(path: str | os.PathLike) -> Weights:
         ) from error
 
     def fetch(name: str) -> np.ndarray:
-        count = math.prod(shapes[name])
-        array = np.fromfile(path, numpy_dtypes[codes[name]], count, offset=places[name])
+        code, count = header[name]["dtype"], math.prod(shapes[name])
+        start = 8 + length + header[name]["data_offsets"][0]
+        array = np.fromfile(path, dtypes[code], count, offset=start)
         if array.size != count:
             raise UserError(f"{path}: changed while it was read; copy or download the file again")
         array = array.reshape(shapes[name])
-        return widen_bfloat16(array) if codes[name] == "BF16" else array
+        return widen_bfloat16(array) if code == "BF16" else array
 
     return Weights(path, shapes, fetch, metadata)

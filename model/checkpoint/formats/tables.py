@@ -27,7 +27,7 @@ OFFICIAL_SUFFIXES = {TABLE: ("",), NORM: ("_scale", "_bias"), LINEAR: (".w_0", "
 
 
 class Module(NamedTuple):
-    """A module of the encoder: our name, kind, axes of the weight, and its names elsewhere."""
+    """A module of the encoder: our name, which PaddleNLP has too, kind, axes of the weight, other names."""
 
     ours: str
     kind: str
@@ -38,9 +38,8 @@ class Module(NamedTuple):
     fairseq: str | None
 
     def named(self, layout: str) -> str | None:
-        names = {OFFICIAL: self.official, HUGGING_FACE: self.huggingface, XLM_R: self.xlm_r,
-                 FAIRSEQ: self.fairseq}  # fmt: skip
-        return names.get(layout, self.ours)
+        place = {OFFICIAL: 3, HUGGING_FACE: 4, XLM_R: 5, FAIRSEQ: 6}
+        return self[place.get(layout, 0)]
 
 
 _E, _O, _X, _F = "encoder.layers.{i}.", "encoder_layer_{i}_", "encoder.layer.{i}.", "layers.{i}."
@@ -240,13 +239,24 @@ def head_rows(layout: str, head: Iterable[tuple[str, str]]) -> list[Row]:
     return [row for names in head for row in _module_rows(layout, *names, *HEAD_MODULES[names[0]])]
 
 
+def further_rows(layout: str) -> list[Row]:
+    """The tensors that may be beside any head."""
+    return head_rows(layout, ALWAYS.get(layout, ()))
+
+
+def names_of(layout: str, num_layers: int) -> list[str]:
+    """The names that the tensors of a format may have, with any head."""
+    rows = [row for head in CLASSES[layout] for row in rows_of(layout, num_layers, head)]
+    return list(dict.fromkeys(row.theirs for row in [*rows, *further_rows(layout)]))
+
+
 def _module_rows(layout: str, ours: str, theirs: str, kind: str, axes: tuple[str, ...]) -> list[Row]:
     rows = []
     suffixes = OFFICIAL_SUFFIXES if layout == OFFICIAL else SUFFIXES
     for end, their_end in zip(SUFFIXES[kind], suffixes[kind]):
-        is_matrix = kind in (LINEAR, HEAD) and end == ".weight"
-        own_axes = axes if end == ".weight" else axes[-1:]
-        rows.append(Row(ours + end, theirs + their_end, own_axes, is_matrix and layout in TORCH))
+        is_weight = end == ".weight"
+        transposed = is_weight and kind in (LINEAR, HEAD) and layout in TORCH
+        rows.append(Row(ours + end, theirs + their_end, axes if is_weight else axes[-1:], transposed))
     return rows
 
 

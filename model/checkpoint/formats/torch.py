@@ -19,29 +19,17 @@ import numpy as np
 
 from model.checkpoint.formats import pickles
 from model.checkpoint.formats.weights import Weights, widen_bfloat16
-from utils.errors import UserError
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
-_BFLOAT16 = "torch.BFloat16Storage"
-_STORAGES = {
-    "torch.DoubleStorage": "<f8", "torch.FloatStorage": "<f4", "torch.HalfStorage": "<f2", _BFLOAT16: "<u2",
-    "torch.LongStorage": "<i8", "torch.IntStorage": "<i4", "torch.ShortStorage": "<i2",
-    "torch.CharStorage": "i1", "torch.ByteStorage": "u1", "torch.BoolStorage": "?",
-}  # fmt: skip
-_BROKEN = (*pickles.BROKEN, zipfile.BadZipFile, RuntimeError)  # RuntimeError: an encrypted archive
 _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
 _NESTED = "model"  # where fairseq keeps the weights
 Places = Mapping[str, tuple[int, int]]  # a storage's key -> the offset of its bytes in the file, their number
 
 
 class _Storage(NamedTuple):
-    kind: str
+    dtype: np.dtype
     key: str
     count: int
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(_STORAGES[self.kind])
 
 
 class _View(NamedTuple):
@@ -63,25 +51,32 @@ class _View(NamedTuple):
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
-    (offset,) = pickles.sizes_of((offset,))
-    return _View(storage, offset, pickles.sizes_of(shape), pickles.sizes_of(strides))
+    return _View(storage, *pickles.sizes_of((offset,)), pickles.sizes_of(shape), pickles.sizes_of(strides))
 
 
 def _storage(reference: Any) -> _Storage:
-    what, kind, key, _place, count, *view = reference
-    known = isinstance(kind, pickles.Name) and kind.dotted in _STORAGES and isinstance(key, str)
-    if what != "storage" or not known or any(view):
+    what, dtype, key, _place, count, *view = reference
+    if what != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(view):
         raise ValueError("a reference to something that is no storage")
-    return _Storage(kind.dotted, key, int(count))
+    return _Storage(dtype, key, int(count))
 
 
-_KNOWN: dict[str, Callable | None] = {
+_KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _view,
     "torch._utils._rebuild_tensor_v2": _view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch.Size": tuple,
+    "torch.Size": lambda sizes: pickles.sizes_of(sizes),
     "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
-    **dict.fromkeys(_STORAGES),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype("<u2"),  # no other storage is of uint16
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
 }
 
 
@@ -95,7 +90,7 @@ def read(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
             plain containers and numbers; the message gives the first foreign name.
     """
-    try:
+    with pickles.refusing_damage(path, "torch.save"):
         found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         notes = found.get("args")
         if isinstance(found.get(_NESTED), dict):
@@ -105,28 +100,14 @@ def read(path: Path) -> Weights:
         views = {name: value for name, value in found.items() if isinstance(value, _View)}
         for view in views.values():
             _check(view, places)
-    except _BROKEN as error:
-        raise _damaged(path, error) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
     def fetch(name: str) -> np.ndarray:
-        try:
-            with open(path, "rb") as file:
-                return _array(views[name], file, places)
-        except _BROKEN as error:
-            raise _damaged(path, error) from error
+        with pickles.refusing_damage(path, "torch.save"), open(path, "rb") as file:
+            return _array(views[name], file, places)
 
     shapes = {name: view.shape for name, view in views.items()}
     metadata = notes.fields if isinstance(notes, pickles.Attributes) else {}
     return Weights(path, shapes, fetch, metadata, [name for name in found if name not in views])
-
-
-def _damaged(path: Path, error: BaseException) -> UserError:
-    return UserError(
-        f"{path}: damaged, cut short or not a file of torch.save ({type(error).__name__}: {error}); copy or "
-        "download the file again"
-    )
 
 
 def _read_zip(path: Path) -> tuple[Any, Places]:
@@ -136,15 +117,12 @@ def _read_zip(path: Path) -> tuple[Any, Places]:
         (index,) = (name for name in entries if name.endswith("data.pkl"))
         root = index.removesuffix("data.pkl")
         for name, entry in entries.items():
-            if (
-                entry.compress_type != zipfile.ZIP_STORED
-            ):  # torch never compresses, and it may unpack to any size
+            if entry.compress_type != zipfile.ZIP_STORED:  # torch never compresses
                 raise ValueError(f"{name} is compressed")
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-            raise ValueError("big-endian data")
-        for name, entry in entries.items():
             if name.startswith(f"{root}data/"):
                 places[name.removeprefix(f"{root}data/")] = (_data_offset(file, entry), entry.file_size)
+        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            raise ValueError("big-endian data")
         return _load_dict(io.BytesIO(archive.read(index)), path, _storage), places
 
 
@@ -154,8 +132,7 @@ def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
     header = file.read(30)
     if header[:4] != b"PK\x03\x04":
         raise ValueError(f"{entry.filename} has no header")
-    name, extra = struct.unpack("<HH", header[26:30])
-    return entry.header_offset + 30 + name + extra
+    return entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
 
 
 def _read_legacy(path: Path) -> tuple[Any, Places]:
@@ -208,4 +185,4 @@ def _array(view: _View, file: IO[bytes], places: Places) -> np.ndarray:
         raise EOFError("it ends too early")
     strides = tuple(step * dtype.itemsize for step in view.strides)
     array = np.ndarray(view.shape, dtype, flat, strides=strides) if view.span else flat.reshape(view.shape)
-    return widen_bfloat16(array) if view.storage.kind == _BFLOAT16 else array
+    return widen_bfloat16(array) if dtype == np.uint16 else array

@@ -1,5 +1,6 @@
 """Weights under another format's names and orientation, translated to ours and back by the tables."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -27,10 +28,19 @@ class Translated(NamedTuple):
     unknown: list[str]
 
 
+class Written(NamedTuple):
+    """weights, origins: under their names. left_out: our names that have no place there. absent: our names
+    that the format wants and that are not in the weights."""
+
+    weights: Weights
+    origins: dict[str, Origin]
+    left_out: list[str]
+    absent: list[str]
+
+
 def layout_of(found: Weights) -> str | None:
     """The format whose names the weights have, by the first layer; None: none. UserError: more than one."""
-    bare = {_strip(name, ("roberta.", "ernie_m.")) for name in found}
-    bare |= {name[name.index("sentence_encoder.") :] for name in found if "sentence_encoder." in name}
+    bare = {re.sub(r"^(roberta|ernie_m)\.|^.*?(?=sentence_encoder\.)", "", name) for name in found}
     layouts = [layout for layout, names in tables.SIGNATURES.items() if bare.intersection(names)]
     if len(layouts) > 1:
         raise UserError(
@@ -47,13 +57,12 @@ def heads_of(layout: str, names: Iterable[str], class_name: str | None = None) -
     """
     names = set(names)
     weight = tables.OFFICIAL_SUFFIXES[tables.HEAD][0] if layout == OFFICIAL else ".weight"
-    fits = {
-        head: model_class
-        for head, model_class in tables.CLASSES[layout].items()
-        if model_class.head
-        and all(theirs + weight in names for ours, theirs in model_class.head if ours != "lm_head")
-    }
-    return [head for head, model_class in fits.items() if model_class.name == class_name] or list(fits)
+    fits = {}
+    for head, model_class in tables.CLASSES[layout].items():
+        wanted = {theirs + weight for ours, theirs in model_class.head if ours != "lm_head"}
+        if model_class.head and wanted <= names:
+            fits[head] = model_class.name
+    return [head for head, name in fits.items() if name == class_name] or list(fits)
 
 
 def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
@@ -78,7 +87,13 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
             dropped[short[rows.pop(name).theirs]] = tables.UNTRAINED_POOLER
     types = short.get(tables.TOKEN_TYPES) if layout == XLM_R else None
     if types:
-        _check_token_types(found, types, short.get(tables.POSITIONS))
+        shape, positions = found.shape(types), short.get(tables.POSITIONS)
+        other = found.shape(positions) if positions else ()
+        if len(shape) != 2 or not shape[0] or shape[1:] != other[1:]:
+            raise UserError(
+                f"{found.source}: {types} has shape {list(shape)}, which does not go with {list(other)} of "
+                "the positions"
+            )
 
     shapes, origins = {}, {}
     for ours, row in rows.items():
@@ -103,11 +118,11 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
 
     used = {row.theirs for row in rows.values()} | ({tables.TOKEN_TYPES} if types else set())
     known = {row.theirs for row in table}
+    reasons = tables.DROPPED.get(layout, {}).items()
     unknown = list(found.others)
     for name, full in short.items():
         if name in used or full in dropped:
             continue
-        reasons = tables.DROPPED.get(layout, {}).items()
         why = next((why for start, why in reasons if name.startswith(start)), None)
         if why or name in known:
             dropped[full] = why or "a second name of a tensor that is taken"
@@ -116,19 +131,12 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
     return Translated(Weights(found.source, shapes, fetch, found.metadata), origins, dropped, sorted(unknown))
 
 
-def to_theirs(
-    layout: str, weights: Weights, head: str | None
-) -> tuple[Weights, dict[str, Origin], list[str], list[str]]:
-    """Weights under their names, each read when it is accessed.
-
-    Returns:
-        The weights; their name -> its origin under our names; our names that have no place there; our names
-        that the format wants and that are absent.
-    """
+def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
+    """Weights under their names, each read when it is accessed."""
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
     absent = [row.ours for row in rows if row.ours not in weights]
-    rows += tables.head_rows(layout, tables.ALWAYS.get(layout, ()))
+    rows += tables.further_rows(layout)
     here = {row.theirs: row for row in rows if row.ours in weights}
     shapes = {
         theirs: weights.shape(row.ours)[::-1] if row.transposed else weights.shape(row.ours)
@@ -148,18 +156,16 @@ def to_theirs(
 
     placed = {row.ours for row in rows}
     left_out = [name for name in weights if name not in placed]
-    return Weights(weights.source, shapes, fetch), origins, left_out, absent
+    return Written(Weights(weights.source, shapes, fetch), origins, left_out, absent)
 
 
 def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[Row]:
     """The rows of a format, and the other names that its files may have."""
     num_layers = tables.count_layers(names)
-    rows = tables.rows_of(layout, num_layers, head)
-    rows += tables.head_rows(layout, tables.ALWAYS.get(layout, ()))
+    rows = tables.rows_of(layout, num_layers, head) + tables.further_rows(layout)
     if layout != OFFICIAL and not any(row.ours == "pooler.dense.weight" for row in rows):
-        rows += tables.head_rows(
-            layout, [("pooler.dense", "pooler.dense")]
-        )  # taken even if the class has none
+        # taken even if the class has none
+        rows += tables.head_rows(layout, [("pooler.dense", "pooler.dense")])
     if layout == FAIRSEQ:
         by_theirs = {row.theirs: row for row in rows}
         rows += [by_theirs[name]._replace(theirs=alias) for alias, name in tables.ALIASES.items()]
@@ -169,15 +175,6 @@ def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[R
                     ours = f"encoder.layers.{i}.self_attn.{letter}_proj.{part}"
                     rows.append(Row(ours, f"layers.{i}{theirs}", (), part == "weight", third))
     return rows
-
-
-def _check_token_types(found: Weights, types: str, positions: str | None) -> None:
-    shape, other = found.shape(types), found.shape(positions) if positions else ()
-    if len(shape) != 2 or not shape[0] or shape[1:] != other[1:]:
-        raise UserError(
-            f"{found.source}: {types} has shape {list(shape)}, which does not go with {list(other)} of the "
-            "positions"
-        )
 
 
 def _floating(found: Weights, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     Attributes:
         source: the file or folder, for messages.
+        shapes: name -> shape.
         metadata: what else the file says about itself, in formats that have a place for it.
         others: names in the file that are not tensors.
     """
@@ -29,7 +30,7 @@ class Weights(Mapping[str, np.ndarray]):
         others: Sequence[str] = (),
     ):
         self.source, self.metadata, self.others = source, dict(metadata or {}), list(others)
-        self._shapes, self._fetch = dict(shapes), fetch
+        self.shapes, self._fetch = dict(shapes), fetch
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], source: str = "the given weights") -> "Weights":
@@ -40,21 +41,21 @@ class Weights(Mapping[str, np.ndarray]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it. KeyError: no such name."""
-        return self._shapes[name]
+        return self.shapes[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._shapes:
+        if name not in self.shapes:
             raise KeyError(name)
         return self._fetch(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._shapes
+        return name in self.shapes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self.shapes)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self.shapes)
 
 
 def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:
