@@ -132,6 +132,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*bin/pip install .*": ITSELF,
     r"sh scripts/test\.sh": ITSELF,
     r"sh scripts/doctor\.sh": "utils/test_runtime.py::test_doctor_reports_and_never_breaks",
+    r"sh scripts/gpu_check\.sh.*": "test_gpu_check.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
