@@ -34,7 +34,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, to_iob2
-from scripts.data.sources import DataFile, DataSet, Written, prepare, source_parser
+from scripts.data.sources import DataFile, DataSet, WrittenFile, prepare, source_parser
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"--num_labels is {len(label_names(written))}")
 
 
-def label_names(written: Sequence[Written]) -> list[str]:
+def label_names(written: Sequence[WrittenFile]) -> list[str]:
     """B- and I- of every type that was found, in the official order, and O."""
     types = {head for one in written for head in one.counts} - {"read as", "sentences", "words"}
     return [f"{part}-{type_}" for type_ in sorted(types, key=_place) for part in "BI"] + [OUTSIDE]
@@ -81,7 +81,7 @@ def _place(type_: str) -> tuple[int, str]:
     return TYPES.index(type_) if type_ in TYPES else len(TYPES), type_
 
 
-def convert(source: DataFile, output: Path, lower_case: bool = False) -> list[Written]:
+def convert(source: DataFile, output: Path, lower_case: bool = False) -> list[WrittenFile]:
     """Write one source in the official form.
 
     Raises:
@@ -112,7 +112,7 @@ def convert(source: DataFile, output: Path, lower_case: bool = False) -> list[Wr
         file.writelines(["text_a\tlabel\n", *sentences])
     cells = {"read as": f"{form}, {scheme}", "sentences": len(sentences), "words": words}
     cells |= {type_: entities[type_] for type_ in sorted(entities, key=_place)}
-    return [Written(source.split, source.language, cells, notes)]
+    return [WrittenFile(source.split, source.language, cells, notes)]
 
 
 def read_sentences(source: DataFile) -> tuple[list[_Row], str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from reader.squad import read_squad
-from scripts.data.sources import DataFile, DataSet, Written, prepare, source_parser, write_numbers
+from scripts.data.sources import DataFile, DataSet, WrittenFile, prepare, source_parser, write_numbers
 from utils.errors import run
 from utils.files import atomic_file
 from utils.logging import setup_console
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_numbers(options.output / "xquad" / "lang_map.json", xquad)
 
 
-def convert(source: DataFile, output: Path) -> list[Written]:
+def convert(source: DataFile, output: Path) -> list[WrittenFile]:
     """Check and copy one file. UserError: `read_squad` raises it."""
     # Ids may repeat in training files; in dev and test every answer needs its own.
     content = read_squad(source.path, "train" if source.split == "train" else "dev")
@@ -60,7 +60,7 @@ def convert(source: DataFile, output: Path) -> list[Written]:
         "texts": len(content.contexts), "questions": len(content.questions),
         "without an answer": sum(question.span is None for question in content.questions),
     }  # fmt: skip
-    return [Written(source.split, source.language, cells)]
+    return [WrittenFile(source.split, source.language, cells)]
 
 
 if __name__ == "__main__":

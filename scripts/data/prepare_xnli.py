@@ -25,7 +25,7 @@ from pathlib import Path
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.data.sources import ALL, DataFile, DataSet, Written, prepare, read_lines, source_parser
+from scripts.data.sources import ALL, DataFile, DataSet, WrittenFile, prepare, read_lines, source_parser
 from utils.errors import UserError, run
 from utils.files import atomic_file
 
@@ -76,7 +76,7 @@ def convert(
     labels: Mapping[str, str] = LABEL_NAMES,
     fault: Callable[[Mapping[str, str], str], str | None] = _empty,
     numbered: bool = False,
-) -> list[Written]:
+) -> list[WrittenFile]:
     """Write the good rows of one file, a file for each language. They appear when the last row is read.
 
     Args:
@@ -127,7 +127,7 @@ def convert(
     for language, found in kept.items():
         cells = {label: found[label] for label in sorted({*labels.values()})}
         cells |= {"rows": found.total(), "dropped": dropped[language].total()}
-        written.append(Written(source.split, language, cells, () if written else notes))
+        written.append(WrittenFile(source.split, language, cells, () if written else notes))
     return written
 
 

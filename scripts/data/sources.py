@@ -29,7 +29,7 @@ class DataFile(NamedTuple):
     language: str
 
 
-class Written(NamedTuple):
+class WrittenFile(NamedTuple):
     """What became of one language of an input file: cells of the printed table, and notes below it."""
 
     split: str
@@ -134,9 +134,9 @@ def _search(data_set: DataSet, source: str, output: Path) -> list[DataFile]:
 def prepare(
     data_set: DataSet,
     options: argparse.Namespace,
-    convert: Callable[[DataFile, Path], list[Written]],
-    labels: Callable[[list[Written]], Sequence[str]] | None = None,
-) -> list[Written]:
+    convert: Callable[[DataFile, Path], list[WrittenFile]],
+    labels: Callable[[list[WrittenFile]], Sequence[str]] | None = None,
+) -> list[WrittenFile]:
     """Convert all sources, write the files that the folder has once, and print a table of what was written.
 
     Args:

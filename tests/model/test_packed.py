@@ -1,6 +1,8 @@
 """Sequences in one row of tokens: the same values and gradients as the padded form (tests/helpers)."""
 
+import inspect
 import re
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -11,6 +13,7 @@ from model.attention import Layout, SelfAttention
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.plain_model import PlainErnieM, in_plain_paddle
+from tests.pretrain.objective_examples import objectives, of_all_four
 
 CONFIG = ErnieMConfig(
     vocab_size=40, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, initializer_range=0.3,
