@@ -116,8 +116,8 @@ class StepReader:
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
         masked = dict.fromkeys(OBJECTIVES, 0)
-        for one in examples:
-            masked[one.objective] += self.objectives.masked(one.objective, one.text)
+        for objective, text in examples:
+            masked[objective] += self.objectives.masked(objective, text)
         return StepBatches(micro_batches, share, list(masked.values()), state)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
