@@ -4,6 +4,7 @@ The defaults are the full strategy with the choices of docs/objectives.md. confi
 tables.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -229,62 +230,49 @@ class PretrainConfig:
 
     def __post_init__(self):
         check_ranges(self, prefix="")
-        for impossible, message in self._problems():
-            if impossible:
-                raise UserError(message)
+        for problem in self._problems():
+            raise UserError(problem)
 
-    def _problems(self) -> list[tuple[bool, str]]:
-        """What the values may not be together, and what to say about it."""
-        model, data, init, run = self.model, self.data, self.init, self.run
+    def _problems(self) -> Iterator[str]:
+        """What no run can be, beyond the range of each value."""
+        model, data, init = self.model, self.data, self.init
         active, share = self.objectives.active, self.objectives.monolingual_share
+        rate, most = self.objectives.mask_rate, self.run.micro_batch_tokens
         usable, side = model.max_position_embeddings - 2, (data.max_seq_len - 4) // 2
-        masks_all = not can_serve_camlm(side, side, self.objectives.mask_rate)
-        return [
-            (
-                not active or not set(active) <= set(OBJECTIVES),
-                f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}",
-            ),
-            (len(set(active)) != len(active), f"objectives.active names an objective twice: {active}"),
-            (
-                "btmlm" in active and "mmlm" not in active,
-                "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm",
-            ),
-            (
-                "mmlm" in active and bool({"tlm", "camlm"} & set(active)) and share in (0, 1),
+        if not active or not set(active) <= set(OBJECTIVES):
+            yield f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}"
+        if len(set(active)) != len(active):
+            yield f"objectives.active names an objective twice: {active}"
+        if "btmlm" in active and "mmlm" not in active:
+            yield "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
+        if "mmlm" in active and {"tlm", "camlm"} & set(active) and share in (0, 1):
+            yield (
                 f"objectives.monolingual_share is {share:g}, so one kind of text would never be read: take "
-                f"its objectives out of objectives.active, which is {active}",
-            ),
-            (
-                "camlm" in active and masks_all,
-                f"objectives.mask_rate {self.objectives.mask_rate:g} masks every token of a pair, and camlm "
-                "predicts from unmasked tokens: lower it, or take camlm out of objectives.active",
-            ),
-            (
-                not data.corpus,
-                "data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote",
-            ),
-            (
-                len(set(data.languages)) != len(data.languages),
-                f"data.languages names a language twice: {data.languages}",
-            ),
-            (
-                model.hidden_size % model.num_attention_heads > 0,
+                f"its objectives out of objectives.active, which is {active}"
+            )
+        if "camlm" in active and not can_serve_camlm(side, side, rate):
+            yield (
+                f"objectives.mask_rate {rate:g} masks every token of a pair, and camlm predicts from "
+                "unmasked tokens: lower it, or take camlm out of objectives.active"
+            )
+        if not data.corpus:
+            yield "data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote"
+        if len(set(data.languages)) != len(data.languages):
+            yield f"data.languages names a language twice: {data.languages}"
+        if model.hidden_size % model.num_attention_heads:
+            yield (
                 f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
-                f"{model.num_attention_heads}",
-            ),
-            (
-                not 8 <= data.max_seq_len <= usable,
+                f"{model.num_attention_heads}"
+            )
+        if not 8 <= data.max_seq_len <= usable:
+            yield (
                 f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, "
-                "model.max_position_embeddings - 2",
-            ),
-            (
-                run.micro_batch_tokens < data.max_seq_len,
-                f"run.micro_batch_tokens {run.micro_batch_tokens} is below data.max_seq_len "
-                f"{data.max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len",
-            ),
-            (
-                init.lm_head == FROM_ENCODER and init.encoder == SCRATCH,
-                "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no folder to take a head "
-                "from",
-            ),
-        ]
+                "model.max_position_embeddings - 2"
+            )
+        if most < data.max_seq_len:
+            yield (
+                f"run.micro_batch_tokens {most} is below data.max_seq_len {data.max_seq_len}: the longest "
+                "sequence must fit; raise it, or shorten data.max_seq_len"
+            )
+        if init.lm_head == FROM_ENCODER and init.encoder == SCRATCH:
+            yield "init.lm_head is 'encoder' but init.encoder is 'scratch': no folder has a head to take"

@@ -22,7 +22,7 @@ from matplotlib.image import imread
 
 import ernie_m
 import export
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import FinetuneFlags, RetrievalFlags
 from pretrain.config import PretrainConfig
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
@@ -137,8 +137,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_exit_code",
-    r"(export|wget|unzip|tar) .*":
-        DOWNLOADS + "pretrain/test_corpus_downloads.py::test_the_papers_tables_9_and_10",
+    r"(export|wget|unzip|tar) .*": DOWNLOADS + "pretrain/test_corpus_downloads.py::test_every_archive",
     r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
         "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
     r".*build_corpus --engine ray \.\.\.": "pretrain/test_corpus_ray.py::test_the_same_bytes",
@@ -320,9 +319,9 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
     if program == "run_pretrain.py":
         load_config(PretrainConfig, flags)
     elif program == "run_retrieval.py":
-        load_config(RetrievalFlags, flags)
+        parse_args(RetrievalFlags, flags)
     else:
-        parse_args(flags)
+        parse_args(FinetuneFlags, flags)
 
 
 def test_your_own_data(clone, scripts, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@
 <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,9 +20,10 @@ from typing import Any, NamedTuple
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.options import BuildOptions
 from reader.corpus import MANIFEST, read_manifest
+from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_file, unwritable_is_a_user_error
+from utils.files import atomic_file
 
 WORK = ".build"
 SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
@@ -143,9 +143,7 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
         raise UserError(
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
-    with unwritable_is_a_user_error(work):
-        work.mkdir(parents=True, exist_ok=True)
-    with _locked(output):
+    with only_run_in(work):
         started = read_json(work / "plan.json")
         changed = differences(started, plan) if started is not None else []
         if changed:
@@ -170,7 +168,7 @@ def delete_corpus(output: Path) -> None:
     if not output.is_dir() or (any(output.iterdir()) and not ours):
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     if (output / WORK).exists():
-        with _locked(output):
+        with only_run_in(output / WORK):
             pass
     # The manifest goes first, so that nobody takes the rest for a corpus.
     (output / MANIFEST).unlink(missing_ok=True)
@@ -178,13 +176,3 @@ def delete_corpus(output: Path) -> None:
         shutil.rmtree(output / name, ignore_errors=True)
     for name in VOCABULARY_FILES:
         (output / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    with open(output / WORK / "lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{output}: another process is building there; wait for it or stop it") from error
-        yield  # closing the file ends the lock, and so does the end of the process

@@ -316,7 +316,7 @@ def test_two_builds_at_once(tmp_path, monkeypatch, pieces, inputs, overwrite):
         build(tmp_path / "corpus", pieces, **inputs, overwrite=overwrite)
 
     monkeypatch.setattr(CorpusBuild, "scan", build_there_too)
-    with pytest.raises(UserError, match="another process is building there"):
+    with pytest.raises(UserError, match="another run is at work there"):
         build(tmp_path / "corpus", pieces, **inputs)
 
 

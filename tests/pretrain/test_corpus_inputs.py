@@ -12,7 +12,7 @@ from pretrain.corpus import lines as corpus_lines
 from pretrain.corpus import units
 from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.lines import TextFormat, read_lines
-from pretrain.corpus.units import decompressed, interleave, open_file, read_units
+from pretrain.corpus.units import decompressed, open_file, read_units
 from tests.helpers.small_corpus import sentences, write_lines
 from utils.errors import UserError
 
@@ -183,20 +183,6 @@ def test_lines_are_lines(tmp_path, data, documents, lines, lengths, left_out):
     (tmp_path / "text").write_bytes(data)
     sides, found, empty, *_ = lines_of({"en": str(tmp_path / "text")}, documents=documents)
     assert sides == [lines] and found == lengths and empty == left_out
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_sources_read_side_by_side(tmp_path, threads):
-    """All their units come; a fault in one of them comes through."""
-    sources = []
-    for number in range(5):
-        path = write_lines(tmp_path / str(number), sentences(100 * number + 1, seed=number))
-        sources.append(units_of(path, number=number))
-    found = list(interleave((iter(source) for source in sources), threads))
-    assert sorted(found) == sorted(unit for source in sources for unit in source)
-    (stream,) = resolve({"en": [path, write_lines(tmp_path / "empty", [])]}, {})
-    with pytest.raises(UserError, match="empty: empty"):
-        list(interleave((read_units(0, 0, source, 100) for source in stream.sources), threads))
 
 
 @pytest.mark.parametrize("end", ARCHIVES)

@@ -45,7 +45,7 @@ def test_texts_meet_as_often_as_their_similarity_says():
     assert abs(found - expected).max() < 0.2 and abs((found - expected).mean()) < 0.01
 
 
-def test_keys_hang_on_the_text_alone(monkeypatch):
+def test_keys_depend_on_the_text_alone(monkeypatch):
     texts = ["a", "abcd", "abcde", "ab cd ef", "Größe", "GRÖSSE", "漢字かな交じり", "a", *long_lines(20)]
     bands = bands_for(0.8)
     keys = np.stack(band_keys(texts, bands))
@@ -103,14 +103,3 @@ def test_the_same_result_however_it_is_run(tmp_path, monkeypatch, pieces):
     assert len(shards) > 8
     found = files_of(tmp_path / "units")
     assert {name: found[name] for name in shards} == {name: reference[name] for name in shards}
-
-
-def test_documents_are_compared_whole(tmp_path, pieces):
-    documents = [long_lines(3, seed) for seed in range(30)]
-    again = [[*document[:2], document[2] + " ba"] for document in documents[:10]]
-    shared = [[documents[0][0], *long_lines(2, 99)]]  # one line of another document is no near-duplicate
-    lines = [line for document in [*documents, *again, *shared] for line in [*document, ""]]
-    path = write_lines(tmp_path / "en", lines)
-    manifest = build(tmp_path / "c", pieces, mono={"en": path}, documents="blank", near_duplicates=0.8)
-    assert manifest["mono"]["en"]["train"]["documents"] == 31
-    assert manifest["mono"]["en"]["dropped"]["near_duplicate"] == 30  # lines

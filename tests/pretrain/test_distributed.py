@@ -97,11 +97,3 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
 
 def losses_so_far(output) -> list[str]:
     return re.findall(r'"loss": \S+, "grad_norm"', (output / "metrics.jsonl").read_text())
-
-
-def test_more_processes_than_sequences(tiny_corpus, tmp_path):
-    arguments = flags(tiny_corpus, tmp_path / "out", optimizer__batch_size=1, objectives__active=["mmlm"])
-    done = launch([ROOT / "run_pretrain.py", *arguments], tmp_path)
-    assert done.returncode != 0
-    assert "error: optimizer.batch_size 1 is below the 2 processes" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -49,15 +49,6 @@ def test_pair_layout():
     assert camlm.target_languages.tolist() == [2, 0] and camlm.masked.tolist() == [0, 0, 2, 0]
 
 
-def test_camlm_always_masks_and_leaves_a_token_on_each_side():
-    given = pairs([(2, 2), (3, 9), (40, 2)])
-    batch = objectives(mask_rate=0.45).batch("camlm", given, rngs(3))
-    for ids, context in zip(split(batch, batch.input_ids), batch.contexts):
-        assert MASK not in ids[:context] and set(ids[context:]) == {MASK}
-        assert not {*ids[:context]} <= {CLS, SEP}
-    assert (batch.input_ids[batch.targets] == MASK).all()
-
-
 def test_pairs_that_cannot_serve_camlm():
     maker = objectives(max_seq_len=12)
     assert maker.serves_camlm(PAIR)
