@@ -25,7 +25,8 @@ Result = TypeVar("Result")
 _SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
 _RETRIES = 4  # of a unit whose Ray worker died
 _SECONDS_TO_ANSWER = 10.0
-_PACKAGES = ("pretrain", "reader", "training", "utils")  # the code of a unit's work, sent to the machines of a cluster
+# The code of the work on a unit, which is sent to the machines of a cluster.
+_PACKAGES = ("pretrain", "reader", "training", "utils")
 
 
 class LocalWorkers:
