@@ -77,7 +77,7 @@ def main() -> None:
     prepare()
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     from evaluation.pooling import layer_number
-    from inference.export import ExportOptions, export
+    from inference.export import export
     from inference.loading import Files, exported_settings, load
     from utils.logging import logger, setup_console
 
@@ -101,8 +101,8 @@ def main() -> None:
         reduce_range = flags.int8 and int8_saturates(read_cpu())
         if reduce_range:
             logger.info("this CPU has no VNNI: int8 weights have 7 bits; --reduce_range false writes 8")
-    options = ExportOptions(task, layer, flags.kinds, flags.int8, reduce_range)
-    export(loaded, output, options, read_checked(flags, loaded, task))
+    kinds = {"formats": flags.kinds, "int8": flags.int8, "reduce_range": reduce_range}
+    export(loaded, output, task, layer, read_checked(flags, loaded, task), **kinds)
     logger.info("exported for %s: %s", task, flags.output)
 
 

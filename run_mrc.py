@@ -9,6 +9,7 @@ import dataclasses
 import sys
 
 from utils.environment import run
+from finetune.flags import FinetuneFlags
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
@@ -16,7 +17,7 @@ from utils.runtime import prepare
 
 @ended_by_sigterm()
 def main() -> None:
-    args = parse_args(sys.argv[1:], __doc__)
+    args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     if args.official_compat:
         # The official code shuffles a list that it does not train on.
         args = dataclasses.replace(args, shuffle=False)

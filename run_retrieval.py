@@ -8,22 +8,20 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 import sys
 
 from utils.environment import run
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import RetrievalFlags
 from training.guard import ended_by_sigterm
+from utils.args import parse_args
+from utils.runtime import prepare
 
 
 @ended_by_sigterm()
 def main() -> None:
-    from utils.config import load_config
-    from utils.runtime import prepare
-
-    flags = load_config(RetrievalFlags, sys.argv[1:], __doc__)
+    flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.retrieval.run import RetrievalRun
-    from finetune.runs import run_command
 
-    run_command(flags.use_cuda, lambda: RetrievalRun(flags))
+    RetrievalRun(flags).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ fleetrun --nproc_per_node 2 run_sequence_labeling.py ...
 import sys
 
 from utils.environment import run
+from finetune.flags import FinetuneFlags
 from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
@@ -14,7 +15,7 @@ from utils.runtime import prepare
 
 @ended_by_sigterm()
 def main() -> None:
-    args = parse_args(sys.argv[1:], __doc__)
+    args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.supervised import run_task

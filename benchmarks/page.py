@@ -275,7 +275,7 @@ def draw(records: Mapping[str, Mapping], file) -> None:
     axes.set_yticks(range(len(shown)), list(shown), fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("times faster than the fastest peer: blue, in its best setting; grey, as installed")
+    axes.set_xlabel("times faster than the fastest peer\nblue: in its best setting; grey: as installed")
     figure.savefig(file, format="png")
 
 

@@ -1,12 +1,12 @@
 """Classification of sentences and sentence pairs: XNLI, PAWS-X."""
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from finetune.metrics import accuracy
 from finetune.task import Task
 from model.task_names import CLASSIFICATION
@@ -39,13 +39,13 @@ class Classification(Task):
         self.encode = EncodePairs(tokenizer, max_seq_len)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        named = args.label_map_config is not None
-        labels = [str(i) for i in range(args.num_labels)]
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        named = flags.label_map_config is not None
+        labels = [str(i) for i in range(flags.num_labels)]
         if named:
-            ids = read_label_map(args.label_map_config, args.num_labels)
+            ids = read_label_map(flags.label_map_config, flags.num_labels)
             labels = sorted(ids, key=ids.get)
-        return cls(tokenizer, labels, args.max_seq_len, named)
+        return cls(tokenizer, labels, flags.max_seq_len, named)
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None

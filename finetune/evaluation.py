@@ -4,13 +4,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import paddle
 
-from finetune.datasets import EvalFile, stream
+from finetune.flags import FinetuneFlags
 from finetune.task import Task
-from reader.batching import Batches
+from reader.batching import Batches, stream_all
 from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
@@ -18,6 +19,16 @@ from training.prefetch import prefetch
 from utils.logging import Progress, logger
 
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+
+
+@dataclass(frozen=True)
+class EvalFile:
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -31,25 +42,21 @@ class PredictedFile:
 
 
 def predict_files(
-    task: Task,
-    engine: Engine,
-    files: Sequence[EvalFile],
-    batch_size: int,
-    in_tokens: bool,
-    labelled: bool,
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, labelled: bool,
     stop: StopSignal | None = None,
-) -> list[PredictedFile] | None:
+) -> list[PredictedFile] | None:  # fmt: skip
     """Predict every file. All processes call it with the same files.
 
     Args:
-        batch_size: items (padded tokens with `in_tokens`) per process and batch.
+        flags: the sizes of a batch are read.
         labelled: whether the files have labels, so that there is a loss.
         stop: return None on all processes as soon as one of them is asked to stop.
     """
     rank, world = distributed.rank(), distributed.world_size()
+    size = flags.predict_batch_size or flags.batch_size  # items (padded tokens with in_tokens) per process
     parts = [
         Batches(
-            file.data, task.encode, batch_size * world, batch_size, in_tokens, shuffle=False, rank=rank,
+            file.data, task.encode, size * world, size, flags.in_tokens, shuffle=False, rank=rank,
             world_size=world,
         )
         for file in files
@@ -58,7 +65,7 @@ def predict_files(
     losses, seconds = [0.0] * len(files), [0.0] * len(files)
     engine.model.eval()
     shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
-    with prefetch(partial(stream, parts)) as batches, paddle.no_grad(), engine.autocast():
+    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
         last = time.monotonic()
         for number, global_batch in batches:  # the same number of batches on every process
             if stop is not None and stop.anywhere():
@@ -72,9 +79,8 @@ def predict_files(
             seconds[number] += last - before
             shown.update(global_batch.count)
     shown.close()
-    losses = distributed.all_sum(losses)
     done = []
-    for file, mine, loss, spent in zip(files, found, losses, seconds):
+    for file, mine, loss, spent in zip(files, found, distributed.all_sum(losses), seconds):
         everyone = [item for part in distributed.gather(mine) for item in part]
         rows = [row for _, row in sorted(everyone, key=lambda item: item[0])]
         done.append(PredictedFile(file, rows, loss / len(file.data), spent))
@@ -82,16 +88,11 @@ def predict_files(
 
 
 def evaluate(
-    task: Task,
-    engine: Engine,
-    files: Sequence[EvalFile],
-    batch_size: int,
-    in_tokens: bool,
-    epoch: int,
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, epoch: int = 0,
     stop: StopSignal | None = None,
-) -> Scores | None:
+) -> Scores | None:  # fmt: skip
     """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
-    predicted = predict_files(task, engine, files, batch_size, in_tokens, labelled=True, stop=stop)
+    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}

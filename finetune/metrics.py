@@ -13,7 +13,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
@@ -29,19 +29,19 @@ _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
 def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
-    """Per cent of `predicted` that equal `labels`.
-
-    Raises:
-        ValueError: the lengths differ or are 0.
-    """
-    if not len(labels) or len(predicted) != len(labels):
-        raise ValueError(f"{len(predicted)} predictions for {len(labels)} labels")
-    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels)) / len(labels)
+    """Per cent of `predicted` that equal `labels`; as many of both, at least one."""
+    return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels, strict=True)) / len(labels)
 
 
 @dataclass(frozen=True)
 class EntityCounts:
-    """Numbers of gold entities, of predicted entities, and of entities that are both."""
+    """Numbers of gold entities, of predicted entities, and of entities that are both.
+
+    Attributes:
+        precision: per cent of the predicted entities that are right; 0 if none is predicted.
+        recall: per cent of the gold entities that were found; 0 if there are none.
+        f1: harmonic mean of both; 0 if both are 0.
+    """
 
     gold: int
     predicted: int
@@ -49,17 +49,14 @@ class EntityCounts:
 
     @property
     def precision(self) -> float:
-        """Per cent of the predicted entities that are right; 0 if none is predicted."""
         return 100 * self.right / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Per cent of the gold entities that were found; 0 if there are none."""
         return 100 * self.right / self.gold if self.gold else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 if both are 0."""
         both = self.precision + self.recall
         return 2 * self.precision * self.recall / both if both else 0.0
 
@@ -74,18 +71,14 @@ class EntityScores:
     Args:
         words: number of words.
         right_tags: number of words whose tag is exactly right.
+        overall: counts for all entities.
         by_type: counts for each type of entity.
     """
 
     words: int
     right_tags: int
-    by_type: dict[str, EntityCounts] = field(default_factory=dict)
-
-    @property
-    def overall(self) -> EntityCounts:
-        counts = self.by_type.values()
-        sums = (sum(getattr(one, name) for one in counts) for name in ("gold", "predicted", "right"))
-        return EntityCounts(*sums)
+    overall: EntityCounts
+    by_type: dict[str, EntityCounts]
 
     def report(self) -> str:
         """The output of conlleval, character by character."""
@@ -111,13 +104,18 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
         raise ValueError("gold and predicted tags differ in number")
     # An O separates two sentences.
-    there, found = (entities([tag for tags in side for tag in (*tags, "O")]) for side in (gold, predicted))
-    of_type = [Counter(type_ for type_, _, _ in side) for side in (there, found, there & found)]
-    types = sorted(of_type[0] | of_type[1])
+    sides = [[tag for tags in side for tag in (*tags, "O")] for side in (gold, predicted)]
+    there, found = map(entities, sides)  # (type, first, last)
+    every = there, found, there & found
+    of_type = [Counter(type_ for type_, _, _ in side) for side in every]
     return EntityScores(
-        sum(len(tags) for tags in gold),
-        sum(a == b for ours, theirs in zip(gold, predicted) for a, b in zip(ours, theirs)),
-        {type_: EntityCounts(*(counts[type_] for counts in of_type)) for type_ in types},
+        len(sides[0]) - len(gold),
+        sum(a == b for a, b in zip(*sides)) - len(gold),
+        EntityCounts(*map(len, every)),
+        {
+            type_: EntityCounts(*(counts[type_] for counts in of_type))
+            for type_ in sorted(of_type[0] | of_type[1])
+        },
     )
 
 
@@ -159,10 +157,10 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], language: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers). `rules`: one of `utils.args.ANSWER_RULES`."""
-    matched = sum(exact_match(prediction, answers, language, rules) for prediction, answers in rows)
-    shared = 0.0
+    """Mean "f1" and "em" over (prediction, answers). `rules`: "mlqa" or "squad"."""
+    matched = shared = 0.0
     for prediction, answers in rows:  # one after the other: the last digit depends on the order
+        matched += exact_match(prediction, answers, language, rules)
         shared += f1(prediction, answers, language, rules)
     return {"f1": 100.0 * shared / len(rows), "em": 100.0 * matched / len(rows)}
 

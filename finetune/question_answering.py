@@ -1,40 +1,24 @@
 """Extractive question answering: MLQA, XQuAD, SQuAD v1.1, TyDi QA GoldP."""
 
-import argparse
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from finetune.metrics import answer_scores
-from finetune.span_decoding import (
-    Answer,
-    Spans,
-    best_spans,
-    best_texts,
-    only_the_best,
-    rank,
-    text_in_context,
-    write_answers,
-    write_json,
-)
 from finetune.task import Task
 from model.task_names import QUESTION_ANSWERING
+from reader import question_answering as windows
 from reader.classification import ALL_LANGUAGES
-from reader.question_answering import (
-    INPUT_SPECIAL_TOKENS,
-    NO_ANSWER,
-    AnswerBatch,
-    AnswerWindows,
-    Cut,
-    EncodeInOrder,
-    EncodeWindows,
-    read_windows,
-)
+from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from reader.tokenization import Tokenizer
+from utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -43,6 +27,145 @@ if TYPE_CHECKING:
 _CLOSED = -1e30
 # The values of the official recipe, for a model whose folder does not say how it was trained.
 _QUERY, _STRIDE, _ANSWER = 64, 128, 100
+
+
+class Spans(NamedTuple):
+    """The best spans of a window, best first; see `best_spans`.
+
+    Attributes:
+        first, last: int32 [K], numbers of tokens of the context.
+        start_logits, end_logits: float32 [K].
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    start_logits: np.ndarray
+    end_logits: np.ndarray
+
+
+class Answer(NamedTuple):
+    """One candidate for a question.
+
+    Attributes:
+        text: characters of the context.
+        start: position of the first of them.
+        probability: softmax over the candidates of the question, of the sum of the two logits.
+        start_logit, end_logit: logits of the first and the last token.
+    """
+
+    text: str
+    start: int
+    probability: float
+    start_logit: float
+    end_logit: float
+
+
+def best_spans(
+    start_logits: np.ndarray, end_logits: np.ndarray, own: Sequence[int], end: int, max_length: int,
+    n_best: int, shift: int = 0,
+) -> Spans:  # fmt: skip
+    """Return the spans with the highest sums of logits, out of all spans that are allowed.
+
+    Args:
+        start_logits, end_logits: float32 [T], for the positions of an input.
+        own: (from, to), the positions at which a span may begin.
+        end: the position behind the last one at which a span may end.
+        max_length: longest span in tokens.
+        n_best: largest number of spans.
+        shift: number of a token = its position + shift.
+    """
+    first, behind = int(own[0]), int(own[1])
+    filled = np.concatenate([end_logits[first:end], np.full(max_length - 1, -np.inf, end_logits.dtype)])
+    # [starts, lengths]: the end logit of the span with this start and length
+    by_length = np.lib.stride_tricks.sliding_window_view(filled, max_length)[: behind - first]
+    sums = (start_logits[first:behind, None] + by_length).ravel()
+    best = np.argpartition(-sums, n_best - 1)[:n_best] if n_best < len(sums) else np.arange(len(sums))
+    best = best[np.isfinite(sums[best])]
+    best = best[np.lexsort((best, -sums[best]))]
+    starts = best // max_length + first
+    ends = starts + best % max_length
+    tokens = ((starts + shift).astype(np.int32), (ends + shift).astype(np.int32))
+    return Spans(*tokens, start_logits[starts].astype(np.float32), end_logits[ends].astype(np.float32))
+
+
+def only_the_best(logits: np.ndarray, n_best: int) -> np.ndarray:
+    """Set all but the `n_best` highest logits, float32 [T], to -inf."""
+    if n_best >= len(logits):
+        return logits
+    kept = np.full_like(logits, -np.inf)
+    best = np.argpartition(-logits, n_best - 1)[:n_best]
+    kept[best] = logits[best]
+    return kept
+
+
+def text_in_context(data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+    """Return the characters of the context from token `first` to `last`, and their position."""
+    context = data.file.questions[question].context
+    start, end = int(data.spans[context][first, 0]), int(data.spans[context][last, 1])
+    found = data.file.contexts[context][start:end]
+    return found.strip(), start + len(found) - len(found.lstrip())
+
+
+def rank(
+    data: AnswerWindows, predictions: Sequence[Spans], n_best: int,
+    text_of: Callable[[int, int, int], tuple[str, int]],
+) -> list[list[Answer]]:  # fmt: skip
+    """Return the answers to each question of a file, the best one first. No text occurs twice.
+
+    Args:
+        predictions: the spans of each window.
+        n_best: largest number of answers to a question.
+        text_of: (number of the question, first and last token of its context) -> the text and its position.
+    """
+    ranked = []
+    for number in range(len(data.file.questions)):
+        found = [predictions[i] for i in data.of_question(number)]
+        if not found:
+            ranked.append([])
+            continue
+        first, last, start_logits, end_logits = map(np.concatenate, zip(*found))
+        chosen: dict[str, tuple[int, float, float]] = {}
+        for i in np.argsort(-(start_logits + end_logits), kind="stable").tolist():
+            text, start = text_of(number, int(first[i]), int(last[i]))
+            if text and text not in chosen:
+                chosen[text] = start, float(start_logits[i]), float(end_logits[i])
+                if len(chosen) == n_best:
+                    break
+        sums = np.asarray([a + b for _, a, b in chosen.values()])
+        shares = np.exp(sums - sums.max(initial=-np.inf))
+        answers = zip(chosen.items(), shares / shares.sum())
+        ranked.append([Answer(text, start, float(p), a, b) for (text, (start, a, b)), p in answers])
+    return ranked
+
+
+def best_texts(ranked: Sequence[Sequence[Answer]]) -> list[str]:
+    """Return the best answer to each question, "" if there is none."""
+    return [answers[0].text if answers else "" for answers in ranked]
+
+
+def write_answers(path: str | os.PathLike, ids: Sequence[str], ranked: Sequence[Sequence[Answer]]) -> None:
+    """Write {id: text} to `path` and {id: [candidates]} to `nbest_<name>` in its folder, each atomically."""
+    path = Path(path)
+    candidates = {
+        id_: [
+            {
+                "text": answer.text, "answer_start": answer.start,
+                "probability": round(answer.probability, 6),
+                "start_logit": round(answer.start_logit, 4), "end_logit": round(answer.end_logit, 4),
+            }
+            for answer in answers
+        ]
+        for id_, answers in zip(ids, ranked, strict=True)
+    }  # fmt: skip
+    write_json(path.with_name(f"nbest_{path.name}"), candidates)
+    write_json(path, dict(zip(ids, best_texts(ranked))))
+
+
+def write_json(path: str | os.PathLike, value: dict) -> None:
+    """Write a file of answers, atomically."""
+    with atomic_file(path, "w", newline="\n") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")
 
 
 class QuestionAnswering(Task):
@@ -54,7 +177,7 @@ class QuestionAnswering(Task):
         cut: how contexts are cut into windows.
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
-        rules: one of `utils.args.ANSWER_RULES`.
+        rules: "mlqa" or "squad"; see `finetune.metrics`.
     """
 
     name = QUESTION_ANSWERING
@@ -70,9 +193,9 @@ class QuestionAnswering(Task):
         self.encode = EncodeWindows(tokenizer)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        cut = Cut(args.max_seq_len, args.max_query_length, args.doc_stride, args.split_han)
-        decoding = args.max_answer_length, args.n_best_size, args.answer_rules
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, flags.split_han)
+        decoding = flags.max_answer_length, flags.n_best_size, flags.answer_rules
         return cls(tokenizer, cut, *decoding)
 
     @classmethod
@@ -80,7 +203,9 @@ class QuestionAnswering(Task):
         cls, reading: Mapping[str, Any], tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> Self:
         """Make the task for prediction, with windows of at most `max_seq_len` tokens."""
-        query = min(reading.get("max_query_length", _QUERY), (max_seq_len - INPUT_SPECIAL_TOKENS) // 2)
+        query = min(
+            reading.get("max_query_length", _QUERY), (max_seq_len - windows.INPUT_SPECIAL_TOKENS) // 2
+        )
         cut = Cut(max_seq_len, query, reading.get("doc_stride", _STRIDE), reading.get("split_han", True))
         return cls(tokenizer, cut, reading.get("max_answer_length", _ANSWER), n_best)
 
@@ -88,7 +213,7 @@ class QuestionAnswering(Task):
         return {**vars(self.cut), "max_answer_length": self.max_answer_length}
 
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
-        return read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
+        return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
 
     def losses(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         """Average the losses of start and end; a window without an answer has none.
@@ -104,7 +229,9 @@ class QuestionAnswering(Task):
         for i, logits in enumerate(outputs.values()):  # of starts, of ends
             # Padding is excluded, so that a loss does not depend on the other inputs of the batch.
             logits = paddle.where(padding, paddle.full_like(logits, _CLOSED), logits)
-            losses.append(F.cross_entropy(logits, answers[:, i], reduction="sum", ignore_index=NO_ANSWER))
+            losses.append(
+                F.cross_entropy(logits, answers[:, i], reduction="sum", ignore_index=windows.NO_ANSWER)
+            )
             correct.append(logits.argmax(-1) == answers[:, i])
         return (losses[0] + losses[1]) / 2, (correct[0] & correct[1]).sum(), len(answers)
 
@@ -112,8 +239,7 @@ class QuestionAnswering(Task):
         """Return the best spans of each window."""
         rows = zip(outputs["start_logits"], outputs["end_logits"], batch.own, batch.ends, batch.shift)
         return [
-            self.best_spans(starts[: end + 1], ends[: end + 1], own, end, shift)
-            for starts, ends, own, end, shift in rows
+            self.best_spans(a[: end + 1], b[: end + 1], own, end, shift) for a, b, own, end, shift in rows
         ]
 
     def best_spans(
@@ -151,7 +277,7 @@ class OfficialAnswering(QuestionAnswering):
         self, tokenizer: Tokenizer, cut: Cut, max_answer_length: int, n_best: int, rules: str = "mlqa",
     ):  # fmt: skip
         super().__init__(tokenizer, replace(cut, split_han=False), max_answer_length, n_best, rules)
-        self.encode = EncodeInOrder(tokenizer, cut.max_seq_len)
+        self.encode = windows.EncodeInOrder(tokenizer, cut.max_seq_len)
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
         """The text of an answer is its joined pieces, which are normalised, not characters of the context."""
@@ -169,9 +295,8 @@ class OfficialAnswering(QuestionAnswering):
 
     def best_spans(self, starts: np.ndarray, ends: np.ndarray, *place) -> Spans:
         """Combine only the n best starts and the n best ends of the input, question included."""
-        return super().best_spans(
-            only_the_best(starts, self.n_best), only_the_best(ends, self.n_best), *place
-        )
+        best = (only_the_best(logits, self.n_best) for logits in (starts, ends))
+        return super().best_spans(*best, *place)
 
 
 def language_of_contexts(language: str) -> str:

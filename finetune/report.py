@@ -74,22 +74,35 @@ def figures(recipe: str | None, metric: str, languages: Sequence[str]) -> dict[s
     """
     if recipe is None:
         return {}
-    known = recipes()[recipe]
-    columns, rows = known["columns"].split(), {}
+    known, rows = recipes()[recipe], {}
+    columns = known["columns"].split()
     whole = set(languages) == set(columns) - {AVERAGE}
     for size, cells in known["figures"].get(metric, {}).items():
-        if isinstance(cells, dict):
-            table, row = cells["table"], {AVERAGE: cells[AVERAGE]}
-        else:
-            table, row = known["table"], dict(zip(columns, map(float, cells.split()), strict=True))
-        shown = {language: row[language] for language in languages if language in row}
+        if isinstance(cells, str):
+            cells = {"table": known["table"], **dict(zip(columns, map(float, cells.split()), strict=True))}
+        shown = {language: cells[language] for language in languages if language in cells}
         if whole or shown:
-            rows[f"paper, {size} ({table})"] = {**shown, AVERAGE: row[AVERAGE] if whole else average(shown)}
+            mean = cells[AVERAGE] if whole else average(shown)
+            rows[f"paper, {size} ({cells['table']})"] = {**shown, AVERAGE: mean}
     return rows
 
 
+class ShownTable:
+    """Lines of cells below a title, as text and as Markdown. A subclass defines `title` and `cells`."""
+
+    title: str
+
+    def cells(self, markdown: bool = False) -> list[list[str]]:
+        """The lines; the first one is the header."""
+        raise NotImplementedError
+
+    def below(self, line_end: str = "") -> str:
+        """What follows the last line. `line_end` keeps lines apart in Markdown."""
+        return ""
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(ShownTable):
     """Scores of one metric on one set of files.
 
     Args:
@@ -126,17 +139,19 @@ class Table:
         rows = list(self.full_rows().values())
         return {column: mean_and_deviation([row[column] for row in rows]) for column in rows[0]}
 
-    def cells(self) -> list[list[str]]:
+    def cells(self, markdown: bool = False) -> list[list[str]]:
         """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
-        summary, full = self.summary(), self.full_rows()
+        summary = self.summary()
+        rows = {f"seed {seed}": row for seed, row in self.full_rows().items()}
+        if self.untrained:
+            rows["untrained"] = {**self.untrained, AVERAGE: average(self.untrained)}
         lines = [["", *summary]]
-        lines += [[f"seed {seed}", *(f"{row[name]:.2f}" for name in summary)] for seed, row in full.items()]
-        if len(full) > 1:
-            lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
-            lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
-        below = {"untrained": {**self.untrained, AVERAGE: average(self.untrained)}} if self.untrained else {}
-        for name, row in (below | self.paper_rows()).items():
+        for name, row in (rows | self.paper_rows()).items():
             lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
+        if (seeds := len(self.rows)) > 1:
+            means, deviations = zip(*summary.values())
+            lines.insert(seeds + 1, ["mean", *(f"{mean:.2f}" for mean in means)])
+            lines.insert(seeds + 2, ["deviation", *(f"± {deviation:.2f}" for deviation in deviations)])
         return lines
 
 
@@ -155,13 +170,15 @@ def to_json(tables: Sequence[Table]) -> list[dict]:
     ]
 
 
-def to_text(tables: Sequence[Table]) -> str:
+def to_text(tables: Sequence[ShownTable]) -> str:
     """The tables as aligned columns."""
-    return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
+    return "\n\n".join(f"{one.title}\n{in_columns(one.cells())}{one.below()}" for one in tables)
 
 
-def to_markdown(tables: Sequence[Table]) -> str:
-    return "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables) + "\n"
+def to_markdown(tables: Sequence[ShownTable]) -> str:
+    shown = [f"**{one.title}**\n\n{in_markdown(one.cells(markdown=True))}" for one in tables]
+    # Two spaces at the end of a line keep it apart from the next one.
+    return "\n\n".join(text + one.below("  ") for text, one in zip(shown, tables)) + "\n"
 
 
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
@@ -178,19 +195,21 @@ def in_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
     """Write <name>.{txt,md,json,png} into `folder`, each atomically. `facts` are added to the JSON file."""
-    values = {**facts, "tables": to_json(tables), "command": shlex.join(sys.argv)}
-    write_files(folder, name, to_text(tables), to_markdown(tables), values)
+    write_tables(folder, name, tables, {**facts, "tables": to_json(tables), "command": shlex.join(sys.argv)})
     with atomic_file(folder / f"{name}.png") as file:
         draw_bars([table for table in tables if table.bars], file)
-    logger.info("wrote %s", folder / f"{name}.{{txt,md,json,png}}")
 
 
-def write_files(folder: Path, name: str, text: str, markdown: str, values: Mapping[str, Any]) -> None:
-    """Write <name>.{txt,md,json} into `folder`, each atomically."""
-    json_text = json.dumps(values, indent=2, ensure_ascii=False)
-    for ending, content in (("txt", f"{text}\n"), ("md", markdown), ("json", f"{json_text}\n")):
+def write_tables(folder: Path, name: str, tables: Sequence[ShownTable], values: Mapping[str, Any]) -> None:
+    """Write <name>.{txt,md,json} into `folder`, each atomically. The JSON file holds `values`."""
+    contents = {
+        "txt": f"{to_text(tables)}\n", "md": to_markdown(tables),
+        "json": json.dumps(values, indent=2, ensure_ascii=False) + "\n",
+    }  # fmt: skip
+    for ending, content in contents.items():
         with atomic_file(folder / f"{name}.{ending}", "w") as file:
             file.write(content)
+    logger.info("wrote %s", folder / f"{name}.{{{','.join(contents)}}}")
 
 
 def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
@@ -202,8 +221,8 @@ def draw_bars(tables: Sequence[Table], file: IO[bytes]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = max(6.0, 0.5 * len(tables[0].languages) + 4)
-    figure = Figure(figsize=(width, 3.2 * len(tables)), layout="constrained")
+    size = max(6.0, 0.5 * len(tables[0].languages) + 4), 3.2 * len(tables)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     for axis, table in zip(figure.subplots(len(tables), squeeze=False)[:, 0], tables):
         summary = table.summary()

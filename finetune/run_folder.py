@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.flags import TrainingFlags
 from model.checkpoint.folder import load_training_state, read_weights
 from model.checkpoint.step_folders import clear_leftovers
 from model.config import ErnieMConfig
@@ -26,17 +27,16 @@ from reader.tokenization import Tokenizer
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
+from utils.args import to_yaml
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
 from utils.logging import logger
 
-RUN = "run.json"
-RANDOM_WEIGHTS = "random"
+RUN, SELECTED = "run.json", "selected.json"
 _TRAINED = ("step_*", "best", "seed_*")  # the results of training
 _WRITTEN = (
-    *_TRAINED, "selected.json", "results.*", "retrieval.*", "flags.yaml", "visualdl",
-    "predictions", "test_result*",
+    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "visualdl", "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
 
@@ -50,28 +50,26 @@ def identity(
 
 
 @contextmanager
-def owned_by(flags: Any, run: dict[str, Any], flags_yaml: str) -> Iterator[None]:
+def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
     """Lock --checkpoints for a run, and write run.json and flags.yaml.
 
     Args:
-        flags: `checkpoints`, `overwrite` and the weights to start from are read.
         run: identity of the run, JSON values. The one of the main process counts.
 
     Raises:
         UserError: another run is active there, the folder holds another run, or --overwrite would remove the
             weights to start from.
     """
-    folder, sources = flags.checkpoints, (flags.init_checkpoint, flags.init_pretraining_params)
+    folder, fault = Path(flags.checkpoints), None
     with only_run_in(folder):
-        fault = None
         if distributed.is_main():
             try:
                 with unwritable_is_a_user_error(folder):
-                    for place in (Path(folder), *Path(folder).glob("seed_*")):
+                    for place in (folder, *folder.glob("seed_*")):
                         clear_leftovers(place)
-                    _claim(Path(folder), run, flags.overwrite, sources)
-                    with atomic_file(Path(folder) / "flags.yaml", "w") as file:
-                        file.write(flags_yaml)
+                    _claim(folder, run, flags)
+                    with atomic_file(folder / "flags.yaml", "w") as file:
+                        file.write(to_yaml(flags))
             except UserError as error:
                 fault = str(error)
         if fault := distributed.gather(fault)[0]:
@@ -79,15 +77,14 @@ def owned_by(flags: Any, run: dict[str, Any], flags_yaml: str) -> Iterator[None]
         yield
 
 
-def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable[str | None]) -> None:
-    if overwrite:
-        for source in filter(None, sources):
+def _claim(folder: Path, run: dict[str, Any], flags: TrainingFlags) -> None:
+    if flags.overwrite:
+        for source in filter(None, (flags.init_checkpoint, flags.init_pretraining_params)):
             if Path(source).resolve().is_relative_to(folder.resolve()):
-                raise UserError(
-                    f"--overwrite true would remove {source}, which the run starts from; choose another "
-                    "--checkpoints"
-                )
-        _remove(folder)
+                raise UserError(f"--overwrite true would remove {source}, which the run starts from")
+        (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
+        for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
+            remove(path)
     elif any(path for pattern in _TRAINED for path in folder.glob(pattern)):
         advice = (
             "choose another --checkpoints, or begin anew with --overwrite true, which removes what that run "
@@ -102,24 +99,12 @@ def _claim(folder: Path, run: dict[str, Any], overwrite: bool, sources: Iterable
         json.dump(run, file, indent=2, ensure_ascii=False)
 
 
-def _remove(folder: Path) -> None:
-    (folder / RUN).unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
-    for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
-        remove(path)
-
-
 def listed(differences: Sequence[str]) -> str:
     """The first few differences in one line, with digests of 12 digits."""
-    shown = [
-        re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", line) for line in differences[:_MOST_DIFFERENCES]
-    ]
-    more = len(differences) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
-
-
-def seed_folders(folder: str, seeds: Sequence[int]) -> dict[int, Path]:
-    """seed -> the folder of its step_N and best."""
-    return {seed: Path(folder, f"seed_{seed}" if len(seeds) > 1 else "") for seed in seeds}
+    shown = [re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", one) for one in differences[:_MOST_DIFFERENCES]]
+    if (more := len(differences) - len(shown)) > 0:
+        shown.append(f"and {more} more")
+    return "; ".join(shown)
 
 
 def has_state(path: str | None) -> bool:
@@ -145,7 +130,7 @@ def state_of(step: str) -> dict[str, Any]:
     return saved
 
 
-def weights_of(flags: Any, seeds: Sequence[int]) -> str:
+def weights_of(flags: TrainingFlags, seeds: Sequence[int]) -> str:
     """Digest of the weights that training starts from. A step folder of ours has stored it.
 
     Raises:
@@ -162,7 +147,7 @@ def weights_of(flags: Any, seeds: Sequence[int]) -> str:
         if len(seeds) == 1:  # otherwise the other seeds start from the beginning
             return saved["run"]["weights"]
     if not source:
-        return RANDOM_WEIGHTS
+        return "random"
     sources = dict.fromkeys(source.replace("%d", str(seed)) for seed in seeds)
     return ", ".join(digest_of_weights(source) for source in sources)
 
@@ -179,8 +164,8 @@ def digest_of_weights(path: str) -> str:
 
 def digest_of_files(paths: Iterable[Path]) -> str | None:
     """SHA-256 of the digests of the files, in the given order; None without files."""
-    digests = [sha256_of(path) for path in paths]
-    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+    digests = "".join(map(sha256_of, paths))
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
 def step_to_resume(
@@ -196,8 +181,7 @@ def step_to_resume(
     """
     newest = newest_checkpoint(folder)
     if has_state(init_checkpoint) and (named := state_of(init_checkpoint))["seed"] == seed:
-        other = differences(*({**one, "random_seed": None} for one in (named["run"], run)))
-        if other:
+        if other := differences(*({**one, "random_seed": None} for one in (named["run"], run))):
             raise UserError(
                 f"{init_checkpoint} is of a run with other settings ({listed(other)}); to resume give the "
                 "same ones, to start a new run from its weights use --init_pretraining_params"

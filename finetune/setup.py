@@ -1,6 +1,5 @@
 """From flags to processes, tokenizer, model, weights, optimizer and engine."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -10,8 +9,8 @@ from typing import Any
 
 import paddle
 
+from finetune.flags import FinetuneFlags
 from finetune.task import Task
-from finetune.trainer import SUMS
 from model.checkpoint.folder import load_from, read_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
@@ -22,13 +21,14 @@ from training.precision import LossScaling, Precision
 from utils.errors import UserError
 from utils.logging import RECIPE_BATCH, logger, setup
 
+SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
+
 
 def begin(use_cuda: bool) -> None:
-    """Start a command: join the other processes, open the log, and log the command and the device."""
-    device = distributed.init(use_cuda)
+    """Start a command: join the other processes, open the log, and log the command."""
+    distributed.init(use_cuda)
     setup(rank=distributed.rank())
-    logger.info("command: %s", shlex.join(sys.argv))
-    logger.info("device: %s, processes: %d, paddle %s", device, distributed.world_size(), paddle.__version__)
+    logger.info("command: %s (paddle %s)", shlex.join(sys.argv), paddle.__version__)
     if line := os.environ.get(RECIPE_BATCH):
         logger.info("%s", line)
 
@@ -51,30 +51,24 @@ def model_config(flags: Any, tokenizer: Tokenizer) -> ErnieMConfig:
     """
     source = flags.ernie_config_path or flags.init_checkpoint or flags.init_pretraining_params
     if source is None:
-        raise UserError(
-            "--ernie_config_path is needed: the shape of the model (configs/base/ernie_config.json)"
-        )
+        raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
     from_json = source == flags.ernie_config_path
     config = ErnieMConfig.from_json(source) if from_json else read_weights(source).config
     if config is None:
         raise UserError(f"{source}: no config.json or ernie_config.json there; give --ernie_config_path")
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{source}: vocab_size is {config.vocab_size}, but the vocabulary has ids up to "
-            f"{tokenizer.vocab_size - 1}; the config and --piece_model_path do not belong together"
+            f"{source}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
         )
     if tokenizer.pad_id != config.pad_token_id:
         raise UserError(f"{source}: pad_token_id is {config.pad_token_id}, but [PAD] is {tokenizer.pad_id}")
-    if flags.max_seq_len > config.max_position_embeddings - 2:
-        raise UserError(
-            f"--max_seq_len {flags.max_seq_len}: the position table of {source} has room for "
-            f"{config.max_position_embeddings - 2} tokens"
-        )
+    if flags.max_seq_len > (room := config.max_position_embeddings - 2):
+        raise UserError(f"--max_seq_len {flags.max_seq_len}: {source} has room for {room} tokens")
     return config
 
 
 def make_model(
-    args: argparse.Namespace, task: Task, config: ErnieMConfig, seed: int, step: Path | None = None
+    flags: FinetuneFlags, task: Task, config: ErnieMConfig, seed: int, step: Path | None = None
 ) -> paddle.nn.Layer:
     """Make the task's model in --dtype, identical on every process, and load its weights.
 
@@ -82,29 +76,24 @@ def make_model(
         step: a step folder of the run; it takes precedence over the weights that the flags name.
     """
     paddle.seed(seed)
-    paddle.set_default_dtype(args.dtype)
+    paddle.set_default_dtype(flags.dtype)
     model = task.make_model(config)
-    model.ernie_m.use_recompute(args.recompute)
-    checkpoint, pretrained = args.init_checkpoint, args.init_pretraining_params
-    if step is not None:
-        load_from(model, step)
-    elif checkpoint is not None:
+    model.ernie_m.use_recompute(flags.recompute)
+    checkpoint, pretrained = flags.init_checkpoint, flags.init_pretraining_params
+    if step is None and checkpoint is not None:
         if pretrained is not None:
-            logger.warning(
-                "--init_checkpoint and --init_pretraining_params are both given: the first one counts"
-            )
+            logger.warning("--init_checkpoint counts, and not --init_pretraining_params")
         if not any(name.startswith("classifier.") for name in read_weights(checkpoint).weights):
             raise UserError(
                 f"{checkpoint}: not fine-tuned, there is no classifier in it; to train from it, "
                 "name it with --init_pretraining_params"
             )
-        load_from(model, checkpoint)
+    if source := step or checkpoint:
+        load_from(model, source)
     elif pretrained:
         load_from(model, pretrained, optional=("pooler.", "classifier."), ignore=("classifier.",))
     else:
-        logger.warning(
-            "neither --init_pretraining_params nor --init_checkpoint: training starts from random weights"
-        )
+        logger.warning("no --init_pretraining_params: training starts from random weights")
     return model
 
 

@@ -16,21 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from finetune.metrics import entity_scores
 from finetune.task import Task
 from model.task_names import TAGGING
+from reader import tagging
 from reader.classification import read_label_map
-from reader.tagging import (
-    IGNORED,
-    EncodeTagged,
-    EncodeTaggedOfficially,
-    Sentence,
-    TaggedBatch,
-    check_tag_map,
-    inside,
-    read_tagged,
-    word_scores,
-)
+from reader.tagging import Sentence, TaggedBatch
 from reader.tokenization import Tokenizer
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -66,19 +58,19 @@ class Tagging(Task):
         scheme: str = "IOB",
     ):  # fmt: skip
         self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
-        self.inside = inside(self.labels)
-        encode = EncodeTaggedOfficially if self.official else EncodeTagged
+        self.inside = tagging.inside(self.labels)
+        encode = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
         # The official loss is divided by B x T, so more padding would change it.
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        if args.label_map_config is None:
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        if flags.label_map_config is None:
             raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
-        ids = read_label_map(args.label_map_config, args.num_labels)
-        check_tag_map(ids, args.label_map_config)
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        tagging.check_tag_map(ids, flags.label_map_config)
         labels = sorted(ids, key=ids.get)
-        return cls(tokenizer, labels, args.max_seq_len, args.label_pieces, args.chunk_scheme)
+        return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod
     def from_reading(
@@ -94,7 +86,7 @@ class Tagging(Task):
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
         ids = {label: i for i, label in enumerate(self.labels)}
-        return read_tagged(path, ids, self.scheme, labels=purpose != "test")
+        return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
     def losses(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
         """Return the loss and the correct decisions over the labelled pieces."""
@@ -102,15 +94,15 @@ class Tagging(Task):
         import paddle.nn.functional as F
 
         logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [R, T, C], [R, T]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != IGNORED).sum())
+        total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
+        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != tagging.IGNORED).sum())
 
     def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> float:
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        learned = batch.labels != IGNORED  # [R, T]
+        learned = batch.labels != tagging.IGNORED  # [R, T]
         labels = np.where(learned, batch.labels, 0)[..., None]
         losses = -np.take_along_axis(logs, labels, -1)[..., 0] * learned  # [R, T]
         sums = np.bincount(batch.sentences, losses.sum(1))  # [B]
@@ -123,7 +115,7 @@ class Tagging(Task):
         the most likely one.
         """
         # float64, so that sums along T keep their digits
-        scores = word_scores(outputs["logits"].astype(np.float64), batch.words, self.inside)  # [W, C]
+        scores = tagging.word_scores(outputs["logits"].astype(np.float64), batch.words, self.inside)  # [W, C]
         return np.split(scores.argmax(-1), np.cumsum(batch.lengths)[:-1])
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
@@ -175,7 +167,7 @@ class OfficialTagging(Tagging):
         row, start, pieces = batch.words.T
         tags = np.where(pieces > 0, found[row, start], len(self.labels) - 1)
         words = np.split(tags, np.cumsum(batch.lengths)[:-1])
-        widths = (batch.labels != IGNORED).sum(1)
+        widths = (batch.labels != tagging.IGNORED).sum(1)
         return [
             OfficialPrediction(ids[:width], gold[:width], own)
             for ids, gold, own, width in zip(found, batch.labels, words, widths)
@@ -216,24 +208,11 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
         raise UserError(f"{path}: cannot read it ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
-    width = 0
-    sentences: list[list[list[str]]] = [[]]
-    for number, line in enumerate(text.split("\n"), 1):
-        cells = line.split()
-        if not cells:
-            sentences.append([])
-            continue
-        width = width or len(cells)
-        if len(cells) != width or width < 2:
-            raise UserError(
-                f"{path}, line {number}: {len(cells)} columns, not {max(width, 2)}; a line is a word, its "
-                "gold tag if it is known, and its predicted tag"
-            )
-        sentences[-1].append(cells)
-    if not width:
+    form = "a word, its gold tag if it is known, and its predicted tag"
+    found = [list(zip(*rows)) for _, rows in tagging.read_columns(text.split("\n"), path, str.split, form)]
+    if not found:
         raise UserError(f"{path}: no words in it")
-    columns = [list(zip(*sentence)) for sentence in sentences if sentence]
-    return [TaggedSentence(found[0], found[-2] if width > 2 else None, found[-1]) for found in columns]
+    return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,13 +5,13 @@ task from the flags. Prediction makes it from the labels and the "reading" in th
 run without Paddle, so only the methods that compute a loss import Paddle.
 """
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from finetune.flags import FinetuneFlags
 from model.config import ErnieMConfig
 from model.task_names import MODEL_CLASSES, OUTPUTS
 from reader.features import EncodeExamples
@@ -41,8 +41,8 @@ class Task:
     encode: EncodeExamples
 
     @classmethod
-    def from_flags(cls, args: argparse.Namespace, tokenizer: Tokenizer) -> Self:
-        """Make the task from the flags of `utils.args`.
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
+        """Make the task from the command line.
 
         Raises:
             UserError: the task cannot work with these flags.

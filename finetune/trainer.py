@@ -1,5 +1,10 @@
-"""The loop that fine-tunes every task: steps, log lines, evaluations, the best step, checkpoints."""
+"""A fine-tuning command from start to end: a training for each seed, then the report.
 
+Every task goes through the same loop: steps, log lines, evaluations, the best step, checkpoints.
+"""
+
+import contextlib
+import gc
 import math
 import shlex
 import sys
@@ -12,19 +17,20 @@ from typing import Any, Protocol
 
 from paddle import Tensor, nn
 
+from finetune import report
 from finetune.evaluation import Scores
-from finetune.run_folder import bring_best
+from finetune.flags import TrainingFlags
+from finetune.run_folder import bring_best, owned_by, step_to_resume
+from finetune.setup import begin
 from model.checkpoint.folder import keep_last, save_model
-from model.ernie_m import ErnieMConfig
-from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from training.progress import RemainingTime
+from utils.args import log_unused
 from utils.logging import Progress, Scalars, logger
 
-SUMS = ("correct", "count")  # the values that `Training.loss` returns beside the loss, summed over a step
 STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
 
 
@@ -46,8 +52,7 @@ class Training(Protocol):
 
     Attributes:
         config, tokenizer: are saved with the model.
-        seed: seed of everything that is random.
-        total_steps: number of optimizer steps.
+        seed, total_steps: seed of everything that is random, and number of optimizer steps.
         evaluations: steps after which the model is evaluated, in ascending order.
         divisible: whether a step may be abandoned between two micro-batches, at a different one on each
             process.
@@ -55,16 +60,6 @@ class Training(Protocol):
         settings: keys to add to config.json: "task", "labels", "reading".
         facts: values for the model card.
     """
-
-    config: ErnieMConfig
-    tokenizer: Tokenizer
-    seed: int
-    total_steps: int
-    evaluations: list[int]
-    divisible: bool
-    measured: tuple[str, str]
-    settings: dict[str, Any]
-    facts: dict[str, Any]
 
     def stream(self, position: Any) -> Callable[[], Iterator[Any]]:
         """Return a function for `prefetch` that yields this process's share of each step (`.micro_batches`).
@@ -86,34 +81,88 @@ class Training(Protocol):
         """Score the model; also name -> value for VisualDL. None if any process was asked to stop."""
 
 
+class FineTuningRun:
+    """A command: it runs every seed in turn, each from where it stopped, and reports them together.
+
+    A subclass reads and checks all files when it is made, and defines the methods that raise
+    NotImplementedError here.
+
+    Attributes:
+        flags: of the command line.
+        seeds: in the order in which they are run.
+
+    Raises:
+        UserError: a flag or a file is wrong, or another run owns --checkpoints; before the first step.
+    """
+
+    def __init__(self, flags: TrainingFlags):
+        begin(flags.use_cuda)
+        log_unused(flags)
+        self.flags, self.seeds = flags, flags.seeds
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same; see `finetune.run_folder.identity`."""
+        raise NotImplementedError
+
+    def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Any:
+        """Train and evaluate a seed; return what `report` needs, or None."""
+        raise NotImplementedError
+
+    def report(self, records: dict[int, Any]) -> tuple[str, list[report.Table], dict[str, Any]]:
+        """Name of the files, tables, and facts for the JSON file, from what `run_seed` returned."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Run every seed, and write the report into --checkpoints."""
+        flags, records = self.flags, {}
+        identity = self.identity() if flags.do_train else {}
+        with owned_by(flags, identity) if flags.do_train else contextlib.nullcontext():
+            for seed in self.seeds:
+                folder = Path(flags.checkpoints, f"seed_{seed}" if len(self.seeds) > 1 else "")
+                if (record := self.run_seed(seed, folder, identity)) is not None:
+                    records[seed] = record
+                gc.collect()  # the model and its moments, before those of the next seed are made
+            if records:
+                name, tables, facts = self.report(records)
+                logger.info("results\n%s", report.to_text(tables))
+                if distributed.is_main():
+                    report.write_report(Path(flags.checkpoints), name, tables, facts)
+
+
 def stall_watch(flags: Any) -> StallWatch:
     """Warns about what takes long. With several processes it ends this one after --stall_ends_seconds."""
     return StallWatch(STALL_SECONDS, flags.stall_ends_seconds if distributed.world_size() > 1 else 0.0)
 
 
 class FineTuningTrainer:
-    """Trains one seed.
+    """Trains one seed, from the step where it stopped.
 
     Args:
-        engine: holds the model; its `sums` are `SUMS`.
-        run: identity of the run (`finetune.run_folder.identity`); every step folder stores it.
+        make: makes the training and the engine, with the weights of a step folder or, for None, those of the
+            flags. The engine's `sums` are `SUMS`.
+        identity: identity of the run (`finetune.run_folder.identity`); every step folder stores it.
         folder: receives step_N and best.
         flags: `save_steps`, `skip_steps`, `keep_checkpoints`, `stall_ends_seconds` and `init_checkpoint` are
             read.
     """
 
-    def __init__(self, training: Training, engine: Engine, run: dict[str, Any], folder: Path, flags: Any):
-        self.training, self.engine = training, engine
-        self.identity, self.folder, self.flags = run, folder, flags
+    def __init__(
+        self, make: Callable[[Path | None], tuple[Training, Engine]], identity: dict[str, Any], seed: int,
+        folder: Path, flags: TrainingFlags,
+    ):  # fmt: skip
+        self.identity, self.folder, self.flags = identity, folder, flags
         self.position: Any = None  # in the training data
         self.evaluated = -1  # the last step that was evaluated
         self.best: Evaluation | None = None
         self.latest: Evaluation | None = None
         self.window: dict[str, float] = {}  # sums since the last log line
         self.saved: tuple[int, int] | None = None  # steps and last evaluated step of the newest step folder
+        start = step_to_resume(folder, identity, seed, flags.init_checkpoint)
+        self.training, self.engine = make(start and start[0])
+        if start:
+            self._resume(*start)
 
-    def resume(self, step: Path, saved: dict[str, Any]) -> None:
-        """Continue from a step folder whose weights are loaded; `saved` is its training state."""
+    def _resume(self, step: Path, saved: dict[str, Any]) -> None:
         self.engine.load_state_dict(saved["engine"])
         self.engine.set_last_checkpoint(step)
         state = saved["state"]

@@ -35,25 +35,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What to write.
-
-    Args:
-        task: "encoding", or the task of the model's head.
-        layer: the layer at which an encoder ends; for other tasks the top layer.
-        formats: any of "paddle" and "onnx".
-        int8: also write ONNX in int8.
-        reduce_range: int8 weights of 7 bits.
-    """
-
-    task: str
-    layer: int
-    formats: Sequence[str] = ("paddle", "onnx")
-    int8: bool = False
-    reduce_range: bool = False
-
-
-@dataclass(frozen=True)
 class Checked:
     """The inputs on which an export is compared with the checkpoint.
 
@@ -68,12 +49,20 @@ class Checked:
     labels: list[int] | None = None
 
 
-def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checked) -> dict[str, Any]:
+def export(
+    loaded: Loaded, output: Path, task: str, layer: int, checked: Checked, *,
+    formats: Sequence[str] = ("paddle", "onnx"), int8: bool = False, reduce_range: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Write the folder, if every float32 graph agrees with the model within `TOLERANCE`.
 
     Args:
         loaded: a checkpoint.
         output: a new folder, or one that is replaced.
+        task: "encoding", or the task of the model's head.
+        layer: the layer at which an encoder ends; for other tasks the top layer.
+        checked: what the graphs are compared on.
+        formats: any of "paddle" and "onnx".
+        int8: also write ONNX in int8; with `reduce_range` its weights have 7 bits.
 
     Returns:
         The "export" of its config.json.
@@ -82,9 +71,9 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
         UserError: a graph does not agree, the disk is full, or a part of the model cannot be exported.
     """
     pad_id, threads = loaded.config["pad_token_id"], loaded.threads
-    part = loaded.part(options.task, options.layer)
-    expected = run_all(loaded.engine(options.task, options.layer), checked.rows, pad_id)
-    made: dict[str, Any] = {"task": options.task, "layer": options.layer, "outputs": list(part.outputs)}
+    part = loaded.part(task, layer)
+    expected = run_all(loaded.engine(task, layer), checked.rows, pad_id)
+    made: dict[str, Any] = {"task": task, "layer": layer, "outputs": list(part.outputs)}
     if loaded.labels:
         made["num_labels"] = len(loaded.labels)
     made |= {"checked_on": checked.name, "engines": {}}
@@ -93,7 +82,7 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
         found = run_all(engine, checked.rows, pad_id)
         made["engines"][name] = difference = largest_difference(expected, found)
         if name == "onnx-int8":
-            made["int8"] = agreement(options.task, checked, expected, found)
+            made["int8"] = agreement(task, checked, expected, found)
             logger.info("onnx-int8: %s", _as_line(made["int8"]))
             return
         logger.info("%s: largest difference to the checkpoint %.1e, %s", name, difference, checked.name)
@@ -104,10 +93,10 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
             )
 
     with atomic_dir(output) as folder:
-        if "paddle" in options.formats:
+        if "paddle" in formats:
             write_paddle(folder, part)
             compare("paddle", PaddleEngine(folder, part.outputs, threads))
-        for name in ["onnx"] * ("onnx" in options.formats) + ["onnx-int8"] * options.int8:
+        for name in ["onnx"] * ("onnx" in formats) + ["onnx-int8"] * int8:
             try:
                 from inference.onnx import write_onnx  # a Paddle inference model needs no onnx
             except ImportError as error:
@@ -115,9 +104,9 @@ def export(loaded: Loaded, output: Path, options: ExportOptions, checked: Checke
                     f"{error.name} is not installed: pip install -r requirements-export.txt, or --formats "
                     "paddle"
                 ) from error
-            quantise = {"int8": True, "reduce_range": options.reduce_range} if name == "onnx-int8" else {}
+            quantise = {"int8": True, "reduce_range": reduce_range} if name == "onnx-int8" else {}
             weights, path = model_weights(part.model), folder / FILES[name]
-            write_onnx(path, weights, loaded.config, options.task, options.layer, **quantise)
+            write_onnx(path, weights, loaded.config, task, layer, **quantise)
             compare(name, OnnxEngine(path, threads))
         _write_rest(folder, loaded, made)
     return made

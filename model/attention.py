@@ -110,6 +110,9 @@ class Layout:
         """`arrays` on the device: those that `tensors` was given, or else uploaded here, once."""
         if ("row_indices" if flash else "back") not in self.tensors:
             self.tensors |= upload([self.arrays(flash)])[0]
+        if flash and "flash" not in self.tensors:
+            rows = self.tensors["row_indices"].astype("int32")
+            self.tensors["flash"] = rows.reshape([1, 1, -1, 2])
         if not flash and "bias0" not in self.tensors:
             for number, group in enumerate(self.groups):
                 self.tensors[f"bias{number}"] = group.bias(self.tensors[f"contexts{number}"])
@@ -210,7 +213,7 @@ class SelfAttention(nn.Layer):
     def _flash(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, share: float) -> Tensor:
         """One row of all tokens through the GPU's kernel: [N, H] -> [N, H]."""
         parts = (x.reshape([1, -1, self.num_heads, self.head_size]) for x in (query, key, value))
-        rows = layout.on_device(True)["row_indices"].astype("int32").reshape([1, 1, -1, 2])
+        rows = layout.on_device(True)["flash"]
         context = F.flashmask_attention(*parts, rows, dropout=share, training=self.training)
         return context.reshape(query.shape)
 

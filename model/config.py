@@ -1,16 +1,22 @@
 """The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 
 from utils.errors import UserError
 from utils.files import read_json
 
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
-)  # fmt: skip
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+_SIZE = (Integral, "a whole number above 0", lambda value: value > 0)
+_SHARE = (Real, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+_POSITIVE = (Real, "a number above 0", lambda value: value > 0)
+# key -> the kind of its values, what they must be, and whether one is that
+_VALUES = {
+    "vocab_size": _SIZE, "hidden_size": _SIZE, "num_hidden_layers": _SIZE, "num_attention_heads": _SIZE,
+    "max_position_embeddings": _SIZE, "intermediate_size": _SIZE,
+    "pad_token_id": (Integral, "a whole number", lambda value: value >= 0),
+    "hidden_dropout_prob": _SHARE, "attention_probs_dropout_prob": _SHARE,
+    "initializer_range": _POSITIVE, "layer_norm_eps": _POSITIVE,
+}  # fmt: skip
 
 
 @dataclass
@@ -35,13 +41,12 @@ class ErnieMConfig:
 
     def __post_init__(self):
         """UserError: a value that cannot be one, or another architecture."""
-        _check(self, _SIZES, Integral, "a whole number above 0", lambda value: value > 0)
-        if self.intermediate_size is None:
-            self.intermediate_size = 4 * self.hidden_size
-        _check(self, ("intermediate_size",), Integral, "a whole number above 0", lambda value: value > 0)
-        _check(self, ("pad_token_id",), Integral, "a whole number", lambda value: value >= 0)
-        _check(self, _DROPOUTS, Real, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-        _check(self, ("initializer_range", "layer_norm_eps"), Real, "a number above 0", lambda v: v > 0)
+        for key, (kind, what, fits) in _VALUES.items():
+            value = getattr(self, key)
+            if key == "intermediate_size" and value is None:
+                value = self.intermediate_size = 4 * self.hidden_size
+            if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+                raise UserError(f"{key} is {value!r}; it must be {what}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "
@@ -73,10 +78,3 @@ class ErnieMConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
-
-
-def _check(config: ErnieMConfig, keys: tuple[str, ...], kind: type, what: str, fits: Callable) -> None:
-    for key in keys:
-        value = getattr(config, key)
-        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
-            raise UserError(f"{key} is {value!r}; it must be {what}")

@@ -56,16 +56,16 @@ def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]
     Returns:
         The groups with tensors [n] in place of the arrays: float64 for an array of floats, otherwise int64.
     """
-    arrays = [array for group in groups for array in group.values()]
-    if not arrays:
-        return [{} for _ in groups]
-    row = paddle.to_tensor(np.concatenate([array.astype(np.float64) for array in arrays]))
-    parts = iter(paddle.split(row, [len(array) for array in arrays]))
-    return [
-        {name: next(parts) if array.dtype.kind == "f" else next(parts).astype("int64")
-         for name, array in group.items()}
-        for group in groups
-    ]  # fmt: skip
+    arrays = [array for group in groups for array in group.values() if len(array)]
+    if arrays:
+        row = paddle.to_tensor(np.concatenate([array.astype(np.float64) for array in arrays]))
+        parts = iter(paddle.split(row, [len(array) for array in arrays]))
+
+    def tensor(array: np.ndarray) -> Tensor:
+        part = next(parts) if len(array) else paddle.zeros([0], "float64")
+        return part if array.dtype.kind == "f" else part.astype("int64")
+
+    return [{name: tensor(array) for name, array in group.items()} for group in groups]
 
 
 def has_tf32() -> bool:

@@ -21,6 +21,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
+from model import device
 from model.attention import CLOSED, Layout, SelfAttention
 from model.config import ErnieMConfig
 from model.cpu import on_cpu
@@ -30,6 +31,7 @@ from utils.errors import UserError
 
 FIRST_POSITION = 2
 PAD_POSITION = 1
+EXACT = (paddle.float32, paddle.float64)
 
 
 class EncoderOutput(NamedTuple):
@@ -176,16 +178,12 @@ class ErnieMModel(nn.Layer):
             raise ValueError("input_bias and positions need a layout")
         if not paddle.in_dynamic_mode():
             return self._padded(input_ids, layers, pool)
-        batch, length = input_ids.shape
-        row, position_ids, layout, tokens = self._in_one_row(input_ids, position_ids)
-        found = self._packed(row, position_ids, layout, None, output_hidden_states, pool, layers, None)
-        # Where each cell's state lies: behind the last one there is a row of zeros, for the pads.
-        cells = np.full(batch * length, len(tokens))
-        cells[tokens] = np.arange(len(tokens))
-        cells = paddle.to_tensor(cells)
+        sent, layout = self._sent(np.asarray(input_ids), position_ids)
+        row, cells = (sent["row"], sent["position_ids"]), sent["cells"]
+        found = self._packed(*row, layout, None, output_hidden_states, pool, layers, None, sent["first"])
 
         def padded(states: Tensor) -> Tensor:
-            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([batch, length, -1])
+            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*input_ids.shape, -1])
 
         states = found.hidden_states and tuple(map(padded, found.hidden_states))
         return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
@@ -197,26 +195,46 @@ class ErnieMModel(nn.Layer):
         if layout is None:
             if not paddle.in_dynamic_mode():
                 return self._padded(input_ids, None, True).pooled
-            input_ids, position_ids, layout, _ = self._in_one_row(input_ids, position_ids)
-        first = paddle.to_tensor(layout.starts)
+            sent, layout = self._sent(np.asarray(input_ids), position_ids)
+            input_ids, position_ids, first = sent["row"], sent["position_ids"], sent["first"]
+        else:
+            first = paddle.to_tensor(layout.starts)
         return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
 
-    def _in_one_row(
-        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Layout, np.ndarray]:
-        """[B, T] with pads on the right -> ids and positions [N], the layout, the tokens' flat indices."""
-        ids = np.asarray(input_ids)
+    def _sent(self, ids: np.ndarray, position_ids: Tensor | None) -> tuple[dict[str, Tensor], Layout]:
+        """Pack ids [B, T], and send to the device, in one copy, what the encoder needs of them.
+
+        Returns:
+            "row", "position_ids" [N]; "first" [S], the first tokens; "cells" [B x T], where each cell's
+            state lies: behind the last one there is a row of zeros, for the pads. And the layout.
+        """
         real = ids != self.config.pad_token_id
-        tokens = np.flatnonzero(real)
+        tokens, layout = np.flatnonzero(real), Layout(real.sum(axis=1))
+        cells = np.full(ids.size, len(tokens))
+        cells[tokens] = np.arange(len(tokens))
+        arrays = {"row": ids.ravel()[tokens], "first": layout.starts, "cells": cells}
+        if position_ids is None:
+            self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
+            arrays["position_ids"] = FIRST_POSITION + layout.places()
+        else:
+            arrays["tokens"] = tokens
+        groups = [arrays]
+        if device.on_gpu():
+            half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
+            groups.append(layout.rounded_up.arrays(device.flash_in(half)))
+        sent, *of_layout = device.upload(groups)
+        for tensors in of_layout:
+            layout.rounded_up.tensors.update(tensors)
         if position_ids is not None:
-            position_ids = paddle.gather(position_ids.flatten(), paddle.to_tensor(tokens))
-        return paddle.to_tensor(ids.ravel()[tokens]), position_ids, Layout(real.sum(axis=1)), tokens
+            sent["position_ids"] = paddle.gather(position_ids.flatten(), sent["tokens"])
+        return sent, layout
 
     def _packed(
         self, input_ids: Tensor, position_ids: Tensor | None, layout: Layout, input_bias: Tensor | None,
         output_hidden_states: bool, pool: bool, layers: int | None, positions: Tensor | None,
+        first: Tensor | None = None,
     ) -> EncoderOutput:  # fmt: skip
-        config, count, first = self.config, layout.tokens, layout.starts
+        config, count = self.config, layout.tokens
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
             position_ids = paddle.to_tensor(FIRST_POSITION + layout.places())
@@ -240,7 +258,9 @@ class ErnieMModel(nn.Layer):
             x = at_positions(x, positions)
         pooled = None
         if positions is None:
-            pooled = self.pooler(paddle.gather(x, paddle.to_tensor(first))) if pool else None
+            if pool:
+                first = paddle.to_tensor(layout.starts) if first is None else first
+                pooled = self.pooler(paddle.gather(x, first))
             x = x if rounded is layout else x[:count]
         states = tuple(state[:count] for state in hidden_states) if output_hidden_states else None
         return EncoderOutput(x, pooled, states)

@@ -1,4 +1,4 @@
-"""What stands on the encoder: classifier, tagger, span finder, and the tied masked-LM head.
+"""The models on top of the encoder: classifier, tagger, span finder, and the tied masked-LM head.
 
 Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
 """
@@ -11,14 +11,18 @@ from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
 from model.layers import LayerNorm, Linear, gelu
 
 
-class SequenceClassifier(nn.Layer):
-    """Dropout and a linear layer on the pooled first token: logits [S, num_labels]."""
+class TaskModel(nn.Layer):
+    """The base of the three: the encoder, and a linear layer with `num_labels` outputs."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
         self.ernie_m = ErnieMModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
+
+
+class SequenceClassifier(TaskModel):
+    """Dropout and a linear layer on the pooled first token: logits [S, num_labels]."""
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
@@ -26,13 +30,8 @@ class SequenceClassifier(nn.Layer):
         return self.classifier(self.dropout(self.ernie_m.pool(input_ids, position_ids, layout)))
 
 
-class TokenClassifier(nn.Layer):
+class TokenClassifier(TaskModel):
     """A linear layer on every token: logits [N, num_labels]. No dropout here, as in the official code."""
-
-    def __init__(self, config: ErnieMConfig, num_labels: int):
-        super().__init__()
-        self.ernie_m = ErnieMModel(config)
-        self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
@@ -40,14 +39,11 @@ class TokenClassifier(nn.Layer):
         return self.classifier(self.ernie_m(input_ids, position_ids, layout, pool=False).sequence)
 
 
-class SpanClassifier(nn.Layer):
+class SpanClassifier(TaskModel):
     """Dropout and a linear layer with two outputs on every token: start and end logits, each [N]."""
 
     def __init__(self, config: ErnieMConfig):
-        super().__init__()
-        self.ernie_m = ErnieMModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = Linear(config.hidden_size, 2, initial_weights(config))
+        super().__init__(config, 2)
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None

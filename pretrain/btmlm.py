@@ -8,7 +8,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from model.heads import PreTrainingModel
-from model.word_table import row_parts
+from model.word_table import logits, row_parts
 from pretrain.batch import Stage1
 from pretrain.loss import DeviceBatch, DeviceRow, send, stage1_row
 
@@ -82,22 +82,17 @@ class PseudoTokenGenerator:
     def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: Tensor) -> Tensor:
         table = paddle.gather(model.lm_head.word_embeddings.weight, pieces)  # [n, H]
         bias = paddle.gather(model.lm_head.bias, pieces)
-
-        def logits(rows: Tensor) -> Tensor:
-            return paddle.matmul(rows, table, transpose_y=True) + bias
-
-        return paddle.gather(pieces, self._choose(logits, hidden, draws, len(pieces)))
+        return paddle.gather(pieces, self._choose(hidden, table, bias, draws))
 
     def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: Tensor) -> Tensor:
-        size = model.lm_head.bias.shape[0]
         values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
-        closed = paddle.scatter(paddle.zeros([size], hidden.dtype), self.special_ids, values)
-        return self._choose(lambda rows: model.lm_head.project(rows) + closed, hidden, draws, size)
+        bias = paddle.scatter_nd_add(model.lm_head.bias, self.special_ids.unsqueeze(-1), values)
+        return self._choose(hidden, model.lm_head.word_embeddings.weight, bias, draws)
 
-    def _choose(self, logits, hidden: Tensor, draws: Tensor, width: int) -> Tensor:
-        """Columns chosen for each row of `hidden` [S, H]: int64 [S]."""
-        parts = row_parts(hidden.shape[0], width)
-        return paddle.concat([self._column(logits(hidden[part]), draws[part]) for part in parts])
+    def _choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
+        """Rows of `table` [n, H] chosen for each row of `hidden` [S, H]: int64 [S]."""
+        parts = row_parts(hidden.shape[0], table.shape[0])
+        return paddle.concat([self._column(logits(hidden[part], table, bias), draws[part]) for part in parts])
 
     def _column(self, logits: Tensor, draws: Tensor) -> Tensor:
         if not self.temperature:

@@ -45,7 +45,7 @@ def build_corpus(options: BuildOptions) -> dict:
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
         shutil.rmtree(output / WORK, ignore_errors=True)
-        check_files(output, manifest, checksums=True)
+        check_files(output, manifest["files"], checksums=True)
         return manifest
     with claim(output, plan | {"modified": modification_times(streams)}):
         workers = LocalWorkers(options.workers)

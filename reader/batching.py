@@ -51,17 +51,10 @@ class Batches:
     """
 
     def __init__(
-        self,
-        examples: Sequence[Any],
-        encode: EncodeExamples,
-        batch_size: int,
-        micro_batch_size: int | None = None,
-        in_tokens: bool = False,
-        shuffle: bool = True,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
+        self, examples: Sequence[Any], encode: EncodeExamples, batch_size: int,
+        micro_batch_size: int | None = None, in_tokens: bool = False, shuffle: bool = True, seed: int = 0,
+        rank: int = 0, world_size: int = 1,
+    ):  # fmt: skip
         self.examples, self.encode = examples, encode
         self.batch_size, self.micro_batch_size, self.in_tokens = batch_size, micro_batch_size, in_tokens
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
@@ -69,10 +62,9 @@ class Batches:
 
     def count(self, epoch: int = 0) -> int:
         """Global batches in an epoch. With `in_tokens` the first call tokenizes everything to know it."""
-        if not self.in_tokens:
-            return -(-len(self.examples) // self.batch_size)
-        lengths = self.lengths()
-        return sum(len(self._bounds(lengths[window], self.batch_size)) - 1 for window in self._windows(epoch))
+        if self.in_tokens:
+            self.lengths()
+        return sum(self._known_count(window) for window in self._windows(epoch))
 
     def lengths(self) -> np.ndarray:
         """How many ids each example has, int64 [N]: one pass over everything, whose answer is kept."""
@@ -110,7 +102,10 @@ class Batches:
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         """The numbers of each window's examples, int64 [n]."""
         total = len(self.examples)
-        order = self._random(epoch).permutation(total) if self.shuffle else np.arange(total)
+        order = np.arange(total)
+        if self.shuffle:
+            bits = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
+            order = np.random.Generator(bits).permutation(total)
         size = WINDOW_EXAMPLES
         if not self.in_tokens:
             size = -(-WINDOW_EXAMPLES // self.batch_size) * self.batch_size
@@ -121,9 +116,9 @@ class Batches:
         """Global batches in a window, or None if only tokenizing it can tell."""
         if not self.in_tokens:
             return -(-len(window) // self.batch_size)
-        return (
-            None if self._lengths is None else len(self._bounds(self._lengths[window], self.batch_size)) - 1
-        )
+        if self._lengths is None:
+            return None
+        return len(self._bounds(self._lengths[window], self.batch_size)) - 1
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
         """Where to cut examples of these lengths: 0, ..., n."""
@@ -155,5 +150,9 @@ class Batches:
     def _features(self, indices: np.ndarray) -> list:
         return self.encode([self.examples[i] for i in indices.tolist()])
 
-    def _random(self, epoch: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+
+def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
+    """Yield the global batches of several data sets one after the other, with the number of the data set."""
+    for number, batches in enumerate(parts):
+        for global_batch in batches.stream():
+            yield number, global_batch

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reader.corpus import CorpusText, map_array
+from reader.corpus import CorpusText, locate, map_array, starts
 from utils.files import atomic_file
 
 
@@ -25,16 +25,16 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
         block crosses a document boundary.
     """
     line_offsets = line_offsets.astype(np.int64)
-    starts = line_offsets[document_offsets[:-1]]
+    begins = line_offsets[document_offsets[:-1]]
     stops = line_offsets[document_offsets[1:]]
     rounds = []
-    while starts.size:
-        limits = starts + max_tokens
+    while begins.size:
+        limits = begins + max_tokens
         last_line_end = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
-        ends = np.minimum(np.where(last_line_end > starts, last_line_end, limits), stops)
-        rounds.append(np.stack([starts, ends], axis=1))
+        ends = np.minimum(np.where(last_line_end > begins, last_line_end, limits), stops)
+        rounds.append(np.stack([begins, ends], axis=1))
         open_ = ends < stops
-        starts, stops = ends[open_], stops[open_]
+        begins, stops = ends[open_], stops[open_]
     blocks = np.concatenate(rounds) if rounds else np.zeros((0, 2), np.int64)
     return blocks[np.argsort(blocks[:, 0], kind="stable")].astype(np.uint32)
 
@@ -51,47 +51,39 @@ class Blocks:
     """
 
     def __init__(
-        self,
-        text: CorpusText,
-        max_tokens: int,
-        one_line: bool = False,
+        self, text: CorpusText, max_tokens: int, one_line: bool = False,
         cache: str | os.PathLike | None = None,
-    ):
-        self.text = text
-        self._blocks = [
-            _shard_blocks(text, shard, max_tokens, one_line, cache) for shard in range(len(text.shards))
-        ]
-        self._starts = np.concatenate([[0], np.cumsum([len(blocks) for blocks in self._blocks])])
+    ):  # fmt: skip
+        self.text, how = text, (max_tokens, one_line, cache)
+        self._blocks = [_shard_blocks(text, shard, *how) for shard in range(len(text.shards))]
+        self._starts = starts(map(len, self._blocks))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, number: int) -> np.ndarray:
-        if not 0 <= number < len(self):
-            raise IndexError(f"{number} is not in 0 .. {len(self) - 1}")
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
-        start, end = self._blocks[shard][number - self._starts[shard]]
-        return self.text.read_ids(shard, start, end, f"block {number - self._starts[shard]}")
+        shard, block = locate(self._starts, number)
+        return self.text.read_ids(shard, *self._blocks[shard][block], f"block {block}")
 
 
 def _shard_blocks(
     text: CorpusText, shard: int, max_tokens: int, one_line: bool, cache: str | os.PathLike | None
 ) -> np.ndarray:
     """The blocks of one shard, computed or from the cache. uint32 [blocks, 2]."""
+
+    def pack() -> np.ndarray:
+        lines = text.line_offsets(shard)
+        documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
+        return pack_lines(lines, documents, max_tokens)
+
     if cache is None:
-        return _pack_shard(text, shard, max_tokens, one_line)
+        return pack()
     found = text.shards[shard]
     # The digest of the shard is part of the name, so a rebuilt corpus never gets the blocks of the old one.
     key = f"{text.folder.name}-{found['name']}-{found['index'][:16]}-{max_tokens}"
     path = Path(cache) / f"{key}{'-lines' if one_line else ''}.blocks.npy"
     if not path.is_file():
         with atomic_file(path) as file:
-            np.save(file, _pack_shard(text, shard, max_tokens, one_line).reshape(-1))
+            np.save(file, pack().reshape(-1))
     bounds = map_array(path, "delete it, and the next run makes it again").view(np.ndarray)
     return bounds.reshape(-1, 2)
-
-
-def _pack_shard(text: CorpusText, shard: int, max_tokens: int, one_line: bool) -> np.ndarray:
-    lines = text.line_offsets(shard)
-    documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
-    return pack_lines(lines, documents, max_tokens)

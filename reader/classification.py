@@ -6,6 +6,7 @@ The TSV files have no quoting: every tab ends a cell, as in the official reader.
 import mmap
 import os
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -56,10 +57,7 @@ class FileLines:
         """
         index = range(len(self))[index]  # IndexError
         if file_version(self.path) != self._version:
-            raise UserError(
-                f"{self.path} was changed while it was in use; put it back as it was, or start a new run "
-                "with the new file in another folder"
-            )
+            raise UserError(f"{self.path} was changed while it was in use; start a new run with the new file")
         if self._bytes is None:
             self._bytes = map_bytes(self.path)
         return self._bytes[self._starts[index] : self._starts[index + 1]]
@@ -72,13 +70,9 @@ class Examples(FileLines, Sequence[Example]):
     """The rows of a TSV file; made by `read_classification`, which checks them."""
 
     def __init__(
-        self,
-        path: Path,
-        starts: np.ndarray,
-        version: tuple[int, int],
-        columns: dict[str, int],
+        self, path: Path, starts: np.ndarray, version: tuple[int, int], columns: dict[str, int],
         label_map: dict[str, int] | None,
-    ):
+    ):  # fmt: skip
         super().__init__(path, starts, version)
         self._columns, self._label_map = columns, label_map
 
@@ -91,24 +85,20 @@ class Examples(FileLines, Sequence[Example]):
 
 
 def read_classification(
-    path: str | os.PathLike,
-    label_map: dict[str, int] | None = None,
-    num_labels: int | None = None,
+    path: str | os.PathLike, label_map: dict[str, int] | None = None, num_labels: int | None = None,
     labels: bool = True,
-) -> Examples:
+) -> Examples:  # fmt: skip
     """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
 
     Args:
-        path: the file.
         label_map: label -> id; without it the label column contains ids.
         num_labels: without a label map, the ids must be below it.
         labels: False ignores the label column (prediction).
 
     Raises:
-        UserError: the file is missing or empty, has no header, lacks a column, has a row of the wrong width,
-            an unknown label or bad UTF-8; the error names the file and the line.
+        UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
     version, data = file_version(path), map_bytes(path)
@@ -154,19 +144,11 @@ def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -
     """
     header = decode(line.removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
     if missing := [name for name in wanted if name not in header]:
-        fault = (
-            f"no column {', '.join(missing)} in the header"
-            if len(missing) < len(wanted)
-            else "no header line"
-        )
-        raise UserError(
-            f"{path}, line 1: {fault}; the first line names the tab-separated columns ({columns})"
-        )
-    seen: set[str] = set()
-    for name in header:
-        if name in seen:
-            raise UserError(f"{path}, line 1: the column {name} occurs twice in the header")
-        seen.add(name)
+        some = len(missing) < len(wanted)
+        fault = f"no column {', '.join(missing)} in the header" if some else "no header line"
+        raise UserError(f"{path}, line 1: {fault}; it names the tab-separated columns ({columns})")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise UserError(f"{path}, line 1: the column {twice[0]} occurs twice in the header")
     return header
 
 
@@ -205,35 +187,28 @@ def read_languages(path: str | os.PathLike) -> list[str]:
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that a flag such as `--dev_set dev.%s.tsv,test.%s.tsv` names.
+    """The files that a flag such as `--dev_set dev.%s.tsv,test.%s.tsv` names: pattern -> language -> path.
+
+    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
 
     Args:
-        patterns: one or several, separated by commas; each language in turn replaces `%s`.
         languages: of the language map; None without one.
         flag: its name, for messages.
-
-    Returns:
-        pattern -> language -> path, in the order given. The file of a pattern without `%s` is under the only
-        language, or under "all" without a language map.
 
     Raises:
         UserError: `%s` without languages, or no `%s` with several languages.
     """
+    names = languages or [ALL_LANGUAGES]
     answer: dict[str, dict[str, Path]] = {}
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        if "%s" in pattern:
-            if languages is None:
-                raise UserError(
-                    f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config"
-                )
-            answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in languages}
-        elif languages is None or len(languages) == 1:
-            answer[pattern] = {(languages or [ALL_LANGUAGES])[0]: Path(pattern)}
-        else:
+        if "%s" in pattern and languages is None:
+            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
+        if "%s" not in pattern and len(names) > 1:
             raise UserError(
-                f"{flag} {pattern}: no %s in it, but the language map has {len(languages)} languages; "
+                f"{flag} {pattern}: no %s in it, but the language map has {len(names)} languages; "
                 "put %s where the file names have the language code, as in dev.%s.tsv"
             )
+        answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in names}
     if not answer:
         raise UserError(f"{flag}: no file named")
     return answer
@@ -266,10 +241,7 @@ def decode(line: bytes, path: Path, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); "
-            "convert the file to UTF-8"
-        ) from error
+        raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from error
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:

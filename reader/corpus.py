@@ -15,8 +15,9 @@ Corpora of earlier versions also have `sums` files, which are not read.
 import hashlib
 import json
 import os
+import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,19 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
 _MAX_SIZE = 1 << 48  # tokens, lines, bytes
-_MAX_NAME = 60  # characters, of a stream or a shard: file systems allow 255 bytes
-_ANY = "*"
-_SHARD = {"name": str, "tokens": int, "lines": int, "index": str}
-_PAIR_SHARDS = {"shards": [_SHARD]}
-_TEXT_SHARDS = {"shards": [_SHARD | {"documents": int}]}
-# What a reader needs of a manifest. `_ANY` stands for all keys that are there.
+# Names of languages, shards and files. File systems allow 255 bytes, and no lone surrogates.
+_LANGUAGE = r"(?!\.\.?$)[^-/\0\ud800-\udfff]{1,29}"
+_LANGUAGES, _PAIR = re.compile(_LANGUAGE), re.compile(f"{_LANGUAGE}-{_LANGUAGE}")
+_SHARD_NAME = re.compile(r"[\w-]{1,60}")
+_FILE = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\0\ud800-\udfff]+")
+_SHARD = {"name": _SHARD_NAME, "tokens": int, "lines": int, "index": str}
+# What a reader needs of a manifest. A pattern as a key stands for all keys that are there.
 _FORM = {
     "vocabulary": {"digest": str, "size": int},
-    "files": {_ANY: {"bytes": int, "sha256": str}},
-    "mono": {_ANY: dict.fromkeys(SPLITS, _TEXT_SHARDS)},
-    "parallel": {_ANY: dict.fromkeys(SPLITS, _PAIR_SHARDS)},
-    "pieces": {_ANY: str},
+    "files": {_FILE: {"bytes": int, "sha256": str}},
+    "mono": {_LANGUAGES: {split: {"shards": [_SHARD | {"documents": int}]} for split in SPLITS}},
+    "parallel": {_PAIR: {split: {"shards": [_SHARD]} for split in SPLITS}},
+    "pieces": {_LANGUAGES: str},
 }
 _REPAIR = "put back a good copy, or delete the corpus and build it again"
 # What numpy raises for a bad .npy header, which is the Python text of a dict.
@@ -80,12 +82,12 @@ class Corpus:
                 f"this one is {expected_digest[:12]}); use the vocabulary of the corpus, or build a corpus "
                 "with this one"
             )
-        check_files(self.path, self.manifest, checksums=verify)
+        check_files(self.path, self.manifest["files"], checksums=verify)
         self.vocab_size: int = vocabulary["size"]
         self.mono, self.held_out_mono = (self._streams("mono", split, CorpusText) for split in SPLITS)
+        pairs = (self._streams("parallel", split, Pairs) for split in SPLITS)
         self.parallel, self.held_out_parallel = (
-            {tuple(pair.split("-")): pairs for pair, pairs in self._streams("parallel", split, Pairs).items()}
-            for split in SPLITS
+            {tuple(name.split("-")): stream for name, stream in streams.items()} for streams in pairs
         )
 
     def __reduce__(self):
@@ -111,7 +113,7 @@ class Corpus:
         if language not in self.manifest["pieces"]:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
         name = self.manifest["pieces"][language]
-        _check_file(self.path, name, self.manifest["files"][name], checksum=True)
+        check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
         counts = np.asarray(map_array(self.path / name))
         if len(counts) != self.vocab_size:
             raise UserError(f"{self.path / name}: {len(counts)} counts for a vocabulary of {self.vocab_size}")
@@ -131,13 +133,9 @@ class _Shards:
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         self.folder, self.shards = folder, shards
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        self._first_line = _starts(shard["lines"] for shard in shards)
+        self._first_line = starts(shard["lines"] for shard in shards)
         self._open: dict[tuple[int, str], np.ndarray] = {}
         self.num_lines = int(self._first_line[-1])
-
-    def ids(self, shard: int) -> np.ndarray:
-        """All ids of a shard, memory-mapped. uint16 or uint32 [tokens]."""
-        return self._array(shard, "ids")
 
     def line_offsets(self, shard: int) -> np.ndarray:
         """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
@@ -145,18 +143,11 @@ class _Shards:
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
-        shard, line = _locate(self._first_line, number)
+        shard, line = locate(self._first_line, number)
         return self._lines(shard, line, 1, f"line {line}")[0]
 
     def read_ids(self, shard: int, start: int, end: int, record: str) -> np.ndarray:
-        """Ids start .. end - 1 of a shard. int64 [n].
-
-        Args:
-            record: what the ids belong to ("block 7"), for the error.
-
-        Raises:
-            UserError: the shard has no such ids.
-        """
+        """Ids start .. end - 1 of a shard. int64 [n]. UserError: there are no such ids; it names `record`."""
         return self._read(shard, "ids", int(start), int(end), record).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int, record: str) -> list[np.ndarray]:
@@ -182,14 +173,13 @@ class _Shards:
     def _array(self, shard: int, kind: str) -> np.ndarray:
         if (shard, kind) not in self._open:
             # A plain view: the indexing of np.memmap itself is several times slower.
-            self._open[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+            file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+            self._open[shard, kind] = map_array(file).view(np.ndarray)
         return self._open[shard, kind]
 
-    def _file(self, shard: int, kind: str) -> Path:
-        return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
-
     def _damaged(self, shard: int, kind: str, fault: str) -> UserError:
-        return UserError(f"{self._file(shard, kind)}: {fault}: the file is damaged; {_REPAIR}")
+        file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+        return UserError(f"{file}: {fault}: the file is damaged; {_REPAIR}")
 
 
 class CorpusText(_Shards):
@@ -197,13 +187,13 @@ class CorpusText(_Shards):
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
         super().__init__(folder, shards)
-        self._first_document = _starts(shard["documents"] for shard in shards)
+        self._first_document = starts(shard["documents"] for shard in shards)
 
     def __len__(self) -> int:
         return int(self._first_document[-1])
 
     def __getitem__(self, number: int) -> list[np.ndarray]:
-        shard, document = _locate(self._first_document, number)
+        shard, document = locate(self._first_document, number)
         record = f"document {document}"
         first, last = self._read(shard, "documents", document, document + 2, record).tolist()
         if last < first:
@@ -222,7 +212,7 @@ class Pairs(_Shards):
         return self.num_lines // 2
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        shard, line = _locate(self._first_line, 2 * number)
+        shard, line = locate(self._first_line, 2 * number)
         first, second = self._lines(shard, line, 2, f"pair {line // 2}")
         return first, second
 
@@ -235,11 +225,8 @@ class Pairs(_Shards):
 def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
     """A one-dimensional .npy file of integers, memory-mapped.
 
-    Args:
-        repair: what to do about a damaged file, for the error.
-
     Raises:
-        UserError: the file is missing, or holds no such array.
+        UserError: the file is missing, or holds no such array; says how to repair it.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
@@ -252,30 +239,26 @@ def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
     return mapped
 
 
-def check_files(path: Path, manifest: Mapping[str, Any], checksums: bool) -> None:
-    """Compare every file with the manifest, by size and, with `checksums`, by SHA-256.
+def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
+    """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
 
     Raises:
         UserError: a file is missing, cut short or altered.
     """
-    for name, expected in manifest["files"].items():
-        _check_file(path, name, expected, checksums)
-
-
-def _check_file(path: Path, name: str, expected: Mapping[str, Any], checksum: bool) -> None:
-    file = path / name
     repair = f"the corpus is damaged; {_REPAIR}"
-    try:
-        size = file.stat().st_size
-    except OSError as error:
-        raise UserError(f"{file}: missing ({error.strerror}); {repair}") from error
-    if size != expected["bytes"]:
-        raise UserError(
-            f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
-            f"{repair}"
-        )
-    if checksum and sha256_of(file) != expected["sha256"]:
-        raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {repair}")
+    for name, expected in files.items():
+        file = path / name
+        try:
+            size = file.stat().st_size
+        except OSError as error:
+            raise UserError(f"{file}: missing ({error.strerror}); {repair}") from error
+        if size != expected["bytes"]:
+            raise UserError(
+                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
+                f"{repair}"
+            )
+        if checksums and sha256_of(file) != expected["sha256"]:
+            raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {repair}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -285,77 +268,58 @@ def read_manifest(path: Path) -> dict[str, Any]:
         UserError: the folder has no manifest, or it is not JSON, has another format version, or lacks a key
             that a reader needs.
     """
-    file = path / MANIFEST
+    file, again = path / MANIFEST, "build the corpus again"
     if not file.is_file():
         raise UserError(
             f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
             "pretrain.build_corpus, or run that again if it was stopped"
         )
-    manifest = read_json(file, "build the corpus again")
+    manifest = read_json(file, again)
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
-        raise UserError(
-            f"{file}: format version {found}, this program reads {FORMAT}; build the corpus again with this "
-            "program"
-        )
+        raise UserError(f"{file}: format version {found}, this program reads {FORMAT}; {again}")
     try:
         _check_form(manifest, _FORM, "")
-        _check_names(manifest)
+        for name, stream in manifest["parallel"].items():
+            if any(shard["lines"] % 2 for split in SPLITS for shard in stream[split]["shards"]):
+                raise ValueError(f"parallel.{name}: an odd number of lines in pairs")
+        for language, name in manifest["pieces"].items():
+            if name not in manifest["files"]:
+                raise ValueError(f"pieces.{language}: a file that is not among the files")
     except ValueError as error:
         raise UserError(f"{file}: damaged: {error}; {_REPAIR}") from error
     return manifest
 
 
 def _check_form(value: Any, form: Any, place: str) -> None:
-    """Check keys and types against a form such as `_FORM`. ValueError: the first fault, with its key."""
-    kind = form if isinstance(form, type) else type(form)
+    """Check keys and values against a form such as `_FORM`. ValueError: the first fault, with its place."""
+    kind = str if isinstance(form, re.Pattern) else form if isinstance(form, type) else type(form)
     if type(value) is not kind or (kind is int and not 0 <= value < _MAX_SIZE):
         raise ValueError(f"{place}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
+    if isinstance(form, re.Pattern) and not form.fullmatch(value):
+        raise ValueError(f"{place}: not a name in a corpus")
     if isinstance(form, list):
         for number, item in enumerate(value):
             _check_form(item, form[0], f"{place}[{number}]")
     elif isinstance(form, dict):
-        for key in value if _ANY in form else form:
-            where = f"{place}.{key}" if place else key
-            if key not in value:
-                raise ValueError(f"{where}: missing")
-            _check_form(value[key], form.get(_ANY) or form[key], where)
+        for key, inner in form.items():
+            names = value if isinstance(key, re.Pattern) else [key]
+            for name in names:
+                where = f"{place}.{name}".lstrip(".")
+                if name not in value:
+                    raise ValueError(f"{where}: missing")
+                if isinstance(key, re.Pattern):
+                    _check_form(name, key, where)
+                _check_form(value[name], inner, where)
 
 
-def _check_names(manifest: dict) -> None:
-    """Check that names are those of files of the corpus, and that there are whole pairs."""
-    for name in manifest["files"]:
-        if not _is_relative_path(name):
-            raise ValueError(f"files.{name}: no file of the corpus")
-    for kind, languages in (("mono", 1), ("parallel", 2)):
-        for name, stream in manifest[kind].items():
-            is_name = _is_relative_path(name) and "/" not in name and len(name) <= _MAX_NAME
-            if len(name.split("-")) != languages or not is_name:
-                raise ValueError(f"{kind}.{name}: the name of no language or pair")
-            for split in SPLITS:
-                for number, shard in enumerate(stream[split]["shards"]):
-                    where, name_ = f"{kind}.{name}.{split}.shards[{number}]", shard["name"]
-                    if not name_.replace("_", "").replace("-", "").isalnum() or len(name_) > _MAX_NAME:
-                        raise ValueError(f"{where}.name: the name of no shard")
-                    if kind == "parallel" and shard["lines"] % 2:
-                        raise ValueError(f"{where}.lines: {shard['lines']}, an odd number of lines in pairs")
-    for language, name in manifest["pieces"].items():
-        if name not in manifest["files"]:
-            raise ValueError(f"pieces.{language}: a file that is not among the files")
-
-
-def _is_relative_path(name: str) -> bool:
-    """Whether `name` can be a file below a folder. A lone surrogate cannot be encoded."""
-    surrogate = any("\ud800" <= character <= "\udfff" for character in name)
-    return not (surrogate or "\0" in name or ".." in name.split("/") or name.startswith("/"))
-
-
-def _starts(counts) -> np.ndarray:
+def starts(counts: Iterable[int]) -> np.ndarray:
+    """Where each of several parts begins, and the last one ends. int64 [parts + 1]."""
     return np.concatenate([[0], np.cumsum(list(counts), dtype=np.int64)])
 
 
-def _locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """The shard that holds an item, and the item's number in that shard."""
+def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
+    """The part (from `starts`) that holds an item, and the item's number in that part."""
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
     shard = int(np.searchsorted(starts, number, side="right")) - 1

@@ -115,7 +115,7 @@ class Cut:
         if self.max_seq_len <= self.max_query_length + INPUT_SPECIAL_TOKENS:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
-                f"{self.max_query_length} and {INPUT_SPECIAL_TOKENS} special tokens; lower --max_query_length"
+                f"{self.max_query_length} and {INPUT_SPECIAL_TOKENS} special tokens"
             )
 
 
@@ -169,11 +169,6 @@ class AnswerWindows(Sequence[ContextWindow]):
         column = self._windows[:, 0]
         return range(np.searchsorted(column, number), np.searchsorted(column, number, side="right"))
 
-    def answered(self) -> tuple[int, int]:
-        """How many questions have their answer in a window, and how many windows contain one."""
-        holding = self._windows[self._windows[:, 6] != NO_ANSWER, 0]
-        return len(np.unique(holding)), len(holding)
-
     def __getstate__(self) -> dict:
         return {**vars(self), "file": None, "spans": None}
 
@@ -191,15 +186,14 @@ def read_windows(
     """
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
-    answered, with_answer = windows.answered()
-    if purpose == "train" and not answered:
+    with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
+    if purpose == "train" and not with_answer:
         raise UserError(f"{path}: no answer is at its offset, so there is nothing to train on")
     if not windows:
         raise UserError(f"{path}: the tokenizer leaves nothing of its texts, so there is no answer in them")
     logger.info(
         "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
-        len(windows),
-        f", {with_answer} of them with the answer of {answered} questions" if purpose != "test" else "",
+        len(windows), f", {with_answer} of them with the answer" if purpose != "test" else "",
     )  # fmt: skip
     return windows
 
@@ -238,9 +232,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
 def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int, int]]:
     """(start, end, own from, own to) of the windows of a context of `length` tokens; see `ContextWindow`.
 
-    Args:
-        room: tokens of the context that fit into a window.
-        stride: tokens between two starts, at most `room`.
+    `room` tokens of the context fit into a window; `stride` tokens are between two starts.
     """
     if not length:
         return []
@@ -255,11 +247,7 @@ def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
     """The first and the last of the fewest tokens that cover the characters (start, end) of `text`.
 
-    Args:
-        spans: of the tokens, int32 [tokens, 2].
-
-    Returns:
-        None if no token covers any of the characters.
+    None if no token covers any of them. `spans`: of the tokens, int32 [tokens, 2].
     """
     start, end = span
     while start < end and text[start].isspace():
@@ -272,22 +260,10 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """One input.
-
-    Attributes:
-        ids: `[CLS] question [SEP] context [SEP]`.
-        length: how many of them are not padding.
-        first: where the context begins in them.
-        start: the number of the context's token there.
-        own, answer: as in `ContextWindow`, but places in `ids`.
-    """
+    """One input, `[CLS] question [SEP] context [SEP]`, and its window."""
 
     ids: list[int]
-    length: int
-    first: int
-    start: int
-    own: tuple[int, int]
-    answer: tuple[int, int]
+    window: ContextWindow
 
 
 @dataclass(frozen=True)
@@ -314,41 +290,38 @@ class AnswerBatch:
 
 
 class EncodeWindows:
-    """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer.
+    """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
-    Args:
-    """
+    absent = NO_ANSWER  # the place of an answer that is not in the window
 
     def __init__(self, tokenizer: Tokenizer):
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        return [self._feature(window) for window in windows]
+        features = []
+        for window in windows:
+            question, context = window.question_ids.tolist(), window.context_ids.tolist()
+            ids = [self.cls_id, *question, self.sep_id, *context, self.sep_id]
+            features.append(AnswerFeature(ids, window))
+        return features
 
     def count(self, features: Sequence[AnswerFeature]) -> int:
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
+        windows = [feature.window for feature in features]
+        first = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # of the context
+        ends = first + [len(window.context_ids) for window in windows]
+        shift = np.asarray([window.start for window in windows], np.int64) - first  # [B]
+        own, answers = (
+            np.asarray([getattr(window, name) for window in windows], np.int64) - shift[:, None]
+            for name in ("own", "answer")
+        )  # [B, 2]
+        answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
+        ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
-            pad([feature.ids[: feature.length] for feature in features], self.pad_id),
-            np.asarray([feature.answer for feature in features], np.int64),
-            np.asarray([feature.own for feature in features], np.int64),
-            np.asarray([feature.length - 1 for feature in features], np.int64),
-            np.asarray([feature.start - feature.first for feature in features], np.int64),
-            np.asarray(indices, np.int64),
-            count,
+            pad(ids, self.pad_id), answers, own, ends, shift, np.asarray(indices, np.int64), count
         )
-
-    def _feature(self, window: ContextWindow) -> AnswerFeature:
-        question, context = window.question_ids.tolist(), window.context_ids.tolist()
-        ids = [self.cls_id, *question, self.sep_id, *context, self.sep_id]
-        first = len(question) + 2
-        shift = first - window.start
-        own = window.own[0] + shift, window.own[1] + shift
-        answer = window.answer
-        if answer[0] != NO_ANSWER:
-            answer = answer[0] + shift, answer[1] + shift
-        return AnswerFeature(ids, len(ids), first, window.start, own, answer)
 
 
 class EncodeInOrder(EncodeWindows):
@@ -359,12 +332,13 @@ class EncodeInOrder(EncodeWindows):
             `collate` takes the padding off again.
     """
 
+    absent = 0
+
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
         super().__init__(tokenizer)
         self.max_seq_len = max_seq_len
 
-    def _feature(self, window: ContextWindow) -> AnswerFeature:
-        feature = super()._feature(window)
-        filled = feature.ids + [self.pad_id] * (self.max_seq_len - feature.length)
-        answer = (0, 0) if feature.answer[0] == NO_ANSWER else feature.answer
-        return feature._replace(ids=filled, answer=answer)
+    def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
+        filled = [self.pad_id] * self.max_seq_len
+        found = super().__call__(windows)
+        return [one._replace(ids=(one.ids + filled)[: self.max_seq_len]) for one in found]

@@ -82,19 +82,6 @@ class Draws:
     def __getitem__(self, part: slice) -> "Draws":
         return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
 
-    def share(self, rank: int, world_size: int) -> "Draws":
-        """The draws of a step that belong to process `rank` of `world_size`.
-
-        Raises:
-            UserError: more processes than draws.
-        """
-        if len(self) < world_size:
-            raise UserError(
-                f"a step of {len(self)} sequences cannot be shared by {world_size} processes; "
-                "raise the batch size or start fewer processes"
-            )
-        return self[len(self) * rank // world_size : len(self) * (rank + 1) // world_size]
-
 
 class Sampler:
     """Makes the draws of one kind of text. All processes have the same sampler; each uses a share of a step.
@@ -107,10 +94,8 @@ class Sampler:
         purpose: a name; samplers with the same seed and different purposes are independent.
 
     Attributes:
-        names: the streams in order.
-        probabilities: float64 [streams].
-        draws: how many draws were made.
-        positions: int64 [streams], how many draws each stream had.
+        names, probabilities: of the streams in order; float64 [streams].
+        draws, positions: how many draws were made, and how many each stream had, int64 [streams].
 
     Raises:
         UserError: a stream has no items or no amount.
@@ -119,10 +104,8 @@ class Sampler:
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        if set(items) != set(amounts):
-            raise UserError(
-                f"streams without items or amount: {', '.join(sorted(set(items) ^ set(amounts)))}"
-            )
+        if unknown := items.keys() ^ amounts.keys():
+            raise UserError(f"streams without items or amount: {', '.join(sorted(unknown))}")
         temperature(items, 1.0)  # no stream may be empty
         chances = temperature(amounts, alpha)
         self.names = list(items)
@@ -133,9 +116,8 @@ class Sampler:
         self.positions = np.zeros(len(self.names), np.int64)
         self._thresholds = np.cumsum(self.probabilities)[:-1]
         self._philox_key = _key_words(seed, purpose)
-        self._stream_keys = np.array(
-            [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names], np.uint64
-        )
+        keys = [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names]
+        self._stream_keys = np.array(keys, np.uint64)
 
     def draw(self, count: int) -> Draws:
         """The next `count` draws."""
@@ -151,12 +133,8 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """The state for `restore`, as plain numbers and strings. The same on every process."""
-        return {
-            "seed": self.seed,
-            "draws": self.draws,
-            "positions": dict(zip(self.names, self.positions.tolist())),
-            "sizes": dict(zip(self.names, self.sizes.tolist())),
-        }
+        positions, sizes = (dict(zip(self.names, each.tolist())) for each in (self.positions, self.sizes))
+        return {"seed": self.seed, "draws": self.draws, "positions": positions, "sizes": sizes}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state. The number of processes may have changed.
@@ -165,18 +143,13 @@ class Sampler:
             UserError: the state has other streams, sizes or another seed.
         """
         sizes = dict(zip(self.names, self.sizes.tolist()))
-        changed = sorted(
-            name for name in {*sizes, *state["sizes"]} if sizes.get(name) != state["sizes"].get(name)
-        )
-        if changed:
+        if changed := sorted({name for name, _ in sizes.items() ^ state["sizes"].items()}):
             raise UserError(
                 f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}), so its "
                 "positions are no longer valid. Resume with the corpus and the lengths of the checkpoint"
             )
         if state["seed"] != self.seed:
-            raise UserError(
-                f"{self.purpose}: the checkpoint was made with seed {state['seed']}, this run has {self.seed}"
-            )
+            raise UserError(f"{self.purpose}: a checkpoint of seed {state['seed']}, this run has {self.seed}")
         self.draws = int(state["draws"])
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 
@@ -193,10 +166,8 @@ def _philox_words(key: np.ndarray, first: int, count: int) -> np.ndarray:
 def _earlier_equals(values: np.ndarray) -> np.ndarray:
     """For each element the number of equal elements before it."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    first_of_group = np.searchsorted(ordered, ordered, side="left")
     result = np.empty(len(values), np.int64)
-    result[order] = np.arange(len(values)) - first_of_group
+    result[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
     return result
 
 

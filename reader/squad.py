@@ -52,13 +52,11 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     no span) and, in a training file, a repeated id.
 
     Args:
-        purpose: "train" or "dev", where every question must have an answer, or "test", where answers are not
-            read.
+        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
 
     Raises:
-        UserError: the file is not JSON or not of this form; the error names the place, as in
-            `data[3].paragraphs[0].qas[2].answers`. Also if an id is repeated in a "dev" or "test" file, if
-            there is no question, and if all contexts are empty.
+        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
+            an id is repeated in a "dev" or "test" file, there is no question, or all contexts are empty.
     """
     path = Path(path)
     contexts: list[str] = []
@@ -67,7 +65,12 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     wrong_offsets: list[str] = []
     empty: list[str] = []
     repeated: list[str] = []
-    for place, paragraph in _paragraphs(path, read_json(path, f"the form is {_FORM}")):
+    value = read_json(path, f"the form is {_FORM}")
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no object; the form is {_FORM}")
+    articles = _objects(path, value, "data", "")
+    paragraphs = (one for where, article in articles for one in _objects(path, article, "paragraphs", where))
+    for place, paragraph in paragraphs:
         context = _field(path, paragraph, "context", str, place)
         if not context.strip():
             empty.append(f"{place}.context")
@@ -97,21 +100,15 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if len(empty) == len(contexts):
         raise UserError(f"{path}: every context is empty ({empty[0]} is the first)")
-    for found, what in (
-        (wrong_offsets, "answers that are not at their offset, skipped"),
-        (empty, "empty contexts, whose questions have no answer"),
-        (repeated, "repeated ids"),
-    ):
+    faults = {
+        "answers that are not at their offset, skipped": wrong_offsets,
+        "empty contexts, whose questions have no answer": empty,
+        "repeated ids": repeated,
+    }
+    for what, found in faults.items():
         if found:
             logger.warning("%s: %d %s; the first: %s", path, len(found), what, found[0])
     return QuestionFile(path, contexts, questions)
-
-
-def _paragraphs(path: Path, value: Any) -> Iterator[tuple[str, dict]]:
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no object; the form is {_FORM}")
-    for place, article in _objects(path, value, "data", ""):
-        yield from _objects(path, article, "paragraphs", place)
 
 
 def _answers(path: Path, qa: dict, place: str) -> list[tuple[str, int, str]]:
@@ -121,16 +118,14 @@ def _answers(path: Path, qa: dict, place: str) -> list[tuple[str, int, str]]:
         for where, answer in _objects(path, qa, "answers", place)
     ]
     if not answers:
-        raise UserError(
-            f"{path}: {place}.answers: empty; questions without an answer, as in SQuAD 2.0, must be left out"
-        )
+        raise UserError(f"{path}: {place}.answers: empty; questions without an answer must be left out")
     return answers
 
 
 def _objects(path: Path, holder: dict, key: str, place: str) -> Iterator[tuple[str, dict]]:
     """(place, object) of each item of the list `holder[key]`."""
     for i, item in enumerate(_field(path, holder, key, list, place)):
-        where = f"{_join(place, key)}[{i}]"
+        where = f"{place}.{key}[{i}]".lstrip(".")
         if not isinstance(item, dict):
             raise UserError(f"{path}: {where}: {_name(item)} where an object should be; the form is {_FORM}")
         yield where, item
@@ -138,7 +133,7 @@ def _objects(path: Path, holder: dict, key: str, place: str) -> Iterator[tuple[s
 
 def _field(path: Path, holder: dict, key: str, kind: type | tuple[type, ...], place: str) -> Any:
     """`holder[key]`, which must be of one of these types and, if it is a string, have a UTF-8 form."""
-    where = _join(place, key)
+    where = f"{place}.{key}".lstrip(".")
     if key not in holder:
         raise UserError(f"{path}: {where}: missing; the form is {_FORM}")
     value = holder[key]
@@ -150,14 +145,9 @@ def _field(path: Path, holder: dict, key: str, kind: type | tuple[type, ...], pl
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{path}: {where}: \\u{ord(value[error.start]):04x} at character {error.start} is one half "
-                "of a surrogate pair, which is no character; remove it"
+                f"{path}: {where}: character {error.start} is half of a surrogate pair"
             ) from error
     return value
-
-
-def _join(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
 
 
 def _name(value: Any) -> str:

@@ -18,7 +18,7 @@ has one tag and counts once in the loss.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +32,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 OUTSIDE = "O"
-SCHEMES = ("IOB", "IOB1", "IOB2")  # IOB: a file has either, throughout
-ENDS = {"IOE": "IE", "IOBES": "BIES"}  # schemes that mark the ends of entities, and their letters
+# scheme -> the letters of its tags; IOB: a file has IOB1 or IOB2, throughout
+SCHEMES = {"IOB": "BI", "IOB1": "BI", "IOB2": "BI", "IOE": "IE", "IOBES": "BIES"}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -49,31 +49,20 @@ class EntityStart(NamedTuple):
 
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
-    """Where entities begin, as conlleval reads the tags of one sentence."""
-    before = ""
+    """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
+    before = open_type = ""
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
-        if type_ and (tag[0] == "B" or type_ != before):
+        if type_ and (tag[0] in "BS" or type_ != open_type):
             yield EntityStart(position, tag, type_ == before)
-        before = type_
+        before, open_type = type_, "" if tag[0] in "ES" else type_
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
-    written = list(tags)
+    written = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]
     for start in entity_starts(tags):
         written[start.position] = f"B-{start.tag[2:]}"
-    return written
-
-
-def from_ends(tags: Sequence[str]) -> list[str]:
-    """The same entities in IOB2, of tags in IOE or IOBES."""
-    written, open_type = [], ""
-    for tag in tags:
-        type_ = tag[2:]  # empty for O
-        letter = "I" if type_ == open_type and tag[0] in "IE" else "B"
-        written.append(f"{letter}-{type_}" if type_ else tag)
-        open_type = "" if tag[0] in "ES" else type_
     return written
 
 
@@ -83,20 +72,18 @@ def inside(labels: Sequence[str]) -> list[int]:
     return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]
 
 
-def is_tag(tag: str) -> bool:
-    """Whether `tag` is O, or B- or I- with a type."""
-    return tag == OUTSIDE or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+def is_tag(tag: str, scheme: str = "IOB") -> bool:
+    """Whether `tag` is O, or a letter of the scheme, "-" and a type."""
+    return tag == OUTSIDE or (tag[:1] in [*SCHEMES[scheme]] and tag[1:2] == "-" and len(tag) > 2)
 
 
 def check_scheme(
     sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
 ) -> None:
-    """Check that all tags of a file follow a scheme.
+    """Check that all tags of a file follow IOB1, IOB2, or, for IOB, one of the two.
 
     Args:
         sentences: line number and tags of each.
-        scheme: one of `SCHEMES`.
-        path: of the file, for messages.
 
     Raises:
         UserError: names the file, the line and the token.
@@ -108,13 +95,11 @@ def check_scheme(
                 continue  # the same in both schemes
             place = f"line {line}, token {position + 1}: {tag} begins an entity"
             first.setdefault(tag[0], place)
-            other = first.get("B" if tag[0] == "I" else "I")
-            if scheme == "IOB2" and tag[0] == "I":
-                fault = f"which IOB2 (--chunk_scheme) writes B-{tag[2:]}"
-            elif scheme == "IOB1" and tag[0] == "B":
-                fault = f"which IOB1 (--chunk_scheme) writes I-{tag[2:]}"
-            elif scheme == "IOB" and other is not None:
-                fault = f"but {other}: neither IOB1 nor IOB2"
+            letter = "B" if tag[0] == "I" else "I"
+            if scheme == {"B": "IOB2", "I": "IOB1"}[letter]:
+                fault = f"which {scheme} (--chunk_scheme) writes {letter}-{tag[2:]}"
+            elif scheme == "IOB" and letter in first:
+                fault = f"but {first[letter]}: neither IOB1 nor IOB2"
             else:
                 continue
             raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
@@ -127,18 +112,14 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         UserError: names the file and the label.
     """
     for tag in label_map:
+        other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
         if not is_tag(tag):
-            raise UserError(
-                f"{path}: the label '{tag}' is not O, B-<type> or I-<type>, as for every --chunk_scheme"
-            )
-        other = ("I-" if tag[0] == "B" else "B-") + tag[2:]
+            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
         if tag != OUTSIDE and other not in label_map:
             raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
         found = "is not there" if OUTSIDE not in label_map else f"has the id {label_map[OUTSIDE]}"
-        raise UserError(
-            f"{path}: O {found}; it must have the last id, {len(label_map) - 1}: B- and I- first, O last"
-        )
+        raise UserError(f"{path}: O {found}; it must have the last id, {len(label_map) - 1}")
 
 
 class Sentence(NamedTuple):
@@ -152,22 +133,44 @@ class Sentence(NamedTuple):
         return self.text.split(JOINT)
 
 
+def read_columns(
+    lines: Iterable[str], path: str | os.PathLike, cells_of: Callable[[str], list[str]], form: str
+) -> Iterator[tuple[int, list[list[str]]]]:
+    """Yield each sentence of a file in CoNLL form: the number of its first line, and the cells of its lines.
+
+    Args:
+        cells_of: the cells of a line; none ends a sentence.
+        form: what a line holds, for messages.
+
+    Raises:
+        UserError: the number of columns changes, or there is only one; names the file and the line.
+    """
+    rows: list[list[str]] = []
+    width = 0
+    for number, line in enumerate([*lines, ""], 1):
+        if cells := cells_of(line):
+            width = width or len(cells)
+            if len(cells) != width or width < 2:
+                fault = f"{len(cells)} columns, not {max(width, 2)}"
+                raise UserError(f"{path}, line {number}: {fault}; a line is {form}")
+            rows.append(cells)
+        elif rows:
+            yield number - len(rows), rows
+            rows = []
+
+
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
-    """Read and check a TSV file with the columns text_a and label, each joined by U+0002.
-
-    Tags in IOB1, IOE and IOBES become IOB2.
+    """Read and check a TSV file with the columns text_a and label, each joined by U+0002; tags become IOB2.
 
     Args:
-        path: the file; other columns are ignored.
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must follow, one of `SCHEMES` or `ENDS`.
+        scheme: what the tags must follow, a key of `SCHEMES`.
         labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
-        UserError: the file is missing, has no header, an empty sentence, unequal numbers of tokens and tags,
-            an unknown tag, or a tag that breaks the scheme; the error names the file and the line.
+        UserError: the file cannot be read, a line has another form, or a tag is unknown or breaks the scheme.
     """
     path = Path(path)
     rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
@@ -184,39 +187,30 @@ def read_tagged(
         found = None
         if "label" in cells:
             tags = cells["label"].split(JOINT)
-            if scheme in ENDS:
-                tags = from_ends(_check_letters(tags, scheme, where))
-            _check_tags(tags, len(words), label_map, where)
+            found = _labels(tags, len(words), label_map, scheme, where)
             tagged.append((number, tags))
-            found = tuple(label_map[tag] for tag in to_iob2(tags))
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
-    check_scheme(tagged, scheme, path)
+    if SCHEMES[scheme] == SCHEMES["IOB"]:
+        check_scheme(tagged, scheme, path)
     return sentences
 
 
-def _check_letters(tags: list[str], scheme: str, where: str) -> list[str]:
-    for position, tag in enumerate(tags, 1):
-        if tag != OUTSIDE and not (tag[:1] in tuple(ENDS[scheme]) and tag[1:2] == "-" and tag[2:]):
-            letters = ", ".join(f"{letter}-<type>" for letter in ENDS[scheme])
-            raise UserError(
-                f"{where}, token {position}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}"
-            )
-    return tags
-
-
-def _check_tags(tags: list[str], words: int, label_map: Mapping[str, int], where: str) -> None:
+def _labels(
+    tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, where: str
+) -> tuple[int, ...]:
+    """The label ids of the words of a sentence."""
     if len(tags) != words:
-        raise UserError(
-            f"{where}: {words} tokens but {len(tags)} tags; tokens are joined by U+0002, and so are tags, "
-            "one for each token"
-        )
-    for position, tag in enumerate(tags, 1):
-        if tag not in label_map:
-            raise UserError(
-                f"{where}, token {position}: unknown tag '{tag}'; the label map has {', '.join(label_map)}"
-            )
+        raise UserError(f"{where}: {words} tokens but {len(tags)} tags; U+0002 joins both")
+    for position, (tag, iob2) in enumerate(zip(tags, to_iob2(tags)), 1):
+        place = f"{where}, token {position}"
+        if not is_tag(tag, scheme):
+            letters = ", ".join(f"{letter}-<type>" for letter in SCHEMES[scheme])
+            raise UserError(f"{place}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}")
+        if iob2 not in label_map:
+            raise UserError(f"{place}: unknown tag '{tag}'; the label map has {', '.join(label_map)}")
+    return tuple(label_map[tag] for tag in to_iob2(tags))
 
 
 class TaggedFeature(NamedTuple):
@@ -272,57 +266,43 @@ class EncodeTagged:
     def __init__(
         self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first",
     ):  # fmt: skip
-        self.tokenizer = tokenizer
-        self.room = max_seq_len - 2
-        self.inside = list(inside)
-        self.label_pieces = label_pieces
+        self.tokenizer, self.room = tokenizer, max_seq_len - 2
+        self.inside, self.label_pieces = list(inside), label_pieces
         self._space = tokenizer.vocab.get("▁")
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
-        by_sentence = [sentence.words for sentence in sentences]
-        pieces = iter(self.tokenizer.encode_batch([word for words in by_sentence for word in words]))
-        return [
-            self._feature([next(pieces) for _ in words], sentence.labels)
-            for sentence, words in zip(sentences, by_sentence)
-        ]
+        words = [word for sentence in sentences for word in sentence.words]
+        pieces = iter(self.tokenizer.encode_batch(words))
+        return [self._feature([next(pieces) for _ in one.words], one.labels) for one in sentences]
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """Labelled pieces."""
         return sum(count for feature in features for _, count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
-        ids, labels, sentences, words = [], [], [], []
-        for number, feature in enumerate(features):
+        ids, labels, words = [], [], []
+        for feature in features:
             bounds = np.cumsum([0, *feature.widths])
-            first_row = len(ids)
-            for a, b in pairwise(bounds):
-                ids.append(feature.ids[a:b])
-                labels.append(feature.labels[a:b])
-                sentences.append(number)
-            places = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
-            window = np.searchsorted(bounds, places[:, 0], side="right") - 1
-            words.append(np.stack([first_row + window, places[:, 0] - bounds[window], places[:, 1]], axis=1))
+            places, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
+            window = np.searchsorted(bounds, places, side="right") - 1
+            words.append(np.stack([len(ids) + window, places - bounds[window], pieces], axis=1))
+            ids += [feature.ids[a:b] for a, b in pairwise(bounds)]
+            labels += [feature.labels[a:b] for a, b in pairwise(bounds)]
+        rows, lengths = np.asarray([[len(one.widths), len(one.words)] for one in features], np.int64).T
         return TaggedBatch(
-            pad(ids, self.tokenizer.pad_id),
-            pad(labels, IGNORED),
-            np.asarray(sentences, np.int64),
-            np.concatenate(words),
-            np.asarray([len(feature.words) for feature in features], np.int64),
-            np.asarray(indices, np.int64),
-            count,
-        )
+            pad(ids, self.tokenizer.pad_id), pad(labels, IGNORED), np.repeat(np.arange(len(rows)), rows),
+            np.concatenate(words), lengths, np.asarray(indices, np.int64), count,
+        )  # fmt: skip
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
-        ids: list[int] = []
-        widths: list[int] = []
-        words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word) for word in pieces], self.room):
+        ids, widths, words = [], [], []
+        for first, last, own_first, own_last in cut_windows([len(word) for word in pieces], self.room):
             start = len(ids)
             ids.append(self.tokenizer.cls_id)
-            for number in range(window.first, window.last):
-                if window.own_first <= number < window.own_last:
+            for number in range(first, last):
+                if own_first <= number < own_last:
                     words.append(self._labelled(pieces[number], len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
@@ -349,35 +329,23 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
 
     Args:
         scores: [R, T, C] logits or log probabilities; float64, so that sums along T stay exact.
-        words: as in `TaggedBatch`.
+        words: as in `TaggedBatch`; the result is [W, C].
         inside: as in `EncodeTagged`.
-
-    Returns:
-        [W, C].
     """
     row, start, pieces = words.T  # each [W]
     further = scores[:, :, inside].cumsum(1)  # [R, T, C]
     return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
 
 
-class WordWindow(NamedTuple):
-    """Words first .. last - 1, of which own_first .. own_last - 1 are tagged in this window."""
-
-    first: int
-    last: int
-    own_first: int
-    own_last: int
-
-
-def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
+def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
     """Cut a sentence between words into as few overlapping windows as fit.
+
+    A window (first, last, own_first, own_last) has the words first .. last - 1, of which own_first ..
+    own_last - 1 are tagged in it.
 
     Args:
         sizes: pieces of each word, at most `room`.
         room: maximum pieces in a window.
-
-    Returns:
-        windows whose own words, in order, are all the words.
     """
     spans = []
     first = last = 0
@@ -395,10 +363,7 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[WordWindow]:
             first -= 1
             shared -= sizes[first]
     middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
-    return [
-        WordWindow(*span, own_first, own_last)
-        for span, (own_first, own_last) in zip(spans, pairwise([0, *middles, len(sizes)]))
-    ]
+    return [(*span, *own) for span, own in zip(spans, pairwise([0, *middles, len(sizes)]))]
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:

@@ -7,8 +7,7 @@ The rules, in order:
 3. Tab, line ends and every space character (Zs) become a space.
 4. sentencepiece cuts the text and applies its own NFKC. Nothing is lower-cased.
 5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as its own token. This
-is
-   the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
+   is the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
 6. A piece that is not in the vocabulary is [UNK].
 """
 
@@ -28,7 +27,6 @@ from utils.errors import UserError
 Span = tuple[int, int]  # start and end in characters
 
 QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
-_QUOTE_CHARACTERS = tuple(QUOTES)
 _VOCAB_NAME = "vocab.txt"
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
@@ -50,16 +48,12 @@ def _rules_1_to_3() -> dict[int, str | None]:
     return table
 
 
-def _is_plain(text: str) -> bool:
-    """Whether rules 1 to 3 leave `text` alone. isprintable() is fast, and false for Cc, Cf, Zs and Cs."""
-    if not text.isprintable():
-        return False
-    return text.isascii() or not any(character in text for character in _QUOTE_CHARACTERS)
-
-
 def normalize(text: str) -> str:
     """Apply rules 1 to 3. Every character becomes one character or none."""
-    return text if _is_plain(text) else text.translate(_rules_1_to_3())
+    # isprintable() is fast, and false for Cc, Cf, Zs and Cs.
+    if text.isprintable() and (text.isascii() or not any(quote in text for quote in QUOTES)):
+        return text
+    return text.translate(_rules_1_to_3())
 
 
 def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
@@ -78,10 +72,7 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend spans to whole characters and strip white space from their ends. Starts and ends never decrease.
 
-    Args:
-        text: the text that was cut into `pieces`.
-        spans: from sentencepiece. They cover `text`; a piece that begins with "▁" includes the space before
-            it.
+    The spans cover `text`, which was cut into `pieces`; a piece that begins with "▁" includes the space.
     """
     cleaned = []
     last_end = 0
@@ -139,13 +130,10 @@ def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[i
 
     At equal length the second text loses first, as in the official reader.
     """
-    excess = length_a + length_b - budget
-    if excess <= 0:
+    if length_a + length_b <= budget:
         return length_a, length_b
-    shorter = min(length_a, length_b)
-    if max(length_a, length_b) - excess >= shorter:
-        return (length_a - excess, length_b) if length_a > length_b else (length_a, length_b - excess)
-    return budget - budget // 2, budget // 2
+    keep_b = min(length_b, max(budget // 2, budget - length_a))
+    return budget - keep_b, keep_b
 
 
 class Tokenizer:
@@ -160,7 +148,6 @@ class Tokenizer:
         cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
         vocab_size: highest id + 1, the number of rows that an embedding needs.
         special_ids: the five ids above, ascending.
-        special_id_count: how many ids at the start of the vocabulary are special.
 
     Raises:
         UserError: a file is missing or malformed, or the two do not belong together.
@@ -170,17 +157,13 @@ class Tokenizer:
         self, vocab_path: str | os.PathLike | None = None, piece_model_path: str | os.PathLike | None = None
     ):
         if piece_model_path is None:
-            raise UserError(
-                "no piece model given; pass --piece_model_path (piece.model or sentencepiece.bpe.model)"
-            )
+            raise UserError("no piece model given; pass --piece_model_path")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model, self._pieces = _load_piece_model(piece_model_path)
         ids = list(range(len(self._pieces)))
-        self._is_ordinary = [
-            not (unknown or control)
-            for unknown, control in zip(self._model.IsUnknown(ids), self._model.IsControl(ids))
-        ]
+        special = zip(self._model.IsUnknown(ids), self._model.IsControl(ids))
+        self._is_ordinary = [not any(either) for either in special]
         if vocab_path is None:
             try:
                 self.vocab = derive_vocab(self.ordinary_pieces())
@@ -188,11 +171,16 @@ class Tokenizer:
                 raise UserError(f"{piece_model_path}: {error}") from error
         else:
             self.vocab = read_vocab(vocab_path)
-            self._check_they_belong_together()
+            missing = [piece for piece in self.ordinary_pieces() if piece not in self.vocab]
+            if len(missing) > _MAX_MISSING_PIECES:
+                raise UserError(
+                    f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
+                    f"of the model's {len(self._pieces)} pieces are not in the vocabulary "
+                    f"('{missing[0]}', '{missing[1]}', ...)"
+                )
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
-        self.special_id_count = next((i for i, id_ in enumerate(self.special_ids) if i != id_), 5)
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         self._digit_comma = self._cut_digit_comma_pieces()
@@ -261,12 +249,7 @@ class Tokenizer:
         return self._to_ids(self._model.EncodeAsIds(normalize(text)))
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
-        """`encode` of many texts, in order; faster than one by one.
-
-        Args:
-            texts: any number of texts.
-            threads: threads that sentencepiece may use.
-        """
+        """`encode` of many texts, in order; faster than one by one. sentencepiece may use several threads."""
         plain = [normalize(text) for text in texts]
         return [self._to_ids(piece_ids) for piece_ids in self._model.Encode(plain, num_threads=threads)]
 
@@ -281,15 +264,11 @@ class Tokenizer:
         """
         normal, sources = normalize_with_sources(text)
         answer = self._model.EncodeAsOffsetMapping(normal)
-        piece_ids = answer["ids"]
+        ids = self._to_ids(answer["ids"])
         spans = _clean_spans(normal, answer["pieces"], answer["offsets"])
-        ids = self._to_ids(piece_ids)
-        if len(ids) != len(piece_ids):  # rule 5 put several tokens in the place of one
-            spans = [
-                part
-                for piece_id, span in zip(piece_ids, spans)
-                for part in _cut_span(self._digit_comma.get(piece_id), *span)
-            ]
+        if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
+            cuts = (self._digit_comma.get(piece_id) for piece_id in answer["ids"])
+            spans = [part for cut, span in zip(cuts, spans) for part in _cut_span(cut, *span)]
         if sources is not None:
             spans = [(sources[a], sources[b - 1] + 1 if a < b else sources[a]) for a, b in spans]
         return ids, spans
@@ -302,12 +281,9 @@ class Tokenizer:
         return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len, pair_separators)
 
     def build_from_ids(
-        self,
-        ids_a: list[int],
-        ids_b: list[int] | None = None,
-        max_seq_len: int = 512,
+        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512,
         pair_separators: int = 2,
-    ) -> list[int]:
+    ) -> list[int]:  # fmt: skip
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
         A pair with an empty B becomes `[CLS] A [SEP]`, as in the official reader.
@@ -322,9 +298,7 @@ class Tokenizer:
         """
         special = 2 + pair_separators if ids_b else 2
         if max_seq_len <= special:
-            raise UserError(
-                f"--max_seq_len {max_seq_len} leaves no room for text beside {special} special tokens"
-            )
+            raise UserError(f"--max_seq_len {max_seq_len} leaves no room beside {special} special tokens")
         if not ids_b:
             return [self.cls_id, *ids_a[: max_seq_len - special], self.sep_id]
         keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b), max_seq_len - special)
@@ -332,24 +306,12 @@ class Tokenizer:
         return [self.cls_id, *ids_a[:keep_a], *separators, *ids_b[:keep_b], self.sep_id]
 
     def _to_ids(self, piece_ids: list[int]) -> list[int]:
-        table = self._id_of_piece
-        ids = [table[piece_id] for piece_id in piece_ids]
-        if not self._digit_comma or -1 not in ids:
+        ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
+        if -1 not in ids:
             return ids
-        ids = []
-        for piece_id in piece_ids:
-            cut = self._digit_comma.get(piece_id)
-            ids += [table[piece_id]] if cut is None else self.convert_tokens_to_ids(cut)
-        return ids
-
-    def _check_they_belong_together(self) -> None:
-        missing = [piece for piece in self.ordinary_pieces() if piece not in self.vocab]
-        if len(missing) > _MAX_MISSING_PIECES:
-            raise UserError(
-                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} of "
-                f"the model's {len(self._pieces)} pieces are not in the vocabulary "
-                f"('{missing[0]}', '{missing[1]}', ...)"
-            )
+        cuts = (self._digit_comma.get(piece_id) for piece_id in piece_ids)
+        parts = ([id_] if cut is None else self.convert_tokens_to_ids(cut) for id_, cut in zip(ids, cuts))
+        return [id_ for part in parts for id_ in part]
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
         """Rule 5 for every piece of the model that it changes: piece id -> the pieces that replace it."""

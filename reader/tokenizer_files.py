@@ -94,13 +94,9 @@ def _token_list(tokenizer: Tokenizer) -> list[str]:
 def _tokenizer_json(tokenizer: Tokenizer, model) -> dict[str, Any]:
     scores = {piece.piece: piece.score for piece in model.pieces}
     lowest = min(scores.values())
-    pieces = [
-        [
-            XLM_R_NAMES.get(token, token),
-            0.0 if token in SPECIAL_TOKENS else scores.get(token, 10 * lowest - 10),
-        ]
-        for token in _token_list(tokenizer)
-    ]
+    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
+    tokens = _token_list(tokenizer)
+    pieces = [[XLM_R_NAMES.get(token, token), scores.get(token, 10 * lowest - 10)] for token in tokens]
     return {
         "version": "1.0",
         "truncation": None,
@@ -120,8 +116,8 @@ def _tokenizer_json(tokenizer: Tokenizer, model) -> dict[str, Any]:
         },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [_special(CLS), _text("A"), _special(SEP)],
-            "pair": [_special(CLS), _text("A"), _special(SEP), _special(SEP), _text("B"), _special(SEP)],
+            "single": _template(f"{CLS} A {SEP}"),
+            "pair": _template(f"{CLS} A {SEP} {SEP} B {SEP}"),
             "special_tokens": {
                 XLM_R_NAMES[token]: {"id": XLM_R_NAMES[token], "ids": [tokenizer.vocab[token]],
                                      "tokens": [XLM_R_NAMES[token]]}
@@ -148,9 +144,6 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-def _special(token: str) -> dict[str, Any]:
-    return {"SpecialToken": {"id": XLM_R_NAMES[token], "type_id": 0}}
-
-
-def _text(name: str) -> dict[str, Any]:
-    return {"Sequence": {"id": name, "type_id": 0}}
+def _template(form: str) -> list[dict[str, Any]]:
+    kinds = (("Sequence", one) if one in "AB" else ("SpecialToken", XLM_R_NAMES[one]) for one in form.split())
+    return [{kind: {"id": id_, "type_id": 0}} for kind, id_ in kinds]

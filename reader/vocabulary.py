@@ -36,19 +36,14 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         try:
             line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{where}: not UTF-8 (byte {error.start} of the line); save it as UTF-8"
-            ) from error
+            raise UserError(f"{where}: not UTF-8 (byte {error.start} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token, id_ = line, number
         elif id_text.strip().isdecimal() and len(id_text.strip()) < 10 and int(id_text.strip()) < _MAX_IDS:
             id_ = int(id_text.strip())
         else:
-            raise UserError(
-                f"{where}: '{id_text}' is no id, a number below {_MAX_IDS:,}; a line is 'token' or "
-                "'token<TAB>id'"
-            )
+            raise UserError(f"{where}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
         if token in vocab:
             raise UserError(f"{where}: the token '{token}' occurs twice (ids {vocab[token]} and {id_})")
         if id_ in owner:
@@ -75,9 +70,7 @@ def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
     tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
     vocab = {token: id_ for id_, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
-        raise UserError(
-            "the piece model holds a piece named like a special token ([CLS], [MASK], ...) or one piece twice"
-        )
+        raise UserError("the piece model has a piece twice, or one named like a special token ([CLS], ...)")
     return vocab
 
 

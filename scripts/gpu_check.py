@@ -68,7 +68,7 @@ def check_environment(quick: bool) -> str:
     kinds = [kind for kind in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if kind in cpu.flags]
     chosen = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
     return "; ".join([
-        f"commit {output('git', 'describe', '--always', '--dirty')}",
+        f"ernie-m {__version__}, commit {output('git', 'describe', '--always', '--dirty')}",
         f"{platform.platform()}, Python {platform.python_version()}",
         ", ".join(f"{name} {installed[name]}" for name in PACKAGES if name in installed),
         f"{cpu.vendor or platform.machine()}, {cpu.cores} cores, {cpu.memory / 2**30:.1f} GiB",
@@ -256,8 +256,7 @@ def run_checks(quick: bool, checks: dict[str, Callable] = CHECKS) -> int:
         print(f"{number} {name}: {result}: {said} ({seconds} s)", flush=True)
         results.append({"check": name, "result": result, "said": said, "seconds": seconds})
     failed = any(one["result"] == "failed" for one in results)
-    facts = {"ok": not failed, "version": __version__, "device": paddle.device.get_device()}
-    print(json.dumps({**facts, "checks": results}))
+    print(json.dumps({"ok": not failed, "device": paddle.device.get_device(), "checks": results}))
     return int(failed)
 
 

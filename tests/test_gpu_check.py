@@ -10,6 +10,7 @@ import pytest
 from model import attention, device
 from scripts import gpu_check
 from tests.launching import ROOT, run_script
+from utils import __version__
 
 DOUBLE = """
 import sys
@@ -48,7 +49,13 @@ def test_a_cpu_passes(tmp_path):
                                    skipped.values())  # fmt: skip
     assert "one is killed: the other ends" in found["processes"]["said"]
     assert "% of the speed of a large product" in found["speed"]["said"]
-    for fact in ("commit ", "Python 3", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
+    for fact in (
+        f"ernie-m {__version__}, commit ",
+        "Python 3",
+        "paddlepaddle ",
+        " cores, ",
+        "OMP_NUM_THREADS=",
+    ):
         assert fact in found["environment"]["said"]
 
 

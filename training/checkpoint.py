@@ -8,6 +8,7 @@ If a process is killed, the temporary folder stays until `model.checkpoint.step_
 deletes it. A folder with its final name is therefore complete.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from model.checkpoint.manifest import MANIFEST
 from model.checkpoint.training_state import write_part
 from training import distributed
 from utils.errors import UserError
-from utils.files import StagedFolder, sync_files, unwritable_is_a_user_error
+from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error
 
 
 def write_checkpoint(
@@ -36,31 +37,22 @@ def write_checkpoint(
         UserError: on every process, if one of them could not write its part. The older folder, if there was
             one, is unchanged.
     """
-    staged: StagedFolder | None = None
+    with contextlib.ExitStack() as staged:
 
-    def stage() -> Path | None:
-        nonlocal staged
-        if not distributed.is_main():
-            return None
-        staged = StagedFolder(folder)
-        (staged.temporary / STATE).mkdir()
-        return staged.temporary
+        def stage() -> Path | None:
+            if not distributed.is_main():
+                return None
+            place = staged.enter_context(atomic_dir(folder))
+            (place / STATE).mkdir()
+            return place
 
-    def write() -> None:
-        if part < parts:
-            _write(place, files, state, part, parts)
+        def write() -> None:
+            if part < parts:
+                _write(place, files, state, part, parts)
 
-    def commit() -> None:
-        if staged is not None:
-            staged.commit()
-
-    try:
         place = _together(folder, stage)
         _together(folder, write)
-        _together(folder, commit)
-    finally:
-        if staged is not None:
-            staged.discard()
+        _together(folder, staged.close)  # renames the folder
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -75,8 +75,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     Raises:
         UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
     """
-    # Imported here, because reader processes load configurations but parse no command line.
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter  # reader processes do not need it
 
     class Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the lines of the description."""
@@ -90,79 +89,64 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     parser.add_class_arguments(cls, None)
     pairs = zip(arguments, [*arguments[1:], ""])
     files = [after if a == "--config" else a[9:] for a, after in pairs if re.match("--config(=|$)", a)]
-    for file in files:  # our messages about invalid YAML are clearer than the parser's
-        values = read_yaml(file)
-        if "config" in values:
-            raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
-        for field in dataclasses.fields(cls):  # the parser would read a file of that name
-            if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
-                raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
-    on_the_line = [a[2:].partition("=")[0] for a in arguments if a.startswith("--")]
-    on_the_line = [key for key in on_the_line if key not in ("", "config")]
-    for field in dataclasses.fields(cls):  # the parser would read a file of that name
-        if dataclasses.is_dataclass(field.type) and field.name in on_the_line:
-            raise UserError(
-                f"--{field.name} is a section; give its keys (--{field.name}.key value) or a --config"
-            )
-
-    def where(error: Exception) -> str:
-        named = (re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", str(error)) for key in on_the_line)
-        if any(found for found in named):
-            return "command line: " if files else ""
-        return f"{', '.join(files)}: " if files else ""
-
+    on_the_line = [a[2:].partition("=")[0] for a in arguments if re.match("--(?!config(=|$)).", a)]
     try:
+        for field in dataclasses.fields(cls):  # the parser would read a file of the name of a section
+            if dataclasses.is_dataclass(field.type) and field.name in on_the_line:
+                raise UserError(
+                    f"--{field.name} is a section; give its keys (--{field.name}.key value) or a --config"
+                )
+        for file in files:
+            _check_file(cls, file, read_yaml(file))  # clearer about invalid YAML than the parser
         parsed = parser.parse_args(arguments)
         _check_parsed(cls, parsed)
         values = vars(parser.instantiate(parsed))
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-    except ArgumentError as error:
-        raise UserError(f"{where(error) or 'configuration: '}{_explain(str(error), cls)}") from error
-    except OverflowError as error:
-        raise UserError(f"{where(error) or 'configuration: '}a number is too large ({error})") from error
-    except UserError as error:
-        raise UserError(f"{where(error)}{error}") from error
+    except (ArgumentError, OverflowError, UserError) as error:
+        message = str(error)
+        named = any(re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message) for key in on_the_line)
+        on_line = named or not files
+        if any(message.startswith(file) for file in files) or (on_line and message.startswith("--")):
+            raise
+        place = "command line" if on_line else ", ".join(files)
+        if isinstance(error, ArgumentError):
+            message = _explain(message, cls)
+        raise UserError(f"{place}: {message}") from error
+
+
+def _check_file(cls: type, file: str, values: dict) -> None:
+    if "config" in values:
+        raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
+            raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
     """Refuse what the parser accepts: a key without a value, infinite numbers, a section that is a value."""
     for field in dataclasses.fields(cls):
-        value, kind = getattr(parsed, field.name), field.type
+        value, kind, key = getattr(parsed, field.name), field.type, f"{prefix}{field.name}"
         if value is None and type(None) not in get_args(kind):
-            raise UserError(f"{prefix}{field.name}: it has no value; give one, or leave the key out")
+            raise UserError(f"{key}: it has no value; give one, or leave the key out")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{prefix}{field.name} is {value}: it must be a finite number")
+            raise UserError(f"{key} is {value}: it must be a finite number")
         if dataclasses.is_dataclass(kind):
-            if not all(hasattr(value, key.name) for key in dataclasses.fields(kind)):
-                raise UserError(f"{prefix}{field.name}: it is a section, so put its keys below it")
-            _check_parsed(kind, value, f"{prefix}{field.name}.")
+            if not all(hasattr(value, inner.name) for inner in dataclasses.fields(kind)):
+                raise UserError(f"{key}: it is a section, so put its keys below it")
+            _check_parsed(kind, value, f"{key}.")
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
-    """A YAML file as a dict; an empty file is an empty dict.
+    """A YAML file of at most 1 MiB without aliases as a dict; an empty file is an empty dict.
 
     Raises:
-        UserError: as for `load_yaml`, or its top level is not a mapping.
-    """
-    values = load_yaml(path)
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected 'key: value' lines at the top level")
-    return values
-
-
-def load_yaml(path: str | os.PathLike) -> Any:
-    """The value in a YAML file of at most 1 MiB without aliases; None if the file is empty.
-
-    Raises:
-        UserError: it cannot be read, is too large, has aliases, or is not YAML.
+        UserError: it cannot be read, is too large, has aliases, is not YAML, or is not a mapping.
     """
     data = read_bytes(path)
     if len(data) > LARGEST_YAML:
         raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
     try:
-        return yaml.load(data.decode("utf-8-sig"), _NoAliases)
+        values = yaml.load(data.decode("utf-8-sig"), _NoAliases)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
     except _BROKEN as error:
@@ -171,6 +155,9 @@ def load_yaml(path: str | os.PathLike) -> Any:
         raise UserError(f"{path}{place}: not YAML ({getattr(error, 'problem', None) or error})") from error
     except RecursionError as error:
         raise UserError(f"{path}: not YAML (nested too deeply)") from error
+    if not isinstance(values, dict | None):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    return values or {}
 
 
 def to_yaml(config: Any) -> str:
@@ -209,24 +196,17 @@ def _explain(message: str, cls: type) -> str:
     """One line from a parser's message, with the nearest known key if a key is unknown."""
     line = " ".join(message.split()).replace("Parser key ", "").replace("Expected a typing.", "expected ")
     line = re.sub(r"Expected a <class '(\w+)'>", r"expected \1", line)
-    unknown = re.search(r"option '([\w.]+)'|unrecognized arguments: --([\w.]+)|Option '([\w.]+)'", line)
-    if unknown:
-        name = next(group for group in unknown.groups() if group)
-        for old, new in getattr(cls, "RENAMED", {}).items():
-            if name in (old, old.split(".")[-1]):
-                return f"{old} is gone: {new}"
-        near = _nearest(name, _keys(cls))
-        line = f"unknown key '{name}' ({line})" + (f"; did you mean '{near}'?" if near else "")
-    return line
-
-
-def _nearest(name: str, keys: list[str]) -> str | None:
-    """The known key most like `name`: compared as a whole, then by the last part."""
-    if whole := difflib.get_close_matches(name, keys, 1):
-        return whole[0]
+    unknown = re.search(r"(?:option '|unrecognized arguments: --|Option ')([\w.]+)", line)
+    if not unknown:
+        return line
+    name, keys = unknown[1], _keys(cls)
+    for old, new in getattr(cls, "RENAMED", {}).items():
+        if name in (old, old.split(".")[-1]):
+            return f"{old} is gone: {new}"
     by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
-    leaf = difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)
-    return by_leaf[leaf[0]] if leaf else None
+    near = difflib.get_close_matches(name, keys, 1)
+    near += [by_leaf[leaf] for leaf in difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)]
+    return f"unknown key '{name}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
 
 
 def _keys(cls: type, prefix: str = "") -> list[str]:

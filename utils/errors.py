@@ -21,12 +21,8 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         if not message.isprintable():
-            message = "".join(
-                c.encode("unicode_escape").decode()
-                if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
-                else c
-                for c in message
-            )
+            escaped = {c for c in set(message) if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
+            message = "".join(c.encode("unicode_escape").decode() if c in escaped else c for c in message)
         if len(message) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             message = f"{message[:half]} [...] {message[-half:]}"
@@ -46,10 +42,8 @@ def run(main: Callable[[], None]) -> None:
             print(f"error: {error}", file=sys.stderr, flush=True)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
-        try:
-            sys.stdout.flush()
-        except OSError:  # output that cannot be written must not change the exit code
-            _discard_stdout()
+        with pipe_may_close(OSError):  # output that cannot be written must not change the exit code
+            pass
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -61,13 +55,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 @contextmanager
-def pipe_may_close() -> Iterator[None]:
+def pipe_may_close(fault: type[OSError] = BrokenPipeError) -> Iterator[None]:
     """Allow the reader of stdout to close the pipe early, as `head` does."""
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_stdout()
+    except fault:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -78,7 +72,3 @@ def lost_on_a_full_disk() -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-
-
-def _discard_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,5 @@
 """Read JSON files with clear errors; write files and folders so that they appear whole or not at all."""
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -12,11 +11,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, Any
 
 from utils.errors import FULL, UserError
 
-T = TypeVar("T")
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -40,10 +38,10 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path}, {place}: not JSON ({error.msg}){advice}") from error
-    except ValueError as error:  # Python does not read integers with thousands of digits
-        raise UserError(f"{path}: not JSON (a number of thousands of digits){advice}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: not JSON (nested too deeply){advice}") from error
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        fault = "nested too deeply" if deep else "a number of thousands of digits"
+        raise UserError(f"{path}: not JSON ({fault}){advice}") from error
 
 
 def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
@@ -52,29 +50,6 @@ def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){advice}") from error
-
-
-def read_dataclass(path: str | os.PathLike, cls: type[T], advice: str = "") -> T:
-    """A dataclass of numbers, strings and dicts of them, from the JSON form of `dataclasses.asdict`.
-
-    Raises:
-        UserError: as for `read_json`; missing or unknown keys, or values of another type.
-    """
-    values, kinds = read_json(path, advice), get_type_hints(cls)
-    wanted = {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
-    advice = f"; {advice}" if advice else ""
-    if not isinstance(values, dict) or values.keys() != wanted.keys():
-        raise UserError(f"{path}: holds no object with the keys {', '.join(wanted)}{advice}")
-    for key, kind in wanted.items():
-        if not _fits(values[key], kind):
-            raise UserError(f"{path}: {key} is of another type{advice}")
-    return cls(**values)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
-    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -159,46 +134,6 @@ def _make_parents(path: Path) -> None:
         raise PermissionError(errno.EACCES, "no folder can be made there", str(path.parent)) from error
 
 
-class StagedFolder:
-    """A folder written under a temporary name beside `path`. `path` is either the old or the new folder.
-
-    Args:
-        path: the final name. Its parents are created.
-
-    Attributes:
-        temporary: the folder to write into.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.temporary = temporary_name(self.path)
-        self._old = temporary_name(self.path, "old")
-        with unwritable_is_a_user_error(self.path):
-            _make_parents(self.path)
-            self.temporary.mkdir()
-
-    def commit(self) -> None:
-        """Rename the folder to `path`, replacing an earlier one. Call `sync_files` before."""
-        try:
-            with unwritable_is_a_user_error(self.path):
-                if self.path.exists():
-                    os.replace(self.path, self._old)
-                os.replace(self.temporary, self.path)
-                _sync_folder(self.path.parent)
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Remove the temporary folder. An earlier folder of that name stays."""
-        if not self.path.exists() and self._old.exists():  # the second rename failed
-            os.replace(self._old, self.path)
-        shutil.rmtree(self._old, ignore_errors=True)
-        shutil.rmtree(self.temporary, ignore_errors=True)
-
-
 @contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
@@ -206,14 +141,23 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or read-only. An earlier folder of that name is untouched.
     """
-    staged = StagedFolder(path)
+    path = Path(path)
+    temporary, old = temporary_name(path), temporary_name(path, "old")
     try:
         with unwritable_is_a_user_error(path):
-            yield staged.temporary
-            sync_files(staged.temporary)
-        staged.commit()
+            _make_parents(path)
+            temporary.mkdir()
+            yield temporary
+            sync_files(temporary)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
-        staged.discard()
+        if not path.exists() and old.exists():  # the second rename failed
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove(path: Path) -> None:

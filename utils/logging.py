@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,24 +59,22 @@ class _LogFile(logging.FileHandler):
                 print(line, file=sys.stderr, flush=True)
 
 
-def setup(log_dir: str | None = None, rank: int = 0, prefix: str | None = None) -> Path:
-    """Append our modules' log to `<log_dir>/<prefix>job.log.<rank>`; rank 0 also prints it on the console.
+def setup(log_dir: str | None = None, rank: int = 0) -> Path:
+    """Append our modules' log to a file and return its path; rank 0 also prints it on the console.
 
     Args:
-        log_dir: default: the environment variable LOG_DIR, else "log".
+        log_dir: the folder; default: the environment variable LOG_DIR, else "log". The name of the file is
+            the environment variable LOG_PREFIX, and job.log.<rank>.
         rank: the number of this process.
-        prefix: default: the environment variable LOG_PREFIX, else "".
-
-    Returns:
-        The path of the log file.
 
     Raises:
         UserError: the file cannot be written.
     """
-    folder = Path(log_dir or os.environ.get(LOG_DIR) or "log")
-    path = folder / f"{os.environ.get(LOG_PREFIX, '') if prefix is None else prefix}job.log.{rank}"
+    path = Path(
+        log_dir or os.environ.get(LOG_DIR) or "log", f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}"
+    )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
@@ -120,7 +118,7 @@ class Progress:
         self.total, self.description, self.unit, self.lines = total, description, unit, lines
         self.done = self.initial = initial
         self.started = self.last_line = time.monotonic()
-        self.shown, self.bar = "", None
+        self.bar = None
         if is_main() and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -130,8 +128,6 @@ class Progress:
     def update(self, count: int = 1, **shown: Any) -> None:
         """Report `count` more units; the values in `shown` appear beside the bar or in the line."""
         self.done += count
-        if shown:
-            self.shown = "".join(f", {key} {value}" for key, value in shown.items())
         if self.bar is not None:
             if shown:
                 self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
@@ -139,7 +135,8 @@ class Progress:
         elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             of = f" of {self.total:,}, {self.eta()} left" if self.total else ""
-            logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, self.shown)
+            said = "".join(f", {key} {value}" for key, value in shown.items())
+            logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, said)
 
     def speed(self) -> float:
         """Units per second since the start of this process's work."""
@@ -163,17 +160,13 @@ def as_time(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield `items` and show the progress. `total` defaults to `len(items)` if that is known."""
-    if total is None and hasattr(items, "__len__"):
-        total = len(items)
-    shown = Progress(total, description, unit=unit)
-    try:
-        for item in items:
-            yield item
-            shown.update()
-    finally:
-        shown.close()
+def progress(items: Sequence[T], description: str, unit: str = "it") -> Iterator[T]:
+    """Yield `items` and show the progress."""
+    shown = Progress(len(items), description, unit=unit)
+    for item in items:
+        yield item
+        shown.update()
+    shown.close()
 
 
 class Scalars:

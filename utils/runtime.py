@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,18 +120,17 @@ def prepare(quiet: bool = False) -> str:
     parts = [f"{name}={os.environ[name]}" + (" (as set)" if name in users else "") for name in settings]
     parts.append(_keep_freed_memory(cpu.memory // processes))
     line = "cpu: " + ", ".join(parts)
-    if "paddle" in sys.modules:
+    if "paddle" not in sys.modules:
+        _import_paddle()
+    else:
         line += "; paddle was imported before, so the variables come too late"
-        if (
-            quiet and sys.modules["paddle"] and "KMP_BLOCKTIME" not in users
-        ):  # else an earlier call has set the variables
+        # Otherwise an earlier call has set the variables.
+        if quiet and sys.modules["paddle"] and "KMP_BLOCKTIME" not in users:
             warnings.warn(
                 "paddle was imported before the model was loaded, and may run on one thread; load the model "
                 "first, or set OMP_NUM_THREADS",
                 stacklevel=2,
             )
-    else:
-        _import_paddle()
     if not quiet and is_main():
         print(line, flush=True)
     return line
@@ -140,11 +138,9 @@ def prepare(quiet: bool = False) -> str:
 
 def _keep_freed_memory(memory: int) -> str:
     """Make malloc keep freed memory, on glibc with enough memory, unless the user has configured malloc."""
-    chosen = [name for name in os.environ if name.startswith("MALLOC_")]
-    if "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        chosen.append("GLIBC_TUNABLES")
-    if chosen:
-        return f"malloc as {chosen[0]} says"
+    for name, value in os.environ.items():
+        if name.startswith("MALLOC_") or (name == "GLIBC_TUNABLES" and "malloc" in value):
+            return f"malloc as {name} says"
     if memory < _LEAST_MEMORY or platform.libc_ver()[0] != "glibc":
         return "malloc as it is"
     libc = ctypes.CDLL(None)
@@ -154,30 +150,21 @@ def _keep_freed_memory(memory: int) -> str:
 
 
 def _import_paddle() -> None:
-    said = io.StringIO()
+    """Import Paddle without its chatter, and keep the SIGTERM handler, which Paddle replaces by its own."""
+    said, listener = io.StringIO(), signal.getsignal(signal.SIGTERM)
+    kept = listener is not None and threading.current_thread() is threading.main_thread()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if kept else ())
     try:
-        with _sigterm_kept(), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No ccache found")
             import paddle  # noqa: F401
     finally:
+        if kept:
+            signal.signal(signal.SIGTERM, listener)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for line in said.getvalue().splitlines():
             if not line.startswith(_CHATTER):
                 print(line, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keep the SIGTERM handler while Paddle is imported, which installs one that reports a crash."""
-    listener = signal.getsignal(signal.SIGTERM)
-    if listener is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, listener)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _local_processes() -> int:

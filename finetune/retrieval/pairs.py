@@ -18,14 +18,12 @@ class PairStep:
 
     Attributes:
         sentences: ids of its b pairs, [CLS] S [SEP]: b sources, then b translations.
-        first: number of its first pair in the step.
         negative: [B, B] bool over the whole step: whether the source of pair i and the translation of pair j
             are a negative. Pairs that share a sentence, on any side, are not.
         state: lets `StepPairs` continue after this step.
     """
 
     sentences: list[np.ndarray]
-    first: int
     negative: np.ndarray
     state: dict[str, Any]
 
@@ -42,7 +40,6 @@ class StepPairs:
     The pairs of a step depend only on the seed and the number of the step. Each process takes its share.
 
     Args:
-        tokenizer: tokenizer of the corpus.
         path: folder of the corpus.
         batch_size: pairs of a step, over all processes.
         max_seq_len: longest sentence in tokens, specials included.
@@ -83,12 +80,12 @@ class StepPairs:
             pairs = [streams[sampler.names[s]][int(i)] for s, i in zip(draws.stream, draws.item)]
             # Half of them are reversed, so that English is on both sides.
             pairs = [pair[::-1] if reverse else pair for pair, reverse in zip(pairs, draws.reverse)]
-            sources, translations = ([self._build(side) for side in sides] for sides in zip(*pairs))
+            build, longest = self.tokenizer.build_from_ids, self.max_seq_len
+            sources, translations = (
+                [np.asarray(build(ids.tolist(), None, longest)) for ids in side] for side in zip(*pairs)
+            )
             sentences = sources[mine] + translations[mine]
-            yield PairStep(sentences, mine.start, negatives(sources, translations), sampler.state())
-
-    def _build(self, ids: np.ndarray) -> np.ndarray:
-        return np.asarray(self.tokenizer.build_from_ids(ids.tolist(), None, self.max_seq_len))
+            yield PairStep(sentences, negatives(sources, translations), sampler.state())
 
 
 def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:

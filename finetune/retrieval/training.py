@@ -10,7 +10,7 @@ from paddle import Tensor
 
 from evaluation.encode import encode_layer, sentence_vectors
 from evaluation.retrieval import hits
-from finetune.retrieval.flags import RetrievalFlags
+from finetune.flags import RetrievalFlags
 from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.trainer import Evaluation
 from model.ernie_m import ErnieMModel
@@ -30,7 +30,6 @@ class RetrievalTraining:
     """`finetune.trainer.Training` of one seed on the parallel text of a corpus.
 
     Args:
-        flags: flags of this seed.
         layer: the layer whose vectors are trained.
 
     Raises:
@@ -40,13 +39,15 @@ class RetrievalTraining:
     divisible = False  # the loss needs the vectors of every process
     measured = ("won", "pairs that beat their negatives: %.1f %%")
 
-    def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int):
+    def __init__(
+        self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, seed: int
+    ):
         world = distributed.world_size()
         if flags.batch_size < world:
             raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
         self.flags, self.model, self.tokenizer, self.layer = flags, model, tokenizer, layer
         self.config = model.config
-        self.seed, self.total_steps = flags.random_seed, flags.max_steps
+        self.seed, self.total_steps = seed, flags.max_steps
         # Also before the first step: training has to beat that score.
         self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         self.pairs = StepPairs(
@@ -81,14 +82,11 @@ class RetrievalTraining:
         """
         own = self._vectors(micro_batch.sentences)  # [2b, H]
         count, world = len(micro_batch.negative), distributed.world_size()
-        first = micro_batch.first
-        parts = distributed.gather((first, own.detach().numpy())) if world > 1 else []
-        before = [vectors for start, vectors in parts if start < first]
-        after = [vectors for start, vectors in parts if start > first]
-        sides = []
-        for side, vectors in enumerate(own.split(2)):
-            others = [[paddle.to_tensor(np.split(v, 2)[side]) for v in part] for part in (before, after)]
-            sides.append(paddle.concat([*others[0], vectors, *others[1]]) if world > 1 else vectors)  # [B, H]
+        sides = own.split(2)
+        if world > 1:
+            parts = [paddle.to_tensor(part).split(2) for part in distributed.gather(own.detach().numpy())]
+            parts[distributed.rank()] = sides
+            sides = [paddle.concat(side) for side in zip(*parts)]  # [B, H]
         negative = paddle.to_tensor(micro_batch.negative)
         total, won = hardest_negative_bce(*sides, negative, self.flags.scale, self.flags.offset)
         loss = total / count
@@ -156,7 +154,9 @@ def hardest_negative_bce(
         The sum over the pairs, and the number of pairs that beat both their hardest negatives.
     """
     with paddle.amp.auto_cast(enable=False):  # in half precision many cosines would be equal
-        sources, translations = (F.normalize(_at_least_single(side)) for side in (sources, translations))
+        if sources.dtype != paddle.float64:
+            sources, translations = sources.astype("float32"), translations.astype("float32")
+        sources, translations = F.normalize(sources), F.normalize(translations)
         cosines = paddle.matmul(sources, translations, transpose_y=True)  # [B, B]
     logits = scale * (cosines - offset)
     right = logits.diagonal()  # [B]
@@ -165,7 +165,3 @@ def hardest_negative_bce(
     loss = 2 * F.softplus(-right) + F.softplus(hardest[0]) + F.softplus(hardest[1])
     won = (right > hardest[0]) & (right > hardest[1])
     return loss.sum(), won.astype("int64").sum()
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    return x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32")

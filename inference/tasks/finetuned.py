@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.classification import Classification
-from finetune.question_answering import QuestionAnswering
-from finetune.span_decoding import Answer
+from finetune.question_answering import Answer, QuestionAnswering
 from finetune.tagging import Tagging
 from finetune.task import Task
 from inference.loading import Loaded

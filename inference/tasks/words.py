@@ -43,8 +43,8 @@ class MaskedLmTask:
     def __init__(self, model: Loaded, options: TaskOptions):
         if model.head != "fill":
             raise UserError(
-                f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head and the "
-                "language table: the folder full that run_pretrain.py leaves"
+                f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head, such as the "
+                "folder full that run_pretrain.py leaves"
             )
         self.loaded, self.languages = model, model.languages
         self.model: PreTrainingModel = model.model

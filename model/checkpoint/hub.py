@@ -104,5 +104,5 @@ def _or_by_hand(address: str, by_hand: str) -> Iterator[None]:
         why = lines[0][:200] if lines else type(error).__name__
         if isinstance(error, ImportError):
             library = "huggingface_hub" if address.startswith(_HF) else "paddlenlp"
-            why = f"{library} is not installed, or does not import: {why}"
+            why = f"{library} is not installed, or does not import: {why}; pip install {library}"
         raise UserError(f"{address}: cannot be fetched ({why}); {by_hand}") from error

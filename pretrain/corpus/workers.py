@@ -25,8 +25,7 @@ Result = TypeVar("Result")
 _SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
 _RETRIES = 4  # of a unit whose Ray worker died
 _SECONDS_TO_ANSWER = 10.0
-# The code of the work on a unit, which is sent to the machines of a cluster.
-_PACKAGES = ("pretrain", "reader", "training", "utils")
+_PACKAGES = ("pretrain", "reader", "training", "utils")  # what a unit's work imports; sent to a cluster
 
 
 class LocalWorkers:

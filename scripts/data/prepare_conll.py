@@ -33,7 +33,7 @@ from typing import NamedTuple
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, to_iob2
+from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from scripts.data.sources import DataFile, DataSet, WrittenFile, prepare, source_parser
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -139,7 +139,7 @@ def read_sentences(source: DataFile) -> tuple[list[_Row], str]:
     prefix = f"{source.language}:"
     if all(word.startswith(prefix) for row in rows for word in row.words):
         rows = [row._replace(words=[word.removeprefix(prefix) for word in row.words]) for row in rows]
-    columns = next((len(cells) for cells in map(_cells, lines) if any(cells) and cells[0] != _DOCUMENT), 0)
+    columns = next((len(cells) for cells in map(_cells, lines) if cells), 0)
     return rows, f"{columns} columns, {encoding}"
 
 
@@ -158,26 +158,17 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _cells(line: str) -> list[str]:
+    """The columns of a line; none of a blank line and of -DOCSTART-."""
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
-    return line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
+    cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
+    return cells if any(cells) and cells[0] != _DOCUMENT else []
 
 
 def _column_rows(lines: list[str], path: Path) -> Iterator[_Row]:
-    found: list[tuple[int, str, str]] = []
-    width = 0
-    for number, line in enumerate([*lines, ""], 1):
-        cells = _cells(line)
-        if any(cells) and cells[0] != _DOCUMENT:
-            width = width or len(cells)
-            if len(cells) != width or width < 2:
-                raise UserError(
-                    f"{path}, line {number}: {len(cells)} columns, not {max(width, 2)}; a line is a word, "
-                    "what else is known of it, and its tag, with spaces or tabs between"
-                )
-            found.append((number, cells[0], cells[-1]))
-        elif found:
-            yield _Row(*zip(*found))
-            found = []
+    form = "a word, what else is known of it, and its tag, with spaces or tabs between"
+    for first, rows in read_columns(lines, path, _cells, form):
+        numbers = range(first, first + len(rows))
+        yield _Row(numbers, [cells[0] for cells in rows], [cells[-1] for cells in rows])
 
 
 def _official_rows(lines: list[str], path: Path) -> Iterator[_Row]:

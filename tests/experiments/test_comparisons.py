@@ -12,6 +12,7 @@ import pytest
 
 from experiments import finetune_real, retrieval_tuned, starts
 from experiments.starts import Comparison
+from finetune.flags import FinetuneFlags
 from tests.finetune import answering_toy
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
 from tests.launching import clean_environment
@@ -127,7 +128,7 @@ def test_layouts_and_flags(task, lower, runs, data, tmp_path):
     assert languages[:2] == ["en", "de"]
     comparison = Comparison(runs, data, tmp_path, ["scratch"], [1], None, lower, 1)
     job = finetune_real.training(real, comparison, "scratch", 1, ["--epoch", "1"])
-    flags = parse_args(job.command[1:])
+    flags = parse_args(FinetuneFlags, job.command[1:])
     assert flags.epoch == 1 and flags.init_pretraining_params is None and flags.random_seed == (1,)
     files = [flags.train_set, *(flags.dev_set.replace("%s", language) for language in languages)]
     text = "".join(Path(name).read_text(encoding="utf-8") for name in files)

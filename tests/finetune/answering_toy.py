@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
 from tests.finetune import toy
 from tests.launching import as_flags
@@ -60,19 +59,14 @@ def questions(value: dict) -> list[tuple[str, dict]]:
 
 def make(folder: Path) -> Path:
     """Write the whole layout into `folder`: data, pairs of languages, vocabulary, config."""
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([paragraph[0] for paragraph in questions(squad(200, seed=9))]),
-            model_writer=file, vocab_size=80, hard_vocab_limit=False, character_coverage=1.0, num_threads=1,
-            minloglevel=2, user_defined_symbols=PEOPLE,
-        )  # fmt: skip
-    (folder / "ernie_config.json").write_text(json.dumps(CONFIG))
+    texts = [context for context, _ in questions(squad(200, seed=9))]
+    options = {"vocab_size": 80, "character_coverage": 1.0, "user_defined_symbols": PEOPLE}
+    toy.write_model(folder, texts, LANGUAGES, {}, CONFIG, **options)
     known = squad(3, seed=1)
     files = {"train": {"data": known["data"] * 300}, "dev.en": known, "dev.de": squad(3, seed=2)}
     files |= {"pair-en-en": known, "pair-en-de": squad(2, seed=3), "pair-de-de": known}
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    (folder / "lang_map.json").write_text(json.dumps({language: i for i, language in enumerate(LANGUAGES)}))
     return folder
 
 

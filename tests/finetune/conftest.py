@@ -30,16 +30,24 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def classify(toy_folder, tmp_path, monkeypatch):
-    """classify(**flags) runs in `tmp_path` with checkpoints in `out`; returns results.json or None."""
+def runner(tmp_path, monkeypatch):
+    """runner(command, flags_of, data) -> a function of flags; it runs the command in `tmp_path`.
+
+    Checkpoints go to `out`; results.json, or None, is returned.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def call(out: str = "out", **changes) -> dict | None:
-        call_main(run_classifier, toy.flags(toy_folder, tmp_path / out, **changes))
+    def call(command, flags_of, data, out: str = "out", **changes) -> dict | None:
+        call_main(command, flags_of(data, tmp_path / out, **changes))
         results = tmp_path / out / "results.json"
         return json.loads(results.read_text()) if results.exists() else None
 
-    return call
+    return lambda *which: partial(call, *which)
+
+
+@pytest.fixture
+def classify(runner, toy_folder):
+    return runner(run_classifier, toy.flags, toy_folder)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import sys
+from pathlib import Path
 
 import run_classifier
 from utils.errors import run
@@ -30,12 +31,15 @@ def arm(what: str, number: int) -> None:
         owner, name = (Engine, "step") if what == "step" else (Classification, "predict")
         original = getattr(owner, name)
         setattr(owner, name, lambda *arguments: (count(), original(*arguments))[1])
-    elif what == "checkpoint":  # written, not yet renamed
-        original = files.StagedFolder.commit
-        files.StagedFolder.commit = lambda self: (count("step_" in self.path.name), original(self))[1]
-    else:  # the old one has been renamed, the new one has not
+    else:  # a checkpoint is written but not yet renamed; or the old best is renamed, the new one is not
         replace = os.replace
-        files.os.replace = lambda a, b: (count(".best.tmp" in str(a) and best_is_away(b)), replace(a, b))[1]
+
+        def is_next(a, b) -> bool:
+            if what == "checkpoint":
+                return a.name.startswith(".step_") and ".tmp-" in a.name
+            return ".best.tmp" in str(a) and best_is_away(b)
+
+        files.os.replace = lambda a, b: (count(is_next(Path(a), Path(b))), replace(a, b))[1]
 
 
 def best_is_away(best) -> bool:

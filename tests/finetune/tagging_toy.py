@@ -1,10 +1,8 @@
 """A toy tagging task in the official layout: persons of one or two words, places, and other words."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
 from reader.tagging import JOINT
 from tests.finetune import toy
@@ -46,19 +44,13 @@ def write_tsv(path: Path, found: list[Row], label: bool = True) -> Path:
 
 def make(folder: Path) -> Path:
     """Write the whole layout into `folder`: data, vocabulary, config. The test files have long sentences."""
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([" ".join(words) for words, _ in rows(300, seed=9)]),
-            model_writer=file, vocab_size=44, hard_vocab_limit=False, num_threads=1, minloglevel=2,
-        )  # fmt: skip
-    (folder / "ernie_config.json").write_text(json.dumps(toy.CONFIG))
+    texts = [" ".join(words) for words, _ in rows(300, seed=9)]
+    toy.write_model(folder, texts, LANGUAGES, {tag: i for i, tag in enumerate(TAGS)}, vocab_size=44)
     write_tsv(folder / "train.tsv", rows(128, seed=1))
     for i, language in enumerate(LANGUAGES):
         write_tsv(folder / f"dev.{language}.tsv", rows(21, seed=20 + i))
         long = rows(3, seed=40 + i, parts=(30, 40))
         write_tsv(folder / f"test.{language}.tsv", rows(15, seed=30 + i) + long)
-    (folder / "label_map.json").write_text(json.dumps({tag: i for i, tag in enumerate(TAGS)}))
-    (folder / "lang_map.json").write_text(json.dumps({language: i for i, language in enumerate(LANGUAGES)}))
     return folder
 
 

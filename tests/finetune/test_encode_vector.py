@@ -11,7 +11,7 @@ import pytest
 
 import encode_vector
 from evaluation.encode import PaddleEncoder
-from evaluation.vectors import ArrayFile, VectorWriter
+from evaluation.vectors import VectorWriter
 from model.checkpoint.folder import load_from, save_model
 from model.checkpoint.formats import safetensors
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -112,16 +112,6 @@ def test_means_of_any_layer_from_standard_input(run_encode, weights, flags, laye
     np.testing.assert_allclose(found["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)
 
 
-def test_pairs_leave_their_separators_out_of_the_mean(run_encode, weights, tmp_path):
-    (tmp_path / "pairs.tsv").write_text("text_a\ttext_b\nthe old cat\ta red dog\n")
-    found = run_encode(tmp_path / "pairs.tsv", vectors="mean")
-    ids = Tokenizer.from_folder(weights).build("the old cat", "a red dog")
-    ((_, states),) = expected(weights, [ids])
-    words = [i for i, id_ in enumerate(ids) if id_ not in (ids[0], ids[-1])]
-    assert len(words) == len(ids) - 4
-    np.testing.assert_allclose(found["vectors"][0], states[-1][words].mean(axis=0), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
@@ -145,27 +135,12 @@ def test_bad_input(run_encode, tmp_path, content, flags, message):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tsv"]  # nothing half done is left
 
 
-def test_nothing_on_standard_input(run_encode):
-    with pytest.raises(UserError, match="nothing came on standard input"):
-        run_encode("-", text=b"")
-
-
 def test_an_output_folder_that_exists(toy_folder, weights, tmp_path):
     (tmp_path / "out").mkdir()
     line = ["--data_set", toy_folder / "dev.en.tsv", "--output_dir", "out"]
     done = run_script([ROOT / "encode_vector.py", *line, "--init_pretraining_params", weights], tmp_path)
     assert done.returncode == 2 and not list((tmp_path / "out").iterdir())
     assert done.stderr.strip() == "error: --output_dir out: it exists already; name a new folder"
-
-
-def test_an_array_file_grows(tmp_path):
-    with ArrayFile(tmp_path / "a.npy", 3, "float16") as file:
-        for rows in (2, 0, 1):
-            file.grow(rows)[:] = rows
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), [[2] * 3, [2] * 3, [1] * 3])
-    with ArrayFile(tmp_path / "b.npy", 3, "float32"):
-        pass
-    assert np.load(tmp_path / "b.npy").shape == (0, 3)
 
 
 def test_weights_that_cannot_be_meant(weights, run_encode, toy_folder, tmp_path):
@@ -186,8 +161,3 @@ def test_weights_that_cannot_be_meant(weights, run_encode, toy_folder, tmp_path)
     with pytest.raises(UserError, match=r"2 tensors missing: pooler.dense"):
         run_encode(data, init_pretraining_params=tmp_path / "no pooler")
     assert run_encode(data, init_pretraining_params=tmp_path / "no pooler", vectors="mean")["vectors"].size
-
-
-def test_the_official_defaults():
-    flags = encode_vector.EncodeVectorFlags("x.tsv", "weights")
-    assert (flags.max_seq_len, flags.batch_size, flags.output_dir) == (512, 32, "embeddings")

@@ -1,10 +1,9 @@
 """The table of contexts x questions, by hand."""
 
-import json
-
 import pytest
 
-from finetune.gxlt import PairTable, find_pairs, to_markdown, to_text, write_tables
+from finetune.gxlt import PairTable, find_pairs
+from finetune.report import to_markdown, to_text
 from utils.errors import UserError
 
 TABLE = PairTable(
@@ -12,15 +11,11 @@ TABLE = PairTable(
 )
 
 
-def test_numbers():
-    assert TABLE.xlt == {"en": 80.0, "de": 60.0}
-    assert TABLE.summary() == {"xlt": 70.0, "g-xlt": 70.0}
+def test_text_markdown_and_json():
+    """Rows are contexts, columns questions; an absent pair is no zero."""
+    assert TABLE.to_json()["scores"] == {"en": {"en": 80.0, "de": 70.0}, "de": {"de": 60.0}}
     off = PairTable("f1", ["en", "de"], {("en", "de"): 70.0, ("de", "en"): 40.0})
     assert off.summary() == {"g-xlt": 55.0}
-
-
-def test_text_and_markdown():
-    """Rows are contexts, columns questions; an absent pair is no zero."""
     assert to_text([TABLE]).splitlines() == [
         "f1, %s-%s.json",
         "context \\ question     en     de    avg",
@@ -42,15 +37,6 @@ def test_text_and_markdown():
         "XLT, the diagonal: en 80.00, de 60.00; mean 70.00  ",
         "G-XLT, the mean of 3 pairs: 70.00",
     ]
-
-
-def test_files(tmp_path):
-    write_tables({"f1": TABLE, "em": TABLE}, tmp_path)
-    values = json.loads((tmp_path / "gxlt.json").read_text())
-    assert [table["metric"] for table in values["tables"]] == ["f1", "em"]
-    assert values["tables"][0]["scores"] == {"en": {"en": 80.0, "de": 70.0}, "de": {"de": 60.0}}
-    assert (tmp_path / "gxlt.txt").read_text() == to_text([TABLE, TABLE]) + "\n"
-    assert (tmp_path / "gxlt.md").read_text() == to_markdown([TABLE, TABLE])
 
 
 def test_pairs_in_the_order_of_contexts_then_questions(tmp_path, caplog):

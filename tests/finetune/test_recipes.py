@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 import launch
+from finetune.flags import FinetuneFlags, RetrievalFlags
 from finetune.report import recipes
-from finetune.retrieval.flags import RetrievalFlags
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import ROOT, call_main, clean_environment
 from utils.args import parse_args
-from utils.config import load_config
 
 SIZES = ("small", "base", "large")
 TRANSFER, ALL, CONLL = "cross_lingual_transfer", "translate-train_all", "conll_finetune_on_all_dataset"
@@ -86,7 +85,7 @@ def test_values(arguments, recipe):
     script, labels, longest, validation = TASKS[task]
     devices = 8 if name == f"xnli_{ALL}" else DEVICES[task]
     assert line[:3] == ["--recipe_devices", str(devices), script]
-    args = parse_args(line[3:])
+    args = parse_args(FinetuneFlags, line[3:])
     values = {**vars(args), "batch": devices * args.batch_size}
     assert tuple(values[name] for name in TOTALS) == {**PAPER, **OTHERS}[recipe]
     assert (args.warmup_proportion, args.lr_scheduler) == (0.1, "linear_warmup_decay")
@@ -112,7 +111,7 @@ def test_values(arguments, recipe):
 def test_small_takes_its_weights_where_they_are(arguments, folder):
     params = folder / "configs" / "small" / "params"
     params.mkdir(parents=True)
-    args = parse_args(arguments(f"small/xnli_{TRANSFER}")[3:])
+    args = parse_args(FinetuneFlags, arguments(f"small/xnli_{TRANSFER}")[3:])
     params.rmdir()
     assert args.init_pretraining_params == "./configs/small/params"
 
@@ -121,7 +120,7 @@ def test_any_flag_can_be_overridden_or_taken_back(arguments):
     changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
     line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
     assert line[:5] == ["--recipe_devices", "2", "--nproc_per_node", "2", "run_classifier.py"]
-    args = parse_args(line[5:])
+    args = parse_args(FinetuneFlags, line[5:])
     assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
     assert args.init_pretraining_params is None
 
@@ -131,12 +130,12 @@ def test_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
     line = arguments(f"{size}/tatoeba_{TRANSFER}", "--score", "margin", NPROC="2")
     assert line[:3] == ["--nproc_per_node", "2", "run_retrieval.py"]
-    flags = load_config(RetrievalFlags, line[3:])
+    flags = parse_args(RetrievalFlags, line[3:])
     assert flags.init_pretraining_params == "./checkpoints/best"
     assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean")
     assert (flags.score, flags.do_train) == ("margin", False)
     line = arguments(f"{size}/tatoeba_fine-tuning", "--vocab_path", "", "--max_seq_len", "64")
-    flags = load_config(RetrievalFlags, line[1:])
+    flags = parse_args(RetrievalFlags, line[1:])
     assert (line[0], flags.do_train, flags.max_steps, flags.batch_size) == (
         "run_retrieval.py", True, 200_000, 32,
     )  # fmt: skip

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 import run_retrieval
 from finetune.retrieval import training
 from finetune.retrieval.pairs import StepPairs
-from model.checkpoint.folder import save_training_state
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.launching import as_flags, call_main
@@ -68,7 +67,7 @@ def test_a_step_reads_its_pairs(corpus):
             pair = tuple(a[1:-1].tolist()), tuple(b[1:-1].tolist())
             assert pair in known
             directions.add(pair in {(x, y) for x, y in known if x < y})
-        assert [share.first for share in shares] == [0, 2, 5]
+        assert [len(share.sentences) for share in shares] == [4, 6, 6]
         for side in (0, 1):
             joined = [ids for share in shares for ids in np.split(np.array(share.sentences, object), 2)[side]]
             for ids, expected in zip(joined, step.sentences[8 * side :], strict=False):
@@ -118,12 +117,9 @@ def test_resume_bit_for_bit(train, tmp_path):
         ({"train_set": "absent"}, "absent: no finished corpus there"),
         ({"layer": 3}, "--layer 3: no such layer"),
         ({"layer": "sweep"}, "--layer sweep: training needs one layer"),
-        ({"batch_size": 1}, "--batch_size 1: a pair needs another one"),
+        ({"batch_size": 1}, "--batch_size 1: it must be at least 2"),
         ({"init_checkpoint": "absent"}, "absent: no such folder"),
         ({"max_seq_len": 600}, "--max_seq_len 600"),
-        ({"learning_rate": -1}, "--learning_rate -1.0: it must not be negative"),
-        ({"warmup_proportion": 2}, "--warmup_proportion 2.0: it is a share"),
-        ({"layerwise_lr_decay": 0}, "--layerwise_lr_decay 0.0: above 0"),
         ({"scale": 0}, "--scale 0.0: it must be above 0"),
     ],
 )
@@ -132,59 +128,24 @@ def test_bad_flags(train, changes, message):
         train("out", **changes)
 
 
-def test_a_checkpoint_of_other_settings(train, corpus, tmp_path):
-    train("out")
-    before = arrays(tmp_path / "out" / "step_6")
-    with pytest.raises(UserError, match=r"out holds another run \(learning_rate: 0.005 -> 1.0\)"):
-        train("out", learning_rate=1.0)
+def test_another_corpus_is_another_run(train, corpus, tmp_path):
+    train("out", max_steps=3)
     other = shutil.copytree(corpus, tmp_path / "corpus")  # its manifest alone is another one
     (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
     with pytest.raises(UserError, match=r"out holds another run \(train_set: "):
-        train("out", train_set=other)
-    assert arrays(tmp_path / "out" / "step_6").keys() == before.keys()
-    with pytest.raises(
-        UserError, match=r"step_3 is of a run with other settings \(learning_rate: 0.005 -> 1.0"
-    ):
-        train("new", init_checkpoint=tmp_path / "out" / "step_3", learning_rate=1.0)
+        train("out", max_steps=3, train_set=other)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")
-    save_training_state(tmp_path / "out" / "step_3" / "training_state", {"flags": {}, "run": {"seed": 1}})
-    with pytest.raises(UserError, match="step_3: the training_state there is of another program"):
-        train("new", init_checkpoint=tmp_path / "out" / "step_3")
-    with pytest.raises(UserError, match="learning_rate is nan: it must be a finite number"):
-        train("new", learning_rate=".nan")
 
 
-def test_several_seeds_resume_in_the_middle(train, corpus, tmp_path):
-    """Seed 2 goes on where it was; seed 1 is read, seed 3 starts afresh."""
-    (tmp_path / "pairs").mkdir()
-    for side, lines in (("de", ["ab cd", "ef gh", "ij kl"]), ("en", ["ab", "ef", "ij"])):
-        (tmp_path / "pairs" / f"de-en.{side}").write_text("\n".join(lines) + "\n")
-    flags = {"random_seed": "1,2,3", "pairs": tmp_path / "pairs"}
-    train("whole", **flags)
-    whole = json.loads((tmp_path / "whole" / "retrieval.json").read_text())
-    assert [len(table["seeds"]) for table in whole["tables"]] == [3, 3]
-    assert (tmp_path / "whole" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
-    shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    for folder in ("seed_2/step_6", "seed_3"):
-        shutil.rmtree(tmp_path / "again" / folder)
-    log = train("again", **flags)
-    assert log.count("resumed from") == 2 and log.count("held-out pairs found at step 6") == 2
-    again = json.loads((tmp_path / "again" / "retrieval.json").read_text())
-    assert again["tables"] == whole["tables"]
-    with pytest.raises(UserError, match="step_3 is of --random_seed 2, which is not among 1, 3"):
-        train("new", init_checkpoint=tmp_path / "again" / "seed_2" / "step_3", random_seed="1,3")
-
-
-@pytest.mark.parametrize("call", [9], ids=["after the last step"])
-def test_ctrl_c_in_a_validation(train, tmp_path, monkeypatch, call):
+def test_ctrl_c_in_the_last_validation(train, tmp_path, monkeypatch):
     """It is broken off, made by the next command, and nothing differs."""
     train("whole")
     encode, calls = training.encode_layer, []
 
     def interrupted(*arguments, **named):
         calls.append(1)
-        if len(calls) == call + 1:
+        if len(calls) == 10:
             os.kill(os.getpid(), signal.SIGINT)
         return encode(*arguments, **named)
 
@@ -195,9 +156,6 @@ def test_ctrl_c_in_a_validation(train, tmp_path, monkeypatch, call):
     assert ended.value.code == 130
     assert "held-out pairs found at step 6" not in (tmp_path / "log" / "job.log.0").read_text()
     log = train("broken")
-    assert f"held-out pairs found at step {0 if call == 1 else 6}" in log
-    for name in ("step_3", "step_6"):
-        ours, theirs = (arrays(tmp_path / run / name) for run in ("broken", "whole"))
-        assert all((ours[key] == theirs[key]).all() for key in theirs)
-        states = [tmp_path / run / name / "training_state" / "state.json" for run in ("broken", "whole")]
-        assert states[0].read_text() == states[1].read_text()
+    assert "held-out pairs found at step 6" in log
+    ours, theirs = (arrays(tmp_path / run / "step_6") for run in ("broken", "whole"))
+    assert all((ours[key] == theirs[key]).all() for key in theirs)

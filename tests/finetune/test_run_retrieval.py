@@ -1,7 +1,6 @@
 """run_retrieval.py as a search: layouts, tables, predictions in XTREME's form, layers, bad input."""
 
 import json
-import shutil
 
 import numpy as np
 import paddle
@@ -181,7 +180,7 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     ("changes", "message"),
     [
         ({"layer": 3}, "--layer 3: no such layer; this model has 0 .the embeddings. to 2"),
-        ({"layer": "dev"}, "--dev_pairs is needed with --layer dev"),
+        ({"layer": "dev"}, "--layer dev and --dev_pairs go together"),
         (
             {"layer": "sweep", "pairs": None, "src_file": "one.de", "tgt_file": "one.en"},
             "one pair alone in bi",
@@ -193,15 +192,15 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
         ({"src_file": "a"}, "--pairs and --src_file are both given"),
         ({"pairs": None, "src_file": "a"}, "--src_file and --tgt_file go together"),
         ({"pairs": None, "src_file": "a", "tgt_file": "b", "languages": "de"}, "--src_file has one"),
-        ({"dev_pairs": "x"}, "--dev_pairs: --layer middle chooses nothing on them"),
-        ({"neighbours": 0}, "--neighbours 0: between 1 and"),
-        ({"random_seed": "1,x"}, "--random_seed 1,x: '1,x' is not a number or a list"),
+        ({"dev_pairs": "x"}, "--layer dev and --dev_pairs go together"),
+        ({"neighbours": 0}, "--neighbours 0: it must be at least 1 and at most 1024"),
+        ({"random_seed": "1,x"}, "--random_seed: '1,x' is not a number or a list"),
         ({"random_seed": "1,1"}, "--random_seed 1,1: seeds are not negative and differ"),
         ({"random_seed": "1,2", "layer": "sweep"}, "--layer sweep: one seed at a time"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
         ({"init_pretraining_params": "absent"}, "absent: no such folder"),
-        ({"scor": "margin"}, "did you mean 'score'"),
+        ({"scor": "margin"}, "did you mean --score"),
     ],
 )
 def test_bad_flags(retrieve, tmp_path, changes, message):
@@ -209,19 +208,3 @@ def test_bad_flags(retrieve, tmp_path, changes, message):
         (tmp_path / f"one.{side}").write_text("the cat\n")
     with pytest.raises(UserError, match=message):
         retrieve(**changes)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "de-en.de: the file is empty"),
-        (b"one line\n", "de-en.de has 1 lines and .*de-en.en "),
-        (b"\xff\n", "not UTF-8|has 1 lines"),
-    ],
-)
-def test_bad_bitexts(retrieve, folder, tmp_path, content, message):
-    shutil.copytree(folder / "pairs", tmp_path / "pairs")
-    (tmp_path / "pairs" / "de-en.de").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        retrieve(pairs=tmp_path / "pairs")
-    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import launch
+from finetune.flags import FinetuneFlags
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, clean_environment
 from utils.args import parse_args
@@ -44,7 +45,7 @@ def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
     arguments, line = launch.keep_total(given, recipe, processes)
     assert arguments[-1] == steps or arguments == given
     assert f"= {total} in all" in line
-    assert str(parse_args(arguments).gradient_accumulation_steps) == steps
+    assert str(parse_args(FinetuneFlags, arguments).gradient_accumulation_steps) == steps
 
 
 def parsed(*line: str):

@@ -1,19 +1,15 @@
 """From logits to ranked answers: against brute force, over windows, and the gold span through everything."""
 
-import json
-
 import numpy as np
 import pytest
 
 from finetune.metrics import answer_scores
-from finetune.span_decoding import (
+from finetune.question_answering import (
     Spans,
     best_spans,
     best_texts,
-    only_the_best,
     rank,
     text_in_context,
-    write_answers,
 )
 from reader.question_answering import NO_ANSWER, AnswerWindows, Cut, read_windows
 from reader.tokenization import Tokenizer
@@ -35,18 +31,6 @@ def test_best_spans_against_brute_force():
         assert list(zip(found.first - 100, found.last - 100)) == expected
         assert np.array_equal(found.start_logits, [starts[i] for i, _ in expected])
         assert np.array_equal(found.end_logits, [ends[j] for _, j in expected])
-
-
-def test_only_the_best_ends_are_combined():
-    """The best span overall needs an end that is not among the two best: the official search misses it."""
-    starts = np.array([9, 0, 8, 0, 0], np.float32)  # the question stands at 0
-    ends = np.array([7, 6, 0, 5, 1], np.float32)
-    assert only_the_best(starts, 2).tolist() == [9, -np.inf, 8, -np.inf, -np.inf]
-    assert only_the_best(starts, 9) is starts
-    whole = best_spans(starts, ends, (2, 5), 5, 3, 1)
-    assert (whole.first.tolist(), whole.last.tolist()) == ([2], [3])
-    official = best_spans(only_the_best(starts, 2), only_the_best(ends, 2), (2, 5), 5, 3, 2)
-    assert official.first.tolist() == []
 
 
 @pytest.fixture
@@ -82,25 +66,6 @@ def test_windows_of_a_question_are_ranked_together(toy_data):
     assert rank(data, predictions, 2, lambda *_: ("same", 0))[1][0].start_logit == 3  # no text twice
     assert [len(found) for found in rank(data, predictions, 2, lambda *_: ("same", 0))] == [1] * 6
     assert rank(data, predictions, 2, lambda *_: ("", 0))[1] == []  # a lone space is no answer
-
-
-def test_files(tmp_path, toy_data):
-    data = toy_data
-    predictions = [spans((4, 6, 2.0, 1.0), (4, 5, 1.0, 0.5)) for _ in data]
-    ranked = rank(data, predictions, 20, lambda number, a, b: text_in_context(data, number, a, b))
-    ranked[-1] = []
-    ids = [question.id for question in data.file.questions]
-    write_answers(tmp_path / "out" / "test.json.0.4", ids, ranked)
-    texts = json.loads((tmp_path / "out" / "test.json.0.4").read_text())
-    assert texts == dict(zip(ids, best_texts(ranked))) and texts[ids[-1]] == ""
-    candidates = json.loads((tmp_path / "out" / "nbest_test.json.0.4").read_text())
-    assert list(candidates) == ids and candidates[ids[-1]] == []
-    for id_, question in zip(ids[:-1], data.file.questions):
-        assert candidates[id_][0]["text"] == texts[id_]
-        context = data.file.contexts[question.context]
-        for one in candidates[id_]:
-            assert context[one["answer_start"] :].startswith(one["text"])
-    assert len(list((tmp_path / "out").iterdir())) == 2  # nothing temporary is left
 
 
 def oracle(data: AnswerWindows, longest: int = 100) -> list[str]:

@@ -4,17 +4,14 @@ import json
 import re
 from functools import partial
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import run_sequence_labeling
 from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
 from model.checkpoint.folder import read_weights
-from reader.tagging import JOINT
 from tests.finetune import tagging_toy
-from tests.launching import ROOT, call_main, run_script
+from tests.launching import ROOT, run_script
 
 LEARNS = {"epoch": 12, "learning_rate": 2e-2}
 
@@ -25,21 +22,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def tag(folder, tmp_path, monkeypatch):
-    """tag(**flags) runs in `tmp_path` with checkpoints in `out`; returns results.json or None."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(out: str = "out", **changes) -> dict | None:
-        call_main(run_sequence_labeling, tagging_toy.flags(folder, tmp_path / out, **changes))
-        results = tmp_path / out / "results.json"
-        return json.loads(results.read_text()) if results.exists() else None
-
-    return call
+def tag(runner, folder):
+    return runner(run_sequence_labeling, tagging_toy.flags, folder)
 
 
 @pytest.fixture
 def refused(tag, refusal):
-    """refused(**flags) -> the one line on stderr of a command that ends with exit code 2."""
     return partial(refusal, tag)
 
 
@@ -109,20 +97,6 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
     assert scores.overall.f1 >= 90
 
 
-def weights(out, step: int) -> dict[str, np.ndarray]:
-    return load_file(out / f"step_{step}" / "model.safetensors")
-
-
-def test_resume_is_bit_identical(tag, tmp_path):
-    options = {"save_steps": 5, "keep_checkpoints": 9, "max_seq_len": 16, "max_steps": 9}
-    options |= {"label_pieces": "all", "in_tokens": "true", "batch_size": 60}
-    straight = tag(**options)
-    resumed = tag(out="again", init_checkpoint=tmp_path / "out" / "step_5", **options)
-    for name, value in weights(tmp_path / "out", 9).items():
-        np.testing.assert_array_equal(value, weights(tmp_path / "again", 9)[name], err_msg=name)
-    assert resumed["tables"] == straight["tables"]
-
-
 def test_official_behaviour_runs(tag, folder, tmp_path):
     """It scores pieces of text that was cut; what was cut off is O in the predictions."""
     results = tag(
@@ -136,34 +110,10 @@ def test_official_behaviour_runs(tag, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ("anna+sees\tB-PER", "line 3: 2 tokens but 1 tags"),
-        ("\t", "line 3: an empty sentence"),
-        ("anna\tB-ORG", "line 3, token 1: unknown tag 'B-ORG'"),
-        ("the+anna\tO+I-PER", "line 3, token 2: I-PER begins an entity, but line 2, token 1: B-LOC"),
-    ],
-)
-def test_bad_rows(refused, tmp_path, row, expected):
-    text = f"text_a\tlabel\nrome\tB-LOC\n{row}\n".replace("+", JOINT)
-    (tmp_path / "train.tsv").write_text(text)
-    line = refused(train_set=tmp_path / "train.tsv")
-    assert "train.tsv" in line and expected in line
-
-
-@pytest.mark.parametrize(
     ("labels", "changes", "expected"),
     [
-        (
-            {"O": 0, "B-PER": 1, "I-PER": 2},
-            {"num_labels": 3},
-            "labels.json: O has the id 0; it must have the",
-        ),
-        ({"B-PER": 0, "O": 1}, {"num_labels": 2}, "labels.json: there is B-PER but no I-PER"),
         ({"B-PER": 0, "I-PER": 1, "O": 2}, {}, "labels.json: 3 labels"),
         (None, {"label_map_config": None}, "--label_map_config is needed"),
-        (None, {"chunk_scheme": "BIO"}, "--chunk_scheme"),
-        (None, {"label_pieces": "last"}, "--label_pieces"),
         (None, {"chunk_scheme": "IOB1"}, "begins an entity, which IOB1 (--chunk_scheme) writes I-"),
     ],
 )

@@ -69,14 +69,6 @@ def test_only_words_have_a_loss(make, pieces, labelled):
     assert loss.item() == pytest.approx(by_hand, abs=1e-12)
 
 
-def test_the_loss_is_divided_by_the_whole_step(make):
-    task = make()
-    batch = batch_of(task, *SENTENCES, count=20)
-    model = Given(batch.input_ids.shape)
-    whole = task.loss(model, batch_of(task, *SENTENCES))[0].item()
-    assert task.loss(model, batch)[0].item() == pytest.approx(whole * 5 / 20, abs=1e-12)
-
-
 def logits_for(batch, *places):
     """10 for (row, column, tag), 0 elsewhere."""
     values = np.zeros([*batch.input_ids.shape, 5])
@@ -119,13 +111,6 @@ def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
     predictions, loss = task.predict(model, batch, labelled=False)
     assert task.tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
     assert task.tags(predictions[1]) == ["I-B"]
-
-
-def test_scores_are_those_of_words(make):
-    task = make()
-    data = [sentence("a b c", "B-A", "I-A", "O"), sentence("d", "B-B")]
-    found = task.score(data, [np.array([0, 1, 2]), np.array([3])], "en")
-    assert found == {"f1": pytest.approx(80.0), "precision": pytest.approx(200 / 3), "recall": 100.0}
 
 
 def test_official_loss_is_a_mean_over_all_of_the_batch(make):

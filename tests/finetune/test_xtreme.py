@@ -1,6 +1,5 @@
 """Predictions in XTREME's layout, byte by byte: names, lines, one submission per seed."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,41 +7,22 @@ import pytest
 
 from finetune.classification import Classification
 from finetune.question_answering import QuestionAnswering
-from finetune.report import submission_file
 from finetune.tagging import OfficialPrediction, OfficialTagging, Tagging
 from reader.tagging import JOINT, Sentence
 from reader.tokenization import Tokenizer
 from tests.finetune import tagging_toy
-from utils.args import parse_args
-
-
-def test_names(tmp_path):
-    assert submission_file("out/xtreme/xnli", "de", "tsv").as_posix() == "out/xtreme/xnli/test-de.tsv"
-    path = submission_file("out/xtreme/mlqa", "zh", "json", seed=2)
-    assert path.as_posix() == "out/xtreme/seed_2/mlqa/test-zh.json"
-
-
-def classification(tmp_path, labels) -> Classification:
-    (tmp_path / "label_map.json").write_text(json.dumps(labels))
-    args = parse_args(
-        ["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", str(len(labels))]
-    )
-    return Classification.from_flags(args, tokenizer=None)
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("labels", "best", "expected"),
     [
-        ({"contradiction": 0, "entailment": 1, "neutral": 2}, b"neutral\nentailment\n"),  # XNLI
-        ({"0": 0, "1": 1}, b"1\n0\n"),  # PAWS-X
+        (["contradiction", "entailment", "neutral"], [2, 1], b"neutral\nentailment\n"),  # XNLI
+        (["0", "1"], [1, 0], b"1\n0\n"),  # PAWS-X
     ],
 )
-def test_classification(tmp_path, labels, expected):
-    task = classification(tmp_path, labels)
-    rows = [np.array([0.1, 0.2, 0.7]), np.array([0.3, 0.6, 0.1])]
-    if len(labels) == 2:
-        rows = [np.array([0.1, 0.9]), np.array([0.8, 0.2])]
-    task.write_xtreme(tmp_path / "test-de.tsv", [None, None], rows)
+def test_classification(tmp_path, labels, best, expected):
+    task = Classification(None, labels, 64)
+    task.write_xtreme(tmp_path / "test-de.tsv", [None, None], list(np.eye(len(labels))[best]))
     assert (tmp_path / "test-de.tsv").read_bytes() == expected
 
 
@@ -50,12 +30,11 @@ def test_classification(tmp_path, labels, expected):
 def test_tagging(tmp_path, official):
     tagging_toy.make(tmp_path)
     tokenizer = Tokenizer(None, tmp_path / "piece.model")
-    args = parse_args(["--label_map_config", str(tmp_path / "label_map.json"), "--num_labels", "5"])
     data = [Sentence(JOINT.join(["anna", "stone"]), None), Sentence("rome", None)]
     found = [np.array([0, 1]), np.array([2])]  # B-PER I-PER, B-LOC
     if official:
         found = [OfficialPrediction(None, None, words) for words in found]
-    task = (OfficialTagging if official else Tagging).from_flags(args, tokenizer)
+    task = (OfficialTagging if official else Tagging)(tokenizer, tagging_toy.TAGS, 64)
     task.write_xtreme(tmp_path / "test-en.tsv", data, found)
     assert (tmp_path / "test-en.tsv").read_bytes() == b"B-PER\nI-PER\n\nB-LOC\n"
 

@@ -49,21 +49,24 @@ def write_tsv(path: Path, found: list, qid: bool = True, label: bool = True) -> 
 
 def make(folder: Path, train: int = 96, dev: int = 31) -> Path:
     """Write the whole layout into `folder`: data, vocabulary, config."""
-    everything = rows(400, seed=9)
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([text for row in everything for text in row[1:3]]),
-            model_writer=file, vocab_size=50, hard_vocab_limit=False, num_threads=1, minloglevel=2,
-        )  # fmt: skip
-    (folder / "ernie_config.json").write_text(json.dumps(CONFIG))
+    write_model(folder, [text for row in rows(400, seed=9) for text in row[1:3]], LANGUAGES, LABELS)
     write_tsv(folder / "train.tsv", rows(train, seed=1))
     for i, language in enumerate(LANGUAGES):
         write_tsv(folder / f"dev.{language}.tsv", rows(dev, seed=20 + i))
         write_tsv(folder / f"test.{language}.tsv", rows(dev + 2, seed=30 + i), label=False)
         write_tsv(folder / f"heldout.{language}.tsv", rows(dev + 4, seed=40 + i))
-    (folder / "label_map.json").write_text(json.dumps(LABELS))
-    (folder / "lang_map.json").write_text(json.dumps({language: i for i, language in enumerate(LANGUAGES)}))
     return folder
+
+
+def write_model(folder: Path, texts: list, languages: list, labels: dict, config=CONFIG, **options) -> None:
+    """Write the piece model that is trained on texts, ernie_config.json and both maps."""
+    how = {"vocab_size": 50, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2} | options
+    with open(folder / "piece.model", "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=file, **how)
+    maps = {"lang": {language: i for i, language in enumerate(languages)}, "label": labels}
+    for name, value in maps.items():
+        (folder / f"{name}_map.json").write_text(json.dumps(value))
+    (folder / "ernie_config.json").write_text(json.dumps(config))
 
 
 def flags(folder: Path, out: Path, **changes) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import zstandard
 
-from finetune.runs import read_record
+from finetune.supervised import read_record
 from finetune.tagging import read_conll
 from inference.requests import open_input, read_requests, reading_of
 from model.checkpoint.formats import configs, fluid

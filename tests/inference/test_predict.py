@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 import pytest
 
 from evaluation.encode import encode as encode_all
+from finetune.flags import FinetuneFlags
 from inference import requests
 from inference.loading import load
 from inference.requests import read_requests
@@ -111,7 +112,7 @@ def tags_by_training(model, tokenizer, folder, words, reading):
 
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
-    args = parse_args([*line, "--label_pieces", reading["label_pieces"]])
+    args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
     kind = OfficialTagging if reading.get("official_compat") else Tagging
     task = kind.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(one), None) for one in words]
@@ -175,7 +176,9 @@ def start_by_training(models, request):
     from finetune.question_answering import QuestionAnswering
 
     model = load(models / "answer")
-    args = parse_args(["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"])
+    args = parse_args(
+        FinetuneFlags, ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
+    )
     task = QuestionAnswering.from_flags(args, model.tokenizer)
     path = models / "one.json"
     qa = {"id": "0", "question": request["question"], "answers": []}

@@ -87,23 +87,6 @@ def test_spans_are_of_the_source(tokenizer, text, split_han):
         assert {(i, i + 1) for i in han} <= {(start, min(end, start + 1)) for start, end in spans}
 
 
-def test_han_pieces_are_cut_and_keep_their_ids(tokenizer):
-    text = "敏捷的棕色狐狸 jumps 2025"
-    ids, spans = encode_for_answers(tokenizer, text, True)
-    tokens = tokenizer.convert_ids_to_tokens(ids)
-    assert "".join(tokens).replace("▁", "") == text.replace(" ", "")
-    assert all(len(token.lstrip("▁")) <= 1 for token in tokens[:8])
-    assert [text[start:end] for start, end in spans if start < end][:7] == list("敏捷的棕色狐狸")
-    whole = tokenizer.encode("jumps 2025")
-    assert ids[-len(whole) :] == whole
-
-
-def test_what_is_dropped_belongs_to_the_token_before(tokenizer):
-    text = "lazy\u200b dog\u200b\u200b.\u200b"
-    _, spans = encode_for_answers(tokenizer, text, True)
-    assert "".join(text[start:end] for start, end in spans) == text.replace(" ", "")
-
-
 def test_find_tokens():
     spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
     text = "abc defgh ij"
@@ -142,7 +125,7 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     path = write({context: asked, " ": [("3", "Who?", "x")]})
     data = read_windows(path, "train", tokenizer, SMALL)
     assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
-    said = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer of 1"
+    said = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer"
     assert said in caplog.text
     everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10

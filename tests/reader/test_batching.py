@@ -94,19 +94,6 @@ def test_order_is_a_function_of_seed_and_epoch(small_windows):
     assert {frozenset(batch) for batch in order(1, 0)} != {frozenset(batch) for batch in order(1, 1)}
 
 
-def test_batches_follow_the_permutation_whatever_the_lengths(small_windows):
-    """A batch is as random as the official one: it holds short and long examples."""
-    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([3, 0]))).permutation(203)
-    for step in batches(seed=3).stream():
-        assert sorted(numbers(step)) == sorted(order[step.index * 8 : step.index * 8 + 8])
-
-
-def test_evaluation_keeps_the_order_of_the_data(small_windows):
-    steps = list(batches(shuffle=False).stream())
-    assert [sorted(numbers(step)) for step in steps[:2]] == [list(range(8)), list(range(8, 16))]
-    assert [numbers(s) for s in batches(shuffle=False, seed=5).stream()] == [numbers(s) for s in steps]
-
-
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
     size = 200 if in_tokens else 8
@@ -122,38 +109,14 @@ def test_the_number_of_processes_changes_nothing(small_windows, in_tokens):
             assert sorted(numbers(one)) == sorted(all_numbers(parts))
             assert {part.count for part in parts} == {one.count} == {len(numbers(one))}
             assert {(part.epoch, part.index) for part in parts} == {(one.epoch, one.index)}
-
-
-def test_a_short_last_batch_leaves_processes_without_work():
-    ranks = [list(batches(count=9, rank=r, world_size=4).stream()) for r in range(4)]
-    short = [next(step for step in steps if step.count == 1) for steps in ranks]
-    assert [len(step.micro_batches) for step in short] == [1, 0, 0, 0]
-    assert all(len(steps) == 2 for steps in ranks)
-
-
-def test_micro_batches_split_a_share():
-    step = next(batches(64, 16, micro_batch_size=3, world_size=2).stream())
-    assert [len(micro.indices) for micro in step.micro_batches] == [3, 3, 2]
-
-
-def test_processes_have_equally_much_to_do():
-    """In 16 examples the shares of 4 processes differ by less than the longest example."""
-    ranks = [batches(203, 16, rank=rank, world_size=4).stream() for rank in range(4)]
-    for parts in zip(*ranks):
-        work = [sum((micro.input_ids != PAD).sum() for micro in part.micro_batches) for part in parts]
-        assert max(work) - min(work) < 60
+    shares = [list(batches(9, rank=rank, world_size=4).stream())[-1] for rank in range(4)]
+    assert sorted(len(share.micro_batches) for share in shares) == [0, 0, 0, 1]  # 9 = 8 + 1
 
 
 def test_in_tokens_holds_its_budget(small_windows):
     for step in batches(batch_size=200, in_tokens=True, micro_batch_size=100).stream():
         assert step.count * max(micro.input_ids.shape[1] for micro in step.micro_batches) <= 200
         assert all(micro.input_ids.size <= 100 for micro in step.micro_batches)
-
-
-def test_an_example_over_the_budget_stands_alone():
-    steps = list(batches(batch_size=50, in_tokens=True).stream())
-    long = [step for step in steps if step.micro_batches[0].input_ids.shape[1] > 50]
-    assert long and all(step.count == 1 for step in long)
 
 
 @pytest.mark.parametrize("in_tokens", [False, True])
@@ -192,17 +155,6 @@ def test_nothing_is_tokenised_before_its_window(small_windows):
     made.encode.seen.clear()
     next(made.stream(index=9))  # the third window
     assert len(made.encode.seen) == 32
-
-
-def test_pickle():
-    made = batches(seed=4)
-    again = pickle.loads(pickle.dumps(made))
-    assert [numbers(s) for s in again.stream()] == [numbers(s) for s in made.stream()]
-
-
-def test_no_examples():
-    made = batches(count=0)
-    assert made.count() == 0 and list(made.stream()) == []
 
 
 def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):

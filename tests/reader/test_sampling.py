@@ -41,20 +41,6 @@ def test_each_epoch_has_every_item_once_in_another_order(size):
                 assert (epochs[one] == epochs[other]).mean() < 0.1
 
 
-def test_all_orders_of_three_items_come_equally_often():
-    epochs = items_at(np.arange(3 * 6000), 3).reshape(-1, 3)
-    _, counts = np.unique(epochs, axis=0, return_counts=True)
-    # 6 orders, 1000 each expected, deviation 29
-    assert len(counts) == 6 and (abs(counts - 1000) < 150).all()
-
-
-def test_neighbouring_positions_are_spread_evenly():
-    items = items_at(np.arange(10_000), 10_000)
-    assert abs(np.corrcoef(np.arange(10_000), items)[0, 1]) < 0.05
-    # |difference| of two uniform draws from n is n / 3 in the mean
-    assert abs(np.abs(np.diff(items)).mean() / 10_000 - 1 / 3) < 0.02
-
-
 def test_a_stream_of_a_trillion_items_needs_no_table():
     items = items_at(np.arange(10**12, 10**12 + 1000), 10**12)  # the second epoch
     assert ((items >= 0) & (items < 10**12)).all() and len(set(items.tolist())) == 1000
@@ -81,15 +67,6 @@ def test_streams_come_as_often_as_the_temperature_says():
     assert len(np.unique(drawn.seed, axis=0)) == 40_000
 
 
-def test_every_item_once_per_epoch_of_its_stream():
-    drawn = sampler().draw(5000)
-    for number, size in enumerate(ITEMS.values()):
-        items = drawn.item[drawn.stream == number]
-        assert len(items) > size
-        for start in range(0, len(items) - size + 1, size):
-            assert sorted(items[start : start + size]) == list(range(size))
-
-
 def test_how_many_are_drawn_at_once_does_not_matter():
     whole, parts = sampler(), sampler()
     assert_equal(whole.draw(100), joined([parts.draw(count) for count in (1, 0, 7, 32, 60)]))
@@ -107,21 +84,6 @@ def test_resumes_at_any_cut(cut):
     assert_equal(whole, joined([before, resumed.draw(200 - cut)]))
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 32])
-def test_processes_share_each_step_without_overlap_or_loss(world_size):
-    """Also after a resumption with another number of processes."""
-    ranks, whole = [sampler() for _ in range(world_size)], sampler()
-    for step in (32, 33, 50):
-        parts = [rank.draw(step).share(number, world_size) for number, rank in enumerate(ranks)]
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-        assert_equal(whole.draw(step), joined(parts))
-        assert all(rank.state() == whole.state() for rank in ranks)
-        world_size = world_size % 32 + 1
-        ranks = [sampler() for _ in range(world_size)]
-        for rank in ranks:
-            rank.restore(whole.state())
-
-
 def test_seed_and_purpose_set_draws_apart():
     one = sampler(seed=1).draw(500)
     for other in (sampler(seed=2).draw(500), sampler(purpose="pairs").draw(500)):
@@ -130,8 +92,6 @@ def test_seed_and_purpose_set_draws_apart():
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match="3 sequences cannot be shared by 4 processes"):
-        sampler().draw(3).share(0, 4)
     with pytest.raises(UserError, match="sw"):
         sampler(items={"en": 5, "sw": 0})
     with pytest.raises(UserError, match="de"):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from reader.bitext import TATOEBA, Sentences, batches_by_length, read_bitext, read_bitexts
+from reader.bitext import Sentences, batches_by_length, read_bitext, read_bitexts
 from utils.errors import UserError
 
 
@@ -37,11 +37,6 @@ def test_xtreme_names_and_public_names(tmp_path):
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.tsv"):
         (tmp_path / stray).write_text("no bitext\n")
     assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
-
-
-def test_the_36_languages():
-    assert len(TATOEBA) == len(set(TATOEBA.values())) == 36
-    assert all(len(short) == 2 and len(long) == 3 for short, long in TATOEBA.items())
 
 
 def test_bad_bitexts(tmp_path):

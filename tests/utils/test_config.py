@@ -93,14 +93,10 @@ def test_the_place_of_the_mistake_is_blamed(tmp_path, monkeypatch, text, argumen
     assert str(error.value).startswith(blamed), error.value
 
 
-@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "nan", "inf", "1e999"])
-@pytest.mark.parametrize("in_file", [True, False])
-def test_a_number_that_is_not_finite(tmp_path, value, in_file):
-    path = tmp_path / "a.yaml"
-    path.write_text(f"optimizer: {{peak_lr: {value}}}\n" if in_file else "steps: 3\n")
-    line = [] if in_file else ["--optimizer.peak_lr", value]
+@pytest.mark.parametrize("value", [".nan", "-.inf", "inf", "1e999"])
+def test_a_number_that_is_not_finite(tmp_path, value):
     with pytest.raises(UserError, match=r"optimizer\.peak_lr") as refused:
-        load_config(Config, ["--config", str(path), *line])
+        load_config(Config, ["--optimizer.peak_lr", value])
     assert "\n" not in str(refused.value)
 
 

@@ -24,12 +24,9 @@ def test_one_line(message, line):
     assert str(UserError(message)) == line
     assert str(UserError(line)) == line  # as when one is raised from another
     assert str(pickle.loads(pickle.dumps(UserError(message)))) == line
-
-
-def test_the_middle_of_a_long_message_is_left_out():
-    line = str(UserError("a.tsv: " + "x" * 10**6 + "; take it out"))
-    assert line.startswith("a.tsv: xxx") and " [...] xxx" in line and line.endswith("xxx; take it out")
-    assert len(line) <= LONGEST_MESSAGE + 10
+    long = str(UserError(f"a.tsv: {'x' * 10**6}; take it out"))
+    assert long.startswith("a.tsv: x") and " [...] x" in long and long.endswith("x; take it out")
+    assert len(long) <= LONGEST_MESSAGE + 10
 
 
 @pytest.mark.parametrize("where", ["/proc/none/x", "/proc/x", "file/x"])

@@ -21,7 +21,7 @@ def quiet_afterwards():
     run_log._attach([])
 
 
-def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys):
+def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, capsys, monkeypatch):
     assert run_log.setup(str(tmp_path), rank=0) == tmp_path / "job.log.0"
     run_log.logger.info("from %d", 0)
     for text in ("first", "second"):  # a second run appends
@@ -32,6 +32,9 @@ def test_the_file_is_always_written_and_the_console_on_rank_0_alone(tmp_path, ca
     lines = (tmp_path / "job.log.1").read_text().splitlines()
     assert [line[20:] for line in lines] == ["INFO first", "INFO second"]
     assert capsys.readouterr().out == "from 0\n"
+    monkeypatch.setenv(run_log.LOG_DIR, str(tmp_path / "logs"))
+    monkeypatch.setenv(run_log.LOG_PREFIX, "xnli_")
+    assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
 
 
 def test_every_package_that_logs_is_ours():
@@ -57,24 +60,6 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
     assert path.read_text().endswith("there is room again\n")
 
 
-def test_curves_on_a_full_disk_do_not_end_a_run(tmp_path, capsys):
-    run_log.setup(str(tmp_path))
-    curves = run_log.Scalars(tmp_path / "visualdl")
-    curves.add(1, {"loss": 1.0})
-    with disk_full_after(0):  # VisualDL's own thread says what it could not write
-        curves.add(2, {"loss": 0.5})
-        curves.close()
-    curves.add(3, {"loss": 0.25})
-
-    def full():
-        raise OSError(28, "No space left on device")
-
-    curves.writer.close = full  # what was held back until the end
-    curves.close()
-    told = capsys.readouterr().out
-    assert f"{tmp_path / 'visualdl'}: points of the curves are missing: No space left on device" in told
-
-
 def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys):
     def mistake():
         run_log.setup(str(tmp_path))
@@ -93,12 +78,6 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
     first, *rest = (tmp_path / "job.log.0").read_text().splitlines()
     assert first.endswith("ERROR train.tsv, line 2: unknown label 'x'")
     assert rest[1].startswith("Traceback") and rest[-1] == "RuntimeError: not a user's fault"
-
-
-def test_folder_and_prefix_come_from_the_launcher(tmp_path, monkeypatch):
-    monkeypatch.setenv(run_log.LOG_DIR, str(tmp_path / "logs"))
-    monkeypatch.setenv(run_log.LOG_PREFIX, "xnli_")
-    assert run_log.setup(rank=3) == tmp_path / "logs" / "xnli_job.log.3"
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import runtime
-from utils.runtime import Cpu, read_cpu, settings_for
+from utils.runtime import Cpu, int8_saturates, read_cpu, settings_for
 
 ROOT = Path(__file__).resolve().parents[2]
 AVX2, AVX512 = frozenset({"sse2", "avx2"}), frozenset({"sse2", "avx2", "avx512f"})
@@ -61,13 +60,6 @@ def test_limits_of_a_container(tmp_path, eight_allowed, cpu_max, memory_max, cor
     assert (cpu.cores, cpu.memory) == (cores, memory)
 
 
-def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    cpu = read_cpu(tmp_path, tmp_path)
-    assert cpu == Cpu("", frozenset(), os.cpu_count(), 0)
-    assert "MKL_DEBUG_CPU_TYPE" not in settings_for(cpu)
-
-
 @pytest.mark.parametrize(
     ("vendor", "flags", "kind"),
     [
@@ -81,20 +73,14 @@ def test_mkl_type(vendor, flags, kind):
     assert settings_for(Cpu(vendor, flags, 4, 0)).get("MKL_DEBUG_CPU_TYPE") == kind
 
 
-@pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 1, "8"), (8, 3, "2"), (2, 4, "1")])
-def test_threads_are_shared_by_the_processes(cores, processes, threads):
-    assert settings_for(Cpu("", frozenset(), cores, 0), processes)["OMP_NUM_THREADS"] == threads
+def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), os.cpu_count(), 0)
 
 
 def test_int8_saturates_on_x86_without_vnni():
     for flags, saturates in ({"avx2"}, True), ({"avx512_vnni"}, False), ({"avx_vnni"}, False), (set(), False):
-        assert runtime.int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
-
-
-def test_views_stay_views_on_a_gpu():
-    cpu = Cpu("", frozenset(), 1, 0)
-    assert settings_for(cpu)["FLAGS_use_stride_kernel"] == "0"
-    assert "FLAGS_use_stride_kernel" not in settings_for(cpu, has_gpu=True)
+        assert int8_saturates(Cpu("", frozenset(flags), 1, 0)) is saturates
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:

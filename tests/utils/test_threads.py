@@ -3,13 +3,12 @@
 import os
 import threading
 import time
-import warnings
 
 import numpy as np
 import pytest
 
 from utils import threads
-from utils.threads import over_rows, thread_count
+from utils.threads import over_rows
 
 
 @pytest.fixture(params=[1, 3])
@@ -31,11 +30,6 @@ def test_all_rows_once(count, rows, width):
 
     over_rows(work, rows, width)
     assert (seen == 1).all() and len(names) <= count
-
-
-def test_several_threads_are_at_work_at_a_time(count):
-    together = threading.Barrier(count)
-    over_rows(lambda part: together.wait(timeout=20), 5 * count, 4)  # a block has five rows
 
 
 @pytest.mark.parametrize("row", [0, 5])  # of this thread, or of another where there are several
@@ -66,21 +60,3 @@ def test_after_a_fork_there_are_threads_again(count):
         over_rows(work, 60, 4)
         os._exit(int(not (seen == 1).all()))
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_what_is_not_finite_gives_no_warning(count):
-    x = np.array([np.inf, np.nan, 0.0, 1.0] * 20)
-
-    def work(part: slice) -> None:
-        x[part] = x[part] * 0.0 / 0.0
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        over_rows(work, len(x), 1)
-    assert np.isnan(x).all()
-
-
-def test_how_many(monkeypatch):
-    for value, expected in (("3", 3), ("", 1), ("0", 1)):
-        monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", value)
-        assert thread_count() == expected

@@ -28,7 +28,7 @@ class Translated(NamedTuple):
     unknown: list[str]
 
 
-class Written(NamedTuple):
+class Renamed(NamedTuple):
     """weights, origins: under their names. left_out: our names that have no place there. absent: our names
     that the format wants and that are not in the weights."""
 
@@ -131,7 +131,7 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
     return Translated(Weights(found.source, shapes, fetch, found.metadata), origins, dropped, sorted(unknown))
 
 
-def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
+def to_theirs(layout: str, weights: Weights, head: str | None) -> Renamed:
     """Weights under their names, each read when it is accessed."""
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
@@ -156,7 +156,7 @@ def to_theirs(layout: str, weights: Weights, head: str | None) -> Written:
 
     placed = {row.ours for row in rows}
     left_out = [name for name in weights if name not in placed]
-    return Written(Weights(weights.source, shapes, fetch), origins, left_out, absent)
+    return Renamed(Weights(weights.source, shapes, fetch), origins, left_out, absent)
 
 
 def _reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[Row]:
