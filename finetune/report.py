@@ -194,10 +194,15 @@ def in_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:
-    """Write <name>.{txt,md,json,png} into `folder`, each atomically. `facts` are added to the JSON file."""
+    """Write <name>.{txt,md,json,png} into `folder`, each atomically. `facts` are added to the JSON file.
+
+    There is a chart (.png) only of several languages.
+    """
     write_tables(folder, name, tables, {**facts, "tables": to_json(tables), "command": shlex.join(sys.argv)})
-    with atomic_file(folder / f"{name}.png") as file:
-        draw_bars([table for table in tables if table.bars], file)
+    drawn = [table for table in tables if table.bars and len(table.languages) > 1]  # one bar shows nothing
+    if drawn:
+        with atomic_file(folder / f"{name}.png") as file:
+            draw_bars(drawn, file)
 
 
 def write_tables(folder: Path, name: str, tables: Sequence[ShownTable], values: Mapping[str, Any]) -> None:

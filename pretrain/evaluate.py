@@ -87,9 +87,10 @@ class Evaluator:
 
         Returns:
             mmlm: language -> {perplexity, accuracy}; tlm, camlm: "a-b" -> the same; btmlm: "a-b" ->
-            {precision, frequent_precision, copy_rate, repeat_rate, samples}, where samples are sentences with
-            their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both directions. None
-            where it was broken off.
+            {perplexity, perplexity_without, precision, frequent_precision, copy_rate, repeat_rate, samples}:
+            perplexity_without is that of the same masked tokens without pseudo-tokens, and samples are
+            sentences with their pseudo-tokens; retrieval: "a-b" -> accuracy of each layer, mean of both
+            directions. None where it was broken off.
         """
         kinds = ("tlm", "camlm", *(("btmlm",) if self.pseudo_tokens else ()), "retrieval")
         tasks: list[tuple[str, Any]] = [("mmlm", name) for name in self.mono]
@@ -130,8 +131,11 @@ class Evaluator:
         for examples, rngs in self._chunks("btmlm", self._examples(pair)):
             sources, targets = zip(*examples)
             second_languages = [target.language for target in targets]
-            stage1 = self.objectives.batch("btmlm", sources, rngs, second_languages).stage1
+            batch = self.objectives.batch("btmlm", sources, rngs, second_languages)
+            stage1, masked = batch.stage1, len(batch.targets)
             pseudo_ids = self.pseudo_tokens.predict(model, stage1)
+            loss = masked_lm_loss(model, batch.with_pseudo_tokens(pseudo_ids)).total
+            sums.update(loss=float(loss), masked=masked)
             translations = [target.ids for target in targets]
             for row in range(min(_SAMPLES - len(samples), len(sources))):
                 of_row = Text(pseudo_ids[stage1.slot_rows == row], second_languages[row])
@@ -141,7 +145,14 @@ class Evaluator:
             likely, of = most_frequent_found(stage1, translations, self.piece_counts, self.punctuation)
             sums.update(pseudo=len(pseudo_ids), copied=copied, repeated=repeated)
             sums.update(found=found, sought=sought, likely=likely, of=of)
-        return {
+        # The same tokens are masked, because they come from the same generators.
+        alone = [
+            Text(source.ids[: self.objectives.pseudo_lengths(source)[0]], source.language)
+            for source, _ in self._examples(pair)
+        ]
+        without = self._masked(model, "mmlm", alone)
+        both = [_perplexity(sums["loss"], sums["masked"]), without["perplexity"]] if without else []
+        return dict(zip(("perplexity", "perplexity_without"), both)) | {
             "precision": sums["found"] / max(sums["sought"], 1),
             "frequent_precision": sums["likely"] / max(sums["of"], 1),
             "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
@@ -180,7 +191,7 @@ class Evaluator:
             correct += float(result.right.astype("float64").sum())
         if not count:
             return None
-        return {"perplexity": math.exp(min(loss / count, 50.0)), "accuracy": correct / count}
+        return {"perplexity": _perplexity(loss, count), "accuracy": correct / count}
 
     def _chunks(
         self, objective: str, examples: Sequence
@@ -204,6 +215,10 @@ class Evaluator:
     def punctuation(self) -> np.ndarray:
         """Ids of pieces that are no words."""
         return punctuation_ids(self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size)))
+
+
+def _perplexity(loss: float, count: float) -> float:
+    return math.exp(min(loss / max(count, 1), 50.0))
 
 
 def punctuation_ids(pieces: Sequence[str]) -> np.ndarray:
@@ -266,11 +281,15 @@ def summary(result: dict[str, Any]) -> list[str]:
         values = list(result["btmlm"].values())
         rates = ("precision", "frequent_precision", "copy_rate", "repeat_rate")
         found, frequent, copied, repeated = (100 * np.mean([v[rate] for v in values]) for rate in rates)
+        if values := [v for v in values if "perplexity" in v]:
+            logs = [[math.log(v[key]) for v in values] for key in ("perplexity", "perplexity_without")]
+            seen, unseen = map(math.exp, np.mean(logs, axis=1))
+            lines.append(f"btmlm: perplexity {seen:.2f}, without the pseudo-tokens {unseen:.2f}")
         lines.append(
             f"btmlm: pseudo-tokens in the translation {found:.2f} % (the most frequent words: "
             f"{frequent:.2f} %), copied {copied:.2f} %, repeated {repeated:.2f} %"
         )
-        samples = [sample for v in values for sample in v["samples"][:1]]
+        samples = [sample for v in result["btmlm"].values() for sample in v["samples"][:1]]
         lines += [f"pseudo-tokens of {sample}" for sample in samples[:_SHOWN]]
     if "retrieval" in result:
         layers = 100 * np.mean(list(result["retrieval"].values()), axis=0)  # [L + 1]

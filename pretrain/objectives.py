@@ -96,7 +96,7 @@ class Objectives:
         if objective == "mmlm":
             return min(len(example.ids) + 2, self.max_seq_len)
         if objective == "btmlm":
-            return sum(self._pseudo_lengths(example)) + 4
+            return sum(self.pseudo_lengths(example)) + 4
         return sum(map(len, self._truncated(example))) + 4
 
     def masked(self, objective: str, example: Text | Pair) -> int:
@@ -104,7 +104,7 @@ class Objectives:
         if objective == "mmlm":
             sides = [example.ids[: self.max_seq_len - 2]]
         elif objective == "btmlm":
-            sides = [example.ids[: self._pseudo_lengths(example)[0]]]
+            sides = [example.ids[: self.pseudo_lengths(example)[0]]]
         else:
             sides = self._truncated(example)
         return sum(masking.number_chosen(len(self._known(ids)), self.config.mask_rate) for ids in sides)
@@ -144,7 +144,7 @@ class Objectives:
         config, mask_id = self.config, self.vocabulary.mask_id
         if second is None:
             second = self.second_language.draw(text.language, rng)
-        n, p = self._pseudo_lengths(text)
+        n, p = self.pseudo_lengths(text)
         offsets = pseudo.placeholder_offsets(p, n, config.pseudo_positions == "spread", self.max_seq_len)
         context = np.concatenate([self._cls, text.ids[:n], self._sep])  # [n + 2]
         slots = n + 3 + np.arange(p)  # columns of the second stage: [CLS] X [SEP] [SEP] come first
@@ -169,7 +169,7 @@ class Objectives:
             "btmlm", [row._replace(position_ids=positions)], Slots(first, slots, rng.random(p))
         )
 
-    def _pseudo_lengths(self, text: Text) -> tuple[int, int]:
+    def pseudo_lengths(self, text: Text) -> tuple[int, int]:
         """How many tokens of the sentence are kept, and the number of pseudo-tokens."""
         proportion = self.config.pseudo_proportion
         n = pseudo.longest_sentence(len(text.ids), proportion, self.max_seq_len)

@@ -137,7 +137,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/data/get_weights\.sh .*": DOWNLOADS + "reader/test_get_weights.py::test_everything",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_exit_code",
-    r"(export|wget|unzip|tar) .*": DOWNLOADS + "pretrain/test_corpus_downloads.py::test_every_archive",
+    r"(export|wget|unzip|tar) .*":
+        DOWNLOADS + "pretrain/test_corpus_downloads.py::test_the_papers_tables_9_and_10",
     r".*build_corpus --config configs/corpus/paper-96\.yaml .*":
         "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
     r".*build_corpus --engine ray \.\.\.": "pretrain/test_corpus_ray.py::test_the_same_bytes",

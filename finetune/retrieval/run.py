@@ -33,6 +33,7 @@ from utils.logging import Progress, logger
 
 T = TypeVar("T")
 DIRECTIONS = ("en -> xx", "xx -> en")
+OF_TWO_FILES = ("tgt_file -> src_file", "src_file -> tgt_file")  # of any languages
 Swept = Mapping[str, tuple[np.ndarray, SplitResult]]
 
 
@@ -273,7 +274,7 @@ class RetrievalRun(FineTuningRun):
             return {language: one.accuracies()[side] for language, one in found.items()}
 
         tables = []
-        for side, direction in enumerate(DIRECTIONS):
+        for side, direction in enumerate(OF_TWO_FILES if flags.src_file else DIRECTIONS):
             rows = {seed: accuracies(record.found, side) for seed, record in records.items()}
             paper = report.figures(flags.paper, direction, list(next(iter(rows.values()))))
             untrained = accuracies(records[self.seeds[0]].untrained, side)

@@ -106,6 +106,16 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     assert (tmp_path / "out" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_two_files_of_any_languages(retrieve, folder, tmp_path):
+    """The tables name the files and not English, and there is no chart of one bar."""
+    both = {side: folder / "pairs" / f"de-en.{side}" for side in ("de", "en")}
+    found = retrieve(pairs=None, src_file=both["de"], tgt_file=both["en"])
+    assert not (tmp_path / "out" / "retrieval.png").exists()
+    expected = retrieve(languages="de")
+    assert [row["bitext"] for row in rows(found).values()] == [row["de"] for row in rows(expected).values()]
+    assert list(rows(found)) == ["tgt_file -> src_file", "src_file -> tgt_file"]
+
+
 def test_several_seeds(retrieve, folder, tmp_path):
     """%d stands for the seed, each seed has a submission of its own, the table has mean and deviation."""
     for seed in (1, 2):

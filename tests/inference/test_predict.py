@@ -453,7 +453,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import predict
 sys.argv = ["predict.py", "--task", "classify", "--model", {str(exported / "classify")!r}]
 predict.main()
-heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training", "seqeval"}}
+heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     done = subprocess.run(

@@ -112,6 +112,25 @@ def test_pseudo_tokens_against_the_real_translation(held, monkeypatch):
     assert found["precision"] == 1.0 and 0.0 <= found["frequent_precision"] < 1.0
 
 
+def test_btmlm_is_compared_on_the_same_masked_tokens(held, monkeypatch):
+    batches, totals = [], []
+
+    def loss(model, batch, **options):
+        batches.append(batch)
+        totals.append(masked_lm_loss(model, batch, **options))
+        return totals[-1]
+
+    monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
+    found = held.evaluator._btmlm(held.model, ("de", "en"))
+    seen = [number for number, batch in enumerate(batches) if batch.stage1]
+    unseen = [number for number, batch in enumerate(batches) if not batch.stage1]
+    masked = [np.concatenate([batches[i].target_ids for i in part]) for part in (seen, unseen)]
+    assert np.array_equal(*masked)
+    mean = [sum(float(totals[i].total) for i in part) / len(masked[0]) for part in (seen, unseen)]
+    assert [found["perplexity"], found["perplexity_without"]] == pytest.approx(np.exp(mean).tolist())
+    assert found["perplexity"] != found["perplexity_without"]
+
+
 def test_it_is_broken_off_between_two_batches(held, monkeypatch):
     stop, batches = StopSignal(), []
 
@@ -156,6 +175,8 @@ def test_a_summary():
         "mmlm": {"de": {"perplexity": 2.0, "accuracy": 0.5}, "en": {"perplexity": 8.0, "accuracy": 0.0}},
         "btmlm": {
             "de-en": {
+                "perplexity": 4.0,
+                "perplexity_without": 5.0,
                 "precision": 0.3,
                 "frequent_precision": 0.2,
                 "copy_rate": 0.1,
@@ -167,6 +188,7 @@ def test_a_summary():
     }
     assert summary(result) == [
         "[held-out] mmlm: perplexity 4.00 (geometric mean), accuracy 25.00 %",
+        "[held-out] btmlm: perplexity 4.00, without the pseudo-tokens 5.00",
         "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
         "copied 10.00 %, repeated 0.00 %",
         "[held-out] pseudo-tokens of de: Haus | en: house",
