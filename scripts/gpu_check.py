@@ -32,7 +32,6 @@ import paddle
 import paddle.nn.functional as F
 
 from benchmarks import plan
-from benchmarks.training import operations_of
 from model import device
 from pretrain.batch import Batch
 from pretrain.config import OBJECTIVES
@@ -214,7 +213,7 @@ def check_speed(quick: bool) -> tuple[str, str]:
         engine.step([batch], loss_of)
         best = min(best, time.perf_counter() - began)
     most, of = device.peak()
-    share = operations_of(model, batch.tokens, len(batch.targets)) / best / most
+    share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / best / most
     margin, warnings = made * best / batch.tokens, []
     said = [f"{'tiny' if quick else 'base'} size, {amp}: {batch.tokens / best:,.0f} tokens/s",
             f"{share:.0%} of {of}", f"the reader makes {margin:.1f} times as many"]  # fmt: skip

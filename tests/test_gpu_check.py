@@ -70,8 +70,9 @@ def check(capsys):
     return run
 
 
-def test_attention_is_right(check):
-    assert check("attention")[0] == 0
+@pytest.mark.parametrize("name", ["attention", "speed"])
+def test_a_check_alone(check, name):
+    assert check(name)[0] == 0
 
 
 def test_a_wrong_scale(check, monkeypatch):

@@ -8,6 +8,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from finetune.flags import FinetuneFlags
 from model import device
 from model.checkpoint.folder import model_weights
 from training.engine import Engine
@@ -81,7 +82,7 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("INFO")
     # The official flag of fp16 stays fp16.
-    Precision(parse_args(["--use_fp16", "true"]).amp if amp == "fp16" else amp)
+    Precision(parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp if amp == "fp16" else amp)
     lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
     assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
