@@ -66,8 +66,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
     Args:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. The parser checks the types;
-            the dataclass checks its values in `__post_init__` (`check_ranges`). A class variable RENAMED
-            says what to write in place of a key that is gone.
+            the dataclass checks its values in `__post_init__` (`check_ranges`).
         arguments: `--config file.yaml`, any number of times, and `--section.key value`. Later ones override
             earlier ones. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
@@ -200,9 +199,6 @@ def _explain(message: str, cls: type) -> str:
     if not unknown:
         return line
     name, keys = unknown[1], _keys(cls)
-    for old, new in getattr(cls, "RENAMED", {}).items():
-        if name in (old, old.split(".")[-1]):
-            return f"{old} is gone: {new}"
     by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
     near = difflib.get_close_matches(name, keys, 1)
     near += [by_leaf[leaf] for leaf in difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)]

@@ -41,6 +41,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             {"run__micro_batch_tokens": 31},
             "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise it",
         ),
+        ({"run__micro_batch_size": 8}, "'run.micro_batch_size'.*did you mean 'run.micro_batch_tokens'"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"run__sharding_stage": 2}, "run.sharding_stage 2: it must be at least 0 and at most 1"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
