@@ -32,6 +32,7 @@ def main() -> None:
             log_dir = None if logging.LOG_DIR in os.environ else os.path.join(config.run.output, "log")
             logging.setup(log_dir, rank())
             open_run_folder(config.run)
+            # The saved configuration must not ask for it again.
             config = replace(config, run=replace(config.run, overwrite=False))
             prepare()
             train(config, stop)
@@ -40,7 +41,7 @@ def main() -> None:
 
 def train(config: PretrainConfig, stop: "StopSignal") -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
-    # These modules import Paddle, which reads its CPU settings at import. The reader process imports
+    # Some of these modules import Paddle, which reads its CPU settings at import. The reader process imports
     # this file, too, and does not need Paddle.
     from pretrain.data_selection import TrainingText, open_corpus
     from pretrain.evaluate import Evaluator
@@ -71,7 +72,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     last = min(steps, config.run.stop_after_steps or steps)
     plan = partial(read_steps, config, tokenizer.digest, text.vocabulary, steps, rank, world_size, reader)
     with (
-        StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
+        StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds * (world_size > 1)) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,
         prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
     ):
@@ -82,8 +83,9 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
                 with stalls.during(f"the evaluation after step {engine.steps}"), journal.left.evaluation():
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
             ends = stopped or engine.steps >= last
-            if saved_at != (engine.steps, journal.evaluated) and (
-                ends or (engine.steps > saved_at[0] and engine.steps % config.run.save_steps == 0)
+            if (ends or engine.steps % config.run.save_steps == 0) and saved_at != (
+                engine.steps,
+                journal.evaluated,
             ):
                 with stalls.during(f"the checkpoint of step {engine.steps}"):
                     trainer.save({"reader": reader, "journal": journal.state()})
@@ -91,7 +93,6 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             if ends:
                 break
             work = batches.next_unless(stop) or NOTHING
-            line_ends = (engine.steps + 1) % config.run.log_steps == 0 or engine.steps + 1 == steps
             with stalls.during(f"step {engine.steps + 1}"):
                 step = trainer.step(work, stop=stop)
             if step is None:  # a process was asked to stop during the step
@@ -99,7 +100,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
                 continue
             reader = work.state
             journal.add(step)
-            if line_ends:
+            if engine.steps % config.run.log_steps == 0 or engine.steps == steps:
                 journal.write_line(engine.steps, step, evaluator.to_come(engine.steps, steps))
         if engine.steps < steps or (evaluator.due(steps, steps) and journal.evaluated < steps):
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)

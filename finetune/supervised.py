@@ -172,8 +172,8 @@ class SupervisedRun(FineTuningRun):
             logger.info("seed %d is finished: %s", seed, folder / SELECTED)
             return read_record(folder)
 
-        def make(step: Path | None):
-            # A step folder as --init_checkpoint is `step`, or it belongs to another seed.
+        def make(step: Path | None) -> tuple[SupervisedTraining, Engine]:
+            # A step folder of ours is resumed, not loaded as weights: `step` is already the one to resume.
             start = None if has_state(flags.init_checkpoint) else flags.init_checkpoint
             of_seed = dataclasses.replace(flags, init_checkpoint=start)
             training = SupervisedTraining(self, seed)
@@ -194,7 +194,11 @@ class SupervisedRun(FineTuningRun):
                 if distributed.is_main():
                     load_from(engine.model, folder / "best")
                 distributed.broadcast_(engine.model.state_dict().values())
-            step, epoch = (best.step, best.epoch) if best else (engine.steps, flags.epoch - 1)
+            step, epoch = (
+                (best.step, best.epoch)
+                if best
+                else (engine.steps, bisect_left(trainer.training.ends, engine.steps))
+            )
             self._write_predictions(engine, f".{epoch}.{step}", seed if len(self.seeds) > 1 else None)
         return best
 

@@ -141,6 +141,7 @@ class FineTuningTrainer:
         make: makes the training and the engine, with the weights of a step folder or, for None, those of the
             flags. The engine's `sums` are `SUMS`.
         identity: identity of the run (`finetune.run_folder.identity`); every step folder stores it.
+        seed: of the run.
         folder: receives step_N and best.
         flags: `save_steps`, `skip_steps`, `keep_checkpoints`, `stall_ends_seconds` and `init_checkpoint` are
             read.
@@ -158,7 +159,7 @@ class FineTuningTrainer:
         self.window: dict[str, float] = {}  # sums since the last log line
         self.saved: tuple[int, int] | None = None  # steps and last evaluated step of the newest step folder
         start = step_to_resume(folder, identity, seed, flags.init_checkpoint)
-        self.training, self.engine = make(start and start[0])
+        self.training, self.engine = make(start[0] if start else None)
         if start:
             self._resume(*start)
 
@@ -168,9 +169,9 @@ class FineTuningTrainer:
         state = saved["state"]
         self.position, self.evaluated, self.window = state["position"], state["evaluated"], state["window"]
         self.best = Evaluation(**state["best"]) if state["best"] else None
-        self.saved = (self.engine.steps, self.evaluated)
         if not bring_best(self.folder, step, self.best and self.best.step):
-            self.best = None
+            self.best, self.evaluated = None, -1
+        self.saved = (self.engine.steps, self.evaluated)
         logger.info("resumed from %s: step %d of %d", step, self.engine.steps, self.training.total_steps)
 
     def run(self) -> None:
@@ -264,7 +265,7 @@ class FineTuningTrainer:
             return
         best = self.best and asdict(self.best)
         state = {
-            "engine": self.engine.state_dict(),  # on every process: sharded moments are collected here
+            "engine": self.engine.state_dict(),
             "state": {
                 "position": self.position, "evaluated": self.evaluated, "best": best, "window": self.window,
             },

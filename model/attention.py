@@ -47,7 +47,7 @@ class Layout:
     Attributes:
         starts: int64 [S], where each sequence begins.
         tokens: N.
-        tensors: `arrays` on the device, if they are there.
+        tensors: what attention needs on the device, by name; filled by `on_device`.
     """
 
     def __init__(self, lengths: np.ndarray, contexts: np.ndarray | None = None):
@@ -86,11 +86,6 @@ class Layout:
                 groups.append(Group(self.starts[chosen], self.lengths[chosen], self.contexts[chosen]))
                 first = number
         return groups
-
-    @cached_property
-    def cells(self) -> int:
-        """Scores that the groups compute for each head."""
-        return sum(len(group.lengths) * group.shape[1] ** 2 for group in self.groups)
 
     def arrays(self, flash: bool) -> dict[str, np.ndarray]:
         """What attention on a GPU needs of the layout, to be uploaded and set as `tensors`; int64 [n] each.
@@ -196,7 +191,7 @@ class SelfAttention(nn.Layer):
     def forward(self, x: Tensor, layout: Layout | Tensor, positions: Tensor | None = None) -> Tensor:
         """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M].
 
-        For an exported graph: x [B, T, H] and, as `layout`, the keys' bias [B, 1, T, T] -> [B, T, H].
+        For an exported graph: x [B, T, H] and, as `layout`, the scores' bias [B, 1, T, T] -> [B, T, H].
         """
         query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if not isinstance(layout, Layout):
@@ -213,13 +208,13 @@ class SelfAttention(nn.Layer):
     def _flash(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, share: float) -> Tensor:
         """One row of all tokens through the GPU's kernel: [N, H] -> [N, H]."""
         parts = (x.reshape([1, -1, self.num_heads, self.head_size]) for x in (query, key, value))
-        rows = layout.on_device(True)["flash"]
+        rows = layout.on_device(flash=True)["flash"]
         context = F.flashmask_attention(*parts, rows, dropout=share, training=self.training)
         return context.reshape(query.shape)
 
     def _rectangles(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        """Two products and a softmax for each group, with Paddle's calls on any device: [N, H] -> [N, H]."""
-        tensors, found = layout.on_device(False), []
+        """Two products and a softmax for each group, on a GPU without FlashMask: [N, H] -> [N, H]."""
+        tensors, found = layout.on_device(flash=False), []
         for number, group in enumerate(layout.groups):
             cells, real, bias = (tensors[f"{name}{number}"] for name in ("cells", "real", "bias"))
             parts = (paddle.gather(x, cells).reshape([*group.shape, -1]) for x in (query, key, value))

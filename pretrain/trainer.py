@@ -86,7 +86,7 @@ class Trainer:
         }
 
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
-        """One optimizer step; None where it was given up, because a process was asked to stop.
+        """One optimizer step; None if it was abandoned, because a process was asked to stop.
 
         Args:
             work: this process's part of it.
@@ -103,8 +103,8 @@ class Trainer:
             What `save` was given; empty at the beginning of a run.
 
         Raises:
-            UserError: the folder holds another run (what differs is named), no checkpoint is whole, there is
-                none beside a finished model, or as `initialise`.
+            UserError: every checkpoint is damaged; the folder holds another run (the message says what
+                differs), or a finished model without a checkpoint; or as `initialise`.
         """
         output = Path(self.config.run.output)
         found = newest_checkpoint(output / CHECKPOINTS)
@@ -126,7 +126,7 @@ class Trainer:
         return state["run"]
 
     def save(self, run: dict[str, Any]) -> None:
-        """A checkpoint of everything, `step_N`; call it on every process.
+        """Write the checkpoint `step_N`. Call it on every process.
 
         Args:
             run: what the run wants back from `resume_or_initialise`: numbers, strings, lists, dicts.
@@ -138,7 +138,7 @@ class Trainer:
         state: dict[str, Any] = {"engine": self.engine.state_dict()}
         if distributed.is_main():
             state |= {"run": run, **self.identity}
-        # Every process writes its part of sharded moments. Whole ones are on process 0, and that is enough.
+        # With sharding each process writes its part of the moments; otherwise process 0 has all of them.
         parts = distributed.world_size() if self.engine.is_sharded else 1
         masters = self.engine.masters()
         files = self._files(masters) if distributed.is_main() else None
@@ -181,7 +181,9 @@ class Trainer:
             self.model_config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
-            extra={} if leave_out else {"languages": self.languages, "reading": reading, "drawn": self.drawn},
+            extra={"architecture": "ErnieMModel"}
+            if leave_out
+            else {"languages": self.languages, "reading": reading, "drawn": self.drawn},
             facts={
                 "name": "ERNIE-M, pre-trained",
                 "languages": self.languages,
@@ -202,7 +204,7 @@ def train_step(
     work: StepBatches,
     stop: object = None,
 ) -> Step | None:
-    """One optimizer step over the mix of objectives; None where it was given up.
+    """One optimizer step over the mix of objectives; None if it was abandoned.
 
     Args:
         engine: of a `PreTrainingModel`; its `sums` are `SUMS`.
