@@ -35,6 +35,7 @@ BFLOAT16 = training.SDPA | {"bfloat16": True}
 PEERS = (  # beginning and end of the name, label, kind, environment, options, precision
     ("hf", "_sdpa", "newest transformers, sdpa", "torch", LATEST, training.SDPA, FLOAT32),
     ("hf", "_eager", "newest transformers, eager", "torch", LATEST, {}, FLOAT32),
+    ("hf", "_pinned", "transformers XLM-R, sdpa", "torch", None, training.SDPA, FLOAT32),
     ("hf", "_bfloat16", "newest transformers, sdpa, bfloat16", "torch", LATEST, BFLOAT16, "bfloat16"),
     ("paddlenlp", "", "PaddleNLP ERNIE-M", "paddlenlp", None, {}, FLOAT32),
 )

@@ -40,10 +40,12 @@ MLM = "hf_installed_sdpa,hf_best_sdpa,hf_best_eager,hf_best_latest_sdpa,hf_best_
 ROWS = {  # name -> title, what it compares, the script with its flags
     "finetune_real": (
         "Fine-tuning step, 32 real pairs",
-        f"Sequence classification, {BASE}; pads do not count as tokens. Padded: the batches "
-        "of ours. Grouped: the same pairs in batches of similar length.",
-        "finetune_real.py --data=$DATA/nli/train-en.tsv --piece_model_path=$DATA/vocab/xnli15-32k.model "
-        "--rounds=1",
+        f"Sequence classification of pairs of SNLI and MultiNLI, {BASE.replace('250,002', '128,000')}; pads "
+        "do not count as tokens. Padded: the batches of ours. Grouped: the same pairs in batches of similar "
+        "length.",
+        "finetune_real.py --data=$DATA/nli/train-en.tsv --vocab=128000 --steps=4 --rounds=1 "
+        "--piece_model_path=$DATA/vocab/multilingual-128k-unigram.model --contenders=ours,hf_padded_sdpa,"
+        "hf_padded_eager,hf_padded_pinned,hf_padded_bfloat16,paddlenlp_padded,hf_grouped_sdpa,paddlenlp_grouped",
     ),
     "finetune": (
         "Fine-tuning step, 16 x 128 tokens", f"Sequence classification, {BASE}; no token is a pad.",
