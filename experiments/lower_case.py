@@ -32,9 +32,15 @@ def named_files(config: Any) -> list[str]:
 
 
 def lower_case(source: Path, target: Path) -> None:
-    """Copy a file, plain or .gz, in lower case. A copy that exists is kept."""
+    """Copy a file, plain or .gz, in lower case. A copy that exists is kept.
+
+    Raises:
+        UserError: there is no such file.
+    """
     if target.is_file():
         return
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; DATA names the folder of real data")
     data = source.read_bytes()
     if source.suffix == ".json":
         data = json.dumps(_lower_texts(json.loads(data)), ensure_ascii=False).encode()
@@ -75,10 +81,7 @@ def main() -> None:
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
     for name in named_files(yaml.safe_load(args.config.read_text(encoding="utf-8"))):
-        source = Path(os.environ["DATA"], name)
-        if not source.is_file():
-            raise UserError(f"{source}: no such file; it is named in {args.config}")
-        lower_case(source, args.output / name)
+        lower_case(Path(os.environ["DATA"], name), args.output / name)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 A vocabulary of a few thousand pieces has no room for capitals.
 """
 
-import gzip
 import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
+from experiments.lower_case import lower_case, named_files
 from experiments.study import STUDIES
 from reader.corpus import read_manifest
 from scripts.data import prepare_conll
@@ -17,33 +16,6 @@ from scripts.data import prepare_xnli as xnli_files
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.files import atomic_file
-
-_VARIABLE = "$DATA/"
-
-
-def named_files(config: Any) -> list[str]:
-    """Every path in a corpus configuration that begins with $DATA, without that beginning."""
-    if isinstance(config, str):
-        return [config.removeprefix(_VARIABLE)] if config.startswith(_VARIABLE) else []
-    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    return list(dict.fromkeys(path for value in values for path in named_files(value)))
-
-
-def lower_case(source: Path, target: Path) -> None:
-    """Copy a text file, plain or .gz, in lower case. A copy that exists is kept.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if target.is_file():
-        return
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; DATA names the folder of real data")
-    data = source.read_bytes()
-    packed = source.suffix == ".gz"
-    lowered = (gzip.decompress(data) if packed else data).decode("utf-8").lower().encode()
-    with atomic_file(target) as file:
-        file.write(gzip.compress(lowered, mtime=0) if packed else lowered)
 
 
 def prepare_corpus(name: str, data: Path, output: Path) -> None:

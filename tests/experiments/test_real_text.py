@@ -30,7 +30,7 @@ def test_lower_case_copies(tmp_path, monkeypatch):
     assert gzip.decompress((output / "mono" / "de.txt.gz").read_bytes()).decode() == "ein haus\näpfel\n"
     assert (output / "x.en").read_text() == "one two\n"
     (source / "x.en").unlink()
-    with pytest.raises(UserError, match="x.en: no such file; it is named in "):
+    with pytest.raises(UserError, match="x.en: no such file; DATA names the folder"):
         call(monkeypatch, lower_case, "--config", config, "--output", tmp_path / "again")
 
 
