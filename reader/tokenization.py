@@ -330,7 +330,7 @@ def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePi
     if not os.path.isfile(path):
         raise UserError(
             f"{path}: no such piece model; --piece_model_path names another, and "
-            "sh scripts/data/get_weights.sh vocab fetches the released one"
+            "sh scripts/data/get_weights.sh vocab fetches the released one (train_vocab.sh makes your own)"
         )
     model = sentencepiece.SentencePieceProcessor()
     try:

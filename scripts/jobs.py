@@ -59,7 +59,8 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_fail
     """Run chains of jobs, `at_once` at a time. SIGTERM and Ctrl-C ask the running jobs to save and end.
 
     Raises:
-        UserError: a job failed, with `stop_at_failure`; it names the log and quotes the last line.
+        UserError: with `stop_at_failure`, the jobs were stopped, or one failed; the message then names its
+            log and quotes the last line.
     """
     processes = _Processes(stop_at_failure)
     stopping = (signal.SIGTERM, signal.SIGINT)
@@ -70,8 +71,8 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_fail
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if processes.failure:
-        raise UserError(processes.failure)
+    if processes.stopped and stop_at_failure:
+        raise UserError(processes.failure or "stopped")
 
 
 class _Processes:

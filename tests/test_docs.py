@@ -130,7 +130,7 @@ ITSELF, HOURS = "installs, or runs these tests", "hours; "
 DOWNLOADS = "downloads from other servers; "
 COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a reason with such a test
     r".*bin/pip install .*": ITSELF,
-    r"sh scripts/test\.sh": ITSELF,
+    r"sh scripts/(setup|test)\.sh": ITSELF,
     r"sh scripts/gpu_check\.sh": "test_gpu_check.py::test_a_cpu_passes",
     r"sh scripts/demo\.sh": "twelve minutes; shortened in sample/test_demo.py::test_the_whole_way",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in chaos/test_chaos.py::test_a_round",
@@ -152,7 +152,7 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*prepare_conll\.py conll.*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*prepare_conll\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py --config configs/pretrain/(small|continue)\.yaml.*": HERE,
+    r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
         "needs XLM-R; pretrain/test_initialise.py::test_from_xlm_r",
     r"fleetrun .*|.*launch\.py --node_ips .*":
@@ -218,6 +218,8 @@ def clone(tmp_path_factory):
     (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
     pieces = train_pieces(folder / "piece.model")
     shutil.copy(pieces, folder / "configs")
+    (folder / "data" / "vocab").mkdir(parents=True)
+    shutil.copy(pieces, folder / "data" / "vocab")
     tokenizer = Tokenizer(piece_model_path=pieces)
     tokenizer.write_vocab(folder / "configs" / "vocab.txt")
     sizes = {
@@ -259,7 +261,7 @@ CPU = "--max_seq_len 62 --use_cuda false"
 SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
-    "--optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
+    "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
     "pretrain.build_corpus": "--workers 1", "export": "--check_sentences 4", "predict": "--use_cuda false",
     "run_classifier": f"--num_labels 3 {CPU}", "run_retrieval": CPU, "encode_vector": CPU,
 }  # fmt: skip

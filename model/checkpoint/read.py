@@ -101,7 +101,8 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
     else:
         raise UserError(
             f"{path}: no such folder; give a checkpoint or params directory (sh scripts/data/get_weights.sh "
-            "fetches the released ones)"
+            "fetches the released ones into configs/; fine-tuning writes <checkpoints>/best, pre-training "
+            "<run.output>/encoder; docs/pretraining.md has XLM-R's address)"
         )
     checkpoint = _translate(opened)
     for note in checkpoint.notes:
@@ -145,7 +146,10 @@ def _open_folder(folder: Path) -> _Opened:
         kind = configs.read_json(folder / CONFIG).get("model_type") or "a model"
         there = f"a config.json of {kind} without weights: no {' or '.join(_FILES)}"
     else:
-        there = f"neither {WEIGHTS} nor word_embedding (official params directory) is in it"
+        there = (
+            f"neither {WEIGHTS} nor word_embedding (official params directory) is in it; "
+            "sh scripts/data/get_weights.sh fetches the released ones"
+        )
     raise UserError(f"{folder}: no checkpoint here: {there}")
 
 

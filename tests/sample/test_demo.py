@@ -80,6 +80,14 @@ def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
     assert not (tmp_path / "next.log").exists()
 
 
+def test_ctrl_c_ends_the_jobs_and_what_follows():
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    started = time.monotonic()
+    with pytest.raises(UserError, match="^stopped$"):
+        carry_out_chains([[Job("a", ["-c", code]), Job("next", ["-c", "1"])]], at_once=1)
+    assert time.monotonic() - started < 30
+
+
 def test_means_leave_english_out():
     row = {"en": 90.0, "de": 50.0, "zh": 51.0}
     assert demo.mean(row) == 50.5
