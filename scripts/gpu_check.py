@@ -215,8 +215,9 @@ def check_speed(quick: bool) -> tuple[str, str]:
     most, of = device.peak()
     share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / best / most
     margin, warnings = made * best / batch.tokens, []
-    said = [f"{'tiny' if quick else 'base'} size, {amp}: {batch.tokens / best:,.0f} tokens/s",
-            f"{share:.0%} of {of}", f"the reader makes {margin:.1f} times as many"]  # fmt: skip
+    precision = "float32" if amp == "none" else amp
+    said = [f"{'tiny' if quick else 'base'} size, {precision}: {batch.tokens / best:,.0f} tokens/s",
+            f"{share:.0%} of {of}", f"the reader is {margin:.1f} times as fast"]  # fmt: skip
     if share < LOW_SHARE:
         warnings.append("low: look at nvidia-smi for another program, heat, or a power limit")
     if margin < LOW_MARGIN:
