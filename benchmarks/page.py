@@ -142,10 +142,13 @@ def conditions() -> dict[str, Any]:
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
+    pairs = (line.partition(":") for line in reversed(cpuinfo))
+    of_cpu = {name.strip(): value.strip() for name, _, value in pairs}
+    exactly = ", ".join(f"{name} {of_cpu[name]}" for name in ("cpu family", "model") if name in of_cpu)
     kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
     machine = {
-        "cpu": models[0] if models else cpu.vendor or platform.machine(), "cores": cpu.cores,
+        "cpu": of_cpu.get("model name") or cpu.vendor or platform.machine(), "exactly": exactly,
+        "cores": cpu.cores,
         "instructions": [kind for kind in kinds if kind in cpu.flags],
         "memory_gb": round(cpu.memory / 1e9, 1), "system": platform.platform(),
     }  # fmt: skip
@@ -200,6 +203,8 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
         when = f"{record['minutes']:.0f} minutes, {record['date']}, commit {record['commit']}"
+        if exactly := record["machine"].get("exactly"):
+            when += f", {record['machine']['cpu']}, {exactly}"
         command = " ".join(["python", f"benchmarks/{record['script']}", *record["flags"]])
         parts.append(f"`{command}` ({when})")
     return "\n\n".join(parts) + "\n"
