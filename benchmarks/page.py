@@ -186,7 +186,7 @@ def to_markdown(records: Mapping[str, Mapping]) -> str:
         for environment, found in record["versions"].items():
             versions.add(f"- `{environment}`: {', '.join(map(' '.join, found.items()))}")
     chart = f"![times faster than the fastest peer]({CHART})"
-    heads = ["", "ours", "fastest peer", "times", "in each round", "as installed", "in any precision"]
+    heads = ["", "ours", "fastest peer", "times", "as installed", "in any precision"]
     lines = [line for name in ROWS if (line := summary(ROWS[name][0], records.get(name)))]
     parts = [" ".join(machines), "\n".join(sorted(versions)), chart, table(heads, lines)]
     for name, (title, what, script) in ROWS.items():
@@ -219,7 +219,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def summary(title: str, record: Mapping | None) -> list[str] | None:
     """The line of one row in the first table; None if it has no peer."""
     if record is None:
-        return [title, "not measured yet", "", "", "", "", ""]
+        return [title, "not measured yet", "", "", "", ""]
     result = record["result"]
     if "ratio_to_peer" not in result:
         return None
@@ -230,7 +230,7 @@ def summary(title: str, record: Mapping | None) -> list[str] | None:
     installed, mixed = as_installed(result), any(one["precision"] != FLOAT32 for one in rows)
     return [
         title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
-        f"**{result['ratio']:.2f}**", "{:.2f} to {:.2f}".format(*result["ratio_spread"]),
+        f"**{result['ratio']:.2f}**",
         f"{installed:.2f}" if installed else "", f"{in_any:.2f}" if mixed else "",
     ]  # fmt: skip
 
@@ -248,9 +248,9 @@ def contenders(result: Mapping[str, Any]) -> str:
     for name, row in result["contenders"].items():
         label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
         ratio = result.get("ratio_to_peer", {}).get(name)
-        speeds = [f"{row[key]:,g}" for key in ("value", "least", "most")]
-        lines.append([label, *speeds, f"{row['peak_gb']:.2f}", "" if ratio is None else f"{ratio:.2f} times"])
-    return table(["", result["unit"], "slowest", "fastest", "peak GB", "ours is"], lines)
+        memory, times = f"{row['peak_gb']:.2f}", "" if ratio is None else f"{ratio:.2f} times"
+        lines.append([label, f"{row['value']:,g}", memory, times])
+    return table(["", result["unit"], "peak GB", "ours is"], lines)
 
 
 def strategies(result: Mapping[str, Any]) -> str:
