@@ -41,9 +41,9 @@ MLM = "hf_installed_sdpa,hf_best_sdpa,hf_best_eager,hf_best_latest_sdpa,hf_best_
 ROWS = {  # name -> title, what it compares, the script with its flags
     "finetune_real": (
         "Fine-tuning step, 32 real pairs",
-        f"Sequence classification of pairs of SNLI and MultiNLI, base shape (12 x 768, 128,000 words), {TRAINED}; "
-        "pads do not count as tokens. Padded: the batches of ours. Grouped: the same pairs in batches of similar "
-        "length.",
+        f"Sequence classification of pairs of SNLI and MultiNLI, base shape (12 x 768, 128,000 words), "
+        f"{TRAINED}; pads do not count as tokens. Padded: the batches of ours. Grouped: the same pairs in "
+        "batches of similar length.",
         "finetune_real.py --data=$DATA/nli/train-en.tsv --vocab=128000 --steps=4 --rounds=1 "
         "--piece_model_path=$DATA/vocab/multilingual-128k-unigram.model --contenders=ours,hf_padded_sdpa,"
         "hf_padded_eager,hf_padded_pinned,hf_padded_bfloat16,paddlenlp_padded,hf_grouped_sdpa,paddlenlp_grouped",
