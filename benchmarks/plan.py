@@ -178,7 +178,7 @@ def communication(shape: ModelShape, stage: int, cards: int) -> tuple[float, int
 
     Stage 0: fleet's fused all-reduce of the P gradients in float32, a ring: a reduce-scatter and an
     all-gather. Stage 1: `DygraphShardingOptimizer` reduces each gradient to its owner and broadcasts each
-    parameter: as many bytes, two calls for each of 16 parameters of a layer and 12 others.
+    parameter. That sends as many bytes, in two calls for each parameter: 16 of each layer, and 12 others.
     """
     sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
     fused = 1 + math.ceil(FLOAT * (shape.trained - shape.table) / FUSED)  # the word table goes alone

@@ -42,10 +42,11 @@ class StudyRun:
         self.corpus, self.layout = output / study.corpus / "corpus", output / study.corpus / "data"
 
     def prepare(self) -> None:
-        """Make the corpus, the files of the tasks and the folder of logs, where they are missing."""
+        """Make the corpus, the files of the study's tasks and the folder of logs, where they are missing."""
         prepare_corpus(self.study.corpus, self.data, self.output / self.study.corpus)
-        prepare_xnli(self.data, self.layout / "xnli", self.corpus)
-        prepare_ner(self.data, self.layout / "ner", self.corpus)
+        for task, make in (("xnli", prepare_xnli), ("ner", prepare_ner)):
+            if task in self.study.measures:
+                make(self.data, self.layout / task, self.corpus)
         (self.output / self.study.name / "logs").mkdir(parents=True, exist_ok=True)
 
     def chains(self) -> list[tuple[TrainedModel, list[Job]]]:

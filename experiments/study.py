@@ -50,7 +50,7 @@ class Study:
         name: of its file.
         compare: pairs (a, b): the tables say whether a is above b.
         paper: measure -> model -> the score in the paper's table.
-        curves: key of the held-out figures of BTMLM that are drawn over the steps; "": none.
+        curves: draw BTMLM's held-out perplexity over the steps instead of bars of scores.
     """
 
     name: str

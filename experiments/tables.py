@@ -213,7 +213,8 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
     if study.curves:
         panels = {"perplexity": "BTMLM perplexity, held out", "perplexity_without": "without pseudo-tokens"}
     else:
-        panels = {measure: title for measure, title in TITLES.items() if Scores(figures, measure).models}
+        of_measure = {measure: Scores(figures, measure) for measure in TITLES}
+        panels = {measure: title for measure, title in TITLES.items() if of_measure[measure].models}
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
     for axis, (panel, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items()):
         axis.set_title(title, fontsize=9)
@@ -223,7 +224,7 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
                     points = [(one["step"], perplexity(one, "btmlm", panel)) for one in found["held_out"]]
                     label = model if seed == next(iter(by_seed)) else None
                     axis.plot(*zip(*points), color=f"C{number}", label=label)
-            elif model in (scores := Scores(figures, panel)).cells:
+            elif model in (scores := of_measure[panel]).cells:
                 mean = np.mean([scores.mean(model, seed) for seed in by_seed])
                 axis.bar(model, mean, yerr=scores.error(model), capsize=3, color=f"C{number}")
         axis.tick_params(axis="x", rotation=45, labelsize=8)

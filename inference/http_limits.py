@@ -80,7 +80,7 @@ def timed_protocol() -> type:
             self.loop.call_later(LONGEST_WAIT, self.close_unless_past, self.cycle)
 
         def close_unless_past(self, last: Any) -> None:
-            """Close the connection if after `last`, the request before, no whole request has arrived."""
+            """Close the connection if no whole request has arrived since `last`, the previous request."""
             if self.cycle is last or self.cycle.more_body:
                 self.transport.abort()
 

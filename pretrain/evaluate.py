@@ -132,10 +132,10 @@ class Evaluator:
             sources, targets = zip(*examples)
             second_languages = [target.language for target in targets]
             batch = self.objectives.batch("btmlm", sources, rngs, second_languages)
-            stage1, masked = batch.stage1, len(batch.targets)
+            stage1 = batch.stage1
             pseudo_ids = self.pseudo_tokens.predict(model, stage1)
             loss = masked_lm_loss(model, batch.with_pseudo_tokens(pseudo_ids)).total
-            sums.update(loss=float(loss), masked=masked)
+            sums.update(loss=float(loss), masked=len(batch.targets))
             translations = [target.ids for target in targets]
             for row in range(min(_SAMPLES - len(samples), len(sources))):
                 of_row = Text(pseudo_ids[stage1.slot_rows == row], second_languages[row])

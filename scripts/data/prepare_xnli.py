@@ -82,7 +82,7 @@ def convert(
     Args:
         labels: label in the file -> label to write.
         fault: why the texts of a row cannot be used in a split.
-        numbered: the qid of a row without one is its number.
+        numbered: give a row without a qid its number as the qid.
 
     Raises:
         UserError: `read_pairs` raises it, or there is no good row.

@@ -27,7 +27,8 @@ OFFICIAL_SUFFIXES = {TABLE: ("",), NORM: ("_scale", "_bias"), LINEAR: (".w_0", "
 
 
 class Module(NamedTuple):
-    """A module of the encoder: our name, which PaddleNLP has too, kind, axes of the weight, other names."""
+    """A module of the encoder: our name (PaddleNLP uses the same), its kind, the axes of its weight, and its
+    names in other formats."""
 
     ours: str
     kind: str
