@@ -10,8 +10,13 @@ from safetensors.numpy import load_file
 from model.checkpoint.folder import load_from, read_weights
 from model.heads import SequenceClassifier
 from pretrain import trainer
+from pretrain.data_selection import TrainingText
 from pretrain.loss import masked_lm_loss
-from tests.pretrain.tiny_run import checkpoint, losses, records
+from pretrain.masking import Vocabulary
+from pretrain.reader import StepBatches
+from reader.corpus import Corpus
+from reader.tokenization import Tokenizer
+from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
 
 def bad_on(monkeypatch, steps, value=math.nan):
@@ -105,6 +110,14 @@ def test_btmlm_without_camlm_is_warned_about(pretrain):
     for active, said in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
         out = pretrain("-".join(active), objectives__active=active, optimizer__steps=1)
         assert (out / "log/job.log.0").read_text().count(warning) == said
+
+
+def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
+    settings, tokenizer = config(tiny_corpus), Tokenizer.from_folder(tiny_corpus)
+    text = TrainingText.of(Corpus(tiny_corpus), Vocabulary.of(tokenizer), settings)
+    made = trainer.Trainer(settings, text, tokenizer, 12)
+    step = made.step(StepBatches([], {"camlm": 1.0}, [0] * 4, {}))
+    assert step.loss == 0.0 and not step.skipped and made.engine.steps == 1
 
 
 def test_options_that_change_nothing_but_memory(pretrain):
