@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.lower_case import lower_case
 from experiments.starts import SCRATCH, Comparison, Scores, comparison_parser
-from scripts.data import prepare_conll, prepare_mlqa, prepare_pawsx, prepare_xnli
+from scripts.data import prepare
 from scripts.jobs import Job, as_line, carry_out
 from utils.errors import UserError, run
 from utils.files import atomic_file
@@ -66,18 +66,18 @@ class RealTask:
 
 def prepare_nli(source: Path, output: Path, lower: bool) -> None:
     """English pairs to train on; XNLI's development sets to evaluate."""
-    prepare_xnli.main([str(source / "nli"), "--output", str(output)])
+    prepare.main(["xnli", str(source / "nli"), "--output", str(output)])
 
 
 def prepare_ner(source: Path, output: Path, lower: bool) -> None:
     """PAN-X. The tags keep their capitals in lower-case text."""
     flags = ["--lower_case"] if lower else []
-    prepare_conll.main([str(source / "ner" / "panx"), "--output", str(output), *flags])
+    prepare.main(["panx", str(source / "ner" / "panx"), "--output", str(output), *flags])
 
 
 def prepare_qa(source: Path, output: Path, lower: bool) -> None:
     """TyDi QA GoldP to train on; XQuAD, and MLQA's dev files with all pairs of languages, to evaluate."""
-    prepare_mlqa.main([str(source / "qa"), "--output", str(output)])
+    prepare.main(["mlqa", str(source / "qa"), "--output", str(output)])
     (output / "mlqa-dev").mkdir(parents=True, exist_ok=True)
     for path in (source / "qa" / "mlqa-dev").glob("*.json"):
         shutil.copyfile(path, output / "mlqa-dev" / path.name)
@@ -92,7 +92,7 @@ def prepare_paws(source: Path, output: Path, lower: bool) -> None:
     Raises:
         UserError: there is no English file, or a file does not have 2,000 good rows.
     """
-    prepare_pawsx.main([str(source / "pawsx"), "--output", str(output)])
+    prepare.main(["pawsx", str(source / "pawsx"), "--output", str(output)])
     if not (output / "dev" / "dev.en.tsv").is_file():
         raise UserError(f"{source / 'pawsx'}: no dev-en.tsv there, the file to train on")
     for path in (output / "dev").iterdir():

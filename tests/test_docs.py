@@ -37,7 +37,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare_xnli.py
+# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare.py
 COMMAND = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -145,12 +145,11 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_addresses",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
-    r".*prepare_xnli\.py .*": "reader/test_prepare.py::test_xnli_both_releases",
-    r".*prepare_pawsx\.py .*": "reader/test_prepare.py::test_pawsx_the_release",
-    r".*prepare_tatoeba\.py .*": "reader/test_prepare.py::test_tatoeba",
-    r".*prepare_mlqa\.py .*": "reader/test_prepare.py::test_mlqa_all_releases",
-    r".*prepare_conll\.py conll.*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*prepare_conll\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*prepare\.py xnli .*": "reader/test_prepare.py::test_xnli_both_releases",
+    r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
+    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
