@@ -155,12 +155,16 @@ def test_tables_and_chart_from_files(study, tmp_path):
         for seed, found in by_seed.items():
             perplexity = {"de": {"perplexity": 10.0 * seed}}
             found["held_out"] = [{"step": 1, "mmlm": perplexity}]
+            if model == "b":
+                rates = {"precision": 0.1 * seed, "frequent_precision": 0, "copy_rate": 0.5, "repeat_rate": 1}
+                found["held_out"][0]["btmlm"] = {"de-en": rates}
             (tmp_path / study.name).mkdir(exist_ok=True)
             (tmp_path / study.name / f"{model}-{seed}.json").write_text(json.dumps(found))
     tables.write(study, tmp_path, tmp_path)
     text = (tmp_path / f"{study.name}.md").read_text()
     assert text.startswith("# Made up\n") and "**XNLI, accuracy (%)**" in text
     assert f"| b | {(10 * 20 * 30) ** (1 / 3):.1f} |" in text
+    assert text.endswith("| b | 20.0 | 0.0 | 50.0 | 100.0 |\n")
     assert (tmp_path / f"{study.name}.png").read_bytes().startswith(b"\x89PNG")
 
 
