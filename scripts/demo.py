@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from finetune.report import in_columns
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from utils.errors import run
-from utils.runtime import prepare
 
 OUTPUT = Path("output/demo")
 SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"
@@ -32,6 +32,7 @@ FINE_TUNING = {
     "layerwise_lr_decay": 0.5, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
     "num_labels": 3, "predict_batch_size": 200, "skip_steps": 500,
     "validation_steps": 100_000, "save_steps": 100_000,
+    "do_train": "true", "do_val": "true", "do_test": "false",
 }  # fmt: skip
 
 Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
@@ -47,13 +48,19 @@ def main() -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)  # an earlier demo, finished or not
     LOGS.mkdir(parents=True)
 
-    say("making a sample set in ten languages, its vocabulary, and a corpus for pre-training")
+    print(
+        "\ndemo: making a sample set in ten languages, its vocabulary, and a corpus for pre-training",
+        flush=True,
+    )
     make_sample(seed)
-    say(f"pre-training, and fine-tuning on English, on one core each; the complete output is in {LOGS}")
-    chains = [[pretraining(start, seed), fine_tuning(start, seed)] for start in ("full", "mmlm")]
-    carry_out_chains([*chains, [fine_tuning("scratch", seed)]], at_once=2)
-    say("finding translations")
-    show(zero_shot(), retrieval(seed), time.monotonic() - started)
+    print(
+        f"\ndemo: pre-training, fine-tuning on English, searching translations; all output is in {LOGS}",
+        flush=True,
+    )
+    chains = {start: [fine_tuning(start, seed), search(start, seed)] for start in COLOURS}
+    pretrained = [[pretraining(start, seed), *chains[start]] for start in ("full", "mmlm")]
+    carry_out_chains([*pretrained, chains["scratch"]], at_once=2)
+    show(*results(), time.monotonic() - started)
 
 
 def job(name: str, *command: object) -> Job:
@@ -66,14 +73,16 @@ def make_sample(seed: int) -> None:
     sample = job("sample", "-m", "scripts.sample.write", *as_line({"out": SAMPLE, "seed": seed} | SAMPLE_SET))
     text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
     text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
-    files = {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
-    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | files)
+    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     corpus = job("corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags)
     carry_out_chains([[sample, corpus]], at_once=1)
-    vocabulary = (SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    shape = {"vocab_size": len(vocabulary)} | config["model"]
-    SHAPE.write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
+    SHAPE.write_text(json.dumps({"vocab_size": size} | config["model"], indent=2) + "\n", encoding="utf-8")
+
+
+def vocabulary() -> dict[str, object]:
+    return {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
 
 
 def pretraining(start: str, seed: int) -> Job:
@@ -82,62 +91,47 @@ def pretraining(start: str, seed: int) -> Job:
     return job(f"{start} pre-training", "run_pretrain.py", *as_line({"config": CONFIG} | flags))
 
 
+def encoder(start: str, seed: int) -> dict[str, object]:
+    """The flags that name an encoder."""
+    flags = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
+    return flags | ({"init_pretraining_params": OUTPUT / start / "encoder"} if start in OBJECTIVES else {})
+
+
 def fine_tuning(start: str, seed: int) -> Job:
     """A run of run_classifier.py on English training pairs, tested on every language, with equal flags."""
     nli = SAMPLE / "xnli"
     files = {
-        "ernie_config_path": SHAPE,
-        "vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model",
         "train_set": nli / "train/train.en.tsv", "dev_set": nli / "test/test.%s.tsv",
         "label_map_config": nli / "label_map.json", "lang_map_config": nli / "lang_map.json",
-        "do_train": "true", "do_val": "true", "do_test": "false",
-        "checkpoints": OUTPUT / f"{start}-nli", "random_seed": seed,
+        "checkpoints": OUTPUT / f"{start}-nli",
     }  # fmt: skip
-    if start in OBJECTIVES:
-        files["init_pretraining_params"] = OUTPUT / start / "encoder"
-    return job(f"{start} fine-tuning", "run_classifier.py", *as_line(FINE_TUNING | files))
+    return job(
+        f"{start} fine-tuning", "run_classifier.py", *as_line(FINE_TUNING | files | encoder(start, seed))
+    )
 
 
-def zero_shot() -> Rows:
-    """The accuracies that run_classifier.py reported, in per cent."""
-    found = {}
-    for start in COLOURS:
-        results = json.loads((OUTPUT / f"{start}-nli" / "results.json").read_text(encoding="utf-8"))
-        found[start] = {code: results["tables"][0]["mean"][code] for code in CODES}
-    return found
+def search(start: str, seed: int) -> Job:
+    """A run of run_retrieval.py with every layer."""
+    flags = {"pairs": SAMPLE / "retrieval", "layer": "sweep", "untrained": "false", "max_seq_len": 64}
+    flags |= {"checkpoints": OUTPUT / f"{start}-retrieval"} | encoder(start, seed)
+    return job(f"{start} search", "run_retrieval.py", *as_line(flags))
 
 
-def retrieval(seed: int) -> Rows:
-    """How often the nearest sentence, by cosine of the means over tokens, is the translation, in per cent.
+def results() -> tuple[Rows, Rows]:
+    """Accuracy of zero-shot transfer, and how often the nearest sentence is the translation.
 
-    The layer is chosen on one half of the sentences. The other half is reported: the mean of both directions.
+    The layer of the search is chosen on one half of the sentences. The other half is reported: the mean of
+    both directions.
     """
-    prepare(quiet=True)
-    import paddle
-
-    from evaluation.encode import encode
-    from evaluation.retrieval import choose_on_half
-    from model.checkpoint.folder import load_from
-    from model.ernie_m import ErnieMConfig, ErnieMModel
-    from reader.tokenization import Tokenizer
-
-    tokenizer = Tokenizer.from_folder(SAMPLE)
-    found: dict[str, dict[str, float]] = {}
+    accuracies, found = {}, {}
     for start in COLOURS:
-        paddle.seed(seed)
-        model = ErnieMModel(ErnieMConfig.from_json(SHAPE))
-        if start in OBJECTIVES:
-            load_from(model, OUTPUT / start / "encoder")
-
-        def vectors(path: Path, model=model) -> np.ndarray:
-            ids = tokenizer.encode_batch(path.read_text(encoding="utf-8").splitlines())
-            return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
-
-        found[start] = {}
-        for code in CODES[1:]:
-            src, tgt = (vectors(SAMPLE / "retrieval" / f"{code}-en.{side}") for side in (code, "en"))
-            found[start][code] = 100 * float(choose_on_half(src, tgt).mean)
-    return found
+        table = json.loads((OUTPUT / f"{start}-nli" / "results.json").read_text(encoding="utf-8"))["tables"][
+            0
+        ]
+        accuracies[start] = {code: table["mean"][code] for code in CODES}
+        swept = json.loads((OUTPUT / f"{start}-retrieval" / "sweep.json").read_text(encoding="utf-8"))["rows"]
+        found[start] = {code: swept["chosen, odd pairs"][code] for code in CODES[1:]}
+    return accuracies, found
 
 
 def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
@@ -146,10 +140,10 @@ def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
     print(f"\ntranslations found, per cent\n{table(retrieval)}")
     draw(zero_shot, retrieval, OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
-    found = {"zero_shot": zero_shot, "retrieval": retrieval}
-    means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
     command = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
+    found = {"zero_shot": zero_shot, "retrieval": retrieval}
+    means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
     print(json.dumps(means | {"seconds": round(seconds, 1)}))
 
 
@@ -168,11 +162,10 @@ def mean(row: Mapping[str, float]) -> float:
 
 def table(rows: Rows) -> str:
     """A line for each start, a column for each language, then the mean over those that are not English."""
-    from finetune.report import in_columns
-
     lines = [["", *next(iter(rows.values())), "mean"]]
-    for start, row in rows.items():
-        lines.append([start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))])
+    lines += [
+        [start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))] for start, row in rows.items()
+    ]
     return in_columns(lines)
 
 
@@ -194,10 +187,6 @@ def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
     lower.set_title("Translations found, to and from English")
     upper.legend(fontsize=8, ncols=4)
     figure.savefig(path, dpi=120)
-
-
-def say(what: str) -> None:
-    print(f"\ndemo: {what}", flush=True)
 
 
 if __name__ == "__main__":
