@@ -19,6 +19,7 @@ import yaml
 from finetune.report import in_columns
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
+from scripts.sample.write import write_sample
 from utils.errors import run
 
 OUTPUT = Path("output/demo")
@@ -70,12 +71,12 @@ def job(name: str, *command: object) -> Job:
 
 def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
-    sample = job("sample", "-m", "scripts.sample.write", *as_line({"out": SAMPLE, "seed": seed} | SAMPLE_SET))
+    write_sample(SAMPLE, seed, **SAMPLE_SET)
     text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
     text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
     flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
     corpus = job("corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags)
-    carry_out_chains([[sample, corpus]], at_once=1)
+    carry_out_chains([[corpus]], at_once=1)
     size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     SHAPE.write_text(json.dumps({"vocab_size": size} | config["model"], indent=2) + "\n", encoding="utf-8")

@@ -67,12 +67,12 @@ class DataFile(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What one input file has of a language: the file to write, and columns of the printed table."""
+    """What an input file has of a language: the file to write, its labels, further columns of the table."""
 
     language: str
     content: bytes
-    counts: Mapping[str, int]
     labels: Mapping[str, int]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class DataSet:
                 return DataFile(path, *(RENAMED.get(named[key], named[key]) for key in ("split", "language")))
         return None
 
-    def place(self, language: str) -> tuple[int, str]:
-        """A sort key for languages."""
-        known = language in self.languages
-        return self.languages.index(language) if known else len(self.languages), language
+    def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
+        """A sort key for (split, language)."""
+        split, language = key
+        return SPLITS.index(split), (*self.languages, language).index(language), language
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,20 +129,16 @@ def main(arguments: list[str] | None = None) -> None:
             with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
                 target.write(found.content)
             written[key] = found._replace(content=b"")
-    keys = sorted(written, key=lambda key: (SPLITS.index(key[0]), data_set.place(key[1])))
-    write_maps(data_set, output, written, keys)
-    heads = {key: {**written[key].labels, **written[key].counts} for key in keys}
-    columns = list(dict.fromkeys(head for counts in heads.values() for head in counts))
-    rows = [[*key, *(f"{heads[key].get(column, 0):,}" for column in columns)] for key in keys]
+    written = {key: written[key] for key in sorted(written, key=data_set.place)}
+    write_maps(data_set, output, written)
+    counts = {key: {**found.labels, **found.counts} for key, found in written.items()}
+    columns = list(dict.fromkeys(column for row in counts.values() for column in row))
+    rows = [[*key, *(f"{row.get(column, 0):,}" for column in columns)] for key, row in counts.items()]
     print("", in_columns([["split", "language", *columns], *rows]), "", f"written to {output}", sep="\n")
 
 
 def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
-    """The files with known names, those of a source in the order of their names; none below `output`.
-
-    Raises:
-        UserError: a source does not exist, or holds no file with a known name.
-    """
+    """The files with known names; none below `output`. UserError: a source has none."""
     chosen = []
     for source in sources:
         if not source.exists():
@@ -156,18 +152,13 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
     return chosen
 
 
-def write_maps(
-    data_set: DataSet,
-    output: Path,
-    written: Mapping[tuple[str, str], Prepared],
-    keys: Sequence[tuple[str, str]],
-) -> None:
-    """Write label_map.json, train.all.tsv, and lang_map.json for dev and test and for XQuAD."""
-    languages = {split: [language for one, language in keys if one == split] for split in SPLITS}
-    evaluated = [found for split in ("dev", "test") if (found := languages[split])]
-    if evaluated:
-        common = set.intersection(*map(set, evaluated))
-        write_numbers(output / "lang_map.json", sorted(common, key=data_set.place))
+def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str], Prepared]) -> None:
+    """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv."""
+    languages = {split: [language for one, language in written if one == split] for split in SPLITS}
+    dev, test = languages["dev"], languages["test"]
+    if dev or test:
+        common = [language for language in dev or test if language in (test or dev)]
+        write_numbers(output / "lang_map.json", common)
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
     if not data_set.label_names:
@@ -176,24 +167,10 @@ def write_maps(
     write_numbers(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
-        write_joint(output / "train", languages["train"])
-
-
-def write_joint(folder: Path, languages: Sequence[str]) -> None:
-    """Write train.all.tsv from the files of the languages. UserError: their columns differ."""
-    first = None
-    with atomic_file(folder / "train.all.tsv") as joint:
-        for language in languages:
-            path = folder / f"train.{language}.tsv"
-            header, _, rows = path.read_bytes().partition(b"\n")
-            if first is None:
-                first = header
-                joint.write(header + b"\n")
-            if header != first:
-                raise UserError(
-                    f"{path}: its columns are not those of train.{languages[0]}.tsv; prepare it alone"
-                )
-            joint.write(rows)
+        with atomic_file(output / "train" / "train.all.tsv") as joint:
+            for language in languages["train"]:
+                content = (output / "train" / f"train.{language}.tsv").read_bytes()
+                joint.write(content if joint.tell() == 0 else content.partition(b"\n")[2])
 
 
 def write_numbers(path: Path, names: Iterable[str]) -> None:
@@ -204,11 +181,7 @@ def write_numbers(path: Path, names: Iterable[str]) -> None:
 
 
 def read_lines(path: Path, or_latin: bool = False) -> list[str]:
-    """The lines of a UTF-8 file without line ends; with `or_latin` it may be ISO-8859-1.
-
-    Raises:
-        UserError: the file cannot be read, or it is not UTF-8.
-    """
+    """The lines of a file without line ends. UserError: it is not UTF-8 (`or_latin`: nor ISO-8859-1)."""
     data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
@@ -266,7 +239,7 @@ def read_pairs(
     for language, lines in kept.items():
         content = "\n".join(["\t".join(columns), *lines, ""]).encode()
         counts = {label: found[language][label] for label in sorted({*labels.values()})}
-        yield Prepared(language, content, {"rows": len(lines)}, counts)
+        yield Prepared(language, content, counts, {"rows": len(lines)})
 
 
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
@@ -302,7 +275,7 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
     types = {type_: entities[type_] for type_ in sorted(entities, key=_place)}
-    yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), counts, types)
+    yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), types, counts)
 
 
 def _cells(line: str) -> list[str]:
@@ -327,7 +300,7 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     content = read_squad(file.path, "train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
-    yield Prepared(file.language or "en", file.path.read_bytes(), counts, {})
+    yield Prepared(file.language or "en", file.path.read_bytes(), {}, counts)
 
 
 def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:

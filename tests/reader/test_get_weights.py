@@ -25,7 +25,7 @@ NOWHERE = "http://127.0.0.1:9/{size}{name}"  # the discard port: nobody answers
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by path, with or without ranges, up to `drop_at`. `asked`: (path, range) of each request."""
+    """Serves bytes by path, with or without ranges, up to `drop_at`. `asked`: (path, range) of requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
