@@ -58,9 +58,7 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
             can.append("translate-probe")
         if model.exported_layer is None or model.head is None:
             can += ["search", "align"] if options.corpus else ["align"]
-        for name in [*can, "masks"]:
-            if name not in found:
-                found[name] = make(name, model, options)
+        found |= {name: make(name, model, options) for name in [*can, "masks"] if name not in found}
     return found
 
 
