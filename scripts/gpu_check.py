@@ -110,13 +110,10 @@ def dtypes() -> list[str]:
 
 
 def compare(what: str, found: Sequence, exact: Sequence, dtype: str | float, advice: str) -> float:
-    """The largest difference of the arrays, relative to the largest exact value.
+    """The largest difference of the arrays, relative to the largest exact value. Failed: it is too large.
 
     Args:
         dtype: what `found` was computed in, or the largest difference allowed.
-
-    Raises:
-        Failed: a difference is too large, or a value is not a number.
     """
     tf32 = dtype == "float32" and device.on_gpu() and device.has_tf32()
     most, worst = BOUNDS["tf32" if tf32 else dtype] if isinstance(dtype, str) else dtype, 0.0
@@ -128,23 +125,20 @@ def compare(what: str, found: Sequence, exact: Sequence, dtype: str | float, adv
     return worst
 
 
-def values_and_gradients(function: Callable, arrays: Sequence[np.ndarray], dtype: str) -> list[np.ndarray]:
+def computed(
+    function: Callable, arrays: Sequence[np.ndarray], dtype: str = "float64", place: str = "cpu"
+) -> list[np.ndarray]:
     """function(*arrays) and its gradient by each array, for a fixed gradient from above; float64."""
-    inputs = [paddle.to_tensor(array).astype(dtype) for array in arrays]
-    for tensor in inputs:
-        tensor.stop_gradient = False
-    result = function(*inputs)
-    above = paddle.to_tensor(np.random.default_rng(5).normal(size=result.shape))
-    (result.astype("float64") * above).sum().backward()
-    return [x.astype("float64").numpy() for x in (result, *(tensor.grad for tensor in inputs))]
-
-
-def exactly(function: Callable, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """`values_and_gradients` on the CPU in float64."""
     before = paddle.device.get_device()
-    paddle.set_device("cpu")
+    paddle.set_device(place)
     try:
-        return values_and_gradients(function, arrays, "float64")
+        inputs = [paddle.to_tensor(array).astype(dtype) for array in arrays]
+        for tensor in inputs:
+            tensor.stop_gradient = False
+        result = function(*inputs)
+        above = paddle.to_tensor(np.random.default_rng(5).normal(size=result.shape))
+        (result.astype("float64") * above).sum().backward()
+        return [x.astype("float64").numpy() for x in (result, *(tensor.grad for tensor in inputs))]
     finally:
         paddle.set_device(before)
 
@@ -175,8 +169,9 @@ def check_operations(quick: bool) -> str:
         for name, (function, arrays) in operations().items():
             if dtype in HALF:  # the rounding of the inputs is not the operation's
                 arrays = [paddle.to_tensor(x).astype(dtype).astype("float64").numpy() for x in arrays]
-            found, exact = values_and_gradients(function, arrays, dtype), exactly(function, arrays)
-            worst = max(worst, compare(f"{name} in {dtype}", found, exact, dtype, "do not train here"))
+            found = computed(function, arrays, dtype, paddle.device.get_device())
+            off = compare(f"{name} in {dtype}", found, computed(function, arrays), dtype, "do not train here")
+            worst = max(worst, off)
         said.append(f"{dtype} {worst:.0e}")
     return f"{', '.join(operations())} against float64: {', '.join(said)}"
 
@@ -203,11 +198,11 @@ def check_attention(quick: bool) -> str:
     for name, layout in layouts.items():
         layout = layout.rounded_up
         x = [np.random.default_rng(4).normal(size=[layout.tokens, 3 * h])]
-        exact = exactly(dense, x)
+        exact = computed(dense, x)
         for dtype in dtypes():
             kernel = "FlashMask" if device.flash_in(dtype in HALF) else "plain"
             said.add(f"{kernel} ({dtype})")
-            found = values_and_gradients(lambda x: layer(x, layout), x, dtype)  # noqa: B023 - called here
+            found = computed(lambda x: layer(x, layout), x, dtype, paddle.device.get_device())  # noqa: B023
             compare(f"{name} in {dtype} with {kernel}", found, exact, dtype, "train in float32 only")
     return f"full, packed and context layouts, lengths 8 to {longest}: {', '.join(sorted(said))}"
 
@@ -215,14 +210,15 @@ def check_attention(quick: bool) -> str:
 # Training of a tiny model.
 
 
-def make_model(dtype: str, dropout: float = 0.0, **shape: int) -> PreTrainingModel:
-    """A tiny model, or one of another shape."""
-    sizes = {"vocab_size": TINY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4} | shape
-    config = ErnieMConfig(**sizes, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+def make_model(
+    dtype: str, dropout: float = 0.0, vocab_size: int = TINY, hidden: int = 32, depth: int = 2, heads: int = 4
+) -> PreTrainingModel:
+    sizes = {"vocab_size": vocab_size, "hidden_size": hidden, "num_hidden_layers": depth}
+    drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(dtype)
     paddle.seed(1)
-    model = PreTrainingModel(config, LANGUAGES)
+    model = PreTrainingModel(ErnieMConfig(**sizes, num_attention_heads=heads, **drop), LANGUAGES)
     paddle.set_default_dtype(before)
     return model
 
@@ -258,10 +254,9 @@ def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0) ->
 
 
 def train(engine: Engine, objective: str, last: int = STEPS) -> list[float]:
-    """Train up to step `last`; the processes share the two micro-batches of a step.
+    """Losses up to step `last`, then the norms of the gradients: AdamW hides a gradient of a wrong size.
 
-    Returns:
-        Losses, then the norms of the gradients: AdamW hides a gradient of a wrong size.
+    The processes share the two micro-batches of a step.
     """
     done, pseudo_tokens = [], PseudoTokenGenerator(None, vocabulary().special_ids)
     for step in range(engine.steps, last):
@@ -293,16 +288,16 @@ def check_dropout(quick: bool) -> str:
 
 
 def check_training(quick: bool) -> str:
-    gpu, base, modes, said = device.on_gpu(), "float64", {"float32": None}, []
-    if gpu:
-        base, modes = "float32", {**({"bf16 O1": "bf16"} if device.has_bf16() else {}), "fp16 O1": "fp16"}
+    gpu, said = device.on_gpu(), []
+    base, amps = ("float32", ["bf16"] * device.has_bf16() + ["fp16"]) if gpu else ("float64", ["none"])
     exact = {name: train(engine_of(base), name) for name in OBJECTIVES}
-    for mode, amp in modes.items():
-        worst, most, advice = 0.0, 5e-2 if amp else 1e-3, f"do not train in {mode}"
+    for amp in amps:
+        worst, most = 0.0, 5e-2 if gpu else 1e-3
         for name, losses in exact.items():
-            found = train(engine_of("float32", amp and Precision(amp)), name)
-            worst = max(worst, compare(f"{name} in {mode}", found, losses, most, advice))
-        said.append(f"{mode} within {worst:.0e} of {base}")
+            found = train(engine_of("float32", Precision(amp)), name)
+            off = compare(f"{name} with amp {amp}", found, losses, most, f"do not train with amp {amp}")
+            worst = max(worst, off)
+        said.append(f"float32, amp {amp}, within {worst:.0e} of {base}")
     if gpu:
         engine = engine_of("float32", Precision("fp16", loss_scaling=LossScaling(init_loss_scaling=2.0**60)))
         train(engine, "mmlm", 40)
@@ -416,39 +411,26 @@ def check_processes(quick: bool, script: str = __file__) -> str:
 
 
 def check_speed(quick: bool) -> str:
-    """Masked-LM steps of base size, their memory, and the reader."""
+    """Masked-LM steps of base size, and their memory."""
     gpu, (size, hidden, depth, heads) = device.on_gpu(), (TINY, 32, 2, 4) if quick else (250_002, 768, 12, 12)
     amp = ("bf16" if device.has_bf16() else "fp16") if gpu else "none"
-    shape = {
-        "vocab_size": size,
-        "hidden_size": hidden,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-    }
-    model = make_model("float32", 0.1, **shape)
+    model = make_model("float32", 0.1, size, hidden, depth, heads)
     engine = Engine(model, build_optimizer(model, 1e-4), precision=Precision(amp))
-    began = time.perf_counter()
     batch = batch_of("mmlm", 0, 128 if gpu and not quick else 8, 128, size)
-    made, best = batch.tokens / (time.perf_counter() - began), np.inf
-
-    def loss_of(batch: Batch) -> tuple[Tensor, dict]:
-        return masked_lm_loss(model, batch).total / len(batch.targets), {}
-
+    seconds = []
     for _ in range(5 if gpu else 3):
         began = time.perf_counter()
-        engine.step([batch], loss_of)
-        best = min(best, time.perf_counter() - began)
+        engine.step([batch], lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
+        seconds.append(time.perf_counter() - began)
     most, of = device.peak()
     products = 12 * hidden**2 * depth * batch.tokens + size * hidden * len(batch.targets)
-    share = 6 * products / best / most
-    said = f"{'tiny' if quick else 'base'} size, {'float32' if amp == 'none' else amp}: "
-    said += f"{batch.tokens / best:,.0f} tokens/s, {share:.0%} of {of}; "
-    said += f"the reader is {made * best / batch.tokens:.1f} times as fast"
+    share = 6 * products / min(seconds) / most
+    said = f"{'tiny' if quick else 'base'} size, amp {amp}: {batch.tokens / min(seconds):,.0f} tokens/s"
+    said += f", {share:.0%} of {of}"
     if gpu:
-        said += f"; {paddle.device.cuda.max_memory_allocated() / 1e9:.1f} GB"
-    if gpu and not quick and share < LOW_SHARE:
-        said += "; low: look at nvidia-smi for another program, heat, or a power limit"
-    return said
+        said += f", {paddle.device.cuda.max_memory_allocated() / 1e9:.1f} GB"
+    low = gpu and not quick and share < LOW_SHARE
+    return said + "; low: look at nvidia-smi for another program, heat, or a power limit" * low
 
 
 CHECKS = {
