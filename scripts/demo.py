@@ -49,24 +49,20 @@ def main() -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)  # an earlier demo, finished or not
     LOGS.mkdir(parents=True)
 
-    print(
-        "\ndemo: making a sample set in ten languages, its vocabulary, and a corpus for pre-training",
-        flush=True,
-    )
+    print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     make_sample(seed)
-    print(
-        f"\ndemo: pre-training, fine-tuning on English, searching translations; all output is in {LOGS}",
-        flush=True,
-    )
-    chains = {start: [fine_tuning(start, seed), search(start, seed)] for start in COLOURS}
-    pretrained = [[pretraining(start, seed), *chains[start]] for start in ("full", "mmlm")]
-    carry_out_chains([*pretrained, chains["scratch"]], at_once=2)
-    show(*results(), time.monotonic() - started)
+    print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
+    carry_out_chains([jobs_of(start, seed) for start in ("full", "mmlm", "scratch")], at_once=2)
+    show(time.monotonic() - started)
 
 
-def job(name: str, *command: object) -> Job:
+def job(name: str, program: str, flags: Mapping[str, object]) -> Job:
     """A job whose complete output goes to LOGS."""
-    return Job(name, command, output=LOGS / f"{name.replace(' ', '-')}.log")
+    return Job(name, [program, *as_line(flags)], output=LOGS / f"{name.replace(' ', '-')}.log")
+
+
+def vocabulary() -> dict[str, object]:
+    return {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
 
 
 def make_sample(seed: int) -> None:
@@ -75,85 +71,60 @@ def make_sample(seed: int) -> None:
     text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
     text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
     flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
-    corpus = job("corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags)
-    carry_out_chains([[corpus]], at_once=1)
+    command = ["-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags]
+    carry_out_chains([[Job("corpus", command, output=LOGS / "corpus.log")]], at_once=1)
     size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     SHAPE.write_text(json.dumps({"vocab_size": size} | config["model"], indent=2) + "\n", encoding="utf-8")
 
 
-def vocabulary() -> dict[str, object]:
-    return {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
-
-
-def pretraining(start: str, seed: int) -> Job:
-    """A run of run_pretrain.py. Only the objectives differ between the starts."""
-    flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
-    return job(f"{start} pre-training", "run_pretrain.py", *as_line({"config": CONFIG} | flags))
-
-
-def encoder(start: str, seed: int) -> dict[str, object]:
-    """The flags that name an encoder."""
-    flags = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
-    return flags | ({"init_pretraining_params": OUTPUT / start / "encoder"} if start in OBJECTIVES else {})
-
-
-def fine_tuning(start: str, seed: int) -> Job:
-    """A run of run_classifier.py on English training pairs, tested on every language, with equal flags."""
-    nli = SAMPLE / "xnli"
-    files = {
+def jobs_of(start: str, seed: int) -> list[Job]:
+    """Pre-training, fine-tuning on English, search; the starts differ in the objectives alone."""
+    chain, nli = [], SAMPLE / "xnli"
+    model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
+    if start in OBJECTIVES:
+        flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
+        chain.append(job(f"{start} pre-training", "run_pretrain.py", {"config": CONFIG} | flags))
+        model["init_pretraining_params"] = OUTPUT / start / "encoder"
+    flags = FINE_TUNING | {
         "train_set": nli / "train/train.en.tsv", "dev_set": nli / "test/test.%s.tsv",
         "label_map_config": nli / "label_map.json", "lang_map_config": nli / "lang_map.json",
         "checkpoints": OUTPUT / f"{start}-nli",
     }  # fmt: skip
-    return job(
-        f"{start} fine-tuning", "run_classifier.py", *as_line(FINE_TUNING | files | encoder(start, seed))
-    )
-
-
-def search(start: str, seed: int) -> Job:
-    """A run of run_retrieval.py with every layer."""
+    chain.append(job(f"{start} fine-tuning", "run_classifier.py", flags | model))
     flags = {"pairs": SAMPLE / "retrieval", "layer": "sweep", "untrained": "false", "max_seq_len": 64}
-    flags |= {"checkpoints": OUTPUT / f"{start}-retrieval"} | encoder(start, seed)
-    return job(f"{start} search", "run_retrieval.py", *as_line(flags))
+    flags["checkpoints"] = OUTPUT / f"{start}-retrieval"
+    return [*chain, job(f"{start} search", "run_retrieval.py", flags | model)]
 
 
-def results() -> tuple[Rows, Rows]:
-    """Accuracy of zero-shot transfer, and how often the nearest sentence is the translation.
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def show(seconds: float) -> None:
+    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture.
 
     The layer of the search is chosen on one half of the sentences. The other half is reported: the mean of
     both directions.
     """
-    accuracies, found = {}, {}
-    for start in COLOURS:
-        table = json.loads((OUTPUT / f"{start}-nli" / "results.json").read_text(encoding="utf-8"))["tables"][
-            0
-        ]
-        accuracies[start] = {code: table["mean"][code] for code in CODES}
-        swept = json.loads((OUTPUT / f"{start}-retrieval" / "sweep.json").read_text(encoding="utf-8"))["rows"]
-        found[start] = {code: swept["chosen, odd pairs"][code] for code in CODES[1:]}
-    return accuracies, found
-
-
-def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
-    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture."""
+    tables = {start: read(OUTPUT / f"{start}-nli" / "results.json")["tables"][0]["mean"] for start in COLOURS}
+    swept = {start: read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"] for start in COLOURS}
+    zero_shot = {start: {code: row[code] for code in CODES} for start, row in tables.items()}
+    chosen = {start: rows["chosen, odd pairs"] for start, rows in swept.items()}
+    retrieval = {start: {code: row[code] for code in CODES[1:]} for start, row in chosen.items()}
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
     print(f"\ntranslations found, per cent\n{table(retrieval)}")
     draw(zero_shot, retrieval, OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
-    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
+    names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
+    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
+    models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
+    flags = as_line({"model": models, "corpus": corpus, "top_k": 10})
+    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
     print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
     found = {"zero_shot": zero_shot, "retrieval": retrieval}
     means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
     print(json.dumps(means | {"seconds": round(seconds, 1)}))
-
-
-def page_flags() -> list[str]:
-    """The flags of predict.py --serve: the full strategy's models, and the sentences in ten languages."""
-    names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
-    corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
-    models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
-    return ["--model", models, "--corpus", corpus, "--top_k", "10"]
 
 
 def mean(row: Mapping[str, float]) -> float:

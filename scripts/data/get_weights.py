@@ -37,13 +37,9 @@ ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_laye
 
 
 def download(url: str, path: Path) -> str:
-    """Fetch `url` to `path`. Until it is complete, its bytes are in `<path>.part`; another call continues it.
+    """Fetch `url` to `path`; returns why it could not be fetched, else "". UserError: the disk is full.
 
-    Returns:
-        Why it could not be fetched; "" if it was.
-
-    Raises:
-        UserError: the disk is full.
+    Until it is complete, its bytes are in `<path>.part`; another call continues it.
     """
     print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
@@ -125,11 +121,7 @@ def check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def derive_vocabulary(model: Path, configs: Path) -> None:
-    """Write vocab.txt and piece.model from XLM-R's piece model.
-
-    Raises:
-        UserError: the model does not exist or is another, or another vocabulary is already there.
-    """
+    """Write vocab.txt and piece.model from XLM-R's. UserError: it is not, or another vocabulary is there."""
     tokenizer, files = Tokenizer(piece_model_path=model), [configs / name for name in VOCAB_FILES]
     check_vocabulary(tokenizer, model)
     if any(file.exists() for file in files) and Tokenizer.from_folder(configs).digest != tokenizer.digest:

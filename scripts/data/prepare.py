@@ -6,22 +6,8 @@
     .venv/bin/python scripts/data/prepare.py panx panx
     .venv/bin/python scripts/data/prepare.py mlqa MLQA_V1 train-v1.1.json xquad
 
-A source is a file, or a folder that is searched with its sub-folders. Its name says what a file holds:
-
-    xnli         xnli.{dev,test}.tsv                            XNLI-1.0: all languages in one file
-                 multinli.train.<l>.tsv                         XNLI-MT-1.0: MultiNLI and its translations
-                 [xnli-]{train,dev,test}-<l>.tsv                two texts and a label
-    pawsx        <l>/{train,translated_train,dev_2k,test_2k}.tsv   the public release
-                 {train,dev,test}-<l>.tsv                       two texts and a label
-    conll, panx  {eng,deu,esp,ned}.{train,testa,testb}          CoNLL-2003 and 2002
-                 {train,dev,test}-<l>.{tsv,txt}                 PAN-X of XTREME, or your own
-                 <l>/{train,dev,test}                           PAN-X of WikiANN, with "en:" before each word
-    mlqa         train-v1.1.json                                SQuAD v1.1
-                 {dev,test}-context-<l>-question-<l>.json       MLQA_V1: both of the same language
-                 xquad.<l>.json, {train,dev,test}-<l>*.json     XQuAD; TyDi QA GoldP by language, or your own
-
-The script writes <split>/<split>.<l>.{tsv,json}, train/train.all.tsv for several training languages,
-label_map.json and lang_map.json. See docs/data_layout.md, docs/ner.md and docs/qa.md.
+A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
+docs/qa.md list the names of files that are known, and what is written.
 """
 
 import argparse
@@ -147,7 +133,9 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
         paths = [path for path in paths if output.resolve() not in path.resolve().parents]
         found = [file for file in map(data_set.recognise, paths) if file]
         if not found:
-            raise UserError(f"{source}: no file there has a known name; --help lists them")
+            raise UserError(
+                f"{source}: no file there has a known name; docs/data_layout.md, ner.md and qa.md list them"
+            )
         chosen += found
     return chosen
 

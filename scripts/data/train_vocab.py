@@ -59,10 +59,7 @@ class VocabOptions:
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
-    """Train and write piece.model and vocab.txt.
-
-    Returns:
-        The tokenizer of the two.
+    """Train, write piece.model and vocab.txt, and return their tokenizer.
 
     Raises:
         UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.

@@ -118,11 +118,8 @@ def random_scene(
         if transitive:
             noun = pick(rng, OBJECTS)
             count = 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
-            thing = {
-                "noun": noun,
-                "count": count,
-                "attribute": maybe(rng, detail["attribute"], attributes(noun)),
-            }
+            thing = {"noun": noun, "count": count}
+            thing["attribute"] = maybe(rng, detail["attribute"], attributes(noun))
         place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
         scene = Scene(subject, verb, **thing, place=place, day=day)
         if accepted(scene):
