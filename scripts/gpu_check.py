@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -99,13 +100,6 @@ def check_device(quick: bool) -> str:
 # Comparison with the CPU in float64.
 
 
-def dtypes() -> list[str]:
-    """What this device computes in."""
-    if not device.on_gpu():
-        return ["float64", "float32"]
-    return ["float64", "float32", "float16"] + ["bfloat16"] * device.has_bf16()
-
-
 def compare(what: str, found: Sequence, exact: Sequence, dtype: str | float, advice: str) -> float:
     """The largest difference of the arrays, relative to the largest exact value. Failed: it is too large.
 
@@ -140,8 +134,29 @@ def computed(
         paddle.set_device(before)
 
 
-def operations() -> dict[str, tuple[Callable, list[np.ndarray]]]:
-    """What a GPU computes a step with, and the inputs."""
+def largest_differences(
+    cases: dict[str, tuple[Callable, Callable, Sequence[np.ndarray]]], advice: str
+) -> str:
+    """The largest difference of each dtype of this device.
+
+    Args:
+        cases: name -> (function, a function that gives the same on a CPU, inputs).
+    """
+    here, gpu, said = paddle.device.get_device(), device.on_gpu(), []
+    for dtype in ["float64", "float32", *["float16"] * gpu, *["bfloat16"] * (gpu and device.has_bf16())]:
+        worst = 0.0
+        for name, (function, exact, arrays) in cases.items():
+            if dtype in HALF:  # the rounding of the inputs is not the operation's
+                arrays = [paddle.to_tensor(x).astype(dtype).astype("float64").numpy() for x in arrays]
+            found = computed(function, arrays, dtype, here)
+            off = compare(f"{name} in {dtype}", found, computed(exact, arrays), dtype, advice)
+            worst = max(worst, off)
+        said.append(f"{dtype} {worst:.0e}")
+    return f"{', '.join(cases)} against float64: {', '.join(said)}"
+
+
+def check_operations(quick: bool) -> str:
+    """What a GPU computes a step with."""
     rng, h = np.random.default_rng(1), 32
     x, rows, labels = rng.normal(size=[48, h]), rng.integers(0, 48, 30), rng.integers(0, 90, 48)
 
@@ -149,7 +164,7 @@ def operations() -> dict[str, tuple[Callable, list[np.ndarray]]]:
         table = SimpleNamespace(weight=weight, gradient=word_table.TableGradient(weight))
         return word_table.cross_entropy(x, table, bias, paddle.to_tensor(labels)).total
 
-    return {
+    operations = {
         "linear": (F.linear, [x, rng.normal(size=[h, 40]), rng.normal(size=[40])]),
         "norm": (lambda x, *parameters: F.layer_norm(x, [h], *parameters), [x, *rng.normal(size=[2, h])]),
         "gelu": (F.gelu, [x]),
@@ -157,25 +172,13 @@ def operations() -> dict[str, tuple[Callable, list[np.ndarray]]]:
         "gather": (lambda x: paddle.gather(x, paddle.to_tensor(rows)), [x]),
         "loss": (loss, [x, 0.2 * rng.normal(size=[90, h]), rng.normal(size=[90])]),
     }
-
-
-def check_operations(quick: bool) -> str:
-    said = []
-    for dtype in dtypes():
-        worst = 0.0
-        for name, (function, arrays) in operations().items():
-            if dtype in HALF:  # the rounding of the inputs is not the operation's
-                arrays = [paddle.to_tensor(x).astype(dtype).astype("float64").numpy() for x in arrays]
-            found = computed(function, arrays, dtype, paddle.device.get_device())
-            off = compare(f"{name} in {dtype}", found, computed(function, arrays), dtype, "do not train here")
-            worst = max(worst, off)
-        said.append(f"{dtype} {worst:.0e}")
-    return f"{', '.join(operations())} against float64: {', '.join(said)}"
+    cases = {name: (function, function, arrays) for name, (function, arrays) in operations.items()}
+    return largest_differences(cases, "do not train here")
 
 
 def check_attention(quick: bool) -> str:
     """Queries, keys and values in, against scores of all tokens by all tokens and `Layout.dense`."""
-    heads, h, longest, said = 4, 64, 64 if quick else 512, set()
+    heads, h, longest = 4, 64, 64 if quick else 512
     lengths = [n for n in (8, 33, 64, 200, 512, 9) if n <= longest]
     layouts = {
         "full": Layout([longest, longest]),
@@ -186,22 +189,19 @@ def check_attention(quick: bool) -> str:
     parts = {f"{name}_proj": lambda x, i=i: x[:, i * h : (i + 1) * h] for i, name in enumerate("qkv")}
     vars(layer).update(out_proj=paddle.nn.Identity(), **parts)
 
-    def dense(x: Tensor) -> Tensor:
+    def dense(x: Tensor, layout: Layout) -> Tensor:
         q, k, v = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
         closed = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))
         weights = F.softmax(paddle.matmul(q, k, transpose_y=True) * q.shape[-1] ** -0.5 + closed, -1)
         return paddle.matmul(weights, v).transpose([1, 0, 2]).reshape([len(x), h])
 
+    cases = {}
     for name, layout in layouts.items():
         layout = layout.rounded_up
-        x = [np.random.default_rng(4).normal(size=[layout.tokens, 3 * h])]
-        exact = computed(dense, x)
-        for dtype in dtypes():
-            kernel = "FlashMask" if device.flash_in(dtype in HALF) else "plain"
-            said.add(f"{kernel} ({dtype})")
-            found = computed(lambda x: layer(x, layout), x, dtype, paddle.device.get_device())  # noqa: B023
-            compare(f"{name} in {dtype} with {kernel}", found, exact, dtype, "train in float32 only")
-    return f"full, packed and context layouts, lengths 8 to {longest}: {', '.join(sorted(said))}"
+        x = np.random.default_rng(4).normal(size=[layout.tokens, 3 * h])
+        cases[name] = partial(layer, layout=layout), partial(dense, layout=layout), [x]
+    said = f"{largest_differences(cases, 'train in float32 only')}; lengths 8 to {longest}"
+    return said + "; FlashMask in half precision" * device.flash_in(half=True)
 
 
 # Training of a tiny model.

@@ -80,13 +80,13 @@ def test_a_wrong_scale(check, monkeypatch):
     )
     code, found = check("attention")
     assert code == 1 and found["result"] == "failed"
-    assert "full in float64 with plain is off by" in found["said"] and "; train in float32" in found["said"]
+    assert "full in float64 is off by" in found["said"] and "; train in float32" in found["said"]
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
     monkeypatch.setattr(attention.Group, "closed", None)
     code, found = check("attention")
-    assert code == 1 and "packed in float64 with plain is off by" in found["said"]
+    assert code == 1 and "packed in float64 is off by" in found["said"]
 
 
 def test_attention_without_the_fused_kernel(check, monkeypatch):

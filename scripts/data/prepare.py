@@ -63,18 +63,12 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set.
+    """A public data set."""
 
-    Attributes:
-        languages: in the order of the paper's tables; others follow in alphabetical order.
-        names: patterns of the end of a path, with the groups "split" (train) and "language".
-        read: reads a file; the second argument is that of --lower_case.
-        label_names: the labels that were found -> the labels in the order of their ids.
-    """
-
-    languages: Sequence[str]
-    names: Sequence[str]
-    read: Callable[[DataFile, bool], Iterable[Prepared]]
+    languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
+    names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
+    read: Callable[[DataFile, bool], Iterable[Prepared]]  # the second argument is that of --lower_case
+    # the labels that were found -> the labels in the order of their ids
     label_names: Callable[[Iterable[str]], Sequence[str]] | None
     ending: str = "tsv"
 
