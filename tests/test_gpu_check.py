@@ -47,13 +47,7 @@ def test_a_cpu_passes(tmp_path):
         assert one["result"] == ("skipped" if name in ("device", "step") else "ok"), name
     assert "one is killed: the other ends" in found["processes"]["said"]
     assert "% of the speed of a large product" in found["speed"]["said"]
-    for fact in (
-        f"ernie-m {__version__}, commit ",
-        "Python 3",
-        "paddlepaddle ",
-        " cores, ",
-        "OMP_NUM_THREADS=",
-    ):
+    for fact in (f"ernie-m {__version__}, commit ", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
         assert fact in found["environment"]["said"]
 
 
@@ -66,11 +60,6 @@ def check(capsys):
         return code, results(capsys.readouterr().out)[name]
 
     return run
-
-
-@pytest.mark.parametrize("name", ["attention", "speed"])
-def test_a_check_alone(check, name):
-    assert check(name)[0] == 0
 
 
 def test_a_wrong_scale(check, monkeypatch):
