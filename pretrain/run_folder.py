@@ -16,13 +16,13 @@ from training.progress import RemainingTime
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_file, remove, sync_file, unwritable_is_a_user_error
-from utils.logging import Progress, Scalars, logger
+from utils.logging import Progress, logger
 
 if TYPE_CHECKING:
     from training.engine import Step
 
 CHECKPOINTS, METRICS, FULL, ENCODER = "checkpoints", "metrics.jsonl", "full", "encoder"
-CURVES, SETTINGS = "visualdl", "config.yaml"
+SETTINGS = "config.yaml"
 HELD_OUT = "held_out"  # a record's key
 _SAMPLES = 3  # sentences with pseudo-tokens in the log
 
@@ -39,7 +39,7 @@ def open_run_folder(run: RunConfig) -> None:
     output = Path(run.output)
     if not distributed.is_main():
         return
-    names = [CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS] if run.overwrite else []
+    names = [CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS] if run.overwrite else []
     found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
         clear_leftovers(output)
@@ -90,12 +90,12 @@ def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
 
 
 class Journal:
-    """The records of a run: metrics.jsonl, lines of the log, curves for VisualDL. For a `with` statement.
+    """The records of a run: metrics.jsonl and lines of the log. For a `with` statement.
 
     Every process makes one; the main process writes.
 
     Args:
-        output: the folder of the run; gets metrics.jsonl and visualdl/.
+        output: the folder of the run; gets metrics.jsonl.
         done: completed steps. Records of later steps are dropped, because they will be written again.
         total: steps of the run.
         state: from the checkpoint that the run continues from.
@@ -120,7 +120,6 @@ class Journal:
                     "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
                     output, dropped, METRICS,
                 )  # fmt: skip
-        self.curves = Scalars(output / CURVES)
         self.bar = Progress(total, "pre-training", initial=done, unit="steps", lines=False)
         self.left = RemainingTime(total, done)
 
@@ -129,7 +128,6 @@ class Journal:
 
     def __exit__(self, *_) -> None:
         self.bar.close()
-        self.curves.close()
 
     def add(self, step: "Step") -> None:
         """Add a step. A skipped step counts as skipped and adds nothing else."""
@@ -200,7 +198,6 @@ class Journal:
             logger.info("%s", line)
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.curves.add(record["step"], scalars(record))
 
 
 def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
@@ -248,17 +245,6 @@ def summary(result: dict[str, Any]) -> list[str]:
 
 def _geometric(values: list[dict[str, float]], key: str) -> float:
     return math.exp(np.mean([math.log(value[key]) for value in values]))
-
-
-def scalars(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a record by path ("held_out/mmlm/de/perplexity"), for curves."""
-    flat: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            flat |= scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and key != "step":
-            flat[f"{prefix}{key}"] = float(value)
-    return flat
 
 
 def cut_back(path: Path, step: int, evaluated: int) -> int:

@@ -37,7 +37,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare_xnli.py
+# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare.py
 COMMAND = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -145,12 +145,11 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*build_corpus --engine ray --ray_address .*":
         "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
-    r".*prepare_xnli\.py .*": "reader/test_prepare.py::test_xnli_both_releases",
-    r".*prepare_pawsx\.py .*": "reader/test_prepare.py::test_pawsx_the_release",
-    r".*prepare_tatoeba\.py .*": "reader/test_prepare.py::test_tatoeba",
-    r".*prepare_mlqa\.py .*": "reader/test_prepare.py::test_mlqa_all_releases",
-    r".*prepare_conll\.py conll.*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*prepare_conll\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*prepare\.py xnli .*": "reader/test_prepare.py::test_xnli_both_releases",
+    r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
+    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
@@ -174,10 +173,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/plan\.py .*": HERE,
-    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_rows.py::test_steps",
-    r".*finetune_step\.py --against .*":
-        "benchmarks/test_side_by_side.py::test_another_revision_runs_its_own_benchmark",
-    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_steps_on_real_pairs",
+    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
+    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
     r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
     r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
     r"DATA=.* -m experiments\.run .*":
@@ -252,7 +249,7 @@ def clone(tmp_path_factory):
     toy.write_tsv(folder / "my/new.tsv", rows, label=False)
     toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
     exported = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
-    call_main(export, as_flags({**exported, "check_sentences": 4}))
+    call_main(export, as_flags(exported))
     return folder
 
 
@@ -261,7 +258,7 @@ SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
-    "pretrain.build_corpus": "--workers 1", "export": "--check_sentences 4", "predict": "--use_cuda false",
+    "pretrain.build_corpus": "--workers 1",
     "run_classifier": f"--num_labels 3 {CPU}", "run_retrieval": CPU, "encode_vector": CPU,
 }  # fmt: skip
 

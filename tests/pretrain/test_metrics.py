@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.run_folder import Journal, cut_back, in_words, scalars, summary
+from pretrain.run_folder import Journal, cut_back, in_words, summary
 from pretrain.trainer import SUMS
 from training.engine import Step
 
@@ -48,8 +48,6 @@ def test_records_by_hand_and_in_words(tmp_path):
     }  # fmt: skip
     assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
     assert not set(OBJECTIVES) & set(after)
-    curves = scalars({"step": 3, "held_out": {"mmlm": {"de": {"perplexity": 5}}}, "lr": 1.0})
-    assert curves == {"held_out/mmlm/de/perplexity": 5.0, "lr": 1.0}
 
 
 @pytest.mark.parametrize("tail", ["", '{"step": 9, "lo', '{"step": 9}', "\n"])
