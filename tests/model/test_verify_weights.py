@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 @pytest.mark.parametrize(("factor", "fits"), [(0.0, True), (0.9, True), (-1.1, False), (np.nan, False)])
 def test_one_number_off_is_enough(factor, fits, capsys):
-    found = EXPECTED.copy()
+    found = np.array(EXPECTED)
     found[2, 1] += factor * TOLERANCE
     assert agrees(found) == fits
     assert ("OFF" in capsys.readouterr().out) != fits
@@ -39,7 +39,7 @@ def test_a_hidden_position_reaches_no_other():
 @pytest.mark.parametrize("off", [0.0, 1.0])
 def test_exit_code(off, monkeypatch, capsys):
     states = np.full((11, 8), 99.0)
-    states[1:4, 1:4] = EXPECTED + off
+    states[1:4, 1:4] = np.array(EXPECTED) + off
     monkeypatch.setattr(verify_weights, "load_base", lambda path: None)
     monkeypatch.setattr(verify_weights, "hidden_states", lambda *_, **__: states)
     monkeypatch.setattr(sys, "argv", ["verify_weights", "."])
