@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -47,7 +46,6 @@ from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
 from training import distributed
 from training.engine import Engine
-from training.guard import StallWatch
 from training.optimizer import build_optimizer, linear_warmup_decay
 from training.precision import LossScaling, Precision
 
@@ -58,7 +56,6 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 HALF = ("float16", "bfloat16")
 LOW_SHARE = 0.2  # of the card's peak
-ENDS = 20.0  # seconds after which a process whose partner has died must end
 REPORT = "report it with the output of `sh scripts/gpu_check.sh`"
 
 
@@ -344,59 +341,38 @@ def check_step(quick: bool) -> str:
 
 def worker(folder: Path, stage: int) -> None:
     """One process of `check_processes`: process 0 writes the losses to `folder`, then process 1 dies."""
-    distributed.init(use_gpu=os.environ.get("PADDLE_DISTRI_BACKEND") != "gloo", sharding_stage=stage)
+    distributed.init(sharding_stage=stage)
     losses = {name: train(engine_of("float64", stage=stage), name, 4) for name in OBJECTIVES}
+    if distributed.is_main():
+        (folder / "losses.json").write_text(json.dumps(losses))
     engine = engine_of("float64", stage=stage)
     train(engine, "mmlm", 1)
     if not distributed.is_main():
         os.kill(os.getpid(), signal.SIGKILL)
-    (folder / "losses.json").write_text(json.dumps(losses))
-    with StallWatch(ENDS, ENDS) as stalls, stalls.during("step 2"):
-        train(engine, "mmlm", 2)
-
-
-def run_two(*command: object) -> list[tuple[int | None, str]]:
-    """Exit code (None: it did not end) and last words of two processes."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    running, ended = [], []
-    for rank, address in enumerate(addresses):
-        place = {
-            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": "2", "PADDLE_CURRENT_ENDPOINT": address,
-            "PADDLE_TRAINER_ENDPOINTS": ",".join(addresses), "FLAGS_selected_gpus": str(rank),
-        }  # fmt: skip
-        place |= {} if device.on_gpu() else {"PADDLE_DISTRI_BACKEND": "gloo", "CUDA_VISIBLE_DEVICES": ""}
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        running.append(subprocess.Popen([*map(str, command)], env=os.environ | place, **pipes))
-    for process in running:
-        try:
-            said = process.communicate(timeout=300)[1].strip().splitlines()
-            ended.append((process.returncode, said[-1][:200] if said else "no message"))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            ended.append((None, "it did not end; try NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"))
-    return ended
+    train(engine, "mmlm", 2)
 
 
 def check_processes(quick: bool, script: str = __file__) -> str:
     if device.on_gpu() and paddle.device.cuda.device_count() < 2:
         raise Skipped("one GPU; NCCL needs two")
     exact = {name: train(engine_of("float64"), name, 4) for name in OBJECTIVES}
+    advice = "use one process, try NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"
     for stage in (0, 1):
         with tempfile.TemporaryDirectory() as folder:
-            (survivor, said), (killed, _) = run_two(
-                sys.executable, script, "--worker", folder, "--stage", stage
-            )
-            path = Path(folder, "losses.json")
-            if killed != -signal.SIGKILL or not survivor or not path.is_file():
-                fault = f"the processes of stage {stage} ended with {survivor} and {killed}: {said}"
-                raise Failed(f"{fault}; the second should have been killed and ended the first")
+            launch = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder]
+            command = [*launch, script, "--worker", folder, "--stage", str(stage)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+            path, log = Path(folder, "losses.json"), Path(folder, "workers", "workerlog.0")
+            if not path.is_file():
+                said = log.read_text(errors="replace") if log.is_file() else done.stderr
+                raise Failed(f"two processes of stage {stage} ended with: {said.strip()[-300:]}; {advice}")
             found = json.loads(path.read_text())
+        if not done.returncode:
+            raise Failed(
+                f"one process of stage {stage} was killed, and the run ended without an error; {REPORT}"
+            )
         for name, losses in exact.items():
-            what = f"{name} on two processes, stage {stage},"
-            compare(what, found[name], losses, 1e-9, "use one process, try NCCL_DEBUG=INFO")
+            compare(f"{name} on two processes, stage {stage},", found[name], losses, 1e-9, advice)
     backend = "NCCL" if device.on_gpu() else "gloo"
     return f"{backend}, float64, stages 0 and 1: two processes equal one; one is killed: the other ends"
 

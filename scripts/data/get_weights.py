@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from utils.errors import UserError, run
-from utils.files import atomic_dir, atomic_file, unwritable_is_a_user_error
+from utils.files import atomic_dir, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the shapes of all tensors are checked instead.
@@ -75,18 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
     )
-    add = parser.add_argument
-    add("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
-    add("--from_xlmr", type=Path, metavar="FILE", help="derive the vocabulary from XLM-R's model")
-    add("--configs", type=Path, default=Path("configs"), help="folder to put everything in (configs)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
+    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
     options = parser.parse_args(arguments)
     if unknown := {*options.parts} - {*PARTS}:
         parser.error(f"unknown part '{unknown.pop()}'; it is one of {', '.join(PARTS)}")
     configs, missing = options.configs, []
     for part in options.parts or PARTS:
-        if part == "vocab" and options.from_xlmr:
-            derive_vocabulary(options.from_xlmr, configs)
-            continue
         target, url = configs / part / "params", WEIGHTS_URL.format(size=part)
         files = {configs / Path(url).name: url}
         if part == "vocab":
@@ -99,36 +94,26 @@ def main(arguments: list[str] | None = None) -> None:
         faults = [f"{url} -> {path}: {fault}" for url, path in absent if (fault := download(url, path))]
         missing += faults
         if part == "vocab" and not faults:
-            check_vocabulary(Tokenizer(*files), configs / "vocab.txt")
+            check_vocabulary(*files)
         elif not faults:
             unpack(*files, target, part)
     if missing:
         print("download by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
         raise UserError(
             "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
-            "again, which checks and unpacks them (vocab can be derived instead: --from_xlmr FILE)"
+            "again, which checks and unpacks them"
         )
 
 
-def check_vocabulary(tokenizer: Tokenizer, path: Path) -> None:
-    """UserError: it does not have 250,002 ids."""
-    if tokenizer.vocab_size != VOCAB_SIZE:
+def check_vocabulary(vocab: Path, pieces: Path) -> None:
+    """UserError: the files do not belong together, or do not have 250,002 ids."""
+    size = Tokenizer(vocab, pieces).vocab_size
+    if size != VOCAB_SIZE:
         raise UserError(
-            f"{path}: {tokenizer.vocab_size:,} ids, but the released weights have {VOCAB_SIZE:,}; move it "
+            f"{vocab}: {size:,} ids, but the released weights have {VOCAB_SIZE:,}; move it and {pieces.name} "
             "away and run this again"
         )
-    print(f"vocab: {path}, {VOCAB_SIZE:,} ids")
-
-
-def derive_vocabulary(model: Path, configs: Path) -> None:
-    """Write vocab.txt and piece.model from XLM-R's. UserError: it is not, or another vocabulary is there."""
-    tokenizer, files = Tokenizer(piece_model_path=model), [configs / name for name in VOCAB_FILES]
-    check_vocabulary(tokenizer, model)
-    if any(file.exists() for file in files) and Tokenizer.from_folder(configs).digest != tokenizer.digest:
-        raise UserError(f"{configs}: another vocabulary is there; move it away and run this again")
-    with atomic_file(configs / "piece.model") as file:
-        file.write(model.read_bytes())
-    tokenizer.write_vocab(configs / "vocab.txt")
+    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 
 def unpack(archive: Path, target: Path, size: str) -> None:
