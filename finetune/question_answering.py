@@ -23,6 +23,8 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from model.ernie_m import SentBatch
+
 # A logit whose probability is 0 in float32 and in float64.
 _CLOSED = -1e30
 # The values of the official recipe, for a model whose folder does not say how it was trained.
@@ -215,7 +217,10 @@ class QuestionAnswering(Task):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
 
-    def losses(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def targets(self, batch: AnswerBatch) -> dict[str, np.ndarray]:
+        return {"answers": batch.answers}
+
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
         A decision is correct if both start and end are correct.
@@ -223,8 +228,8 @@ class QuestionAnswering(Task):
         import paddle
         import paddle.nn.functional as F
 
-        padding = paddle.to_tensor(batch.input_ids == self.tokenizer.pad_id)  # [B, T]
-        answers = paddle.to_tensor(batch.answers)  # [B, 2]
+        padding = sent.tensors["cells"] == sent.layout.tokens  # [B, T]
+        answers = sent.tensors["answers"]  # [B, 2]
         losses, correct = [], []
         for i, logits in enumerate(outputs.values()):  # of starts, of ends
             # Padding is excluded, so that a loss does not depend on the other inputs of the batch.

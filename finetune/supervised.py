@@ -84,8 +84,11 @@ class SupervisedTraining:
         done = round((work.index + 1) / self.steps_of_epoch[work.epoch] * examples)
         return f"epoch: {work.epoch}, progress: {done}/{examples}, "
 
+    def send(self, model: nn.Layer, micro_batches: list[Any]) -> list[Any]:
+        return self.task.send(model, micro_batches)
+
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return self.task.loss(model, micro_batch)
+        return self.task.loss(model, *micro_batch)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
         """Score all files; the first pattern selects the best step."""

@@ -30,6 +30,8 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from model.ernie_m import SentBatch
+
 
 class TaggedSentence(NamedTuple):
     """The words of a sentence, their gold tags (None if unknown) and their predicted tags."""
@@ -88,16 +90,15 @@ class Tagging(Task):
         ids = {label: i for i, label in enumerate(self.labels)}
         return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
-    def losses(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
-        import paddle
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [R, T, C], [R, T]
+        logits, labels = outputs["logits"], sent.tensors["labels"]  # [R, T, C], [R, T]
         total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
-        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != tagging.IGNORED).sum())
+        return total, (logits.argmax(-1) == labels).sum(), (labels != tagging.IGNORED).sum()
 
-    def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> float:
+    def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "SentBatch") -> float:
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)

@@ -74,6 +74,9 @@ class Training(Protocol):
     def place(self, work: Any) -> str:
         """The beginning of a log line: the progress within the epoch."""
 
+    def send(self, model: nn.Layer, micro_batches: list[Any]) -> list[Any]:
+        """Send the micro-batches of a step to the device in one copy; return what `loss` takes."""
+
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss divided by the count of the whole step, and `SUMS`."""
 
@@ -205,7 +208,8 @@ class FineTuningTrainer:
                 if ends:
                     break
                 work = stream.next_unless(stop if divisible else None)
-                micro_batches = [] if work is None else work.micro_batches
+                with engine.autocast():
+                    micro_batches = [] if work is None else training.send(engine.model, work.micro_batches)
                 with stalls.during(f"step {engine.steps + 1}"):
                     step = engine.step(micro_batches, loss, stop, divisible)
                 if step is None:  # abandoned, because a process was asked to stop

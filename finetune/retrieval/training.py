@@ -8,12 +8,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from evaluation.encode import encode_layer, sentence_vectors
+from evaluation.encode import encode_layer, send_sentences, sentence_vectors
 from evaluation.retrieval import hits
 from finetune.flags import RetrievalFlags
 from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.trainer import Evaluation
-from model.ernie_m import ErnieMModel
+from model.ernie_m import ErnieMModel, SentBatch
 from reader.features import padded_batches
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -74,34 +74,33 @@ class RetrievalTraining:
     def place(self, work: PairStep) -> str:
         return ""
 
-    def loss(self, model: ErnieMModel, micro_batch: PairStep) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def send(self, model: ErnieMModel, micro_batches: list[PairStep]) -> list[list[SentBatch]]:
+        """Send the sentences of a step in groups of similar length, and where each of them is in these."""
+        (step,) = micro_batches
+        rows, ids = zip(*padded_batches(step.sentences, model.config.pad_token_id, GROUP_TOKENS))
+        more = {"place": np.argsort(np.concatenate(rows)), "negative": step.negative}
+        return [send_sentences(model, ids, self.flags.pooling, **more)]
+
+    def loss(self, model: ErnieMModel, groups: list[SentBatch]) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
 
         The vectors of the other processes are constants. Each process computes the same loss and its gradient
         with respect to its own vectors; the engine adds the gradients up.
         """
-        own = self._vectors(micro_batch.sentences)  # [2b, H]
-        count, world = len(micro_batch.negative), distributed.world_size()
+        parts = [sentence_vectors(model, sent, self.layer, self.flags.pooling) for sent in groups]
+        place, negative = groups[0].tensors["place"], groups[0].tensors["negative"].astype("bool")
+        own = paddle.index_select(paddle.concat(parts), place, axis=0)  # [2b, H]
+        count, world = len(negative), distributed.world_size()
         sides = own.split(2)
         if world > 1:
             parts = [paddle.to_tensor(part).split(2) for part in distributed.gather(own.detach().numpy())]
             parts[distributed.rank()] = sides
             sides = [paddle.concat(side) for side in zip(*parts)]  # [B, H]
-        negative = paddle.to_tensor(micro_batch.negative)
         total, won = hardest_negative_bce(*sides, negative, self.flags.scale, self.flags.offset)
         loss = total / count
         if world > 1:  # each process has the whole value, and the engine sums the values
             loss = loss + (loss / world - loss).detach()
         return loss, {"correct": 100.0 * won / world, "count": count / world}
-
-    def _vectors(self, sentences: list[np.ndarray]) -> Tensor:
-        """Encode sentences in groups of similar length: [n, H], in the given order."""
-        groups, parts = [], []
-        for rows, ids in padded_batches(sentences, self.model.config.pad_token_id, GROUP_TOKENS):
-            groups.append(rows)
-            parts.append(sentence_vectors(self.model, ids, self.layer, self.flags.pooling))
-        place = np.argsort(np.concatenate(groups))
-        return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""

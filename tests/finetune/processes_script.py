@@ -28,7 +28,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         if self.steps + 1 == silent_at and os.environ["PADDLE_TRAINER_ID"] == "1":
             os.kill(os.getpid(), signal.SIGSTOP)
-        samples = [int(i) for batch in micro_batches for i in getattr(batch, "indices", ())]
+        samples = [int(i) for batch, *_ in micro_batches for i in getattr(batch, "indices", ())]
         found = step(self, micro_batches, *rest)
         if found is not None:
             done.setdefault(str(self.steps), []).append([found.loss, samples])
