@@ -1,6 +1,6 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -61,24 +61,17 @@ class PaddleEncoder:
 
 
 def encode_layer(
-    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean", *,
-    batch_tokens: int = BATCH_TOKENS, done: Callable[[int], None] | None = None,
+    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean",
+    batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:  # fmt: skip
-    """One vector per sentence, in the given order: [N, H] float32.
+    """One vector per sentence, [CLS] S [SEP], in the given order: [N, H] float32. Without dropout.
 
-    Args:
-        model: used without dropout; its mode is restored.
-        sentences: N sequences of token ids, [CLS] S [SEP].
-        layer, pooling: see `sentence_vectors`.
-        batch_tokens: padded tokens in one forward pass.
-        done: called after each batch with its number of sentences.
+    `layer`, `pooling`: see `sentence_vectors`; `batch_tokens`: padded tokens in one forward pass.
     """
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
             out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
-            if done is not None:
-                done(len(rows))
     return out
 
 
@@ -86,15 +79,9 @@ def encode(
     model: ErnieMModel, sentences: Sequence[np.ndarray], *, specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:  # fmt: skip
-    """Mean token vectors of every layer, in the given order.
+    """Mean token vectors of every layer, in the given order: [L + 1, N, H]; index 0 is the embedding output.
 
-    Args:
-        specials: include [CLS] and [SEP] in the mean. A sentence without other tokens is always the mean of
-            these two.
-        model, sentences, batch_tokens: see `encode_layer`.
-
-    Returns:
-        [L + 1, N, H]; index 0 is the embedding output, index L the top layer.
+    `specials`: include [CLS] and [SEP] in the mean; the others: see `encode_layer`.
     """
     config = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)

@@ -82,11 +82,6 @@ class Classification(Task):
                 cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
                 file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
 
-    def write_xtreme(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
-        """Write the name of the predicted label of each input, one per line."""
-        with atomic_file(path, "w", newline="\n") as file:
-            file.writelines(f"{self.labels[int(row.argmax())]}\n" for row in predictions)
-
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float64."""

@@ -31,24 +31,18 @@ class Task:
     Attributes:
         name: one of `model.task_names`; written to config.json and to the model card.
         metric: the key of `score` that selects a step; larger is better.
-        xtreme_ending: extension of the files that `write_xtreme` writes, "tsv" or "json".
         labels: label names in the order of their ids; None if the task has none.
         encode: turns items of a data set into features, and features into batches.
     """
 
     name: str
     metric: str
-    xtreme_ending: str = "tsv"
     labels: list[str] | None = None
     encode: EncodeExamples
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        """Make the task from the command line.
-
-        Raises:
-            UserError: the task cannot work with these flags.
-        """
+        """Make the task from the command line."""
         raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:
@@ -56,11 +50,7 @@ class Task:
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
-        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed).
-
-        Raises:
-            UserError: names the file and the line.
-        """
+        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
 
     def targets(self, batch: Any) -> dict[str, np.ndarray]:
@@ -81,10 +71,6 @@ class Task:
 
     def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
-        raise NotImplementedError
-
-    def write_xtreme(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
-        """Write the predictions of a file as an XTREME submission, atomically (docs/finetune.md)."""
         raise NotImplementedError
 
     def make_model(self, config: ErnieMConfig) -> "nn.Layer":
