@@ -170,10 +170,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/plan\.py .*": HERE,
-    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_rows.py::test_steps",
-    r".*finetune_step\.py --against .*":
-        "benchmarks/test_side_by_side.py::test_another_revision_runs_its_own_benchmark",
-    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_steps_on_real_pairs",
+    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
+    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
     r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
     r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
     r"DATA=.* -m experiments\.run .*":
@@ -239,6 +237,7 @@ def clone(tmp_path_factory):
         "my/bitexts/de-en.en": dict.fromkeys(one),
         "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
     }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
         text = Path(write_lines(folder / name, list(lines))).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))
@@ -249,7 +248,7 @@ def clone(tmp_path_factory):
     toy.write_tsv(folder / "my/new.tsv", rows, label=False)
     toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
     exported = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
-    call_main(export, as_flags({**exported, "check_sentences": 4}))
+    call_main(export, as_flags(exported))
     return folder
 
 
@@ -258,7 +257,7 @@ SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
-    "pretrain.build_corpus": "--workers 1", "export": "--check_sentences 4", "predict": "--use_cuda false",
+    "pretrain.build_corpus": "--workers 1",
     "run_classifier": f"--num_labels 3 {CPU}", "run_retrieval": CPU, "encode_vector": CPU,
 }  # fmt: skip
 
