@@ -64,7 +64,8 @@ class PredictFlags:
 
 
 def main() -> None:
-    arguments = ["--serve=true" if argument == "--serve" else argument for argument in sys.argv[1:]]
+    pairs = zip(sys.argv[1:], [*sys.argv[2:], "--"])
+    arguments = [f"{a}=true" if a == "--serve" and after.startswith("--") else a for a, after in pairs]
     flags = load_config(PredictFlags, arguments, __doc__)
     # Imported here, so that a process that only loads this file stays light.
     from inference.loading import load
