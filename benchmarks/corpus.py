@@ -1,14 +1,9 @@
-"""Time text to shards beside Hugging Face's Rust tokenizers, with the memory of the largest process.
+"""Time text to shards beside Hugging Face's Rust tokenizers. DATA names the folder of real data.
 
-    DATA=/where/the/data/is .venv/bin/python -m benchmarks.corpus
-    DATA=... .venv/bin/python -m benchmarks.corpus --gigabytes 10 --rounds 1 --contenders ours_deduplicated
-
-The text has all lines of DATA/pretrain/mono again and again, each with a running number in front, so that
-no two lines are equal. All contenders turn it into the ids of one vocabulary on the same number of cores
-and write them to disk: ours with build_corpus; the peer in that many processes with one thread, which is
-faster than one process with threads. The peer's ids differ in one line of a hundred: the official tokenizer
-has a rule for a comma after a digit, and the peer has its own form of NFKC. Speeds are in megabytes of
-text.
+The text has all lines of DATA/pretrain/mono again and again, each with a running number in front. All
+contenders turn it into the ids of one vocabulary on the same number of cores and write them to disk; the
+peer runs that many processes with one thread, which is faster than threads. Memory is that of the largest
+process.
 """
 
 import gzip

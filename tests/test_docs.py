@@ -218,12 +218,7 @@ def clone(tmp_path_factory):
     shutil.copy(pieces, folder / "data" / "vocab")
     tokenizer = Tokenizer(piece_model_path=pieces)
     tokenizer.write_vocab(folder / "configs" / "vocab.txt")
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-    }
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
     official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
     make_official_weights(folder / "configs" / "base", official, seed=1)
     for place, kind in (("checkpoints", "classify"), ("my/checkpoints", "classify"), ("output/mine", "full")):

@@ -135,7 +135,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
     """A YAML file of at most 1 MiB without aliases as a dict; an empty file is an empty dict.
 
     Raises:
-        UserError: it cannot be read, is too large, has aliases, is not YAML, or is not a mapping.
+        UserError: it cannot be read, is too large, has aliases, or is not a mapping.
     """
     data = read_bytes(path)
     if len(data) > LARGEST_YAML:
@@ -194,17 +194,16 @@ def _explain(message: str, cls: type) -> str:
     unknown = re.search(r"(?:option '|unrecognized arguments: --|Option ')([\w.]+)", line)
     if not unknown:
         return line
-    name, keys = unknown[1], _keys(cls)
-    by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
-    near = difflib.get_close_matches(name, keys, 1)
-    near += [by_leaf[leaf] for leaf in difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)]
-    return f"unknown key '{name}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
+    keys = _keys(cls)
+    near = difflib.get_close_matches(unknown[1].split(".")[-1], keys, 1)
+    return f"unknown key '{unknown[1]}' ({line})" + (f"; did you mean '{keys[near[0]]}'?" if near else "")
 
 
-def _keys(cls: type, prefix: str = "") -> list[str]:
-    names = []
+def _keys(cls: type, prefix: str = "") -> dict[str, str]:
+    """The last part of each key -> the key."""
+    keys = {}
     for field in dataclasses.fields(cls):
-        names.append(prefix + field.name)
+        keys |= {field.name: prefix + field.name}
         if dataclasses.is_dataclass(field.type):
-            names += _keys(field.type, f"{prefix}{field.name}.")
-    return names
+            keys |= _keys(field.type, f"{prefix}{field.name}.") | keys
+    return keys
