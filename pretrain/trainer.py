@@ -86,9 +86,7 @@ class Trainer:
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """As `train_step`. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
         if head_steps := self.config.init.lm_head_warmup_steps:
-            for (
-                parameter
-            ) in self.model.ernie_m.parameters():  # with the word table, which is tied to the head
+            for parameter in self.model.ernie_m.parameters():  # the head's word table is among them
                 parameter.stop_gradient = self.engine.steps < head_steps
         return train_step(self.engine, self.pseudo_tokens, work, stop)
 
