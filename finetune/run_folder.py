@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from finetune.flags import TrainingFlags
-from model.checkpoint.folder import load_training_state, read_weights
-from model.checkpoint.step_folders import clear_leftovers
+from model.checkpoint.folder import read_weights
+from model.checkpoint.training_state import clear_leftovers, load_training_state
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from training import distributed

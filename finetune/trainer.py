@@ -22,7 +22,8 @@ from finetune.evaluation import Scores
 from finetune.flags import TrainingFlags
 from finetune.run_folder import bring_best, owned_by, step_to_resume
 from finetune.setup import begin
-from model.checkpoint.folder import keep_last, save_model
+from model.checkpoint.folder import save_model
+from model.checkpoint.training_state import keep_last
 from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.step_folders import clear_leftovers
+from model.checkpoint.training_state import clear_leftovers
 from pretrain.config import FREE, RunConfig
 from utils.config import differences
 from utils.errors import UserError

@@ -51,12 +51,6 @@ CHANGES = [
     ("pooler.dense.bias", full(16, value=-np.inf), "holds values that are not finite"),
     ("pooler.dense.bias", full(16, dtype=np.int64), "pooler.dense.bias has dtype int64"),
     ("encoder.layers.99999999999.norm1.bias", full(16), "1 that are not understood: encoder.layers.99999999"),
-    ("a\nerror: b", full(1), "a tensor has the name 'a\\nerror: b', which cannot be printed"),
-    (
-        "encoder.layers.0.self_attn.self_attn.q_proj.weight",
-        full(16, 16),
-        "names of huggingface and of paddlenlp",
-    ),
 ]
 
 
@@ -108,24 +102,12 @@ def test_an_extra_tensor_may_be_dropped_and_is_told(tmp_path, capsys):
     assert "not taken: strange (not understood)\n" in capsys.readouterr().out
 
 
-def test_mixed_formats(tmp_path, refused):
-    make_ours(tmp_path / "in")
-    make_paddlenlp(tmp_path / "pn")
-    (tmp_path / "in/model_state.pdparams").write_bytes((tmp_path / "pn/model_state.pdparams").read_bytes())
-    line = refused(tmp_path / "in")
-    assert "files of several formats (model.safetensors, model_state.pdparams); name the file" in line
-    convert.main([str(tmp_path / "in/model.safetensors"), str(tmp_path / "a"), "--to", "paddlenlp"])
-    convert.main([str(tmp_path / "a"), str(tmp_path / "b"), "--to", "fluid"])
-    (tmp_path / "b/params/model.pt").write_bytes(b"")
-    assert "files of several formats (model.pt, word_embedding)" in refused(tmp_path / "b/params")
-
-
 @pytest.mark.parametrize("model_type", ["bert", "roberta", None])
 def test_bert_has_the_names_of_xlm_r(tmp_path, refused, model_type):
     make_xlm_r(tmp_path / "in")
     config = json.loads((tmp_path / "in/config.json").read_text()) | {"model_type": model_type}
     (tmp_path / "in/config.json").write_text(json.dumps(config))
-    assert "names of the BERT family, of which only xlm-roberta" in refused(tmp_path / "in")
+    assert "names are those of xlm-r, whose config.json says model_type xlm-rob" in refused(tmp_path / "in")
 
 
 def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplog):
@@ -150,10 +132,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
         ({"num_attention_heads": "four"}, "config.json: num_attention_heads is 'four'; it must be a whole"),
         ({"hidden_size": "x"}, None),
         ({"is_decoder": True}, "is_decoder is True, only False fits"),
-        (
-            {"model_type": "xlm-roberta"},
-            "names are those of paddlenlp, but config.json says model_type xlm-r",
-        ),
+        ({"model_type": "xlm-roberta"}, "names are those of paddlenlp, whose config.json says"),
         ({"hidden_dropout_prob": "x"}, "hidden_dropout_prob is 'x'; it must be a number from 0 to 1"),
     ],
 )
@@ -196,8 +175,6 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
     convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
     assert read_weights(tmp_path / "tagger").extra["architecture"] == "TokenClassifier"
-    make_ours(tmp_path / "plain")
-    assert "--head tagging: there is no classifier in" in refused(tmp_path / "plain", "--head", "tagging")
 
 
 def test_a_target_that_exists_is_left_alone(tmp_path):

@@ -21,37 +21,24 @@ FOUND: dict[str, dict[str, bytes]] = {
     "classification": {
         "control characters in a label": b"text_a\tlabel\na\t\x1b[31mno\n",
         "a label that is a long number": b"text_a\tlabel\na\t" + DIGITS,
-        "a long label": b"text_a\tlabel\na\t" + b"x" * 9000,
         "many columns": b"text_a\tlabel" + b"\tx" * 300_000 + b"\n",
     },
-    "label_map": {
-        "nested too deeply": DEEP,
-        "a long number": b'{"no": ' + DIGITS + b"}",
-        "half a surrogate pair": rb'{"\ud800": 0, "a": 1}',
-    },
-    "tagged": {
-        "a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n",
-        "a long tag": b"text_a\tlabel\na\t" + b"B" * 9000,
-    },
+    "label_map": {"nested too deeply": DEEP, "half a surrogate pair": rb'{"\ud800": 0, "a": 1}'},
+    "tagged": {"a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n"},
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {
         "nested too deeply": b"a: " + b"[" * 5000,
         "a month 99": b"a: 2001-99-99",
         "no integer behind !!int": b"a: !!int\n",
-        "no time behind !!timestamp": b"a: !!timestamp x\n",
         "an alias of itself": b"a: &x [*x]",
     },
     "training_config": {
         "a key in another section": b"optimizer: {betas: 1}",
         "an empty section": b"data: {corpus: c}\nobjectives:\n",
-        "a section that is a number": b"data: 4\noptimizer: {steps: 1}",
-        "an empty key": b"optimizer: {steps: }",
-        "another file": b"config: /proc/version\n",
         "a section that is a file": b"optimizer: /proc/version\n",
     },
     "corpus_config": {
         "a value out of range": CORPUS + b"unit_mib: 0\n",
-        "an empty list": CORPUS + b"parallel:\n",
         "a long number": CORPUS + b"unit_mib: " + DIGITS[:4000],
     },
     "piece_model": {
@@ -68,7 +55,6 @@ FOUND: dict[str, dict[str, bytes]] = {
     "safetensors": {"an empty array with a huge axis": len(HEADER).to_bytes(8, "little") + HEADER},
     "vocab": {
         "a byte order mark within": b"[CLS]\n\xef\xbb\xbf[CLS]\n",
-        "a separator behind an id": b"[CLS]\t0\x1d\n[CLS]\t0",
         "an id that is a long number": b"[CLS]\t" + DIGITS,
         "an id beyond all tables": b"[CLS]\t99999999",
         "control characters in a token": b"\x1bSEP]\n\x1bSEP]\n",
@@ -80,11 +66,9 @@ FOUND: dict[str, dict[str, bytes]] = {
     },
     "text": {"a line over 4 MiB": b"x" * (5 << 20)},
     "text_gz": {"an archive of a line of 400 MiB": gzip.compress(b"x" * (1 << 20)) * 400},
-    "official_config": {"nested too deeply": b'{"a": ' + DEEP},
     "config": {
         "nested too deeply": b'{"init_class": ' + DEEP,
         "a class that is an object": b'{"architecture": {}}',
-        "a label's id that is a long number": b'{"id2label": {"' + DIGITS + b'": "a"}}',
     },
     "index": {"not UTF-8, and long": b'{"weight_map": "\xd9' + b"x" * 9000},
     "corpus_index": {
@@ -102,20 +86,16 @@ FOUND: dict[str, dict[str, bytes]] = {
         "a long name": b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
     },
     "state": {
-        "empty": b"",
         "an array that is missing": b'{"a": {"__array__": "b"}}',
         "a reference that is a list": b'{"a": {"__array__": []}}',
         "nested too deeply": DEEP,
-        "not UTF-8": b'{"\xff": 1}',
     },
     "journal": {
-        "a record without a step": b'{"loss": 1}\n{"step": 1}\n',
         "a record that is a number": b'7\n{"step": 1}\n',
         "bytes of a failing disk": b'{"step": 1}\n\xff\0\0\n{"step": 2}\n',
         "nested too deeply": DEEP + b"\n",
     },
     "record": {
-        "empty": b"",
         "without its keys": b"{}",
         "scores that are a list": json.dumps(RECORD | {"scores": [1]}).encode(),
         "not UTF-8": b'{"\xff": 1}',

@@ -48,18 +48,19 @@ def refusals(name: str, path: Path, folder: Path) -> list[str]:
         except UserError as error:
             line = str(error)
             assert line.strip() and len(line) < 3000
-            assert not any(
-                unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in line
-            ), line
+            assert not {unicodedata.category(character) for character in line} & {"Cc", "Cs", "Zl", "Zp"}, (
+                line
+            )
             assert path.name in line or str(folder) in line, line
             said.append(line)
     return said
 
 
 def prepare(name: str, folder: Path) -> tuple[Path, list[bytes]]:
-    path = folder / READERS[name].file
+    path, files = folder / READERS[name].file, READERS[name].files
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path, READERS[name].files(folder)
+    files = files(folder) if callable(files) else files
+    return path, [file.encode() if isinstance(file, str) else file for file in files]
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from model.checkpoint.folder import load_from, load_newest, model_weights, save_model, write_fluid
+from model.checkpoint.folder import load_from, model_weights, save_model, write_fluid
+from model.checkpoint.training_state import load_newest
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
 from tests.helpers.full_disk import disk_full_after

@@ -26,34 +26,28 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("name", "damage", "message"),
     [
-        (flip, "damaged, its checksum differs"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "damaged, [0-9]+ bytes instead of"),
-        (lambda path: path.unlink(), "missing"),
+        ("model.safetensors", flip, "damaged, its checksum differs"),
+        ("vocab.txt", lambda path: path.write_bytes(b"["), "damaged, 1 bytes instead of"),
+        ("config.json", lambda path: path.unlink(), "missing"),
     ],
 )
 def test_a_damaged_file_is_named(saved, name, damage, message):
     damage(saved / name)
     with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
         read_weights(saved)
-    assert f"delete {saved / 'manifest.json'}" in str(told.value) and "\n" not in str(told.value)
-
-
-def test_the_card_may_be_edited_and_a_change_of_ones_own_declared(saved):
-    (saved / "README.md").write_text("my words")
-    assert read_weights(saved).config
-    (saved / "config.json").write_text((saved / "config.json").read_text() + " ")
-    with pytest.raises(UserError, match="config.json: damaged"):
-        read_weights(saved)
-    (saved / "manifest.json").unlink()
-    assert read_weights(saved).config
+    assert f"delete {saved / 'manifest.json'}" in str(told.value)
+    (saved / "manifest.json").unlink()  # a change of one's own is declared
+    if name != "model.safetensors":
+        assert read_weights(saved).weights
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1, "name": "an app"}', "\x00"])
-def test_the_manifest_of_another_program_is_not_ours(saved, content):
+def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
+    (saved / "README.md").write_text("my words")
+    assert read_weights(saved).config
     (saved / "manifest.json").write_text(content)
     assert read_weights(saved).config
 

@@ -1,5 +1,6 @@
 """Config files of other libraries, read into ours and written from it. The weights win."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ _FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
     "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob",
 }  # fmt: skip
+log = logging.getLogger(__name__)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -45,20 +47,14 @@ def read_json(path: Path) -> dict[str, Any]:
     found = files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object is expected")
-    return _flat(found)
-
-
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """model_config.json keeps the encoder's keys in `init_args` and the class in `init_class`."""
     if "init_class" not in found:
         return found
+    # model_config.json: the encoder's keys are in `init_args`, and the class is `init_class`.
+    inner = found.get("init_args")
     flat: dict[str, Any] = {}
-    arguments = found.get("init_args")
-    for value in arguments if isinstance(arguments, list) else ():
-        if isinstance(value, dict):
-            flat |= _flat(value)
-    flat |= {key: value for key, value in found.items() if key not in ("init_class", "init_args")}
-    return flat | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
+    for value in inner if isinstance(inner, list) else ():
+        flat |= value if isinstance(value, dict) else {}
+    return flat | found | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
 
 
 def of_fairseq(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,13 +74,15 @@ def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(table, dict) or not table or any(not re.fullmatch("[0-9]{1,9}", k) for k in table):
         return None
     labels = [str(table[key]) for key in sorted(table, key=int)]
-    return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels
+    return None if labels == _numbered(len(labels)) else labels
 
 
-def settle(
-    raw: Mapping[str, Any], weights: Weights, where: str, layout: str
-) -> tuple[ErnieMConfig, list[str]]:
-    """Our config of a model, and a line for each key on which the file and the weights disagree.
+def _numbered(count: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(count)]
+
+
+def settle(raw: Mapping[str, Any], weights: Weights, where: str, layout: str) -> ErnieMConfig:
+    """Our config of a model. A key on which the file and the weights disagree is logged.
 
     Raises:
         UserError: another architecture, or a size that neither file nor weights show.
@@ -92,23 +90,22 @@ def settle(
     for key, needed in _FIXED.items():
         if raw.get(key, needed) != needed:
             raise UserError(f"{where}: {key} is {raw[key]}, only {needed} fits ERNIE-M's architecture")
-    found, notes = dict(raw), []
+    found = dict(raw)
     for key, size in _sizes_of(weights).items():
         given = raw.get(key)
         # PaddleNLP ignores its own key, and saves 3072 for every size.
         if given is not None and given != size and not (layout == PADDLENLP and key == "intermediate_size"):
-            notes.append(f"{where}: {key} is {given}, but {size} in the weights; the weights win")
+            log.warning("%s: %s is %s, but %s in the weights; the weights win", where, key, given, size)
         found[key] = size
-    if found.get("num_attention_heads") is None and isinstance(found.get("hidden_size"), int):
-        heads, rest = divmod(found["hidden_size"], _SIZE_PER_HEAD)
-        if rest == 0 and heads:
-            found["num_attention_heads"] = heads
-            notes.append(
-                f"{where}: no num_attention_heads; taken to be {heads}, {_SIZE_PER_HEAD} numbers each, as in "
-                "all released sizes"
-            )
+    hidden = found.get("hidden_size")
+    if found.get("num_attention_heads") is None and isinstance(hidden, int) and hidden % _SIZE_PER_HEAD == 0:
+        found["num_attention_heads"] = hidden // _SIZE_PER_HEAD
+        log.warning(
+            "%s: no num_attention_heads; taken to be %d, %d numbers each, as in all released sizes", where,
+            found["num_attention_heads"], _SIZE_PER_HEAD,
+        )  # fmt: skip
     try:
-        return ErnieMConfig.from_dict(found), notes
+        return ErnieMConfig.from_dict(found)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -124,7 +121,7 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
 
 
 def for_library(
-    library: str, config: ErnieMConfig, class_name: str, labels: list[str] | None, num_labels: int | None
+    library: str, config: ErnieMConfig, class_name: str, labels: list[str], num_labels: int | None
 ) -> dict[str, Any]:
     """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
 
@@ -143,8 +140,7 @@ def for_library(
     if library != PADDLENLP:
         written["layer_norm_eps"] = config.layer_norm_eps
     if num_labels is not None:
-        if not labels or len(labels) != num_labels:
-            labels = [f"LABEL_{i}" for i in range(num_labels)]
+        labels = labels if len(labels) == num_labels else _numbered(num_labels)
         written["id2label"] = {str(i): label for i, label in enumerate(labels)}
         written["label2id"] = {label: i for i, label in enumerate(labels)}
     return written
