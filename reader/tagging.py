@@ -102,7 +102,7 @@ def check_scheme(
                 fault = f"but {first[letter]}: neither IOB1 nor IOB2"
             else:
                 continue
-            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
+            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare.py writes IOB2")
 
 
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.logging import LOG_DIR
 
-# Lines that say how far a program is. The other lines go to the log of a quiet job alone.
+# Lines that say how far a program is. The other lines go to the log alone.
 PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
 
 
@@ -26,14 +26,14 @@ class Job:
         command: arguments of Python: a program of the project and its flags.
         result: the file that it writes last. If it exists, the run is not started again.
         log: folder for its job.log.0; by default the program decides.
-        output: file for all lines; then only progress is printed.
+        output: file for all lines; only progress is printed.
     """
 
     name: str
     command: Sequence[object]
     result: Path | None = None
     log: Path | None = None
-    output: Path | None = None
+    output: Path = Path(os.devnull)
 
     def finished(self) -> bool:
         return self.result is not None and self.result.is_file()
@@ -44,82 +44,54 @@ def as_line(flags: Mapping[str, object]) -> list[str]:
     return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
 
 
-def carry_out(jobs: Sequence[Job], at_once: int) -> None:
-    """Run all jobs that have not finished; one that fails does not stop the others.
+def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
+    """Run chains of jobs, `at_once` at a time. A failure, SIGTERM and Ctrl-C ask all jobs to save and end.
 
     Raises:
-        UserError: names the jobs that did not finish.
+        UserError: the jobs were stopped, or one failed; the message names its log and quotes the last line.
     """
-    carry_out_chains([[job] for job in jobs], at_once, stop_at_failure=False)
-    if unfinished := [job.name for job in jobs if not job.finished()]:
-        raise UserError(f"not finished: {', '.join(unfinished)}; run the same command again to continue")
+    stopped, failures, lock = threading.Event(), [], threading.Lock()
+    running: list[subprocess.Popen] = []
 
-
-def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_failure: bool = True) -> None:
-    """Run chains of jobs, `at_once` at a time. SIGTERM and Ctrl-C ask the running jobs to save and end.
-
-    Raises:
-        UserError: with `stop_at_failure`, the jobs were stopped, or one failed; the message then names its
-            log and quotes the last line.
-    """
-    processes = _Processes(stop_at_failure)
-    stopping = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, processes.stop) for number in stopping}
-    try:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(processes.run_chain, chains))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if processes.stopped and stop_at_failure:
-        raise UserError(processes.failure or "stopped")
-
-
-class _Processes:
-    """The running processes of the jobs."""
-
-    def __init__(self, stop_at_failure: bool):
-        self.stop_at_failure = stop_at_failure
-        self.failure = ""
-        self.running: list[subprocess.Popen] = []
-        self.stopped = False
-        self.lock = threading.Lock()
-
-    def stop(self, *_) -> None:
-        """Start no more jobs, and ask the running ones to end."""
-        self.stopped = True
-        for process in tuple(self.running):
+    def stop(*_) -> None:
+        stopped.set()
+        for process in tuple(running):
             process.terminate()
 
-    def run_chain(self, chain: Sequence[Job]) -> None:
-        for job in chain:
-            if job.finished():
-                # Text and line end in one write, because two jobs print side by side.
-                print(f"{job.name}: finished before\n", end="", flush=True)
-            elif not self.run(job):
+    def run_job(job: Job) -> None:
+        with lock:
+            if stopped.is_set():
                 return
-
-    def run(self, job: Job) -> bool:
-        """Run one job to its end; False if it failed or was not started."""
-        with self.lock:
-            if self.stopped:
-                return False
             process = subprocess.Popen(
                 [sys.executable, *map(str, job.command)],
                 env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
-            self.running.append(process)
-        if self.stopped:  # the signal came meanwhile
+            running.append(process)
+        if stopped.is_set():  # the signal came meanwhile
             process.terminate()
         last = ""
-        with open(job.output or os.devnull, "w", encoding="utf-8") as file:
+        with open(job.output, "w", encoding="utf-8") as file:
             for last in process.stdout:
                 file.write(last)
-                if not job.output or last.startswith(PROGRESS):
+                if last.startswith(PROGRESS):
+                    # Text and line end in one write, because two jobs print side by side.
                     print(f"{job.name}: {last}", end="", flush=True)
-        failed = process.wait() != 0
-        if failed and self.stop_at_failure and not self.stopped:
-            self.failure = f"stopped at {job.name} ({job.output}): {last.strip()}"
-            self.stop()
-        return not failed
+        if process.wait() and not stopped.is_set():
+            failures.append(f"stopped at {job.name} ({job.output}): {last.strip()}")
+            stop()
+
+    def run_chain(chain: Sequence[Job]) -> None:
+        for job in chain:
+            if not job.finished():
+                run_job(job)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(run_chain, chains))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped.is_set():
+        raise UserError(failures[0] if failures else "stopped")

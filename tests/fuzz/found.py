@@ -1,14 +1,11 @@
-"""Files that once showed a fault: reader -> what is wrong -> the file. Only `journal` reads its files."""
+"""Files that once showed a fault: reader -> what is wrong -> the file."""
 
 import gzip
-import json
 import struct
 
 DEEP = b"[" * 100_000
 DIGITS = b"9" * 5000  # int() refuses more than 4,300
-RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {}}
 HEADER = b'{"b": {"dtype": "F64", "shape": [0, 9223372036854775808], "data_offsets": [0, 0]}}'
-CORPUS = b"output: o\npiece_model_path: p\n"
 AXES = b"\x08\x05" + b"\x10\x01" * 400
 TUPLES = b")" + b"\x85" * 2_000_000  # a tuple in a tuple in a tuple ...: its hash once crashed Python
 NUMBER = b"\x8b" + struct.pack("<i", 2_000_000) + b"\x7f" * 2_000_000  # an integer of 2 MB
@@ -36,10 +33,6 @@ FOUND: dict[str, dict[str, bytes]] = {
         "a key in another section": b"optimizer: {betas: 1}",
         "an empty section": b"data: {corpus: c}\nobjectives:\n",
         "a section that is a file": b"optimizer: /proc/version\n",
-    },
-    "corpus_config": {
-        "a value out of range": CORPUS + b"unit_mib: 0\n",
-        "a long number": CORPUS + b"unit_mib: " + DIGITS[:4000],
     },
     "piece_model": {
         "read by sentencepiece, but cut off": (
@@ -71,14 +64,6 @@ FOUND: dict[str, dict[str, bytes]] = {
         "a class that is an object": b'{"architecture": {}}',
     },
     "index": {"not UTF-8, and long": b'{"weight_map": "\xd9' + b"x" * 9000},
-    "corpus_index": {
-        "without its keys": b'{"format": 1}',
-        "half a surrogate pair in a name": (
-            rb'{"format": 1, "vocabulary": {"digest": "", "size": 1}, '
-            rb'"files": {"\ud800": {"bytes": 1, "sha256": ""}}}'
-        ),
-        "nested too deeply": DEEP,
-    },
     "state_index": {
         "nested too deeply": DEEP,
         "without files": b'{"version": 1, "files": {}}',
@@ -89,15 +74,5 @@ FOUND: dict[str, dict[str, bytes]] = {
         "an array that is missing": b'{"a": {"__array__": "b"}}',
         "a reference that is a list": b'{"a": {"__array__": []}}',
         "nested too deeply": DEEP,
-    },
-    "journal": {
-        "a record that is a number": b'7\n{"step": 1}\n',
-        "bytes of a failing disk": b'{"step": 1}\n\xff\0\0\n{"step": 2}\n',
-        "nested too deeply": DEEP + b"\n",
-    },
-    "record": {
-        "without its keys": b"{}",
-        "scores that are a list": json.dumps(RECORD | {"scores": [1]}).encode(),
-        "not UTF-8": b'{"\xff": 1}',
     },
 }

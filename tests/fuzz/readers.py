@@ -7,7 +7,6 @@ import itertools
 import json
 import pickle
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,34 +14,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.supervised import read_record
 from finetune.tagging import read_conll
 from inference.requests import open_input, read_requests, reading_of
 from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
+from model.checkpoint.manifest import write_manifest
 from model.checkpoint.read import read_weights
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
-from pretrain.corpus.lines import TextFormat, read_lines
-from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.units import read_units
-from pretrain.journal import cut_back
+from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.classification import read_classification, read_label_map, read_languages
-from reader.corpus import Corpus
 from reader.squad import read_squad
 from reader.tagging import read_tagged
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from tests.fuzz.damage import OPCODES, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
-from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
+from tests.helpers.small_corpus import sentences, train_pieces
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
 from utils.config import load_config, read_yaml
 from utils.errors import UserError
-from utils.files import sha256_of
 
 
 class Reader(NamedTuple):
@@ -55,11 +49,20 @@ class Reader(NamedTuple):
     """
 
     file: str
-    files: tuple[str | bytes, ...] | Callable[[Path], list[bytes]]
+    files: list[str | bytes] | Callable[[Path], list[bytes]]
     reads: tuple[Callable[[Path], Any], ...]
     edit: Edit | None = None
     words: tuple[bytes, ...] = ()
 
+
+READERS: dict[str, Reader] = {}
+
+
+def add(name: str, file: str, files, *reads: Callable[[Path], Any], edit=None, words=()) -> None:
+    READERS[name] = Reader(file, files, reads, edit, words)
+
+
+# --- files of tasks and of prediction
 
 LABELS = {"no": 0, "yes": 1, "हाँ": 2}
 TAGS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
@@ -67,27 +70,46 @@ ANSWERS = [{"text": "Wien", "answer_start": 0}, {"text": "x", "answer_start": 99
 SQUAD = {"data": [{"title": "t", "paragraphs": [{"context": "Wien ist 1 Stadt.", "qas": [
     {"id": "q1", "question": "Was?", "answers": ANSWERS[:1]}, {"id": 7, "question": "?", "answers": ANSWERS}
 ]}]}]}  # fmt: skip
-YAML = (
-    "output: out\npiece_model_path: p\nmono:\n  en: [a.txt, b.gz]\nparallel:\n  de-en: x.tsv\nunit_mib: 4",
+
+
+def read_all_requests(path: Path) -> None:
+    stream, name = open_input(str(path))
+    with stream:
+        for place, request in itertools.chain.from_iterable(read_requests(stream, name)):
+            if isinstance(request, UserError):
+                raise UserError(f"{place}: {request}")
+
+
+# fmt: off
+add("classification", "dev.tsv",
+    ["text_a\ttext_b\tlabel\nA man.\tA person.\tyes\n", "label\tqid\ttext_a\r\n1\t7\tx\r\n\r\n"],
+    lambda path: list(read_classification(path, label_map=LABELS)),
+    lambda path: list(read_classification(path, num_labels=3)),
+    lambda path: list(read_classification(path, labels=False)))
+add("label_map", "label_map.json", ['{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'],
+    read_label_map, lambda path: read_label_map(path, 2), read_languages, edit=edit_json)
+add("tagged", "train.tsv", ["text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"],
+    lambda path: [one.words for one in read_tagged(path, TAGS)],
+    lambda path: read_tagged(path, TAGS, labels=False), words=(b"\x02", b"I-LOC", b"B-PER", b"O"))
+add("conll", "x.conll", ["Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"], read_conll,
+    words=(b" ", b"\t", b"\n\n", b"-DOCSTART- ", b"B-", b"\xef\xbb\xbf"))
+add("squad", "dev.json", [json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)],
+    read_squad, lambda path: read_squad(path, "dev"), lambda path: read_squad(path, "test"),
+    edit=edit_json, words=(b"\\ud800", b'"answers": []', b'"answer_start": -1'))
+add("requests", "x.jsonl", ['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'], read_all_requests,
+    edit=edit_json_line, words=(b"\\ud83d",))
+# fmt: on
+
+# --- configs and vocabularies
+
+YAML = [
     "data:\n  corpus: c\n  max_seq_len: 128\noptimizer: {steps: 10, learning_rate: 1e-4}\nrun: {output: o}\n",
     "a: &x [1, 2]\nb: *x\nc:\n  <<: {d: 2001-01-01}\n  e: !!int 3\n? f\n: |\n  text\n...\n",
-)
+]
 YAML_WORDS = (
-    b"config: ", b"&a ", b"*a", b"<<: ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"? ", b"- ",
-    b"!!python/object:x.y ", b": ", b"|\n", b"---\n", b"%YAML 9.9\n", b"2001-99-99", b"1:99:99", b".inf", b"{a: ",
+    b"&a ", b"*a", b"<<: ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!set ", b"? ", b"- ", b": ",
+    b"!!python/object:x.y ", b"---\n", b"%YAML 9.9\n", b"2001-99-99", b"1:99:99", b".inf", b"{a: ", b"|\n",
 )  # fmt: skip
-JOURNAL = "".join(json.dumps({"step": step, "loss": 2.5, "lr": 1e-4}) + "\n" for step in (1, 2, 3))
-RECORD = {"step": 3, "epoch": 1, "selected_by": 0.5, "scores": {"dev": {"en": {"accuracy": 0.5}}}}
-TINY = {**CONFIG, "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1,
-        "intermediate_size": 16, "max_position_embeddings": 6}  # fmt: skip
-NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
-TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
-PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
-TMX = """<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body>
-<tu><tuv xml:lang="en"><seg>A <ph>x</ph>&amp; b</seg></tuv><tuv lang="de-AT"><seg>Eins</seg></tuv></tu>
-</body></tmx>
-"""
-TMX_WORDS = (b"<tu>", b"<tuv>", b"<seg>", b"</seg>", b"&lol;", b"&#0;", b"<![CDATA[", b"<!DOCTYPE x>")
 
 
 def vocabularies(folder: Path) -> list[bytes]:
@@ -105,6 +127,21 @@ def read_vocabulary(path: Path) -> None:
     tokenizer.convert_ids_to_tokens(tokenizer.encode_batch(texts)[0])
     if is_model:
         write_xlm_r(path.parent, tokenizer, 512)
+
+
+# fmt: off
+add("yaml", "run.yaml", YAML, read_yaml, words=YAML_WORDS)
+add("training_config", "train.yaml", YAML,
+    lambda path: load_config(PretrainConfig, ["--config", str(path)]), words=YAML_WORDS)
+add("vocab", "tokens.txt", vocabularies, read_vocabulary, words=(b"[CLS]", b"\t5", b"\t-1", b"\xe2\x96"))
+add("piece_model", "own.model", lambda folder: [train_pieces(folder / "x").read_bytes()], read_vocabulary)
+# fmt: on
+
+# --- weights
+
+TINY = {**CONFIG, "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1,
+        "intermediate_size": 16, "max_position_embeddings": 6}  # fmt: skip
+NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
 
 
 def tensors(found: Any) -> None:
@@ -134,16 +171,12 @@ def model_configs(folder: Path) -> list[bytes]:
 
 
 def paddle_files(folder: Path) -> list[bytes]:
-    nested = {
-        "a": ("name", np.arange(3, dtype=np.uint16)),
-        "n": [1, 2.5, None, {"k": b"x"}],
-        "s": np.float32(2),
-    }
+    nested = {"a": ("name", np.arange(3, dtype=np.uint16)), "n": [1, 2.5, None, {"k": b"x"}]}
     pickles.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
     return [pickle.dumps(nested, 4), (folder / "x").read_bytes()]
 
 
-def torch_files(folder: Path, legacy: bool) -> list[bytes]:
+def torch_files(legacy: bool, folder: Path) -> list[bytes]:
     arrays = {"a.weight": np.arange(6, dtype="f4").reshape(2, 3), "b": np.ones(2, "f4")}
     write_torch_file(folder / "x", arrays, legacy=legacy)
     in_fairseq = {"wrap": lambda state: {"args": fairseq_args(), "model": state}}
@@ -152,11 +185,11 @@ def torch_files(folder: Path, legacy: bool) -> list[bytes]:
 
 
 def torch_pickles(folder: Path) -> list[bytes]:
-    archives = [zipfile.ZipFile(io.BytesIO(data)) for data in torch_files(folder, legacy=False)]
+    archives = [zipfile.ZipFile(io.BytesIO(data)) for data in torch_files(False, folder)]
     return [archive.read("archive/data.pkl") for archive in archives]
 
 
-def read_torch_pickle(path: Path, wrap: Callable) -> None:
+def read_torch_pickle(wrap: Callable, path: Path) -> None:
     """The damaged pickle in a file that is otherwise valid."""
     file = path.with_name("model.bin")
     file.write_bytes(wrap(path.read_bytes(), {"0": np.arange(6, dtype="f4"), "1": np.ones(2, "f4")}))
@@ -176,7 +209,25 @@ def split_weights(folder: Path) -> list[bytes]:
     return [json.dumps({"metadata": {}, "weight_map": dict.fromkeys(made, "model-1.safetensors")}).encode()]
 
 
-# Training states and corpora: whatever the damaged file is, their manifest has its checksum.
+# fmt: off
+add("fluid", "fc_0.w_0", fluid_files, fluid.read)
+add("config", "config.json", model_configs, ErnieMConfig.from_json, read_folder,
+    lambda path: configs.labels_of(configs.read_json(path)),
+    lambda path: reading_of(configs.read_json(path), path.parent),
+    edit=edit_json, words=(b'"init_class"', b'"model_type"'))
+add("pdparams", "x.pdparams", paddle_files, lambda path: tensors(pickles.read_pdparams(path)),
+    edit=edit_pickle, words=(*NAMES, *OPCODES))
+add("torch_zip", "x.bin", functools.partial(torch_files, False), lambda path: tensors(torch_file.read(path)))
+add("torch_legacy", "x.pt", functools.partial(torch_files, True), lambda path: tensors(torch_file.read(path)),
+    words=(*NAMES, *OPCODES))
+add("torch_pickle", "data.pkl", torch_pickles, functools.partial(read_torch_pickle, zip_bytes),
+    functools.partial(read_torch_pickle, legacy_bytes), edit=edit_pickle, words=NAMES)
+add("safetensors", "x.safetensors", safetensors_files, lambda path: tensors(safe.read(path)),
+    edit=edit_safetensors, words=NAMES)
+add("index", "model.safetensors.index.json", split_weights, read_folder, edit=edit_json)
+# fmt: on
+
+# --- training states: whatever the damaged file is, their manifest has its checksum
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
@@ -185,148 +236,31 @@ def state_files(file: str, folder: Path) -> list[bytes]:
     return [(folder / "training_state" / file).read_bytes()]
 
 
-def renew_checksum(path: Path, folder: Path) -> None:
-    manifest = folder / "manifest.json"
-    if path != manifest:
-        content = json.loads(manifest.read_text())
-        entry = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        content["files"][str(path.relative_to(folder))] = entry
-        manifest.write_text(json.dumps(content))
-
-
 def read_state(path: Path) -> None:
-    renew_checksum(path, path.parent)
+    if path.name == "state.json":
+        write_manifest(path.with_name("manifest.json"), ("arrays.safetensors", "state.json"), parts=1)
     load_training_state(path.parent)
 
 
-@functools.cache
-def built_corpus() -> tempfile.TemporaryDirectory:
-    """A folder with a corpus; it is removed when the process ends."""
-    temporary = tempfile.TemporaryDirectory(prefix="fuzz-corpus-")
-    folder = Path(temporary.name)
-    mono, parallel = write_lines(folder / "en", sentences(30)), write_lines(folder / "x.tsv", [PAIRS[:-1]])
-    build(folder / "corpus", train_pieces(folder / "piece.model"), held_out=2, shard_mib=0.001,
-          mono={"en": mono}, parallel={"de-en": parallel})  # fmt: skip
-    return temporary
+for name, file in (("state_index", "manifest.json"), ("state", "state.json")):
+    add(name, f"training_state/{file}", functools.partial(state_files, file), read_state, edit=edit_json)
+
+# --- texts of a corpus
+
+PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
+TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 
 
-def corpus_files(file: str, folder: Path) -> list[bytes]:
-    shutil.copytree(f"{built_corpus().name}/corpus", folder / "corpus", dirs_exist_ok=True)
-    return [(folder / "corpus" / file).read_bytes()]
-
-
-def read_corpus(path: Path) -> None:
-    folder = next(parent for parent in path.parents if parent.name == "corpus")
-    renew_checksum(path, folder)
-    corpus = Corpus(folder)
-    for texts in (*corpus.mono.values(), *corpus.held_out_mono.values()):
-        [texts[number] for number in range(len(texts))]
-        [texts.line(number) for number in range(texts.num_lines)]
-    for pairs in (*corpus.parallel.values(), *corpus.held_out_parallel.values()):
-        [pairs[number] for number in range(len(pairs))]
-    [corpus.piece_counts(language) for language in corpus.languages]
-
-
-def read_text(path: Path, form: str, documents: str) -> None:
-    languages = ("de", "en")[form == "text" :]
-    source = TextSource((str(path),), form, languages)
+def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
+    """A source of texts, read in small units."""
+    source = TextSource((str(path),), languages)
     for unit in itertools.islice(read_units(0, 0, source, 512, documents == "blank"), 2000):
-        read_lines(unit, source, languages, TextFormat(documents, (), skip_bad_utf8=documents == "blank"))
+        read_lines(unit, source, languages, TextFormat(documents))
 
 
-def of_text(file: str, files: tuple, form: str = "text", words: tuple[bytes, ...] = ()) -> Reader:
-    """A source of texts, read in small units with both values of each option."""
-    reads = (lambda path: read_text(path, form, "line"), lambda path: read_text(path, form, "blank"))
-    return Reader(file, files, reads, words=words)
-
-
-def read_all_requests(path: Path) -> None:
-    stream, name = open_input(str(path))
-    with stream:
-        for place, request in itertools.chain.from_iterable(read_requests(stream, name)):
-            if isinstance(request, UserError):
-                raise UserError(f"{place}: {request}")
-
-
-READERS = {
-    "classification": Reader(
-        "dev.tsv", ("text_a\ttext_b\tlabel\nA man.\tA person.\tyes\n", "label\tqid\ttext_a\r\n1\t7\tx\r\n\r\n"),
-        (lambda path: list(read_classification(path, label_map=LABELS)),
-         lambda path: list(read_classification(path, num_labels=3)),
-         lambda path: list(read_classification(path, labels=False))),
-    ),
-    "label_map": Reader(
-        "label_map.json", ('{"no": 0, "yes": 1}', '\n{"en": 0,\n "fr": 1}\n'),
-        (read_label_map, lambda path: read_label_map(path, 2), read_languages), edit_json,
-    ),
-    "tagged": Reader(
-        "train.tsv", ("text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"),
-        (lambda path: [one.words for one in read_tagged(path, TAGS)],
-         lambda path: read_tagged(path, TAGS, labels=False)), words=(b"\x02", b"I-LOC", b"B-PER", b"O"),
-    ),
-    "conll": Reader(
-        "x.conll", ("Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"), (read_conll,),
-        words=(b" ", b"\t", b"\n\n", b"-DOCSTART- ", b"B-", b"\xef\xbb\xbf"),
-    ),
-    "squad": Reader(
-        "dev.json", (json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)),
-        (read_squad, lambda path: read_squad(path, "dev"), lambda path: read_squad(path, "test")),
-        edit_json, (b"\\ud800", b'"answers": []', b'"answer_start": -1'),
-    ),
-    "requests": Reader(
-        "x.jsonl", ('{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}', '{"words": ["\\ud83d"]}\r\n'),
-        (read_all_requests,), edit_json_line,
-    ),
-    "yaml": Reader("run.yaml", YAML, (read_yaml,), words=YAML_WORDS),
-    **{
-        f"{name}_config": Reader(
-            f"{name}.yaml", YAML,
-            (lambda path, options=options: load_config(options, ["--config", str(path)]),), words=YAML_WORDS,
-        )
-        for name, options in (("corpus", BuildOptions), ("training", PretrainConfig))
-    },
-    "vocab": Reader("tokens.txt", vocabularies, (read_vocabulary,), words=(b"[CLS]", b"\t5", b"\t-1", b"\xe2\x96")),
-    "piece_model": Reader(
-        "own.model", lambda folder: [train_pieces(folder / "piece.model").read_bytes()], (read_vocabulary,)
-    ),
-    "fluid": Reader("fc_0.w_0", fluid_files, (fluid.read,)),
-    "config": Reader(
-        "config.json", model_configs,
-        (ErnieMConfig.from_json, read_folder, lambda path: configs.labels_of(configs.read_json(path)),
-         lambda path: reading_of(configs.read_json(path), path.parent)),
-        edit_json, (b'"init_class"', b'"model_type"'),
-    ),
-    "pdparams": Reader(
-        "x.pdparams", paddle_files, (lambda path: tensors(pickles.read_pdparams(path)),), edit_pickle,
-        (*NAMES, *OPCODES),
-    ),
-    "torch_zip": Reader("model.bin", lambda folder: torch_files(folder, False),
-                        (lambda path: tensors(torch_file.read(path)),)),
-    "torch_legacy": Reader("model.pt", lambda folder: torch_files(folder, True),
-                           (lambda path: tensors(torch_file.read(path)),), words=(*NAMES, *OPCODES)),
-    "torch_pickle": Reader(
-        "data.pkl", torch_pickles,
-        (lambda path: read_torch_pickle(path, zip_bytes), lambda path: read_torch_pickle(path, legacy_bytes)),
-        edit_pickle, NAMES,
-    ),
-    "safetensors": Reader("model.safetensors", safetensors_files, (lambda path: tensors(safe.read(path)),),
-                          edit_safetensors, NAMES),
-    "index": Reader("model.safetensors.index.json", split_weights, (read_folder,), edit_json),
-    **{
-        name: Reader(f"training_state/{file}", functools.partial(state_files, file), (read_state,), edit)
-        for name, file, edit in (("state_index", "manifest.json", edit_json), ("state", "state.json", edit_json),
-                                 ("state_arrays", "arrays.safetensors", edit_safetensors))
-    },
-    "journal": Reader("metrics.jsonl", (JOURNAL,), (lambda path: cut_back(path, 2, -1),), edit_json_line),
-    "record": Reader("selected.json", (json.dumps(RECORD),), (lambda path: read_record(path.parent),), edit_json),
-    **{
-        name: Reader(f"corpus/{file}", functools.partial(corpus_files, file), (read_corpus,), edit)
-        for name, file, edit in (("corpus_index", "manifest.json", edit_json),
-                                 ("corpus_ids", "mono/en/train-00000.ids.npy", None),
-                                 ("corpus_lines", "parallel/de-en/train-00000.lines.npy", None))
-    },
-    "text": of_text("en.txt", (TEXT, "one line")),
-    "text_gz": of_text("en.gz", (gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000))),
-    "text_tsv": of_text("x.tsv", (PAIRS, "a\tb\r\n\n"), "tsv"),
-    "text_tmx": of_text("x.tmx", (TMX, TMX.encode("utf-16")), "tmx", TMX_WORDS),
-}  # fmt: skip
+for name, file, files, languages in (
+    ("text", "en.txt", [TEXT, "one line"], ("en",)),
+    ("text_gz", "en.gz", [gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000)], ("en",)),
+    ("text_tsv", "x.tsv", [PAIRS, "a\tb\r\n\n"], ("de", "en")),
+):
+    add(name, file, files, *(functools.partial(read_text, form, languages) for form in ("line", "blank")))
