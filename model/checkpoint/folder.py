@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
@@ -34,8 +34,8 @@ from utils.errors import UserError
 from utils.files import atomic_dir, write_json
 
 __all__ = [
-    "Checkpoint", "LoadReport", "ModelFiles", "load_from", "load_into", "model_files", "model_weights",
-    "read_weights", "save_model", "write_fluid",
+    "Checkpoint", "ModelFiles", "load_from", "load_into", "model_files", "model_weights", "read_weights",
+    "save_model", "write_fluid",
 ]  # fmt: skip
 
 CARD, STATE = "README.md", "training_state"
@@ -126,14 +126,6 @@ def save_model(
             save_training_state(folder / STATE, training_state, beside=(MANIFEST,))
 
 
-class LoadReport(NamedTuple):
-    """Canonical names: filled from the weights; left as initialised; in the weights but not used."""
-
-    loaded: list[str]
-    fresh: list[str]
-    unused: list[str]
-
-
 def model_weights(
     model: paddle.nn.Layer, masters: Mapping[str, paddle.Tensor] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
@@ -153,7 +145,7 @@ def model_weights(
 def load_from(
     model: paddle.nn.Layer, path: str | os.PathLike, optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
-) -> tuple[Checkpoint, LoadReport]:  # fmt: skip
+) -> list[str]:  # fmt: skip
     """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
     checkpoint = read_weights(path)
     ours = getattr(model, "ernie_m", model).config
@@ -163,13 +155,13 @@ def load_from(
             f"{checkpoint.config_path or path}: num_attention_heads is {theirs.num_attention_heads}, "
             f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
         )
-    return checkpoint, load_into(model, checkpoint.weights, optional, ignore)
+    return load_into(model, checkpoint.weights, optional, ignore)
 
 
 def load_into(
     model: paddle.nn.Layer, weights: Mapping[str, np.ndarray], optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
-) -> LoadReport:  # fmt: skip
+) -> list[str]:  # fmt: skip
     """Fill a model by name. All names and shapes are checked before the first parameter is changed.
 
     Args:
@@ -178,6 +170,9 @@ def load_into(
         optional: prefixes of names that may be absent; these stay as initialised and the log says so. With
             "classifier." a task starts from pre-trained weights; without it the head must be there.
         ignore: prefixes of names that are ignored on both sides.
+
+    Returns:
+        The names of the parameters that stay as initialised.
 
     Raises:
         UserError: a shape that differs (with the config key to look at), another number of layers than the
@@ -209,10 +204,9 @@ def load_into(
             parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
         else:
             parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
-    unused = [name for name in weights if name not in wanted]
-    if said := [name for name in unused if not name.startswith(ignore)]:
-        log.info("%s: %s not used: %s", weights.source, _count(said), ", ".join(said))
-    return LoadReport(loaded, [name for name in parameters if name not in loaded], unused)
+    if unused := [name for name in weights if name not in wanted and not name.startswith(ignore)]:
+        log.info("%s: %s not used: %s", weights.source, _count(unused), ", ".join(unused))
+    return [name for name in parameters if name not in loaded]
 
 
 def _parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:

@@ -83,18 +83,16 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
         if read and (file.is_file() or index.is_file()):
             weights = read(file) if file.is_file() else _open_parts(index, read)
             return _translate(weights, file, _first((folder,), _CONFIGS), (folder,))
-    official = fluid.find(folder) if path.is_dir() else None
-    if official is None:
-        raise UserError(
-            f"{path}: no checkpoint here: neither {', '.join(_FILES)} nor word_embedding (official params "
-            f"directory); of a run, name its best or step_N folder; {_FETCH}"
-        )
-    params, config_path = official
-    places = (params, params.parent) if params.name == "params" else (params,)
-    above = places[-1].resolve().parent  # configs/{base,large} share the tokenizer's files in configs/
-    if all((above / name).is_file() for name in (VOCAB, PIECES)):
-        places = (*places, above)
-    return _translate(fluid.read_directory(params), params, config_path, places, OFFICIAL)
+    for params in (path, path / "params"):
+        if (params / fluid.MARK).is_file():
+            # configs/{base,large} share the tokenizer's files in configs/.
+            folders = (params, *params.resolve().parents[:2])
+            config_path = _first(folders[:2], (fluid.CONFIG,))
+            return _translate(fluid.read_directory(params), params, config_path, folders, OFFICIAL)
+    raise UserError(
+        f"{path}: no checkpoint here: neither {', '.join(_FILES)} nor word_embedding (official params "
+        f"directory); of a run, name its best or step_N folder; {_FETCH}"
+    )
 
 
 def _translate(
@@ -120,22 +118,22 @@ def _translate(
                 "elsewhere"
             )
     # All candidates name the tensors alike; only the user can say which one it is.
-    translated = from_theirs(layout, found, heads[0] if heads and layout != OURS else None)
+    chosen = heads[0] if heads and layout != OURS else None
+    weights, origins, dropped, unknown = from_theirs(layout, found, chosen)
     config = None
     if raw or layout not in (OURS, OFFICIAL):
-        config = configs.settle(raw, translated.weights, str(config_path or place), layout)
+        config = configs.settle(raw, weights, str(config_path or place), layout)
     if layout == OURS:
         extra = {key: value for key, value in raw.items() if config is None or key not in config.to_dict()}
     else:
         extra = {"labels": configs.labels_of(raw), READING: raw.get(READING)}
         extra = {key: value for key, value in extra.items() if value is not None}
-    dropped, unknown = translated.dropped, translated.unknown
     if layout == OFFICIAL:  # a folder of fine-tuning holds the state of Adam and counters, too
         others = {name for name in unknown if name not in (*_VOCABS, *_PIECES)}
         dropped, unknown = dropped | dict.fromkeys(sorted(others), "not a variable of the model"), []
+    head = heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
     return Checkpoint(
-        layout, translated.weights, config, heads[0] if len(heads) == 1 and heads[0] != tables.LM else None,
-        extra, translated.origins, dropped, unknown, config_path,
+        layout, weights, config, head, extra, origins, dropped, unknown, config_path,
         # XLM-R's vocabulary derives from the piece model.
         vocab_path=None if layout == XLM_R else _first(folders, _VOCABS),
         piece_model_path=_first(folders, _PIECES),

@@ -132,18 +132,6 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
         file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
 
 
-def find(path: str | os.PathLike) -> tuple[Path, Path | None] | None:
-    """The parameter directory that `path` is or holds as `params/`, and its config file; None: neither.
-
-    The config is looked for in the directory and beside it, and is None if there is none.
-    """
-    for folder in (Path(path), Path(path) / "params"):
-        if (folder / MARK).is_file():
-            places = (folder / CONFIG, folder.resolve().parent / CONFIG)
-            return folder, next((config for config in places if config.is_file()), None)
-    return None
-
-
 def read_directory(folder: Path) -> Weights:
     """Open a directory. Headers are read now, the data of a variable when it is accessed.
 
@@ -177,13 +165,13 @@ def write_fluid(
     folder = Path(folder)
     if config:
         configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    found = to_theirs(tables.OFFICIAL, Weights.of(weights), task_named(head))
+    theirs, _, left_out, _ = to_theirs(tables.OFFICIAL, Weights.of(weights), task_named(head))
     with atomic_dir(folder / "params") as params:
-        for name in found.weights:
-            write(params / name, np.asarray(found.weights[name], np.float32))
+        for name in theirs:
+            write(params / name, np.asarray(theirs[name], np.float32))
     if config:
         write_config(folder / CONFIG, config)
-    return found.left_out
+    return left_out
 
 
 def write_config(path: str | os.PathLike, config: dict) -> None:

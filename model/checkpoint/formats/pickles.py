@@ -76,16 +76,8 @@ class LongBytes(NamedTuple):
     length: int
 
 
-class Attributes:
+class Attributes(dict):
     """A stand-in for an object of which only the attributes are kept."""
-
-    def __init__(self):
-        self.fields: dict[str, Any] = {}
-
-    def set_state(self, state: Any) -> None:
-        if type(state) is not dict:
-            raise ValueError("attributes that are not a dict")
-        self.fields = state
 
 
 class _Dtype:
@@ -203,8 +195,10 @@ class _WeightsUnpickler(pickle._Unpickler):
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Attributes | _Dtype | Array):
+        if isinstance(target, _Dtype | Array):
             target.set_state(state)
+        elif isinstance(target, Attributes) and type(state) is dict:
+            target.update(state)
         elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict; they are not needed
             raise ValueError(f"a state for a {type(target).__name__}")
 

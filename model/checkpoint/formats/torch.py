@@ -105,7 +105,7 @@ def read(path: Path) -> Weights:
             return _array(views[name], file, places[views[name].storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
-    metadata = notes.fields if isinstance(notes, pickles.Attributes) else {}
+    metadata = notes if isinstance(notes, pickles.Attributes) else {}
     return Weights(path, shapes, fetch, metadata, [name for name in found if name not in views])
 
 

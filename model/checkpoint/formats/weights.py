@@ -88,25 +88,6 @@ class Origin(NamedTuple):
     transposed: bool
 
 
-class Translated(NamedTuple):
-    """weights, origins: under our names. dropped: their name -> why. unknown: their names."""
-
-    weights: Weights
-    origins: dict[str, Origin]
-    dropped: dict[str, str]
-    unknown: list[str]
-
-
-class Renamed(NamedTuple):
-    """weights, origins: under their names. left_out: our names that have no place there. absent: our names
-    that the format wants and that are not in the weights."""
-
-    weights: Weights
-    origins: dict[str, Origin]
-    left_out: list[str]
-    absent: list[str]
-
-
 def layout_of(found: Weights) -> str | None:
     """The format whose names the weights have, by the first layer; None: none of the known ones."""
     bare = {tables.PREFIX.sub("", name) for name in found}
@@ -124,8 +105,14 @@ def heads_of(layout: str, names: Iterable[str], class_name: str | None = None) -
     return [head for head, name in fits.items() if name == class_name] or list(fits)
 
 
-def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
+def from_theirs(
+    layout: str, found: Weights, head: str | None
+) -> tuple[Weights, dict[str, Origin], dict[str, str], list[str]]:
     """Weights under our names, each read when it is accessed.
+
+    Returns:
+        The weights, their origins, (their name -> why) of those that were dropped, and names that were not
+        understood.
 
     Raises:
         UserError: two names of one tensor; a shape that cannot be split or added; when a tensor is read,
@@ -183,11 +170,18 @@ def from_theirs(layout: str, found: Weights, head: str | None) -> Translated:
             dropped[name] = why or "a second name of a tensor that is taken"
         else:
             unknown.append(name)
-    return Translated(Weights(found.source, shapes, fetch, found.metadata), origins, dropped, sorted(unknown))
+    return Weights(found.source, shapes, fetch), origins, dropped, sorted(unknown)
 
 
-def to_theirs(layout: str, weights: Weights, head: str | None) -> Renamed:
-    """Weights under their names, each read when it is accessed."""
+def to_theirs(
+    layout: str, weights: Weights, head: str | None
+) -> tuple[Weights, dict[str, Origin], list[str], list[str]]:
+    """Weights under their names, each read when it is accessed.
+
+    Returns:
+        The weights, their origins, our names that have no place there, and our names that the format wants
+        and that are not in the weights.
+    """
     prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
     rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
     here = {row.theirs: row for row in rows if row.ours in weights}
@@ -208,7 +202,7 @@ def to_theirs(layout: str, weights: Weights, head: str | None) -> Renamed:
     placed = {row.ours for row in rows}
     left_out = [name for name in weights if name not in placed]
     absent = [row.ours for row in rows if row.ours not in weights and not row.ours.startswith("lm_head.")]
-    return Renamed(Weights(weights.source, shapes, fetch), origins, left_out, absent)
+    return Weights(weights.source, shapes, fetch), origins, left_out, absent
 
 
 def _floating(found: Weights, name: str) -> np.ndarray:
