@@ -38,14 +38,14 @@ class Converted(NamedTuple):
 
 
 def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
-    """The checkpoint's config, or one made from the shapes; every tensor is checked against it.
+    """The checkpoint's config; every tensor is checked against it.
 
     Raises:
-        UserError: a tensor is missing, or its shape does not fit the others.
+        UserError: there is none, a tensor is missing, or its shape does not fit the others.
     """
     weights, config = checkpoint.weights, checkpoint.config
     if config is None:
-        config = configs.settle({}, weights, f"{source}, without an ernie_config.json or config.json", "")
+        raise UserError(f"{source}: no ernie_config.json or config.json is beside the weights; put it there")
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
     parts = (part for part in _PARTS if any(n in rows and n.startswith(part) for n in weights))
     whole = ("embeddings.", "encoder.", *parts)

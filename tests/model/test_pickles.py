@@ -170,7 +170,6 @@ PLAIN = [
     {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes", b"",
            ("x",), (), (1, 2, 3, 4), [], {}, {"k": {1: 2}}, collections.OrderedDict(a=1, b=[2])]},
     [{"shared": (x := [1])}, x, x],
-    np.float32(2.5),
 ]  # fmt: skip
 
 

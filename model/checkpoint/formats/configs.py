@@ -14,12 +14,6 @@ from utils import files
 from utils.errors import UserError
 
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
-# Keys that describe another architecture if they have another value.
-_FIXED = {
-    "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
-    "add_cross_attention": False,
-}  # fmt: skip
-_SIZE_PER_HEAD = 64  # of every released size; for weights without a config
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings",
@@ -85,11 +79,8 @@ def settle(raw: Mapping[str, Any], weights: Weights, where: str, layout: str) ->
     """Our config of a model. A key on which the file and the weights disagree is logged.
 
     Raises:
-        UserError: another architecture, or a size that neither file nor weights show.
+        UserError: another architecture, or a size that neither file nor weights show, such as the heads.
     """
-    for key, needed in _FIXED.items():
-        if raw.get(key, needed) != needed:
-            raise UserError(f"{where}: {key} is {raw[key]}, only {needed} fits ERNIE-M's architecture")
     found = dict(raw)
     for key, size in _sizes_of(weights).items():
         given = raw.get(key)
@@ -97,13 +88,6 @@ def settle(raw: Mapping[str, Any], weights: Weights, where: str, layout: str) ->
         if given is not None and given != size and not (layout == PADDLENLP and key == "intermediate_size"):
             log.warning("%s: %s is %s, but %s in the weights; the weights win", where, key, given, size)
         found[key] = size
-    hidden = found.get("hidden_size")
-    if found.get("num_attention_heads") is None and isinstance(hidden, int) and hidden % _SIZE_PER_HEAD == 0:
-        found["num_attention_heads"] = hidden // _SIZE_PER_HEAD
-        log.warning(
-            "%s: no num_attention_heads; taken to be %d, %d numbers each, as in all released sizes", where,
-            found["num_attention_heads"], _SIZE_PER_HEAD,
-        )  # fmt: skip
     try:
         return ErnieMConfig.from_dict(found)
     except UserError as error:
@@ -130,10 +114,6 @@ def for_library(
     """
     if library == PADDLENLP:
         check_fixed_sizes(config, "PaddleNLP")
-    if config.pad_token_id != 1:
-        raise UserError(
-            f"pad_token_id is {config.pad_token_id}; {library} counts positions on from the pad's id 1"
-        )
     values = config.to_dict()
     written = {"architectures": [class_name], "model_type": MODEL_TYPES[library]}
     written |= {key: values[key] for key in _SHARED} | _OWN[library]
@@ -141,7 +121,7 @@ def for_library(
         written["layer_norm_eps"] = config.layer_norm_eps
     if num_labels is not None:
         labels = labels if len(labels) == num_labels else _numbered(num_labels)
-        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        written["id2label"] = dict(zip(map(str, range(num_labels)), labels))
         written["label2id"] = {label: i for i, label in enumerate(labels)}
     return written
 

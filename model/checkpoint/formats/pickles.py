@@ -134,7 +134,6 @@ _KNOWN: dict[str, Any] = {
 }
 for _core in ("numpy.core", "numpy._core"):
     _KNOWN[f"{_core}.multiarray._reconstruct"] = Array
-    _KNOWN[f"{_core}.multiarray.scalar"] = lambda dtype, data: np.frombuffer(data, dtype.numpy, 1)[0].item()
 
 
 class _Stream:
