@@ -51,11 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
             f"{config.vocab_size} in {flags.source}; they do not belong together"
         )
-    files = []
+    longest = config.max_position_embeddings - 2
     with atomic_dir(flags.target) as folder:
         done = conversion.write(flags.to, folder, checkpoint, config, head)
-        if tokenizer:
-            files = write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
+        files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
     with pipe_may_close():
         report(done, checkpoint, flags)
         report_files(files, flags)
@@ -65,9 +64,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     from model.checkpoint.convert import HEADS, TARGETS
     from model.task_names import task_named
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
     add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
     add("target", metavar="TO", help="a new folder")
@@ -110,10 +108,7 @@ def report_files(files: list[str], flags: argparse.Namespace) -> None:
         return
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
     if flags.to in ("paddlenlp", "huggingface"):
-        print(
-            "note: the ErnieMTokenizer of these libraries gives other ids for many texts; "
-            "--to xlm-roberta writes a tokenizer that gives ours"
-        )
+        print("note: the ErnieMTokenizer of these libraries gives other ids for many texts")
 
 
 if __name__ == "__main__":

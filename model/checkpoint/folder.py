@@ -46,19 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The contents of a model's checkpoint folder, ready to be written.
+    """The contents of a model's checkpoint folder, ready to be written."""
 
-    Attributes:
-        weights: canonical name -> array; on a CPU the parameters' own memory.
-        settings: the contents of config.json.
-        card: the contents of README.md.
-        copies: file name -> the file to copy.
-    """
-
-    weights: Mapping[str, np.ndarray]
-    settings: Mapping[str, Any]
-    card: str
-    copies: Mapping[str, Path]
+    weights: Mapping[str, np.ndarray]  # canonical name -> array; on a CPU the parameters' own memory
+    settings: Mapping[str, Any]  # the contents of config.json
+    card: str  # the contents of README.md
+    copies: Mapping[str, Path]  # file name -> the file to copy
 
     def write(self, folder: Path) -> None:
         """Write into an existing folder, with a manifest; not atomic.

@@ -33,29 +33,16 @@ _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into confi
 
 @dataclass
 class Checkpoint:
-    """What `read_weights` found.
+    """What `read_weights` found. A path is None if there is no such file."""
 
-    Attributes:
-        format: "ours", "official", "paddlenlp", "huggingface", "xlm-r" or "fairseq".
-        weights: canonical name -> array, read when it is accessed.
-        config: None if there is no config file (only in our own and the official format).
-        head: what the model is for, a key of `tables.CLASSES`; None: the files do not say.
-        extra: what our config.json holds besides the config (architecture, task, labels); labels of
-            other formats.
-        origins: canonical name -> `Origin`.
-        dropped: name in the source -> why it was not taken.
-        unknown: names in the source that were not understood.
-        config_path, vocab_path, piece_model_path: None if there is no such file.
-    """
-
-    format: str
-    weights: Weights
-    config: ErnieMConfig | None
-    head: str | None
-    extra: dict[str, Any]
-    origins: dict[str, Origin]
-    dropped: dict[str, str]
-    unknown: list[str]
+    format: str  # "ours", "official", "paddlenlp", "huggingface", "xlm-r" or "fairseq"
+    weights: Weights  # canonical name -> array, read when it is accessed
+    config: ErnieMConfig | None  # None if there is no config file (only in our own and the official format)
+    head: str | None  # what the model is for, a key of `tables.CLASSES`; None: the files do not say
+    extra: dict[str, Any]  # what else our config.json holds (architecture, task); labels of other formats
+    origins: dict[str, Origin]  # by canonical name
+    dropped: dict[str, str]  # name in the source -> why it was not taken
+    unknown: list[str]  # names in the source that were not understood
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None

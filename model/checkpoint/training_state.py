@@ -55,12 +55,9 @@ def save_training_state(
 def write_part(
     folder: Path, state: Mapping[str, Any], part: int = 0, parts: int = 1, beside: tuple[str, ...] = ()
 ) -> None:
-    """Write one of a state's parts into an existing folder; not atomic.
+    """Write part 0 .. parts - 1 of a state into the folder of all parts; not atomic.
 
-    Args:
-        folder: of all parts; the caller renames it when they are complete.
-        state, beside: as for `save_training_state`. The parts' dicts are merged when they are read.
-        part, parts: 0 .. parts - 1; the manifest of part 0 gives their number.
+    The other arguments are those of `save_training_state`. The parts' dicts are merged when they are read.
     """
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, "", arrays)
@@ -218,9 +215,8 @@ def keep_last(folder: str | os.PathLike, count: int, keep: tuple[str | os.PathLi
 def clear_leftovers(folder: str | os.PathLike) -> None:
     """Remove what killed processes left half written in a folder. Call it before a run writes there.
 
-    A folder that was being replaced (`best`, `full`, `step_N`) is put back if the new one had not yet got its
-    name. Files of a process that is still running on this machine stay. The caller holds the lock of the run,
-    so no process of another machine writes there.
+    A folder that was being replaced is put back if the new one had not yet got its name. Files of a process
+    that is still running on this machine stay. The caller holds the lock of the run.
     """
     for entry in sorted(Path(folder).glob(".*")):
         leftover = _LEFTOVER.fullmatch(entry.name)

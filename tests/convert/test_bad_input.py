@@ -66,14 +66,6 @@ def test_tensors(tmp_path, refused, name, value, said):
     assert line.startswith(str(tmp_path / "in")) and said in line
 
 
-def test_two_names_of_one_tensor(tmp_path, refused):
-    make_ours(tmp_path / "in", head="classification")
-    convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface"])
-    rewrite(tmp_path / "hf", lambda w: w.update({"pooler.dense.bias": np.ones(16, np.float32)}))
-    line = refused(tmp_path / "hf")
-    assert "ernie_m.pooler.dense.bias" in line and line.endswith("name one tensor; save one of them")
-
-
 @pytest.mark.parametrize("shape", [(2, 8), (16,)])
 def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     make_xlm_r(tmp_path / "in")

@@ -8,12 +8,11 @@ from model.checkpoint.card import model_card
 FACTS = {
     "name": "XNLI, zero-shot",
     "task": "classify",
-    "labels": {"entailment": 0, "neutral": 1},
-    "languages": ["en", "de", "zh"],
-    "initialised_from": "configs/base",
+    "labels": {"no": 0, "yes": 1},
+    "languages": ["en", "de"],
     "epochs": None,
     "gap": 12.345,
-    "command": "sh scripts/small/xnli.sh --epoch 1",
+    "command": "sh run.sh",
     "parameters": 1234567,
     "config": {"num_hidden_layers": 4},
     "scores": {"dev accuracy": {"en": 84.126, "de": 71.0}, "test|accuracy": {"en": 83.5, "zh": 60.25}},
@@ -23,7 +22,6 @@ license: unknown
 language:
 - en
 - de
-- zh
 library_name: paddle
 pipeline_tag: text-classification
 tags:
@@ -36,9 +34,8 @@ tags:
 An ERNIE-M model: 4 layers, 1,234,567 parameters.
 
 - Task: classify
-- Labels: entailment 0, neutral 1
-- Languages: en, de, zh
-- Initialised from: configs/base
+- Labels: no 0, yes 1
+- Languages: en, de
 - Gap: 12.35
 
 ## Scores
@@ -51,7 +48,7 @@ An ERNIE-M model: 4 layers, 1,234,567 parameters.
 ## Command
 
 ```sh
-sh scripts/small/xnli.sh --epoch 1
+sh run.sh
 ```
 
 ## Configuration
@@ -73,7 +70,6 @@ def test_the_whole_card():
 @pytest.mark.parametrize(
     ("facts", "pipeline"),
     [
-        ({}, "feature-extraction"),
         ({"task": "retrieval", "config": {"architecture": "ErnieMModel"}}, "sentence-similarity"),
         ({"config": {"architecture": "PreTrainingModel"}}, "fill-mask"),
         ({"config": {"architecture": "TokenClassifier"}}, "token-classification"),

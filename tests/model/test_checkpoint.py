@@ -1,6 +1,7 @@
-"""Checkpoint folders: what is written is read, a misfit is one clear line, a failed save harms nothing."""
+"""Checkpoint folders: what is written is read, damage is one clear line, a failed save harms nothing."""
 
 import json
+import re
 
 import numpy as np
 import paddle
@@ -9,8 +10,10 @@ import pytest
 from model.checkpoint.folder import load_from, model_weights, read_weights, save_model, write_fluid
 from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.training_state import load_newest
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError
 
@@ -172,33 +175,109 @@ def test_a_feed_forward_size_the_official_code_cannot_have_is_refused(tmp_path):
         write_fluid(tmp_path, model_weights(model), model.config.to_dict())
 
 
+# --- a full disk
+
+
+@pytest.mark.parametrize("step", ["step_1", "step_2"])
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
+    model, newer = classifier(), classifier()
+    (tmp_path / "v").write_text("words" * 5000)
+    save_model(tmp_path / "run/step_1", model, config(), training_state={"step": 1})
+    options = {"vocab_path": tmp_path / "v", "training_state": {"step": 2}}
+    with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
+        save_model(tmp_path / "run" / step, newer, config(), **options)
+    assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
+    load_from(newer, tmp_path / "run/step_1")
+    assert same(model_weights(model), model_weights(newer))
+
+
+def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
+    write_fluid(tmp_path, model_weights(classifier()), CONFIG)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()}
+    with disk_full_after(1000), pytest.raises(UserError, match="params: no space left"):
+        write_fluid(tmp_path, model_weights(classifier()))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
+
+
 # --- damaged and foreign input
 
 
-def test_a_damaged_file_of_ours_is_named(tmp_path):
-    save_model(tmp_path / "c", classifier(), config())
-    (tmp_path / "c" / "manifest.json").unlink()  # which would say it first
-    file = tmp_path / "c" / "model.safetensors"
+@pytest.fixture
+def saved(tmp_path):
+    (tmp_path / "v").write_text("[CLS]\n")
+    save_model(tmp_path / "best", classifier(), config(), vocab_path=tmp_path / "v")
+    return tmp_path / "best"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.safetensors", flip, "damaged, its checksum differs"),
+        ("vocab.txt", lambda path: path.write_bytes(b"["), "damaged, 1 bytes instead of"),
+        ("config.json", lambda path: path.unlink(), "missing"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
+    damage(saved / name)
+    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
+        read_weights(saved)
+    assert f"delete {saved / 'manifest.json'}" in str(told.value)
+    (saved / "manifest.json").unlink()  # a change of one's own is declared
+    assert read_weights(saved).weights
+
+
+@pytest.mark.parametrize("content", ["", '{"version": 1, "name": "an app"}', "\x00"])
+def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
+    (saved / "README.md").write_text("my words")
+    assert read_weights(saved).config
+    (saved / "manifest.json").write_text(content)
+    assert read_weights(saved).config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 9}, "version 9 of the format"),
+        ({"files": {"../../x": {"bytes": 1, "sha256": ""}}}, "files of other folders"),
+        ({"files": {"config.json": {"sha256": ""}}}, "manifest.json: damaged"),
+    ],
+)
+def test_a_damaged_manifest(saved, change, message):
+    told = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps(told | change))
+    with pytest.raises(UserError, match=message):
+        read_weights(saved)
+
+
+def test_a_damaged_file_without_a_manifest_is_named(saved):
+    (saved / "manifest.json").unlink()
+    file = saved / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
     file.write_bytes(whole)
-    (tmp_path / "c" / "config.json").write_text("{")
+    (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(UserError, match="absent: no such folder"):
         read_weights(tmp_path / "absent")
     with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
-        read_weights(tmp_path)
-    (tmp_path / "model_state.pdparams").write_text("")
-    with pytest.raises(UserError, match="model_state.pdparams: damaged, cut short"):
         read_weights(tmp_path)
     with pytest.raises(UserError, match="vocab.txt: no such file"):
         save_model(tmp_path / "c", classifier(), config(), vocab_path=tmp_path / "vocab.txt")

@@ -1,15 +1,10 @@
 """Pickles that would run code, or lie, are refused by every reader of them, and nothing of them runs."""
 
-import builtins
-import codecs
 import collections
-import functools
 import importlib
 import io
-import operator
 import os
 import pickle
-import runpy
 import struct
 import subprocess
 import sys
@@ -40,21 +35,15 @@ class Sets:
         return collections.OrderedDict, (), {"__class__": Runs(os.system, "touch harm")}
 
 
-TOUCH = "open('harm', 'w')"
 CALLS = {
     "posix.system": Runs(os.system, "touch harm"),
     "subprocess.check_call": Runs(subprocess.check_call, ["touch", "harm"]),
-    "eval": Runs(eval, TOUCH),
-    "exec": Runs(exec, TOUCH),
+    "eval": Runs(eval, "open('harm', 'w')"),
     "getattr": Runs(getattr, "a", "upper"),
     "io.open": Runs(open, "harm", "w"),
     "bytearray": Runs(bytearray, 10**13),
     "importlib.import_module": Runs(importlib.import_module, "os"),
-    "runpy._run_code": Runs(runpy._run_code, TOUCH, {}),
-    "functools.partial": Runs(functools.partial, builtins.print, 1),
-    "operator.attrgetter": Runs(operator.attrgetter("system")),
-    "_codecs.decode": Runs(codecs.decode, "cosystem", "rot13"),
-    "_pickle.loads": Runs(pickle.loads, "cposix\nsystem\n."),
+    "pickle.loads": Runs(pickle.loads, "cposix\nsystem\n."),
     "numpy.fromfile": Runs(np.fromfile, "x"),
     "system": Sets(),
 }
@@ -69,25 +58,18 @@ DEEP = b")" + b"\x85" * 200_000
 
 RAW = {
     "a global of protocol 0": b"cos\nsystem\n(S'touch harm'\ntR.",
-    "an instance of an old class": b"(S'touch harm'\nios\nsystem\n.",
     "a dotted name": b"\x80\x04" + text(b"builtins") + text(b"tuple.__class__.__subclasses__") + b"\x93)R.",
     "the name from the memo": b"\x80\x04" + text(b"os") + b"\x94" + text(b"system") + b"\x94h\x00h\x01\x93.",
-    "a name with a line end": b"\x80\x04" + text(b"os\nerror: fine") + text(b"system") + b"\x93.",
     "torch's storage from bytes": b"ctorch.storage\n_load_from_bytes\n(C\x01xtR.",
-    "the reconstructor": b"ccopyreg\n_reconstructor\n(cbuiltins\nobject\ncbuiltins\nobject\nNtR.",
     "an object array": pickle.dumps({"a": np.array([print], dtype=object)}, 4),
     "an extension code": b"\x80\x02\x82\x01.",
     "a state for a known name": b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00a" + b"K\x01sb.",
     "a call of what is no function": b"\x80\x02cnumpy\nndarray\n)R.",
     "something outside": b"\x80\x02X\x01\x00\x00\x00aQ.",
-    "data out of band": b"\x80\x05\x97.",
     "a deep key": b"\x80\x02}(" + DEEP + b"K\x01u.",
     "more items than are there": b"\x80\x02]q\x00(K\x01h\x05e.",
-    "an empty stack": b"\x80\x02R.",
     "a string longer than the file": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "a number longer than the file": b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.",
-    "a negative length": b"\x80\x02\x8b" + struct.pack("<i", -5) + b"x.",
-    "a long number as text": b"I" + b"9" * 3000 + b"\n.",
     "a name of pairs": b"\x80\x04" + TWICE + text(b"x") + b"\x93.",
     "a dtype of pairs": b"\x80\x04cnumpy\ndtype\n" + TWICE + b"\x85R.",
     "a number for a name": pickle.dumps({1 << 20_000: np.zeros(3)}, 4),

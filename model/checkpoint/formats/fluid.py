@@ -148,10 +148,9 @@ def write_fluid(
     folder: str | os.PathLike, weights: Mapping[str, np.ndarray], config: dict | None = None,
     head: str = CLASSIFICATION,
 ) -> list[str]:  # fmt: skip
-    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`.
+    """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; older ones go.
 
     Args:
-        folder: created if needed; a `params/` in it is replaced as a whole.
         weights: canonical name -> array.
         config: the keys of our config; those that the official code reads are written.
         head: the task whose name `classifier.*` gets, of `model.task_names`.

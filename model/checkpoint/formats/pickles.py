@@ -51,16 +51,11 @@ def load(
     file: IO[bytes], path: Path, known: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:  # fmt: skip
-    """Read one pickle of protocol 2 to 4, from the file's position to the pickle's end.
+    """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
-        file: a seekable file.
-        path: for messages.
         known: further allowed names and their stand-ins. Only a stand-in that is callable can be called.
         persistent_load: resolves references to data outside the pickle; None: there may be none.
-
-    Returns:
-        Numbers, strings, lists, tuples, dicts, `Array`, `LongBytes`, and what the stand-ins return.
 
     Raises:
         UserError: the pickle holds a name that is not allowed.

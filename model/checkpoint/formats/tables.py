@@ -136,8 +136,6 @@ TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, ad
 POSITIONS = "embeddings.position_embeddings.weight"
 WORDS = "embeddings.word_embeddings.weight"
 
-# --- what only the reader of a file needs
-
 # Names of the first layer's queries, which show whose names a file has.
 SIGNATURES = {
     "encoder.layers.0.self_attn.self_attn.q_proj.weight": HUGGING_FACE,
@@ -167,31 +165,17 @@ UNTRAINED_POOLER = "beside a masked-LM head: it was never trained"
 
 
 class Row(NamedTuple):
-    """One tensor of a format.
-
-    Attributes:
-        ours, theirs: its names.
-        axes: the config key behind each axis of our tensor.
-        transposed: whether our [in, out] is [out, in] there.
-        third: 0, 1 or 2 if it is that third of a fused tensor.
-    """
+    """One tensor of a format."""
 
     ours: str
     theirs: str
-    axes: tuple[str, ...]
-    transposed: bool
-    third: int | None = None
+    axes: tuple[str, ...]  # the config key behind each axis of our tensor
+    transposed: bool  # whether our [in, out] is [out, in] there
+    third: int | None = None  # 0, 1 or 2 if it is that third of a fused tensor
 
 
 def rows_of(layout: str, num_layers: int, head: str | None = None, prefix: str = "") -> list[Row]:
-    """The tensors of one format, written with a head of `CLASSES[layout]`.
-
-    Args:
-        layout: a key of `CLASSES`.
-        num_layers: L.
-        head: a key of `CLASSES[layout]`.
-        prefix: put before their names of the encoder.
-    """
+    """The tensors of a format with a head of `CLASSES[layout]`; `prefix` goes before the encoder's names."""
     model_class, rows = CLASSES[layout][head], []
     for kind, axes, *names in MODULES:
         ours, theirs = names[0], names[_COLUMNS[layout]]

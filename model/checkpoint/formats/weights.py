@@ -115,13 +115,10 @@ def from_theirs(
         understood.
 
     Raises:
-        UserError: two names of one tensor; a shape that cannot be split or added; when a tensor is read,
-            that it does not hold floating point numbers.
+        UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
+            floating point numbers.
     """
-    full: dict[str, str] = {}  # their name without its prefix -> as it is in the file
-    for name in found:
-        if (other := full.setdefault(tables.PREFIX.sub("", name), name)) != name:
-            raise UserError(f"{found.source}: {other} and {name} name one tensor; save one of them")
+    full = {tables.PREFIX.sub("", name): name for name in found}  # without the prefix -> as in the file
     table = tables.reading_rows(layout, full, head)
     rows: dict[str, Row] = {}
     for row in table:
