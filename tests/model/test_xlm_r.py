@@ -37,7 +37,6 @@ def test_every_tensor_has_its_place(tmp_path):
     }
     for name, value in expected.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
-        assert ours.shape(name) == value.shape
 
 
 def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
