@@ -64,39 +64,32 @@ def edit_json(random: Random, data: bytes) -> bytes:
     """One value of a JSON text replaced, removed, swapped, renamed or nested too deeply."""
     try:
         tree = [json.loads(data.decode("utf-8-sig"))]
-    except (ValueError, RecursionError):  # damaged before
-        return data
-    places = list(_places(tree))
-    (holder, key), (other, other_key) = random.choice(places), random.choice(places)
-    text, kind = "", random.randrange(5)
-    if kind == 0 and holder is not tree:
-        del holder[key]
-    elif kind == 1:
-        holder[key], other[other_key] = other[other_key], holder[key]
-    elif kind == 2 and isinstance(holder, dict):
-        holder[random.choice(("", "a", "\ud800", f"{key} ", "__metadata__"))] = holder.pop(key)
-    elif kind == 3:
-        nested = "[" * 50_000 + "]" * 50_000, '{"a":' * 500 + "1" + "}" * 500
-        text = random.choice((*nested, "9" * 5000, "1E400"))
-        holder[key] = "@hole@"
-    else:
-        holder[key] = random.choice(_VALUES)
-    try:
+        places = list(_places(tree))
+        (holder, key), (other, other_key) = random.choice(places), random.choice(places)
+        text, kind = "", random.randrange(5)
+        if kind == 0 and holder is not tree:
+            del holder[key]
+        elif kind == 1:
+            holder[key], other[other_key] = other[other_key], holder[key]
+        elif kind == 2 and isinstance(holder, dict):
+            holder[random.choice(("", "a", "\ud800", f"{key} ", "__metadata__"))] = holder.pop(key)
+        elif kind == 3:
+            nested = "[" * 50_000 + "]" * 50_000, '{"a":' * 500 + "1" + "}" * 500
+            text, holder[key] = random.choice((*nested, "9" * 5000, "1E400")), "@hole@"
+        else:
+            holder[key] = random.choice(_VALUES)
         changed = json.dumps(tree[0], ensure_ascii=random.random() < 0.5)
-    except (ValueError, RecursionError):  # a swap has put a value into itself
+    except (ValueError, RecursionError):  # damaged before, or a swap has put a value into itself
         return data
     return changed.replace('"@hole@"', text, 1).encode("utf-8", "surrogatepass")
 
 
-def _places(tree: list) -> Iterator[tuple[Any, Any]]:
+def _places(holder: dict | list) -> Iterator[tuple[Any, Any]]:
     """(holder, key or index) of every value."""
-    waiting = [tree]
-    while waiting:
-        holder = waiting.pop()
-        for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-            yield holder, key
-            if isinstance(holder[key], dict | list):
-                waiting.append(holder[key])
+    for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
+        yield holder, key
+        if isinstance(holder[key], dict | list):
+            yield from _places(holder[key])
 
 
 def edit_json_line(random: Random, data: bytes) -> bytes:

@@ -15,18 +15,13 @@ TENSOR = (
 TENSOR += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00(K\x02K\x02t("
 
 FOUND: dict[str, dict[str, bytes]] = {
-    "classification": {
-        "control characters in a label": b"text_a\tlabel\na\t\x1b[31mno\n",
-        "a label that is a long number": b"text_a\tlabel\na\t" + DIGITS,
-        "many columns": b"text_a\tlabel" + b"\tx" * 300_000 + b"\n",
-    },
+    "classification": {"control characters in a label": b"text_a\tlabel\na\t\x1b[31mno\n"},
     "label_map": {"nested too deeply": DEEP, "half a surrogate pair": rb'{"\ud800": 0, "a": 1}'},
     "tagged": {"a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n"},
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {
         "nested too deeply": b"a: " + b"[" * 5000,
         "a month 99": b"a: 2001-99-99",
-        "no integer behind !!int": b"a: !!int\n",
         "an alias of itself": b"a: &x [*x]",
     },
     "training_config": {
@@ -34,17 +29,7 @@ FOUND: dict[str, dict[str, bytes]] = {
         "an empty section": b"data: {corpus: c}\nobjectives:\n",
         "a section that is a file": b"optimizer: /proc/version\n",
     },
-    "piece_model": {
-        "read by sentencepiece, but cut off": (
-            b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02\n\x0c\n\x03<s>\x15\x00\x00\x00\x00\x18\x03"
-            b"\n\r\n\x04</s>\x15\x00\x00\x00\x00\x18\n\xc0\x93\xef\xa0pa\x15\xc6\xf5\x94\xc0"
-            b"\n\x0c\n\x05\xe2\x96\x81si\x15\xe9\x05\x9a\xc0\n\x0c\n\x05\xe2\x96\x81pa\x15\xea\xe7\x9b\xc0"
-            b"\n\x0c\n\x05\t\n\x02fa\x15\x1a\x8f\x9c\xc0\n\x0c\n\x05\xe2\x96\x81mo\x15\xab\xff\x9d\xc0"
-            b"\n\n\n\x03dan\x15\xc49\x9d\xc0\n\x0c\n\x05\xe2\x96\x81ge\x15\xc49\x9d\xc0"
-            b"\n\r\n\x06\xe2\x96\x81tor\x15\xca\x8b\x9d\xc0"
-        ),
-        "a piece twice that is not UTF-8": b"\n\x09\n\x02\xe2\x96\x15\0\0\0\0" * 2,
-    },
+    "piece_model": {"a piece twice that is not UTF-8": b"\n\x09\n\x02\xe2\x96\x15\0\0\0\0" * 2},
     "safetensors": {"an empty array with a huge axis": len(HEADER).to_bytes(8, "little") + HEADER},
     "vocab": {
         "a byte order mark within": b"[CLS]\n\xef\xbb\xbf[CLS]\n",
@@ -59,20 +44,12 @@ FOUND: dict[str, dict[str, bytes]] = {
     },
     "text": {"a line over 4 MiB": b"x" * (5 << 20)},
     "text_gz": {"an archive of a line of 400 MiB": gzip.compress(b"x" * (1 << 20)) * 400},
-    "config": {
-        "nested too deeply": b'{"init_class": ' + DEEP,
-        "a class that is an object": b'{"architecture": {}}',
-    },
+    "config": {"a class that is an object": b'{"architecture": {}}'},
     "index": {"not UTF-8, and long": b'{"weight_map": "\xd9' + b"x" * 9000},
     "state_index": {
         "nested too deeply": DEEP,
-        "without files": b'{"version": 1, "files": {}}',
         "a file elsewhere": b'{"version": 1, "files": {"/x": {"bytes": 1, "sha256": ""}}}',
         "a long name": b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
     },
-    "state": {
-        "an array that is missing": b'{"a": {"__array__": "b"}}',
-        "a reference that is a list": b'{"a": {"__array__": []}}',
-        "nested too deeply": DEEP,
-    },
+    "state": {"an array that is missing": b'{"a": {"__array__": "b"}}', "nested too deeply": DEEP},
 }
