@@ -30,12 +30,9 @@ OPCODES = (
 
 @st.composite
 def damaged(draw: st.DrawFn, files: list[bytes], edit: Edit | None, words: tuple[bytes, ...] = ()) -> bytes:
-    """One of `files` after one to four changes.
+    """One of `files` after one to four changes, half of them by `edit`, which keeps the format.
 
-    Args:
-        files: valid files.
-        edit: a change that keeps the format; half of the changes are of this kind. None: there is none.
-        words: the pieces that the format is made of; they are inserted as often as others.
+    words: the pieces that the format is made of; they are inserted as often as others.
     """
     data, random = draw(st.sampled_from(files)), draw(st.randoms(use_true_random=False))
     for _ in range(random.randint(1, 4)):

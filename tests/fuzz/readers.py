@@ -39,17 +39,11 @@ from utils.config import load_config, read_yaml
 
 
 class Reader(NamedTuple):
-    """A reader and its files.
+    """A reader and its files; `edit` and `words` are those of `damage.damaged`."""
 
-    file: the name of the damaged file below the reader's folder.
-    files: valid files, or what makes them, and what lies beside the file, in that folder.
-    reads: ways to read the file at a path; each must return or refuse.
-    edit, words: of `damage.damaged`.
-    """
-
-    file: str
-    files: list[str | bytes] | Callable[[Path], list[bytes]]
-    reads: tuple[Callable[[Path], Any], ...]
+    file: str  # the name of the damaged file below the reader's folder
+    files: list[str | bytes] | Callable[[Path], list[bytes]]  # valid ones, or what makes them in that folder
+    reads: tuple[Callable[[Path], Any], ...]  # ways to read the file at a path; each must return or refuse
     edit: Edit | None = None
     words: tuple[bytes, ...] = ()
 
@@ -157,8 +151,7 @@ def split_weights(folder: Path) -> list[bytes]:
 
 
 def state_files(file: str, folder: Path) -> list[bytes]:
-    state = {"step": 7, "loss": 1.5, "optimizer": {"moment": [np.ones([2, 3], "f4"), np.float32(2)]}}
-    save_training_state(folder / "training_state", state)
+    save_training_state(folder / "training_state", {"step": 7, "loss": 1.5, "moment": [ARRAYS["b"]]})
     return [(folder / "training_state" / file).read_bytes()]
 
 
@@ -196,8 +189,7 @@ READERS = {
     "tagged": Reader("x.tsv", ["text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"],
                      (lambda path: [one.words for one in read_tagged(path, TAGS)],
                       lambda path: read_tagged(path, TAGS, labels=False)), words=(b"\x02", b"I-LOC")),
-    "conll": Reader("x.conll", ["Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"], (read_conll,),
-                    words=(b" ", b"\t", b"\n\n", b"-DOCSTART- ", b"B-", b"\xef\xbb\xbf")),
+    "conll": Reader("x.conll", ["Anna B-PER O\nin O O\n\nWien B-LOC O\n", "a\tO\n\n\n"], (read_conll,)),
     "squad": Reader("dev.json", [json.dumps(SQUAD), "\ufeff" + json.dumps(SQUAD, indent=1)],
                     (read_squad, lambda path: read_squad(path, "dev"), lambda path: read_squad(path, "test")),
                     edit_json, (b"\\ud800", b'"answers": []', b'"answer_start": -1')),

@@ -46,13 +46,10 @@ def refusals(name: str, path: Path, folder: Path) -> list[str]:
             with bounded_memory():
                 read(path)
         except UserError as error:
-            line = str(error)
-            assert line.strip() and len(line) < 3000
-            assert not {unicodedata.category(character) for character in line} & {"Cc", "Cs", "Zl", "Zp"}, (
-                line
-            )
-            assert path.name in line or str(folder) in line, line
-            said.append(line)
+            said.append(str(error))
+            kinds = {unicodedata.category(character) for character in said[-1]}
+            assert 0 < len(said[-1].strip()) < 3000 and not kinds & {"Cc", "Cs", "Zl", "Zp"}, said[-1]
+            assert path.name in said[-1] or str(folder) in said[-1], said[-1]
     return said
 
 

@@ -11,7 +11,7 @@ from model.checkpoint.folder import load_from, model_weights, read_weights, save
 from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.training_state import load_newest
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
@@ -167,12 +167,6 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
     }  # fmt: skip
     assert load_from(other, tmp_path, optional=("language_embeddings.",)) == ["language_embeddings.weight"]
     assert same(model_weights(model), model_weights(other))  # the language table is zero in both
-
-
-def test_a_feed_forward_size_the_official_code_cannot_have_is_refused(tmp_path):
-    model = ErnieMModel(config(intermediate_size=20))
-    with pytest.raises(UserError, match="intermediate_size is 20; the official format always has 32"):
-        write_fluid(tmp_path, model_weights(model), model.config.to_dict())
 
 
 # --- a full disk
