@@ -63,8 +63,8 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
         raise UserError(f"{path}: no such folder; {_FETCH}")
     folder = path if path.is_dir() else path.parent
     check_model(folder)
-    names = [path.name] if path.is_file() else [*_FILES, *(file.name for file in folder.glob("*.pdparams"))]
-    for name in names:
+    others = sorted(file.name for file in folder.glob("*.pdparams"))  # such as ernie_m_base.pdparams
+    for name in [path.name] if path.is_file() else [*_FILES, *others]:
         file, read = folder / name, _READERS.get(Path(name).suffix)
         index = folder / f"{name}.index.json"
         if read and (file.is_file() or index.is_file()):
@@ -83,11 +83,7 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
 
 
 def _translate(
-    found: Weights,
-    place: Path,
-    config_path: Path | None,
-    folders: tuple[Path, ...],
-    layout: str | None = None,
+    found: Weights, place: Path, config_path: Path | None, folders: tuple[Path, ...], layout: str = ""
 ) -> Checkpoint:
     """The checkpoint under our names, with its config, labels and tokenizer."""
     raw = configs.read_json(config_path) if config_path else {}
@@ -139,8 +135,8 @@ def _layout_of(found: Weights, raw: dict[str, Any], file: Path) -> str:
     # BERT and others have the names of XLM-R, and other positions.
     if model_type != wanted and wanted and (model_type or layout == XLM_R):
         raise UserError(
-            f"{file}: the names are those of {layout}, whose config.json says model_type {wanted}, but it is "
-            f"{model_type} beside it; put the config that belongs to the weights there"
+            f"{file}: the tensors have the names of {layout}, but config.json says model_type {model_type} "
+            f"instead of {wanted}; put the config that belongs to the weights beside them"
         )
     is_ours = file.suffix == ".safetensors" and not any(name.startswith("ernie_m.") for name in found)
     return OURS if layout == PADDLENLP and is_ours and "paddlenlp_version" not in raw else layout
