@@ -197,7 +197,7 @@ READERS = {
                        (lambda path: read_requests(str(path), dict),), edit_json_line, (b"\\ud83d",)),
     "yaml": Reader("run.yaml", YAML, (read_yaml,), words=YAML_WORDS),
     "training_config": Reader("train.yaml", YAML, words=YAML_WORDS, reads=(
-        lambda path: load_config(PretrainConfig, ["--config", str(path)]),)),
+        lambda path: load_config(PretrainConfig, ["--config", str(path), "--data.corpus", "c"]),)),
     "vocab": Reader("x.txt", vocabularies, (read_vocabulary,), words=(b"[CLS]", b"\t5", b"\t-1", b"\xe2")),
     "piece_model": Reader("own.model", lambda folder: [train_pieces(folder / "x").read_bytes()],
                           (read_vocabulary,)),
