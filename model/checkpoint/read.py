@@ -72,9 +72,11 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
             return _translate(weights, file, _first((folder,), _CONFIGS), (folder,))
     for params in (path, path / "params"):
         if (params / fluid.MARK).is_file():
-            # configs/{base,large} share the tokenizer's files in configs/.
-            folders = (params, *params.resolve().parents[:2])
-            config_path = _first(folders[:2], (fluid.CONFIG,))
+            folders = (params, params.resolve().parent)[: 1 + (params.name == "params")]
+            above = folders[-1].resolve().parent  # configs/{base,large} share the files in configs/
+            if all((above / name).is_file() for name in (VOCAB, PIECES)):
+                folders = (*folders, above)
+            config_path = _first((params, params.resolve().parent), (fluid.CONFIG,))
             return _translate(fluid.read_directory(params), params, config_path, folders, OFFICIAL)
     raise UserError(
         f"{path}: no checkpoint here: neither {', '.join(_FILES)} nor word_embedding (official params "
