@@ -21,19 +21,16 @@ FOUND: dict[str, dict[str, bytes]] = {
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {
         "nested too deeply": b"a: " + b"[" * 5000,
-        "a month 99": b"a: 2001-99-99",
         "an alias of itself": b"a: &x [*x]",
     },
     "training_config": {
         "a key in another section": b"optimizer: {betas: 1}",
-        "an empty section": b"data: {corpus: c}\nobjectives:\n",
         "a section that is a file": b"optimizer: /proc/version\n",
     },
     "piece_model": {"a piece twice that is not UTF-8": b"\n\x09\n\x02\xe2\x96\x15\0\0\0\0" * 2},
     "safetensors": {"an empty array with a huge axis": len(HEADER).to_bytes(8, "little") + HEADER},
     "vocab": {
         "a byte order mark within": b"[CLS]\n\xef\xbb\xbf[CLS]\n",
-        "an id that is a long number": b"[CLS]\t" + DIGITS,
         "an id beyond all tables": b"[CLS]\t99999999",
         "control characters in a token": b"\x1bSEP]\n\x1bSEP]\n",
     },
@@ -49,7 +46,6 @@ FOUND: dict[str, dict[str, bytes]] = {
     "state_index": {
         "nested too deeply": DEEP,
         "a file elsewhere": b'{"version": 1, "files": {"/x": {"bytes": 1, "sha256": ""}}}',
-        "a long name": b'{"version": 1, "files": {"' + b"a" * 5000 + b'": {"bytes": 1, "sha256": ""}}}',
     },
     "state": {"an array that is missing": b'{"a": {"__array__": "b"}}', "nested too deeply": DEEP},
 }
