@@ -206,14 +206,12 @@ def check_attention(quick: bool) -> str:
 def make_model(
     dtype: str, dropout: float = 0.0, vocab_size: int = 100, hidden: int = 32, depth: int = 2, heads: int = 4
 ) -> PreTrainingModel:
+    """The same weights in every dtype."""
     sizes = {"vocab_size": vocab_size, "hidden_size": hidden, "num_hidden_layers": depth}
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
     paddle.seed(1)
     model = PreTrainingModel(ErnieMConfig(**sizes, num_attention_heads=heads, **drop), LANGUAGES)
-    paddle.set_default_dtype(before)
-    return model
+    return model.to(dtype=dtype)
 
 
 def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
@@ -233,11 +231,7 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
 
 
 def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0) -> Engine:
-    """The same weights in every dtype."""
-    start = {name: parameter.numpy() for name, parameter in make_model("float64").named_parameters()}
     model = make_model(dtype)
-    for name, parameter in model.named_parameters():
-        parameter.set_value(start[name].astype(dtype))
     optimizer = build_optimizer(model, 1e-3, linear_warmup_decay(4, 2 * STEPS))
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
 
