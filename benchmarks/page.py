@@ -14,13 +14,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV
+from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table, table
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import read_cpu
@@ -112,7 +112,7 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
     parts = [" ".join(machines), "\n".join(sorted(versions)), table(heads, lines)]
     for row in measured:
         result, machine = row["result"], row["machine"]
-        found = contenders(result) if "contenders" in result else strategies(result)
+        found = contenders_table(result) if "contenders" in result else strategies(result)
         parts += [f"### {row['title']}", row["what"], found]
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
@@ -121,12 +121,6 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
             when += f", {machine['cpu']}, {machine['exactly']}"
         parts.append(f"`python benchmarks/{row['command']}` ({when})")
     return "\n\n".join(parts) + "\n"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text, and the others numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(title: str, result: Mapping[str, Any]) -> list[str]:
@@ -148,17 +142,6 @@ def as_installed(result: Mapping[str, Any]) -> float | None:
     rows = result["contenders"]
     ratios = [ratio for name, ratio in result["ratio_to_peer"].items() if not rows[name]["tuned"]]
     return min(ratios, default=None)
-
-
-def contenders(result: Mapping[str, Any]) -> str:
-    """The table of a row."""
-    lines = []
-    for name, row in result["contenders"].items():
-        label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
-        ratio = result.get("ratio_to_peer", {}).get(name)
-        times = "" if ratio is None else f"{ratio:.2f} times"
-        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
-    return table(["", result["unit"], "peak GB", "ours is"], lines)
 
 
 def strategies(result: Mapping[str, Any]) -> str:
