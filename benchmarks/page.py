@@ -1,9 +1,7 @@
 """Run benchmarks, store each in docs/performance.json, and write docs/performance.md from that.
 
-    sh scripts/benchmark.sh --rows mlm,search    these rows; "none" writes the page again without measuring
-
 A row of the JSON has a title, what it compares, the script with its flags, and what was measured. In the page
-only the part between two marks is written.
+only the part between two marks is written. `--rows none` writes it again without measuring.
 """
 
 import argparse
@@ -34,9 +32,7 @@ PACKAGES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", help="names from the JSON, with commas between; default: all")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page and the JSON")
     args = parser.parse_args()

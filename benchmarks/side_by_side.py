@@ -74,9 +74,7 @@ def compare(
         prepare: writes the files that all contenders get.
         turns: kinds of contenders that take turns with ours; they call `wait_for_turn` before each step.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description)
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--rounds", type=int, default=3)
