@@ -149,11 +149,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|conll|panx|mlqa|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py .*": HERE,
-    r".*run_mrc\.py .* --gxlt_set .*": "finetune/test_answering.py::test_pairs_of_languages",
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
-    r".*finetune\.tagging [^ ]*": "finetune/test_entities.py::test_conlleval_on_600_sequences",
-    r".*finetune\.tagging .* --xtreme .*": "finetune/test_entities.py::test_xtreme",
     r".*python (run_retrieval|encode_vector)\.py .*": HERE,
     r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
@@ -221,9 +218,11 @@ def clone(tmp_path_factory):
     for name, lines in {
         "news.en.txt": one, "news.de.txt": other, "en.txt": one, "sw.txt": other, "my.sw.txt": other,
         "pairs.tsv": pairs, "my.tsv": pairs, "en-sw.tsv": pairs, "sentences.txt": one[:9],
-        "texts.tsv": ["text_a", *one[:9]], "a.de": dict.fromkeys(one), "a.en": dict.fromkeys(one),
+        "texts.tsv": ["text_a", *one[:9]], "my/bitexts/de-en.de": dict.fromkeys(one),
+        "my/bitexts/de-en.en": dict.fromkeys(one),
         "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
     }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
         text = Path(write_lines(folder / name, list(lines))).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))
