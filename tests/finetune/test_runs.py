@@ -133,7 +133,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
     ):
         line = refused(**{**weights, **changes})
         assert "out holds another run (" in line and told in line, changes
-        assert "choose another --checkpoints, or begin anew by removing the folder" in line
+        assert "--overwrite true" in line and "another --checkpoints" in line
     # The same path, other weights.
     shutil.rmtree(source / "best")
     shutil.copytree(source / "step_2", source / "best")
@@ -151,6 +151,20 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     assert "run.json" in refused(**FAST)
     shutil.rmtree(tmp_path / "out" / "best")
     assert "run.json" in refused(**FAST)
+
+
+def test_overwrite_begins_anew(classify, refused, tmp_path):
+    classify(random_seed="1,2", **FAST)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
+    assert again["selected"].keys() == {"1"}
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    classify(out="alone", **{**FAST, "learning_rate": 1e-3})
+    assert there == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
+    assert trained(tmp_path / "out") == trained(tmp_path / "alone")
+    best = tmp_path / "alone" / "best"
+    line = refused(overwrite="true", init_pretraining_params=best, out="alone")
+    assert "--overwrite true would remove" in line and best.is_dir()
 
 
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
