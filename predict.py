@@ -100,7 +100,7 @@ def main() -> None:
         unfinished.replace(flags.output)
 
 
-def read_requests(path: str, parse: Callable[[dict], Any], skip: bool) -> list[tuple[dict, Any]]:
+def read_requests(path: str, parse: Callable[[dict], Any], skip: bool = False) -> list[tuple[dict, Any]]:
     """The "id" and the parsed content of the request on each line of a file; "-": standard input.
 
     With `skip`, wrong requests are reported and left out.
