@@ -9,8 +9,9 @@ from typing import Any
 import paddle
 
 from model import device
-from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
+from model.checkpoint.folder import ModelFiles, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
+from model.checkpoint.training_state import keep_last
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces

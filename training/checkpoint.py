@@ -4,7 +4,7 @@
     all    write their parts to it, with checksums and fsync
     main   renames the folder, once every process has written its part
 
-If a process is killed, the temporary folder stays until `model.checkpoint.step_folders.clear_leftovers`
+If a process is killed, the temporary folder stays until `model.checkpoint.training_state.clear_leftovers`
 deletes it. A folder with its final name is therefore complete.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.folder import STATE, ModelFiles, load_newest, set_aside
+from model.checkpoint.folder import STATE, ModelFiles
 from model.checkpoint.manifest import MANIFEST
-from model.checkpoint.training_state import write_part
+from model.checkpoint.training_state import load_newest, set_aside, write_part
 from training import distributed
 from utils.errors import UserError
 from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error
