@@ -256,9 +256,6 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
             build(tmp_path / "corpus", pieces, **inputs)
     with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
         build(tmp_path / "corpus", pieces, **inputs, held_out=5)
-    os.utime(inputs["mono"]["fr"])
-    with pytest.raises(UserError, match=r"unfinished build .*modified"):
-        build(tmp_path / "corpus", pieces, **inputs)
     build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
 
@@ -318,7 +315,7 @@ def test_command_line(tmp_path, pieces):
     done = run_command([*words, "--parallel", f"en-de<={one},{two}"])
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {one} has 2 lines, {two} has 1: not aligned; line i of one must")
+    assert line.startswith(f"error: {one} and {two}: {two} has 1 lines, the other more: not aligned; line i")
     done = run_command([*words, "--overwrite", "true"])
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()][-1] == ["en", "50"]
