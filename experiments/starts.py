@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.pretrain_real import STRATEGIES
 from finetune.report import average, in_markdown, mean_and_deviation
-from reader.vocabulary import SPECIAL_TOKENS, read_vocab
+from reader.tokenizer_files import SPECIAL_TOKENS, read_vocab
 from utils.errors import UserError
 from utils.files import atomic_file
 

@@ -20,7 +20,7 @@ from pretrain.data_selection import TrainingText
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import generator
 from pretrain.objectives import Pair, Text, make_objectives
-from reader.blocks import Blocks
+from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

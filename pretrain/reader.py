@@ -19,8 +19,7 @@ from pretrain.config import OBJECTIVES, PretrainConfig
 from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Pair, Text, make_objectives
-from reader.blocks import Blocks
-from reader.corpus import Corpus
+from reader.corpus import Blocks, Corpus
 from reader.sampling import Draws, Sampler
 from utils.errors import UserError
 from utils.logging import logger

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import Example, FileLines, decode, file_version, map_bytes
+from reader.classification import Example, FileLines, decode, map_bytes
 from utils.errors import UserError
 
 BATCH_TOKENS = 4096  # padded, in one forward pass
@@ -38,12 +38,10 @@ class Sentences(FileLines, Sequence[Example]):
     """
 
     def __init__(self, path: str | os.PathLike):
-        path = Path(path)
-        version, data = file_version(path), map_bytes(path)
-        starts = array("q", [0])
+        data, starts = map_bytes(Path(path)), array("q", [0])
         while starts[-1] < len(data):
             starts.append(data.find(b"\n", starts[-1]) + 1 or len(data))
-        super().__init__(path, np.asarray(starts, np.int64), version)
+        super().__init__(Path(path), data, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
         return Example(decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n"), None)
@@ -69,8 +67,7 @@ def encode_in_windows(
 ) -> Iterator[EncodedTexts]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
-    Args:
-        encode: texts -> features, each with `.ids`; see `reader.features.EncodeExamples`.
+    `encode` is as `reader.features.EncodeExamples`.
     """
     for start in range(0, len(texts), size):
         features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])

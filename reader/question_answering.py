@@ -1,4 +1,4 @@
-"""Questions and their contexts as model inputs.
+"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA, XQuAD and TyDi QA GoldP), and the model inputs.
 
 An input is `[CLS] question [SEP] part of the context [SEP]`. A context that does not fit is cut into windows
 that begin every `doc_stride` tokens and overlap. A file is tokenised when it is read, each context once for
@@ -13,23 +13,117 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from reader.features import pad
-from reader.squad import QuestionFile, read_squad
 from reader.tokenization import Span, Tokenizer, normalize
 from utils.errors import UserError
+from utils.files import read_json
 from utils.logging import progress
 
 logger = logging.getLogger(__name__)
 
 NO_ANSWER = -1
 INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
+_FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
+_KINDS = {list: "a list", int: "a whole number"}
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
 _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
+
+
+class Question(NamedTuple):
+    """One question.
+
+    Attributes:
+        id: the key of its prediction.
+        text: the question.
+        context: the number of its context in `QuestionFile.contexts`.
+        answers: the texts of the accepted answers; empty if they were not read.
+        span: (start, end), the characters of the first answer that is at its offset; None if there is none.
+    """
+
+    id: str
+    text: str
+    context: int
+    answers: tuple[str, ...]
+    span: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """The contexts and questions of one file, in its order. `path` is None if they come from elsewhere."""
+
+    path: Path | None
+    contexts: list[str]
+    questions: list[Question]
+
+
+def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
+    """Read and check a file.
+
+    An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
+    the log counts such answers and shows the first.
+
+    Args:
+        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
+
+    Raises:
+        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
+            an id is repeated in a "dev" or "test" file, or there is no question.
+    """
+    path = Path(path)
+    file = QuestionFile(path, [], [])
+    ids: set[str] = set()
+    wrong: list[str] = []
+    articles = _items(path, read_json(path, f"the form is {_FORM}"), "", "data")
+    for paragraph, place in (one for article in articles for one in _items(path, *article, "paragraphs")):
+        context = _get(path, paragraph, place, "context", str)
+        for qa, qa_place in _items(path, paragraph, place, "qas"):
+            id_ = str(_get(path, qa, qa_place, "id", str | int))
+            if id_ in ids and purpose != "train":
+                raise UserError(f"{path}: {qa_place}.id: '{id_}' occurs twice; answers are kept by id")
+            ids.add(id_)
+            texts, span = [], None
+            for answer, answer_place in [] if purpose == "test" else _items(path, qa, qa_place, "answers"):
+                start = _get(path, answer, answer_place, "answer_start", int)
+                text = _get(path, answer, answer_place, "text", str)
+                texts.append(text)
+                found = context[start : start + len(text)] if start >= 0 else ""
+                if not text.strip() or found != text:
+                    wrong.append(f"{answer_place}: '{text}' at {start}, where the context has '{found}'")
+                elif span is None:
+                    span = start, start + len(text)
+            if not texts and purpose != "test":
+                raise UserError(f"{path}: {qa_place}.answers: empty; leave out questions without an answer")
+            text = _get(path, qa, qa_place, "question", str)
+            file.questions.append(Question(id_, text, len(file.contexts), tuple(texts), span))
+        file.contexts.append(context)
+    if not file.questions:
+        raise UserError(f"{path}: no question in it; the form is {_FORM}")
+    if wrong:
+        logger.warning(
+            "%s: %d answers that are not at their offset, skipped; the first: %s", path, len(wrong), wrong[0]
+        )
+    return file
+
+
+def _items(path: Path, holder: Any, place: str, key: str) -> Iterator[tuple[Any, str]]:
+    """Each item of the list `holder[key]`, and its place in the file."""
+    for i, item in enumerate(_get(path, holder, place, key, list)):
+        yield item, f"{place}.{key}[{i}]".lstrip(".")
+
+
+def _get(path: Path, holder: Any, place: str, key: str, kind: Any) -> Any:
+    """`holder[key]`, which must be of this kind."""
+    value = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        where, wanted = f"{place}.{key}".lstrip("."), _KINDS.get(kind, "a string")
+        raise UserError(f"{path}: {where}: {wanted} should be here; the form is {_FORM}")
+    return value
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
@@ -182,15 +276,13 @@ def read_windows(
         keep_all: keep the windows without the answer in a training file too.
 
     Raises:
-        UserError: as `read_squad`, or there is nothing to train on.
+        UserError: as `read_squad`, or there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
-    if purpose == "train" and not with_answer:
-        raise UserError(f"{path}: no answer is at its offset, so there is nothing to train on")
-    if not windows:
-        raise UserError(f"{path}: the tokenizer leaves nothing of its texts, so there is no answer in them")
+    if not windows or (purpose == "train" and not with_answer):
+        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
     logger.info(
         "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
         len(windows), f", {with_answer} of them with the answer" if purpose != "test" else "",

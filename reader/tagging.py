@@ -7,14 +7,13 @@
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
 
 An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
-tags this way, which gives every sequence of tags, regular or not, one meaning.
+tags this way, which gives every sequence of tags one meaning.
 
     pieces  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
     labels    -   B-PER -   O   -   O    -        - : no loss here
 
 A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
-word belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word
-has one tag and counts once in the loss.
+word belongs to the window whose edge is farther away: it is labelled and predicted only there.
 """
 
 import os
@@ -32,8 +31,8 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 OUTSIDE = "O"
-# scheme -> the letters of its tags; IOB: a file has IOB1 or IOB2, throughout
-SCHEMES = {"IOB": "BI", "IOB1": "BI", "IOB2": "BI", "IOE": "IE", "IOBES": "BIES"}
+# scheme -> the letters of its tags; IOB: IOB1 or IOB2
+SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES"}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -77,49 +76,18 @@ def is_tag(tag: str, scheme: str = "IOB") -> bool:
     return tag == OUTSIDE or (tag[:1] in [*SCHEMES[scheme]] and tag[1:2] == "-" and len(tag) > 2)
 
 
-def check_scheme(
-    sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
-) -> None:
-    """Check that all tags of a file follow IOB1, IOB2, or, for IOB, one of the two.
-
-    Args:
-        sentences: line number and tags of each.
-
-    Raises:
-        UserError: names the file, the line and the token.
-    """
-    first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
-    for line, tags in sentences:
-        for position, tag, adjoins in entity_starts(tags):
-            if tag[0] == "B" and adjoins:
-                continue  # the same in both schemes
-            place = f"line {line}, token {position + 1}: {tag} begins an entity"
-            first.setdefault(tag[0], place)
-            letter = "B" if tag[0] == "I" else "I"
-            if scheme == {"B": "IOB2", "I": "IOB1"}[letter]:
-                fault = f"which {scheme} (--chunk_scheme) writes {letter}-{tag[2:]}"
-            elif scheme == "IOB" and letter in first:
-                fault = f"but {first[letter]}: neither IOB1 nor IOB2"
-            else:
-                continue
-            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare_conll.py rewrites such a file")
-
-
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check that a label map has tags: B- and I- of each type, and O with the last id.
+    """Check that a label map has B- and I- of each type, and O with the last id.
 
     Raises:
         UserError: names the file and the label.
     """
     for tag in label_map:
         other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
-        if not is_tag(tag):
-            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
-        if tag != OUTSIDE and other not in label_map:
-            raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
+        if not is_tag(tag) or (tag != OUTSIDE and other not in label_map):
+            raise UserError(f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
-        found = "is not there" if OUTSIDE not in label_map else f"has the id {label_map[OUTSIDE]}"
-        raise UserError(f"{path}: O {found}; it must have the last id, {len(label_map) - 1}")
+        raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
 
 
 class Sentence(NamedTuple):
@@ -166,34 +134,28 @@ def read_tagged(
 
     Args:
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must follow, a key of `SCHEMES`.
+        scheme: that of the tags, a key of `SCHEMES`.
         labels: False accepts a file without tags; tags that are there are checked all the same.
 
     Raises:
-        UserError: the file cannot be read, a line has another form, or a tag is unknown or breaks the scheme.
+        UserError: the file cannot be read, a line has another form, or a tag is unknown.
     """
     path = Path(path)
     rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
     header = parse_header(rows[0], path, ["text_a", *["label"] * labels], _COLUMNS)
-    sentences, tagged = [], []
+    sentences = []
     for number, row in enumerate(rows[1:], 2):
         cells = dict(zip(header, parse_row(row, path, number, header)))
         text, where = cells["text_a"], f"{path}, line {number}"
-        if not text:
-            raise UserError(f"{where}: an empty sentence; remove the line")
         words = text.split(JOINT)
         if "" in words:
             raise UserError(f"{where}: token {words.index('') + 1} of {len(words)} is empty")
         found = None
         if "label" in cells:
-            tags = cells["label"].split(JOINT)
-            found = _labels(tags, len(words), label_map, scheme, where)
-            tagged.append((number, tags))
+            found = _labels(cells["label"].split(JOINT), len(words), label_map, scheme, where)
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
-    if SCHEMES[scheme] == SCHEMES["IOB"]:
-        check_scheme(tagged, scheme, path)
     return sentences
 
 
@@ -203,14 +165,14 @@ def _labels(
     """The label ids of the words of a sentence."""
     if len(tags) != words:
         raise UserError(f"{where}: {words} tokens but {len(tags)} tags; U+0002 joins both")
-    for position, (tag, iob2) in enumerate(zip(tags, to_iob2(tags)), 1):
-        place = f"{where}, token {position}"
-        if not is_tag(tag, scheme):
-            letters = ", ".join(f"{letter}-<type>" for letter in SCHEMES[scheme])
-            raise UserError(f"{place}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}")
-        if iob2 not in label_map:
-            raise UserError(f"{place}: unknown tag '{tag}'; the label map has {', '.join(label_map)}")
-    return tuple(label_map[tag] for tag in to_iob2(tags))
+    iob2 = to_iob2(tags)
+    for position, tag in enumerate(tags):
+        if not is_tag(tag, scheme) or iob2[position] not in label_map:
+            raise UserError(
+                f"{where}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
+                f"{', '.join(SCHEMES[scheme])}, and the label map has {', '.join(label_map)}"
+            )
+    return tuple(label_map[tag] for tag in iob2)
 
 
 class TaggedFeature(NamedTuple):

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import sentencepiece
 
-from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from reader.tokenizer_files import QUOTES, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 
 Span = tuple[int, int]  # start and end in characters
 
-QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
 _VOCAB_NAME = "vocab.txt"
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
@@ -204,9 +203,6 @@ class Tokenizer:
     def __reduce__(self):
         return type(self), (self.vocab_path, self.piece_model_path)
 
-    def __len__(self) -> int:
-        return self.vocab_size
-
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the tokens with their ids and of the piece model, for both forms of vocab.txt."""
@@ -273,37 +269,28 @@ class Tokenizer:
             spans = [(sources[a], sources[b - 1] + 1 if a < b else sources[a]) for a, b in spans]
         return ids, spans
 
-    def build(
-        self, text_a: str, text_b: str | None = None, max_seq_len: int = 512, pair_separators: int = 2
-    ) -> list[int]:
+    def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
-        ids_b = None if text_b is None else self.encode(text_b)
-        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len, pair_separators)
+        ids_b = self.encode(text_b) if text_b else None
+        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
     def build_from_ids(
-        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512,
-        pair_separators: int = 2,
-    ) -> list[int]:  # fmt: skip
+        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512
+    ) -> list[int]:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
-        A pair with an empty B becomes `[CLS] A [SEP]`, as in the official reader.
-
-        Args:
-            ids_a, ids_b: from `encode`.
-            max_seq_len: maximum number of ids. A pair is cut from the longer text first.
-            pair_separators: separators between A and B; 2, or 1 for question and context (MLQA).
+        A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
+        official reader.
 
         Raises:
             UserError: `max_seq_len` has no room for the special tokens.
         """
-        special = 2 + pair_separators if ids_b else 2
+        special = 4 if ids_b else 2
         if max_seq_len <= special:
             raise UserError(f"--max_seq_len {max_seq_len} leaves no room beside {special} special tokens")
-        if not ids_b:
-            return [self.cls_id, *ids_a[: max_seq_len - special], self.sep_id]
-        keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b), max_seq_len - special)
-        separators = [self.sep_id] * pair_separators
-        return [self.cls_id, *ids_a[:keep_a], *separators, *ids_b[:keep_b], self.sep_id]
+        keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b or ()), max_seq_len - special)
+        pair = [self.sep_id, *ids_b[:keep_b], self.sep_id] if ids_b else []
+        return [self.cls_id, *ids_a[:keep_a], self.sep_id, *pair]
 
     def _to_ids(self, piece_ids: list[int]) -> list[int]:
         ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
@@ -335,9 +322,6 @@ def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePi
     model = sentencepiece.SentencePieceProcessor()
     try:
         model.Load(str(path))
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a sentencepiece model, or cut short; fetch or copy it again") from error
-    try:
         return model, model.IdToPiece(list(range(model.GetPieceSize())))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged: a piece is not UTF-8; fetch or copy it again") from error
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error

@@ -18,8 +18,7 @@ from inference.requests import text_of
 from inference.tasks import ANSWER_WINDOW, TaskOptions
 from reader.bitext import batches_by_length
 from reader.classification import Example
-from reader.question_answering import make_windows
-from reader.squad import Question, QuestionFile
+from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, entity_starts
 from utils.errors import UserError
 

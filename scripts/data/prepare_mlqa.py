@@ -21,7 +21,7 @@ from pathlib import Path
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from scripts.data.sources import DataFile, DataSet, WrittenFile, prepare, source_parser, write_numbers
 from utils.errors import run
 from utils.files import atomic_file

@@ -34,7 +34,7 @@ from pretrain.corpus.units import read_units
 from pretrain.journal import cut_back
 from reader.classification import read_classification, read_label_map, read_languages
 from reader.corpus import Corpus
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
@@ -308,7 +308,7 @@ READERS = {
     "tagged": Reader(
         "train.tsv", valid("text_a\tlabel\nAnna\x02in\tB-PER\x02O\nx\tO\n", "label\ttext_a\r\nO\ta\n"),
         (lambda path: [one.words for one in read_tagged(path, TAGS)],
-         lambda path: read_tagged(path, TAGS, scheme="IOB2"),
+         lambda path: read_tagged(path, TAGS, scheme="IOBES"),
          lambda path: read_tagged(path, TAGS, labels=False)),
         words=(b"\x02", b"I-LOC", b"B-PER", b"O"),
     ),

@@ -25,8 +25,7 @@ from model.task_names import task_named
 from pretrain.config import ObjectiveConfig
 from pretrain.loss import hidden_at
 from pretrain.objectives import Objectives, Text
-from reader.question_answering import Cut, make_windows
-from reader.squad import Question, QuestionFile
+from reader.question_answering import Cut, Question, QuestionFile, make_windows
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export

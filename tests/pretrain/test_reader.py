@@ -201,15 +201,6 @@ def test_more_processes_than_samples(source):
         source.reader(0, 13)
 
 
-def test_another_seed_or_text_than_the_state(source, tmp_path):
-    reader = source.reader()
-    state = reader.next().state
-    with pytest.raises(UserError, match="a checkpoint of seed 1, this run has 2"):
-        source.reader(state=state, run__seed=2)
-    with pytest.raises(UserError, match="the text has changed since the checkpoint"):
-        source.reader(state=state, data__languages=["en", "de"])
-
-
 # How long a run is, and its learning rate
 
 

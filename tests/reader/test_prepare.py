@@ -13,7 +13,7 @@ import pytest
 from experiments.finetune_real import prepare_paws
 from reader.bitext import read_bitexts
 from reader.classification import read_classification, read_label_map, read_languages
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from scripts.data import prepare_conll, prepare_mlqa, prepare_pawsx, prepare_tatoeba, prepare_xnli
 from tests.reader.conftest import files
@@ -245,11 +245,14 @@ def shared_task(tmp_path):
 
 
 def tagged(path: Path, labels: dict[str, int]) -> list[str]:
-    """Each sentence as `word/tag word/tag`; the file is checked as IOB2."""
+    """Each sentence as `word/tag word/tag`; the tags of the file are IOB2 already."""
     names = sorted(labels, key=labels.get)
+    sentences = [[names[label] for label in one.labels] for one in read_tagged(path, labels)]
+    rows = path.read_text(encoding="utf-8").split("\n")[1:-1]
+    assert [row.split("\t")[1].split("\x02") for row in rows] == sentences
     return [
-        " ".join(f"{word}/{names[label]}" for word, label in zip(one.words, one.labels))
-        for one in read_tagged(path, labels, "IOB2")
+        " ".join(f"{word}/{tag}" for word, tag in zip(row.split("\t")[0].split("\x02"), tags))
+        for row, tags in zip(rows, sentences)
     ]
 
 
@@ -390,7 +393,7 @@ def test_its_own_output_is_a_source(script, shared_task, tmp_path):
         (prepare_conll, "eng.train", b"a NN O\nb NN PER\n", "eng.train, line 2: 'PER' in the last column is"),
         (prepare_conll, "eng.train.gz", b"a O\n", "eng.train.gz: cannot read it (not a whole gzip file)"),
         (prepare_conll, "dev.en.tsv", b"text_a\tlabel\na\x02b\tO\n", "line 2: 2 tokens but 1 tags"),
-        (prepare_mlqa, "dev.en.json", b'{"data": 1}', "data: a whole number where a list should be"),
+        (prepare_mlqa, "dev.en.json", b'{"data": 1}', "data: a list should be here"),
     ],
 )  # fmt: skip
 def test_bad_sources(tmp_path, script, name, content, message):
