@@ -3,12 +3,13 @@
 A vocabulary of a few thousand pieces has no room for capitals.
 """
 
+import gzip
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from experiments.lower_case import lower_case, named_files
 from experiments.study import STUDIES
 from reader.corpus import read_manifest
 from scripts.data import prepare_conll
@@ -26,6 +27,33 @@ def prepare_corpus(name: str, data: Path, output: Path) -> None:
     command = ["sh", "scripts/data/real_corpus.sh", name, str(output)]
     if subprocess.run(command, env={**os.environ, "DATA": str(output / "text")}).returncode:
         raise UserError(f"{output / 'corpus'}: not built; the lines above say why")
+
+
+def named_files(config: Any) -> list[str]:
+    """Every path in a corpus configuration that begins with $DATA, without that beginning."""
+    if isinstance(config, str):
+        return [config.removeprefix("$DATA/")] if config.startswith("$DATA/") else []
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    return list(dict.fromkeys(path for value in values for path in named_files(value)))
+
+
+def lower_case(source: Path, target: Path) -> None:
+    """Copy a text file, plain or .gz, in lower case. A copy that exists is kept.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if target.is_file():
+        return
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; DATA names the folder of real data")
+    data = source.read_bytes()
+    if source.suffix == ".gz":
+        data = gzip.compress(gzip.decompress(data).decode("utf-8").lower().encode(), mtime=0)
+    else:
+        data = data.decode("utf-8").lower().encode()
+    with atomic_file(target) as file:
+        file.write(data)
 
 
 def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:

@@ -10,6 +10,7 @@ kept in --output. docs/results/<study>.md has the tables (experiments/tables.py)
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from experiments import tables
@@ -18,7 +19,7 @@ from experiments.study import UNTRAINED, Study, TrainedModel
 from scripts.jobs import Job, as_line, carry_out_chains
 from utils.errors import UserError, run
 
-RESULTS = Path("docs/results")
+RESULTS, IMAGES = tables.RESULTS, tables.IMAGES
 SHARED = {
     "batch_size": 32, "learning_rate": 5e-4, "lr_schedule_style": "paddlenlp", "layerwise_lr_decay": 1.0,
     "weight_decay": 0.01, "warmup_proportion": 0.1, "predict_batch_size": 128, "skip_steps": 100,
@@ -49,8 +50,8 @@ class StudyRun:
                 make(self.data, self.layout / task, self.corpus)
         (self.output / self.study.name / "logs").mkdir(parents=True, exist_ok=True)
 
-    def chains(self) -> list[tuple[TrainedModel, list[Job]]]:
-        """What is left to do: each model with its jobs for one seed; a start comes before what needs it."""
+    def chains(self) -> list[list[Job]]:
+        """What is left to do: the jobs of each model and seed; a start comes before what needs it."""
         chains = []
         for model, seed in self.study.runs():
             if seed not in self.seeds:
@@ -63,7 +64,7 @@ class StudyRun:
             if not model.start and "retrieval" in self.study.measures:
                 jobs.append(self.figures(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
             if not all(job.finished() for job in jobs):
-                chains.append((model, jobs))
+                chains.append(jobs)
         return chains
 
     def result(self, name: str, seed: int) -> Path:
@@ -75,13 +76,14 @@ class StudyRun:
     def pretraining(self, model: TrainedModel, seed: int) -> Job:
         folder = self.folder(model.name, seed)
         flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
-        if model.start:
-            start = self.folder(model.start, seed) / "full"
+        start = self.folder(model.start, seed) / "full" if model.start else None
+        if start:
             # The start has seen the items that its own seed draws.
             flags |= {"init.encoder": start, "init.lm_head": "encoder", "run.seed": 100 + seed}
         flags |= {name: as_yaml(value) for name, value in model.flags.items()}
         line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
-        return self.job(folder.name, line, folder / "encoder" / "model.safetensors")
+        after = start and start / "model.safetensors"
+        return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)
 
     def measuring(self, model: TrainedModel, seed: int) -> list[Job]:
         """Fine-tuning for each task, and then the figures."""
@@ -150,21 +152,16 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("DATA is not set; set it to the folder of real data")
     studied = StudyRun(study, args.output, Path(os.environ["DATA"]), args.seeds, further)
     chains = studied.chains()
-    for _, chain in chains:
+    for chain in chains:
         names = [f"{job.name}{' (finished)' if job.finished() else ''}" for job in chain]
         print(f"{studied.minutes(chain):6.1f} minutes: {', '.join(names)}")
-    hours = sum(studied.minutes(chain) for _, chain in chains) / 60 / args.at_once
+    hours = sum(map(studied.minutes, chains)) / 60 / args.at_once
     print(f"{len(chains)} runs, about {hours:.1f} hours with {args.at_once} at a time", flush=True)
     if args.dry:
         return
     studied.prepare()
-    for goes_on in (False, True):  # the models from random weights first
-        part = [chain for model, chain in chains if bool(model.start) == goes_on]
-        carry_out_chains(part, args.at_once)
-    unfinished = [job.name for _, chain in chains for job in chain if not job.finished()]
-    tables.write(study, RESULTS)
-    if unfinished:
-        raise UserError(f"not finished: {', '.join(unfinished)}; run the same command again to continue")
+    carry_out_chains(chains, args.at_once)
+    tables.write(study, RESULTS, IMAGES)
 
 
 if __name__ == "__main__":

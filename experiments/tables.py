@@ -166,6 +166,8 @@ def as_text(study: Study, figures: Figures) -> str:
     if any("half" in found for by_seed in figures.values() for found in by_seed.values()):
         parts += ["**Retrieval, 300 pairs, the layer chosen on one half (%)**", half_table(figures)]
     parts += ["**Held-out perplexity at the end**", perplexity_table(figures)]
+    if len(rows := pseudo_token_rows(figures)) > 1:
+        parts += ["**Pseudo-tokens at the end (%)**", in_markdown(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -204,6 +206,20 @@ def perplexity_table(figures: Figures) -> str:
                 [model, *("" if math.isnan(value) else f"{math.exp(value):.1f}" for value in values)]
             )
     return in_markdown(lines)
+
+
+def pseudo_token_rows(figures: Figures) -> list[list[str]]:
+    """A row for each model with BTMLM: means over pairs and seeds."""
+    rates = {
+        "precision": "in the real translation", "frequent_precision": "the most frequent words would be",
+        "copy_rate": "copied from the sentence", "repeat_rate": "repeated",
+    }  # fmt: skip
+    lines = [["model", *rates.values()]]
+    for model, by_seed in figures.items():
+        last = [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]
+        if pairs := [pair for one in last for pair in one.get("btmlm", {}).values()]:
+            lines.append([model, *(f"{100 * np.mean([pair[key] for pair in pairs]):.1f}" for key in rates)])
+    return lines
 
 
 def draw(study: Study, figures: Figures, path: Path) -> None:

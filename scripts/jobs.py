@@ -1,10 +1,12 @@
 """Run several programs of the project side by side, each on one core."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class Job:
         result: the file that it writes last. If it exists, the run is not started again.
         log: folder for its job.log.0; by default the program decides.
         output: file for all lines; then only progress is printed.
+        after: a file of another job that must be there before this one begins.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Job:
     result: Path | None = None
     log: Path | None = None
     output: Path | None = None
+    after: Path | None = None
 
     def finished(self) -> bool:
         return self.result is not None and self.result.is_file()
@@ -44,25 +48,13 @@ def as_line(flags: Mapping[str, object]) -> list[str]:
     return [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
 
 
-def carry_out(jobs: Sequence[Job], at_once: int) -> None:
-    """Run all jobs that have not finished; one that fails does not stop the others.
+def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
+    """Run chains of jobs, `at_once` at a time. SIGTERM, Ctrl-C or a failure ends them all; they save first.
 
     Raises:
-        UserError: names the jobs that did not finish.
+        UserError: the jobs were stopped, or one failed; then it names the log and quotes the last line.
     """
-    carry_out_chains([[job] for job in jobs], at_once, stop_at_failure=False)
-    if unfinished := [job.name for job in jobs if not job.finished()]:
-        raise UserError(f"not finished: {', '.join(unfinished)}; run the same command again to continue")
-
-
-def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_failure: bool = True) -> None:
-    """Run chains of jobs, `at_once` at a time. SIGTERM and Ctrl-C ask the running jobs to save and end.
-
-    Raises:
-        UserError: with `stop_at_failure`, the jobs were stopped, or one failed; the message then names its
-            log and quotes the last line.
-    """
-    processes = _Processes(stop_at_failure)
+    processes = _Processes()
     stopping = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, processes.stop) for number in stopping}
     try:
@@ -71,15 +63,14 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int, stop_at_fail
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if processes.stopped and stop_at_failure:
+    if processes.stopped:
         raise UserError(processes.failure or "stopped")
 
 
 class _Processes:
     """The running processes of the jobs."""
 
-    def __init__(self, stop_at_failure: bool):
-        self.stop_at_failure = stop_at_failure
+    def __init__(self):
         self.failure = ""
         self.running: list[subprocess.Popen] = []
         self.stopped = False
@@ -101,13 +92,15 @@ class _Processes:
 
     def run(self, job: Job) -> bool:
         """Run one job to its end; False if it failed or was not started."""
+        while job.after and not job.after.is_file() and not self.stopped:
+            time.sleep(1)
         with self.lock:
             if self.stopped:
                 return False
             process = subprocess.Popen(
                 [sys.executable, *map(str, job.command)],
                 env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_end_with_the_parent,
             )  # fmt: skip
             self.running.append(process)
         if self.stopped:  # the signal came meanwhile
@@ -119,7 +112,13 @@ class _Processes:
                 if not job.output or last.startswith(PROGRESS):
                     print(f"{job.name}: {last}", end="", flush=True)
         failed = process.wait() != 0
-        if failed and self.stop_at_failure and not self.stopped:
+        if failed and not self.stopped:
             self.failure = f"stopped at {job.name} ({job.output}): {last.strip()}"
             self.stop()
         return not failed
+
+
+def _end_with_the_parent() -> None:
+    """If the parent is killed, the job must not go on and hold the lock of its folder (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

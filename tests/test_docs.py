@@ -180,12 +180,11 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_steps_on_real_pairs",
     r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
     r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
-    r"DATA=.*/pretrain_real(15)?\.sh":
-        HOURS + "experiments/test_real_text.py::test_runs_and_their_retrieval",
-    r"DATA=.*/finetune_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_fine_tuning",
-    r"DATA=.*/qa_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_questions",
-    r"DATA=.*/retrieval_real\.sh.*": HOURS + "experiments/test_comparisons.py::test_retrieval",
-    r"DATA=.*/(ner|pawsx)_real\.sh": HOURS + "experiments/test_comparisons.py::test_layouts_and_flags",
+    r"DATA=.* -m experiments\.run .*":
+        HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
+    r".* -m experiments\.tables .*":
+        "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
+    r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 MANUALS = [ROOT / "README.md", ROOT / "README_zh.md", *sorted(ROOT.glob("docs/*.md"))]
 SHOWN = list(dict.fromkeys(command for page in MANUALS for command in commands(page)))

@@ -1,7 +1,11 @@
 """Studies: the order of the work, what is left after a stop, and the arithmetic of the tables."""
 
+import gzip
 import json
 import math
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from experiments import run as runs
 from experiments import tables
 from experiments.study import STUDIES, Study, TrainedModel
 from pretrain.config import PretrainConfig
+from tests.helpers.small_corpus import ROOT, sentences, write_lines
+from tests.launching import clean_environment
 from utils.config import load_config
 from utils.errors import UserError
 
@@ -83,7 +89,7 @@ def test_a_stopped_study_goes_on(study, tmp_path, monkeypatch):
     planned = runs.StudyRun(study, tmp_path, tmp_path, [1], [])
 
     def left():
-        return [[job.name for job in jobs] for _, jobs in planned.chains()]
+        return [[job.name for job in jobs] for jobs in planned.chains()]
 
     everything = [[f"{name}-1", f"{name}-1 xnli", f"{name}-1 figures"] for name in "abc"]
     assert left() == everything
@@ -149,10 +155,82 @@ def test_tables_and_chart_from_files(study, tmp_path):
         for seed, found in by_seed.items():
             perplexity = {"de": {"perplexity": 10.0 * seed}}
             found["held_out"] = [{"step": 1, "mmlm": perplexity}]
+            if model == "b":
+                rates = {"precision": 0.1 * seed, "frequent_precision": 0, "copy_rate": 0.5, "repeat_rate": 1}
+                found["held_out"][0]["btmlm"] = {"de-en": rates}
             (tmp_path / study.name).mkdir(exist_ok=True)
             (tmp_path / study.name / f"{model}-{seed}.json").write_text(json.dumps(found))
     tables.write(study, tmp_path, tmp_path)
     text = (tmp_path / f"{study.name}.md").read_text()
     assert text.startswith("# Made up\n") and "**XNLI, accuracy (%)**" in text
     assert f"| b | {(10 * 20 * 30) ** (1 / 3):.1f} |" in text
+    assert text.endswith("| b | 20.0 | 0.0 | 50.0 | 100.0 |\n")
     assert (tmp_path / f"{study.name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def make_data(folder):
+    """The folder of real data, made up."""
+    pairs = [f"THE {a}\t{b}" for a, b in zip(sentences(300, 1), sentences(300, 2))]
+    for name in ("mono/en.txt", "mono/de.txt", "mono/fr.txt", "mono/tr.txt",
+                 "parallel/en-de.tsv", "parallel/en-fr.tsv", "parallel/en-tr.tsv"):  # fmt: skip
+        lines = pairs if name.endswith("tsv") else sentences(300, len(name))
+        (folder / "pretrain" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "pretrain" / f"{name}.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    several, search = folder / "pretrain/parallel-multiway", folder / "retrieval/tatoeba-style-dev"
+    for path in (several, search, folder / "nli"):
+        path.mkdir(parents=True)
+    for seed, language in enumerate(("en", "de", "fr", "tr")):
+        write_lines(several / f"ntrex.{language}", sentences(20, 20 + seed))
+        for side in (language, "en"):
+            write_lines(search / f"{language}-en.{side}", sentences(12, 30 + seed))
+    labels = ("neutral", "entailment", "contradiction")
+    rows = [f"{pair}\t{labels[i % 3]}" for i, pair in enumerate(pairs[:30])]
+    for name in ("train-en", "xnli-dev-en", "xnli-dev-de"):
+        write_lines(folder / "nli" / f"{name}.tsv", rows)
+    return folder
+
+
+TINY = {
+    "model.hidden_size": 16, "model.num_hidden_layers": 2, "optimizer.tokens": 9000,
+    "optimizer.batch_size": 8, "run.eval_steps": 4, "run.save_steps": 2,
+}  # fmt: skip
+STUDY = {
+    "title": "Tiny", "corpus": "en-de-fr-tr", "pretrain": "configs/pretrain/real4.yaml", "seeds": [1],
+    "models": {"a": {"flags": TINY}, "b": {"start": "a", "flags": TINY}},
+    "measures": ["retrieval", "xnli"], "compare": [["b", "a"]],
+}  # fmt: skip
+DRIVER = """
+import sys
+from pathlib import Path
+from experiments import run, study
+study.STUDIES, run.RESULTS, run.IMAGES = map(Path, sys.argv[1:4])
+run.main(sys.argv[4:])
+"""
+
+
+@pytest.mark.slow
+def test_a_study_from_text_to_tables(tmp_path):
+    """The driver is killed in the middle: its job ends with it, and the same command goes on."""
+    results = tmp_path / "results"
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "tiny.yaml").write_text(json.dumps(STUDY))
+    words = [sys.executable, "-c", DRIVER, tmp_path / "studies", results, tmp_path, "tiny"]
+    words += ["--output", tmp_path / "output"]
+    how = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    how["env"] = clean_environment(DATA=str(make_data(tmp_path / "data")), VOCAB_SIZE="150")
+    dry = subprocess.run([*words, "--dry"], **how).stdout
+    assert "a-1, a-1 xnli, a-1 figures, untrained-1 figures" in dry and not (tmp_path / "output").exists()
+    driver = subprocess.Popen(words, **how)
+    while not (results / "tiny" / "a-1.json").is_file() and driver.poll() is None:
+        time.sleep(0.1)
+    driver.kill()
+    driver.communicate()
+    finished = subprocess.run(words, **how)
+    assert finished.returncode == 0, finished.stdout
+    assert "a-1 figures" not in finished.stdout
+    names = {path.name for path in (results / "tiny").iterdir()}
+    assert names == {"a-1.json", "b-1.json", "untrained-1.json"}
+    found = json.loads((results / "tiny" / "b-1.json").read_text())
+    assert {"retrieval 300", "xnli", "held_out", "half", "layer"} <= {*found}
+    assert list(found["xnli"]) == ["de", "en"] and "b - a" in (results / "tiny.md").read_text()
+    assert "0 runs" in subprocess.run([*words, "--dry"], **how).stdout

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.finetune_real import prepare_paws
 from reader.bitext import read_bitexts
 from reader.classification import read_classification, read_label_map, read_languages
 from reader.question_answering import read_squad
@@ -178,20 +177,6 @@ def test_pawsx_flat_files_without_a_header(tmp_path, capsys):
     assert pairs(tmp_path / "out/test/test.de.tsv") == [("eins", "zwei", 0, "1"), ("drei", "vier", 1, "2")]
     assert read_languages(tmp_path / "out/lang_map.json") == ["de"]
     assert "no train data among the sources\nno dev data" in capsys.readouterr().out
-
-
-@pytest.mark.data
-def test_pawsx_the_split_of_the_development_files_is_by_row(data_dir, tmp_path):
-    """What is tested on, in any language, is a translation of no row that is trained on."""
-    prepare_paws(data_dir, tmp_path, lower=False)
-    train = pairs(tmp_path / "train/train.en.tsv")
-    assert [row[3] for row in train] == [str(number) for number in range(1, 1501)]
-    for language in ("en", "de", "fr", "zh"):
-        test = pairs(tmp_path / f"test/test.{language}.tsv")
-        assert [row[3] for row in test] == [str(number) for number in range(1501, 2001)]
-        lines = (data_dir / "pawsx" / f"dev-{language}.tsv").read_text(encoding="utf-8").splitlines()
-        assert [row[0] for row in test] == [line.split("\t")[0].strip() for line in lines[1500:]]
-    assert files(tmp_path / "train") == ["train.en.tsv"] and not (tmp_path / "dev").exists()
 
 
 def test_tatoeba(tmp_path, capsys):

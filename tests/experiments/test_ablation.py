@@ -1,0 +1,75 @@
+"""scripts/base/ablation.sh: the command lines that it starts, and its table."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments.ablation import table
+from finetune.flags import FinetuneFlags
+from pretrain.config import PretrainConfig
+from tests.helpers.small_corpus import ROOT
+from tests.launching import clean_environment
+from utils.args import parse_args
+from utils.config import load_config
+
+# Instead of Python: it writes its arguments as a line of JSON.
+RECORDER = f"""#!{sys.executable}
+import json, sys
+with open("lines.jsonl", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+"""
+
+
+@pytest.fixture
+def started(tmp_path):
+    """The command lines that the script starts, in a copy of the repository's scripts."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").write_text(RECORDER)
+    (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
+    script = ["sh", str(tmp_path / "scripts/base/ablation.sh"), "--optimizer.steps", "7"]
+    subprocess.run(script, check=True, env=clean_environment(NPROC="2"), cwd=tmp_path)
+    return [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+
+
+def test_the_command_lines(started, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert started[0] == [
+        "convert.py",
+        "weights/xlm-roberta-base",
+        "output/ablation/exp0/encoder",
+        "--to",
+        "ernie-m",
+    ]
+    assert started[-1] == ["-m", "experiments.ablation", "output/ablation"]
+    pretrained, tuned = {}, []
+    for line in started[1:-1]:
+        program = next(word for word in line if word.startswith("run_"))
+        flags = line[line.index(program) + 1 :]
+        if program == "run_pretrain.py":
+            config = load_config(PretrainConfig, flags)
+            assert config.optimizer.steps == 7 and config.init.encoder == "weights/xlm-roberta-base"
+            pretrained[config.run.output] = set(config.objectives.active)
+        else:
+            flags = parse_args(FinetuneFlags, flags)
+            assert flags.random_seed == (1, 2, 3, 4, 5) and flags.do_test
+            tuned.append((flags.init_pretraining_params, flags.checkpoints))
+    outputs = [f"output/ablation/exp{number}" for number in range(6)]
+    assert list(pretrained) == outputs[1:] and pretrained[outputs[5]] == {"mmlm", "tlm", "camlm", "btmlm"}
+    assert tuned == [(f"{one}/encoder", f"{one}/{task}") for one in outputs for task in ("xnli", "conll")]
+
+
+def test_the_table(tmp_path):
+    (tmp_path / "exp0" / "xnli").mkdir(parents=True)
+    tables = [
+        {"title": f"acc, data/{part}.%s.tsv", "mean": {"avg": mean}, "deviation": {"avg": 0.25}}
+        for part, mean in (("dev/dev", 1.0), ("test/test", 75.5))
+    ]
+    (tmp_path / "exp0" / "xnli" / "results.json").write_text(json.dumps({"tables": tables}))
+    lines = table(tmp_path).splitlines()
+    assert (
+        lines[2] == "| exp0 | 75.50 ± 0.25 | 75.7 |  | 79.2 |" and lines[-1] == "| exp5 |  | 76.9 |  | 79.6 |"
+    )
