@@ -8,7 +8,6 @@ import gc
 import math
 import shlex
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,7 +26,6 @@ from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
-from training.progress import RemainingTime
 from utils.args import log_unused
 from utils.logging import Progress, Scalars, logger
 
@@ -129,11 +127,6 @@ class FineTuningRun:
                     report.write_report(Path(flags.checkpoints), name, tables, facts)
 
 
-def stall_watch(flags: Any) -> StallWatch:
-    """Warns about what takes long. With several processes it ends this one after --stall_ends_seconds."""
-    return StallWatch(STALL_SECONDS, flags.stall_ends_seconds if distributed.world_size() > 1 else 0.0)
-
-
 class FineTuningTrainer:
     """Trains one seed, from the step where it stopped.
 
@@ -165,7 +158,6 @@ class FineTuningTrainer:
 
     def _resume(self, step: Path, saved: dict[str, Any]) -> None:
         self.engine.load_state_dict(saved["engine"])
-        self.engine.set_last_checkpoint(step)
         state = saved["state"]
         self.position, self.evaluated, self.window = state["position"], state["evaluated"], state["window"]
         self.best = Evaluation(**state["best"]) if state["best"] else None
@@ -183,12 +175,11 @@ class FineTuningTrainer:
         engine, training, total = self.engine, self.training, self.training.total_steps
         self.scalars = Scalars(self.folder / "visualdl")
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
-        self.remaining = RemainingTime(total, engine.steps)
         loss = partial(training.loss, engine.model)
         stopped, divisible = False, training.divisible
         with (
             StopSignal() as stop,
-            stall_watch(self.flags) as stalls,
+            StallWatch(STALL_SECONDS, self.flags.stall_ends_seconds) as stalls,
             prefetch(training.stream(self.position)) as stream,
         ):
             while True:
@@ -222,8 +213,7 @@ class FineTuningTrainer:
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""
-        with self.remaining.evaluation():
-            found = self.training.evaluate(self.engine, stop)
+        found = self.training.evaluate(self.engine, stop)
         if found is None:
             return False
         self.latest, curves = found
@@ -248,11 +238,10 @@ class FineTuningTrainer:
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
         curve, form = training.measured
-        to_come = len(training.evaluations) - bisect_left(training.evaluations, engine.steps)
         logger.info(
             f"%sstep: %d/%d, ave loss: %f, {form}, lr: %.3e, grad norm: %.3f, speed: %.3f steps/s, %s left",
             training.place(work), engine.steps, training.total_steps, loss, share, step.lr, step.grad_norm,
-            self.progress.speed(), self.remaining.eta(engine.steps, to_come),
+            self.progress.speed(), self.progress.eta(),
         )  # fmt: skip
         if window:
             values = {"loss": loss, curve: share, "lr": step.lr, "grad_norm": step.grad_norm}
@@ -273,7 +262,6 @@ class FineTuningTrainer:
         }  # fmt: skip
         path = self.folder / f"step_{self.engine.steps}"
         self._save(path, state)
-        self.engine.set_last_checkpoint(path)
         self.saved = (self.engine.steps, self.evaluated)
         if distributed.is_main():
             # --init_checkpoint stays, so that the same command can be given again.

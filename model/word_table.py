@@ -18,8 +18,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model import cpu
-from model.cpu import LookUpOnCpu, on_cpu, training_on_cpu
-from utils.threads import as_array
+from model.cpu import LookUpOnCpu, as_array, on_cpu, training_on_cpu
 
 LOGITS_BYTES = 1 << 29  # that exist at a time: 512 MB
 _WORDS = 1 << 14  # of a gradient that is added to another one at a time

@@ -72,13 +72,6 @@ class Evaluator:
         every = self.config.run.eval_steps
         return step == last or (every > 0 and step > 0 and step % every == 0)
 
-    def to_come(self, step: int, last: int) -> int:
-        """How many evaluations there are after `step` of a run of `last` steps, without that of `step`."""
-        if not self.due(last, last):
-            return 0
-        every = self.config.run.eval_steps or last
-        return last // every - step // every + (last % every > 0)
-
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.
 

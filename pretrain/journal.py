@@ -11,7 +11,6 @@ from pretrain.evaluate import summary
 from pretrain.run_folder import CURVES, METRICS
 from training import distributed
 from training.engine import Step
-from training.progress import RemainingTime
 from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
 from utils.logging import Progress, Scalars, logger
 
@@ -84,7 +83,6 @@ class Journal:
 
     Attributes:
         evaluated: the step of the last evaluation; -1: there was none.
-        left: estimates the remaining time.
     """
 
     def __init__(self, output: Path, done: int, total: int, state: dict[str, Any] | None = None):
@@ -100,7 +98,6 @@ class Journal:
                 )  # fmt: skip
         self.curves = Scalars(output / CURVES)
         self.bar = Progress(total, "pre-training", initial=done, unit="steps", lines=False)
-        self.left = RemainingTime(total, done)
 
     def __enter__(self) -> "Journal":
         return self
@@ -114,16 +111,10 @@ class Journal:
         self.sums.add(step)
         self.bar.update()
 
-    def write_line(self, at: int, step: Step, evaluations: int = 0) -> None:
-        """Write a record of the steps since the last line.
-
-        Args:
-            at: number of the last of these steps.
-            step: the last of these steps.
-            evaluations: number of evaluations that are still to come.
-        """
+    def write_line(self, at: int, step: Step) -> None:
+        """Write a record of the steps since the last line, up to `step`, whose number is `at`."""
         record = self.sums.close(at, step.lr)
-        self._write(record, [in_words(record, self.total, self.left.eta(at, evaluations))])
+        self._write(record, [in_words(record, self.total, self.bar.eta())])
 
     def write_evaluation(self, at: int, result: dict[str, Any] | None) -> None:
         """Write the held-out evaluation after step `at`. None means that it was interrupted."""

@@ -9,10 +9,9 @@ Each loss is divided by the count over all processes and micro-batches. The sum 
 the gradient of the whole batch, however it is divided. The engine sums the gradients after the last backward
 pass, not in hooks, because processes that train different objectives have different graphs.
 
-Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner: the process that
-holds its moments, receives its gradient, updates it and sends the new value to the others. Fleet averages
-the gradients there, so the engine multiplies the loss by the number of processes. Mixed precision is
-`paddle.amp`.
+Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner, which holds its
+moments, receives its gradient, updates it and sends the new value to the others. Fleet averages the gradients
+there, so the engine multiplies the loss by the number of processes.
 """
 
 import contextlib
@@ -59,8 +58,9 @@ class Step:
 class Engine:
     """Trains `model` with `optimizer`, one step at a time.
 
+    All processes get the parameters of process 0.
+
     Args:
-        model: the model. All processes get the parameters of process 0.
         optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
         seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.
@@ -92,7 +92,6 @@ class Engine:
         self.precision = precision or Precision()
         self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
         self.steps = self.skipped = self.bad_in_a_row = 0
-        self._last_checkpoint: object = None
         self.parameters = dict(model.named_parameters())
         self._is_decorated = False
         several = sharding_stage and distributed.world_size() > 1
@@ -108,8 +107,7 @@ class Engine:
     def masters(self) -> dict[str, Tensor]:
         """O2: the float32 master weights by `parameter.name`. Call it on every process.
 
-        In stage 1 a process has the masters of its own parameters only; process 0 gets those of the others,
-        too, on the CPU.
+        In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
         """
         found = dict(self.optimizer._master_weights)
         if self.is_sharded:
@@ -126,25 +124,20 @@ class Engine:
         """The context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
 
-    def set_last_checkpoint(self, folder: object) -> None:
-        """Set the folder that the error after `max_bad_steps` names."""
-        self._last_checkpoint = folder
-
     def step(
         self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None, divisible: bool = True
     ) -> Step | None:
         """Do one optimizer step.
 
         Args:
-            micro_batches: the micro-batches of this process; there may be none.
+            micro_batches: those of this process; there may be none.
             loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
                 micro-batches of the step, and the values to sum, under names of `sums`.
             stop: becomes true when the run is asked to stop.
             divisible: whether to look at `stop` between micro-batches, too, and not only after them.
 
         Returns:
-            The result; None if any process was asked to stop. The step was then abandoned: weights, moments
-            and counters did not change.
+            The result; None if any process was asked to stop. Then nothing changed.
 
         Raises:
             UserError: the loss or the gradient of `max_bad_steps` consecutive steps was not finite.
@@ -273,11 +266,9 @@ class Engine:
             self.steps, loss, norm, self.bad_in_a_row,
         )  # fmt: skip
         if self.bad_in_a_row >= self.max_bad_steps:
-            saved = self._last_checkpoint
-            where = f"the last good checkpoint is {saved}" if saved else "nothing was saved"
             raise UserError(
                 f"step {self.steps}: the loss or its gradient was not a finite number for "
-                f"{self.bad_in_a_row} steps in a row; {where}. Lower the learning rate, or look at the data"
+                f"{self.bad_in_a_row} steps in a row; lower the learning rate, or look at the data"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import paddle
 from paddle import Tensor
 from paddle.optimizer.lr import LambdaDecay
 
+from model.cpu import as_array, over_rows
 from model.word_table import TableGradient
-from utils.threads import as_array, over_rows
 
 MOST = 0.4  # the share of rows above which the whole table is updated
 

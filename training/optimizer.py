@@ -2,8 +2,7 @@
 
 A schedule is a function of the step (0 for the first update) that returns the share of the peak rate. The
 official code and PaddleNLP decay rates and weights differently; the styles "official" and "paddlenlp" give
-both. The moments are saved under the model's parameter names, because Paddle's own names (such as
-linear_3.w_0_moment1_0) depend on what else the process has made.
+both. The moments are saved under the model's parameter names, not under Paddle's own.
 """
 
 import re
@@ -29,7 +28,6 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, style: str = "offic
     In style "official" the rate from step w on is 1 - t/T, so it drops from 1 to 1 - w/T at step w.
     In style "paddlenlp" it falls in a straight line from 1 at step w to 0 at step T.
     """
-    _check_style(style)
 
     def factor(step: int) -> float:
         if warmup_steps == 0:
@@ -68,13 +66,7 @@ def learning_rate_ratios(
     With d = layerwise_lr_decay and L = num_layers, the share is d^(L - i) in layer i, d^(L + 1) for the word
     and position tables, and 1 for heads and pooler. The embeddings' layer norm has 1 in style "official" and
     d^(L + 1) in style "paddlenlp".
-
-    Raises:
-        UserError: an unknown style, or a `layerwise_lr_decay` that is not above 0 and at most 1.
     """
-    _check_style(decay_style)
-    if not 0 < layerwise_lr_decay <= 1:
-        raise UserError(f"layerwise_lr_decay {layerwise_lr_decay}: above 0 and at most 1, which means none")
 
     def ratio(name: str) -> float:
         if layer := _layer_of(name):
@@ -100,7 +92,6 @@ def build_optimizer(
     """AdamW for the model's trainable parameters. It does not clip; `training.engine.Engine` does.
 
     Args:
-        model: the model.
         peak_lr: the highest learning rate.
         schedule: returns the share of `peak_lr` for a step; None: constant rate. Call
             `optimizer.lr_scheduler.step()` after each update.
@@ -109,9 +100,6 @@ def build_optimizer(
         betas, eps: of Adam.
         decay_style: "official": weight decay uses the full scheduled rate. "paddlenlp": it also uses the
             ratio of the layer, and the embeddings' layer norm has the ratio of the tables.
-
-    Raises:
-        UserError: an unknown style; a `layerwise_lr_decay` that is not above 0 and at most 1.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient}
     num_layers = 1 + max((int(layer[1]) for layer in map(_layer_of, named) if layer), default=-1)
@@ -133,11 +121,6 @@ def _layer_of(name: str) -> re.Match | None:
     return re.search(r"encoder\.layers\.(\d+)\.", name)
 
 
-def _check_style(style: str) -> None:
-    if style not in STYLES:
-        raise UserError(f"unknown style {style!r}: one of {', '.join(STYLES)}")
-
-
 def optimizer_state(
     optimizer: paddle.optimizer.Optimizer, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -145,10 +128,6 @@ def optimizer_state(
 
     With sharding this is the part of this process; the parts together are the state. The tensors are the
     optimizer's own, because a copy would take gigabytes: write them before the next step.
-
-    Args:
-        optimizer: the optimizer.
-        parameters: the model's parameters, by name.
     """
     held = {
         f"{name}/{kind}": table[_name_in(optimizer, parameter)]
@@ -170,22 +149,15 @@ def load_optimizer_state(
     state: Mapping[str, np.ndarray | Tensor],
     is_own: Callable[[Tensor], bool] = lambda parameter: True,
 ) -> None:
-    """Load the `optimizer_state` of all processes.
-
-    Args:
-        optimizer: the optimizer.
-        parameters: the model's parameters, by name.
-        state: "<parameter>/<accumulator>" -> value.
-        is_own: whether this process updates a parameter; it loads only the moments of these.
+    """Load the `optimizer_state` of all processes; of the moments only those of `is_own` parameters.
 
     Raises:
         UserError: the model has no such parameter, or a shape differs.
     """
+    another = "the training state belongs to another model: it has"
     places = {key: key.rsplit("/", 1) for key in state}
     if unknown := sorted({name for name, _ in places.values()} - set(parameters)):
-        raise UserError(
-            f"the training state belongs to another model: it has moments of {', '.join(unknown[:5])}"
-        )
+        raise UserError(f"{another} moments of {', '.join(unknown[:5])}")
     own = {key: parameters[name] for key, (name, _) in places.items() if is_own(parameters[name])}
     block = paddle.static.default_main_program().global_block()
     optimizer._create_accumulators(block, list({p.name: p for p in own.values()}.values()))
@@ -196,9 +168,7 @@ def load_optimizer_state(
         else:
             tensor = optimizer._accumulators[kind][_name_in(optimizer, parameter)]
         if list(tensor.shape) != list(value.shape):
-            raise UserError(
-                f"the training state belongs to another model: {key} has shape {list(value.shape)}"
-            )
+            raise UserError(f"{another} {key} of shape {list(value.shape)}")
         tensor.set_value(value)
 
 

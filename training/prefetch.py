@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import multiprocessing
+import os
+import pickle
 import queue
 import signal
 import threading
@@ -12,13 +14,13 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from utils.errors import UserError
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.5  # how often a waiting consumer checks the worker and the stop request
+_POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
 _QUIET_WAITS = 10  # at most one warning in this many times `slow_seconds`
 
 log = logging.getLogger(__name__)
@@ -44,23 +46,16 @@ class prefetch(Generic[T]):
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = 60.0):
         self._slow_seconds, self._next_warning, self._done = slow_seconds, 0.0, False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        receiver, sender = context.Pipe(duplex=False)
+        self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_work, args=(sender, make_iterator), name="reader", daemon=True
+            target=_work, args=(sender, make_iterator, ahead), name="reader", daemon=True
         )
         with _signals_blocked():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
-        self._items: queue.Queue = queue.Queue(ahead)
-        stop = threading.Event()
-        self._thread = threading.Thread(
-            target=_receive, args=(receiver, self._items, stop), name="reader-pipe", daemon=True
-        )
-        self._thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
         # worker ignores SIGTERM, and that wait would never end.
-        parts = self._process, self._thread, self._items, stop
-        self._finalizer = Finalize(self, _shut_down, parts, exitpriority=10)
+        self._finalizer = Finalize(self, _end, (self._process,), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -77,24 +72,27 @@ class prefetch(Generic[T]):
         began = time.monotonic()
         while not self._done:
             try:
-                kind, value = self._items.get(timeout=min(_POLL_SECONDS, self._slow_seconds))
-            except queue.Empty:
-                if stop:
-                    return None
-                self._warn_if_slow(began)
-                continue
+                if not self._receiver.poll(min(_POLL_SECONDS, self._slow_seconds)):
+                    if stop:
+                        return None
+                    self._warn_if_slow(began)
+                    continue
+                kind, value = self._receiver.recv()
+            except (EOFError, OSError):
+                self._process.join(1)  # before `close` kills it, for its own exit code
+                kind, value = (
+                    "user error",
+                    (
+                        f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
+                        "resume from the last checkpoint"
+                    ),
+                )
             if kind == "item":
                 return value
-            if kind == "dead":
-                self._process.join(1)  # before `close` kills it, for its own exit code
-                value = (
-                    f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
-                    "resume from the last checkpoint"
-                )
             self.close()
             if kind == "failure":
                 raise RuntimeError(f"the reader process failed:\n{value}")
-            if kind != "end":
+            if kind == "user error":
                 raise UserError(value)
         raise StopIteration
 
@@ -135,43 +133,32 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent has exited
-        try:
-            for item in make_iterator():
-                sender.send(("item", item))
-            sender.send(("end", None))
-        except BrokenPipeError:
-            raise
-        except UserError as error:
-            sender.send(("user error", str(error)))
-        except Exception:  # the parent reports it, because it has the log
-            sender.send(("failure", traceback.format_exc()))
+def _work(sender: Connection, make_iterator: Callable[[], Iterator], ahead: int) -> None:
+    messages: queue.Queue[bytes | None] = queue.Queue(ahead)
+    threading.Thread(target=_send, args=(sender, messages)).start()
+    last: tuple[str, Any] = ("end", None)
+    try:
+        for item in make_iterator():
+            messages.put(pickle.dumps(("item", item)))
+    except UserError as error:
+        last = ("user error", str(error))
+    except Exception:  # the parent reports it, because it has the log
+        last = ("failure", traceback.format_exc())
+    messages.put(pickle.dumps(last))
+    messages.put(None)
 
 
-def _receive(receiver: Connection, items: queue.Queue, stop: threading.Event) -> None:
-    kind = "item"
-    while kind == "item" and not stop.is_set():
-        try:
-            kind, value = receiver.recv()
-        except (EOFError, OSError):
-            kind, value = "dead", None
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put((kind, value), timeout=_POLL_SECONDS)
-                break
-    receiver.close()
+def _send(sender: Connection, messages: "queue.Queue[bytes | None]") -> None:
+    try:
+        while (message := messages.get()) is not None:
+            sender.send_bytes(message)
+    except OSError:  # the parent has ended
+        os._exit(0)
 
 
-def _shut_down(
-    process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue, stop: threading.Event
-) -> None:
-    stop.set()
-    with contextlib.suppress(queue.Empty):
-        items.get_nowait()  # make room for the thread
+def _end(process: multiprocessing.Process) -> None:
     process.kill()  # SIGTERM is blocked
     process.join()
-    thread.join(2)
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -86,11 +86,11 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
 
 
 def test_a_signal_while_files_are_read_or_predicted(classify, stopped, toy_folder, tmp_path):
-    assert stopped(Classification, "read", 1, signal.SIGTERM) == 0
+    assert stopped(Classification, "read", 1, signal.SIGTERM) == -signal.SIGTERM
     assert not (tmp_path / "out").exists()
     test = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "predicted.%s"}
     test |= {"do_val": "false", **FAST}
-    assert stopped(Classification, "predict", 1, signal.SIGTERM, **test) == 0
+    assert stopped(Classification, "predict", 1, signal.SIGTERM, **test) == -signal.SIGTERM
     assert list(tmp_path.glob("predicted*")) == []
     classify(**test)
     assert len(list(tmp_path.glob("predicted*"))) == 3
