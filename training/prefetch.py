@@ -80,13 +80,9 @@ class prefetch(Generic[T]):
                 kind, value = self._receiver.recv()
             except (EOFError, OSError):
                 self._process.join(1)  # before `close` kills it, for its own exit code
-                kind, value = (
-                    "user error",
-                    (
-                        f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
-                        "resume from the last checkpoint"
-                    ),
-                )
+                how = _how_it_ended(self._process.exitcode)
+                value = f"the reader process {how} before its work was done; resume from the last checkpoint"
+                kind = "user error"
             if kind == "item":
                 return value
             self.close()
