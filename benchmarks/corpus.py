@@ -5,12 +5,10 @@
 
 The text has all lines of DATA/pretrain/mono again and again, each with a running number in front, so that
 no two lines are equal. All contenders turn it into the ids of one vocabulary on the same number of cores
-and write them to disk: ours with build_corpus, with and without removing duplicates; the tokenizers in that
-many processes with one thread, which is faster than one process with threads.
-
-The peer's tokenizer is made from the same sentencepiece model. Its ids differ from ours in one line of a
-hundred: the official tokenizer has a rule for a comma after a digit, and the peer has its own form of NFKC.
-Speeds are in megabytes of text; memory is that of the largest process.
+and write them to disk: ours with build_corpus; the peer in that many processes with one thread, which is
+faster than one process with threads. The peer's ids differ in one line of a hundred: the official tokenizer
+has a rule for a comma after a digit, and the peer has its own form of NFKC. Speeds are in megabytes of
+text.
 """
 
 import gzip
@@ -26,51 +24,48 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Benchmark, Contender, tell
+from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Contender, compare, tell
 from utils.errors import UserError, run
 
 TEXT, TOKENIZER = "text.txt", "tokenizer.json"
 BATCH = 1 << 20  # bytes of text
 CONTENDERS = {
-    "ours": Contender("ours", OURS, options={"deduplicate": "false"}),
+    OURS: Contender("ours", OURS, options={"deduplicate": "false"}),
     "ours_deduplicated": Contender("ours, duplicates removed", OURS, options={"deduplicate": "true"}),
     "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", environment=LATEST),
 }
-
-
-def piece_model() -> Path:
-    return Path(os.environ["DATA"], "vocab", "xnli15-32k.model")
+SAVE_TOKENIZER = (
+    "import sys, transformers\n"
+    "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
+)
 
 
 def write_text(folder: Path, args) -> None:
     """Write the text, and the peer's tokenizer if its environment is there."""
-    texts = sorted(Path(os.environ["DATA"], "pretrain", "mono").glob("*.txt.gz"))
-    lines = [line for file in texts for line in gzip.decompress(file.read_bytes()).splitlines()]
-    if not lines:
+    data = Path(os.environ.get("DATA", ""))
+    texts = sorted(data.glob("pretrain/mono/*.txt.gz"))
+    if not os.environ.get("DATA") or not texts:
         raise UserError("DATA/pretrain/mono has no *.txt.gz; set DATA to the folder of real data")
+    lines = [line for file in texts for line in gzip.decompress(file.read_bytes()).splitlines()]
     with open(folder / TEXT, "wb") as file:
         for number, line in enumerate(itertools.cycle(lines)):
             if file.tell() >= args.gigabytes * 1e9:
                 break
             file.write(b"%d %s\n" % (number, line))
-    python = ROOT / PARITY / "bin/python"
+    python, model = ROOT / PARITY / "bin/python", data / "vocab/xnli15-32k.model"
     if python.exists():
-        code = (
-            "import sys, transformers\n"
-            "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
-        )
-        subprocess.run([python, "-c", code, piece_model(), folder / TOKENIZER], check=True)
+        subprocess.run([python, "-c", SAVE_TOKENIZER, model, folder / TOKENIZER], check=True)
 
 
 def ours(folder: Path, args, deduplicate: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as output:
         command = [
-            sys.executable, "-m", "pretrain.build_corpus", "--mono", f"xx<={folder / TEXT}",
-            "--piece_model_path", piece_model(), "--workers", args.processes, "--deduplicate", deduplicate,
-            "--output", Path(output, "corpus"),
+            sys.executable, "-m", "pretrain.build_corpus", "--mono", f"xx<={folder / TEXT}", "--output",
+            f"{output}/corpus", "--piece_model_path", f"{os.environ['DATA']}/vocab/xnli15-32k.model",
+            "--workers", str(args.processes), "--deduplicate", deduplicate,
         ]  # fmt: skip
         start = time.perf_counter()
-        subprocess.run(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         tell_with_children(time.perf_counter() - start)
 
 
@@ -111,17 +106,15 @@ def write_ids(folder: Path, number: int, start: int, end: int) -> None:
 
 
 def main() -> None:
-    if not os.environ.get("DATA"):
-        raise UserError("DATA is not set; set it to the folder of real data")
-    Benchmark(
+    compare(
         __doc__,
         CONTENDERS,
-        {"ours": ours, "tokenizers": tokenizers},
+        {OURS: ours, "tokenizers": tokenizers},
         {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))},
         "MB/s",
         lambda args, _: 1000 * args.gigabytes,
-        prepare=write_text,
-    ).main()
+        write_text,
+    )
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
     python benchmarks/encode.py                                   2,000 sentences at base size
     python benchmarks/encode.py --layers 2 --sentences 500 --rounds 1
 
-All contenders get the same file of made-up sentences of 1 to 120 words, the same piece model and the same
-shape of random weights (12 x 768, 250,002 words), and compute the mean over the tokens of the top layer.
-Ours does what encode_vector.py does, from the file of texts to the file of vectors, with a checkpoint and
-with the ONNX files of export.py. Theirs is `SentenceTransformer.encode` on a list, which sorts by length.
-Loading the model is not timed.
+All contenders get the same made-up sentences of 1 to 120 words and the same shape of random weights (12 x
+768, 250,002 words), and compute the mean over the tokens of the top layer. Ours does what encode_vector.py
+does, with a checkpoint and with the ONNX files of export.py. Loading the model is not timed.
 """
 
 import sys
@@ -17,18 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import made_up
-from benchmarks.side_by_side import LATEST, OURS, VOCABULARY, Benchmark, Contender, tell
-from benchmarks.training import hf_config, torch_device
+from benchmarks import tokenise
+from benchmarks.finetune_real import hf_config, torch_device
+from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
 from utils.runtime import prepare, read_cpu
 
 MAX_SEQ_LEN = 256
+INT8 = {"engine": "onnx-int8"}
 CONTENDERS = {
-    "ours": Contender("ours", OURS, options={"engine": "dygraph"}),
+    OURS: Contender("ours", OURS, options={"engine": "dygraph"}),
     "ours_onnx": Contender("ours, ONNX Runtime", OURS, options={"engine": "onnx"}),
-    "ours_onnx_int8": Contender(
-        "ours, ONNX Runtime, int8", OURS, options={"engine": "onnx-int8"}, precision="int8"
-    ),
+    "ours_onnx_int8": Contender("ours, ONNX Runtime, int8", OURS, options=INT8, precision="int8"),
     "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
     "st_best": Contender("sentence-transformers", "torch"),
     "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
@@ -37,7 +34,7 @@ CONTENDERS = {
 
 def write_files(folder: Path, args) -> None:
     """Write the texts, the tokenizers and the ONNX files."""
-    made_up.write_files(folder, args)
+    tokenise.write_files(folder, args)
     prepare(quiet=True)
     from inference.onnx import write_onnx
     from inference.requests import FILES
@@ -72,10 +69,10 @@ def ours(folder: Path, args, engine: str) -> None:
 
         onnx = OnnxEngine(folder / FILES[engine], read_cpu().cores)
         encoder = ExportedEncoder(onnx, 768, config.pad_token_id, True)
-    encode = EncodePairs(Tokenizer(None, folder / made_up.OURS), MAX_SEQ_LEN)
+    encode = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
-        texts = Sentences(folder / made_up.TEXTS)
+        texts = Sentences(folder / tokenise.TEXTS)
         VectorWriter(encoder, texts, encode, Path(output)).vectors(args.layers, "mean")
         seconds = time.perf_counter() - start
     tell(seconds, check=sum(len(feature.ids) for feature in encode(texts)))
@@ -85,15 +82,14 @@ def sentence_transformers(folder: Path, args) -> None:
     import transformers
     from sentence_transformers import SentenceTransformer
 
-    transformers.logging.set_verbosity_error()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / made_up.XLM_R)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / tokenise.XLM_R)
     with tempfile.TemporaryDirectory() as saved:
         transformers.XLMRobertaModel(hf_config(args.layers, args.vocab)).save_pretrained(saved)
         tokenizer.save_pretrained(saved)
         # Without a modules.json it takes the mean over the tokens.
         model = SentenceTransformer(saved, device=torch_device())
     model.max_seq_length = MAX_SEQ_LEN  # an attribute of their model
-    texts = made_up.read_texts(folder)
+    texts = tokenise.read_texts(folder)
     start = time.perf_counter()
     model.encode(texts, show_progress_bar=False)
     seconds = time.perf_counter() - start
@@ -102,12 +98,12 @@ def sentence_transformers(folder: Path, args) -> None:
 
 
 if __name__ == "__main__":
-    Benchmark(
+    compare(
         __doc__,
         CONTENDERS,
-        {"ours": ours, "torch": sentence_transformers},
-        {"layers": 12, "vocab": VOCABULARY, "sentences": 2000},
+        {OURS: ours, "torch": sentence_transformers},
+        {"layers": 12, "vocab": 250_002, "sentences": 2000},
         "sentences/s",
         lambda args, _: args.sentences,
-        prepare=write_files,
-    ).main()
+        write_files,
+    )

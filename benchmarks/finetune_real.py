@@ -1,64 +1,82 @@
-"""Time a fine-tuning step on real sentence pairs beside transformers (torch) and PaddleNLP.
+"""Time a fine-tuning step beside transformers (torch) and PaddleNLP, all in turns with ours, at base size.
 
-    python benchmarks/finetune_real.py --data pairs.tsv --piece_model_path piece.model
-    python benchmarks/finetune_real.py --data .. --piece_model_path .. --against ../another-checkout
-
-A line of the file is premise, hypothesis and label, with tabs between. One step is a sequence classification
-of 16 or 32 pairs: base shape (12 x 768, 250,002 words), dropout 0.1, gradient clipped to norm 1, AdamW. The
-batches are those that the XNLI recipe draws. A "padded" peer gets the same batches, padded to the longest of
-the batch. A "grouped" peer gets the same pairs, sorted by length before they are cut into batches. Every
-contender takes turns with ours.
-
-The unit is real tokens a second: pads do not count. In the last line of JSON the figures of 32 pairs come
-first; "ratio" is that to the fastest padded peer in float32, "ratio_grouped" that to the fastest grouped one,
-"ratio_to_previous" that to --against for each size, and "batch_16" has the figures of 16 pairs.
+--data has a premise, a hypothesis and a label in each line, with tabs between. The batches are those that the
+XNLI recipe draws; peers pad them, and a "grouped" peer gets batches of similar length. Pads do not count.
+--length makes sequences of that many random tokens instead, because peers may drop a mask of ones. In older
+revisions this is another program: --against ../another-checkout/benchmarks/finetune_step.py.
 """
 
 import json
 import random
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import training
-from benchmarks.side_by_side import FLOAT32, LATEST, OURS, PREVIOUS, VOCABULARY, Benchmark, Contender, tell
+from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell, wait_for_turn
+from utils.errors import UserError, run
 
+WARM_UP = 2  # the first steps touch fresh memory
 SIZES = {
-    "layers": 12, "hidden": 768, "vocab": VOCABULARY, "batch": 32, "steps": 8, "max_seq_len": 256,
-    "data": "", "piece_model_path": "",
+    "layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "steps": 5, "length": 0, "max_seq_len": 256,
+    "data": "", "piece_model_path": "", "amp": "none",
 }  # fmt: skip
-FILES = ("data", "piece_model_path")
-PADDED, GROUPED = "padded", "grouped"
-BFLOAT16 = training.SDPA | {"bfloat16": True}
-PEERS = (  # beginning and end of the name, label, kind, environment, options, precision
-    ("hf", "_sdpa", "newest transformers, sdpa", "torch", LATEST, training.SDPA, FLOAT32),
-    ("hf", "_eager", "newest transformers, eager", "torch", LATEST, {}, FLOAT32),
-    ("hf", "_pinned", "transformers XLM-R, sdpa", "torch", None, training.SDPA, FLOAT32),
-    ("hf", "_bfloat16", "newest transformers, sdpa, bfloat16", "torch", LATEST, BFLOAT16, "bfloat16"),
-    ("paddlenlp", "", "PaddleNLP ERNIE-M", "paddlenlp", None, {}, FLOAT32),
-)
-CONTENDERS = {OURS: Contender("ours", OURS)} | {
-    f"{name}_{order}{end}": Contender(
-        f"{label}, {order}", kind, True, options | {"order": order}, environment, precision
-    )
-    for order in (PADDED, GROUPED)
-    for name, end, label, kind, environment, options, precision in PEERS
+SDPA = {"attention": "sdpa"}
+BFLOAT16, GROUPED = SDPA | {"bfloat16": True}, {"order": "grouped"}
+TRANSFORMERS = {
+    OURS: Contender("ours", OURS),
+    "hf_installed_sdpa": Contender(
+        "transformers XLM-R, sdpa, as installed", "torch", False, SDPA | {"fused": False}
+    ),
+    "hf_best_sdpa": Contender("transformers XLM-R, sdpa", "torch", True, SDPA),
+    "hf_best_eager": Contender("transformers XLM-R, eager", "torch"),
+    "hf_best_latest_sdpa": Contender("newest transformers, sdpa", "torch", True, SDPA, LATEST),
+    "hf_best_latest_eager": Contender("newest transformers, eager", "torch", True, {}, LATEST),
+}
+BFLOAT16_LABEL = "newest transformers, sdpa, bfloat16"
+GROUPED_LABEL = "newest transformers, sdpa, grouped"
+CONTENDERS = {
+    **TRANSFORMERS,
+    "hf_latest_bfloat16": Contender(BFLOAT16_LABEL, "torch", True, BFLOAT16, LATEST, "bfloat16"),
+    "paddlenlp_installed": Contender("PaddleNLP ERNIE-M, as installed", "paddlenlp", False),
+    "paddlenlp_best": Contender("PaddleNLP ERNIE-M", "paddlenlp"),
+    "hf_grouped": Contender(GROUPED_LABEL, "torch", True, SDPA | GROUPED, LATEST, counts=False),
+    "paddlenlp_grouped": Contender("PaddleNLP ERNIE-M, grouped", "paddlenlp", True, GROUPED, counts=False),
 }
 
 
 def draw(folder: Path, args) -> None:
-    """Write the batches that the recipe draws, and the same pairs in batches of similar length."""
+    """Write the batches of (ids, label) for all contenders: "padded" and "grouped"."""
+    labels, padded = draw_random(args) if args.length else draw_real(args)
+    pairs = sorted((pair for batch in padded for pair in batch), key=lambda pair: len(pair[0]))
+    grouped = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
+    random.Random(1).shuffle(grouped)
+    tokens = sum(len(ids) for ids, _ in pairs)
+    drawn = {"labels": labels, "grouped": grouped, "padded": padded, "tokens": tokens}
+    (folder / "pairs.json").write_text(json.dumps(drawn), encoding="utf-8")
+
+
+def draw_random(args) -> tuple[list[str], list[list]]:
+    rng = random.Random(0)
+    words = range(4, args.vocab)
+    texts = [[0, *rng.choices(words, k=args.length - 2), 2] for _ in range(args.batch * args.steps)]
+    pairs = [(ids, rng.randrange(3)) for ids in texts]
+    batches = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
+    return ["0", "1", "2"], batches
+
+
+def draw_real(args) -> tuple[list[str], list[list]]:
     from finetune.classification import Classification
     from reader.batching import Batches
     from reader.classification import Example
     from reader.tokenization import Tokenizer
-    from utils.errors import UserError
 
-    for flag in FILES:
-        if not Path(getattr(args, flag)).is_file():
-            raise UserError(f"--{flag} {getattr(args, flag)}: there is no such file")
+    for path in (args.data, args.piece_model_path):
+        if not Path(path).is_file():
+            raise UserError(f"'{path}': no such file; give --data and --piece_model_path, or --length")
     rows = [line.split("\t") for line in Path(args.data).read_text(encoding="utf-8").splitlines()]
     if wrong := [number for number, row in enumerate(rows, 1) if len(row) != 3]:
         raise UserError(f"{args.data}, line {wrong[0]}: not premise, hypothesis and label with tabs between")
@@ -68,62 +86,88 @@ def draw(folder: Path, args) -> None:
     examples = [Example(a, b, labels.index(label), None) for a, b, label in rows]
     task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
     stream = Batches(examples, task.encode, args.batch, seed=1).stream()
-    padded = []
+    batches = []
     for work, _ in zip(stream, range(args.steps)):
         chosen = [examples[i] for i in work.micro_batches[0].indices]
-        padded.append([(feature.ids, feature.label) for feature in task.encode(chosen)])
-    pairs = sorted((pair for batch in padded for pair in batch), key=lambda pair: len(pair[0]))
-    grouped = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
-    random.Random(1).shuffle(grouped)
-    tokens = sum(len(ids) for ids, _ in pairs)
-    drawn = {"labels": labels, GROUPED: grouped, PADDED: padded, "tokens": tokens}
-    (folder / "pairs.json").write_text(json.dumps(drawn), encoding="utf-8")
+        batches.append([(feature.ids, feature.label) for feature in task.encode(chosen)])
+    return labels, batches
 
 
 def read_drawn(folder: Path) -> dict:
-    """What `draw` wrote: "labels", "padded" and "grouped" batches of (ids, label), and the number of ids."""
+    """What `draw` wrote."""
     return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
 
 
-def time_all(
-    args, step: Callable[..., None], drawn: dict, order: str, collate: Callable[[list], tuple]
-) -> None:
-    """Time all batches after some steps on the first, and tell the seconds of all."""
-    batches = [collate(batch) for batch in drawn[order]]
-    seconds = sum(training.time_steps(step, [batches[0]] * training.WARM_UP + batches))
-    tell(seconds, training.operations_of(args, drawn["tokens"]), check=drawn["tokens"])
-
-
 def ours(folder: Path, args) -> None:
-    """The task, its batches, its loss and the engine, of this checkout or of the one of --against."""
     from utils.runtime import prepare
 
     prepare(quiet=True)
+    import paddle
+    import paddle.nn.functional as F
+
     from finetune.classification import Classification
     from model.ernie_m import ErnieMConfig
+    from model.heads import SequenceClassifier
     from reader.features import Feature
     from reader.tokenization import Tokenizer
 
+    labels = read_drawn(folder)["labels"]
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
+    model = SequenceClassifier(config, len(labels))
+    if args.length:
+
+        def loss_of(*arrays):
+            input_ids, targets = (paddle.to_tensor(array) for array in arrays)
+            return F.cross_entropy(model(input_ids), targets)
+
+        time_all(folder, args, our_step(model, loss_of, args.amp), to_arrays)
+    else:
+        task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
+
+        def collate(pairs: list) -> tuple:
+            return (task.encode.collate([Feature(*pair) for pair in pairs], range(len(pairs)), len(pairs)),)
+
+        time_all(folder, args, our_step(model, lambda batch: task.loss(model, batch)[0], args.amp), collate)
+
+
+def torch_peer(folder: Path, args, order: str = "padded", **options) -> None:
+    labels = len(read_drawn(folder)["labels"])
+    step = torch_step(args, "ForSequenceClassification", num_labels=labels, **options)
+    time_all(folder, args, step, to_arrays, order)
+
+
+def paddlenlp_peer(folder: Path, args, order: str = "padded") -> None:
+    """PaddleNLP's own ERNIE-M."""
+    import paddle
+    import paddle.nn.functional as F
+    from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
+
+    config = ErnieMConfig(
+        vocab_size=args.vocab, num_hidden_layers=args.layers, num_labels=len(read_drawn(folder)["labels"]),
+        hidden_size=args.hidden, num_attention_heads=args.hidden // 64, intermediate_size=4 * args.hidden,
+    )  # fmt: skip
+    model = ErnieMForSequenceClassification(config)
+    model.train()
+    clip = paddle.nn.ClipGradByGlobalNorm(1.0)
+    optimizer = paddle.optimizer.AdamW(5e-5, parameters=model.parameters(), weight_decay=0.01, grad_clip=clip)
+
+    def step(input_ids, labels):
+        input_ids = paddle.to_tensor(input_ids)
+        mask = (input_ids != 1).astype("int64")
+        F.cross_entropy(model(input_ids, attention_mask=mask), paddle.to_tensor(labels)).backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        wait_for_paddle()
+
+    time_all(folder, args, step, to_arrays, order)
+
+
+def time_all(folder: Path, args, step: Callable, collate: Callable, order: str = "padded") -> None:
+    """Time all batches after some steps on the first. Tell the seconds of each if they are of one size."""
     drawn = read_drawn(folder)
-    task = Classification(Tokenizer(None, args.piece_model_path), drawn["labels"], args.max_seq_len)
-    model = task.make_model(ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64))
-
-    def collate(pairs: list) -> tuple:
-        return (task.encode.collate([Feature(*pair) for pair in pairs], range(len(pairs)), len(pairs)),)
-
-    time_all(args, training.our_step(model, lambda batch: task.loss(model, batch)[0]), drawn, PADDED, collate)
-
-
-def torch_peer(folder: Path, args, order: str, **options) -> None:
-    drawn = read_drawn(folder)
-    labels = len(drawn["labels"])
-    step = training.torch_step(args, "ForSequenceClassification", num_labels=labels, **options)
-    time_all(args, step, drawn, order, to_arrays)
-
-
-def paddlenlp_peer(folder: Path, args, order: str) -> None:
-    drawn = read_drawn(folder)
-    time_all(args, training.paddlenlp_step(args, len(drawn["labels"])), drawn, order, to_arrays)
+    batches = [collate(batch) for batch in drawn[order]]
+    seconds = time_steps(step, [batches[0]] * WARM_UP + batches)
+    tell(seconds if args.length else sum(seconds), check=drawn["tokens"])
 
 
 def to_arrays(pairs: list) -> tuple:
@@ -136,33 +180,109 @@ def to_arrays(pairs: list) -> tuple:
     return input_ids, np.array([label for _, label in pairs], np.int64)
 
 
-def measure_both(benchmark: Benchmark, args) -> None:
-    results = {}
-    for batch in (32, 16):
-        print(f"batches of {batch}", flush=True)
-        vars(args).update(batch=batch)
-        found = benchmark.measure(args)
-        ratios = found.get("ratio_to_peer", {})
-        grouped = [one for name, one in ratios.items() if GROUPED in name and "bfloat16" not in name]
-        found["ratio_grouped"] = min(grouped, default=None)
-        results[batch] = {name: value for name, value in found.items() if name not in FILES}
-    previous = {batch: found.get("ratio_to_peer", {}).get(PREVIOUS) for batch, found in results.items()}
-    print(json.dumps(results[32] | {"ratio_to_previous": previous, "batch_16": results[16]}))
+def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[float]:
+    """The seconds of each `step(*batch)`, which waits for the device, without the first WARM_UP."""
+    seconds = []
+    for batch in batches:
+        wait_for_turn()
+        start = time.perf_counter()
+        step(*batch)
+        seconds.append(time.perf_counter() - start)
+    return seconds[WARM_UP:]
 
 
-if __name__ == "__main__":
-    benchmark = Benchmark(
+def our_step(model, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
+    """A training step of ours. `loss_of(*batch)` is the loss of one batch."""
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
+    from training.precision import Precision
+
+    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
+    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
+
+    def step(*batch):
+        engine.step([batch], lambda batch: (loss_of(*batch), {}))
+        wait_for_paddle()
+
+    return step
+
+
+def torch_step(
+    args, head: str, attention: str = "eager", fused: bool = True, bfloat16: bool = False,
+    loss_of: Callable | None = None, **config,
+) -> Callable[..., None]:  # fmt: skip
+    """A training step of XLM-R of transformers: (ids, labels) as arrays -> None.
+
+    Args:
+        head: end of the name of a class: "ForMaskedLM".
+        loss_of: (model, input_ids, attention_mask, labels) -> loss; by default the loss of the model.
+        config: further values of the configuration.
+    """
+    import torch
+    import transformers
+
+    device = torch_device()
+    shape = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **config)
+    model = getattr(transformers, f"XLMRoberta{head}")(shape).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
+
+    def step(*arrays):
+        input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
+        mask = (input_ids != 1).long()
+        with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
+            if loss_of is None:
+                loss = model(input_ids, attention_mask=mask, labels=labels).loss
+            else:
+                loss = loss_of(model, input_ids, mask, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def hf_config(layers: int, vocabulary: int, hidden_size: int = 768, **more):
+    """A configuration of XLM-R in transformers."""
+    import transformers
+
+    values = {
+        "vocab_size": vocabulary, "num_hidden_layers": layers, "hidden_size": hidden_size,
+        "num_attention_heads": hidden_size // 64, "intermediate_size": 4 * hidden_size,
+        "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1,
+    }  # fmt: skip
+    return transformers.XLMRobertaConfig(**values | more)
+
+
+def torch_device() -> str:
+    """The device of the peers that use torch."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait_for_paddle() -> None:
+    """Wait until Paddle's GPU has done all its work."""
+    import paddle
+
+    if paddle.device.get_device().startswith("gpu"):
+        paddle.device.synchronize()
+
+
+def main() -> None:
+    compare(
         __doc__,
         CONTENDERS,
         {OURS: ours, "torch": torch_peer, "paddlenlp": paddlenlp_peer},
         SIZES,
         "tokens/s",
-        lambda _, folder: read_drawn(folder)["tokens"],
-        prepare=draw,
-        turns="all",
-        rivals=tuple(name for name in CONTENDERS if PADDED in name and "bfloat16" not in name),
+        lambda args, folder: args.batch * args.length or read_drawn(folder)["tokens"],
+        draw,
+        turns=(OURS, "torch", "paddlenlp"),
     )
-    args = benchmark.parse()  # before a package of the project is imported
-    from utils.errors import run
 
-    run(lambda: measure_both(benchmark, args))
+
+if __name__ == "__main__":
+    run(main)

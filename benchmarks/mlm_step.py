@@ -4,61 +4,58 @@
     python benchmarks/mlm_step.py --against ../another-checkout      this revision beside another one
 
 One step: 16 x 128 tokens of which 304 are predicted (15 % of each sequence, MMLM), base shape (12 x 768,
-250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. Ours is the step of
-pre-training: its batch, its loss and its engine. All contenders get the same batches. transformers computes
-logits at all positions; its "gathered" form computes them at the masked positions.
-
-Another checkout takes turns with ours. The peers run alone, because two of them would not fit into memory.
+250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. All contenders get the
+same batches. transformers computes logits at all positions; its "gathered" form computes them at the masked
+positions. The peers run alone, because two would not fit into memory.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import training
-from benchmarks.side_by_side import LATEST, Benchmark, Contender, tell
-from benchmarks.training import BATCH, LENGTH
+from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps, torch_step
+from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
 
 IGNORED = -100  # transformers does not predict positions with this label
 GATHERED = {"attention": "sdpa", "gathered": True}
-CONTENDERS = {
-    **training.CONTENDERS,
-    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", options=GATHERED),
+SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 128, "steps": 5}
+CONTENDERS = TRANSFORMERS | {
+    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", True, GATHERED),
     "hf_gathered_latest_sdpa": Contender(
         "newest transformers, sdpa, gathered", "torch", True, GATHERED, LATEST
     ),
 }
 
 
-def mmlm_batches(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
-    """Endless (Batch of `size` random texts of full length,)."""
+def mmlm_batches(args) -> Iterator[tuple]:
+    """Endless (Batch of `args.batch` random texts of full length,)."""
     import numpy as np
 
     from pretrain.config import ObjectiveConfig
     from pretrain.masking import Vocabulary, generator
     from pretrain.objectives import Objectives, Text
 
-    ids = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=vocabulary - 1, size=vocabulary)
-    objectives = Objectives(ObjectiveConfig(), ids, length)
+    ids = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
+    objectives = Objectives(ObjectiveConfig(), ids, args.length)
     rng = np.random.default_rng(0)
     step = 0
     while True:
-        texts = [Text(rng.choice(ids.ordinary_ids, length - 2), language=0) for _ in range(size)]
-        yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(size)]),)
+        texts = [Text(rng.choice(ids.ordinary_ids, args.length - 2), language=0) for _ in range(args.batch)]
+        yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(args.batch)]),)
         step += 1
 
 
-def ids_and_labels(vocabulary: int, size: int = BATCH, length: int = LENGTH) -> Iterator[tuple]:
-    """The same batches as arrays [size, length]."""
+def ids_and_labels(args) -> Iterator[tuple]:
+    """The same batches as arrays [batch, length]."""
     import numpy as np
 
-    for (batch,) in mmlm_batches(vocabulary, size, length):
+    for (batch,) in mmlm_batches(args):
         labels = np.full_like(batch.input_ids, IGNORED)
         labels[batch.targets] = batch.target_ids
-        yield batch.input_ids.reshape([size, length]), labels.reshape([size, length])
+        yield tuple(array.reshape([args.batch, args.length]) for array in (batch.input_ids, labels))
 
 
 def ours(_, args) -> None:
@@ -69,23 +66,19 @@ def ours(_, args) -> None:
     from model.heads import PreTrainingModel
     from pretrain.loss import masked_lm_loss
 
-    model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), ["en"])
-    step = training.our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
-    time_batches(args, step, mmlm_batches)
+    config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
+    model = PreTrainingModel(config, ["en"])
+    step = our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
+    time_batches(args, step, mmlm_batches(args))
 
 
-def torch_xlm_r(_, args, gathered: bool = False, **options) -> None:
-    loss_of = gathered_loss if gathered else None
-    step = training.torch_step(args, "ForMaskedLM", loss_of=loss_of, **options)
-    time_batches(args, step, ids_and_labels)
+def torch_peer(_, args, gathered: bool = False, **options) -> None:
+    step = torch_step(args, "ForMaskedLM", loss_of=gathered_loss if gathered else None, **options)
+    time_batches(args, step, ids_and_labels(args))
 
 
-def time_batches(args, step, batches) -> None:
-    sizes = args.vocab, args.batch, args.length
-    (first,) = next(mmlm_batches(*sizes))
-    drawn = islice(batches(*sizes), training.WARM_UP + args.steps)
-    operations = training.operations_of(args, first.tokens, len(first.targets))
-    tell(training.time_steps(step, drawn), operations)
+def time_batches(args, step: Callable[..., None], batches: Iterator[tuple]) -> None:
+    tell(time_steps(step, islice(batches, WARM_UP + args.steps)))
 
 
 def gathered_loss(model, input_ids, attention_mask, labels):
@@ -98,12 +91,12 @@ def gathered_loss(model, input_ids, attention_mask, labels):
 
 
 if __name__ == "__main__":
-    Benchmark(
+    compare(
         __doc__,
         CONTENDERS,
-        {"ours": ours, "torch": torch_xlm_r},
-        training.SIZES,
+        {OURS: ours, "torch": torch_peer},
+        SIZES,
         "tokens/s",
         lambda args, _: args.batch * args.length,
-        turns="revisions",
-    ).main()
+        turns=(OURS,),
+    )

@@ -12,8 +12,7 @@ from typing import Any
 
 from experiments.study import STUDIES
 from reader.corpus import read_manifest
-from scripts.data import prepare_conll
-from scripts.data import prepare_xnli as xnli_files
+from scripts.data import prepare
 from utils.config import read_yaml
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -61,13 +60,13 @@ def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
     source = output.parent / "nli"
     for path in sorted((data / "nli").glob("*.tsv")):
         lower_case(path, source / path.name)
-    xnli_files.main([str(source), "--output", str(output)])
+    prepare.main(["xnli", str(source), "--output", str(output)])
     _write_languages(output, corpus)
 
 
 def prepare_ner(data: Path, output: Path, corpus: Path) -> None:
     """PAN-X: English sentences to train on, and the development sets of the corpus' languages."""
-    prepare_conll.main([str(data / "ner" / "panx"), "--output", str(output), "--lower_case"])
+    prepare.main(["panx", str(data / "ner" / "panx"), "--output", str(output), "--lower_case"])
     _write_languages(output, corpus)
 
 

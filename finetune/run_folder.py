@@ -36,7 +36,7 @@ from utils.logging import logger
 RUN, SELECTED = "run.json", "selected.json"
 _TRAINED = ("step_*", "best", "seed_*")  # the results of training
 _WRITTEN = (
-    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "visualdl", "predictions", "test_result*",
+    *_TRAINED, SELECTED, "results.*", "retrieval.*", "flags.yaml", "predictions", "test_result*",
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
 

@@ -35,7 +35,7 @@ class SupervisedTraining:
     """`finetune.trainer.Training` of one seed on labelled files."""
 
     divisible = True
-    measured = ("acc", "ave acc: %f")
+    measured = "ave acc: %f"
 
     def __init__(self, run: "SupervisedRun", seed: int):
         flags, task, train_set, dev_files = run.flags, run.task, run.train_set, run.dev_files
@@ -87,7 +87,7 @@ class SupervisedTraining:
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.task.loss(model, micro_batch)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score all files; the first pattern selects the best step."""
         metric, epoch = self.task.metric, bisect_left(self.ends, engine.steps)
         scores = evaluate(self.task, engine, self.dev_files, self.flags, epoch, stop)
@@ -96,12 +96,7 @@ class SupervisedTraining:
         first = {language: found[metric] for language, found in next(iter(scores.values())).items()}
         select_on = self.flags.select_on
         selected_by = report.average(first) if select_on in (MEAN, LAST) else first[select_on]
-        curves = {}
-        for pattern, by_language in scores.items():
-            path = Path(pattern)  # "dev" is the name of the curves of both dev.%s.tsv and dev/%s.tsv
-            name = path.name.split("%s")[0].rstrip("._-") or path.parent.name
-            curves |= {f"{name}/{language}": found[metric] for language, found in by_language.items()}
-        return Evaluation(engine.steps, epoch, selected_by, scores), curves
+        return Evaluation(engine.steps, epoch, selected_by, scores)
 
 
 def global_batch(flags: FinetuneFlags) -> int:

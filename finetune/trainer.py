@@ -27,7 +27,7 @@ from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from utils.args import log_unused
-from utils.logging import Progress, Scalars, logger
+from utils.logging import Progress, logger
 
 STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
 
@@ -54,7 +54,7 @@ class Training(Protocol):
         evaluations: steps after which the model is evaluated, in ascending order.
         divisible: whether a step may be abandoned between two micro-batches, at a different one on each
             process.
-        measured: name of the curve of "correct" / "count", and its format in the log.
+        measured: format of "correct" / "count" in the log.
         settings: keys to add to config.json: "task", "labels", "reading".
         facts: values for the model card.
     """
@@ -75,8 +75,8 @@ class Training(Protocol):
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss divided by the count of the whole step, and `SUMS`."""
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
-        """Score the model; also name -> value for VisualDL. None if any process was asked to stop."""
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Score the model. None if any process was asked to stop."""
 
 
 class FineTuningRun:
@@ -173,7 +173,6 @@ class FineTuningTrainer:
             SystemExit: 130 after Ctrl-C, 0 after SIGTERM; a checkpoint is saved first.
         """
         engine, training, total = self.engine, self.training, self.training.total_steps
-        self.scalars = Scalars(self.folder / "visualdl")
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
         loss = partial(training.loss, engine.model)
         stopped, divisible = False, training.divisible
@@ -205,7 +204,6 @@ class FineTuningTrainer:
                     self.position = training.after(work)
                     self._log(step, work)
         self.progress.close()
-        self.scalars.close()
         if stopped:
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, total)
             stop.exit_as_asked()
@@ -216,9 +214,8 @@ class FineTuningTrainer:
         found = self.training.evaluate(self.engine, stop)
         if found is None:
             return False
-        self.latest, curves = found
-        self.evaluated = self.latest.step
-        self.scalars.add(self.evaluated, curves)
+        self.latest = found
+        self.evaluated = found.step
         if self.best is None or self.latest.selected_by > self.best.selected_by:
             self.best = self.latest
             logger.info("best so far: %.2f at step %d", self.best.selected_by, self.best.step)
@@ -237,15 +234,12 @@ class FineTuningTrainer:
         # Steps that are not finite are skipped; a window of only such steps has no mean.
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
-        curve, form = training.measured
+        form = training.measured
         logger.info(
             f"%sstep: %d/%d, ave loss: %f, {form}, lr: %.3e, grad norm: %.3f, speed: %.3f steps/s, %s left",
             training.place(work), engine.steps, training.total_steps, loss, share, step.lr, step.grad_norm,
             self.progress.speed(), self.progress.eta(),
         )  # fmt: skip
-        if window:
-            values = {"loss": loss, curve: share, "lr": step.lr, "grad_norm": step.grad_norm}
-            self.scalars.add(engine.steps, {f"train/{name}": value for name, value in values.items()})
         window.clear()
 
     def _save_step(self) -> None:

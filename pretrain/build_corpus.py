@@ -12,11 +12,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from pretrain.corpus import alignment
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import gather_notation, resolve
-from pretrain.corpus.manifest import finish, summary
 from pretrain.corpus.options import BuildOptions, modification_times, plan_of
+from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, check_files
@@ -47,29 +46,28 @@ def build_corpus(options: BuildOptions) -> dict:
         shutil.rmtree(output / WORK, ignore_errors=True)
         check_files(output, manifest["files"], checksums=True)
         return manifest
-    with claim(output, plan | {"modified": modification_times(streams)}):
-        workers = LocalWorkers(options.workers)
-        if options.engine == "ray":
-            workers = RayWorkers(options.workers, options.ray_address, output / WORK)
-        with workers:
-            works = [
-                StreamWork(number, stream, output, options, tokenizer.vocab_size)
-                for number, stream in enumerate(streams)
-            ]
-            build = CorpusBuild(options, works, workers, tokenizer)
-            build.scan()
-            build.find_duplicates()
-            build.tokenize()
-            build.write_shards()
-            return finish(build.works, output, plan)
+    workers = LocalWorkers(options.workers)
+    if options.engine == "ray":
+        workers = RayWorkers(options.workers, options.ray_address)
+    with claim(output, plan | {"modified": modification_times(streams)}), workers:
+        works = [
+            StreamWork(number, stream, output, options, tokenizer.vocab_size)
+            for number, stream in enumerate(streams)
+        ]
+        build = CorpusBuild(options, works, workers, tokenizer)
+        build.scan()
+        build.find_duplicates()
+        build.tokenize()
+        build.write_shards()
+        return build.finish(plan)
 
 
 def main() -> None:
     setup_console()
     options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
-    logger.info("%s", summary(build_corpus(options)))
+    table = summary(build_corpus(options))
     corpus = Corpus(options.output)
-    for line in alignment.report(corpus, Tokenizer.from_folder(corpus.path), options.show_pairs):
+    for line in table + pair_report(corpus, Tokenizer.from_folder(corpus.path)):
         logger.info("%s", line)
 
 

@@ -1,4 +1,4 @@
-"""The records of a run: metrics.jsonl, lines of the log, and curves for VisualDL."""
+"""The records of a run: metrics.jsonl and lines of the log."""
 
 import json
 import math
@@ -8,11 +8,11 @@ from typing import Any
 
 from pretrain.config import OBJECTIVES
 from pretrain.evaluate import summary
-from pretrain.run_folder import CURVES, METRICS
+from pretrain.run_folder import METRICS
 from training import distributed
 from training.engine import Step
 from utils.files import atomic_file, sync_file, unwritable_is_a_user_error
-from utils.logging import Progress, Scalars, logger
+from utils.logging import Progress, logger
 
 HELD_OUT = "held_out"  # a record's key
 
@@ -76,7 +76,7 @@ class Journal:
     """The records of a run, for a `with` statement. Every process makes one; the main process writes.
 
     Args:
-        output: the folder of the run; gets metrics.jsonl and visualdl/.
+        output: the folder of the run; gets metrics.jsonl.
         done: completed steps. Records of later steps are dropped, because they will be written again.
         total: steps of the run.
         state: from the checkpoint that the run continues from.
@@ -96,7 +96,6 @@ class Journal:
                     "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped",
                     output, dropped, METRICS,
                 )  # fmt: skip
-        self.curves = Scalars(output / CURVES)
         self.bar = Progress(total, "pre-training", initial=done, unit="steps", lines=False)
 
     def __enter__(self) -> "Journal":
@@ -104,7 +103,6 @@ class Journal:
 
     def __exit__(self, *_) -> None:
         self.bar.close()
-        self.curves.close()
 
     def add(self, step: Step) -> None:
         """Add a step."""
@@ -142,7 +140,6 @@ class Journal:
             logger.info("%s", line)
         with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.curves.add(record["step"], scalars(record))
 
 
 def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
@@ -158,17 +155,6 @@ def in_words(record: dict[str, Any], total_steps: int, eta: str) -> str:
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
     return " | ".join(parts)
-
-
-def scalars(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a record by path ("held_out/mmlm/de/perplexity"), for curves."""
-    flat: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            flat |= scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and key != "step":
-            flat[f"{prefix}{key}"] = float(value)
-    return flat
 
 
 def cut_back(path: Path, step: int, evaluated: int) -> int:

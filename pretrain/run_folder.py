@@ -12,7 +12,7 @@ from utils.logging import logger
 from utils.runtime import is_main
 
 CHECKPOINTS, METRICS, FULL, ENCODER = "checkpoints", "metrics.jsonl", "full", "encoder"
-CURVES, SETTINGS = "visualdl", "config.yaml"
+SETTINGS = "config.yaml"
 
 
 def open_run_folder(run: RunConfig) -> None:
@@ -27,7 +27,7 @@ def open_run_folder(run: RunConfig) -> None:
     output = Path(run.output)
     if not is_main():
         return
-    names = [CHECKPOINTS, METRICS, FULL, ENCODER, CURVES, SETTINGS] if run.overwrite else []
+    names = [CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS] if run.overwrite else []
     found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
         clear_leftovers(output)

@@ -118,8 +118,8 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     order = [*(name for name in TATOEBA if name in names), *(name for name in names if name not in TATOEBA)]
     if not order:
         raise UserError(
-            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
-            "scripts/data/prepare_tatoeba.py makes them"
+            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; name "
+            "LASER/data/tatoeba/v1"
         )
     if absent := [language for language in languages if language not in names]:
         raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(order)}")

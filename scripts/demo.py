@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from scripts.jobs import Job, as_line, carry_out_chains
-from scripts.sample.languages import CODES
+from scripts.sample.scenes import CODES
 from utils.errors import run
 from utils.runtime import prepare
 

@@ -224,7 +224,7 @@ def check_speed(quick: bool) -> tuple[str, str]:
         warnings.append("the card will wait for its reader")
     if gpu:
         run = plan.PlannedRun(1, batch.tokens, batch.tokens, 1, "O1", False, device.flash_in(half=True))
-        planned = sum(plan.memory(shape, run, 0, 1, 0.0).values()) / 1e9
+        planned = sum(plan.memory(shape, run, 0, 1).values()) / 1e9
         used = paddle.device.cuda.max_memory_allocated() / 1e9
         said.append(f"{used:.1f} GB, planned {planned:.1f}")
         if used > MUCH_MEMORY * planned:

@@ -37,7 +37,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare_xnli.py
+# sh scripts/test.sh, python run_classifier.py, .venv/bin/python scripts/data/prepare.py
 COMMAND = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/|experiments/)?[\w/-]+\.(?:sh|py))\b")
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -86,7 +86,7 @@ def test_the_architecture_names_files_and_functions_that_exist():
     files = {name for name in re.findall(r"`([\w/-]+\.py)`", text) if "/" in name or (ROOT / name).exists()}
     assert len(files) > 30
     assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
-    # 1. `pretrain/corpus/units.py`, `read_units`: ...
+    # 1. `pretrain/corpus/text.py`, `read_units`: ...
     steps = re.findall(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", text, re.M)
     assert len(steps) > 25
     missing = [
@@ -143,14 +143,13 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
         "pretrain/test_corpus_downloads.py::test_the_list_is_what_a_build_takes",
     r".*build_corpus --engine ray \.\.\.": "pretrain/test_corpus_ray.py::test_the_same_bytes",
     r".*build_corpus --engine ray --ray_address .*":
-        "needs a cluster; pretrain/test_corpus_ray.py::test_addresses",
+        "needs a cluster; pretrain/test_corpus_ray.py::test_no_cluster_there",
     r"sh scripts/data/train_vocab\.sh .*": "reader/test_train_vocab.py::test_ids_files_and_bytes",
-    r".*prepare_xnli\.py .*": "reader/test_prepare.py::test_xnli_both_releases",
-    r".*prepare_pawsx\.py .*": "reader/test_prepare.py::test_pawsx_the_release",
-    r".*prepare_tatoeba\.py .*": "reader/test_prepare.py::test_tatoeba",
-    r".*prepare_mlqa\.py .*": "reader/test_prepare.py::test_mlqa_all_releases",
-    r".*prepare_conll\.py conll.*": "reader/test_prepare.py::test_conll_the_shared_tasks",
-    r".*prepare_conll\.py panx .*": "reader/test_prepare.py::test_conll_panx",
+    r".*prepare\.py xnli .*": "reader/test_prepare.py::test_xnli_both_releases",
+    r".*prepare\.py pawsx .*": "reader/test_prepare.py::test_pawsx_the_release",
+    r".*prepare\.py mlqa .*": "reader/test_prepare.py::test_mlqa_all_releases",
+    r".*prepare\.py conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
+    r".*prepare\.py panx .*": "reader/test_prepare.py::test_conll_panx",
     r".*build_corpus --output .*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/(small|sample|continue)\.yaml.*": HERE,
     r".*python run_pretrain\.py --config configs/pretrain/base\.yaml":
@@ -174,10 +173,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*python predict\.py --serve .*": "inference/test_serve.py::test_what_is_served",
     r".*pretrain\.show .*": HERE,
     r".*benchmarks/plan\.py .*": HERE,
-    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_rows.py::test_steps",
-    r".*finetune_step\.py --against .*":
-        "benchmarks/test_side_by_side.py::test_another_revision_runs_its_own_benchmark",
-    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_steps_on_real_pairs",
+    r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
+    r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
     r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
     r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
     r"DATA=.* -m experiments\.run .*":

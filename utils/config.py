@@ -1,5 +1,6 @@
 """Typed configurations: dataclasses filled from YAML files and from `--a.b value` on the command line."""
 
+import argparse
 import dataclasses
 import difflib
 import math
@@ -67,8 +68,8 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     Args:
         cls: a dataclass; nested dataclasses are the sections of the YAML file. The parser checks the types;
             the dataclass checks its values in `__post_init__` (`check_ranges`).
-        arguments: `--config file.yaml`, any number of times, and `--section.key value`. Later ones override
-            earlier ones. Lists are written as YAML: `--languages "[en, de]"`.
+        arguments: `--config file.yaml`, any number of times, of which later ones override earlier ones; then
+            `--section.key value`. Lists are written as YAML: `--languages "[en, de]"`.
         description: shown by `--help`.
 
     Raises:
@@ -82,57 +83,52 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     parser = ArgumentParser(
         description=description, exit_on_error=False, allow_abbrev=False, formatter_class=Help
     )
-    parser.add_argument(
-        "--config", action="config", help="a YAML file; --section.key on the command line overrides it"
-    )
+    parser.add_argument("--config", action="append", help="a YAML file; --section.key value overrides it")
     parser.add_class_arguments(cls, None)
-    pairs = zip(arguments, [*arguments[1:], ""])
-    files = [after if a == "--config" else a[9:] for a, after in pairs if re.match("--config(=|$)", a)]
-    on_the_line = [a[2:].partition("=")[0] for a in arguments if re.match("--(?!config(=|$)).", a)]
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config", action="append", default=[])
+    given, rest = before.parse_known_args(arguments)
+    parsed, place = parser.get_defaults(), ""
     try:
-        for field in dataclasses.fields(cls):  # the parser would read a file of the name of a section
-            if dataclasses.is_dataclass(field.type) and field.name in on_the_line:
-                raise UserError(
-                    f"--{field.name} is a section; give its keys (--{field.name}.key value) or a --config"
-                )
-        for file in files:
-            _check_file(cls, file, read_yaml(file))  # clearer about invalid YAML than the parser
-        parsed = parser.parse_args(arguments)
+        for place in given.config:
+            values = read_yaml(place)
+            _check_sections(cls, values)
+            parsed = parser.parse_object(values, namespace=parsed)
+            _check_parsed(cls, parsed)
+        place = "command line"
+        _check_sections(cls, {name[2:].partition("=")[0]: "" for name in rest if name.startswith("--")})
+        parsed = parser.parse_args(rest, namespace=parsed)
         _check_parsed(cls, parsed)
         values = vars(parser.instantiate(parsed))
-        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-    except (ArgumentError, OverflowError, UserError) as error:
-        message = str(error)
-        named = any(re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", message) for key in on_the_line)
-        on_line = named or not files
-        if any(message.startswith(file) for file in files) or (on_line and message.startswith("--")):
-            raise
-        place = "command line" if on_line else ", ".join(files)
-        if isinstance(error, ArgumentError):
-            message = _explain(message, cls)
-        raise UserError(f"{place}: {message}") from error
+    except (ArgumentError, OverflowError) as error:
+        raise UserError(f"{place}: {_explain(str(error), cls)}") from error
+    except _WrongValue as error:
+        raise UserError(f"{place}: {error}") from error
+    return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
 
-def _check_file(cls: type, file: str, values: dict) -> None:
-    if "config" in values:
-        raise UserError(f"{file}: unknown key 'config'; give each file with a --config of its own")
+class _WrongValue(Exception):
+    """What the parser would accept, or take for the name of a file."""
+
+
+def _check_sections(cls: type, values: dict) -> None:
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type) and isinstance(values.get(field.name), str):
-            raise UserError(f"{file}: {field.name}: it is a section, so put its keys below it")
+        if dataclasses.is_dataclass(field.type) and not isinstance(values.get(field.name, {}), dict):
+            raise _WrongValue(f"{field.name}: it is a section; give its keys ({field.name}.key)")
+    if "config" in values:
+        raise _WrongValue("unknown key 'config'; give each file with a --config of its own")
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
-    """Refuse what the parser accepts: a key without a value, infinite numbers, a section that is a value."""
+    """Refuse a key without a value, and numbers that are not finite."""
     for field in dataclasses.fields(cls):
-        value, kind, key = getattr(parsed, field.name), field.type, f"{prefix}{field.name}"
-        if value is None and type(None) not in get_args(kind):
-            raise UserError(f"{key}: it has no value; give one, or leave the key out")
+        value, key = getattr(parsed, field.name), f"{prefix}{field.name}"
+        if value is None and type(None) not in get_args(field.type):
+            raise _WrongValue(f"{key}: it has no value; give one, or leave the key out")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key} is {value}: it must be a finite number")
-        if dataclasses.is_dataclass(kind):
-            if not all(hasattr(value, inner.name) for inner in dataclasses.fields(kind)):
-                raise UserError(f"{key}: it is a section, so put its keys below it")
-            _check_parsed(kind, value, f"{key}.")
+            raise _WrongValue(f"{key} is {value}: it must be a finite number")
+        if dataclasses.is_dataclass(field.type):
+            _check_parsed(field.type, value, f"{key}.")
 
 
 def read_yaml(path: str | os.PathLike) -> dict:

@@ -1,4 +1,4 @@
-"""What a run reports: the file log/job.log.<rank>, the console of the main process, and VisualDL curves.
+"""What a run reports: the file log/job.log.<rank>, and the console of the main process.
 
 `Progress` shows a bar on a terminal. Anywhere else it logs a line with the remaining time now and then.
 """
@@ -167,35 +167,3 @@ def progress(items: Sequence[T], description: str, unit: str = "it") -> Iterator
         yield item
         shown.update()
     shown.close()
-
-
-class Scalars:
-    """Curves for `visualdl --logdir <folder>`, written by the main process; None writes nothing."""
-
-    def __init__(self, folder: str | os.PathLike | None):
-        self.folder = folder if is_main() else None
-        self.writer = None
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Add a point at `step` to each named curve."""
-        if self.folder is None:
-            return
-        if self.writer is None:
-            try:
-                from visualdl import LogWriter  # slow to import, so only with the first point
-            except ImportError:
-                logger.info("no curves are written: visualdl is not installed (pip install visualdl)")
-                self.folder = None
-                return
-            self.writer = LogWriter(logdir=str(self.folder))
-        for name, value in values.items():
-            self.writer.add_scalar(tag=name, step=step, value=float(value))
-
-    def close(self) -> None:
-        """Write buffered points."""
-        if self.writer is not None:
-            try:
-                self.writer.close()
-            except OSError as error:  # a full disk
-                logger.warning("%s: points of the curves are missing: %s", self.folder, error.strerror)
-            self.writer = None

@@ -37,7 +37,7 @@ class RetrievalTraining:
     """
 
     divisible = False  # the loss needs the vectors of every process
-    measured = ("won", "pairs that beat their negatives: %.1f %%")
+    measured = "pairs that beat their negatives: %.1f %%"
 
     def __init__(
         self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, seed: int
@@ -103,7 +103,7 @@ class RetrievalTraining:
         place = np.argsort(np.concatenate(groups))
         return paddle.index_select(paddle.concat(parts), paddle.to_tensor(place), axis=0)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> tuple[Evaluation, dict[str, float]] | None:
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
         names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
         mine: dict[str, float] = {}
@@ -118,9 +118,8 @@ class RetrievalTraining:
         mean = sum(scores.values()) / len(scores)
         shown = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
         logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
-        curves = {f"held_out/{name}": score for name, score in {**scores, "mean": mean}.items()}
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
-        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name}), curves
+        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name})
 
     def _accuracy(self, pairs: Any) -> float:
         """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""

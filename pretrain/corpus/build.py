@@ -1,25 +1,33 @@
-"""Runs the stages of a corpus build and continues an interrupted one."""
+"""Runs the stages of a corpus build, continues an interrupted one, and writes the manifest at the end."""
 
+import itertools
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from pretrain.corpus.duplicates import find_duplicates, number_of_parts, part_file
-from pretrain.corpus.near_duplicates import bands_for
 from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.stages import (
+    DROPPED,
     UnitResult,
+    describe,
     group_units,
     id_dtype,
+    pieces_file,
     scan_unit,
     tokenize_unit,
+    write_array,
     write_shard,
 )
-from pretrain.corpus.units import Unit, interleave, read_units
-from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, KeySet, StreamWork
+from pretrain.corpus.text import Unit, read_units
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork, read_json, write_json
 from pretrain.corpus.workers import LocalWorkers
-from reader.corpus import SPLITS
+from reader.corpus import FORMAT, MANIFEST, SPLITS
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file
@@ -31,7 +39,7 @@ _LARGEST_HELD_OUT = 0.05  # share of a stream
 
 @dataclass
 class CorpusBuild:
-    """A build in progress. Call `scan`, `find_duplicates`, `tokenize` and `write_shards` in this order.
+    """A build in progress. `build_corpus` calls its methods in the order in which they stand.
 
     Args:
         options: of the build.
@@ -54,46 +62,33 @@ class CorpusBuild:
         self._run_units(SCAN, "reading", scan_unit)
         parallel = [work.stream.languages for work in self.works if work.stream.is_parallel]
         pairs = Counter(language for languages in parallel for language in languages)
-        self.works = [self._scanned(work, pairs) for work in self.works]
-
-    def _scanned(self, work: StreamWork, pairs: Counter) -> StreamWork:
-        lines, documents = map(sum, zip(*work.all_counts(SCAN)))
-        options = self.options
-        key_sets = [KeySet(0, "line", lines)] if options.deduplicate else []
-        bands = bands_for(options.near_duplicates).count if options.near_duplicates else 0
-        key_sets += [KeySet(options.deduplicate + band, "document", documents) for band in range(bands)]
-        share = min(options.held_out / documents, _LARGEST_HELD_OUT)
-        # The language that is in the most pairs decides, so that a sentence in several pairs tends to be held
-        # out in all or in none.
-        first, second = work.stream.languages[0], work.stream.languages[-1]
-        return replace(
-            work,
-            units=[len(work.counts(SCAN, place)) for place in range(len(work.stream.sources))],
-            key_sets=key_sets,
-            held_out_below=int(share * (1 << 64)),
-            held_out_side=int(pairs[second] > pairs[first]),
-        )
+        for place, work in enumerate(self.works):
+            counts = work.counts(SCAN)
+            for source, units in zip(work.stream.sources, counts):
+                if not any(lines for lines, _ in units):
+                    what = " and ".join(source.languages)
+                    raise UserError(f"{source}: no text in {what} in it; leave it out")
+            lines, documents = map(sum, zip(*itertools.chain.from_iterable(counts)))
+            share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
+            # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
+            # held out in all or in none.
+            first, second = work.stream.languages[0], work.stream.languages[-1]
+            self.works[place] = replace(
+                work,
+                units=[len(units) for units in counts],
+                lines=lines,
+                held_out_below=int(share * (1 << 64)),
+                held_out_side=int(pairs[second] > pairs[first]),
+            )
 
     def find_duplicates(self) -> None:
-        """Find the lines and documents that occurred before, in parts that fit in memory."""
-        tasks = [
-            (work, key_set, part)
-            for work in self.works
-            for key_set in work.key_sets
-            for part in range(number_of_parts(key_set))
-            if not part_file(work, key_set, part).exists()
-        ]
-        shown = Progress(len(tasks), "finding duplicates", unit="parts")
-        for _ in self.workers.run(find_duplicates, tasks):
-            shown.update()
-        shown.close()
+        """Find the lines that occurred before, in parts that fit in memory."""
+        parts = [(work, part) for work in self.works for part in range(number_of_parts(work))]
+        missing = [task for task in parts if not part_file(*task).exists()]
+        self._run("finding duplicates", find_duplicates, missing)
 
     def tokenize(self) -> None:
-        """Read all text again and cut every unit into ids.
-
-        Raises:
-            UserError: the text has changed since the scan.
-        """
+        """Read all text again and cut every unit into ids."""
         # Workers read the vocabulary from the corpus, and so does training later.
         model, vocab = (self.works[0].output / name for name in VOCABULARY_FILES)
         with atomic_file(model) as file:
@@ -102,75 +97,130 @@ class CorpusBuild:
         self._run_units(TOKENS, "tokenizing", tokenize_unit)
 
     def write_shards(self) -> None:
-        """Join the units to shards. The units of a stream are deleted after its last shard."""
+        """Join the units to shards."""
         bytes_per_id = id_dtype(self.tokenizer.vocab_size).itemsize
         shard_tokens = max(1, int(self.options.shard_mib * (1 << 20)) // bytes_per_id)
         tasks = []
         for work in self.works:
-            units, counts = work.unit_paths(TOKENS), work.all_counts(TOKENS)
+            units, counts = work.unit_paths(TOKENS), list(itertools.chain.from_iterable(work.counts(TOKENS)))
             for place, split in enumerate(SPLITS):
                 runs = group_units([unit[place] for unit in counts], shard_tokens)
                 tasks += [(work, split, shard, units[run]) for shard, run in enumerate(runs)]
-        left = Counter(work.number for work, *_ in tasks)
-        shown = Progress(len(tasks), "writing shards", unit="shards")
-        for number in self.workers.run(write_shard, tasks):
+        self._run("writing shards", write_shard, tasks)
+
+    def finish(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the piece counts and then the manifest; remove the work folder.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            UserError: the filters left nothing of a stream.
+        """
+        output, vocab_size = self.works[0].output, self.tokenizer.vocab_size
+        manifest: dict[str, Any] = {"format": FORMAT, **plan, "dtype": id_dtype(vocab_size).name}
+        manifest |= {"mono": {}, "parallel": {}, "pieces": {}, "files": {}}
+        pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
+        for work in self.works:
+            kind, name = work.stream.folder.split("/")
+            counts = np.sum(list(itertools.chain.from_iterable(work.counts(TOKENS))), axis=0).tolist()
+            entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, counts[len(SPLITS) :]))}
+            for split in SPLITS:
+                records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
+                entry[split] = _total(records)
+                for record in records:
+                    manifest["files"] |= record["files"]
+                    found = np.load(pieces_file(work, record["name"])) if split == "train" else ()
+                    for language, counts in zip(work.stream.languages, found):
+                        pieces[language] += counts
+            if not entry["train"]["shards"]:
+                raise UserError(
+                    f"{name}: nothing is left of its text (left out: {left_out(entry)}); loosen the filters "
+                    "or leave it out"
+                )
+            manifest[kind][name] = entry
+        for language, counts in sorted(pieces.items()):
+            name = f"pieces/{language}.npy"
+            manifest["pieces"][language] = name
+            manifest["files"][name] = write_array(output / name, counts.dtype, len(counts), [counts])
+        for name in VOCABULARY_FILES:
+            manifest["files"][name] = describe(output / name)
+        for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
+            for file in (output / folder).rglob(".*.tmp-*"):
+                file.unlink()
+        write_json(output / MANIFEST, manifest)
+        shutil.rmtree(output / WORK, ignore_errors=True)
+        return manifest
+
+    def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
+        shown = Progress(len(tasks), description, unit="parts")
+        for _ in self.workers.run(function, tasks):
             shown.update()
-            left[number] -= 1
-            if left[number] == 0:
-                shutil.rmtree(self.works[number].folder(TOKENS), ignore_errors=True)
         shown.close()
 
     def _run_units(
         self, stage: str, description: str, function: Callable[[Unit, StreamWork], UnitResult]
     ) -> None:
         """Call `function` on all units of the sources that the stage has not done, and record the counts."""
-        sizes = {
-            (work.number, place): source.size
+        sources = {
+            (work.number, place): source
             for work in self.works
             for place, source in enumerate(work.stream.sources)
         }
-        chosen = [key for key in sizes if self.works[key[0]].counts(stage, key[1]) is None]
-        total, left = sum(sizes.values()), sum(sizes[key] for key in chosen)
-        shown = Progress(total, description, initial=total - left, unit="bytes")
+        left = {
+            key: source
+            for key, source in sources.items()
+            if not self.works[key[0]].counts_file(stage, key[1]).exists()
+        }
+        total, to_do = (sum(source.size for source in some.values()) for some in (sources, left))
+        shown = Progress(total, description, initial=total - to_do, unit="bytes")
+        blank, size = self.options.documents == "blank", int(self.options.unit_mib * (1 << 20))
+        readers = (read_units(*key, source, size, blank) for key, source in left.items())
+        units = _interleave(readers, min(_READERS, self.workers.number))
         last: dict[tuple[int, int], int] = {}  # number of each source's last unit, once that is done
         results: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(dict)
-
-        def tasks() -> Iterator[tuple[Unit, StreamWork]]:
-            blank, size = self.options.documents == "blank", self.options.unit_bytes
-            sources = ((*key, self.works[key[0]].stream.sources[key[1]]) for key in chosen)
-            readers = (read_units(*source, size, blank) for source in sources)
-            for unit in interleave(readers, min(_READERS, self.workers.number)):
-                work = self.works[unit.stream]
-                if stage == TOKENS:
-                    _check_unchanged(unit, work)
-                yield unit, work
-
-        try:
-            for unit, counts in self.workers.run(function, tasks()):
-                shown.update(unit.weight)
-                key = unit.stream, unit.source
-                results[key][unit.number] = counts
-                if unit.last:
-                    last[key] = unit.number
-                if len(results[key]) == last.get(key, -1) + 1:
-                    found = [counts for _, counts in sorted(results.pop(key).items())]
-                    self._write_counts(stage, *key, found)
-        finally:
-            shown.close()
-
-    def _write_counts(self, stage: str, number: int, place: int, counts: list[list[int]]) -> None:
-        source = self.works[number].stream.sources[place]
-        if stage == SCAN and not any(lines for lines, _ in counts):
-            what = " and ".join(source.languages)
-            what = f"pair of {what}" if len(source.languages) == 2 else f"text in {what}"
-            raise UserError(f"{source}: no {what} in it; leave it out")
-        self.works[number].write_counts(stage, place, counts)
+        for unit, counts in self.workers.run(function, ((unit, self.works[unit.stream]) for unit in units)):
+            shown.update(unit.weight)
+            key = unit.stream, unit.source
+            results[key][unit.number] = counts
+            if unit.last:
+                last[key] = unit.number
+            if len(results[key]) == last.get(key, -1) + 1:
+                found = [counts for _, counts in sorted(results.pop(key).items())]
+                write_json(self.works[unit.stream].counts_file(stage, unit.source), found)
+        shown.close()
 
 
-def _check_unchanged(unit: Unit, work: StreamWork) -> None:
-    expected = work.units[unit.source]
-    if unit.number >= expected or (unit.last and unit.number + 1 < expected):
-        raise UserError(
-            f"{work.stream.sources[unit.source]}: changed while the corpus was built; start afresh with "
-            "--overwrite true"
-        )
+def left_out(entry: Mapping[str, Any]) -> str:
+    """What was left out of a language or pair of the manifest, and why."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items() if count)
+
+
+def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Unit]:
+    """The units of many sources, of which `threads` are read at a time."""
+    waiting = iter(sources)
+    with ThreadPoolExecutor(threads, "reader") as pool:
+        pending = {pool.submit(next, source, None): source for source in itertools.islice(waiting, threads)}
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                source, unit = pending.pop(future), future.result()
+                following = next(waiting, None) if unit is None else source
+                if following is not None:
+                    pending[pool.submit(next, following, None)] = following
+                if unit is not None:
+                    yield unit
+
+
+def _total(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The shards of one split and their sums."""
+    by_language: dict[str, dict[str, int]] = defaultdict(lambda: {"tokens": 0, "unknown": 0})
+    for record in records:
+        for language, counts in record["by_language"].items():
+            for key, count in counts.items():
+                by_language[language][key] += count
+    sums = ("documents", "lines", "tokens", "unknown")
+    return {
+        **{key: sum(record[key] for record in records) for key in sums},
+        "by_language": dict(by_language),
+        "shards": [{key: record[key] for key in ("name", *sums[:3], "index")} for record in records],
+    }

@@ -1,11 +1,10 @@
 """The text of a corpus: resolves the notation `language<=path` to streams of source files.
 
-    en<=news.en.txt.gz            one file: plain, .gz, .bz2, .xz or .zst, told by its content
+    en<=news.en.txt.gz            one file: plain, .gz, .bz2 or .xz
     en<=wiki/*.xz,books/          globs and folders; commas separate several
     en-de<=pairs.tsv.gz           one pair per line, separated by a tab: English, German
     en-de<=train.en,train.de      two aligned files
     en-de<=train                  Moses: train.en and train.de
-    en-de<=memory.tmx             translation memory
 
 A YAML file has the same as mappings. Paths are text or lists; two aligned files are a list within the list.
 """
@@ -17,12 +16,11 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_PACKED = ("", ".gz", ".bz2", ".xz")
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 _NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 
@@ -33,16 +31,19 @@ class TextSource:
 
     Args:
         paths: one path, or two in the order of `languages`.
-        form: text, tsv, aligned or tmx.
         languages: one language, or two in the order of the file's columns.
     """
 
     paths: tuple[str, ...]
-    form: str
     languages: tuple[str, ...]
 
     def __str__(self) -> str:
         return " and ".join(self.paths)
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether it is one file with both sides of each pair."""
+        return len(self.paths) < len(self.languages)
 
     @property
     def size(self) -> int:
@@ -113,21 +114,16 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for given, count in ((mono, 1), (parallel, 2)):
         for label, paths in given.items():
-            languages = _check_languages(label, count)
-            if paths == []:
-                raise UserError(f"{label}: no path given; {_NOTATION}")
+            languages = tuple(label.split("-"))
+            known = all(map(_LANGUAGE.fullmatch, languages))
+            if not known or not len(languages) == len(set(languages)) == count:
+                form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
+                raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {_NOTATION}")
             for path in paths if isinstance(paths, list) else [paths]:
-                if count == 2:
-                    found = _parallel_sources(path, languages)
-                else:
-                    found = [TextSource((name,), "text", languages) for name in _find_files(path)]
-                sources[tuple(sorted(languages))] += found
+                files = _find_pairs(path, languages) if count == 2 else zip(_find_files(path))
+                sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
-    for found in sources.values():
-        for number, source in enumerate(found):
-            if any(source.paths == other.paths for other in found[:number]):
-                raise UserError(f"{source}: given twice for {'-'.join(source.languages)}")
     streams = [Stream(languages, tuple(found)) for languages, found in sources.items()]
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 
@@ -156,7 +152,8 @@ def file_status(path: str) -> os.stat_result:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[TextSource]:
+def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The files of each source of a pair: one with columns, or two that are aligned."""
     if isinstance(path, str) and "," in path:
         path = path.split(",")
     if isinstance(path, list):
@@ -166,36 +163,19 @@ def _parallel_sources(path: Any, languages: tuple[str, ...]) -> list[TextSource]
             raise UserError(
                 f"{first}-{second}: {path} is not two aligned files, one for {first} and one for {second}"
             )
-        return [TextSource(tuple(files), "aligned", languages)]
-    moses = _moses(expand(path), languages)
-    if moses:
-        return [TextSource(moses, "aligned", languages)]
+        return [tuple(files)]
+    moses = [[f"{expand(path)}.{language}{end}" for end in _PACKED] for language in languages]
+    files = [name for names in moses for name in list(filter(os.path.isfile, names))[:1]]
+    if len(files) == 2 and not os.path.exists(expand(path)):
+        return [tuple(files)]
     files = _find_files(path)
-    if os.path.isdir(expand(path)):
-        files = [name for name in files if _form(name)]
-    if not files:
-        raise UserError(f"{path}: no .tsv and no .tmx file in that folder")
     for name in files:
-        if not _form(name):
+        if not name.lower().endswith(tuple(f".tsv{end}" for end in _PACKED)):
             raise UserError(
-                f"{name}: unknown form of parallel text; name it .tsv or .tmx (.gz, .bz2, .xz, .zst may "
-                "follow), or give two aligned files as path,path"
+                f"{name}: unknown form of parallel text; name it .tsv (.gz, .bz2, .xz may follow), or give "
+                "two aligned files as path,path"
             )
-    return [TextSource((name,), _form(name), languages) for name in files]
-
-
-def _moses(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...]:
-    """prefix.en and prefix.de, or these compressed; empty if there is one file of that name, or no two."""
-    named = [[f"{prefix}.{language}{end}" for end in ("", *_COMPRESSED)] for language in languages]
-    found = [name for names in named for name in [*filter(os.path.isfile, names)][:1]]
-    return tuple(found) if len(found) == 2 and not os.path.exists(prefix) else ()
-
-
-def _form(path: str) -> str | None:
-    name = Path(path).name.lower()
-    for end in _COMPRESSED:
-        name = name.removesuffix(end)
-    return next((form for form in ("tsv", "tmx") if name.endswith(f".{form}")), None)
+    return [(name,) for name in files]
 
 
 def _find_files(path: Any) -> list[str]:
@@ -209,13 +189,3 @@ def _find_files(path: Any) -> list[str]:
     if not found:
         raise UserError(f"{path}: no such file" if "*" not in path else f"{path}: no file matches")
     return found
-
-
-def _check_languages(label: str, count: int) -> tuple[str, ...]:
-    languages = tuple(label.split("-"))
-    if len(languages) != count or not all(_LANGUAGE.fullmatch(language) for language in languages):
-        form = "one language of letters, digits and _" if count == 1 else "two languages such as en-de"
-        raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {_NOTATION}")
-    if count == 2 and languages[0] == languages[1]:
-        raise UserError(f"'{label}': a pair needs two different languages")
-    return languages

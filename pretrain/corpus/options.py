@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pretrain.corpus.inputs import Stream, expand, file_status
-from pretrain.corpus.lines import TextFormat
+from pretrain.corpus.text import TextFormat
 from utils.config import check_ranges, within
 from utils.errors import UserError
 
 # These options do not change the bytes of a corpus.
 _NOT_IN_PLAN = {
-    "output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite",
-    "engine", "ray_address", "workers", "show_pairs",
+    "output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite", "engine", "ray_address",
+    "workers",
 }  # fmt: skip
 
 
@@ -32,10 +32,7 @@ class BuildOptions:
             columns.
         score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: no scores.
         min_score: leave out pairs of .tsv files with a lower score.
-        skip_bad_utf8: leave out lines that are not UTF-8; false: stop at the first one.
         deduplicate: keep only the first of equal lines of a language, and of equal pairs.
-        near_duplicates: keep only the first of documents (or pairs) with about this similarity or more, such
-            as 0.8; 0: keep all. MinHash over runs of 5 characters.
         min_tokens: leave out lines with fewer tokens, and pairs with such a side.
         max_tokens: leave out lines with more tokens, and pairs with such a side; 0: no limit. Not needed for
             long lines, which the readers cut.
@@ -48,7 +45,6 @@ class BuildOptions:
         ray_address: host:port of a cluster's head, or auto; null: start a cluster on this machine for this
             build.
         workers: processes, or units at a time on the cluster; 0: one per core.
-        show_pairs: number of pairs of each parallel stream that are shown at the end.
         overwrite: delete the corpus or unfinished build in the output folder.
     """
 
@@ -61,9 +57,7 @@ class BuildOptions:
     tsv_columns: list[int] = field(default_factory=list)
     score_column: int = within("[0, )", 0)
     min_score: float = 0.0
-    skip_bad_utf8: bool = False
     deduplicate: bool = False
-    near_duplicates: float = 0.0
     min_tokens: int = within("[0, )", 1)
     max_tokens: int = within("[0, )", 0)
     max_ratio: float = within("[0, )", 0.0)
@@ -73,7 +67,6 @@ class BuildOptions:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     workers: int = within("[0, )", 0)
-    show_pairs: int = within("[0, )", 3)
     overwrite: bool = False
 
     def __post_init__(self):
@@ -92,22 +85,10 @@ class BuildOptions:
             raise UserError("score_column: name the columns of the pair too, as in --tsv_columns '[2, 3]'")
         if self.min_score and not self.score_column:
             raise UserError("min_score: give --score_column, the column that holds the score")
-        if self.near_duplicates and not 0.5 <= self.near_duplicates <= 0.95:
-            raise UserError(
-                f"near_duplicates: {self.near_duplicates} is neither 0 (keep them) nor within 0.5 and 0.95"
-            )
-        if self.ray_address and self.engine != "ray":
-            raise UserError("ray_address: given without --engine ray")
 
     @property
     def text_format(self) -> TextFormat:
-        return TextFormat(
-            self.documents, self.tsv_columns, self.score_column, self.min_score, self.skip_bad_utf8
-        )
-
-    @property
-    def unit_bytes(self) -> int:
-        return int(self.unit_mib * (1 << 20))
+        return TextFormat(self.documents, self.tsv_columns, self.score_column, self.min_score)
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, Any]) -> dict[str, Any]:

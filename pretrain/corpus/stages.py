@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from pretrain.corpus.duplicates import is_duplicate, read_counts, write_keys
-from pretrain.corpus.lines import Lines, line_hashes, read_lines
-from pretrain.corpus.near_duplicates import band_keys, bands_for
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.units import Unit
-from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, StreamWork, write_json
+from pretrain.corpus.text import Lines, Unit, read_lines
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork, write_json
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file, sha256_of
 
-DROPPED = ("empty", "bad_utf8", "score", "duplicate", "near_duplicate", "length", "ratio")
+DROPPED = ("empty", "score", "duplicate", "length", "ratio")
 _BATCH = 2048  # lines given to sentencepiece at a time
 
 # A unit without its text, and its counts. First pass: lines, documents. Second pass: ids of each split,
@@ -30,18 +28,13 @@ UnitResult = tuple[Unit, list[int]]
 
 
 def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
-    """Count the lines of a unit and write the keys of its lines and documents, unless that is done."""
-    path, options = work.unit_path(SCAN, unit.source, unit.number), work.options
-    counts = read_counts(path)
-    if counts is None:
+    """Count the lines of a unit and write their keys, unless that is done."""
+    path = work.unit_path(SCAN, unit.source, unit.number)
+    if not path.exists():
         text = _read(unit, work)
-        keys = text.keys()
-        key_sets = [line_hashes(keys)] if options.deduplicate else []
-        if options.near_duplicates:
-            key_sets += band_keys(text.join_documents(keys), bands_for(options.near_duplicates))
-        counts = [len(keys), len(text.documents)]
-        write_keys(path, *counts, key_sets)
-    return unit._replace(texts=()), counts
+        keys = text.hashes() if work.options.deduplicate else np.zeros(0, np.uint64)
+        write_keys(path, len(text.sides[0]), len(text.documents), keys)
+    return unit._replace(texts=()), read_counts(path)
 
 
 def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
@@ -52,24 +45,21 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     int64 [sides], the number of unknown ids.
     """
     path = work.unit_path(TOKENS, unit.source, unit.number)
-    found = _read_token_counts(path)
-    if found is not None:
-        return unit._replace(texts=()), found
+    if path.exists():
+        (counts,) = _arrays([path], "counts")
+        return unit._replace(texts=()), counts.tolist()
     text = _read(unit, work)
     sides = len(text.sides)
     document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
-    held_out = _is_held_out(text, work)[document]
-    ordinal = sum(work.units[: unit.source]) + unit.number
-    repeated = is_duplicate(work, "line", ordinal, len(document))
-    fresh = ~repeated & ~is_duplicate(work, "document", ordinal, len(text.documents))[document]
+    held_out = text.document_hashes(work.held_out_side)[document] < np.uint64(work.held_out_below)
+    fresh = ~is_duplicate(work, sum(work.units[: unit.source]) + unit.number, len(document))
 
     tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
     rows = itertools.compress(zip(*text.sides), fresh)
     ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
     document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
     kept, dropped = _filter(lengths, work.options)
-    dropped |= {"bad_utf8": text.bad_utf8, "score": text.score, "duplicate": int(repeated.sum())}
-    dropped["near_duplicate"] = int((~fresh & ~repeated).sum())
+    dropped |= {"score": text.score, "duplicate": int((~fresh).sum())}
     dropped["empty"] += text.empty
 
     arrays: dict[str, Any] = {}
@@ -80,16 +70,11 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
         arrays[f"{split}.ids"] = chosen_ids
         arrays[f"{split}.lengths"] = chosen_lengths.ravel().astype(np.uint32)
         arrays[f"{split}.documents"] = lines_of_documents[lines_of_documents > 0].astype(np.uint32)
-        arrays[f"{split}.unknown"] = np.bincount(side_of_tokens(chosen_lengths)[is_unknown], minlength=sides)
+        arrays[f"{split}.unknown"] = np.bincount(_side_of_tokens(chosen_lengths)[is_unknown], minlength=sides)
     counts = [len(arrays[f"{split}.ids"]) for split in SPLITS] + [dropped[reason] for reason in DROPPED]
     with atomic_file(path) as file:
         np.savez(file, counts=np.array(counts), **arrays)
     return unit._replace(texts=()), counts
-
-
-def side_of_tokens(lengths: np.ndarray) -> np.ndarray:
-    """The side of each token, int64 [tokens], given the number of tokens of each side [lines, sides]."""
-    return np.repeat(np.tile(np.arange(lengths.shape[1]), len(lengths)), lengths.ravel())
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -153,7 +138,7 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
         files[file] = write_array(work.output / file, *content)
     pieces = np.zeros((len(stream.languages), work.vocab_size), np.int64)
     for ids, of_unit in zip(_arrays(units, f"{split}.ids"), lengths):
-        sides = side_of_tokens(of_unit.reshape(-1, len(pieces)))
+        sides = _side_of_tokens(of_unit.reshape(-1, len(pieces)))
         for side, count in enumerate(pieces):
             count += np.bincount(ids[sides == side], minlength=work.vocab_size)
     with atomic_file(pieces_file(work, name)) as file:
@@ -197,17 +182,10 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _read(unit: Unit, work: StreamWork) -> Lines:
+    if not (work.output / WORK).is_dir():
+        raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
     stream = work.stream
     return read_lines(unit, stream.sources[unit.source], stream.languages, work.options.text_format)
-
-
-def _read_token_counts(path: Path) -> list[int] | None:
-    """The counts that `tokenize_unit` wrote; None if its file is missing or incomplete."""
-    try:
-        with np.load(path) as arrays:
-            return arrays["counts"].tolist()
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
-        return None
 
 
 def _filter(lengths: np.ndarray, options: BuildOptions) -> tuple[np.ndarray, dict[str, int]]:
@@ -226,12 +204,9 @@ def _filter(lengths: np.ndarray, options: BuildOptions) -> tuple[np.ndarray, dic
     return kept, dropped
 
 
-def _is_held_out(text: Lines, work: StreamWork) -> np.ndarray:
-    """Whether each document is held out, bool [documents]. Equal documents go together."""
-    if work.held_out_below == 0:
-        return np.zeros(len(text.documents), bool)
-    hashes = line_hashes(text.join_documents(text.sides[work.held_out_side]))
-    return hashes < np.uint64(work.held_out_below)
+def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:
+    """The side of each token, int64 [tokens], given the number of tokens of each side [lines, sides]."""
+    return np.repeat(np.tile(np.arange(lengths.shape[1]), len(lengths)), lengths.ravel())
 
 
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@
 
 <output>/.build/plan.json                        options and inputs; a build continues only with the same
 <output>/.build/<stream>/scan-00000.json         a source that is scanned: counts of its units
-<output>/.build/<stream>/scan/00000-000000       a unit: counts, hashes of its lines, keys of its documents
-<output>/.build/<stream>/duplicates/000-00000    what to leave out, for one range of the keys
+<output>/.build/<stream>/scan/00000-000000       a unit: counts, hashes of its lines
+<output>/.build/<stream>/duplicates/00000        the lines to leave out, for one range of the hashes
 <output>/.build/<stream>/tokens-00000.json       a source that is tokenized: counts of its units
 <output>/.build/<stream>/tokens/00000-000000     a unit: its ids
 <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pretrain.corpus.inputs import Stream
 from pretrain.corpus.options import BuildOptions
@@ -30,20 +30,6 @@ SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
 
 
-class KeySet(NamedTuple):
-    """One 64-bit key for each line of a stream, or for each document of it.
-
-    Args:
-        number: of the set in each unit's file.
-        kind: line or document.
-        rows: number of its keys, over all units.
-    """
-
-    number: int
-    kind: str
-    rows: int
-
-
 @dataclass
 class StreamWork:
     """What workers need to know of a stream, and the paths of its results.
@@ -52,7 +38,7 @@ class StreamWork:
         number: of the stream.
         output: folder of the corpus; absolute, because workers may run in another folder.
         units: number of units of each source. This and the next are known after the scan.
-        key_sets: where duplicates are looked for.
+        lines: of the stream.
         held_out_below: a document or pair with a smaller hash is held out.
         held_out_side: the side of a pair that is hashed for it.
     """
@@ -63,7 +49,7 @@ class StreamWork:
     options: BuildOptions
     vocab_size: int
     units: list[int] = field(default_factory=list)
-    key_sets: list[KeySet] = field(default_factory=list)
+    lines: int = 0
     held_out_below: int = 0
     held_out_side: int = 0
 
@@ -83,18 +69,13 @@ class StreamWork:
             for number in range(count)
         ]
 
-    def counts(self, stage: str, source: int) -> list[list[int]] | None:
-        """The counts of all units of a source; None if the stage has not done them all."""
-        return read_json(self.folder(f"{stage}-{source:05d}.json"))
+    def counts_file(self, stage: str, source: int) -> Path:
+        """The file with the counts of all units of a source; it exists once the stage has done them."""
+        return self.folder(f"{stage}-{source:05d}.json")
 
-    def all_counts(self, stage: str) -> list[list[int]]:
-        """The counts of all units in reading order, once the stage has done them."""
-        sources = range(len(self.stream.sources))
-        return [counts for source in sources for counts in self.counts(stage, source)]
-
-    def write_counts(self, stage: str, source: int, counts: list[list[int]]) -> None:
-        """Record that the stage has done all units of a source."""
-        write_json(self.folder(f"{stage}-{source:05d}.json"), counts)
+    def counts(self, stage: str) -> list[list[list[int]]]:
+        """The counts of the units of each source in reading order, once the stage has done them."""
+        return [read_json(self.counts_file(stage, source)) for source in range(len(self.stream.sources))]
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -104,12 +85,9 @@ def write_json(path: Path, values: Any) -> None:
         file.write("\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """What `write_json` wrote; None if the file does not exist."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -121,8 +99,10 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
     if not (output / MANIFEST).exists():
         return None
     manifest = read_manifest(output)
-    changed = differences({key: manifest.get(key) for key in plan}, plan)
-    if changed:
+    found = {key: manifest.get(key) for key in plan}
+    # Corpora of earlier versions have further options.
+    found["options"] = {key: found["options"].get(key) for key in plan["options"]}
+    if changed := differences(found, plan):
         raise UserError(
             f"{output}: holds a corpus made otherwise ({'; '.join(changed[:3])}); give another --output, or "
             "--overwrite true"
@@ -144,15 +124,14 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
             f"{output}: exists and is neither empty nor an unfinished build; give another --output"
         )
     with only_run_in(work):
-        started = read_json(work / "plan.json")
-        changed = differences(started, plan) if started is not None else []
-        if changed:
+        file = work / "plan.json"
+        if file.exists() and (changed := differences(read_json(file), plan)):
             raise UserError(
                 f"{output}: an unfinished build with other inputs or options is there "
                 f"({'; '.join(changed[:3])}); run the same command as before, or start afresh with "
                 "--overwrite true"
             )
-        write_json(work / "plan.json", plan)
+        write_json(file, plan)
         yield
 
 
@@ -164,15 +143,11 @@ def delete_corpus(output: Path) -> None:
     """
     if not output.exists():
         return
-    ours = (output / MANIFEST).exists() or (output / WORK).exists()
-    if not output.is_dir() or (any(output.iterdir()) and not ours):
+    if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
-    if (output / WORK).exists():
-        with only_run_in(output / WORK):
-            pass
-    # The manifest goes first, so that nobody takes the rest for a corpus.
-    (output / MANIFEST).unlink(missing_ok=True)
-    for name in ("mono", "parallel", "pieces", "blocks", WORK):
-        shutil.rmtree(output / name, ignore_errors=True)
-    for name in VOCABULARY_FILES:
-        (output / name).unlink(missing_ok=True)
+    with only_run_in(output / WORK):
+        # The manifest goes first, so that nobody takes the rest for a corpus.
+        for name in (MANIFEST, *VOCABULARY_FILES):
+            (output / name).unlink(missing_ok=True)
+        for name in ("mono", "parallel", "pieces", "blocks", WORK):
+            shutil.rmtree(output / name, ignore_errors=True)

@@ -7,9 +7,7 @@ worker or machine died, leaves the same result.
 import logging
 import multiprocessing
 import os
-import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,13 +16,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from utils.errors import UserError
-from utils.files import atomic_file
 
 Result = TypeVar("Result")
 
 _SPARE_TASKS = 4  # wait beside those in progress; a task holds its text, so there are few
 _RETRIES = 4  # of a unit whose Ray worker died
-_SECONDS_TO_ANSWER = 10.0
 _PACKAGES = ("pretrain", "reader", "training", "utils")  # what a unit's work imports; sent to a cluster
 
 
@@ -89,11 +85,10 @@ class RayWorkers(LocalWorkers):
         number: of units at a time; 0: one per core of the cluster.
         address: host:port of the cluster's head, or "auto" for the cluster of this machine; None: start a
             cluster on this machine for this build.
-        shared: a folder that every machine must see.
     """
 
-    def __init__(self, number: int, address: str | None, shared: Path):
-        self.number, self.address, self.shared = number, address, shared
+    def __init__(self, number: int, address: str | None):
+        self.number, self.address = number, address
         self.remote: dict[Callable, Any] = {}
 
     def __enter__(self) -> Self:
@@ -105,8 +100,6 @@ class RayWorkers(LocalWorkers):
         where: dict[str, Any] = {"address": self.address}
         if self.address is None:
             where = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
-        elif self.address != "auto":
-            _check_answers(self.address)
         root = Path(__file__).resolve().parents[2]
         try:
             ray.init(
@@ -116,12 +109,8 @@ class RayWorkers(LocalWorkers):
                 log_to_driver=False,
                 runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
             )
-            self.check_machines()
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             raise UserError(f"--engine ray: no cluster at {where['address']}: {_last_line(error)}") from error
-        except UserError:
-            ray.shutdown()
-            raise
         self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
         return self
 
@@ -153,37 +142,6 @@ class RayWorkers(LocalWorkers):
                 "run the same command again to go on from where it was"
             ) from error
 
-    def check_machines(self) -> None:
-        """Let every machine read a file of the shared folder and import the code of a unit's work.
-
-        Raises:
-            UserError: a machine cannot; it is named.
-        """
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        token, probe = secrets.token_hex(8), self.shared / "seen-by-all"
-        with atomic_file(probe, "w") as file:
-            file.write(token)
-        for node in ray.nodes():
-            if not (node["Alive"] and node["Resources"].get("CPU")):
-                continue
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            machine = node["NodeManagerAddress"]
-            try:
-                seen = ray.get(ray.remote(scheduling_strategy=there)(_read_probe).remote(probe))
-            except (ray.exceptions.RayError, ImportError) as error:
-                raise UserError(
-                    f"--engine ray: {machine} cannot do the work ({_last_line(error)}); every machine needs "
-                    "the same Python and requirements-common.txt"
-                ) from error
-            if seen != token:
-                raise UserError(
-                    f"--engine ray: {machine} does not see {self.shared}; --output must lie on storage that "
-                    "all machines of the cluster share under the same path"
-                )
-        probe.unlink()
-
 
 def _follow_parent() -> None:
     # Only the parent handles Ctrl-C, which reaches the whole group. If the parent is killed, workers end too.
@@ -194,27 +152,6 @@ def _follow_parent() -> None:
 def _exit_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _check_answers(address: str) -> None:
-    """Try to connect, because Ray itself waits more than a minute for an address that does not answer."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError, ValueError) as error:
-        raise UserError(
-            f"ray_address: '{address}' does not answer ({error}); give the host:port of ray start --head, "
-            "or auto, or leave the option out for a cluster on this machine"
-        ) from error
-
-
-def _read_probe(path: Path) -> str | None:
-    import pretrain.corpus.stages  # noqa: F401  its requirements must be installed
-
-    try:
-        return path.read_text()
-    except OSError:
-        return None
 
 
 def _last_line(error: BaseException) -> str:

@@ -18,8 +18,7 @@ import numpy as np
 import sentencepiece
 
 from pretrain.corpus.inputs import Stream, gather_notation, resolve
-from pretrain.corpus.lines import TextFormat, read_lines
-from pretrain.corpus.units import read_units
+from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
 from utils.config import check_ranges, load_config, within

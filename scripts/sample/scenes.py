@@ -1,50 +1,89 @@
-"""The meaning of a sentence, apart from any language, and seeded random meanings.
+"""Meanings apart from any language, and texts as random meanings: documents, sentence pairs, inference pairs.
 
-A concept is a short English word that serves as a key. Every language has a word for each, and a test
-checks that. Names and numerals are written alike in all languages.
+A concept is a short English word, for which `lexicons.yaml` has a word in every language. Names and numerals
+are written alike in all languages. Each text is a function of (seed, language or split, index).
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
 SPLITS = ("train", "dev", "test")
+LABELS = ("contradiction", "entailment", "neutral")
+DOCUMENT, PAIR, INFERENCE, RETRIEVAL, ORDER = range(5)  # the first number of a stream of random numbers
 
 NAMES = {"Anna": "f", "Maria": "f", "Tom": "m", "Peter": "m"}  # name -> grammatical gender of the person
 PEOPLE = ("man", "woman", "boy", "girl")
 ANIMALS = ("dog", "cat")
-KINDS = {"person": PEOPLE, "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> what belongs to it
+KINDS = {"person": (*PEOPLE, *NAMES), "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> its members
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
-KIND_OF |= dict.fromkeys(NAMES, "person")
+OBJECTS = ("ball", "doll", "book", "letter", "apple", *ANIMALS, "toy", "animal")
+SUBJECTS = ((0.35, tuple(NAMES)), (0.65, PEOPLE), (0.8, ANIMALS), (1.0, ("person", "animal")))
 
-THINGS = ("ball", "doll", "book", "letter", "apple")
-OBJECTS = THINGS + ANIMALS + ("toy", "animal")
-
-COLOURS = ("red", "white", "black")
-SIZES = ("big", "small")
-ATTRIBUTES = COLOURS + SIZES
-ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
-
+COLOURS, SIZES = ("red", "white", "black"), ("big", "small")
+ATTRIBUTES, ANIMAL_ATTRIBUTES = COLOURS + SIZES, ("white", "black", *SIZES)
 # From 3 on Arabic has a plural (2 is a dual); up to 9 a numeral is one character in every language.
 NUMBERS = (3, 4, 5)
-
-# Nobody does two actions of one group at the same moment. Actions of different groups of INTRANSITIVE can go
-# together: who sits may laugh.
-TRANSITIVE = (("buy", "sell"), ("find", "lose"))
-INTRANSITIVE = (("sit", "stand"), ("laugh", "cry"))
-EXCLUDED_BY = {
-    verb: tuple(v for v in group if v != verb) for group in TRANSITIVE + INTRANSITIVE for verb in group
-}
-TRANSITIVE_VERBS = sum(TRANSITIVE, ())
-INTRANSITIVE_VERBS = sum(INTRANSITIVE, ())
-ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}  # transitive -> what animals do
-
+# How often a random scene says what it can leave out.
+RICH = {"attribute": 0.4, "place": 0.5, "day": 0.3}
+PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
+# With an object or without. Nobody does an action and its opposite at the same moment; who sits may laugh.
+VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
+ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}
+OPPOSITES = {
+    "buy": "sell", "sell": "buy", "find": "lose", "lose": "find",
+    "sit": "stand", "stand": "sit", "laugh": "cry", "cry": "laugh",
+}  # fmt: skip
 PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
+
+
+class Scene(NamedTuple):
+    """Who does what, to what, where and on which day, at one moment.
+
+    `subject` is a name, a known person or animal ("the man") or a kind, which is an unknown one ("a person").
+    Only actions with an object have a `noun`: `count` of them (1, or 3 to 5), with one attribute or none.
+    """
+
+    subject: str
+    verb: str
+    noun: str | None = None
+    count: int = 1
+    attribute: str | None = None
+    place: str | None = None
+    day: str | None = None
+
+    @property
+    def number(self) -> int:
+        """A number that depends only on the meaning."""
+        thing = self.noun and (self.noun, self.count, self.attribute)
+        meaning = (self.subject, self.verb, thing, self.place, self.day)
+        return int.from_bytes(hashlib.blake2b(repr(meaning).encode(), digest_size=8).digest(), "little")
+
+    @property
+    def split(self) -> str:
+        """Of 10 meanings 8 train, so that no text to train on describes a scene of the test set."""
+        return ("dev", "test", *["train"] * 8)[self.number % 10]
+
+
+def random_stream(seed: int, *index: int) -> np.random.Generator:
+    """The random numbers of one text."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *index))))
+
+
+def pick(rng: np.random.Generator, options: Sequence[T], other_than: T | None = None) -> T:
+    """One of `options`, all equally likely."""
+    options = [option for option in options if option != other_than]
+    return options[int(rng.integers(len(options)))]
+
+
+def maybe(rng: np.random.Generator, chance: float, options: Sequence[T]) -> T | None:
+    """One of `options`, or None."""
+    return pick(rng, options) if rng.random() < chance else None
 
 
 def is_animal(noun: str) -> bool:
@@ -52,118 +91,204 @@ def is_animal(noun: str) -> bool:
     return noun == "animal" or noun in ANIMALS
 
 
-@dataclass(frozen=True)
-class Thing:
-    """The object of an action: `count` of them (1, or 3 to 5), with one attribute or none."""
-
-    noun: str
-    count: int = 1
-    attribute: str | None = None
+def verbs(subject: str, transitive: bool) -> Sequence[str]:
+    """What the subject can do."""
+    return (ANIMAL_VERBS if is_animal(subject) else VERBS)[transitive]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Who does what, to what, where and on which day, at one moment.
-
-    `subject` is a name or a noun. A noun is a known person or animal ("the man"), a kind an unknown one ("a
-    person"). Only transitive verbs have a `thing`.
-    """
-
-    subject: str
-    verb: str
-    thing: Thing | None = None
-    place: str | None = None
-    day: str | None = None
-
-
-class Detail(NamedTuple):
-    """How often a random scene names each of the things that a sentence can leave out."""
-
-    attribute: float
-    place: float
-    day: float
-
-
-RICH = Detail(attribute=0.4, place=0.5, day=0.3)
-PLAIN = Detail(attribute=0.35, place=0.4, day=0.25)
-
-
-def random_stream(seed: int, *index: int) -> np.random.Generator:
-    """The random numbers of one item: a function of the seed and the item's place, of nothing else."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *index))))
-
-
-def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """One of `options`, all equally likely."""
-    return options[int(rng.integers(len(options)))]
-
-
-def split_of(scene: Scene) -> str:
-    """The split of a scene, which depends only on its meaning: 8 of 10 train, 1 dev, 1 test.
-
-    So no document, sentence pair or training pair describes a scene of the test set.
-    """
-    return ("dev", "test", *["train"] * 8)[number_of(scene) % 10]
-
-
-def number_of(scene: Scene) -> int:
-    """A number that depends only on the meaning of the scene."""
-    digest = hashlib.blake2b(repr(astuple(scene)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+def attributes(noun: str) -> Sequence[str]:
+    """The colours and sizes that go with the noun."""
+    return ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES
 
 
 def random_subject(rng: np.random.Generator) -> str:
     """A name, a person, an animal or, more rarely, only its kind."""
     draw = rng.random()
-    if draw < 0.35:
-        return pick(rng, tuple(NAMES))
-    if draw < 0.65:
-        return pick(rng, PEOPLE)
-    if draw < 0.8:
-        return pick(rng, ANIMALS)
-    return pick(rng, ("person", "animal"))
+    return pick(rng, next(options for limit, options in SUBJECTS if draw < limit))
 
 
-def can_do(subject: str, verb: str) -> bool:
-    """Whether the verb goes with the subject."""
-    return not is_animal(subject) or verb in ANIMAL_VERBS[True] + ANIMAL_VERBS[False]
+def random_scene(
+    rng: np.random.Generator, detail: Mapping[str, float], accepted: Callable[[Scene], bool]
+) -> Scene:
+    """The first of random scenes that is accepted."""
+    while True:
+        subject = random_subject(rng)
+        transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
+        verb, thing = pick(rng, verbs(subject, transitive)), {}
+        if transitive:
+            noun = pick(rng, OBJECTS)
+            count = 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
+            thing = {
+                "noun": noun,
+                "count": count,
+                "attribute": maybe(rng, detail["attribute"], attributes(noun)),
+            }
+        place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
+        scene = Scene(subject, verb, **thing, place=place, day=day)
+        if accepted(scene):
+            return scene
 
 
-def random_verb(rng: np.random.Generator, subject: str, transitive: bool) -> str:
-    """Something that the subject can do."""
-    if is_animal(subject):
-        return pick(rng, ANIMAL_VERBS[transitive])
-    return pick(rng, TRANSITIVE_VERBS if transitive else INTRANSITIVE_VERBS)
-
-
-def random_attribute(rng: np.random.Generator, noun: str) -> str:
-    """A colour or size that goes with the noun."""
-    return pick(rng, ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES)
-
-
-def random_thing(rng: np.random.Generator, attribute_rate: float) -> Thing:
-    """One or several of something."""
-    noun = pick(rng, OBJECTS)
-    count = 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
-    attribute = random_attribute(rng, noun) if rng.random() < attribute_rate else None
-    return Thing(noun, count, attribute)
-
-
-def random_scene(rng: np.random.Generator, detail: Detail) -> Scene:
-    """A scene of any split."""
-    subject = random_subject(rng)
-    transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
-    return Scene(
-        subject,
-        random_verb(rng, subject, transitive),
-        random_thing(rng, detail.attribute) if transitive else None,
-        pick(rng, PLACES) if rng.random() < detail.place else None,
-        pick(rng, DAYS) if rng.random() < detail.day else None,
-    )
-
-
-def random_scene_of(rng: np.random.Generator, detail: Detail, split: str) -> Scene:
+def random_scene_of(rng: np.random.Generator, detail: Mapping[str, float], split: str) -> Scene:
     """A scene of the given split."""
-    while split_of(scene := random_scene(rng, detail)) != split:
-        pass
-    return scene
+    return random_scene(rng, detail, lambda scene: scene.split == split)
+
+
+# Does one scene follow from another?
+
+
+def relation(premise: Scene, hypothesis: Scene) -> str:
+    """The label of a pair. As in the inference data sets, both sentences speak of the same moment.
+
+    If the premise is about somebody else, the hypothesis is neutral. Otherwise one conflict makes a
+    contradiction; without a conflict, one thing that the premise leaves open makes the hypothesis neutral.
+    """
+    if not _covers(hypothesis.subject, premise.subject):
+        return "neutral"
+    found = {_detail(premise.place, hypothesis.place), _detail(premise.day, hypothesis.day)}
+    if premise.verb != hypothesis.verb:
+        found.add("contradiction" if OPPOSITES[premise.verb] == hypothesis.verb else "neutral")
+    if premise.noun and hypothesis.noun:
+        if premise.count != hypothesis.count:
+            found.add("contradiction")
+        if not _covers(hypothesis.noun, premise.noun):
+            found.add("neutral" if _covers(premise.noun, hypothesis.noun) else "contradiction")
+        both = premise.attribute and hypothesis.attribute
+        if both and (premise.attribute in SIZES) != (hypothesis.attribute in SIZES):
+            found.add("neutral")  # what is red may be big
+        else:
+            found.add(_detail(premise.attribute, hypothesis.attribute))
+    return next(label for label in ("contradiction", "neutral", "entailment") if label in found)
+
+
+def _covers(general: str, special: str) -> bool:
+    return general == special or KIND_OF.get(special) == general
+
+
+def _detail(premise: str | None, hypothesis: str | None) -> str:
+    if hypothesis is None or premise == hypothesis:
+        return "entailment"
+    return "neutral" if premise is None else "contradiction"
+
+
+def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: str) -> Scene | None:
+    """A random scene of the split for which `relation(scene, hypothesis)` is `label`.
+
+    None after 100 draws: the hypothesis says so much that hardly any other scene of the split says more.
+    """
+    for _ in range(100):
+        premise = _entailing(rng, hypothesis)
+        if label != "entailment":
+            options = (_conflicts if label == "contradiction" else _openings)(rng, hypothesis)
+            number = 1 + int(rng.binomial(len(options) - 1, 0.5))
+            keys = [list(options)[i] for i in rng.permutation(len(options))[:number]]
+            premise = premise._replace(**{key: options[key] for key in keys})
+        # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
+        possible = premise.verb in (*verbs(premise.subject, True), *verbs(premise.subject, False))
+        possible = possible and premise != hypothesis and premise.split == split
+        if possible and relation(premise, hypothesis) == label:
+            return premise
+    return None
+
+
+def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
+    """A scene that says at least as much: a kind may become a member, and details may be added."""
+
+    def member(concept: str) -> str:
+        return pick(rng, KINDS[concept]) if concept in KINDS and rng.random() < 0.7 else concept
+
+    scene = scene._replace(subject=member(scene.subject))
+    if scene.noun:
+        scene = scene._replace(noun=member(scene.noun))
+        attribute = scene.attribute or maybe(rng, RICH["attribute"], attributes(scene.noun))
+        scene = scene._replace(attribute=attribute)
+    place = scene.place or maybe(rng, RICH["place"], PLACES)
+    return scene._replace(place=place, day=scene.day or maybe(rng, RICH["day"], DAYS))
+
+
+def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
+    """Changes of an entailing premise, each of which the hypothesis contradicts."""
+    changes = {}
+    if hypothesis.place:
+        changes["place"] = pick(rng, PLACES, hypothesis.place)
+    if hypothesis.day:
+        changes["day"] = pick(rng, DAYS, hypothesis.day)
+    if hypothesis.count > 1:
+        changes["count"] = pick(rng, NUMBERS, hypothesis.count)
+    if hypothesis.attribute:
+        family = SIZES if hypothesis.attribute in SIZES else COLOURS
+        family = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
+        changes["attribute"] = pick(rng, family, hypothesis.attribute)
+    if hypothesis.noun in KIND_OF:
+        changes["noun"] = pick(rng, KINDS[KIND_OF[hypothesis.noun]], hypothesis.noun)
+    if not changes or rng.random() < 0.5:
+        changes["verb"] = OPPOSITES[hypothesis.verb]
+    return changes
+
+
+def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
+    """Changes of an entailing premise, each of which leaves the hypothesis open."""
+    changes = {key: None for key in ("place", "day") if getattr(hypothesis, key)}
+    if not hypothesis.noun:
+        changes["verb"] = pick(rng, verbs(hypothesis.subject, False))
+    if hypothesis.noun in KIND_OF:
+        changes["noun"] = KIND_OF[hypothesis.noun]
+    if hypothesis.attribute:
+        changes["attribute"] = None if rng.random() < 0.7 else pick(rng, attributes(hypothesis.noun))
+    if not changes or rng.random() < 0.3:
+        kind = KIND_OF.get(hypothesis.subject)
+        changes["subject"] = kind if kind and rng.random() < 0.5 else random_subject(rng)
+    return changes
+
+
+# The kinds of text.
+
+
+def document(seed: int, language: str, index: int) -> list[Scene]:
+    """Two or three sentences about one subject, most of them at one place and on one day.
+
+    A sentence says what else the subject does, or repeats an earlier one with less detail.
+    """
+    rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
+    first = random_scene_of(rng, RICH, "train")
+    told, animal = [first], is_animal(first.subject)
+    length = int(rng.integers(2, 4))
+    while len(told) < length:
+        scene = pick(rng, told)
+        if rng.random() < 0.5:
+            said = ("attribute", "place", "day") if scene.noun else ("place", "day")
+            scene = scene._replace(
+                **{key: getattr(scene, key) if rng.random() < 0.5 else None for key in said}
+            )
+        else:
+            scene = random_scene(rng, PLAIN, lambda scene: is_animal(scene.subject) == animal)
+            scene = scene._replace(subject=first.subject, place=first.place, day=first.day)
+        if scene.split == "train":
+            told.append(scene)
+    return told
+
+
+def pair(seed: int, language: str, index: int) -> Scene:
+    """The scene that a sentence pair of English and `language` describes."""
+    return random_scene_of(random_stream(seed, PAIR, CODES.index(language), index), RICH, "train")
+
+
+def retrieval(seed: int, index: int) -> Scene:
+    """A scene of the test split, said in every language to test finding a translation."""
+    return random_scene_of(random_stream(seed, RETRIEVAL, index), RICH, "test")
+
+
+def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scene, str]]:
+    """(premise, hypothesis, label), one of each label for each hypothesis, in an order that tells nothing.
+
+    The hypothesis alone says nothing about the label. All scenes are of the split.
+    """
+    rows = []
+    for index in range(hypotheses):
+        rng, premises = random_stream(seed, INFERENCE, SPLITS.index(split), index), [None]
+        while None in premises:
+            hypothesis = random_scene_of(rng, PLAIN, split)
+            premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
+        rows += [(premise, hypothesis, label) for premise, label in zip(premises, LABELS)]
+    order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))
+    return [rows[i] for i in order]

@@ -16,13 +16,12 @@ from pathlib import Path
 import sentencepiece
 
 from reader.tokenization import Tokenizer
-from scripts.sample import texts
-from scripts.sample.languages import CODES, chinese_words, realiser
-from scripts.sample.nli import LABELS
+from scripts.sample import scenes
+from scripts.sample.languages import chinese_words, say
+from scripts.sample.scenes import CODES, LABELS
 from utils.errors import run
 from utils.files import atomic_dir
 
-HYPOTHESES = {"dev": 100, "test": 200}
 TRANSLATIONS = 300
 BOUNDARY = "\t"  # no sentence has it
 
@@ -47,35 +46,34 @@ def main() -> None:
 def write_texts(folder: Path, options: argparse.Namespace) -> None:
     """Write all texts: training pairs in English; dev, test and translations the same in every language."""
     seed = options.seed
-    pairs = {
-        split: texts.shuffled_inferences(seed, split, count)
-        for split, count in {"train": options.hypotheses, **HYPOTHESES}.items()
-    }
-    found = dict.fromkeys(texts.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
+    counts = {"train": options.hypotheses, "dev": 100, "test": 200}
+    pairs = {split: scenes.inferences(seed, split, count) for split, count in counts.items()}
+    found = dict.fromkeys(scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
     translations = list(found)[:TRANSLATIONS]
-    english = realiser("en")
     for code in CODES:
-        say = realiser(code)
         for split, rows in pairs.items():
             if split != "train" or code == "en":
-                lines = (f"{say(premise)}\t{say(hypothesis)}\t{label}" for premise, hypothesis, label in rows)
+                lines = (
+                    f"{say(code, premise)}\t{say(code, other)}\t{label}" for premise, other, label in rows
+                )
                 path = folder / "xnli" / split / f"{split}.{code}.tsv"
                 write_lines(path, ["text_a\ttext_b\tlabel", *lines])
-        documents = (texts.document(seed, code, index) for index in range(options.documents))
-        lines = [line for document in documents for line in [*map(say, document), ""]]
+        documents = (scenes.document(seed, code, index) for index in range(options.documents))
+        lines = [line for one in documents for line in [*(say(code, scene) for scene in one), ""]]
         write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
         if code != "en":
-            scenes = (texts.pair(seed, code, index) for index in range(options.pairs))
-            write_lines(folder / "parallel" / f"en-{code}.tsv", (f"{english(s)}\t{say(s)}" for s in scenes))
-            write_lines(folder / "retrieval" / f"{code}-en.{code}", map(say, translations))
-            write_lines(folder / "retrieval" / f"{code}-en.en", map(english, translations))
+            told = (scenes.pair(seed, code, index) for index in range(options.pairs))
+            lines = (f"{say('en', scene)}\t{say(code, scene)}" for scene in told)
+            write_lines(folder / "parallel" / f"en-{code}.tsv", lines)
+            for side in (code, "en"):
+                lines = (say(side, scene) for scene in translations)
+                write_lines(folder / "retrieval" / f"{code}-en.{side}", lines)
     for name, values in {"label_map": LABELS, "lang_map": CODES}.items():
         numbers = {value: number for number, value in enumerate(values)}
         write_lines(folder / "xnli" / f"{name}.json", [json.dumps(numbers)])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write UTF-8 text with "\\n" after every line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
@@ -88,8 +86,7 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
     end 2, no pad), and vocab.txt is derived in the same way.
     """
     files = sorted([*folder.glob("mono/*.txt"), *folder.glob("parallel/*.tsv")])
-    longest_first = sorted(chinese_words(), key=len, reverse=True)
-    chinese = re.compile(f"({'|'.join(longest_first)})")
+    chinese = re.compile(f"({'|'.join(sorted(chinese_words(), key=len, reverse=True))})")
     sentences = (
         chinese.sub(rf"{BOUNDARY}\1{BOUNDARY}", sentence)
         for file in files

@@ -21,28 +21,28 @@ COST = {
 MACHINE = {"cpu": "Some CPU", "cores": 2, "instructions": ["avx2"], "memory_gb": 25.3, "system": "Linux"}
 
 
-def record(result, **more):
+def row(title: str, command: str, **more) -> dict:
     return {
-        "commit": "abc1234", "script": "step.py", "flags": ["--rounds=2"], "date": "2026-01-02",
-        "minutes": 12.4, "machine": MACHINE, "versions": {".venv": {"python": "3.11", "numpy": "2"}},
-        "result": result, **more,
+        "title": title, "what": "What it compares.", "command": command, "commit": "abc1234",
+        "date": "2026-01-02", "minutes": 12.4, "machine": MACHINE,
+        "versions": {".venv": {"python": "3.11", "numpy": "2"}}, **more,
     }  # fmt: skip
 
 
 @pytest.fixture
-def records(monkeypatch):
+def rows():
     """Ours takes 1 s, in int8 half of it, the peer 2 s and as installed 4 s."""
-    titles = {"fast": "A fast step", "cost": "A cost", "later": "Another row"}
-    rows = {name: (title, "What it compares.", "step.py") for name, title in titles.items()}
-    monkeypatch.setattr(page, "ROWS", rows)
     seconds = {"ours": 1.0, "int8": 0.5, "best": 2.0, "installed": 4.0}
     runs = {name: [{"seconds": [value], "peak": 4e9}] for name, value in seconds.items()}
     fast = figures(runs, CONTENDERS, 2000, "tokens/s") | {"left_out": ["newest torch"]}
-    return {"cost": record(COST), "fast": record(fast)}
+    return {
+        "fast": row("A fast step", "step.py --rounds=2", result=fast),
+        "cost": row("A cost", "cost.py", result=COST),
+    }
 
 
-def test_tables(records):
-    lines = page.to_markdown(records).splitlines()
+def test_tables(rows):
+    lines = page.to_markdown(rows).splitlines()
     assert lines[0] == "Measured on 2 cores of Some CPU (avx2), 25 GB, Linux."
     for line in (
         "- `.venv`: python 3.11, numpy 2",
@@ -53,39 +53,40 @@ def test_tables(records):
         "Not run: newest torch.",
         "`python benchmarks/step.py --rounds=2` (12 minutes, 2026-01-02, commit abc1234)",
         "| full | 380.2 |",
-        "| Another row | not measured yet |  |  |  |  |",
-        "Not measured yet.",
     ):
         assert line in lines
     assert any("takes 1.052 times the time for a token (median of 16" in line for line in lines)
 
 
-def test_people_s_words_stay(records, tmp_path):
-    (tmp_path / "performance.md").write_text(f"# Ours\n\nbefore\n{page.BEGIN}\nold\n{page.END}\nafter\n")
-    for _ in range(2):
-        text = page.write_page(tmp_path, records).read_text()
-        assert text.startswith("# Ours\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text
-    assert list(json.loads((tmp_path / page.DATA).read_text())) == ["fast", "cost"]  # the order of the rows
-    assert (tmp_path / page.CHART).read_bytes().startswith(b"\x89PNG")
-
-
-def test_command_line(records, tmp_path, monkeypatch, capsys):
-    """One row is measured, the other stays; a row that fails names its script."""
-    (tmp_path / page.DATA).write_text(json.dumps({"cost": records["cost"]}))
+def test_command_line(rows, tmp_path, monkeypatch, capsys):
+    """One row is measured, the other stays, like the text around them; a row that fails names its script."""
     script = tmp_path / "step.py"
-    script.write_text(f"print('a table')\nprint({json.dumps(json.dumps(records['fast']['result']))})")
-    rows = page.ROWS | {"fast": ("A fast step", "What.", f"{script} --rounds=1")}
-    monkeypatch.setattr(page, "ROWS", rows)
-    call = ["page.py", f"--docs={tmp_path}", "--rows=fast"]
+    script.write_text(f"print('a table')\nprint({json.dumps(json.dumps(rows['fast']['result']))})")
+    new = {"title": "Another step", "what": "What.", "command": f"{script} --rounds=1"}
+    (tmp_path / page.DATA).write_text(json.dumps({"new": new, "cost": rows["cost"]}))
+    (tmp_path / page.PAGE).write_text(f"# Ours\n\nbefore\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    call = ["page.py", f"--docs={tmp_path}", "--rows=new"]
     monkeypatch.setattr(page.sys, "argv", call)
     page.main()
     assert "    a table" in capsys.readouterr().out
-    kept = json.loads((tmp_path / page.DATA).read_text())
-    assert kept["cost"] == records["cost"] and kept["fast"]["flags"] == ["--rounds=1"]
-    assert kept["fast"]["machine"]["cores"] >= 1 and kept["fast"]["commit"]
+    found = json.loads((tmp_path / page.DATA).read_text())
+    assert found["cost"] == rows["cost"] and found["new"]["flags"] == ["--rounds=1"]
+    assert found["new"]["machine"]["cores"] >= 1 and found["new"]["commit"]
+    text = (tmp_path / page.PAGE).read_text()
+    assert text.startswith("# Ours\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "### Another step" in text
     script.write_text("raise SystemExit(3)")
     with pytest.raises(UserError, match=r"step\.py ended with 3"):
         page.main()
     monkeypatch.setattr(page.sys, "argv", [*call[:2], "--rows=three"])
-    with pytest.raises(UserError, match="--rows: no three; there are fast, cost, later"):
+    with pytest.raises(UserError, match="--rows: no three; there are new, cost"):
         page.main()
+
+
+def test_the_page_is_that_of_its_data(tmp_path):
+    docs = page.ROOT / "docs"
+    rows = json.loads((docs / page.DATA).read_text())
+    (tmp_path / page.PAGE).write_text((docs / page.PAGE).read_text())
+    page.write_page(tmp_path, rows)
+    assert (tmp_path / page.PAGE).read_text() == (docs / page.PAGE).read_text()
+    assert all((page.ROOT / "benchmarks" / row["command"].split()[0]).is_file() for row in rows.values())

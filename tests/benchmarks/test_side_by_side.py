@@ -1,6 +1,6 @@
 """Contenders in processes: who runs, who takes turns, who is left out; and the figures by hand."""
 
-import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import side_by_side
-from benchmarks.side_by_side import Benchmark, Contender, figures, run_rounds
-from utils import runtime
+from benchmarks.side_by_side import Contender, choose, figures, run_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {
@@ -48,83 +47,49 @@ def checkout(tmp_path, monkeypatch):
     return make
 
 
-def placed(root: Path, *names: str) -> dict[str, Contender]:
-    return {
-        name: Contender(name, HERE[name].kind, False, environment=sys.prefix, root=root) for name in names
-    }
-
-
 def turns(tmp_path) -> list[str]:
     return (tmp_path / "order").read_text().split()
 
 
 def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
-    runs = run_rounds(placed(checkout(), "ours", "peer", "broken"), 2, [], "none")
+    checkout()
+    absent = Contender("absent", "peer", environment=".venv-absent")
+    runs = run_rounds(HERE | {"absent": absent}, 2, [], ())
     told = {name: {"seconds": [4] * 3, "peak": 1} for name in ("ours", "peer")}
     assert runs == {name: [one] * 2 for name, one in told.items()}
     assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2", "broken0", "broken1",
                                "ours0", "ours1", "ours2", "peer0", "peer1", "peer2"]  # fmt: skip
-    assert "broken is left out: broken ended with 1:\nno such thing" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "broken is left out: it ended with 1:\nno such thing" in said and "absent is left out: no " in said
 
 
 def test_taking_turns(checkout, tmp_path, capsys):
     """A step each; the other one's result has the seconds of ours in the same turns."""
-    runs = run_rounds(placed(checkout(), "ours", "peer", "broken"), 1, [], "all")
+    checkout()
+    runs = run_rounds(HERE, 1, [], ("ours", "peer"))
     assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}]
     assert runs["ours"] == [{"seconds": [4] * 3, "peak": 1}]
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
     assert "broken is left out" in capsys.readouterr().out
 
 
-def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
+def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
     """Peers run alone, the other revision in turns; both are compared."""
-    other, here = checkout("old-"), checkout()
-    monkeypatch.setattr(Contender, "python", property(lambda _: Path(sys.executable)))
-    contenders = placed(here, "ours", "peer")
-    args = argparse.Namespace(contenders=None, against=other)
-    chosen, _ = benchmark(contenders).choose(args)
-    assert list(chosen) == ["ours", "previous"]  # the peers only if they are named
-    runs = run_rounds(chosen | placed(here, "peer"), 1, [], "revisions")
+    other, _ = checkout("old-"), checkout()
+    assert list(choose(HERE, None, other / named)) == ["ours", "previous"]  # peers only if they are named
+    chosen = choose(HERE, "ours,peer", other / named)
+    chosen["previous"] = dataclasses.replace(chosen["previous"], environment=sys.prefix)
+    runs = run_rounds(chosen, 1, [], ("ours",))
     assert turns(tmp_path) == [
-        *("ours0", "ours1", "ours2", "ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
-        *("peer0", "peer1", "peer2"),
+        *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
+        *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
     ]
     assert "beside" in runs["previous"][0] and "beside" not in runs["peer"][0]
-
-
-def benchmark(contenders) -> Benchmark:
-    return Benchmark("What it does.", contenders, {}, {"batch": 16}, "tokens/s", lambda *_: 1, turns="all")
-
-
-def test_flags(monkeypatch, capsys, tmp_path):
-    for flags, message in {
-        "--contenders=ours,nobody": "--contenders: no nobody; there are ours, peer",
-        f"--against={tmp_path}": "is not there; name a checkout of this project",
-    }.items():
-        monkeypatch.setattr(sys, "argv", ["row.py", flags])
-        with pytest.raises(SystemExit):
-            benchmark(HERE).parse()
-        assert message in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["row.py", "--batch=4"])
-    args = benchmark(HERE).parse()
-    assert (args.batch, args.rounds) == (4, 3)
-
-
-def test_who_can_run_here(monkeypatch, capsys):
-    contenders = HERE | {
-        "absent": Contender("absent", "torch", environment=".venv-absent"),
-        "halved": Contender("halved", "ours", options={"amp": "bf16"}, environment=sys.prefix),
-    }
-
-    def chosen(names: str | None) -> list[str]:
-        return list(benchmark(contenders).choose(argparse.Namespace(contenders=names, against=None))[0])
-
-    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
-    assert chosen(None) == ["ours", "peer", "broken"] and chosen("peer") == ["peer"]
-    said = capsys.readouterr().out
-    assert "absent is left out" in said and "halved is left out: it needs a GPU" in said
-    monkeypatch.setattr(runtime, "has_gpu", lambda: True)
-    assert chosen("halved") == ["halved"]
+    with pytest.raises(SystemExit, match="is not there; name a checkout of this project"):
+        choose(HERE, None, tmp_path)
+    with pytest.raises(SystemExit, match="--contenders: no nobody; there are ours, peer"):
+        choose(HERE, "ours,nobody", None)
 
 
 def test_other_work_ends_the_run():
@@ -143,9 +108,6 @@ def test_memory_is_that_of_a_gpu_where_one_is_used(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "paddle", SimpleNamespace(device=device))
     side_by_side.tell(1.0, check=3)
     assert json.loads(capsys.readouterr().out) == {"seconds": 1.0, "device": "gpu", "peak": 9, "check": 3}
-    monkeypatch.setattr("model.device.peak", lambda: (8e12, "a card"))
-    side_by_side.tell([1.0, 2.0, 3.0], operations=4e12)
-    assert json.loads(capsys.readouterr().out)["share_of_peak"] == 0.25
 
 
 CONTENDERS = {
@@ -154,6 +116,7 @@ CONTENDERS = {
     "best": Contender("transformers", "torch"),
     "installed": Contender("transformers, as installed", "torch", False),
     "bfloat16": Contender("transformers, bfloat16", "torch", precision="bfloat16"),
+    "grouped": Contender("transformers, grouped", "torch", counts=False),
     "previous": Contender("ours in old", "ours"),
 }
 
@@ -164,24 +127,24 @@ def told(seconds, peak=4.0, **more):
 
 def test_speeds_and_ratios(capsys):
     runs = {
-        "ours": [told([1.0, 2.0, 9.0], 6.0, share_of_peak=0.4), told([2.0, 2.0], share_of_peak=0.5)],
+        "ours": [told([1.0, 2.0, 9.0], 6.0), told([2.0, 2.0])],
         "ours_int8": [told(0.5)] * 2,
         "best": [told([8.0], beside=[4.0]), told([9.0], beside=[3.0])],  # 2 and 3
         "installed": [told([10.0]), told([12.0])],  # 5 and 6
         "bfloat16": [told(0.1)] * 2,
+        "grouped": [told(2.0)] * 2,
     }
     found = figures(runs, CONTENDERS, 2048, "tokens/s")
     ours = found["contenders"]["ours"]
     assert (ours["value"], ours["least"], ours["most"]) == (1024, 227.6, 2048)
     assert (ours["peak_gb"], ours["peer"]) == (6.0, False)
-    assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05}
-    # Another precision does not count for either side.
-    assert (found["ratio"], found["ratio_spread"], found["fastest_peer"]) == (2.5, [2.0, 3.0], "best")
+    assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05, "grouped": 1.0}
+    # Another precision and other batches do not count for either side.
+    assert (found["ratio"], found["fastest_peer"]) == (2.5, "best")
     side_by_side.show(found)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[:5] == ["ours", "1,024", "227.6", "2,048", "6.00"]
-    assert lines[2].endswith("   45% of the card's peak") and lines[3].endswith("4.00")
-    assert lines[-2].split()[-2:] == ["5.500", "times"]
+    assert lines[-3].split()[-2:] == ["5.500", "times"]
 
 
 def test_an_earlier_revision():

@@ -53,8 +53,8 @@ def main() -> None:
     evaluate = SupervisedTraining.evaluate
 
     def better(self, engine, stop):
-        found, curves = evaluate(self, engine, stop)
-        return dataclasses.replace(found, selected_by=float(engine.steps)), curves
+        found = evaluate(self, engine, stop)
+        return dataclasses.replace(found, selected_by=float(engine.steps))
 
     SupervisedTraining.evaluate = better
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:

@@ -18,10 +18,10 @@ FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoint
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run but its lock and its curves."""
+    """Every file of a run but its lock."""
     files = (path for path in folder.rglob("*") if path.is_file())
     found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if name != ".lock" and "visualdl" not in name}
+    return {name: data for name, data in found.items() if name != ".lock"}
 
 
 def trained(folder: Path) -> dict[str, bytes]:

@@ -165,16 +165,6 @@ def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
     assert (tmp_path / "out" / "step_6").is_dir()
 
 
-def test_curves_for_visualdl(classify, tmp_path):
-    classify(epoch=1)
-    from visualdl import LogReader
-
-    path = next((tmp_path / "out" / "visualdl").glob("vdlrecords*"))
-    reader = LogReader(file_path=str(path))
-    assert [item.id for item in reader.get_data("scalar", "train/loss")] == [4, 8, 12]
-    assert [item.id for item in reader.get_data("scalar", "dev/de")] == [12]
-
-
 def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_path):
     """float64, no dropout: 8 x 1 and 2 x 4 are the same 8 examples a step."""
     config = json.loads((toy_folder / "ernie_config.json").read_text())

@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import json
+import lzma
 import pickle
 import shutil
 import tempfile
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import zstandard
 
 from finetune.supervised import read_record
 from finetune.tagging import read_conll
@@ -28,9 +28,8 @@ from model.checkpoint.training_state import load_training_state, save_training_s
 from model.config import ErnieMConfig
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
-from pretrain.corpus.lines import TextFormat, read_lines
 from pretrain.corpus.options import BuildOptions
-from pretrain.corpus.units import read_units
+from pretrain.corpus.text import TextFormat, read_lines, read_units
 from pretrain.journal import cut_back
 from reader.classification import read_classification, read_label_map, read_languages
 from reader.corpus import Corpus
@@ -88,11 +87,6 @@ NAMES = (b"float32", b"<f4", b"F32", b"BF16", b"collections\nOrderedDict")
 PICKLED = (*NAMES, *OPCODES)
 TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिया\r\n"
 PAIRS = "".join(f"{a}\t{b}\n" for a, b in zip(sentences(30, 1), sentences(30, 2)))
-TMX = """<?xml version="1.0"?><tmx version="1.4"><header srclang="en"/><body>
-<tu><tuv xml:lang="en"><seg>A <ph>x</ph>&amp; b</seg></tuv><tuv lang="de-AT"><seg>Eins</seg></tuv></tu>
-</body></tmx>
-"""
-TMX_WORDS = (b"<tu>", b"<tuv>", b"<seg>", b"</seg>", b"&lol;", b"&#0;", b"<![CDATA[", b"<!DOCTYPE x>")
 MOST_UNITS = 2000  # a small archive may expand to a thousand times its size
 
 
@@ -269,20 +263,18 @@ def of_tensors(
     return Reader(file, files, (lambda path: tensors(read(path)),), edit, words)
 
 
-def of_text(
-    file: str, files: Callable[[Path], list[bytes]], form: str = "text", words: tuple[bytes, ...] = ()
-) -> Reader:
+def of_text(file: str, files: Callable[[Path], list[bytes]], languages: tuple[str, ...] = ("en",)) -> Reader:
     """A source of texts, read in small units with both values of each option."""
-    languages = ("de", "en")[form == "text" :]
 
-    def read(path: Path, documents: str, columns: tuple[int, ...], skip: bool) -> None:
-        source = TextSource((str(path),), form, languages)
+    def read(path: Path, documents: str, columns: tuple[int, ...]) -> None:
+        source = TextSource((str(path),), languages)
         units = read_units(0, 0, source, 512, documents == "blank")
         for unit in itertools.islice(units, MOST_UNITS):
-            read_lines(unit, source, languages, TextFormat(documents, columns, skip_bad_utf8=skip))
+            read_lines(unit, source, languages, TextFormat(documents, columns))
 
-    reads = lambda path: read(path, "line", (), False), lambda path: read(path, "blank", (2, 1), True)
-    return Reader(file, files, reads, words=words)
+    return Reader(
+        file, files, (lambda path: read(path, "line", ()), lambda path: read(path, "blank", (2, 1)))
+    )
 
 
 def read_all_requests(path: Path) -> None:
@@ -370,7 +362,6 @@ READERS = {
     "corpus_pieces": of_corpus("pieces/en.npy"),
     "text": of_text("en.txt", valid(TEXT, "one line")),
     "text_gz": of_text("en.gz", valid(gzip.compress(TEXT.encode()), gzip.compress(b"x\n" * 9000))),
-    "text_zst": of_text("en.zst", valid(zstandard.compress(TEXT.encode()), zstandard.compress(bytes(9000)))),
-    "text_tsv": of_text("x.tsv", valid(PAIRS, "a\tb\r\n\n"), "tsv"),
-    "text_tmx": of_text("x.tmx", valid(TMX, TMX.encode("utf-16")), "tmx", words=TMX_WORDS),
+    "text_xz": of_text("en.xz", valid(lzma.compress(TEXT.encode()), lzma.compress(bytes(9000)))),
+    "text_tsv": of_text("x.tsv", valid(PAIRS, "a\tb\r\n\n"), ("de", "en")),
 }  # fmt: skip

@@ -1,10 +1,7 @@
 """The Ray engine: the same bytes as the local one, also when a worker dies; errors are one line."""
 
-import contextlib
 import importlib.util
-import io
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +37,7 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
             os._exit(1)
         return "done"
 
-    with RayWorkers(1, None, tmp_path) as workers:
+    with RayWorkers(1, None) as workers:
         file = tmp_path / "text"
         file.write_text("four")
         assert [found.st_size for found in workers.run(file_status, [(str(file),)] * 3)] == [4, 4, 4]
@@ -50,28 +47,20 @@ def test_what_comes_back_from_a_worker(tmp_path, monkeypatch):
         monkeypatch.setattr(workers_module, "_RETRIES", 1)
         with pytest.raises(UserError, match="worker died 2 times .*run the same command again"):
             list(workers.run(lambda code: os._exit(code), [(1,)]))
-        # A machine that reads something else there, or nothing, does not share the folder.
-        monkeypatch.setattr(workers_module, "atomic_file", lambda *_: contextlib.nullcontext(io.StringIO()))
-        with pytest.raises(UserError, match=r"does not see .*--output must lie on storage"):
-            workers.check_machines()
 
 
 @needs_ray
-def test_addresses(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-        for address in (nobody, "somewhere", "ray://head:10001", "head:"):
-            with pytest.raises(UserError, match=rf"'{address}' does not answer .*ray start --head"):
-                RayWorkers(1, address, tmp_path).__enter__()
+def test_no_cluster_there():
+    with pytest.raises(UserError, match="no cluster at somewhere: "):
+        RayWorkers(1, "somewhere").__enter__()
 
 
-def test_without_ray(tmp_path, monkeypatch):
+def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install -r requirements-ray\.txt"):
-        RayWorkers(1, None, tmp_path).__enter__()
+        RayWorkers(1, None).__enter__()
 
 
 def test_the_local_engine_does_not_import_it():
-    code = "import sys, pretrain.build_corpus; assert not {'ray', 'rensa'} & set(sys.modules)"
+    code = "import sys, pretrain.build_corpus; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -21,7 +21,7 @@ from reader.tagging import (
     to_iob2,
 )
 from reader.tokenization import Tokenizer
-from scripts.data import prepare_conll
+from scripts.data import prepare
 from tests.helpers.letters import Letters
 from utils.errors import UserError
 
@@ -212,7 +212,7 @@ def test_official():
 
 def test_every_word_of_real_chinese_has_a_place(data_dir, tmp_path):
     """Sentences of up to 421 words; each word is labelled once, in a window that holds it."""
-    prepare_conll.main([f"dev.zh={data_dir / 'ner/panx/dev-zh.tsv'}", "--output", str(tmp_path)])
+    prepare.main(["panx", str(data_dir / "ner/panx/dev-zh.tsv"), "--output", str(tmp_path)])
     labels = read_label_map(tmp_path / "label_map.json", 7)
     sentences = read_tagged(tmp_path / "dev/dev.zh.tsv", labels)
     tokenizer = Tokenizer(None, data_dir / "vocab" / "xnli15-32k.model")

@@ -1,50 +1,131 @@
-"""The sample set: labels, splits and files. What the languages say of a scene: test_languages.py."""
+"""The sample set: sentences checked by hand, labels, splits and files."""
 
 import json
 import re
+import unicodedata
 from collections import Counter
+
+import pytest
 
 from reader.classification import read_classification, read_label_map
 from reader.tokenization import Tokenizer
-from scripts.sample import texts, write
-from scripts.sample.languages import CODES, chinese_words, realiser
-from scripts.sample.nli import LABELS, relation
-from scripts.sample.scenes import Scene, Thing, split_of
+from scripts.sample import scenes, write
+from scripts.sample.languages import chinese_words, lexicon, say
+from scripts.sample.scenes import CODES, LABELS, Scene, relation
+
+# Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
+# articles, measure words, word order.
+GOLDEN = {
+    Scene("woman", "find", "book", place="school", day="friday"): {
+        "en": "On Friday the woman finds a book at school.",
+        "de": "Am Freitag findet die Frau in der Schule ein Buch.",
+        "fr": "Vendredi, la femme trouve un livre à l'école.",
+        "es": "El viernes la mujer encuentra un libro en la escuela.",
+        "ru": "В пятницу женщина находит книгу в школе.",
+        "el": "Την Παρασκευή η γυναίκα βρίσκει ένα βιβλίο στο σχολείο.",
+        "tr": "Cuma günü kadın okulda bir kitap buluyor.",
+        "ar": "يوم الجمعة تجد المرأة كتابا في المدرسة.",
+        "hi": "शुक्रवार को औरत स्कूल में एक किताब ढूँढ लेती है।",
+        "zh": "星期五女人在学校里找到一本书。",
+    },
+    Scene("man", "lose", "dog", 3, "white", place="school"): {
+        "en": "The man loses 3 white dogs at school.",
+        "de": "Der Mann verliert in der Schule 3 weiße Hunde.",
+        "fr": "L'homme perd 3 chiens blancs à l'école.",
+        "es": "El hombre pierde 3 perros blancos en la escuela.",
+        "ru": "Мужчина теряет 3 белых собак в школе.",
+        "el": "Ο άντρας χάνει 3 άσπρους σκύλους στο σχολείο.",
+        "tr": "Adam okulda 3 beyaz köpek kaybediyor.",
+        "ar": "يفقد الرجل 3 كلاب بيضاء في المدرسة.",
+        "hi": "आदमी स्कूल में 3 सफ़ेद कुत्ते खो देता है।",
+        "zh": "男人在学校里丢失 3 只白色的狗。",
+    },
+    Scene("Anna", "sit", place="market"): {
+        "en": "At the market Anna sits.",
+        "de": "Auf dem Markt sitzt Anna.",
+        "fr": "Au marché, Anna est assise.",
+        "es": "En el mercado Anna está sentada.",
+        "ru": "На рынке Anna сидит.",
+        "el": "Στην αγορά η Anna κάθεται.",
+        "tr": "Pazarda Anna oturuyor.",
+        "ar": "في السوق تجلس Anna.",
+        "hi": "बाज़ार में Anna बैठी है।",
+        "zh": "在市场里 Anna 坐着。",
+    },
+    Scene("woman", "sell", "doll", 5, "red", place="market", day="monday"): {
+        "en": "At the market the woman sells 5 red dolls on Monday.",
+        "de": "Auf dem Markt verkauft die Frau am Montag 5 rote Puppen.",
+        "fr": "Au marché, la femme vend 5 poupées rouges lundi.",
+        "es": "En el mercado la mujer vende 5 muñecas rojas el lunes.",
+        "ru": "На рынке женщина продаёт 5 красных кукол в понедельник.",
+        "el": "Στην αγορά η γυναίκα πουλάει 5 κόκκινες κούκλες τη Δευτέρα.",
+        "tr": "Pazarda kadın pazartesi günü 5 kırmızı oyuncak bebek satıyor.",
+        "ar": "في السوق تبيع المرأة 5 دمى حمراء يوم الاثنين.",
+        "hi": "बाज़ार में औरत सोमवार को 5 लाल गुड़ियाँ बेचती है।",
+        "zh": "在市场里女人星期一卖 5 个红色的娃娃。",
+    },
+}
+
+
+@pytest.mark.parametrize("scene", GOLDEN, ids=lambda scene: GOLDEN[scene]["en"])
+def test_sentences_checked_by_hand(scene):
+    assert tuple(GOLDEN[scene]) == CODES
+    for code, sentence in GOLDEN[scene].items():
+        assert say(code, scene) == unicodedata.normalize("NFC", sentence)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_lexicon_is_complete_and_different_scenes_are_different_sentences(code):
+    words = lexicon(code)
+    assert set(words["verbs"]) == set(scenes.OPPOSITES)
+    assert set(words["places"]) == set(scenes.PLACES) and set(words["days"]) == set(scenes.DAYS)
+    assert set(words["nouns"]) == set(scenes.OBJECTS)
+    assert set(words["subjects"]) == {*scenes.PEOPLE, *scenes.ANIMALS, "person", "animal"}
+    assert set(words["attributes"]) == set(scenes.ATTRIBUTES)
+    told = {scenes.pair(3, "de", index) for index in range(1500)}
+    sentences = {say(code, scene) for scene in told}
+    assert len(sentences) == len(told)  # or a translation could not be found
+    for sentence in sentences:
+        assert unicodedata.is_normalized("NFC", sentence)
+        assert "  " not in sentence and sentence.strip() == sentence
 
 
 def test_labels_follow_from_the_meaning_and_the_hypothesis_alone_says_nothing():
-    rows = texts.shuffled_inferences(5, "train", 300)
+    rows = scenes.inferences(5, "train", 300)
     assert len(rows) == 900
     assert all(relation(premise, hypothesis) == label for premise, hypothesis, label in rows)
     by_hypothesis: dict[Scene, Counter] = {}
     for _, hypothesis, label in rows:
         by_hypothesis.setdefault(hypothesis, Counter())[label] += 1
     for counts in by_hypothesis.values():
-        assert len(set(counts.values())) == 1
-        assert set(counts) == set(LABELS)
+        assert len(set(counts.values())) == 1 and set(counts) == set(LABELS)
 
 
-def test_the_reading_of_a_scene():
-    said = Scene("man", "buy", Thing("ball", 3, "red"), place="garden")
-    assert relation(said, Scene("person", "buy", Thing("toy", 3))) == "entailment"
-    assert relation(said, Scene("man", "sell", Thing("ball", 3))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("ball", 4))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("ball", 3, "white"))) == "contradiction"
-    assert relation(said, Scene("man", "buy", Thing("ball", 3, "big"))) == "neutral"
-    assert relation(said, Scene("man", "buy", Thing("ball", 3), day="sunday")) == "neutral"
-    assert relation(said, Scene("woman", "buy", Thing("ball", 3))) == "neutral"
+@pytest.mark.parametrize(
+    ("hypothesis", "label"),
+    [
+        (Scene("person", "buy", "toy", 3), "entailment"),
+        (Scene("man", "sell", "ball", 3), "contradiction"),
+        (Scene("man", "buy", "ball", 4), "contradiction"),
+        (Scene("man", "buy", "ball", 3, "white"), "contradiction"),
+        (Scene("man", "buy", "ball", 3, "big"), "neutral"),
+        (Scene("man", "buy", "ball", 3, day="sunday"), "neutral"),
+        (Scene("woman", "buy", "ball", 3), "neutral"),
+    ],
+)
+def test_the_reading_of_a_scene(hypothesis, label):
+    assert relation(Scene("man", "buy", "ball", 3, "red", place="garden"), hypothesis) == label
 
 
 def test_splits_share_no_scene():
-    seen = {split: set() for split in ("train", "dev", "test")}
-    for split, scenes in seen.items():
-        for premise, hypothesis, _ in texts.shuffled_inferences(6, split, 60):
-            scenes |= {premise, hypothesis}
-    seen["train"] |= {scene for index in range(200) for scene in texts.document(6, "fr", index)}
-    seen["train"] |= {texts.pair(6, "fr", index) for index in range(500)}
-    seen["test"] |= {texts.retrieval(6, index) for index in range(200)}
-    for split, scenes in seen.items():
-        assert {split_of(scene) for scene in scenes} == {split}
+    seen = {}
+    for split in ("train", "dev", "test"):
+        seen[split] = {scene for row in scenes.inferences(6, split, 60) for scene in row[:2]}
+    seen["train"] |= {scene for index in range(200) for scene in scenes.document(6, "fr", index)}
+    seen["train"] |= {scenes.pair(6, "fr", index) for index in range(500)}
+    seen["test"] |= {scenes.retrieval(6, index) for index in range(200)}
+    for split, found in seen.items():
+        assert {scene.split for scene in found} == {split}
 
 
 def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, monkeypatch):
@@ -69,7 +150,6 @@ def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, m
         assert tokenizer.unk_id not in tokenizer.encode(examples[0].text_a)
     chinese = [piece for piece in tokenizer.vocab if re.fullmatch(r"[\u4e00-\u9fff]{2,}", piece)]
     assert chinese and all(any(piece in word for word in chinese_words()) for piece in chinese)
-    for code in CODES[1:]:
-        pairs = files[f"parallel/en-{code}.tsv"].decode().splitlines()
-        said = [(realiser("en")(s), realiser(code)(s)) for s in (texts.pair(2, code, i) for i in range(40))]
-        assert pairs == ["\t".join(pair) for pair in said]
+    pairs = files["parallel/en-hi.tsv"].decode().splitlines()
+    told = [scenes.pair(2, "hi", index) for index in range(40)]
+    assert pairs == [f"{say('en', scene)}\t{say('hi', scene)}" for scene in told]

@@ -129,28 +129,6 @@ def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_tear_it(tmp_path, mon
     assert (tmp_path / "job.log.0").read_text().endswith("a line\n")
 
 
-def test_without_visualdl_there_are_no_curves(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "visualdl", None)  # its import fails
-    run_log.setup(str(tmp_path))
-    curves = run_log.Scalars(tmp_path / "visualdl")
-    for step in (1, 2):
-        curves.add(step, {"loss": 1.0})
-    curves.close()
-    assert capsys.readouterr().out.count("no curves are written: visualdl is not installed") == 1
-    assert not (tmp_path / "visualdl").exists()
-
-
-def test_scalars_are_readable_by_visualdl(tmp_path):
-    scalars = run_log.Scalars(tmp_path)
-    scalars.add(1, {"train/loss": 2.0})
-    scalars.add(2, {"train/loss": 1.0})
-    scalars.close()
-    from visualdl import LogReader
-
-    data = LogReader(file_path=str(next(tmp_path.glob("vdlrecords*")))).get_data("scalar", "train/loss")
-    assert [(item.id, item.value) for item in data] == [(1, 2.0), (2, 1.0)]
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("full", ["stdout", "stderr", "both"])
 def test_output_on_a_full_disk_changes_no_exit_code(tmp_path, full):

@@ -1,0 +1,289 @@
+"""Reads plain and compressed text: cuts it into work units of whole lines, and units into lines or pairs.
+
+Only the text decides where a unit ends, not its compression or who reads it when. So a build writes the same
+bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
+"""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import hashlib
+import io
+import itertools
+import lzma
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pretrain.corpus.inputs import TextSource
+from utils.errors import UserError
+
+LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
+_MOST_LINES = 1 << 16  # of a unit of aligned files: short lines of one file do not pile up the other
+_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+class Unit(NamedTuple):
+    """A piece of a source.
+
+    Args:
+        stream: number of the stream.
+        source: number of the source in its stream.
+        number: number of the unit in its source.
+        texts: whole lines as bytes; for aligned files two texts with equally many lines.
+        first_line: number of its first line in the file, from 1.
+        weight: bytes on disk that were read for it.
+        last: it is the last of its source.
+    """
+
+    stream: int
+    source: int
+    number: int
+    texts: tuple[bytes, ...]
+    first_line: int
+    weight: int
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How to read lines from a unit; `BuildOptions` describes the fields."""
+
+    documents: str = "line"
+    tsv_columns: Sequence[int] = ()
+    score_column: int = 0
+    min_score: float = 0.0
+
+
+class Lines(NamedTuple):
+    """The lines of a unit without white space at both ends. No line is empty.
+
+    Args:
+        sides: one list of lines, or two lists of equal length in the order of the stream's languages.
+        documents: number of lines of each document, int64 [documents]; each pair is a document.
+        empty: number of blank lines, or of pairs with an empty side.
+        score: number of pairs that were left out for their score.
+    """
+
+    sides: tuple[list[str], ...]
+    documents: np.ndarray
+    empty: int
+    score: int = 0
+
+    def hashes(self) -> np.ndarray:
+        """A 64-bit hash of each line or pair. uint64 [lines]."""
+        return _hashes(self.sides[0] if len(self.sides) == 1 else map("\t".join, zip(*self.sides)))
+
+    def document_hashes(self, side: int) -> np.ndarray:
+        """A 64-bit hash of each document, of one side of a pair. uint64 [documents]."""
+        text = iter(self.sides[side])
+        return _hashes("\n".join(itertools.islice(text, int(count))) for count in self.documents)
+
+
+def read_units(
+    stream: int, number: int, source: TextSource, unit_bytes: int, blank_lines: bool = False
+) -> Iterator[Unit]:
+    """The units of one source in order.
+
+    Args:
+        stream, number: numbers of the stream and of the source in it.
+        unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
+        blank_lines: cut at blank lines, between documents. A document longer than a unit is cut at a line.
+
+    Raises:
+        UserError: a file is empty, binary, damaged or has an endless line, or two aligned files have
+            different numbers of lines.
+    """
+    unit, read = None, 0
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(contextlib.closing(_TextFile(path))) for path in source.paths]
+        for count in itertools.count():
+            first_line = files[0].line
+            if len(files) == 2:
+                texts = _cut_aligned(files, unit_bytes)
+            else:
+                texts = (_cut(files[0], unit_bytes, blank_lines),)
+            if not any(texts):
+                break
+            if unit is not None:
+                yield unit
+            position = sum(file.raw.tell() for file in files)
+            unit = Unit(stream, number, count, texts, first_line, position - read)
+            read = position
+    if unit is None:
+        raise UserError(f"{source}: empty: no text in it; leave it out")
+    yield unit._replace(last=True)
+
+
+def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form: TextFormat) -> Lines:
+    """The lines of one unit.
+
+    Args:
+        unit: a unit of `source`.
+        languages: of the stream; they give the order of the sides.
+
+    Raises:
+        UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
+    """
+    decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
+    rows, low = list(zip(*decoded)), 0
+    if source.has_columns:
+        rows, low = _columns(decoded[0], unit.first_line, source.paths[0], form)
+    stripped = [tuple(cell.strip() for cell in row) for row in rows]
+    full = [row for row in stripped if all(row)]
+    sides = tuple(list(side) for side in zip(*full)) or tuple([] for _ in languages)
+    if source.languages != languages:
+        sides = sides[::-1]
+    documents, empty = np.ones(len(full), np.int64), len(stripped) - len(full)
+    if len(languages) == 1 and form.documents == "blank":
+        is_text = np.array([bool(line) for (line,) in stripped], bool)
+        begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
+        documents, empty = np.bincount(np.cumsum(begins_document)[is_text] - 1), 0
+    return Lines(sides, documents, empty, low)
+
+
+class _TextFile:
+    """The bytes of a plain or compressed file, taken from the front. The last line always has a line end."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.line = 1  # number of the first line in the buffer
+        with _faults_named(path):
+            self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+            self._file = _OPEN.get(os.path.splitext(path)[1].lower(), io.BufferedReader)(self.raw)
+            self.buffer = self._file.read(4096).removeprefix(codecs.BOM_UTF8)
+        if b"\0" in self.buffer:
+            raise UserError(f"{path}: not UTF-8 text: it holds NUL bytes (UTF-16? an archive?)")
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def fill(self, size: int) -> bool:
+        """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
+        with _faults_named(self.path):
+            missing = max(size + 1 - len(self.buffer), 0)
+            self.buffer += (more := self._file.read(missing))
+            if len(more) < missing:
+                if self.buffer and not self.buffer.endswith(b"\n"):
+                    self.buffer += b"\n"
+                return True
+            if b"\n" not in self.buffer:
+                self.buffer += self._file.readline(LONGEST_LINE)
+                if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
+                    raise _too_long(self.path, self.line)
+                self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
+        return False
+
+    def take(self, length: int) -> bytes:
+        """Remove this many bytes from the front and return them."""
+        taken, self.buffer = self.buffer[:length], self.buffer[length:]
+        self.line += taken.count(b"\n")
+        return taken
+
+    def count_all_lines(self) -> int:
+        """The number of lines of the whole file; reads it to its end."""
+        while self.buffer:
+            self.take(self.buffer.rfind(b"\n") + 1)
+            self.fill(1 << 20)
+        return self.line - 1
+
+
+@contextlib.contextmanager
+def _faults_named(path: str) -> Iterator[None]:
+    """Turn a failing disk and what the libraries raise for a damaged archive into one line."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read: {reason}; fetch it again if it is damaged") from error
+
+
+def _too_long(path: str, line: int) -> UserError:
+    limit = f"{LONGEST_LINE >> 20} MiB"
+    return UserError(f"{path}: line {line}: longer than {limit}; is this text? break it into lines")
+
+
+def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
+    if file.fill(size):
+        return file.take(len(file.buffer))
+    # The limit makes the cut independent of how much happens to be in the buffer.
+    end = (file.buffer.rfind(b"\n", 0, size) + 1) or (file.buffer.find(b"\n") + 1)
+    if blank_lines:
+        blanks = [(file.buffer.rfind(mark, 0, size), len(mark)) for mark in (b"\n\n", b"\n\r\n")]
+        end = max((at + length for at, length in blanks if at >= 0), default=end)
+    return file.take(end)
+
+
+def _cut_aligned(files: list[_TextFile], size: int) -> tuple[bytes, ...]:
+    ends = []
+    for file in files:
+        file.fill(size)
+        found = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
+        if file.buffer and not len(found):
+            found = np.array([file.buffer.find(b"\n") + 1])
+        ends.append(found[:_MOST_LINES])
+    lines = min(map(len, ends))
+    if not lines and any(file.buffer for file in files):
+        counts = [file.count_all_lines() for file in files]
+        raise UserError(
+            f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
+            "line i of one must translate line i of the other"
+        )
+    return tuple(file.take(int(end[lines - 1]) if lines else 0) for file, end in zip(files, ends))
+
+
+def _decode(text: bytes, path: str, first_line: int) -> list[str]:
+    """The lines of a text. UserError: a line is not UTF-8, or too long."""
+    if len(text) > LONGEST_LINE:
+        for number, line in enumerate(text.split(b"\n"), first_line):
+            if len(line) > LONGEST_LINE:
+                raise _too_long(path, number)
+    try:
+        return text.decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        line = first_line + text.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or drop "
+            "such bytes with iconv -c -f utf-8 -t utf-8"
+        ) from error
+
+
+def _columns(
+    lines: list[str], first_line: int, path: str, form: TextFormat
+) -> tuple[list[tuple[str, str]], int]:
+    """The two cells of each line that is not blank, and the number of lines with too low a score."""
+    first, second = (column - 1 for column in form.tsv_columns or (1, 2))
+    score = form.score_column - 1
+    fewest = max(first, second, score) + 1
+    rows, low = [], 0
+    for number, line in enumerate(lines, first_line):
+        cells = line.split("\t")
+        if len(cells) < fewest or (len(cells) > 2 and not form.tsv_columns):
+            if not line.strip():
+                continue
+            wanted = f"at least {fewest}" if form.tsv_columns else "2"
+            raise UserError(
+                f"{path}: line {number}: {len(cells)} columns between tabs, expected {wanted}; name the "
+                "columns that hold the pair with --tsv_columns, as in [2, 3]"
+            )
+        try:
+            fits = score < 0 or float(cells[score]) >= form.min_score
+        except ValueError as error:
+            raise UserError(
+                f"{path}: line {number}: '{cells[score][:40]}' is no score; name its column with "
+                "--score_column"
+            ) from error
+        if fits:
+            rows.append((cells[first], cells[second]))
+        low += not fits
+    return rows, low
+
+
+def _hashes(texts: Iterator[str]) -> np.ndarray:
+    hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(hashes, "<u8")
