@@ -9,6 +9,7 @@ processes there are: each takes every n-th of its examples by length, and cuts t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -58,28 +59,15 @@ class Batches:
         self.examples, self.encode = examples, encode
         self.batch_size, self.micro_batch_size, self.in_tokens = batch_size, micro_batch_size, in_tokens
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
-        self._lengths: np.ndarray | None = None
 
     def count(self, epoch: int = 0) -> int:
         """Global batches in an epoch. With `in_tokens` the first call tokenizes everything to know it."""
-        if self.in_tokens:
-            self.lengths()
-        return sum(self._known_count(window) for window in self._windows(epoch))
-
-    def lengths(self) -> np.ndarray:
-        """How many ids each example has, int64 [N]: one pass over everything, whose answer is kept."""
-        if self._lengths is None:
-            lengths = np.zeros(len(self.examples), np.int64)
-            for start in range(0, len(lengths), WINDOW_EXAMPLES):
-                part = np.arange(start, min(start + WINDOW_EXAMPLES, len(lengths)))
-                lengths[part] = [len(feature.ids) for feature in self._features(part)]
-            self._lengths = lengths
-        return self._lengths
+        return sum(map(self._count, self._windows(epoch)))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
         """The global batches from number `index` of `epoch` to the end of the last of `epochs` epochs.
 
-        Windows that are skipped are not tokenized, unless `in_tokens` is on and `lengths` was never called.
+        Windows that are skipped are not tokenized.
         """
         for number in range(epoch, epochs):
             yield from self._epoch(number, index if number == epoch else 0)
@@ -87,9 +75,8 @@ class Batches:
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
         index = 0
         for window in self._windows(epoch):
-            known = self._known_count(window)
-            if known is not None and index + known <= start:
-                index += known
+            if index < start and index + self._count(window) <= start:
+                index += self._count(window)
                 continue
             features = self._features(window)
             lengths = np.asarray([len(feature.ids) for feature in features])
@@ -112,13 +99,18 @@ class Batches:
         for start in range(0, total, size):
             yield order[start : start + size]
 
-    def _known_count(self, window: np.ndarray) -> int | None:
-        """Global batches in a window, or None if only tokenizing it can tell."""
+    def _count(self, window: np.ndarray) -> int:
+        """Global batches in a window."""
         if not self.in_tokens:
             return -(-len(window) // self.batch_size)
-        if self._lengths is None:
-            return None
         return len(self._bounds(self._lengths[window], self.batch_size)) - 1
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """How many ids each example has, int64 [N]: one pass over everything."""
+        total = len(self.examples)
+        parts = np.split(np.arange(total), range(WINDOW_EXAMPLES, total, WINDOW_EXAMPLES))
+        return np.asarray([len(feature.ids) for part in parts for feature in self._features(part)], np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
         """Where to cut examples of these lengths: 0, ..., n."""

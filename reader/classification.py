@@ -154,19 +154,14 @@ def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> li
 
 
 def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
-    """Label -> id from a JSON object.
-
-    Raises:
-        UserError: it is no such object, the ids are not 0, 1, 2, ..., or there are not `num_labels` of them.
-    """
+    """Label -> id from a JSON object. UserError: the ids are not 0, 1, 2, ..., `num_labels` of them."""
     labels = _read_json_object(path, '{"label": id, ...}')
     ids = list(labels.values())
     if any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
         raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
-            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}; "
-            "give the same number in both"
+            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}"
         )
     return labels
 
@@ -177,13 +172,9 @@ def read_languages(path: str | os.PathLike) -> list[str]:
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that a flag such as `--dev_set dev.%s.tsv,test.%s.tsv` names: pattern -> language -> path.
+    """The files that `flag`, such as `--dev_set dev.%s.tsv,test.%s.tsv`, names: pattern -> language -> path.
 
     The file of a pattern without `%s` is under the only language, or under "all" without a language map.
-
-    Args:
-        languages: of the language map; None without one.
-        flag: its name, for messages.
 
     Raises:
         UserError: `%s` without languages, or no `%s` with several languages.

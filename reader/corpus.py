@@ -130,15 +130,11 @@ class _Shards:
 
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """The ids of consecutive lines, each int64 [n]."""
-        bounds = self._bounds(shard, "lines", first, count)
+        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
+        if any(start > end for start, end in pairwise(bounds)):
+            raise self._damaged(shard, "lines")
         whole = self.read_ids(shard, bounds[0], bounds[-1])
         return [whole[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
-
-    def _bounds(self, shard: int, kind: str, first: int, count: int) -> list[int]:
-        bounds = self._read(shard, kind, first, first + count + 1).tolist()
-        if any(start > end for start, end in pairwise(bounds)):
-            raise self._damaged(shard, kind)
-        return bounds
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
         array = self._array(shard, kind)
@@ -166,19 +162,7 @@ class _Shards:
 
 
 class CorpusText(_Shards):
-    """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
-
-    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
-        super().__init__(folder, shards)
-        self._first_document = starts(shard["documents"] for shard in shards)
-
-    def __len__(self) -> int:
-        return int(self._first_document[-1])
-
-    def __getitem__(self, number: int) -> list[np.ndarray]:
-        shard, document = locate(self._first_document, number)
-        first, last = self._bounds(shard, "documents", document, 1)
-        return self._lines(shard, first, last - first)
+    """The documents of one language; `Blocks` reads them."""
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
@@ -194,11 +178,6 @@ class Pairs(_Shards):
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         first, second = self._lines(*locate(self._first_line, 2 * number), 2)
         return first, second
-
-    def lengths(self) -> np.ndarray:
-        """Tokens of both sides of every pair. int64 [pairs, 2]."""
-        parts = [np.diff(self.line_offsets(shard).astype(np.int64)) for shard in range(len(self.shards))]
-        return np.concatenate(parts).reshape(-1, 2)
 
 
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:

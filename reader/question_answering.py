@@ -130,14 +130,8 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     """`Tokenizer.encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
 
     The span of a token includes the characters after it that normalisation drops (a zero-width space after a
-    footnote mark), as the answers of MLQA do.
-
-    Args:
-        split_han: make each Han character a token. Pieces of Chinese text are no words (亿美元, 年的), so
-            answers often begin or end inside one.
-
-    Returns:
-        ids and as many (start, end) character spans of `text`. Starts and ends never decrease.
+    footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
+    often begin or end inside a piece of Chinese text (亿美元, 年的).
     """
     ids, spans = tokenizer.encode_with_offsets(text)
     if split_han and _HAS_HAN.search(text):
@@ -234,11 +228,8 @@ class ContextWindow(NamedTuple):
 class AnswerWindows(Sequence[ContextWindow]):
     """The windows of a file, in the order of its questions; made by `make_windows`.
 
-    A pickle has neither texts nor spans: the reader process, which makes the inputs, does not need them.
-
-    Attributes:
-        file: the contexts and questions.
-        spans: `spans[context]`, the character spans of a context's tokens, int32 [tokens, 2].
+    A pickle has neither `file` (the contexts and questions) nor `spans` (of each context the character spans
+    of its tokens, int32 [tokens, 2]): the reader process, which makes the inputs, does not need them.
     """
 
     def __init__(
@@ -272,8 +263,7 @@ def read_windows(
 ) -> AnswerWindows:
     """Read, check and tokenise a file; see `read_squad`.
 
-    Args:
-        keep_all: keep the windows without the answer in a training file too.
+    `keep_all` keeps the windows without the answer in a training file too.
 
     Raises:
         UserError: as `read_squad`, or there is nothing to train on or to predict.
@@ -291,12 +281,7 @@ def read_windows(
 
 
 def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
-    """Tokenise questions and contexts and cut them into windows.
-
-    Args:
-        file: the questions. Progress is shown if it has a path.
-        keep_all: False leaves out the windows that do not contain the answer.
-    """
+    """Tokenise questions and contexts and cut them into windows, or only those that contain the answer."""
 
     def encode(texts: Sequence[str], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for text in progress(texts, f"tokenising {what}{file.path}", unit="texts") if file.path else texts:
@@ -352,7 +337,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """One input, `[CLS] question [SEP] context [SEP]`, and its window."""
+    """One input and its window."""
 
     ids: list[int]
     window: ContextWindow
@@ -419,9 +404,8 @@ class EncodeWindows:
 class EncodeInOrder(EncodeWindows):
     """The official code's training inputs: in the order of the file, without the answer trained to (0, 0).
 
-    Args:
-        max_seq_len: every input is filled up to it, so that sorting by length leaves the order alone;
-            `collate` takes the padding off again.
+    Every input is filled up to `max_seq_len`, so that sorting by length leaves the order alone; `collate`
+    takes the padding off again.
     """
 
     absent = 0

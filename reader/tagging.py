@@ -40,21 +40,20 @@ _COLUMNS = "text_a, label; tokens and tags are joined by U+0002"
 
 
 class EntityStart(NamedTuple):
-    """The first word of an entity. `adjoins`: the word before it belongs to an entity of the same type."""
+    """The number and the tag of the first word of an entity."""
 
     position: int
     tag: str
-    adjoins: bool
 
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
     """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
-    before = open_type = ""
+    open_type = ""
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
         if type_ and (tag[0] in "BS" or type_ != open_type):
-            yield EntityStart(position, tag, type_ == before)
-        before, open_type = type_, "" if tag[0] in "ES" else type_
+            yield EntityStart(position, tag)
+        open_type = "" if tag[0] in "ES" else type_
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -77,11 +76,7 @@ def is_tag(tag: str, scheme: str = "IOB") -> bool:
 
 
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check that a label map has B- and I- of each type, and O with the last id.
-
-    Raises:
-        UserError: names the file and the label.
-    """
+    """Check that a label map has B- and I- of each type, and O with the last id. UserError: it has not."""
     for tag in label_map:
         other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
         if not is_tag(tag) or (tag != OUTSIDE and other not in label_map):
@@ -108,10 +103,7 @@ def read_columns(
 
     Args:
         cells_of: the cells of a line; none ends a sentence.
-        form: what a line holds, for messages.
-
-    Raises:
-        UserError: the number of columns changes, or there is only one; names the file and the line.
+        form: what a line holds, for the error when the number of columns changes or is 1.
     """
     rows: list[list[str]] = []
     width = 0
@@ -135,7 +127,7 @@ def read_tagged(
     Args:
         label_map: tag -> id, with B- and I- of each type.
         scheme: that of the tags, a key of `SCHEMES`.
-        labels: False accepts a file without tags; tags that are there are checked all the same.
+        labels: False accepts a file without tags.
 
     Raises:
         UserError: the file cannot be read, a line has another form, or a tag is unknown.
@@ -176,19 +168,12 @@ def _labels(
 
 
 class TaggedFeature(NamedTuple):
-    """One sentence.
-
-    Attributes:
-        ids: of all its windows, one after the other, each with its special tokens.
-        labels: as many; IGNORED where there is nothing to learn.
-        widths: ids of each window; mostly there is one.
-        words: (place in `ids`, labelled pieces from there on) of each word.
-    """
+    """One sentence, the ids of its windows one after the other."""
 
     ids: list[int]
-    labels: list[int]
-    widths: list[int]
-    words: list[tuple[int, int]]
+    labels: list[int]  # IGNORED where there is nothing to learn
+    widths: list[int]  # ids of each window; mostly there is one
+    words: list[tuple[int, int]]  # of each word its place in `ids`, and how many pieces are labelled there
 
 
 @dataclass(frozen=True)
@@ -215,10 +200,9 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.features.EncodeExamples` for tagged sentences.
+    """`reader.features.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
 
     Args:
-        tokenizer: cuts each word by itself.
         max_seq_len: of a window, special tokens included.
         inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
         label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
@@ -289,10 +273,8 @@ def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
 def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
     """The score of each tag for each word: that of its expansion B-X I-X I-X ... over all pieces of the word.
 
-    Args:
-        scores: [R, T, C] logits or log probabilities; float64, so that sums along T stay exact.
-        words: as in `TaggedBatch`; the result is [W, C].
-        inside: as in `EncodeTagged`.
+    `scores` [R, T, C] are logits or log probabilities, in float64, so that sums along T stay exact; `words`
+    as in `TaggedBatch`. Returns [W, C].
     """
     row, start, pieces = words.T  # each [W]
     further = scores[:, :, inside].cumsum(1)  # [R, T, C]
@@ -302,12 +284,9 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
 def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
     """Cut a sentence between words into as few overlapping windows as fit.
 
-    A window (first, last, own_first, own_last) has the words first .. last - 1, of which own_first ..
-    own_last - 1 are tagged in it.
-
-    Args:
-        sizes: pieces of each word, at most `room`.
-        room: maximum pieces in a window.
+    `sizes` are the pieces of each word, at most `room`, the pieces that fit into a window. A window (first,
+    last, own_first, own_last) has the words first .. last - 1, of which own_first .. own_last - 1 are tagged
+    in it.
     """
     spans = []
     first = last = 0
@@ -343,9 +322,8 @@ class EncodeTaggedOfficially(EncodeTagged):
         pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
         labels   O     B-PER I-PER O    O      O    O
 
-    Every piece is labelled, the special tokens are O, and the loss is divided by B x T, with the padding in
-    T. A sentence has one window; the rest is cut off. A word that is cut off, or has no pieces, has 0
-    labelled pieces.
+    The loss is divided by B x T, with the padding in T. A sentence has one window; the rest is cut off. A
+    word that is cut off, or has no pieces, has 0 labelled pieces.
     """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:

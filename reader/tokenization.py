@@ -56,10 +56,7 @@ def normalize(text: str) -> str:
 
 
 def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
-    """`normalize`, and for each character of the result its index in `text`, with `len(text)` at the end.
-
-    The list is None if no character was dropped, so that each index is its own.
-    """
+    """`normalize`, and for each character of the result its index in `text`; None: its own."""
     normal = normalize(text)
     if len(normal) == len(text):
         return normal, None
@@ -69,10 +66,7 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
 
 
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend spans to whole characters and strip white space from their ends. Starts and ends never decrease.
-
-    The spans cover `text`, which was cut into `pieces`; a piece that begins with "▁" includes the space.
-    """
+    """Extend spans of `text` to whole characters and strip white space from their ends."""
     cleaned = []
     last_end = 0
     for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
@@ -90,9 +84,8 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
 def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend each span over the character that it ends inside.
 
-    NFKC turns some characters into several (½ becomes 1⁄2, ㍿ four characters). If these end up in different
-    pieces, sentencepiece gives the source character to the last piece only. Here every piece with a part of
-    the character gets it.
+    NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
+    sentencepiece gives the source character to the last piece only.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
@@ -125,10 +118,7 @@ def _cut_span(pieces: list[str] | None, start: int, end: int) -> list[Span]:
 
 
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
-    """Lengths of two texts after the longer one lost its last token until both fit into `budget` together.
-
-    At equal length the second text loses first, as in the official reader.
-    """
+    """Lengths of two texts after the longer one, or at equal length the second, lost tokens to fit."""
     if length_a + length_b <= budget:
         return length_a, length_b
     keep_b = min(length_b, max(budget // 2, budget - length_a))
@@ -174,8 +164,7 @@ class Tokenizer:
             if len(missing) > _MAX_MISSING_PIECES:
                 raise UserError(
                     f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
-                    f"of the model's {len(self._pieces)} pieces are not in the vocabulary "
-                    f"('{missing[0]}', '{missing[1]}', ...)"
+                    f"pieces are not in the vocabulary ('{missing[0]}', ...)"
                 )
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
@@ -250,13 +239,11 @@ class Tokenizer:
         return [self._to_ids(piece_ids) for piece_ids in self._model.Encode(plain, num_threads=threads)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
-        """`encode`, and for each token the characters of the original `text` that it came from.
+        """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
 
-        Returns:
-            ids and as many (start, end) spans. `text[start:end]` is the source of the token without the white
-            space around it. Starts and ends never decrease. A "▁" that stands for a space alone has an empty
-            span. A span may contain dropped characters. If NFKC turns one character into several (½, ㍿) and
-            these end up in different tokens, the span of each of them contains the whole character.
+        Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A span may
+        contain dropped characters. If NFKC turns one character into several (½) and these end up in different
+        tokens, the span of each of them contains the whole character.
         """
         normal, sources = normalize_with_sources(text)
         answer = self._model.EncodeAsOffsetMapping(normal)

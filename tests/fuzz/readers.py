@@ -32,7 +32,7 @@ from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from pretrain.journal import cut_back
 from reader.classification import read_classification, read_label_map, read_languages
-from reader.corpus import Corpus
+from reader.corpus import Blocks, Corpus
 from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.tokenization import Tokenizer
@@ -235,7 +235,8 @@ def read_corpus(path: Path) -> None:
     renew_checksum(path, folder)
     corpus = Corpus(folder)
     for texts in (*corpus.mono.values(), *corpus.held_out_mono.values()):
-        [texts[number] for number in range(len(texts))]
+        blocks = Blocks(texts, 30)
+        [blocks[number] for number in range(len(blocks))]
         [texts.line(number) for number in range(texts.num_lines)]
     for pairs in (*corpus.parallel.values(), *corpus.held_out_parallel.values()):
         [pairs[number] for number in range(len(pairs))]

@@ -16,7 +16,6 @@ from reader.tagging import (
     Sentence,
     check_tag_map,
     cut_windows,
-    entity_starts,
     read_tagged,
     to_iob2,
 )
@@ -47,11 +46,6 @@ def test_schemes(write, scheme, tags, iob2):
     row = f"{JOINT.join('abcdef'[: len(tags.split())])}\t{JOINT.join(tags.split())}"
     (sentence,) = read_tagged(write(f"text_a\tlabel\n{row}\n"), LABELS, scheme)
     assert sentence.labels == tuple(LABELS[tag] for tag in iob2.split())
-
-
-def test_entities_that_adjoin():
-    found = list(entity_starts(["I-PER", "B-PER", "I-PER", "O", "B-LOC", "I-ORG"]))
-    assert [start.adjoins for start in found] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
