@@ -6,9 +6,9 @@ closed column up to exp(-64) instead of 0. The functions here work on blocks of 
 with products (docs/cpu.md). NumPy releases the interpreter lock while it computes, so Python threads are
 enough. OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py).
 
-`model.layers`, `model.attention` and `model.word_table` choose between these and Paddle's own. They are made
-for `backward()`: through a layer of one's own with several inputs Paddle refuses `paddle.grad` with respect
-to only some of them. Freeze what should have no gradient (`stop_gradient`).
+The layers at the end of this file, `model.attention` and `model.word_table` choose between these and Paddle's
+own. They are made for `backward()`: through a layer of one's own with several inputs Paddle refuses
+`paddle.grad` with respect to only some of them. Freeze what should have no gradient (`stop_gradient`).
 """
 
 import math
@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
@@ -331,14 +331,9 @@ def _out_of_rectangle(rectangle: Tensor, group, x: Tensor, factor: float = 1.0) 
 
 
 def _softmax_(scores: Tensor, closed: np.ndarray | None, kept: tuple[np.ndarray, float] | None) -> Tensor:
-    """In place: softmax over the last axis of scores [b, heads, T, T].
+    """In place: softmax over the last axis of scores [b, heads, T, T]. Returns what dropout leaves of it.
 
-    Args:
-        closed: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
-        kept: of `draw_kept`.
-
-    Returns:
-        what dropout leaves of the weights.
+    `closed`, bool [b, 1, 1 or T, T], is where the result is exactly 0; `kept` is from `draw_kept`.
     """
     values, width = as_array(scores), scores.shape[-1]
     dropped = scores if kept is None else paddle.empty_like(scores)
@@ -392,15 +387,9 @@ class LookUpOnCpu(PyLayer):
 def cross_entropy_(
     logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses and hits of rows of logits; the logits are lost.
+    """The losses [m] of logits [m, V] without their bias [V], and whether no logit is above the label's.
 
-    Args:
-        logits: [m, V], without their bias [V].
-        labels: int64 [m].
-        derive: put each loss's gradient with respect to its logits in their place.
-
-    Returns:
-        [m] losses; bool [m], whether no logit is above the label's.
+    The logits are lost; with `derive` each loss's gradient with respect to its logits takes their place.
     """
     values, terms = as_array(logits), as_array(bias)
     losses, right = np.empty(len(values), values.dtype), np.empty(len(values), bool)
@@ -438,3 +427,55 @@ def add(total: np.ndarray, part: np.ndarray, factor: float = 1.0) -> None:
         total[rows] += terms if factor == 1.0 else terms * factor
 
     over_rows(work, *total.shape)
+
+
+# What the model calls, on every device
+
+
+def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
+    """Rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
+    return x if positions is None else paddle.gather(x, positions)
+
+
+def add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, for an x that nothing else uses: in training on a CPU the sum takes x's own memory."""
+    return x.add_(y) if training_on_cpu(x) else x + y
+
+
+class Linear(nn.Linear):
+    """paddle.nn.Linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not training_on_cpu(x):
+            return super().forward(x)
+        return LinearOnCpu.apply(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """paddle.nn.LayerNorm over the last axis."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__(size, epsilon)
+        self.epsilon = float(np.float32(epsilon))  # as Paddle's kernels hold it, in float64 too
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not training_on_cpu(x):
+            return super().forward(x)
+        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the normal distribution's cdf, exact (erf)."""
+    return GeluOnCpu.apply(x) if training_on_cpu(x) else F.gelu(x)
+
+
+def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
+    """Zero elements with this probability and scale the rest up, in training only; then add `residual`.
+
+    Nothing else may use x: in training on a CPU the sum may take its memory.
+    """
+    if training and probability > 0.0:
+        if on_cpu(x):
+            return DropoutOnCpu.apply(x, probability, residual)
+        x = F.dropout(x, probability, training=True)
+    return x if residual is None else add_to(x, residual)

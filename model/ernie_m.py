@@ -24,8 +24,7 @@ from paddle.distributed.fleet.utils import recompute
 from model import device
 from model.attention import CLOSED, Layout, SelfAttention
 from model.config import ErnieMConfig
-from model.cpu import on_cpu
-from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
+from model.cpu import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 

@@ -7,8 +7,8 @@ from paddle import Tensor, nn
 
 from model import word_table
 from model.attention import Layout
+from model.cpu import LayerNorm, Linear, gelu
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
-from model.layers import LayerNorm, Linear, gelu
 
 
 class TaskModel(nn.Layer):

@@ -22,18 +22,12 @@ WINDOW_EXAMPLES = 2048  # that are tokenized at a time, rounded up to whole batc
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """One optimizer step's share of this process.
-
-    Attributes:
-        epoch, index: the position; `Batches.stream` goes on after it from (epoch, index + 1).
-        count: examples in it, over all processes.
-        micro_batches: of this process; none if the last batch is too short for all processes.
-    """
+    """One optimizer step's share of this process; `Batches.stream` goes on from (epoch, index + 1)."""
 
     epoch: int
     index: int
-    count: int
-    micro_batches: list[Any]
+    count: int  # examples in it, over all processes
+    micro_batches: list[Any]  # of this process; none if the last batch is too short for all processes
 
 
 class Batches:

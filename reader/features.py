@@ -34,27 +34,16 @@ class EncodeExamples(Protocol):
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """What one process feeds the model at once.
+    """What one process feeds the model at once."""
 
-    Attributes:
-        input_ids: int64 [B, T], padded on the right; T is the longest input of the batch.
-        labels: int64 [B].
-        indices: int64 [B], the place of each row in the data set.
-        count: examples of the whole step, over all micro-batches and processes: what a loss is divided by.
-    """
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-    count: int
+    input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
+    labels: np.ndarray  # int64 [B]
+    indices: np.ndarray  # int64 [B], the place of each row in the data set
+    count: int  # what a loss is divided by: examples of the whole step, over all processes
 
 
 class EncodePairs:
-    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
-
-    Args:
-        max_seq_len: longest input.
-    """
+    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`."""
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
         self.tokenizer = tokenizer

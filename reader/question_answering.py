@@ -36,21 +36,13 @@ _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 
 
 class Question(NamedTuple):
-    """One question.
+    """One question."""
 
-    Attributes:
-        id: the key of its prediction.
-        text: the question.
-        context: the number of its context in `QuestionFile.contexts`.
-        answers: the texts of the accepted answers; empty if they were not read.
-        span: (start, end), the characters of the first answer that is at its offset; None if there is none.
-    """
-
-    id: str
+    id: str  # the key of its prediction
     text: str
-    context: int
-    answers: tuple[str, ...]
-    span: tuple[int, int] | None
+    context: int  # the number of its context in `QuestionFile.contexts`
+    answers: tuple[str, ...]  # the texts of the accepted answers; empty if they were not read
+    span: tuple[int, int] | None  # the characters (start, end) of the first answer that is at its offset
 
 
 @dataclass(frozen=True)
@@ -210,19 +202,14 @@ class Cut:
 class ContextWindow(NamedTuple):
     """A question and a part of its context. All positions are token numbers in the whole context.
 
-    Attributes:
-        question_ids, context_ids: int32 [Q], int32 [C].
-        start: the first token of the part.
-        own: (from, to), where an answer from this window may begin. In an overlap, each token belongs to the
-            window whose edge is farther away.
-        answer: (first, last) token of the answer, if all of it is in this window, else (-1, -1).
+    In an overlap, each token belongs to the window whose edge is farther away.
     """
 
-    question_ids: np.ndarray
-    context_ids: np.ndarray
-    start: int
-    own: tuple[int, int]
-    answer: tuple[int, int]
+    question_ids: np.ndarray  # int32 [Q]
+    context_ids: np.ndarray  # int32 [C]
+    start: int  # the first token of the part
+    own: tuple[int, int]  # (from, to), where an answer from this window may begin
+    answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
 
 
 class AnswerWindows(Sequence[ContextWindow]):
@@ -337,7 +324,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """One input and its window."""
+    """One input, and its window."""
 
     ids: list[int]
     window: ContextWindow
@@ -345,25 +332,15 @@ class AnswerFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """What one process feeds the model at once.
+    """What one process feeds the model at once. All arrays are int64."""
 
-    Attributes:
-        input_ids: int64 [B, T], padded on the right.
-        answers: int64 [B, 2], the places of the answer's first and last token; -1: no answer here, no loss.
-        own: int64 [B, 2], (from, to), the places where an answer may begin.
-        ends: int64 [B], the place behind the context.
-        shift: int64 [B], what makes of a place a token's number in the whole context.
-        indices: int64 [B], the place of each window in the data set.
-        count: windows of the whole step, over all micro-batches and processes.
-    """
-
-    input_ids: np.ndarray
-    answers: np.ndarray
-    own: np.ndarray
-    ends: np.ndarray
-    shift: np.ndarray
-    indices: np.ndarray
-    count: int
+    input_ids: np.ndarray  # [B, T], padded on the right
+    answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
+    own: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
+    ends: np.ndarray  # [B], the place behind the context
+    shift: np.ndarray  # [B], what makes of a place a token's number in the whole context
+    indices: np.ndarray  # [B], the place of each window in the data set
+    count: int  # windows of the whole step, over all micro-batches and processes
 
 
 class EncodeWindows:

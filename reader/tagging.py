@@ -178,25 +178,15 @@ class TaggedFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class TaggedBatch:
-    """What one process feeds the model at once: R windows of B sentences with W words.
+    """What one process feeds the model at once: R windows of B sentences with W words, in int64."""
 
-    Attributes:
-        input_ids: int64 [R, T], padded on the right.
-        labels: int64 [R, T].
-        sentences: int64 [R], ascending, the sentence of each window: 0 to B - 1.
-        words: int64 [W, 3], of each word its window, its first labelled piece, and how many there are.
-        lengths: int64 [B], words of each sentence.
-        indices: int64 [B], the place of each sentence in the data set.
-        count: what the loss of the whole step is divided by, over all micro-batches and processes.
-    """
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    sentences: np.ndarray
-    words: np.ndarray
-    lengths: np.ndarray
-    indices: np.ndarray
-    count: int
+    input_ids: np.ndarray  # [R, T], padded on the right
+    labels: np.ndarray  # [R, T]
+    sentences: np.ndarray  # [R], ascending, the sentence of each window: 0 to B - 1
+    words: np.ndarray  # [W, 3], of each word its window, its first labelled piece, and how many there are
+    lengths: np.ndarray  # [B], words of each sentence
+    indices: np.ndarray  # [B], the place of each sentence in the data set
+    count: int  # what the loss of the whole step is divided by, over all micro-batches and processes
 
 
 class EncodeTagged:

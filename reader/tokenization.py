@@ -26,7 +26,6 @@ from utils.errors import UserError
 
 Span = tuple[int, int]  # start and end in characters
 
-_VOCAB_NAME = "vocab.txt"
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
@@ -186,7 +185,7 @@ class Tokenizer:
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:
             raise UserError(f"{folder}: no {' or '.join(_PIECE_MODEL_NAMES)} there; pass --piece_model_path")
-        vocab = Path(folder, _VOCAB_NAME)
+        vocab = Path(folder, "vocab.txt")
         return cls(vocab if vocab.is_file() else None, models[0])
 
     def __reduce__(self):

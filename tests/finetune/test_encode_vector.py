@@ -122,7 +122,7 @@ def test_means_of_any_layer_from_standard_input(run_encode, weights, flags, laye
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: it must be at least 1"),
         (b"text_a\nthe cat\n", {"vectors": "max"}, "vectors"),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: no such folder"),
-        (b"text\nthe cat\n", {}, "in.tsv, line 1: no header line"),
+        (b"text\nthe cat\n", {}, "in.tsv, line 1: no column text_a in the header"),
         (b"", {}, "in.tsv: the file is empty"),
         (b"", {"data_format": "text"}, "in.tsv: the file is empty"),
         (b"a\n\xff\n", {"data_format": "text"}, "in.tsv, line 2: not UTF-8"),
