@@ -108,7 +108,7 @@ def open_checkpoint(flags: EncodeVectorFlags):
 
     if flags.engine not in ("auto", "dygraph"):
         raise UserError(
-            f"--engine {flags.engine} needs an exported folder: python export.py --task encode "
+            f"--engine {flags.engine} needs an exported folder: python export.py --task encoding "
             f"--model {flags.init_pretraining_params} --output exported"
         )
     distributed.init(flags.use_cuda)
@@ -128,7 +128,8 @@ def open_exported(flags: EncodeVectorFlags):
     layer = layer_number(flags.layer, loaded.num_layers)
     if flags.max_seq_len > loaded.longest:
         raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
-    return ExportedEncoder.of(loaded, layer), loaded.tokenizer, layer
+    sizes = loaded.config["hidden_size"], loaded.config["pad_token_id"]
+    return ExportedEncoder(loaded.engine("encoding", layer), *sizes), loaded.tokenizer, layer
 
 
 def read_texts(flags: EncodeVectorFlags, folder: Path):

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils import __version__
-from utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from inference.loading import Loaded
-    from reader.tokenization import Tokenizer
 
 __all__ = ["Model", "__version__", "load"]
 
@@ -35,10 +33,9 @@ def load(folder: str | Path, engine: str = "auto", task: str | None = None, **fi
     Raises:
         utils.errors.UserError: something is missing or does not fit together; the message says what to do.
     """
-    from inference.loading import Files
     from inference.loading import load as load_
 
-    return Model(load_(folder, engine=engine, task=task, files=Files(**files)))
+    return Model(load_(folder, engine=engine, task=task, **files))
 
 
 def _several(texts: Any) -> Iterable[Any]:
@@ -54,33 +51,21 @@ class Model:
     """
 
     def __init__(self, loaded: "Loaded"):
-        self.loaded = loaded
-        self.tokenizer: Tokenizer = loaded.tokenizer
-        self.labels: list[str] = loaded.labels
+        self.loaded, self.tokenizer, self.labels = loaded, loaded.tokenizer, loaded.labels
         self._tasks: dict[tuple, Any] = {}
 
-    def classify(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
+    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Texts, or pairs of texts -> {"label", "probabilities": {label: float}} each.
 
         A string is one text, here and below.
         """
-        asked = []
-        for text in _several(texts):
-            parts = [text] if isinstance(text, str) else text
-            if not isinstance(parts, list | tuple) or len(parts) not in (1, 2):
-                raise UserError(f"{str(text)[:40]!r}: neither a text nor a pair of texts")
-            asked.append(dict(zip(("text_a", "text_b"), parts)))
-        return self._ask("classify", asked)
+        pairs = ([text] if isinstance(text, str) else text for text in _several(texts))
+        return self._ask("classify", [dict(zip(("text_a", "text_b"), pair)) for pair in pairs])
 
-    def tag(self, texts: Iterable[str | Sequence[str]]) -> list[dict]:
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Texts, or lists of words -> {"words", "tags", "entities"} each."""
-        return self._ask(
-            "tag",
-            [
-                {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
-                for text in _several(texts)
-            ],
-        )
+        asked = [{"text": text} if isinstance(text, str) else {"words": [*text]} for text in _several(texts)]
+        return self._ask("tag", asked)
 
     def answer(self, question: str, context: str) -> dict:
         """{"answer", "start", "probability", "candidates"}."""
@@ -99,21 +84,17 @@ class Model:
         return task.vectors([task.parse({"text": text}) for text in _several(texts)])
 
     def similarity(
-        self, texts: str | Sequence[str], others: str | Sequence[str], pooling: str | None = None,
-        layer: str | int | None = None,
-    ) -> "np.ndarray":  # fmt: skip
-        """The cosine of the vectors of each text and each other text: float32 [N, M]."""
+        self, texts: str | Sequence[str], others: str | Sequence[str], **options: Any
+    ) -> "np.ndarray":
+        """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
         from evaluation.search import unit
 
-        ours, theirs = (unit(self.encode(side, pooling, layer)) for side in (texts, others))
+        ours, theirs = (unit(self.encode(side, **options)) for side in (texts, others))
         return ours @ theirs.T
 
-    def search(
-        self, text: str, corpus: Sequence[str], top_k: int = 5, pooling: str | None = None,
-        layer: str | int | None = None,
-    ) -> list[dict]:  # fmt: skip
+    def search(self, text: str, corpus: Sequence[str], top_k: int = 5, **options: Any) -> list[dict]:
         """The `top_k` texts of the corpus nearest to a text, best first: {"text", "cosine"} each."""
-        (cosines,) = self.similarity(text, corpus, pooling, layer)
+        (cosines,) = self.similarity(text, corpus, **options)
         best = (-cosines).argsort(kind="stable")[:top_k].tolist()
         return [{"text": corpus[number], "cosine": float(cosines[number])} for number in best]
 

@@ -7,9 +7,9 @@ python predict.py --serve --model checkpoints/best,pretrained
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 from utils.environment import run
 from utils.config import check_ranges, load_config, within
@@ -25,14 +25,10 @@ class PredictFlags:
     Args:
         model: a checkpoint of any supported format, or a folder that export.py wrote; with --serve several,
             separated by commas
-        task: classify (or classification), tag (tagging), answer (question_answering), encode (encoding),
-            search, fill or translate-probe
+        task: what to predict
         input: a file of JSON lines; "-": standard input
         output: a file; "-": standard output
-        on_error: on a request that cannot be answered: stop, or skip it with a line on standard error
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
-        threads: number of threads; 0 is one for each core
-        batch_tokens: padded tokens in one pass
         max_seq_len: longest input (tag, answer: window) in tokens; default: for windows as in training, else
             what the model can read
         top_k: number of candidates (answer, fill, translate-probe) or sentences (search)
@@ -46,23 +42,16 @@ class PredictFlags:
         vocab_path: vocab.txt, if it is not beside the weights
         piece_model_path: sentencepiece model, if it is not beside the weights
         label_map_config: names of the labels: {"label": id}
-        use_cuda: run a checkpoint on a GPU if there is one
         serve: serve a page for the browser and a JSON API, instead of --task
         host: address of --serve; only this machine can reach 127.0.0.1
         port: port of --serve
     """
 
     model: str
-    task: Literal[
-        "classify", "tag", "answer", "encode", "search", "fill", "translate-probe",
-        "classification", "tagging", "question_answering", "encoding",
-    ] | None = None  # fmt: skip
+    task: Literal["classify", "tag", "answer", "encode", "search", "fill", "translate-probe"] | None = None
     input: str = "-"
     output: str = "-"
-    on_error: Literal["stop", "skip"] = "stop"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
-    threads: int = within("[0, )", 0)
-    batch_tokens: int = within("[1, )", 4096)
     max_seq_len: int | None = None
     top_k: int = within("[1, )", 5)
     pooling: Literal["mean", "specials", "pooled"] | None = None
@@ -72,7 +61,6 @@ class PredictFlags:
     vocab_path: str | None = None
     piece_model_path: str | None = None
     label_map_config: str | None = None
-    use_cuda: bool = True
     serve: bool = False
     host: str = "127.0.0.1"
     port: int = within("[1, 65535]", 8000)
@@ -81,103 +69,76 @@ class PredictFlags:
         if (self.task is None) != self.serve:
             raise UserError("give --task TASK or --serve, one of them")
         check_ranges(self)
-        if self.output != "-" and self.output == self.input:
-            raise UserError(f"--output {self.output}: it is the input")
 
 
 def main() -> None:
-    flags = load_config(PredictFlags, plain(sys.argv[1:]), __doc__)
+    arguments = ["--serve=true" if argument == "--serve" else argument for argument in sys.argv[1:]]
+    flags = load_config(PredictFlags, arguments, __doc__)
     # Imported here, so that a process that only loads this file stays light.
-    from inference.loading import Files, load
+    from inference.loading import load
     from inference.tasks import TaskOptions, make
+    from utils.files import atomic_file
+    from utils.logging import progress
 
-    files = Files(flags.ernie_config_path, flags.vocab_path, flags.piece_model_path, flags.label_map_config)
-    options = TaskOptions(
-        flags.max_seq_len, flags.batch_tokens, flags.top_k, flags.pooling, flags.layer, flags.corpus
-    )
-    folders = flags.model.split(",") if flags.serve else [flags.model]
-    models = [
-        load(folder, engine=flags.engine, task=flags.task, threads=flags.threads, files=files,
-             use_cuda=flags.use_cuda)
-        for folder in folders
-    ]  # fmt: skip
+    options = TaskOptions(flags.max_seq_len, flags.top_k, flags.pooling, flags.layer, flags.corpus)
+    names = ("engine", "task", "ernie_config_path", "vocab_path", "piece_model_path", "label_map_config")
+    how = {name: getattr(flags, name) for name in names}
     if flags.serve:
         from inference.serve import serve
 
-        serve(models, options, flags.host, flags.port)
-    else:
-        task = make(flags.task, models[0], options)
+        serve([load(folder, **how) for folder in flags.model.split(",")], options, flags.host, flags.port)
+        return
+    task = make(flags.task, load(flags.model, **how), options)
+    asked = read_requests(flags.input, task.parse)
+    parts = [asked[first : first + AT_ONCE] for first in range(0, len(asked), AT_ONCE)]
+    if flags.output == "-":
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
         with pipe_may_close():
-            answer_all(task, flags.input, flags.output, flags.on_error == "skip")
+            write_answers(task, parts, sys.stdout)
+    else:
+        with atomic_file(flags.output, "w") as file:
+            write_answers(task, progress(parts, "predicting", f"times {AT_ONCE} requests"), file)
 
 
-def plain(arguments: list[str]) -> list[str]:
-    """Expand `--serve` without a value to `--serve=true`."""
-    following = [*arguments[1:], "--"]
-    alone = [a == "--serve" and after.startswith("--") for a, after in zip(arguments, following)]
-    return [f"{a}=true" if b else a for a, b in zip(arguments, alone)]
+def read_requests(path: str, parse: Callable[[dict], Any]) -> list[tuple[dict, Any]]:
+    """The "id" and the parsed content of the request on each line of a file; "-": standard input.
 
-
-def answer_all(task, source: str, target: str, skip: bool = False) -> None:
-    """Answer the requests of a stream in their order; an "id" is copied to the answer.
-
-    Args:
-        source: a file of requests; "-": standard input.
-        target: a file; "-": standard output. Until every request is answered, the answers are in
-            `<target>.part`, which stays after a mistake or an interruption.
-        skip: report wrong requests and go on.
+    Raises:
+        UserError: the file cannot be read, or a request is wrong; names the line.
     """
-    from contextlib import nullcontext
-    from itertools import islice
+    from utils.files import read_bytes
 
-    from inference.requests import open_input, read_requests
-    from utils.files import unwritable_is_a_user_error
-    from utils.logging import Progress
-
-    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
-    stream, name = open_input(source)
-    part = Path(f"{target}.part")
-    with stream, unwritable_is_a_user_error(part):
-        shown = None
-        if target == "-":
-            writing = nullcontext(sys.stdout)
-        else:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            writing = open(part, "w", encoding="utf-8")  # noqa: SIM115 - closed below
-            if stream.seekable():
-                shown = Progress(sum(1 for _ in stream), "predicting", unit="requests")
-                stream.seek(0)
-        with writing as out:
-            for arrived in read_requests(stream, name):
-                requests = iter(arrived)
-                while some := list(islice(requests, AT_ONCE)):
-                    _answer(task, some, out, skip)
-                    if shown:
-                        shown.update(len(some))
-        if shown:
-            shown.close()
-        if target != "-":
-            part.replace(target)
-
-
-def _answer(task, requests: list[tuple[str, dict | UserError]], out, skip: bool) -> None:
-    asked, ids, wrong = [], [], None
-    for place, request in requests:
+    data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+    found = []
+    for number, line in enumerate(data.splitlines(), 1):
         try:
-            if isinstance(request, UserError):
-                raise request
-            asked.append(task.parse(request))
-            ids.append({"id": request["id"]} if "id" in request else {})
+            if line.strip():
+                request = parse_object(line)
+                found.append(({"id": request["id"]} if "id" in request else {}, parse(request)))
         except UserError as error:
-            wrong = UserError(f"{place}: {error}")
-            if not skip:
-                break
-            print(f"skipped: {wrong}", file=sys.stderr, flush=True)
-    for with_id, answer in zip(ids, task.answer(asked) if asked else ()):
-        out.write(json.dumps({**with_id, **answer}, ensure_ascii=False) + "\n")
-    out.flush()
-    if wrong and not skip:
-        raise wrong
+            place = "standard input" if path == "-" else path
+            raise UserError(f"{place}, line {number}: {error}") from error
+    return found
+
+
+def parse_object(line: bytes) -> dict:
+    """A JSON object in UTF-8. UserError: it is none."""
+    try:
+        value = json.loads(line)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be written
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'no JSON ({error}); a line is an object such as {{"text": "..."}}') from error
+    if not isinstance(value, dict):
+        raise UserError('no object; a line is an object such as {"text": "..."}')
+    return value
+
+
+def write_answers(task: Any, parts: Iterable[list[tuple[dict, Any]]], file: IO[str]) -> None:
+    """Answer the requests, some at a time, and write a line for each."""
+    for part in parts:
+        for (with_id, _), answer in zip(part, task.answer([content for _, content in part])):
+            file.write(json.dumps(with_id | answer, ensure_ascii=False) + "\n")
+        file.flush()
 
 
 if __name__ == "__main__":

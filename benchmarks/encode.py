@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import tokenise
 from benchmarks.finetune_real import hf_config, torch_device
 from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
-from utils.runtime import prepare, read_cpu
+from utils.runtime import prepare
 
 MAX_SEQ_LEN = 256
 INT8 = {"engine": "onnx-int8"}
@@ -36,16 +36,16 @@ def write_files(folder: Path, args) -> None:
     """Write the texts, the tokenizers and the ONNX files."""
     tokenise.write_files(folder, args)
     prepare(quiet=True)
+    from inference.loading import FILES
     from inference.onnx import write_onnx
-    from inference.requests import FILES
     from model.checkpoint.folder import model_weights
     from model.ernie_m import ErnieMConfig, ErnieMModel
     from model.task_names import ENCODING
 
     config = ErnieMConfig(args.vocab, 768, args.layers, 12)
     weights = model_weights(ErnieMModel(config).eval())
-    for engine in ("onnx", "onnx-int8"):
-        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, int8=engine == "onnx-int8")
+    for engine, largest in (("onnx", None), ("onnx-int8", 127)):
+        write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, largest)
 
 
 def ours(folder: Path, args, engine: str) -> None:
@@ -63,12 +63,10 @@ def ours(folder: Path, args, engine: str) -> None:
 
         encoder = PaddleEncoder(ErnieMModel(config))
     else:  # without Paddle in the process
-        from inference.engines import OnnxEngine
-        from inference.requests import FILES
+        from inference.loading import FILES, OnnxEngine
         from inference.tasks.encode import ExportedEncoder
 
-        onnx = OnnxEngine(folder / FILES[engine], read_cpu().cores)
-        encoder = ExportedEncoder(onnx, 768, config.pad_token_id, True)
+        encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), 768, config.pad_token_id)
     encode = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()

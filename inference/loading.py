@@ -1,20 +1,18 @@
 """Load a model for prediction: a checkpoint of any format, or a folder that export.py wrote.
 
-An exported folder has "export" in its config.json:
-    task, layer, outputs    what the graph computes
-    engines                 engine -> largest difference to the checkpoint on real tokens
+The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
-import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engines import DygraphEngine, GraphRunner, OnnxEngine, PaddleEngine
-from inference.requests import FILES, outputs_of, reading_of
+import numpy as np
+
 from model.checkpoint.formats.configs import read_json
 from model.config import ErnieMConfig
-from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING, task_named
+from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
 from reader.classification import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -25,24 +23,66 @@ if TYPE_CHECKING:
 
     from inference.paddle_model import Traced
 
+# engine -> the file of an exported folder that it runs; the first one that is there is the default
+FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
+# An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
+GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Files:
-    """The paths of a model's files that are not beside the weights.
+class PaddleEngine:
+    """A Paddle inference model. UserError: its files cannot be read."""
 
-    Args:
-        ernie_config_path: ernie_config.json.
-        vocab_path: vocab.txt.
-        piece_model_path: the sentencepiece model.
-        label_map_config: the names of the labels, {"label": id}.
-    """
+    def __init__(self, folder: Path, outputs: Sequence[str]):
+        prepare(quiet=True)
+        import paddle
+        from paddle import inference
 
-    ernie_config_path: str | None = None
-    vocab_path: str | None = None
-    piece_model_path: str | None = None
-    label_map_config: str | None = None
+        graph = folder / FILES["paddle"]
+        config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
+        if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+            config.enable_use_gpu(GPU_POOL_MB, 0)
+        else:
+            config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(read_cpu().cores)
+        try:
+            self.predictor = inference.create_predictor(config)
+        except Exception as error:  # RuntimeError, and others if it cannot parse the graph
+            raise UserError(f"{graph}: Paddle cannot load it; export it again") from error
+        self.outputs = outputs
+        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
+        self.predictor.run()
+        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
+        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles)))
+
+
+class OnnxEngine:
+    """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu. UserError: it cannot be loaded."""
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = read_cpu().cores
+        options.log_severity_level = 3  # errors
+        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # the common base of its exceptions
+            raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        found = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
+        return dict(zip(self.outputs, found))
 
 
 @dataclass
@@ -54,12 +94,11 @@ class Loaded:
         head: a task of `model.task_names`, "fill" (masked-LM head) or None.
         config: `ErnieMConfig` as a dict.
         labels: names in the order of the ids; [] if the head has none.
-        threads: threads of an engine.
-        exported: the "export" of an exported folder; None for a checkpoint.
         engine_name: a key of `FILES`, or "dygraph".
-        reading: how inputs were read in training; see `inference.requests`.
+        reading: how inputs were read in training: "reading" in config.json.
+        exported_layer: the layer at which an exported model ends; None for a checkpoint.
         model: of a checkpoint: an encoder, or a model with one as `.ernie_m`.
-        languages: the languages of the language table of a checkpoint; [] if there is none.
+        languages: those that the masked-LM head can be asked for.
     """
 
     folder: str | Path
@@ -67,10 +106,9 @@ class Loaded:
     config: dict[str, Any]
     tokenizer: Tokenizer
     labels: list[str]
-    threads: int
     engine_name: str
-    reading: dict[str, Any] = field(default_factory=dict)
-    exported: dict[str, Any] | None = None
+    reading: dict[str, Any]
+    exported_layer: int | None = None
     model: "nn.Layer | None" = None
     languages: list[str] = field(default_factory=list)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
@@ -97,22 +135,18 @@ class Loaded:
         Raises:
             UserError: the model is not for this task.
         """
-        made = self.exported
-        if made is None and task not in (ENCODING, self.head):
+        end = self.exported_layer
+        if end is None and task not in (ENCODING, self.head):
             has = f"it has a head for {self.head}" if self.head else "it has no head: fine-tune it first"
             raise UserError(f"{self.folder}: --task {task} needs another model; {has}")
-        if made is not None and task != made["task"]:
+        if end is not None and (task != (self.head or ENCODING) or layer not in (None, end)):
+            up_to = "" if layer is None else f" --layer {layer}"
             raise UserError(
-                f"{self.folder}: exported for {made['task']}, not for {task}; export the checkpoint for "
-                f"that: {EXPORT_FIRST} --task {task}"
-            )
-        if made is not None and layer not in (None, made["layer"]):
-            raise UserError(
-                f"{self.folder}: exported up to layer {made['layer']}, not {layer}: "
-                f"export it with --layer {layer}"
+                f"{self.folder}: exported for {self.head or ENCODING} up to layer {end}; export the "
+                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
             )
         if layer is None:
-            layer = made["layer"] if made else self.num_layers
+            layer = self.num_layers if end is None else end
         if (task, layer) not in self._engines:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
@@ -126,15 +160,23 @@ class Loaded:
 
     def _start(self, task: str, layer: int) -> GraphRunner:
         if self.engine_name == "dygraph":
+            from inference.paddle_model import DygraphEngine
+
             return DygraphEngine(self.part(task, layer))
         if self.engine_name == "paddle":
-            return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers), self.threads)
-        return OnnxEngine(self.folder / FILES[self.engine_name], self.threads)
+            return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers))
+        return OnnxEngine(self.folder / FILES[self.engine_name])
+
+
+def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
+    """The outputs of a model that ends at `layer`. Only the top layer has the pooled first token."""
+    return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]
 
 
 def load(
-    folder: str | Path, *, engine: str = "auto", task: str | None = None, threads: int = 0,
-    files: Files = Files(), use_cuda: bool = True,
+    folder: str | Path, *, engine: str = "auto", task: str | None = None,
+    ernie_config_path: str | None = None, vocab_path: str | None = None,
+    piece_model_path: str | None = None, label_map_config: str | None = None,
 ) -> Loaded:  # fmt: skip
     """Load a model.
 
@@ -143,93 +185,75 @@ def load(
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
             onnx, paddle and onnx-int8.
         task: the task of a checkpoint's classifier, if its files do not name it.
-        threads: 0 is one for each core.
-        use_cuda: run a checkpoint on the GPU if there is one.
+        ernie_config_path, vocab_path, piece_model_path, label_map_config: files of a checkpoint that are not
+            beside the weights; label_map_config has the names of the labels, {"label": id}.
 
     Raises:
         UserError: a missing folder or file, or an engine that the folder does not have.
     """
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # Paddle reads it when it is imported
-    threads = threads or read_cpu().cores
-    settings = exported_settings(Path(folder))
-    if settings is None:
-        if engine not in ("auto", "dygraph"):
-            raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
-        return _checkpoint(folder, task, threads, files, use_cuda)
-    if engine == "dygraph":
-        raise UserError(f"{folder}: an exported folder; --engine dygraph needs the checkpoint it came from")
-    there = [name for name in ("onnx", "paddle", "onnx-int8") if Path(folder, FILES[name]).is_file()]
-    if engine == "auto":
-        engine = there[0] if there else "onnx"
-    if engine not in there:
-        raise UserError(
-            f"{folder}: no {FILES[engine]} in it for --engine {engine}; it has {', '.join(there)}"
-        )
-    if given := [name for name, path in vars(files).items() if path and name != "label_map_config"]:
-        raise UserError(f"--{given[0]}: {folder} is an exported folder, which has its own; leave it out")
-    made = settings["export"]
-    folder, head = Path(folder), None if made["task"] == ENCODING else made["task"]
-    tokenizer = Tokenizer.from_folder(folder)
-    labels = _labels(files, settings.get("labels"), made.get("num_labels"))
-    config, reading = ErnieMConfig.from_dict(settings).to_dict(), reading_of(settings, folder)
-    return Loaded(folder, head, config, tokenizer, labels, threads, engine, reading, exported=made)
+    files = (ernie_config_path, vocab_path, piece_model_path, label_map_config)
+    if settings := exported_settings(Path(folder)):
+        if any(files):
+            raise UserError(f"{folder}: an exported folder has its own config, vocabulary and labels")
+        return _exported(Path(folder), settings, engine)
+    if engine not in ("auto", "dygraph"):
+        raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
+    return _checkpoint(folder, task, *files)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
-    """The config.json of an exported folder; None for other folders. UserError: it is damaged."""
+    """The config.json of an exported folder; None for other folders."""
     path = folder / "config.json"
     settings = read_json(path) if path.is_file() else {}
-    if "export" not in settings:
-        return None
-    made = settings["export"]
-    task = task_named(str(made.get("task"))) if isinstance(made, dict) else None
-    if task not in OUTPUTS or type(made.get("layer")) is not int:
-        raise UserError(f'{path}: its "export" is not as export.py wrote it; export the model again')
-    made["task"] = task
-    return settings
+    return settings if "export" in settings else None
 
 
-def _checkpoint(folder: str | Path, task: str | None, threads: int, files: Files, use_cuda: bool) -> Loaded:
+def _exported(folder: Path, settings: dict[str, Any], engine: str) -> Loaded:
+    there = [name for name, file in FILES.items() if (folder / file).is_file()]
+    name = there[0] if engine == "auto" and there else engine
+    if name not in there:
+        raise UserError(f"{folder}: --engine {engine} is not in it; it has {', '.join(there) or 'none'}")
+    made, tokenizer = settings["export"], Tokenizer.from_folder(folder)
+    head = None if made["task"] == ENCODING else made["task"]
+    config = ErnieMConfig.from_dict(settings).to_dict()
+    labels, reading = settings.get("labels", []), settings.get("reading", {})
+    return Loaded(folder, head, config, tokenizer, labels, name, reading, made["layer"])
+
+
+def _checkpoint(
+    folder: str | Path, task: str | None, ernie_config_path: str | None, vocab_path: str | None,
+    piece_model_path: str | None, label_map_config: str | None,
+) -> Loaded:  # fmt: skip
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
     from model.checkpoint.folder import read_weights
 
     checkpoint = read_weights(folder)
-    extra, config = checkpoint.extra, checkpoint.config
-    if files.ernie_config_path:
-        config = ErnieMConfig.from_json(files.ernie_config_path)
+    config = ErnieMConfig.from_json(ernie_config_path) if ernie_config_path else checkpoint.config
     if config is None:
         raise UserError(f"{folder}: no config.json or ernie_config.json there; give --ernie_config_path")
-    if piece_model := files.piece_model_path or checkpoint.piece_model_path:
-        tokenizer = Tokenizer(files.vocab_path or checkpoint.vocab_path, piece_model)
-    else:
+    pieces = piece_model_path or checkpoint.piece_model_path
+    if pieces is None:
         raise UserError(f"{folder}: no piece.model there; give --piece_model_path")
+    tokenizer = Tokenizer(vocab_path or checkpoint.vocab_path, pieces)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{folder}: the model has {config.vocab_size} words, but the vocabulary ids up to "
-            f"{tokenizer.vocab_size - 1}; they do not belong together"
+            f"{folder}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
         )
-    paddle_model.set_device(use_cuda)
     head = paddle_model.head_of(checkpoint, task)
     model, languages = paddle_model.build(checkpoint, config, head)
-    has_labels = head in (CLASSIFICATION, TAGGING)
-    count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1] if has_labels else None
-    labels, reading = _labels(files, extra.get("labels"), count), reading_of(extra, folder)
+    labels: list[str] = []
+    if head in (CLASSIFICATION, TAGGING):
+        count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1]
+        labels = [str(label) for label in checkpoint.extra.get("labels") or range(count)]
+        if label_map_config:
+            ids = read_label_map(label_map_config, count)
+            labels = sorted(ids, key=ids.get)
+        if len(labels) != count:
+            raise UserError(f"{folder}: {count} labels, but {len(labels)} names; give --label_map_config")
+    reading = checkpoint.extra.get("reading", {})
     return Loaded(
-        folder, head, config.to_dict(), tokenizer, labels, threads, "dygraph", reading, model=model,
+        folder, head, config.to_dict(), tokenizer, labels, "dygraph", reading, model=model,
         languages=languages,
     )  # fmt: skip
-
-
-def _labels(files: Files, known: list[str] | None, count: int | None) -> list[str]:
-    if count is None:
-        return []
-    if files.label_map_config:
-        ids = read_label_map(files.label_map_config, count)
-        return sorted(ids, key=ids.get)
-    known = [str(label) for label in known or range(count)]
-    if len(known) != count:
-        raise UserError(f"the model has {count} labels, but {len(known)} names; give --label_map_config")
-    return known

@@ -12,10 +12,7 @@ right with the pad id; both axes are free. The graph computes the mask and the p
 The n tokens that are not pads are stored one after another, [n, H]; only attention arranges them in rows of
 [B, T]. Pads therefore cost almost nothing, and do not widen the range that int8 quantises. In the outputs, a
 pad has the values of the token before it. In the last layer of classification, only the first token of each
-row is a query. The shape [n, H] also keeps ONNX Runtime from fusing residual with layer norm and bias with
-gelu: its fused kernels are slower (docs/export.md).
-
-The weights are in `<name>.data` beside the graph, written one at a time; a graph itself may have 2 GB.
+row is a query. The shape [n, H] also keeps ONNX Runtime from its slower fused kernels (docs/export.md).
 
 int8: the products of the encoder's layers use int8 weights with a scale for each output, and activations that
 are quantised at run time (DynamicQuantizeLinear). The word table is int8 with a scale for each row. Layer
@@ -34,7 +31,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
-from utils.errors import UserError
 
 OPSET, IR_VERSION = 20, 9  # the first opset with Gelu, and the IR of its time
 CLOSED = -1e4  # added to the score of a pad, as in model/attention.py
@@ -43,23 +39,15 @@ _ALIGNED = 4096  # so that the file can be mapped
 
 
 class _EncoderGraph:
-    """Collects the nodes, and writes weights directly to the data file.
-
-    Attributes:
-        nodes, initializers: of the graph.
-        used: the names of the weights in it.
-    """
+    """Collects nodes and initializers, and writes the weights to the data file one at a time."""
 
     def __init__(
-        self, data: BinaryIO, data_name: str, weights: Mapping[str, np.ndarray], config: Mapping[str, Any],
-        int8: bool, reduce_range: bool,
+        self, data: BinaryIO, weights: Mapping[str, np.ndarray], config: Mapping[str, Any],
+        largest: int | None,
     ):  # fmt: skip
-        self.data, self.data_name = data, data_name
-        self.weights, self.config, self.int8 = weights, config, int8
-        self.largest = 63 if reduce_range else 127
+        self.data, self.weights, self.config, self.largest = data, weights, config, largest
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self.used: set[str] = set()
         self._numbers: Counter[str] = Counter()
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
@@ -73,7 +61,7 @@ class _EncoderGraph:
         self.data.write(bytes(-self.data.tell() % _ALIGNED))
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-        place = {"location": self.data_name, "offset": self.data.tell(), "length": array.nbytes}
+        place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
         self.data.write(memoryview(array).cast("B"))
@@ -88,12 +76,8 @@ class _EncoderGraph:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=f"node.{base}", **attributes))
         return names[0] if outputs == 1 else names
 
-    def array(self, name: str) -> np.ndarray:
-        self.used.add(name)
-        return np.asarray(self.weights[name], np.float32)
-
     def weight(self, name: str) -> str:
-        return self.stored(name, self.array(name))
+        return self.stored(name, self.weights[name])
 
     def write(self, task: str, layers: int) -> list[str]:
         """Write the graph; returns the names of its outputs."""
@@ -149,9 +133,9 @@ class _EncoderGraph:
     def _words(self, ids: str) -> str:
         """The rows of the word table: [n, H]."""
         node, name = self.node, "embeddings.word_embeddings.weight"
-        if not self.int8:
+        if self.largest is None:
             return node("Gather", self.weight(name), ids, axis=0)
-        table, scale = quantised(self.array(name), axis=1, largest=127)
+        table, scale = quantised(self.weights[name], axis=1, largest=127)
         rows = node("Gather", self.stored(name, table), ids, axis=0)
         scales = node("Gather", self.stored(f"{name}.scale", scale), ids, axis=0)
         return node("Mul", node("Cast", rows, to=TensorProto.FLOAT), scales)
@@ -182,14 +166,14 @@ class _EncoderGraph:
 
     def _taken(self, x: str) -> tuple[str, ...]:
         """The input of a product: (x,), or in int8 x as (uint8, scale, zero point)."""
-        return tuple(self.node("DynamicQuantizeLinear", x, outputs=3)) if self.int8 else (x,)
+        return tuple(self.node("DynamicQuantizeLinear", x, outputs=3)) if self.largest else (x,)
 
     def _linear(self, x: tuple[str, ...], name: str) -> str:
         node = self.node
         if len(x) == 1:
             product = node("MatMul", x[0], self.weight(f"{name}.weight"))
         else:
-            whole, scale = quantised(self.array(f"{name}.weight"), axis=0, largest=self.largest)
+            whole, scale = quantised(self.weights[f"{name}.weight"], axis=0, largest=self.largest)
             weight = self.stored(f"{name}.weight", whole)
             scale = self.stored(f"{name}.weight.scale", scale[0])
             zero = self.constant(f"{name}.weight.zero", np.zeros(whole.shape[1]), np.int8)
@@ -210,7 +194,7 @@ class _EncoderGraph:
             return [node("Identity", self._linear((pooled,), "classifier"), name=outputs[0])]
         if task == ENCODING:
             found = [node("Gather", x, self.number, axis=0, name=outputs[0])]
-            if layers == self.config["num_hidden_layers"] and "pooler.dense.weight" in self.weights:
+            if layers == self.config["num_hidden_layers"]:
                 first = node("Gather", x, self.first, axis=0)  # [B, H]
                 found.append(node("Tanh", self._linear((first,), "pooler.dense"), name=outputs[1]))
             return found
@@ -218,9 +202,8 @@ class _EncoderGraph:
         if task == TAGGING:
             return [node("Gather", logits, self.number, axis=0, name=outputs[0])]
         both = node("Gather", logits, self.number, axis=0)  # [B, T, 2]
-        return [
-            node("Gather", both, which, axis=2, name=name) for which, name in zip(("zero", "one"), outputs)
-        ]
+        places = zip(("zero", "one"), outputs)
+        return [node("Gather", both, place, axis=2, name=name) for place, name in places]
 
 
 def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,37 +214,23 @@ def quantised(weight: np.ndarray, axis: int, largest: int) -> tuple[np.ndarray, 
 
 
 def write_onnx(
-    path: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], task: str,
-    layers: int | None = None, int8: bool = False, reduce_range: bool = False,
+    path: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], task: str, layers: int,
+    largest: int | None = None,
 ) -> None:  # fmt: skip
-    """Write `path` and `path` + ".data".
+    """Write `path` and `path` + ".data", which has the weights; a graph itself may have 2 GB.
 
     Args:
         path: a new file, in a folder of `utils.files.atomic_dir`.
-        weights: canonical name -> array (`model.checkpoint.folder.model_weights`).
+        weights: canonical name -> float32 array (`model.checkpoint.folder.model_weights`).
         config: `ErnieMConfig.to_dict()` of the model.
         task: a key of `OUTPUTS`.
-        layers: number of encoder layers to write; None: all.
-        int8: quantise as described above.
-        reduce_range: weights of 7 bits, for CPUs without VNNI, where int8 products saturate.
-
-    Raises:
-        UserError: a part of the model cannot be written.
+        layers: number of encoder layers to write.
+        largest: None: float32; else int8 with weights up to this: 127, or 63 (7 bits) for CPUs without VNNI,
+            where int8 products saturate.
     """
-    layers = config["num_hidden_layers"] if layers is None else layers
     with open(f"{path}.data", "wb") as data:
-        graph = _EncoderGraph(data, f"{path.name}.data", weights, config, int8, reduce_range)
-        try:
-            outputs = graph.write(task, layers)
-        except KeyError as error:
-            raise UserError(f"{task} cannot be exported: the model has no {error.args[0]}") from error
-    above = tuple(f"encoder.layers.{i}." for i in range(layers, config["num_hidden_layers"]))
-    left = [name for name in weights if name not in graph.used and not name.startswith(("pooler.", *above))]
-    if left:
-        raise UserError(
-            f"the {task} model cannot be exported to ONNX: {', '.join(left[:3])}"
-            f"{f' and {len(left) - 3} more tensors' if len(left) > 3 else ''} have no place in the graph"
-        )
+        graph = _EncoderGraph(data, weights, config, largest)
+        outputs = graph.write(task, layers)
     free = {
         "sequence": ["batch", "length", config["hidden_size"]],
         "pooled": ["batch", config["hidden_size"]],
@@ -277,4 +246,3 @@ def write_onnx(
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ernie-m",
     )  # fmt: skip
     path.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(str(path))

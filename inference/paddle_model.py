@@ -1,9 +1,10 @@
-"""Build the Paddle model of a checkpoint, with its head, and the parts of it that tasks run."""
+"""Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from inference.requests import outputs_of, reading_of
+from inference.loading import outputs_of
 from model import heads
 from model.checkpoint.folder import Checkpoint, load_into
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -39,11 +40,22 @@ class Traced(nn.Layer):
         return found if isinstance(found, tuple) else (found,)
 
 
+class DygraphEngine:
+    """A part of a model, run without dropout and gradients."""
+
+    def __init__(self, part: Traced):
+        self.part = part.eval()
+
+    @paddle.no_grad()
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.part.outputs, (x.numpy() for x in self.part(ids))))
+
+
 def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
-    """The head of a checkpoint. `asked` is the task of a classifier whose files do not name it.
+    """The head of a checkpoint. `asked`: the task of a classifier whose files do not name it.
 
     Raises:
-        UserError: there is a classifier, and its task is not known.
+        UserError: the task of a classifier is not known.
     """
     weights, extra = checkpoint.weights, checkpoint.extra
     if CLASSIFIER not in weights:
@@ -51,22 +63,22 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     for word in (extra.get("task"), checkpoint.head, extra.get("architecture"), asked):
         if isinstance(word, str) and task_named(word) in MODEL_CLASSES:
             return task_named(word)
-    raise UserError(f"{weights.source}: it has a classifier; say what for: --task classify, tag or answer")
+    raise UserError(f"{weights.source}: it has a classifier; say with --task what it is for")
 
 
 def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tuple[nn.Layer, list[str]]:
-    """The model of a checkpoint with its weights, and the languages of its language table.
+    """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Raises:
         UserError: weights and config do not fit together.
     """
-    weights, languages = checkpoint.weights, []
+    weights, extra, languages = checkpoint.weights, checkpoint.extra, []
     optional, ignore = ("pooler.",), ()
     if head == "fill":
-        languages = list(checkpoint.extra.get("languages") or [])
-        untrained = reading_of(checkpoint.extra, weights.source).get("language_embedding") == "none"
-        if untrained or LANGUAGES not in weights or weights.shape(LANGUAGES)[0] != len(languages):
-            languages, optional, ignore = [], ("pooler.", LANGUAGES), (LANGUAGES,)
+        # Only with language_embedding "masks" does the table say in which language to predict.
+        if LANGUAGES in weights and extra.get("reading", {}).get("language_embedding", "masks") == "masks":
+            languages = list(extra.get("languages", []))
+        ignore = () if languages else (LANGUAGES,)
         # a table has at least one row; without languages nothing reads it
         model: nn.Layer = heads.PreTrainingModel(config, languages or ["none"])
     elif head is None:
@@ -77,9 +89,3 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tup
         optional = () if head == CLASSIFICATION else optional
     load_into(model, weights, optional, ignore)
     return model.eval(), languages
-
-
-def set_device(use_cuda: bool) -> None:
-    """Use the GPU if there is one and it is wanted, else the CPU."""
-    gpu = use_cuda and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    paddle.set_device("gpu" if gpu else "cpu")

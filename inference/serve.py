@@ -1,30 +1,49 @@
 """The page and the JSON API of `predict.py --serve`: what the loaded models can answer.
 
-Requests are answered one at a time, in the main thread. `inference.http_limits` has
-what protects it from the network.
+Requests are answered one at a time, in the main thread.
 """
 
+import contextlib
+import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from inference.http_limits import (
-    MOST_CONNECTIONS,
-    BoundedBodies,
-    check_port,
-    is_this_machine,
-    security_headers,
-    timed_protocol,
-)  # fmt: skip
 from inference.loading import Loaded
 from inference.tasks import TASKS, Answerer, TaskOptions, make
-from model.task_names import ENCODING, task_named
+from model.task_names import task_named
 from pretrain.config import OBJECTIVES
 from utils import __version__
 from utils.errors import UserError
 
-LONGEST_TEXT = 10_000  # characters
-THIS_MACHINE = ("127.0.0.1", "localhost")
+LONGEST_BODY = 64 << 10  # bytes
+THIS_MACHINE = ["127.0.0.1", "localhost"]
 PAGE = Path(__file__).with_name("page.html")
+# A browser loads nothing from another site, and shows the page in no frame of one.
+POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+
+# (type, default); `...` if there is none
+_TEXT, _MAYBE_TEXT, _LAYER = (str, ...), (str | None, None), (int | None, None)
+# task -> what it answers, and the fields of its requests
+_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classify": ("the class of a text or of a pair of texts", {"text_a": _TEXT, "text_b": _MAYBE_TEXT}),
+    "tag": ("the entities of a text", {"text": _TEXT}),
+    "answer": ("the answer to a question, from a text", {"question": _TEXT, "context": _TEXT}),
+    "search": (
+        "the nearest sentences of the corpus, in any language",
+        {"text": _TEXT, "each": (bool, False), "layer": _LAYER},
+    ),
+    "fill": ("the likeliest tokens for each [MASK]", {"text": _TEXT, "language": _MAYBE_TEXT}),
+    "translate-probe": (
+        "the pseudo-tokens that the model proposes in another language", {"text": _TEXT, "language": _TEXT}
+    ),
+    "align": (
+        "the similarity of the tokens of two texts", {"text_a": _TEXT, "text_b": _TEXT, "layer": _LAYER}
+    ),
+    "masks": (
+        "what a pair of texts looks like in pre-training",
+        {"text_a": _TEXT, "text_b": _MAYBE_TEXT, "objective": (Literal[OBJECTIVES], ...)},
+    ),
+}  # fmt: skip
 
 
 def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
@@ -35,112 +54,69 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
     found: dict[str, Answerer] = {}
     for model in models:
         can = [word for word in TASKS if task_named(word) == model.head]
-        if model.head == "fill" and model.languages:
+        if model.languages:
             can.append("translate-probe")
-        if model.exported is None or model.exported["task"] == ENCODING:
+        if model.exported_layer is None or model.head is None:
             can += ["search", "align"] if options.corpus else ["align"]
-        for name in [*can, "masks"]:
-            if name not in found:
-                found[name] = make(name, model, options)
+        found |= {name: make(name, model, options) for name in [*can, "masks"] if name not in found}
     return found
 
 
 def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     """The FastAPI application."""
-    from fastapi import Body, FastAPI, HTTPException
-    from fastapi.exceptions import RequestValidationError
+    from fastapi import FastAPI, HTTPException
     from fastapi.responses import HTMLResponse, JSONResponse
-    from pydantic import StringConstraints, create_model
+    from pydantic import create_model
+    from starlette.requests import Request
 
-    text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)], ...
-    maybe_text, maybe_layer = (text[0] | None, None), (int | None, None)
-    # task -> the name of its requests' schema, their fields, and what it answers
-    kinds = {
-        "classify": (
-            "ClassifyRequest", {"text_a": text, "text_b": maybe_text},
-            "the class of a text or of a pair of texts",
-        ),
-        "tag": ("TextRequest", {"text": text}, "the entities of a text"),
-        "answer": (
-            "AnswerRequest", {"question": text, "context": text}, "the answer to a question, from a text"
-        ),
-        "search": (
-            "SearchRequest", {"text": text, "each": (bool, False), "layer": maybe_layer},
-            "the nearest sentences of the corpus, in any language",
-        ),
-        "fill": (
-            "FillRequest", {"text": text, "language": maybe_text}, "the likeliest tokens for each [MASK]"
-        ),
-        "translate-probe": (
-            "ProbeRequest", {"text": text, "language": text, "text_language": maybe_text},
-            "the pseudo-tokens that the model proposes in another language",
-        ),
-        "align": (
-            "AlignRequest", {"text_a": text, "text_b": text, "layer": maybe_layer},
-            "the similarity of the tokens of two texts",
-        ),
-        "masks": (
-            "MasksRequest", {"text_a": text, "text_b": maybe_text, "objective": (Literal[OBJECTIVES], ...)},
-            "what a pair of texts looks like in pre-training",
-        ),
-    }  # fmt: skip
-    tasks = tasks_of(models, options)
-    html = PAGE.read_text(encoding="utf-8")
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None)
-    languages = {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")}
+    tasks = tasks_of(models, options)
     encoder = tasks["align"].encode.model if "align" in tasks else None
-    has_layers = encoder is not None and encoder.exported is None  # an exported folder has one layer
-    needs_own = [name for name, task in tasks.items() if getattr(task, "needs_own", False)]
+    info = {
+        "tasks": list(tasks),
+        "languages": {name: task.languages for name, task in tasks.items() if hasattr(task, "languages")},
+        "models": [
+            {"name": str(model.folder), "layers": model.num_layers,
+             "hidden_size": model.config["hidden_size"], "vocabulary": model.config["vocab_size"]}
+            for model in models
+        ],
+        "corpus_languages": list(filter(None, tasks["search"].members)) if "search" in tasks else [],
+        # an exported folder has one layer
+        "layers": encoder.num_layers if encoder and encoder.exported_layer is None else None,
+    }  # fmt: skip
 
-    @app.exception_handler(RequestValidationError)
-    async def refuse(_, error: RequestValidationError) -> JSONResponse:
-        # The input is left out: it may be long, or not representable in JSON.
-        told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
-        return JSONResponse({"detail": told}, 422)
+    @app.middleware("http")
+    async def limit_length(request: Request, answer: Any) -> Any:
+        # The server reads no more of a body than its header says.
+        size = request.headers.get("content-length", 0)
+        if "transfer-encoding" in request.headers or int(size) > LONGEST_BODY:
+            detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
+            return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
+        return await answer(request)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
-        return html
+        return PAGE.read_text(encoding="utf-8")
 
     @app.get("/api/info", summary="what this server can do")
-    async def info() -> dict:
-        return {
-            "tasks": list(tasks),
-            "languages": languages,
-            "needs_text_language": needs_own,
-            "longest_text": LONGEST_TEXT,
-            "models": [
-                {"name": str(model.folder), "layers": model.num_layers,
-                 "hidden_size": model.config["hidden_size"], "vocabulary": model.config["vocab_size"]}
-                for model in models
-            ],
-            "examples": {"search": tasks["search"].examples()} if "search" in tasks else {},
-            "corpus_languages": tasks["search"].languages_of_corpus if "search" in tasks else [],
-            "layers": encoder.num_layers if has_layers else None,
-        }  # fmt: skip
+    async def tell() -> dict:
+        return info
 
     def add(name: str, task: Answerer, kind: type, summary: str) -> None:
         # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
-        async def endpoint(request) -> dict:
+        async def endpoint(request: kind) -> dict:
             try:
-                asked = request.model_dump(exclude_none=True)
-                parsed = task.parse(asked)
-                if name in ("search", "translate-probe"):  # on the command line, they cut the text
-                    task.check_length(asked["text"])
-                found = task.answer([parsed])[0]
-                if found.get("cut"):
-                    raise UserError("the texts have more tokens than the model reads; shorten them")
-                return found
+                return task.answer([task.parse(request.model_dump(exclude_none=True))])[0]
             except UserError as error:
                 raise HTTPException(422, str(error)) from error
 
-        endpoint.__annotations__["request"] = Annotated[kind, Body()]
         app.post(f"/api/{name}", summary=summary, operation_id=name)(endpoint)
 
     for name, task in tasks.items():
-        kind, fields, summary = kinds[name]
-        add(name, task, create_model(kind, **fields), summary)
+        summary, fields = _TASKS[name]
+        title = "".join(map(str.title, [*name.split("-"), "request"]))
+        add(name, task, create_model(title, **fields), summary)
     return app
 
 
@@ -157,14 +133,16 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    app.add_middleware(BoundedBodies)
-    if is_this_machine(host):
-        allowed = [*THIS_MACHINE, host, f"[{host}]"]  # an IPv6 address has brackets in the header
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
-    check_port(host, port)
-    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}, Ctrl-C ends it", flush=True)
-    uvicorn.run(
-        app, host=host, port=port, log_level="warning", http=timed_protocol(), ws="none",
-        headers=security_headers(PAGE.read_text(encoding="utf-8")),
-        timeout_keep_alive=2, timeout_graceful_shutdown=2, limit_concurrency=MOST_CONNECTIONS,
+    if host in THIS_MACHINE:  # a page of another site could make its name stand for this address
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
+    config = uvicorn.Config(
+        app, log_level="warning", http="h11", ws="none", timeout_keep_alive=2, timeout_graceful_shutdown=2,
+        headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
     )  # fmt: skip
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
+    print(f"serving on http://{host}:{port}, Ctrl-C ends it", flush=True)
+    with listening, contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

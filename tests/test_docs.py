@@ -249,7 +249,7 @@ def clone(tmp_path_factory):
     toy.write_tsv(folder / "my/new.tsv", rows, label=False)
     toy.write_tsv(folder / "data/xnli/dev/dev.en.tsv", rows)
     exported = {"model": models / "classify", "output": folder / "exported", "int8": "true"}
-    call_main(export, as_flags({**exported, "check_sentences": 4}))
+    call_main(export, as_flags(exported))
     return folder
 
 
@@ -258,7 +258,7 @@ SMALLEST = {
     "run_pretrain": "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 4 "
     "--model.max_position_embeddings 64 --run.amp none --optimizer.steps 2 --optimizer.batch_size 4 "
     "--optimizer.tokens 0 --optimizer.warmup_steps 1 --init.lm_head_warmup_steps 1 --data.max_seq_len 32",
-    "pretrain.build_corpus": "--workers 1", "export": "--check_sentences 4", "predict": "--use_cuda false",
+    "pretrain.build_corpus": "--workers 1",
     "run_classifier": f"--num_labels 3 {CPU}", "run_retrieval": CPU, "encode_vector": CPU,
 }  # fmt: skip
 

@@ -1,15 +1,16 @@
 """The tasks that predict.py, the server and `ernie_m` offer. `make` imports only the module of one task."""
 
 import importlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference.loading import Loaded
 from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
-from reader.bitext import BATCH_TOKENS
+from utils.errors import UserError
 
 TASKS = ("classify", "tag", "answer", "encode", "search", "fill", "translate-probe")  # on command lines
-ANSWER_WINDOW = 384  # tokens
 # A task -> the module and the class that answer it. Only the server offers align and masks.
 _CLASSES = {
     CLASSIFICATION: ("finetuned", "ClassifyTexts"),
@@ -31,7 +32,6 @@ class TaskOptions:
     Args:
         max_seq_len: longest input (tag, answer: window) in tokens. None: as recorded in training, else what
             the model can read (answer: at most 384, as in the official recipe).
-        batch_tokens: padded tokens in one pass.
         top_k: most candidates (answer, fill, translate-probe) or sentences (search).
         pooling: "mean", "specials" or "pooled" (encode, search); None: as in training, else "mean".
         layer: a number, "middle" or "top" (encode, search); None: the layer of an exported folder, else as in
@@ -40,7 +40,6 @@ class TaskOptions:
     """
 
     max_seq_len: int | None = None
-    batch_tokens: int = BATCH_TOKENS
     top_k: int = 5
     pooling: str | None = None
     layer: str | int | None = None
@@ -71,3 +70,17 @@ def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Answ
     """
     module, name = _CLASSES[task_named(task)]
     return getattr(importlib.import_module(f"inference.tasks.{module}"), name)(model, options)
+
+
+def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
+    """The text of a key. UserError: the key is missing, or its value is no text or none of the choices."""
+    value = request.get(key)
+    if value is None and optional:
+        return None
+    if value is None:
+        raise UserError(f"no '{key}' in it; it has {', '.join(request) or 'nothing'}")
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"'{key}' is {json.dumps(value)[:40]}, but must be a text")
+    if choices and value not in choices:
+        raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
+    return value

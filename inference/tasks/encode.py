@@ -9,36 +9,29 @@ import numpy as np
 
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
-from inference.engines import GraphRunner
-from inference.loading import Loaded
-from inference.requests import check_length, text_of
-from inference.tasks import TaskOptions
+from inference.loading import GraphRunner, Loaded
+from inference.tasks import TaskOptions, text_of
 from model.task_names import ENCODING
 from reader.bitext import Sentences
 from reader.classification import Example
 from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
-from utils.logging import Progress
+from utils.logging import progress
 
 _AT_ONCE = 1024  # sentences of a corpus between two progress reports
 
 
 class EncodeTexts:
-    """One vector for each text, by a pooling of `evaluation.pooling.POOLINGS`.
-
-    Raises:
-        UserError: there is no such layer, or "pooled" is asked of a layer that is not the top one.
-    """
+    """One vector for each text, by a pooling of `evaluation.pooling.POOLINGS`. UserError: no such layer."""
 
     def __init__(self, model: Loaded, options: TaskOptions):
         self.model, self.options = model, options
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.features = EncodePairs(model.tokenizer, self.max_seq_len)
         self.pooling = options.pooling or model.reading.get("pooling", "mean")
-        layer = options.layer
-        if layer is None:
-            layer = model.exported["layer"] if model.exported else model.reading.get("layer", "top")
-        self.layer = layer_number(layer, model.num_layers)
+        end = model.exported_layer
+        usual = model.reading.get("layer", "top") if end is None else end
+        self.layer = layer_number(usual if options.layer is None else options.layer, model.num_layers)
         if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(f"--pooling pooled is of the top layer, {model.num_layers}, not of {self.layer}")
         self.engine = model.engine(ENCODING, self.layer)
@@ -50,7 +43,14 @@ class EncodeTexts:
         return EncodeTexts(self.model, replace(self.options, layer=layer))
 
     def parse(self, request: dict) -> str:
-        return text_of(request, "text" if "text" in request else "text_a")
+        return text_of(request, "text")
+
+    def layer_of(self, request: dict) -> int:
+        """The "layer" of a request, or the encoder's. UserError: it is not a layer of the model."""
+        layer = request.get("layer", self.layer)
+        if type(layer) is not int or not 0 <= layer <= self.model.num_layers:
+            raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
+        return layer
 
     def answer(self, texts: list[str]) -> list[dict]:
         return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]
@@ -60,7 +60,7 @@ class EncodeTexts:
         rows = [feature.ids for feature in self.features([Example(text, None) for text in texts])]
         pad_id = self.model.config["pad_token_id"]
         found = np.empty([len(rows), self.model.config["hidden_size"]], np.float32)
-        for numbers, ids in padded_batches(rows, pad_id, self.options.batch_tokens):
+        for numbers, ids in padded_batches(rows, pad_id):
             found[numbers] = pooled(ids, self.engine(ids), self.pooling, pad_id)
         return found
 
@@ -73,38 +73,37 @@ def pooled(ids: np.ndarray, outputs: dict[str, np.ndarray], pooling: str, pad_id
     return (weights[:, None] @ outputs["sequence"])[:, 0]
 
 
+class ExportedEncoder:
+    """An exported encoder, used as `evaluation.encode.PaddleEncoder` is."""
+
+    def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int):
+        self.engine, self.hidden_size, self.pad_id = engine, hidden_size, pad_id
+
+    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
+        return pooled(ids, self.engine(ids), pooling, self.pad_id)
+
+    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = self.engine(ids)
+        return outputs["pooled"], outputs["sequence"]
+
+
 class CorpusSentence(NamedTuple):
-    """A sentence of a corpus: its line in its file, and its language if the corpus tells it."""
+    """A sentence of a corpus: its line in its file, and its language, "" if the corpus does not tell it."""
 
     text: str
     line: int
-    language: str | None
+    language: str
 
 
 def read_corpus(corpus: str) -> list[CorpusSentence]:
-    """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt".
-
-    Raises:
-        UserError: a file cannot be read, or only some files have a language.
-    """
-    if "<=" not in corpus:
-        return [CorpusSentence(text, line, None) for line, text in enumerate(Sentences(corpus).texts(), 1)]
+    """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt"."""
     found = []
     for part in corpus.split(","):
-        language, arrow, path = part.partition("<=")
-        if not (language and arrow and path):
-            raise UserError(f"--corpus: '{part}' is no language<=file; write it as in de<=de.txt,fr<=fr.txt")
-        texts = Sentences(path).texts()
-        found += [CorpusSentence(text, line, language) for line, text in enumerate(texts, 1)]
+        language, _, path = part.rpartition("<=")
+        found += [
+            CorpusSentence(text, line, language) for line, text in enumerate(Sentences(path).texts(), 1)
+        ]
     return found
-
-
-def layer_of(request: dict, num_layers: int) -> int | None:
-    """The "layer" of a request. UserError: it is not a layer of the model."""
-    layer = request.get("layer")
-    if layer is not None and (type(layer) is not int or not 0 <= layer <= num_layers):
-        raise UserError(f"'layer' is {layer!r}; this model has the layers 0 (the embeddings) to {num_layers}")
-    return layer
 
 
 class SearchInput(NamedTuple):
@@ -127,94 +126,45 @@ class SearchCorpus:
             raise UserError("--corpus is needed with --task search: a text file, a sentence a line")
         self.encode, self.sentences = EncodeTexts(model, options), read_corpus(options.corpus)
         self.top_k = min(options.top_k, len(self.sentences))
-        self.languages_of_corpus = list(dict.fromkeys(one.language for one in self.sentences if one.language))
+        languages = np.array([one.language for one in self.sentences])
+        named = dict.fromkeys(languages.tolist())
+        self.members = {language: np.flatnonzero(languages == language) for language in named}
         self.vectors = cache(self._vectors)
         self.vectors(self.encode.layer)
 
     def _vectors(self, layer: int) -> np.ndarray:
         """Unit vectors of the corpus at a layer, [N, H]."""
-        encode, parts = self.encode.at(layer), []
-        shown = Progress(len(self.sentences), "encoding the corpus", unit="sentences")
-        for first in range(0, len(self.sentences), _AT_ONCE):
-            texts = [sentence.text for sentence in self.sentences[first : first + _AT_ONCE]]
-            parts.append(encode.vectors(texts))
-            shown.update(len(parts[-1]))
-        shown.close()
-        return unit(np.concatenate(parts))
-
-    def examples(self, most: int = 10) -> list[dict]:
-        """Sentences to search for: one of each language, or some of a corpus without languages."""
-        languages = list(dict.fromkeys(one.language for one in self.sentences))
-        groups = [[one for one in self.sentences if one.language == language] for language in languages]
-        if len(groups) == 1:
-            chosen = groups[0][:: -(-len(groups[0]) // most)]
-        else:  # parallel files have translations on the same line: take other lines
-            chosen = [group[7 * number % len(group)] for number, group in enumerate(groups[:most], 1)]
-        return [{"text": one.text} | ({"language": one.language} if one.language else {}) for one in chosen]
+        encode, texts = self.encode.at(layer), [one.text for one in self.sentences]
+        parts = [texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE)]
+        shown = progress(parts, "encoding the corpus", f"times {_AT_ONCE} sentences")
+        return unit(np.concatenate([encode.vectors(part) for part in shown]))
 
     def parse(self, request: dict) -> SearchInput:
-        layer = layer_of(request, self.encode.model.num_layers)
         each = request.get("each", False)
-        if type(each) is not bool or (each and not self.languages_of_corpus):
+        if type(each) is not bool or (each and "" in self.members):
             raise UserError("'each' is true or false, and true needs a corpus as in de<=de.txt,fr<=fr.txt")
-        return SearchInput(self.encode.parse(request), self.encode.layer if layer is None else layer, each)
-
-    def check_length(self, text: str) -> None:
-        """UserError: a query would be cut."""
-        check_length(self.encode.model.tokenizer, text, "text", self.encode.max_seq_len - 2)
+        return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each)
 
     def answer(self, asked: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in asked]
         for layer, each in sorted({one[1:] for one in asked}):
             rows = [row for row, one in enumerate(asked) if one[1:] == (layer, each)]
             queries = unit(self.encode.at(layer).vectors([asked[row].text for row in rows]))
-            for row, found in zip(rows, self._nearest(queries, layer, each)):
-                answers[row]["found"] = found
+            for row, pairs in zip(rows, self._nearest(queries, layer, each)):
+                answers[row]["found"] = [self._found(number, cosine) for cosine, number in pairs]
         return answers
 
-    def _nearest(self, queries: np.ndarray, layer: int, each: bool) -> list[list[dict]]:
-        """The sentences found for each query of [N, H], the nearest first."""
-        groups, vectors = [np.arange(len(self.sentences))], self.vectors(layer)
-        if each:
-            languages = np.array([one.language for one in self.sentences])
-            groups = [np.flatnonzero(languages == language) for language in self.languages_of_corpus]
+    def _nearest(self, queries: np.ndarray, layer: int, each: bool) -> list[list[tuple[float, int]]]:
+        """(cosine, number of the sentence) found for each query of [N, H], the nearest first."""
+        vectors = self.vectors(layer)
         pairs: list[list[tuple[float, int]]] = [[] for _ in queries]
-        for members in groups:
-            part = vectors[members] if each else vectors
-            cosines, numbers = nearest(queries, part, 1 if each else self.top_k)
+        for members in self.members.values() if each else [np.arange(len(vectors))]:
+            cosines, numbers = nearest(queries, vectors[members], 1 if each else self.top_k)
             for row, *found in zip(pairs, cosines.tolist(), members[numbers].tolist()):
                 row += zip(*found)
-        nearest_first = [sorted(row, key=lambda pair: -pair[0]) for row in pairs]
-        return [[self._found(number, cosine) for cosine, number in row] for row in nearest_first]
+        return [sorted(row, key=lambda pair: -pair[0]) for row in pairs]
 
     def _found(self, number: int, cosine: float) -> dict:
-        one = self.sentences[number]
-        found = {"line": one.line, "text": one.text, "cosine": round(cosine, 6)}
-        return found | ({"language": one.language} if one.language else {})
-
-
-class ExportedEncoder:
-    """An exported encoder, used as a `PaddleEncoder` is. It has the pooled [CLS] if `is_top`."""
-
-    def __init__(self, engine: GraphRunner, hidden_size: int, pad_id: int, is_top: bool):
-        self.engine, self.hidden_size, self.pad_id, self.is_top = engine, hidden_size, pad_id, is_top
-
-    @classmethod
-    def of(cls, model: Loaded, layer: int) -> "ExportedEncoder":
-        """The encoder of an exported folder. UserError: it was exported for another task or layer."""
-        sizes = model.config["hidden_size"], model.config["pad_token_id"]
-        return cls(model.engine(ENCODING, layer), *sizes, layer == model.num_layers)
-
-    def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
-        return pooled(ids, self._run(ids, pooling == "pooled"), pooling, self.pad_id)
-
-    def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self._run(ids, True)
-        return outputs["pooled"], outputs["sequence"]
-
-    def _run(self, ids: np.ndarray, needs_top: bool) -> dict[str, np.ndarray]:
-        if needs_top and not self.is_top:
-            raise UserError(
-                "the pooled [CLS] is of the top layer: export with --layer top, or --vectors mean"
-            )
-        return self.engine(ids)
+        text, line, language = self.sentences[number]
+        found = {"line": line, "text": text, "cosine": round(cosine, 6)}
+        return found | ({"language": language} if language else {})

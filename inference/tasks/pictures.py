@@ -1,54 +1,51 @@
 """What the page draws: the similarity of two sentences' tokens, and the attention masks of pre-training."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from evaluation.search import unit
 from inference.loading import Loaded
-from inference.requests import check_length, choice_of, text_of
-from inference.tasks import TaskOptions
-from inference.tasks.encode import EncodeTexts, layer_of
+from inference.tasks import TaskOptions, text_of
+from inference.tasks.encode import EncodeTexts
 from pretrain import show
 from pretrain.config import OBJECTIVES
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 LONGEST = 100  # tokens of a text; a larger grid is not readable
 
 
-class TwoTexts(NamedTuple):
-    """Two texts, and the layer to compare them at (None: the layer of the encoder)."""
-
-    text_a: str
-    text_b: str
-    layer: int | None
+def texts_of(request: dict, tokenizer: Tokenizer, most: int, optional: bool = False) -> list[str]:
+    """text_a and text_b, which may be optional. UserError: one is missing or has more than `most` tokens."""
+    texts = [text_of(request, "text_a"), text_of(request, "text_b", optional)]
+    for key, text in zip(("text_a", "text_b"), texts):
+        count, limit = len(tokenizer.encode(text or "")), min(LONGEST, most)
+        if count > limit:
+            raise UserError(f"'{key}' has {count} tokens, at most {limit} fit; shorten it")
+    return [text for text in texts if text]
 
 
 class CompareTokens:
     """{"text_a", "text_b", "layer"} -> {"tokens_a", "tokens_b", "similarity", "cosine", "layer"}.
 
     `similarity` has the cosine of each token of the first text with each token of the second one, after the
-    mean state of its own text was subtracted from each. The mean carries what all tokens of a text share,
-    above all its language; without it, the words that mean the same stand out. `cosine` compares the texts'
-    vectors as `search` does. Tokens are {"text", "start", "end"}, without special tokens.
+    mean state of its own text was subtracted from each: the mean carries what all tokens of a text share,
+    above all its language. `cosine` compares the texts' vectors as `search` does. Tokens are {"text",
+    "start", "end"}, without special tokens.
     """
 
     def __init__(self, model: Loaded, options: TaskOptions):
         self.encode = EncodeTexts(model, options)
 
-    def parse(self, request: dict) -> TwoTexts:
-        model, texts = self.encode.model, [text_of(request, key) for key in ("text_a", "text_b")]
-        for key, text in zip(("text_a", "text_b"), texts):
-            check_length(model.tokenizer, text, key, min(LONGEST, self.encode.max_seq_len - 2))
-        return TwoTexts(*texts, layer_of(request, model.num_layers))
+    def parse(self, request: dict) -> tuple[list[str], int]:
+        texts = texts_of(request, self.encode.model.tokenizer, self.encode.max_seq_len - 2)
+        return texts, self.encode.layer_of(request)
 
-    def answer(self, asked: list[TwoTexts]) -> list[dict]:
-        return [self._answer(one) for one in asked]
+    def answer(self, asked: list[tuple[list[str], int]]) -> list[dict]:
+        return [self._answer(self.encode.at(layer), texts) for texts, layer in asked]
 
-    def _answer(self, asked: TwoTexts) -> dict:
-        encode = self.encode.at(asked.layer)
-        (tokens_a, states_a), (tokens_b, states_b) = (self._states(encode, text) for text in asked[:2])
-        vector_a, vector_b = unit(encode.vectors(asked[:2]))
+    def _answer(self, encode: EncodeTexts, texts: list[str]) -> dict:
+        (tokens_a, states_a), (tokens_b, states_b) = (self._states(encode, text) for text in texts)
+        vector_a, vector_b = unit(encode.vectors(texts))
         return {
             "tokens_a": tokens_a,
             "tokens_b": tokens_b,
@@ -81,13 +78,11 @@ class DrawMasks:
         self.model = model
 
     def parse(self, request: dict) -> list[str]:
-        objective = choice_of(request, "objective", OBJECTIVES)
-        texts = [text_of(request, "text_a"), text_of(request, "text_b", optional=objective == "btmlm")]
-        for key, text in zip(("text_a", "text_b"), texts):
-            check_length(self.model.tokenizer, text or "", key, min(LONGEST, self.model.longest // 2 - 2))
+        objective = text_of(request, "objective", choices=OBJECTIVES)
+        texts = texts_of(request, self.model.tokenizer, self.model.longest // 2 - 2, objective == "btmlm")
         kept = {"language_embedding", "pseudo_proportion", "pseudo_positions"} & self.model.reading.keys()
         flags = [f"--{key}={self.model.reading[key]}" for key in sorted(kept)]
-        return [f"--objective={objective}", *flags, "--", *(text for text in texts if text)]
+        return [f"--objective={objective}", *flags, "--", *texts]
 
     def answer(self, asked: list[list[str]]) -> list[dict]:
         drawn = (show.draw_panels(show.parse_arguments(one), self.model.tokenizer) for one in asked)

@@ -18,7 +18,6 @@ import numpy as np
 
 from finetune.supervised import read_record
 from finetune.tagging import read_conll
-from inference.requests import open_input, read_requests, reading_of
 from model.checkpoint.formats import configs, fluid
 from model.checkpoint.formats import paddle as paddle_file
 from model.checkpoint.formats import safetensors as safe
@@ -26,6 +25,7 @@ from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.read import read_weights
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
+from predict import read_requests
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.options import BuildOptions
@@ -43,7 +43,6 @@ from tests.helpers.small_corpus import build, sentences, train_pieces, write_lin
 from tests.helpers.toy_models import CONFIG, fairseq_args, make_ours
 from tests.helpers.xlm_r_layout import legacy_bytes, write_torch_file, zip_bytes
 from utils.config import load_config, read_yaml
-from utils.errors import UserError
 from utils.files import sha256_of
 
 
@@ -278,14 +277,6 @@ def of_text(file: str, files: Callable[[Path], list[bytes]], languages: tuple[st
     )
 
 
-def read_all_requests(path: Path) -> None:
-    stream, name = open_input(str(path))
-    with stream:
-        for place, request in itertools.chain.from_iterable(read_requests(stream, name)):
-            if isinstance(request, UserError):
-                raise UserError(f"{place}: {request}")
-
-
 READERS = {
     "classification": Reader(
         "dev.tsv",
@@ -316,7 +307,7 @@ READERS = {
     ),
     "requests": Reader(
         "x.jsonl", valid('{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}', '{"words": ["\\ud83d"]}\r\n'),
-        (read_all_requests,), edit_json_line,
+        (lambda path: read_requests(str(path), dict),), edit_json_line,
     ),
     "yaml": Reader("run.yaml", valid(*YAML), (read_yaml,), words=YAML_WORDS),
     "corpus_config": of_config("corpus.yaml", BuildOptions),
@@ -335,8 +326,7 @@ READERS = {
     ),
     "config": Reader(
         "config.json", model_configs,
-        (ErnieMConfig.from_json, read_folder, lambda path: configs.labels_of(configs.read_json(path)),
-         lambda path: reading_of(configs.read_json(path), path.parent)),
+        (ErnieMConfig.from_json, read_folder, lambda path: configs.labels_of(configs.read_json(path))),
         edit_json, (b'"init_class"', b'"model_type"'),
     ),
     "pdparams": of_tensors("model.pdparams", paddle_files, paddle_file.read, edit_pickle),

@@ -1,6 +1,5 @@
 """A headless Chromium, driven over its DevTools protocol: what a user does, and no more."""
 
-import base64
 import itertools
 import json
 import shutil
@@ -103,9 +102,6 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-
-    def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
 
 def wait(condition):

@@ -44,10 +44,9 @@ def ask(monkeypatch, capsys):
 
     def call(requests, **flags):
         text = requests if isinstance(requests, bytes) else "\n".join(map(json.dumps, requests)).encode()
-        line = as_flags({"use_cuda": "false"} | flags)
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(text))))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text)))
         capsys.readouterr()
-        call_main(predict, line)
+        call_main(predict, as_flags(flags))
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return call
@@ -58,11 +57,9 @@ def refused(capsys):
     """refused(main) -> the one line on stderr of a command that ends with exit code 2."""
 
     def call(main) -> str:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit, match="2"):
             run(main)
-        assert ended.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line
 
     return call

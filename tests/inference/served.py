@@ -21,7 +21,7 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
-    command += ["--port", str(port), "--use_cuda", "false"]
+    command += ["--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     address = f"http://127.0.0.1:{port}"
     try:

