@@ -74,7 +74,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     with (
         StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,
-        prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
+        prefetch(plan) as batches,
     ):
         saved_at, stopped = (engine.steps, journal.evaluated), False
         while True:
@@ -92,7 +92,8 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
                 saved_at = engine.steps, journal.evaluated
             if ends:
                 break
-            work = batches.next_unless(stop) or NOTHING
+            with stalls.during(f"reading for step {engine.steps + 1}"):
+                work = batches.next_unless(stop) or NOTHING
             with stalls.during(f"step {engine.steps + 1}"):
                 step = trainer.step(work, stop=stop)
             if step is None:  # a process was asked to stop during the step

@@ -194,7 +194,8 @@ class FineTuningTrainer:
                         self._save_step()
                 if ends:
                     break
-                work = stream.next_unless(stop if divisible else None)
+                with stalls.during(f"reading for step {engine.steps + 1}"):
+                    work = stream.next_unless(stop if divisible else None)
                 micro_batches = [] if work is None else work.micro_batches
                 with stalls.during(f"step {engine.steps + 1}"):
                     step = engine.step(micro_batches, loss, stop, divisible)

@@ -35,7 +35,7 @@ class TableGradient:
 
     Both uses of the table add to `weight.grad` in place, and its memory is kept from step to step, because a
     hole of its size would be filled with other tensors. A batch of fine-tuning touches a few thousand of
-    250,002 words: the optimizer asks for these rows and leaves the others alone (`training.lazy_adamw`).
+    250,002 words: the optimizer asks for these rows and leaves the others alone (`training.optimizer`).
 
     Attributes:
         rows: bool [V], True where the kept gradient may differ from 0; None where any row may.

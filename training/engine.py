@@ -27,8 +27,7 @@ import paddle
 from paddle import Tensor, nn
 
 from training import distributed
-from training.lazy_adamw import AdamW
-from training.optimizer import load_optimizer_state, optimizer_state
+from training.optimizer import AdamW, load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
 from utils.errors import UserError
 from utils.logging import logger

@@ -1,14 +1,12 @@
 """A process that runs a generator ahead of the training step, so that a step rarely waits for its data."""
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import pickle
 import queue
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
@@ -21,9 +19,6 @@ from utils.errors import UserError
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
-_QUIET_WAITS = 10  # at most one warning in this many times `slow_seconds`
-
-log = logging.getLogger(__name__)
 
 
 class prefetch(Generic[T]):
@@ -36,15 +31,14 @@ class prefetch(Generic[T]):
         make_iterator: called once, in the worker. It must pickle: a function of a module, or a
             `functools.partial` of a method.
         ahead: the number of items in the queue, besides the one in work and those in the pipe.
-        slow_seconds: a longer wait for an item is reported in the log.
 
     Raises (from the iterator):
         UserError: the worker raised it, or the worker was killed.
         RuntimeError: the worker raised another exception; the message contains its traceback.
     """
 
-    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = 60.0):
-        self._slow_seconds, self._next_warning, self._done = slow_seconds, 0.0, False
+    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
+        self._done = False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -69,13 +63,11 @@ class prefetch(Generic[T]):
         Raises:
             StopIteration: there are no more items.
         """
-        began = time.monotonic()
         while not self._done:
             try:
-                if not self._receiver.poll(min(_POLL_SECONDS, self._slow_seconds)):
+                if not self._receiver.poll(_POLL_SECONDS):
                     if stop:
                         return None
-                    self._warn_if_slow(began)
                     continue
                 kind, value = self._receiver.recv()
             except (EOFError, OSError):
@@ -91,16 +83,6 @@ class prefetch(Generic[T]):
             if kind == "user error":
                 raise UserError(value)
         raise StopIteration
-
-    def _warn_if_slow(self, began: float) -> None:
-        now, pause = time.monotonic(), _QUIET_WAITS * self._slow_seconds
-        if now - began >= self._slow_seconds and now >= self._next_warning:
-            self._next_warning = now + pause
-            log.warning(
-                "the step has waited %.0f s for the reader process %d: it is slow or blocked "
-                "(disk, processor or memory); the next warning comes in %.0f s at the earliest",
-                now - began, self._process.pid, pause,
-            )  # fmt: skip
 
     def close(self) -> None:
         """End the worker. You can call it at any time, and more than once."""

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reader.classification import read_label_map
 from reader.tagging import (
     IGNORED,
     JOINT,
@@ -19,8 +18,6 @@ from reader.tagging import (
     read_tagged,
     to_iob2,
 )
-from reader.tokenization import Tokenizer
-from scripts.data import prepare
 from tests.helpers.letters import Letters
 from utils.errors import UserError
 
@@ -202,17 +199,3 @@ def test_official():
     batch = task.collate(features, np.arange(3), 24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
     assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]
-
-
-def test_every_word_of_real_chinese_has_a_place(data_dir, tmp_path):
-    """Sentences of up to 421 words; each word is labelled once, in a window that holds it."""
-    prepare.main(["panx", str(data_dir / "ner/panx/dev-zh.tsv"), "--output", str(tmp_path)])
-    labels = read_label_map(tmp_path / "label_map.json", 7)
-    sentences = read_tagged(tmp_path / "dev/dev.zh.tsv", labels)
-    tokenizer = Tokenizer(None, data_dir / "vocab" / "xnli15-32k.model")
-    features = EncodeTagged(tokenizer, 512, [1, 1, 3, 3, 5, 5, 6])(sentences)
-    assert sum(len(feature.widths) > 1 for feature in features) == 8
-    for one, feature in zip(sentences, features):
-        assert len(feature.words) == len(one.words) == sum(label != X for label in feature.labels)
-        assert max(feature.widths) <= 512
-        assert tuple(feature.labels[start] for start, _ in feature.words) == one.labels
