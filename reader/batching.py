@@ -34,15 +34,12 @@ class Batches:
     """Examples -> global batches. Can be pickled if its parts can, so that `prefetch` can run it.
 
     Args:
-        examples: anything with a length whose items `encode` takes.
-        encode: the task's; it makes features and batches of the examples.
+        examples, encode: the data, and what makes features and batches of it.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
         in_tokens: whether the sizes count tokens. A process may exceed its part by less than one example, and
             an example that is longer than a size is alone.
-        shuffle: False keeps to the order of the data.
-        seed: of the order.
-        rank, world_size: this process and how many there are.
+        shuffle, seed: whether the order is a new one in each epoch, and what decides it.
     """
 
     def __init__(

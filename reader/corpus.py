@@ -183,8 +183,7 @@ class Pairs(_Shards):
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
     """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.
 
-    All documents advance together, one block per round, so the number of rounds is that of the blocks of the
-    longest document.
+    All documents advance together, one block per round.
 
     Args:
         line_offsets: integer [lines + 1], where each line begins.

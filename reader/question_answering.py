@@ -177,8 +177,7 @@ class Cut:
     """How inputs are cut.
 
     Args:
-        max_seq_len: maximum tokens of an input, with special tokens.
-        max_query_length: maximum tokens of a question; the rest is left out.
+        max_seq_len, max_query_length: maximum tokens of an input and of a question; the rest is left out.
         doc_stride: tokens between the starts of two windows, at most as many as fit into one.
         split_han: see `encode_for_answers`.
 

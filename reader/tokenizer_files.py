@@ -35,8 +35,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     loses them.
 
     Raises:
-        UserError: the file is missing or not UTF-8, an id is no number, a token or an id occurs twice, or one
-            of the five special tokens is missing.
+        UserError: the file is missing or malformed, or one of the five special tokens is missing.
     """
     lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
     vocab: dict[str, int] = {}
