@@ -43,11 +43,10 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     # Some of these modules import Paddle, which reads its CPU settings at import. The reader process imports
     # this file, too, and does not need Paddle.
-    from pretrain.data_selection import TrainingText, open_corpus
     from pretrain.evaluate import Evaluator
-    from pretrain.journal import Journal
     from pretrain.masking import Vocabulary
-    from pretrain.reader import NOTHING, read_steps, total_steps
+    from pretrain.reader import NOTHING, TrainingText, open_corpus, read_steps, total_steps
+    from pretrain.run_folder import Journal
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch
@@ -102,7 +101,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             reader = work.state
             journal.add(step)
             if engine.steps % config.run.log_steps == 0 or engine.steps == steps:
-                journal.write_line(engine.steps, step)
+                journal.write_line(engine.steps, step.lr)
         if engine.steps < steps or (evaluator.due(steps, steps) and journal.evaluated < steps):
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
         elif trainer.is_exported():

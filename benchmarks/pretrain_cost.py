@@ -26,8 +26,7 @@ from benchmarks.side_by_side import peak_memory
 from pretrain import shares
 from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, Text
-from pretrain.pseudo import SecondLanguage
+from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
 from utils.runtime import prepare
 

@@ -10,23 +10,12 @@ import numpy as np
 def full(length: int) -> np.ndarray:
     """MMLM, TLM and BTMLM stage 2: all tokens see all tokens (paper Figure 2 a, b). bool [T, T].
 
-    MMLM, x2 masked:
+    Here MMLM, x2 masked:
 
                  x1 M2 x3
             x1    1  1  1
             M2    1  1  1
             x3    1  1  1
-
-    TLM, x2, y5 and y6 masked:
-
-                 x1 M2 x3 | y4 M5 M6 y7
-            x1    1  1  1 |  1  1  1  1
-            M2    1  1  1 |  1  1  1  1
-            x3    1  1  1 |  1  1  1  1
-            y4    1  1  1 |  1  1  1  1
-            M5    1  1  1 |  1  1  1  1
-            M6    1  1  1 |  1  1  1  1
-            y7    1  1  1 |  1  1  1  1
     """
     return np.ones((length, length), dtype=bool)
 

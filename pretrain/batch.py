@@ -1,12 +1,11 @@
 """What the training loop sees: sequences one after the other in one row, without pads. No paddle here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pretrain import attention_mask
 from pretrain.config import OBJECTIVES
 
 NO_LANGUAGE = -1
@@ -73,11 +72,6 @@ class Packed:
         """Where each sequence begins, int64 [S]."""
         return np.cumsum(self.lengths) - self.lengths
 
-    def attention(self, number: int) -> np.ndarray:
-        """Who attends to whom in sequence `number`, bool [t, t]. For pictures and tests."""
-        context = int(self.contexts[number])
-        return attention_mask.compact(context, int(self.lengths[number]) - context)
-
 
 @dataclass(frozen=True)
 class Stage1(Packed):
@@ -109,7 +103,7 @@ class Batch(Packed):
         target_ids: int64 [M].
         target_languages: int64 [M].
         target_objectives: int64 [M], places in `OBJECTIVES`.
-        stage1: of the BTMLM sequences; their slots hold [MASK] until `with_pseudo_tokens`. None without any.
+        stage1: of the BTMLM sequences; until it is done, their slots hold [MASK]. None without any.
     """
 
     targets: np.ndarray
@@ -123,60 +117,51 @@ class Batch(Packed):
         """The tokens to predict of each objective, int64 [4], in the order of `OBJECTIVES`."""
         return np.bincount(self.target_objectives, minlength=len(OBJECTIVES))
 
-    def with_pseudo_tokens(self, pseudo_ids: np.ndarray) -> "Batch":
-        """BTMLM's second stage: this batch with `pseudo_ids` [P] in the slots, in the order of
-        `stage1.slots`."""
-        input_ids = self.input_ids.copy()
-        input_ids[self.stage1.slots] = pseudo_ids
-        return replace(self, input_ids=input_ids)
-
 
 def pack(examples: Sequence[MaskedExample]) -> Batch:
     """Masked examples, at least one, as a micro-batch."""
     rows = [row for example in examples for row in example.rows]
+    joined = _join(rows)
+    starts = np.cumsum(joined["lengths"]) - joined["lengths"]
+    objectives = [OBJECTIVES.index(example.objective) for example in examples for _ in example.rows]
+    targets = {
+        "targets": _concatenate([start + row.targets for start, row in zip(starts, rows)]),
+        "target_ids": _concatenate([row.target_ids for row in rows]),
+        "target_languages": _concatenate([row.target_languages for row in rows]),
+        "target_objectives": np.repeat(objectives, [len(row.targets) for row in rows]),
+    }
     first_rows = np.cumsum([0, *(len(example.rows) for example in examples)])
-    counts = [sum(len(row.targets) for row in example.rows) for example in examples]
-    batch = Batch(
-        **_joined(rows),
-        targets=_placed(rows, [row.targets for row in rows]),
-        target_ids=_concatenate([row.target_ids for row in rows]),
-        target_languages=_concatenate([row.target_languages for row in rows]),
-        target_objectives=np.repeat([OBJECTIVES.index(example.objective) for example in examples], counts),
-    )
-    order = np.argsort(batch.targets, kind="stable")  # columns of a row need not come in order
-    names = ("targets", "target_ids", "target_languages", "target_objectives")
-    batch = replace(batch, **{name: getattr(batch, name)[order] for name in names})
-    found = [(first, example.slots) for first, example in zip(first_rows, examples) if example.slots]
-    if not found:
-        return batch
-    starts, slots = batch.starts, [one for _, one in found]
-    stage1 = Stage1(
-        **_joined([one.row for one in slots]),
-        placeholders=_placed([one.row for one in slots], [one.row.targets for one in slots]),
-        slots=_concatenate([starts[first] + one.columns for first, one in found]),
-        slot_rows=np.repeat(np.arange(len(slots)), [len(one.columns) for one in slots]),
-        slot_languages=_concatenate([one.row.target_languages for one in slots]),
-        draws=np.concatenate([one.draws for one in slots]),
-    )
-    order = np.argsort(stage1.slot_languages, kind="stable")
-    names = ("placeholders", "slots", "slot_rows", "slot_languages", "draws")
-    stage1 = replace(stage1, **{name: getattr(stage1, name)[order] for name in names})
-    return replace(batch, stage1=stage1)
+    slots = [(starts[first], example.slots) for first, example in zip(first_rows, examples) if example.slots]
+    # columns of a row need not come in order
+    return Batch(**joined, **_sorted(targets, "targets"), stage1=_stage1(slots) if slots else None)
 
 
-def _joined(rows: Sequence[MaskedSequence]) -> dict[str, np.ndarray]:
+def _stage1(slots: Sequence[tuple[int, Slots]]) -> Stage1:
+    """The first pass of BTMLM sequences, of which each is given with its start in the second pass."""
+    joined = _join([one.row for _, one in slots])
+    starts = np.cumsum(joined["lengths"]) - joined["lengths"]
+    fields = {
+        "placeholders": _concatenate([start + one.row.targets for start, (_, one) in zip(starts, slots)]),
+        "slots": _concatenate([start + one.columns for start, one in slots]),
+        "slot_rows": np.repeat(np.arange(len(slots)), [len(one.columns) for _, one in slots]),
+        "slot_languages": _concatenate([one.row.target_languages for _, one in slots]),
+        "draws": np.concatenate([one.draws for _, one in slots]),
+    }
+    return Stage1(**joined, **_sorted(fields, "slot_languages"))
+
+
+def _sorted(fields: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+    order = np.argsort(fields[key], kind="stable")
+    return {name: values[order] for name, values in fields.items()}
+
+
+def _join(rows: Sequence[MaskedSequence]) -> dict[str, Any]:
     fields = {
         name: _concatenate([getattr(row, name) for row in rows])
         for name in ("input_ids", "position_ids", "language_ids")
     }
     lengths = np.array([len(row.input_ids) for row in rows])
     return fields | {"lengths": lengths, "contexts": np.array([row.context for row in rows])}
-
-
-def _placed(rows: Sequence[MaskedSequence], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Columns of each row as indices into all of their tokens."""
-    starts = np.cumsum([0, *(len(row.input_ids) for row in rows)])
-    return _concatenate([start + mine for start, mine in zip(starts, columns)])
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:

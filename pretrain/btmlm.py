@@ -9,8 +9,8 @@ from paddle import Tensor
 
 from model.heads import PreTrainingModel
 from model.word_table import logits, row_parts
-from pretrain.batch import Stage1
-from pretrain.loss import DeviceBatch, DeviceRow, send, stage1_row
+from pretrain.loss import DeviceBatch, DeviceRow
+from pretrain.masking import Vocabulary
 
 _CLOSED = -1e4
 
@@ -21,8 +21,7 @@ class PseudoTokenGenerator:
     The output layer is computed for the target language's pieces only: [S, n] logits, never [S, V].
 
     Args:
-        allowed: per language, the ids that may be produced (`pseudo.allowed_pieces`); None: all but the
-            specials.
+        allowed: per language, the ids that may be produced (`allowed_pieces`); None: all but the specials.
         special_ids: never produced.
         temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), by the batch's
             own draws.
@@ -37,7 +36,7 @@ class PseudoTokenGenerator:
 
     @paddle.no_grad()
     def fill(self, model: PreTrainingModel, batch: DeviceBatch) -> dict[str, Tensor | int]:
-        """Put pseudo-tokens into the batch's slots.
+        """Put pseudo-tokens into the batch's slots. No gradient, dropout off.
 
         Returns:
             The number of pseudo-tokens ("pseudo"), of those that occur in their sentence ("copied"), and of
@@ -54,42 +53,28 @@ class PseudoTokenGenerator:
         counts = {"copied": copied.any(1).sum(), "repeated": repeated.any(1).sum()}
         return {"pseudo": batch.stage1.count} | counts
 
-    @paddle.no_grad()
-    def predict(self, model: PreTrainingModel, stage1: Stage1) -> np.ndarray:
-        """The pseudo-tokens, int64 [S], in the order of `stage1.slots`. No gradient, dropout off."""
-        row = stage1_row(stage1)
-        send([row])
-        return self._pseudo_ids(model, row).numpy()
-
     def _pseudo_ids(self, model: PreTrainingModel, row: DeviceRow) -> Tensor:
         training = model.training
         model.eval()
         hidden = model.lm_head.transform(row.hidden(model))  # [S, H]
         if training:
             model.train()
-        draws = row.tensors["draws"]
+        head, draws = model.lm_head, row.tensors["draws"]
+        table = head.word_embeddings.weight
         if self.allowed is None:
-            return self._among_all(model, hidden, draws)
+            values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
+            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), values)
+            return self.choose(hidden, table, bias, draws)
         # Slots are ordered by language, so each language's are one slice.
         languages, starts = np.unique(row.batch.slot_languages, return_index=True)
         parts = []
         for language, start, stop in zip(languages, starts, [*starts[1:], row.count]):
-            of_language = slice(int(start), int(stop))
-            pieces = self.allowed[language]
-            parts.append(self._among(model, hidden[of_language], pieces, draws[of_language]))
+            part, pieces = slice(int(start), int(stop)), self.allowed[language]
+            rows, bias = paddle.gather(table, pieces), paddle.gather(head.bias, pieces)  # [n, H], [n]
+            parts.append(paddle.gather(pieces, self.choose(hidden[part], rows, bias, draws[part])))
         return paddle.concat(parts)
 
-    def _among(self, model: PreTrainingModel, hidden: Tensor, pieces: Tensor, draws: Tensor) -> Tensor:
-        table = paddle.gather(model.lm_head.word_embeddings.weight, pieces)  # [n, H]
-        bias = paddle.gather(model.lm_head.bias, pieces)
-        return paddle.gather(pieces, self._choose(hidden, table, bias, draws))
-
-    def _among_all(self, model: PreTrainingModel, hidden: Tensor, draws: Tensor) -> Tensor:
-        values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
-        bias = paddle.scatter_nd_add(model.lm_head.bias, self.special_ids.unsqueeze(-1), values)
-        return self._choose(hidden, model.lm_head.word_embeddings.weight, bias, draws)
-
-    def _choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
+    def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
         """Rows of `table` [n, H] chosen for each row of `hidden` [S, H]: int64 [S]."""
         parts = row_parts(hidden.shape[0], table.shape[0])
         return paddle.concat([self._column(logits(hidden[part], table, bias), draws[part]) for part in parts])
@@ -102,12 +87,18 @@ class PseudoTokenGenerator:
         return below.astype("int64").sum(-1)
 
 
-def copied_and_repeated(stage1: Stage1, pseudo_ids: np.ndarray) -> tuple[int, int]:
-    """How many pseudo-tokens [P] occur in their own sentence, and how many repeat another of it."""
-    row = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)  # [N]
-    column = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
-    in_context = column < stage1.contexts[row]
-    size = 1 + max(stage1.input_ids.max(), pseudo_ids.max())
-    of_slots = stage1.slot_rows * size + pseudo_ids  # a number for each (sentence, id)
-    copied = np.isin(of_slots, (row * size + stage1.input_ids)[in_context])
-    return int(copied.sum()), len(of_slots) - len(np.unique(of_slots))
+def allowed_pieces(
+    piece_counts: Sequence[np.ndarray], min_count: int, vocabulary: Vocabulary
+) -> list[np.ndarray]:
+    """The pieces each language's pseudo-tokens may be, without specials: a sorted int64 array per language.
+
+    Args:
+        piece_counts: occurrences in each language's text, [languages, V].
+        min_count: the least that counts; where no piece of a language reaches it, its occurring pieces serve,
+            and where it has no text at all, every piece.
+    """
+    ordinary = vocabulary.ordinary_ids
+    return [
+        next(pieces for floor in (min_count, 1, 0) if len(pieces := ordinary[counts[ordinary] >= floor]))
+        for counts in piece_counts
+    ]

@@ -14,12 +14,12 @@ from evaluation.encode import encode
 from evaluation.retrieval import accuracy_by_layer
 from model.heads import PreTrainingModel
 from pretrain.batch import Stage1
-from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
+from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import PretrainConfig
-from pretrain.data_selection import TrainingText
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import generator
-from pretrain.objectives import Pair, Text, make_objectives
+from pretrain.objectives import Pair, Text
+from pretrain.reader import TrainingText, make_objectives
 from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -31,7 +31,6 @@ from utils.logging import progress
 # Held-out masks: apart from all training masks, by a step that no run reaches, and the same for all seeds.
 _SEED, _STEP = 0, (1 << 40) - 1
 _SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
-_SHOWN = 3  # of these in the log
 
 
 class Evaluator:
@@ -53,8 +52,7 @@ class Evaluator:
         pseudo_tokens: PseudoTokenGenerator | None,
     ):
         self.config, self.text, self.tokenizer = config, text, tokenizer
-        self.stop: StopSignal | None = None
-        self.pseudo_tokens = pseudo_tokens
+        self.pseudo_tokens, self.stop = pseudo_tokens, None
         self.objectives = make_objectives(config, text)
         self.most, self.room = config.run.eval_sequences, config.data.max_seq_len - 2
         mono, pairs, known = text.corpus.held_out_mono, text.corpus.held_out_parallel, set(text.languages)
@@ -121,35 +119,36 @@ class Evaluator:
         """Pseudo-tokens of one side's sentence against the other side, its real translation."""
         samples: list[str] = []
         sums = Counter()
-        for examples, rngs in self._chunks("btmlm", self._examples(pair)):
-            sources, targets = zip(*examples)
-            second_languages = [target.language for target in targets]
-            batch = self.objectives.batch("btmlm", sources, rngs, second_languages)
-            stage1 = batch.stage1
-            pseudo_ids = self.pseudo_tokens.predict(model, stage1)
-            loss = masked_lm_loss(model, batch.with_pseudo_tokens(pseudo_ids)).total
-            sums.update(loss=float(loss), masked=len(batch.targets))
+        examples = self._examples(pair)
+        sources = [example.source for example in examples]
+        for part, rngs in self._chunks("btmlm", sources):
+            targets = [example.target for example in examples[part]]
+            batch = self.objectives.batch("btmlm", sources[part], rngs, [side.language for side in targets])
+            (sent,) = to_device([batch])
+            sums.update(self.pseudo_tokens.fill(model, sent))
+            pseudo_ids = sent.row.tensors["input_ids"].numpy()[batch.stage1.slots]
+            sums.update(loss=float(masked_lm_loss(model, sent).total), masked=len(batch.targets))
+            for row, source in enumerate(sources[part][: _SAMPLES - len(samples)]):
+                of_row = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
+                samples.append(f"{self._in_words(source)} | {self._in_words(of_row)}")
             translations = [target.ids for target in targets]
-            for row in range(min(_SAMPLES - len(samples), len(sources))):
-                of_row = Text(pseudo_ids[stage1.slot_rows == row], second_languages[row])
-                samples.append(f"{self._in_words(sources[row])} | {self._in_words(of_row)}")
-            copied, repeated = copied_and_repeated(stage1, pseudo_ids)
-            found, sought = found_in_translation(stage1, pseudo_ids, translations, self.punctuation)
-            likely, of = most_frequent_found(stage1, translations, self.piece_counts, self.punctuation)
-            sums.update(pseudo=len(pseudo_ids), copied=copied, repeated=repeated)
-            sums.update(found=found, sought=sought, likely=likely, of=of)
+            guesses = most_frequent(batch.stage1, self._piece_counts, self._punctuation)
+            for name, ids in (("found", pseudo_ids), ("likely", guesses)):
+                hits, sought = found_in_translation(batch.stage1, ids, translations, self._punctuation)
+                sums.update({name: hits, f"{name} of": sought})
         # The same tokens are masked, because they come from the same generators.
-        alone = [
-            Text(source.ids[: self.objectives.pseudo_lengths(source)[0]], source.language)
-            for source, _ in self._examples(pair)
-        ]
+        lengths = [self.objectives.pseudo_lengths(source)[0] for source in sources]
+        alone = [source._replace(ids=source.ids[:n]) for source, n in zip(sources, lengths)]
         without = self._masked(model, "mmlm", alone)
-        both = [_perplexity(sums["loss"], sums["masked"]), without["perplexity"]] if without else []
-        return dict(zip(("perplexity", "perplexity_without"), both)) | {
-            "precision": sums["found"] / max(sums["sought"], 1),
-            "frequent_precision": sums["likely"] / max(sums["of"], 1),
-            "copy_rate": sums["copied"] / max(sums["pseudo"], 1),
-            "repeat_rate": sums["repeated"] / max(sums["pseudo"], 1),
+        result = {}
+        if without:
+            result["perplexity"] = _perplexity(sums["loss"], sums["masked"])
+            result["perplexity_without"] = without["perplexity"]
+        return result | {
+            "precision": sums["found"] / max(sums["found of"], 1),
+            "frequent_precision": sums["likely"] / max(sums["likely of"], 1),
+            "copy_rate": int(sums["copied"]) / max(sums["pseudo"], 1),
+            "repeat_rate": int(sums["repeated"]) / max(sums["pseudo"], 1),
             "samples": samples,
         }
 
@@ -177,8 +176,8 @@ class Evaluator:
 
     def _masked(self, model: PreTrainingModel, objective: str, examples: list) -> dict[str, float] | None:
         loss = correct = count = 0.0
-        for chunk, rngs in self._chunks(objective, examples):
-            batch = self.objectives.batch(objective, chunk, rngs)
+        for part, rngs in self._chunks(objective, examples):
+            batch = self.objectives.batch(objective, examples[part], rngs)
             result = masked_lm_loss(model, batch)
             loss, count = loss + float(result.total), count + len(batch.targets)
             correct += float(result.right.astype("float64").sum())
@@ -188,25 +187,23 @@ class Evaluator:
 
     def _chunks(
         self, objective: str, examples: Sequence
-    ) -> Iterator[tuple[Sequence, list[np.random.Generator]]]:
-        """Consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
-        texts = [example.source for example in examples] if objective == "btmlm" else examples
-        tokens = np.array([self.objectives.tokens(objective, text) for text in texts], np.int64)
+    ) -> Iterator[tuple[slice, list[np.random.Generator]]]:
+        """Runs of consecutive examples of at most `run.micro_batch_tokens`, and their generators."""
+        tokens = np.array([self.objectives.tokens(objective, text) for text in examples], np.int64)
         first = 0
         while first < len(examples) and not self.stop:  # what there is so far is thrown away
             fits = np.searchsorted(np.cumsum(tokens[first:]), self.config.run.micro_batch_tokens, "right")
-            chunk = examples[first : first + fits]
-            yield chunk, [generator(_SEED, _STEP, first + i) for i in range(len(chunk))]
-            first += len(chunk)
+            last = min(first + int(fits), len(examples))
+            yield slice(first, last), [generator(_SEED, _STEP, i) for i in range(first, last)]
+            first = last
 
     @cached_property
-    def piece_counts(self) -> np.ndarray:
+    def _piece_counts(self) -> np.ndarray:
         """int64 [languages, V]."""
         return np.stack([self.text.corpus.piece_counts(language) for language in self.text.languages])
 
     @cached_property
-    def punctuation(self) -> np.ndarray:
-        """Ids of pieces that are no words."""
+    def _punctuation(self) -> np.ndarray:
         return punctuation_ids(self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size)))
 
 
@@ -232,23 +229,18 @@ def found_in_translation(
         translations: the real translation of each row's sentence, ids without specials.
         ignored: ids that are not looked for (punctuation).
     """
-    words = [set(translation.tolist()) for translation in translations]
     sought = ~np.isin(pseudo_ids, ignored)
-    found = [
-        token in words[row]
-        for token, row in zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
-    ]
-    return sum(found), len(found)
+    words = [set(translation.tolist()) for translation in translations]
+    pairs = zip(pseudo_ids[sought].tolist(), stage1.slot_rows[sought].tolist())
+    return sum(token in words[row] for token, row in pairs), int(sought.sum())
 
 
-def most_frequent_found(
-    stage1: Stage1, translations: Sequence[np.ndarray], piece_counts: np.ndarray, ignored: np.ndarray
-) -> tuple[int, int]:
-    """What `found_in_translation` would give if each sentence's p pseudo-tokens were the p most frequent
-    pieces of the language (punctuation left out).
+def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """What to compare pseudo-tokens with: for a sentence's p slots the p most frequent pieces, int64 [S].
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].
+        ignored: pieces that are not taken (punctuation).
     """
     guesses = np.empty_like(stage1.slots)
     for language in np.unique(stage1.slot_languages):
@@ -258,34 +250,4 @@ def most_frequent_found(
         for row in np.unique(stage1.slot_rows[stage1.slot_languages == language]):
             mine = stage1.slot_rows == row
             guesses[mine] = ranked[: mine.sum()]
-    return found_in_translation(stage1, guesses, translations, ignored)
-
-
-def summary(result: dict[str, Any]) -> list[str]:
-    """The result as lines of the log: means over languages or pairs, and retrieval at every layer."""
-    lines = []
-    for kind in ("mmlm", "tlm", "camlm"):
-        if kind in result:
-            values = result[kind].values()
-            perplexity = math.exp(np.mean([math.log(v["perplexity"]) for v in values]))
-            accuracy = 100 * np.mean([v["accuracy"] for v in values])
-            lines.append(f"{kind}: perplexity {perplexity:.2f} (geometric mean), accuracy {accuracy:.2f} %")
-    if "btmlm" in result:
-        values = list(result["btmlm"].values())
-        rates = ("precision", "frequent_precision", "copy_rate", "repeat_rate")
-        found, frequent, copied, repeated = (100 * np.mean([v[rate] for v in values]) for rate in rates)
-        if values := [v for v in values if "perplexity" in v]:
-            logs = [[math.log(v[key]) for v in values] for key in ("perplexity", "perplexity_without")]
-            seen, unseen = map(math.exp, np.mean(logs, axis=1))
-            lines.append(f"btmlm: perplexity {seen:.2f}, without the pseudo-tokens {unseen:.2f}")
-        lines.append(
-            f"btmlm: pseudo-tokens in the translation {found:.2f} % (the most frequent words: "
-            f"{frequent:.2f} %), copied {copied:.2f} %, repeated {repeated:.2f} %"
-        )
-        samples = [sample for v in result["btmlm"].values() for sample in v["samples"][:1]]
-        lines += [f"pseudo-tokens of {sample}" for sample in samples[:_SHOWN]]
-    if "retrieval" in result:
-        layers = 100 * np.mean(list(result["retrieval"].values()), axis=0)  # [L + 1]
-        shown = " ".join(f"{value:.1f}" for value in layers)
-        lines.append(f"retrieval accuracy from the embeddings to the top layer: {shown} %")
-    return [f"[held-out] {line}" for line in lines]
+    return guesses

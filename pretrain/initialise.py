@@ -59,12 +59,6 @@ def initialise(
         logger.info("masked-LM head: from %s", folder)
 
 
-def freeze_encoder(model: PreTrainingModel, frozen: bool) -> None:
-    """Stop or resume training the encoder, including the word table that is tied to the head."""
-    for parameter in model.ernie_m.parameters():
-        parameter.stop_gradient = frozen
-
-
 def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer) -> None:
     """Compare the size and, if the folder has vocabulary files, the tokens."""
     rows = checkpoint.weights.shape(_WORDS)[0] if _WORDS in checkpoint.weights else tokenizer.vocab_size

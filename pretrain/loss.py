@@ -10,7 +10,7 @@ from model import device
 from model.attention import Layout
 from model.heads import PreTrainingModel
 from model.word_table import MaskedLoss
-from pretrain.batch import Batch, Packed
+from pretrain.batch import Batch, Packed, Stage1
 from pretrain.config import OBJECTIVES
 
 
@@ -53,18 +53,15 @@ class DeviceBatch:
     stage1: DeviceRow | None
 
 
-def send(rows: Sequence[DeviceRow], flash: bool = False) -> None:
-    """Send rows to the device in one copy, with what attention needs on a GPU. `flash`: see `Layout`."""
-    layouts = [row.layout.rounded_up for row in rows] if device.on_gpu() else []
-    groups = [row.arrays for row in rows] + [layout.arrays(flash) for layout in layouts]
-    for owner, tensors in zip([*rows, *layouts], device.upload(groups), strict=True):
-        owner.tensors.update(tensors)
-
-
 def to_device(
     batches: Sequence[Batch], weights: Sequence[float] | None = None, flash: bool = False
 ) -> list[DeviceBatch]:
-    """Send micro-batches to the device, all of them in one copy. `weights`: see `masked_lm_loss`."""
+    """Send micro-batches to the device, all of them in one copy.
+
+    Args:
+        weights: see `masked_lm_loss`.
+        flash: see `Layout`.
+    """
     found = []
     for batch in batches:
         of_objectives = {
@@ -74,27 +71,15 @@ def to_device(
         if weights is not None:
             more["weights"] = np.asarray(weights, np.float64)[batch.target_objectives]
         row = DeviceRow(batch, batch.targets, target_ids=batch.target_ids, **more)
-        found.append(DeviceBatch(row, batch.stage1 and stage1_row(batch.stage1)))
-    send([row for one in found for row in (one.row, one.stage1) if row is not None], flash)
+        found.append(DeviceBatch(row, batch.stage1 and _stage1_row(batch.stage1)))
+    _send([row for one in found for row in (one.row, one.stage1) if row is not None], flash)
     return found
-
-
-def stage1_row(stage1: Packed) -> DeviceRow:
-    """The row of BTMLM's first stage."""
-    # The sentence of each token that a pseudo-token may copy: a context token; -1 for the others.
-    starts = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
-    numbers = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)
-    sentences = np.where(starts < stage1.contexts[numbers], numbers, -1)
-    return DeviceRow(
-        stage1, stage1.placeholders, slots=stage1.slots, slot_rows=stage1.slot_rows, draws=stage1.draws,
-        sentences=sentences,
-    )  # fmt: skip
 
 
 def hidden_at(model: PreTrainingModel, batch: Packed, positions: np.ndarray) -> Tensor:
     """The last layer at `positions`, indices into N: [M, H]."""
     row = DeviceRow(batch, positions)
-    send([row])
+    _send([row])
     return row.hidden(model)
 
 
@@ -117,3 +102,22 @@ def masked_lm_loss(
     row = batch.row
     hidden = row.hidden(model)  # [M, H]
     return model.lm_head.loss(hidden, row.tensors["target_ids"], row.tensors.get("weights"))
+
+
+def _send(rows: Sequence[DeviceRow], flash: bool = False) -> None:
+    """Send rows to the device in one copy, with what attention needs on a GPU."""
+    layouts = [row.layout.rounded_up for row in rows] if device.on_gpu() else []
+    groups = [row.arrays for row in rows] + [layout.arrays(flash) for layout in layouts]
+    for owner, tensors in zip([*rows, *layouts], device.upload(groups), strict=True):
+        owner.tensors.update(tensors)
+
+
+def _stage1_row(stage1: Stage1) -> DeviceRow:
+    # The sentence of each token that a pseudo-token may copy: a context token; -1 for the others.
+    columns = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    numbers = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)
+    sentences = np.where(columns < stage1.contexts[numbers], numbers, -1)
+    return DeviceRow(
+        stage1, stage1.placeholders, slots=stage1.slots, slot_rows=stage1.slot_rows, draws=stage1.draws,
+        sentences=sentences,
+    )  # fmt: skip

@@ -7,6 +7,8 @@ import numpy as np
 
 _STREAM = 0x4D41534B  # keeps these draws apart from any other Philox stream of the same seed
 
+_MASKED, _RANDOM = 0.8, 0.1
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -60,29 +62,10 @@ def choose(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
     return chosen
 
 
-def replace(
-    tokens: np.ndarray,
-    rng: np.random.Generator,
-    vocabulary: Vocabulary,
-    mask_share: float = 0.8,
-    random_share: float = 0.1,
-) -> np.ndarray:
-    """What stands in place of chosen tokens: [MASK], a random token (never special), or the token itself.
-
-    Args:
-        tokens: ids [m] of the chosen tokens.
-        mask_share: chance of [MASK] (BERT: 0.8).
-        random_share: chance of a random token (BERT: 0.1); the rest stay.
-
-    Returns:
-        int64 [m].
-    """
+def replace(tokens: np.ndarray, rng: np.random.Generator, vocabulary: Vocabulary) -> np.ndarray:
+    """What stands in place of the chosen tokens [m], int64 [m], as in BERT: with chance 0.8 [MASK], with 0.1
+    a random token that is not special, else the token itself."""
     draw = rng.random(len(tokens))
     random = vocabulary.ordinary_ids[rng.integers(len(vocabulary.ordinary_ids), size=len(tokens))]
-    unmasked = np.where(draw < mask_share + random_share, random, tokens)
-    return np.where(draw < mask_share, vocabulary.mask_id, unmasked)
-
-
-def can_serve_camlm(source_length: int, target_length: int, rate: float) -> bool:
-    """Whether both sides keep an unmasked token after CAMLM's choice. The lengths are without [UNK]."""
-    return all(number_chosen(n, rate) < n for n in (source_length, target_length))
+    unmasked = np.where(draw < _MASKED + _RANDOM, random, tokens)
+    return np.where(draw < _MASKED, vocabulary.mask_id, unmasked)

@@ -5,19 +5,20 @@ Everything drawn comes from the generator of its example, so a batch's content d
 is divided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pretrain import masking, pseudo
+from pretrain import masking
 from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
-from pretrain.config import ObjectiveConfig, PretrainConfig
-from pretrain.data_selection import TrainingText
+from pretrain.config import ObjectiveConfig
 from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
+from utils.errors import UserError
 
 FIRST_POSITION = 2
+_PAIR_EXPONENT = 0.7
 
 
 class Text(NamedTuple):
@@ -32,6 +33,43 @@ class Pair(NamedTuple):
 
     source: Text
     target: Text
+
+
+class SecondLanguage:
+    """Draws the language of BTMLM's pseudo-tokens.
+
+    "parallel": in proportion to pairs^0.7 among the languages with parallel data with the sentence's own
+    (CAMLM taught only these directions); where it has none, in proportion to (all their pairs)^0.7 among
+    languages with any; where no language has any, uniformly. "uniform": uniformly from all other languages.
+
+    Args:
+        pairs: number of sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
+
+    Raises:
+        UserError: there is only one language.
+    """
+
+    def __init__(
+        self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"
+    ):
+        if len(languages) < 2:
+            raise UserError(f"btmlm needs a second language, but the only language is {list(languages)}")
+        counts = np.zeros((len(languages), len(languages)))
+        for (a, b), count in pairs.items():
+            counts[a, b] += count
+            counts[b, a] += count
+        np.fill_diagonal(counts, 0)
+        others = 1.0 - np.eye(len(languages))
+        weights = others if mode == "uniform" else counts**_PAIR_EXPONENT
+        for fallback in (others * counts.sum(0) ** _PAIR_EXPONENT, others):
+            weights = np.where(weights.sum(1, keepdims=True) > 0, weights, fallback)
+        self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]
+        self._cumulative = np.cumsum(self.probabilities, axis=1)
+        self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw falls beyond
+
+    def draw(self, language: int, rng: np.random.Generator) -> int:
+        """A language other than `language`."""
+        return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))
 
 
 class Objectives:
@@ -53,15 +91,11 @@ class Objectives:
         vocabulary: Vocabulary,
         max_seq_len: int,
         language_embedding: str = "masks",
-        second_language: pseudo.SecondLanguage | None = None,
+        second_language: SecondLanguage | None = None,
     ):
-        self.config = config
-        self.vocabulary = vocabulary
-        self.max_seq_len = max_seq_len
-        self.language_embedding = language_embedding
-        self.second_language = second_language
-        self._cls = np.array([vocabulary.cls_id])
-        self._sep = np.array([vocabulary.sep_id])
+        self.config, self.vocabulary, self.max_seq_len = config, vocabulary, max_seq_len
+        self.language_embedding, self.second_language = language_embedding, second_language
+        self._cls, self._sep = np.array([vocabulary.cls_id]), np.array([vocabulary.sep_id])
         self._positions = np.arange(FIRST_POSITION, FIRST_POSITION + max_seq_len)
 
     def batch(
@@ -119,8 +153,8 @@ class Objectives:
     # TLM: [CLS] S [SEP] [SEP] Y [SEP], masks on both sides, all tokens see all tokens.
 
     def tlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
-        ids, side, chosen = self._pair(pair, rng)
-        return [self._replaced(ids, _languages(pair)[side], chosen, rng)]
+        ids, languages, _, chosen = self._pair(pair, rng)
+        return [self._replaced(ids, languages, chosen, rng)]
 
     # CAMLM: a masked token sees the other side's unmasked tokens and itself. The mask over the whole pair
     # (`attention_mask.camlm`) falls apart into two sequences: the unmasked tokens of one side are the
@@ -128,24 +162,27 @@ class Objectives:
 
     def serves_camlm(self, pair: Pair) -> bool:
         """Whether, after truncation, both sides keep an unmasked token that is not special."""
-        source, target = (self._known(ids) for ids in self._truncated(pair))
-        return masking.can_serve_camlm(len(source), len(target), self.config.mask_rate)
+        lengths = [len(self._known(ids)) for ids in self._truncated(pair)]
+        return all(masking.number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
     def camlm(self, pair: Pair, rng: np.random.Generator) -> list[MaskedSequence]:
-        ids, side, chosen = self._pair(pair, rng)
+        ids, languages, side, chosen = self._pair(pair, rng)
         # Always [MASK]: a token that stayed, or a random one, would see itself.
-        row = self._row(ids, _languages(pair)[side], chosen, self.vocabulary.mask_id)
+        row = self._row(ids, languages, chosen, self.vocabulary.mask_id)
         return [_half(row, side, context_side) for context_side in (0, 1)]
 
     # BTMLM: a first stage predicts pseudo-tokens of a second language, which then follow the masked sentence:
     # [CLS] X' [SEP] [SEP] P [SEP], all tokens see all tokens.
 
     def btmlm(self, text: Text, rng: np.random.Generator, second: int | None = None) -> MaskedExample:
-        config, mask_id = self.config, self.vocabulary.mask_id
+        mask_id = self.vocabulary.mask_id
         if second is None:
             second = self.second_language.draw(text.language, rng)
         n, p = self.pseudo_lengths(text)
-        offsets = pseudo.placeholder_offsets(p, n, config.pseudo_positions == "spread", self.max_seq_len)
+        offsets = np.arange(p)  # of the placeholders' positions, from the first of the target
+        if self.config.pseudo_positions == "spread":
+            span = max(p, min(n, self.max_seq_len - 4 - n))  # as long as X, if there is room
+            offsets = (2 * offsets + 1) * span // (2 * p)
         context = np.concatenate([self._cls, text.ids[:n], self._sep])  # [n + 2]
         slots = n + 3 + np.arange(p)  # columns of the second stage: [CLS] X [SEP] [SEP] come first
         slot_positions = FIRST_POSITION + n + 3 + offsets
@@ -170,24 +207,33 @@ class Objectives:
         )
 
     def pseudo_lengths(self, text: Text) -> tuple[int, int]:
-        """How many tokens of the sentence are kept, and the number of pseudo-tokens."""
-        proportion = self.config.pseudo_proportion
-        n = pseudo.longest_sentence(len(text.ids), proportion, self.max_seq_len)
-        return n, pseudo.number_of_pseudo_tokens(n, proportion)
+        """n and p: how many tokens of the sentence are kept, and the number of pseudo-tokens.
+
+        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the largest
+        number for which n + p + 4 special tokens are at most `max_seq_len`.
+        """
+        proportion, room = self.config.pseudo_proportion, self.max_seq_len - 4
+        n = min(len(text.ids), int(room / (1 + proportion)) + 1)
+        while n > 0 and n + max(1, round(proportion * n)) > room:
+            n -= 1
+        if n < 1 <= len(text.ids):
+            raise UserError(f"max_seq_len {self.max_seq_len} leaves no room for a sentence and pseudo-tokens")
+        return n, max(1, round(proportion * n))
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         source, target = pair.source.ids, pair.target.ids
         kept = truncate_longest_first(len(source), len(target), self.max_seq_len - 4)
         return source[: kept[0]], target[: kept[1]]
 
-    def _pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """ids [t] with specials; side [t], 0 or 1; the chosen columns of both sides, `mask_rate` of each."""
+    def _pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """ids [t] with specials; languages [t]; side [t], 0 or 1; the chosen columns of both sides."""
         source, target = self._truncated(pair)
         ids = np.concatenate([self._cls, source, self._sep, self._sep, target, self._sep])
         side = np.repeat([0, 1], [len(source) + 2, len(target) + 2])
         of_source = 1 + self._choose(source, rng)
         of_target = len(source) + 3 + self._choose(target, rng)
-        return ids, side, np.concatenate([of_source, of_target])
+        languages = np.array([pair.source.language, pair.target.language])[side]
+        return ids, languages, side, np.concatenate([of_source, of_target])
 
     def _known(self, ids: np.ndarray) -> np.ndarray:
         """Places of the tokens that may be predicted. [UNK] is special, so it is never one of them."""
@@ -225,10 +271,6 @@ class Objectives:
         )
 
 
-def _languages(pair: Pair) -> np.ndarray:
-    return np.array([pair.source.language, pair.target.language])
-
-
 def _half(row: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSequence:
     """Half of a masked pair: one side's unmasked tokens, then the other's masks as placeholders.
 
@@ -251,13 +293,3 @@ def _half(row: MaskedSequence, side: np.ndarray, context_side: int) -> MaskedSeq
         row.target_languages[mine],
         len(context),
     )
-
-
-def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
-    """The objectives of a run, for training and for evaluation."""
-    second = None
-    if "btmlm" in config.objectives.active:
-        pairs = {(text.number[a], text.number[b]): count for (a, b), count in text.pairs.items()}
-        second = pseudo.SecondLanguage(text.languages, pairs, config.objectives.second_language)
-    of_embedding = config.model.language_embedding
-    return Objectives(config.objectives, text.vocabulary, config.data.max_seq_len, of_embedding, second)

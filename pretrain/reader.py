@@ -9,22 +9,93 @@ import heapq
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pretrain import shares as mix
 from pretrain.batch import Batch, pack
-from pretrain.config import OBJECTIVES, PretrainConfig
-from pretrain.data_selection import TrainingText
+from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Pair, Text, make_objectives
-from reader.corpus import Blocks, Corpus
+from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
+from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
+from reader.corpus import Blocks, Corpus, read_manifest
 from reader.sampling import Draws, Sampler
+from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
 _PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
+
+
+def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
+    """The corpus and the tokenizer in its folder.
+
+    Raises:
+        UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
+    """
+    read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
+    tokenizer = Tokenizer.from_folder(config.corpus)
+    return Corpus(config.corpus, tokenizer.digest, verify=config.verify), tokenizer
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """The part of a corpus that a run trains on.
+
+    Args:
+        corpus: opened with the run's vocabulary.
+        vocabulary: of the corpus.
+        languages: in alphabetical order; the index in this list is the number of the language.
+        mono: language -> number of tokens of monolingual text.
+        pairs: (a, b) -> number of sentence pairs.
+    """
+
+    corpus: Corpus
+    vocabulary: Vocabulary
+    languages: list[str]
+    mono: dict[str, int]
+    pairs: dict[tuple[str, str], int]
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """Language -> its number."""
+        return {language: i for i, language in enumerate(self.languages)}
+
+    @classmethod
+    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
+        """Select `data.languages`, or every language.
+
+        Raises:
+            UserError: the corpus lacks a language, or an objective has no text.
+        """
+        wanted = sorted(config.data.languages or corpus.languages)
+        if unknown := [language for language in wanted if language not in corpus.languages]:
+            raise UserError(
+                f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
+                f"{', '.join(corpus.languages)}"
+            )
+        mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in wanted}
+        pairs = {pair: len(stream) for pair, stream in corpus.parallel.items() if set(pair) <= set(wanted)}
+        for kind, names, found in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
+            asking = sorted(set(config.objectives.active) & set(names))
+            if asking and not found:
+                raise UserError(
+                    f"objectives.active has {', '.join(asking)}, but {corpus.path} holds no {kind} text of "
+                    f"{', '.join(wanted)}"
+                )
+        return cls(corpus, vocabulary, wanted, mono, pairs)
+
+
+def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
+    """The objectives of a run, for training and for evaluation."""
+    second = None
+    if "btmlm" in config.objectives.active:
+        pairs = {(text.number[a], text.number[b]): count for (a, b), count in text.pairs.items()}
+        second = SecondLanguage(text.languages, pairs, config.objectives.second_language)
+    of_embedding = config.model.language_embedding
+    return Objectives(config.objectives, text.vocabulary, config.data.max_seq_len, of_embedding, second)
 
 
 @dataclass(frozen=True)
@@ -58,8 +129,7 @@ class StepReader:
         step: the first step, if there is no state.
 
     Raises:
-        UserError: more processes than sequences in a step, a batch too small for an objective, or a state of
-            another corpus or seed.
+        UserError: a state of another corpus or seed.
     """
 
     def __init__(
@@ -72,19 +142,12 @@ class StepReader:
         state: dict[str, Any] | None = None,
         step: int = 0,
     ):
-        batch_size, active = config.optimizer.batch_size, set(config.objectives.active)
-        if batch_size < world_size:
-            raise UserError(
-                f"optimizer.batch_size {batch_size} is below the {world_size} processes: raise it, or start "
-                "fewer processes"
-            )
-        mix.check_batch_size(config.objectives, batch_size, total_steps)
         self.config, self.text, self.total_steps = config, text, total_steps
         self.rank, self.world_size, self.step = rank, world_size, step
         self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}
-        seed, data = config.run.seed, config.data
-        if active & set(mix.MONOLINGUAL):
+        seed, data, active = config.run.seed, config.data, set(config.objectives.active)
+        if active & set(MONOLINGUAL):
             corpus, room = text.corpus, data.max_seq_len - 2
             cache = corpus.path / "blocks" if os.access(corpus.path, os.W_OK) else None
             self.blocks = {
@@ -92,7 +155,7 @@ class StepReader:
             }
             items = {name: len(blocks) for name, blocks in self.blocks.items()}
             self.samplers["mono"] = Sampler(items, text.mono, data.language_alpha, seed, "mono")
-        if active & set(mix.PARALLEL):
+        if active & set(PARALLEL):
             self.pairs = {"-".join(pair): pair for pair in text.pairs}
             items = {"-".join(pair): count for pair, count in text.pairs.items()}
             self.samplers["parallel"] = Sampler(items, items, data.pair_alpha, seed, "parallel")
@@ -107,8 +170,8 @@ class StepReader:
 
     def next(self) -> StepBatches:
         """The next step's batches."""
-        share = mix.shares(self.config.objectives, self.step, self.total_steps)
-        examples = self._examples(mix.allocate(share, self.config.optimizer.batch_size, self.step))
+        share = shares(self.config.objectives, self.step, self.total_steps)
+        examples = self._examples(allocate(share, self.config.optimizer.batch_size, self.step))
         tokens = [self.objectives.tokens(*example) for example in examples]
         parts = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
         micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
@@ -126,7 +189,7 @@ class StepReader:
         is drawn for it.
         """
         examples = []
-        for kind, names in (("mono", mix.MONOLINGUAL), ("parallel", mix.PARALLEL)):
+        for kind, names in (("mono", MONOLINGUAL), ("parallel", PARALLEL)):
             objectives = [name for name in names for _ in range(counts.get(name, 0))]
             draws = self.samplers[kind].draw(len(objectives)) if objectives else None
             for i, objective in enumerate(objectives):

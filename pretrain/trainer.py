@@ -13,13 +13,11 @@ from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_file
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.btmlm import PseudoTokenGenerator
+from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.config import OBJECTIVES, ObjectiveConfig, PretrainConfig
-from pretrain.data_selection import TrainingText
-from pretrain.initialise import freeze_encoder, initialise
+from pretrain.initialise import initialise
 from pretrain.loss import DeviceBatch, masked_lm_loss, to_device
-from pretrain.pseudo import allowed_pieces
-from pretrain.reader import StepBatches
+from pretrain.reader import StepBatches, TrainingText
 from pretrain.run_folder import CHECKPOINTS, ENCODER, FULL, check_same_run
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -86,14 +84,12 @@ class Trainer:
         }
 
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
-        """One optimizer step; None if it was abandoned, because a process was asked to stop.
-
-        Args:
-            work: this process's part of it.
-            stop: true once this process is asked to stop.
-        """
-        if self.config.init.lm_head_warmup_steps:
-            freeze_encoder(self.model, self.engine.steps < self.config.init.lm_head_warmup_steps)
+        """As `train_step`. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
+        if head_steps := self.config.init.lm_head_warmup_steps:
+            for (
+                parameter
+            ) in self.model.ernie_m.parameters():  # with the word table, which is tied to the head
+                parameter.stop_gradient = self.engine.steps < head_steps
         return train_step(self.engine, self.pseudo_tokens, work, stop)
 
     def resume_or_initialise(self) -> dict[str, Any]:
@@ -125,14 +121,7 @@ class Trainer:
         return state["run"]
 
     def save(self, run: dict[str, Any]) -> None:
-        """Write the checkpoint `step_N`. Call it on every process.
-
-        Args:
-            run: what the run wants back from `resume_or_initialise`: numbers, strings, lists, dicts.
-
-        Raises:
-            UserError: a process cannot write its part; nothing that was there has changed.
-        """
+        """Write the checkpoint `step_N`. Call it on every process. `resume_or_initialise` returns `run`."""
         folder = Path(self.config.run.output, CHECKPOINTS, f"step_{self.engine.steps}")
         state: dict[str, Any] = {"engine": self.engine.state_dict()}
         if distributed.is_main():
@@ -148,10 +137,10 @@ class Trainer:
 
     def is_exported(self) -> bool:
         """Whether both finished models are there and whole; call it on every process."""
-        whole = True
         try:
             for name in (FULL, ENCODER):
                 check_manifest(Path(self.config.run.output, name, MANIFEST))
+            whole = True
         except UserError:
             whole = False
         return all(distributed.gather(whole))
@@ -202,13 +191,13 @@ def train_step(
     work: StepBatches,
     stop: object = None,
 ) -> Step | None:
-    """One optimizer step over the mix of objectives; None if it was abandoned.
+    """One optimizer step over the mix of objectives; None if a process was asked to stop during it.
 
     Args:
         engine: of a `PreTrainingModel`; its `sums` are `SUMS`.
         pseudo_tokens: for BTMLM.
         work: this process's part of the step.
-        stop: as in `Trainer.step`.
+        stop: true once this process is asked to stop.
     """
     # Each objective's mean is over all processes and micro-batches.
     weights = [work.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, work.masked)]

@@ -18,8 +18,7 @@ from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, Text
-from pretrain.pseudo import SecondLanguage
+from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
 from training import distributed

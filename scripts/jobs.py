@@ -1,10 +1,12 @@
 """Run several programs of the project side by side, each on one core."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ class Job:
         result: the file that it writes last. If it exists, the run is not started again.
         log: folder for its job.log.0; by default the program decides.
         output: file for all lines; only progress is printed.
+        after: a file of another job that must be there before this one begins.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Job:
     result: Path | None = None
     log: Path | None = None
     output: Path = Path(os.devnull)
+    after: Path | None = None
 
     def finished(self) -> bool:
         return self.result is not None and self.result.is_file()
@@ -59,13 +63,15 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
             process.terminate()
 
     def run_job(job: Job) -> None:
+        while job.after and not job.after.is_file() and not stopped.is_set():
+            time.sleep(1)
         with lock:
             if stopped.is_set():
                 return
             process = subprocess.Popen(
                 [sys.executable, *map(str, job.command)],
                 env={"OMP_NUM_THREADS": "1", **os.environ, **({LOG_DIR: str(job.log)} if job.log else {})},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_end_with_the_parent,
             )  # fmt: skip
             running.append(process)
         if stopped.is_set():  # the signal came meanwhile
@@ -95,3 +101,9 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
             signal.signal(number, handler)
     if stopped.is_set():
         raise UserError(failures[0] if failures else "stopped")
+
+
+def _end_with_the_parent() -> None:
+    """If the parent is killed, the job must not go on and hold the lock of its folder (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -100,9 +100,8 @@ def read_corpus(corpus: str) -> list[CorpusSentence]:
     found = []
     for part in corpus.split(","):
         language, _, path = part.rpartition("<=")
-        found += [
-            CorpusSentence(text, line, language) for line, text in enumerate(Sentences(path).texts(), 1)
-        ]
+        texts = enumerate(Sentences(path).texts(), 1)
+        found += [CorpusSentence(text, line, language) for line, text in texts]
     return found
 
 
@@ -159,7 +158,8 @@ class SearchCorpus:
         vectors = self.vectors(layer)
         pairs: list[list[tuple[float, int]]] = [[] for _ in queries]
         for members in self.members.values() if each else [np.arange(len(vectors))]:
-            cosines, numbers = nearest(queries, vectors[members], 1 if each else self.top_k)
+            part, most = (vectors[members], 1) if each else (vectors, self.top_k)
+            cosines, numbers = nearest(queries, part, most)
             for row, *found in zip(pairs, cosines.tolist(), members[numbers].tolist()):
                 row += zip(*found)
         return [sorted(row, key=lambda pair: -pair[0]) for row in pairs]

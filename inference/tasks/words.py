@@ -4,9 +4,6 @@ Both run in Paddle and need a checkpoint with the head: the full folder of run_p
 XLM-R. `translate-probe`, and `fill` in a given language, also need the language table.
 """
 
-import re
-from typing import NamedTuple
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -25,13 +22,8 @@ from utils.errors import UserError
 
 MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
-
-
-class TokensInput(NamedTuple):
-    """Ids, and the language to predict in (-1: none)."""
-
-    ids: list[int]
-    language: int
+# What is asked: ids, and the number of the language to predict in (-1: none)
+_Asked = tuple[list[int], int]
 
 
 class MaskedLmTask:
@@ -78,7 +70,7 @@ class MaskedLmTask:
 class FillMasks(MaskedLmTask):
     """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}."""
 
-    def parse(self, request: dict) -> TokensInput:
+    def parse(self, request: dict) -> _Asked:
         text = text_of(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK} to fill")
@@ -86,20 +78,18 @@ class FillMasks(MaskedLmTask):
         ids = masked_ids(self.tokenizer, text)
         if len(ids) > self.max_seq_len:
             raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
-        return TokensInput(ids, language)
+        return ids, language
 
     @paddle.no_grad()
-    def answer(self, texts: list[TokensInput]) -> list[dict]:
+    def answer(self, asked: list[_Asked]) -> list[dict]:
         hidden, counts = [], []
-        for text in texts:  # one by one: there are few requests, and each may need many logits
-            ids = np.asarray(text.ids, np.int64)
+        for text, language in asked:  # one by one: there are few requests, and each may need many logits
+            ids = np.asarray(text, np.int64)
             masks = ids == self.tokenizer.mask_id
-            languages = None
-            if text.language >= 0:
-                languages = paddle.to_tensor(np.where(masks, text.language, -1))
+            languages = None if language < 0 else paddle.to_tensor(np.where(masks, language, -1))
             wanted = paddle.to_tensor(np.flatnonzero(masks))
             hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
-            counts.append(int(masks.sum()))
+            counts.append(len(wanted))
         found = iter(self.likeliest(paddle.concat(hidden)))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]
 
@@ -110,7 +100,7 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s".
     """
     ids = [tokenizer.cls_id]
-    for number, part in enumerate(re.split(re.escape(MASK), text)):
+    for number, part in enumerate(text.split(MASK)):
         pieces = tokenizer.encode(part)
         if number:
             ids.append(tokenizer.mask_id)
@@ -138,16 +128,16 @@ class ProbeTranslation(MaskedLmTask):
         pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
         self.objectives = Objectives(ObjectiveConfig(**pseudo), self.vocabulary, self.max_seq_len)
 
-    def parse(self, request: dict) -> TokensInput:
+    def parse(self, request: dict) -> _Asked:
         language, ids = self.language_of(request), self.tokenizer.encode(text_of(request, "text"))
         if not ids:
             raise UserError("'text' has no token")
-        return TokensInput(ids, language)
+        return ids, language
 
     @paddle.no_grad()
-    def answer(self, sentences: list[TokensInput]) -> list[dict]:
-        languages = [sentence.language for sentence in sentences]
-        texts = [Text(np.asarray(ids, np.int64), language) for ids, language in sentences]
+    def answer(self, asked: list[_Asked]) -> list[dict]:
+        languages = [language for _, language in asked]
+        texts = [Text(np.asarray(ids, np.int64), language) for ids, language in asked]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
         stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
         found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders))

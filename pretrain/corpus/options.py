@@ -33,9 +33,6 @@ class BuildOptions:
         score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: no scores.
         min_score: leave out pairs of .tsv files with a lower score.
         deduplicate: keep only the first of equal lines of a language, and of equal pairs.
-        min_tokens: leave out lines with fewer tokens, and pairs with such a side.
-        max_tokens: leave out lines with more tokens, and pairs with such a side; 0: no limit. Not needed for
-            long lines, which the readers cut.
         max_ratio: leave out pairs whose longer side has more than this many times the tokens of the shorter
             side; 0: no limit.
         held_out: about how many documents or pairs to set apart per language and pair, at most 5 %; 0: none.
@@ -58,8 +55,6 @@ class BuildOptions:
     score_column: int = within("[0, )", 0)
     min_score: float = 0.0
     deduplicate: bool = False
-    min_tokens: int = within("[0, )", 1)
-    max_tokens: int = within("[0, )", 0)
     max_ratio: float = within("[0, )", 0.0)
     held_out: int = within("[0, )", 1000)
     unit_mib: float = within("(0, 32]", 4.0)  # a worker holds a unit in memory

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from pretrain.corpus.duplicates import is_duplicate, read_counts, write_keys
-from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.text import Lines, Unit, read_lines
 from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork, write_json
 from reader.corpus import SPLITS
@@ -19,7 +18,7 @@ from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.files import atomic_file, sha256_of
 
-DROPPED = ("empty", "score", "duplicate", "length", "ratio")
+DROPPED = ("empty", "score", "duplicate", "ratio")
 _BATCH = 2048  # lines given to sentencepiece at a time
 
 # A unit without its text, and its counts. First pass: lines, documents. Second pass: ids of each split,
@@ -58,9 +57,12 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     rows = itertools.compress(zip(*text.sides), fresh)
     ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
     document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
-    kept, dropped = _filter(lengths, work.options)
-    dropped |= {"score": text.score, "duplicate": int((~fresh).sum())}
-    dropped["empty"] += text.empty
+    shorter, longer = lengths.min(axis=1, initial=1 << 62), lengths.max(axis=1, initial=0)
+    empty, most = shorter == 0, work.options.max_ratio  # a line of control characters has no ids
+    uneven = ~empty & (longer > most * shorter) & (most > 0)
+    kept = ~empty & ~uneven
+    dropped = {"empty": text.empty + int(empty.sum()), "score": text.score}
+    dropped |= {"duplicate": int((~fresh).sum()), "ratio": int(uneven.sum())}
 
     arrays: dict[str, Any] = {}
     for split, chosen in zip(SPLITS, (kept & ~held_out, kept & held_out)):
@@ -186,22 +188,6 @@ def _read(unit: Unit, work: StreamWork) -> Lines:
         raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
     stream = work.stream
     return read_lines(unit, stream.sources[unit.source], stream.languages, work.options.text_format)
-
-
-def _filter(lengths: np.ndarray, options: BuildOptions) -> tuple[np.ndarray, dict[str, int]]:
-    """Which lines stay, and how many are left out for each reason; the first reason that applies counts."""
-    shorter, longer = lengths.min(axis=1, initial=1 << 62), lengths.max(axis=1, initial=0)
-    too_long = (longer > options.max_tokens) & (options.max_tokens > 0)
-    faults = {
-        "empty": shorter == 0,  # a line of control characters has no ids
-        "length": (shorter < options.min_tokens) | too_long,
-        "ratio": (longer > options.max_ratio * shorter) & (options.max_ratio > 0),
-    }
-    kept, dropped = np.ones(len(lengths), bool), {}
-    for reason, fault in faults.items():
-        dropped[reason] = int((kept & fault).sum())
-        kept &= ~fault
-    return kept, dropped
 
 
 def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.text import TextFormat, read_lines, read_units
-from pretrain.journal import cut_back
+from pretrain.run_folder import cut_back
 from reader.classification import read_classification, read_label_map, read_languages
 from reader.corpus import Blocks, Corpus
 from reader.question_answering import read_squad

@@ -20,8 +20,6 @@ from tests.inference.served import ask, serving
 from tests.launching import ROOT
 
 TEXTS = sentences(30, seed=6)
-
-
 TASKS = ["classify", "search", "align", "masks", "fill", "translate-probe"]
 
 

@@ -1,15 +1,17 @@
 """Small examples that the tests of the objectives share."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from pretrain import attention_mask
 from pretrain.batch import Batch, Packed, Stage1, pack
+from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import ObjectiveConfig
+from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
-from pretrain.objectives import Objectives, Pair, Text
-from pretrain.pseudo import SecondLanguage
+from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
 CLS, PAD, SEP, MASK = 0, 1, 2, 99
@@ -65,6 +67,17 @@ def of_all_four(maker: Objectives, seed: int = 1) -> Batch:
     ):
         examples += [maker.mask(objective, one, next(draws)) for one in given]
     return pack(examples)
+
+
+def filled(
+    model, batch: Batch, generator: PseudoTokenGenerator | None = None
+) -> tuple[Batch, np.ndarray, dict[str, int]]:
+    """BTMLM's second stage: the batch with its pseudo-tokens; these, int64 [P]; how many are copied, ..."""
+    (sent,) = to_device([batch])
+    counts = (generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)).fill(model, sent)
+    ids = sent.row.tensors["input_ids"].numpy()
+    found = {name: int(count) for name, count in counts.items()}
+    return replace(batch, input_ids=ids), ids[batch.stage1.slots], found
 
 
 class Dense(NamedTuple):

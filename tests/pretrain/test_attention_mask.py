@@ -31,7 +31,6 @@ def drawn(text: str) -> dict[str, np.ndarray]:
     "function, labels, made",
     [
         (attention_mask.full, "x1 M2 x3", attention_mask.full(3)),
-        (attention_mask.full, "x1 M2 x3 y4 M5 M6 y7", attention_mask.full(7)),
         (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
         (attention_mask.compact, "x1 x2 x3 x4 M5 M6 M7", attention_mask.compact(4, 3)),
         (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),

@@ -20,32 +20,22 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
     "changes, message",
     [
         ({"data__corpus": ""}, "data.corpus is empty"),
-        ({"data__languages": ["en", "de", "en"]}, "data.languages names a language twice"),
         ({"data__max_seq_len": 600}, "data.max_seq_len 600 is outside 8 to 512"),
-        ({"model__hidden_size": 15}, "model.hidden_size 15 is not a multiple of model.num_attention_heads 2"),
         ({"model__num_hidden_layers": 0}, "model.num_hidden_layers 0: it must be above 0"),
         ({"model__hidden_dropout_prob": 1.0}, "hidden_dropout_prob 1.0: it must be at least 0 and below 1"),
         ({"objectives__active": []}, "objectives.active is []: name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["mmlm", "nsp"]}, "name one or more of mmlm, tlm, camlm, btmlm"),
-        ({"objectives__active": ["tlm", "tlm"]}, "objectives.active names an objective twice"),
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
-        ({"objectives__monolingual_share": 1.0}, "objectives.monolingual_share is 1, so one kind of text"),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 1"),
-        ({"objectives__mask_rate": 1.0}, "objectives.mask_rate 1 masks every token of a pair, and camlm"),
-        ({"objectives__temperature": 0.0}, "objectives.temperature 0.0: it must be above 0"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: it must be above 0"),
-        ({"optimizer__beta2": 1.0}, "optimizer.beta2 1.0: it must be at least 0 and below 1"),
-        ({"run__seed": -1}, "run.seed -1: it must be at least 0"),
         (
             {"run__micro_batch_tokens": 31},
             "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise it",
         ),
         ({"run__micro_batch_size": 8}, "'run.micro_batch_size'.*did you mean 'run.micro_batch_tokens'"),
         ({"run__amp": "int8"}, "run.amp"),
-        ({"run__sharding_stage": 2}, "run.sharding_stage 2: it must be at least 0 and at most 1"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
-        ({"optimizer__steps": "many"}, "optimizer.steps"),
         ({"optimizer__stepz": 3}, "unknown key 'optimizer.stepz'.*did you mean 'optimizer.steps'"),
     ],
 )
@@ -90,12 +80,6 @@ def test_the_papers_table_11():
         assert rate(10_000) == 1.0 and rate((optimizer.steps + 10_000) // 2) == 0.5
         assert (model.hidden_dropout_prob, model.attention_probs_dropout_prob) == (0.1, 0.1)
         assert loaded.data.max_seq_len == 512
-
-
-def test_camlm_needs_an_unmasked_token():
-    assert config(Path("corpus"), objectives__mask_rate=1.0, objectives__active=["mmlm", "tlm"])
-    with pytest.raises(UserError, match="objectives.mask_rate 0.97 masks every token"):  # of 14 a side
-        config(Path("corpus"), objectives__mask_rate=0.97)
 
 
 def test_the_papers_table_6():

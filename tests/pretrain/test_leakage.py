@@ -12,13 +12,13 @@ import pytest
 from model.attention import Layout
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES
 from tests.pretrain.objective_examples import (
     LANGUAGES,
     MASK,
     SEP,
     VOCABULARY,
+    filled,
     objectives,
     of_all_four,
     pairs,
@@ -70,9 +70,7 @@ def pair_of(batch, token: int) -> np.ndarray:
 
 
 def test_all_objectives_in_one_row(model):
-    batch = of_all_four(objectives(mask_rate=0.3))
-    generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
-    batch = batch.with_pseudo_tokens(generator.predict(model, batch.stage1))
+    batch, *_ = filled(model, of_all_four(objectives(mask_rate=0.3)))
     assert not np.isin(batch.stage1.slots, batch.targets).any()
     assert (batch.input_ids[batch.stage1.slots] != MASK).all()
     served = set()

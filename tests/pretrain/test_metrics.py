@@ -6,7 +6,7 @@ import math
 import pytest
 
 from pretrain.config import OBJECTIVES
-from pretrain.journal import StepSums, cut_back, in_words
+from pretrain.run_folder import Journal, cut_back, in_words, summary
 from pretrain.trainer import SUMS
 from training.engine import Step
 
@@ -24,37 +24,30 @@ STEPS = [
 ]  # fmt: skip
 
 
-def closed(window: StepSums) -> dict:
-    record = window.close(7, 0.5)
-    record.pop("tokens_per_second")
-    return record
-
-
-def test_a_record_by_hand():
-    window = StepSums()
-    for one in STEPS:
-        window.add(one)
-    assert closed(window) == {
-        "step": 7, "lr": 0.5, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
-        "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
-        "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
-        "btmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0, "copy_rate": 0.25, "repeat_rate": 0.5},
-    }  # fmt: skip
-    after = closed(window)
-    assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
-    assert not set(OBJECTIVES) & set(after)
-
-
-def test_in_words():
-    window = StepSums()
-    for one in STEPS:
-        window.add(one)
-    record = window.close(1500, 2e-4)
-    line = in_words(record, 20_000, "1:02:03")
+def test_records_by_hand_and_in_words(tmp_path):
+    """Also from the state that a checkpoint had in between."""
+    with Journal(tmp_path, 0, 20_000) as journal:
+        journal.add(STEPS[0])
+    with Journal(tmp_path, 1, 20_000, json.loads(json.dumps(journal.state()))) as journal:
+        for one in STEPS[1:]:
+            journal.add(one)
+        journal.write_line(1500, 2e-4)
+        journal.write_line(1501, 2e-4)
+    first, after = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    line = in_words(first, 20_000, "1:02:03")
     assert line.startswith(
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )
     assert "grad 6.00, lr 0.0002" in line and "1:02:03 left" in line
+    assert first.pop("tokens_per_second") > 0
+    assert first == {
+        "step": 1500, "lr": 2e-4, "loss": 3.0, "grad_norm": 6.0, "tokens": 160.0, "skipped": 1.0,
+        "mmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.2},  # means over tokens, not over steps
+        "tlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0},
+        "btmlm": {"loss": 1.0, "perplexity": math.e, "accuracy": 0.0, "copy_rate": 0.25, "repeat_rate": 0.5},
+    }  # fmt: skip
+    assert (after["tokens"], after["loss"], after["skipped"]) == (160.0, None, 0.0)
+    assert not set(OBJECTIVES) & set(after)
 
 
 @pytest.mark.parametrize("tail", ["", '{"step": 9, "lo', '{"step": 9}', "\n"])
@@ -76,3 +69,30 @@ def test_an_evaluation_that_the_checkpoint_does_not_know_of_is_dropped(tmp_path)
     path.write_text("".join(lines))
     assert cut_back(path, 4, 2) == 1
     assert path.read_text() == "".join(lines[:3])
+
+
+def test_a_summary():
+    result = {
+        "mmlm": {"de": {"perplexity": 2.0, "accuracy": 0.5}, "en": {"perplexity": 8.0, "accuracy": 0.0}},
+        "btmlm": {
+            "de-en": {
+                "perplexity": 4.0,
+                "perplexity_without": 5.0,
+                "precision": 0.3,
+                "frequent_precision": 0.2,
+                "copy_rate": 0.1,
+                "repeat_rate": 0.0,
+                "samples": ["de: Haus | en: house", "en: a dog | de: Hund"],
+            },
+        },
+        "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
+    }
+    assert summary(result) == [
+        "[held-out] mmlm: perplexity 4.00 (geometric mean), accuracy 25.00 %",
+        "[held-out] btmlm: perplexity 4.00, without the pseudo-tokens 5.00",
+        "[held-out] btmlm: pseudo-tokens in the translation 30.00 % (the most frequent words: 20.00 %), "
+        "copied 10.00 %, repeated 0.00 %",
+        "[held-out] pseudo-tokens of de: Haus | en: house",
+        "[held-out] retrieval accuracy from the embeddings to the top layer: 15.0 40.0 %",
+    ]
+    assert summary({}) == []

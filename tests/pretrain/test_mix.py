@@ -3,8 +3,7 @@
 import pytest
 
 from pretrain.config import ObjectiveConfig
-from pretrain.shares import allocate, check_batch_size, shares
-from utils.errors import UserError
+from pretrain.shares import allocate, shares
 
 ABLATIONS = {  # paper Tables 6 and 8
     "exp1": (["mmlm"], {"mmlm": 1.0}),
@@ -49,9 +48,3 @@ def test_equal_remainders_take_turns():
         for name, count in allocate(share, 6, step).items():
             totals[name] += count
     assert set(totals.values()) == {6}
-
-
-def test_a_batch_too_small_for_an_objective():
-    check_batch_size(ObjectiveConfig(), 2, 100)
-    with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
-        check_batch_size(ObjectiveConfig(monolingual_share=0.9), 4, 100)

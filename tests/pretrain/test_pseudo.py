@@ -6,10 +6,11 @@ import pytest
 
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain import evaluate, pseudo
-from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
+from pretrain import evaluate
+from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.loss import hidden_at
-from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, rngs, split, texts
+from pretrain.objectives import SecondLanguage, Text
+from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, filled, objectives, rngs, texts
 from utils.errors import UserError
 
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
@@ -43,18 +44,17 @@ def btmlm_batch(seed: int = 1, **choices):
 
 def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     batch = btmlm_batch()
-    pseudo_ids = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids).predict(model, batch.stage1)
+    after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
     model.eval()
     logits = model.lm_head(hidden_at(model, batch.stage1, batch.stage1.placeholders)).numpy()
     for row, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
         assert chosen == max(ALLOWED[language], key=lambda piece: row[piece])
     assert len(set(pseudo_ids.tolist())) > 3
     # Each row's slots take its own predictions, whatever the order of languages.
-    filled = batch.with_pseudo_tokens(pseudo_ids)
     for row, language in enumerate([2, 1, 1, 0, 2, 1]):
         slots = np.sort(batch.stage1.slots[batch.stage1.slot_rows == row])
         assert (slots >= batch.starts[row]).all() and (slots < batch.starts[row] + batch.lengths[row]).all()
-        slots = filled.input_ids[slots]
+        slots = after.input_ids[slots]
         assert len(slots) and np.isin(slots, ALLOWED[language]).all()
         assert np.array_equal(slots, pseudo_ids[batch.stage1.slot_rows == row])
     # The given batch is untouched.
@@ -64,11 +64,9 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
 def test_all_pieces_without_specials(model):
     with paddle.no_grad():
         model.lm_head.bias[paddle.to_tensor(VOCABULARY.special_ids)] = 50.0  # specials would win everywhere
-    stage1 = btmlm_batch().stage1
-    among_all = PseudoTokenGenerator(None, VOCABULARY.special_ids).predict(model, stage1)
-    listed = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids).predict(
-        model, stage1
-    )
+    _, among_all, _ = filled(model, btmlm_batch())
+    listing = PseudoTokenGenerator([VOCABULARY.ordinary_ids] * 3, VOCABULARY.special_ids)
+    _, listed, _ = filled(model, btmlm_batch(), listing)
     assert np.array_equal(among_all, listed) and not np.isin(among_all, VOCABULARY.special_ids).any()
 
 
@@ -76,37 +74,32 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
     batch, generator = btmlm_batch(), PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids)
     for training in (True, False):
         model.train() if training else model.eval()
-        results = [generator.predict(model, batch.stage1) for _ in range(3)]  # dropout is 0.5 in this model
+        results = [filled(model, batch, generator)[1] for _ in range(3)]  # dropout is 0.5 in this model
         assert all(np.array_equal(results[0], result) for result in results)
         assert all(layer.training is training for layer in model.sublayers(include_self=True))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("allowed", [ALLOWED, None])
-def test_sampling_follows_the_softmax(model, allowed):
+def test_sampling_follows_the_softmax(model):
     temperature, times = 1.5, 3000
-    stage1 = btmlm_batch().stage1
-    generator = PseudoTokenGenerator(allowed, VOCABULARY.special_ids, temperature)
-    again = [generator.predict(model, stage1) for _ in range(2)]
+    batch = btmlm_batch()
+    generator = PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids, temperature)
+    again = [filled(model, batch, generator)[1] for _ in range(2)]
     assert np.array_equal(*again)  # the draws are the batch's
     model.eval()
-    hidden = hidden_at(model, stage1, stage1.placeholders)[:1]
-    pieces = VOCABULARY.ordinary_ids if allowed is None else ALLOWED[stage1.slot_languages[0]]
+    hidden, pieces = hidden_at(model, batch.stage1, batch.stage1.placeholders)[:1], ALLOWED[1]
     logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
     draws = (np.arange(times) + 0.5) / times  # every quantile once: frequencies are the probabilities
     rows = model.lm_head.transform(hidden).expand([times, -1])
-    if allowed is None:
-        chosen = generator._among_all(model, rows, paddle.to_tensor(draws))
-    else:
-        chosen = generator._among(model, rows, paddle.to_tensor(pieces), paddle.to_tensor(draws))
-    counts = np.bincount(chosen, minlength=100)[pieces]
+    words, bias = model.lm_head.word_embeddings.weight[pieces], model.lm_head.bias[pieces]
+    counts = np.bincount(generator.choose(rows, words, bias, paddle.to_tensor(draws)), minlength=len(pieces))
     assert counts.sum() == times and np.abs(counts / times - expected).max() < 1.5 / times
 
 
 def test_second_language_by_pairs():
-    choice = pseudo.SecondLanguage(["en", "de", "fr", "sw"], {(0, 1): 1000, (1, 0): 24, (0, 2): 1, (2, 1): 0})
+    choice = SecondLanguage(["en", "de", "fr", "sw"], {(0, 1): 1000, (1, 0): 24, (0, 2): 1, (2, 1): 0})
     weights = np.array([1024.0**0.7, 1.0])
     assert choice.probabilities[0] == pytest.approx([0, *(weights / weights.sum()), 0])
     assert choice.probabilities[1] == pytest.approx([1, 0, 0, 0])
@@ -120,38 +113,40 @@ def test_second_language_by_pairs():
 
 def test_second_language_uniform_or_without_any_pairs():
     for choice in (
-        pseudo.SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"),
-        pseudo.SecondLanguage(LANGUAGES, {}),
+        SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"),
+        SecondLanguage(LANGUAGES, {}),
     ):
         assert choice.probabilities == pytest.approx((1 - np.eye(3)) / 2)
     with pytest.raises(UserError, match="only language"):
-        pseudo.SecondLanguage(["en"], {})
+        SecondLanguage(["en"], {})
 
 
 def test_allowed_pieces():
     counts = np.zeros((3, 100))
     counts[0, [0, 3, 7, 8, 9, 99]] = [90, 90, 5, 4, 6, 90]
     counts[1, [11, 12]] = [1, 2]
-    allowed = pseudo.allowed_pieces(counts, 5, VOCABULARY)
+    allowed = allowed_pieces(counts, 5, VOCABULARY)
     assert allowed[0].tolist() == [7, 9]  # no special one, and five times is enough
     assert allowed[1].tolist() == [11, 12]  # none reaches five: those that occur
     assert np.array_equal(allowed[2], VOCABULARY.ordinary_ids)  # no text at all
 
 
-def test_copy_and_repeat_by_hand():
-    batch = btmlm_batch()
-    stage1 = batch.stage1
-    own = stage1.input_ids[stage1.starts[stage1.slot_rows] + 1]  # each sentence's first token
-    total = len(own)
-    assert copied_and_repeated(stage1, own) == (total, total - 6)
-    absent = np.arange(total) + 1000
-    assert copied_and_repeated(stage1, absent) == (0, 0)
-    # A placeholder is no token of the sentence, and another sentence does not count.
-    assert copied_and_repeated(stage1, np.full(total, VOCABULARY.mask_id))[0] == 0
-    elsewhere = stage1.input_ids[stage1.starts[(stage1.slot_rows + 1) % 6] + 1]
-    sentences = split(stage1, stage1.input_ids)
-    expected = sum(e in sentences[row] for e, row in zip(elsewhere, stage1.slot_rows))
-    assert copied_and_repeated(stage1, elsewhere)[0] == expected < total
+@pytest.mark.parametrize(
+    "pseudo_ids, copied, repeated",
+    [
+        ([10] * 4 + [30] * 3, 7, 5),
+        (range(60, 67), 0, 0),
+        ([VOCABULARY.mask_id] * 7, 0, 5),  # a placeholder is no token of the sentence
+        ([30] * 4 + [10] * 3, 0, 5),  # nor are those of another sentence
+        ([10, 60, 60, 11, 31, 10, 62], 3, 1),
+    ],
+)
+def test_copy_and_repeat_by_hand(model, monkeypatch, pseudo_ids, copied, repeated):
+    sentences = [Text(np.arange(10, 30), 0), Text(np.arange(30, 43), 0)]
+    batch = objectives().batch("btmlm", sentences, rngs(2), [1, 1])
+    generator = PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    monkeypatch.setattr(generator, "_pseudo_ids", lambda *_: paddle.to_tensor(list(pseudo_ids)))
+    assert filled(model, batch, generator)[2] == {"pseudo": 7, "copied": copied, "repeated": repeated}
 
 
 def test_found_in_translation_by_hand():
@@ -165,7 +160,8 @@ def test_found_in_translation_by_hand():
     counts = np.zeros((2, 100), dtype=np.int64)
     counts[0, [9, 50, 60]] = [99, 5, 7]  # 9 is punctuation: the guesses are 60 and 50
     counts[1, [40, 41, 60]] = [5, 7, 1]
-    assert evaluate.most_frequent_found(stage1, translations, counts, np.array([9])) == (3, 4)
+    guesses = evaluate.most_frequent(stage1, counts, np.array([9]))
+    assert evaluate.found_in_translation(stage1, guesses, translations, np.array([9])) == (3, 4)
 
 
 def test_punctuation():

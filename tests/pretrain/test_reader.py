@@ -8,13 +8,12 @@ import pytest
 
 from pretrain import shares as mix
 from pretrain.config import OBJECTIVES
-from pretrain.data_selection import TrainingText
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepReader, cut_by_tokens, read_steps, total_steps
+from pretrain.reader import StepReader, TrainingText, cut_by_tokens, total_steps
 from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.pretrain.tiny_run import STEPS, config, make_corpus
+from tests.pretrain.tiny_run import STEPS, config
 from utils.errors import UserError
 
 
@@ -123,16 +122,6 @@ def test_it_goes_on_from_a_state(source):
         assert sum((rows_of(part.next()) for part in parts), Counter()) == rows_of(work)
 
 
-def test_every_text_is_read_once_before_any_is_read_again(source):
-    reader = source.reader(objectives__active=["mmlm"], data__languages=["en"])
-    blocks = reader.blocks["en"]
-    for _ in range(2):
-        read = reader._examples({"mmlm": len(blocks)})
-        assert Counter(text.ids.tobytes() for _, text in read) == Counter(
-            blocks[i].tobytes() for i in range(len(blocks))
-        )
-
-
 def test_pairs_are_read_in_both_orders(source):
     reader = source.reader(objectives__active=["tlm"], data__languages=["en", "de"])
     firsts = Counter()
@@ -164,12 +153,6 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
-def test_the_reader_process_makes_the_same_batches(source):
-    made = source.config()
-    steps = read_steps(made, source.tokenizer.digest, source.vocabulary, STEPS, 0, 1, None)
-    assert rows_of(next(steps)) == rows_of(source.reader().next())
-
-
 # Bad input
 
 
@@ -180,25 +163,12 @@ def test_the_reader_process_makes_the_same_batches(source):
         ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* holds no parallel text of de, fr"),
         ({"objectives__active": ["tlm"], "data__languages": ["en"]}, "has tlm, but .* no parallel text"),
         ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "needs a second language"),
-        ({"optimizer__batch_size": 1}, "optimizer.batch_size 1 is too small"),
     ],
 )
 def test_text_that_is_not_there(source, changes, message):
     with pytest.raises(UserError, match=message) as refused:
         source.reader(**changes)
     assert "\n" not in str(refused.value)
-
-
-def test_a_language_with_no_text(tmp_path):
-    source = Source(make_corpus(tmp_path, mono_languages=("de", "en")))
-    assert source.reader(data__languages=["de", "en", "fr"])  # French stands in a pair with English
-    with pytest.raises(UserError, match="holds no text of fr that mmlm could read; leave"):
-        source.reader(data__languages=["de", "en", "fr"], objectives__active=["mmlm"])
-
-
-def test_more_processes_than_samples(source):
-    with pytest.raises(UserError, match="optimizer.batch_size 12 is below the 13 processes"):
-        source.reader(0, 13)
 
 
 # How long a run is, and its learning rate

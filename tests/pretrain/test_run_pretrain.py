@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.helpers.small_corpus import ROOT, build, make_inputs, train_pieces
+from tests.helpers.small_corpus import ROOT
 from tests.launching import clean_environment
 from tests.pretrain.tiny_run import make_corpus
 
@@ -39,16 +39,3 @@ def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
     out = pretrain(corpus=corpus)
     assert (out / "full").is_dir()
     assert "has no held-out part; build it with one" in refused(corpus=corpus, run__eval_steps=2)
-
-
-def test_shards_of_another_vocabulary(tmp_path, tiny_corpus, refused):
-    """Somebody put another piece model, or another vocab.txt, into the corpus's folder."""
-    folder = tmp_path / "corpus"
-    pieces = train_pieces(tmp_path / "piece.model")
-    build(folder, pieces, **make_inputs(tmp_path))
-    other = folder / "vocab.txt"
-    lines = other.read_text().splitlines()
-    first, second = lines[20].split("\t")[0], lines[21].split("\t")[0]
-    lines[20], lines[21] = f"{second}\t20", f"{first}\t21"
-    other.write_text("\n".join(lines) + "\n")
-    assert "its shards were made with another vocabulary" in refused(corpus=folder)

@@ -1,11 +1,10 @@
-"""`python -m pretrain.show` prints, and draws, the matrix of the batch that training would use."""
+"""`python -m pretrain.show` prints the matrix of the batch that training would use."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from pretrain import attention_mask, show
 from pretrain.show import Panel
@@ -56,8 +55,8 @@ def test_btmlm_panels():
     "arguments, message",
     [
         (["one sentence"], "camlm needs a pair"),
-        (["a b c", "d", "--objective", "camlm"], "unmasked token on each side"),
-        (["  ", "--objective", "mmlm"], "has no tokens"),
+        (["a b c", "d"], "unmasked token on each side"),
+        (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
         (["a b", "c d", "--languages", "en"], "give two names"),
         (["a b", "c d", "--piece_model_path", "/no/such.model"], "/no/such.model"),
     ],
@@ -67,14 +66,12 @@ def test_bad_input_is_one_line(arguments, message):
         panels(*arguments)
 
 
-def test_command_with_a_piece_model_and_a_picture(tmp_path):
+def test_command_with_a_piece_model(tmp_path):
     """It needs no Paddle."""
     sentences = ["baba $dodo gaga", "gigi 家 dudu"]
-    flags = ["--output", str(tmp_path / "x.png"), "--piece_model_path", str(train_pieces(tmp_path / "model"))]
+    flags = ["--piece_model_path", str(train_pieces(tmp_path / "model"))]
     code = "import sys, pretrain.show; pretrain.show.main(); assert 'paddle' not in sys.modules"
     command = [sys.executable, "-c", code, *sentences, *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "▁" in done.stdout and "wrote" in done.stdout
-    image = imread(tmp_path / "x.png")
-    assert image.ndim == 3 and min(image.shape[:2]) > 300 and image[..., :3].std() > 0.05
+    assert "CAMLM (Figure 2 c)" in done.stdout and "▁" in done.stdout

@@ -1,6 +1,5 @@
 """What a step does: bad losses are skipped, the encoder can be frozen; and what a run leaves behind."""
 
-import math
 import re
 
 import numpy as np
@@ -10,47 +9,11 @@ from safetensors.numpy import load_file
 from model.checkpoint.folder import load_from, read_weights
 from model.heads import SequenceClassifier
 from pretrain import trainer
-from pretrain.data_selection import TrainingText
-from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary
-from pretrain.reader import StepBatches
+from pretrain.reader import StepBatches, TrainingText
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-
-
-def bad_on(monkeypatch, steps, value=math.nan):
-    """The loss of these optimiser steps, numbered from 1, is not a number."""
-    taken = []
-    original = trainer.Trainer.step
-
-    def step(self, work, **options):
-        taken.append(self.engine.steps + 1)
-        return original(self, work, **options)
-
-    def loss(*args, **kwargs):
-        result = masked_lm_loss(*args, **kwargs)
-        if taken[-1] in steps:
-            result = result._replace(total=result.total * value)
-        return result
-
-    monkeypatch.setattr(trainer.Trainer, "step", step)
-    monkeypatch.setattr(trainer, "masked_lm_loss", loss)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_bad_step_is_skipped_and_counted(pretrain, monkeypatch, value):
-    bad_on(monkeypatch, {5, 6}, value)
-    out = pretrain(run__log_steps=1, run__save_steps=1, run__keep_checkpoints=20)
-    before, after, next_ = (checkpoint(out, step) for step in (4, 6, 7))
-    weights = [name for name in before if not name.startswith("state/")]
-    assert all((before[name] == after[name]).all() for name in weights)
-    assert any((next_[name] != after[name]).any() for name in weights)
-    found = [(record["step"], record["skipped"]) for record in records(out) if "loss" in record]
-    assert found == [(step, float(step in (5, 6))) for step in range(1, 13)]
-    for number, loss in enumerate(losses(out), 1):
-        assert loss is None if number in (5, 6) else math.isfinite(loss), number
-    assert "step 5 skipped: loss" in (out / "log" / "job.log.0").read_text()
 
 
 def encoder_of(weights: dict) -> dict:
@@ -103,13 +66,6 @@ def test_only_the_objectives_that_are_active(pretrain):
     held_out = records(out)[-1]["held_out"]
     # what it was not trained on is evaluated all the same, so that runs can be compared
     assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval"}
-
-
-def test_btmlm_without_camlm_is_warned_about(pretrain):
-    warning = "objectives.active has btmlm without camlm: camlm is what teaches"
-    for active, said in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
-        out = pretrain("-".join(active), objectives__active=active, optimizer__steps=1)
-        assert (out / "log/job.log.0").read_text().count(warning) == said
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):

@@ -8,11 +8,10 @@ import pytest
 from model import attention, cpu, device, ernie_m, word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
-from pretrain.btmlm import PseudoTokenGenerator, copied_and_repeated
-from pretrain.loss import to_device
+from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
-from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four, rngs, texts
+from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
 from training.engine import Engine
 from training.optimizer import AdamW, build_optimizer
@@ -153,17 +152,3 @@ def test_fine_tuning_reads_when_all_is_on_its_way(seen):
     engine.step([slice(0, 2), slice(2, 4)], loss_of)
     # A micro-batch uploads its tokens with their layout, and its labels.
     assert seen == ["upload", "upload", "backward"] * 2 + ["norm", "read", "update"]
-
-
-def test_copied_and_repeated_are_counted_on_the_device():
-    model = PreTrainingModel(CONFIG, LANGUAGES)
-    batch = objectives(pseudo_proportion=0.6).batch("btmlm", texts([20, 9, 30]), rngs(3))
-    few = [np.array([5, 6, int(batch.input_ids[3])])] * 3  # few pieces: some repeat, some are copied
-    generator = PseudoTokenGenerator(few, VOCABULARY.special_ids, 5.0)
-    pseudo_ids = generator.predict(model, batch.stage1)
-    (sent,) = to_device([batch])
-    found = generator.fill(model, sent)
-    assert np.array_equal(sent.row.tensors["input_ids"], batch.with_pseudo_tokens(pseudo_ids).input_ids)
-    expected = copied_and_repeated(batch.stage1, pseudo_ids)
-    assert (int(found["copied"]), int(found["repeated"])) == expected and min(expected) > 0
-    assert found["pseudo"] == len(pseudo_ids)
