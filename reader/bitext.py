@@ -56,7 +56,7 @@ def encode_in_windows(
 ) -> Iterator[list[np.ndarray]]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
-    `encode` is as `reader.features.EncodeExamples`. Yields the ids of each text, int32 [n].
+    `encode` is as `reader.batching.EncodeExamples`. Yields the ids of each text, int32 [n].
     """
     for start in range(0, len(texts), size):
         features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reader.features import pad
+from reader.batching import pad
 from reader.tokenization import Span, Tokenizer, normalize
 from utils.errors import UserError
 from utils.files import read_json
@@ -343,7 +343,7 @@ class AnswerBatch:
 
 
 class EncodeWindows:
-    """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
+    """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
     absent = NO_ANSWER  # the place of an answer that is not in the window
 

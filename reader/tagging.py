@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reader.batching import pad
 from reader.classification import map_bytes, parse_header, parse_row
-from reader.features import pad
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
@@ -190,7 +190,7 @@ class TaggedBatch:
 
 
 class EncodeTagged:
-    """`reader.features.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
+    """`reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
 
     Args:
         max_seq_len: of a window, special tokens included.

@@ -14,7 +14,7 @@ from finetune.flags import RetrievalFlags
 from finetune.retrieval.pairs import PairStep, StepPairs
 from finetune.trainer import Evaluation
 from model.ernie_m import ErnieMModel
-from reader.features import padded_batches
+from reader.batching import padded_batches
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

@@ -15,8 +15,8 @@ from evaluation.vectors import VectorWriter
 from model.checkpoint.folder import load_from, save_model
 from model.checkpoint.formats import safetensors
 from model.ernie_m import ErnieMConfig, ErnieMModel
+from reader.batching import EncodePairs
 from reader.classification import read_classification
-from reader.features import EncodePairs
 from reader.tokenization import Tokenizer
 from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError

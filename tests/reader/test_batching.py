@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from reader import batching
-from reader.batching import Batches
+from reader.batching import Batches, EncodePairs, Feature
 from reader.classification import read_classification
-from reader.features import EncodePairs, Feature
 from training.prefetch import prefetch
 
 PAD = 1
