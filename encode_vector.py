@@ -1,11 +1,10 @@
 """Turn texts into vectors. Official name and flags; see docs/retrieval.md.
 
 python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
-cat sentences.txt | python encode_vector.py --data_set - --vectors mean --layer middle --dtype float16 ...
+python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
 python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
 """
 
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,13 @@ from typing import ClassVar, Literal
 from utils.environment import run
 from utils.errors import UserError
 
-STANDARD_INPUT = "standard_input"
-
 
 @dataclass
 class EncodeVectorFlags:
     """The official flags, and from `vectors` on flags of this project.
 
     Args:
-        data_set: a TSV file with a header, a column text_a and perhaps text_b; "-": standard input
+        data_set: a TSV file with a header, a column text_a and perhaps text_b
         output_dir: a new folder for the .npy files
         init_pretraining_params: weights in any format of docs/convert.md, hf://..., paddlenlp://..., or a
             folder that export.py wrote
@@ -38,7 +35,7 @@ class EncodeVectorFlags:
         dtype: type of the files
         engine: paddle, onnx or onnx-int8 for an exported folder (auto: the first of onnx, paddle, onnx-int8
             that is there); dygraph for a checkpoint
-        data_format: tsv, or text: a sentence per line, no header; default: text for standard input, else tsv
+        data_format: tsv, or text: a sentence per line, no header
     """
 
     data_set: str
@@ -54,7 +51,7 @@ class EncodeVectorFlags:
     layer: str = "top"
     dtype: Literal["float32", "float16"] = "float32"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
-    data_format: Literal["tsv", "text"] | None = None
+    data_format: Literal["tsv", "text"] = "tsv"
 
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
 
@@ -81,12 +78,15 @@ def main() -> None:
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from evaluation.vectors import VectorWriter
     from reader.batching import EncodePairs
+    from reader.bitext import Sentences
+    from reader.classification import read_classification
     from utils.files import atomic_dir
     from utils.logging import logger, setup_console
 
     setup_console()
     with atomic_dir(flags.output_dir) as folder:
-        texts = read_texts(flags, folder)
+        is_text, path = flags.data_format == "text", Path(flags.data_set)
+        texts = Sentences(path) if is_text else read_classification(path, labels=False)
         encoder, tokenizer, layer = open_exported(flags) if exported else open_checkpoint(flags)
         encode = EncodePairs(tokenizer, flags.max_seq_len)
         batch_tokens = flags.batch_size * flags.max_seq_len
@@ -95,7 +95,6 @@ def main() -> None:
             writer.official()
         else:
             writer.vectors(layer, flags.vectors)
-        (folder / STANDARD_INPUT).unlink(missing_ok=True)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
@@ -130,23 +129,6 @@ def open_exported(flags: EncodeVectorFlags):
         raise UserError(f"--max_seq_len {flags.max_seq_len}: the model takes at most {loaded.longest} tokens")
     sizes = loaded.config["hidden_size"], loaded.config["pad_token_id"]
     return ExportedEncoder(loaded.engine("encoding", layer), *sizes), loaded.tokenizer, layer
-
-
-def read_texts(flags: EncodeVectorFlags, folder: Path):
-    """The texts of --data_set, not held in memory; standard input is first copied into `folder`."""
-    from reader.bitext import Sentences
-    from reader.classification import read_classification
-
-    path = Path(flags.data_set)
-    if flags.data_set == "-":
-        path = folder / STANDARD_INPUT
-        with open(path, "wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        if not path.stat().st_size:
-            raise UserError("--data_set -: nothing came on standard input")
-    if (flags.data_format or ("text" if flags.data_set == "-" else "tsv")) == "text":
-        return Sentences(path)
-    return read_classification(path, labels=False)
 
 
 if __name__ == "__main__":

@@ -20,22 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["Model", "__version__", "load"]
 
 
-def load(folder: str | Path, engine: str = "auto", task: str | None = None, **files: str) -> "Model":
+def load(folder: str | Path, engine: str = "auto", task: str | None = None) -> "Model":
     """Load a checkpoint of any supported format, or a folder that export.py wrote.
 
     Args:
         folder: the folder of the weights.
         engine: "auto", "dygraph", "paddle", "onnx" or "onnx-int8".
         task: the task of its classifier, if no file names it: "classify", "tag" or "answer".
-        files: `ernie_config_path`, `vocab_path`, `piece_model_path`, `label_map_config`: files that are not
-            beside the weights.
 
     Raises:
         utils.errors.UserError: something is missing or does not fit together; the message says what to do.
     """
     from inference.loading import load as load_
 
-    return Model(load_(folder, engine=engine, task=task, **files))
+    return Model(load_(folder, engine=engine, task=task))
 
 
 def _several(texts: Any) -> Iterable[Any]:

@@ -31,10 +31,6 @@ class ExportFlags:
         reduce_range: use int8 weights of 7 bits, for CPUs without VNNI; default: if this CPU has none
         check_set: texts to compare on: TSV with text_a (text_b; for a classifier label), or plain lines;
             default: made-up ones
-        ernie_config_path: ernie_config.json, if it is not beside the weights
-        vocab_path: vocab.txt, if it is not beside the weights
-        piece_model_path: sentencepiece model, if it is not beside the weights
-        label_map_config: names of the labels: {"label": id}
     """
 
     model: str
@@ -44,10 +40,6 @@ class ExportFlags:
     int8: bool = False
     reduce_range: bool | None = None
     check_set: str | None = None
-    ernie_config_path: str | None = None
-    vocab_path: str | None = None
-    piece_model_path: str | None = None
-    label_map_config: str | None = None
 
 
 def main() -> None:
@@ -67,8 +59,7 @@ def main() -> None:
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
-    names = ("task", "ernie_config_path", "vocab_path", "piece_model_path", "label_map_config")
-    loaded = load(flags.model, engine="dygraph", **{name: getattr(flags, name) for name in names})
+    loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.head or ENCODING
     if task == "fill":
         task = ENCODING

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.errors import UserError, run
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
-from utils.runtime import read_cpu, settings_for
+from utils.runtime import has_gpu, read_cpu, settings_for
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,7 +36,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--selected_gpus", help="GPUs to use: 0,1")
     add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
     add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="prefix of job.log.<rank>")
-    add("--print_config", help="no effect: the command is always printed")
     add("--recipe_devices", type=int, help="devices that --batch_size was chosen for: fewer processes keep "
         "the total by accumulation")  # fmt: skip
     add("training_script")
@@ -46,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def gpu_count() -> int:
     """The number of GPUs that Paddle can use. Paddle is imported only if the system has a GPU."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+    if not has_gpu():
         return 0
     import paddle
 
@@ -54,23 +53,12 @@ def gpu_count() -> int:
 
 
 def choose_processes(args: argparse.Namespace, gpus: int) -> int:
-    """How many processes to start on this machine.
-
-    Raises:
-        UserError: more processes than GPUs, or less than one.
-    """
+    """How many processes to start on this machine. UserError: more than GPUs, or less than one."""
     if args.selected_gpus and gpus:
         gpus = min(gpus, len(args.selected_gpus.split(",")))
-    processes = args.nproc_per_node
-    if processes is None:
-        processes = min(gpus or 1, args.recipe_devices or gpus or 1)
-    if processes < 1:
-        raise UserError(f"launch.py: --nproc_per_node {processes}: it must be at least 1")
-    if gpus and processes > gpus:
-        raise UserError(
-            f"launch.py: {processes} processes, but only {gpus} GPUs; use --nproc_per_node {gpus} (in "
-            "scripts/: NPROC)"
-        )
+    processes = args.nproc_per_node or min(gpus or 1, args.recipe_devices or gpus or 1)
+    if processes < 1 or (gpus and processes > gpus):
+        raise UserError(f"launch.py: {processes} processes, but only {gpus} GPUs (--nproc_per_node, NPROC)")
     return processes
 
 
@@ -118,7 +106,6 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
 
 
 def _workers(args: argparse.Namespace) -> Path:
-    """The folder in which paddle.distributed.launch stores the output of each process."""
     return Path(args.split_log_path, f"workers-node{args.node_id}" if "," in args.node_ips else "workers")
 
 
@@ -131,8 +118,7 @@ def port_of(args: argparse.Namespace) -> int:
 def signal_workers(launcher: subprocess.Popen, number: int) -> None:
     """Send a signal to each process of the run. They save and end, and then the launcher ends.
 
-    The launcher itself would end on SIGTERM without its processes, and after Ctrl-C it would kill them before
-    they have saved.
+    On SIGTERM the launcher would end without them; after Ctrl-C it would kill them before they have saved.
     """
     workers = []
     for path in Path("/proc").glob("[0-9]*/stat"):

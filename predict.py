@@ -38,10 +38,6 @@ class PredictFlags:
             retrieval, else top
         corpus: for search: a text file, a sentence a line; or several with their languages, as in
             "de<=de.txt,fr<=fr.txt"
-        ernie_config_path: ernie_config.json, if it is not beside the weights
-        vocab_path: vocab.txt, if it is not beside the weights
-        piece_model_path: sentencepiece model, if it is not beside the weights
-        label_map_config: names of the labels: {"label": id}
         serve: serve a page for the browser and a JSON API, instead of --task
         host: address of --serve; only this machine can reach 127.0.0.1
         port: port of --serve
@@ -57,10 +53,6 @@ class PredictFlags:
     pooling: Literal["mean", "specials", "pooled"] | None = None
     layer: str | None = None
     corpus: str | None = None
-    ernie_config_path: str | None = None
-    vocab_path: str | None = None
-    piece_model_path: str | None = None
-    label_map_config: str | None = None
     serve: bool = False
     host: str = "127.0.0.1"
     port: int = within("[1, 65535]", 8000)
@@ -72,7 +64,8 @@ class PredictFlags:
 
 
 def main() -> None:
-    arguments = ["--serve=true" if argument == "--serve" else argument for argument in sys.argv[1:]]
+    pairs = zip(sys.argv[1:], [*sys.argv[2:], "--"])
+    arguments = [f"{a}=true" if a == "--serve" and after.startswith("--") else a for a, after in pairs]
     flags = load_config(PredictFlags, arguments, __doc__)
     # Imported here, so that a process that only loads this file stays light.
     from inference.loading import load
@@ -81,14 +74,14 @@ def main() -> None:
     from utils.logging import progress
 
     options = TaskOptions(flags.max_seq_len, flags.top_k, flags.pooling, flags.layer, flags.corpus)
-    names = ("engine", "task", "ernie_config_path", "vocab_path", "piece_model_path", "label_map_config")
-    how = {name: getattr(flags, name) for name in names}
+    folders = flags.model.split(",") if flags.serve else [flags.model]
+    models = [load(folder, engine=flags.engine, task=flags.task) for folder in folders]
     if flags.serve:
         from inference.serve import serve
 
-        serve([load(folder, **how) for folder in flags.model.split(",")], options, flags.host, flags.port)
+        serve(models, options, flags.host, flags.port)
         return
-    task = make(flags.task, load(flags.model, **how), options)
+    task = make(flags.task, models[0], options)
     asked = read_requests(flags.input, task.parse)
     parts = [asked[first : first + AT_ONCE] for first in range(0, len(asked), AT_ONCE)]
     if flags.output == "-":

@@ -2,7 +2,6 @@
 
 python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test false ...
 fleetrun --nproc_per_node 2 run_mrc.py ...
-python run_mrc.py --do_train false --init_checkpoint best --gxlt_set dev-context-%s-question-%s.json ...
 """
 
 import dataclasses
@@ -21,15 +20,10 @@ def main() -> None:
         args = dataclasses.replace(args, shuffle=False)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.gxlt import evaluate_pairs
     from finetune.question_answering import OfficialAnswering, QuestionAnswering
     from finetune.supervised import run_task
 
-    task = OfficialAnswering if args.official_compat else QuestionAnswering
-    if args.gxlt_set:
-        evaluate_pairs(args, task.from_flags)
-    else:
-        run_task(args, task.from_flags)
+    run_task(args, (OfficialAnswering if args.official_compat else QuestionAnswering).from_flags)
 
 
 if __name__ == "__main__":

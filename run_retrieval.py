@@ -1,7 +1,6 @@
-"""Find each sentence's translation among all: Tatoeba, or any bitext. See docs/retrieval.md.
+"""Find each sentence's translation among all: Tatoeba, or any bitexts. See docs/retrieval.md.
 
 python run_retrieval.py --pairs data/tatoeba --init_pretraining_params checkpoints/best
-python run_retrieval.py --src_file a.de --tgt_file a.en --score margin --layer sweep ...
 python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,2,3 ...
 """
 
@@ -17,7 +16,7 @@ def main() -> None:
     flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.retrieval.run import RetrievalRun
+    from finetune.retrieval import RetrievalRun
 
     RetrievalRun(flags).run()
 

@@ -1,14 +1,9 @@
-"""Time text to shards beside Hugging Face's Rust tokenizers, with the memory of the largest process.
+"""Time text to shards beside Hugging Face's Rust tokenizers. DATA names the folder of real data.
 
-    DATA=/where/the/data/is .venv/bin/python -m benchmarks.corpus
-    DATA=... .venv/bin/python -m benchmarks.corpus --gigabytes 10 --rounds 1 --contenders ours_deduplicated
-
-The text has all lines of DATA/pretrain/mono again and again, each with a running number in front, so that
-no two lines are equal. All contenders turn it into the ids of one vocabulary on the same number of cores
-and write them to disk: ours with build_corpus; the peer in that many processes with one thread, which is
-faster than one process with threads. The peer's ids differ in one line of a hundred: the official tokenizer
-has a rule for a comma after a digit, and the peer has its own form of NFKC. Speeds are in megabytes of
-text.
+The text has all lines of DATA/pretrain/mono again and again, each with a running number in front. All
+contenders turn it into the ids of one vocabulary on the same number of cores and write them to disk; the
+peer runs that many processes with one thread, which is faster than threads. Memory is that of the largest
+process.
 """
 
 import gzip
@@ -28,7 +23,7 @@ from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Contender, compa
 from utils.errors import UserError, run
 
 TEXT, TOKENIZER = "text.txt", "tokenizer.json"
-BATCH = 1 << 20  # bytes of text
+LINES = 20_000  # that are in memory at a time
 CONTENDERS = {
     OURS: Contender("ours", OURS, options={"deduplicate": "false"}),
     "ours_deduplicated": Contender("ours, duplicates removed", OURS, options={"deduplicate": "true"}),
@@ -71,11 +66,9 @@ def ours(folder: Path, args, deduplicate: str) -> None:
 
 def tokenizers(folder: Path, args) -> None:
     os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = "1", "false"
-    size, count = (folder / TEXT).stat().st_size, args.processes
-    bounds = [size * number // count for number in range(count + 1)]
-    parts = [(folder, number, *bounds[number : number + 2]) for number in range(count)]
+    parts = [(folder, number, args.processes) for number in range(args.processes)]
     start = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         pool.starmap(write_ids, parts, chunksize=1)
         pool.close()
         pool.join()
@@ -87,18 +80,15 @@ def tell_with_children(seconds: float) -> None:
     tell(seconds, peak=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
 
 
-def write_ids(folder: Path, number: int, start: int, end: int) -> None:
-    """Write the ids of the lines that begin within [start, end), and the length of each line."""
+def write_ids(folder: Path, number: int, processes: int) -> None:
+    """Write the ids of the lines of one process, and the length of each line."""
     import numpy as np
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     ids_path, lengths_path = (folder / f"{number}.{kind}" for kind in ("ids", "lengths"))
     with open(folder / TEXT, "rb") as file, open(ids_path, "wb") as ids, open(lengths_path, "wb") as lengths:
-        if start:
-            file.seek(start - 1)
-            file.readline()
-        while file.tell() < end and (lines := file.readlines(min(BATCH, end - file.tell()))):
+        while lines := list(itertools.islice(file, LINES))[number::processes]:
             batch = [line.decode().rstrip("\n") for line in lines]
             rows = [one.ids for one in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
             np.array([len(row) for row in rows], np.uint32).tofile(lengths)

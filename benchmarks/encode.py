@@ -1,11 +1,8 @@
-"""Time sentences to vectors on a CPU beside sentence-transformers (torch).
+"""Time sentences to vectors on a CPU beside sentence-transformers (torch), at base size with random weights.
 
-    python benchmarks/encode.py                                   2,000 sentences at base size
-    python benchmarks/encode.py --layers 2 --sentences 500 --rounds 1
-
-All contenders get the same made-up sentences of 1 to 120 words and the same shape of random weights (12 x
-768, 250,002 words), and compute the mean over the tokens of the top layer. Ours does what encode_vector.py
-does, with a checkpoint and with the ONNX files of export.py. Loading the model is not timed.
+All contenders compute the mean over the tokens of the top layer for the sentences of tokenise.py. Ours does
+what encode_vector.py does, with a checkpoint and with the ONNX files of export.py. Loading the model is not
+timed.
 """
 
 import sys

@@ -24,13 +24,11 @@ SIZES = {
     "layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "steps": 5, "length": 0, "max_seq_len": 256,
     "data": "", "piece_model_path": "", "amp": "none",
 }  # fmt: skip
-SDPA = {"attention": "sdpa"}
-BFLOAT16, GROUPED = SDPA | {"bfloat16": True}, {"order": "grouped"}
+SDPA, GROUPED = {"attention": "sdpa"}, {"order": "grouped"}
+INSTALLED, BFLOAT16 = SDPA | {"fused": False}, SDPA | {"bfloat16": True}
 TRANSFORMERS = {
     OURS: Contender("ours", OURS),
-    "hf_installed_sdpa": Contender(
-        "transformers XLM-R, sdpa, as installed", "torch", False, SDPA | {"fused": False}
-    ),
+    "hf_installed_sdpa": Contender("transformers XLM-R, sdpa, as installed", "torch", False, INSTALLED),
     "hf_best_sdpa": Contender("transformers XLM-R, sdpa", "torch", True, SDPA),
     "hf_best_eager": Contender("transformers XLM-R, eager", "torch"),
     "hf_best_latest_sdpa": Contender("newest transformers, sdpa", "torch", True, SDPA, LATEST),

@@ -1,12 +1,8 @@
-"""Time a masked-LM training step beside transformers (torch).
+"""Time a masked-LM training step beside transformers (torch), at base size; a peer takes 18 GB of memory.
 
-    python benchmarks/mlm_step.py                                    base size; a peer takes 18 GB of memory
-    python benchmarks/mlm_step.py --against ../another-checkout      this revision beside another one
-
-One step: 16 x 128 tokens of which 304 are predicted (15 % of each sequence, MMLM), base shape (12 x 768,
-250,002 words, tied output), float32, dropout 0.1, gradient clipped to norm 1, AdamW. All contenders get the
-same batches. transformers computes logits at all positions; its "gathered" form computes them at the masked
-positions. The peers run alone, because two would not fit into memory.
+MMLM predicts 304 of 16 x 128 tokens. All contenders get the same batches. transformers computes logits at
+all positions; its "gathered" form computes them at the masked positions. The peers run alone, because two
+would not fit into memory; --against ../another-checkout takes turns with ours.
 """
 
 import sys

@@ -1,16 +1,11 @@
 """Work out what a pre-training run needs on many cards: memory, communication and time. Nothing is measured.
 
-    python benchmarks/plan.py                         small, base and large on 8, 64 and 512 cards
-    python benchmarks/plan.py --configs configs/pretrain/large.yaml --cards 16
-
 By default a card is an NVIDIA A100 80 GB: 312 TFLOP/s in half precision, 300 GB/s each way within a machine
-of 8 (NVLink, data sheet), 25 GB/s to others (InfiniBand), 35 per cent of the peak reached. Nothing is
-computed for a pad; sequences have `data.max_seq_len` tokens; gradients are summed after the last backward
-pass.
+of 8 (NVLink, data sheet), 25 GB/s to others (InfiniBand), 35 per cent of the peak reached. Sequences have
+`data.max_seq_len` tokens and no pads; gradients are summed after the last backward pass.
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +22,6 @@ FLOAT, HALF = 4, 2
 POSITIONS, LANGUAGES = 514, 96
 MASKED = 0.15  # share of the tokens
 LOGITS = 1 << 29  # model/word_table.py: bytes of a chunk of logits
-FUSED = 64 << 20  # training/distributed.py: bytes of gradients in one sum
-CALL_SECONDS = 30e-6  # what a collective call takes beside its bytes
 RUNTIME = 2 * GB  # of CUDA, NCCL and Paddle
 CARDS_OF_A_MACHINE = 8
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
@@ -134,13 +127,11 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
 
 
 def operations(shape: ModelShape, run: PlannedRun) -> float:
-    """Operations of a step on all cards: matrix products, forward and backward.
+    """Operations of a step on all cards: matrix products, forward and backward (twice as many).
 
     A layer has 24 H^2 for a token and 4 H for a score; in the last layer 18 of the 24 are for the masked
-    positions alone. The head has 2 H (H + V) for a masked position. The backward pass has twice as many;
-    the loss makes its gradients in the forward pass. Recompute adds a forward pass of the layers. Stage 1 of
-    BTMLM, a quarter of the sequences, adds a forward pass of the layers and a head over a seventh of the
-    words.
+    positions alone. The head has 2 H (H + V) for a masked position. Recompute adds a forward pass of the
+    layers. Stage 1 of BTMLM, a quarter of the sequences, adds one, and a head over a seventh of the words.
     """
     hidden, length = shape.hidden, run.length
     encoder = shape.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence
@@ -150,25 +141,14 @@ def operations(shape: ModelShape, run: PlannedRun) -> float:
     return run.batch * (passes * encoder + 3 * head + (encoder + head / 7) / 4)
 
 
-def communication(shape: ModelShape, stage: int, cards: int) -> tuple[float, int]:
-    """Bytes that a card sends in a step, and the number of collective calls.
-
-    Stage 0: fleet's fused all-reduce of the gradients in float32, a ring: a reduce-scatter and an all-gather.
-    Stage 1: `DygraphShardingOptimizer` reduces each gradient to its owner and broadcasts each parameter. That
-    sends as many bytes, in two calls for each parameter: 16 of each layer, and 12 others.
-    """
-    sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
-    fused = 1 + math.ceil(FLOAT * (shape.trained - shape.table) / FUSED)  # the word table goes alone
-    return sent, 2 * (16 * shape.layers + 12) if stage else fused
-
-
 def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, args: argparse.Namespace) -> list[str]:
     """GB by part and in all, GB sent, seconds of a step, tokens per second and days, as text."""
     parts = memory(shape, run, stage, cards)
     compute = operations(shape, run) / (cards * args.tflops * 1e12 * args.utilisation)
-    sent, calls = communication(shape, stage, cards)
+    # A ring: a reduce-scatter of the gradients, and an all-gather of the sums (stage 1: of the parameters).
+    sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
     speed = args.inner_gbs if cards <= CARDS_OF_A_MACHINE else args.outer_gbs
-    seconds = compute + sent / GB / speed + calls * CALL_SECONDS
+    seconds = compute + sent / GB / speed
     shown = [*(parts[name] / GB for name in PARTS), (sum(parts.values()) + RUNTIME) / GB, sent / GB]
     return [
         *(f"{value:.1f}" for value in shown), f"{seconds:.2f}", f"{run.batch * run.length / seconds:,.0f}",

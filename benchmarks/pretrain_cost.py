@@ -1,12 +1,8 @@
 """What the full strategy costs in comparison with MMLM + TLM: seconds for each token that is trained on.
 
-    python benchmarks/pretrain_cost.py                       about 10 minutes on 2 cores, 10 GB
-    python benchmarks/pretrain_cost.py --layers 1 --vocab 4000 --length 32 --sequences 4 --micro 1
-
-Both strategies train one base-size model (12 x 768, 250,002 words) on random sequences of full length, with
-as many sequences and micro-batches. Pseudo-tokens count as tokens; the pass that makes them does not. There
-are 15 languages, and pseudo-tokens come from a seventh of the vocabulary. One alternation is a step of each
-strategy; the order changes each time. The reported ratio is the median over all. The last line is JSON.
+Both train one base-size model on random sequences of full length, a step of each in turn, with as many
+sequences and micro-batches. Pseudo-tokens count as tokens; the pass that makes them does not. The reported
+ratio is the median over all alternations. About 10 minutes on 2 cores, 10 GB. The last line is JSON.
 """
 
 import argparse

@@ -1,12 +1,8 @@
 """Time the exact search of the nearest vectors beside sentence-transformers (torch) and numpy.
 
-    python benchmarks/search_vectors.py                      1,000,000 vectors of width 768
-    python benchmarks/search_vectors.py --vectors 10000 --queries 100 --rounds 1
-
-From arrays in memory to the 10 targets with the highest inner product for each of 1,000 queries, float32,
-all of length 1. Ours is the search of run_retrieval.py, including the time to put the vectors into its index.
-sentence-transformers runs `util.semantic_search`. numpy runs a product and a partition for each slice of the
-targets. A peer that finds other targets, beyond ties, is left out.
+From arrays in memory to the 10 targets with the highest inner product for each query, float32. Ours is the
+search of run_retrieval.py, including the time to put the vectors into its index. A peer that finds other
+targets, beyond ties, is left out.
 """
 
 import sys

@@ -80,7 +80,7 @@ def compare(
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--contenders", help=f"of {', '.join(contenders)}, with commas between")
+    parser.add_argument("--contenders", nargs="+", choices=contenders)
     if OURS in turns:
         parser.add_argument("--against", type=Path, help="another checkout, or a benchmark in one")
     parser.add_argument("--worker", choices=contenders, help=argparse.SUPPRESS)
@@ -103,12 +103,10 @@ def compare(
 
 
 def choose(
-    contenders: Mapping[str, Contender], asked: str | None, against: Path | None
+    contenders: Mapping[str, Contender], asked: Sequence[str] | None, against: Path | None
 ) -> dict[str, Contender]:
     """The contenders that run: all, or those asked for; with another checkout, ours beside it."""
-    names = asked.split(",") if asked else [OURS] if against else list(contenders)
-    if unknown := [name for name in names if name not in contenders]:
-        sys.exit(f"--contenders: no {unknown[0]}; there are {', '.join(contenders)}")
+    names = asked or ([OURS] if against else contenders)
     chosen = {name: contenders[name] for name in names}
     if against:
         script = against if against.is_file() else against / "benchmarks" / Path(sys.argv[0]).name

@@ -1,11 +1,9 @@
 """Time texts to token ids beside Hugging Face's tokenizers (Rust) and PaddleNLP.
 
-    python benchmarks/tokenise.py                            50,000 sentences
-    python benchmarks/tokenise.py --sentences 500 --rounds 1
-
 All contenders get the same made-up sentences of 1 to 120 words, the same unigram model of 4,000 pieces, and
 all cores, except PaddleNLP, which uses one. The program ends if their ids are not the same. There are no
-digits, no punctuation and no words whose first piece is a bare "▁": the rules of the libraries differ there.
+digits, no punctuation and no words whose first piece is a bare "▁": the rules of the libraries differ
+there.
 """
 
 import hashlib

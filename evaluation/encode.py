@@ -1,6 +1,6 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,26 +8,37 @@ import paddle
 from paddle import Tensor
 
 from evaluation.pooling import mean_weights
-from model.ernie_m import ErnieMModel
+from model.ernie_m import ErnieMModel, SentBatch
 from reader.batching import padded_batches
 from reader.bitext import BATCH_TOKENS
 
 
-def sentence_vectors(model: ErnieMModel, ids: np.ndarray, layer: int, pooling: str) -> Tensor:
+def send_sentences(
+    model: ErnieMModel, batches: Sequence[np.ndarray], pooling: str, **more: np.ndarray
+) -> list[SentBatch]:
+    """Send ids, [B, T] int64 each, in one copy, for `sentence_vectors`. The first gets the arrays `more`."""
+    specials, pad_id = pooling == "specials", model.config.pad_token_id
+    weights = [{"weights": mean_weights(ids, pad_id, specials)} for ids in batches]
+    weights[0] |= more
+    return model.send(batches, weights)
+
+
+def sentence_vectors(model: ErnieMModel, ids: np.ndarray | SentBatch, layer: int, pooling: str) -> Tensor:
     """One vector per sentence, with gradients. Layers above `layer` are not computed.
 
     Args:
-        ids: [B, T] int64, padded on the right; each row is [CLS] ... [SEP].
+        ids: [B, T] int64, padded on the right; each row is [CLS] ... [SEP]; or from `send_sentences`.
         layer: 0 .. L; "pooled" always uses the top layer.
         pooling: one of `evaluation.pooling.POOLINGS`.
 
     Returns:
         [B, H].
     """
+    sent = ids if isinstance(ids, SentBatch) else send_sentences(model, [ids], pooling)[0]
     if pooling == "pooled":
-        return model.pool(ids)
-    states = model(ids, pool=False, layers=layer).sequence  # [B, T, H]
-    return _mean(states, mean_weights(ids, model.config.pad_token_id, pooling == "specials"))
+        return model.pool(sent)
+    states = model(sent, pool=False, layers=layer).sequence  # [B, T, H]
+    return _mean(states, sent.tensors["weights"])
 
 
 class PaddleEncoder:
@@ -50,24 +61,17 @@ class PaddleEncoder:
 
 
 def encode_layer(
-    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean", *,
-    batch_tokens: int = BATCH_TOKENS, done: Callable[[int], None] | None = None,
+    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean",
+    batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:  # fmt: skip
-    """One vector per sentence, in the given order: [N, H] float32.
+    """One vector per sentence, [CLS] S [SEP], in the given order: [N, H] float32. Without dropout.
 
-    Args:
-        model: used without dropout; its mode is restored.
-        sentences: N sequences of token ids, [CLS] S [SEP].
-        layer, pooling: see `sentence_vectors`.
-        batch_tokens: padded tokens in one forward pass.
-        done: called after each batch with its number of sentences.
+    `layer`, `pooling`: see `sentence_vectors`; `batch_tokens`: padded tokens in one forward pass.
     """
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
             out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
-            if done is not None:
-                done(len(rows))
     return out
 
 
@@ -75,24 +79,18 @@ def encode(
     model: ErnieMModel, sentences: Sequence[np.ndarray], *, specials: bool = False,
     batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:  # fmt: skip
-    """Mean token vectors of every layer, in the given order.
+    """Mean token vectors of every layer, in the given order: [L + 1, N, H]; index 0 is the embedding output.
 
-    Args:
-        specials: include [CLS] and [SEP] in the mean. A sentence without other tokens is always the mean of
-            these two.
-        model, sentences, batch_tokens: see `encode_layer`.
-
-    Returns:
-        [L + 1, N, H]; index 0 is the embedding output, index L the top layer.
+    `specials`: include [CLS] and [SEP] in the mean; the others: see `encode_layer`.
     """
     config = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, config.pad_token_id, batch_tokens):
-            weights = mean_weights(ids, config.pad_token_id, specials)
-            output = model(ids, output_hidden_states=True, pool=False)
+            (sent,) = send_sentences(model, [ids], "specials" if specials else "mean")
+            output = model(sent, output_hidden_states=True, pool=False)
             for layer, hidden in enumerate(output.hidden_states):
-                vectors[layer, rows] = _mean(hidden, weights).numpy()
+                vectors[layer, rows] = _mean(hidden, sent.tensors["weights"]).numpy()
     return vectors
 
 
@@ -109,6 +107,6 @@ def _predicting(model: ErnieMModel) -> Iterator[None]:
             model.train()
 
 
-def _mean(states: Tensor, weights: np.ndarray) -> Tensor:
+def _mean(states: Tensor, weights: Tensor) -> Tensor:
     """[B, T, H] and [B, T] -> [B, H]."""
-    return paddle.matmul(paddle.to_tensor(weights, dtype=states.dtype).unsqueeze(1), states).squeeze(1)
+    return paddle.matmul(weights.astype(states.dtype).unsqueeze(1), states).squeeze(1)

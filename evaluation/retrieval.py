@@ -1,7 +1,6 @@
 """Retrieval over aligned sentences: the nearest neighbour by cosine should be the translation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,36 +25,20 @@ def hits(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndar
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray) -> np.ndarray:
-    """Accuracy of every layer: [L + 1, 2] float64, src -> tgt and tgt -> src.
-
-    Args:
-        src, tgt: [L + 1, N, H], from `evaluation.encode.encode`.
-    """
+    """[L + 1, N, H] from `evaluation.encode.encode` -> accuracy src -> tgt and tgt -> src, [L + 1, 2]."""
     return np.array([[hits(a, b).mean(), hits(b, a).mean()] for a, b in zip(src, tgt, strict=True)])
 
 
-@dataclass(frozen=True)
-class SplitResult:
-    """Accuracy on pairs that were not used to choose the layer.
-
-    Args:
-        layer: the layer that was chosen on the even pairs.
-        forward, backward: accuracy on the odd pairs, src -> tgt and tgt -> src.
-        mean: mean of the two.
-        standard_error: standard error of `mean`, from a bootstrap over the pairs.
-    """
+class SplitResult(NamedTuple):
+    """The layer that the even pairs choose, its accuracy on the odd pairs (mean of both directions), and the
+    standard error of that, from a bootstrap over the pairs."""
 
     layer: int
-    forward: float
-    backward: float
     mean: float
     standard_error: float
 
 
-def choose_on_half(
-    src: np.ndarray, tgt: np.ndarray, seed: int = 0, draws: int = 1000,
-    search: Callable = lambda a, b: (hits(a, b), hits(b, a)),
-) -> SplitResult:  # fmt: skip
+def choose_on_half(src: np.ndarray, tgt: np.ndarray, seed: int = 0, draws: int = 1000) -> SplitResult:
     """Choose the layer on the even pairs and score it on the odd pairs.
 
     Each half is searched within itself, so chance is 2 / N. Of equal layers the lowest is chosen.
@@ -63,11 +46,10 @@ def choose_on_half(
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
         seed, draws: seed and number of samples of the bootstrap.
-        search: (a, b), each [N, H] -> whether row i finds row i, a -> b and b -> a, each [N] bool.
     """
-    found = [search(a, b) for a, b in zip(src[:, ::2], tgt[:, ::2], strict=True)]
-    layer = int(np.argmax([np.mean([forward.mean(), backward.mean()]) for forward, backward in found]))
-    forward, backward = search(src[layer, 1::2], tgt[layer, 1::2])
+    layer = int(accuracy_by_layer(src[:, ::2], tgt[:, ::2]).mean(axis=1).argmax())
+    odd = src[layer, 1::2], tgt[layer, 1::2]
+    forward, backward = hits(*odd), hits(*odd[::-1])
     both = (forward.astype(float) + backward) / 2  # [N / 2]
     rows = np.random.default_rng(seed).integers(len(both), size=(draws, len(both)))
-    return SplitResult(layer, forward.mean(), backward.mean(), both.mean(), both[rows].mean(axis=1).std())
+    return SplitResult(layer, both.mean(), both[rows].mean(axis=1).std())

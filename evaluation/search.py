@@ -23,11 +23,9 @@ class Found(NamedTuple):
 
 
 def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", neighbours: int = 4) -> Found:
-    """Search each side of a bitext with the other.
+    """Search each side of a bitext with the other; row i of `english` [N, H] translates row i of `other`.
 
     Args:
-        english: [N, H] float.
-        other: [N, H]; row i translates row i of `english`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
             largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sides (Artetxe
             and Schwenk, 2019). If one of these means is not positive, the ratio is meaningless, and the query

@@ -18,13 +18,7 @@ _HEADER_BYTES = 128  # numpy aligns the data to 64; the shape is filled in at th
 
 
 class ArrayFile:
-    """A .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
-
-    Args:
-        path: a new file.
-        width: length of a row.
-        dtype: "float32" or "float16".
-    """
+    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement."""
 
     def __init__(self, path: str | os.PathLike, width: int, dtype: str):
         self.width, self.dtype, self.rows = width, np.dtype(dtype), 0
@@ -62,9 +56,7 @@ class VectorWriter:
 
     Args:
         encoder: an `evaluation.encode.PaddleEncoder` or `inference.tasks.encode.ExportedEncoder`.
-        texts: items for `encode`.
         encode: makes ids of texts, in the reader process.
-        folder: receives the files.
         dtype: type of the files, "float32" or "float16".
         batch_tokens: padded tokens in one forward pass.
         window: number of texts in memory at a time.

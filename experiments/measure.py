@@ -125,7 +125,7 @@ def ner(predictions: Path) -> dict[str, list]:
 
     found = {}
     for language, path in prediction_files(predictions).items():
-        counts = [entity_scores([one.gold], [one.predicted]).overall for one in read_conll(path)]
+        counts = [entity_scores([one.gold], [one.predicted]) for one in read_conll(path)]
         found[language] = [
             [2 * count.right for count in counts],
             [count.gold + count.predicted for count in counts],

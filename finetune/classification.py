@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
+
+    from model.ernie_m import SentBatch
 
 
 class Classification(Task):
@@ -51,20 +53,19 @@ class Classification(Task):
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "nn.Layer", batch: TaskBatch) -> dict[str, "Tensor"]:
+    def run(self, model: "nn.Layer", sent: "SentBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
         import paddle.nn.functional as F
 
-        outputs = super().run(model, batch)
+        outputs = super().run(model, sent)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
-    def losses(self, batch: TaskBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
-        import paddle
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [B, C], [B]
+        logits, labels = outputs["logits"], sent.tensors["labels"]  # [B, C], [B]
         correct = (logits.argmax(-1) == labels).sum()
-        return F.cross_entropy(logits, labels, reduction="sum"), correct, len(batch.labels)
+        return F.cross_entropy(logits, labels, reduction="sum"), correct, len(labels)
 
     def decode(self, batch: TaskBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the class probabilities of each input, [C] float."""
@@ -80,11 +81,6 @@ class Classification(Task):
             for example, row in zip(data, predictions, strict=True):
                 cells = [str(int(row.argmax())), *(f"{probability:.6f}" for probability in row)]
                 file.write("\t".join(cells if example.qid is None else [example.qid, *cells]) + "\n")
-
-    def write_xtreme(self, path: str | os.PathLike, data: Examples, predictions: list[np.ndarray]) -> None:
-        """Write the name of the predicted label of each input, one per line."""
-        with atomic_file(path, "w", newline="\n") as file:
-            file.writelines(f"{self.labels[int(row.argmax())]}\n" for row in predictions)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -22,11 +22,7 @@ _NO_EXECUTOR = "there is no static-graph executor"
 
 @dataclass
 class TrainingFlags:
-    """The flags that all commands share. `given` holds the names on the command line.
-
-    Raises:
-        UserError: a value is out of range.
-    """
+    """The flags that all commands share. `given` holds the names on the command line."""
 
     ernie_config_path: str | None = free(None, "ernie_config.json; default: the one beside the weights")
     init_checkpoint: str | None = free(None, "a step folder of ours: resume; an official one: its weights")
@@ -48,13 +44,11 @@ class TrainingFlags:
     use_cuda: bool = free(True, "use GPUs if there are any")
     do_train: bool = free(True, "train")
     # From here on, flags that the official scripts do not have.
-    overwrite: bool = free(False, "start again: remove what a run left in --checkpoints")
     max_steps: int | None = flag(None, "optimizer steps after which the run ends", "[1, )")
     amp: str = flag("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
     lr_schedule_style: str = flag("official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES)
     recompute: bool = free(False, "recompute activations in the backward pass: less memory")
     paper: str | None = free(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
-    xtreme_save: str | None = free(None, "with --do_test: a folder for the predictions in XTREME's layout")
     keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
     stall_ends_seconds: float = free(
         3600.0, "several processes: end one that waits longer in a step, evaluation or checkpoint; 0: never",
@@ -131,7 +125,6 @@ class FinetuneFlags(TrainingFlags):
     official_compat: bool = flag(False, "run_mrc, run_sequence_labeling: the official code's behaviour")
     split_han: bool = flag(True, "run_mrc: each Han character is a token, so an answer can end there")
     answer_rules: str = flag("mlqa", "run_mrc: how F1 and exact match compare", choices=("mlqa", "squad"))
-    gxlt_set: str | None = free(None, "run_mrc: evaluate contexts x questions; a pattern with two %%s")
     label_pieces: str = flag("first", "run_sequence_labeling: tagged pieces", choices=("first", "all"))
 
     def __post_init__(self) -> None:
@@ -140,11 +133,7 @@ class FinetuneFlags(TrainingFlags):
         super().__post_init__()
 
     def check(self) -> None:
-        """Refuse flags that do not go together, before any file is read.
-
-        Raises:
-            UserError: names the flag that is missing or wrong.
-        """
+        """Refuse flags that do not go together, before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
         if not (self.do_train or self.init_checkpoint):
@@ -154,8 +143,6 @@ class FinetuneFlags(TrainingFlags):
             for name in needed:
                 if getattr(self, asked) and not getattr(self, name):
                     raise UserError(f"--{name} is needed with --{asked} true")
-        if self.xtreme_save and not (self.do_test and self.lang_map_config and "," not in self.test_set):
-            raise UserError("--xtreme_save needs --do_test true, one pattern in --test_set, and languages")
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:
@@ -171,24 +158,16 @@ class RetrievalFlags(TrainingFlags):
     )
     init_task: str | None = free(None, f"refuse weights not fine-tuned for it: {', '.join(TASKS)}")
     init_checkpoint: str | None = free(None, "a step folder from which to continue (--do_train true)")
-    xtreme_save: str | None = free(None, "folder for the predictions in XTREME's layout")
 
     pairs: str | None = free(
         None, "folder of <language>-en.<language>, .en, or tatoeba.<lan>-eng.<lan>, .eng"
     )
     languages: str | None = free(None, "codes of XTREME, separated by commas; default: all in the folder")
-    src_file: str | None = free(None, "the sentences of a single bitext, instead of a folder")
-    tgt_file: str | None = free(None, "their translations, line by line; queries of the first direction")
-    layer: str = flag("middle", "a number, middle, top; sweep: a table of all; dev: see --dev_pairs")
-    dev_pairs: str | None = free(None, "a folder like --pairs; --layer dev takes the best layer there")
-    untrained: bool = free(True, "also search with the same model with random weights")
+    layer: str = flag("middle", "a number, middle or top")
     pooling: str = flag("mean", "specials: [CLS] and [SEP] too", choices=("mean", "specials", "pooled"))
     score: str = free(
-        "cosine", "margin: the ratio to the mean of the nearest neighbours", choices=("cosine", "margin")
+        "cosine", "margin: the ratio to the mean of the 4 nearest neighbours", choices=("cosine", "margin")
     )
-    # faiss keeps so many neighbours per query without complaint.
-    neighbours: int = free(4, "number of neighbours of the margin", "[1, 1024]")
-    batch_tokens: int = free(4096, "padded tokens in one forward pass", "[1, )")
 
     do_train: bool = free(False, "fine-tune first, with hardest-negative binary cross-entropy")
     train_set: str | None = free(None, "corpus folder of pretrain.build_corpus; its parallel text is used")
@@ -203,29 +182,14 @@ class RetrievalFlags(TrainingFlags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        chosen = self.layer in ("dev", "sweep")
         refusals = (
             (self.init_task not in (None, *TASKS), f"--init_task {self.init_task}: {', '.join(TASKS)}"),
-            (len(self.seeds) > 1 and self.layer == "sweep", "--layer sweep: one seed at a time"),
-            (not (self.do_train or self.pairs or self.src_file),
-             "nothing to do: give --pairs or --src_file and --tgt_file, or --do_train true"),
-            (self.pairs and self.src_file,
-             "--pairs and --src_file are both given; search one of them at a time"),
-            (bool(self.src_file) != bool(self.tgt_file),
-             "--src_file and --tgt_file go together: a bitext has two sides"),
+            (not (self.do_train or self.pairs), "nothing to do: give --pairs, or --do_train true"),
             (self.do_train and not self.train_set,
              "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus"),
             (self.init_checkpoint and not self.do_train,
              "--init_checkpoint resumes --do_train true; to search with it, name it with "
              "--init_pretraining_params"),
-            (self.languages and self.src_file,
-             "--languages takes some of the languages of --pairs; --src_file has one alone"),
-            ((self.layer == "dev") != bool(self.dev_pairs),
-             "--layer dev and --dev_pairs go together: the layer is chosen on these bitexts"),
-            (self.do_train and chosen,
-             f"--layer {self.layer}: training needs one layer: a number, middle or top"),
-            (self.pooling == "pooled" and chosen,
-             f"--layer {self.layer}: --pooling pooled is that of the top layer alone"),
         )  # fmt: skip
         for wrong, message in refusals:
             if wrong:

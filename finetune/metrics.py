@@ -13,7 +13,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # The articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
@@ -33,8 +33,7 @@ def accuracy(predicted: Sequence[int], labels: Sequence[int]) -> float:
     return 100.0 * sum(int(a == b) for a, b in zip(predicted, labels, strict=True)) / len(labels)
 
 
-@dataclass(frozen=True)
-class EntityCounts:
+class EntityCounts(NamedTuple):
     """Numbers of gold entities, of predicted entities, and of entities that are both.
 
     Attributes:
@@ -60,63 +59,15 @@ class EntityCounts:
         both = self.precision + self.recall
         return 2 * self.precision * self.recall / both if both else 0.0
 
-    def __str__(self) -> str:
-        return f"precision: {self.precision:6.2f}%; recall: {self.recall:6.2f}%; FB1: {self.f1:6.2f}"
 
-
-@dataclass(frozen=True)
-class EntityScores:
-    """What conlleval, the script of CoNLL-2002 and 2003, reports on a file.
-
-    Args:
-        words: number of words.
-        right_tags: number of words whose tag is exactly right.
-        overall: counts for all entities.
-        by_type: counts for each type of entity.
-    """
-
-    words: int
-    right_tags: int
-    overall: EntityCounts
-    by_type: dict[str, EntityCounts]
-
-    def report(self) -> str:
-        """The output of conlleval, character by character."""
-        total = self.overall
-        right = 100 * self.right_tags / self.words if self.words else 0.0
-        lines = [
-            f"processed {self.words} tokens with {total.gold} phrases; found: {total.predicted} phrases; "
-            f"correct: {total.right}.",
-            f"accuracy: {right:6.2f}%; {total}",
-            *(f"{type_:>17}: {counts}  {counts.predicted}" for type_, counts in self.by_type.items()),
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
-    """Compare the tags of sentences as conlleval does.
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityCounts:
+    """Compare the tags of sentences as conlleval does, the script of CoNLL-2002 and 2003.
 
     An entity is right if its first word, its last word and its type are right.
-
-    Raises:
-        ValueError: the numbers of sentences or tags differ.
     """
-    if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
-        raise ValueError("gold and predicted tags differ in number")
     # An O separates two sentences.
-    sides = [[tag for tags in side for tag in (*tags, "O")] for side in (gold, predicted)]
-    there, found = map(entities, sides)  # (type, first, last)
-    every = there, found, there & found
-    of_type = [Counter(type_ for type_, _, _ in side) for side in every]
-    return EntityScores(
-        len(sides[0]) - len(gold),
-        sum(a == b for a, b in zip(*sides)) - len(gold),
-        EntityCounts(*map(len, every)),
-        {
-            type_: EntityCounts(*(counts[type_] for counts in of_type))
-            for type_ in sorted(of_type[0] | of_type[1])
-        },
-    )
+    there, found = (entities([tag for tags in side for tag in (*tags, "O")]) for side in (gold, predicted))
+    return EntityCounts(len(there), len(found), len(there & found))
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:

@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -23,6 +23,8 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from paddle import Tensor
 
+    from model.ernie_m import SentBatch
+
 # A logit whose probability is 0 in float32 and in float64.
 _CLOSED = -1e30
 # The values of the official recipe, for a model whose folder does not say how it was trained.
@@ -30,12 +32,7 @@ _QUERY, _STRIDE, _ANSWER = 64, 128, 100
 
 
 class Spans(NamedTuple):
-    """The best spans of a window, best first; see `best_spans`.
-
-    Attributes:
-        first, last: int32 [K], numbers of tokens of the context.
-        start_logits, end_logits: float32 [K].
-    """
+    """The best spans of a window, best first: token numbers in the context, int32 [K], logits float32 [K]."""
 
     first: np.ndarray
     last: np.ndarray
@@ -88,86 +85,6 @@ def best_spans(
     return Spans(*tokens, start_logits[starts].astype(np.float32), end_logits[ends].astype(np.float32))
 
 
-def only_the_best(logits: np.ndarray, n_best: int) -> np.ndarray:
-    """Set all but the `n_best` highest logits, float32 [T], to -inf."""
-    if n_best >= len(logits):
-        return logits
-    kept = np.full_like(logits, -np.inf)
-    best = np.argpartition(-logits, n_best - 1)[:n_best]
-    kept[best] = logits[best]
-    return kept
-
-
-def text_in_context(data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-    """Return the characters of the context from token `first` to `last`, and their position."""
-    context = data.file.questions[question].context
-    start, end = int(data.spans[context][first, 0]), int(data.spans[context][last, 1])
-    found = data.file.contexts[context][start:end]
-    return found.strip(), start + len(found) - len(found.lstrip())
-
-
-def rank(
-    data: AnswerWindows, predictions: Sequence[Spans], n_best: int,
-    text_of: Callable[[int, int, int], tuple[str, int]],
-) -> list[list[Answer]]:  # fmt: skip
-    """Return the answers to each question of a file, the best one first. No text occurs twice.
-
-    Args:
-        predictions: the spans of each window.
-        n_best: largest number of answers to a question.
-        text_of: (number of the question, first and last token of its context) -> the text and its position.
-    """
-    ranked = []
-    for number in range(len(data.file.questions)):
-        found = [predictions[i] for i in data.of_question(number)]
-        if not found:
-            ranked.append([])
-            continue
-        first, last, start_logits, end_logits = map(np.concatenate, zip(*found))
-        chosen: dict[str, tuple[int, float, float]] = {}
-        for i in np.argsort(-(start_logits + end_logits), kind="stable").tolist():
-            text, start = text_of(number, int(first[i]), int(last[i]))
-            if text and text not in chosen:
-                chosen[text] = start, float(start_logits[i]), float(end_logits[i])
-                if len(chosen) == n_best:
-                    break
-        sums = np.asarray([a + b for _, a, b in chosen.values()])
-        shares = np.exp(sums - sums.max(initial=-np.inf))
-        answers = zip(chosen.items(), shares / shares.sum())
-        ranked.append([Answer(text, start, float(p), a, b) for (text, (start, a, b)), p in answers])
-    return ranked
-
-
-def best_texts(ranked: Sequence[Sequence[Answer]]) -> list[str]:
-    """Return the best answer to each question, "" if there is none."""
-    return [answers[0].text if answers else "" for answers in ranked]
-
-
-def write_answers(path: str | os.PathLike, ids: Sequence[str], ranked: Sequence[Sequence[Answer]]) -> None:
-    """Write {id: text} to `path` and {id: [candidates]} to `nbest_<name>` in its folder, each atomically."""
-    path = Path(path)
-    candidates = {
-        id_: [
-            {
-                "text": answer.text, "answer_start": answer.start,
-                "probability": round(answer.probability, 6),
-                "start_logit": round(answer.start_logit, 4), "end_logit": round(answer.end_logit, 4),
-            }
-            for answer in answers
-        ]
-        for id_, answers in zip(ids, ranked, strict=True)
-    }  # fmt: skip
-    write_json(path.with_name(f"nbest_{path.name}"), candidates)
-    write_json(path, dict(zip(ids, best_texts(ranked))))
-
-
-def write_json(path: str | os.PathLike, value: dict) -> None:
-    """Write a file of answers, atomically."""
-    with atomic_file(path, "w", newline="\n") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
-
-
 class QuestionAnswering(Task):
     """Find the first and the last token of the answer; the metric is F1.
 
@@ -182,7 +99,6 @@ class QuestionAnswering(Task):
 
     name = QUESTION_ANSWERING
     metric = "f1"
-    xtreme_ending = "json"
     keep_all = False  # whether training windows without the answer are kept
 
     def __init__(
@@ -215,7 +131,10 @@ class QuestionAnswering(Task):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
 
-    def losses(self, batch: AnswerBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def targets(self, batch: AnswerBatch) -> dict[str, np.ndarray]:
+        return {"answers": batch.answers}
+
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
         A decision is correct if both start and end are correct.
@@ -223,8 +142,8 @@ class QuestionAnswering(Task):
         import paddle
         import paddle.nn.functional as F
 
-        padding = paddle.to_tensor(batch.input_ids == self.tokenizer.pad_id)  # [B, T]
-        answers = paddle.to_tensor(batch.answers)  # [B, 2]
+        padding = sent.tensors["cells"] == sent.layout.tokens  # [B, T]
+        answers = sent.tensors["answers"]  # [B, 2]
         losses, correct = [], []
         for i, logits in enumerate(outputs.values()):  # of starts, of ends
             # Padding is excluded, so that a loss does not depend on the other inputs of the batch.
@@ -237,35 +156,71 @@ class QuestionAnswering(Task):
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Spans]:
         """Return the best spans of each window."""
+        limits, found = (self.max_answer_length, self.n_best), []
         rows = zip(outputs["start_logits"], outputs["end_logits"], batch.own, batch.ends, batch.shift)
-        return [
-            self.best_spans(a[: end + 1], b[: end + 1], own, end, shift) for a, b, own, end, shift in rows
-        ]
+        for *logits, own, end, shift in rows:
+            starts, ends = (self.candidates(one[: end + 1]) for one in logits)
+            found.append(best_spans(starts, ends, own, end, *limits, shift))
+        return found
 
-    def best_spans(
-        self, starts: np.ndarray, ends: np.ndarray, own: np.ndarray, end: int, shift: int
-    ) -> Spans:
-        """Return the best spans of one window, from the logits of its tokens [t]."""
-        return best_spans(starts, ends, own, end, self.max_answer_length, self.n_best, shift)
+    def candidates(self, logits: np.ndarray) -> np.ndarray:
+        """Return the logits of one window [t], -inf where no answer may begin or end."""
+        return logits
 
     def score(self, data: AnswerWindows, predictions: list[Spans], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
-        texts = best_texts(self.rank(data, predictions))
-        rows = zip(texts, [question.answers for question in data.file.questions], strict=True)
-        return answer_scores(list(rows), language_of_contexts(language), self.rules)
+        rows = zip(self.texts(data, predictions).values(), data.file.questions, strict=True)
+        answers = [(text, question.answers) for text, question in rows]
+        return answer_scores(answers, language_of_contexts(language), self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
-        """Write {id: text} as JSON, and the candidates to `nbest_<name>` in the same folder."""
-        write_answers(path, [question.id for question in data.file.questions], self.rank(data, predictions))
+        """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
+        path, candidates = Path(path), {}
+        for question, answers in zip(data.file.questions, self.rank(data, predictions), strict=True):
+            candidates[question.id] = [
+                {
+                    "text": answer.text, "answer_start": answer.start,
+                    "probability": round(answer.probability, 6),
+                    "start_logit": round(answer.start_logit, 4), "end_logit": round(answer.end_logit, 4),
+                }
+                for answer in answers
+            ]  # fmt: skip
+        write_json(path.with_name(f"nbest_{path.name}"), candidates)
+        write_json(path, {id_: found[0]["text"] if found else "" for id_, found in candidates.items()})
 
-    def write_xtreme(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
-        """Write {id: text} as JSON."""
-        ids = (question.id for question in data.file.questions)
-        write_json(path, dict(zip(ids, best_texts(self.rank(data, predictions)), strict=True)))
+    def texts(self, data: AnswerWindows, predictions: list[Spans]) -> dict[str, str]:
+        """Return id -> the best answer to each question, "" if there is none."""
+        ranked = zip(data.file.questions, self.rank(data, predictions), strict=True)
+        return {question.id: answers[0].text if answers else "" for question, answers in ranked}
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
-        """Return the best answers to each question of the file."""
-        return rank(data, predictions, self.n_best, partial(text_in_context, data))
+        """Return the answers to each question of a file, the best one first. No text occurs twice."""
+        ranked = []
+        for number in range(len(data.file.questions)):
+            found = [predictions[i] for i in data.of_question(number)]
+            if not found:
+                ranked.append([])
+                continue
+            first, last, start_logits, end_logits = map(np.concatenate, zip(*found))
+            chosen: dict[str, tuple[int, float, float]] = {}
+            for i in np.argsort(-(start_logits + end_logits), kind="stable").tolist():
+                text, start = self.text_of(data, number, int(first[i]), int(last[i]))
+                if text and text not in chosen:
+                    chosen[text] = start, float(start_logits[i]), float(end_logits[i])
+                    if len(chosen) == self.n_best:
+                        break
+            sums = np.asarray([a + b for _, a, b in chosen.values()])
+            shares = np.exp(sums - sums.max(initial=-np.inf))
+            answers = zip(chosen.items(), shares / shares.sum())
+            ranked.append([Answer(text, start, float(p), a, b) for (text, (start, a, b)), p in answers])
+        return ranked
+
+    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+        """Return the characters of the context from token `first` to `last`, and their position."""
+        context = data.file.questions[question].context
+        start, end = int(data.spans[context][first, 0]), int(data.spans[context][last, 1])
+        found = data.file.contexts[context][start:end]
+        return found.strip(), start + len(found) - len(found.lstrip())
 
 
 class OfficialAnswering(QuestionAnswering):
@@ -278,30 +233,36 @@ class OfficialAnswering(QuestionAnswering):
     ):  # fmt: skip
         super().__init__(tokenizer, replace(cut, split_han=False), max_answer_length, n_best, rules)
         self.encode = windows.EncodeInOrder(tokenizer, cut.max_seq_len)
+        self.tokenize = lru_cache(1)(tokenizer.tokenize)  # the questions on a context follow each other
 
-    def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
+    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """The text of an answer is its joined pieces, which are normalised, not characters of the context."""
-        pieces: dict[int, list[str]] = {}
+        context = data.file.questions[question].context
+        pieces = self.tokenize(data.file.contexts[context])
+        text = "".join(pieces[first : last + 1]).replace("▁", " ").strip()
+        return text, int(data.spans[context][first, 0])
 
-        def text_of(number: int, first: int, last: int) -> tuple[str, int]:
-            context = data.file.questions[number].context
-            if context not in pieces:
-                pieces.clear()  # the questions on a context follow each other
-                pieces[context] = self.tokenizer.tokenize(data.file.contexts[context])
-            text = "".join(pieces[context][first : last + 1]).replace("▁", " ").strip()
-            return text, int(data.spans[context][first, 0])
+    def candidates(self, logits: np.ndarray) -> np.ndarray:
+        """Only the n best starts and the n best ends of the input are combined, question included."""
+        if self.n_best >= len(logits):
+            return logits
+        kept = np.full_like(logits, -np.inf)
+        best = np.argpartition(-logits, self.n_best - 1)[: self.n_best]
+        kept[best] = logits[best]
+        return kept
 
-        return rank(data, predictions, self.n_best, text_of)
 
-    def best_spans(self, starts: np.ndarray, ends: np.ndarray, *place) -> Spans:
-        """Combine only the n best starts and the n best ends of the input, question included."""
-        best = (only_the_best(logits, self.n_best) for logits in (starts, ends))
-        return super().best_spans(*best, *place)
+def write_json(path: str | os.PathLike, value: dict) -> None:
+    """Write a file of answers, atomically."""
+    with atomic_file(path, "w", newline="\n") as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")
 
 
 def language_of_contexts(language: str) -> str:
     """The language of the contexts, and so of the answers, of an evaluation file.
 
-    `en-de` means English contexts with German questions; `zh-cn` is `zh`. Without a language map: English.
+    `en-question-de` means English contexts with German questions; `zh-cn` is `zh`. Without a language map:
+    English.
     """
     return "en" if language == ALL_LANGUAGES else language.split("-")[0]

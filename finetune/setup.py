@@ -9,7 +9,7 @@ from typing import Any
 
 import paddle
 
-from finetune.flags import FinetuneFlags
+from finetune.flags import FinetuneFlags, TrainingFlags
 from finetune.task import Task
 from model.checkpoint.folder import load_from, read_weights
 from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -44,11 +44,7 @@ def make_tokenizer(flags: Any) -> Tokenizer:
 
 
 def model_config(flags: Any, tokenizer: Tokenizer) -> ErnieMConfig:
-    """Read the model's shape from --ernie_config_path or from the folder of the weights.
-
-    Raises:
-        UserError: there is no config, or it does not fit the vocabulary or --max_seq_len.
-    """
+    """Read the model's shape from --ernie_config_path or from the folder of the weights, and check it."""
     source = flags.ernie_config_path or flags.init_checkpoint or flags.init_pretraining_params
     if source is None:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
@@ -80,15 +76,12 @@ def make_model(
     model = task.make_model(config)
     model.ernie_m.use_recompute(flags.recompute)
     checkpoint, pretrained = flags.init_checkpoint, flags.init_pretraining_params
-    if step is None and checkpoint is not None:
-        if pretrained is not None:
-            logger.warning("--init_checkpoint counts, and not --init_pretraining_params")
-        if not any(name.startswith("classifier.") for name in read_weights(checkpoint).weights):
+    if source := step or checkpoint:
+        if not any(name.startswith("classifier.") for name in read_weights(source).weights):
             raise UserError(
-                f"{checkpoint}: not fine-tuned, there is no classifier in it; to train from it, "
+                f"{source}: not fine-tuned, there is no classifier in it; to train from it, "
                 "name it with --init_pretraining_params"
             )
-    if source := step or checkpoint:
         load_from(model, source)
     elif pretrained:
         load_from(model, pretrained, optional=("pooler.", "classifier."), ignore=("classifier.",))
@@ -103,19 +96,16 @@ def open_encoder(
     """Open tokenizer, config and weights of an encoder; a head in the weights is ignored.
 
     Args:
-        flags: the flags that name the model: `init_checkpoint` (it takes precedence),
-            `init_pretraining_params`, `ernie_config_path`, `vocab_path`, `piece_model_path`, and
-            `max_seq_len`. Without weights the model is random.
+        flags: the flags of run_retrieval.py or encode_vector.py. Without weights the model is random.
         optional: prefixes of tensors that may be missing and are then random.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
     tokenizer = make_tokenizer(flags)
-    config = model_config(flags, tokenizer)
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
-    model = ErnieMModel(config)
+    model = ErnieMModel(model_config(flags, tokenizer))
     if source := flags.init_checkpoint or flags.init_pretraining_params:
         load_from(model, source, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
     else:
@@ -123,7 +113,7 @@ def open_encoder(
     return model, tokenizer
 
 
-def make_engine(flags: Any, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:
+def make_engine(flags: TrainingFlags, model: paddle.nn.Layer, total_steps: int, seed: int) -> Engine:
     """Make optimizer, schedule and engine. run_retrieval.py has fewer flags; the others have defaults."""
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if getattr(flags, "lr_scheduler", None) == "noam_decay":

@@ -1,41 +1,111 @@
 """Fine-tuning on labelled files: classification, tagging, question answering."""
 
 import dataclasses
-import json
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import paddle
 from paddle import Tensor, nn
 
 from finetune import report
-from finetune.evaluation import EvalFile, evaluate, predict_files
 from finetune.flags import LAST, MEAN, FinetuneFlags
-from finetune.run_folder import SELECTED, digest_of_files, has_state, identity, weights_of
+from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer
+from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
 from model.checkpoint.folder import load_from
-from reader.batching import Batches, GlobalBatch
+from reader.batching import Batches, GlobalBatch, stream_all
 from reader.classification import expand, read_languages
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
 from training.guard import StallWatch, StopSignal
-from utils.args import deciding
+from training.prefetch import prefetch
 from utils.errors import UserError
-from utils.files import atomic_file, read_json
-from utils.logging import logger
+from utils.files import read_json
+from utils.logging import Progress, logger
 
 
-class SupervisedTraining:
-    """`finetune.trainer.Training` of one seed on labelled files."""
+class EvalFile(NamedTuple):
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
 
-    divisible = True
-    measured = "ave acc: %f"
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
+
+
+def predict_files(
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, labelled: bool,
+    stop: StopSignal | None = None,
+) -> list[tuple[EvalFile, list[Any], float, float]] | None:  # fmt: skip
+    """Predict every file. The processes divide each batch; every one gets all predictions.
+
+    Args:
+        labelled: whether the files have labels, so that there is a loss.
+        stop: return None on all processes as soon as one of them is asked to stop.
+
+    Returns:
+        Each file, its predictions in the order of its items, the mean loss of an item, the time in seconds.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    size = flags.predict_batch_size or flags.batch_size  # items (padded tokens with in_tokens) per process
+    how = {"shuffle": False, "rank": rank, "world_size": world}
+    parts = [Batches(one.data, task.encode, size * world, size, flags.in_tokens, **how) for one in files]
+    found: list[list[tuple[int, Any]]] = [[] for _ in files]
+    losses, seconds = [0.0] * len(files), [0.0] * len(files)
+    engine.model.eval()
+    shown = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
+    with prefetch(partial(stream_all, parts)) as batches, paddle.no_grad(), engine.autocast():
+        last = time.monotonic()
+        for number, global_batch in batches:  # the same number of batches on every process
+            if stop is not None and stop.anywhere():
+                shown.close()
+                return None
+            for batch in global_batch.micro_batches:
+                rows, loss = task.predict(engine.model, batch, labelled)
+                found[number] += zip(batch.indices.tolist(), rows)
+                losses[number] += loss
+            last, before = time.monotonic(), last
+            seconds[number] += last - before
+            shown.update(global_batch.count)
+    shown.close()
+    done = []
+    for file, mine, loss, spent in zip(files, found, distributed.all_sum(losses), seconds):
+        everyone = [item for part in distributed.gather(mine) for item in part]
+        rows = [row for _, row in sorted(everyone, key=lambda item: item[0])]
+        done.append((file, rows, loss / len(file.data), spent))
+    return done
+
+
+def evaluate(
+    task: Task, engine: Engine, files: Sequence[EvalFile], flags: FinetuneFlags, epoch: int = 0,
+    stop: StopSignal | None = None,
+) -> Scores | None:  # fmt: skip
+    """Score labelled files, and log one line for each. Arguments and None: see `predict_files`."""
+    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
+    if predicted is None:
+        return None
+    scores: Scores = {}
+    for file, predictions, loss, seconds in predicted:
+        by_metric = dict(task.score(file.data, predictions, file.language))
+        scores.setdefault(file.pattern, {})[file.language] = by_metric
+        shown = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in by_metric.items())
+        logger.info(
+            "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
+            "steps: %d",
+            loss, shown, len(file.data), seconds, file.path, epoch, engine.steps,
+        )  # fmt: skip
+    return scores
+
+
+class SupervisedTraining(Training):
+    """One seed on labelled files."""
 
     def __init__(self, run: "SupervisedRun", seed: int):
         flags, task, train_set, dev_files = run.flags, run.task, run.train_set, run.dev_files
@@ -46,12 +116,10 @@ class SupervisedTraining:
             train_set, task.encode, global_batch(flags), flags.batch_size, flags.in_tokens, flags.shuffle,
             seed, distributed.rank(), world,
         )  # fmt: skip
-        if flags.in_tokens:
-            logger.info("counting the tokens of %d examples", len(train_set))
         self.steps_of_epoch = [self.batches.count(epoch) for epoch in range(flags.epoch)]
         self.total_steps = min(sum(self.steps_of_epoch), flags.max_steps or sum(self.steps_of_epoch))
         self.ends = list(accumulate(self.steps_of_epoch))  # the last step of each epoch
-        self.evaluations: list[int] = []
+        self.evaluations = []
         if dev_files:
             regular = {*range(flags.validation_steps, self.total_steps, flags.validation_steps), *self.ends}
             due = {step for step in regular if step < self.total_steps and flags.select_on != LAST}
@@ -73,8 +141,7 @@ class SupervisedTraining:
         }  # fmt: skip
 
     def stream(self, position: Any) -> Callable[[], Iterator[GlobalBatch]]:
-        epoch, index = position or (0, 0)
-        return partial(self.batches.stream, self.flags.epoch, epoch, index)
+        return partial(self.batches.stream, self.flags.epoch, *(position or (0, 0)))
 
     def after(self, work: GlobalBatch) -> list[int]:
         return [work.epoch, work.index + 1]
@@ -84,19 +151,26 @@ class SupervisedTraining:
         done = round((work.index + 1) / self.steps_of_epoch[work.epoch] * examples)
         return f"epoch: {work.epoch}, progress: {done}/{examples}, "
 
+    def send(self, model: nn.Layer, micro_batches: list[Any]) -> list[Any]:
+        return self.task.send(model, micro_batches)
+
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return self.task.loss(model, micro_batch)
+        return self.task.loss(model, *micro_batch)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score all files; the first pattern selects the best step."""
-        metric, epoch = self.task.metric, bisect_left(self.ends, engine.steps)
+        epoch, select_on = self.epoch_at(engine.steps), self.flags.select_on
         scores = evaluate(self.task, engine, self.dev_files, self.flags, epoch, stop)
         if scores is None:
             return None
-        first = {language: found[metric] for language, found in next(iter(scores.values())).items()}
-        select_on = self.flags.select_on
-        selected_by = report.average(first) if select_on in (MEAN, LAST) else first[select_on]
+        first = next(iter(scores.values()))
+        of_metric = {language: found[self.task.metric] for language, found in first.items()}
+        selected_by = report.average(of_metric) if select_on in (MEAN, LAST) else of_metric[select_on]
         return Evaluation(engine.steps, epoch, selected_by, scores)
+
+    def epoch_at(self, step: int) -> int:
+        """The epoch of a step."""
+        return bisect_left(self.ends, step)
 
 
 def global_batch(flags: FinetuneFlags) -> int:
@@ -123,10 +197,9 @@ class SupervisedRun(FineTuningRun):
         self.train_set = self.task.read(flags.train_set, "train") if flags.do_train else []
         self.dev_files = self._open(flags.dev_set, "dev") if flags.do_val else []
         self.test_files = self._open(flags.test_set, "test") if flags.do_test else []
-        if flags.do_val:
-            known = [file.language for file in self.dev_files]
-            if flags.select_on not in (MEAN, LAST, *known):
-                raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(known)}")
+        known = [file.language for file in self.dev_files]
+        if flags.do_val and flags.select_on not in (MEAN, LAST, *known):
+            raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(known)}")
         if len({file.language for file in self.test_files}) > 1 and "%s" not in flags.test_save:
             raise UserError(f"--test_save {flags.test_save}: no %s in it, but several languages")
 
@@ -141,12 +214,10 @@ class SupervisedRun(FineTuningRun):
 
     def identity(self) -> dict[str, Any]:
         flags, task = self.flags, self.task
-        settings = {**deciding(flags), "global_batch": global_batch(flags), "labels": task.labels}
-        return identity(
-            task.name, settings, self.config, self.tokenizer,
+        return self.identity_of(
+            task.name, self.config, self.tokenizer, global_batch=global_batch(flags), labels=task.labels,
             train_set=digest_of_files([flags.train_set]),
             dev_set=digest_of_files(file.path for file in self.dev_files),
-            weights=weights_of(flags, self.seeds),
         )  # fmt: skip
 
     def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
@@ -175,34 +246,23 @@ class SupervisedRun(FineTuningRun):
             model = make_model(of_seed, self.task, self.config, seed, step)
             return training, make_engine(flags, model, training.total_steps, seed)
 
-        trainer = FineTuningTrainer(make, identity, seed, folder, flags)
+        trainer = FineTuningTrainer(make, identity, folder, flags)
         trainer.run()
         best, engine = trainer.best, trainer.engine
+        step, epoch = engine.steps, trainer.training.epoch_at(engine.steps)
         if best is not None:
-            shown = seed, best.step, best.epoch, best.selected_by
-            logger.info("seed %d: best step %d, epoch %d: %.2f", *shown)
-            if distributed.is_main():
-                with atomic_file(folder / SELECTED, "w") as file:
-                    json.dump(dataclasses.asdict(best), file, indent=2)
+            step, epoch = best.step, best.epoch
+            logger.info("seed %d: best step %d, epoch %d: %.2f", seed, step, epoch, best.selected_by)
         if self.test_files:
-            if best is not None and best.step != engine.steps:
+            if step != engine.steps:
                 if distributed.is_main():
                     load_from(engine.model, folder / "best")
                 distributed.broadcast_(engine.model.state_dict().values())
-            step, epoch = (
-                (best.step, best.epoch)
-                if best
-                else (engine.steps, bisect_left(trainer.training.ends, engine.steps))
-            )
             self._write_predictions(engine, f".{epoch}.{step}", seed if len(self.seeds) > 1 else None)
         return best
 
     def _write_predictions(self, engine: Engine, suffix: str, seed: int | None = None) -> None:
-        """Write --test_save, with `suffix` (.<epoch>.<step>) appended, and --xtreme_save.
-
-        Args:
-            seed: one of several; it becomes part of the names.
-        """
+        """Write --test_save; appended are `seed`, if it is one of several, and `suffix` (.<epoch>.<step>)."""
         flags, files = self.flags, self.test_files
         if not files:
             return
@@ -211,15 +271,11 @@ class SupervisedRun(FineTuningRun):
         watch = StallWatch(STALL_SECONDS, flags.stall_ends_seconds)
         with watch, watch.during("the prediction of --test_set"):
             predicted = predict_files(self.task, engine, files, flags, labelled=False)
-        for done in predicted:
-            path = patterns[done.file.pattern].strip().replace("%s", done.file.language) + suffix
-            logger.info("testing %s, save to %s", done.file.path, path)
+        for file, predictions, *_ in predicted:
+            path = patterns[file.pattern].strip().replace("%s", file.language) + suffix
+            logger.info("testing %s, save to %s", file.path, path)
             if distributed.is_main():
-                self.task.write(path, done.file.data, done.predictions)
-                if flags.xtreme_save:
-                    ending = self.task.xtreme_ending
-                    path = report.submission_file(flags.xtreme_save, done.file.language, ending, seed)
-                    self.task.write_xtreme(path, done.file.data, done.predictions)
+                self.task.write(path, file.data, predictions)
         distributed.barrier()
 
     def report(self, records: dict[int, Evaluation]) -> tuple[str, list[report.Table], dict[str, Any]]:
@@ -235,7 +291,7 @@ class SupervisedRun(FineTuningRun):
                     for seed, record in records.items()
                 }
                 figures = report.figures(recipe, metric, list(by_language))
-                tables.append(report.Table(f"{metric}, {pattern}", rows, figures, metric == task.metric))
+                tables.append(report.Table(f"{metric}, {pattern}", rows, figures))
         selected = {
             str(seed): {"step": record.step, "epoch": record.epoch, "selected_by": record.selected_by}
             for seed, record in records.items()
@@ -245,19 +301,9 @@ class SupervisedRun(FineTuningRun):
 
 
 def read_record(folder: Path) -> Evaluation:
-    """Read the selected evaluation of a finished seed.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read the selected evaluation of a finished seed. UserError: the file is damaged."""
     path, advice = folder / SELECTED, "remove it, and the same command makes it again"
-    found = read_json(path, advice)
     try:
-        numbers = [found[name] for name in ("step", "epoch", "selected_by")]
-        scores = [by_metric for one in found["scores"].values() for by_metric in one.values()]
-        numbers += [value for by_metric in scores for value in by_metric.values()]
-        if not all(type(value) in (int, float) for value in numbers):
-            raise TypeError("not a number")
-        return Evaluation(**found)
-    except (TypeError, KeyError, AttributeError) as error:
+        return Evaluation(**read_json(path, advice))
+    except TypeError as error:
         raise UserError(f"{path}: holds no evaluation ({error}); {advice}") from error

@@ -1,16 +1,7 @@
-"""Tagging of words, and files of tagged words in CoNLL form.
+"""Tagging of words: CoNLL, PAN-X; and files of tagged words in CoNLL form."""
 
-    python -m finetune.tagging output/test.de.tsv.3.1200
-    python -m finetune.tagging output/test.de.tsv.3.1200 --xtreme panx/test-de.tsv
-
-A file in CoNLL form has one word per line: the word, the gold tag (if it is known) and the predicted tag,
-separated by spaces. A blank line follows each sentence. The first command prints what conlleval prints. The
-second command also writes the predicted tags in the form of an XTREME submission.
-"""
-
-import argparse
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -21,14 +12,16 @@ from finetune.metrics import entity_scores
 from finetune.task import Task
 from model.task_names import TAGGING
 from reader import tagging
-from reader.classification import read_label_map
+from reader.classification import decode, map_bytes, read_label_map
 from reader.tagging import Sentence, TaggedBatch
 from reader.tokenization import Tokenizer
-from utils.errors import UserError, run
+from utils.errors import UserError
 from utils.files import atomic_file
 
 if TYPE_CHECKING:
     from paddle import Tensor
+
+    from model.ernie_m import SentBatch
 
 
 class TaggedSentence(NamedTuple):
@@ -88,16 +81,15 @@ class Tagging(Task):
         ids = {label: i for i, label in enumerate(self.labels)}
         return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
-    def losses(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
-        import paddle
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], paddle.to_tensor(batch.labels)  # [R, T, C], [R, T]
+        logits, labels = outputs["logits"], sent.tensors["labels"]  # [R, T, C], [R, T]
         total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
-        return total, (logits.argmax(-1) == labels).sum(), int((batch.labels != tagging.IGNORED).sum())
+        return total, (logits.argmax(-1) == labels).sum(), (labels != tagging.IGNORED).sum()
 
-    def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"]) -> float:
+    def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "SentBatch") -> float:
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)
@@ -123,15 +115,20 @@ class Tagging(Task):
 
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
         """Compare the label ids of sentences: metric -> per cent."""
-        found = entity_scores(list(map(self.tags, gold)), list(map(self.tags, predicted))).overall
+        found = entity_scores(list(map(self.tags, gold)), list(map(self.tags, predicted)))
         return {self.metric: found.f1, "precision": found.precision, "recall": found.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        """Write a file in CoNLL form."""
-        write_conll(path, self.tagged(data, predictions))
+        """Write a word per line, its gold tag (if it is known) and its predicted tag: conlleval's form.
 
-    def write_xtreme(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        write_xtreme(path, self.tagged(data, predictions))
+        A blank line follows each sentence. White space inside a word becomes "_".
+        """
+        with atomic_file(path, "w", newline="\n") as file:
+            for words, gold, predicted in self.tagged(data, predictions):
+                plain = ["_".join(word.split()) or "_" for word in words]
+                columns = (plain, predicted) if gold is None else (plain, gold, predicted)
+                file.writelines(f"{' '.join(cells)}\n" for cells in zip(*columns, strict=True))
+                file.write("\n")
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""
@@ -180,58 +177,9 @@ class OfficialTagging(Tagging):
         return super().tagged(data, [one.words for one in predictions])
 
 
-def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
-    """Write a file in CoNLL form, atomically. White space inside a word becomes "_"."""
-    with atomic_file(path, "w", newline="\n") as file:
-        for words, gold, predicted in sentences:
-            plain = ["_".join(word.split()) or "_" for word in words]
-            columns = (plain, predicted) if gold is None else (plain, gold, predicted)
-            file.writelines(f"{' '.join(cells)}\n" for cells in zip(*columns, strict=True))
-            file.write("\n")
-
-
-def write_xtreme(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
-    """Write the predicted tags for XTREME, atomically: one per line, a blank line between two sentences."""
-    with atomic_file(path, "w", newline="\n") as file:
-        file.write("\n".join("".join(f"{tag}\n" for tag in one.predicted) for one in sentences))
-
-
 def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
-    """Read a file that `write_conll` wrote. Columns between the word and the last two are ignored.
-
-    Raises:
-        UserError: the file is missing, or the number of columns changes; names the file and the line.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1}); convert the file to UTF-8") from error
+    """Read a file that `Tagging.write` wrote. UserError: it cannot be read, or has another form."""
+    lines = decode(map_bytes(Path(path))[:], path, 1).split("\n")
     form = "a word, its gold tag if it is known, and its predicted tag"
-    found = [list(zip(*rows)) for _, rows in tagging.read_columns(text.split("\n"), path, str.split, form)]
-    if not found:
-        raise UserError(f"{path}: no words in it")
+    found = [list(zip(*rows)) for _, rows in tagging.read_columns(lines, path, str.split, form)]
     return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("file", help="predictions in CoNLL form")
-    parser.add_argument("--xtreme", metavar="FILE", help="write the predicted tags to this file")
-    options = parser.parse_args(arguments)
-    sentences = read_conll(options.file)
-    gold = [one.gold for one in sentences if one.gold is not None]
-    if gold:
-        print(entity_scores(gold, [one.predicted for one in sentences]).report(), end="")
-    elif not options.xtreme:
-        raise UserError(f"{options.file}: two columns, so no gold tags to compare with")
-    if options.xtreme:
-        write_xtreme(options.xtreme, sentences)
-        print(f"written: {options.xtreme}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -20,6 +20,8 @@ from reader.tokenization import Tokenizer
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
+    from model.ernie_m import SentBatch
+
 
 class Task:
     """Features, model, loss, decoding and metric of one task.
@@ -29,24 +31,18 @@ class Task:
     Attributes:
         name: one of `model.task_names`; written to config.json and to the model card.
         metric: the key of `score` that selects a step; larger is better.
-        xtreme_ending: extension of the files that `write_xtreme` writes, "tsv" or "json".
         labels: label names in the order of their ids; None if the task has none.
         encode: turns items of a data set into features, and features into batches.
     """
 
     name: str
     metric: str
-    xtreme_ending: str = "tsv"
     labels: list[str] | None = None
     encode: EncodeExamples
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer) -> Self:
-        """Make the task from the command line.
-
-        Raises:
-            UserError: the task cannot work with these flags.
-        """
+        """Make the task from the command line."""
         raise NotImplementedError
 
     def reading(self) -> dict[str, Any]:
@@ -54,14 +50,14 @@ class Task:
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
-        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed).
-
-        Raises:
-            UserError: names the file and the line.
-        """
+        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
 
-    def losses(self, batch: Any, outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", int]:
+    def targets(self, batch: Any) -> dict[str, np.ndarray]:
+        """Return the arrays that `losses` needs; they travel to the device with the ids."""
+        return {"labels": batch.labels}
+
+    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions."""
         raise NotImplementedError
 
@@ -77,10 +73,6 @@ class Task:
         """Write the predictions of a file in the official form, atomically."""
         raise NotImplementedError
 
-    def write_xtreme(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
-        """Write the predictions of a file as an XTREME submission, atomically (docs/finetune.md)."""
-        raise NotImplementedError
-
     def make_model(self, config: ErnieMConfig) -> "nn.Layer":
         """Make a new model with the layers `.ernie_m` and `.classifier`."""
         from model import heads
@@ -88,26 +80,35 @@ class Task:
         sizes = [len(self.labels)] if self.labels else []
         return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
 
-    def run(self, model: "nn.Layer", batch: Any) -> dict[str, "Tensor"]:
-        """Run the model on a batch: output name -> float32 tensor (float64 if the model is float64)."""
+    def send(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "SentBatch"]]:
+        """Send batches to the device in one copy; return each with what was sent."""
+        arrays = [batch.input_ids for batch in batches], [self.targets(batch) for batch in batches]
+        return list(zip(batches, model.ernie_m.send(*arrays), strict=True))
+
+    def run(self, model: "nn.Layer", sent: "SentBatch") -> dict[str, "Tensor"]:
+        """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
-        found = model(batch.input_ids)
+        found = model(sent)
         found = found if isinstance(found, tuple) else (found,)
         single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
         return dict(zip(OUTPUTS[self.name], single, strict=True))
 
-    def loss(self, model: "nn.Layer", batch: Any) -> tuple["Tensor", dict[str, "Tensor | float"]]:
+    def loss(
+        self, model: "nn.Layer", batch: Any, sent: "SentBatch | None" = None
+    ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
         """Return the training loss divided by `batch.count`, and "correct" and "count" for the log."""
-        total, correct, count = self.losses(batch, self.run(model, batch))
+        sent = sent or self.send(model, [batch])[0][1]
+        total, correct, count = self.losses(sent, self.run(model, sent))
         return total / batch.count, {"correct": correct, "count": count}
 
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"]) -> float:
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "SentBatch") -> float:
         """Sum the losses of the items of a batch."""
-        return self.losses(batch, outputs)[0].item()
+        return self.losses(sent, outputs)[0].item()
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
-        outputs = self.run(model, batch)
-        loss = self.evaluation_loss(batch, outputs) if labelled else 0.0
+        ((_, sent),) = self.send(model, [batch])
+        outputs = self.run(model, sent)
+        loss = self.evaluation_loss(batch, outputs, sent) if labelled else 0.0
         return self.decode(batch, {name: values.numpy() for name, values in outputs.items()}), loss

@@ -1,35 +1,36 @@
-"""A fine-tuning command from start to end: a training for each seed, then the report.
-
-Every task goes through the same loop: steps, log lines, evaluations, the best step, checkpoints.
-"""
+"""The loop of every fine-tuning task: steps, log lines, evaluations, the best step, checkpoints."""
 
 import contextlib
 import gc
+import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from paddle import Tensor, nn
 
 from finetune import report
-from finetune.evaluation import Scores
 from finetune.flags import TrainingFlags
-from finetune.run_folder import bring_best, owned_by, step_to_resume
+from finetune.run_folder import SELECTED, bring_best, owned_by, step_to_resume, weights_of
 from finetune.setup import begin
 from model.checkpoint.folder import keep_last, save_model
+from model.config import ErnieMConfig
+from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
-from utils.args import log_unused
+from utils.args import deciding, log_unused
+from utils.files import atomic_file
 from utils.logging import Progress, logger
 
 STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
+Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
 
 
 @dataclass
@@ -45,52 +46,61 @@ class Evaluation:
     scores: Scores
 
 
-class Training(Protocol):
-    """Data, loss and evaluation of one seed.
+class Training:
+    """Data, loss and evaluation of one seed; a subclass defines the methods.
 
     Attributes:
         config, tokenizer: are saved with the model.
         seed, total_steps: seed of everything that is random, and number of optimizer steps.
         evaluations: steps after which the model is evaluated, in ascending order.
-        divisible: whether a step may be abandoned between two micro-batches, at a different one on each
-            process.
-        measured: format of "correct" / "count" in the log.
+        divisible: whether the processes may abandon a step at different micro-batches.
+        measured: how the log shows "correct" / "count".
         settings: keys to add to config.json: "task", "labels", "reading".
         facts: values for the model card.
     """
 
+    divisible = True
+    measured = "ave acc: %f"
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    seed: int
+    total_steps: int
+    evaluations: list[int]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+
     def stream(self, position: Any) -> Callable[[], Iterator[Any]]:
         """Return a function for `prefetch` that yields this process's share of each step (`.micro_batches`).
 
-        Args:
-            position: what `after` returned for the last step; None starts at the beginning.
+        It starts at a position that `after` returned, or at the beginning if that is None.
         """
+        raise NotImplementedError
 
     def after(self, work: Any) -> Any:
         """The position after a step, a JSON value."""
+        raise NotImplementedError
 
     def place(self, work: Any) -> str:
         """The beginning of a log line: the progress within the epoch."""
+        return ""
+
+    def send(self, model: nn.Layer, micro_batches: list[Any]) -> list[Any]:
+        """Send the micro-batches of a step to the device in one copy; return what `loss` takes."""
+        raise NotImplementedError
 
     def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss divided by the count of the whole step, and `SUMS`."""
+        """The loss divided by the count of the whole step, and `finetune.setup.SUMS`."""
+        raise NotImplementedError
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score the model. None if any process was asked to stop."""
+        raise NotImplementedError
 
 
 class FineTuningRun:
     """A command: it runs every seed in turn, each from where it stopped, and reports them together.
 
-    A subclass reads and checks all files when it is made, and defines the methods that raise
-    NotImplementedError here.
-
-    Attributes:
-        flags: of the command line.
-        seeds: in the order in which they are run.
-
-    Raises:
-        UserError: a flag or a file is wrong, or another run owns --checkpoints; before the first step.
+    A subclass reads and checks all files when it is made, and defines the three methods.
     """
 
     def __init__(self, flags: TrainingFlags):
@@ -99,7 +109,7 @@ class FineTuningRun:
         self.flags, self.seeds = flags, flags.seeds
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same; see `finetune.run_folder.identity`."""
+        """What makes two runs the same, from `identity_of`."""
         raise NotImplementedError
 
     def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Any:
@@ -109,6 +119,11 @@ class FineTuningRun:
     def report(self, records: dict[int, Any]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """Name of the files, tables, and facts for the JSON file, from what `run_seed` returned."""
         raise NotImplementedError
+
+    def identity_of(self, task: str, config: ErnieMConfig, tokenizer: Tokenizer, **more: Any) -> dict:
+        """The flags that decide what is learned, the model and digests: JSON values."""
+        settings = {"task": task, **deciding(self.flags), **more, "weights": weights_of(self.flags)}
+        return {**settings, "model": config.to_dict(), "vocabulary": tokenizer.digest}
 
     def run(self) -> None:
         """Run every seed, and write the report into --checkpoints."""
@@ -132,16 +147,13 @@ class FineTuningTrainer:
 
     Args:
         make: makes the training and the engine, with the weights of a step folder or, for None, those of the
-            flags. The engine's `sums` are `SUMS`.
-        identity: identity of the run (`finetune.run_folder.identity`); every step folder stores it.
-        seed: of the run.
+            flags.
+        identity: identity of the run; every step folder stores it.
         folder: receives step_N and best.
-        flags: `save_steps`, `skip_steps`, `keep_checkpoints`, `stall_ends_seconds` and `init_checkpoint` are
-            read.
     """
 
     def __init__(
-        self, make: Callable[[Path | None], tuple[Training, Engine]], identity: dict[str, Any], seed: int,
+        self, make: Callable[[Path | None], tuple[Training, Engine]], identity: Mapping[str, Any],
         folder: Path, flags: TrainingFlags,
     ):  # fmt: skip
         self.identity, self.folder, self.flags = identity, folder, flags
@@ -151,7 +163,7 @@ class FineTuningTrainer:
         self.latest: Evaluation | None = None
         self.window: dict[str, float] = {}  # sums since the last log line
         self.saved: tuple[int, int] | None = None  # steps and last evaluated step of the newest step folder
-        start = step_to_resume(folder, identity, seed, flags.init_checkpoint)
+        start = step_to_resume(folder, identity, flags.init_checkpoint)
         self.training, self.engine = make(start[0] if start else None)
         if start:
             self._resume(*start)
@@ -161,7 +173,8 @@ class FineTuningTrainer:
         state = saved["state"]
         self.position, self.evaluated, self.window = state["position"], state["evaluated"], state["window"]
         self.best = Evaluation(**state["best"]) if state["best"] else None
-        if not bring_best(self.folder, step, self.best and self.best.step):
+        if self.best and not bring_best(self.folder, step, self.best.step):
+            logger.warning("%s is not the best so far: selection starts anew", step.parent / "best")
             self.best, self.evaluated = None, -1
         self.saved = (self.engine.steps, self.evaluated)
         logger.info("resumed from %s: step %d of %d", step, self.engine.steps, self.training.total_steps)
@@ -196,7 +209,8 @@ class FineTuningTrainer:
                     break
                 with stalls.during(f"reading for step {engine.steps + 1}"):
                     work = stream.next_unless(stop if divisible else None)
-                micro_batches = [] if work is None else work.micro_batches
+                with engine.autocast():
+                    micro_batches = [] if work is None else training.send(engine.model, work.micro_batches)
                 with stalls.during(f"step {engine.steps + 1}"):
                     step = engine.step(micro_batches, loss, stop, divisible)
                 if step is None:  # abandoned, because a process was asked to stop
@@ -209,35 +223,36 @@ class FineTuningTrainer:
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, total)
             stop.exit_as_asked()
             raise SystemExit(0)
+        if self.best is not None and distributed.is_main():
+            with atomic_file(self.folder / SELECTED, "w") as file:
+                json.dump(asdict(self.best), file, indent=2)
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""
         found = self.training.evaluate(self.engine, stop)
         if found is None:
             return False
-        self.latest = found
-        self.evaluated = found.step
-        if self.best is None or self.latest.selected_by > self.best.selected_by:
-            self.best = self.latest
-            logger.info("best so far: %.2f at step %d", self.best.selected_by, self.best.step)
+        self.latest, self.evaluated = found, found.step
+        if self.best is None or found.selected_by > self.best.selected_by:
+            self.best = found
+            logger.info("best so far: %.2f at step %d", found.selected_by, found.step)
             self._save(self.folder / "best", None)
         return True
 
     def _log(self, step: Step, work: Any) -> None:
         """Add a step to the window; at the end of the window log the means over it."""
         window, engine, training = self.window, self.engine, self.training
-        if not step.skipped:
+        if not step.skipped:  # steps that are not finite have no mean
             for name, value in {"steps": 1, "loss": step.loss, **step.sums}.items():
                 window[name] = window.get(name, 0.0) + value
         self.progress.update(1, loss=f"{step.loss:.4f}")
         if engine.steps % self.flags.skip_steps and engine.steps != training.total_steps:
             return
-        # Steps that are not finite are skipped; a window of only such steps has no mean.
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
-        form = training.measured
         logger.info(
-            f"%sstep: %d/%d, ave loss: %f, {form}, lr: %.3e, grad norm: %.3f, speed: %.3f steps/s, %s left",
+            f"%sstep: %d/%d, ave loss: %f, {training.measured}, lr: %.3e, grad norm: %.3f, "
+            "speed: %.3f steps/s, %s left",
             training.place(work), engine.steps, training.total_steps, loss, share, step.lr, step.grad_norm,
             self.progress.speed(), self.progress.eta(),
         )  # fmt: skip
@@ -247,21 +262,17 @@ class FineTuningTrainer:
         """Write step_N with everything that a resumed run needs, unless it is there."""
         if self.saved == (self.engine.steps, self.evaluated):
             return
-        best = self.best and asdict(self.best)
         state = {
-            "engine": self.engine.state_dict(),
-            "state": {
-                "position": self.position, "evaluated": self.evaluated, "best": best, "window": self.window,
-            },
-            "run": self.identity, "seed": self.training.seed,
+            "position": self.position, "evaluated": self.evaluated, "best": self.best and asdict(self.best),
+            "window": self.window,
         }  # fmt: skip
         path = self.folder / f"step_{self.engine.steps}"
-        self._save(path, state)
+        identity = {"run": self.identity, "seed": self.training.seed}
+        self._save(path, {"engine": self.engine.state_dict(), "state": state, **identity})
         self.saved = (self.engine.steps, self.evaluated)
         if distributed.is_main():
             # --init_checkpoint stays, so that the same command can be given again.
-            named = (self.flags.init_checkpoint,) if self.flags.init_checkpoint else ()
-            keep_last(self.folder, self.flags.keep_checkpoints, keep=named)
+            keep_last(self.folder, self.flags.keep_checkpoints, keep=(self.flags.init_checkpoint or path,))
         logger.info("saved %s", path)
 
     def _save(self, path: Path, training_state: dict[str, Any] | None) -> None:

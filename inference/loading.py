@@ -13,7 +13,6 @@ import numpy as np
 from model.checkpoint.formats.configs import read_json
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
-from reader.classification import read_label_map
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.runtime import prepare, read_cpu
@@ -173,11 +172,7 @@ def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
     return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]
 
 
-def load(
-    folder: str | Path, *, engine: str = "auto", task: str | None = None,
-    ernie_config_path: str | None = None, vocab_path: str | None = None,
-    piece_model_path: str | None = None, label_map_config: str | None = None,
-) -> Loaded:  # fmt: skip
+def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -> Loaded:
     """Load a model.
 
     Args:
@@ -185,20 +180,15 @@ def load(
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
             onnx, paddle and onnx-int8.
         task: the task of a checkpoint's classifier, if its files do not name it.
-        ernie_config_path, vocab_path, piece_model_path, label_map_config: files of a checkpoint that are not
-            beside the weights; label_map_config has the names of the labels, {"label": id}.
 
     Raises:
         UserError: a missing folder or file, or an engine that the folder does not have.
     """
-    files = (ernie_config_path, vocab_path, piece_model_path, label_map_config)
     if settings := exported_settings(Path(folder)):
-        if any(files):
-            raise UserError(f"{folder}: an exported folder has its own config, vocabulary and labels")
         return _exported(Path(folder), settings, engine)
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
-    return _checkpoint(folder, task, *files)
+    return _checkpoint(folder, task)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
@@ -220,23 +210,19 @@ def _exported(folder: Path, settings: dict[str, Any], engine: str) -> Loaded:
     return Loaded(folder, head, config, tokenizer, labels, name, reading, made["layer"])
 
 
-def _checkpoint(
-    folder: str | Path, task: str | None, ernie_config_path: str | None, vocab_path: str | None,
-    piece_model_path: str | None, label_map_config: str | None,
-) -> Loaded:  # fmt: skip
+def _checkpoint(folder: str | Path, task: str | None) -> Loaded:
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
     from model.checkpoint.folder import read_weights
 
     checkpoint = read_weights(folder)
-    config = ErnieMConfig.from_json(ernie_config_path) if ernie_config_path else checkpoint.config
+    config, extra = checkpoint.config, checkpoint.extra
     if config is None:
-        raise UserError(f"{folder}: no config.json or ernie_config.json there; give --ernie_config_path")
-    pieces = piece_model_path or checkpoint.piece_model_path
-    if pieces is None:
-        raise UserError(f"{folder}: no piece.model there; give --piece_model_path")
-    tokenizer = Tokenizer(vocab_path or checkpoint.vocab_path, pieces)
+        raise UserError(f"{folder}: no config.json or ernie_config.json there; put it beside the weights")
+    if checkpoint.piece_model_path is None:
+        raise UserError(f"{folder}: no piece.model there; put it beside the weights")
+    tokenizer = Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{folder}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
@@ -246,14 +232,10 @@ def _checkpoint(
     labels: list[str] = []
     if head in (CLASSIFICATION, TAGGING):
         count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1]
-        labels = [str(label) for label in checkpoint.extra.get("labels") or range(count)]
-        if label_map_config:
-            ids = read_label_map(label_map_config, count)
-            labels = sorted(ids, key=ids.get)
+        labels = [str(label) for label in extra.get("labels") or range(count)]
         if len(labels) != count:
-            raise UserError(f"{folder}: {count} labels, but {len(labels)} names; give --label_map_config")
-    reading = checkpoint.extra.get("reading", {})
+            raise UserError(f"{folder}: {count} labels, but {len(labels)} names of labels in config.json")
+    shape, reading = config.to_dict(), extra.get("reading", {})
     return Loaded(
-        folder, head, config.to_dict(), tokenizer, labels, "dygraph", reading, model=model,
-        languages=languages,
-    )  # fmt: skip
+        folder, head, shape, tokenizer, labels, "dygraph", reading, model=model, languages=languages
+    )

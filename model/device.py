@@ -48,20 +48,21 @@ def flash_in(half: bool) -> bool:
 
 
 def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]]:
-    """Copy arrays [n] to the device, all of them in one copy, because each copy waits for the device.
+    """Copy arrays to the device, all of them in one copy, because each copy waits for the device.
 
     They travel as float64, which holds integers below 2^53.
 
     Returns:
-        The groups with tensors [n] in place of the arrays: float64 for an array of floats, otherwise int64.
+        The groups with tensors of the same shapes: float64 for an array of floats, otherwise int64.
     """
-    arrays = [array for group in groups for array in group.values() if len(array)]
+    arrays = [array for group in groups for array in group.values() if array.size]
     if arrays:
-        row = paddle.to_tensor(np.concatenate([array.astype(np.float64) for array in arrays]))
-        parts = iter(paddle.split(row, [len(array) for array in arrays]))
+        row = paddle.to_tensor(np.concatenate([array.ravel().astype(np.float64) for array in arrays]))
+        parts = iter(paddle.split(row, [array.size for array in arrays]))
 
     def tensor(array: np.ndarray) -> Tensor:
-        part = next(parts) if len(array) else paddle.zeros([0], "float64")
+        part = next(parts) if array.size else paddle.zeros([0], "float64")
+        part = part if array.ndim == 1 else part.reshape(array.shape)
         return part if array.dtype.kind == "f" else part.astype("int64")
 
     return [{name: tensor(array) for name, array in group.items()} for group in groups]

@@ -13,6 +13,7 @@ Positions are absolute: a sequence's first token has position 2, a pad has posit
 serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,21 @@ class EncoderOutput(NamedTuple):
     sequence: Tensor
     pooled: Tensor | None
     hidden_states: tuple[Tensor, ...] | None
+
+
+class SentBatch(NamedTuple):
+    """Ids [B, T] on the device, packed into a row of N tokens; made by `ErnieMModel.send`.
+
+    Attributes:
+        shape: (B, T).
+        layout: where each sequence lies in the row.
+        tensors: "row", "position_ids" [N]; "first" [S], the first tokens; "cells" [B, T], where each cell's
+            state lies, N for a pad; and the arrays that were sent along.
+    """
+
+    shape: tuple[int, int]
+    layout: Layout
+    tensors: dict[str, Tensor]
 
 
 def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
@@ -147,14 +163,14 @@ class ErnieMModel(nn.Layer):
         self.recompute = wanted
 
     def forward(
-        self, input_ids: Tensor | np.ndarray, position_ids: Tensor | None = None,
+        self, input_ids: Tensor | np.ndarray | SentBatch, position_ids: Tensor | None = None,
         layout: Layout | None = None, input_bias: Tensor | None = None, output_hidden_states: bool = False,
         pool: bool = True, layers: int | None = None, positions: Tensor | None = None,
     ) -> EncoderOutput:  # fmt: skip
         """Encode sequences.
 
         Args:
-            input_ids: [N] int64; or, without `layout`, [B, T] with pads on the right.
+            input_ids: [N] int64; or, without `layout`, [B, T] with pads on the right, or as `send` sent them.
             position_ids: of the same shape, absolute (first token 2), never changed; None: counted.
             layout: where each sequence lies in the row.
             input_bias: [N, H], added to word + position before the layer norm. Needs a layout.
@@ -177,12 +193,12 @@ class ErnieMModel(nn.Layer):
             raise ValueError("input_bias and positions need a layout")
         if not paddle.in_dynamic_mode():
             return self._padded(input_ids, layers, pool)
-        sent, layout = self._sent(np.asarray(input_ids), position_ids)
-        row, cells = (sent["row"], sent["position_ids"]), sent["cells"]
+        shape, layout, sent = self._sent(input_ids, position_ids)
+        row, cells = (sent["row"], sent["position_ids"]), sent["cells"].flatten()
         found = self._packed(*row, layout, None, output_hidden_states, pool, layers, None, sent["first"])
 
         def padded(states: Tensor) -> Tensor:
-            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*input_ids.shape, -1])
+            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*shape, -1])
 
         states = found.hidden_states and tuple(map(padded, found.hidden_states))
         return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
@@ -194,39 +210,42 @@ class ErnieMModel(nn.Layer):
         if layout is None:
             if not paddle.in_dynamic_mode():
                 return self._padded(input_ids, None, True).pooled
-            sent, layout = self._sent(np.asarray(input_ids), position_ids)
+            _, layout, sent = self._sent(input_ids, position_ids)
             input_ids, position_ids, first = sent["row"], sent["position_ids"], sent["first"]
         else:
             first = paddle.to_tensor(layout.starts)
         return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
 
-    def _sent(self, ids: np.ndarray, position_ids: Tensor | None) -> tuple[dict[str, Tensor], Layout]:
-        """Pack ids [B, T], and send to the device, in one copy, what the encoder needs of them.
+    def send(
+        self, batches: Sequence[np.ndarray], more: Sequence[Mapping[str, np.ndarray]] = ()
+    ) -> list[SentBatch]:
+        """Pack arrays of ids [B, T], and send all of them to the device in one copy.
 
-        Returns:
-            "row", "position_ids" [N]; "first" [S], the first tokens; "cells" [B x T], where each cell's
-            state lies: behind the last one there is a row of zeros, for the pads. And the layout.
+        Args:
+            more: for each of `batches`, further arrays to send.
         """
-        real = ids != self.config.pad_token_id
-        tokens, layout = np.flatnonzero(real), Layout(real.sum(axis=1))
-        cells = np.full(ids.size, len(tokens))
-        cells[tokens] = np.arange(len(tokens))
-        arrays = {"row": ids.ravel()[tokens], "first": layout.starts, "cells": cells}
-        if position_ids is None:
+        layouts, groups = [], []
+        for ids, others in zip(batches, more or [{}] * len(batches), strict=True):
+            real = ids != self.config.pad_token_id
+            layout = Layout(real.sum(axis=1))
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
-            arrays["position_ids"] = FIRST_POSITION + layout.places()
-        else:
-            arrays["tokens"] = tokens
-        groups = [arrays]
-        if device.on_gpu():
-            half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
-            groups.append(layout.rounded_up.arrays(device.flash_in(half)))
-        sent, *of_layout = device.upload(groups)
-        for tensors in of_layout:
-            layout.rounded_up.tensors.update(tensors)
+            cells = np.where(real, np.cumsum(real).reshape(ids.shape) - 1, layout.tokens)
+            row = {"row": ids[real], "position_ids": FIRST_POSITION + layout.places()}
+            groups.append({**row, "first": layout.starts, "cells": cells, **others})
+            layouts.append(layout)
+        rounded = [layout.rounded_up for layout in layouts] if device.on_gpu() else []
+        half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
+        sent = device.upload([*groups, *(one.arrays(device.flash_in(half)) for one in rounded)])
+        for one, tensors in zip(rounded, sent[len(groups) :]):
+            one.tensors.update(tensors)
+        return [SentBatch(ids.shape, *both) for ids, *both in zip(batches, layouts, sent)]
+
+    def _sent(self, input_ids: Tensor | np.ndarray | SentBatch, position_ids: Tensor | None) -> SentBatch:
+        sent = input_ids if isinstance(input_ids, SentBatch) else self.send([np.asarray(input_ids)])[0]
         if position_ids is not None:
-            sent["position_ids"] = paddle.gather(position_ids.flatten(), sent["tokens"])
-        return sent, layout
+            real = sent.tensors["cells"] < sent.layout.tokens
+            sent.tensors["position_ids"] = paddle.masked_select(position_ids, real)
+        return sent
 
     def _packed(
         self, input_ids: Tensor, position_ids: Tensor | None, layout: Layout, input_bias: Tensor | None,

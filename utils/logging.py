@@ -29,7 +29,7 @@ OURS = (
 
 
 class _Console(logging.Handler):
-    """Prints above a progress bar. The handler of tqdm.contrib.logging would drop the `console` test."""
+    """Prints above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -62,17 +62,13 @@ class _LogFile(logging.FileHandler):
 def setup(log_dir: str | None = None, rank: int = 0) -> Path:
     """Append our modules' log to a file and return its path; rank 0 also prints it on the console.
 
-    Args:
-        log_dir: the folder; default: the environment variable LOG_DIR, else "log". The name of the file is
-            the environment variable LOG_PREFIX, and job.log.<rank>.
-        rank: the number of this process.
+    The folder is `log_dir`, the environment variable LOG_DIR, or "log"; LOG_PREFIX is put before the name.
 
     Raises:
         UserError: the file cannot be written.
     """
-    path = Path(
-        log_dir or os.environ.get(LOG_DIR) or "log", f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}"
-    )
+    folder = log_dir or os.environ.get(LOG_DIR) or "log"
+    path = Path(folder, f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
@@ -129,8 +125,7 @@ class Progress:
         """Report `count` more units; the values in `shown` appear beside the bar or in the line."""
         self.done += count
         if self.bar is not None:
-            if shown:
-                self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
+            self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
             self.bar.update(count)
         elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()

@@ -41,19 +41,12 @@ def is_main() -> bool:
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the machine reports.
+    """What the machine reports."""
 
-    Attributes:
-        vendor: vendor_id of /proc/cpuinfo, or "".
-        flags: the CPU's flags.
-        cores: physical cores that this process may use.
-        memory: bytes that this process may use; 0 if unknown.
-    """
-
-    vendor: str
+    vendor: str  # vendor_id of /proc/cpuinfo, or ""
     flags: frozenset[str]
-    cores: int
-    memory: int
+    cores: int  # physical cores that this process may use
+    memory: int  # bytes that this process may use; 0 if unknown
 
 
 def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
@@ -107,12 +100,13 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
 def prepare(quiet: bool = False) -> str:
     """Apply the settings, except where the user has set a value, then import Paddle.
 
-    Call it before anything else imports Paddle; otherwise the returned line says that it is too late.
+    Call it before anything else imports Paddle; otherwise it warns that it is too late.
 
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
     """
-    cpu, processes = read_cpu(), _local_processes()
+    # paddle.distributed.launch says how many processes of this job are on this machine
+    cpu, processes = read_cpu(), int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())
     settings = settings_for(cpu, processes, has_gpu())
     users = {name for name in settings if name in os.environ}
     for name, value in settings.items():
@@ -122,15 +116,12 @@ def prepare(quiet: bool = False) -> str:
     line = "cpu: " + ", ".join(parts)
     if "paddle" not in sys.modules:
         _import_paddle()
-    else:
-        line += "; paddle was imported before, so the variables come too late"
-        # Otherwise an earlier call has set the variables.
-        if quiet and sys.modules["paddle"] and "KMP_BLOCKTIME" not in users:
-            warnings.warn(
-                "paddle was imported before the model was loaded, and may run on one thread; load the model "
-                "first, or set OMP_NUM_THREADS",
-                stacklevel=2,
-            )
+    elif "KMP_BLOCKTIME" not in users:  # otherwise an earlier call has set the variables
+        warnings.warn(
+            "paddle was imported before the model was loaded, and may run on one thread; load the model "
+            "first, or set OMP_NUM_THREADS",
+            stacklevel=2,
+        )
     if not quiet and is_main():
         print(line, flush=True)
     return line
@@ -167,15 +158,7 @@ def _import_paddle() -> None:
                 print(line, file=sys.stderr)
 
 
-def _local_processes() -> int:
-    """The number of processes of this job on this machine, as paddle.distributed.launch sets it."""
-    for name in ("PADDLE_LOCAL_SIZE", "PADDLE_TRAINERS_NUM"):
-        if os.environ.get(name, "").isdigit():
-            return max(1, int(os.environ[name]))
-    return 1
-
-
 def has_gpu() -> bool:
     """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+    return not hidden and (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists())  # dxg: WSL

@@ -28,11 +28,13 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     for name, entry in (*manifest["mono"].items(), *manifest["parallel"].items()):
         languages = entry["train"]["by_language"]
         lines, held_out = (entry[split]["lines"] // len(languages) for split in SPLITS)
+        dropped = left_out(entry)
         for language, counts in languages.items():
             tokens, unknown = counts["tokens"], counts["unknown"]
             label = name if len(languages) == 1 else f"{name}: {language}"
             shares = f"{unknown / tokens:.2%}", f"{tokens / lines:.1f}"
-            rows.append((label, f"{lines:,}", f"{tokens:,}", *shares, f"{held_out:,}", left_out(entry)))
+            rows.append((label, f"{lines:,}", f"{tokens:,}", *shares, f"{held_out:,}", dropped))
+            dropped = ""  # once for a pair
             totals[language] += (unknown, tokens)
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = []

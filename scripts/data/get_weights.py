@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
 from utils.errors import UserError, run
-from utils.files import atomic_dir, atomic_file, unwritable_is_a_user_error
+from utils.files import atomic_dir, unwritable_is_a_user_error
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the shapes of all tensors are checked instead.
@@ -34,35 +34,21 @@ VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
-TIMEOUT_SECONDS = 20
-LARGEST_ARCHIVE = 16 << 30  # bytes; the weights of large have 2.2 GB
 
 
-class DownloadError(Exception):
-    """The file could not be fetched as a whole. The message is the reason in a few words."""
+def download(url: str, path: Path) -> str:
+    """Fetch `url` to `path`; returns why it could not be fetched, else "". UserError: the disk is full.
 
-
-def download(url: str, path: Path) -> None:
-    """Fetch `url` to `path`. Until the file is complete, its bytes are in `<path>.part`.
-
-    Raises:
-        DownloadError: there is no connection, the server has an error, or the transfer ended early. Another
-            call continues it.
-        UserError: the disk is full.
+    Until it is complete, its bytes are in `<path>.part`; another call continues it.
     """
+    print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
-    version = path.with_name(path.name + ".version")  # of the file on the server that `part` is a part of
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = version.read_text() if version.is_file() else ""
-    have = part.stat().st_size if part.exists() and known else 0
-    request = urllib.request.Request(
-        url, headers={"Range": f"bytes={have}-", "If-Range": known} if have else {}
-    )
+    part.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
+        with urllib.request.urlopen(request, timeout=20) as reply:
             have = have if reply.status == 206 else 0  # else the server sends the file from its start
-            tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            version.write_text("" if tag.startswith("W/") else tag)
             length = reply.headers.get("Content-Length")
             total = have + int(length) if length else None
             shown = {"total": total, "initial": have, "desc": path.name, "mininterval": 10}
@@ -75,158 +61,90 @@ def download(url: str, path: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is not a part of this file
             part.unlink(missing_ok=True)
-        raise DownloadError(f"the server answers {error.code} {error.reason}") from error
+        return f"the server answers {error.code} {error.reason}"
     except (OSError, HTTPException) as error:
-        raise DownloadError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        return str(getattr(error, "reason", error)) or type(error).__name__
     if total is not None and part.stat().st_size != total:
-        raise DownloadError(f"it broke off at {part.stat().st_size:,} of {total:,} bytes")
+        return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"
     os.replace(part, path)
-    version.unlink(missing_ok=True)
+    return ""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Get the parts that the command line names. One message at the end lists what could not be fetched."""
+    """Get the parts that the command line names. UserError: a file could not be fetched; all are listed."""
     parser = argparse.ArgumentParser(
         prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
     )
-    add = parser.add_argument
-    add("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all of them when none is named")
-    add("--from_xlmr", type=Path, metavar="FILE", help="derive the vocabulary from XLM-R's model")
-    add("--configs", type=Path, default=Path("configs"), help="folder to put everything in (configs)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
+    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
     options = parser.parse_args(arguments)
+    if unknown := {*options.parts} - {*PARTS}:
+        parser.error(f"unknown part '{unknown.pop()}'; it is one of {', '.join(PARTS)}")
     configs, missing = options.configs, []
     for part in options.parts or PARTS:
-        if part not in PARTS:
-            raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
-        try:
-            if part == "vocab":
-                get_vocabulary(configs, options.from_xlmr)
-            else:
-                get_weights(part, configs)
-        except DownloadError as error:
-            print(f"{part}: not fetched: {error}", flush=True)
-            if part == "vocab":
-                missing += [f"{VOCAB_URL.format(name=name)} -> {configs / name}" for name in VOCAB_FILES]
-                missing.append(
-                    "  or, instead of these two, XLM-R's sentencepiece.bpe.model: --from_xlmr FILE"
-                )
-            else:
-                missing.append(f"{WEIGHTS_URL.format(size=part)} -> {_archive(part, configs)}")
+        target, url = configs / part / "params", WEIGHTS_URL.format(size=part)
+        files = {configs / Path(url).name: url}
+        if part == "vocab":
+            files = {configs / name: VOCAB_URL.format(name=name) for name in VOCAB_FILES}
+        elif target.is_dir():
+            check_parameters(target, part)
+            print(f"{part}: {target} is there already")
+            continue
+        absent = [(url, path) for path, url in files.items() if not path.is_file()]
+        faults = [f"{url} -> {path}: {fault}" for url, path in absent if (fault := download(url, path))]
+        missing += faults
+        if part == "vocab" and not faults:
+            check_vocabulary(*files)
+        elif not faults:
+            unpack(*files, target, part)
     if missing:
-        print("to be downloaded by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
+        print("download by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
         raise UserError(
             "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
             "again, which checks and unpacks them"
         )
 
 
-def get_vocabulary(configs: Path, model: Path | None = None) -> None:
-    """Fetch vocab.txt and piece.model, or derive them from XLM-R's piece model; those that exist stay.
-
-    Raises:
-        DownloadError: a file cannot be fetched.
-        UserError: the files do not belong together or do not have 250,002 ids, the model does not exist, or
-            another vocabulary is already there.
-    """
-    files = [configs / name for name in VOCAB_FILES]
-    if model is None:
-        for file in files:
-            if not file.is_file():
-                print(f"vocab: downloading {VOCAB_URL.format(name=file.name)}", flush=True)
-                download(VOCAB_URL.format(name=file.name), file)
-    tokenizer = Tokenizer(*files) if model is None else Tokenizer(piece_model_path=model)
-    if tokenizer.vocab_size != VOCAB_SIZE:
+def check_vocabulary(vocab: Path, pieces: Path) -> None:
+    """UserError: the files do not belong together, or do not have 250,002 ids."""
+    size = Tokenizer(vocab, pieces).vocab_size
+    if size != VOCAB_SIZE:
         raise UserError(
-            f"{model or files[0]}: {tokenizer.vocab_size:,} ids, but the released weights have "
-            f"{VOCAB_SIZE:,}; move it and its piece model away and run this again"
+            f"{vocab}: {size:,} ids, but the released weights have {VOCAB_SIZE:,}; move it and {pieces.name} "
+            "away and run this again"
         )
-    if model is not None:
-        if any(file.exists() for file in files) and Tokenizer.from_folder(configs).digest != tokenizer.digest:
-            raise UserError(f"{configs}: another vocabulary is there; move it away and run this again")
-        with atomic_file(files[1]) as file:
-            file.write(model.read_bytes())
-        tokenizer.write_vocab(files[0])
-    print(f"vocab: {files[0]} and {files[1].name}, {VOCAB_SIZE:,} ids")
+    print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 
-def get_weights(size: str, configs: Path) -> None:
-    """Fetch and unpack the parameters of one size, unless they exist.
-
-    Raises:
-        DownloadError: the archive cannot be fetched.
-        UserError: it is not an archive, or it has other weights.
-    """
-    target = configs / size / "params"
-    if target.is_dir():
-        check_parameters(target, size)
-        print(f"{size}: {target} is there already")
-        return
-    archive, url = _archive(size, configs), WEIGHTS_URL.format(size=size)
-    if not archive.is_file():
-        print(f"{size}: downloading {url}", flush=True)
-        try:
-            download(url, archive)
-        except DownloadError as error:
-            if not url.startswith("https:"):
-                raise
-            print(f"{size}: https: {error}; now over http, which the official README names", flush=True)
-            download(url.replace("https:", "http:", 1), archive)
+def unpack(archive: Path, target: Path, size: str) -> None:
+    """Unpack the files beside `word_embedding`. UserError: it is not an archive, or it has something else."""
     print(f"{size}: unpacking {archive}", flush=True)
-    with atomic_dir(target) as folder:
-        unpack(archive, folder)
-        check_parameters(folder, size)
-        config = folder / "ernie_config.json"
-        if config.exists() and not (target.parent / config.name).exists():
-            shutil.copyfile(config, target.parent / config.name)
-        config.unlink(missing_ok=True)
+    try:
+        with unwritable_is_a_user_error(target), atomic_dir(target) as folder, tarfile.open(archive) as tar:
+            files = [(Path(member.name), member) for member in tar if member.isfile()]
+            places = {path.parent for path, _ in files if path.name == "word_embedding"}
+            for path, member in files:
+                if path.parent in places:
+                    with tar.extractfile(member) as data, open(folder / path.name, "wb") as file:
+                        shutil.copyfileobj(data, file, 1 << 20)
+            check_parameters(folder, size)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
     archive.unlink()
     print(f"{size}: {target}, {sum(1 for _ in target.iterdir())} files")
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files beside `word_embedding`, and ernie_config.json, into a folder.
-
-    Raises:
-        UserError: it is not an archive, it is cut short, it has no such file, or it is too large.
-    """
-    try:
-        with unwritable_is_a_user_error(folder), tarfile.open(archive) as tar:
-            files = [(Path(member.name), member) for member in tar if member.isfile()]
-            places = {path.parent for path, _ in files if path.name == "word_embedding"}
-            if not places:
-                raise UserError(f"{archive}: no file word_embedding in it; not ERNIE-M, delete it")
-            chosen = [one for one in files if one[0].parent in places or one[0].name == "ernie_config.json"]
-            if sum(member.size for _, member in chosen) > LARGEST_ARCHIVE:
-                raise UserError(
-                    f"{archive}: more than {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M"
-                )
-            for path, member in chosen:
-                with tar.extractfile(member) as data, open(folder / path.name, "wb") as file:
-                    shutil.copyfileobj(data, file, 1 << 20)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
-
-
 def check_parameters(folder: Path, size: str) -> None:
-    """Check that every file is whole and that the word embedding has the right shape.
-
-    Raises:
-        UserError: a file is not; the message names it.
-    """
-    if not (folder / "word_embedding").is_file():
-        raise UserError(f"{folder}: no word_embedding in it; move the folder away and run this again")
-    headers = {
-        file.name: fluid.read_header(file)
-        for file in sorted(folder.iterdir())
-        if file.name.startswith(ENCODER_FILES)
-    }
-    found, expected = headers["word_embedding"].shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
+    """UserError: a file is not whole, or the word embedding has another shape."""
+    table = folder / "word_embedding"
+    if not table.is_file():
+        raise UserError(f"{folder}: no word_embedding in it, so these are not the weights of ERNIE-M")
+    for file in folder.iterdir():
+        if file.name.startswith(ENCODER_FILES):
+            fluid.read_header(file)
+    found, expected = fluid.read_header(table).shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
     if found != expected:
-        raise UserError(f"{folder}/word_embedding: its shape is {found}, but that of {size} is {expected}")
-
-
-def _archive(size: str, configs: Path) -> Path:
-    return configs / Path(WEIGHTS_URL.format(size=size)).name
+        raise UserError(f"{table}: its shape is {found}, but that of {size} is {expected}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 #
 #   sh scripts/data/get_weights.sh                      vocabulary, base and large
 #   sh scripts/data/get_weights.sh vocab base
-#   sh scripts/data/get_weights.sh vocab --from_xlmr sentencepiece.bpe.model
 #
 # Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
 set -eu

@@ -6,22 +6,8 @@
     .venv/bin/python scripts/data/prepare.py panx panx
     .venv/bin/python scripts/data/prepare.py mlqa MLQA_V1 train-v1.1.json xquad
 
-A source is a file, or a folder that is searched with its sub-folders. Its name says what a file holds:
-
-    xnli         xnli.{dev,test}.tsv                            XNLI-1.0: all languages in one file
-                 multinli.train.<l>.tsv                         XNLI-MT-1.0: MultiNLI and its translations
-                 [xnli-]{train,dev,test}-<l>.tsv                two texts and a label
-    pawsx        <l>/{train,translated_train,dev_2k,test_2k}.tsv   the public release
-                 {train,dev,test}-<l>.tsv                       two texts and a label
-    conll, panx  {eng,deu,esp,ned}.{train,testa,testb}          CoNLL-2003 and 2002
-                 {train,dev,test}-<l>.{tsv,txt}                 PAN-X of XTREME, or your own
-                 <l>/{train,dev,test}                           PAN-X of WikiANN, with "en:" before each word
-    mlqa         train-v1.1.json                                SQuAD v1.1
-                 {dev,test}-context-<l>-question-<l>.json       MLQA_V1: both of the same language
-                 xquad.<l>.json, {train,dev,test}-<l>*.json     XQuAD; TyDi QA GoldP by language, or your own
-
-The script writes <split>/<split>.<l>.{tsv,json}, train/train.all.tsv for several training languages,
-label_map.json and lang_map.json. See docs/data_layout.md, docs/ner.md and docs/qa.md.
+A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
+docs/qa.md list the names of files that are known, and what is written.
 """
 
 import argparse
@@ -67,28 +53,22 @@ class DataFile(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What one input file has of a language: the file to write, and columns of the printed table."""
+    """What an input file has of a language: the file to write, its labels, further columns of the table."""
 
     language: str
     content: bytes
-    counts: Mapping[str, int]
     labels: Mapping[str, int]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set.
+    """A public data set."""
 
-    Attributes:
-        languages: in the order of the paper's tables; others follow in alphabetical order.
-        names: patterns of the end of a path, with the groups "split" (train) and "language".
-        read: reads a file; the second argument is that of --lower_case.
-        label_names: the labels that were found -> the labels in the order of their ids.
-    """
-
-    languages: Sequence[str]
-    names: Sequence[str]
-    read: Callable[[DataFile, bool], Iterable[Prepared]]
+    languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
+    names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
+    read: Callable[[DataFile, bool], Iterable[Prepared]]  # the second argument is that of --lower_case
+    # the labels that were found -> the labels in the order of their ids
     label_names: Callable[[Iterable[str]], Sequence[str]] | None
     ending: str = "tsv"
 
@@ -100,10 +80,10 @@ class DataSet:
                 return DataFile(path, *(RENAMED.get(named[key], named[key]) for key in ("split", "language")))
         return None
 
-    def place(self, language: str) -> tuple[int, str]:
-        """A sort key for languages."""
-        known = language in self.languages
-        return self.languages.index(language) if known else len(self.languages), language
+    def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
+        """A sort key for (split, language)."""
+        split, language = key
+        return SPLITS.index(split), (*self.languages, language).index(language), language
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -129,20 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
             with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
                 target.write(found.content)
             written[key] = found._replace(content=b"")
-    keys = sorted(written, key=lambda key: (SPLITS.index(key[0]), data_set.place(key[1])))
-    write_maps(data_set, output, written, keys)
-    heads = {key: {**written[key].labels, **written[key].counts} for key in keys}
-    columns = list(dict.fromkeys(head for counts in heads.values() for head in counts))
-    rows = [[*key, *(f"{heads[key].get(column, 0):,}" for column in columns)] for key in keys]
+    written = {key: written[key] for key in sorted(written, key=data_set.place)}
+    write_maps(data_set, output, written)
+    counts = {key: {**found.labels, **found.counts} for key, found in written.items()}
+    columns = list(dict.fromkeys(column for row in counts.values() for column in row))
+    rows = [[*key, *(f"{row.get(column, 0):,}" for column in columns)] for key, row in counts.items()]
     print("", in_columns([["split", "language", *columns], *rows]), "", f"written to {output}", sep="\n")
 
 
 def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
-    """The files with known names, those of a source in the order of their names; none below `output`.
-
-    Raises:
-        UserError: a source does not exist, or holds no file with a known name.
-    """
+    """The files with known names; none below `output`. UserError: a source has none."""
     chosen = []
     for source in sources:
         if not source.exists():
@@ -151,23 +127,20 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
         paths = [path for path in paths if output.resolve() not in path.resolve().parents]
         found = [file for file in map(data_set.recognise, paths) if file]
         if not found:
-            raise UserError(f"{source}: no file there has a known name; --help lists them")
+            raise UserError(
+                f"{source}: no file there has a known name; docs/data_layout.md, ner.md and qa.md list them"
+            )
         chosen += found
     return chosen
 
 
-def write_maps(
-    data_set: DataSet,
-    output: Path,
-    written: Mapping[tuple[str, str], Prepared],
-    keys: Sequence[tuple[str, str]],
-) -> None:
-    """Write label_map.json, train.all.tsv, and lang_map.json for dev and test and for XQuAD."""
-    languages = {split: [language for one, language in keys if one == split] for split in SPLITS}
-    evaluated = [found for split in ("dev", "test") if (found := languages[split])]
-    if evaluated:
-        common = set.intersection(*map(set, evaluated))
-        write_numbers(output / "lang_map.json", sorted(common, key=data_set.place))
+def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str], Prepared]) -> None:
+    """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv."""
+    languages = {split: [language for one, language in written if one == split] for split in SPLITS}
+    dev, test = languages["dev"], languages["test"]
+    if dev or test:
+        common = [language for language in dev or test if language in (test or dev)]
+        write_numbers(output / "lang_map.json", common)
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
     if not data_set.label_names:
@@ -176,24 +149,10 @@ def write_maps(
     write_numbers(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
-        write_joint(output / "train", languages["train"])
-
-
-def write_joint(folder: Path, languages: Sequence[str]) -> None:
-    """Write train.all.tsv from the files of the languages. UserError: their columns differ."""
-    first = None
-    with atomic_file(folder / "train.all.tsv") as joint:
-        for language in languages:
-            path = folder / f"train.{language}.tsv"
-            header, _, rows = path.read_bytes().partition(b"\n")
-            if first is None:
-                first = header
-                joint.write(header + b"\n")
-            if header != first:
-                raise UserError(
-                    f"{path}: its columns are not those of train.{languages[0]}.tsv; prepare it alone"
-                )
-            joint.write(rows)
+        with atomic_file(output / "train" / "train.all.tsv") as joint:
+            for language in languages["train"]:
+                content = (output / "train" / f"train.{language}.tsv").read_bytes()
+                joint.write(content if joint.tell() == 0 else content.partition(b"\n")[2])
 
 
 def write_numbers(path: Path, names: Iterable[str]) -> None:
@@ -204,11 +163,7 @@ def write_numbers(path: Path, names: Iterable[str]) -> None:
 
 
 def read_lines(path: Path, or_latin: bool = False) -> list[str]:
-    """The lines of a UTF-8 file without line ends; with `or_latin` it may be ISO-8859-1.
-
-    Raises:
-        UserError: the file cannot be read, or it is not UTF-8.
-    """
+    """The lines of a file without line ends. UserError: it is not UTF-8 (`or_latin`: nor ISO-8859-1)."""
     data = read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
@@ -266,7 +221,7 @@ def read_pairs(
     for language, lines in kept.items():
         content = "\n".join(["\t".join(columns), *lines, ""]).encode()
         counts = {label: found[language][label] for label in sorted({*labels.values()})}
-        yield Prepared(language, content, {"rows": len(lines)}, counts)
+        yield Prepared(language, content, counts, {"rows": len(lines)})
 
 
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
@@ -302,7 +257,7 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
     types = {type_: entities[type_] for type_ in sorted(entities, key=_place)}
-    yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), counts, types)
+    yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), types, counts)
 
 
 def _cells(line: str) -> list[str]:
@@ -327,7 +282,7 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     content = read_squad(file.path, "train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
-    yield Prepared(file.language or "en", file.path.read_bytes(), counts, {})
+    yield Prepared(file.language or "en", file.path.read_bytes(), {}, counts)
 
 
 def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:

@@ -1,9 +1,8 @@
 """Train a vocabulary in the way of XLM-R, whose vocabulary the paper uses (appendix A.2).
 
-This is sentencepiece's unigram model on lines of all languages. Sampling by temperature gives small
-languages pieces, too. The flags name text as those of `python -m pretrain.build_corpus` do; a pair counts
-for both of its languages. The text is read twice and never kept in memory: first to count the lines, then
-to sample them. Equal commands give equal bytes.
+This is sentencepiece's unigram model on lines of all languages, sampled by temperature. The flags name text
+as those of `python -m pretrain.build_corpus` do; a pair counts for both of its languages. The text is read
+twice and never kept in memory: first to count the lines, then to sample them.
 """
 
 import io
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from pretrain.corpus.inputs import Stream, gather_notation, resolve
+from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
@@ -25,9 +24,6 @@ from utils.config import check_ranges, load_config, within
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import Progress, logger, setup_console
-
-_UNIT_BYTES = 4 << 20
-_MANY_SENTENCES = 10_000_000  # from here on sentencepiece needs its 64-bit form
 
 
 @dataclass
@@ -43,7 +39,6 @@ class VocabOptions:
         character_coverage: share of all characters that get a piece of their own; the rest is unknown
         alpha: sampled lines of a language ~ lines^alpha (XLM-R: 0.3); 1 keeps the proportions
         sentences: about how many lines to train on, if there are that many
-        seed: of the sampling
         threads: of the training; the result depends on it, because sums over threads round differently
     """
 
@@ -55,7 +50,6 @@ class VocabOptions:
     character_coverage: float = within("(0, 1]", 0.9995)
     alpha: float = 0.3
     sentences: int = within("[1, )", 5_000_000)
-    seed: int = 1
     threads: int = within("[1, )", 16)
 
     def __post_init__(self):
@@ -65,58 +59,59 @@ class VocabOptions:
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
-    """Train and write piece.model and vocab.txt.
-
-    Returns:
-        The tokenizer of the two.
+    """Train, write piece.model and vocab.txt, and return their tokenizer.
 
     Raises:
         UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
     """
-    folder = Path(options.output)
-    model_path = folder / "piece.model"
+    model_path = Path(options.output, "piece.model")
     if model_path.exists():
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
-    streams = resolve(options.mono, options.parallel)
-    lines = Counter()
-    for language, read, _ in _read(streams, options, "counting"):
+    lines, model = Counter(), io.BytesIO()
+    for language, read, _ in _read(options, "counting"):
         lines[language] += len(read)
     if empty := [language for language, count in lines.items() if count == 0]:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
     wanted = min(options.sentences, lines.total())
-    shares = temperature(lines, options.alpha)
-    rates = {language: share * wanted / lines[language] for language, share in shares.items()}
+    rates = {name: share * wanted / lines[name] for name, share in temperature(lines, options.alpha).items()}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
-    logger.info(
-        "sentencepiece trains on about %s lines; it says nothing until it has finished", f"{wanted:,}"
-    )
-    model = _train(_sample(streams, options, rates), options)
+    logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{wanted:,}")
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sample(options, rates), model_writer=model, model_type="unigram",
+            vocab_size=options.vocab_size, character_coverage=options.character_coverage,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
+            normalization_rule_name="nmt_nfkc", num_threads=options.threads, minloglevel=2,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise UserError(
+            f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "
+            "more text"
+        ) from error
     with atomic_file(model_path) as file:
-        file.write(model)
+        file.write(model.getvalue())
     tokenizer = Tokenizer(piece_model_path=model_path)
-    tokenizer.write_vocab(folder / "vocab.txt")
+    tokenizer.write_vocab(model_path.with_name("vocab.txt"))
     return tokenizer
 
 
-def _sample(streams: list[Stream], options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
-    for language, lines, key in _read(streams, options, "sampling"):
-        chance = np.random.default_rng([options.seed, *key]).random(len(lines))
-        times = np.floor(rates[language] + chance).astype(int)
-        for line, count in zip(lines, times.tolist()):
-            if count:
-                yield from [normalize(line)] * count
+def sample(options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
+    """Each line of a language `rates[language]` times on average."""
+    for language, lines, key in _read(options, "sampling"):
+        chance = np.random.default_rng([1, *key]).random(len(lines))
+        for line, count in zip(lines, np.floor(rates[language] + chance).astype(int).tolist()):
+            yield from [normalize(line)] * count
 
 
-def _read(
-    streams: list[Stream], options: VocabOptions, description: str
-) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+def _read(options: VocabOptions, description: str) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
     """Language, lines and number of each unit of text, one side of a pair after the other."""
+    streams = resolve(options.mono, options.parallel)
     form, blank_lines = TextFormat(options.documents), options.documents == "blank"
     total = sum(source.size for stream in streams for source in stream.sources)
     shown = Progress(total, description, unit="bytes")
     for number, stream in enumerate(streams):
         for place, source in enumerate(stream.sources):
-            for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
+            for unit in read_units(number, place, source, 4 << 20, blank_lines):
                 sides = read_lines(unit, source, stream.languages, form).sides
                 for side, (language, lines) in enumerate(zip(stream.languages, sides)):
                     yield language, lines, (*unit[:3], side)
@@ -124,28 +119,10 @@ def _read(
     shown.close()
 
 
-def _train(sentences: Iterator[str], options: VocabOptions) -> bytes:
-    model = io.BytesIO()
-    large = {"train_extremely_large_corpus": True} if options.sentences > _MANY_SENTENCES else {}
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences, model_writer=model, model_type="unigram",
-            vocab_size=options.vocab_size, character_coverage=options.character_coverage,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
-            normalization_rule_name="nmt_nfkc", num_threads=options.threads, minloglevel=2, **large,
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise UserError(
-            f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "
-            "more text"
-        ) from error
-    return model.getvalue()
-
-
 def main() -> None:
     setup_console()
-    arguments = gather_notation(sys.argv[1:])
-    tokenizer = train_vocab(load_config(VocabOptions, arguments, "Train a vocabulary."))
+    options = load_config(VocabOptions, gather_notation(sys.argv[1:]), "Train a vocabulary.")
+    tokenizer = train_vocab(options)
     logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
 
 

@@ -5,7 +5,7 @@ are written alike in all languages. Each text is a function of (seed, language o
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -107,31 +107,20 @@ def random_subject(rng: np.random.Generator) -> str:
     return pick(rng, next(options for limit, options in SUBJECTS if draw < limit))
 
 
-def random_scene(
-    rng: np.random.Generator, detail: Mapping[str, float], accepted: Callable[[Scene], bool]
-) -> Scene:
-    """The first of random scenes that is accepted."""
+def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: str = "") -> Scene:
+    """A scene, of the given split if one is given."""
     while True:
         subject = random_subject(rng)
         transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
         verb, thing = pick(rng, verbs(subject, transitive)), {}
         if transitive:
             noun = pick(rng, OBJECTS)
-            count = 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
-            thing = {
-                "noun": noun,
-                "count": count,
-                "attribute": maybe(rng, detail["attribute"], attributes(noun)),
-            }
+            thing = {"noun": noun, "count": 1 if rng.random() < 0.5 else pick(rng, NUMBERS)}
+            thing["attribute"] = maybe(rng, detail["attribute"], attributes(noun))
         place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
         scene = Scene(subject, verb, **thing, place=place, day=day)
-        if accepted(scene):
+        if not split or scene.split == split:
             return scene
-
-
-def random_scene_of(rng: np.random.Generator, detail: Mapping[str, float], split: str) -> Scene:
-    """A scene of the given split."""
-    return random_scene(rng, detail, lambda scene: scene.split == split)
 
 
 # Does one scene follow from another?
@@ -250,7 +239,7 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     A sentence says what else the subject does, or repeats an earlier one with less detail.
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
-    first = random_scene_of(rng, RICH, "train")
+    first = random_scene(rng, RICH, "train")
     told, animal = [first], is_animal(first.subject)
     length = int(rng.integers(2, 4))
     while len(told) < length:
@@ -261,7 +250,9 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
                 **{key: getattr(scene, key) if rng.random() < 0.5 else None for key in said}
             )
         else:
-            scene = random_scene(rng, PLAIN, lambda scene: is_animal(scene.subject) == animal)
+            scene = random_scene(rng, PLAIN)
+            while is_animal(scene.subject) != animal:
+                scene = random_scene(rng, PLAIN)
             scene = scene._replace(subject=first.subject, place=first.place, day=first.day)
         if scene.split == "train":
             told.append(scene)
@@ -270,12 +261,12 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
 
 def pair(seed: int, language: str, index: int) -> Scene:
     """The scene that a sentence pair of English and `language` describes."""
-    return random_scene_of(random_stream(seed, PAIR, CODES.index(language), index), RICH, "train")
+    return random_scene(random_stream(seed, PAIR, CODES.index(language), index), RICH, "train")
 
 
 def retrieval(seed: int, index: int) -> Scene:
     """A scene of the test split, said in every language to test finding a translation."""
-    return random_scene_of(random_stream(seed, RETRIEVAL, index), RICH, "test")
+    return random_scene(random_stream(seed, RETRIEVAL, index), RICH, "test")
 
 
 def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scene, str]]:
@@ -287,7 +278,7 @@ def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scen
     for index in range(hypotheses):
         rng, premises = random_stream(seed, INFERENCE, SPLITS.index(split), index), [None]
         while None in premises:
-            hypothesis = random_scene_of(rng, PLAIN, split)
+            hypothesis = random_scene(rng, PLAIN, split)
             premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
         rows += [(premise, hypothesis, label) for premise, label in zip(premises, LABELS)]
     order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))

@@ -109,7 +109,7 @@ def test_encoding(tmp_path, capsys, engine):
 
 def test_search(tmp_path):
     """numpy finds what ours finds; a contender that finds other targets fails."""
-    flags = ["--vectors=300", "--queries=7", "--width=16", "--rounds=1", "--contenders=ours,numpy"]
+    flags = ["--vectors=300", "--queries=7", "--width=16", "--rounds=1", "--contenders", "ours", "numpy"]
     assert list(last_line("search_vectors.py", *flags)["contenders"]) == ["ours", "numpy"]
     search_vectors.write_vectors(tmp_path, Namespace(vectors=300, queries=7, width=16))
     search_vectors.with_numpy(tmp_path, None)

@@ -1,15 +1,13 @@
 """The chaos passes a sound training and finds what is wrong with others. More rounds: sh scripts/chaos.sh."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.chaos.__main__ import compare
-from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training, marked
+from tests.chaos.trainings import BATCH, STEPS, Failed, Kind, Training
 from tests.launching import ROOT, clean_environment
 
 # The command with one kind of training, struck by a kill once it has a checkpoint.
@@ -23,22 +21,17 @@ sys.exit(chaos.main())
 """
 
 
-def start(tmp_path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *arguments, "--seed", "3"], cwd=ROOT, env=clean_environment(TMPDIR=str(tmp_path)),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "script"), [("pretraining", ""), ("finetuning", "run_classifier")])
 def test_a_round(tmp_path, monkeypatch, kind, script):
     """With `script`, the second start begins from scratch: the weights are equal, but the round fails."""
     monkeypatch.setenv("SCRIPT", script)
     changes = ", script='tests/chaos/forgetful.py'" if script else ""
-    with start(tmp_path, "-c", COMMAND.format(kind=kind, changes=changes), "--rounds", "1") as command:
-        (line, last), errors = command.stdout.read().splitlines(), command.stderr.read()
-    assert (command.returncode, errors) == (int(bool(script)), "")
+    words = [sys.executable, "-c", COMMAND.format(kind=kind, changes=changes), "--rounds", "1", "--seed", "3"]
+    environment = clean_environment(TMPDIR=str(tmp_path))
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (int(bool(script)), "")
+    line, last = done.stdout.splitlines()
     assert line.startswith("round 1, seed 3 | ") and " | kill at step " in line
     last = json.loads(last)
     assert last.pop("seconds") > 0
@@ -75,15 +68,3 @@ def test_compare_finds_lost_and_repeated_samples_and_one_bit(tmp_path):
     ):
         with pytest.raises(Failed, match=message):
             compare(straight, made(message[:12], lives, weights))
-
-
-@pytest.mark.slow
-def test_an_interrupted_command_leaves_nothing(tmp_path):
-    with start(tmp_path, "-m", "tests.chaos", "--rounds", "2") as command:
-        while not (started := list(tmp_path.glob("chaos-*/undisturbed-0/stderr"))):
-            assert command.poll() is None, command.stderr.read()
-            time.sleep(0.05)
-        time.sleep(0.5)
-        command.send_signal(signal.SIGTERM)
-        assert command.wait(60) == 130 and command.stderr.read().splitlines()[-1] == "interrupted"
-    assert not list(marked(started[0].parent)) and not list(tmp_path.iterdir())

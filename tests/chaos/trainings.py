@@ -28,20 +28,15 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """A command and its log.
-
-    steps_in: the folder of the `step_N`, below the output folder.
-    start: a pattern; its group is the step from which a start continues.
-    step: a pattern; its groups are the number of a step and the text that must be the same in every run.
-    """
+    """A command and its log."""
 
     name: str
     processes: int
     script: str
     flags: list[str]
-    steps_in: str
-    start: str
-    step: str
+    steps_in: str  # the folder of the `step_N`, below the output folder
+    start: str  # a pattern; its group is the step from which a start continues
+    step: str  # a pattern; its groups are a step and the text that must be the same in every run
 
 
 def pretraining(processes: int, folder: Path) -> Kind:
@@ -68,22 +63,13 @@ KINDS = [partial(make, processes) for processes in (1, 2) for make in (pretraini
 
 
 @dataclass
-class Life:
-    """One start of the command, from the log: the step from which it continues, and its steps."""
-
-    start: int
-    steps: dict[int, str]
-
-
-@dataclass
 class Training:
     """A training in its own folder. Its `with` statement leaves no process behind."""
 
     kind: Kind
     folder: Path
     process: subprocess.Popen | None = None
-    struck_at: int = 0
-    struck: int | None = None  # the process that got a signal
+    struck_at: int = 0  # the step at which a fault struck
     damaged: int = 0  # the step of the checkpoint that a fault damaged
     log_began: list[int] = field(default_factory=list)  # the length of the log at each start
 
@@ -100,9 +86,9 @@ class Training:
 
     def checkpoints(self) -> dict[int, Path]:
         """The undamaged `step_N`, oldest first."""
-        found = {path.name[5:]: path for path in (self.output / self.kind.steps_in).glob("step_*")}
-        steps = sorted(int(step) for step in found if step.isdigit() and int(step) != self.damaged)
-        return {step: found[str(step)] for step in steps}
+        paths = (self.output / self.kind.steps_in).glob("step_*")
+        found = {int(path.name[5:]): path for path in paths if path.name[5:].isdigit()}
+        return {step: found[step] for step in sorted(found) if step != self.damaged}
 
     def start(self) -> None:
         """Start the command, which is always the same."""
@@ -131,18 +117,18 @@ class Training:
         while not condition() and self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
 
-    def lives(self) -> list[Life]:
-        """The starts so far, from the log."""
+    def lives(self) -> list[tuple[int, dict[int, str]]]:
+        """The starts so far, from the log: the step from which each continues, and its steps."""
         log, lives = self._log(), []
         for begin, end in zip(self.log_began, [*self.log_began[1:], len(log)]):
             found = re.search(self.kind.start, log[begin:end])
             steps = {int(step): text for step, text in re.findall(self.kind.step, log[begin:end])}
-            lives.append(Life(int(found[1]) if found else 0, steps))
+            lives.append((int(found[1]) if found else 0, steps))
         return lives
 
     def last_step(self) -> int:
         """The last step in the log of the current start."""
-        return max(self.lives()[-1].steps, default=0)
+        return max(self.lives()[-1][1], default=0)
 
     def _log(self) -> str:
         path = self.folder / "log" / "job.log.0"
@@ -173,9 +159,10 @@ class Training:
             for path in (self.output / folder).rglob("*"):
                 if path.suffix == ".safetensors" or path.name == "state.json":
                     found[str(path.relative_to(self.output))] = path.read_bytes()
-        metrics = self.output / "metrics.jsonl"
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        return found | {metrics.name: [json.loads(line) | {"tokens_per_second": None} for line in lines]}
+        for metrics in self.output.glob("metrics.jsonl"):
+            lines = metrics.read_text().splitlines()
+            found[metrics.name] = [json.loads(line) | {"tokens_per_second": None} for line in lines]
+        return found
 
 
 def send(pid: int | None, number: int) -> bool:

@@ -8,4 +8,3 @@ from utils import files
 @pytest.fixture(autouse=True)
 def no_syncing(monkeypatch):
     monkeypatch.setattr(files, "sync_file", lambda path: None)
-    monkeypatch.setattr(files, "_sync_folder", lambda path: None)

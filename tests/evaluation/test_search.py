@@ -49,15 +49,6 @@ def test_margin_is_the_ratio_among_the_nearest(k):
     assert changed == (k > 1)  # otherwise the margin would be idle in this test
 
 
-def test_a_margin_takes_a_hub_back():
-    # By hand, k = 2. Query 1: 0.948 / ((0.944 + 0.948) / 2) = 1.00 for target 0, which is as near to query 0,
-    # and 0.940 / ((0.944 + 0.742) / 2) = 1.11 for target 1.
-    english = np.array([[1.0, 0.0], [0.8, 0.6]])
-    other = np.array([[0.949, 0.3156], [0.5446, 0.8387]])
-    assert search_both(english, other).forward.tolist() == [0, 0]
-    assert search_both(english, other, "margin", 2).forward.tolist() == [0, 1]
-
-
 def test_a_negative_mean_does_not_turn_the_margin_over():
     # By hand, k = 2. Query 0: -0.10 / ((-0.30 - 0.55) / 2) = 0.24 for target 0, and for target 1, which is
     # farther away, -0.50 / ((-0.30 - 0.68) / 2) = 1.02; the differences are 0.32 and -0.01.

@@ -53,8 +53,7 @@ def main() -> None:
     evaluate = SupervisedTraining.evaluate
 
     def better(self, engine, stop):
-        found = evaluate(self, engine, stop)
-        return dataclasses.replace(found, selected_by=float(engine.steps))
+        return dataclasses.replace(evaluate(self, engine, stop), selected_by=float(engine.steps))
 
     SupervisedTraining.evaluate = better
     for kill in [*filter(None, os.environ["KILLS"].split(",")), ""]:

@@ -1,7 +1,7 @@
 """Runs commands one after the other in the same processes; records the loss and the samples of each step.
 
 The argument is a JSON file: a list of [script, folder to run it in, flags]. STOP_AT=n sends SIGTERM in step n
-on every process; the step is given up. SILENT_AT=n stops process 1 in step n, as if its machine were dead.
+on every process; the step is given up.
 """
 
 import importlib
@@ -21,14 +21,11 @@ def main() -> None:
     from training.engine import Engine
 
     step, done, stop_at = Engine.step, {}, int(os.environ.get("STOP_AT", "0"))
-    silent_at = int(os.environ.get("SILENT_AT", "0"))
 
     def recorded(self, micro_batches, *rest):
         if self.steps + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        if self.steps + 1 == silent_at and os.environ["PADDLE_TRAINER_ID"] == "1":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        samples = [int(i) for batch in micro_batches for i in getattr(batch, "indices", ())]
+        samples = [int(i) for batch, *_ in micro_batches for i in getattr(batch, "indices", ())]
         found = step(self, micro_batches, *rest)
         if found is not None:
             done.setdefault(str(self.steps), []).append([found.loss, samples])

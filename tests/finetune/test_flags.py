@@ -1,7 +1,6 @@
 """Every official flag with its type and default; every mistake one line."""
 
 import logging
-import sys
 from dataclasses import fields
 from functools import partial
 
@@ -78,34 +77,19 @@ def test_the_official_ways_to_write_booleans():
     assert args.enable_ce is True and args.epoch == 2
 
 
-def test_help_shows_the_flags_of_the_script_alone(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run_classifier.py"])
-    with pytest.raises(SystemExit):
-        parse(["--help"], "One line.\n\n    an example")
-    shown = capsys.readouterr().out
-    assert "\n    an example\n" in shown and "--doc_stride" not in shown.split("options:")[1]
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("--learning_rat 1", "unknown flag --learning_rat; did you mean --learning_rate?"),
-        ("--qqqqqq 1", "unknown flag --qqqqqq"),
-        ("--epochs=3", "did you mean --epoch?"),
         ("--epoch 3 4", "'4' is where a flag was expected"),
         ("--epoch three", "--epoch.*three"),
         ("--epoch", "--epoch.*expected one argument"),
-        ("--do_train maybe", "--do_train.*'maybe' is not true or false"),
         ("--do_val ture", r"'ture' is not true or false \(also t, 1, yes, f, 0, no\)"),
         ("--learning_rate nan", "--learning_rate: 'nan' is not a finite number"),
         ("--lr_scheduler cosine", "--lr_scheduler.*cosine"),
-        ("--random_seed 1,a", "--random_seed.*1,a"),
         ("--random_seed 1,1", "--random_seed 1,1"),
         ("--max_seq_len 513", "--max_seq_len 513: it must be at least 8 and at most 512"),
-        ("--batch_size 0", "--batch_size 0.*at least 1"),
         ("--warmup_proportion 1.5", "--warmup_proportion 1.5"),
-        ("--layerwise_lr_decay 0", "--layerwise_lr_decay 0"),
-        ("--learning_rate -1", "--learning_rate -1"),
     ],
 )
 def test_mistakes_are_one_line(line, expected):

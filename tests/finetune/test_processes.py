@@ -1,7 +1,6 @@
 """Two processes and one, the same global batch: the same losses, tables, weights and predictions."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -143,15 +142,3 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     assert losses(tmp_path / "mixed") == pytest.approx(losses(tmp_path / "one"), abs=1e-9, rel=0)
     weights = [tmp_path / name / "out" / "step_10" / "model.safetensors" for name in ("one", "mixed")]
     assert_close(*weights)
-
-
-def test_a_process_that_does_not_answer_ends_the_others(toy_folder, tmp_path):
-    line = toy.flags(toy_folder, "out", max_steps=9, do_val="false", skip_steps=1, stall_ends_seconds=4)
-    commands = [["run_classifier", str(tmp_path), line]]
-    (tmp_path / "commands.json").write_text(json.dumps(commands))
-    began = time.monotonic()
-    done = launch([SCRIPT, tmp_path / "commands.json"], tmp_path, SILENT_AT="3")
-    assert done.returncode == 1 and time.monotonic() - began < 100
-    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "step 3 has taken" in said and "above stall_ends_seconds: this process ends" in said
-    assert "start the same commands again" in said

@@ -1,8 +1,7 @@
-"""The recipes: values of the paper and of the official scripts, and what docs/reproducing.md says of them."""
+"""The recipes: values of the paper and of the official scripts, and the official command lines."""
 
 import importlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -143,14 +142,6 @@ def test_tatoeba(arguments, size):
     assert (flags.layer, flags.train_set, flags.pairs) == ("middle", "./data/corpus", "./data/tatoeba")
     assert (flags.vocab_path, flags.max_seq_len, flags.paper) == (None, 64, "tatoeba_fine-tuning")
     assert flags.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
-
-
-def test_every_recipe_of_the_scripts_is_on_the_page():
-    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
-    names = {f"{size}/{path.stem}" for size in SIZES for path in (ROOT / "scripts" / size).glob("*.sh")}
-    others = ("/pretrain", "/encode_vector")  # they reproduce no row of the paper
-    expected = {name for name in names if not any(other in name for other in others)}
-    assert expected - set(re.findall(r"`([\w/-]+)\.sh`", page)) == set()
 
 
 # The command lines of the official repository's twelve scripts.

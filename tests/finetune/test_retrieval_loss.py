@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from finetune.retrieval.pairs import negatives
-from finetune.retrieval.training import hardest_negative_bce
+from finetune.retrieval import hardest_negative_bce
+from finetune.sentence_pairs import negatives
 
 SCALE, OFFSET = 5.0, 0.3
 

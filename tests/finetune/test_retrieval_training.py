@@ -1,18 +1,15 @@
 """Fine-tuning for retrieval: what a step reads, that it learns, resume bit for bit, two processes as one."""
 
 import json
-import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import run_retrieval
-from finetune.retrieval import training
-from finetune.retrieval.pairs import StepPairs
+from finetune.sentence_pairs import StepPairs
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
 from tests.launching import as_flags, call_main
@@ -116,7 +113,6 @@ def test_resume_bit_for_bit(train, tmp_path):
         ({"train_set": ""}, "--train_set is needed with --do_train true"),
         ({"train_set": "absent"}, "absent: no finished corpus there"),
         ({"layer": 3}, "--layer 3: no such layer"),
-        ({"layer": "sweep"}, "--layer sweep: training needs one layer"),
         ({"batch_size": 1}, "--batch_size 1: it must be at least 2"),
         ({"init_checkpoint": "absent"}, "absent: no such folder"),
         ({"max_seq_len": 600}, "--max_seq_len 600"),
@@ -136,26 +132,3 @@ def test_another_corpus_is_another_run(train, corpus, tmp_path):
         train("out", max_steps=3, train_set=other)
     with pytest.raises(UserError, match="best: no training_state there"):
         train("out", init_checkpoint=tmp_path / "out" / "best")
-
-
-def test_ctrl_c_in_the_last_validation(train, tmp_path, monkeypatch):
-    """It is broken off, made by the next command, and nothing differs."""
-    train("whole")
-    encode, calls = training.encode_layer, []
-
-    def interrupted(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 10:
-            os.kill(os.getpid(), signal.SIGINT)
-        return encode(*arguments, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "encode_layer", interrupted)
-        with pytest.raises(SystemExit) as ended:
-            train("broken")
-    assert ended.value.code == 130
-    assert "held-out pairs found at step 6" not in (tmp_path / "log" / "job.log.0").read_text()
-    log = train("broken")
-    assert "held-out pairs found at step 6" in log
-    ours, theirs = (arrays(tmp_path / run / "step_6") for run in ("broken", "whole"))
-    assert all((ours[key] == theirs[key]).all() for key in theirs)

@@ -8,7 +8,6 @@ import pytest
 
 import run_retrieval
 from evaluation.encode import encode
-from evaluation.retrieval import choose_on_half
 from model.checkpoint.folder import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
@@ -36,13 +35,12 @@ def folder(toy_folder, tmp_path_factory):
 
 @pytest.fixture
 def retrieve(folder, tmp_path, monkeypatch):
-    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json, or sweep.json."""
+    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json."""
     monkeypatch.chdir(tmp_path)
 
     def call(**changes):
         call_main(run_retrieval, line(folder, tmp_path / "out", **changes))
-        name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
-        return json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        return json.loads((tmp_path / "out" / "retrieval.json").read_text())
 
     return call
 
@@ -103,31 +101,16 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
     assert "|  | de | xx | avg |" in markdown and f"| {name} | 98.80 |  | 98.80 |" in markdown
     assert (tmp_path / "out" / "retrieval.txt").read_text().strip() in capsys.readouterr().out
-    assert (tmp_path / "out" / "retrieval.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_two_files_of_any_languages(retrieve, folder, tmp_path):
-    """The tables name the files and not English, and there is no chart of one bar."""
-    both = {side: folder / "pairs" / f"de-en.{side}" for side in ("de", "en")}
-    found = retrieve(pairs=None, src_file=both["de"], tgt_file=both["en"])
-    assert not (tmp_path / "out" / "retrieval.png").exists()
-    expected = retrieve(languages="de")
-    assert [row["bitext"] for row in rows(found).values()] == [row["de"] for row in rows(expected).values()]
-    assert list(rows(found)) == ["tgt_file -> src_file", "src_file -> tgt_file"]
 
 
 def test_several_seeds(retrieve, folder, tmp_path):
-    """%d stands for the seed, each seed has a submission of its own, the table has mean and deviation."""
+    """%d stands for the seed, each seed has predictions of its own, the table has mean and deviation."""
     for seed in (1, 2):
         paddle.seed(10 + seed)
         config = ErnieMConfig.from_json(folder / "weights" / "config.json")
         path = tmp_path / f"seed_{seed}" / "best"
         save_model(path, ErnieMModel(config), config, piece_model_path=folder / "weights" / "piece.model")
-    several = retrieve(
-        init_pretraining_params=f"{tmp_path}/seed_%d/best",
-        random_seed="1,2",
-        xtreme_save=tmp_path / "x/tatoeba",
-    )
+    several = retrieve(init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
     alone = {seed: retrieve(init_pretraining_params=tmp_path / f"seed_{seed}/best") for seed in (1, 2)}
     for number, table in enumerate(several["tables"]):
         for seed in (1, 2):
@@ -135,46 +118,7 @@ def test_several_seeds(retrieve, folder, tmp_path):
         both = [table["seeds"][str(seed)]["de"] for seed in (1, 2)]
         assert table["mean"]["de"] == pytest.approx(np.mean(both))
         assert table["deviation"]["de"] == pytest.approx(np.std(both, ddof=1)) and both[0] != both[1]
-    assert (tmp_path / "x" / "seed_2" / "tatoeba" / "test-de.tsv").is_file()
-    assert not (tmp_path / "x" / "tatoeba").exists()
-
-
-def test_the_sweep_and_the_layer_of_the_dev_pairs(retrieve, folder):
-    swept = retrieve(layer="sweep")["rows"]
-    assert list(swept) == [
-        "layer 0",
-        "layer 1",
-        "layer 2",
-        "chosen, odd pairs",
-        "untrained, chosen, odd pairs",
-    ]
-    means = []
-    for layer in range(3):
-        for language in ("de", "xx"):
-            english, other = (side[layer] for side in all_layers(folder, language))
-            own = np.arange(len(english))
-            both = [(exact(english, other) == own).mean(), (exact(other, english) == own).mean()]
-            assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(both))
-        means.append(np.mean(list(swept[f"layer {layer}"].values())))
-    split = choose_on_half(*all_layers(folder, "de"))
-    assert swept["chosen, odd pairs"]["de"] == pytest.approx(100 * split.mean)
-    found = retrieve(layer="dev", dev_pairs=folder / "pairs", languages="xx")
-    assert found["layers"] == {"1": int(np.argmax(means))}
-    assert list(rows(found)["en -> xx"]) == ["xx", "avg"]
-
-
-def test_the_untrained_model_is_in_the_table(retrieve, folder):
-    """Its layer is chosen in the same way. One that has random weights anyway has no such row."""
-    how = {"layer": "dev", "dev_pairs": folder / "pairs"}
-    shape = {"ernie_config_path": folder / "weights/config.json"}
-    shape["piece_model_path"] = folder / "weights/piece.model"
-    trained, random = retrieve(**how), retrieve(**how, **shape, init_pretraining_params="")
-    for one, other in zip(trained["tables"], random["tables"]):
-        assert one["untrained"] == {name: other["seeds"]["1"][name] for name in ("de", "xx")}
-        assert "untrained" not in other
-    swept = retrieve(layer="sweep", **shape, init_pretraining_params="")["rows"]
-    assert swept["chosen, odd pairs"] == retrieve(layer="sweep")["rows"]["untrained, chosen, odd pairs"]
-    assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
+    assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
@@ -190,31 +134,15 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     ("changes", "message"),
     [
         ({"layer": 3}, "--layer 3: no such layer; this model has 0 .the embeddings. to 2"),
-        ({"layer": "dev"}, "--layer dev and --dev_pairs go together"),
-        (
-            {"layer": "sweep", "pairs": None, "src_file": "one.de", "tgt_file": "one.en"},
-            "one pair alone in bi",
-        ),
-        ({"layer": "sweep", "pooling": "pooled"}, "--pooling pooled is that of the top layer alone"),
-        ({"pairs": None}, "nothing to do: give --pairs or --src_file"),
+        ({"pairs": None}, "nothing to do: give --pairs, or --do_train true"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"languages": "sw"}, "no sw there; it has de, xx"),
-        ({"src_file": "a"}, "--pairs and --src_file are both given"),
-        ({"pairs": None, "src_file": "a"}, "--src_file and --tgt_file go together"),
-        ({"pairs": None, "src_file": "a", "tgt_file": "b", "languages": "de"}, "--src_file has one"),
-        ({"dev_pairs": "x"}, "--layer dev and --dev_pairs go together"),
-        ({"neighbours": 0}, "--neighbours 0: it must be at least 1 and at most 1024"),
-        ({"random_seed": "1,x"}, "--random_seed: '1,x' is not a number or a list"),
-        ({"random_seed": "1,1"}, "--random_seed 1,1: seeds are not negative and differ"),
-        ({"random_seed": "1,2", "layer": "sweep"}, "--layer sweep: one seed at a time"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
         ({"init_pretraining_params": "absent"}, "absent: no such folder"),
         ({"scor": "margin"}, "did you mean --score"),
     ],
 )
-def test_bad_flags(retrieve, tmp_path, changes, message):
-    for side in ("de", "en"):
-        (tmp_path / f"one.{side}").write_text("the cat\n")
+def test_bad_flags(retrieve, changes, message):
     with pytest.raises(UserError, match=message):
         retrieve(**changes)

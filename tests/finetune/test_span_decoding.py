@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from finetune.metrics import answer_scores
-from finetune.question_answering import (
-    Spans,
-    best_spans,
-    best_texts,
-    rank,
-    text_in_context,
-)
-from reader.question_answering import NO_ANSWER, AnswerWindows, Cut, read_windows
+from finetune.question_answering import QuestionAnswering, Spans, best_spans
+from reader.question_answering import NO_ANSWER, AnswerWindows, Cut
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 
@@ -38,7 +32,8 @@ def toy_data(tmp_path):
     """One text of "the  port" and others in several windows, with two questions, and its tokenizer."""
     folder = toy.make(tmp_path)
     tokenizer = Tokenizer(None, folder / "piece.model")
-    return read_windows(folder / "dev.de.json", "dev", tokenizer, Cut(40, 8, 12))
+    task = QuestionAnswering(tokenizer, Cut(40, 8, 12), 100, 3)
+    return task, task.read(folder / "dev.de.json", "dev")
 
 
 def spans(*rows: tuple[int, int, float, float]) -> Spans:
@@ -47,8 +42,8 @@ def spans(*rows: tuple[int, int, float, float]) -> Spans:
     return Spans(*numbers, np.asarray(start_logits, np.float32), np.asarray(end_logits, np.float32))
 
 
-def test_windows_of_a_question_are_ranked_together(toy_data):
-    data: AnswerWindows = toy_data
+def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
+    task, data = toy_data
     nothing = spans((0, 0, -50.0, 0.0))
     predictions = [nothing] * len(data)
     first, second, *_ = data.of_question(1)
@@ -56,19 +51,21 @@ def test_windows_of_a_question_are_ranked_together(toy_data):
     a, b, c, d = [token for token, (start, end) in enumerate(of_context) if start < end][2:6]
     predictions[first] = spans((a, c, 2.0, 1.0), (a, b, 1.0, 0.5))
     predictions[second] = spans((b, d, 3.0, 2.0))
-    answers = rank(data, predictions, 3, lambda number, a, b: text_in_context(data, number, a, b))[1]
+    answers = task.rank(data, predictions)[1]
     assert [(answer.start_logit, answer.end_logit) for answer in answers] == [(3, 2), (2, 1), (1, 0.5)]
     shares = np.exp([5, 3, 1.5]) / np.exp([5, 3, 1.5]).sum()
     assert np.allclose([answer.probability for answer in answers], shares)
     context = data.file.contexts[data.file.questions[1].context]
     for answer in answers:
         assert answer.text and context[answer.start :].startswith(answer.text)
-    assert rank(data, predictions, 2, lambda *_: ("same", 0))[1][0].start_logit == 3  # no text twice
-    assert [len(found) for found in rank(data, predictions, 2, lambda *_: ("same", 0))] == [1] * 6
-    assert rank(data, predictions, 2, lambda *_: ("", 0))[1] == []  # a lone space is no answer
+    monkeypatch.setattr(task, "text_of", lambda *_: ("same", 0))
+    assert task.rank(data, predictions)[1][0].start_logit == 3  # no text twice
+    assert [len(found) for found in task.rank(data, predictions)] == [1] * 6
+    monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
+    assert task.rank(data, predictions)[1] == []  # a lone space is no answer
 
 
-def oracle(data: AnswerWindows, longest: int = 100) -> list[str]:
+def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
     """The answers of a model that is sure of the gold tokens in every window that holds them."""
     predictions = []
     for window in data:
@@ -76,8 +73,8 @@ def oracle(data: AnswerWindows, longest: int = 100) -> list[str]:
         if window.answer[0] != NO_ANSWER:
             starts[window.answer[0] - window.start] = ends[window.answer[1] - window.start] = 10
         own = [number - window.start for number in window.own]
-        predictions.append(best_spans(starts, ends, own, len(starts), longest, 1, window.start))
-    return best_texts(rank(data, predictions, 1, lambda *span: text_in_context(data, *span)))
+        predictions.append(best_spans(starts, ends, own, len(starts), 100, 1, window.start))
+    return list(task.texts(data, predictions).values())
 
 
 @pytest.mark.data
@@ -88,10 +85,10 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
     assert len(files) == 9
-    found = {}
+    task, found = QuestionAnswering(tokenizer, Cut(384, 64, 128), 100, 1), {}
     for path, language in sorted(files.items()):
-        data = read_windows(path, "dev", tokenizer, Cut(384, 64, 128))
-        texts = oracle(data)
+        data = task.read(path, "dev")
+        texts = oracle(task, data)
         for question, text in zip(data.file.questions, texts, strict=True):
             assert text and text in data.file.contexts[question.context]
         rows = [(text, question.answers) for question, text in zip(data.file.questions, texts)]

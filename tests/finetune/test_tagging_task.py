@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from finetune.tagging import OfficialTagging, Tagging
+from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tagging import JOINT, Sentence
 from tests.helpers.letters import Letters
 
@@ -21,9 +22,10 @@ class Given:
     def __init__(self, shape=None, values=None):
         logits = np.random.default_rng(0).normal(size=(*shape, 5)) if values is None else values
         self.logits = paddle.to_tensor(logits, dtype="float64", stop_gradient=False)
+        self.ernie_m = ErnieMModel(ErnieMConfig(5, 2, 1, 1, pad_token_id=Letters.pad_id))
 
-    def __call__(self, input_ids):
-        assert list(input_ids.shape) == list(self.logits.shape[:2])
+    def __call__(self, sent):
+        assert list(sent.shape) == list(self.logits.shape[:2])
         return self.logits
 
 

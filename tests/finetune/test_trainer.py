@@ -45,7 +45,6 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     assert "Random seed: 1" in card and "100.00" in card and "run_classifier.py" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
     assert (tmp_path / "out" / "results.txt").read_text() in log
-    assert "learning_rate: 0.005" in (tmp_path / "out" / "flags.yaml").read_text()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])
 
@@ -102,15 +101,12 @@ def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
 
 
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
-    """Each seed has predictions and an XTREME submission of its own."""
+    """Each seed has predictions of its own."""
     tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
-    results = classify(random_seed="3,4", epoch=3, xtreme_save="x/xnli", **tested)
+    results = classify(random_seed="3,4", epoch=3, **tested)
     alone = classify(out="alone", random_seed=4, epoch=3)
-    names = sorted(toy.LABELS, key=toy.LABELS.get)
     for seed in (3, 4):
-        own = next(tmp_path.glob(f"t.de.tsv.seed_{seed}.*")).read_text().splitlines()
-        found = (tmp_path / "x" / f"seed_{seed}" / "xnli" / "test-de.tsv").read_text().splitlines()
-        assert found == [names[int(line.split("\t")[1])] for line in own]
+        assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*"))) == len(toy.LANGUAGES)
     assert_same_weights(tmp_path / "out" / "seed_4" / "step_36", tmp_path / "alone" / "step_36")
     table = results["tables"][0]
     assert list(table["seeds"]) == ["3", "4"]

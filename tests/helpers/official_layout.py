@@ -26,21 +26,14 @@ def make_official_weights(
     folder: str | Path, config: dict, seed: int, heads: dict[str, int] | None = None, lm_head: bool = False,
     pooler: bool = True,
 ) -> Path:  # fmt: skip
-    """Write `folder/ernie_config.json` and `folder/params/` with normal weights.
+    """Write `folder/ernie_config.json` and `folder/params/` with normal weights; the folder of parameters.
 
     Their deviation is initializer_range, also around the scales of layer norm (1) and the biases (0), so that
-    mixed-up tensors change the outputs.
+    mixed-up tensors change the outputs. Each is a function of the seed and its name.
 
     Args:
-        folder: it is made if it is missing.
         config: the official keys (`official_config`).
-        seed: each variable is a function of the seed and its name.
         heads: {"classification" | "tagging" | "question_answering": number of labels}.
-        lm_head: True: also write the masked-LM head.
-        pooler: False: leave out `pooled_fc.*`.
-
-    Returns:
-        The folder of parameters.
     """
     folder = Path(folder)
     params = folder / "params"

@@ -7,7 +7,9 @@ import struct
 import sys
 import types
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -58,9 +60,10 @@ def make_xlm_r(folder: Path, **changes) -> dict[str, np.ndarray]:
     return made
 
 
+@dataclass
 class _Tensor:
-    def __init__(self, array: np.ndarray, key: str):
-        self.array, self.key = array, key
+    array: np.ndarray
+    key: str
 
     def __reduce__(self):
         utils = sys.modules["torch._utils"]
@@ -68,9 +71,9 @@ class _Tensor:
         return utils._rebuild_tensor_v2, (_Reference(self), 0, self.array.shape, strides, False, {})
 
 
+@dataclass
 class _Reference:
-    def __init__(self, tensor: _Tensor):
-        self.tensor = tensor
+    tensor: _Tensor
 
 
 class _Pickler(pickle.Pickler):
@@ -82,37 +85,23 @@ class _Pickler(pickle.Pickler):
 
 
 def write_torch_file(path: Path, arrays: dict[str, np.ndarray], wrap=None, legacy=False, **more) -> None:
-    """Write a file as torch.save does.
+    """Write a state dict with further entries as torch.save does.
 
     Args:
-        path: the file.
-        arrays: the state dict.
-        wrap: returns the object to save, for the state dict. None: save the state dict.
-        legacy: True: the layout before torch 1.6; False: the zip archive.
-        more: further entries of the state dict.
+        wrap: makes the object to save from the state dict.
+        legacy: the layout before torch 1.6 instead of the zip archive.
     """
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
     utils._rebuild_tensor_v2 = types.FunctionType((lambda: None).__code__, {}, "_rebuild_tensor_v2")
     utils._rebuild_tensor_v2.__module__ = "torch._utils"
     utils._rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    before = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
-    sys.modules.update({"torch": torch, "torch._utils": utils})
-    try:
-        stream = io.BytesIO()
-        state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())}
-        state |= more
+    stream = io.BytesIO()
+    state = {name: _Tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())} | more
+    with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
         _Pickler(stream, 2).dump(wrap(state) if wrap else state)
-    finally:
-        for name, module in before.items():
-            sys.modules.pop(name)
-            if module is not None:
-                sys.modules[name] = module
     storages = {str(i): array for i, array in enumerate(arrays.values())}
-    if legacy:
-        path.write_bytes(legacy_bytes(stream.getvalue(), storages))
-    else:
-        path.write_bytes(zip_bytes(stream.getvalue(), storages))
+    path.write_bytes((legacy_bytes if legacy else zip_bytes)(stream.getvalue(), storages))
 
 
 def zip_bytes(pickled: bytes, storages: dict[str, np.ndarray] | None = None) -> bytes:

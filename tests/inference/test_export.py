@@ -253,5 +253,3 @@ def test_engines_that_are_not_there(models, exported, tmp_path):
         load(models / "tag", engine="onnx")
     with pytest.raises(UserError, match="exported for tagging .* --task classification"):
         load(folder).engine("classification")
-    with pytest.raises(UserError, match="an exported folder has its own config, vocabulary and labels"):
-        load(folder, piece_model_path=str(models / "piece.model"))

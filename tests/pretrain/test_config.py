@@ -1,15 +1,18 @@
-"""Every value that no run can have is refused by name; every file in configs/pretrain is a run."""
+"""Values that no run can have are refused by name; files in configs/pretrain are runs; the command."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pretrain.config import FREE, PretrainConfig
+from pretrain.config import PretrainConfig
 from pretrain.trainer import learning_rate
 from tests.helpers.small_corpus import ROOT
-from tests.pretrain.tiny_run import config
+from tests.launching import clean_environment
+from tests.pretrain.tiny_run import config, make_corpus
 from utils.config import load_config
 from utils.errors import UserError
 
@@ -43,12 +46,6 @@ def test_a_value_that_no_run_can_have(changes, message):
     with pytest.raises(UserError, match=message if ".*" in message else re.escape(message)) as refused:
         config(Path("corpus"), **changes)
     assert "\n" not in str(refused.value)
-
-
-def test_what_may_change_on_resume_exists():
-    for key in FREE:
-        section, name = key.split(".")
-        assert hasattr(getattr(config(Path("c")), section), name), key
 
 
 def load(path: Path) -> PretrainConfig:
@@ -93,3 +90,32 @@ def test_the_papers_table_6():
         "exp5": {"mmlm", "btmlm", "camlm", "tlm"},
     }
     assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15
+
+
+# The command
+
+
+def test_help_explains_the_keys():
+    command = [sys.executable, ROOT / "run_pretrain.py", "--help"]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)
+    for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
+        assert key in done.stdout
+    assert "linear rise; 0: the rate is constant" in done.stdout  # what a key means, not only its name
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data__corpus": "nowhere"}, "nowhere: no finished corpus there (no manifest.json); build it with"),
+        ({"init__encoder": "nowhere"}, "nowhere: no such folder"),
+    ],
+)
+def test_a_users_mistake_is_one_line(refused, changes, message):
+    assert message in refused(**changes)
+
+
+def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
+    corpus = make_corpus(tmp_path, held_out=0)
+    out = pretrain(corpus=corpus)
+    assert (out / "full").is_dir()
+    assert "has no held-out part; build it with one" in refused(corpus=corpus, run__eval_steps=2)

@@ -75,13 +75,6 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
 
 
-def test_both_orders_of_a_pair_are_one_stream(tmp_path):
-    one = write_lines(tmp_path / "one.tsv", ["good\tgut"])
-    two = write_lines(tmp_path / "two.tsv", ["schlecht\tbad"])
-    sides, *_ = lines_of(parallel={"en-de": one, "de-en": two})
-    assert sides == [["gut", "schlecht"], ["good", "bad"]]  # de, en
-
-
 @pytest.mark.parametrize(
     "mono, parallel, message",
     [

@@ -48,14 +48,6 @@ def test_pair_layout():
     assert camlm.target_languages.tolist() == [2, 0] and camlm.masked.tolist() == [0, 0, 2, 0]
 
 
-def test_pairs_that_cannot_serve_camlm():
-    maker = objectives(max_seq_len=12)
-    assert maker.serves_camlm(PAIR)
-    assert not maker.serves_camlm(Pair(Text(np.array([7]), 0), Text(TARGET, 1)))
-    tlm = maker.batch("tlm", [Pair(Text(np.array([7]), 0), Text(TARGET, 1))], rngs(1))
-    assert tlm.masked.tolist() == [0, 2, 0, 0]
-
-
 @pytest.mark.parametrize("rate", [0.15, 1.0])
 def test_unk_is_special_and_never_predicted(rate):
     unk = VOCABULARY.unk_id

@@ -6,14 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pretrain import shares as mix
-from pretrain.config import OBJECTIVES
+from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepReader, TrainingText, cut_by_tokens, total_steps
+from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
 from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
-from tests.pretrain.tiny_run import STEPS, config
+from tests.pretrain.tiny_run import config
 from utils.errors import UserError
 
 
@@ -100,17 +100,6 @@ def test_fewer_sequences_than_processes():
     assert cut_by_tokens([], 16, 2) == [[], []]
 
 
-def test_shares_of_a_step(source):
-    reader, counts = source.reader(optimizer__batch_size=40), []
-    for step in range(STEPS):
-        share = mix.shares(reader.config.objectives, step, STEPS)
-        found = reader._examples(mix.allocate(share, 40, step))
-        counts.append(Counter(objective for objective, _ in found))
-    assert [count["btmlm"] for count in counts] == [0] * 4 + [10] * 8  # 30 % of 12 steps
-    assert all(count["mmlm"] + count["btmlm"] == 20 for count in counts)
-    assert all(count["tlm"] + count["camlm"] == 20 for count in counts)
-
-
 def test_it_goes_on_from_a_state(source):
     straight, first = source.reader(), source.reader()
     works = [straight.next() for _ in range(8)]
@@ -153,6 +142,47 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
+# How a step's sequences are divided among the objectives
+
+
+ABLATIONS = {  # paper Tables 6 and 8
+    "exp1": (["mmlm"], {"mmlm": 1.0}),
+    "exp2": (["mmlm", "tlm"], {"mmlm": 0.5, "tlm": 0.5}),
+    "exp3": (["mmlm", "camlm"], {"mmlm": 0.5, "camlm": 0.5}),
+    "exp4": (["mmlm", "btmlm", "camlm"], {"mmlm": 0.25, "btmlm": 0.25, "camlm": 0.5}),
+    "exp5": (["mmlm", "tlm", "camlm", "btmlm"], {"mmlm": 0.25, "tlm": 0.25, "camlm": 0.25, "btmlm": 0.25}),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_papers_ablations(name):
+    active, expected = ABLATIONS[name]
+    config = ObjectiveConfig(active=active)
+    assert shares(config, 50, 100) == expected
+    before = dict(expected)
+    before["mmlm"] += before.pop("btmlm", 0.0)
+    assert shares(config, 29, 100) == before  # 30 % of 100 steps
+    assert shares(config, 30, 100) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
+def test_largest_remainder(batch_size):
+    share = shares(ObjectiveConfig(monolingual_share=0.6), 9, 10)
+    for step in range(8):
+        counts = allocate(share, batch_size, step)
+        assert sum(counts.values()) == batch_size
+        assert all(abs(counts[name] - share[name] * batch_size) < 1 for name in share)
+
+
+def test_equal_remainders_take_turns():
+    share = shares(ObjectiveConfig(), 9, 10)
+    totals = dict.fromkeys(share, 0)
+    for step in range(4):
+        for name, count in allocate(share, 6, step).items():
+            totals[name] += count
+    assert set(totals.values()) == {6}
+
+
 # Bad input
 
 
@@ -174,7 +204,7 @@ def test_text_that_is_not_there(source, changes, message):
 # How long a run is, and its learning rate
 
 
-@pytest.mark.parametrize("active", [["mmlm"], ["mmlm", "tlm"], list(mix.MONOLINGUAL + mix.PARALLEL)])
+@pytest.mark.parametrize("active", [["mmlm"], ["mmlm", "tlm"], list(MONOLINGUAL + PARALLEL)])
 def test_a_run_of_so_many_tokens(source, active):
     changes = {"objectives__active": active, "optimizer__batch_size": 64}
     steps = source.steps(optimizer__tokens=100_000, **changes)

@@ -1,4 +1,4 @@
-"""What a step does: bad losses are skipped, the encoder can be frozen; and what a run leaves behind."""
+"""What a step does, and what a run leaves behind."""
 
 import re
 

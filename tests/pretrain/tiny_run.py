@@ -1,7 +1,6 @@
 """A run small enough for tests: a corpus of three made-up languages, a model of two layers."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from safetensors.numpy import load_file
 
 import run_pretrain
 from pretrain.config import PretrainConfig
-from tests.helpers.small_corpus import ROOT, build, sentences, train_pieces, write_lines
+from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.launching import as_flags, call_main
 from utils.config import load_config
 
@@ -53,13 +52,8 @@ def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainCo
     return load_config(PretrainConfig, flags(corpus, output, **changes))
 
 
-def command(corpus: Path, output: Path, **changes) -> list[str]:
-    """The same as a process to start."""
-    return [sys.executable, str(ROOT / "run_pretrain.py"), *flags(corpus, output, **changes)]
-
-
 def pretrain(corpus: Path, output: Path, **changes) -> Path:
-    """The same in this process; returns `output`."""
+    """run_pretrain.py with these flags in this process; returns `output`."""
     call_main(run_pretrain, flags(corpus, output, **changes))
     return output
 

@@ -258,16 +258,6 @@ def test_bad_sources(tmp_path, task, name, content, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_training_files_with_other_columns_are_not_joined(tmp_path):
-    write(
-        tmp_path,
-        **{"train-en.tsv": "a\tb\tneutral\n", "train-de.tsv": "premise\thypo\tlabel\tid\na\tb\tneutral\t1\n"},
-    )
-    with pytest.raises(UserError, match=r"train.de.tsv: its columns are not those of train.en.tsv"):
-        prepare("xnli", tmp_path, "--output", tmp_path / "out")
-    assert not (tmp_path / "out/train/train.all.tsv").exists()
-
-
 def test_as_a_command(tmp_path):
     """The imports of the repository are found from any folder."""
     command = [sys.executable, ROOT / "scripts/data/prepare.py", "conll"]

@@ -2,6 +2,7 @@
 
 import collections
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,8 +41,6 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
     train_vocab(options(tmp_path / "two", texts))
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    train_vocab(options(tmp_path / "three", texts, seed=2))
-    assert (tmp_path / "one/piece.model").read_bytes() != (tmp_path / "three/piece.model").read_bytes()
     with pytest.raises(UserError, match="one/piece.model: exists"):
         train_vocab(options(tmp_path / "one", texts))
     shutil.rmtree(tmp_path)
@@ -49,7 +48,8 @@ def test_ids_files_and_bytes(tmp_path, texts, capfd):
 
 def test_lines_are_sampled_by_temperature(tmp_path, texts, monkeypatch):
     seen = []
-    monkeypatch.setattr(script, "_train", lambda lines, _: seen.extend(lines) or b"")
+    trainer = SimpleNamespace(train=lambda sentence_iterator, **_: seen.extend(sentence_iterator))
+    monkeypatch.setattr(script.sentencepiece, "SentencePieceTrainer", trainer)
     with pytest.raises(UserError):  # an empty model
         train_vocab(options(tmp_path, texts, alpha=0.5, sentences=900))
     counts = collections.Counter(

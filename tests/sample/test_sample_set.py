@@ -9,9 +9,10 @@ import pytest
 
 from reader.classification import read_classification, read_label_map
 from reader.tokenization import Tokenizer
-from scripts.sample import scenes, write
+from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say
 from scripts.sample.scenes import CODES, LABELS, Scene, relation
+from scripts.sample.write import write_sample
 
 # Checked by hand: gender, number and case of adjectives, nouns after numerals, agreement of verbs,
 # articles, measure words, word order.
@@ -128,12 +129,10 @@ def test_splits_share_no_scene():
         assert {scene.split for scene in found} == {split}
 
 
-def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path, monkeypatch):
+def test_the_files_are_those_of_the_readers_and_repeat_byte_for_byte(tmp_path):
     def make(name: str) -> dict[str, bytes]:
         folder = tmp_path / name
-        arguments = "--seed 2 --hypotheses 30 --documents 20 --pairs 40 --pieces 700"
-        monkeypatch.setattr("sys.argv", ["write", "--out", str(folder), *arguments.split()])
-        write.main()
+        write_sample(folder, seed=2, documents=20, pairs=40, hypotheses=30, pieces=700)
         return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
     files = make("a")

@@ -2,15 +2,16 @@
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
+from finetune.classification import Classification
 from model import attention, cpu, device, ernie_m, word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
+from reader.batching import TaskBatch
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
 from training.engine import Engine
@@ -141,14 +142,10 @@ def test_several_processes_wait_for_one_sum(seen, monkeypatch, stage):
 
 def test_fine_tuning_reads_when_all_is_on_its_way(seen):
     model = SequenceClassifier(CONFIG, 3)
-    engine = engine_of(model, sums=("correct",))
-    ids, labels = np.random.default_rng(0).integers(4, 90, [4, 9]), np.array([0, 1, 2, 0])
-
-    def loss_of(rows):
-        logits, right = model(ids[rows]), paddle.to_tensor(labels[rows])
-        return F.cross_entropy(logits, right), {"correct": (logits.argmax(-1) == right).sum()}
-
+    engine = engine_of(model, sums=("correct", "count"))
+    task = Classification(None, ["a", "b", "c"], 9)
+    ids, rows = np.random.default_rng(0).integers(4, 90, [2, 2, 9]), np.arange(2)
     seen.begin()
-    engine.step([slice(0, 2), slice(2, 4)], loss_of)
-    # A micro-batch uploads its tokens with their layout, and its labels.
-    assert seen == ["upload", "upload", "backward"] * 2 + ["norm", "read", "update"]
+    micro_batches = task.send(model, [TaskBatch(one, np.array([0, 2]), rows, 4) for one in ids])
+    engine.step(micro_batches, lambda both: task.loss(model, *both))
+    assert seen == ["upload", "backward", "backward", "norm", "read", "update"]

@@ -27,11 +27,3 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
     assert len(found) == (1 if kind == "file" else 200)
     assert all(len(set(path.read_text().split())) == 1 for path in found)
     assert len(list(tmp_path.iterdir())) == len(found)  # nothing is left behind
-
-
-def test_names_of_processes_differ(tmp_path, monkeypatch):
-    names = set()
-    for host in ("node-1", "node-2"):
-        monkeypatch.setattr(files.socket, "gethostname", lambda host=host: host)
-        names |= {files.temporary_name(tmp_path / "x").name for _ in range(100)}
-    assert len(names) == 200 and all(name.startswith(".x.tmp-") for name in names)

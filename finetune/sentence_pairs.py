@@ -42,7 +42,6 @@ class StepPairs:
     Args:
         path: folder of the corpus.
         batch_size: pairs of a step, over all processes.
-        max_seq_len: longest sentence in tokens, specials included.
         alpha: language pairs are drawn in proportion to their number of pairs to this power.
         state: `PairStep.state` of the last step; None starts at the beginning.
     """
@@ -58,11 +57,7 @@ class StepPairs:
     state: dict[str, Any] | None = None
 
     def open(self) -> Corpus:
-        """Open the corpus.
-
-        Raises:
-            UserError: there is no corpus, or it has no parallel text.
-        """
+        """Open the corpus. UserError: there is none, or it has no parallel text."""
         corpus = Corpus(self.path, self.tokenizer.digest)
         if not corpus.parallel:
             raise UserError(f"{self.path}: no parallel text in this corpus; build one with --parallel")

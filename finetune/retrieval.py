@@ -1,0 +1,295 @@
+"""Sentence retrieval: fine-tune on parallel text if asked to, then search bitexts (paper, section 4.2)."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from evaluation.encode import encode_layer, send_sentences, sentence_vectors
+from evaluation.pooling import layer_number
+from evaluation.retrieval import hits
+from evaluation.search import Found, search_both
+from finetune import report
+from finetune.flags import RetrievalFlags
+from finetune.run_folder import digest_of_files, has_state
+from finetune.sentence_pairs import PairStep, StepPairs
+from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder
+from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Training
+from model.checkpoint.folder import load_from, read_weights
+from model.device import summary
+from model.ernie_m import ErnieMModel, SentBatch
+from model.task_names import task_named
+from reader.batching import padded_batches
+from reader.bitext import Bitext, read_bitexts
+from reader.corpus import MANIFEST, Corpus
+from reader.tokenization import Tokenizer
+from training import distributed
+from training.engine import Engine
+from training.guard import StopSignal
+from utils.errors import UserError
+from utils.files import atomic_file
+from utils.logging import Progress, logger
+
+GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
+DIRECTIONS = ("en -> xx", "xx -> en")
+_NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
+
+
+Searched = tuple[int, dict[str, Found]]  # the layer, and language -> what was found
+
+
+class RetrievalRun(FineTuningRun):
+    """The command run_retrieval.py."""
+
+    def __init__(self, flags: RetrievalFlags):
+        super().__init__(flags)
+        self.bitexts = []
+        if flags.pairs:
+            self.bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
+        if flags.init_task and flags.init_pretraining_params:
+            for seed in self.seeds:
+                check_weights(flags.of_seed(seed).init_pretraining_params, flags.init_task)
+
+    def identity(self) -> dict[str, Any]:
+        flags = self.flags
+        if flags.init_checkpoint:
+            read_weights(flags.init_checkpoint)  # raises an error if there is no such folder
+            if not has_state(flags.init_checkpoint):
+                raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
+        first = flags.of_seed(self.seeds[0])
+        tokenizer = make_tokenizer(first)
+        config = model_config(first, tokenizer)
+        layer_of(flags, config.num_hidden_layers)
+        corpus = Corpus(flags.train_set, tokenizer.digest)
+        train_set = digest_of_files([corpus.path / MANIFEST])
+        return self.identity_of("retrieval", config, tokenizer, train_set=train_set)
+
+    def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Searched | None:
+        """Train if asked to, and search with the best weights; None without bitexts."""
+        flags = self.flags.of_seed(seed)
+        if flags.do_train:
+            model, tokenizer = self._train(flags, seed, folder, identity)
+        else:
+            model, tokenizer = open_encoder(flags, flags.dtype, seed)
+            logger.info("%s", summary(flags.dtype, distributed.world_size()))
+        if not self.bitexts:
+            return None
+        layer = layer_of(flags, model.config.num_hidden_layers)
+        found = search(flags, model, tokenizer, layer, self.bitexts)
+        if distributed.is_main():
+            write_predictions(folder / "predictions" / "tatoeba", self.bitexts, found)
+        return layer, found
+
+    def _train(
+        self, flags: RetrievalFlags, seed: int, folder: Path, identity: dict[str, Any]
+    ) -> tuple[ErnieMModel, Tokenizer]:
+        """Train a seed, and return its best weights."""
+
+        def make(step: Path | None) -> tuple[RetrievalTraining, Engine]:
+            of_start = dataclasses.replace(flags, init_checkpoint=step and str(step))
+            model, tokenizer = open_encoder(of_start, flags.dtype, seed)
+            model.use_recompute(flags.recompute)
+            training = RetrievalTraining(flags, model, tokenizer, seed)
+            return training, make_engine(flags, model, flags.max_steps, seed)
+
+        trainer = FineTuningTrainer(make, identity, folder, flags)
+        trainer.run()
+        model = trainer.engine.model
+        if trainer.best is not None:
+            load_from(model, folder / "best")
+        return model, trainer.training.tokenizer
+
+    def report(self, records: dict[int, Searched]) -> tuple[str, list[report.Table], dict[str, Any]]:
+        """A table for each direction."""
+        flags, tables = self.flags, []
+        layers = {str(seed): layer for seed, (layer, _) in records.items()}
+        how = f"{flags.score}, {flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
+        for side, direction in enumerate(DIRECTIONS):
+            rows = {
+                seed: {language: one.accuracies()[side] for language, one in found.items()}
+                for seed, (_, found) in records.items()
+            }
+            paper = report.figures(flags.paper, direction, list(next(iter(rows.values()))))
+            tables.append(report.Table(f"{direction}, {how}", rows, paper))
+        facts = {"task": "retrieval", "pooling": flags.pooling, "score": flags.score, "layers": layers}
+        return "retrieval", tables, facts
+
+
+def layer_of(flags: RetrievalFlags, layers: int) -> int:
+    """The layer that is trained and searched."""
+    return layers if flags.pooling == "pooled" else layer_number(flags.layer, layers)
+
+
+def check_weights(path: str, wanted: str) -> None:
+    """Refuse weights that were not fine-tuned for --init_task."""
+    checkpoint = read_weights(path)
+    task = checkpoint.extra.get("task") or checkpoint.head
+    if task is None or task_named(task) != wanted:
+        found = "were not fine-tuned" if task is None else f"were fine-tuned for {task_named(task)}"
+        raise UserError(f'{path}: its weights {found}, and --init_task wants {wanted} ("": any)')
+
+
+def write_predictions(folder: Path, bitexts: list[Bitext], found: Mapping[str, Found]) -> None:
+    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
+
+    The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
+    """
+    for bitext in bitexts:
+        english = [text.strip() for text in bitext.translations]
+        order = sorted(range(len(english)), key=english.__getitem__)
+        with atomic_file(folder / f"test-{bitext.language}.tsv", "w", newline="\n") as file:
+            file.writelines(f"{found[bitext.language].forward[row]}\n" for row in order)
+
+
+def search(
+    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, bitexts: list[Bitext]
+) -> dict[str, Found]:
+    """Search bitexts: language -> result. The processes share them, and every process gets all results."""
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        build, longest = tokenizer.build_from_ids, flags.max_seq_len
+        ids = [np.asarray(build(ids, None, longest)) for ids in tokenizer.encode_batch(texts)]
+        return encode_layer(model, ids, layer, flags.pooling)
+
+    mine, found = bitexts[distributed.rank() :: distributed.world_size()], {}
+    shown = Progress(sum(len(bitext.sentences) for bitext in mine), "searching", unit="sentences")
+    for bitext in mine:
+        sides = map(vectors, (bitext.translations, bitext.sentences))
+        found[bitext.language] = search_both(*sides, flags.score)
+        shown.update(len(bitext.sentences))
+    shown.close()
+    everywhere = {name: one for part in distributed.gather(found) for name, one in part.items()}
+    return {bitext.language: everywhere[bitext.language] for bitext in bitexts}
+
+
+class RetrievalTraining(Training):
+    """One seed on the parallel text of a corpus (paper, Table 14).
+
+    Raises:
+        UserError: there is no parallel text, or there are fewer pairs than processes.
+    """
+
+    divisible = False  # the loss needs the vectors of every process
+    measured = "pairs that beat their negatives: %.1f %%"
+
+    def __init__(self, flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, seed: int):
+        world = distributed.world_size()
+        if flags.batch_size < world:
+            raise UserError(f"--batch_size {flags.batch_size} is below the {world} processes; raise it")
+        self.flags, self.model, self.config, self.tokenizer = flags, model, model.config, tokenizer
+        self.layer = layer_of(flags, model.config.num_hidden_layers)
+        self.seed, self.total_steps = seed, flags.max_steps
+        self.pairs = StepPairs(
+            tokenizer, flags.train_set, flags.batch_size, flags.max_seq_len, flags.pair_alpha, seed,
+            distributed.rank(), world,
+        )  # fmt: skip
+        corpus = self.pairs.open()
+        self.held_out, self.evaluations = corpus.held_out_parallel, []
+        if self.held_out and flags.validation_pairs:
+            # Also before the first step: training has to beat that score.
+            self.evaluations = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+        self.settings = {"task": "retrieval", "reading": {"layer": self.layer, "pooling": flags.pooling}}
+        self.facts = {
+            "name": "ERNIE-M, retrieval", "task": "retrieval", "data": flags.train_set,
+            "languages": corpus.languages,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
+        }  # fmt: skip
+
+    def stream(self, position: Any) -> StepPairs:
+        return dataclasses.replace(self.pairs, state=position)
+
+    def after(self, work: PairStep) -> dict[str, Any]:
+        return work.state
+
+    def send(self, model: ErnieMModel, micro_batches: list[PairStep]) -> list[list[SentBatch]]:
+        """Send the sentences of a step in groups of similar length, and where each of them is in these."""
+        (step,) = micro_batches
+        rows, ids = zip(*padded_batches(step.sentences, model.config.pad_token_id, GROUP_TOKENS))
+        more = {"place": np.argsort(np.concatenate(rows)), "negative": step.negative}
+        return [send_sentences(model, ids, self.flags.pooling, **more)]
+
+    def loss(self, model: ErnieMModel, groups: list[SentBatch]) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
+
+        The vectors of the other processes are constants. Each process computes the same loss and its gradient
+        with respect to its own vectors; the engine adds the gradients up.
+        """
+        parts = [sentence_vectors(model, sent, self.layer, self.flags.pooling) for sent in groups]
+        place, negative = groups[0].tensors["place"], groups[0].tensors["negative"].astype("bool")
+        own = paddle.index_select(paddle.concat(parts), place, axis=0)  # [2b, H]
+        count, world = len(negative), distributed.world_size()
+        sides = own.split(2)
+        if world > 1:
+            parts = [paddle.to_tensor(part).split(2) for part in distributed.gather(own.detach().numpy())]
+            parts[distributed.rank()] = sides
+            sides = [paddle.concat(side) for side in zip(*parts)]  # [B, H]
+        total, won = hardest_negative_bce(*sides, negative, self.flags.scale, self.flags.offset)
+        loss = total / count
+        if world > 1:  # each process has the whole value, and the engine sums the values
+            loss = loss + (loss / world - loss).detach()
+        return loss, {"correct": 100.0 * won / world, "count": count / world}
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Search the held-out pairs in both directions; the processes share the language pairs."""
+        names, rank, world = sorted(self.held_out), distributed.rank(), distributed.world_size()
+        mine: dict[str, float] = {}
+        for start in range(0, len(names), world):
+            if start + rank < len(names):
+                pair = names[start + rank]
+                with engine.autocast():
+                    mine["-".join(pair)] = self._accuracy(self.held_out[pair])
+            if stop.anywhere():
+                return None
+        scores = {name: score for part in distributed.gather(mine) for name, score in part.items()}
+        mean = sum(scores.values()) / len(scores)
+        shown = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
+        logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, shown)
+        by_name = {name: {"accuracy": score} for name, score in scores.items()}
+        return Evaluation(engine.steps, 0, mean, {"held-out pairs": by_name})
+
+    def _accuracy(self, pairs: Any) -> float:
+        """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
+        rows = [pairs[i] for i in range(min(self.flags.validation_pairs, len(pairs)))]
+        build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
+        sides = [[np.asarray(build(row[side].tolist(), None, longest)) for row in rows] for side in (0, 1)]
+        a, b = (encode_layer(self.model, one, self.layer, self.flags.pooling) for one in sides)
+        return float(50.0 * (hits(a, b).mean() + hits(b, a).mean()))
+
+
+def hardest_negative_bce(
+    sources: Tensor, translations: Tensor, negative: Tensor, scale: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+
+    The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
+    is
+
+        - 2 log m(pair) - log(1 - m(source, its hardest other translation))
+                        - log(1 - m(its hardest other source, translation))
+
+    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
+
+    Args:
+        sources, translations: [B, H]; row i of one translates row i of the other.
+        negative: [B, B] bool, whether source i and translation j may be a negative.
+
+    Returns:
+        The sum over the pairs, and the number of pairs that beat both their hardest negatives.
+    """
+    with paddle.amp.auto_cast(enable=False):  # in half precision many cosines would be equal
+        if sources.dtype != paddle.float64:
+            sources, translations = sources.astype("float32"), translations.astype("float32")
+        sources, translations = F.normalize(sources), F.normalize(translations)
+        cosines = paddle.matmul(sources, translations, transpose_y=True)  # [B, B]
+    logits = scale * (cosines - offset)
+    right = logits.diagonal()  # [B]
+    wrong = paddle.where(negative, logits, paddle.full_like(logits, _NONE))
+    hardest = [wrong.max(axis=1), wrong.max(axis=0)]  # other translations, other sources
+    loss = 2 * F.softplus(-right) + F.softplus(hardest[0]) + F.softplus(hardest[1])
+    won = (right > hardest[0]) & (right > hardest[1])
+    return loss.sum(), won.astype("int64").sum()
