@@ -2,8 +2,6 @@
 
 import contextlib
 import multiprocessing
-import os
-import pickle
 import queue
 import signal
 import threading
@@ -40,16 +38,19 @@ class prefetch(Generic[T]):
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
         self._done = False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self._receiver, sender = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_work, args=(sender, make_iterator, ahead), name="reader", daemon=True
+            target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
         with _signals_blocked():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
+        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+        thread = threading.Thread(target=_receive, args=(receiver, self._items), daemon=True)
+        thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
         # worker ignores SIGTERM, and that wait would never end.
-        self._finalizer = Finalize(self, _end, (self._process,), exitpriority=10)
+        self._finalizer = Finalize(self, _end, (self._process, thread, self._items), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -65,22 +66,21 @@ class prefetch(Generic[T]):
         """
         while not self._done:
             try:
-                if not self._receiver.poll(_POLL_SECONDS):
-                    if stop:
-                        return None
-                    continue
-                kind, value = self._receiver.recv()
-            except (EOFError, OSError):
+                kind, value = self._items.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                if stop:
+                    return None
+                continue
+            if kind == "item":
+                return value
+            if kind == "dead":
                 self._process.join(1)  # before `close` kills it, for its own exit code
                 how = _how_it_ended(self._process.exitcode)
                 value = f"the reader process {how} before its work was done; resume from the last checkpoint"
-                kind = "user error"
-            if kind == "item":
-                return value
             self.close()
             if kind == "failure":
                 raise RuntimeError(f"the reader process failed:\n{value}")
-            if kind == "user error":
+            if kind != "end":
                 raise UserError(value)
         raise StopIteration
 
@@ -111,32 +111,39 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(sender: Connection, make_iterator: Callable[[], Iterator], ahead: int) -> None:
-    messages: queue.Queue[bytes | None] = queue.Queue(ahead)
-    threading.Thread(target=_send, args=(sender, messages)).start()
+def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
     last: tuple[str, Any] = ("end", None)
-    try:
-        for item in make_iterator():
-            messages.put(pickle.dumps(("item", item)))
-    except UserError as error:
-        last = ("user error", str(error))
-    except Exception:  # the parent reports it, because it has the log
-        last = ("failure", traceback.format_exc())
-    messages.put(pickle.dumps(last))
-    messages.put(None)
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended
+        try:
+            for item in make_iterator():
+                sender.send(("item", item))
+        except BrokenPipeError:
+            raise
+        except UserError as error:
+            last = ("user error", str(error))
+        except Exception:  # the parent reports it, because it has the log
+            last = ("failure", traceback.format_exc())
+        sender.send(last)
 
 
-def _send(sender: Connection, messages: "queue.Queue[bytes | None]") -> None:
-    try:
-        while (message := messages.get()) is not None:
-            sender.send_bytes(message)
-    except OSError:  # the parent has ended
-        os._exit(0)
+def _receive(receiver: Connection, items: queue.Queue) -> None:
+    kind = "item"
+    while kind == "item":
+        try:
+            kind, value = receiver.recv()
+        except (EOFError, OSError):
+            kind, value = "dead", None
+        items.put((kind, value))
+    receiver.close()
 
 
-def _end(process: multiprocessing.Process) -> None:
+def _end(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
     process.kill()  # SIGTERM is blocked
     process.join()
+    while thread.is_alive():  # it may wait for room
+        with contextlib.suppress(queue.Empty):
+            items.get_nowait()
+        thread.join(0.01)
 
 
 def _how_it_ended(code: int | None) -> str:

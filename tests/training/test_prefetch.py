@@ -51,7 +51,7 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
     made = tmp_path / "made"
     with prefetch(partial(large, str(made)), ahead=5) as items:
         next(items)
-        # One is taken, five are in the queue, one is in the pipe, and one waits for the queue.
+        # One is taken, five are in the queue, the thread has one, and one is in the pipe.
         assert wait_until(lambda: made.stat().st_size >= 7)
         time.sleep(0.3)
         assert made.stat().st_size <= 9
@@ -67,12 +67,11 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
     ],
 )
 def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, what, error, message):
-    found = []
     with prefetch(partial(one_then, what, str(tmp_path / "a.npy"))) as items:
+        assert next(items) == 1
         with pytest.raises(error, match=message):
-            found += items
+            next(items)
         assert not items._process.is_alive()
-    assert found == [1] or what in ("kill", "truncate")  # a killed worker may take its last items with it
 
 
 @pytest.mark.parametrize("how", ["close", "error", "forget"])
