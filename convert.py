@@ -51,11 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
             f"{config.vocab_size} in {flags.source}; they do not belong together"
         )
-    files = []
+    longest = config.max_position_embeddings - 2
     with atomic_dir(flags.target) as folder:
-        done = conversion.write(flags.to, folder, checkpoint, config, head, flags.keep_rest)
-        if tokenizer:
-            files = write_tokenizer(flags.to, folder, tokenizer, config.max_position_embeddings - 2)
+        done = conversion.write(flags.to, folder, checkpoint, config, head)
+        files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
     with pipe_may_close():
         report(done, checkpoint, flags)
         report_files(files, flags)
@@ -65,19 +64,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     from model.checkpoint.convert import HEADS, TARGETS
     from model.task_names import task_named
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     add = parser.add_argument
-    add("source", metavar="FROM", help="a folder, a file of weights, hf://organisation/name, "
-        "paddlenlp://name, or a piece model (.model) for its vocabulary alone")  # fmt: skip
+    add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
     add("target", metavar="TO", help="a new folder")
     add("--to", required=True, choices=TARGETS)
     add("--head", type=task_named, choices=HEADS, help="what its classifier is for, if the files do not say")
     add("--vocab_path", help="vocab.txt, if it is not beside the weights")
     add("--piece_model_path", help="piece model, if it is not beside the weights")
-    add("--keep_rest", action="store_true", help="keep what the format has no place for, in "
-        "left_out.safetensors beside it")  # fmt: skip
     add("--drop_unknown", action="store_true", help="go on without tensors that are not understood")
     return parser.parse_args(arguments)
 
@@ -95,20 +90,15 @@ def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_lengt
 
 def report(done: "Converted", checkpoint: "Checkpoint", flags: argparse.Namespace) -> None:
     """Print every tensor that was written, and every one that was not."""
-    width = max(len(line.name) for line in done.written)
+    width = max(len(name) for name, *_ in done.written)
     for name, shape, source, transposed in done.written:
         print(f"{name:{width}}  {list(shape)!s:16}  <- {source}{'  (transposed)' if transposed else ''}")
-    for name, why in checkpoint.dropped.items():
+    for name, why in (checkpoint.dropped | dict.fromkeys(checkpoint.unknown, "not understood")).items():
         print(f"not taken: {name} ({why})")
-    for name in checkpoint.unknown:
-        print(f"not taken: {name} (not understood)")
-    kept = "kept in left_out.safetensors" if flags.keep_rest else "left out; --keep_rest keeps it beside"
     for name in done.left_out:
-        print(f"no place for it in {flags.to}: {name} ({kept})")
+        print(f"no place for it in {flags.to}: {name}")
     for name in done.absent:
         print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
-    for dtype, count in done.widened.items():
-        print(f"{count} tensors were {dtype}, and are float32")
     print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(done.written)} tensors")
 
 
@@ -118,10 +108,7 @@ def report_files(files: list[str], flags: argparse.Namespace) -> None:
         return
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
     if flags.to in ("paddlenlp", "huggingface"):
-        print(
-            "note: the ErnieMTokenizer of these libraries gives other ids for many texts; "
-            "--to xlm-roberta writes a tokenizer that gives ours"
-        )
+        print("note: the ErnieMTokenizer of these libraries gives other ids for many texts")
 
 
 if __name__ == "__main__":

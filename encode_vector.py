@@ -21,8 +21,7 @@ class EncodeVectorFlags:
     Args:
         data_set: a TSV file with a header, a column text_a and perhaps text_b
         output_dir: a new folder for the .npy files
-        init_pretraining_params: weights in any format of docs/convert.md, hf://..., paddlenlp://..., or a
-            folder that export.py wrote
+        init_pretraining_params: weights in any format of docs/convert.md, or a folder that export.py wrote
         ernie_config_path: ernie_config.json; default: the one in the folder of the weights
         vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
         piece_model_path: sentencepiece model; default: the one in the folder of the weights

@@ -17,9 +17,9 @@ def main() -> None:
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.classification import Classification
-    from finetune.supervised import run_task
+    from finetune.supervised import SupervisedRun
 
-    run_task(args, Classification.from_flags)
+    SupervisedRun(args, Classification).run()
 
 
 if __name__ == "__main__":

@@ -81,14 +81,11 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             if not stopped and evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
                 with stalls.during(f"the evaluation after step {engine.steps}"):
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
-            ends = stopped or engine.steps >= last
-            if (ends or engine.steps % config.run.save_steps == 0) and saved_at != (
-                engine.steps,
-                journal.evaluated,
-            ):
+            ends, now = stopped or engine.steps >= last, (engine.steps, journal.evaluated)
+            if (ends or engine.steps % config.run.save_steps == 0) and saved_at != now:
                 with stalls.during(f"the checkpoint of step {engine.steps}"):
                     trainer.save({"reader": reader, "journal": journal.state()})
-                saved_at = engine.steps, journal.evaluated
+                saved_at = now
             if ends:
                 break
             with stalls.during(f"reading for step {engine.steps + 1}"):

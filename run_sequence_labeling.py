@@ -16,10 +16,10 @@ def main() -> None:
     args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.supervised import run_task
+    from finetune.supervised import SupervisedRun
     from finetune.tagging import OfficialTagging, Tagging
 
-    run_task(args, (OfficialTagging if args.official_compat else Tagging).from_flags)
+    SupervisedRun(args, OfficialTagging if args.official_compat else Tagging).run()
 
 
 if __name__ == "__main__":

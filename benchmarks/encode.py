@@ -93,12 +93,6 @@ def sentence_transformers(folder: Path, args) -> None:
 
 
 if __name__ == "__main__":
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "torch": sentence_transformers},
-        {"layers": 12, "vocab": 250_002, "sentences": 2000},
-        "sentences/s",
-        lambda args, _: args.sentences,
-        write_files,
-    )
+    workers = {OURS: ours, "torch": sentence_transformers}
+    sizes = {"layers": 12, "vocab": 250_002, "sentences": 2000}
+    compare(__doc__, CONTENDERS, workers, sizes, "sentences/s", lambda args, _: args.sentences, write_files)

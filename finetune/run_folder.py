@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from finetune.flags import TrainingFlags
-from model.checkpoint.folder import load_training_state, read_weights
-from model.checkpoint.step_folders import clear_leftovers
+from model.checkpoint.folder import read_weights
+from model.checkpoint.training_state import clear_leftovers, load_training_state
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in

@@ -18,7 +18,8 @@ from finetune import report
 from finetune.flags import TrainingFlags
 from finetune.run_folder import SELECTED, bring_best, owned_by, step_to_resume, weights_of
 from finetune.setup import begin
-from model.checkpoint.folder import keep_last, save_model
+from model.checkpoint.folder import save_model
+from model.checkpoint.training_state import keep_last
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from training import distributed

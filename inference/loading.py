@@ -89,7 +89,7 @@ class Loaded:
     """A model that is ready to predict.
 
     Attributes:
-        folder: the folder it was loaded from, or its name on a hub.
+        folder: the folder it was loaded from.
         head: a task of `model.task_names`, "fill" (masked-LM head) or None.
         config: `ErnieMConfig` as a dict.
         labels: names in the order of the ids; [] if the head has none.
@@ -176,7 +176,7 @@ def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -
     """Load a model.
 
     Args:
-        folder: a checkpoint of any supported format, its name on a hub, or an exported folder.
+        folder: a checkpoint of any supported format, or an exported folder.
         engine: "auto" is "dygraph" for a checkpoint, and for an exported folder the first one that it has of
             onnx, paddle and onnx-int8.
         task: the task of a checkpoint's classifier, if its files do not name it.

@@ -34,10 +34,7 @@ def initialise(
     if config.encoder != SCRATCH:
         checkpoint = read_weights(config.encoder)
         _check_vocabulary(checkpoint, config.encoder, tokenizer)
-        loaded_below = (_LANGUAGES, *((_HEAD,) if config.lm_head == FROM_ENCODER else ()))
-        load_from(
-            model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK), loaded_elsewhere=loaded_below
-        )
+        load_from(model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK))
         _load_languages(model, checkpoint)
         logger.info("encoder: from %s", config.encoder)
         if drawn and checkpoint.extra.get("drawn") == drawn:
@@ -54,8 +51,7 @@ def initialise(
                 "use init.lm_head fresh with init.lm_head_warmup_steps"
             )
         _check_vocabulary(checkpoint, folder, tokenizer)
-        others = (*_ENCODER, _LANGUAGES, _TASK)
-        load_into(model, checkpoint.weights, optional=(), ignore=others, loaded_elsewhere=others)
+        load_into(model, checkpoint.weights, optional=(), ignore=(*_ENCODER, _LANGUAGES, _TASK))
         logger.info("masked-LM head: from %s", folder)
 
 

@@ -70,7 +70,7 @@ class TrainingText:
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
         """
-        wanted = sorted(config.data.languages or corpus.languages)
+        wanted = sorted(set(config.data.languages or corpus.languages))
         if unknown := [language for language in wanted if language not in corpus.languages]:
             raise UserError(
                 f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "

@@ -9,8 +9,9 @@ from typing import Any
 import paddle
 
 from model import device
-from model.checkpoint.folder import ModelFiles, keep_last, load_from, model_files
+from model.checkpoint.folder import ModelFiles, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
+from model.checkpoint.training_state import keep_last
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
@@ -86,9 +87,7 @@ class Trainer:
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """As `train_step`. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
         if head_steps := self.config.init.lm_head_warmup_steps:
-            for (
-                parameter
-            ) in self.model.ernie_m.parameters():  # with the word table, which is tied to the head
+            for parameter in self.model.ernie_m.parameters():  # the head's word table is among them
                 parameter.stop_gradient = self.engine.steps < head_steps
         return train_step(self.engine, self.pseudo_tokens, work, stop)
 

@@ -32,6 +32,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from benchmarks import plan
 from model import cpu, device, word_table
 from model.attention import Layout, SelfAttention
 from model.ernie_m import ErnieMConfig
@@ -55,7 +56,7 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 # The largest difference from float64, relative to the largest value.
 BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 HALF = ("float16", "bfloat16")
-LOW_SHARE = 0.2  # of the card's peak
+LOW_SHARE, LOW_MARGIN, MUCH_MEMORY = 0.2, 2.0, 1.3  # beyond which there is a warning
 REPORT = "report it with the output of `sh scripts/gpu_check.sh`"
 
 
@@ -206,14 +207,12 @@ def check_attention(quick: bool) -> str:
 def make_model(
     dtype: str, dropout: float = 0.0, vocab_size: int = 100, hidden: int = 32, depth: int = 2, heads: int = 4
 ) -> PreTrainingModel:
+    """The same weights in every dtype."""
     sizes = {"vocab_size": vocab_size, "hidden_size": hidden, "num_hidden_layers": depth}
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    before = paddle.get_default_dtype()
-    paddle.set_default_dtype(dtype)
     paddle.seed(1)
     model = PreTrainingModel(ErnieMConfig(**sizes, num_attention_heads=heads, **drop), LANGUAGES)
-    paddle.set_default_dtype(before)
-    return model
+    return model.to(dtype=dtype)
 
 
 def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
@@ -233,11 +232,7 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
 
 
 def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0) -> Engine:
-    """The same weights in every dtype."""
-    start = {name: parameter.numpy() for name, parameter in make_model("float64").named_parameters()}
     model = make_model(dtype)
-    for name, parameter in model.named_parameters():
-        parameter.set_value(start[name].astype(dtype))
     optimizer = build_optimizer(model, 1e-3, linear_warmup_decay(4, 2 * STEPS))
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=SUMS)
 
@@ -378,26 +373,36 @@ def check_processes(quick: bool, script: str = __file__) -> str:
 
 
 def check_speed(quick: bool) -> str:
-    """Masked-LM steps of base size, and their memory."""
+    """Masked-LM steps of base size: tokens per second, share of the card's peak, memory, and the reader."""
     gpu, (size, hidden, depth, heads) = device.on_gpu(), (100, 32, 2, 4) if quick else (250_002, 768, 12, 12)
     amp = ("bf16" if device.has_bf16() else "fp16") if gpu else "none"
     model = make_model("float32", 0.1, size, hidden, depth, heads)
     engine = Engine(model, build_optimizer(model, 1e-4), precision=Precision(amp))
+    began = time.perf_counter()
     batch = batch_of("mmlm", 0, 128 if gpu and not quick else 8, 128)
-    seconds = []
+    reading, seconds = time.perf_counter() - began, []
     for _ in range(5 if gpu else 3):
         began = time.perf_counter()
         engine.step([batch], lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
         seconds.append(time.perf_counter() - began)
     most, of = device.peak()
-    products = 12 * hidden**2 * depth * batch.tokens + size * hidden * len(batch.targets)
-    share = 6 * products / min(seconds) / most
+    shape = plan.ModelShape(hidden, depth, heads, size, len(LANGUAGES))
+    share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / min(seconds) / most
+    margin, warnings = min(seconds) / reading, []
     said = f"{'tiny' if quick else 'base'} size, amp {amp}: {batch.tokens / min(seconds):,.0f} tokens/s"
-    said += f", {share:.0%} of {of}"
+    said += f", {share:.0%} of {of}, the reader is {margin:.1f} times as fast"
+    if share < LOW_SHARE:
+        warnings.append("low: look at nvidia-smi for another program, heat, or a power limit")
+    if margin < LOW_MARGIN:
+        warnings.append("the card will wait for its reader")
     if gpu:
-        said += f", {paddle.device.cuda.max_memory_allocated() / 1e9:.1f} GB"
-    low = gpu and not quick and share < LOW_SHARE
-    return said + "; low: look at nvidia-smi for another program, heat, or a power limit" * low
+        run = plan.PlannedRun(1, batch.tokens, batch.tokens, 1, "O1", False, device.flash_in(half=True))
+        planned = sum(plan.memory(shape, run, 0, 1).values()) / 1e9
+        used = paddle.device.cuda.max_memory_allocated() / 1e9
+        said += f", {used:.1f} GB, planned {planned:.1f}"
+        if used > MUCH_MEMORY * planned:
+            warnings.append("more memory than benchmarks/plan.py computes")
+    return "; ".join([said, *(f"warning: {one}" for one in warnings if gpu and not quick)])
 
 
 CHECKS = {

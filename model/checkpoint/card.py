@@ -1,7 +1,4 @@
-"""The model card: what a checkpoint is, its training and its scores, as a Markdown page.
-
-It begins with the block of metadata that model hubs read.
-"""
+"""The model card: what a checkpoint is, its training and its scores, as a Markdown page for model hubs."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +8,6 @@ import yaml
 
 from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
 
-# The facts that come first, in this order; other facts follow as they are given.
-LINES = {
-    "task": "Task", "labels": "Labels", "languages": "Languages", "data": "Data",
-    "initialised_from": "Initialised from", "steps": "Steps", "epochs": "Epochs", "seed": "Random seed",
-    "selected_by": "Selected by",
-}  # fmt: skip
 # The task -> the hubs' name for it
 _PIPELINES = {
     CLASSIFICATION: "text-classification", TAGGING: "token-classification", ENCODING: "feature-extraction",
@@ -35,7 +26,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     Args:
         facts: each key may be absent, or None. `name` str; `config` dict of the model; `parameters` int;
             `command` str; `scores` {row: {column: value}}, such as {"dev": {"en": 84.1, "de": 71.0}},
-            or {name: value}; the keys of `LINES` and any other, each a value, a list, or a dict.
+            or {name: value}; any other key is listed with its value, a list or a dict.
 
     Returns:
         Markdown, after a block of YAML with the keys of Hugging Face's model cards. The licence is "unknown":
@@ -47,11 +38,10 @@ def model_card(facts: Mapping[str, Any]) -> str:
         sizes.append(f"{facts['parameters']:,} parameters")
     described = "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
     blocks = [_metadata(facts, config), f"# {facts.get('name') or 'ERNIE-M checkpoint'}", described]
-    keys = [*LINES, *(key for key in facts if key not in LINES and key not in _SECTIONS)]
-    titles = {key: LINES.get(key) or key.replace("_", " ").capitalize() for key in keys}
-    listed = [f"- {titles[key]}: {_plain(facts[key])}" for key in keys if facts.get(key) is not None]
-    if listed:
-        blocks.append("\n".join(listed))
+    others = {key: value for key, value in facts.items() if key not in _SECTIONS and value is not None}
+    if others:
+        lines = (f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}" for key, value in others.items())
+        blocks.append("\n".join(lines))
     if facts.get("scores"):
         blocks += ["## Scores", "\n".join(_table(facts["scores"]))]
     if facts.get("command"):
@@ -62,11 +52,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    if config.get("architecture") == "PreTrainingModel":
-        pipeline = "fill-mask"
-    else:
-        task = facts.get("task") or task_named(config.get("architecture", ENCODING))
-        pipeline = _PIPELINES.get(task_named(task), "feature-extraction")
+    task = task_named(facts.get("task") or config.get("architecture", ENCODING))
+    pipeline = "fill-mask" if task == "PreTrainingModel" else _PIPELINES.get(task, "feature-extraction")
     codes = dict.fromkeys(code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ())
     values = {
         "license": "unknown", "language": [*codes] or ["multilingual"], "library_name": "paddle",
@@ -80,7 +67,7 @@ def _table(scores: Mapping[str, Any]) -> list[str]:
         return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
     rows = [["", *columns], *([name, *map(row.get, columns)] for name, row in scores.items())]
-    cells = [[_plain("" if cell is None else cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [[_plain(cell).replace("|", "\\|") for cell in row] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return [lines[0], "|---|" + "---:|" * len(columns), *lines[1:]]
 
@@ -92,4 +79,4 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
         return ", ".join(_plain(item) for item in value)
-    return str(value)
+    return "" if value is None else str(value)

@@ -10,7 +10,6 @@
 `model.checkpoint.read` reads this folder and all other formats.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
@@ -29,16 +28,14 @@ from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.formats.weights import Weights, finite
 from model.checkpoint.manifest import MANIFEST, write_manifest
 from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
-from model.checkpoint.step_folders import keep_last, load_newest, set_aside, step_folders
-from model.checkpoint.training_state import as_numpy, load_training_state, save_training_state
+from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
-from utils.files import atomic_dir
+from utils.files import atomic_dir, write_json
 
 __all__ = [
-    "Checkpoint", "LoadReport", "ModelFiles", "keep_last", "load_from", "load_into", "load_newest",
-    "load_training_state", "model_files", "model_weights", "read_weights", "save_model",
-    "save_training_state", "set_aside", "step_folders", "write_fluid",
+    "Checkpoint", "ModelFiles", "load_from", "load_into", "model_files", "model_weights", "read_weights",
+    "save_model", "write_fluid",
 ]  # fmt: skip
 
 CARD, STATE = "README.md", "training_state"
@@ -49,19 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The contents of a model's checkpoint folder, ready to be written.
+    """The contents of a model's checkpoint folder, ready to be written."""
 
-    Attributes:
-        weights: canonical name -> array; on a CPU the parameters' own memory.
-        settings: the contents of config.json.
-        card: the contents of README.md.
-        copies: file name -> the file to copy.
-    """
-
-    weights: Mapping[str, np.ndarray]
-    settings: Mapping[str, Any]
-    card: str
-    copies: Mapping[str, Path]
+    weights: Mapping[str, np.ndarray]  # canonical name -> array; on a CPU the parameters' own memory
+    settings: Mapping[str, Any]  # the contents of config.json
+    card: str  # the contents of README.md
+    copies: Mapping[str, Path]  # file name -> the file to copy
 
     def write(self, folder: Path) -> None:
         """Write into an existing folder, with a manifest; not atomic.
@@ -70,8 +60,7 @@ class ModelFiles:
             UserError: a tokenizer file is missing.
         """
         safetensors.write(folder / WEIGHTS, self.weights)
-        text = json.dumps(self.settings, indent=2, ensure_ascii=False)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / CONFIG, self.settings)
         for name, source in self.copies.items():
             if not source.is_file():
                 raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
@@ -86,7 +75,17 @@ def model_files(
     facts: Mapping[str, Any] | None = None, leave_out: tuple[str, ...] = (),
     masters: Mapping[str, paddle.Tensor] | None = None,
 ) -> ModelFiles:  # fmt: skip
-    """What `save_model` writes of a model; the arguments are the same."""
+    """What a checkpoint folder of a model holds.
+
+    Args:
+        model: an encoder, or a model with one as `.ernie_m`.
+        config: of the model.
+        vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
+        extra: more keys for config.json: "task", "labels", "languages".
+        facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
+        leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
+        masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
+    """
     found = model_weights(model, masters or {})
     weights = {name: array for name, array in found.items() if not name.startswith(leave_out)}
     settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
@@ -107,14 +106,8 @@ def save_model(
 
     Args:
         path: replaces an older checkpoint.
-        model: an encoder, or a model with one as `.ernie_m`.
-        config: of the model.
         training_state: also write `training_state/`, whose manifest covers that of the model.
-        vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
-        extra: more keys for config.json: "task", "labels", "languages".
-        facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
-        leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
-        masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
+        model, config, options: the arguments of `model_files`.
 
     Raises:
         UserError: the disk is full (the older checkpoint is untouched), or a tokenizer file is missing.
@@ -124,14 +117,6 @@ def save_model(
         files.write(folder)
         if training_state is not None:
             save_training_state(folder / STATE, training_state, beside=(MANIFEST,))
-
-
-class LoadReport(NamedTuple):
-    """Canonical names: filled from the weights; left as initialised; in the weights but not used."""
-
-    loaded: list[str]
-    fresh: list[str]
-    unused: list[str]
 
 
 def model_weights(
@@ -152,8 +137,8 @@ def model_weights(
 
 def load_from(
     model: paddle.nn.Layer, path: str | os.PathLike, optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
-) -> tuple[Checkpoint, LoadReport]:  # fmt: skip
+    ignore: tuple[str, ...] = (),
+) -> list[str]:  # fmt: skip
     """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
     checkpoint = read_weights(path)
     ours = getattr(model, "ernie_m", model).config
@@ -163,13 +148,13 @@ def load_from(
             f"{checkpoint.config_path or path}: num_attention_heads is {theirs.num_attention_heads}, "
             f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
         )
-    return checkpoint, load_into(model, checkpoint.weights, optional, ignore, loaded_elsewhere)
+    return load_into(model, checkpoint.weights, optional, ignore)
 
 
 def load_into(
     model: paddle.nn.Layer, weights: Mapping[str, np.ndarray], optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (), loaded_elsewhere: tuple[str, ...] = (),
-) -> LoadReport:  # fmt: skip
+    ignore: tuple[str, ...] = (),
+) -> list[str]:  # fmt: skip
     """Fill a model by name. All names and shapes are checked before the first parameter is changed.
 
     Args:
@@ -178,12 +163,13 @@ def load_into(
         optional: prefixes of names that may be absent; these stay as initialised and the log says so. With
             "classifier." a task starts from pre-trained weights; without it the head must be there.
         ignore: prefixes of names that are ignored on both sides.
-        loaded_elsewhere: prefixes of ignored names that the caller loads itself; the log does not call these
-            unused.
+
+    Returns:
+        The names of the parameters that stay as initialised.
 
     Raises:
-        UserError: a shape that differs (with the config key to look at), more layers than the model has,
-            or missing names, listed.
+        UserError: a shape that differs (with the config key to look at), another number of layers than the
+            model has, or missing names, listed.
     """
     weights = Weights.of(weights)
     parameters = _parameters_of(model)
@@ -194,7 +180,6 @@ def load_into(
     if ours and theirs and ours != theirs:
         raise UserError(
             f"{weights.source}: num_hidden_layers is {ours} in the config, the weights have {theirs} layers"
-            f" ({'missing' if ours > theirs else 'left over'}: encoder.layers.{min(ours, theirs)}.* and on)"
         )
     absent = [name for name in wanted if name not in weights]
     if missing := [name for name in absent if not name.startswith(optional)]:
@@ -212,11 +197,9 @@ def load_into(
             parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
         else:
             parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
-    done = set(loaded)
-    unused = [name for name in weights if name not in done]
-    if said := [name for name in unused if not name.startswith(loaded_elsewhere)]:
-        log.info("%s: %s not used: %s", weights.source, _count(said), ", ".join(said))
-    return LoadReport(loaded, [name for name in parameters if name not in done], unused)
+    if unused := [name for name in weights if name not in wanted and not name.startswith(ignore)]:
+        log.info("%s: %s not used: %s", weights.source, _count(unused), ", ".join(unused))
+    return [name for name in parameters if name not in loaded]
 
 
 def _parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
@@ -232,10 +215,9 @@ def _check_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Weights) -> No
             if ours != theirs:
                 blame.setdefault(key, f"{key} is {ours} in the config and {theirs} in the weights")
     if wrong:
-        first, more = wrong[0], f" (and {_count(wrong[1:])} more)" if len(wrong) > 1 else ""
         raise UserError(
-            f"{weights.source}: {first} has shape {list(weights.shape(first))}, the model has "
-            f"{list(wanted[first])}{more}{': ' if blame else ''}{'; '.join(blame.values())}"
+            f"{weights.source}: {wrong[0]} has shape {list(weights.shape(wrong[0]))}, the model has "
+            f"{list(wanted[wrong[0]])}{': ' if blame else ''}{'; '.join(blame.values())}"
         )
 
 

@@ -26,18 +26,15 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
         files: names relative to its folder; "../x" is a file of the folder above.
         facts: more keys of the manifest.
     """
-    paths = {name: path.parent / name for name in files}
-    entries = {
-        name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for name, file in paths.items()
-    }
+    entries = {}
+    for name in files:
+        file = path.parent / name
+        entries[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     write_json(path, {"version": VERSION, **facts, "files": entries})
 
 
 def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dict[str, Any]:
-    """Compare every file that a manifest names, byte by byte.
-
-    Returns:
-        The manifest.
+    """Compare every file that a manifest names, byte by byte, and return the manifest.
 
     Raises:
         UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
@@ -53,10 +50,9 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
         raise UserError(f"{path}: damaged") from error
     if version != VERSION:
         raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
-    # A file may be one folder above ("../x"), but not further away.
-    if any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in expected):
-        raise UserError(f"{path}: damaged, it names files of other folders")
     for name, (size, checksum) in expected.items():
+        if os.path.isabs(name) or os.path.normpath(name).startswith("../.."):
+            raise UserError(f"{path}: damaged, it names files of other folders")
         file = Path(os.path.normpath(path.parent / name))
         if not os.path.isfile(file):  # also False for a name that no file can have
             raise UserError(f"{file}: missing")

@@ -33,6 +33,7 @@ VOCAB_FILES = ("vocab.txt", "piece.model")
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 PARTS = ("vocab", *HIDDEN_SIZE)
+LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")
 
 
@@ -43,12 +44,17 @@ def download(url: str, path: Path) -> str:
     """
     print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
+    version = path.with_name(path.name + ".version")  # of the server's file, so that two are never mixed
     part.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    known = version.read_text() if version.is_file() else ""
+    have = part.stat().st_size if part.exists() and known else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": known} if have else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:
             have = have if reply.status == 206 else 0  # else the server sends the file from its start
+            tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
+            version.write_text("" if tag.startswith("W/") else tag)
             length = reply.headers.get("Content-Length")
             total = have + int(length) if length else None
             shown = {"total": total, "initial": have, "desc": path.name, "mininterval": 10}
@@ -67,6 +73,7 @@ def download(url: str, path: Path) -> str:
     if total is not None and part.stat().st_size != total:
         return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"
     os.replace(part, path)
+    version.unlink(missing_ok=True)
     return ""
 
 
@@ -122,6 +129,8 @@ def unpack(archive: Path, target: Path, size: str) -> None:
     try:
         with unwritable_is_a_user_error(target), atomic_dir(target) as folder, tarfile.open(archive) as tar:
             files = [(Path(member.name), member) for member in tar if member.isfile()]
+            if sum(member.size for _, member in files) > LARGEST_ARCHIVE:
+                raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
             places = {path.parent for path, _ in files if path.name == "word_embedding"}
             for path, member in files:
                 if path.parent in places:

@@ -53,11 +53,11 @@ class DataFile(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What an input file has of a language: the file to write, its labels, further columns of the table."""
+    """What an input file has of a language: the file to write, its labels, columns of the printed table."""
 
     language: str
     content: bytes
-    labels: Mapping[str, int]
+    labels: Sequence[str]
     counts: Mapping[str, int]
 
 
@@ -68,8 +68,7 @@ class DataSet:
     languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
     names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
     read: Callable[[DataFile, bool], Iterable[Prepared]]  # the second argument is that of --lower_case
-    # the labels that were found -> the labels in the order of their ids
-    label_names: Callable[[Iterable[str]], Sequence[str]] | None
+    label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
 
     def recognise(self, path: Path) -> DataFile | None:
@@ -111,9 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
             written[key] = found._replace(content=b"")
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
-    counts = {key: {**found.labels, **found.counts} for key, found in written.items()}
-    columns = list(dict.fromkeys(column for row in counts.values() for column in row))
-    rows = [[*key, *(f"{row.get(column, 0):,}" for column in columns)] for key, row in counts.items()]
+    columns = list(dict.fromkeys(column for found in written.values() for column in found.counts))
+    rows = [[*key, *(f"{one.counts.get(name, 0):,}" for name in columns)] for key, one in written.items()]
     print("", in_columns([["split", "language", *columns], *rows]), "", f"written to {output}", sep="\n")
 
 
@@ -143,9 +141,10 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
         write_numbers(output / "lang_map.json", common)
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
-    if not data_set.label_names:
+    labels = {label for one in written.values() for label in one.labels}
+    if not labels:
         return
-    names = data_set.label_names({label for one in written.values() for label in one.labels})
+    names = data_set.label_names(labels)
     write_numbers(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
@@ -220,8 +219,9 @@ def read_pairs(
         print(f"left out: {reasons}")
     for language, lines in kept.items():
         content = "\n".join(["\t".join(columns), *lines, ""]).encode()
-        counts = {label: found[language][label] for label in sorted({*labels.values()})}
-        yield Prepared(language, content, counts, {"rows": len(lines)})
+        names = sorted({*labels.values()})
+        counts = {label: found[language][label] for label in names} | {"rows": len(lines)}
+        yield Prepared(language, content, names, counts)
 
 
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
@@ -256,7 +256,8 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
             sentences.append(f"{JOINT.join(words)}\t{JOINT.join(joined)}")
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
-    types = {type_: entities[type_] for type_ in sorted(entities, key=_place)}
+    types = sorted(entities, key=_place)
+    counts = {type_: entities[type_] for type_ in types} | counts
     yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), types, counts)
 
 
@@ -282,7 +283,7 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     content = read_squad(file.path, "train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
-    yield Prepared(file.language or "en", file.path.read_bytes(), {}, counts)
+    yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
 
 
 def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:
@@ -316,7 +317,6 @@ DATA_SETS = {
             rf"(?:xnli-)?{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
         read=read_inferences,
-        label_names=lambda _: NLI,
     ),
     "pawsx": DataSet(
         languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
@@ -325,7 +325,6 @@ DATA_SETS = {
             rf"{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
         read=read_paraphrases,
-        label_names=lambda _: ("0", "1"),
     ),
     "conll": TAGGED,
     "panx": TAGGED,
@@ -338,7 +337,6 @@ DATA_SETS = {
             r"(?P<split>train)-v1\.1\.json",
         ),
         read=read_questions,
-        label_names=None,
         ending="json",
     ),
 }

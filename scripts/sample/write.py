@@ -29,11 +29,8 @@ def write_sample(
 ) -> None:
     """Write a sample set to `output`, which is replaced as a whole.
 
-    Args:
-        documents: per language, two or three lines each.
-        pairs: sentence pairs per language beside English.
-        hypotheses: of the training set, which has three pairs each.
-        pieces: size of the vocabulary.
+    Each language has so many documents, and all but English so many pairs. The training set has three pairs
+    for each hypothesis.
     """
     with atomic_dir(output) as folder:
         write_inferences(folder / "xnli", seed, hypotheses)

@@ -8,7 +8,7 @@ from utils.runtime import prepare
 
 if __name__ == "__main__":
     prepare(quiet=True)
-    from model.checkpoint import folder as checkpoint
+    from model.checkpoint import training_state
 
-    checkpoint.load_newest = lambda folder: None
+    training_state.load_newest = lambda folder: None
     run(importlib.import_module(os.environ["SCRIPT"]).main)

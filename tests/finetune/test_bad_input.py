@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from model.checkpoint.folder import save_training_state
+from model.checkpoint.training_state import save_training_state
 from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.helpers.full_disk import disk_full_after

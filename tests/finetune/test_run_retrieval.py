@@ -139,8 +139,6 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
         ({"languages": "sw"}, "no sw there; it has de, xx"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
-        ({"init_pretraining_params": "absent"}, "absent: no such folder"),
-        ({"scor": "margin"}, "did you mean --score"),
     ],
 )
 def test_bad_flags(retrieve, changes, message):

@@ -42,7 +42,7 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     )
     assert "training starts from random weights" in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
-    assert "Random seed: 1" in card and "100.00" in card and "run_classifier.py" in card
+    assert "Seed: 1" in card and "100.00" in card and "run_classifier.py" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
     assert (tmp_path / "out" / "results.txt").read_text() in log
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())

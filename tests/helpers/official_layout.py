@@ -40,14 +40,13 @@ def make_official_weights(
     params.mkdir(parents=True, exist_ok=True)
     fluid.write_config(folder / fluid.CONFIG, config)
     sizes = {**config, "intermediate_size": 4 * config["hidden_size"]}
-    table = [(row, sizes) for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"])]
-    if lm_head:
-        table += [(row, sizes) for row in tables.further_rows(tables.OFFICIAL)]
-    for head, num_labels in (heads or {}).items():
-        rows = tables.head_rows(tables.OFFICIAL, tables.CLASSES[tables.OFFICIAL][head].head)
-        table += [(row, {**sizes, "num_labels": num_labels}) for row in rows]
-    for row, known in table:
-        if pooler or not row.ours.startswith("pooler."):
+    table = {}
+    for head, num_labels in {None: None, **(heads or {})}.items():
+        for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
+            table.setdefault(row.theirs, (row, {**sizes, "num_labels": num_labels}))
+    unwanted = (*(() if lm_head else ("lm_head.",)), *(() if pooler else ("pooler.",)))
+    for row, known in table.values():
+        if not row.ours.startswith(unwanted):
             shape = tuple(known[axis] for axis in row.axes)
             array = _random(row, shape, config["initializer_range"], seed)
             fluid.write(params / row.theirs, array)

@@ -62,7 +62,7 @@ def make_ours(folder: Path, head: str | None = None, labels: list[str] | None = 
     return made
 
 
-def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old_names: bool = False, **kind):
+def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = False, **kind):
     """Write a folder as PaddleNLP does, and return the weights under our names."""
     made = weights(head, **kind)
     classes = {"classification": "ErnieMForSequenceClassification", "tagging": "ErnieMForTokenClassification",
@@ -74,7 +74,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, protocol: int = 4, old
     folder.mkdir(parents=True)
     state = {**theirs, "StructuredToParameterName@@": {name: f"p_{i}" for i, name in enumerate(theirs)}}
     file = "ernie_m_base.pdparams" if old_names else "model_state.pdparams"
-    (folder / file).write_bytes(pickle.dumps(state, protocol))
+    (folder / file).write_bytes(pickle.dumps(state, 4))
     config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
     if old_names:
         config = {

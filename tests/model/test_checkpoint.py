@@ -1,6 +1,7 @@
-"""Checkpoint folders: what is written is read, a misfit is one clear line, a failed save harms nothing."""
+"""Checkpoint folders: what is written is read, damage is one clear line, a failed save harms nothing."""
 
 import json
+import re
 
 import numpy as np
 import paddle
@@ -9,8 +10,10 @@ import pytest
 from model.checkpoint.folder import load_from, model_weights, read_weights, save_model, write_fluid
 from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.checkpoint.training_state import load_newest
+from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError
 
@@ -21,8 +24,8 @@ def config(**changes):
     return ErnieMConfig.from_dict({**CONFIG, **changes})
 
 
-def classifier(labels=3, **changes):
-    return SequenceClassifier(config(**changes), labels)
+def classifier(labels=3):
+    return SequenceClassifier(config(), labels)
 
 
 def same(left, right):
@@ -43,24 +46,21 @@ def test_our_folder_there_and_back(tmp_path, dtype):
         paddle.set_default_dtype("float32")
     (tmp_path / "v").write_text("[CLS]\n")
     (tmp_path / "p").write_bytes(b"pieces")
+    extra = {"task": "classify", "labels": ["a", "b", "c"]}
     save_model(
-        tmp_path / "c", model, model.ernie_m.config, vocab_path=tmp_path / "v",
-        piece_model_path=tmp_path / "p", extra={"task": "classify", "labels": ["a", "b", "c"]},
-        facts={"languages": ["en"], "steps": 7},
+        tmp_path / "c", model, config(), vocab_path=tmp_path / "v", piece_model_path=tmp_path / "p",
+        extra=extra, facts={"languages": ["en"], "steps": 7},
     )  # fmt: skip
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
         "README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt",
     ]  # fmt: skip
-    found, report = load_from(other, tmp_path / "c", optional=())
-    assert found.config == model.ernie_m.config
-    assert found.extra == {
-        "model_type": "ernie_m", "architecture": "SequenceClassifier", "task": "classify",
-        "labels": ["a", "b", "c"],
-    }  # fmt: skip
+    assert load_from(other, tmp_path / "c", optional=()) == []
+    found = read_weights(tmp_path / "c")
+    assert found.config == config() and set(found.weights) == set(model_weights(model))
+    assert found.extra == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **extra}
     assert found.vocab_path.read_text() == "[CLS]\n" and found.piece_model_path.name == "piece.model"
     assert same(model_weights(model), model_weights(other))
     assert model_weights(other)["classifier.weight"].dtype == dtype
-    assert not report.fresh and not report.unused and set(report.loaded) == set(found.weights)
     assert "- Steps: 7" in (tmp_path / "c" / "README.md").read_text()
 
 
@@ -69,9 +69,9 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     save_model(tmp_path / "full", model, config())
     save_model(tmp_path / "encoder", model, config(), leave_out=("lm_head.", "language_embeddings."))
     table = {row.ours for row in tables.rows_of(tables.OFFICIAL, 2)}
-    more = {row.ours for row in tables.head_rows(tables.OFFICIAL, tables.ALWAYS[tables.OFFICIAL])}
-    assert set(read_weights(tmp_path / "full").weights) == table | more | {"language_embeddings.weight"}
-    assert set(read_weights(tmp_path / "encoder").weights) == table
+    assert set(read_weights(tmp_path / "full").weights) == table | {"language_embeddings.weight"}
+    encoder = {name for name in table if not name.startswith("lm_head.")}
+    assert set(read_weights(tmp_path / "encoder").weights) == encoder
 
 
 def test_half_precision_is_saved_as_float32(tmp_path):
@@ -96,7 +96,7 @@ def test_half_precision_is_saved_as_float32(tmp_path):
 @pytest.mark.parametrize(
     ("head", "labels", "build"),
     [
-        ("classification", 3, lambda: classifier(3)),
+        ("classification", 3, classifier),
         ("tagging", 5, lambda: TokenClassifier(config(), 5)),
         ("question_answering", 2, lambda: SpanClassifier(config())),
     ],
@@ -104,8 +104,9 @@ def test_half_precision_is_saved_as_float32(tmp_path):
 def test_official_directory_there_and_back(tmp_path, head, labels, build):
     params = make_official_weights(tmp_path / "theirs", CONFIG, seed=3, heads={head: labels})
     model = build()
-    found, report = load_from(model, params, optional=())
-    assert found.head == head and found.config == config() and not report.unused
+    assert load_from(model, params, optional=()) == []
+    found = read_weights(params)
+    assert found.head == head and found.config == config()
     assert write_fluid(tmp_path / "ours", model_weights(model), config().to_dict(), head) == []
     assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
     theirs = {path.name: path.read_bytes() for path in params.iterdir()}
@@ -147,19 +148,14 @@ def test_config_is_found_beside_params(tmp_path, point_at):
     assert read_weights(tmp_path / point_at).config is None
 
 
-def test_adam_state_and_counters_are_passed_over(tmp_path):
+def test_adam_state_and_other_files_are_passed_over(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=0)
     expected = set(read_weights(params).weights)
-    state = [
-        "word_embedding_moment1_0", "encoder_layer_0_ffn_fc_0.w_0_moment2_0", "cls_out_w_beta1_pow_acc_0",
-        "cls_out_w_beta2_pow_acc_0", "scheduled_learning_rate", "loss_scaling_0", "@LR_DECAY_COUNTER@",
-        "pooled_fc.w_0.master", "pooled_fc.w_0.master_moment1_0",
-    ]  # fmt: skip
+    state = ["word_embedding_moment1_0", "scheduled_learning_rate", "pooled_fc.w_0.master", "notes"]
     for name in state:
         (params / name).write_bytes(b"not even a LoDTensor")
-    (params / "notes").write_text("left by someone")
     found = read_weights(params)
-    assert set(found.weights) == expected and found.unknown == ["notes"]
+    assert set(found.weights) == expected and set(found.dropped) == set(state) and not found.unknown
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
@@ -169,51 +165,113 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
         "mask_lm_trans_fc.w_0", "mask_lm_trans_fc.b_0", "mask_lm_trans_layer_norm_scale",
         "mask_lm_trans_layer_norm_bias", "mask_lm_out_fc.b_0",
     }  # fmt: skip
-    _, report = load_from(other, tmp_path, optional=("language_embeddings.",))
-    assert report.fresh == ["language_embeddings.weight"]
+    assert load_from(other, tmp_path, optional=("language_embeddings.",)) == ["language_embeddings.weight"]
     assert same(model_weights(model), model_weights(other))  # the language table is zero in both
 
 
-def test_a_feed_forward_size_the_official_code_cannot_have_is_refused(tmp_path):
-    model = ErnieMModel(config(intermediate_size=20))
-    with pytest.raises(UserError, match="intermediate_size is 20; the official format always has 32"):
-        write_fluid(tmp_path, model_weights(model), model.config.to_dict())
+# --- a full disk
+
+
+@pytest.mark.parametrize("step", ["step_1", "step_2"])
+@pytest.mark.parametrize("size", [100, 20_000])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
+    model, newer = classifier(), classifier()
+    (tmp_path / "v").write_text("words" * 5000)
+    save_model(tmp_path / "run/step_1", model, config(), training_state={"step": 1})
+    options = {"vocab_path": tmp_path / "v", "training_state": {"step": 2}}
+    with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
+        save_model(tmp_path / "run" / step, newer, config(), **options)
+    assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
+    load_from(newer, tmp_path / "run/step_1")
+    assert same(model_weights(model), model_weights(newer))
+
+
+def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
+    write_fluid(tmp_path, model_weights(classifier()), CONFIG)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()}
+    with disk_full_after(1000), pytest.raises(UserError, match="params: no space left"):
+        write_fluid(tmp_path, model_weights(classifier()))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
 
 
 # --- damaged and foreign input
 
 
-def test_a_damaged_file_of_ours_is_named(tmp_path):
-    save_model(tmp_path / "c", classifier(), config())
-    (tmp_path / "c" / "manifest.json").unlink()  # which would say it first
-    file = tmp_path / "c" / "model.safetensors"
+@pytest.fixture
+def saved(tmp_path):
+    (tmp_path / "v").write_text("[CLS]\n")
+    save_model(tmp_path / "best", classifier(), config(), vocab_path=tmp_path / "v")
+    return tmp_path / "best"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.safetensors", flip, "damaged, its checksum differs"),
+        ("vocab.txt", lambda path: path.write_bytes(b"["), "damaged, 1 bytes instead of"),
+        ("config.json", lambda path: path.unlink(), "missing"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
+    damage(saved / name)
+    with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
+        read_weights(saved)
+    assert f"delete {saved / 'manifest.json'}" in str(told.value)
+    (saved / "manifest.json").unlink()  # a change of one's own is declared
+    assert read_weights(saved).weights
+
+
+@pytest.mark.parametrize("content", ["", '{"version": 1, "name": "an app"}', "\x00"])
+def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
+    (saved / "README.md").write_text("my words")
+    assert read_weights(saved).config
+    (saved / "manifest.json").write_text(content)
+    assert read_weights(saved).config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 9}, "version 9 of the format"),
+        ({"files": {"../../x": {"bytes": 1, "sha256": ""}}}, "files of other folders"),
+        ({"files": {"config.json": {"sha256": ""}}}, "manifest.json: damaged"),
+    ],
+)
+def test_a_damaged_manifest(saved, change, message):
+    told = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps(told | change))
+    with pytest.raises(UserError, match=message):
+        read_weights(saved)
+
+
+def test_a_damaged_file_without_a_manifest_is_named(saved):
+    (saved / "manifest.json").unlink()
+    file = saved / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
     file.write_bytes(whole)
-    (tmp_path / "c" / "config.json").write_text("{")
+    (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
-        read_weights(tmp_path / "c")
+        read_weights(saved)
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="absent: no such folder"):
         read_weights(tmp_path / "absent")
-    (tmp_path / "f").write_text("")
-    with pytest.raises(UserError, match="a file; give its folder"):
-        read_weights(tmp_path / "f")
-    with pytest.raises(UserError, match="neither model.safetensors nor word_embedding"):
-        read_weights(tmp_path)
-    (tmp_path / "model_state.pdparams").write_text("")
-    with pytest.raises(UserError, match="model_state.pdparams: damaged, cut short"):
-        read_weights(tmp_path)
-    (tmp_path / "model_state.pdparams").unlink()
-    (tmp_path / "step_20").mkdir()
-    with pytest.raises(UserError, match="give one of them .*step_20"):
+    with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
         read_weights(tmp_path)
     with pytest.raises(UserError, match="vocab.txt: no such file"):
         save_model(tmp_path / "c", classifier(), config(), vocab_path=tmp_path / "vocab.txt")

@@ -1,14 +1,10 @@
 """Pickles that would run code, or lie, are refused by every reader of them, and nothing of them runs."""
 
-import codecs
 import collections
-import functools
 import importlib
 import io
-import operator
 import os
 import pickle
-import runpy
 import struct
 import subprocess
 import sys
@@ -16,7 +12,6 @@ import sys
 import numpy as np
 import pytest
 
-from model.checkpoint.formats import paddle as paddle_file
 from model.checkpoint.formats import pickles
 from model.checkpoint.read import read_weights
 from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
@@ -40,26 +35,17 @@ class Sets:
         return collections.OrderedDict, (), {"__class__": Runs(os.system, "touch harm")}
 
 
-TOUCH = "open('harm', 'w')"
 CALLS = {
     "posix.system": Runs(os.system, "touch harm"),
     "subprocess.check_call": Runs(subprocess.check_call, ["touch", "harm"]),
-    "subprocess.Popen": Runs(subprocess.Popen, ["touch", "harm"]),
-    "builtins.eval": Runs(eval, TOUCH),
-    "builtins.exec": Runs(exec, TOUCH),
-    "builtins.compile": Runs(compile, TOUCH, "x", "eval"),
-    "builtins.getattr": Runs(getattr, "a", "upper"),
+    "eval": Runs(eval, "open('harm', 'w')"),
+    "getattr": Runs(getattr, "a", "upper"),
     "io.open": Runs(open, "harm", "w"),
-    "builtins.__import__": Runs(__import__, "os"),
-    "builtins.bytearray": Runs(bytearray, 10**13),
+    "bytearray": Runs(bytearray, 10**13),
     "importlib.import_module": Runs(importlib.import_module, "os"),
-    "runpy._run_code": Runs(runpy._run_code, TOUCH, {}),
-    "functools.partial": Runs(functools.partial, print, 1),
-    "operator.attrgetter": Runs(operator.attrgetter("system")),
-    "_codecs.decode": Runs(codecs.decode, b"cosystem", "rot13"),
-    "_pickle.loads": Runs(pickle.loads, b"cposix\nsystem\n."),
-    "numpy.load": Runs(np.load, "x"),
+    "pickle.loads": Runs(pickle.loads, "cposix\nsystem\n."),
     "numpy.fromfile": Runs(np.fromfile, "x"),
+    "system": Sets(),
 }
 
 
@@ -72,72 +58,42 @@ DEEP = b")" + b"\x85" * 200_000
 
 RAW = {
     "a global of protocol 0": b"cos\nsystem\n(S'touch harm'\ntR.",
-    "an instance of an old class": b"(S'touch harm'\nios\nsystem\n.",
     "a dotted name": b"\x80\x04" + text(b"builtins") + text(b"tuple.__class__.__subclasses__") + b"\x93)R.",
     "the name from the memo": b"\x80\x04" + text(b"os") + b"\x94" + text(b"system") + b"\x94h\x00h\x01\x93.",
-    "a name with a line end": b"\x80\x04" + text(b"os\nerror: fine") + text(b"system") + b"\x93.",
-    "torch's loader": b"ctorch\nload\n(S'x'\ntR.",
     "torch's storage from bytes": b"ctorch.storage\n_load_from_bytes\n(C\x01xtR.",
-    "a class of torch": b"ctorch.nn.modules.linear\nLinear\n)\x81.",
-    "the reconstructor": b"ccopyreg\n_reconstructor\n(cbuiltins\nobject\ncbuiltins\nobject\nNtR.",
     "an object array": pickle.dumps({"a": np.array([print], dtype=object)}, 4),
     "an extension code": b"\x80\x02\x82\x01.",
     "a state for a known name": b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00a" + b"K\x01sb.",
     "a call of what is no function": b"\x80\x02cnumpy\nndarray\n)R.",
-    "a call of a string": b"\x80\x02X\x01\x00\x00\x00a)R.",
     "something outside": b"\x80\x02X\x01\x00\x00\x00aQ.",
-    "data out of band": b"\x80\x05\x97.",
-    "a deep key": b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"K\x01u.",
+    "a deep key": b"\x80\x02}(" + DEEP + b"K\x01u.",
     "more items than are there": b"\x80\x02]q\x00(K\x01h\x05e.",
-    "an empty stack": b"\x80\x02R.",
-    "no mark": b"\x80\x02t.",
     "a string longer than the file": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"x.",
     "a number longer than the file": b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.",
-    "a negative length": b"\x80\x02\x8b" + struct.pack("<i", -5) + b"x.",
-    "a long number as text": b"I" + b"9" * 3000 + b"\n.",
     "a name of pairs": b"\x80\x04" + TWICE + text(b"x") + b"\x93.",
     "a dtype of pairs": b"\x80\x04cnumpy\ndtype\n" + TWICE + b"\x85R.",
-    "a deep dtype": b"\x80\x04cnumpy\ndtype\n" + DEEP + b"\x85R.",
-    "an encoding of pairs": b"\x80\x04c_codecs\nencode\n" + text(b"x") + TWICE + b"\x86R.",
     "a number for a name": pickle.dumps({1 << 20_000: np.zeros(3)}, 4),
     "attributes from pairs with a deep key": b"\x80\x02cargparse\nNamespace\n)R](" + DEEP + b"K\x01\x86eb.",
     "a memo of billions": b"\x80\x02}r\xff\xff\xff\xffcos\nsystem\n.",
-    "a bytearray longer than the file": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
     "a frame longer than the file": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"cos\nsystem\n.",
     "an array of an endless shape": b"\x80\x02}X\x01\x00\x00\x00acnumpy.core.multiarray\n_reconstruct\n)R"
     b"(K\x01\x8a\x10" + b"\xff" * 15 + b"\x7f\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tbs.",
-    "nothing": b"",
     "no end": b"\x80\x04}",
+}
+FILES = {
+    "model_state.pdparams": lambda pickled: pickled,
+    "pytorch_model.bin": zip_bytes,
+    "model.pt": legacy_bytes,
 }
 
 
-def pdparams(folder, pickled):
-    (folder / "model_state.pdparams").write_bytes(pickled)
-
-
-def torch_zip(folder, pickled):
-    (folder / "pytorch_model.bin").write_bytes(zip_bytes(pickled))
-
-
-def torch_legacy(folder, pickled):
-    (folder / "model.pt").write_bytes(legacy_bytes(pickled))
-
-
-def part(folder, pickled):
-    (folder / "a.bin").write_bytes(zip_bytes(pickled))
-    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "a.bin"}}')
-
-
-READERS = [pdparams, torch_zip, torch_legacy, part]
-
-
-@pytest.fixture(params=READERS, ids=lambda reader: reader.__name__)
+@pytest.fixture(params=FILES)
 def refused(request, tmp_path, monkeypatch):
     """Put a pickle where a reader finds it; the message that it is refused with."""
     monkeypatch.chdir(tmp_path)
 
     def read(pickled: bytes) -> str:
-        request.param(tmp_path, pickled)
+        (tmp_path / request.param).write_bytes(FILES[request.param](pickled))
         with pytest.raises(UserError) as error:
             read_weights(tmp_path)
         assert not (tmp_path / "harm").exists()
@@ -149,24 +105,16 @@ def refused(request, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_code_is_refused_by_name(refused, name):
-    function = name.rsplit(".", 1)[1]
     for protocol in (2, 4):
-        message = refused(pickle.dumps({"a": np.zeros(3), "b": [CALLS[name]]}, protocol))
-        assert "and only arrays and plain containers are read here" in message
-        held = message.split("holds ")[1].split(",")[0]
-        assert held.split(".")[-1] == function or held.split(".")[-1] in ("_reconstructor", "__newobj__"), (
-            held
-        )
+        message = refused(pickle.dumps({"b": [CALLS[name]]}, protocol))
+        held = message.split(", and only arrays and plain containers are read here")[0].split(".")[-1]
+        assert held in (name.split(".")[-1], "_reconstructor", "__newobj__")
 
 
 @pytest.mark.parametrize("case", RAW)
 def test_what_is_written_by_hand(refused, case):
     message = refused(RAW[case])
     assert "only arrays and plain containers" in message or "damaged, cut short or not a file of" in message
-
-
-def test_a_state_that_is_set_on_a_container(refused):
-    assert "holds posix.system" in refused(pickle.dumps({"a": Sets()}, 4))
 
 
 SPREAD = (
@@ -179,7 +127,16 @@ SPREAD = (
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
 def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
     (tmp_path / "pytorch_model.bin").write_bytes(layout(SPREAD, {"0": np.zeros(1, np.float32)}))
-    with pytest.raises(UserError, match=r"shape \[1048576, 1048576\] in a storage of 1 elements"):
+    with pytest.raises(UserError, match=r"shape \[1048576, 1048576\] does not fit into its storage of 1"):
+        read_weights(tmp_path)
+
+
+def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
+    data = zip_bytes(SPREAD, {"0": np.zeros(1, np.float32)})
+    at = data.rindex(b"PK\x01\x02") + 24  # the size in the directory at the end
+    data = data[:at] + struct.pack("<I", 1 << 31) + data[at + 4 :]
+    (tmp_path / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(UserError, match="it ends too early"):
         read_weights(tmp_path)
 
 
@@ -195,44 +152,36 @@ PLAIN = [
     {"a": [1, -1, 255, 65535, 1 << 40, -(1 << 70), True, False, None, 1.5, "text", "é" * 300, b"bytes", b"",
            ("x",), (), (1, 2, 3, 4), [], {}, {"k": {1: 2}}, collections.OrderedDict(a=1, b=[2])]},
     [{"shared": (x := [1])}, x, x],
-    np.float32(2.5), np.int64(-7),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-@pytest.mark.parametrize("value", PLAIN, ids=range(len(PLAIN)))
-def test_plain_values_come_back(value, protocol, tmp_path):
-    if protocol < 3 and isinstance(value, dict):
-        value = {"a": [item for item in value["a"] if item != b""]}  # which is a call of builtins.bytes
-    assert pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path) == value
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", ">f4", "i8", "u2", "?"])
-@pytest.mark.parametrize("shape", [(), (0, 3), (7,), (40, 50)])
-def test_arrays_come_back(protocol, dtype, shape, tmp_path):
-    array = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
-    arrays = {"c": array, "fortran": np.asfortranarray(array)}
-    path = tmp_path / "x"
-    path.write_bytes(pickle.dumps(arrays, protocol))
-    with open(path, "rb") as file:
-        found = pickles.load(file, path)
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_plain_values_and_arrays_come_back(protocol, tmp_path):
+    for value in PLAIN:
+        assert pickles.load(io.BytesIO(pickle.dumps(value, protocol)), tmp_path) == value
+    arrays = {}
+    for dtype in ("f4", "f8", "f2", ">f4", "i8", "u2", "?"):
+        for shape in ((), (0, 3), (7,), (40, 50)):
+            arrays[f"{dtype} {shape}"] = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    arrays["fortran"] = np.asfortranarray(arrays["f4 (40, 50)"])
+    (tmp_path / "x").write_bytes(pickle.dumps(arrays, protocol))
+    with open(tmp_path / "x", "rb") as file:
+        found = pickles.load(file, tmp_path / "x")
         for name, expected in arrays.items():
             read = found[name].read(file)
             assert read.shape == expected.shape and read.dtype == expected.dtype
             np.testing.assert_array_equal(read, expected)
 
 
-@pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
-def test_a_pdparams_cut_short_and_one_that_lies(tmp_path, kept):
+def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
     whole = pickle.dumps({"embeddings.word_embeddings.weight": np.ones((50, 60), np.float32)}, 4)
     file = tmp_path / "model_state.pdparams"
-    file.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(
-        UserError, match="model_state.pdparams: damaged, cut short or not a file of paddle.save"
-    ):
-        read_weights(tmp_path)
+    for kept in (0, len(whole) // 4, len(whole) - 9):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(
+            UserError, match="model_state.pdparams: damaged, cut short or not a file of paddle"
+        ):
+            read_weights(tmp_path)
     file.write_bytes(whole.replace(b"K2K<\x86", b"K2K=\x86"))
-    assert file.read_bytes() != whole
     with pytest.raises(UserError, match=r"12000 bytes for an array of shape \[50, 61\]"):
-        paddle_file.read(file)["embeddings.word_embeddings.weight"]
+        read_weights(tmp_path)

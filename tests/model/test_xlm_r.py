@@ -1,4 +1,4 @@
-"""XLM-R's files: names, transposes and folds; what a pickle may hold; what is wrong with a folder."""
+"""XLM-R's files: names, transposes and folds; parts of a file; tensors in a file of torch."""
 
 import collections
 import json
@@ -18,9 +18,9 @@ def test_every_tensor_has_its_place(tmp_path):
     theirs = make_xlm_r(tmp_path)
     found = read_weights(tmp_path)
     model = PreTrainingModel(found.config, ["en"])
-    _, report = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
-    assert not report.unused and not found.unknown
-    assert len(report.loaded) == len(theirs) - 1  # the token types are folded into the positions
+    fresh = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
+    assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"} and not found.unknown
+    assert len(found.weights) == len(theirs) - 1  # the token types are folded into the positions
     ours = found.weights
     layer = "roberta.encoder.layer.1"
     expected = {
@@ -37,7 +37,6 @@ def test_every_tensor_has_its_place(tmp_path):
     }
     for name, value in expected.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
-        assert ours.shape(name) == value.shape
 
 
 def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
@@ -45,35 +44,23 @@ def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
     theirs["lm_head.decoder.bias"] = theirs.pop("lm_head.bias")
     theirs["lm_head.decoder.weight"] = theirs["roberta.embeddings.word_embeddings.weight"].copy()
     theirs["roberta.embeddings.position_ids"] = np.arange(40)[None]
-    theirs["roberta.pooler.dense.weight"] = np.ones((16, 16), np.float32)
     theirs["strange.weight"] = np.ones(3, np.float32)
     save_file(theirs, tmp_path / "model.safetensors")
     found = read_weights(tmp_path)
     np.testing.assert_array_equal(found.weights["lm_head.bias"], theirs["lm_head.decoder.bias"])
-    assert not any(name.startswith("pooler.") for name in found.weights)
     assert found.unknown == ["strange.weight"]
 
 
-def as_bin(folder, **more):
-    arrays = make_xlm_r(folder)
-    (folder / "model.safetensors").unlink()
-    write_torch_file(folder / "pytorch_model.bin", arrays, **more)
-    return arrays
-
-
-def test_plain_containers_are_fine(tmp_path):
-    more = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
-    as_bin(tmp_path, **more)
-    assert "step" not in torch_file.read(tmp_path / "pytorch_model.bin")
-
-
-def test_a_tensor_that_leaves_its_storage(tmp_path):
+def test_tensors_and_plain_containers_of_torch(tmp_path):
     array = np.arange(16, dtype=np.float32)
+    more = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
+    write_torch_file(tmp_path / "x.bin", {"long": array}, **more)
+    found = torch_file.read(tmp_path / "x.bin")
+    assert list(found) == ["long"] and found.others == [*more]
+    np.testing.assert_array_equal(found["long"], array)
     write_torch_file(tmp_path / "x.bin", {"lying": array[::2], "long": array})
     with pytest.raises(UserError, match="x.bin: damaged"):  # 8 elements, each second one: more than is there
         torch_file.read(tmp_path / "x.bin")
-    write_torch_file(tmp_path / "x.bin", {"long": array})
-    np.testing.assert_array_equal(torch_file.read(tmp_path / "x.bin")["long"], array)
 
 
 def test_parts_and_their_index(tmp_path):
@@ -86,9 +73,7 @@ def test_parts_and_their_index(tmp_path):
     index.write_text(json.dumps({"weight_map": place}))
     found = read_weights(tmp_path).weights
     np.testing.assert_array_equal(found["lm_head.bias"], arrays["lm_head.bias"])
-    index.write_text(json.dumps({"weight_map": place | {"missing": "model-0.safetensors"}}))
-    with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
-        read_weights(tmp_path)
-    index.write_text("{}")
-    with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
-        read_weights(tmp_path)
+    for wrong in (place | {"missing": "model-0.safetensors"}, place | {"x": "../model-0.safetensors"}, None):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
+            read_weights(tmp_path)

@@ -12,10 +12,9 @@ import transformers
 import convert
 from model.checkpoint.folder import read_weights
 from model.checkpoint.formats import tables
-from model.checkpoint.hub import local_folder
+from model.checkpoint.formats import torch as torch_file
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, make_ours, weights
-from utils.errors import UserError
+from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights
 
 HEADS = [None, "classification", "tagging", "question_answering", "choice", "uie"]
 
@@ -34,12 +33,7 @@ def test_transformers(tmp_path, library, target, head):
     if head == "uie":  # transformers leaves the sigmoid to the caller
         expected = [1 / (1 + np.exp(-value)) for value in expected]
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
-    for safe, name, shard in (
-        (True, "safe", "1GB"),
-        (False, "bin", "1GB"),
-        (True, "parts", "20KB"),
-        (False, "more", "20KB"),
-    ):
+    for safe, name, shard in ((True, "safe", "1GB"), (False, "bin", "1GB"), (False, "parts", "20KB")):
         peer.save_pretrained(tmp_path / name, safe_serialization=safe, max_shard_size=shard)
         found = read_weights(tmp_path / name)
         assert found.format == library and not found.unknown
@@ -74,11 +68,8 @@ def test_paddlenlp(tmp_path, head):
     if head == "choice":
         expected = [expected[0].reshape(1, -1)]
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
-    for name, options in (
-        ("whole", {}),
-        ("parts", {"max_shard_size": "20KB"}),
-        ("safe", {"safe_serialization": True}),
-    ):
+    forms = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
+    for name, options in forms.items():
         peer.save_pretrained(str(tmp_path / name), **options)
         found = read_weights(tmp_path / name)
         assert found.format == "paddlenlp" or (name == "safe" and head is None)
@@ -97,10 +88,9 @@ def test_half_precision_of_paddlenlp(tmp_path, dtype):
         np.testing.assert_array_equal(found[name], tensor.astype("float32").numpy())
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_protocols_of_paddle_save(tmp_path, protocol):
+def test_a_file_of_paddle_save(tmp_path):
     peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
-    paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"), protocol=protocol)
+    paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
     found = read_weights(tmp_path)
     assert set(found.weights) == set(peer.state_dict()) and not found.unknown
@@ -113,12 +103,7 @@ def test_protocols_of_paddle_save(tmp_path, protocol):
 def test_fairseq_of_torch(tmp_path, zipped, fused):
     made = weights(lm_head=True, pooler=False)
     state = {name: torch.tensor(array) for name, array in fairseq_state(made, fused=fused).items()}
-    saved = {
-        "args": fairseq_args(),
-        "model": state,
-        "extra_state": {"epoch": 1},
-        "optimizer_history": [{"lr": 0.1}],
-    }
+    saved = {"args": fairseq_args(), "model": state, "extra_state": {"epoch": 1}, "optimizer_history": [{}]}
     torch.save(saved, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
     found = read_weights(tmp_path)
     assert set(found.weights) == set(made) and not found.unknown
@@ -126,8 +111,6 @@ def test_fairseq_of_torch(tmp_path, zipped, fused):
 
 
 def test_views_and_shared_storages_of_torch(tmp_path):
-    from model.checkpoint.formats import torch as torch_file
-
     base = torch.arange(24.0).reshape(4, 6)
     tensors = {
         "whole": base, "turned": base.T, "part": base[1:3, 2:5], "step": base[::2, ::3], "one": base[2, 3],
@@ -161,49 +144,3 @@ def test_tokenizers(tmp_path, data_dir):
     assert slow("the")["input_ids"] == other("the")["input_ids"] == tokenizer.build("the")
     assert fast("the fox", "слово")["input_ids"] == tokenizer.build("the fox", "слово")
     assert fast.mask_token_id == tokenizer.mask_id and fast.pad_token_id == tokenizer.pad_id
-
-
-def test_a_name_in_the_hubs_cache_and_one_that_is_not(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    make_ours(tmp_path / "ours")
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "made"), "--to", "huggingface"])
-    cache = tmp_path / "cache/models--someone--ernie-m"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "snapshots").mkdir()
-    (cache / "refs/main").write_text("0" * 40)
-    (tmp_path / "made").rename(cache / "snapshots" / ("0" * 40))
-    real = huggingface_hub.snapshot_download
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda *a, **k: real(*a, **k, cache_dir=tmp_path / "cache")
-    )
-    assert read_weights("hf://someone/ernie-m").format == "huggingface"
-    with pytest.raises(
-        UserError, match="hf://someone/other: cannot be fetched .*download https://huggingface.co/someone/o"
-    ):
-        read_weights("hf://someone/other")
-
-
-def test_a_name_of_paddlenlp_in_its_cache(tmp_path, monkeypatch):
-    from paddlenlp.utils import downloader, env
-
-    monkeypatch.setattr(env, "MODEL_HOME", str(tmp_path))
-    make_ours(tmp_path / "ours")
-    convert.main([str(tmp_path / "ours"), str(tmp_path / "ernie-m-base"), "--to", "paddlenlp"])
-    for name in ("vocab.txt", "sentencepiece.bpe.model"):
-        (tmp_path / "ernie-m-base" / name).write_text("")
-    assert local_folder("paddlenlp://ernie-m-base") == tmp_path / "ernie-m-base"
-    assert read_weights("paddlenlp://ernie-m-base").format == "paddlenlp"
-    with pytest.raises(
-        UserError, match="PaddleNLP has no such ERNIE-M; it has ernie-m-base, ernie-m-large, uie-m"
-    ):
-        read_weights("paddlenlp://ernie-m-huge")
-
-    def fails(*_):
-        raise RuntimeError("no route to host\nTraceback")
-
-    monkeypatch.setattr(downloader, "get_path_from_url_with_filelock", fails)
-    with pytest.raises(
-        UserError, match=r"cannot be fetched \(no route to host\); download model_state.pdparams"
-    ):
-        read_weights("paddlenlp://ernie-m-large")

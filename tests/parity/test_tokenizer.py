@@ -46,19 +46,15 @@ def lines(data_dir):
 def test_special_ids(tokenizers):
     ours, theirs = tokenizers
     assert (ours.cls_id, ours.pad_id, ours.sep_id, ours.unk_id, ours.mask_id, ours.vocab_size) == (
-        theirs.cls_token_id,
-        theirs.pad_token_id,
-        theirs.sep_token_id,
-        theirs.unk_token_id,
-        theirs.mask_token_id,
-        len(theirs),
+        *(theirs.cls_token_id, theirs.pad_token_id, theirs.sep_token_id, theirs.unk_token_id),
+        *(theirs.mask_token_id, len(theirs)),
     )
 
 
-def test_ids_of_fifteen_languages(tokenizers, lines, record_property, capsys):
+def test_ids_of_fifteen_languages(tokenizers, lines):
     ours, theirs = tokenizers
     assert len(lines) == LINES
-    touched, tokens = [], 0
+    touched = []
     for line, ids in zip(lines, ours.encode_batch(lines), strict=True):
         text = normalize(line)
         expected = theirs.encode(text, add_special_tokens=False)
@@ -68,12 +64,6 @@ def test_ids_of_fifteen_languages(tokenizers, lines, record_property, capsys):
             assert ids.count(ours.vocab[","]) > expected.count(ours.vocab[","])
         else:
             assert ids == expected, line
-        tokens += len(ids)
-    record_property("lines touched by the digit-comma rule", len(touched))
-    with capsys.disabled():
-        print(
-            f"\n{LINES} lines, {tokens} tokens: {len(touched)} under the digit-comma rule, all others equal"
-        )
     assert len(touched) < LINES // 20
 
 

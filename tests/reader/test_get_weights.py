@@ -33,6 +33,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []
         self.drop_at: int | None = None
         self.ranges = True
+        self.tag = '"of this file"'
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -44,8 +45,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data = self.server.files[self.path]
-        start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
+        same = self.headers.get("If-Range") in (None, self.server.tag)
+        start = int(wanted[6:-1]) if wanted and self.server.ranges and same else 0
         self.send_response(206 if start else 200)
+        self.send_header("ETag", self.server.tag)
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         self.wfile.write(data[start : self.server.drop_at])
@@ -130,15 +133,32 @@ def test_one_part_is_resumed(small, tmp_path):
     assert files(tmp_path) == ["base/params/pooled_fc.b_0", "base/params/word_embedding"]
 
 
-@pytest.mark.parametrize("have", [0, 3])
+@pytest.mark.parametrize("have", [b"", b"012"])
 @pytest.mark.parametrize("ranges", [True, False])
 def test_download(server, tmp_path, have, ranges):
     server.files["/x"], server.ranges = b"0123456789", ranges
-    (tmp_path / "x.part").write_bytes(b"0123456789"[:have])
+    (tmp_path / "x.part").write_bytes(have)
+    (tmp_path / "x.version").write_text(server.tag)
     assert download(f"{server.url}/x", tmp_path / "x") == ""
     assert (tmp_path / "x").read_bytes() == b"0123456789"
     assert files(tmp_path) == ["x"]
     assert download(f"{server.url}/none", tmp_path / "none") == "the server answers 404 Not Found"
+
+
+def test_two_versions_are_never_mixed(server, tmp_path):
+    server.files["/x"] = b"0123456789"
+    (tmp_path / "x.part").write_bytes(b"abc")
+    (tmp_path / "x.version").write_text('"of another file"')
+    assert download(f"{server.url}/x", tmp_path / "x") == ""
+    assert (tmp_path / "x").read_bytes() == b"0123456789"
+
+
+def test_an_archive_that_would_fill_the_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(get_weights, "LARGEST_ARCHIVE", 1 << 20)
+    (tmp_path / "a.tar.gz").write_bytes(archive(1 << 17, 4))
+    with pytest.raises(UserError, match="when unpacked; not ERNIE-M"):
+        get_weights.unpack(tmp_path / "a.tar.gz", tmp_path / "out", "base")
+    assert files(tmp_path) == ["a.tar.gz"]
 
 
 def test_without_a_network(monkeypatch, tmp_path, capsys):

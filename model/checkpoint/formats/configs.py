@@ -1,5 +1,6 @@
 """Config files of other libraries, read into ours and written from it. The weights win."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,6 @@ from utils import files
 from utils.errors import UserError
 
 MODEL_TYPES = {PADDLENLP: "ernie_m", HUGGING_FACE: "ernie_m", XLM_R: "xlm-roberta"}
-# Keys that describe another architecture if they have another value.
-_FIXED = {
-    "tie_word_embeddings": True, "position_embedding_type": "absolute", "is_decoder": False,
-    "add_cross_attention": False,
-}  # fmt: skip
-_SIZE_PER_HEAD = 64  # of every released size; for weights without a config
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings",
@@ -38,6 +33,7 @@ _FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
     "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob",
 }  # fmt: skip
+log = logging.getLogger(__name__)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -45,20 +41,14 @@ def read_json(path: Path) -> dict[str, Any]:
     found = files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: a JSON object is expected")
-    return _flat(found)
-
-
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
-    """model_config.json keeps the encoder's keys in `init_args` and the class in `init_class`."""
     if "init_class" not in found:
         return found
+    # model_config.json: the encoder's keys are in `init_args`, and the class is `init_class`.
+    inner = found.get("init_args")
     flat: dict[str, Any] = {}
-    arguments = found.get("init_args")
-    for value in arguments if isinstance(arguments, list) else ():
-        if isinstance(value, dict):
-            flat |= _flat(value)
-    flat |= {key: value for key, value in found.items() if key not in ("init_class", "init_args")}
-    return flat | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
+    for value in inner if isinstance(inner, list) else ():
+        flat |= value if isinstance(value, dict) else {}
+    return flat | found | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
 
 
 def of_fairseq(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,37 +68,28 @@ def labels_of(raw: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(table, dict) or not table or any(not re.fullmatch("[0-9]{1,9}", k) for k in table):
         return None
     labels = [str(table[key]) for key in sorted(table, key=int)]
-    return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels
+    return None if labels == _numbered(len(labels)) else labels
 
 
-def settle(
-    raw: Mapping[str, Any], weights: Weights, where: str, layout: str
-) -> tuple[ErnieMConfig, list[str]]:
-    """Our config of a model, and a line for each key on which the file and the weights disagree.
+def _numbered(count: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(count)]
+
+
+def settle(raw: Mapping[str, Any], weights: Weights, where: str, layout: str) -> ErnieMConfig:
+    """Our config of a model. A key on which the file and the weights disagree is logged.
 
     Raises:
-        UserError: another architecture, or a size that neither file nor weights show.
+        UserError: another architecture, or a size that neither file nor weights show, such as the heads.
     """
-    for key, needed in _FIXED.items():
-        if raw.get(key, needed) != needed:
-            raise UserError(f"{where}: {key} is {raw[key]}, only {needed} fits ERNIE-M's architecture")
-    found, notes = dict(raw), []
+    found = dict(raw)
     for key, size in _sizes_of(weights).items():
         given = raw.get(key)
         # PaddleNLP ignores its own key, and saves 3072 for every size.
         if given is not None and given != size and not (layout == PADDLENLP and key == "intermediate_size"):
-            notes.append(f"{where}: {key} is {given}, but {size} in the weights; the weights win")
+            log.warning("%s: %s is %s, but %s in the weights; the weights win", where, key, given, size)
         found[key] = size
-    if found.get("num_attention_heads") is None and isinstance(found.get("hidden_size"), int):
-        heads, rest = divmod(found["hidden_size"], _SIZE_PER_HEAD)
-        if rest == 0 and heads:
-            found["num_attention_heads"] = heads
-            notes.append(
-                f"{where}: no num_attention_heads; taken to be {heads}, {_SIZE_PER_HEAD} numbers each, as in "
-                "all released sizes"
-            )
     try:
-        return ErnieMConfig.from_dict(found), notes
+        return ErnieMConfig.from_dict(found)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -124,7 +105,7 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
 
 
 def for_library(
-    library: str, config: ErnieMConfig, class_name: str, labels: list[str] | None, num_labels: int | None
+    library: str, config: ErnieMConfig, class_name: str, labels: list[str], num_labels: int | None
 ) -> dict[str, Any]:
     """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
 
@@ -133,19 +114,14 @@ def for_library(
     """
     if library == PADDLENLP:
         check_fixed_sizes(config, "PaddleNLP")
-    if config.pad_token_id != 1:
-        raise UserError(
-            f"pad_token_id is {config.pad_token_id}; {library} counts positions on from the pad's id 1"
-        )
     values = config.to_dict()
     written = {"architectures": [class_name], "model_type": MODEL_TYPES[library]}
     written |= {key: values[key] for key in _SHARED} | _OWN[library]
     if library != PADDLENLP:
         written["layer_norm_eps"] = config.layer_norm_eps
     if num_labels is not None:
-        if not labels or len(labels) != num_labels:
-            labels = [f"LABEL_{i}" for i in range(num_labels)]
-        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        labels = labels if len(labels) == num_labels else _numbered(num_labels)
+        written["id2label"] = dict(zip(map(str, range(num_labels)), labels))
         written["label2id"] = {label: i for i, label in enumerate(labels)}
     return written
 

@@ -1,12 +1,9 @@
-"""Pickles of numbers, strings, lists, dicts and numpy arrays, read without running code.
+"""Pickles of numbers, strings, containers and numpy arrays, read without running code; `.pdparams` files.
 
-The standard `pickle.Unpickler` imports and calls whatever a file names. Here every name is looked up in a
-table of allowed names, which maps it to a stand-in of our own, and any other name is refused. No stand-in
-copies its arguments, because a pickle can use one large object any number of times. The base class is the
-Python form of the unpickler, whose table of opcodes can be changed: long strings stay in the file until they
-are needed, and dictionary keys are checked.
-
-Protocols 2 to 4 are read, which paddle.save and torch.save write.
+Every name in a pickle is looked up in a table, which maps it to a stand-in of our own; any other name is
+refused. No stand-in copies its arguments, because a pickle can use one large object any number of times.
+The Python form of the standard unpickler is the base, because its table of opcodes can be changed.
+A `.pdparams` file of paddle.save is a pickle of {name: array}; bfloat16 is stored as its bits in uint16.
 """
 
 import math
@@ -23,6 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16
 from utils.errors import UserError
 
 # The exceptions that a damaged or hostile pickle, or an archive of one, raises.
@@ -30,9 +28,7 @@ BROKEN = (
     pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError,
     OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile,
 )  # fmt: skip
-MOST_AXES = 64  # as in numpy 2
-_LARGEST_SIZE = 1 << 62  # of an axis, a stride or an offset
-_LONG = 4096  # strings of at least this many bytes stay in the file
+_LONG = 4096  # bytes objects of at least this length stay in the file
 _SCALARS = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
@@ -55,16 +51,11 @@ def load(
     file: IO[bytes], path: Path, known: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:  # fmt: skip
-    """Read one pickle, from the file's position to the pickle's end.
+    """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
-        file: a seekable file.
-        path: for messages.
         known: further allowed names and their stand-ins. Only a stand-in that is callable can be called.
         persistent_load: resolves references to data outside the pickle; None: there may be none.
-
-    Returns:
-        Numbers, strings, lists, tuples, dicts, `Array`, `LongString`, and what the stand-ins return.
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
@@ -73,24 +64,15 @@ def load(
     return _WeightsUnpickler(file, path, {**_KNOWN, **known}, persistent_load).load()
 
 
-class LongString(NamedTuple):
-    """A string left in the file. If it `is_text`, it is UTF-8 there, and stands for bytes in latin-1."""
+class LongBytes(NamedTuple):
+    """A bytes object left in the file."""
 
     offset: int
     length: int
-    is_text: bool
 
 
-class Attributes:
+class Attributes(dict):
     """A stand-in for an object of which only the attributes are kept."""
-
-    def __init__(self):
-        self.fields: dict[str, Any] = {}
-
-    def set_state(self, state: Any) -> None:
-        if type(state) is not dict:
-            raise ValueError("attributes that are not a dict")
-        self.fields = state
 
 
 class _Dtype:
@@ -98,12 +80,10 @@ class _Dtype:
 
     def __init__(self, code: Any, *_):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise ValueError(f"an array of dtype {_shown(code)}")
+            raise ValueError("an array of something else than numbers")
         self.numpy = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
-        if state[1] not in ("<", ">", "|", "="):
-            raise ValueError(f"byte order {_shown(state[1])}")
         self.numpy = self.numpy.newbyteorder(state[1])
 
 
@@ -116,54 +96,39 @@ class Array:
 
     def set_state(self, state: Any) -> None:
         _version, shape, dtype, fortran, data = state
-        if isinstance(data, str):  # of Python 2
-            data = data.encode("latin1")
-        if not isinstance(data, bytes | LongString) or not isinstance(dtype, _Dtype):
+        if not isinstance(data, bytes | LongBytes) or not isinstance(dtype, _Dtype):
             raise ValueError("an array without data")
         self.shape, self.dtype, self.data = sizes_of(shape), dtype.numpy, data
         self.order = "F" if fortran else "C"
-        length = data.length if isinstance(data, LongString) else len(data)
-        is_text = isinstance(data, LongString) and data.is_text  # then `read` compares the length
-        if not is_text and length != math.prod(self.shape) * self.dtype.itemsize:
+        check_shape(self.shape, self.dtype)
+        length = data.length if isinstance(data, LongBytes) else len(data)
+        if length != math.prod(self.shape) * self.dtype.itemsize:
             raise ValueError(f"{length} bytes for an array of shape {list(self.shape)}")
 
     def read(self, file: IO[bytes]) -> np.ndarray:
-        """Read the array from the pickle's file. ValueError: its data does not fit its shape."""
-        data, count = self.data, math.prod(self.shape)
-        if isinstance(data, LongString):
-            file.seek(data.offset)
-            data = file.read(data.length).decode().encode("latin1") if data.is_text else b""
-        flat = np.frombuffer(data, self.dtype) if data else np.fromfile(file, self.dtype, count)
-        if flat.size != count:
-            raise ValueError(f"{flat.size} elements for an array of shape {list(self.shape)}")
+        """Read the array from the pickle's file."""
+        if isinstance(self.data, LongBytes):
+            file.seek(self.data.offset)
+            flat = np.fromfile(file, self.dtype, math.prod(self.shape))
+        else:
+            flat = np.frombuffer(self.data, self.dtype)
         return flat.reshape(self.shape, order=self.order)
 
 
 def sizes_of(axes: Any) -> tuple[int, ...]:
-    """The argument, a shape or strides. ValueError: it is none, or has a size below 0 or too large."""
-    if not isinstance(axes, tuple) or len(axes) > MOST_AXES:
-        raise ValueError("an array without a shape")
-    if not all(type(size) is int and 0 <= size < _LARGEST_SIZE for size in axes):
-        raise ValueError("an array with a negative or very large size")
+    """The argument, a shape or strides. ValueError: it is none."""
+    if not isinstance(axes, tuple) or not all(type(size) is int and 0 <= size < 1 << 62 for size in axes):
+        raise ValueError("an array without a shape, or with a negative or very large size")
     return axes
-
-
-def _encode(text: Any, encoding: Any) -> bytes | LongString:
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"text in {_shown(encoding)}")
-    return text if isinstance(text, LongString) else text.encode("latin1")
 
 
 _KNOWN: dict[str, Any] = {
     "collections.OrderedDict": lambda: OrderedDict(),
-    "_codecs.encode": _encode,  # how protocol 2 writes bytes
-    "__builtin__.bytes": lambda: b"",
     "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": _Dtype,
 }
 for _core in ("numpy.core", "numpy._core"):
     _KNOWN[f"{_core}.multiarray._reconstruct"] = Array
-    _KNOWN[f"{_core}.multiarray.scalar"] = lambda dtype, data: np.frombuffer(data, dtype.numpy, 1)[0].item()
 
 
 class _Stream:
@@ -174,9 +139,12 @@ class _Stream:
         self.file, self.size = file, file.seek(0, os.SEEK_END)
         file.seek(here)
 
-    def read(self, count: int) -> bytes:
+    def check(self, count: int) -> None:
         if not 0 <= count <= self.size - self.file.tell():
             raise EOFError("it ends too early")
+
+    def read(self, count: int) -> bytes:
+        self.check(count)
         return self.file.read(count)
 
     def readline(self) -> bytes:
@@ -188,7 +156,7 @@ class _WeightsUnpickler(pickle._Unpickler):
 
     def __init__(self, file: IO[bytes], path: Path, known: Mapping, persistent_load: Callable | None):
         self.stream, self.path, self.known = _Stream(file), path, known
-        super().__init__(self.stream, encoding="latin1")
+        super().__init__(self.stream)
         if persistent_load is not None:
             self.persistent_load = persistent_load
 
@@ -196,25 +164,22 @@ class _WeightsUnpickler(pickle._Unpickler):
         dotted = f"{module}.{name}"
         if dotted not in self.known:
             raise UserError(
-                f"{self.path}: holds {_shown(dotted)}, and only arrays and plain containers are read "
-                "here; save the weights alone, best as model.safetensors"
+                f"{self.path}: holds {dotted[:100]}, and only arrays and plain containers are read here; "
+                "save the weights alone, best as model.safetensors"
             )
         return self.known[dotted]
 
     def _skip_frame(self) -> None:
         self.stream.read(8)  # the base class would read the whole frame into memory
 
-    def _string(self, form: str, is_text: bool) -> None:
+    def _bytes(self, form: str) -> None:
         (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
         if length < _LONG:
-            data = self.stream.read(length)
-            self.append(data.decode("utf-8", "surrogatepass") if is_text else data)
-            return
-        start = self.stream.file.tell()
-        if length > self.stream.size - start:
-            raise EOFError("it ends too early")
-        self.stream.file.seek(start + length)
-        self.append(LongString(start, length, is_text))
+            self.append(self.stream.read(length))
+        else:
+            self.stream.check(length)
+            self.append(LongBytes(self.stream.file.tell(), length))
+            self.stream.file.seek(length, os.SEEK_CUR)
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
@@ -224,8 +189,10 @@ class _WeightsUnpickler(pickle._Unpickler):
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Attributes | _Dtype | Array):
+        if isinstance(target, _Dtype | Array):
             target.set_state(state)
+        elif isinstance(target, Attributes) and type(state) is dict:
+            target.update(state)
         elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict; they are not needed
             raise ValueError(f"a state for a {type(target).__name__}")
 
@@ -243,10 +210,8 @@ class _WeightsUnpickler(pickle._Unpickler):
 
     dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
-        pickle.BINBYTES[0]: lambda self: self._string("<I", False),
-        pickle.BINBYTES8[0]: lambda self: self._string("<Q", False),
-        pickle.BINUNICODE[0]: lambda self: self._string("<I", True),
-        pickle.BINUNICODE8[0]: lambda self: self._string("<Q", True),
+        pickle.BINBYTES[0]: lambda self: self._bytes("<I"),
+        pickle.BINBYTES8[0]: lambda self: self._bytes("<Q"),
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
         pickle.REDUCE[0]: _call,
@@ -262,8 +227,52 @@ class _WeightsUnpickler(pickle._Unpickler):
         del dispatch[_code[0]]
 
 
-def _shown(value: Any) -> str:
-    # The repr of a list that holds another one twice, and so on, would never end.
-    if not isinstance(value, str):
-        return f"a {type(value).__name__}"
-    return "".join(c if c.isprintable() else "?" for c in value[:100])
+def read_pdparams(path: Path) -> Weights:
+    """Open a state dict; each array is read when it is accessed. bfloat16 is returned as float32.
+
+    Raises:
+        UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
+            arrays and plain containers; the message gives the first foreign name.
+    """
+    with refusing_damage(path, "paddle.save"):
+        with open(path, "rb") as file:
+            found = load(file, path)
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            raise ValueError("no dict of names")
+    found.pop("StructuredToParameterName@@", None)  # Paddle's internal names
+    arrays = {}
+    for name, value in found.items():
+        if isinstance(value, tuple) and len(value) == 2:  # a tensor within containers: its name and its array
+            value = value[1]
+        if isinstance(value, Array):
+            arrays[name] = value
+
+    def fetch(name: str) -> np.ndarray:
+        with refusing_damage(path, "paddle.save"), open(path, "rb") as file:
+            array = arrays[name].read(file)
+        return widen_bfloat16(array) if array.dtype == np.uint16 else array
+
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return Weights(path, shapes, fetch, others=[name for name in found if name not in arrays])
+
+
+# The pickle is assembled by hand, because the pickle library would need every array in memory at once.
+_ARRAY = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"  # the name that numpy 1 and 2 both know
+_ARRAY += b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"  # (ndarray, (0,), b"b")
+_FLOAT32 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R(K\x03\x8c\x01<NNNJ" + b"\xff" * 4
+_FLOAT32 += b"J" + b"\xff" * 4 + b"K\x00tb"
+
+
+def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
+    """Write weights as float32, one at a time, so that paddle.load reads them. Not atomic."""
+    with open(path, "wb") as file:
+        file.write(b"\x80\x04}(")
+        for name in weights:
+            array = np.asarray(weights[name], dtype="<f4", order="C")
+            text = name.encode("utf-8")
+            shape = b"".join(b"\x8a\x08" + struct.pack("<q", size) for size in array.shape)
+            file.write(b"X" + struct.pack("<I", len(text)) + text + _ARRAY)
+            file.write(b"(K\x01(" + shape + b"t" + _FLOAT32 + b"\x89\x8e" + struct.pack("<Q", array.nbytes))
+            file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+            file.write(b"tb")
+        file.write(b"u.")

@@ -1,8 +1,7 @@
 """Safetensors files, read and written one tensor at a time.
 
-The library checks a file's header. The data is read with numpy, tensor by tensor, because the library maps
-the whole file into memory, and it is written here because the library wants all tensors in memory at once.
-Source of the format: https://huggingface.co/docs/safetensors.
+The library checks a file's header. The data is read with numpy, because the library maps the whole file into
+memory, and it is written here because the library wants all tensors in memory at once.
 """
 
 import json
@@ -13,15 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from model.checkpoint.formats.weights import Weights, widen_bfloat16
+from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16
 from utils.errors import UserError
 
 DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32",
     "int32": "I32", "uint64": "U64", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
-_MOST_AXES = 64  # as in numpy 2
-_MOST_BYTES = 1 << 62  # of a shape, counting sizes of 0 as 1: numpy cannot hold a larger one, even if empty
+_READ = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()} | {"BF16": np.dtype("<u2")}
 
 
 def write(
@@ -35,16 +33,9 @@ def write(
         arrays: of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
         dtype: what all arrays are converted to; None: each keeps its own.
         metadata: kept in the header.
-
-    Raises:
-        OSError: the disk is full, or the file may not be written.
-        TypeError: the format does not have the dtype.
     """
     weights = Weights.of(arrays)
     dtypes = {name: np.dtype(dtype if dtype is not None else arrays[name].dtype) for name in weights}
-    for name, kind in dtypes.items():
-        if kind.name not in DTYPES:
-            raise TypeError(f"{name}: safetensors has no dtype {kind.name}")
     header: dict = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     # The library's order: the widest dtype first, so that each tensor is aligned.
@@ -60,8 +51,6 @@ def write(
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             array = np.asarray(weights[name], dtype=dtypes[name].newbyteorder("<"), order="C")
-            if array.shape != weights.shape(name):
-                raise ValueError(f"{name}: shape {list(array.shape)} instead of {list(weights.shape(name))}")
             file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
 
 
@@ -71,27 +60,17 @@ def read(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
-    dtypes = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
-    dtypes["BF16"] = np.dtype("<u2")
     try:
         with safe_open(path, framework="numpy") as opened:  # checks the whole header
             metadata = opened.metadata()
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(begin - 8))
         header.pop("__metadata__", None)
-        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
-        for name, shape in shapes.items():
-            dtype = dtypes.get(header[name]["dtype"])
-            if dtype is None:
-                raise UserError(
-                    f"{path}: {name} has dtype {header[name]['dtype']}, which is not read here; save it as "
-                    "float32"
-                )
-            if len(shape) > _MOST_AXES:
-                raise ValueError(f"{name} has {len(shape)} axes")
-            if math.prod(max(size, 1) for size in shape) * dtype.itemsize > _MOST_BYTES:
-                raise ValueError(f"{name} has a shape that is too large")
+        for name, entry in header.items():
+            if entry["dtype"] not in _READ:
+                raise ValueError(f"{name} has dtype {entry['dtype']}")
+            check_shape(entry["shape"], _READ[entry["dtype"]])
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, OverflowError) as error:
@@ -100,12 +79,11 @@ def read(path: str | os.PathLike) -> Weights:
         ) from error
 
     def fetch(name: str) -> np.ndarray:
-        code, count = header[name]["dtype"], math.prod(shapes[name])
-        start = 8 + length + header[name]["data_offsets"][0]
-        array = np.fromfile(path, dtypes[code], count, offset=start)
-        if array.size != count:
+        code, shape, offsets = (header[name][key] for key in ("dtype", "shape", "data_offsets"))
+        array = np.fromfile(path, _READ[code], math.prod(shape), offset=begin + offsets[0])
+        if array.size != math.prod(shape):
             raise UserError(f"{path}: changed while it was read; copy or download the file again")
-        array = array.reshape(shapes[name])
+        array = array.reshape(shape)
         return widen_bfloat16(array) if code == "BF16" else array
 
-    return Weights(path, shapes, fetch, metadata)
+    return Weights(path, {name: tuple(entry["shape"]) for name, entry in header.items()}, fetch, metadata)

@@ -1,10 +1,8 @@
-"""Files of torch.save, read without torch. Only tensors in plain containers are read; anything else is
-refused.
+"""Files of torch.save, read without torch. Only tensors in plain containers are read.
 
-There are two layouts. Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each
-storage in `<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system,
-the object, the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
-Source: torch's serialization.py.
+Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each storage in
+`<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system, the object,
+the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
 """
 
 import io
@@ -18,11 +16,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import pickles
-from model.checkpoint.formats.weights import Weights, widen_bfloat16
+from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
-_NESTED = "model"  # where fairseq keeps the weights
 Places = Mapping[str, tuple[int, int]]  # a storage's key -> the offset of its bytes in the file, their number
 
 
@@ -51,7 +48,8 @@ class _View(NamedTuple):
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
-    return _View(storage, *pickles.sizes_of((offset,)), pickles.sizes_of(shape), pickles.sizes_of(strides))
+    check_shape(pickles.sizes_of(shape), storage.dtype)
+    return _View(storage, *pickles.sizes_of((offset,)), shape, pickles.sizes_of(strides))
 
 
 def _storage(reference: Any) -> _Storage:
@@ -67,17 +65,11 @@ _KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": lambda sizes: pickles.sizes_of(sizes),
     "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
-    "torch.DoubleStorage": np.dtype("<f8"),
-    "torch.FloatStorage": np.dtype("<f4"),
-    "torch.HalfStorage": np.dtype("<f2"),
     "torch.BFloat16Storage": np.dtype("<u2"),  # no other storage is of uint16
-    "torch.LongStorage": np.dtype("<i8"),
-    "torch.IntStorage": np.dtype("<i4"),
-    "torch.ShortStorage": np.dtype("<i2"),
-    "torch.CharStorage": np.dtype("i1"),
-    "torch.ByteStorage": np.dtype("u1"),
-    "torch.BoolStorage": np.dtype("?"),
 }
+_NUMBERS = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2",
+            "Char": "i1", "Byte": "u1", "Bool": "?"}  # fmt: skip
+_KNOWN |= {f"torch.{word}Storage": np.dtype(code).newbyteorder("<") for word, code in _NUMBERS.items()}
 
 
 def read(path: Path) -> Weights:
@@ -93,49 +85,46 @@ def read(path: Path) -> Weights:
     with pickles.refusing_damage(path, "torch.save"):
         found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         notes = found.get("args")
-        if isinstance(found.get(_NESTED), dict):
-            found = found[_NESTED]
+        if isinstance(found.get("model"), dict):
+            found = found["model"]
         if not all(isinstance(name, str) for name in found):
             raise ValueError("no dict of names")
         views = {name: value for name, value in found.items() if isinstance(value, _View)}
         for view in views.values():
-            _check(view, places)
+            start, length = places[view.storage.key]
+            held = length // view.storage.dtype.itemsize
+            if start + length > path.stat().st_size:
+                raise EOFError("it ends too early")
+            if view.offset + view.span > held or math.prod(view.shape) > held + _SPREAD:
+                raise ValueError(
+                    f"a tensor of shape {list(view.shape)} does not fit into its storage of {held} elements"
+                )
 
     def fetch(name: str) -> np.ndarray:
         with pickles.refusing_damage(path, "torch.save"), open(path, "rb") as file:
-            return _array(views[name], file, places)
+            return _array(views[name], file, places[views[name].storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
-    metadata = notes.fields if isinstance(notes, pickles.Attributes) else {}
+    metadata = notes if isinstance(notes, pickles.Attributes) else {}
     return Weights(path, shapes, fetch, metadata, [name for name in found if name not in views])
 
 
-def _read_zip(path: Path) -> tuple[Any, Places]:
+def _read_zip(path: Path) -> tuple[dict, Places]:
     places = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        (index,) = (name for name in entries if name.endswith("data.pkl"))
-        root = index.removesuffix("data.pkl")
-        for name, entry in entries.items():
+        entries = archive.infolist()
+        for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED:  # torch never compresses
-                raise ValueError(f"{name} is compressed")
-            if name.startswith(f"{root}data/"):
-                places[name.removeprefix(f"{root}data/")] = (_data_offset(file, entry), entry.file_size)
-        if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-            raise ValueError("big-endian data")
+                raise ValueError(f"{entry.filename} is compressed")
+            file.seek(entry.header_offset)
+            # Behind the local header: 30 bytes, the entry's name, and padding.
+            start = entry.header_offset + 30 + sum(struct.unpack("<26x2H", file.read(30)))
+            places[entry.filename.rpartition("/data/")[2]] = (start, entry.file_size)
+        (index,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
         return _load_dict(io.BytesIO(archive.read(index)), path, _storage), places
 
 
-def _data_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """The offset behind the entry's local header: 30 bytes, its name, and padding."""
-    file.seek(entry.header_offset)
-    header = file.read(30)
-    if header[:4] != b"PK\x03\x04":
-        raise ValueError(f"{entry.filename} has no header")
-    return entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
-
-
-def _read_legacy(path: Path) -> tuple[Any, Places]:
+def _read_legacy(path: Path) -> tuple[dict, Places]:
     places, storages = {}, {}
 
     def remember(reference: Any) -> _Storage:
@@ -145,8 +134,7 @@ def _read_legacy(path: Path) -> tuple[Any, Places]:
     with open(path, "rb") as file:
         if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
-        if not pickles.load(file, path).get("little_endian", True):
-            raise ValueError("big-endian data")
+        pickles.load(file, path)
         found = _load_dict(file, path, remember)
         for key in pickles.load(file, path):
             if not isinstance(key, str):
@@ -155,10 +143,7 @@ def _read_legacy(path: Path) -> tuple[Any, Places]:
             if count != storages[key].count:
                 raise ValueError(f"{count} elements instead of {storages[key].count}")
             places[key] = (file.tell(), count * storages[key].dtype.itemsize)
-            file.seek(places[key][1], 1)
-        end = file.tell()
-        if end > file.seek(0, 2):
-            raise EOFError("it ends too early")
+            file.seek(places[key][1], io.SEEK_CUR)
     return found, places
 
 
@@ -169,17 +154,9 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
     return found
 
 
-def _check(view: _View, places: Places) -> None:
-    held = places[view.storage.key][1] // view.storage.dtype.itemsize
-    if held != view.storage.count or view.offset + view.span > held:
-        raise ValueError(f"a tensor of shape {list(view.shape)} leaves its storage of {held} elements")
-    if math.prod(view.shape) > held + _SPREAD:
-        raise ValueError(f"a tensor of shape {list(view.shape)} in a storage of {held} elements")
-
-
-def _array(view: _View, file: IO[bytes], places: Places) -> np.ndarray:
+def _array(view: _View, file: IO[bytes], start: int) -> np.ndarray:
     dtype = view.storage.dtype
-    file.seek(places[view.storage.key][0] + view.offset * dtype.itemsize)
+    file.seek(start + view.offset * dtype.itemsize)
     flat = np.fromfile(file, dtype, view.span)
     if flat.size != view.span:
         raise EOFError("it ends too early")
