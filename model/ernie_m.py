@@ -35,17 +35,11 @@ EXACT = (paddle.float32, paddle.float64)
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder computes.
+    """What the encoder computes."""
 
-    Attributes:
-        sequence: [N, H], or [M, H] of the positions asked for; of an array with pads [B, T, H].
-        pooled: [S, H], or None.
-        hidden_states: the embeddings, then each layer, the last one as `sequence`; or None.
-    """
-
-    sequence: Tensor
-    pooled: Tensor | None
-    hidden_states: tuple[Tensor, ...] | None
+    sequence: Tensor  # [N, H], or [M, H] of the positions asked for; of an array with pads [B, T, H]
+    pooled: Tensor | None  # [S, H]
+    hidden_states: tuple[Tensor, ...] | None  # the embeddings, then each layer, the last as `sequence`
 
 
 class SentBatch(NamedTuple):

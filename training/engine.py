@@ -37,21 +37,13 @@ LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one optimizer step.
+    """The result of one optimizer step."""
 
-    Attributes:
-        loss: the loss of the whole batch, over all processes.
-        sums: the named values that `loss_of` returned, summed over micro-batches and processes.
-        grad_norm: the global norm of the gradient before clipping.
-        lr: the learning rate of this step.
-        skipped: True if the loss or a gradient was not finite; the weights did not change.
-    """
-
-    loss: float
-    sums: dict[str, float]
-    grad_norm: float
+    loss: float  # of the whole batch, over all processes
+    sums: dict[str, float]  # the named values of `loss_of`, summed over micro-batches and processes
+    grad_norm: float  # the global norm of the gradient before clipping
     lr: float
-    skipped: bool
+    skipped: bool  # the loss or a gradient was not finite; the weights did not change
 
 
 class Engine:
@@ -71,8 +63,7 @@ class Engine:
         sums: the names of the values that `loss_of` may return.
 
     Attributes:
-        steps: the number of optimizer steps, skipped ones included. It is the position in the data and in
-            the schedule.
+        steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
         skipped: the number of skipped steps.
     """
 
@@ -274,7 +265,7 @@ class Engine:
         """Everything that a resumed run needs besides the weights: a nested dict of tensors and numbers.
 
         The tensors are the optimizer's own: write them before the next step. With sharding each process has
-        its own part of the moments; the rest is the same on all processes.
+        its own part of the moments.
         """
         return {
             "steps": self.steps, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row,

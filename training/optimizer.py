@@ -146,25 +146,17 @@ class AdamW(paddle.optimizer.AdamW):
 
 
 class MovingRows:
-    """The rows of one table whose moments may differ from 0.
-
-    Args:
-        weight: the table [V, H].
-        moments: the first and the second moment, [V, H] each.
-    """
+    """The rows of one table [V, H] whose two moments may differ from 0."""
 
     def __init__(self, weight: Tensor, *moments: Tensor):
         self.tensors = (weight, *moments)
         self.moving = np.logical_or.reduce([as_array(moment).any(1) for moment in moments])  # [V]
 
     def update(self, gradient: Tensor, rows: np.ndarray, adam: Callable[..., None], decay: float) -> None:
-        """Do one step.
+        """Do one step: multiply every weight by `decay`, then update the moving rows.
 
-        Args:
-            gradient: [V, H].
-            rows: bool [V]; True where the gradient may differ from 0.
-            adam: (weight, moment1, moment2, gradient) -> None; updates some rows in place, without decay.
-            decay: the factor that every weight is multiplied by first.
+        `rows`, bool [V], is True where `gradient` may differ from 0. `adam` takes weight, both moments and
+        gradient of some rows, and updates them in place, without decay.
         """
         self.moving |= rows
         *tables, own = [as_array(tensor) for tensor in (*self.tensors, gradient)]
