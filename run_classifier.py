@@ -8,12 +8,10 @@ import sys
 
 from utils.environment import run
 from finetune.flags import FinetuneFlags
-from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
 
 
-@ended_by_sigterm()
 def main() -> None:
     args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     prepare()

@@ -48,8 +48,8 @@ def write_files(folder: Path, args) -> None:
 def ours(folder: Path, args, engine: str) -> None:
     from evaluation.vectors import VectorWriter
     from model.config import ErnieMConfig
+    from reader.batching import EncodePairs
     from reader.bitext import Sentences
-    from reader.features import EncodePairs
     from reader.tokenization import Tokenizer
 
     config = ErnieMConfig(args.vocab, 768, args.layers, 12)

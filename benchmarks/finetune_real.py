@@ -111,7 +111,7 @@ def ours(folder: Path, args) -> None:
     from finetune.classification import Classification
     from model.ernie_m import ErnieMConfig
     from model.heads import SequenceClassifier
-    from reader.features import Feature
+    from reader.batching import Feature
     from reader.tokenization import Tokenizer
 
     labels = read_drawn(folder)["labels"]

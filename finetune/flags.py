@@ -106,9 +106,8 @@ class FinetuneFlags(TrainingFlags):
     doc_stride: int = flag(128, "run_mrc: tokens between the starts of two windows", "[1, )")
     n_best_size: int = flag(20, "run_mrc: candidates that are written", "[1, )")
     chunk_scheme: str = flag(
-        "IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2",
-        choices=("IOB", "IOB1", "IOB2", "IOE", "IOBES"),
-    )  # fmt: skip
+        "IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2", choices=("IOB", "IOE", "IOBES")
+    )
     is_distributed: bool = unused(False, "the launcher decides (fleetrun, launch.py)")
     use_fast_executor: bool = unused(False, _NO_EXECUTOR)
     num_iteration_per_drop_scope: int = unused(10, _NO_EXECUTOR)

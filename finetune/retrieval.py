@@ -25,9 +25,9 @@ from model.checkpoint.folder import load_from, read_weights
 from model.device import summary
 from model.ernie_m import ErnieMModel, SentBatch
 from model.task_names import task_named
+from reader.batching import padded_batches
 from reader.bitext import Bitext, read_bitexts
 from reader.corpus import MANIFEST, Corpus
-from reader.features import padded_batches
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine

@@ -17,13 +17,13 @@ from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training, stall_watch
+from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
 from model.checkpoint.folder import load_from
 from reader.batching import Batches, GlobalBatch, stream_all
 from reader.classification import expand, read_languages
 from training import distributed
 from training.engine import Engine
-from training.guard import StopSignal
+from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from utils.errors import UserError
 from utils.files import read_json
@@ -262,7 +262,8 @@ class SupervisedRun(FineTuningRun):
             return
         suffix = suffix if seed is None else f".seed_{seed}{suffix}"
         patterns = dict(zip(dict.fromkeys(file.pattern for file in files), flags.test_save.split(",")))
-        with stall_watch(flags) as stalls, stalls.during("the prediction of --test_set"):
+        watch = StallWatch(STALL_SECONDS, flags.stall_ends_seconds)
+        with watch, watch.during("the prediction of --test_set"):
             predicted = predict_files(self.task, engine, files, flags, labelled=False)
         for file, predictions, *_ in predicted:
             path = patterns[file.pattern].strip().replace("%s", file.language) + suffix

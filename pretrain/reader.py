@@ -20,8 +20,7 @@ from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
-from reader.blocks import Blocks
-from reader.corpus import Corpus, read_manifest
+from reader.corpus import Blocks, Corpus, read_manifest
 from reader.sampling import Draws, Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError

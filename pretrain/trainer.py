@@ -116,7 +116,6 @@ class Trainer:
         check_same_run(folder, state, self.identity)
         load_from(self.model, folder, optional=())
         self.engine.load_state_dict(state["engine"])
-        self.engine.set_last_checkpoint(folder)
         logger.info("going on from %s", folder)
         return state["run"]
 
@@ -131,7 +130,6 @@ class Trainer:
         masters = self.engine.masters()
         files = self._files(masters) if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
-        self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
             keep_last(folder.parent, self.config.run.keep_checkpoints)
         logger.info("saved %s", folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from finetune.classification import Classification
-from finetune.supervised import SupervisedTraining
 from tests.finetune import toy
 from tests.launching import run_script
 from training.engine import Engine
@@ -82,17 +81,6 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
     classify(out="broken", **FAST)
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
     assert {name: ours[name] for name in theirs} == theirs
-
-
-def test_a_signal_while_files_are_read_or_predicted(classify, stopped, toy_folder, tmp_path):
-    assert stopped(Classification, "read", 1, signal.SIGTERM) == 0
-    assert not (tmp_path / "out").exists()
-    test = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "predicted.%s"}
-    test |= {"do_val": "false", **FAST}
-    assert stopped(Classification, "predict", 1, signal.SIGTERM, **test) == 0
-    assert list(tmp_path.glob("predicted*")) == []
-    classify(**test)
-    assert len(list(tmp_path.glob("predicted*"))) == 3
 
 
 def test_a_finished_run_prints_its_report_again(classify, tmp_path, monkeypatch, capsys):
@@ -178,18 +166,6 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
         assert ours[name] == theirs[name]
-
-
-def test_the_training_file_is_overwritten(refused, toy_folder, tmp_path, monkeypatch):
-    path = copied(toy_folder, "train.tsv", tmp_path)
-    stream = SupervisedTraining.stream
-
-    def overwritten(self, position):
-        path.write_text(path.read_text().replace("\tanimal\n", "\tdrink\n"))
-        return stream(self, position)
-
-    monkeypatch.setattr(SupervisedTraining, "stream", overwritten)
-    assert "train.tsv was changed while it was in use" in refused(train_set=path, **FAST)
 
 
 SCRIPT = Path(__file__).with_name("killed_script.py")
