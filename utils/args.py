@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
-import yaml
-
 from utils.errors import UserError
 from utils.logging import logger
 
@@ -124,15 +122,6 @@ def log_unused(flags: Any) -> None:
 
 def deciding(flags: Any) -> dict[str, Any]:
     """The flags that decide what is learned, as JSON values."""
-    return _values(flags, "unused", "free")
-
-
-def to_yaml(flags: Any) -> str:
-    """The resolved flags that have an effect, as YAML."""
-    return yaml.safe_dump(_values(flags, "unused"), sort_keys=False, allow_unicode=True, width=110)
-
-
-def _values(flags: Any, *without: str) -> dict[str, Any]:
     named = [field for field in dataclasses.fields(flags) if field.name != "given"]
-    values = {f.name: getattr(flags, f.name) for f in named if not f.metadata.keys() & {*without}}
+    values = {f.name: getattr(flags, f.name) for f in named if not f.metadata.keys() & {"unused", "free"}}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
