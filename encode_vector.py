@@ -76,9 +76,9 @@ def main() -> None:
         prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from evaluation.vectors import VectorWriter
+    from reader.batching import EncodePairs
     from reader.bitext import Sentences
     from reader.classification import read_classification
-    from reader.features import EncodePairs
     from utils.files import atomic_dir
     from utils.logging import logger, setup_console
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Literal
 
 from utils.environment import run
@@ -28,6 +29,7 @@ class PredictFlags:
         task: what to predict
         input: a file of JSON lines; "-": standard input
         output: a file; "-": standard output
+        on_error: whether a wrong request stops the command before anything is answered, or is left out
         engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
         max_seq_len: longest input (tag, answer: window) in tokens; default: for windows as in training, else
             what the model can read
@@ -47,6 +49,7 @@ class PredictFlags:
     task: Literal["classify", "tag", "answer", "encode", "search", "fill", "translate-probe"] | None = None
     input: str = "-"
     output: str = "-"
+    on_error: Literal["stop", "skip"] = "stop"
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
     max_seq_len: int | None = None
     top_k: int = within("[1, )", 5)
@@ -70,7 +73,7 @@ def main() -> None:
     # Imported here, so that a process that only loads this file stays light.
     from inference.loading import load
     from inference.tasks import TaskOptions, make
-    from utils.files import atomic_file
+    from utils.files import unwritable_is_a_user_error
     from utils.logging import progress
 
     options = TaskOptions(flags.max_seq_len, flags.top_k, flags.pooling, flags.layer, flags.corpus)
@@ -82,19 +85,25 @@ def main() -> None:
         serve(models, options, flags.host, flags.port)
         return
     task = make(flags.task, models[0], options)
-    asked = read_requests(flags.input, task.parse)
+    asked = read_requests(flags.input, task.parse, flags.on_error == "skip")
     parts = [asked[first : first + AT_ONCE] for first in range(0, len(asked), AT_ONCE)]
     if flags.output == "-":
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
         with pipe_may_close():
             write_answers(task, parts, sys.stdout)
     else:
-        with atomic_file(flags.output, "w") as file:
-            write_answers(task, progress(parts, "predicting", f"times {AT_ONCE} requests"), file)
+        unfinished = Path(f"{flags.output}.part")  # it stays after Ctrl-C
+        with unwritable_is_a_user_error(unfinished):
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            with open(unfinished, "w", encoding="utf-8") as file:
+                write_answers(task, progress(parts, "predicting", f"times {AT_ONCE} requests"), file)
+        unfinished.replace(flags.output)
 
 
-def read_requests(path: str, parse: Callable[[dict], Any]) -> list[tuple[dict, Any]]:
+def read_requests(path: str, parse: Callable[[dict], Any], skip: bool = False) -> list[tuple[dict, Any]]:
     """The "id" and the parsed content of the request on each line of a file; "-": standard input.
+
+    With `skip`, wrong requests are reported and left out.
 
     Raises:
         UserError: the file cannot be read, or a request is wrong; names the line.
@@ -109,8 +118,10 @@ def read_requests(path: str, parse: Callable[[dict], Any]) -> list[tuple[dict, A
                 request = parse_object(line)
                 found.append(({"id": request["id"]} if "id" in request else {}, parse(request)))
         except UserError as error:
-            place = "standard input" if path == "-" else path
-            raise UserError(f"{place}, line {number}: {error}") from error
+            wrong = UserError(f"{'standard input' if path == '-' else path}, line {number}: {error}")
+            if not skip:
+                raise wrong from error
+            print(f"skipped: {wrong}", file=sys.stderr)
     return found
 
 

@@ -9,12 +9,10 @@ import sys
 
 from utils.environment import run
 from finetune.flags import FinetuneFlags
-from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
 
 
-@ended_by_sigterm()
 def main() -> None:
     args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     if args.official_compat:
@@ -23,9 +21,9 @@ def main() -> None:
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
     from finetune.question_answering import OfficialAnswering, QuestionAnswering
-    from finetune.supervised import run_task
+    from finetune.supervised import SupervisedRun
 
-    run_task(args, (OfficialAnswering if args.official_compat else QuestionAnswering).from_flags)
+    SupervisedRun(args, OfficialAnswering if args.official_compat else QuestionAnswering).run()
 
 
 if __name__ == "__main__":

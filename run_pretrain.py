@@ -71,27 +71,25 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     last = min(steps, config.run.stop_after_steps or steps)
     plan = partial(read_steps, config, tokenizer.digest, text.vocabulary, steps, rank, world_size, reader)
     with (
-        StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds * (world_size > 1)) as stalls,
+        StallWatch(config.run.stall_seconds, config.run.stall_ends_seconds) as stalls,
         Journal(output, engine.steps, steps, saved.get("journal")) as journal,
-        prefetch(plan, slow_seconds=config.run.stall_seconds) as batches,
+        prefetch(plan) as batches,
     ):
         saved_at, stopped = (engine.steps, journal.evaluated), False
         while True:
             # The evaluation comes before the step, so that an interrupted evaluation is repeated.
             if not stopped and evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
-                with stalls.during(f"the evaluation after step {engine.steps}"), journal.left.evaluation():
+                with stalls.during(f"the evaluation after step {engine.steps}"):
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
-            ends = stopped or engine.steps >= last
-            if (ends or engine.steps % config.run.save_steps == 0) and saved_at != (
-                engine.steps,
-                journal.evaluated,
-            ):
+            ends, now = stopped or engine.steps >= last, (engine.steps, journal.evaluated)
+            if (ends or engine.steps % config.run.save_steps == 0) and saved_at != now:
                 with stalls.during(f"the checkpoint of step {engine.steps}"):
                     trainer.save({"reader": reader, "journal": journal.state()})
-                saved_at = engine.steps, journal.evaluated
+                saved_at = now
             if ends:
                 break
-            work = batches.next_unless(stop) or NOTHING
+            with stalls.during(f"reading for step {engine.steps + 1}"):
+                work = batches.next_unless(stop) or NOTHING
             with stalls.during(f"step {engine.steps + 1}"):
                 step = trainer.step(work, stop=stop)
             if step is None:  # a process was asked to stop during the step
@@ -100,7 +98,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             reader = work.state
             journal.add(step)
             if engine.steps % config.run.log_steps == 0 or engine.steps == steps:
-                journal.write_line(engine.steps, step.lr, evaluator.to_come(engine.steps, steps))
+                journal.write_line(engine.steps, step.lr)
         if engine.steps < steps or (evaluator.due(steps, steps) and journal.evaluated < steps):
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
         elif trainer.is_exported():

@@ -8,12 +8,10 @@ import sys
 
 from utils.environment import run
 from finetune.flags import RetrievalFlags
-from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
 
 
-@ended_by_sigterm()
 def main() -> None:
     flags = parse_args(RetrievalFlags, sys.argv[1:], __doc__)
     prepare()

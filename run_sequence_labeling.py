@@ -8,20 +8,18 @@ import sys
 
 from utils.environment import run
 from finetune.flags import FinetuneFlags
-from training.guard import ended_by_sigterm
 from utils.args import parse_args
 from utils.runtime import prepare
 
 
-@ended_by_sigterm()
 def main() -> None:
     args = parse_args(FinetuneFlags, sys.argv[1:], __doc__)
     prepare()
     # Paddle reads its CPU settings when it is imported, and the reader process imports this file again.
-    from finetune.supervised import run_task
+    from finetune.supervised import SupervisedRun
     from finetune.tagging import OfficialTagging, Tagging
 
-    run_task(args, (OfficialTagging if args.official_compat else Tagging).from_flags)
+    SupervisedRun(args, OfficialTagging if args.official_compat else Tagging).run()
 
 
 if __name__ == "__main__":

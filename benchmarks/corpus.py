@@ -96,15 +96,9 @@ def write_ids(folder: Path, number: int, processes: int) -> None:
 
 
 def main() -> None:
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "tokenizers": tokenizers},
-        {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))},
-        "MB/s",
-        lambda args, _: 1000 * args.gigabytes,
-        write_text,
-    )
+    workers = {OURS: ours, "tokenizers": tokenizers}
+    sizes = {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))}
+    compare(__doc__, CONTENDERS, workers, sizes, "MB/s", lambda args, _: 1000 * args.gigabytes, write_text)
 
 
 if __name__ == "__main__":

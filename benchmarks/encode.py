@@ -48,8 +48,8 @@ def write_files(folder: Path, args) -> None:
 def ours(folder: Path, args, engine: str) -> None:
     from evaluation.vectors import VectorWriter
     from model.config import ErnieMConfig
+    from reader.batching import EncodePairs
     from reader.bitext import Sentences
-    from reader.features import EncodePairs
     from reader.tokenization import Tokenizer
 
     config = ErnieMConfig(args.vocab, 768, args.layers, 12)
@@ -93,12 +93,6 @@ def sentence_transformers(folder: Path, args) -> None:
 
 
 if __name__ == "__main__":
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "torch": sentence_transformers},
-        {"layers": 12, "vocab": 250_002, "sentences": 2000},
-        "sentences/s",
-        lambda args, _: args.sentences,
-        write_files,
-    )
+    workers = {OURS: ours, "torch": sentence_transformers}
+    sizes = {"layers": 12, "vocab": 250_002, "sentences": 2000}
+    compare(__doc__, CONTENDERS, workers, sizes, "sentences/s", lambda args, _: args.sentences, write_files)

@@ -96,6 +96,11 @@ def read_drawn(folder: Path) -> dict:
     return json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
 
 
+def tokens_of(args, folder: Path) -> int:
+    """The tokens in each of the times that a worker tells."""
+    return args.batch * args.length or read_drawn(folder)["tokens"]
+
+
 def ours(folder: Path, args) -> None:
     from utils.runtime import prepare
 
@@ -106,7 +111,7 @@ def ours(folder: Path, args) -> None:
     from finetune.classification import Classification
     from model.ernie_m import ErnieMConfig
     from model.heads import SequenceClassifier
-    from reader.features import Feature
+    from reader.batching import Feature
     from reader.tokenization import Tokenizer
 
     labels = read_drawn(folder)["labels"]
@@ -270,16 +275,8 @@ def wait_for_paddle() -> None:
 
 
 def main() -> None:
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "torch": torch_peer, "paddlenlp": paddlenlp_peer},
-        SIZES,
-        "tokens/s",
-        lambda args, folder: args.batch * args.length or read_drawn(folder)["tokens"],
-        draw,
-        turns=(OURS, "torch", "paddlenlp"),
-    )
+    workers = {OURS: ours, "torch": torch_peer, "paddlenlp": paddlenlp_peer}
+    compare(__doc__, CONTENDERS, workers, SIZES, "tokens/s", tokens_of, draw, turns=tuple(workers))
 
 
 if __name__ == "__main__":

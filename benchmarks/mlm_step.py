@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps, torch_step
+from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps, tokens_of, torch_step
 from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
 
 IGNORED = -100  # transformers does not predict positions with this label
@@ -87,12 +87,5 @@ def gathered_loss(model, input_ids, attention_mask, labels):
 
 
 if __name__ == "__main__":
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "torch": torch_peer},
-        SIZES,
-        "tokens/s",
-        lambda args, _: args.batch * args.length,
-        turns=(OURS,),
-    )
+    workers = {OURS: ours, "torch": torch_peer}
+    compare(__doc__, CONTENDERS, workers, SIZES, "tokens/s", tokens_of, turns=[OURS])

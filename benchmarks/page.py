@@ -1,9 +1,7 @@
 """Run benchmarks, store each in docs/performance.json, and write docs/performance.md from that.
 
-    sh scripts/benchmark.sh --rows mlm,search    these rows; "none" writes the page again without measuring
-
 A row of the JSON has a title, what it compares, the script with its flags, and what was measured. In the page
-only the part between two marks is written.
+only the part between two marks is written. `--rows none` writes it again without measuring.
 """
 
 import argparse
@@ -14,13 +12,13 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV
+from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table, table
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import read_cpu
@@ -34,9 +32,7 @@ PACKAGES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", help="names from the JSON, with commas between; default: all")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page and the JSON")
     args = parser.parse_args()
@@ -112,7 +108,7 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
     parts = [" ".join(machines), "\n".join(sorted(versions)), table(heads, lines)]
     for row in measured:
         result, machine = row["result"], row["machine"]
-        found = contenders(result) if "contenders" in result else strategies(result)
+        found = contenders_table(result) if "contenders" in result else strategies(result)
         parts += [f"### {row['title']}", row["what"], found]
         if result.get("left_out"):
             parts.append(f"Not run: {'; '.join(result['left_out'])}.")
@@ -121,12 +117,6 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
             when += f", {machine['cpu']}, {machine['exactly']}"
         parts.append(f"`python benchmarks/{row['command']}` ({when})")
     return "\n\n".join(parts) + "\n"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text, and the others numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(title: str, result: Mapping[str, Any]) -> list[str]:
@@ -148,17 +138,6 @@ def as_installed(result: Mapping[str, Any]) -> float | None:
     rows = result["contenders"]
     ratios = [ratio for name, ratio in result["ratio_to_peer"].items() if not rows[name]["tuned"]]
     return min(ratios, default=None)
-
-
-def contenders(result: Mapping[str, Any]) -> str:
-    """The table of a row."""
-    lines = []
-    for name, row in result["contenders"].items():
-        label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
-        ratio = result.get("ratio_to_peer", {}).get(name)
-        times = "" if ratio is None else f"{ratio:.2f} times"
-        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
-    return table(["", result["unit"], "peak GB", "ours is"], lines)
 
 
 def strategies(result: Mapping[str, Any]) -> str:

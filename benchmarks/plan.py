@@ -169,9 +169,7 @@ def read_run(path: str, vocabulary: int) -> tuple[ModelShape, PlannedRun]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     configs = [f"{ROOT}/configs/pretrain/{name}.yaml" for name in ("small", "base", "large")]
     add("--configs", nargs="+", default=configs, help="of run_pretrain.py")

@@ -34,9 +34,7 @@ STRATEGIES = {BASE: ObjectiveConfig(active=["mmlm", "tlm"]), FULL: ObjectiveConf
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     for name, default in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     seconds = time_alternations(parser.parse_args())

@@ -89,12 +89,6 @@ def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndar
 
 
 if __name__ == "__main__":
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "torch": sentence_transformers, "numpy": with_numpy},
-        {"vectors": 1_000_000, "queries": 1000, "width": 768},
-        "queries/s",
-        lambda args, _: args.queries,
-        write_vectors,
-    )
+    workers = {OURS: ours, "torch": sentence_transformers, "numpy": with_numpy}
+    sizes = {"vectors": 1_000_000, "queries": 1000, "width": 768}
+    compare(__doc__, CONTENDERS, workers, sizes, "queries/s", lambda args, _: args.queries, write_vectors)

@@ -74,9 +74,7 @@ def compare(
         prepare: writes the files that all contenders get.
         turns: kinds of contenders that take turns with ours; they call `wait_for_turn` before each step.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description)
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--rounds", type=int, default=3)
@@ -97,7 +95,7 @@ def compare(
         given = [f"--{name}={value}" for name, value in shape.items() if value != sizes[name]]
         runs = run_rounds(chosen, args.rounds, [f"--folder={folder}", *given], turns)
         found = figures(runs, chosen, amount(args, Path(folder)), unit)
-    show(found)
+    print(f"\n{contenders_table(found)}\n")
     left_out = [contender.label for name, contender in chosen.items() if name not in runs]
     print(json.dumps(shape | {"rounds": args.rounds, "left_out": left_out} | found))
 
@@ -278,11 +276,18 @@ def figures(
     return found | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
 
 
-def show(found: Mapping[str, Any]) -> None:
-    """Print the table."""
-    print(f"\n{found['unit'] + ': median, slowest, fastest':>74}   peak GB  ours is")
+def contenders_table(found: Mapping[str, Any]) -> str:
+    """The contenders with their speed, memory and ratio, in Markdown."""
+    lines = []
     for name, row in found["contenders"].items():
-        values = "".join(f"{row[key]:10,.5g}" for key in ("value", "least", "most"))
+        label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
         ratio = found.get("ratio_to_peer", {}).get(name)
-        times = "" if ratio is None else f"{ratio:9.3f} times"
-        print(f"{row['label']:<44}{values}{row['peak_gb']:10.2f}{times}")
+        times = "" if ratio is None else f"{ratio:.2f} times"
+        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
+    return table(["", found["unit"], "peak GB", "ours is"], lines)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text, and the others numbers."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

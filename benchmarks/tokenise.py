@@ -130,12 +130,6 @@ def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]])
 
 
 if __name__ == "__main__":
-    compare(
-        __doc__,
-        CONTENDERS,
-        {OURS: ours, "tokenizers": tokenizers_rust, "paddlenlp": paddlenlp_ernie_m},
-        {"sentences": 50_000},
-        "sentences/s",
-        lambda args, _: args.sentences,
-        write_files,
-    )
+    workers = {OURS: ours, "tokenizers": tokenizers_rust, "paddlenlp": paddlenlp_ernie_m}
+    sizes = {"sentences": 50_000}
+    compare(__doc__, CONTENDERS, workers, sizes, "sentences/s", lambda args, _: args.sentences, write_files)

@@ -9,8 +9,8 @@ from paddle import Tensor
 
 from evaluation.pooling import mean_weights
 from model.ernie_m import ErnieMModel, SentBatch
+from reader.batching import padded_batches
 from reader.bitext import BATCH_TOKENS
-from reader.features import padded_batches
 
 
 def send_sentences(
@@ -61,16 +61,15 @@ class PaddleEncoder:
 
 
 def encode_layer(
-    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean",
-    batch_tokens: int = BATCH_TOKENS,
-) -> np.ndarray:  # fmt: skip
+    model: ErnieMModel, sentences: Sequence[np.ndarray], layer: int, pooling: str = "mean"
+) -> np.ndarray:
     """One vector per sentence, [CLS] S [SEP], in the given order: [N, H] float32. Without dropout.
 
-    `layer`, `pooling`: see `sentence_vectors`; `batch_tokens`: padded tokens in one forward pass.
+    `layer`, `pooling`: see `sentence_vectors`.
     """
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
-        for rows, ids in padded_batches(sentences, model.config.pad_token_id, batch_tokens):
+        for rows, ids in padded_batches(sentences, model.config.pad_token_id):
             out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
     return out
 
@@ -81,7 +80,7 @@ def encode(
 ) -> np.ndarray:  # fmt: skip
     """Mean token vectors of every layer, in the given order: [L + 1, N, H]; index 0 is the embedding output.
 
-    `specials`: include [CLS] and [SEP] in the mean; the others: see `encode_layer`.
+    `specials`: include [CLS] and [SEP] in the mean; `batch_tokens`: padded tokens in one forward pass.
     """
     config = model.config
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from reader.bitext import BATCH_TOKENS, WINDOW_TEXTS, EncodedTexts, encode_in_windows
-from reader.features import EncodeExamples, padded_batches
+from reader.batching import EncodeExamples, padded_batches
+from reader.bitext import BATCH_TOKENS, WINDOW_TEXTS, encode_in_windows
 from training.prefetch import prefetch
 from utils.logging import Progress
 
@@ -74,29 +74,29 @@ class VectorWriter:
         """Write cls_emb.npy, pooled [N, H], and top_layer_emb.npy, all real tokens [sum of lengths, H]."""
         with self._file("cls_emb") as cls_file, self._file("top_layer_emb") as token_file:
             for window in self._windows():
-                ends = np.cumsum(window.lengths)
-                pooled, tokens = cls_file.grow(len(window.lengths)), token_file.grow(len(window.ids))
+                ends = np.cumsum([len(ids) for ids in window])
+                pooled, tokens = cls_file.grow(len(window)), token_file.grow(int(ends[-1]))
                 for rows, ids in self._batches(window):
                     pooled[rows], sequence = self.encoder.states(ids)
                     for row, states in zip(rows, sequence):
-                        length = window.lengths[row]
+                        length = len(window[row])
                         tokens[ends[row] - length : ends[row]] = states[:length]
 
     def vectors(self, layer: int, pooling: str) -> None:
         """Write vectors.npy, [N, H]; see `evaluation.pooling`."""
         with self._file("vectors") as file:
             for window in self._windows():
-                vectors = file.grow(len(window.lengths))
+                vectors = file.grow(len(window))
                 for rows, ids in self._batches(window):
                     vectors[rows] = self.encoder.vectors(ids, layer, pooling)
 
-    def _batches(self, window: EncodedTexts) -> Iterator[tuple[list[int], np.ndarray]]:
+    def _batches(self, window: list[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield batches of similar length: the numbers of their rows, and their ids [B, T]."""
-        for rows, ids in padded_batches(window.sentences(), self.encoder.pad_id, self.batch_tokens):
+        for rows, ids in padded_batches(window, self.encoder.pad_id, self.batch_tokens):
             yield rows, ids
             self._shown.update(len(rows))
 
-    def _windows(self) -> Iterator[EncodedTexts]:
+    def _windows(self) -> Iterator[list[np.ndarray]]:
         self._shown = Progress(len(self.texts), "encoding", unit="texts")
         with prefetch(partial(encode_in_windows, self.texts, self.encode, self.window), ahead=2) as stream:
             yield from stream

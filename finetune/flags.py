@@ -50,6 +50,7 @@ class TrainingFlags:
     recompute: bool = free(False, "recompute activations in the backward pass: less memory")
     paper: str | None = free(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
     keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
+    overwrite: bool = free(False, "start again: remove what a run left in --checkpoints")
     stall_ends_seconds: float = free(
         3600.0, "several processes: end one that waits longer in a step, evaluation or checkpoint; 0: never",
         "[0, )",
@@ -105,9 +106,8 @@ class FinetuneFlags(TrainingFlags):
     doc_stride: int = flag(128, "run_mrc: tokens between the starts of two windows", "[1, )")
     n_best_size: int = flag(20, "run_mrc: candidates that are written", "[1, )")
     chunk_scheme: str = flag(
-        "IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2",
-        choices=("IOB", "IOB1", "IOB2", "IOE", "IOBES"),
-    )  # fmt: skip
+        "IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2", choices=("IOB", "IOE", "IOBES")
+    )
     is_distributed: bool = unused(False, "the launcher decides (fleetrun, launch.py)")
     use_fast_executor: bool = unused(False, _NO_EXECUTOR)
     num_iteration_per_drop_scope: int = unused(10, _NO_EXECUTOR)
@@ -164,11 +164,13 @@ class RetrievalFlags(TrainingFlags):
         None, "folder of <language>-en.<language>, .en, or tatoeba.<lan>-eng.<lan>, .eng"
     )
     languages: str | None = free(None, "codes of XTREME, separated by commas; default: all in the folder")
-    layer: str = flag("middle", "a number, middle or top")
+    layer: str = flag("middle", "a number, middle or top; sweep: a table of all layers")
     pooling: str = flag("mean", "specials: [CLS] and [SEP] too", choices=("mean", "specials", "pooled"))
     score: str = free(
         "cosine", "margin: the ratio to the mean of the 4 nearest neighbours", choices=("cosine", "margin")
     )
+
+    untrained: bool = free(True, "search with random weights, too")
 
     do_train: bool = free(False, "fine-tune first, with hardest-negative binary cross-entropy")
     train_set: str | None = free(None, "corpus folder of pretrain.build_corpus; its parallel text is used")
@@ -185,6 +187,8 @@ class RetrievalFlags(TrainingFlags):
         super().__post_init__()
         refusals = (
             (self.init_task not in (None, *TASKS), f"--init_task {self.init_task}: {', '.join(TASKS)}"),
+            (self.layer == "sweep" and (self.do_train or len(self.seeds) > 1 or self.pooling == "pooled"),
+             "--layer sweep searches with one seed and a mean of tokens; train at one layer"),
             (not (self.do_train or self.pairs), "nothing to do: give --pairs, or --do_train true"),
             (self.do_train and not self.train_set,
              "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus"),

@@ -88,11 +88,13 @@ class Table:
         title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> per cent; every seed has the same languages.
         paper: rows of the paper, as `figures` returns them.
+        untrained: language -> per cent of the same model with random weights; empty: not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    untrained: Mapping[str, float] = field(default_factory=dict)
 
     def full_rows(self) -> dict[int, dict[str, float]]:
         """Add the average and the gap to each row."""
@@ -112,9 +114,12 @@ class Table:
         return {column: mean_and_deviation([row[column] for row in rows]) for column in rows[0]}
 
     def cells(self) -> list[list[str]]:
-        """Header, a line per seed, mean and deviation of several seeds, the paper; two decimals."""
+        """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""
         summary = self.summary()
-        rows = {f"seed {seed}": row for seed, row in self.full_rows().items()} | self.paper_rows()
+        rows = {f"seed {seed}": row for seed, row in self.full_rows().items()}
+        if self.untrained:
+            rows["untrained"] = {**self.untrained, AVERAGE: average(self.untrained)}
+        rows |= self.paper_rows()
         lines = [["", *summary]]
         for name, row in rows.items():
             lines.append([name, *(f"{row[column]:.2f}" if column in row else "" for column in summary)])
@@ -132,6 +137,7 @@ class Table:
             "seeds": {str(seed): row for seed, row in self.full_rows().items()},
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
+            **({"untrained": dict(self.untrained)} if self.untrained else {}),
             **({"paper": self.paper_rows()} if self.paper else {}),
         }
 

@@ -1,18 +1,19 @@
 """Sentence retrieval: fine-tune on parallel text if asked to, then search bitexts (paper, section 4.2)."""
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from evaluation.encode import encode_layer, send_sentences, sentence_vectors
+from evaluation.encode import encode, encode_layer, send_sentences, sentence_vectors
 from evaluation.pooling import layer_number
-from evaluation.retrieval import hits
+from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
 from evaluation.search import Found, search_both
 from finetune import report
 from finetune.flags import RetrievalFlags
@@ -24,9 +25,9 @@ from model.checkpoint.folder import load_from, read_weights
 from model.device import summary
 from model.ernie_m import ErnieMModel, SentBatch
 from model.task_names import task_named
+from reader.batching import padded_batches
 from reader.bitext import Bitext, read_bitexts
 from reader.corpus import MANIFEST, Corpus
-from reader.features import padded_batches
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
@@ -37,10 +38,17 @@ from utils.logging import Progress, logger
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 DIRECTIONS = ("en -> xx", "xx -> en")
+CHOSEN = "chosen, odd pairs"  # by the even ones
+T = TypeVar("T")
 _NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
 
-Searched = tuple[int, dict[str, Found]]  # the layer, and language -> what was found
+class Searched(NamedTuple):
+    """What the model of one seed finds at one layer, and the same model with random weights."""
+
+    layer: int
+    found: dict[str, Found]  # by language
+    untrained: dict[str, Found]  # empty: not searched
 
 
 class RetrievalRun(FineTuningRun):
@@ -79,11 +87,36 @@ class RetrievalRun(FineTuningRun):
             logger.info("%s", summary(flags.dtype, distributed.world_size()))
         if not self.bitexts:
             return None
+        models = [model]
+        if flags.untrained and seed == self.seeds[0] and (flags.do_train or flags.init_pretraining_params):
+            paddle.seed(seed)
+            models.append(ErnieMModel(model.config))
+        if flags.layer == "sweep":
+            rows, *fresh = (self._sweep(one, tokenizer) for one in models)
+            rows |= {f"untrained, {CHOSEN}": one[CHOSEN] for one in fresh}
+            if distributed.is_main():
+                write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", rows)
+            return None
         layer = layer_of(flags, model.config.num_hidden_layers)
-        found = search(flags, model, tokenizer, layer, self.bitexts)
+        found, *fresh = (search(flags, one, tokenizer, layer, self.bitexts) for one in models)
         if distributed.is_main():
             write_predictions(folder / "predictions" / "tatoeba", self.bitexts, found)
-        return layer, found
+        return Searched(layer, found, fresh[0] if fresh else {})
+
+    def _sweep(self, model: ErnieMModel, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
+        """Row -> language -> per cent, mean of both directions: each layer, then one that half chooses."""
+
+        def of_layers(bitext: Bitext) -> dict[str, float]:
+            if len(bitext.sentences) < 2:
+                raise UserError(f"--layer sweep: {bitext.language} has one pair alone; name a layer")
+            ids = [token_ids(tokenizer, side, self.flags) for side in (bitext.translations, bitext.sentences)]
+            src, tgt = (encode(model, side, specials=self.flags.pooling == "specials") for side in ids)
+            rows = {f"layer {i}": mean for i, mean in enumerate(accuracy_by_layer(src, tgt).mean(axis=1))}
+            return rows | {CHOSEN: choose_on_half(src, tgt).mean}
+
+        found = shared(self.bitexts, of_layers)
+        rows = next(iter(found.values()))
+        return {row: {code: 100 * float(cells[row]) for code, cells in found.items()} for row in rows}
 
     def _train(
         self, flags: RetrievalFlags, seed: int, folder: Path, identity: dict[str, Any]
@@ -107,15 +140,17 @@ class RetrievalRun(FineTuningRun):
     def report(self, records: dict[int, Searched]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """A table for each direction."""
         flags, tables = self.flags, []
-        layers = {str(seed): layer for seed, (layer, _) in records.items()}
+        layers = {str(seed): one.layer for seed, one in records.items()}
+        fresh = next(iter(records.values())).untrained
         how = f"{flags.score}, {flags.pooling}, layer {', '.join(map(str, dict.fromkeys(layers.values())))}"
         for side, direction in enumerate(DIRECTIONS):
             rows = {
-                seed: {language: one.accuracies()[side] for language, one in found.items()}
-                for seed, (_, found) in records.items()
+                seed: {language: one.accuracies()[side] for language, one in record.found.items()}
+                for seed, record in records.items()
             }
+            untrained = {language: one.accuracies()[side] for language, one in fresh.items()}
             paper = report.figures(flags.paper, direction, list(next(iter(rows.values()))))
-            tables.append(report.Table(f"{direction}, {how}", rows, paper))
+            tables.append(report.Table(f"{direction}, {how}", rows, paper, untrained))
         facts = {"task": "retrieval", "pooling": flags.pooling, "score": flags.score, "layers": layers}
         return "retrieval", tables, facts
 
@@ -146,21 +181,42 @@ def write_predictions(folder: Path, bitexts: list[Bitext], found: Mapping[str, F
             file.writelines(f"{found[bitext.language].forward[row]}\n" for row in order)
 
 
+def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Write sweep.{md,json}: row -> language -> per cent, and the average."""
+    lines = [["", *next(iter(rows.values())), report.AVERAGE]]
+    for name, row in rows.items():
+        lines.append([name, *(f"{value:.2f}" for value in (*row.values(), report.average(row)))])
+    logger.info("%s\n%s", title, report.in_columns(lines))
+    with atomic_file(folder / "sweep.md", "w") as file:
+        file.write(f"**{title}**\n\n{report.in_markdown(lines)}\n")
+    with atomic_file(folder / "sweep.json", "w") as file:
+        json.dump({"title": title, "rows": rows}, file, indent=2)
+
+
 def search(
     flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, layer: int, bitexts: list[Bitext]
 ) -> dict[str, Found]:
-    """Search bitexts: language -> result. The processes share them, and every process gets all results."""
+    """Search bitexts: language -> result."""
 
-    def vectors(texts: list[str]) -> np.ndarray:
-        build, longest = tokenizer.build_from_ids, flags.max_seq_len
-        ids = [np.asarray(build(ids, None, longest)) for ids in tokenizer.encode_batch(texts)]
-        return encode_layer(model, ids, layer, flags.pooling)
+    def find(bitext: Bitext) -> Found:
+        sides = (token_ids(tokenizer, side, flags) for side in (bitext.translations, bitext.sentences))
+        return search_both(*(encode_layer(model, side, layer, flags.pooling) for side in sides), flags.score)
 
+    return shared(bitexts, find)
+
+
+def token_ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
+    """[CLS] S [SEP] of each text."""
+    build, longest = tokenizer.build_from_ids, flags.max_seq_len
+    return [np.asarray(build(ids, None, longest)) for ids in tokenizer.encode_batch(texts)]
+
+
+def shared(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]:
+    """language -> result of `work`. The processes share the bitexts, and every process gets all results."""
     mine, found = bitexts[distributed.rank() :: distributed.world_size()], {}
     shown = Progress(sum(len(bitext.sentences) for bitext in mine), "searching", unit="sentences")
     for bitext in mine:
-        sides = map(vectors, (bitext.translations, bitext.sentences))
-        found[bitext.language] = search_both(*sides, flags.score)
+        found[bitext.language] = work(bitext)
         shown.update(len(bitext.sentences))
     shown.close()
     everywhere = {name: one for part in distributed.gather(found) for name, one in part.items()}

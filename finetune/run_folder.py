@@ -24,10 +24,10 @@ from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file, read_json, sha256_of, unwritable_is_a_user_error
+from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
 
 RUN, SELECTED = "run.json", "selected.json"
-_TRAINED = ("step_*", "best", "seed_*")
+_TRAINED = ("step_*", "best", "seed_*", SELECTED)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
                 with unwritable_is_a_user_error(folder):
                     for place in (folder, *folder.glob("seed_*")):
                         clear_leftovers(place)
-                    _claim(folder, run)
+                    _claim(folder, run, flags)
             except UserError as error:
                 fault = str(error)
         if fault := distributed.gather(fault)[0]:
@@ -55,9 +55,17 @@ def owned_by(flags: TrainingFlags, run: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _claim(folder: Path, run: dict[str, Any]) -> None:
-    path, advice = folder / RUN, "choose another --checkpoints, or begin anew by removing the folder"
-    if any(found for pattern in _TRAINED for found in folder.glob(pattern)):
+def _claim(folder: Path, run: dict[str, Any], flags: TrainingFlags) -> None:
+    path, trained = folder / RUN, [found for pattern in _TRAINED for found in folder.glob(pattern)]
+    advice = "choose another --checkpoints, or begin anew with --overwrite true, which removes that run"
+    if flags.overwrite:
+        for source in filter(None, (flags.init_checkpoint, flags.init_pretraining_params)):
+            if Path(source).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"--overwrite true would remove {source}, which the run starts from")
+        path.unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
+        for found in trained:
+            remove(found)
+    elif trained:
         if not path.is_file():
             raise UserError(f"{folder} holds checkpoints of a run that left no {RUN} there; {advice}")
         if other := differences(read_json(path, advice), run):

@@ -17,14 +17,13 @@ from finetune.flags import LAST, MEAN, FinetuneFlags
 from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
-from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training, stall_watch
+from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
 from model.checkpoint.folder import load_from
 from reader.batching import Batches, GlobalBatch, stream_all
 from reader.classification import expand, read_languages
-from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
-from training.guard import StopSignal
+from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from utils.errors import UserError
 from utils.files import read_json
@@ -178,21 +177,16 @@ def global_batch(flags: FinetuneFlags) -> int:
     return flags.batch_size * flags.gradient_accumulation_steps * distributed.world_size()
 
 
-def run_task(flags: FinetuneFlags, make_task: Callable[[FinetuneFlags, Tokenizer], Task]) -> None:
-    """Fine-tune, evaluate and predict, as the flags say."""
-    flags.check()
-    SupervisedRun(flags, make_task).run()
-
-
 class SupervisedRun(FineTuningRun):
-    """A command for a task with labelled files."""
+    """A command for a task with labelled files: fine-tune, evaluate and predict, as the flags say."""
 
-    def __init__(self, flags: FinetuneFlags, make_task: Callable[[FinetuneFlags, Tokenizer], Task]):
+    def __init__(self, flags: FinetuneFlags, task: type[Task]):
+        flags.check()
         super().__init__(flags)
         if not flags.do_train:
             self.seeds = (0,)
         self.tokenizer = make_tokenizer(flags)
-        self.task = make_task(flags, self.tokenizer)
+        self.task = task.from_flags(flags, self.tokenizer)
         self.config = model_config(flags, self.tokenizer)
         self.train_set = self.task.read(flags.train_set, "train") if flags.do_train else []
         self.dev_files = self._open(flags.dev_set, "dev") if flags.do_val else []
@@ -268,7 +262,8 @@ class SupervisedRun(FineTuningRun):
             return
         suffix = suffix if seed is None else f".seed_{seed}{suffix}"
         patterns = dict(zip(dict.fromkeys(file.pattern for file in files), flags.test_save.split(",")))
-        with stall_watch(flags) as stalls, stalls.during("the prediction of --test_set"):
+        watch = StallWatch(STALL_SECONDS, flags.stall_ends_seconds)
+        with watch, watch.during("the prediction of --test_set"):
             predicted = predict_files(self.task, engine, files, flags, labelled=False)
         for file, predictions, *_ in predicted:
             path = patterns[file.pattern].strip().replace("%s", file.language) + suffix

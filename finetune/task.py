@@ -14,7 +14,7 @@ import numpy as np
 from finetune.flags import FinetuneFlags
 from model.config import ErnieMConfig
 from model.task_names import MODEL_CLASSES, OUTPUTS
-from reader.features import EncodeExamples
+from reader.batching import EncodeExamples
 from reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:

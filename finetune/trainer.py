@@ -6,7 +6,6 @@ import json
 import math
 import shlex
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,7 +26,6 @@ from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
-from training.progress import RemainingTime
 from utils.args import deciding, log_unused
 from utils.files import atomic_file
 from utils.logging import Progress, logger
@@ -145,11 +143,6 @@ class FineTuningRun:
                     report.write_report(Path(flags.checkpoints), name, tables, facts)
 
 
-def stall_watch(flags: TrainingFlags) -> StallWatch:
-    """Warns about what takes long. With several processes it ends this one after --stall_ends_seconds."""
-    return StallWatch(STALL_SECONDS, flags.stall_ends_seconds if distributed.world_size() > 1 else 0.0)
-
-
 class FineTuningTrainer:
     """Trains one seed, from the step where it stopped.
 
@@ -178,7 +171,6 @@ class FineTuningTrainer:
 
     def _resume(self, step: Path, saved: dict[str, Any]) -> None:
         self.engine.load_state_dict(saved["engine"])
-        self.engine.set_last_checkpoint(step)
         state = saved["state"]
         self.position, self.evaluated, self.window = state["position"], state["evaluated"], state["window"]
         self.best = Evaluation(**state["best"]) if state["best"] else None
@@ -196,12 +188,11 @@ class FineTuningTrainer:
         """
         engine, training, total = self.engine, self.training, self.training.total_steps
         self.progress = Progress(total, "training", engine.steps, unit="steps", lines=False)
-        self.remaining = RemainingTime(total, engine.steps)
         loss = partial(training.loss, engine.model)
         stopped, divisible = False, training.divisible
         with (
             StopSignal() as stop,
-            stall_watch(self.flags) as stalls,
+            StallWatch(STALL_SECONDS, self.flags.stall_ends_seconds) as stalls,
             prefetch(training.stream(self.position)) as stream,
         ):
             while True:
@@ -217,7 +208,8 @@ class FineTuningTrainer:
                         self._save_step()
                 if ends:
                     break
-                work = stream.next_unless(stop if divisible else None)
+                with stalls.during(f"reading for step {engine.steps + 1}"):
+                    work = stream.next_unless(stop if divisible else None)
                 with engine.autocast():
                     micro_batches = [] if work is None else training.send(engine.model, work.micro_batches)
                 with stalls.during(f"step {engine.steps + 1}"):
@@ -238,8 +230,7 @@ class FineTuningTrainer:
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""
-        with self.remaining.evaluation():
-            found = self.training.evaluate(self.engine, stop)
+        found = self.training.evaluate(self.engine, stop)
         if found is None:
             return False
         self.latest, self.evaluated = found, found.step
@@ -260,12 +251,11 @@ class FineTuningTrainer:
             return
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
-        to_come = len(training.evaluations) - bisect_left(training.evaluations, engine.steps)
         logger.info(
             f"%sstep: %d/%d, ave loss: %f, {training.measured}, lr: %.3e, grad norm: %.3f, "
             "speed: %.3f steps/s, %s left",
             training.place(work), engine.steps, training.total_steps, loss, share, step.lr, step.grad_norm,
-            self.progress.speed(), self.remaining.eta(engine.steps, to_come),
+            self.progress.speed(), self.progress.eta(),
         )  # fmt: skip
         window.clear()
 
@@ -280,7 +270,6 @@ class FineTuningTrainer:
         path = self.folder / f"step_{self.engine.steps}"
         identity = {"run": self.identity, "seed": self.training.seed}
         self._save(path, {"engine": self.engine.state_dict(), "state": state, **identity})
-        self.engine.set_last_checkpoint(path)
         self.saved = (self.engine.steps, self.evaluated)
         if distributed.is_main():
             # --init_checkpoint stays, so that the same command can be given again.

@@ -24,9 +24,9 @@ from inference.loading import FILES, GraphRunner, Loaded, OnnxEngine, PaddleEngi
 from model.checkpoint.card import model_card
 from model.checkpoint.folder import model_weights
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
+from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import read_classification
-from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
 from utils.files import atomic_dir, write_json
 

@@ -23,27 +23,16 @@ POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'no
 
 # (type, default); `...` if there is none
 _TEXT, _MAYBE_TEXT, _LAYER = (str, ...), (str | None, None), (int | None, None)
-# task -> what it answers, and the fields of its requests
-_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "classify": ("the class of a text or of a pair of texts", {"text_a": _TEXT, "text_b": _MAYBE_TEXT}),
-    "tag": ("the entities of a text", {"text": _TEXT}),
-    "answer": ("the answer to a question, from a text", {"question": _TEXT, "context": _TEXT}),
-    "search": (
-        "the nearest sentences of the corpus, in any language",
-        {"text": _TEXT, "each": (bool, False), "layer": _LAYER},
-    ),
-    "fill": ("the likeliest tokens for each [MASK]", {"text": _TEXT, "language": _MAYBE_TEXT}),
-    "translate-probe": (
-        "the pseudo-tokens that the model proposes in another language", {"text": _TEXT, "language": _TEXT}
-    ),
-    "align": (
-        "the similarity of the tokens of two texts", {"text_a": _TEXT, "text_b": _TEXT, "layer": _LAYER}
-    ),
-    "masks": (
-        "what a pair of texts looks like in pre-training",
-        {"text_a": _TEXT, "text_b": _MAYBE_TEXT, "objective": (Literal[OBJECTIVES], ...)},
-    ),
-}  # fmt: skip
+_FIELDS: dict[str, dict[str, Any]] = {  # of a request for each task
+    "classify": {"text_a": _TEXT, "text_b": _MAYBE_TEXT},
+    "tag": {"text": _TEXT},
+    "answer": {"question": _TEXT, "context": _TEXT},
+    "search": {"text": _TEXT, "each": (bool, False), "layer": _LAYER},
+    "fill": {"text": _TEXT, "language": _MAYBE_TEXT},
+    "translate-probe": {"text": _TEXT, "language": _TEXT},
+    "align": {"text_a": _TEXT, "text_b": _TEXT, "layer": _LAYER},
+    "masks": {"text_a": _TEXT, "text_b": _MAYBE_TEXT, "objective": (Literal[OBJECTIVES], ...)},
+}
 
 
 def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
@@ -103,7 +92,7 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     async def tell() -> dict:
         return info
 
-    def add(name: str, task: Answerer, kind: type, summary: str) -> None:
+    def add(name: str, task: Answerer, kind: type) -> None:
         # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
         async def endpoint(request: kind) -> dict:
             try:
@@ -111,12 +100,12 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             except UserError as error:
                 raise HTTPException(422, str(error)) from error
 
+        summary = type(task).__doc__.splitlines()[0]
         app.post(f"/api/{name}", summary=summary, operation_id=name)(endpoint)
 
     for name, task in tasks.items():
-        summary, fields = _TASKS[name]
         title = "".join(map(str.title, [*name.split("-"), "request"]))
-        add(name, task, create_model(title, **fields), summary)
+        add(name, task, create_model(title, **_FIELDS[name]))
     return app
 
 

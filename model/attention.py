@@ -11,9 +11,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from model.cpu import AttentionOnCpu, on_cpu
+from model.cpu import AttentionOnCpu, Linear, at_positions, dropout, on_cpu
 from model.device import has_flash, upload
-from model.layers import Linear, at_positions, dropout
 
 # Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 CLOSED = -1e4
@@ -45,8 +44,7 @@ class Layout:
         contexts: int [S], how many of them are context, at least 1; None: all.
 
     Attributes:
-        starts: int64 [S], where each sequence begins.
-        tokens: N.
+        starts, tokens: int64 [S], where each sequence begins, and N.
         tensors: what attention needs on the device, by name; filled by `on_device`.
     """
 
@@ -88,11 +86,7 @@ class Layout:
         return groups
 
     def arrays(self, flash: bool) -> dict[str, np.ndarray]:
-        """What attention on a GPU needs of the layout, to be uploaded and set as `tensors`; int64 [n] each.
-
-        Args:
-            flash: for FlashMask, otherwise for rectangles.
-        """
+        """What FlashMask, or else attention in rectangles, needs on a GPU as `tensors`; int64 [n]."""
         if flash:
             return {"row_indices": self.row_indices().ravel()}
         back = np.argsort(np.concatenate([group.tokens for group in self.groups]))
@@ -128,11 +122,7 @@ class Layout:
 
 @dataclass
 class Group:
-    """Sequences of similar length, as the rows of a rectangle [b, T].
-
-    Attributes:
-        starts, lengths, contexts: int64 [b], as in `Layout`.
-    """
+    """Sequences of similar length, the rows of a rectangle [b, T]; the fields are as in `Layout`, [b]."""
 
     starts: np.ndarray
     lengths: np.ndarray

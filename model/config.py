@@ -6,17 +6,7 @@ from numbers import Integral, Real
 from utils.errors import UserError
 from utils.files import read_json
 
-_SIZE = (Integral, "a whole number above 0", lambda value: value > 0)
-_SHARE = (Real, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-_POSITIVE = (Real, "a number above 0", lambda value: value > 0)
-# key -> the kind of its values, what they must be, and whether one is that
-_VALUES = {
-    "vocab_size": _SIZE, "hidden_size": _SIZE, "num_hidden_layers": _SIZE, "num_attention_heads": _SIZE,
-    "max_position_embeddings": _SIZE, "intermediate_size": _SIZE,
-    "pad_token_id": (Integral, "a whole number", lambda value: value >= 0),
-    "hidden_dropout_prob": _SHARE, "attention_probs_dropout_prob": _SHARE,
-    "initializer_range": _POSITIVE, "layer_norm_eps": _POSITIVE,
-}  # fmt: skip
+_MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 @dataclass
@@ -41,12 +31,17 @@ class ErnieMConfig:
 
     def __post_init__(self):
         """UserError: a value that cannot be one, or another architecture."""
-        for key, (kind, what, fits) in _VALUES.items():
-            value = getattr(self, key)
-            if key == "intermediate_size" and value is None:
-                value = self.intermediate_size = 4 * self.hidden_size
-            if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
-                raise UserError(f"{key} is {value!r}; it must be {what}")
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        for field in fields(self):
+            value, is_real = getattr(self, field.name), field.type is float
+            if field.type is str:
+                continue
+            fits = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
+            least = "from 0" if field.name in _MAY_BE_ZERO else "above 0"
+            if not fits or value < 0 or (value == 0 and least == "above 0"):
+                kind = "number" if is_real else "whole number"
+                raise UserError(f"{field.name} is {value!r}; it must be a {kind} {least}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "

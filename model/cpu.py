@@ -2,25 +2,28 @@
 
 On a CPU Paddle 3.3 runs its products on all threads and everything else on one. It computes the gradient of
 a layer norm in a slow loop, its dropout draws one 64-bit number for each element, and its softmax gives a
-closed column up to exp(-64) instead of 0. The functions here work on blocks of rows (utils/threads.py) and
-make sums over rows with products. Tests compare them with Paddle's own within 1e-9 in float64.
+closed column up to exp(-64) instead of 0. The functions here work on blocks of rows and make sums over rows
+with products (docs/cpu.md). NumPy releases the interpreter lock while it computes, so Python threads are
+enough. OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py).
 
-`model.layers`, `model.attention` and `model.word_table` choose between these and Paddle's own. They are made
-for `backward()`: through a layer of one's own with several inputs Paddle refuses `paddle.grad` with respect
-to only some of them. Freeze what should have no gradient (`stop_gradient`).
+The layers at the end of this file, `model.attention` and `model.word_table` choose between these and Paddle's
+own. They are made for `backward()`: through a layer of one's own with several inputs Paddle refuses
+`paddle.grad` with respect to only some of them. Freeze what should have no gradient (`stop_gradient`).
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from utils.threads import as_array, as_rows, over_rows
-
+BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
 DRAWN = 1 << 18  # numbers of dropout that one stream of random bits decides on
 
 
@@ -30,6 +33,62 @@ def on_cpu(x: Tensor) -> bool:
 
 def training_on_cpu(x: Tensor) -> bool:
     return on_cpu(x) and paddle.is_grad_enabled()
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """The memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    x = x.detach()
+    return np.asarray(_Memory(x)) if x.size else x.numpy()  # NumPy refuses the null pointer of an empty one
+
+
+def as_rows(x: Tensor) -> np.ndarray:
+    """A contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
+    return as_array(x).reshape([-1, x.shape[-1]])
+
+
+class _Memory:
+    # The array of np.from_dlpack may be read-only, so the pointer is passed on directly.
+    def __init__(self, x: Tensor):
+        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
+        self.owner = x
+        self.__array_interface__ = {
+            "version": 3, "shape": tuple(x.shape), "typestr": dtype.str, "data": (x.data_ptr(), False),
+            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
+        }  # fmt: skip
+
+
+def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
+    """Call `work` once for each of the slices that divide `rows` rows, several at a time and in no order.
+
+    Args:
+        work: must not call `over_rows`. Each row may depend only on its own values, so that the result does
+            not depend on the number of threads. NumPy's floating-point warnings are switched off.
+        width: numbers per row.
+    """
+    threads = thread_count()
+    size = max(1, min(BLOCK // width, -(-rows // threads)))
+    parts = [slice(start, start + size) for start in range(0, rows, size)]
+    own, *shares = (parts[first::threads] for first in range(threads))
+    others = [_pool().submit(_each, work, share) for share in shares if share]
+    _each(work, own)
+    for other in others:
+        other.result()  # raises what went wrong in that thread
+
+
+def thread_count() -> int:
+    """The number of threads that this process should use."""
+    return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def _each(work: Callable[[slice], None], parts: list[slice]) -> None:
+    with np.errstate(all="ignore"):
+        for part in parts:
+            work(part)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_count(), "rows")
 
 
 def _sums(*arrays: np.ndarray) -> np.ndarray:
@@ -43,20 +102,8 @@ def column_sum(x: Tensor) -> Tensor:
     return paddle.matmul(paddle.ones([rows.shape[0], 1], x.dtype), rows, transpose_x=True).squeeze(0)
 
 
-def _add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """x [..., H] plus bias [H], in x's own memory."""
-    values, terms = as_rows(x), as_array(bias)
-
-    def add(rows: slice) -> None:
-        values[rows] += terms
-
-    over_rows(add, *values.shape)
-    return x
-
-
 def _needed(*tensors: Tensor) -> tuple[bool, ...]:
-    """Which of a layer's inputs want a gradient, as it stands in the forward pass: to the others Paddle wants
-    None from the backward pass."""
+    """Which inputs of a layer want a gradient; for the others the backward pass must return None."""
     return tuple(not tensor.stop_gradient for tensor in tensors)
 
 
@@ -66,7 +113,9 @@ class LinearOnCpu(PyLayer):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.needed = _needed(x, weight, bias)
-        return _add_bias(paddle.matmul(x, weight), bias)
+        y = paddle.matmul(x, weight)
+        add(as_rows(y), as_array(bias))
+        return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -282,14 +331,9 @@ def _out_of_rectangle(rectangle: Tensor, group, x: Tensor, factor: float = 1.0) 
 
 
 def _softmax_(scores: Tensor, closed: np.ndarray | None, kept: tuple[np.ndarray, float] | None) -> Tensor:
-    """In place: softmax over the last axis of scores [b, heads, T, T].
+    """In place: softmax over the last axis of scores [b, heads, T, T]. Returns what dropout leaves of it.
 
-    Args:
-        closed: bool [b, 1, 1 or T, T], where the result is exactly 0; None: nowhere.
-        kept: of `draw_kept`.
-
-    Returns:
-        what dropout leaves of the weights.
+    `closed`, bool [b, 1, 1 or T, T], is where the result is exactly 0; `kept` is from `draw_kept`.
     """
     values, width = as_array(scores), scores.shape[-1]
     dropped = scores if kept is None else paddle.empty_like(scores)
@@ -343,15 +387,9 @@ class LookUpOnCpu(PyLayer):
 def cross_entropy_(
     logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The losses and hits of rows of logits; the logits are lost.
+    """The losses [m] of logits [m, V] without their bias [V], and whether no logit is above the label's.
 
-    Args:
-        logits: [m, V], without their bias [V].
-        labels: int64 [m].
-        derive: put each loss's gradient with respect to its logits in their place.
-
-    Returns:
-        [m] losses; bool [m], whether no logit is above the label's.
+    The logits are lost; with `derive` each loss's gradient with respect to its logits takes their place.
     """
     values, terms = as_array(logits), as_array(bias)
     losses, right = np.empty(len(values), values.dtype), np.empty(len(values), bool)
@@ -382,9 +420,62 @@ def add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
 
 
 def add(total: np.ndarray, part: np.ndarray, factor: float = 1.0) -> None:
-    """total [V, H] += factor x part [V, H], on all threads."""
+    """total [V, H] += factor x part, [V, H] or [H], on all threads."""
 
     def work(rows: slice) -> None:
-        total[rows] += part[rows] if factor == 1.0 else part[rows] * factor
+        terms = part if part.ndim == 1 else part[rows]
+        total[rows] += terms if factor == 1.0 else terms * factor
 
     over_rows(work, *total.shape)
+
+
+# What the model calls, on every device
+
+
+def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
+    """Rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
+    return x if positions is None else paddle.gather(x, positions)
+
+
+def add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, for an x that nothing else uses: in training on a CPU the sum takes x's own memory."""
+    return x.add_(y) if training_on_cpu(x) else x + y
+
+
+class Linear(nn.Linear):
+    """paddle.nn.Linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not training_on_cpu(x):
+            return super().forward(x)
+        return LinearOnCpu.apply(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """paddle.nn.LayerNorm over the last axis."""
+
+    def __init__(self, size: int, epsilon: float):
+        super().__init__(size, epsilon)
+        self.epsilon = float(np.float32(epsilon))  # as Paddle's kernels hold it, in float64 too
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not training_on_cpu(x):
+            return super().forward(x)
+        return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x times the normal distribution's cdf, exact (erf)."""
+    return GeluOnCpu.apply(x) if training_on_cpu(x) else F.gelu(x)
+
+
+def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
+    """Zero elements with this probability and scale the rest up, in training only; then add `residual`.
+
+    Nothing else may use x: in training on a CPU the sum may take its memory.
+    """
+    if training and probability > 0.0:
+        if on_cpu(x):
+            return DropoutOnCpu.apply(x, probability, residual)
+        x = F.dropout(x, probability, training=True)
+    return x if residual is None else add_to(x, residual)

@@ -1,4 +1,4 @@
-"""What the device can do: half precision, attention kernels, TF32. The only file that decides it.
+"""What the device can do: half precision, attention kernels, TF32.
 
     compute capability     amp fp16    amp bf16     attention in half precision
     below 8.0 (V100, T4)   yes         refused      rectangles: two products and a softmax
@@ -39,13 +39,12 @@ def has_bf16() -> bool:
 
 def has_flash(x: Tensor) -> bool:
     """Whether there is FlashMask for x: in half precision, from compute capability 8.0 on."""
-    half = x.dtype in (paddle.float16, paddle.bfloat16)
-    return half and x.place.is_gpu_place() and capability() >= AMPERE
+    return x.dtype in (paddle.float16, paddle.bfloat16) and x.place.is_gpu_place() and has_bf16()
 
 
 def flash_in(half: bool) -> bool:
     """Whether a model that computes in half precision, or not, will use FlashMask on the device in use."""
-    return half and on_gpu() and capability() >= AMPERE
+    return half and on_gpu() and has_bf16()
 
 
 def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]]:
@@ -71,7 +70,7 @@ def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]
 
 def has_tf32() -> bool:
     """Whether float32 products on the GPU in use are computed in TF32."""
-    return capability() >= AMPERE and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
 
 
 def peak() -> tuple[float, str]:
@@ -98,17 +97,12 @@ def summary(precision: str, processes: int) -> str:
         precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
         processes: of the run, on all machines.
     """
-    device, collectives = paddle.device.get_device(), "none"
-    if not on_gpu():
-        backend = os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
-        collectives = f"{backend}, {processes} processes" if processes > 1 else collectives
-        return f"device: {device}; precision {precision}; attention rectangles; collectives {collectives}"
-    major, minor = capability()
-    half = precision.startswith(("bf16", "fp16"))
-    kernel = "FlashMask" if flash_in(half) else "rectangles"
-    tf32 = "on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "off"
-    collectives = f"NCCL, {processes} processes" if processes > 1 else collectives
-    return (
-        f"device: {device} ({paddle.device.cuda.get_device_name()}, capability {major}.{minor}); precision "
-        f"{precision}; attention {kernel}; TF32 {tf32}; collectives {collectives}"
-    )
+    backend = "NCCL" if on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+    collectives = f"{backend}, {processes} processes" if processes > 1 else "none"
+    device, tf32 = str(paddle.device.get_device()), ""
+    if on_gpu():
+        major, minor = capability()
+        device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
+        tf32 = f"TF32 {'on, NVIDIA_TF32_OVERRIDE=0 turns it off' if has_tf32() else 'off'}; "
+    kernel = "FlashMask" if flash_in(precision.startswith(("bf16", "fp16"))) else "rectangles"
+    return f"device: {device}; precision {precision}; attention {kernel}; {tf32}collectives {collectives}"

@@ -25,8 +25,7 @@ from paddle.distributed.fleet.utils import recompute
 from model import device
 from model.attention import CLOSED, Layout, SelfAttention
 from model.config import ErnieMConfig
-from model.cpu import on_cpu
-from model.layers import LayerNorm, Linear, add_to, at_positions, dropout, gelu
+from model.cpu import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
@@ -36,17 +35,11 @@ EXACT = (paddle.float32, paddle.float64)
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder computes.
+    """What the encoder computes."""
 
-    Attributes:
-        sequence: [N, H], or [M, H] of the positions asked for; of an array with pads [B, T, H].
-        pooled: [S, H], or None.
-        hidden_states: the embeddings, then each layer, the last one as `sequence`; or None.
-    """
-
-    sequence: Tensor
-    pooled: Tensor | None
-    hidden_states: tuple[Tensor, ...] | None
+    sequence: Tensor  # [N, H], or [M, H] of the positions asked for; of an array with pads [B, T, H]
+    pooled: Tensor | None  # [S, H]
+    hidden_states: tuple[Tensor, ...] | None  # the embeddings, then each layer, the last as `sequence`
 
 
 class SentBatch(NamedTuple):
@@ -184,75 +177,9 @@ class ErnieMModel(nn.Layer):
 
         Raises:
             UserError: a position past the table. Of `position_ids` on a GPU this is not asked.
-            ValueError: `input_bias` or `positions` without a layout.
         """
-        if layout is not None:
-            return self._packed(
-                input_ids, position_ids, layout, input_bias, output_hidden_states, pool, layers, positions
-            )
-        if input_bias is not None or positions is not None:
-            raise ValueError("input_bias and positions need a layout")
-        if not paddle.in_dynamic_mode():
-            return self._padded(input_ids, layers, pool)
-        shape, layout, sent = self._sent(input_ids, position_ids)
-        row, cells = (sent["row"], sent["position_ids"]), sent["cells"].flatten()
-        found = self._packed(*row, layout, None, output_hidden_states, pool, layers, None, sent["first"])
-
-        def padded(states: Tensor) -> Tensor:
-            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*shape, -1])
-
-        states = found.hidden_states and tuple(map(padded, found.hidden_states))
-        return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
-
-    def pool(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
-    ) -> Tensor:
-        """`forward(...).pooled` [S, H] alone: the last layer is computed for the first tokens only."""
         if layout is None:
-            if not paddle.in_dynamic_mode():
-                return self._padded(input_ids, None, True).pooled
-            _, layout, sent = self._sent(input_ids, position_ids)
-            input_ids, position_ids, first = sent["row"], sent["position_ids"], sent["first"]
-        else:
-            first = paddle.to_tensor(layout.starts)
-        return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
-
-    def send(
-        self, batches: Sequence[np.ndarray], more: Sequence[Mapping[str, np.ndarray]] = ()
-    ) -> list[SentBatch]:
-        """Pack arrays of ids [B, T], and send all of them to the device in one copy.
-
-        Args:
-            more: for each of `batches`, further arrays to send.
-        """
-        layouts, groups = [], []
-        for ids, others in zip(batches, more or [{}] * len(batches), strict=True):
-            real = ids != self.config.pad_token_id
-            layout = Layout(real.sum(axis=1))
-            self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
-            cells = np.where(real, np.cumsum(real).reshape(ids.shape) - 1, layout.tokens)
-            row = {"row": ids[real], "position_ids": FIRST_POSITION + layout.places()}
-            groups.append({**row, "first": layout.starts, "cells": cells, **others})
-            layouts.append(layout)
-        rounded = [layout.rounded_up for layout in layouts] if device.on_gpu() else []
-        half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
-        sent = device.upload([*groups, *(one.arrays(device.flash_in(half)) for one in rounded)])
-        for one, tensors in zip(rounded, sent[len(groups) :]):
-            one.tensors.update(tensors)
-        return [SentBatch(ids.shape, *both) for ids, *both in zip(batches, layouts, sent)]
-
-    def _sent(self, input_ids: Tensor | np.ndarray | SentBatch, position_ids: Tensor | None) -> SentBatch:
-        sent = input_ids if isinstance(input_ids, SentBatch) else self.send([np.asarray(input_ids)])[0]
-        if position_ids is not None:
-            real = sent.tensors["cells"] < sent.layout.tokens
-            sent.tensors["position_ids"] = paddle.masked_select(position_ids, real)
-        return sent
-
-    def _packed(
-        self, input_ids: Tensor, position_ids: Tensor | None, layout: Layout, input_bias: Tensor | None,
-        output_hidden_states: bool, pool: bool, layers: int | None, positions: Tensor | None,
-        first: Tensor | None = None,
-    ) -> EncoderOutput:  # fmt: skip
+            return self._of_arrays(input_ids, position_ids, output_hidden_states, pool, layers)
         config, count = self.config, layout.tokens
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
@@ -277,12 +204,75 @@ class ErnieMModel(nn.Layer):
             x = at_positions(x, positions)
         pooled = None
         if positions is None:
-            if pool:
-                first = paddle.to_tensor(layout.starts) if first is None else first
-                pooled = self.pooler(paddle.gather(x, first))
+            pooled = self.pooler(paddle.gather(x, self._first(layout))) if pool else None
             x = x if rounded is layout else x[:count]
         states = tuple(state[:count] for state in hidden_states) if output_hidden_states else None
         return EncoderOutput(x, pooled, states)
+
+    def _of_arrays(
+        self, input_ids: Tensor | np.ndarray | SentBatch, position_ids: Tensor | None,
+        output_hidden_states: bool, pool: bool, layers: int | None,
+    ) -> EncoderOutput:  # fmt: skip
+        if not paddle.in_dynamic_mode():
+            return self._padded(input_ids, layers, pool)
+        shape, layout, sent = self._sent(input_ids, position_ids)
+        row, cells = (sent["row"], sent["position_ids"]), sent["cells"].flatten()
+        found = self(*row, layout, None, output_hidden_states, pool, layers)
+
+        def padded(states: Tensor) -> Tensor:
+            return paddle.gather(F.pad(states, [0, 1, 0, 0]), cells).reshape([*shape, -1])
+
+        states = found.hidden_states and tuple(map(padded, found.hidden_states))
+        return EncoderOutput(states[-1] if states else padded(found.sequence), found.pooled, states)
+
+    def pool(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
+    ) -> Tensor:
+        """`forward(...).pooled` [S, H] alone: the last layer is computed for the first tokens only."""
+        if layout is None:
+            if not paddle.in_dynamic_mode():
+                return self._padded(input_ids, None, True).pooled
+            _, layout, sent = self._sent(input_ids, position_ids)
+            input_ids, position_ids = sent["row"], sent["position_ids"]
+        first = self._first(layout)
+        return self.pooler(self(input_ids, position_ids, layout, pool=False, positions=first).sequence)
+
+    def _first(self, layout: Layout) -> Tensor:
+        """The first token of each sequence, [S]: sent with the layout, or else now."""
+        return layout.tensors["first"] if "first" in layout.tensors else paddle.to_tensor(layout.starts)
+
+    def send(
+        self, batches: Sequence[np.ndarray], more: Sequence[Mapping[str, np.ndarray]] = ()
+    ) -> list[SentBatch]:
+        """Pack arrays of ids [B, T], and send all of them to the device in one copy.
+
+        Args:
+            more: for each of `batches`, further arrays to send.
+        """
+        layouts, groups = [], []
+        for ids, others in zip(batches, more or [{}] * len(batches), strict=True):
+            real = ids != self.config.pad_token_id
+            layout = Layout(real.sum(axis=1))
+            self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
+            cells = np.where(real, np.cumsum(real).reshape(ids.shape) - 1, layout.tokens)
+            row = {"row": ids[real], "position_ids": FIRST_POSITION + layout.places()}
+            groups.append({**row, "first": layout.starts, "cells": cells, **others})
+            layouts.append(layout)
+        rounded = [layout.rounded_up for layout in layouts] if device.on_gpu() else []
+        half = paddle.amp.is_autocast_enabled() or self.pooler.dense.weight.dtype not in EXACT
+        sent = device.upload([*groups, *(one.arrays(device.flash_in(half)) for one in rounded)])
+        for one, tensors in zip(rounded, sent[len(groups) :]):
+            one.tensors.update(tensors)
+        for one, tensors in zip(layouts, sent):
+            one.tensors["first"] = tensors["first"]
+        return [SentBatch(ids.shape, *both) for ids, *both in zip(batches, layouts, sent)]
+
+    def _sent(self, input_ids: Tensor | np.ndarray | SentBatch, position_ids: Tensor | None) -> SentBatch:
+        sent = input_ids if isinstance(input_ids, SentBatch) else self.send([np.asarray(input_ids)])[0]
+        if position_ids is not None:
+            real = sent.tensors["cells"] < sent.layout.tokens
+            sent.tensors["position_ids"] = paddle.masked_select(position_ids, real)
+        return sent
 
     def _padded(self, input_ids: Tensor, layers: int | None, pool: bool) -> EncoderOutput:
         """What an exported graph computes: [B, T] with a mask. Pads are closed to all rows but their own."""

@@ -7,8 +7,8 @@ from paddle import Tensor, nn
 
 from model import word_table
 from model.attention import Layout
+from model.cpu import LayerNorm, Linear, gelu
 from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
-from model.layers import LayerNorm, Linear, gelu
 
 
 class TaskModel(nn.Layer):
@@ -76,13 +76,9 @@ class LMHead(nn.Layer):
         return word_table.logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> word_table.MaskedLoss:
-        """Cross-entropy of masked positions, in bounded memory whatever M is.
+        """Cross-entropy of masked positions [M, H], in bounded memory whatever M is; M may be 0.
 
-        Args:
-            hidden: [M, H]; M may be 0.
-            labels: [M] int64.
-            weights: [M], of each loss in the sum; None: 1. For the mean over all devices and micro-batches
-                the caller gives 1 / count.
+        `labels` are [M] int64. `weights` [M] are those of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
             nothing = hidden.sum(-1)  # [0], with a gradient
@@ -116,9 +112,7 @@ class PreTrainingModel(nn.Layer):
     ) -> Tensor:  # fmt: skip
         """[N] ids -> hidden states [N, H], or [M, H] at `positions` [M].
 
-        Args:
-            language_ids: [N], a row of `languages`, -1 for none. Needs a layout.
-            position_ids, layout, positions: as for the encoder.
+        `language_ids` [N] are rows of `languages`, -1 for none; they need a layout.
         """
         bias = None
         if language_ids is not None:

@@ -18,8 +18,7 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from model import cpu
-from model.cpu import LookUpOnCpu, on_cpu, training_on_cpu
-from utils.threads import as_array
+from model.cpu import LookUpOnCpu, as_array, on_cpu, training_on_cpu
 
 LOGITS_BYTES = 1 << 29  # that exist at a time: 512 MB
 _WORDS = 1 << 14  # of a gradient that is added to another one at a time
@@ -32,15 +31,11 @@ def row_parts(rows: int, columns: int, bytes_each: int = 4) -> list[slice]:
 
 
 class TableGradient:
-    """The gradient of a word table in training on a CPU, and the rows of it that may differ from 0.
+    """The gradient of a word table [V, H] in training on a CPU, and the rows of it that may differ from 0.
 
-    A batch of fine-tuning touches a few thousand of 250,002 words. Both uses of the table add to
-    `weight.grad` in place, and its memory is kept from step to step, because a hole of its size would be
-    filled with other tensors. The optimizer asks for the rows and leaves the others alone
-    (`training.lazy_adamw`).
-
-    Args:
-        weight: the table [V, H].
+    Both uses of the table add to `weight.grad` in place, and its memory is kept from step to step, because a
+    hole of its size would be filled with other tensors. A batch of fine-tuning touches a few thousand of
+    250,002 words: the optimizer asks for these rows and leaves the others alone (`training.optimizer`).
 
     Attributes:
         rows: bool [V], True where the kept gradient may differ from 0; None where any row may.
@@ -128,11 +123,7 @@ class TableGradient:
 
 
 class WordEmbeddings(nn.Embedding):
-    """paddle.nn.Embedding that owns the gradient of its table in training on a CPU.
-
-    Attributes:
-        gradient: of `weight`.
-    """
+    """paddle.nn.Embedding that owns the `gradient` of its table in training on a CPU."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -152,17 +143,11 @@ class WordEmbeddings(nn.Embedding):
 
 
 class MaskedLoss(NamedTuple):
-    """What M masked positions gave.
+    """What M masked positions gave."""
 
-    Attributes:
-        total: the sum of the losses times their weights, [], with a gradient.
-        losses: [M], without their weights or a gradient, float32 (float64 of a model in float64).
-        right: bool [M], whether no logit is above the label's.
-    """
-
-    total: Tensor
-    losses: Tensor
-    right: Tensor
+    total: Tensor  # the sum of the losses times their weights, [], with a gradient
+    losses: Tensor  # [M], without their weights or a gradient, float32 (float64 of a model in float64)
+    right: Tensor  # bool [M], whether no logit is above the label's
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -176,9 +161,7 @@ def cross_entropy(
     """-log softmax(logits)[label] of each position, without an array of [M, V].
 
     Args:
-        x: [M, H], M at least 1.
-        table: its weight is [V, H].
-        bias: [V].
+        x, bias: [M, H], M at least 1; [V].
         labels: [M] int64, from 0 to V - 1.
         weights: [M] float, of each loss in the sum; None: 1. They get no gradient.
     """

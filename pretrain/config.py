@@ -87,7 +87,7 @@ class ObjectiveConfig:
 
     active: list[str] = field(default_factory=lambda: list(OBJECTIVES))
     monolingual_share: float = within("[0, 1]", 0.5)
-    mask_rate: float = within("(0, 1]", 0.15)
+    mask_rate: float = within("(0, 0.9]", 0.15)  # camlm predicts from unmasked tokens
     btmlm_start: float = within("[0, 1]", 0.3)
     pseudo_proportion: float = within("(0, 1]", 0.2)
     pseudo_positions: Literal["first", "spread"] = "first"

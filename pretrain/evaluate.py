@@ -20,7 +20,7 @@ from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import generator
 from pretrain.objectives import Pair, Text
 from pretrain.reader import TrainingText, make_objectives
-from reader.blocks import Blocks
+from reader.corpus import Blocks
 from reader.tokenization import Tokenizer
 from training import distributed
 from training.engine import Engine
@@ -69,13 +69,6 @@ class Evaluator:
             return False
         every = self.config.run.eval_steps
         return step == last or (every > 0 and step > 0 and step % every == 0)
-
-    def to_come(self, step: int, last: int) -> int:
-        """How many evaluations there are after `step` of a run of `last` steps, without that of `step`."""
-        if not self.due(last, last):
-            return 0
-        every = self.config.run.eval_steps or last
-        return last // every - step // every + (last % every > 0)
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.

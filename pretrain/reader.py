@@ -20,8 +20,7 @@ from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
-from reader.blocks import Blocks
-from reader.corpus import Corpus, read_manifest
+from reader.corpus import Blocks, Corpus, read_manifest
 from reader.sampling import Draws, Sampler
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
@@ -71,7 +70,7 @@ class TrainingText:
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
         """
-        wanted = sorted(config.data.languages or corpus.languages)
+        wanted = sorted(set(config.data.languages or corpus.languages))
         if unknown := [language for language in wanted if language not in corpus.languages]:
             raise UserError(
                 f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "

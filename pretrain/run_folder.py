@@ -12,7 +12,6 @@ import numpy as np
 from model.checkpoint.training_state import clear_leftovers
 from pretrain.config import FREE, OBJECTIVES, RunConfig
 from training import distributed
-from training.progress import RemainingTime
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_file, remove, sync_file, unwritable_is_a_user_error
@@ -102,7 +101,6 @@ class Journal:
 
     Attributes:
         evaluated: the step of the last evaluation; -1: there was none.
-        left: estimates the remaining time.
     """
 
     def __init__(self, output: Path, done: int, total: int, state: dict[str, Any] | None = None):
@@ -121,7 +119,6 @@ class Journal:
                     output, dropped, METRICS,
                 )  # fmt: skip
         self.bar = Progress(total, "pre-training", initial=done, unit="steps", lines=False)
-        self.left = RemainingTime(total, done)
 
     def __enter__(self) -> "Journal":
         return self
@@ -138,17 +135,12 @@ class Journal:
         self.trained_tokens += values.get("tokens", 0.0)
         self.bar.update()
 
-    def write_line(self, at: int, lr: float, evaluations: int = 0) -> None:
-        """Write a record of the steps since the last line.
+    def write_line(self, at: int, lr: float) -> None:
+        """Write a record of the steps since the last line, up to step `at`, whose learning rate is `lr`.
 
         It holds step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
         far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
         accuracy; btmlm also copy_rate and repeat_rate.
-
-        Args:
-            at: number of the last of these steps.
-            lr: its learning rate.
-            evaluations: number of evaluations that are still to come.
         """
         sums, steps, now = self.sums, self.sums["steps"], time.monotonic()
         record: dict[str, Any] = {
@@ -169,7 +161,7 @@ class Journal:
             record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
             record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
         self.sums, self._clock, self._tokens_before = Counter(), now, self.trained_tokens
-        self._write(record, [in_words(record, self.total, self.left.eta(at, evaluations))])
+        self._write(record, [in_words(record, self.total, self.bar.eta())])
 
     def write_evaluation(self, at: int, result: dict[str, Any] | None) -> None:
         """Write the held-out evaluation after step `at`. None means that it was interrupted."""

@@ -87,9 +87,7 @@ class Trainer:
     def step(self, work: StepBatches, stop: object = None) -> Step | None:
         """As `train_step`. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
         if head_steps := self.config.init.lm_head_warmup_steps:
-            for (
-                parameter
-            ) in self.model.ernie_m.parameters():  # with the word table, which is tied to the head
+            for parameter in self.model.ernie_m.parameters():  # the head's word table is among them
                 parameter.stop_gradient = self.engine.steps < head_steps
         return train_step(self.engine, self.pseudo_tokens, work, stop)
 
@@ -118,7 +116,6 @@ class Trainer:
         check_same_run(folder, state, self.identity)
         load_from(self.model, folder, optional=())
         self.engine.load_state_dict(state["engine"])
-        self.engine.set_last_checkpoint(folder)
         logger.info("going on from %s", folder)
         return state["run"]
 
@@ -133,7 +130,6 @@ class Trainer:
         masters = self.engine.masters()
         files = self._files(masters) if distributed.is_main() else None
         write_checkpoint(folder, files, state, distributed.rank(), parts)
-        self.engine.set_last_checkpoint(folder)
         if distributed.is_main():
             keep_last(folder.parent, self.config.run.keep_checkpoints)
         logger.info("saved %s", folder)

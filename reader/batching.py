@@ -1,4 +1,4 @@
-"""Batches of examples in an order that (seed, epoch) decides.
+"""Examples as model inputs: ids with their special tokens, in batches whose order (seed, epoch) decides.
 
 An epoch is a permutation of the examples, cut into global batches. It is read in windows: a window is
 tokenized when it is reached, so a large file is never tokenized up front.
@@ -9,45 +9,114 @@ processes there are: each takes every n-th of its examples by length, and cuts t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reader.features import EncodeExamples
+from reader.bitext import BATCH_TOKENS, batches_by_length
+from reader.classification import Example
+from reader.tokenization import Tokenizer
 
 WINDOW_EXAMPLES = 2048  # that are tokenized at a time, rounded up to whole batches
 
 
+class Feature(NamedTuple):
+    """One model input: its ids with special tokens, its label id, and whether its texts were cut to fit."""
+
+    ids: list[int]
+    label: int
+    cut: bool = False
+
+
+class EncodeExamples(Protocol):
+    """What `Batches` needs of a task. Can be pickled: it runs in the reader process."""
+
+    def __call__(self, items: Sequence[Any]) -> list:
+        """Items of a data set -> features, each with `.ids`, its model input."""
+
+    def count(self, features: Sequence[Any]) -> int:
+        """What the loss over these features is divided by: their number, or that of their labelled tokens."""
+
+    def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
+        """Features as padded arrays, with `.indices`, int64 [B], and `.count`; see `TaskBatch`."""
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """What one process feeds the model at once."""
+
+    input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
+    labels: np.ndarray  # int64 [B]
+    indices: np.ndarray  # int64 [B], the place of each row in the data set
+    count: int  # what a loss is divided by: examples of the whole step, over all processes
+
+
+class EncodePairs:
+    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`."""
+
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int):
+        self.tokenizer = tokenizer
+        self.max_seq_len = max_seq_len
+
+    def __call__(self, examples: Sequence[Example]) -> list[Feature]:
+        tokenizer = self.tokenizer
+        texts = [example.text_a for example in examples] + [example.text_b or "" for example in examples]
+        ids = tokenizer.encode_batch(texts)
+        features = []
+        for example, a, b in zip(examples, ids, ids[len(examples) :]):
+            pair = None if example.text_b is None else b
+            whole = len(a) + (len(pair) + 4 if pair else 2)
+            kept = tokenizer.build_from_ids(a, pair, self.max_seq_len)
+            features.append(Feature(kept, example.label, len(kept) < whole))
+        return features
+
+    def count(self, features: Sequence[Feature]) -> int:
+        return len(features)
+
+    def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> TaskBatch:
+        input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
+        labels = np.asarray([feature.label for feature in features], np.int64)  # [B]
+        return TaskBatch(input_ids, labels, np.asarray(indices, np.int64), count)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
+    padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
+    for filled, row in zip(padded, rows):
+        filled[: len(row)] = row
+    return padded
+
+
+def padded_batches(
+    rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """`batches_by_length` with their ids: (numbers of the rows, ids [B, T] int64)."""
+    for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
+        yield numbers, pad([rows[number] for number in numbers], pad_id)
+
+
 @dataclass(frozen=True)
 class GlobalBatch:
-    """One optimizer step's share of this process.
-
-    Attributes:
-        epoch, index: the position; `Batches.stream` goes on after it from (epoch, index + 1).
-        count: examples in it, over all processes.
-        micro_batches: of this process; none if the last batch is too short for all processes.
-    """
+    """One optimizer step's share of this process; `Batches.stream` goes on from (epoch, index + 1)."""
 
     epoch: int
     index: int
-    count: int
-    micro_batches: list[Any]
+    count: int  # examples in it, over all processes
+    micro_batches: list[Any]  # of this process; none if the last batch is too short for all processes
 
 
 class Batches:
     """Examples -> global batches. Can be pickled if its parts can, so that `prefetch` can run it.
 
     Args:
-        examples: anything with a length whose items `encode` takes.
-        encode: the task's; it makes features and batches of the examples.
+        examples, encode: the data, and what makes features and batches of it.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
         in_tokens: whether the sizes count tokens. A process may exceed its part by less than one example, and
             an example that is longer than a size is alone.
-        shuffle: False keeps to the order of the data.
-        seed: of the order.
-        rank, world_size: this process and how many there are.
+        shuffle, seed: whether the order is a new one in each epoch, and what decides it.
     """
 
     def __init__(
@@ -58,28 +127,15 @@ class Batches:
         self.examples, self.encode = examples, encode
         self.batch_size, self.micro_batch_size, self.in_tokens = batch_size, micro_batch_size, in_tokens
         self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
-        self._lengths: np.ndarray | None = None
 
     def count(self, epoch: int = 0) -> int:
         """Global batches in an epoch. With `in_tokens` the first call tokenizes everything to know it."""
-        if self.in_tokens:
-            self.lengths()
-        return sum(self._known_count(window) for window in self._windows(epoch))
-
-    def lengths(self) -> np.ndarray:
-        """How many ids each example has, int64 [N]: one pass over everything, whose answer is kept."""
-        if self._lengths is None:
-            lengths = np.zeros(len(self.examples), np.int64)
-            for start in range(0, len(lengths), WINDOW_EXAMPLES):
-                part = np.arange(start, min(start + WINDOW_EXAMPLES, len(lengths)))
-                lengths[part] = [len(feature.ids) for feature in self._features(part)]
-            self._lengths = lengths
-        return self._lengths
+        return sum(map(self._count, self._windows(epoch)))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
         """The global batches from number `index` of `epoch` to the end of the last of `epochs` epochs.
 
-        Windows that are skipped are not tokenized, unless `in_tokens` is on and `lengths` was never called.
+        Windows that are skipped are not tokenized.
         """
         for number in range(epoch, epochs):
             yield from self._epoch(number, index if number == epoch else 0)
@@ -87,9 +143,8 @@ class Batches:
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
         index = 0
         for window in self._windows(epoch):
-            known = self._known_count(window)
-            if known is not None and index + known <= start:
-                index += known
+            if index < start and index + self._count(window) <= start:
+                index += self._count(window)
                 continue
             features = self._features(window)
             lengths = np.asarray([len(feature.ids) for feature in features])
@@ -112,13 +167,18 @@ class Batches:
         for start in range(0, total, size):
             yield order[start : start + size]
 
-    def _known_count(self, window: np.ndarray) -> int | None:
-        """Global batches in a window, or None if only tokenizing it can tell."""
+    def _count(self, window: np.ndarray) -> int:
+        """Global batches in a window."""
         if not self.in_tokens:
             return -(-len(window) // self.batch_size)
-        if self._lengths is None:
-            return None
         return len(self._bounds(self._lengths[window], self.batch_size)) - 1
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """How many ids each example has, int64 [N]: one pass over everything."""
+        total = len(self.examples)
+        parts = np.split(np.arange(total), range(WINDOW_EXAMPLES, total, WINDOW_EXAMPLES))
+        return np.asarray([len(feature.ids) for part in parts for feature in self._features(part)], np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
         """Where to cut examples of these lengths: 0, ..., n."""

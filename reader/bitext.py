@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import Example, FileLines, decode, file_version, map_bytes
+from reader.classification import Example, FileLines, decode, map_bytes
 from utils.errors import UserError
 
 BATCH_TOKENS = 4096  # padded, in one forward pass
@@ -38,12 +38,10 @@ class Sentences(FileLines, Sequence[Example]):
     """
 
     def __init__(self, path: str | os.PathLike):
-        path = Path(path)
-        version, data = file_version(path), map_bytes(path)
-        starts = array("q", [0])
+        data, starts = map_bytes(Path(path)), array("q", [0])
         while starts[-1] < len(data):
             starts.append(data.find(b"\n", starts[-1]) + 1 or len(data))
-        super().__init__(path, np.asarray(starts, np.int64), version)
+        super().__init__(Path(path), data, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
         return Example(decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n"), None)
@@ -53,30 +51,16 @@ class Sentences(FileLines, Sequence[Example]):
         return [example.text_a for example in self]
 
 
-class EncodedTexts(NamedTuple):
-    """The ids of some texts, one text after the other: int32 [sum of lengths]; lengths: int64 [texts]."""
-
-    ids: np.ndarray
-    lengths: np.ndarray
-
-    def sentences(self) -> list[np.ndarray]:
-        """The ids of each text."""
-        return np.split(self.ids, np.cumsum(self.lengths)[:-1])
-
-
 def encode_in_windows(
     texts: Sequence, encode: Callable[[list], list], size: int = WINDOW_TEXTS
-) -> Iterator[EncodedTexts]:
+) -> Iterator[list[np.ndarray]]:
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
-    Args:
-        encode: texts -> features, each with `.ids`; see `reader.features.EncodeExamples`.
+    `encode` is as `reader.batching.EncodeExamples`. Yields the ids of each text, int32 [n].
     """
     for start in range(0, len(texts), size):
         features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])
-        lengths = np.array([len(feature.ids) for feature in features], np.int64)
-        ids = np.concatenate([np.asarray(feature.ids, np.int32) for feature in features])
-        yield EncodedTexts(ids, lengths)
+        yield [np.asarray(feature.ids, np.int32) for feature in features]
 
 
 class Bitext(NamedTuple):
@@ -103,10 +87,7 @@ def read_bitext(language: str, path: str | os.PathLike, translations: str | os.P
 
 
 def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
-    """The bitexts of a folder in either form.
-
-    Args:
-        languages: XTREME's codes; empty reads all that are there, in the order of the paper's Table 16.
+    """The bitexts of a folder in either form; without `languages` all, in the order of the paper's Table 16.
 
     Raises:
         UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
@@ -130,10 +111,9 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Put rows of similar length together, so that little is padded. The shortest batches come first.
+    """Put rows of similar length together, the shortest first, so that little is padded.
 
-    Args:
-        batch_tokens: maximum padded tokens (rows x longest) of a batch; a longer row is alone.
+    A batch has at most `batch_tokens` padded tokens (rows x longest); a longer row is alone.
     """
     batches: list[list[int]] = []
     for row in np.argsort(np.asarray(lengths), kind="stable").tolist():

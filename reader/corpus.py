@@ -9,14 +9,11 @@
 A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
 where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
 document begins in `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
-Corpora of earlier versions also have `sums` files, which are not read.
 """
 
 import hashlib
 import json
 import os
-import re
-import tokenize
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -25,30 +22,12 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import read_json, sha256_of
+from utils.files import atomic_file, read_json, sha256_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
-_MAX_SIZE = 1 << 48  # tokens, lines, bytes
-# Names of languages, shards and files. File systems allow 255 bytes, and no lone surrogates.
-_LANGUAGE = r"(?!\.\.?$)[^-/\0\ud800-\udfff]{1,29}"
-_LANGUAGES, _PAIR = re.compile(_LANGUAGE), re.compile(f"{_LANGUAGE}-{_LANGUAGE}")
-_SHARD_NAME = re.compile(r"[\w-]{1,60}")
-_FILE = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\0\ud800-\udfff]+")
-_SHARD = {"name": _SHARD_NAME, "tokens": int, "lines": int, "index": str}
-# What a reader needs of a manifest. A pattern as a key stands for all keys that are there.
-_FORM = {
-    "vocabulary": {"digest": str, "size": int},
-    "files": {_FILE: {"bytes": int, "sha256": str}},
-    "mono": {_LANGUAGES: {split: {"shards": [_SHARD | {"documents": int}]} for split in SPLITS}},
-    "parallel": {_PAIR: {split: {"shards": [_SHARD]} for split in SPLITS}},
-    "pieces": {_LANGUAGES: str},
-}
 _REPAIR = "put back a good copy, or delete the corpus and build it again"
-# What numpy raises for a bad .npy header, which is the Python text of a dict.
-_BAD_HEADER = (ValueError, TypeError, LookupError, EOFError, SyntaxError, OverflowError, RecursionError,
-               MemoryError, tokenize.TokenError)  # fmt: skip
 
 
 class Corpus:
@@ -61,6 +40,7 @@ class Corpus:
 
     Attributes:
         manifest: the manifest as a dict.
+        languages: every language with any text, alone or in pairs, in alphabetical order.
         mono: language -> `CorpusText` of its train documents.
         parallel: (a, b), a < b -> `Pairs` of its train pairs.
         held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
@@ -75,6 +55,12 @@ class Corpus:
         self.path = Path(path)
         self._expected_digest = expected_digest
         self.manifest = read_manifest(self.path)
+        try:
+            self._open(expected_digest, verify)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
+
+    def _open(self, expected_digest: str | None, verify: bool) -> None:
         vocabulary = self.manifest["vocabulary"]
         if expected_digest is not None and vocabulary["digest"] != expected_digest:
             raise UserError(
@@ -84,6 +70,7 @@ class Corpus:
             )
         check_files(self.path, self.manifest["files"], checksums=verify)
         self.vocab_size: int = vocabulary["size"]
+        self.languages = sorted(self.manifest["pieces"])
         self.mono, self.held_out_mono = (self._streams("mono", split, CorpusText) for split in SPLITS)
         pairs = (self._streams("parallel", split, Pairs) for split in SPLITS)
         self.parallel, self.held_out_parallel = (
@@ -92,11 +79,6 @@ class Corpus:
 
     def __reduce__(self):
         return type(self), (self.path, self._expected_digest)
-
-    @property
-    def languages(self) -> list[str]:
-        """Every language with any text, alone or in pairs, in alphabetical order."""
-        return sorted(self.manifest["pieces"])
 
     @property
     def digest(self) -> str:
@@ -110,14 +92,11 @@ class Corpus:
         Raises:
             UserError: the corpus has no such language, or the file was altered.
         """
-        if language not in self.manifest["pieces"]:
+        if language not in self.languages:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
         name = self.manifest["pieces"][language]
         check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
-        counts = np.asarray(map_array(self.path / name))
-        if len(counts) != self.vocab_size:
-            raise UserError(f"{self.path / name}: {len(counts)} counts for a vocabulary of {self.vocab_size}")
-        return counts
+        return np.asarray(map_array(self.path / name))
 
     def _streams(self, kind: str, split: str, cls: type) -> dict[str, Any]:
         return {
@@ -134,7 +113,7 @@ class _Shards:
         self.folder, self.shards = folder, shards
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         self._first_line = starts(shard["lines"] for shard in shards)
-        self._open: dict[tuple[int, str], np.ndarray] = {}
+        self._arrays: dict[tuple[int, str], np.ndarray] = {}
         self.num_lines = int(self._first_line[-1])
 
     def line_offsets(self, shard: int) -> np.ndarray:
@@ -143,62 +122,47 @@ class _Shards:
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
-        shard, line = locate(self._first_line, number)
-        return self._lines(shard, line, 1, f"line {line}")[0]
+        return self._lines(*locate(self._first_line, number), 1)[0]
 
-    def read_ids(self, shard: int, start: int, end: int, record: str) -> np.ndarray:
-        """Ids start .. end - 1 of a shard. int64 [n]. UserError: there are no such ids; it names `record`."""
-        return self._read(shard, "ids", int(start), int(end), record).astype(np.int64)
+    def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
+        """Ids start .. end - 1 of a shard. int64 [n]."""
+        return self._read(shard, "ids", int(start), int(end)).astype(np.int64)
 
-    def _lines(self, shard: int, first: int, count: int, record: str) -> list[np.ndarray]:
+    def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """The ids of consecutive lines, each int64 [n]."""
-        bounds = self._read(shard, "lines", first, first + count + 1, record).tolist()
-        whole = self.read_ids(shard, bounds[0], bounds[-1], record)
+        bounds = self._read(shard, "lines", first, first + count + 1).tolist()
         if any(start > end for start, end in pairwise(bounds)):
-            raise self._damaged(shard, "lines", f"{record}: a line would end before it begins")
+            raise self._damaged(shard, "lines")
+        whole = self.read_ids(shard, bounds[0], bounds[-1])
         return [whole[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
 
-    def _read(self, shard: int, kind: str, start: int, end: int, record: str) -> np.ndarray:
+    def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
         array = self._array(shard, kind)
         if not 0 <= start <= end <= len(array):
-            raise self._damaged(shard, kind, f"{record}: elements {start} to {end} of {len(array)}")
+            raise self._damaged(shard, kind)
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
         offsets = self._array(shard, kind)
         if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
-            raise self._damaged(shard, kind, f"its numbers do not ascend to {end}")
+            raise self._damaged(shard, kind)
         return offsets
 
     def _array(self, shard: int, kind: str) -> np.ndarray:
-        if (shard, kind) not in self._open:
+        if (shard, kind) not in self._arrays:
             # A plain view: the indexing of np.memmap itself is several times slower.
-            file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
-            self._open[shard, kind] = map_array(file).view(np.ndarray)
-        return self._open[shard, kind]
+            self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
+        return self._arrays[shard, kind]
 
-    def _damaged(self, shard: int, kind: str, fault: str) -> UserError:
-        file = self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
-        return UserError(f"{file}: {fault}: the file is damaged; {_REPAIR}")
+    def _file(self, shard: int, kind: str) -> Path:
+        return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
+
+    def _damaged(self, shard: int, kind: str) -> UserError:
+        return UserError(f"{self._file(shard, kind)}: damaged: its numbers are wrong; {_REPAIR}")
 
 
 class CorpusText(_Shards):
-    """Documents of one language: `len(text)` of them, `text[i]` the lines of document i, each int64 [n]."""
-
-    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
-        super().__init__(folder, shards)
-        self._first_document = starts(shard["documents"] for shard in shards)
-
-    def __len__(self) -> int:
-        return int(self._first_document[-1])
-
-    def __getitem__(self, number: int) -> list[np.ndarray]:
-        shard, document = locate(self._first_document, number)
-        record = f"document {document}"
-        first, last = self._read(shard, "documents", document, document + 2, record).tolist()
-        if last < first:
-            raise self._damaged(shard, "documents", f"{record} would end before it begins")
-        return self._lines(shard, first, last - first, record)
+    """The documents of one language; `Blocks` reads them."""
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
@@ -212,14 +176,83 @@ class Pairs(_Shards):
         return self.num_lines // 2
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        shard, line = locate(self._first_line, 2 * number)
-        first, second = self._lines(shard, line, 2, f"pair {line // 2}")
+        first, second = self._lines(*locate(self._first_line, 2 * number), 2)
         return first, second
 
-    def lengths(self) -> np.ndarray:
-        """Tokens of both sides of every pair. int64 [pairs, 2]."""
-        parts = [np.diff(self.line_offsets(shard).astype(np.int64)) for shard in range(len(self.shards))]
-        return np.concatenate(parts).reshape(-1, 2)
+
+def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.
+
+    All documents advance together, one block per round.
+
+    Args:
+        line_offsets: integer [lines + 1], where each line begins.
+        document_offsets: integer [documents + 1], the line each document begins with.
+        max_tokens: longest block, without special tokens.
+
+    Returns:
+        uint32 [blocks, 2], start and end of each block, ascending. Blocks cover the text without gaps, and no
+        block crosses a document boundary.
+    """
+    line_offsets = line_offsets.astype(np.int64)
+    begins = line_offsets[document_offsets[:-1]]
+    stops = line_offsets[document_offsets[1:]]
+    rounds = []
+    while begins.size:
+        limits = begins + max_tokens
+        last_line_end = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
+        ends = np.minimum(np.where(last_line_end > begins, last_line_end, limits), stops)
+        rounds.append(np.stack([begins, ends], axis=1))
+        open_ = ends < stops
+        begins, stops = ends[open_], stops[open_]
+    blocks = np.concatenate(rounds) if rounds else np.zeros((0, 2), np.int64)
+    return blocks[np.argsort(blocks[:, 0], kind="stable")].astype(np.uint32)
+
+
+class Blocks:
+    """The blocks of a language's text: `len(blocks)` of them, `blocks[i]` the ids of one, int64 [n].
+
+    Args:
+        text: a text of the corpus.
+        max_tokens: longest block, without special tokens.
+        one_line: put each line into a block of its own; longer lines are still cut.
+        cache: a folder that keeps the block boundaries for the next run. None computes them each time (about
+            a second per 100 million tokens) and keeps them in memory, 8 bytes per block.
+    """
+
+    def __init__(
+        self, text: CorpusText, max_tokens: int, one_line: bool = False,
+        cache: str | os.PathLike | None = None,
+    ):  # fmt: skip
+        self.text, self.max_tokens, self.one_line, self.cache = text, max_tokens, one_line, cache
+        self._blocks = [self._of_shard(shard) for shard in range(len(text.shards))]
+        self._starts = starts(map(len, self._blocks))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        shard, block = locate(self._starts, number)
+        return self.text.read_ids(shard, *self._blocks[shard][block])
+
+    def _of_shard(self, shard: int) -> np.ndarray:
+        """The blocks of one shard, computed or from the cache. uint32 [blocks, 2]."""
+        if self.cache is None:
+            return self._pack(shard)
+        found = self.text.shards[shard]
+        # The digest of the shard is part of the name, so a rebuilt corpus never gets blocks of the old one.
+        key = f"{self.text.folder.name}-{found['name']}-{found['index'][:16]}-{self.max_tokens}"
+        path = Path(self.cache) / f"{key}{'-lines' if self.one_line else ''}.blocks.npy"
+        if not path.is_file():
+            with atomic_file(path) as file:
+                np.save(file, self._pack(shard).reshape(-1))
+        bounds = map_array(path, "delete it, and the next run makes it again").view(np.ndarray)
+        return bounds.reshape(-1, 2)
+
+    def _pack(self, shard: int) -> np.ndarray:
+        lines = self.text.line_offsets(shard)
+        documents = np.arange(len(lines)) if self.one_line else self.text.document_offsets(shard)
+        return pack_lines(lines, documents, self.max_tokens)
 
 
 def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
@@ -232,7 +265,7 @@ def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: missing ({error.strerror}); {repair}") from error
-    except _BAD_HEADER as error:
+    except Exception as error:  # a damaged header, which is Python text, can raise anything
         raise UserError(f"{path}: damaged, no array ({error}); {repair}") from error
     if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
         raise UserError(f"{path}: damaged, not a list of numbers; {repair}")
@@ -245,29 +278,20 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     Raises:
         UserError: a file is missing, cut short or altered.
     """
-    repair = f"the corpus is damaged; {_REPAIR}"
     for name, expected in files.items():
-        file = path / name
-        try:
-            size = file.stat().st_size
-        except OSError as error:
-            raise UserError(f"{file}: missing ({error.strerror}); {repair}") from error
-        if size != expected["bytes"]:
-            raise UserError(
-                f"{file}: {size} bytes where the manifest says {expected['bytes']}: cut short or altered; "
-                f"{repair}"
-            )
-        if checksums and sha256_of(file) != expected["sha256"]:
-            raise UserError(f"{file}: its SHA-256 is not the manifest's: altered; {repair}")
+        file, fault = path / name, ""
+        if not file.is_file():
+            fault = "missing"
+        elif (size := file.stat().st_size) != expected["bytes"]:
+            fault = f"{size} bytes where the manifest says {expected['bytes']}: cut short or altered"
+        elif checksums and sha256_of(file) != expected["sha256"]:
+            fault = "its SHA-256 is not the manifest's: altered"
+        if fault:
+            raise UserError(f"{file}: {fault}; the corpus is damaged; {_REPAIR}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Read and check the manifest of a corpus folder.
-
-    Raises:
-        UserError: the folder has no manifest, or it is not JSON, has another format version, or lacks a key
-            that a reader needs.
-    """
+    """The manifest of a corpus folder. UserError: there is none, or it has another format version."""
     file, again = path / MANIFEST, "build the corpus again"
     if not file.is_file():
         raise UserError(
@@ -278,39 +302,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != FORMAT:
         raise UserError(f"{file}: format version {found}, this program reads {FORMAT}; {again}")
-    try:
-        _check_form(manifest, _FORM, "")
-        for name, stream in manifest["parallel"].items():
-            if any(shard["lines"] % 2 for split in SPLITS for shard in stream[split]["shards"]):
-                raise ValueError(f"parallel.{name}: an odd number of lines in pairs")
-        for language, name in manifest["pieces"].items():
-            if name not in manifest["files"]:
-                raise ValueError(f"pieces.{language}: a file that is not among the files")
-    except ValueError as error:
-        raise UserError(f"{file}: damaged: {error}; {_REPAIR}") from error
     return manifest
-
-
-def _check_form(value: Any, form: Any, place: str) -> None:
-    """Check keys and values against a form such as `_FORM`. ValueError: the first fault, with its place."""
-    kind = str if isinstance(form, re.Pattern) else form if isinstance(form, type) else type(form)
-    if type(value) is not kind or (kind is int and not 0 <= value < _MAX_SIZE):
-        raise ValueError(f"{place}: not {'a size' if kind is int else f'of type {kind.__name__}'}")
-    if isinstance(form, re.Pattern) and not form.fullmatch(value):
-        raise ValueError(f"{place}: not a name in a corpus")
-    if isinstance(form, list):
-        for number, item in enumerate(value):
-            _check_form(item, form[0], f"{place}[{number}]")
-    elif isinstance(form, dict):
-        for key, inner in form.items():
-            names = value if isinstance(key, re.Pattern) else [key]
-            for name in names:
-                where = f"{place}.{name}".lstrip(".")
-                if name not in value:
-                    raise ValueError(f"{where}: missing")
-                if isinstance(key, re.Pattern):
-                    _check_form(name, key, where)
-                _check_form(value[name], inner, where)
 
 
 def starts(counts: Iterable[int]) -> np.ndarray:

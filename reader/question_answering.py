@@ -1,4 +1,4 @@
-"""Questions and their contexts as model inputs.
+"""Questions and their contexts: SQuAD v1.1 JSON (also MLQA, XQuAD and TyDi QA GoldP), and the model inputs.
 
 An input is `[CLS] question [SEP] part of the context [SEP]`. A context that does not fit is cut into windows
 that begin every `doc_stride` tokens and overlap. A file is tokenised when it is read, each context once for
@@ -13,37 +13,117 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from reader.features import pad
-from reader.squad import QuestionFile, read_squad
+from reader.batching import pad
 from reader.tokenization import Span, Tokenizer, normalize
 from utils.errors import UserError
+from utils.files import read_json
 from utils.logging import progress
 
 logger = logging.getLogger(__name__)
 
 NO_ANSWER = -1
 INPUT_SPECIAL_TOKENS = 3  # [CLS] and two [SEP]
+_FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
+_KINDS = {list: "a list", int: "a whole number"}
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
 _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
+
+
+class Question(NamedTuple):
+    """One question."""
+
+    id: str  # the key of its prediction
+    text: str
+    context: int  # the number of its context in `QuestionFile.contexts`
+    answers: tuple[str, ...]  # the texts of the accepted answers; empty if they were not read
+    span: tuple[int, int] | None  # the characters (start, end) of the first answer that is at its offset
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """The contexts and questions of one file, in its order. `path` is None if they come from elsewhere."""
+
+    path: Path | None
+    contexts: list[str]
+    questions: list[Question]
+
+
+def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
+    """Read and check a file.
+
+    An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
+    the log counts such answers and shows the first.
+
+    Args:
+        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
+
+    Raises:
+        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
+            an id is repeated in a "dev" or "test" file, or there is no question.
+    """
+    path = Path(path)
+    file = QuestionFile(path, [], [])
+    ids: set[str] = set()
+    wrong: list[str] = []
+    articles = _items(path, read_json(path, f"the form is {_FORM}"), "", "data")
+    for paragraph, place in (one for article in articles for one in _items(path, *article, "paragraphs")):
+        context = _get(path, paragraph, place, "context", str)
+        for qa, qa_place in _items(path, paragraph, place, "qas"):
+            id_ = str(_get(path, qa, qa_place, "id", str | int))
+            if id_ in ids and purpose != "train":
+                raise UserError(f"{path}: {qa_place}.id: '{id_}' occurs twice; answers are kept by id")
+            ids.add(id_)
+            texts, span = [], None
+            for answer, answer_place in [] if purpose == "test" else _items(path, qa, qa_place, "answers"):
+                start = _get(path, answer, answer_place, "answer_start", int)
+                text = _get(path, answer, answer_place, "text", str)
+                texts.append(text)
+                found = context[start : start + len(text)] if start >= 0 else ""
+                if not text.strip() or found != text:
+                    wrong.append(f"{answer_place}: '{text}' at {start}, where the context has '{found}'")
+                elif span is None:
+                    span = start, start + len(text)
+            if not texts and purpose != "test":
+                raise UserError(f"{path}: {qa_place}.answers: empty; leave out questions without an answer")
+            text = _get(path, qa, qa_place, "question", str)
+            file.questions.append(Question(id_, text, len(file.contexts), tuple(texts), span))
+        file.contexts.append(context)
+    if not file.questions:
+        raise UserError(f"{path}: no question in it; the form is {_FORM}")
+    if wrong:
+        logger.warning(
+            "%s: %d answers that are not at their offset, skipped; the first: %s", path, len(wrong), wrong[0]
+        )
+    return file
+
+
+def _items(path: Path, holder: Any, place: str, key: str) -> Iterator[tuple[Any, str]]:
+    """Each item of the list `holder[key]`, and its place in the file."""
+    for i, item in enumerate(_get(path, holder, place, key, list)):
+        yield item, f"{place}.{key}[{i}]".lstrip(".")
+
+
+def _get(path: Path, holder: Any, place: str, key: str, kind: Any) -> Any:
+    """`holder[key]`, which must be of this kind."""
+    value = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        where, wanted = f"{place}.{key}".lstrip("."), _KINDS.get(kind, "a string")
+        raise UserError(f"{path}: {where}: {wanted} should be here; the form is {_FORM}")
+    return value
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
     """`Tokenizer.encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
 
     The span of a token includes the characters after it that normalisation drops (a zero-width space after a
-    footnote mark), as the answers of MLQA do.
-
-    Args:
-        split_han: make each Han character a token. Pieces of Chinese text are no words (亿美元, 年的), so
-            answers often begin or end inside one.
-
-    Returns:
-        ids and as many (start, end) character spans of `text`. Starts and ends never decrease.
+    footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
+    often begin or end inside a piece of Chinese text (亿美元, 年的).
     """
     ids, spans = tokenizer.encode_with_offsets(text)
     if split_han and _HAS_HAN.search(text):
@@ -97,8 +177,7 @@ class Cut:
     """How inputs are cut.
 
     Args:
-        max_seq_len: maximum tokens of an input, with special tokens.
-        max_query_length: maximum tokens of a question; the rest is left out.
+        max_seq_len, max_query_length: maximum tokens of an input and of a question; the rest is left out.
         doc_stride: tokens between the starts of two windows, at most as many as fit into one.
         split_han: see `encode_for_answers`.
 
@@ -122,29 +201,21 @@ class Cut:
 class ContextWindow(NamedTuple):
     """A question and a part of its context. All positions are token numbers in the whole context.
 
-    Attributes:
-        question_ids, context_ids: int32 [Q], int32 [C].
-        start: the first token of the part.
-        own: (from, to), where an answer from this window may begin. In an overlap, each token belongs to the
-            window whose edge is farther away.
-        answer: (first, last) token of the answer, if all of it is in this window, else (-1, -1).
+    In an overlap, each token belongs to the window whose edge is farther away.
     """
 
-    question_ids: np.ndarray
-    context_ids: np.ndarray
-    start: int
-    own: tuple[int, int]
-    answer: tuple[int, int]
+    question_ids: np.ndarray  # int32 [Q]
+    context_ids: np.ndarray  # int32 [C]
+    start: int  # the first token of the part
+    own: tuple[int, int]  # (from, to), where an answer from this window may begin
+    answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
 
 
 class AnswerWindows(Sequence[ContextWindow]):
     """The windows of a file, in the order of its questions; made by `make_windows`.
 
-    A pickle has neither texts nor spans: the reader process, which makes the inputs, does not need them.
-
-    Attributes:
-        file: the contexts and questions.
-        spans: `spans[context]`, the character spans of a context's tokens, int32 [tokens, 2].
+    A pickle has neither `file` (the contexts and questions) nor `spans` (of each context the character spans
+    of its tokens, int32 [tokens, 2]): the reader process, which makes the inputs, does not need them.
     """
 
     def __init__(
@@ -178,19 +249,16 @@ def read_windows(
 ) -> AnswerWindows:
     """Read, check and tokenise a file; see `read_squad`.
 
-    Args:
-        keep_all: keep the windows without the answer in a training file too.
+    `keep_all` keeps the windows without the answer in a training file too.
 
     Raises:
-        UserError: as `read_squad`, or there is nothing to train on.
+        UserError: as `read_squad`, or there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
-    if purpose == "train" and not with_answer:
-        raise UserError(f"{path}: no answer is at its offset, so there is nothing to train on")
-    if not windows:
-        raise UserError(f"{path}: the tokenizer leaves nothing of its texts, so there is no answer in them")
+    if not windows or (purpose == "train" and not with_answer):
+        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
     logger.info(
         "%s: %d questions on %d texts, %d windows%s", path, len(file.questions), len(file.contexts),
         len(windows), f", {with_answer} of them with the answer" if purpose != "test" else "",
@@ -199,12 +267,7 @@ def read_windows(
 
 
 def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
-    """Tokenise questions and contexts and cut them into windows.
-
-    Args:
-        file: the questions. Progress is shown if it has a path.
-        keep_all: False leaves out the windows that do not contain the answer.
-    """
+    """Tokenise questions and contexts and cut them into windows, or only those that contain the answer."""
 
     def encode(texts: Sequence[str], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for text in progress(texts, f"tokenising {what}{file.path}", unit="texts") if file.path else texts:
@@ -260,7 +323,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """One input, `[CLS] question [SEP] context [SEP]`, and its window."""
+    """One input, and its window."""
 
     ids: list[int]
     window: ContextWindow
@@ -268,29 +331,19 @@ class AnswerFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """What one process feeds the model at once.
+    """What one process feeds the model at once. All arrays are int64."""
 
-    Attributes:
-        input_ids: int64 [B, T], padded on the right.
-        answers: int64 [B, 2], the places of the answer's first and last token; -1: no answer here, no loss.
-        own: int64 [B, 2], (from, to), the places where an answer may begin.
-        ends: int64 [B], the place behind the context.
-        shift: int64 [B], what makes of a place a token's number in the whole context.
-        indices: int64 [B], the place of each window in the data set.
-        count: windows of the whole step, over all micro-batches and processes.
-    """
-
-    input_ids: np.ndarray
-    answers: np.ndarray
-    own: np.ndarray
-    ends: np.ndarray
-    shift: np.ndarray
-    indices: np.ndarray
-    count: int
+    input_ids: np.ndarray  # [B, T], padded on the right
+    answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
+    own: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
+    ends: np.ndarray  # [B], the place behind the context
+    shift: np.ndarray  # [B], what makes of a place a token's number in the whole context
+    indices: np.ndarray  # [B], the place of each window in the data set
+    count: int  # windows of the whole step, over all micro-batches and processes
 
 
 class EncodeWindows:
-    """`reader.features.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
+    """`reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
 
     absent = NO_ANSWER  # the place of an answer that is not in the window
 
@@ -327,9 +380,8 @@ class EncodeWindows:
 class EncodeInOrder(EncodeWindows):
     """The official code's training inputs: in the order of the file, without the answer trained to (0, 0).
 
-    Args:
-        max_seq_len: every input is filled up to it, so that sorting by length leaves the order alone;
-            `collate` takes the padding off again.
+    Every input is filled up to `max_seq_len`, so that sorting by length leaves the order alone; `collate`
+    takes the padding off again.
     """
 
     absent = 0

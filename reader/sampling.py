@@ -7,7 +7,7 @@ from its positions, and any number of processes can share the draws of a step.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,8 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
     applied until the result is below `size`. This gives a permutation of any size without a table.
 
     Args:
-        positions: int64 [n], 0 <= position; position // size is the epoch.
-        sizes: int64 [n], the number of items in each position's stream.
-        keys: uint64 [n], one key per stream.
-
-    Returns:
-        int64 [n] with 0 <= item < size.
+        positions: int64 [n]; position // size is the epoch.
+        sizes, keys: int64 and uint64 [n], the number of items and the key of each position's stream.
     """
     sizes = sizes.astype(np.uint64)
     epochs, values = np.divmod(positions.astype(np.uint64), sizes)
@@ -63,7 +59,7 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
 class Draws:
     """Several draws in order.
 
-    Args:
+    Attributes:
         stream: int64 [n], the stream, as a number in the order of `Sampler.names`.
         item: int64 [n], the number of the item in the stream.
         reverse: bool [n], whether the second side of a pair comes first; true with probability 1/2.
@@ -79,18 +75,13 @@ class Draws:
     def __len__(self) -> int:
         return len(self.stream)
 
-    def __getitem__(self, part: slice) -> "Draws":
-        return Draws(*(getattr(self, field.name)[part] for field in fields(self)))
-
 
 class Sampler:
     """Makes the draws of one kind of text. All processes have the same sampler; each uses a share of a step.
 
     Args:
         items: stream -> number of items (blocks of a language, pairs). Streams are numbered in this order.
-        amounts: stream -> the amount for the temperature (tokens, pairs).
-        alpha: exponent of the temperature.
-        seed: of the run.
+        amounts, alpha: stream -> the amount for the temperature (tokens, pairs), and its exponent.
         purpose: a name; samplers with the same seed and different purposes are independent.
 
     Attributes:
@@ -104,8 +95,6 @@ class Sampler:
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        if unknown := items.keys() ^ amounts.keys():
-            raise UserError(f"streams without items or amount: {', '.join(sorted(unknown))}")
         temperature(items, 1.0)  # no stream may be empty
         chances = temperature(amounts, alpha)
         self.names = list(items)
@@ -133,23 +122,10 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """The state for `restore`, as plain numbers and strings. The same on every process."""
-        positions, sizes = (dict(zip(self.names, each.tolist())) for each in (self.positions, self.sizes))
-        return {"seed": self.seed, "draws": self.draws, "positions": positions, "sizes": sizes}
+        return {"draws": self.draws, "positions": dict(zip(self.names, self.positions.tolist()))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state. The number of processes may have changed.
-
-        Raises:
-            UserError: the state has other streams, sizes or another seed.
-        """
-        sizes = dict(zip(self.names, self.sizes.tolist()))
-        if changed := sorted({name for name, _ in sizes.items() ^ state["sizes"].items()}):
-            raise UserError(
-                f"{self.purpose}: the text has changed since the checkpoint ({', '.join(changed)}), so its "
-                "positions are no longer valid. Resume with the corpus and the lengths of the checkpoint"
-            )
-        if state["seed"] != self.seed:
-            raise UserError(f"{self.purpose}: a checkpoint of seed {state['seed']}, this run has {self.seed}")
+        """Continue from a saved state of the same text and seed; the number of processes may have changed."""
         self.draws = int(state["draws"])
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 

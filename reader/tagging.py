@@ -7,14 +7,13 @@
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
 
 An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
-tags this way, which gives every sequence of tags, regular or not, one meaning.
+tags this way, which gives every sequence of tags one meaning.
 
     pieces  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
     labels    -   B-PER -   O   -   O    -        - : no loss here
 
 A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
-word belongs to the window whose edge is farther away: it is labelled and predicted only there, so every word
-has one tag and counts once in the loss.
+word belongs to the window whose edge is farther away: it is labelled and predicted only there.
 """
 
 import os
@@ -26,14 +25,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reader.batching import pad
 from reader.classification import map_bytes, parse_header, parse_row
-from reader.features import pad
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
 OUTSIDE = "O"
-# scheme -> the letters of its tags; IOB: a file has IOB1 or IOB2, throughout
-SCHEMES = {"IOB": "BI", "IOB1": "BI", "IOB2": "BI", "IOE": "IE", "IOBES": "BIES"}
+# scheme -> the letters of its tags; IOB: IOB1 or IOB2
+SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES"}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
@@ -41,21 +40,20 @@ _COLUMNS = "text_a, label; tokens and tags are joined by U+0002"
 
 
 class EntityStart(NamedTuple):
-    """The first word of an entity. `adjoins`: the word before it belongs to an entity of the same type."""
+    """The number and the tag of the first word of an entity."""
 
     position: int
     tag: str
-    adjoins: bool
 
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
     """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
-    before = open_type = ""
+    open_type = ""
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
         if type_ and (tag[0] in "BS" or type_ != open_type):
-            yield EntityStart(position, tag, type_ == before)
-        before, open_type = type_, "" if tag[0] in "ES" else type_
+            yield EntityStart(position, tag)
+        open_type = "" if tag[0] in "ES" else type_
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -77,49 +75,14 @@ def is_tag(tag: str, scheme: str = "IOB") -> bool:
     return tag == OUTSIDE or (tag[:1] in [*SCHEMES[scheme]] and tag[1:2] == "-" and len(tag) > 2)
 
 
-def check_scheme(
-    sentences: Iterable[tuple[int, Sequence[str]]], scheme: str, path: str | os.PathLike
-) -> None:
-    """Check that all tags of a file follow IOB1, IOB2, or, for IOB, one of the two.
-
-    Args:
-        sentences: line number and tags of each.
-
-    Raises:
-        UserError: names the file, the line and the token.
-    """
-    first: dict[str, str] = {}  # I, B -> where it first began an entity as in one scheme only
-    for line, tags in sentences:
-        for position, tag, adjoins in entity_starts(tags):
-            if tag[0] == "B" and adjoins:
-                continue  # the same in both schemes
-            place = f"line {line}, token {position + 1}: {tag} begins an entity"
-            first.setdefault(tag[0], place)
-            letter = "B" if tag[0] == "I" else "I"
-            if scheme == {"B": "IOB2", "I": "IOB1"}[letter]:
-                fault = f"which {scheme} (--chunk_scheme) writes {letter}-{tag[2:]}"
-            elif scheme == "IOB" and letter in first:
-                fault = f"but {first[letter]}: neither IOB1 nor IOB2"
-            else:
-                continue
-            raise UserError(f"{path}, {place}, {fault}; scripts/data/prepare.py writes IOB2")
-
-
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check that a label map has tags: B- and I- of each type, and O with the last id.
-
-    Raises:
-        UserError: names the file and the label.
-    """
+    """Check that a label map has B- and I- of each type, and O with the last id. UserError: it has not."""
     for tag in label_map:
         other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
-        if not is_tag(tag):
-            raise UserError(f"{path}: the label '{tag}' is not O, B-<type> or I-<type>")
-        if tag != OUTSIDE and other not in label_map:
-            raise UserError(f"{path}: there is {tag} but no {other}; each type has both")
+        if not is_tag(tag) or (tag != OUTSIDE and other not in label_map):
+            raise UserError(f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
-        found = "is not there" if OUTSIDE not in label_map else f"has the id {label_map[OUTSIDE]}"
-        raise UserError(f"{path}: O {found}; it must have the last id, {len(label_map) - 1}")
+        raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
 
 
 class Sentence(NamedTuple):
@@ -140,10 +103,7 @@ def read_columns(
 
     Args:
         cells_of: the cells of a line; none ends a sentence.
-        form: what a line holds, for messages.
-
-    Raises:
-        UserError: the number of columns changes, or there is only one; names the file and the line.
+        form: what a line holds, for the error when the number of columns changes or is 1.
     """
     rows: list[list[str]] = []
     width = 0
@@ -166,34 +126,28 @@ def read_tagged(
 
     Args:
         label_map: tag -> id, with B- and I- of each type.
-        scheme: what the tags must follow, a key of `SCHEMES`.
-        labels: False accepts a file without tags; tags that are there are checked all the same.
+        scheme: that of the tags, a key of `SCHEMES`.
+        labels: False accepts a file without tags.
 
     Raises:
-        UserError: the file cannot be read, a line has another form, or a tag is unknown or breaks the scheme.
+        UserError: the file cannot be read, a line has another form, or a tag is unknown.
     """
     path = Path(path)
     rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
     header = parse_header(rows[0], path, ["text_a", *["label"] * labels], _COLUMNS)
-    sentences, tagged = [], []
+    sentences = []
     for number, row in enumerate(rows[1:], 2):
         cells = dict(zip(header, parse_row(row, path, number, header)))
         text, where = cells["text_a"], f"{path}, line {number}"
-        if not text:
-            raise UserError(f"{where}: an empty sentence; remove the line")
         words = text.split(JOINT)
         if "" in words:
             raise UserError(f"{where}: token {words.index('') + 1} of {len(words)} is empty")
         found = None
         if "label" in cells:
-            tags = cells["label"].split(JOINT)
-            found = _labels(tags, len(words), label_map, scheme, where)
-            tagged.append((number, tags))
+            found = _labels(cells["label"].split(JOINT), len(words), label_map, scheme, where)
         sentences.append(Sentence(text, found))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
-    if SCHEMES[scheme] == SCHEMES["IOB"]:
-        check_scheme(tagged, scheme, path)
     return sentences
 
 
@@ -203,60 +157,42 @@ def _labels(
     """The label ids of the words of a sentence."""
     if len(tags) != words:
         raise UserError(f"{where}: {words} tokens but {len(tags)} tags; U+0002 joins both")
-    for position, (tag, iob2) in enumerate(zip(tags, to_iob2(tags)), 1):
-        place = f"{where}, token {position}"
-        if not is_tag(tag, scheme):
-            letters = ", ".join(f"{letter}-<type>" for letter in SCHEMES[scheme])
-            raise UserError(f"{place}: '{tag}' is not a tag of {scheme} (--chunk_scheme): O, {letters}")
-        if iob2 not in label_map:
-            raise UserError(f"{place}: unknown tag '{tag}'; the label map has {', '.join(label_map)}")
-    return tuple(label_map[tag] for tag in to_iob2(tags))
+    iob2 = to_iob2(tags)
+    for position, tag in enumerate(tags):
+        if not is_tag(tag, scheme) or iob2[position] not in label_map:
+            raise UserError(
+                f"{where}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
+                f"{', '.join(SCHEMES[scheme])}, and the label map has {', '.join(label_map)}"
+            )
+    return tuple(label_map[tag] for tag in iob2)
 
 
 class TaggedFeature(NamedTuple):
-    """One sentence.
-
-    Attributes:
-        ids: of all its windows, one after the other, each with its special tokens.
-        labels: as many; IGNORED where there is nothing to learn.
-        widths: ids of each window; mostly there is one.
-        words: (place in `ids`, labelled pieces from there on) of each word.
-    """
+    """One sentence, the ids of its windows one after the other."""
 
     ids: list[int]
-    labels: list[int]
-    widths: list[int]
-    words: list[tuple[int, int]]
+    labels: list[int]  # IGNORED where there is nothing to learn
+    widths: list[int]  # ids of each window; mostly there is one
+    words: list[tuple[int, int]]  # of each word its place in `ids`, and how many pieces are labelled there
 
 
 @dataclass(frozen=True)
 class TaggedBatch:
-    """What one process feeds the model at once: R windows of B sentences with W words.
+    """What one process feeds the model at once: R windows of B sentences with W words, in int64."""
 
-    Attributes:
-        input_ids: int64 [R, T], padded on the right.
-        labels: int64 [R, T].
-        sentences: int64 [R], ascending, the sentence of each window: 0 to B - 1.
-        words: int64 [W, 3], of each word its window, its first labelled piece, and how many there are.
-        lengths: int64 [B], words of each sentence.
-        indices: int64 [B], the place of each sentence in the data set.
-        count: what the loss of the whole step is divided by, over all micro-batches and processes.
-    """
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    sentences: np.ndarray
-    words: np.ndarray
-    lengths: np.ndarray
-    indices: np.ndarray
-    count: int
+    input_ids: np.ndarray  # [R, T], padded on the right
+    labels: np.ndarray  # [R, T]
+    sentences: np.ndarray  # [R], ascending, the sentence of each window: 0 to B - 1
+    words: np.ndarray  # [W, 3], of each word its window, its first labelled piece, and how many there are
+    lengths: np.ndarray  # [B], words of each sentence
+    indices: np.ndarray  # [B], the place of each sentence in the data set
+    count: int  # what the loss of the whole step is divided by, over all micro-batches and processes
 
 
 class EncodeTagged:
-    """`reader.features.EncodeExamples` for tagged sentences.
+    """`reader.batching.EncodeExamples` for tagged sentences, of which each word is tokenised by itself.
 
     Args:
-        tokenizer: cuts each word by itself.
         max_seq_len: of a window, special tokens included.
         inside: label -> the label of a further piece of a word that has it: B-X and I-X -> I-X, O -> O.
         label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
@@ -327,10 +263,8 @@ def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
 def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
     """The score of each tag for each word: that of its expansion B-X I-X I-X ... over all pieces of the word.
 
-    Args:
-        scores: [R, T, C] logits or log probabilities; float64, so that sums along T stay exact.
-        words: as in `TaggedBatch`; the result is [W, C].
-        inside: as in `EncodeTagged`.
+    `scores` [R, T, C] are logits or log probabilities, in float64, so that sums along T stay exact; `words`
+    as in `TaggedBatch`. Returns [W, C].
     """
     row, start, pieces = words.T  # each [W]
     further = scores[:, :, inside].cumsum(1)  # [R, T, C]
@@ -340,12 +274,9 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) ->
 def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
     """Cut a sentence between words into as few overlapping windows as fit.
 
-    A window (first, last, own_first, own_last) has the words first .. last - 1, of which own_first ..
-    own_last - 1 are tagged in it.
-
-    Args:
-        sizes: pieces of each word, at most `room`.
-        room: maximum pieces in a window.
+    `sizes` are the pieces of each word, at most `room`, the pieces that fit into a window. A window (first,
+    last, own_first, own_last) has the words first .. last - 1, of which own_first .. own_last - 1 are tagged
+    in it.
     """
     spans = []
     first = last = 0
@@ -381,9 +312,8 @@ class EncodeTaggedOfficially(EncodeTagged):
         pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
         labels   O     B-PER I-PER O    O      O    O
 
-    Every piece is labelled, the special tokens are O, and the loss is divided by B x T, with the padding in
-    T. A sentence has one window; the rest is cut off. A word that is cut off, or has no pieces, has 0
-    labelled pieces.
+    The loss is divided by B x T, with the padding in T. A sentence has one window; the rest is cut off. A
+    word that is cut off, or has no pieces, has 0 labelled pieces.
     """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:

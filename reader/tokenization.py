@@ -21,13 +21,11 @@ from pathlib import Path
 
 import sentencepiece
 
-from reader.vocabulary import SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from reader.tokenizer_files import QUOTES, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from utils.errors import UserError
 
 Span = tuple[int, int]  # start and end in characters
 
-QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}
-_VOCAB_NAME = "vocab.txt"
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
@@ -57,10 +55,7 @@ def normalize(text: str) -> str:
 
 
 def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
-    """`normalize`, and for each character of the result its index in `text`, with `len(text)` at the end.
-
-    The list is None if no character was dropped, so that each index is its own.
-    """
+    """`normalize`, and for each character of the result its index in `text`; None: its own."""
     normal = normalize(text)
     if len(normal) == len(text):
         return normal, None
@@ -70,10 +65,7 @@ def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
 
 
 def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend spans to whole characters and strip white space from their ends. Starts and ends never decrease.
-
-    The spans cover `text`, which was cut into `pieces`; a piece that begins with "▁" includes the space.
-    """
+    """Extend spans of `text` to whole characters and strip white space from their ends."""
     cleaned = []
     last_end = 0
     for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
@@ -91,9 +83,8 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
 def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend each span over the character that it ends inside.
 
-    NFKC turns some characters into several (½ becomes 1⁄2, ㍿ four characters). If these end up in different
-    pieces, sentencepiece gives the source character to the last piece only. Here every piece with a part of
-    the character gets it.
+    NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
+    sentencepiece gives the source character to the last piece only.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
@@ -126,10 +117,7 @@ def _cut_span(pieces: list[str] | None, start: int, end: int) -> list[Span]:
 
 
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
-    """Lengths of two texts after the longer one lost its last token until both fit into `budget` together.
-
-    At equal length the second text loses first, as in the official reader.
-    """
+    """Lengths of two texts after the longer one, or at equal length the second, lost tokens to fit."""
     if length_a + length_b <= budget:
         return length_a, length_b
     keep_b = min(length_b, max(budget // 2, budget - length_a))
@@ -175,8 +163,7 @@ class Tokenizer:
             if len(missing) > _MAX_MISSING_PIECES:
                 raise UserError(
                     f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
-                    f"of the model's {len(self._pieces)} pieces are not in the vocabulary "
-                    f"('{missing[0]}', '{missing[1]}', ...)"
+                    f"pieces are not in the vocabulary ('{missing[0]}', ...)"
                 )
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
@@ -198,14 +185,11 @@ class Tokenizer:
         models = [Path(folder, name) for name in _PIECE_MODEL_NAMES if Path(folder, name).is_file()]
         if not models:
             raise UserError(f"{folder}: no {' or '.join(_PIECE_MODEL_NAMES)} there; pass --piece_model_path")
-        vocab = Path(folder, _VOCAB_NAME)
+        vocab = Path(folder, "vocab.txt")
         return cls(vocab if vocab.is_file() else None, models[0])
 
     def __reduce__(self):
         return type(self), (self.vocab_path, self.piece_model_path)
-
-    def __len__(self) -> int:
-        return self.vocab_size
 
     @functools.cached_property
     def digest(self) -> str:
@@ -254,13 +238,11 @@ class Tokenizer:
         return [self._to_ids(piece_ids) for piece_ids in self._model.Encode(plain, num_threads=threads)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
-        """`encode`, and for each token the characters of the original `text` that it came from.
+        """`encode`, and for each token the (start, end) of its characters in `text`, without white space.
 
-        Returns:
-            ids and as many (start, end) spans. `text[start:end]` is the source of the token without the white
-            space around it. Starts and ends never decrease. A "▁" that stands for a space alone has an empty
-            span. A span may contain dropped characters. If NFKC turns one character into several (½, ㍿) and
-            these end up in different tokens, the span of each of them contains the whole character.
+        Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A span may
+        contain dropped characters. If NFKC turns one character into several (½) and these end up in different
+        tokens, the span of each of them contains the whole character.
         """
         normal, sources = normalize_with_sources(text)
         answer = self._model.EncodeAsOffsetMapping(normal)
@@ -273,37 +255,28 @@ class Tokenizer:
             spans = [(sources[a], sources[b - 1] + 1 if a < b else sources[a]) for a, b in spans]
         return ids, spans
 
-    def build(
-        self, text_a: str, text_b: str | None = None, max_seq_len: int = 512, pair_separators: int = 2
-    ) -> list[int]:
+    def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
         """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
-        ids_b = None if text_b is None else self.encode(text_b)
-        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len, pair_separators)
+        ids_b = self.encode(text_b) if text_b else None
+        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
     def build_from_ids(
-        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512,
-        pair_separators: int = 2,
-    ) -> list[int]:  # fmt: skip
+        self, ids_a: list[int], ids_b: list[int] | None = None, max_seq_len: int = 512
+    ) -> list[int]:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
-        A pair with an empty B becomes `[CLS] A [SEP]`, as in the official reader.
-
-        Args:
-            ids_a, ids_b: from `encode`.
-            max_seq_len: maximum number of ids. A pair is cut from the longer text first.
-            pair_separators: separators between A and B; 2, or 1 for question and context (MLQA).
+        A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
+        official reader.
 
         Raises:
             UserError: `max_seq_len` has no room for the special tokens.
         """
-        special = 2 + pair_separators if ids_b else 2
+        special = 4 if ids_b else 2
         if max_seq_len <= special:
             raise UserError(f"--max_seq_len {max_seq_len} leaves no room beside {special} special tokens")
-        if not ids_b:
-            return [self.cls_id, *ids_a[: max_seq_len - special], self.sep_id]
-        keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b), max_seq_len - special)
-        separators = [self.sep_id] * pair_separators
-        return [self.cls_id, *ids_a[:keep_a], *separators, *ids_b[:keep_b], self.sep_id]
+        keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b or ()), max_seq_len - special)
+        pair = [self.sep_id, *ids_b[:keep_b], self.sep_id] if ids_b else []
+        return [self.cls_id, *ids_a[:keep_a], self.sep_id, *pair]
 
     def _to_ids(self, piece_ids: list[int]) -> list[int]:
         ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
@@ -335,9 +308,6 @@ def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePi
     model = sentencepiece.SentencePieceProcessor()
     try:
         model.Load(str(path))
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a sentencepiece model, or cut short; fetch or copy it again") from error
-    try:
         return model, model.IdToPiece(list(range(model.GetPieceSize())))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged: a piece is not UTF-8; fetch or copy it again") from error
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error

@@ -1,4 +1,4 @@
-"""Writes a tokenizer's files in the forms of other libraries.
+"""A tokenizer's files: vocab.txt, read in both of its forms, and the forms of other libraries.
 
 ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
 XLM-R: the piece model, from which the ids are derived, and tokenizer.json, which also has the official
@@ -7,29 +7,91 @@ documentation of Hugging Face tokenizers.
 """
 
 import base64
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reader.tokenization import QUOTES, Tokenizer
-from reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import atomic_file, read_bytes, write_json
 
+if TYPE_CHECKING:
+    from reader.tokenization import Tokenizer
+
+CLS, PAD, SEP, UNK, MASK = "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"
+SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
+QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
 ERNIE_M_PIECES = XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
+_MAX_IDS = 1 << 24  # the embedding has a row for each id up to the highest
 _UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
-_NO_TOKEN = "<no token {}>"
 
 
-def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
+def read_vocab(path: str | os.PathLike) -> dict[str, int]:
+    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
+
+    The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
+    loses them.
+
+    Raises:
+        UserError: the file is missing or malformed, or one of the five special tokens is missing.
+    """
+    lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
+    vocab: dict[str, int] = {}
+    ids: set[int] = set()
+    for number, raw in enumerate(lines):
+        where = f"{path}, line {number + 1}"
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not UTF-8 (byte {error.start} of the line)") from error
+        token, tab, id_text = line.rpartition("\t")
+        token, id_text = (token, id_text.strip()) if tab else (line, str(number))
+        if not (id_text.isdecimal() and len(id_text) < 10 and int(id_text) < _MAX_IDS):
+            raise UserError(f"{where}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
+        if token in vocab or int(id_text) in ids:
+            raise UserError(f"{where}: the token '{token}' or its id {id_text} occurs twice")
+        vocab[token] = int(id_text)
+        ids.add(int(id_text))
+    missing = [token for token in SPECIAL_TOKENS if token not in vocab]
+    if missing:
+        raise UserError(
+            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
+            "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
+        )
+    return vocab
+
+
+def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
+    """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
+
+    Args:
+        pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
+
+    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+    """
+    tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
+    vocab = {token: id_ for id_, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise UserError("the piece model has a piece twice, or one named like a special token ([CLS], ...)")
+    return vocab
+
+
+def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
+    """Write `token<TAB>id` lines in the order of the ids, atomically."""
+    with atomic_file(path, "w", newline="\n") as file:
+        file.writelines(f"{token}\t{id_}\n" for token, id_ in sorted(vocab.items(), key=lambda item: item[1]))
+
+
+def write_ours(folder: Path, tokenizer: "Tokenizer") -> list[str]:
     """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     shutil.copyfile(tokenizer.piece_model_path, folder / "piece.model")
     return ["vocab.txt", "piece.model"]
 
 
-def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
+def write_ernie_m(folder: Path, tokenizer: "Tokenizer") -> list[str]:
     """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for PaddleNLP and Hugging Face."""
     lines = _token_list(tokenizer)
     (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in lines).encode())
@@ -42,17 +104,16 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
     return ["vocab.txt", ERNIE_M_PIECES, "tokenizer_config.json"]
 
 
-def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
     """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R.
 
-    The piece model is left out if XLM-R would derive another vocabulary from it, and tokenizer.json if the
-    model is not a unigram model.
+    The piece model is left out if XLM-R would derive another vocabulary from it.
 
     Args:
         max_length: maximum tokens of an input, as the position table allows.
 
     Raises:
-        UserError: neither of the two can be written.
+        UserError: the piece model is not a unigram model.
     """
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
@@ -62,36 +123,32 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str
         model.ParseFromString(tokenizer.piece_model_path.read_bytes())
     except DecodeError as error:  # sentencepiece itself is less strict
         raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
-    written = []
+    if model.trainer_spec.model_type != _UNIGRAM:
+        raise UserError(
+            f"{tokenizer.piece_model_path}: no unigram model, which XLM-R's form needs; convert the weights "
+            "without --piece_model_path"
+        )
+    written = ["tokenizer.json", "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
         written.append(XLM_R_PIECES)
-    if model.trainer_spec.model_type == _UNIGRAM:
-        write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
-        written.append("tokenizer.json")
-    if not written:
-        raise UserError(
-            f"{tokenizer.vocab_path}: XLM-R has no form for these ids: they do not derive from the piece "
-            "model, which is no unigram model; convert the weights without --piece_model_path"
-        )
-    names = {kind: XLM_R_NAMES[token] for kind, token in
-             (("bos_token", CLS), ("cls_token", CLS), ("eos_token", SEP), ("sep_token", SEP),
-              ("pad_token", PAD), ("unk_token", UNK), ("mask_token", MASK))}  # fmt: skip
+    write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
-    kind = "PreTrainedTokenizerFast" if "tokenizer.json" in written else "XLMRobertaTokenizer"
-    settings = {"tokenizer_class": kind, "model_max_length": max_length, **names}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    kinds = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
+    settings |= {f"{kind}_token": XLM_R_NAMES[token] for kind, token in kinds.items()}
     write_json(folder / "tokenizer_config.json", settings)
-    return [*written, "tokenizer_config.json"]
+    return written
 
 
-def _token_list(tokenizer: Tokenizer) -> list[str]:
-    tokens = [_NO_TOKEN.format(i) for i in range(tokenizer.vocab_size)]
+def _token_list(tokenizer: "Tokenizer") -> list[str]:
+    tokens = [f"<no token {i}>" for i in range(tokenizer.vocab_size)]
     for token, id_ in tokenizer.vocab.items():
         tokens[id_] = token
     return tokens
 
 
-def _tokenizer_json(tokenizer: Tokenizer, model) -> dict[str, Any]:
+def _tokenizer_json(tokenizer: "Tokenizer", model) -> dict[str, Any]:
     scores = {piece.piece: piece.score for piece in model.pieces}
     lowest = min(scores.values())
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)

@@ -32,7 +32,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from model import device, layers, word_table
+from benchmarks import plan
+from model import cpu, device, word_table
 from model.attention import Layout, SelfAttention
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
@@ -55,7 +56,7 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 # The largest difference from float64, relative to the largest value.
 BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 HALF = ("float16", "bfloat16")
-LOW_SHARE = 0.2  # of the card's peak
+LOW_SHARE, LOW_MARGIN, MUCH_MEMORY = 0.2, 2.0, 1.3  # beyond which there is a warning
 REPORT = "report it with the output of `sh scripts/gpu_check.sh`"
 
 
@@ -252,7 +253,7 @@ def train(engine: Engine, objective: str, last: int = STEPS) -> list[float]:
 
 def check_dropout(quick: bool) -> str:
     advice = "train without dropout (0.0 in the configuration)"
-    mean = float(layers.dropout(paddle.ones([100_000]), 0.1, True).mean())
+    mean = float(cpu.dropout(paddle.ones([100_000]), 0.1, True).mean())
     compare("the mean of ones after dropout", [mean], [1.0], 1e-2, advice)
     batch, found, model = batch_of("mmlm", 0), [], make_model("float32", dropout=0.1)
     model.train()
@@ -372,26 +373,36 @@ def check_processes(quick: bool, script: str = __file__) -> str:
 
 
 def check_speed(quick: bool) -> str:
-    """Masked-LM steps of base size, and their memory."""
+    """Masked-LM steps of base size: tokens per second, share of the card's peak, memory, and the reader."""
     gpu, (size, hidden, depth, heads) = device.on_gpu(), (100, 32, 2, 4) if quick else (250_002, 768, 12, 12)
     amp = ("bf16" if device.has_bf16() else "fp16") if gpu else "none"
     model = make_model("float32", 0.1, size, hidden, depth, heads)
     engine = Engine(model, build_optimizer(model, 1e-4), precision=Precision(amp))
+    began = time.perf_counter()
     batch = batch_of("mmlm", 0, 128 if gpu and not quick else 8, 128)
-    seconds = []
+    reading, seconds = time.perf_counter() - began, []
     for _ in range(5 if gpu else 3):
         began = time.perf_counter()
         engine.step([batch], lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
         seconds.append(time.perf_counter() - began)
     most, of = device.peak()
-    products = 12 * hidden**2 * depth * batch.tokens + size * hidden * len(batch.targets)
-    share = 6 * products / min(seconds) / most
+    shape = plan.ModelShape(hidden, depth, heads, size, len(LANGUAGES))
+    share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / min(seconds) / most
+    margin, warnings = min(seconds) / reading, []
     said = f"{'tiny' if quick else 'base'} size, amp {amp}: {batch.tokens / min(seconds):,.0f} tokens/s"
-    said += f", {share:.0%} of {of}"
+    said += f", {share:.0%} of {of}, the reader is {margin:.1f} times as fast"
+    if share < LOW_SHARE:
+        warnings.append("low: look at nvidia-smi for another program, heat, or a power limit")
+    if margin < LOW_MARGIN:
+        warnings.append("the card will wait for its reader")
     if gpu:
-        said += f", {paddle.device.cuda.max_memory_allocated() / 1e9:.1f} GB"
-    low = gpu and not quick and share < LOW_SHARE
-    return said + "; low: look at nvidia-smi for another program, heat, or a power limit" * low
+        run = plan.PlannedRun(1, batch.tokens, batch.tokens, 1, "O1", False, device.flash_in(half=True))
+        planned = sum(plan.memory(shape, run, 0, 1).values()) / 1e9
+        used = paddle.device.cuda.max_memory_allocated() / 1e9
+        said += f", {used:.1f} GB, planned {planned:.1f}"
+        if used > MUCH_MEMORY * planned:
+            warnings.append("more memory than benchmarks/plan.py computes")
+    return "; ".join([said, *(f"warning: {one}" for one in warnings if gpu and not quick)])
 
 
 CHECKS = {

@@ -1,11 +1,7 @@
 """Checkpoint folders of a run on several processes.
 
-    main   makes a folder with a temporary name
-    all    write their parts to it, with checksums and fsync
-    main   renames the folder, once every process has written its part
-
-If a process is killed, the temporary folder stays until `model.checkpoint.training_state.clear_leftovers`
-deletes it. A folder with its final name is therefore complete.
+The main process makes a folder with a temporary name, all write their parts to it, and the main process
+renames it. A folder with its final name is therefore complete.
 """
 
 import contextlib
@@ -30,8 +26,8 @@ def write_checkpoint(
         folder: the checkpoint's folder, the same on all processes. An older one is replaced.
         files: the files of the model. Only process 0 writes them.
         state: this process's part of the training state.
-        part: the number of this part. A process whose `part` is not below `parts` writes nothing.
-        parts: the number of parts of the training state.
+        part, parts: the number of this part, and how many there are. A process whose `part` is not below
+            `parts` writes nothing.
 
     Raises:
         UserError: on every process, if one of them could not write its part. The older folder, if there was
@@ -48,7 +44,10 @@ def write_checkpoint(
 
         def write() -> None:
             if part < parts:
-                _write(place, files, state, part, parts)
+                if part == 0:
+                    files.write(place)
+                write_part(place / STATE, state, part, parts, beside=() if part else (MANIFEST,))
+                sync_files(place)
 
         place = _together(folder, stage)
         _together(folder, write)
@@ -95,10 +94,3 @@ def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
     if not all(went_well for went_well, _ in results):
         raise UserError(f"{folder}: another process could not write its part; its log says why")
     return results[0][1]
-
-
-def _write(place: Path, files: ModelFiles | None, state: Mapping[str, Any], part: int, parts: int) -> None:
-    if part == 0:
-        files.write(place)
-    write_part(place / STATE, state, part, parts, beside=() if part else (MANIFEST,))
-    sync_files(place)

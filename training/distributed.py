@@ -27,16 +27,13 @@ FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy tha
 
 
 def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
-    """Choose the device of this process and join the other processes.
+    """Choose the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
 
     Call it before you make the model. A second call changes nothing.
 
     Args:
         use_gpu: False: use the CPU even if there are GPUs.
         sharding_stage: 0: the processes form fleet's data-parallel group; 1: its sharding group.
-
-    Returns:
-        The device, for example "cpu" or "gpu:0".
 
     Raises:
         UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use.
@@ -48,11 +45,9 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
         paddle.set_device("gpu" if gpu else "cpu")
         return str(paddle.device.get_device())
     backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
-    if not gpu and backend != "gloo":
-        if backend not in ("auto", ""):
-            raise UserError(
-                f"--backend {backend} needs GPUs that Paddle can use; on the CPU use --backend gloo"
-            )
+    if not gpu:
+        if backend not in ("auto", "", "gloo"):
+            raise UserError(f"--backend {backend} needs GPUs that Paddle can use; on the CPU use gloo")
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     import paddle.distributed as dist
     from paddle.distributed import fleet
@@ -73,8 +68,8 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
 def _one_group() -> contextlib.AbstractContextManager:
     """Within this context, `dist.new_group` of all processes returns the default group.
 
-    Fleet makes a dozen groups. Gloo in Paddle 3.3 cannot connect most groups of more than two processes
-    beside the default one. NCCL has no such problem: it connects a group when it is first used.
+    Fleet makes a dozen groups, and gloo in Paddle 3.3 cannot connect most of more than two processes beside
+    the default one.
     """
     import paddle.distributed as dist
 

@@ -9,10 +9,9 @@ Each loss is divided by the count over all processes and micro-batches. The sum 
 the gradient of the whole batch, however it is divided. The engine sums the gradients after the last backward
 pass, not in hooks, because processes that train different objectives have different graphs.
 
-Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner: the process that
-holds its moments, receives its gradient, updates it and sends the new value to the others. Fleet averages
-the gradients there, so the engine multiplies the loss by the number of processes. Mixed precision is
-`paddle.amp`.
+Sharding stage 1 (ZeRO) is fleet's `DygraphShardingOptimizer`. Each parameter has an owner, which holds its
+moments, receives its gradient, updates it and sends the new value to the others. Fleet averages the gradients
+there, so the engine multiplies the loss by the number of processes.
 """
 
 import contextlib
@@ -28,8 +27,7 @@ import paddle
 from paddle import Tensor, nn
 
 from training import distributed
-from training.lazy_adamw import AdamW
-from training.optimizer import load_optimizer_state, optimizer_state
+from training.optimizer import AdamW, load_optimizer_state, optimizer_state
 from training.precision import HALF, Precision
 from utils.errors import UserError
 from utils.logging import logger
@@ -39,28 +37,21 @@ LossOf = Callable[[Any], tuple[Tensor, dict[str, Tensor | float]]]
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one optimizer step.
+    """The result of one optimizer step."""
 
-    Attributes:
-        loss: the loss of the whole batch, over all processes.
-        sums: the named values that `loss_of` returned, summed over micro-batches and processes.
-        grad_norm: the global norm of the gradient before clipping.
-        lr: the learning rate of this step.
-        skipped: True if the loss or a gradient was not finite; the weights did not change.
-    """
-
-    loss: float
-    sums: dict[str, float]
-    grad_norm: float
+    loss: float  # of the whole batch, over all processes
+    sums: dict[str, float]  # the named values of `loss_of`, summed over micro-batches and processes
+    grad_norm: float  # the global norm of the gradient before clipping
     lr: float
-    skipped: bool
+    skipped: bool  # the loss or a gradient was not finite; the weights did not change
 
 
 class Engine:
     """Trains `model` with `optimizer`, one step at a time.
 
+    All processes get the parameters of process 0.
+
     Args:
-        model: the model. All processes get the parameters of process 0.
         optimizer: from `training.optimizer.build_optimizer`. The engine steps its schedule.
         seed: the dropout of step s on process r is a function of (seed, s, r), so no random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.
@@ -72,8 +63,7 @@ class Engine:
         sums: the names of the values that `loss_of` may return.
 
     Attributes:
-        steps: the number of optimizer steps, skipped ones included. It is the position in the data and in
-            the schedule.
+        steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
         skipped: the number of skipped steps.
     """
 
@@ -92,7 +82,6 @@ class Engine:
         self.precision = precision or Precision()
         self.max_bad_steps, self.sums = max_bad_steps, tuple(sums)
         self.steps = self.skipped = self.bad_in_a_row = 0
-        self._last_checkpoint: object = None
         self.parameters = dict(model.named_parameters())
         self._is_decorated = False
         several = sharding_stage and distributed.world_size() > 1
@@ -108,8 +97,7 @@ class Engine:
     def masters(self) -> dict[str, Tensor]:
         """O2: the float32 master weights by `parameter.name`. Call it on every process.
 
-        In stage 1 a process has the masters of its own parameters only; process 0 gets those of the others,
-        too, on the CPU.
+        In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
         """
         found = dict(self.optimizer._master_weights)
         if self.is_sharded:
@@ -126,25 +114,20 @@ class Engine:
         """The context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
 
-    def set_last_checkpoint(self, folder: object) -> None:
-        """Set the folder that the error after `max_bad_steps` names."""
-        self._last_checkpoint = folder
-
     def step(
         self, micro_batches: Iterable[Any], loss_of: LossOf, stop: object = None, divisible: bool = True
     ) -> Step | None:
         """Do one optimizer step.
 
         Args:
-            micro_batches: the micro-batches of this process; there may be none.
+            micro_batches: those of this process; there may be none.
             loss_of: returns, for a micro-batch, the scalar loss divided by the count over ALL processes and
                 micro-batches of the step, and the values to sum, under names of `sums`.
             stop: becomes true when the run is asked to stop.
             divisible: whether to look at `stop` between micro-batches, too, and not only after them.
 
         Returns:
-            The result; None if any process was asked to stop. The step was then abandoned: weights, moments
-            and counters did not change.
+            The result; None if any process was asked to stop. Then nothing changed.
 
         Raises:
             UserError: the loss or the gradient of `max_bad_steps` consecutive steps was not finite.
@@ -273,18 +256,16 @@ class Engine:
             self.steps, loss, norm, self.bad_in_a_row,
         )  # fmt: skip
         if self.bad_in_a_row >= self.max_bad_steps:
-            saved = self._last_checkpoint
-            where = f"the last good checkpoint is {saved}" if saved else "nothing was saved"
             raise UserError(
                 f"step {self.steps}: the loss or its gradient was not a finite number for "
-                f"{self.bad_in_a_row} steps in a row; {where}. Lower the learning rate, or look at the data"
+                f"{self.bad_in_a_row} steps in a row; lower the learning rate, or look at the data"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs besides the weights: a nested dict of tensors and numbers.
 
         The tensors are the optimizer's own: write them before the next step. With sharding each process has
-        its own part of the moments; the rest is the same on all processes.
+        its own part of the moments.
         """
         return {
             "steps": self.steps, "skipped": self.skipped, "bad_in_a_row": self.bad_in_a_row,

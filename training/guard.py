@@ -23,18 +23,14 @@ from utils.logging import logger
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PATIENCE = 1.0  # seconds that the main thread has to react to a second Ctrl-C
 
 
 @contextmanager
 def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock of an output folder. Only the main process of a run takes it.
+    """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
 
     The lock is an flock on the file `.lock`, which names the last process that held it. The kernel releases
     it when the process ends, even by a kill, so there is nothing to clean up.
-
-    Args:
-        folder: the output folder; it is made if it is missing.
 
     Raises:
         UserError: another run holds the lock (the line names its process and host), or the folder cannot be
@@ -46,40 +42,32 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     path = Path(folder, LOCK)
     with unwritable_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # not inherited by the reader process
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file = open(path, "a+")  # noqa: SIM115 - not inherited by the reader process
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{path.parent}: another run is at work there ({file.read(1000)}); wait until it has ended, "
+                "end it, or choose another output folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: this file system has no locks: let no second run write there", path.parent)
         with unwritable_is_a_user_error(path):
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except BlockingIOError as error:
-        # It may have the lock already, and not have written its name yet.
-        holder = os.pread(file, 1000, 0).decode(errors="replace") or "its process is not known yet"
-        os.close(file)
-        raise UserError(
-            f"{path.parent}: another run is at work there ({holder}); wait until it has ended, end it, or "
-            "choose another output folder"
-        ) from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logger.warning(
-            "%s: this file system has no locks: make sure that no second run writes there", path.parent
-        )
-    try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         yield
-    finally:
-        os.close(file)
 
 
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into requests: in its `with` statement they set `received`, and the run stops.
 
-    A thread acknowledges the first request in the log within a second. The main thread may take longer,
-    because Python handles signals between two instructions: a sum over processes is one instruction.
-
-    SIGTERM may come any number of times, because launchers send it repeatedly. A second Ctrl-C raises
-    KeyboardInterrupt; if the main thread does not react to it, the process ends.
+    SIGTERM may come any number of times, because launchers send it repeatedly. A second Ctrl-C ends the
+    process at once.
 
     Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
     Paddle from installing its own handler of SIGTERM.
@@ -90,28 +78,15 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._interrupts = 0
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        self._left = threading.Event()
-        self._wakeup, self._sender = os.pipe()
-        os.set_blocking(self._sender, False)
-        self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
-        self._listener.start()
-        self._previous_fd = signal.set_wakeup_fd(self._sender, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_fd)
-        self._left.set()
-        os.write(self._sender, b"\0")
-        self._listener.join()
-        os.close(self._wakeup)
-        os.close(self._sender)
         if self.received:
             # A further SIGTERM must not change the exit code. Child processes would inherit SIG_IGN, so the
             # handler is a function until Python, at its end, removes handlers that are functions.
@@ -131,53 +106,22 @@ class StopSignal:
             sys.exit(130)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or signal.Signals(number)
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts > 1:
-            raise KeyboardInterrupt
-
-    def _listen(self) -> None:
-        """Read the signal numbers that Python's handler in C writes to the pipe. Runs in a thread."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # the main thread receives them
-        interrupts, acknowledged = 0, False
-        while number := os.read(self._wakeup, 1)[0]:
-            if number in _SIGNALS and not acknowledged:
-                acknowledged = True
-                name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
-                line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
-                if logger.handlers:
-                    logger.warning("%s", line)
-                elif distributed.is_main():  # there is no log yet
-                    os.write(2, f"{line}\n".encode())
-            interrupts += number == signal.SIGINT
-            if interrupts > 1 and not self._left.wait(_PATIENCE):
-                os._exit(130)
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """In this context SIGTERM ends the process at once with exit code 0, because there is nothing to save.
-
-    A `StopSignal` inside it replaces this handler until its own end.
-    """
-
-    def end(*_) -> None:
-        logger.info("SIGTERM received: the run ends; there is nothing to save")
-        sys.exit(0)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+        if not self.received:
+            self.received = signal.Signals(number)
+            name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
+            line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
+            # In a thread: the signal may have interrupted a line of the log.
+            threading.Thread(target=logger.warning, args=(line,), daemon=True).start()
 
 
 class StallWatch:
     """Warns in the log when a piece of work takes longer than `seconds`, then twice, four times as long, ...
 
-    With `ends` it ends the process when the work has taken that long: exit code 1, one line. A process that
-    waits for a dead one on another machine would otherwise wait for ever. Each process has its own watch and
-    log (log/job.log.<rank>). If several processes wait for one, the log of that one has no warning.
+    In a run of several processes, it ends this one when the work has taken `ends` seconds: exit code 1, one
+    line. It would otherwise wait for a dead process on another machine for ever. Each process has its own
+    watch and log (log/job.log.<rank>). If several processes wait for one, the log of that one has no warning.
 
     Args:
         seconds: the time after which it warns first.
@@ -185,7 +129,7 @@ class StallWatch:
     """
 
     def __init__(self, seconds: float, ends: float = 0.0):
-        self.seconds, self.ends = seconds, ends or math.inf
+        self.seconds, self.ends = seconds, (distributed.world_size() > 1 and ends) or math.inf
         self._doing: tuple[str, float] | None = None
         self._warned_after = 0.0  # seconds since the work began; 0: no warning yet
         self._end = threading.Event()

@@ -1,27 +1,22 @@
 """A process that runs a generator ahead of the training step, so that a step rarely waits for its data."""
 
 import contextlib
-import logging
 import multiprocessing
 import queue
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from utils.errors import UserError
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.5  # how often a waiting consumer checks the worker and the stop request
-_QUIET_WAITS = 10  # at most one warning in this many times `slow_seconds`
-
-log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
 
 
 class prefetch(Generic[T]):
@@ -34,15 +29,14 @@ class prefetch(Generic[T]):
         make_iterator: called once, in the worker. It must pickle: a function of a module, or a
             `functools.partial` of a method.
         ahead: the number of items in the queue, besides the one in work and those in the pipe.
-        slow_seconds: a longer wait for an item is reported in the log.
 
     Raises (from the iterator):
         UserError: the worker raised it, or the worker was killed.
         RuntimeError: the worker raised another exception; the message contains its traceback.
     """
 
-    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8, slow_seconds: float = 60.0):
-        self._slow_seconds, self._next_warning, self._done = slow_seconds, 0.0, False
+    def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
+        self._done = False
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
@@ -51,16 +45,12 @@ class prefetch(Generic[T]):
         with _signals_blocked():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
-        self._items: queue.Queue = queue.Queue(ahead)
-        stop = threading.Event()
-        self._thread = threading.Thread(
-            target=_receive, args=(receiver, self._items, stop), name="reader-pipe", daemon=True
-        )
-        self._thread.start()
+        self._items: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
+        thread = threading.Thread(target=_receive, args=(receiver, self._items), daemon=True)
+        thread.start()
         # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
         # worker ignores SIGTERM, and that wait would never end.
-        parts = self._process, self._thread, self._items, stop
-        self._finalizer = Finalize(self, _shut_down, parts, exitpriority=10)
+        self._finalizer = Finalize(self, _end, (self._process, thread, self._items), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -74,39 +64,25 @@ class prefetch(Generic[T]):
         Raises:
             StopIteration: there are no more items.
         """
-        began = time.monotonic()
         while not self._done:
             try:
-                kind, value = self._items.get(timeout=min(_POLL_SECONDS, self._slow_seconds))
+                kind, value = self._items.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 if stop:
                     return None
-                self._warn_if_slow(began)
                 continue
             if kind == "item":
                 return value
             if kind == "dead":
                 self._process.join(1)  # before `close` kills it, for its own exit code
-                value = (
-                    f"the reader process {_how_it_ended(self._process.exitcode)} before its work was done; "
-                    "resume from the last checkpoint"
-                )
+                how = _how_it_ended(self._process.exitcode)
+                value = f"the reader process {how} before its work was done; resume from the last checkpoint"
             self.close()
             if kind == "failure":
                 raise RuntimeError(f"the reader process failed:\n{value}")
             if kind != "end":
                 raise UserError(value)
         raise StopIteration
-
-    def _warn_if_slow(self, began: float) -> None:
-        now, pause = time.monotonic(), _QUIET_WAITS * self._slow_seconds
-        if now - began >= self._slow_seconds and now >= self._next_warning:
-            self._next_warning = now + pause
-            log.warning(
-                "the step has waited %.0f s for the reader process %d: it is slow or blocked "
-                "(disk, processor or memory); the next warning comes in %.0f s at the earliest",
-                now - began, self._process.pid, pause,
-            )  # fmt: skip
 
     def close(self) -> None:
         """End the worker. You can call it at any time, and more than once."""
@@ -136,42 +112,38 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent has exited
+    last: tuple[str, Any] = ("end", None)
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended
         try:
             for item in make_iterator():
                 sender.send(("item", item))
-            sender.send(("end", None))
         except BrokenPipeError:
             raise
         except UserError as error:
-            sender.send(("user error", str(error)))
+            last = ("user error", str(error))
         except Exception:  # the parent reports it, because it has the log
-            sender.send(("failure", traceback.format_exc()))
+            last = ("failure", traceback.format_exc())
+        sender.send(last)
 
 
-def _receive(receiver: Connection, items: queue.Queue, stop: threading.Event) -> None:
+def _receive(receiver: Connection, items: queue.Queue) -> None:
     kind = "item"
-    while kind == "item" and not stop.is_set():
+    while kind == "item":
         try:
             kind, value = receiver.recv()
         except (EOFError, OSError):
             kind, value = "dead", None
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put((kind, value), timeout=_POLL_SECONDS)
-                break
+        items.put((kind, value))
     receiver.close()
 
 
-def _shut_down(
-    process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue, stop: threading.Event
-) -> None:
-    stop.set()
-    with contextlib.suppress(queue.Empty):
-        items.get_nowait()  # make room for the thread
+def _end(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
     process.kill()  # SIGTERM is blocked
     process.join()
-    thread.join(2)
+    while thread.is_alive():  # it may wait for room
+        with contextlib.suppress(queue.Empty):
+            items.get_nowait()
+        thread.join(0.01)
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from utils.errors import UserError, lost_on_a_full_disk
 from utils.runtime import is_main
 
@@ -32,8 +34,6 @@ class _Console(logging.Handler):
     """Prints above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
         if getattr(record, "console", True):
             with lost_on_a_full_disk():
                 tqdm.write(self.format(record), file=sys.stdout)
@@ -114,20 +114,17 @@ class Progress:
         self.total, self.description, self.unit, self.lines = total, description, unit, lines
         self.done = self.initial = initial
         self.started = self.last_line = time.monotonic()
-        self.bar = None
-        if is_main() and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            options = {"initial": initial, "unit": unit, "leave": False, "dynamic_ncols": True}
-            self.bar = tqdm(total=total, desc=description, **options)
+        self.bar = tqdm(
+            total=total, desc=description, initial=initial, unit=unit, leave=False, dynamic_ncols=True,
+            disable=not (is_main() and sys.stderr.isatty()),
+        )  # fmt: skip
 
     def update(self, count: int = 1, **shown: Any) -> None:
         """Report `count` more units; the values in `shown` appear beside the bar or in the line."""
         self.done += count
-        if self.bar is not None:
-            self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
-            self.bar.update(count)
-        elif self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+        self.bar.set_postfix({key: str(value) for key, value in shown.items()}, refresh=False)
+        self.bar.update(count)
+        if self.bar.disable and self.lines and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             of = f" of {self.total:,}, {self.eta()} left" if self.total else ""
             said = "".join(f", {key} {value}" for key, value in shown.items())
@@ -145,8 +142,7 @@ class Progress:
 
     def close(self) -> None:
         """Remove the bar from the screen."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
 
 def as_time(seconds: float) -> str:

@@ -49,9 +49,6 @@ class TaskOptions:
 class Answerer(Protocol):
     """A task on a model: it parses requests one by one and answers many at once."""
 
-    def __init__(self, model: Loaded, options: TaskOptions):
-        """UserError: the model is not for this task, or an option is out of range."""
-
     def parse(self, request: dict) -> Any:
         """The content of a request. UserError: a key is missing, or a value is wrong."""
 

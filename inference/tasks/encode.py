@@ -12,9 +12,9 @@ from evaluation.search import nearest, unit
 from inference.loading import GraphRunner, Loaded
 from inference.tasks import TaskOptions, text_of
 from model.task_names import ENCODING
+from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import Example
-from reader.features import EncodePairs, padded_batches
 from utils.errors import UserError
 from utils.logging import progress
 

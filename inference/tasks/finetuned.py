@@ -17,8 +17,7 @@ from inference.loading import Loaded
 from inference.tasks import TaskOptions, text_of
 from reader.bitext import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
-from reader.question_answering import make_windows
-from reader.squad import Question, QuestionFile
+from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence, entity_starts
 from utils.errors import UserError
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.corpus.inputs import Stream, expand, file_status
+from pretrain.corpus.inputs import Stream, expand
 from pretrain.corpus.text import TextFormat
 from utils.config import check_ranges, within
 from utils.errors import UserError
@@ -98,9 +98,3 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
         "options": {key: value for key, value in vars(options).items() if key not in _NOT_IN_PLAN},
         "inputs": {stream.folder: sizes(stream) for stream in streams},
     }
-
-
-def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """When each file was last written, in ns. A build does not continue with changed files."""
-    paths = [path for stream in streams for source in stream.sources for path in source.paths]
-    return {path: file_status(path).st_mtime_ns for path in paths}

@@ -185,13 +185,6 @@ class _TextFile:
         self.line += taken.count(b"\n")
         return taken
 
-    def count_all_lines(self) -> int:
-        """The number of lines of the whole file; reads it to its end."""
-        while self.buffer:
-            self.take(self.buffer.rfind(b"\n") + 1)
-            self.fill(1 << 20)
-        return self.line - 1
-
 
 @contextlib.contextmanager
 def _faults_named(path: str) -> Iterator[None]:
@@ -229,10 +222,10 @@ def _cut_aligned(files: list[_TextFile], size: int) -> tuple[bytes, ...]:
         ends.append(found[:_MOST_LINES])
     lines = min(map(len, ends))
     if not lines and any(file.buffer for file in files):
-        counts = [file.count_all_lines() for file in files]
+        ended = next(file for file in files if not file.buffer)
         raise UserError(
-            f"{files[0].path} has {counts[0]:,} lines, {files[1].path} has {counts[1]:,}: not aligned; "
-            "line i of one must translate line i of the other"
+            f"{' and '.join(file.path for file in files)}: {ended.path} has {ended.line - 1:,} lines, the "
+            "other more: not aligned; line i of one must translate line i of the other"
         )
     return tuple(file.take(int(end[lines - 1]) if lines else 0) for file, end in zip(files, ends))
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from finetune.report import in_columns
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from utils.errors import UserError, run
 from utils.files import atomic_file, read_bytes

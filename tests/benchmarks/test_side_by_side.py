@@ -112,7 +112,7 @@ def told(seconds, peak=4.0, **more):
     return {"seconds": seconds if isinstance(seconds, list) else [seconds], "peak": peak * 1e9, **more}
 
 
-def test_speeds_and_ratios(capsys):
+def test_speeds_and_ratios():
     runs = {
         "ours": [told([1.0, 2.0, 9.0], 6.0), told([2.0, 2.0])],
         "ours_int8": [told(0.5)] * 2,
@@ -128,10 +128,6 @@ def test_speeds_and_ratios(capsys):
     assert found["ratio_to_peer"] == {"best": 2.5, "installed": 5.5, "bfloat16": 0.05, "grouped": 1.0}
     # Another precision and other batches do not count for either side.
     assert (found["ratio"], found["fastest_peer"]) == (2.5, "best")
-    side_by_side.show(found)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split()[:5] == ["ours", "1,024", "227.6", "2,048", "6.00"]
-    assert lines[-3].split()[-2:] == ["5.500", "times"]
 
 
 def test_an_earlier_revision():

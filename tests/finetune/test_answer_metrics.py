@@ -5,7 +5,7 @@ import json
 import pytest
 
 from finetune.metrics import answer_scores, exact_match, f1, normalize
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 
 
 @pytest.mark.parametrize(

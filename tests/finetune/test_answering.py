@@ -11,6 +11,7 @@ import pytest
 import run_mrc
 from finetune.flags import FinetuneFlags
 from finetune.question_answering import OfficialAnswering, QuestionAnswering, language_of_contexts
+from finetune.supervised import SupervisedRun
 from model.ernie_m import ErnieMConfig
 from reader.batching import Batches
 from reader.batching import stream_all as stream
@@ -138,11 +139,12 @@ def test_what_official_compat_trains(folder, model):
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder):
     seen = []
-    monkeypatch.setattr("finetune.supervised.run_task", lambda args, task: seen.append((args.shuffle, task)))
+    monkeypatch.setattr(SupervisedRun, "__init__", lambda self, args, task: seen.append((args.shuffle, task)))
+    monkeypatch.setattr(SupervisedRun, "run", lambda self: None)
     for value in ("true", "false"):
         monkeypatch.setattr(sys, "argv", ["run_mrc.py", *toy.flags(folder, folder, official_compat=value)])
         run_mrc.main()
-    assert seen == [(False, OfficialAnswering.from_flags), (True, QuestionAnswering.from_flags)]
+    assert seen == [(False, OfficialAnswering), (True, QuestionAnswering)]
 
 
 def test_pairs_of_languages(answer, trained, folder, tmp_path):

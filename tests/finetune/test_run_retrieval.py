@@ -8,6 +8,7 @@ import pytest
 
 import run_retrieval
 from evaluation.encode import encode
+from evaluation.retrieval import choose_on_half
 from model.checkpoint.folder import load_from, save_model
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
@@ -35,12 +36,13 @@ def folder(toy_folder, tmp_path_factory):
 
 @pytest.fixture
 def retrieve(folder, tmp_path, monkeypatch):
-    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json."""
+    """retrieve(**flags) runs in `tmp_path`; returns retrieval.json, or sweep.json."""
     monkeypatch.chdir(tmp_path)
 
     def call(**changes):
         call_main(run_retrieval, line(folder, tmp_path / "out", **changes))
-        return json.loads((tmp_path / "out" / "retrieval.json").read_text())
+        name = "sweep" if changes.get("layer") == "sweep" else "retrieval"
+        return json.loads((tmp_path / "out" / f"{name}.json").read_text())
 
     return call
 
@@ -121,6 +123,28 @@ def test_several_seeds(retrieve, folder, tmp_path):
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
 
 
+def test_the_sweep_and_the_untrained_model(retrieve, folder):
+    """One that has random weights anyway has no row beside it."""
+    shape = {"ernie_config_path": folder / "weights/config.json", "init_pretraining_params": ""}
+    shape["piece_model_path"] = folder / "weights/piece.model"
+    swept, random = retrieve(layer="sweep")["rows"], retrieve(layer="sweep", **shape)["rows"]
+    names = [*(f"layer {layer}" for layer in range(3)), "chosen, odd pairs"]
+    assert list(swept) == [*names, "untrained, chosen, odd pairs"] and list(random) == names
+    for language in ("de", "xx"):
+        sides = all_layers(folder, language)
+        for layer in range(3):
+            english, other = (side[layer] for side in sides)
+            own = np.arange(len(english))
+            both = [(exact(english, other) == own).mean(), (exact(other, english) == own).mean()]
+            assert swept[f"layer {layer}"][language] == pytest.approx(100 * np.mean(both))
+        assert swept["chosen, odd pairs"][language] == pytest.approx(100 * choose_on_half(*sides).mean)
+    assert swept["untrained, chosen, odd pairs"] == random["chosen, odd pairs"]
+    for one, other in zip(retrieve()["tables"], retrieve(**shape)["tables"]):
+        assert one["untrained"] == {name: other["seeds"]["1"][name] for name in ("de", "xx")}
+        assert "untrained" not in other
+    assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
+
+
 @pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default, other = retrieve(), retrieve(**flags)
@@ -136,11 +160,10 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
         ({"layer": 3}, "--layer 3: no such layer; this model has 0 .the embeddings. to 2"),
         ({"pairs": None}, "nothing to do: give --pairs, or --do_train true"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
+        ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep searches with one seed"),
         ({"languages": "sw"}, "no sw there; it has de, xx"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
-        ({"init_pretraining_params": "absent"}, "absent: no such folder"),
-        ({"scor": "margin"}, "did you mean --score"),
     ],
 )
 def test_bad_flags(retrieve, changes, message):

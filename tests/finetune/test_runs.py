@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from finetune.classification import Classification
-from finetune.supervised import SupervisedTraining
 from tests.finetune import toy
 from tests.launching import run_script
 from training.engine import Engine
@@ -84,17 +83,6 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
     assert {name: ours[name] for name in theirs} == theirs
 
 
-def test_a_signal_while_files_are_read_or_predicted(classify, stopped, toy_folder, tmp_path):
-    assert stopped(Classification, "read", 1, signal.SIGTERM) == 0
-    assert not (tmp_path / "out").exists()
-    test = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "predicted.%s"}
-    test |= {"do_val": "false", **FAST}
-    assert stopped(Classification, "predict", 1, signal.SIGTERM, **test) == 0
-    assert list(tmp_path.glob("predicted*")) == []
-    classify(**test)
-    assert len(list(tmp_path.glob("predicted*"))) == 3
-
-
 def test_a_finished_run_prints_its_report_again(classify, tmp_path, monkeypatch, capsys):
     first = classify(**FAST)
     (tmp_path / "out" / "results.json").unlink()
@@ -133,7 +121,7 @@ def test_another_run_is_refused_and_nothing_changes(classify, refused, toy_folde
     ):
         line = refused(**{**weights, **changes})
         assert "out holds another run (" in line and told in line, changes
-        assert "choose another --checkpoints, or begin anew by removing the folder" in line
+        assert "--overwrite true" in line and "another --checkpoints" in line
     # The same path, other weights.
     shutil.rmtree(source / "best")
     shutil.copytree(source / "step_2", source / "best")
@@ -153,6 +141,20 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
     assert "run.json" in refused(**FAST)
 
 
+def test_overwrite_begins_anew(classify, refused, tmp_path):
+    classify(random_seed="1,2", **FAST)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
+    assert again["selected"].keys() == {"1"}
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    classify(out="alone", **{**FAST, "learning_rate": 1e-3})
+    assert there == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
+    assert trained(tmp_path / "out") == trained(tmp_path / "alone")
+    best = tmp_path / "alone" / "best"
+    line = refused(overwrite="true", init_pretraining_params=best, out="alone")
+    assert "--overwrite true would remove" in line and best.is_dir()
+
+
 def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, tmp_path):
     classify(**FAST)
     stopped(Engine, "step", 3, out="broken", **FAST)
@@ -164,18 +166,6 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
         assert ours[name] == theirs[name]
-
-
-def test_the_training_file_is_overwritten(refused, toy_folder, tmp_path, monkeypatch):
-    path = copied(toy_folder, "train.tsv", tmp_path)
-    stream = SupervisedTraining.stream
-
-    def overwritten(self, position):
-        path.write_text(path.read_text().replace("\tanimal\n", "\tdrink\n"))
-        return stream(self, position)
-
-    monkeypatch.setattr(SupervisedTraining, "stream", overwritten)
-    assert "train.tsv was changed while it was in use" in refused(train_set=path, **FAST)
 
 
 SCRIPT = Path(__file__).with_name("killed_script.py")

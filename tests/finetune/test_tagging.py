@@ -114,7 +114,6 @@ def test_official_behaviour_runs(tag, folder, tmp_path):
     [
         ({"B-PER": 0, "I-PER": 1, "O": 2}, {}, "labels.json: 3 labels"),
         (None, {"label_map_config": None}, "--label_map_config is needed"),
-        (None, {"chunk_scheme": "IOB1"}, "begins an entity, which IOB1 (--chunk_scheme) writes I-"),
     ],
 )
 def test_bad_maps_and_flags(refused, tmp_path, labels, changes, expected):

@@ -16,7 +16,7 @@ TENSOR += b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00(K\x02K\x02t("
 
 FOUND: dict[str, dict[str, bytes]] = {
     "classification": {"control characters in a label": b"text_a\tlabel\na\t\x1b[31mno\n"},
-    "label_map": {"nested too deeply": DEEP, "half a surrogate pair": rb'{"\ud800": 0, "a": 1}'},
+    "label_map": {"nested too deeply": DEEP},
     "tagged": {"a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n"},
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
     "yaml": {

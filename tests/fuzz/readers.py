@@ -27,7 +27,7 @@ from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.classification import read_classification, read_label_map, read_languages
-from reader.squad import read_squad
+from reader.question_answering import read_squad
 from reader.tagging import read_tagged
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r

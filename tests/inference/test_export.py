@@ -16,7 +16,7 @@ from inference.onnx import quantised
 from inference.tasks import make
 from model.checkpoint.folder import load_from
 from model.task_names import OUTPUTS, task_named
-from reader.features import pad, padded_batches
+from reader.batching import pad, padded_batches
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export

@@ -1,5 +1,7 @@
 """The page of predict.py --serve in a browser: what a user clicks, types and sees."""
 
+import json
+
 import pytest
 
 from inference.serve import LONGEST_BODY
@@ -192,6 +194,15 @@ def test_keyboard(page):
     page.press("Enter", 2)
     answered(page, "search")
     assert texts_of(page, "#panel-search .sentence")[0] == TEXTS[2]
+
+
+def test_copy(page):
+    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    ask_page(page, "search", text=TEXTS[2])
+    page.click("#panel-search .copy")
+    page.wait_for("document.querySelector('#panel-search .copy').textContent === 'Copied'")
+    copied = json.loads(page.value("navigator.clipboard.readText()"))
+    assert copied == ask(f"{page.address}/api/search", {"text": TEXTS[2], "each": True})[1]
 
 
 @pytest.mark.parametrize("dark", [False, True])

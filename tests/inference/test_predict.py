@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+import predict
 from evaluation.encode import encode as encode_all
 from finetune.flags import FinetuneFlags
 from inference.loading import load
@@ -290,6 +291,37 @@ def test_files_and_order(models, tmp_path, ask):
     found = [json.loads(line) for line in target.read_text().splitlines()]
     assert [one["id"] for one in found] == list(range(300))
     assert found[7] == ask(lines[7:8], task="classify", model=models / "classify")[0]
+
+
+def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, monkeypatch):
+    lines = [json.dumps({"text": text}) for text in TEXTS[:4]]
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines[:2], "no JSON", lines[2], '{"txt": 1}', lines[3]]))
+    flags = {"task": "classify", "model": models / "classify", "input": tmp_path / "in.jsonl"}
+    out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
+    with pytest.raises(UserError, match=r"in.jsonl, line 3: no JSON"):
+        ask([], output=out, **flags)
+    assert not out.exists() and not part.exists()
+    ask([], output=out, on_error="skip", **flags)
+    assert len(out.read_text().splitlines()) == 4 and not part.exists()
+    out.unlink()
+    monkeypatch.setattr(predict, "AT_ONCE", 3)
+    monkeypatch.setattr(predict, "write_answers", interrupted_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        ask([], output=out, on_error="skip", **flags)
+    assert not out.exists() and len(part.read_text().splitlines()) == 3
+
+
+def interrupted_after(count):
+    """Ctrl-C once so many answers are written."""
+    real = predict.write_answers
+
+    def write(task, parts, file):
+        for asked in parts:
+            real(task, [asked], file)
+            if len(asked) == count:
+                raise KeyboardInterrupt
+
+    return write
 
 
 @pytest.mark.parametrize(

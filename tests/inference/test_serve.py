@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -154,6 +155,17 @@ def test_ctrl_c_ends_it_while_a_browser_is_connected(models):
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
         assert "Traceback" not in process.stdout.read()
+
+
+def test_silent_connections_keep_nobody_waiting(server):
+    """Neither those that say nothing nor those that stop in the middle of a head or of a body."""
+    address = "127.0.0.1", int(server.rsplit(":", 1)[1])
+    head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        for said in (b"", head[:20], head + b"{"):
+            for _ in range(30):
+                stack.enter_context(socket.create_connection(address)).sendall(said)
+        assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
 
 
 def test_requests_under_another_name_are_refused(server):

@@ -34,16 +34,12 @@ def test_equals_the_same_encoder_in_plain_paddle():
     ours, theirs = model(ids, output_hidden_states=True), plain(ids)
     for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
         assert np.abs((a - b).numpy()).max() < 1e-9
-    assert np.abs((ours.pooled - theirs.pooled).numpy()).max() < 1e-9
+    for pooled in (ours.pooled, model.pool(ids)):
+        assert np.abs((pooled - theirs.pooled).numpy()).max() < 1e-9
     gradients, expected = gradients_of(model, ours), gradients_of(plain, theirs)
     assert gradients.keys() == expected.keys() == dict(model.named_parameters()).keys()
     for name, gradient in gradients.items():
         assert np.abs(gradient - expected[name]).max() < 1e-9, name
-
-
-def test_pooled_alone_is_the_same():
-    model, ids = ErnieMModel(CONFIG), paddle.to_tensor(IDS)
-    assert np.abs((model.pool(ids) - model(ids).pooled).numpy()).max() < 1e-9
 
 
 def test_base_has_the_official_number_of_parameters():
@@ -134,7 +130,6 @@ def test_config_from_json(tmp_path):
     [
         (None, r"config.json: cannot be read \(No such file"),
         ("{", "config.json, line 1, column 2: not JSON"),
-        ('{"a": ' + "[" * 100_000, "config.json: not JSON .nested too deeply"),
         ("[1]", "config.json: a JSON object is expected"),
         (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),

@@ -101,28 +101,6 @@ def test_several_losses_before_their_backward_passes(form, order):
     assert_same(expected, [tied.table.weight.grad.numpy(), tied.bias.grad.numpy()])
 
 
-def test_a_loss_that_is_given_up():
-    """Its memory is free again for the next one."""
-    tied = Tied()
-    expected, address = tied.gradients(tied.fast), tied.table.gradient._kept.ctypes.data
-    tied.fast()
-    tied.fast().total.backward()
-    assert tied.table.weight.grad.data_ptr() == address
-    assert_same(expected[1:], [tied.table.weight.grad.numpy(), tied.bias.grad.numpy()])
-
-
-def test_each_use_alone():
-    tied = Tied()
-    rows = paddle.randn([3, 4, SIZE])
-    results = []
-    for look_up in (lambda ids: F.embedding(ids, tied.table.weight), tied.table):
-        y = look_up(tied.ids)
-        (y * rows).sum().backward()
-        results.append([y.numpy(), tied.table.weight.grad.numpy()])
-        tied.table.weight.grad = None
-    assert_same(*results)
-
-
 @pytest.mark.parametrize("frozen", ["table", "bias"])
 def test_what_is_frozen_gets_no_gradient(frozen, form):
     tied = Tied()

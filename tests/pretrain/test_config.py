@@ -29,7 +29,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__active": []}, "objectives.active is []: name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["mmlm", "nsp"]}, "name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
-        ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 1"),
+        ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: it must be above 0 and at most 0.9"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: it must be above 0"),
         (

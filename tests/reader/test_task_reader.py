@@ -1,14 +1,13 @@
 """The official TSV, maps and patterns: what is read, and what each fault says."""
 
 import json
-import os
 import pickle
 import re
 
 import pytest
 
+from reader.batching import EncodePairs
 from reader.classification import Example, expand, read_classification, read_label_map, read_languages
-from reader.features import EncodePairs
 from utils.errors import UserError
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
@@ -57,10 +56,7 @@ def test_ids_as_labels_and_no_labels(write):
     "content, message",
     [
         (b"", "x.tsv: the file is empty"),
-        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no header line"),
-        ("text_a\ttext_b\na\tb\n", "x.tsv, line 1: no column label in the header"),
-        ("premise\tlabel\na\tneutral\n", "x.tsv, line 1: no column text_a in the header"),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: the column text_a occurs twice"),
+        ("a man\ta woman\tneutral\n", "x.tsv, line 1: no column text_a, label in the header"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: no rows after the header"),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
@@ -71,7 +67,6 @@ def test_ids_as_labels_and_no_labels(write):
             "x.tsv, line 3: unknown label 'maybe'; the label map has contradiction, entailment, neutral",
         ),
         (b"text_a\ttext_b\tlabel\na\tb\tneutral\nab\xffc\tb\tneutral\n", "x.tsv, line 3: not UTF-8 (byte 3"),
-        ("text_a\tlabel\n".encode("utf-16"), "x.tsv, line 1: not UTF-8"),
     ],
 )
 def test_faults(write, content, message):
@@ -82,9 +77,6 @@ def test_faults(write, content, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"none.tsv: cannot read it \(No such file"):
         read_classification(tmp_path / "none.tsv", LABELS)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="pipe: a pipe; write its contents to a file first"):
-        read_classification(tmp_path / "pipe", labels=False)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +101,9 @@ def test_label_map(write):
     "content, message",
     [
         ('{"a": 0, "b": 2}', "the ids must be 0 to 1"),
-        ('{"a": 0, "b": 0}', "the ids must be 0 to 1"),
         ('{"a": "0"}', "the ids must be 0 to 0"),
         ('["a"]', "must hold"),
         ("{}", "must hold"),
-        ("", "the file is empty"),
-        ("[" * 100_000, "not JSON .nested too deeply"),
-        ('{"a": ' + "9" * 5000 + "}", "not JSON .a number of thousands of digits"),
-        (r'{"\ud800": 0}', r"the key '\\ud800' has half of a surrogate pair"),
         ('{"a": 0,\n', "line 2, column 1: not JSON"),
         (b"\xff", "not UTF-8"),
     ],

@@ -69,10 +69,10 @@ def masters() -> None:
         np.savez(FOLDER / "masters.npz", **found)
 
 
-def train(name: str, dtype: str = "float64", steps: int = STEPS) -> None:
+def train(name: str, steps: int) -> None:
     """Train, from <name>.start.npy or from the parts in <name>.start if there are any, and write <name>.*."""
     # The second process has another seed: the engine must make the weights equal.
-    engine = make(dtype, sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
+    engine = make(sharding_stage=STAGE, seed=3 if distributed.is_main() else 4)
     start = FOLDER / f"{name}.start.npy"
     if start.exists():
         saved = np.load(start, allow_pickle=True).item()
@@ -99,6 +99,4 @@ if __name__ == "__main__":
         elif proof in ("stall", "masters"):
             {"stall": stall, "masters": masters}[proof]()
         else:
-            train(
-                proof, "float32" if proof == "float32" else "float64", 8 if proof.endswith("three") else STEPS
-            )
+            train(proof, 8 if proof.endswith("three") else STEPS)

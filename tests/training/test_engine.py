@@ -5,16 +5,12 @@ import math
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
 from model.checkpoint.training_state import load_training_state, save_training_state
-from model.ernie_m import ErnieMConfig
-from model.heads import SequenceClassifier
 from tests.training import toy_training
 from tests.training.toy_training import BATCH, STEPS, loss_of, make, micro_batches_of, run, state_of, weights
 from training.engine import Engine, step_seed
-from training.optimizer import build_optimizer
 from training.precision import LossScaling, Precision
 from utils.errors import UserError
 
@@ -52,12 +48,9 @@ def test_accumulation_does_not_change_the_numbers(whole):
     assert_close(weights(engine), whole[1], 1e-12)
 
 
-def test_an_unused_parameter_does_not_change(whole):
+def test_a_parameter_without_a_gradient_does_not_change(whole):
     np.testing.assert_array_equal(whole[1]["spare.weight"], weights(make())["spare.weight"])
     assert not any(key.startswith("spare") for key in whole[2]["optimizer"])
-
-
-def test_a_parameter_without_a_gradient_does_not_change():
     engine = make()
     run(engine, 5)
     before = weights(engine)
@@ -98,10 +91,9 @@ def test_resume_is_bit_identical_with_dropout():
     assert_same_bits(state_of(straight), state_of(second))
 
 
-def test_dropout_differs_between_steps_and_seeds():
+def test_dropout_differs_between_steps_and_processes():
     places = itertools.product(range(3), range(50), range(2))
     assert len({step_seed(*place) for place in places}) == 300
-    assert run(make(dropout=0.5), 1)[0].loss != run(make(), 1)[0].loss
 
 
 def bad_on(steps: set, engine: Engine):
@@ -117,7 +109,6 @@ def bad_on(steps: set, engine: Engine):
 def test_bad_steps_are_skipped_and_end_the_run():
     engine = make(max_bad_steps=3)
     loss = bad_on({1, 3, 4, 5}, engine)
-    engine.set_last_checkpoint("checkpoints/step_2")
     for step in range(5):
         before = weights(engine)
         result = engine.step(micro_batches_of(step, 2), loss)
@@ -125,7 +116,7 @@ def test_bad_steps_are_skipped_and_end_the_run():
         assert result.skipped == (step in (1, 3, 4)) and changed == (step == 2)  # the rate of step 0 is 0
     assert (engine.steps, engine.skipped, engine.bad_in_a_row) == (5, 3, 2)
     assert engine.optimizer.lr_scheduler.last_epoch == 5
-    with pytest.raises(UserError, match=r"3 steps in a row.*checkpoints/step_2"):
+    with pytest.raises(UserError, match="3 steps in a row; lower the learning rate"):
         engine.step(micro_batches_of(5, 2), loss)
     assert engine.steps == 6
 
@@ -193,25 +184,6 @@ def test_amp_on_the_cpu_falls_back(whole):
     engine = make(precision=Precision("bf16"))
     assert engine.precision.amp == "none" and not engine.scaler.is_enable()
     assert_equal(run(engine, 3), whole[0][:3], 0.0)
-
-
-@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
-def test_layerwise_decay_holds_in_every_precision(fp16, amp):
-    """Adam's first update is rate x ratio. (The official fp16 ignores the ratio.)"""
-    config = ErnieMConfig(20, 8, 3, 2, initializer_range=0.5)
-    model = SequenceClassifier(config, 3)
-    optimizer = build_optimizer(model, 1e-2, None, 0.0, layerwise_lr_decay=0.5, eps=1e-12)
-    engine = Engine(model, optimizer, precision=Precision(amp))
-    before = weights(engine)
-    ids, labels = paddle.to_tensor([[0, 7, 8, 2], [0, 9, 2, 1]]), paddle.to_tensor([0, 2])
-    engine.step([ids], lambda ids: (F.cross_entropy(model(ids), labels), {}))
-    moved = {name: np.abs(value - before[name]).max() for name, value in weights(engine).items()}
-    for layer, ratio in ((0, 0.125), (1, 0.25), (2, 0.5)):
-        assert moved[f"ernie_m.encoder.layers.{layer}.linear1.weight"] == pytest.approx(
-            1e-2 * ratio, rel=1e-3
-        )
-    assert moved["ernie_m.embeddings.word_embeddings.weight"] == pytest.approx(1e-2 / 16, rel=1e-3)
-    assert moved["classifier.weight"] == pytest.approx(1e-2, rel=1e-3)
 
 
 def test_state_of_another_model_is_one_line(whole):

@@ -11,7 +11,6 @@ import pytest
 from paddle import nn
 
 from model import attention, cpu, ernie_m, word_table
-from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss
@@ -34,7 +33,7 @@ def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
     monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
-        for module in (cpu, ops, attention, ernie_m, word_table):
+        for module in (cpu, attention, ernie_m, word_table):
             monkeypatch.setattr(module, "on_cpu", lambda x: False)
     paddle.set_default_dtype("float64")
     paddle.seed(4)

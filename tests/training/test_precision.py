@@ -25,18 +25,9 @@ class OneWeight(nn.Layer):
         self.weight = self.create_parameter([3, 2])
 
 
-@pytest.mark.parametrize(
-    ("amp", "level", "message"),
-    [
-        ("bf16", "O2", "amp_level O2 keeps the weights in bfloat16.*train on a GPU"),
-        ("fp16", "O2", "amp_level O2 keeps the weights in float16.*train on a GPU"),
-        ("bf16", "O3", "amp_level 'O3': one of O1, O2"),
-        ("int8", "O1", "amp 'int8': one of none, bf16, fp16"),
-    ],
-)
-def test_bad_values(amp, level, message):
-    with pytest.raises(UserError, match=message):
-        Precision(amp, level)
+def test_o2_needs_a_gpu():
+    with pytest.raises(UserError, match="amp_level O2 needs a GPU: train with amp_level O1"):
+        Precision("bf16", "O2")
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
@@ -65,14 +56,9 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
 @pytest.mark.parametrize(
     ("capability", "amp", "said"),
     [
-        (
-            (7, 0),
-            "fp16",
-            "capability 7.0); precision fp16 O1; attention rectangles; TF32 off; collectives none",
-        ),
-        ((8, 0), "bf16", "capability 8.0); precision bf16 O1; attention FlashMask; TF32 on"),
-        ((9, 0), "none", "capability 9.0); precision float32; attention rectangles; TF32 on"),
-        ((8, 9), "fp16", "attention FlashMask; TF32 on"),
+        ((7, 0), "fp16", "7.0); precision fp16 O1; attention rectangles; TF32 off; collectives none"),
+        ((8, 0), "bf16", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
+        ((9, 0), "none", "9.0); precision float32; attention rectangles; TF32 on"),
     ],
 )
 def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, said):
@@ -85,7 +71,6 @@ def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, a
     Precision(parse_args(FinetuneFlags, ["--use_fp16", "true"]).amp if amp == "fp16" else amp)
     lines = {record.message for record in caplog.records}
     assert sum("device: gpu:0 (Card" in line and said in line for line in lines) == 1
-    assert any("is recommended" in line for line in lines) == (amp == "fp16" and capability >= (8, 0))
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     assert "TF32 off; collectives NCCL, 4 processes" in device.summary("float32", 4)
 

@@ -6,19 +6,17 @@ import pytest
 
 from finetune.classification import Classification
 from model import attention, cpu, device, ernie_m, word_table
-from model import layers as ops
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
-from reader.features import TaskBatch
+from reader.batching import TaskBatch
 from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
 from training.engine import Engine
 from training.optimizer import AdamW, build_optimizer
 from training.precision import Precision
-from utils import threads
 
 READING = ("numpy", "item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__")
 CONFIG = ErnieMConfig(
@@ -55,13 +53,13 @@ def seen(monkeypatch):
 
     for name in READING:
         record(paddle.Tensor, name, "read")
-    record(threads._Memory, "__init__", "read")
+    record(cpu._Memory, "__init__", "read")
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
     record(paddle, "add_n", "norm")
     record(AdamW, "step", "update")
-    for module in (cpu, ops, attention, ernie_m, word_table):
+    for module in (cpu, attention, ernie_m, word_table):
         monkeypatch.setattr(module, "on_cpu", lambda x: False)
     return found
 

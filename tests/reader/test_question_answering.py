@@ -1,4 +1,4 @@
-"""Windows on contexts, exact character spans, and the inputs made of them."""
+"""SQuAD v1.1 JSON, windows on contexts, exact character spans, and the inputs made of them."""
 
 import json
 import pickle
@@ -15,6 +15,7 @@ from reader.question_answering import (
     cut_windows,
     encode_for_answers,
     find_tokens,
+    read_squad,
     read_windows,
 )
 from tests.reader.conftest import SENTENCES
@@ -24,24 +25,77 @@ WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)
 SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
 
 
+TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
+
+
+def answer(text: str = "Rome", start: int = 14) -> dict:
+    return {"text": text, "answer_start": start}
+
+
+def qa(id_: str = "1", answers: list | None = None, question: str = "Where does Anna live?") -> dict:
+    return {"id": id_, "question": question, "answers": [answer()] if answers is None else answers}
+
+
+def article(*qas: dict, context: str = TEXT) -> dict:
+    return {"title": "t", "paragraphs": [{"context": context, "qas": list(qas)}]}
+
+
 @pytest.fixture
 def write(tmp_path):
-    """write({context: [(id, question, answer)]}) -> the path of a SQuAD file."""
+    """write({context: [(id, question, answer)]}, or a JSON value) -> the path of a SQuAD file."""
 
-    def qa(context: str, id_: str, question: str, text: str) -> dict:
-        answers = [{"text": text, "answer_start": context.find(text)}]
-        return {"id": id_, "question": question, "answers": answers}
-
-    def call(texts: dict):
-        paragraphs = [
-            {"context": context, "qas": [qa(context, *one) for one in asked]}
-            for context, asked in texts.items()
-        ]
+    def call(value):
         path = tmp_path / "questions.json"
-        path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+        if isinstance(value, dict):
+            value = [
+                article(*(qa(i, [answer(a, context.find(a))], q) for i, q, a in asked), context=context)
+                for context, asked in value.items()
+            ]
+        path.write_text(value if isinstance(value, str) else json.dumps({"data": value}), encoding="utf-8")
         return path
 
     return call
+
+
+def test_what_is_read(write, caplog):
+    articles = [
+        article(qa("1"), qa("2", [answer("Oslo", 49), answer("Oslo", 50), answer("Oslo.", 50)])),
+        article(qa(3, [answer("Ｒome", 3)]), qa("4", [answer(" ", 2)]), context="In Ｒome."),
+    ]
+    file = read_squad(write(articles), "dev")
+    assert file.contexts == [TEXT, "In Ｒome."]
+    assert file.questions[0] == ("1", "Where does Anna live?", 0, ("Rome",), (14, 18))
+    assert file.questions[1][2:] == (0, ("Oslo", "Oslo", "Oslo."), (50, 54))
+    assert file.questions[2][::2] == ("3", 1, (3, 7)) and file.questions[3].span is None
+    (record,) = caplog.records
+    assert "2 answers that are not at their offset, skipped; the first: data[0].paragraphs" in record.message
+    assert "qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'" in record.message
+    (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
+    assert (question.id, question.answers, question.span) == ("7", (), None)
+    assert len(read_squad(write([article(qa("1"), qa("1"))]), "train").questions) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", "the file is empty; the form is"),
+        ('{"data":\n [}', "line 2, column 3: not JSON"),
+        ('["data"]', "data: a list should be here"),
+        ([], "no question in it"),
+        (["x"], "data[0].paragraphs: a list should be here"),
+        ([article(), {"paragraphs": [{"qas": []}]}], "data[1].paragraphs[0].context: a string should be"),
+        ([article({"question": "x", "answers": []})], "data[0].paragraphs[0].qas[0].id: a string should be"),
+        ([article(qa(True))], "qas[0].id: a string should be"),
+        ([article(qa(answers=[]))], "qas[0].answers: empty; leave out questions without an answer"),
+        ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: a whole number should be"),
+        ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' occurs twice"),
+    ],
+)
+def test_faults_are_one_line_with_their_place(write, tmp_path, value, expected):
+    with pytest.raises(UserError) as raised:
+        read_squad(write(value), "dev")
+    line = str(raised.value)
+    assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line and "\n" not in line
 
 
 def test_windows_by_hand():
@@ -130,9 +184,7 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     everything = read_windows(path, "train", tokenizer, SMALL, keep_all=True)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.of_question(2)) == 0  # an empty context
-    with pytest.raises(UserError, match="the tokenizer leaves nothing of its texts"):
-        read_windows(write({"\u200b": [("1", "Who?", "\u200b")]}), "dev", tokenizer, WHOLE)
-    with pytest.raises(UserError, match="nothing to train on"):
+    with pytest.raises(UserError, match="so there is nothing to do with it"):
         read_windows(write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL)
 
 
