@@ -55,7 +55,7 @@ class ModelShape(NamedTuple):
 
     @property
     def table(self) -> int:
-        """The word table, the largest parameter."""
+        """Weights of the word table, the largest parameter."""
         return self.vocabulary * self.hidden
 
     @property
@@ -87,14 +87,11 @@ class PlannedRun(NamedTuple):
 def layer_memory(
     shape: ModelShape, sizes: NumberSizes, columns: float, fused: bool, behind: float = 1.0
 ) -> float:
-    """Bytes that a layer keeps for each token for the backward pass.
+    """Bytes that a layer keeps for each token for the backward pass; `columns` is T, the scores of a token.
 
     With half precision and plain attention this is 34 H + 5 heads T, as in Korthikanti et al. 2022, "Reducing
-    Activation Recomputation in Large Transformer Models", equation 1.
-
-    Args:
-        columns: T, the scores of a token.
-        behind: share of the tokens for which the part after attention is computed.
+    Activation Recomputation in Large Transformer Models", equation 1. The part after attention is computed
+    for the share `behind` of the tokens.
     """
     product, hidden = sizes.product, shape.hidden
     # input of q, k and v, and these three; behind attention: its output, input of the feed-forward pair,

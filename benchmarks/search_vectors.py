@@ -62,7 +62,7 @@ def sentence_transformers(folder: Path, _) -> None:
 
 def with_numpy(folder: Path, _) -> None:
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        best = []  # (inner products, numbers) of the best targets of each slice, both [Q, k]
+        best = []  # of each slice: inner products and numbers of the best targets, both [Q, k]
         for start in range(0, len(targets), SLICE):
             products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
             chosen = np.argpartition(-products, min(NEIGHBOURS, products.shape[1]) - 1)[:, :NEIGHBOURS]

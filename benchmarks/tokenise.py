@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -89,20 +90,16 @@ def read_texts(folder: Path) -> list[str]:
 def ours(folder: Path, _) -> None:
     from reader.tokenization import Tokenizer
 
-    tokenizer, cores = Tokenizer(None, folder / PIECE_MODEL), read_cpu().cores
-    time_tokenizer(folder, lambda texts: tokenizer.encode_batch(texts, cores))
+    encode = Tokenizer(None, folder / PIECE_MODEL).encode_batch
+    time_tokenizer(folder, partial(encode, threads=read_cpu().cores))
 
 
 def tokenizers_rust(folder: Path, _) -> None:
     """The library below the fast tokenizer of transformers."""
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / XLM_R).backend_tokenizer
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-    time_tokenizer(folder, encode)
+    encode = transformers.AutoTokenizer.from_pretrained(folder / XLM_R).backend_tokenizer.encode_batch_fast
+    time_tokenizer(folder, lambda texts: [one.ids for one in encode(texts, add_special_tokens=False)])
 
 
 def paddlenlp_ernie_m(folder: Path, _) -> None:

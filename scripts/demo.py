@@ -135,9 +135,8 @@ def mean(row: Mapping[str, float]) -> float:
 def table(rows: Rows) -> str:
     """A line for each start, a column for each language, then the mean over those that are not English."""
     lines = [["", *next(iter(rows.values())), "mean"]]
-    lines += [
-        [start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))] for start, row in rows.items()
-    ]
+    for start, row in rows.items():
+        lines.append([start, *(f"{value:.1f}" for value in (*row.values(), mean(row)))])
     return in_columns(lines)
 
 

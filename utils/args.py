@@ -78,12 +78,9 @@ class _Parser(argparse.ArgumentParser):
 def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
     """Make the dataclass `cls` from a command line.
 
-    Args:
-        cls: its fields are made by `flag`, `free` and `unused`, except `given`, which receives the names on
-            the command line. It checks its values in `__post_init__`.
-
-    Raises:
-        UserError: an unknown flag (with the nearest known one), or a value of the wrong type.
+    Its fields are made by `flag`, `free` and `unused`, except `given`, which receives the names on the
+    command line. It checks its values in `__post_init__`. UserError: an unknown flag (with the nearest known
+    one), or a value of the wrong type.
     """
     parser = _Parser(
         description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,

@@ -32,21 +32,15 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def within(interval: str, default: Any) -> Any:
-    """A dataclass field whose value must lie in an interval; `check_ranges` checks it.
+    """A dataclass field whose value must lie in an interval; `check_ranges` checks it. None is allowed.
 
-    Args:
-        interval: in mathematical notation: "[0, 1)" is from 0 to below 1, "[1, )" is at least 1.
-        default: the field's default. None is always allowed.
+    The notation is that of mathematics: "[0, 1)" is from 0 to below 1, "[1, )" is at least 1.
     """
     return dataclasses.field(default=default, metadata={"interval": interval})
 
 
 def check_ranges(config: Any, prefix: str = "--") -> None:
-    """Check every field of a dataclass, and of the dataclasses in it, that was declared with `within`.
-
-    Raises:
-        UserError: names the field, its value and what is allowed.
-    """
+    """Check the fields of a dataclass, and of those in it, that `within` made. UserError: what is allowed."""
     for field in dataclasses.fields(config):
         value, interval = getattr(config, field.name), field.metadata.get("interval")
         if dataclasses.is_dataclass(value):
@@ -63,14 +57,13 @@ def check_ranges(config: Any, prefix: str = "--") -> None:
 
 
 def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
-    """Build the dataclass `cls` from a command line.
+    """Build the dataclass `cls` from a command line; nested dataclasses are the sections of the YAML file.
+
+    The parser checks the types; the dataclass checks its values in `__post_init__` (`check_ranges`).
 
     Args:
-        cls: a dataclass; nested dataclasses are the sections of the YAML file. The parser checks the types;
-            the dataclass checks its values in `__post_init__` (`check_ranges`).
         arguments: `--config file.yaml`, any number of times, of which later ones override earlier ones; then
             `--section.key value`. Lists are written as YAML: `--languages "[en, de]"`.
-        description: shown by `--help`.
 
     Raises:
         UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
@@ -127,11 +120,7 @@ def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
-    """A YAML file of at most 1 MiB without aliases as a dict; an empty file is an empty dict.
-
-    Raises:
-        UserError: it cannot be read, is too large, has aliases, or is not a mapping.
-    """
+    """A YAML file as a dict. UserError: it cannot be read, is above 1 MiB, has aliases, or is no mapping."""
     data = read_bytes(path)
     if len(data) > LARGEST_YAML:
         raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
@@ -164,12 +153,8 @@ def save_config(config: Any, path: str | os.PathLike) -> None:
 def differences(old: Any, new: Any) -> list[str]:
     """The keys in which two configurations (dataclasses or nested dicts) differ, as "a.b: old -> new"."""
     was, now = _flatten(old), _flatten(new)
-    absent = "(absent)"
-    return [
-        f"{key}: {was.get(key, absent)} -> {now.get(key, absent)}"
-        for key in dict.fromkeys([*was, *now])
-        if was.get(key, absent) != now.get(key, absent)
-    ]
+    pairs = {key: (was.get(key, "(absent)"), now.get(key, "(absent)")) for key in was | now}
+    return [f"{key}: {before} -> {after}" for key, (before, after) in pairs.items() if before != after]
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:

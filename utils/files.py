@@ -21,11 +21,8 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """The value in a JSON file. A byte order mark at the start is skipped.
 
-    Args:
-        advice: appended to an error message: what the file should hold, or what to do.
-
-    Raises:
-        UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column.
+    UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column, and
+    `advice`: what the file should hold, or what to do.
     """
     advice = f"; {advice}" if advice else ""
     data = read_bytes(path, advice)
@@ -101,13 +98,8 @@ def temporary_name(path: Path, kind: str = "tmp") -> Path:
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
 
-    Args:
-        path: the final name. Its folder is created.
-        mode: "wb" or "w". Text is UTF-8 unless `options` says otherwise.
-        options: passed on to `open`.
-
-    Raises:
-        UserError: the disk is full or read-only. An earlier file of that name is untouched.
+    The folder is created. `mode` is "wb" or "w", and text is UTF-8 unless `options` for `open` say otherwise.
+    UserError: the disk is full or read-only. An earlier file of that name is untouched.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -131,8 +123,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
-    Raises:
-        UserError: the disk is full or read-only. An earlier folder of that name is untouched.
+    UserError: the disk is full or read-only. An earlier folder of that name is untouched.
     """
     path = Path(path)
     temporary, old = temporary_name(path), temporary_name(path, "old")

@@ -116,10 +116,8 @@ def check_vocabulary(vocab: Path, pieces: Path) -> None:
     """UserError: the files do not belong together, or do not have 250,002 ids."""
     size = Tokenizer(vocab, pieces).vocab_size
     if size != VOCAB_SIZE:
-        raise UserError(
-            f"{vocab}: {size:,} ids, but the released weights have {VOCAB_SIZE:,}; move it and {pieces.name} "
-            "away and run this again"
-        )
+        what = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        raise UserError(f"{vocab}: {what}; move it and {pieces.name} away and run this again")
     print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 

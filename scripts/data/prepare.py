@@ -17,6 +17,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,19 +175,14 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def read_pairs(
-    file: DataFile, labels: Mapping[str, str], missing: set[str], numbered: bool = False
-) -> Iterator[Prepared]:
+def read_pairs(file: DataFile, _, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
     """The pairs of texts of each language; rows that cannot be used are left out and counted.
 
-    Args:
-        labels: label in the file -> label to write.
-        missing: the texts for which a row is left out.
-        numbered: give a row without a qid its number as the qid.
-
-    Raises:
-        UserError: the columns are not known, or there is no good row.
+    PAWS-X (`paraphrases`) has numbers as qids, and "NS" in place of some texts, which count in dev and test
+    as in XTREME. `labels`: label in the file -> label to write. UserError: the columns are not known, or
+    there is no good row.
     """
+    missing = {""} if not paraphrases else {"", "NS"} if file.split == "train" else set()
     header, *rows = [line.split("\t") for line in read_lines(file.path) if line] or [[]]
     places = {
         name: header.index(alias) for name, several in ALIASES.items() for alias in several if alias in header
@@ -196,7 +192,7 @@ def read_pairs(
             fault = "neither name two texts and a label nor are just these three"
             raise UserError(f"{file.path}, line 1: {len(header)} columns, which {fault}")
         places, rows = {name: place for place, name in enumerate(COLUMNS)}, [header, *rows]
-    columns = [*COLUMNS, *["qid"] * (numbered or "qid" in places)]
+    columns = [*COLUMNS, *["qid"] * (paraphrases or "qid" in places)]
     kept, found, dropped = defaultdict(list), defaultdict(Counter), Counter()
     for number, cells in enumerate(rows, 1):
         row = {"qid": str(number), "language": file.language or "", "label": ""}
@@ -286,17 +282,6 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
 
 
-def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:
-    """PAWS-X. It has "NS" in place of some pairs, which count in dev and test, as in XTREME."""
-    missing = {"", "NS"} if file.split == "train" else set()
-    return read_pairs(file, {"0": "0", "1": "1"}, missing, numbered=True)  # 1: a paraphrase
-
-
-def read_inferences(file: DataFile, _) -> Iterator[Prepared]:
-    """XNLI and MultiNLI."""
-    return read_pairs(file, {label: label for label in NLI} | {"contradictory": "contradiction"}, {""})
-
-
 SPLIT, LANGUAGE = "(?P<split>train|dev|test)", "(?P<language>[a-z]{2})"
 TAGGED = DataSet(
     languages=("en", "nl", "es", "de"),
@@ -316,7 +301,7 @@ DATA_SETS = {
             rf"multinli\.(?P<split>train)\.{LANGUAGE}\.tsv",
             rf"(?:xnli-)?{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
-        read=read_inferences,
+        read=partial(read_pairs, labels={one: one for one in NLI} | {"contradictory": "contradiction"}),
     ),
     "pawsx": DataSet(
         languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
@@ -324,7 +309,7 @@ DATA_SETS = {
             rf"{LANGUAGE}/(?P<split>train|translated_train|dev_2k|test_2k)\.tsv",
             rf"{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
-        read=read_paraphrases,
+        read=partial(read_pairs, labels={"0": "0", "1": "1"}, paraphrases=True),  # 1: a paraphrase
     ),
     "conll": TAGGED,
     "panx": TAGGED,
