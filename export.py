@@ -29,7 +29,7 @@ class ExportFlags:
             for retrieval, else top
         int8: also write ONNX with int8 weights and activations, and report how that changes the predictions
         reduce_range: use int8 weights of 7 bits, for CPUs without VNNI; default: if this CPU has none
-        check_set: texts to compare on: TSV with text_a (text_b; for a classifier label), or plain lines;
+        check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines;
             default: made-up ones
     """
 

@@ -114,6 +114,9 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     assert f"'accuracy': ({before}, {after})" in capsys.readouterr().out
     assert before == pytest.approx(100 * 14 / 15) and 0 <= after <= 100
     assert made["checked_on"] == "15 texts of dev.tsv"
+    table.write_text("text_a\n" + "\n".join(texts) + "\n")
+    made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
+    assert made["int8"].keys() == {"decisions"}
 
 
 def test_agreement_by_hand():
