@@ -196,8 +196,11 @@ def test_encoder_up_to_a_layer(models, tmp_path):
         load(tmp_path / "out").engine("encoding", 2)
 
 
-def test_the_encoder_of_a_pretrained_model(models, tmp_path):
+def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
+    devices = []
+    monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
+    assert devices == ["cpu"]  # where there is a GPU too
     assert settings["export"]["task"] == "encoding" and "languages" not in settings
 
 
