@@ -54,6 +54,7 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
 def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     """The FastAPI application."""
     from fastapi import FastAPI, HTTPException
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import create_model
     from starlette.requests import Request
@@ -83,6 +84,12 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
             return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
         return await answer(request)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        # without the input, which may be no JSON that can be written
+        told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+        return JSONResponse({"detail": told}, 422)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
