@@ -103,7 +103,10 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
         async def endpoint(request: kind) -> dict:
             try:
-                return task.answer([task.parse(request.model_dump(exclude_none=True))])[0]
+                asked = task.parse(request.model_dump(exclude_none=True))
+                if name in ("search", "translate-probe"):  # on the command line, they cut the text
+                    task.check_length(asked)
+                return task.answer([asked])[0]
             except UserError as error:
                 raise HTTPException(422, str(error)) from error
 
