@@ -16,7 +16,9 @@ from utils import __version__
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
-THIS_MACHINE = ["127.0.0.1", "localhost"]
+LONGEST_WAIT = 5  # seconds until a request must have arrived whole
+MOST_CONNECTIONS = 512  # fewer than the files that a process may open
+THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
 PAGE = Path(__file__).with_name("page.html")
 # A browser loads nothing from another site, and shows the page in no frame of one.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -119,6 +121,35 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     return app
 
 
+def timed_protocol() -> type:
+    """uvicorn's HTTP/1.1, but a request has LONGEST_WAIT seconds to arrive; uvicorn itself waits for ever."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class TimedProtocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.await_request()
+
+        def on_response_complete(self) -> None:
+            self.await_request()
+            super().on_response_complete()
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self.cycle is not None and self.cycle.more_body:
+                self.transport.abort()  # nobody answers half a request
+
+        def await_request(self) -> None:
+            self.loop.call_later(LONGEST_WAIT, self.close_unless_past, self.cycle)
+
+        def close_unless_past(self, last: Any) -> None:
+            """Close the connection if no whole request has arrived since `last`, the previous one."""
+            if self.cycle is last or self.cycle.more_body:
+                self.transport.abort()
+
+    return TimedProtocol
+
+
 def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> None:
     """Answer until Ctrl-C.
 
@@ -132,16 +163,18 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    if host in THIS_MACHINE:  # a page of another site could make its name stand for this address
+    name, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
+    if name in THIS_MACHINE:  # a page of another site could make its name stand for this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
     config = uvicorn.Config(
-        app, log_level="warning", http="h11", ws="none", timeout_keep_alive=2, timeout_graceful_shutdown=2,
+        app, log_level="warning", http=timed_protocol(), ws="none", timeout_keep_alive=2,
+        timeout_graceful_shutdown=2, limit_concurrency=MOST_CONNECTIONS,
         headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
     )  # fmt: skip
     try:
-        listening = socket.create_server((host, port))
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
-    print(f"serving on http://{host}:{port}, Ctrl-C ends it", flush=True)
+    print(f"serving on http://{name}:{port}, Ctrl-C ends it", flush=True)
     with listening, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
