@@ -99,20 +99,15 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         # It is empty, but the launcher needs one label per process; -1 is no GPU.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
     if len(nodes) > 1:
-        launcher += ["--master", f"{nodes[0]}:{args.master_port or port_of(args)}"]
-        launcher += ["--nnodes", str(len(nodes)), "--rank", str(args.node_id)]
-        launcher += ["--host", args.current_node_ip or nodes[args.node_id]]
+        # A port from 20000 to 29999, the same on each machine, and likely another one for another command.
+        port = args.master_port or 20000 + zlib.crc32("\0".join([args.node_ips, *script]).encode()) % 10000
+        launcher += ["--master", f"{nodes[0]}:{port}", "--nnodes", str(len(nodes))]
+        launcher += ["--rank", str(args.node_id), "--host", args.current_node_ip or nodes[args.node_id]]
     return [*launcher, *script], environment
 
 
 def _workers(args: argparse.Namespace) -> Path:
     return Path(args.split_log_path, f"workers-node{args.node_id}" if "," in args.node_ips else "workers")
-
-
-def port_of(args: argparse.Namespace) -> int:
-    """A port from 20000 to 29999, the same on each machine, and likely another one for another command."""
-    command = [args.node_ips, args.training_script, *args.training_script_args]
-    return 20000 + zlib.crc32("\0".join(command).encode()) % 10000
 
 
 def signal_workers(launcher: subprocess.Popen, number: int) -> None:
@@ -147,13 +142,9 @@ def start(line: list[str], workers: Path) -> int:
     if code and signal.SIGINT in received:
         return 130
     if code:
-        errors = [
-            text
-            for file in sorted(workers.glob("workerlog.*"))
-            for text in file.read_text(encoding="utf-8", errors="replace").splitlines()
-            if text.startswith("error: ")
-        ]
-        print(errors[0] if errors else f"the processes ended with {code}; see {workers}", file=sys.stderr)
+        logs = (path.read_text("utf-8", "replace") for path in sorted(workers.glob("workerlog.*")))
+        errors = (line for log in logs for line in log.splitlines() if line.startswith("error: "))
+        print(next(errors, f"the processes ended with {code}; see {workers}"), file=sys.stderr)
     return code
 
 

@@ -6,6 +6,7 @@ XNLI recipe draws; peers pad them, and a "grouped" peer gets batches of similar 
 revisions this is another program: --against ../another-checkout/benchmarks/finetune_step.py.
 """
 
+import itertools
 import json
 import random
 import sys
@@ -50,7 +51,7 @@ def draw(folder: Path, args) -> None:
     """Write the batches of (ids, label) for all contenders: "padded" and "grouped"."""
     labels, padded = draw_random(args) if args.length else draw_real(args)
     pairs = sorted((pair for batch in padded for pair in batch), key=lambda pair: len(pair[0]))
-    grouped = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
+    grouped = in_batches(pairs, args.batch)
     random.Random(1).shuffle(grouped)
     tokens = sum(len(ids) for ids, _ in pairs)
     drawn = {"labels": labels, "grouped": grouped, "padded": padded, "tokens": tokens}
@@ -58,12 +59,14 @@ def draw(folder: Path, args) -> None:
 
 
 def draw_random(args) -> tuple[list[str], list[list]]:
-    rng = random.Random(0)
-    words = range(4, args.vocab)
+    rng, words = random.Random(0), range(4, args.vocab)
     texts = [[0, *rng.choices(words, k=args.length - 2), 2] for _ in range(args.batch * args.steps)]
     pairs = [(ids, rng.randrange(3)) for ids in texts]
-    batches = [pairs[start : start + args.batch] for start in range(0, len(pairs), args.batch)]
-    return ["0", "1", "2"], batches
+    return ["0", "1", "2"], in_batches(pairs, args.batch)
+
+
+def in_batches(pairs: list, size: int) -> list[list]:
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
 def draw_real(args) -> tuple[list[str], list[list]]:
@@ -83,9 +86,8 @@ def draw_real(args) -> tuple[list[str], list[list]]:
     labels = sorted({row[2] for row in rows})
     examples = [Example(a, b, labels.index(label), None) for a, b, label in rows]
     task = Classification(Tokenizer(None, args.piece_model_path), labels, args.max_seq_len)
-    stream = Batches(examples, task.encode, args.batch, seed=1).stream()
     batches = []
-    for work, _ in zip(stream, range(args.steps)):
+    for work in itertools.islice(Batches(examples, task.encode, args.batch, seed=1).stream(), args.steps):
         chosen = [examples[i] for i in work.micro_batches[0].indices]
         batches.append([(feature.ids, feature.label) for feature in task.encode(chosen)])
     return labels, batches
@@ -212,14 +214,12 @@ def our_step(model, loss_of: Callable, amp: str = "none") -> Callable[..., None]
 
 def torch_step(
     args, head: str, attention: str = "eager", fused: bool = True, bfloat16: bool = False,
-    loss_of: Callable | None = None, **config,
+    loss_of: Callable = lambda model, ids, mask, labels: model(ids, attention_mask=mask, labels=labels).loss,
+    **config,
 ) -> Callable[..., None]:  # fmt: skip
     """A training step of XLM-R of transformers: (ids, labels) as arrays -> None.
 
-    Args:
-        head: end of the name of a class: "ForMaskedLM".
-        loss_of: (model, input_ids, attention_mask, labels) -> loss; by default the loss of the model.
-        config: further values of the configuration.
+    `head` ends the name of a class: "ForMaskedLM". `config` has further values of the configuration.
     """
     import torch
     import transformers
@@ -233,10 +233,7 @@ def torch_step(
         input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
         mask = (input_ids != 1).long()
         with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
-            if loss_of is None:
-                loss = model(input_ids, attention_mask=mask, labels=labels).loss
-            else:
-                loss = loss_of(model, input_ids, mask, labels)
+            loss = loss_of(model, input_ids, mask, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

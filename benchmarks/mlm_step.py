@@ -7,7 +7,7 @@ would not fit into memory; --against ../another-checkout takes turns with ours.
 
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,13 +16,12 @@ from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps
 from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
 
 IGNORED = -100  # transformers does not predict positions with this label
-GATHERED = {"attention": "sdpa", "gathered": True}
+GATHERED, GATHERED_LABEL = {"attention": "sdpa", "gathered": True}, "transformers XLM-R, sdpa, gathered"
+LATEST_LABEL = "newest transformers, sdpa, gathered"
 SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 128, "steps": 5}
 CONTENDERS = TRANSFORMERS | {
-    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", True, GATHERED),
-    "hf_gathered_latest_sdpa": Contender(
-        "newest transformers, sdpa, gathered", "torch", True, GATHERED, LATEST
-    ),
+    "hf_gathered_sdpa": Contender(GATHERED_LABEL, "torch", True, GATHERED),
+    "hf_gathered_latest_sdpa": Contender(LATEST_LABEL, "torch", True, GATHERED, LATEST),
 }
 
 
@@ -37,11 +36,9 @@ def mmlm_batches(args) -> Iterator[tuple]:
     ids = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
     objectives = Objectives(ObjectiveConfig(), ids, args.length)
     rng = np.random.default_rng(0)
-    step = 0
-    while True:
+    for step in count():
         texts = [Text(rng.choice(ids.ordinary_ids, args.length - 2), language=0) for _ in range(args.batch)]
         yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(args.batch)]),)
-        step += 1
 
 
 def ids_and_labels(args) -> Iterator[tuple]:
@@ -69,8 +66,8 @@ def ours(_, args) -> None:
 
 
 def torch_peer(_, args, gathered: bool = False, **options) -> None:
-    step = torch_step(args, "ForMaskedLM", loss_of=gathered_loss if gathered else None, **options)
-    time_batches(args, step, ids_and_labels(args))
+    options |= {"loss_of": gathered_loss} if gathered else {}
+    time_batches(args, torch_step(args, "ForMaskedLM", **options), ids_and_labels(args))
 
 
 def time_batches(args, step: Callable[..., None], batches: Iterator[tuple]) -> None:

@@ -125,19 +125,13 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     ours, peers = ([one for one in rows if one["peer"] == side] for side in (False, True))
     single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
     in_any = max(one["value"] for one in ours) / max(one["value"] for one in peers)
-    installed, mixed = as_installed(result), any(one["precision"] != FLOAT32 for one in rows)
+    untuned = [x for name, x in result["ratio_to_peer"].items() if not result["contenders"][name]["tuned"]]
+    mixed = any(one["precision"] != FLOAT32 for one in rows)
     return [
         title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
         f"**{result['ratio']:.2f}**",
-        f"{installed:.2f}" if installed else "", f"{in_any:.2f}" if mixed else "",
+        f"{min(untuned):.2f}" if untuned else "", f"{in_any:.2f}" if mixed else "",
     ]  # fmt: skip
-
-
-def as_installed(result: Mapping[str, Any]) -> float | None:
-    """How many times faster ours is than the fastest peer as it is installed."""
-    rows = result["contenders"]
-    ratios = [ratio for name, ratio in result["ratio_to_peer"].items() if not rows[name]["tuned"]]
-    return min(ratios, default=None)
 
 
 def strategies(result: Mapping[str, Any]) -> str:

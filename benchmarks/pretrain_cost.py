@@ -86,8 +86,7 @@ def time_alternations(args) -> dict[str, list[float]]:
     steps = {name: random_steps(config, vocabulary, args) for name, config in STRATEGIES.items()}
     model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
-    rng = np.random.default_rng(1)
-    ids, count = vocabulary.ordinary_ids, vocabulary.size // PIECES
+    rng, ids, count = np.random.default_rng(1), vocabulary.ordinary_ids, vocabulary.size // PIECES
     pieces = [np.sort(rng.choice(ids, count, replace=False)) for _ in LANGUAGES]
     pseudo_tokens = PseudoTokenGenerator(pieces, vocabulary.special_ids)
     seconds: dict[str, list[float]] = {name: [] for name in steps}

@@ -67,12 +67,11 @@ def compare(
     """The whole program: flags, rounds, table, and a last line of JSON (`figures`).
 
     Args:
-        workers: kind of contender -> function of (folder with the files, flags, **options) that does the work
-            and ends with `tell`.
+        workers: kind -> function of (folder with the files, flags, **options), which ends with `tell`.
         sizes: flags and their defaults. Workers get those that differ, so that other revisions know them.
         amount: units of work in each of the "seconds" that a worker tells.
         prepare: writes the files that all contenders get.
-        turns: kinds of contenders that take turns with ours; they call `wait_for_turn` before each step.
+        turns: kinds that take turns with ours; they call `wait_for_turn` before each step.
     """
     parser = argparse.ArgumentParser(description=description)
     for name, default in sizes.items():
@@ -172,11 +171,11 @@ def run_together(contenders: Mapping[str, Contender], flags: Sequence[str]) -> d
                     sys.exit(message)
                 print(message, flush=True)
                 return None
-    last = {name: next(line for line in reversed(lines) if line[0] == "{") for name, lines in said.items()}
-    found = {name: json.loads(line) for name, line in last.items()}
-    for told in found.values():
-        if not isinstance(told["seconds"], list):
-            told["seconds"] = [told["seconds"]]
+    found = {}
+    for name, lines in said.items():
+        found[name] = json.loads(next(line for line in reversed(lines) if line[0] == "{"))
+        if not isinstance(found[name]["seconds"], list):
+            found[name]["seconds"] = [found[name]["seconds"]]
     return found
 
 
@@ -184,8 +183,7 @@ def start(name: str, contender: Contender, flags: Sequence[str], in_turns: bool)
     """Start the worker of a contender."""
     script = contender.script or Path(sys.argv[0]).resolve()
     environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    worker = OURS if name == PREVIOUS else name
-    command = [str(contender.python), str(script), f"--worker={worker}", *flags]
+    command = [contender.python, script, f"--worker={OURS if name == PREVIOUS else name}", *flags]
     if contender.precision == FLOAT32:
         environment["NVIDIA_TF32_OVERRIDE"] = "0"  # a GPU computes in float32, not in TF32
     if in_turns:
@@ -224,8 +222,7 @@ def tell(seconds: float | list[float], **more: Any) -> None:
         seconds: of the whole work, or of each repetition.
         more: "check": equal for all that do the same work; "peak": bytes, if other processes did the work.
     """
-    torch, paddle = sys.modules.get("torch"), sys.modules.get("paddle")
-    on_gpu = 0
+    torch, paddle, on_gpu = sys.modules.get("torch"), sys.modules.get("paddle"), 0
     if torch and torch.cuda.is_available():
         on_gpu = torch.cuda.max_memory_allocated()
     if paddle and paddle.device.get_device().startswith("gpu"):

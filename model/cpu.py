@@ -1,14 +1,8 @@
 """What a CPU can do better than Paddle's own kernels: the same mathematics, in blocks of rows on all threads.
 
-On a CPU Paddle 3.3 runs its products on all threads and everything else on one. It computes the gradient of
-a layer norm in a slow loop, its dropout draws one 64-bit number for each element, and its softmax gives a
-closed column up to exp(-64) instead of 0. The functions here work on blocks of rows and make sums over rows
-with products (docs/cpu.md). NumPy releases the interpreter lock while it computes, so Python threads are
-enough. OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py).
-
-The layers at the end of this file, `model.attention` and `model.word_table` choose between these and Paddle's
-own. They are made for `backward()`: through a layer of one's own with several inputs Paddle refuses
-`paddle.grad` with respect to only some of them. Freeze what should have no gradient (`stop_gradient`).
+docs/cpu.md says why. NumPy releases the interpreter lock while it computes, so Python threads are enough;
+OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py). The layers are made for
+`backward()`: Paddle refuses `paddle.grad` by only some inputs of a layer of one's own.
 """
 
 import math
@@ -58,12 +52,10 @@ class _Memory:
 
 
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` once for each of the slices that divide `rows` rows, several at a time and in no order.
+    """Call `work` for slices of `rows` rows of `width` numbers, several at a time and in no order.
 
-    Args:
-        work: must not call `over_rows`. Each row may depend only on its own values, so that the result does
-            not depend on the number of threads. NumPy's floating-point warnings are switched off.
-        width: numbers per row.
+    `work` must not call `over_rows`, and each row may depend only on its own values, so that the result does
+    not depend on the number of threads. NumPy's floating-point warnings are switched off.
     """
     threads = thread_count()
     size = max(1, min(BLOCK // width, -(-rows // threads)))
@@ -301,31 +293,30 @@ class AttentionOnCpu(PyLayer):
 
 def _into_rectangle(x: Tensor, group, heads: int, factor: float = 1.0) -> Tensor:
     """The group's rows of x [N, H], times `factor`: [b, heads, T, D], 0 at pads."""
-    rows, (count, width), size = as_array(x), group.shape, x.shape[-1] // heads
+    (count, width), size = group.shape, x.shape[-1] // heads
     result = paddle.empty([count, heads, width, size], x.dtype)
-    filled = as_array(result)
-
-    def copy(numbers: slice) -> None:
-        for number in range(count)[numbers]:
-            start, length = group.starts[number], group.lengths[number]
-            part = rows[start : start + length].reshape([length, heads, size]).swapaxes(0, 1)
-            np.multiply(part, factor, out=filled[number, :, :length])
-            filled[number, :, length:] = 0.0
-
-    over_rows(copy, count, heads * width * size)
+    _copy(result, group, x, factor, inwards=True)
     return result
 
 
 def _out_of_rectangle(rectangle: Tensor, group, x: Tensor, factor: float = 1.0) -> None:
     """Write the real tokens of [b, heads, T, D], times `factor`, into their rows of x [N, H]."""
+    _copy(rectangle, group, x, factor, inwards=False)
+
+
+def _copy(rectangle: Tensor, group, x: Tensor, factor: float, inwards: bool) -> None:
     values, rows = as_array(rectangle), as_array(x)
     count, heads, _, size = values.shape
 
     def copy(numbers: slice) -> None:
         for number in range(count)[numbers]:
             start, length = group.starts[number], group.lengths[number]
-            part = rows[start : start + length].reshape([length, heads, size])
-            np.multiply(values[number, :, :length].swapaxes(0, 1), factor, out=part)
+            part = rows[start : start + length].reshape([length, heads, size]).swapaxes(0, 1)
+            inside = values[number, :, :length]
+            source, target = (part, inside) if inwards else (inside, part)
+            np.multiply(source, factor, out=target)
+            if inwards:
+                values[number, :, length:] = 0.0
 
     over_rows(copy, count, values[0].size)
 

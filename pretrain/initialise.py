@@ -16,10 +16,7 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 
 
 def initialise(
-    model: PreTrainingModel,
-    config: InitConfig,
-    tokenizer: Tokenizer,
-    drawn: Mapping[str, Any] | None = None,
+    model: PreTrainingModel, config: InitConfig, tokenizer: Tokenizer, drawn: Mapping[str, Any] | None = None
 ) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 

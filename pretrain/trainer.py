@@ -185,10 +185,7 @@ class Trainer:
 
 
 def train_step(
-    engine: Engine,
-    pseudo_tokens: PseudoTokenGenerator | None,
-    work: StepBatches,
-    stop: object = None,
+    engine: Engine, pseudo_tokens: PseudoTokenGenerator | None, work: StepBatches, stop: object = None
 ) -> Step | None:
     """One optimizer step over the mix of objectives; None if a process was asked to stop during it.
 

@@ -67,10 +67,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
             an id is repeated in a "dev" or "test" file, or there is no question.
     """
-    path = Path(path)
+    path, ids, wrong = Path(path), set(), []
     file = QuestionFile(path, [], [])
-    ids: set[str] = set()
-    wrong: list[str] = []
     articles = _items(path, read_json(path, f"the form is {_FORM}"), "", "data")
     for paragraph, place in (one for article in articles for one in _items(path, *article, "paragraphs")):
         context = _get(path, paragraph, place, "context", str)
@@ -142,31 +140,28 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
 def _split_han(
     tokenizer: Tokenizer, text: str, ids: list[int], spans: list[Span]
 ) -> tuple[list[int], list[Span]]:
-    new_ids: list[int] = []
-    new_spans: list[Span] = []
+    found: list[tuple[int, Span]] = []
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
         is_cut_as_it_is = unicodedata.is_normalized("NFKC", source) and normalize(source) == source
         if end - start < 2 or not _HAS_HAN.search(source) or not is_cut_as_it_is:
-            new_ids.append(id_)
-            new_spans.append((start, end))
+            found.append((id_, (start, end)))
             continue
         for piece, length in _han_pieces(tokenizer, source, token.startswith("▁")):
-            new_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
-            new_spans.append((start, start + length))
+            found.append((tokenizer.vocab.get(piece, tokenizer.unk_id), (start, start + length)))
             start += length
-    return new_ids, new_spans
+    return [id_ for id_, _ in found], [span for _, span in found]
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
     """The pieces for `source`, each Han character apart, and how many of its characters each stands for."""
-    pieces: list[tuple[str, int]] = []
-    for part in _PARTS.findall(source):
-        if after_space and not pieces:
-            if "▁" + part in tokenizer.vocab:
-                pieces.append(("▁" + part, len(part)))
-                continue
-            pieces.append(("▁", 0))
+    first, *others = _PARTS.findall(source)
+    pieces: list[tuple[str, int]] = [("▁", 0)] * after_space
+    if after_space and f"▁{first}" in tokenizer.vocab:
+        pieces = [(f"▁{first}", len(first))]
+    else:
+        others = [first, *others]
+    for part in others:
         known = part in tokenizer.vocab
         pieces += [(part, len(part))] if known else [(character, 1) for character in part]
     return pieces
@@ -176,19 +171,13 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
 class Cut:
     """How inputs are cut.
 
-    Args:
-        max_seq_len, max_query_length: maximum tokens of an input and of a question; the rest is left out.
-        doc_stride: tokens between the starts of two windows, at most as many as fit into one.
-        split_han: see `encode_for_answers`.
-
-    Raises:
-        UserError: a question of maximum length leaves no room for a context.
+    UserError: a question of maximum length leaves no room for a context.
     """
 
-    max_seq_len: int
-    max_query_length: int
-    doc_stride: int
-    split_han: bool = True
+    max_seq_len: int  # tokens of an input
+    max_query_length: int  # tokens of a question; the rest is left out
+    doc_stride: int  # tokens between the starts of two windows, at most as many as fit into one
+    split_han: bool = True  # see `encode_for_answers`
 
     def __post_init__(self) -> None:
         if self.max_seq_len <= self.max_query_length + INPUT_SPECIAL_TOKENS:
@@ -313,10 +302,8 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
     None if no token covers any of them. `spans`: of the tokens, int32 [tokens, 2].
     """
     start, end = span
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    end -= len(text[start:end]) - len(text[start:end].rstrip())
     first = bisect_right(spans[:, 1], start)  # the first token that ends after the start
     last = bisect_left(spans[:, 0], end) - 1  # the last token that begins before the end
     return (first, last) if first <= last else None
@@ -351,12 +338,11 @@ class EncodeWindows:
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        features = []
-        for window in windows:
-            question, context = window.question_ids.tolist(), window.context_ids.tolist()
-            ids = [self.cls_id, *question, self.sep_id, *context, self.sep_id]
-            features.append(AnswerFeature(ids, window))
-        return features
+        ids = (
+            [self.cls_id, *one.question_ids.tolist(), self.sep_id, *one.context_ids.tolist(), self.sep_id]
+            for one in windows
+        )
+        return list(map(AnswerFeature, ids, windows))
 
     def count(self, features: Sequence[AnswerFeature]) -> int:
         return len(features)

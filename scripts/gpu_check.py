@@ -37,13 +37,14 @@ from model import cpu, device, word_table
 from model.attention import Layout, SelfAttention
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
-from pretrain.batch import Batch, pack
+from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.loss import masked_lm_loss
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
+from pretrain.shares import MONOLINGUAL
 from pretrain.trainer import SUMS, train_step
 from training import distributed
 from training.engine import Engine
@@ -97,14 +98,9 @@ def check_device(quick: bool) -> str:
 # Comparison with the CPU in float64.
 
 
-def compare(what: str, found: Sequence, exact: Sequence, dtype: str | float, advice: str) -> float:
-    """The largest difference of the arrays, relative to the largest exact value. Failed: it is too large.
-
-    Args:
-        dtype: what `found` was computed in, or the largest difference allowed.
-    """
-    tf32 = dtype == "float32" and device.on_gpu() and device.has_tf32()
-    most, worst = BOUNDS["tf32" if tf32 else dtype] if isinstance(dtype, str) else dtype, 0.0
+def compare(what: str, found: Sequence, exact: Sequence, most: float, advice: str) -> float:
+    """The largest difference of the arrays, relative to the largest exact value. Failed: above `most`."""
+    worst = 0.0
     for ours, theirs in zip(map(np.asarray, found), map(np.asarray, exact), strict=True):
         off = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
         worst = max(worst, float(off) if np.isfinite(ours).all() else np.inf)
@@ -131,23 +127,17 @@ def computed(
         paddle.set_device(before)
 
 
-def largest_differences(
-    cases: dict[str, tuple[Callable, Callable, Sequence[np.ndarray]]], advice: str
-) -> str:
-    """The largest difference of each dtype of this device.
-
-    Args:
-        cases: name -> (function, a function that gives the same on a CPU, inputs).
-    """
+def largest_differences(cases: dict[str, tuple[Callable, Callable, Sequence]], advice: str) -> str:
+    """Of each dtype of this device. `cases`: name -> (function, the same on a CPU, input arrays)."""
     here, gpu, said = paddle.device.get_device(), device.on_gpu(), []
     for dtype in ["float64", "float32", *["float16"] * gpu, *["bfloat16"] * (gpu and device.has_bf16())]:
-        worst = 0.0
+        tf32, worst = dtype == "float32" and gpu and device.has_tf32(), 0.0
         for name, (function, exact, arrays) in cases.items():
             if dtype in HALF:  # the rounding of the inputs is not the operation's
                 arrays = [paddle.to_tensor(x).astype(dtype).astype("float64").numpy() for x in arrays]
-            found = computed(function, arrays, dtype, here)
-            off = compare(f"{name} in {dtype}", found, computed(exact, arrays), dtype, advice)
-            worst = max(worst, off)
+            found, expected = computed(function, arrays, dtype, here), computed(exact, arrays)
+            most = BOUNDS["tf32" if tf32 else dtype]
+            worst = max(worst, compare(f"{name} in {dtype}", found, expected, most, advice))
         said.append(f"{dtype} {worst:.0e}")
     return f"{', '.join(cases)} against float64: {', '.join(said)}"
 
@@ -208,11 +198,9 @@ def make_model(
     dtype: str, dropout: float = 0.0, vocab_size: int = 100, hidden: int = 32, depth: int = 2, heads: int = 4
 ) -> PreTrainingModel:
     """The same weights in every dtype."""
-    sizes = {"vocab_size": vocab_size, "hidden_size": hidden, "num_hidden_layers": depth}
     drop = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     paddle.seed(1)
-    model = PreTrainingModel(ErnieMConfig(**sizes, num_attention_heads=heads, **drop), LANGUAGES)
-    return model.to(dtype=dtype)
+    return PreTrainingModel(ErnieMConfig(vocab_size, hidden, depth, heads, **drop), LANGUAGES).to(dtype=dtype)
 
 
 def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Batch:
@@ -224,11 +212,9 @@ def batch_of(objective: str, step: int, count: int = 8, longest: int = 20) -> Ba
     def text(language: int) -> Text:
         return Text(rng.integers(4, VOCABULARY.mask_id, rng.integers(longest // 2, longest)), language)
 
-    examples = []
-    for number in range(count):
-        example = text(0) if objective in ("mmlm", "btmlm") else Pair(text(0), text(1))
-        examples.append(maker.mask(objective, example, generator(1, step, number)))
-    return pack(examples)
+    single = objective in MONOLINGUAL
+    examples = [text(0) if single else Pair(text(0), text(1)) for _ in range(count)]
+    return maker.batch(objective, examples, [generator(1, step, number) for number in range(count)])
 
 
 def engine_of(dtype: str, precision: Precision | None = None, stage: int = 0) -> Engine:
@@ -278,9 +264,8 @@ def check_training(quick: bool) -> str:
     for amp in amps:
         worst, most = 0.0, 5e-2 if gpu else 1e-3
         for name, losses in exact.items():
-            found = train(engine_of("float32", Precision(amp)), name)
-            off = compare(f"{name} with amp {amp}", found, losses, most, f"do not train with amp {amp}")
-            worst = max(worst, off)
+            found, advice = train(engine_of("float32", Precision(amp)), name), f"do not train with amp {amp}"
+            worst = max(worst, compare(f"{name} with amp {amp}", found, losses, most, advice))
         said.append(f"float32, amp {amp}, within {worst:.0e} of {base}")
     if gpu:
         engine = engine_of("float32", Precision("fp16", loss_scaling=LossScaling(init_loss_scaling=2.0**60)))
@@ -334,13 +319,16 @@ def check_step(quick: bool) -> str:
     return f"{kernel}, {len(kernels) // 2} kernels a micro-batch, copies in a step: {copies}"
 
 
+def losses_of(stage: int) -> dict[str, list[float]]:
+    return {name: train(engine_of("float64", stage=stage), name, 4) for name in OBJECTIVES}
+
+
 def worker(folder: Path, stage: int) -> None:
     """One process of `check_processes`: process 0 writes the losses to `folder`, then process 1 dies."""
     distributed.init(sharding_stage=stage)
-    losses = {name: train(engine_of("float64", stage=stage), name, 4) for name in OBJECTIVES}
+    losses, engine = losses_of(stage), engine_of("float64", stage=stage)
     if distributed.is_main():
         (folder / "losses.json").write_text(json.dumps(losses))
-    engine = engine_of("float64", stage=stage)
     train(engine, "mmlm", 1)
     if not distributed.is_main():
         os.kill(os.getpid(), signal.SIGKILL)
@@ -350,12 +338,11 @@ def worker(folder: Path, stage: int) -> None:
 def check_processes(quick: bool, script: str = __file__) -> str:
     if device.on_gpu() and paddle.device.cuda.device_count() < 2:
         raise Skipped("one GPU; NCCL needs two")
-    exact = {name: train(engine_of("float64"), name, 4) for name in OBJECTIVES}
-    advice = "use one process, try NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"
+    exact, advice = losses_of(0), "use one process, try NCCL_DEBUG=INFO and NCCL_P2P_DISABLE=1"
     for stage in (0, 1):
         with tempfile.TemporaryDirectory() as folder:
-            launch = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder]
-            command = [*launch, script, "--worker", folder, "--stage", str(stage)]
+            command = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder]
+            command += [script, "--worker", folder, "--stage", str(stage)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
             path, log = Path(folder, "losses.json"), Path(folder, "workers", "workerlog.0")
             if not path.is_file():
@@ -363,9 +350,7 @@ def check_processes(quick: bool, script: str = __file__) -> str:
                 raise Failed(f"two processes of stage {stage} ended with: {said.strip()[-300:]}; {advice}")
             found = json.loads(path.read_text())
         if not done.returncode:
-            raise Failed(
-                f"one process of stage {stage} was killed, and the run ended without an error; {REPORT}"
-            )
+            raise Failed(f"a process of stage {stage} was killed, and the run ended without error; {REPORT}")
         for name, losses in exact.items():
             compare(f"{name} on two processes, stage {stage},", found[name], losses, 1e-9, advice)
     backend = "NCCL" if device.on_gpu() else "gloo"
@@ -388,21 +373,21 @@ def check_speed(quick: bool) -> str:
     most, of = device.peak()
     shape = plan.ModelShape(hidden, depth, heads, size, len(LANGUAGES))
     share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / min(seconds) / most
-    margin, warnings = min(seconds) / reading, []
+    margin, used, planned = min(seconds) / reading, 0.0, 0.0
     said = f"{'tiny' if quick else 'base'} size, amp {amp}: {batch.tokens / min(seconds):,.0f} tokens/s"
     said += f", {share:.0%} of {of}, the reader is {margin:.1f} times as fast"
-    if share < LOW_SHARE:
-        warnings.append("low: look at nvidia-smi for another program, heat, or a power limit")
-    if margin < LOW_MARGIN:
-        warnings.append("the card will wait for its reader")
     if gpu:
         run = plan.PlannedRun(1, batch.tokens, batch.tokens, 1, "O1", False, device.flash_in(half=True))
         planned = sum(plan.memory(shape, run, 0, 1).values()) / 1e9
         used = paddle.device.cuda.max_memory_allocated() / 1e9
         said += f", {used:.1f} GB, planned {planned:.1f}"
-        if used > MUCH_MEMORY * planned:
-            warnings.append("more memory than benchmarks/plan.py computes")
-    return "; ".join([said, *(f"warning: {one}" for one in warnings if gpu and not quick)])
+    warnings = {
+        "low: look at nvidia-smi for another program, heat, or a power limit": share < LOW_SHARE,
+        "the card will wait for its reader": margin < LOW_MARGIN,
+        "more memory than benchmarks/plan.py computes": used > MUCH_MEMORY * planned,
+    }
+    shown = [f"warning: {one}" for one, holds in warnings.items() if holds and gpu and not quick]
+    return "; ".join([said, *shown])
 
 
 CHECKS = {

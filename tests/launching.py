@@ -4,11 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+import pytest
+
 from utils import logging as run_log
+from utils.errors import run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +39,25 @@ def call_main(script: ModuleType, line: list[str]) -> None:
     finally:
         paddle.set_default_dtype("float32")
         run_log._attach([])
+
+
+def one_error(run_it: Callable[[], object], capsys) -> str:
+    """The one line on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        run(run_it)
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def stand_in_for_launch(folder: Path) -> Path:
+    """A folder whose launch.py prints its arguments, with a Python that starts fast."""
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    (folder / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    return folder
 
 
 def run_script(arguments: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

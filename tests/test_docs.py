@@ -4,6 +4,7 @@
 """
 
 import ast
+import contextlib
 import gzip
 import importlib
 import io
@@ -28,7 +29,7 @@ from tests.finetune import toy
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.small_corpus import build, sentences, train_pieces, write_lines
 from tests.inference import toy_models
-from tests.launching import ROOT, as_flags, call_main, clean_environment
+from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
 from utils.args import parse_args
 from utils.config import load_config
 
@@ -82,12 +83,8 @@ def test_the_architecture_names_files_and_functions_that_exist():
     # 1. `pretrain/corpus/text.py`, `read_units`: ...
     steps = re.findall(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", text, re.M)
     assert len(steps) > 25
-    missing = [
-        (file, name)
-        for file, name in steps
-        if not re.search(rf"\b(?:def|class) {name}\b", (ROOT / file).read_text(encoding="utf-8"))
-    ]
-    assert missing == []
+    for file, name in steps:
+        assert re.search(rf"\b(?:def|class) {name}\b", (ROOT / file).read_text(encoding="utf-8")), name
     for walk in text.split("\n## From ")[1:]:
         assert len(re.findall(r"^\d+\. ", walk.split("\n## ")[0], re.M)) <= 12
 
@@ -262,26 +259,15 @@ def test_a_command_runs(clone, tmp_path, monkeypatch, line):
     name = program.removesuffix(".py").replace("/", ".")
     if name == "pretrain.build_corpus":
         shutil.rmtree(flags[flags.index("--output") + 1], ignore_errors=True)
-    if "--help" in flags:
-        with pytest.raises(SystemExit, match="0"):
-            call_main(importlib.import_module(name), flags)
-    else:
+    with pytest.raises(SystemExit, match="0") if "--help" in flags else contextlib.nullcontext():
         call_main(importlib.import_module(name), flags + shlex.split(SMALLEST.get(name, "")))
-
-
-# What stands in for launch.py: it prints its arguments.
-LAUNCH = "import json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scripts")
+    folder = stand_in_for_launch(tmp_path_factory.mktemp("scripts"))
     for name in ("scripts", "configs"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "launch.py").write_text(LAUNCH)
-    (folder / ".venv/bin").mkdir(parents=True)
-    (folder / ".venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    (folder / ".venv/bin/python").chmod(0o755)
     return folder
 
 
@@ -301,10 +287,8 @@ def test_the_flags_of_a_recipe(scripts, monkeypatch, line):
     program, flags = launched(scripts, line)
     if program == "run_pretrain.py":
         load_config(PretrainConfig, flags)
-    elif program == "run_retrieval.py":
-        parse_args(RetrievalFlags, flags)
     else:
-        parse_args(FinetuneFlags, flags)
+        parse_args(RetrievalFlags if program == "run_retrieval.py" else FinetuneFlags, flags)
 
 
 def test_your_own_data(clone, scripts, tmp_path, monkeypatch):

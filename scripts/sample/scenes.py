@@ -34,10 +34,8 @@ PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
 # With an object or without. Nobody does an action and its opposite at the same moment; who sits may laugh.
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
 ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}
-OPPOSITES = {
-    "buy": "sell", "sell": "buy", "find": "lose", "lose": "find",
-    "sit": "stand", "stand": "sit", "laugh": "cry", "cry": "laugh",
-}  # fmt: skip
+OPPOSITES = {"buy": "sell", "find": "lose", "sit": "stand", "laugh": "cry"}
+OPPOSITES |= {other: verb for verb, other in OPPOSITES.items()}
 PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
 
@@ -71,18 +69,15 @@ class Scene(NamedTuple):
 
 
 def random_stream(seed: int, *index: int) -> np.random.Generator:
-    """The random numbers of one text."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *index))))
 
 
 def pick(rng: np.random.Generator, options: Sequence[T], other_than: T | None = None) -> T:
-    """One of `options`, all equally likely."""
     options = [option for option in options if option != other_than]
     return options[int(rng.integers(len(options)))]
 
 
 def maybe(rng: np.random.Generator, chance: float, options: Sequence[T]) -> T | None:
-    """One of `options`, or None."""
     return pick(rng, options) if rng.random() < chance else None
 
 
@@ -92,17 +87,14 @@ def is_animal(noun: str) -> bool:
 
 
 def verbs(subject: str, transitive: bool) -> Sequence[str]:
-    """What the subject can do."""
     return (ANIMAL_VERBS if is_animal(subject) else VERBS)[transitive]
 
 
 def attributes(noun: str) -> Sequence[str]:
-    """The colours and sizes that go with the noun."""
     return ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES
 
 
 def random_subject(rng: np.random.Generator) -> str:
-    """A name, a person, an animal or, more rarely, only its kind."""
     draw = rng.random()
     return pick(rng, next(options for limit, options in SUBJECTS if draw < limit))
 
@@ -112,13 +104,13 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
     while True:
         subject = random_subject(rng)
         transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
-        verb, thing = pick(rng, verbs(subject, transitive)), {}
+        verb, thing = pick(rng, verbs(subject, transitive)), (None, 1, None)
         if transitive:
-            noun = pick(rng, OBJECTS)
-            thing = {"noun": noun, "count": 1 if rng.random() < 0.5 else pick(rng, NUMBERS)}
-            thing["attribute"] = maybe(rng, detail["attribute"], attributes(noun))
-        place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
-        scene = Scene(subject, verb, **thing, place=place, day=day)
+            noun, count = pick(rng, OBJECTS), 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
+            thing = noun, count, maybe(rng, detail["attribute"], attributes(noun))
+        scene = Scene(
+            subject, verb, *thing, maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
+        )
         if not split or scene.split == split:
             return scene
 
@@ -186,30 +178,25 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
     def member(concept: str) -> str:
         return pick(rng, KINDS[concept]) if concept in KINDS and rng.random() < 0.7 else concept
 
-    scene = scene._replace(subject=member(scene.subject))
-    if scene.noun:
-        scene = scene._replace(noun=member(scene.noun))
-        attribute = scene.attribute or maybe(rng, RICH["attribute"], attributes(scene.noun))
-        scene = scene._replace(attribute=attribute)
-    place = scene.place or maybe(rng, RICH["place"], PLACES)
-    return scene._replace(place=place, day=scene.day or maybe(rng, RICH["day"], DAYS))
+    subject, verb, noun, count, attribute, place, day = scene
+    subject = member(subject)
+    if noun:
+        noun = member(noun)
+        attribute = attribute or maybe(rng, RICH["attribute"], attributes(noun))
+    place = place or maybe(rng, RICH["place"], PLACES)
+    return Scene(subject, verb, noun, count, attribute, place, day or maybe(rng, RICH["day"], DAYS))
 
 
 def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
     """Changes of an entailing premise, each of which the hypothesis contradicts."""
-    changes = {}
-    if hypothesis.place:
-        changes["place"] = pick(rng, PLACES, hypothesis.place)
-    if hypothesis.day:
-        changes["day"] = pick(rng, DAYS, hypothesis.day)
-    if hypothesis.count > 1:
-        changes["count"] = pick(rng, NUMBERS, hypothesis.count)
-    if hypothesis.attribute:
-        family = SIZES if hypothesis.attribute in SIZES else COLOURS
-        family = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
-        changes["attribute"] = pick(rng, family, hypothesis.attribute)
-    if hypothesis.noun in KIND_OF:
-        changes["noun"] = pick(rng, KINDS[KIND_OF[hypothesis.noun]], hypothesis.noun)
+    family = SIZES if hypothesis.attribute in SIZES else COLOURS
+    family = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
+    alike = {
+        "place": PLACES, "day": DAYS, "count": NUMBERS * (hypothesis.count > 1), "attribute": family,
+        "noun": KINDS.get(KIND_OF.get(hypothesis.noun)),
+    }  # fmt: skip
+    said = {key: getattr(hypothesis, key) for key in alike}
+    changes = {key: pick(rng, alike[key], value) for key, value in said.items() if value and alike[key]}
     if not changes or rng.random() < 0.5:
         changes["verb"] = OPPOSITES[hypothesis.verb]
     return changes
@@ -240,18 +227,15 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
     first = random_scene(rng, RICH, "train")
-    told, animal = [first], is_animal(first.subject)
-    length = int(rng.integers(2, 4))
+    told, length = [first], int(rng.integers(2, 4))
     while len(told) < length:
         scene = pick(rng, told)
         if rng.random() < 0.5:
             said = ("attribute", "place", "day") if scene.noun else ("place", "day")
-            scene = scene._replace(
-                **{key: getattr(scene, key) if rng.random() < 0.5 else None for key in said}
-            )
+            scene = scene._replace(**{key: None for key in said if rng.random() >= 0.5})
         else:
             scene = random_scene(rng, PLAIN)
-            while is_animal(scene.subject) != animal:
+            while is_animal(scene.subject) != is_animal(first.subject):
                 scene = random_scene(rng, PLAIN)
             scene = scene._replace(subject=first.subject, place=first.place, day=first.day)
         if scene.split == "train":

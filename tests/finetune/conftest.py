@@ -3,18 +3,30 @@
 import json
 from functools import partial
 
+import paddle
 import pytest
 
 import run_classifier
+from model.checkpoint.folder import save_model
+from model.ernie_m import ErnieMConfig, ErnieMModel
 from tests.finetune import toy
-from tests.launching import call_main
+from tests.launching import call_main, one_error
 from tests.pretrain import tiny_run
-from utils.errors import run
 
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory):
     return toy.make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def random_encoder(toy_folder, tmp_path_factory):
+    """A checkpoint of random weights with the toy's tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder") / "weights"
+    paddle.seed(5)
+    config = ErnieMConfig.from_json(toy_folder / "ernie_config.json")
+    save_model(folder, ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -52,17 +64,8 @@ def classify(runner, toy_folder):
 
 @pytest.fixture
 def refusal(capsys):
-    """refusal(command, **flags) -> the one line on stderr of a command that ends with exit code 2."""
-
-    def of(command, **flags) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: command(**flags))
-        assert ended.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return of
+    """refusal(command, **flags): see `one_error`."""
+    return lambda command, **flags: one_error(lambda: command(**flags), capsys)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import encode_vector
 from evaluation.encode import PaddleEncoder
 from evaluation.vectors import VectorWriter
-from model.checkpoint.folder import load_from, save_model
+from model.checkpoint.folder import load_from
 from model.checkpoint.formats import safetensors
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.batching import EncodePairs
@@ -19,14 +19,9 @@ from tests.launching import ROOT, as_flags, call_main, run_script
 from utils.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def weights(toy_folder, tmp_path_factory):
-    """A folder of random weights with the toy's tokenizer."""
-    folder = tmp_path_factory.mktemp("encoder") / "weights"
-    paddle.seed(5)
-    config = ErnieMConfig.from_json(toy_folder / "ernie_config.json")
-    save_model(folder, ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
-    return folder
+@pytest.fixture
+def weights(random_encoder):
+    return random_encoder
 
 
 @pytest.fixture
@@ -69,16 +64,12 @@ def test_the_official_two_files(run_encode, weights, toy_folder):
 
 
 def test_windows_change_nothing(weights, toy_folder, tmp_path):
-    model, tokenizer = (
-        ErnieMModel(ErnieMConfig.from_json(weights / "config.json")),
-        Tokenizer.from_folder(weights),
-    )
+    encoder = PaddleEncoder(ErnieMModel(ErnieMConfig.from_json(weights / "config.json")))
+    encode = EncodePairs(Tokenizer.from_folder(weights), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):  # 31 texts: the last window is short
         (tmp_path / folder).mkdir()
-        writer = VectorWriter(
-            PaddleEncoder(model), texts, EncodePairs(tokenizer, 64), tmp_path / folder, window=window
-        )
+        writer = VectorWriter(encoder, texts, encode, tmp_path / folder, window=window)
         writer.official()
         writer.vectors(1, "mean")
     for path in (tmp_path / "whole").iterdir():
@@ -99,10 +90,8 @@ def test_means_of_any_layer_of_plain_text(run_encode, weights, tmp_path, flags, 
     lines = ["the old cat is here", "a dog", "now the red hen was there then is here and there"] * 3
     (tmp_path / "in.txt").write_text("\n".join(lines))
     found = run_encode(tmp_path / "in.txt", data_format="text", **flags)
-    tokenizer = Tokenizer.from_folder(weights)
-    means = [
-        states[layer][inner].mean(axis=0) for _, states in expected(weights, map(tokenizer.build, lines))
-    ]
+    inputs = map(Tokenizer.from_folder(weights).build, lines)
+    means = [states[layer][inner].mean(axis=0) for _, states in expected(weights, inputs)]
     half = flags.get("dtype") == "float16"
     assert list(found) == ["vectors"] and found["vectors"].dtype == ("float16" if half else "float32")
     np.testing.assert_allclose(found["vectors"], np.stack(means), atol=2e-3 if half else 1e-5)

@@ -51,15 +51,8 @@ def every_task(folder, data, corpus, pairs, processes):
     tested = {"do_test": "true", "test_save": "predicted.%s"}
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
     toy.write_tsv(folder / "train.tsv", toy.rows(57, seed=1))
-    classify = toy.flags(
-        data,
-        "out",
-        max_steps=8,
-        train_set=folder / "train.tsv",
-        test_set=f"{data}/test.%s.tsv",
-        **exact,
-        **tested,
-    )
+    classify = toy.flags(data, "out", max_steps=8, train_set=folder / "train.tsv",
+                         test_set=f"{data}/test.%s.tsv", **exact, **tested)  # fmt: skip
     # some sentences are split
     tag = tagging_toy.flags(data / "tag", "out", max_steps=3, max_seq_len=16, **exact, **tested,
                             test_set=f"{data}/tag/test.%s.tsv")  # fmt: skip

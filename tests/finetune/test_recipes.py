@@ -4,7 +4,6 @@ import importlib
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from finetune.report import recipes
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
-from tests.launching import ROOT, call_main, clean_environment
+from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
 from utils.args import parse_args
 
 SIZES = ("small", "base", "large")
@@ -51,14 +50,9 @@ DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The scripts beside a launch.py that only writes down its arguments."""
-    folder = tmp_path_factory.mktemp("recipes")
+    folder = stand_in_for_launch(tmp_path_factory.mktemp("recipes"))
     ignored = shutil.ignore_patterns("sample", "data", "__pycache__")
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=ignored)
-    (folder / "launch.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    python = folder / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    python.chmod(0o755)
     return folder
 
 

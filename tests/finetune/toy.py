@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
+from tests.helpers.small_corpus import train_pieces
 from tests.launching import as_flags
 
 NOUNS = {"animal": ["cat", "dog", "hen"], "drink": ["tea", "milk", "beer"], "tool": ["saw", "axe", "nail"]}
@@ -60,9 +60,7 @@ def make(folder: Path, train: int = 96, dev: int = 31) -> Path:
 
 def write_model(folder: Path, texts: list, languages: list, labels: dict, config=CONFIG, **options) -> None:
     """Write the piece model that is trained on texts, ernie_config.json and both maps."""
-    how = {"vocab_size": 50, "hard_vocab_limit": False, "num_threads": 1, "minloglevel": 2} | options
-    with open(folder / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts), model_writer=file, **how)
+    train_pieces(folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options)
     maps = {"lang": {language: i for i, language in enumerate(languages)}, "label": labels}
     for name, value in maps.items():
         (folder / f"{name}_map.json").write_text(json.dumps(value))

@@ -19,10 +19,7 @@ FOUND: dict[str, dict[str, bytes]] = {
     "label_map": {"nested too deeply": DEEP},
     "tagged": {"a carriage return in a tag": b"text_a\tlabel\na\tB-\rPER\n"},
     "squad": {"nested too deeply": b'{"data": ' + DEEP, "a long number": b'{"data": ' + DIGITS + b"}"},
-    "yaml": {
-        "nested too deeply": b"a: " + b"[" * 5000,
-        "an alias of itself": b"a: &x [*x]",
-    },
+    "yaml": {"nested too deeply": b"a: " + b"[" * 5000, "an alias of itself": b"a: &x [*x]"},
     "training_config": {
         "a key in another section": b"optimizer: {betas: 1}",
         "a section that is a file": b"optimizer: /proc/version\n",

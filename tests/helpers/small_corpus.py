@@ -30,13 +30,12 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     return lines
 
 
-def train_pieces(path: Path) -> Path:
-    """Write a piece model for `sentences`, and return `path`."""
+def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
+    """Write a piece model for texts, by default for `sentences`, and return `path`."""
+    how = {"vocab_size": 200, "hard_vocab_limit": False, "character_coverage": 1.0, "num_threads": 1}
+    source = {"sentence_iterator": iter(texts or sentences(500, seed=99)), "minloglevel": 2}
     with open(path, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences(500, seed=99)), model_writer=file, vocab_size=200,
-            hard_vocab_limit=False, character_coverage=1.0, num_threads=1, minloglevel=2,
-        )  # fmt: skip
+        sentencepiece.SentencePieceTrainer.train(model_writer=file, **source | how | options)
     return path
 
 

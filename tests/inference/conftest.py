@@ -10,8 +10,7 @@ import pytest
 import export
 import predict
 from tests.inference import toy_models
-from tests.launching import as_flags, call_main
-from utils.errors import run
+from tests.launching import as_flags, call_main, one_error
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +53,5 @@ def ask(monkeypatch, capsys):
 
 @pytest.fixture
 def refused(capsys):
-    """refused(main) -> the one line on stderr of a command that ends with exit code 2."""
-
-    def call(main) -> str:
-        with pytest.raises(SystemExit, match="2"):
-            run(main)
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        return line
-
-    return call
+    """refused(main): see `one_error`."""
+    return lambda main: one_error(main, capsys)

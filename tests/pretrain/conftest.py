@@ -3,8 +3,8 @@
 import pytest
 
 from tests.helpers.small_corpus import OPTIONS, build, files_of, make_inputs, train_pieces
+from tests.launching import one_error
 from tests.pretrain import tiny_run
-from utils.errors import run
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +42,5 @@ def pretrain(tiny_corpus, tmp_path):
 
 @pytest.fixture
 def refused(pretrain, capsys):
-    """refused(section__key=value) -> the one line on stderr of a command that ends with exit code 2."""
-
-    def call(**changes) -> str:
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: pretrain(**changes))
-        assert ended.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        return lines[0]
-
-    return call
+    """refused(section__key=value): see `one_error`."""
+    return lambda **changes: one_error(lambda: pretrain(**changes), capsys)

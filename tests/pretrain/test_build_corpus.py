@@ -198,12 +198,7 @@ def test_documents_are_held_out_whole(tmp_path, pieces):
 
 
 def test_shards_are_as_large_as_allowed(reference):
-    assert list(group_units([5, 5, 5, 0, 12, 1], 10)) == [
-        slice(0, 2),
-        slice(2, 4),
-        slice(4, 5),
-        slice(5, 6),
-    ]
+    assert list(group_units([5, 5, 5, 0, 12, 1], 10)) == [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 6)]
     assert list(group_units([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
     assert max(sizes) <= 0.02 * 2**20 + 128

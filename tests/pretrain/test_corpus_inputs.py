@@ -15,12 +15,7 @@ from utils.errors import UserError
 
 LINES = sentences(500)
 TEXT = "".join(f"{line}\n" for line in LINES).encode()
-PACKERS = {
-    "": lambda data: data,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-}
+PACKERS = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 ARCHIVES = [end for end in PACKERS if end]
 
 
@@ -179,10 +174,7 @@ def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
 
 @pytest.mark.parametrize(
     "data, message",
-    [
-        (b"", "text: empty: no text in it"),
-        ("one\ntwo\n".encode("utf-16"), "text: .*NUL bytes"),
-    ],
+    [(b"", "text: empty: no text in it"), ("one\ntwo\n".encode("utf-16"), "text: .*NUL bytes")],
 )
 def test_files_that_are_no_text(tmp_path, data, message):
     (tmp_path / "text").write_bytes(data)

@@ -83,7 +83,7 @@ def test_a_summary():
                 "copy_rate": 0.1,
                 "repeat_rate": 0.0,
                 "samples": ["de: Haus | en: house", "en: a dog | de: Hund"],
-            },
+            }
         },
         "retrieval": {"de-en": [0.1, 0.3], "en-fr": [0.2, 0.5]},
     }

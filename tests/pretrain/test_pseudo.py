@@ -112,10 +112,7 @@ def test_second_language_by_pairs():
 
 
 def test_second_language_uniform_or_without_any_pairs():
-    for choice in (
-        SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"),
-        SecondLanguage(LANGUAGES, {}),
-    ):
+    for choice in (SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"), SecondLanguage(LANGUAGES, {})):
         assert choice.probabilities == pytest.approx((1 - np.eye(3)) / 2)
     with pytest.raises(UserError, match="only language"):
         SecondLanguage(["en"], {})

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import sentencepiece
 
 from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import train_pieces
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog near a river, and 1,000 people saw it in 2000, 2010, 2025.",
@@ -24,20 +24,9 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def piece_model(tmp_path_factory):
+    options = {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": ["0,", "▁25,"]}
     path = tmp_path_factory.mktemp("pieces") / "piece.model"
-    with open(path, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES * 20),
-            model_writer=file,
-            vocab_size=400,
-            hard_vocab_limit=False,
-            character_coverage=1.0,
-            num_threads=1,
-            normalization_rule_name="nmt_nfkc",
-            user_defined_symbols=["0,", "▁25,"],
-            minloglevel=2,
-        )
-    return path
+    return train_pieces(path, SENTENCES * 20, vocab_size=400, **options)
 
 
 @pytest.fixture(scope="session")

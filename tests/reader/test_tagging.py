@@ -72,10 +72,7 @@ def write(tmp_path):
 
 def test_rows(write):
     found = read_tagged(write("text_a\tlabel\nEkeus+heads+for+Baghdad\tB-PER+O+O+B-LOC\n前\tO\n"), LABELS)
-    assert found == [
-        Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)),
-        Sentence("前", (4,)),
-    ]
+    assert found == [Sentence("Ekeus\x02heads\x02for\x02Baghdad", (0, 4, 4, 2)), Sentence("前", (4,))]
     assert found[0].words == ["Ekeus", "heads", "for", "Baghdad"]
     assert pickle.loads(pickle.dumps(found)) == found
     assert read_tagged(write("text_a\na+b\n"), LABELS, labels=False) == [Sentence("a\x02b", None)]
@@ -89,10 +86,7 @@ def test_rows(write):
         ("text_a\tlabel\na\n", "line 2: 1 columns, but the header names 2"),
         ("text_a\tlabel\n\t\n", "line 2: token 1 of 1 is empty"),
         ("text_a\tlabel\na+b\tO\n", "line 2: 2 tokens but 1 tags"),
-        (
-            "text_a\tlabel\na+b\tO+B-ORG\n",
-            "line 2, token 2: unknown tag 'B-ORG'; --chunk_scheme",
-        ),
+        ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG'; --chunk_scheme"),
         ("text_a\tlabel\na+b\tO+X-PER\n", "line 2, token 2: unknown tag 'X-PER'"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
     ],

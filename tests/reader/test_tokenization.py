@@ -10,6 +10,7 @@ import sentencepiece
 
 from reader.tokenization import Tokenizer, normalize, truncate_longest_first
 from reader.tokenizer_files import write_vocab
+from tests.helpers.small_corpus import train_pieces
 from tests.reader.conftest import SENTENCES
 from utils.errors import UserError
 
@@ -127,16 +128,7 @@ def characters(text: str) -> Counter:
 
 def test_a_model_that_spells_in_bytes(tmp_path):
     """Each byte of a character that has no piece of its own has the whole character as its span."""
-    with open(tmp_path / "piece.model", "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES[:3] * 20),
-            model_writer=file,
-            vocab_size=400,
-            byte_fallback=True,
-            hard_vocab_limit=False,
-            num_threads=1,
-            minloglevel=2,
-        )
+    train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
     tokenizer = Tokenizer.from_folder(tmp_path)
     text = "a \u200b😀 x"
     spans = tokenizer.encode_with_offsets(text)[1]

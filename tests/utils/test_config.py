@@ -75,10 +75,7 @@ def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch,
 
 def test_differences_name_the_keys():
     new = Config(Optimizer(style="paddlenlp"), steps=3)
-    assert differences(Config(), new) == [
-        "optimizer.style: official -> paddlenlp",
-        "steps: 10 -> 3",
-    ]
+    assert differences(Config(), new) == ["optimizer.style: official -> paddlenlp", "steps: 10 -> 3"]
     assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> (absent)", "b: (absent) -> 2"]
 
 
