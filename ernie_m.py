@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils import __version__
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,12 +58,17 @@ class Model:
 
         A string is one text, here and below.
         """
-        pairs = ([text] if isinstance(text, str) else text for text in _several(texts))
+        pairs = [text if isinstance(text, list | tuple) else [text] for text in _several(texts)]
+        if long := [pair for pair in pairs if len(pair) > 2]:
+            raise UserError(f"{long[0]}: neither a text nor a pair of texts")
         return self._ask("classify", [dict(zip(("text_a", "text_b"), pair)) for pair in pairs])
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
         """Texts, or lists of words -> {"words", "tags", "entities"} each."""
-        asked = [{"text": text} if isinstance(text, str) else {"words": [*text]} for text in _several(texts)]
+        asked = [
+            {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
+            for text in _several(texts)
+        ]
         return self._ask("tag", asked)
 
     def answer(self, question: str, context: str) -> dict:

@@ -29,7 +29,7 @@ class ExportFlags:
             for retrieval, else top
         int8: also write ONNX with int8 weights and activations, and report how that changes the predictions
         reduce_range: use int8 weights of 7 bits, for CPUs without VNNI; default: if this CPU has none
-        check_set: texts to compare on: TSV with text_a (text_b; for a classifier label), or plain lines;
+        check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines;
             default: made-up ones
     """
 
@@ -49,6 +49,8 @@ def main() -> None:
     flags = load_config(ExportFlags, sys.argv[1:], __doc__)
     prepare()
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
+    import paddle
+
     from evaluation.pooling import layer_number
     from inference.export import export, read_checked
     from inference.loading import exported_settings, load
@@ -59,6 +61,7 @@ def main() -> None:
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and exported_settings(output) is None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
+    paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
     task = flags.task or loaded.head or ENCODING
     if task == "fill":

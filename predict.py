@@ -63,6 +63,8 @@ class PredictFlags:
     def __post_init__(self) -> None:
         if (self.task is None) != self.serve:
             raise UserError("give --task TASK or --serve, one of them")
+        if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
+            raise UserError(f"--output {self.output}: it is the input")
         check_ranges(self)
 
 

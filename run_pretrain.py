@@ -79,7 +79,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
         while True:
             # The evaluation comes before the step, so that an interrupted evaluation is repeated.
             if not stopped and evaluator.due(engine.steps, steps) and journal.evaluated < engine.steps:
-                with stalls.during(f"the evaluation after step {engine.steps}"):
+                with stalls.during(f"the evaluation after step {engine.steps}"), journal.bar.evaluation():
                     journal.write_evaluation(engine.steps, evaluator.run(engine, stop))
             ends, now = stopped or engine.steps >= last, (engine.steps, journal.evaluated)
             if (ends or engine.steps % config.run.save_steps == 0) and saved_at != now:
@@ -98,7 +98,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
             reader = work.state
             journal.add(step)
             if engine.steps % config.run.log_steps == 0 or engine.steps == steps:
-                journal.write_line(engine.steps, step.lr)
+                journal.write_line(engine.steps, step.lr, evaluator.to_come(engine.steps, steps))
         if engine.steps < steps or (evaluator.due(steps, steps) and journal.evaluated < steps):
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
         elif trainer.is_exported():

@@ -52,8 +52,7 @@ class TrainingFlags:
     keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
     overwrite: bool = free(False, "start again: remove what a run left in --checkpoints")
     stall_ends_seconds: float = free(
-        3600.0, "several processes: end one that waits longer in a step, evaluation or checkpoint; 0: never",
-        "[0, )",
+        3600.0, "of several processes, end one that reads or waits longer; 0: never", "[0, )",
     )  # fmt: skip
     dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
     given: tuple[str, ...] = ()

@@ -1,7 +1,6 @@
 """The output folder of a fine-tuning run: which run owns it, and from which step that run continues.
 
 run.json           identity of the run: the flags that affect what is learned, digests of data and weights
-flags.yaml         all flags
 step_N/, best/     checkpoints; with several seeds they are in seed_<n>/
 """
 
@@ -25,9 +24,11 @@ from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
 from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
+from utils.logging import logger
 
 RUN, SELECTED = "run.json", "selected.json"
 _TRAINED = ("step_*", "best", "seed_*", SELECTED)
+_REPORTED = ("results.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def _claim(folder: Path, run: dict[str, Any], flags: TrainingFlags) -> None:
             if Path(source).resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"--overwrite true would remove {source}, which the run starts from")
         path.unlink(missing_ok=True)  # first: after a kill, the remains belong to no run
-        for found in trained:
+        for found in [*trained, *(path for pattern in _REPORTED for path in folder.glob(pattern))]:
             remove(found)
     elif trained:
         if not path.is_file():
@@ -138,6 +139,8 @@ def step_to_resume(
             see different folders.
     """
     newest = newest_checkpoint(folder)
+    if newest and init_checkpoint:
+        logger.info("--init_checkpoint %s is not used: %s is continued", init_checkpoint, newest[0])
     if newest or not has_state(init_checkpoint):
         return newest
     named = state_of(init_checkpoint)

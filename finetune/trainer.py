@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -230,7 +231,8 @@ class FineTuningTrainer:
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""
-        found = self.training.evaluate(self.engine, stop)
+        with self.progress.evaluation():
+            found = self.training.evaluate(self.engine, stop)
         if found is None:
             return False
         self.latest, self.evaluated = found, found.step
@@ -251,11 +253,12 @@ class FineTuningTrainer:
             return
         loss = window["loss"] / window["steps"] if window else math.nan
         share = window["correct"] / max(window["count"], 1) if window else math.nan
+        to_come = len(training.evaluations) - bisect_left(training.evaluations, engine.steps)
         logger.info(
             f"%sstep: %d/%d, ave loss: %f, {training.measured}, lr: %.3e, grad norm: %.3f, "
             "speed: %.3f steps/s, %s left",
             training.place(work), engine.steps, training.total_steps, loss, share, step.lr, step.grad_norm,
-            self.progress.speed(), self.progress.eta(),
+            self.progress.speed(), self.progress.eta(to_come),
         )  # fmt: skip
         window.clear()
 

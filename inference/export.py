@@ -26,7 +26,7 @@ from model.checkpoint.folder import model_weights
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
-from reader.classification import read_classification
+from reader.classification import map_bytes, read_classification
 from utils.errors import UserError
 from utils.files import atomic_dir, write_json
 
@@ -52,7 +52,7 @@ class Checked:
 
 
 def read_checked(loaded: Loaded, task: str, path: str | None) -> Checked:
-    """The texts of a TSV file (of a classifier: with labels) or of plain lines; None: made-up ones."""
+    """The texts of a TSV file (of a classifier perhaps with labels) or of plain lines; None: made-up ones."""
     tokenizer = loaded.tokenizer
     if path is None:
         ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
@@ -60,7 +60,7 @@ def read_checked(loaded: Loaded, task: str, path: str | None) -> Checked:
         return Checked(f"{MADE_UP} made-up sentences", rows)
     labels = None
     if path.endswith(".tsv"):
-        labelled = task == CLASSIFICATION
+        labelled = task == CLASSIFICATION and b"label" in map_bytes(Path(path)).readline().split()
         ids = {label: i for i, label in enumerate(loaded.labels)} if labelled else None
         texts = list(islice(read_classification(path, ids, labels=labelled), MOST_CHECKED))
         labels = [text.label for text in texts] if labelled else None

@@ -16,7 +16,9 @@ from utils import __version__
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
-THIS_MACHINE = ["127.0.0.1", "localhost"]
+LONGEST_WAIT = 5  # seconds until a request must have arrived whole
+MOST_CONNECTIONS = 512  # fewer than the files that a process may open
+THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
 PAGE = Path(__file__).with_name("page.html")
 # A browser loads nothing from another site, and shows the page in no frame of one.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -54,6 +56,7 @@ def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
 def make_app(models: list[Loaded], options: TaskOptions) -> Any:
     """The FastAPI application."""
     from fastapi import FastAPI, HTTPException
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse
     from pydantic import create_model
     from starlette.requests import Request
@@ -84,6 +87,12 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
             return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
         return await answer(request)
 
+    @app.exception_handler(RequestValidationError)
+    async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        # without the input, which may be no JSON that can be written
+        told = [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+        return JSONResponse({"detail": told}, 422)
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:
         return PAGE.read_text(encoding="utf-8")
@@ -96,7 +105,10 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         # Async, so that it runs in the thread that loaded the model: Paddle's modes belong to a thread.
         async def endpoint(request: kind) -> dict:
             try:
-                return task.answer([task.parse(request.model_dump(exclude_none=True))])[0]
+                asked = task.parse(request.model_dump(exclude_none=True))
+                if name in ("search", "translate-probe"):  # on the command line, they cut the text
+                    task.check_length(asked)
+                return task.answer([asked])[0]
             except UserError as error:
                 raise HTTPException(422, str(error)) from error
 
@@ -107,6 +119,35 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
         title = "".join(map(str.title, [*name.split("-"), "request"]))
         add(name, task, create_model(title, **_FIELDS[name]))
     return app
+
+
+def timed_protocol() -> type:
+    """uvicorn's HTTP/1.1, but a request has LONGEST_WAIT seconds to arrive; uvicorn itself waits for ever."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class TimedProtocol(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.await_request()
+
+        def on_response_complete(self) -> None:
+            self.await_request()
+            super().on_response_complete()
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            if self.cycle is not None and self.cycle.more_body:
+                self.transport.abort()  # nobody answers half a request
+
+        def await_request(self) -> None:
+            self.loop.call_later(LONGEST_WAIT, self.close_unless_past, self.cycle)
+
+        def close_unless_past(self, last: Any) -> None:
+            """Close the connection if no whole request has arrived since `last`, the previous one."""
+            if self.cycle is last or self.cycle.more_body:
+                self.transport.abort()
+
+    return TimedProtocol
 
 
 def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> None:
@@ -122,16 +163,18 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
         app = make_app(models, options)
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
-    if host in THIS_MACHINE:  # a page of another site could make its name stand for this address
+    name, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
+    if name in THIS_MACHINE:  # a page of another site could make its name stand for this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
     config = uvicorn.Config(
-        app, log_level="warning", http="h11", ws="none", timeout_keep_alive=2, timeout_graceful_shutdown=2,
+        app, log_level="warning", http=timed_protocol(), ws="none", timeout_keep_alive=2,
+        timeout_graceful_shutdown=2, limit_concurrency=MOST_CONNECTIONS,
         headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
     )  # fmt: skip
     try:
-        listening = socket.create_server((host, port))
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error})") from error
-    print(f"serving on http://{host}:{port}, Ctrl-C ends it", flush=True)
+    print(f"serving on http://{name}:{port}, Ctrl-C ends it", flush=True)
     with listening, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])

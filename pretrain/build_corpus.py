@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pretrain.corpus.build import CorpusBuild
 from pretrain.corpus.inputs import gather_notation, resolve
-from pretrain.corpus.options import BuildOptions, plan_of
+from pretrain.corpus.options import BuildOptions, modification_times, plan_of
 from pretrain.corpus.report import pair_report, summary
 from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finished_manifest
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
@@ -49,7 +49,7 @@ def build_corpus(options: BuildOptions) -> dict:
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    with claim(output, plan), workers:
+    with claim(output, plan | {"modified": modification_times(streams)}), workers:
         works = [
             StreamWork(number, stream, output, options, tokenizer.vocab_size)
             for number, stream in enumerate(streams)

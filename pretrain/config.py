@@ -175,8 +175,8 @@ class RunConfig:
         max_bad_steps: stop after this many consecutive steps whose loss is not a finite number.
         stop_after_steps: save and stop at this step without changing the schedule; 0: run to the end.
         stall_seconds: log when a step, an evaluation, a checkpoint or the reader takes longer.
-        stall_ends_seconds: with several processes, end this one when a step, an evaluation or a checkpoint
-            takes longer, as when another machine has died; 0: never.
+        stall_ends_seconds: with several processes, end this one when a step, an evaluation, a checkpoint or
+            the reader takes longer, as when another machine has died; 0: never.
         compute_ratio: divides the number of steps (paper Table 8: comparison at equal compute).
     """
 

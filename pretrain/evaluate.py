@@ -70,6 +70,10 @@ class Evaluator:
         every = self.config.run.eval_steps
         return step == last or (every > 0 and step > 0 and step % every == 0)
 
+    def to_come(self, step: int, last: int) -> int:
+        """The number of evaluations from that after `step` to the end of a run of `last` steps."""
+        return sum(self.due(later, last) for later in range(step, last + 1))
+
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.
 

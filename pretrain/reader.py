@@ -19,7 +19,7 @@ from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
-from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
+from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, check_batch_size, shares
 from reader.corpus import Blocks, Corpus, read_manifest
 from reader.sampling import Draws, Sampler
 from reader.tokenization import Tokenizer
@@ -261,7 +261,8 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     so a resumed run gets the same number.
 
     Raises:
-        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder.
+        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, or the batch is too small for
+            an objective.
     """
     optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
     wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
@@ -273,6 +274,7 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
             f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the encoder "
             "would never be trained"
         )
+    check_batch_size(config.objectives, optimizer.batch_size, steps)
     if optimizer.warmup_steps >= steps - head_steps:
         logger.warning(
             "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak",

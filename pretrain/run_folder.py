@@ -135,8 +135,10 @@ class Journal:
         self.trained_tokens += values.get("tokens", 0.0)
         self.bar.update()
 
-    def write_line(self, at: int, lr: float) -> None:
+    def write_line(self, at: int, lr: float, evaluations: int = 0) -> None:
         """Write a record of the steps since the last line, up to step `at`, whose learning rate is `lr`.
+
+        The line of the log also has the remaining time with the `evaluations` to come.
 
         It holds step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
         far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
@@ -161,7 +163,7 @@ class Journal:
             record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
             record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
         self.sums, self._clock, self._tokens_before = Counter(), now, self.trained_tokens
-        self._write(record, [in_words(record, self.total, self.bar.eta())])
+        self._write(record, [in_words(record, self.total, self.bar.eta(evaluations))])
 
     def write_evaluation(self, at: int, result: dict[str, Any] | None) -> None:
         """Write the held-out evaluation after step `at`. None means that it was interrupted."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
+from utils.errors import UserError
 
 MONOLINGUAL = ("mmlm", "btmlm")
 PARALLEL = ("tlm", "camlm")
@@ -42,3 +43,16 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     for name in by_remainder[: batch_size - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int) -> None:
+    """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
+    for step in (0, total_steps - 1):
+        share = shares(config, step, total_steps)
+        turns = [allocate(share, batch_size, turn) for turn in range(len(share))]
+        for name in share:
+            if not any(counts[name] for counts in turns):
+                raise UserError(
+                    f"optimizer.batch_size {batch_size} is too small: {name} (share {share[name]:.3f}) "
+                    "would never get a sequence; raise it, or take the objective out of objectives.active"
+                )

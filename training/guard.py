@@ -66,8 +66,9 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into requests: in its `with` statement they set `received`, and the run stops.
 
-    SIGTERM may come any number of times, because launchers send it repeatedly. A second Ctrl-C ends the
-    process at once.
+    A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C. The main
+    thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
+    SIGTERM may come any number of times, because launchers send it repeatedly.
 
     Enter it in the main thread, as early as possible; it does not need Paddle. `utils.runtime.prepare` keeps
     Paddle from installing its own handler of SIGTERM.
@@ -81,12 +82,22 @@ class StopSignal:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignal":
+        self._reading_end, self._writing_end = os.pipe()
+        os.set_blocking(self._writing_end, False)
+        self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
+        self._listener.start()
+        self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.write(self._writing_end, b"\0")
+        self._listener.join()
+        os.close(self._reading_end)
+        os.close(self._writing_end)
         if self.received:
             # A further SIGTERM must not change the exit code. Child processes would inherit SIG_IGN, so the
             # handler is a function until Python, at its end, removes handlers that are functions.
@@ -106,14 +117,23 @@ class StopSignal:
             sys.exit(130)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-        if not self.received:
-            self.received = signal.Signals(number)
-            name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
-            line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
-            # In a thread: the signal may have interrupted a line of the log.
-            threading.Thread(target=logger.warning, args=(line,), daemon=True).start()
+        self.received = self.received or signal.Signals(number)
+
+    def _listen(self) -> None:
+        """Read the signal numbers that Python's handler in C writes to the pipe, and at the end 0."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # they shall wake the main thread
+        heard = []
+        while number := os.read(self._reading_end, 1)[0]:
+            heard += [number] if number in _SIGNALS else []
+            if heard == [number]:
+                name, ends = ("Ctrl-C", "again") if number == signal.SIGINT else ("SIGTERM", "twice")
+                line = f"{name} received: the run saves its state and ends; Ctrl-C {ends} ends it at once"
+                if logger.handlers:
+                    logger.warning("%s", line)
+                else:  # there is no log yet, and Paddle's import diverts Python's stderr
+                    os.write(2, f"{line}\n".encode())
+            if heard.count(signal.SIGINT) == 2:
+                os._exit(130)
 
 
 class StallWatch:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,6 +115,7 @@ class Progress:
         self.total, self.description, self.unit, self.lines = total, description, unit, lines
         self.done = self.initial = initial
         self.started = self.last_line = time.monotonic()
+        self.evaluating, self.evaluations = 0.0, 0  # seconds, number
         self.bar = tqdm(
             total=total, desc=description, initial=initial, unit=unit, leave=False, dynamic_ncols=True,
             disable=not (is_main() and sys.stderr.isatty()),
@@ -130,15 +132,31 @@ class Progress:
             said = "".join(f", {key} {value}" for key, value in shown.items())
             logger.info("%s: %s %s%s%s", self.description, f"{self.done:,}", self.unit, of, said)
 
-    def speed(self) -> float:
-        """Units per second since the start of this process's work."""
-        return (self.done - self.initial) / max(time.monotonic() - self.started, 1e-9)
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Use it as a context around one evaluation: its time does not count towards the speed."""
+        began = time.monotonic()
+        yield
+        self.evaluating += time.monotonic() - began
+        self.evaluations += 1
 
-    def eta(self) -> str:
-        """The remaining time at the mean speed so far, as h:mm:ss, or "?"."""
+    def speed(self) -> float:
+        """Units per second since the start of this process's work, without the evaluations."""
+        return (self.done - self.initial) / max(time.monotonic() - self.started - self.evaluating, 1e-9)
+
+    def eta(self, evaluations: int = 0) -> str:
+        """The remaining time at the mean speed so far, as h:mm:ss, or "?".
+
+        Args:
+            evaluations: number of evaluations to come. Before the first one their time is unknown, and the
+                result is, for example, "0:12:30 + 3 evaluations".
+        """
         if not self.total or self.done <= self.initial:
             return "?"
-        return as_time(max(self.total - self.done, 0) / self.speed())
+        seconds = max(self.total - self.done, 0) / self.speed()
+        if evaluations and not self.evaluations:
+            return f"{as_time(seconds)} + {evaluations} evaluation{'s' if evaluations > 1 else ''}"
+        return as_time(seconds + evaluations * self.evaluating / max(self.evaluations, 1))
 
     def close(self) -> None:
         """Remove the bar from the screen."""

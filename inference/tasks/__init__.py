@@ -74,10 +74,17 @@ def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[s
     value = request.get(key)
     if value is None and optional:
         return None
-    if value is None:
+    if key not in request:
         raise UserError(f"no '{key}' in it; it has {', '.join(request) or 'nothing'}")
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"'{key}' is {json.dumps(value)[:40]}, but must be a text")
+    whole = isinstance(value, str) and value.encode(errors="ignore").decode() == value  # no half characters
+    if not whole or not value.strip():
+        raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}, but must be a text")
     if choices and value not in choices:
         raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
     return value
+
+
+def check_length(key: str, count: int, most: int) -> None:
+    """UserError: the text of a key has more than `most` tokens."""
+    if count > most:
+        raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
 from inference.loading import GraphRunner, Loaded
-from inference.tasks import TaskOptions, text_of
+from inference.tasks import TaskOptions, check_length, text_of
 from model.task_names import ENCODING
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
@@ -143,6 +143,11 @@ class SearchCorpus:
         if type(each) is not bool or (each and "" in self.members):
             raise UserError("'each' is true or false, and true needs a corpus as in de<=de.txt,fr<=fr.txt")
         return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each)
+
+    def check_length(self, asked: SearchInput) -> None:
+        """UserError: the text would be cut."""
+        encode = self.encode
+        check_length("text", len(encode.model.tokenizer.encode(asked.text)), encode.max_seq_len - 2)
 
     def answer(self, asked: list[SearchInput]) -> list[dict]:
         answers: list[dict] = [{} for _ in asked]

@@ -4,7 +4,7 @@ import numpy as np
 
 from evaluation.search import unit
 from inference.loading import Loaded
-from inference.tasks import TaskOptions, text_of
+from inference.tasks import TaskOptions, check_length, text_of
 from inference.tasks.encode import EncodeTexts
 from pretrain import show
 from pretrain.config import OBJECTIVES
@@ -18,9 +18,7 @@ def texts_of(request: dict, tokenizer: Tokenizer, most: int, optional: bool = Fa
     """text_a and text_b, which may be optional. UserError: one is missing or has more than `most` tokens."""
     texts = [text_of(request, "text_a"), text_of(request, "text_b", optional)]
     for key, text in zip(("text_a", "text_b"), texts):
-        count, limit = len(tokenizer.encode(text or "")), min(LONGEST, most)
-        if count > limit:
-            raise UserError(f"'{key}' has {count} tokens, at most {limit} fit; shorten it")
+        check_length(key, len(tokenizer.encode(text or "")), min(LONGEST, most))
     return [text for text in texts if text]
 
 

@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from inference.loading import Loaded
-from inference.tasks import TaskOptions, text_of
+from inference.tasks import TaskOptions, check_length, text_of
 from model.attention import Layout
 from model.heads import PreTrainingModel
 from pretrain.config import ObjectiveConfig
@@ -76,8 +76,7 @@ class FillMasks(MaskedLmTask):
             raise UserError(f"'text' has no {MASK} to fill")
         language = -1 if request.get("language") is None else self.language_of(request)
         ids = masked_ids(self.tokenizer, text)
-        if len(ids) > self.max_seq_len:
-            raise UserError(f"'text' has {len(ids)} tokens, at most {self.max_seq_len} fit; shorten it")
+        check_length("text", len(ids), self.max_seq_len)
         return ids, language
 
     @paddle.no_grad()
@@ -133,6 +132,11 @@ class ProbeTranslation(MaskedLmTask):
         if not ids:
             raise UserError("'text' has no token")
         return ids, language
+
+    def check_length(self, asked: _Asked) -> None:
+        """UserError: the sentence would be cut, so that the pseudo-tokens fit."""
+        ids = asked[0]
+        check_length("text", len(ids), self.objectives.pseudo_lengths(Text(np.asarray(ids), 0))[0])
 
     @paddle.no_grad()
     def answer(self, asked: list[_Asked]) -> list[dict]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.corpus.inputs import Stream, expand
+from pretrain.corpus.inputs import Stream, expand, file_status
 from pretrain.corpus.text import TextFormat
 from utils.config import check_ranges, within
 from utils.errors import UserError
@@ -80,6 +80,8 @@ class BuildOptions:
             raise UserError("score_column: name the columns of the pair too, as in --tsv_columns '[2, 3]'")
         if self.min_score and not self.score_column:
             raise UserError("min_score: give --score_column, the column that holds the score")
+        if self.ray_address and self.engine != "ray":
+            raise UserError("ray_address: given without --engine ray")
 
     @property
     def text_format(self) -> TextFormat:
@@ -98,3 +100,9 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
         "options": {key: value for key, value in vars(options).items() if key not in _NOT_IN_PLAN},
         "inputs": {stream.folder: sizes(stream) for stream in streams},
     }
+
+
+def modification_times(streams: list[Stream]) -> dict[str, int]:
+    """When each file was last written, in ns. A build does not continue with changed files."""
+    paths = [path for stream in streams for source in stream.sources for path in source.paths]
+    return {path: file_status(path).st_mtime_ns for path in paths}

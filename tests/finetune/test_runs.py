@@ -144,6 +144,9 @@ def test_a_folder_without_run_json_and_one_without_a_step(classify, refused, tmp
 def test_overwrite_begins_anew(classify, refused, tmp_path):
     classify(random_seed="1,2", **FAST)
     (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / "predictions").mkdir()
+    for name in ("retrieval.md", "sweep.json", "test_result.0.6", "predictions/en.tsv"):
+        (tmp_path / "out" / name).write_text("of the earlier run")
     again = classify(overwrite="true", **{**FAST, "learning_rate": 1e-3})
     assert again["selected"].keys() == {"1"}
     there = {path.name for path in (tmp_path / "out").iterdir()}
@@ -163,6 +166,8 @@ def test_the_newest_step_comes_before_the_one_that_is_named(classify, stopped, t
     steps = sorted(path.name for path in (tmp_path / "broken").glob("step_*"))
     assert steps == ["step_2", "step_4"]  # the named one stays, so that the same command still finds it
     classify(out="broken", **named)
+    log = (tmp_path / "log" / "job.log.0").read_text()
+    assert "step_2 is not used: " in log and "broken/step_4 is continued" in log
     ours, theirs = (trained(tmp_path / name) for name in ("broken", "out"))
     for name in ("best/model.safetensors", "step_6/model.safetensors", "step_6/training_state/state.json"):
         assert ours[name] == theirs[name]

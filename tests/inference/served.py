@@ -23,10 +23,10 @@ def serving(*flags: str) -> Iterator[tuple[str, subprocess.Popen]]:
     command = [sys.executable, str(ROOT / "predict.py"), "--serve", *flags]
     command += ["--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-    address = f"http://127.0.0.1:{port}"
     try:
         for line in process.stdout:
             if line.startswith("serving"):
+                address = line.split()[2].rstrip(",")
                 break
         else:
             pytest.fail(f"the server ended with {process.wait()}")

@@ -114,6 +114,9 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     assert f"'accuracy': ({before}, {after})" in capsys.readouterr().out
     assert before == pytest.approx(100 * 14 / 15) and 0 <= after <= 100
     assert made["checked_on"] == "15 texts of dev.tsv"
+    table.write_text("text_a\n" + "\n".join(texts) + "\n")
+    made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
+    assert made["int8"].keys() == {"decisions"}
 
 
 def test_agreement_by_hand():
@@ -193,8 +196,11 @@ def test_encoder_up_to_a_layer(models, tmp_path):
         load(tmp_path / "out").engine("encoding", 2)
 
 
-def test_the_encoder_of_a_pretrained_model(models, tmp_path):
+def test_the_encoder_of_a_pretrained_model(models, tmp_path, monkeypatch):
+    devices = []
+    monkeypatch.setattr(paddle, "set_device", devices.append)
     settings = run_export(models / "full", tmp_path / "out")
+    assert devices == ["cpu"]  # where there is a GPU too
     assert settings["export"]["task"] == "encoding" and "languages" not in settings
 
 

@@ -391,6 +391,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     ("flags", "said"),
     [
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
+        ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
         ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 63}, "--max_seq_len 63: between 8 and the model's 62"),
         ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),

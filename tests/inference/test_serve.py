@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
 
 from inference.loading import load
-from inference.serve import LONGEST_BODY, PAGE
+from inference.serve import LONGEST_BODY, LONGEST_WAIT, PAGE
 from inference.tasks import make
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
@@ -22,6 +22,7 @@ from tests.launching import ROOT
 
 TEXTS = sentences(30, seed=6)
 TASKS = ["classify", "search", "align", "masks", "fill", "translate-probe"]
+HEAD = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,8 @@ def test_masks_of_a_pair(server, objective, panels):
         ("masks", {"text_a": TEXTS[0], "objective": "tlm"}, "no 'text_b' in it"),
         ("masks", {"text_a": TEXTS[0], "objective": "x"}, "literal_error"),
         ("classify", {"text": "a"}, "missing"),
+        ("search", {"text": "a " * 200}, "'text' has"),
+        ("translate-probe", {"text": "a " * 200, "language": "de"}, "'text' has"),
     ],
 )
 def test_requests_that_are_refused(server, name, request_, said):
@@ -132,6 +135,9 @@ def test_openapi(server):
         (b'{"text_a": "\xff"}', 400, "error parsing the body"),
         (b'{"text_a": "' + b"x" * LONGEST_BODY + b'"}', 413, f"longer than {LONGEST_BODY} bytes"),
         (b"{", 422, "json_invalid"),
+        (b'{"text_a": NaN}', 422, "string_type"),
+        (b'{"text_a": "\\ud800"}', 422, "but must be a text"),
+        (b'{"text_b": "\\ud800"}', 422, "missing"),
     ],
 )
 def test_bodies_that_are_refused(server, body, status, said):
@@ -147,25 +153,37 @@ def test_a_body_of_unknown_length(server):
         assert b" 413 " in connection.recv(4096)
 
 
-def test_ctrl_c_ends_it_while_a_browser_is_connected(models):
+@pytest.mark.parametrize("half", [b"", HEAD + b"{"])
+def test_ctrl_c_ends_it_while_a_browser_is_connected(models, half):
     with serving("--model", str(models / "classify")) as (address, process):
         with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))) as connection:
             connection.sendall(b"GET /api/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(4096)
+            connection.sendall(half)
+            assert ask(f"{address}/api/info")[0] == 200
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
         assert "Traceback" not in process.stdout.read()
 
 
 def test_silent_connections_keep_nobody_waiting(server):
-    """Neither those that say nothing nor those that stop in the middle of a head or of a body."""
+    """Nor those that stop in the middle of a head or of a body. They are closed."""
     address = "127.0.0.1", int(server.rsplit(":", 1)[1])
-    head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
     with ExitStack() as stack:
-        for said in (b"", head[:20], head + b"{"):
+        silent = []
+        for said in (b"", HEAD[:20], HEAD + b"{"):
             for _ in range(30):
-                stack.enter_context(socket.create_connection(address)).sendall(said)
+                silent.append(stack.enter_context(socket.create_connection(address, LONGEST_WAIT + 5)))
+                silent[-1].sendall(said)
         assert ask(f"{server}/api/classify", {"text_a": "bado"})[0] == 200
+        for connection in silent:
+            with suppress(ConnectionResetError):
+                assert connection.recv(4096) == b""
+
+
+def test_another_host(models):
+    with serving("--model", str(models / "classify"), "--host", "::1") as (address, _):
+        assert address.startswith("http://[::1]:") and ask(f"{address}/api/info")[0] == 200
 
 
 def test_requests_under_another_name_are_refused(server):

@@ -257,6 +257,9 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
             build(tmp_path / "corpus", pieces, **inputs)
     with pytest.raises(UserError, match=r"unfinished build .*options.held_out: 0 -> 5"):
         build(tmp_path / "corpus", pieces, **inputs, held_out=5)
+    os.utime(inputs["mono"]["fr"])
+    with pytest.raises(UserError, match=r"unfinished build .*modified"):
+        build(tmp_path / "corpus", pieces, **inputs)
     build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
 
@@ -330,6 +333,7 @@ def test_command_line(tmp_path, pieces):
         ({"tsv_columns": [1]}, "tsv_columns"),
         ({"score_column": 1}, "--tsv_columns"),
         ({"min_score": 1.04}, "--score_column"),
+        ({"ray_address": "auto"}, "--engine ray"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

@@ -140,6 +140,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held, monkeypatch):
 def test_when_it_is_due(tiny_corpus):
     every = Held(tiny_corpus, run__eval_steps=5).evaluator
     assert [step for step in range(13) if every.due(step, 12)] == [5, 10, 12]
+    assert [every.to_come(step, 12) for step in (0, 5, 6, 12)] == [3, 3, 2, 1]
     end = Held(tiny_corpus).evaluator
     assert [step for step in range(13) if end.due(step, 12)] == [12]
     never = Held(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator

@@ -201,6 +201,12 @@ def test_text_that_is_not_there(source, changes, message):
     assert "\n" not in str(refused.value)
 
 
+def test_a_batch_too_small_for_an_objective(source):
+    source.steps(optimizer__batch_size=2)
+    with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
+        source.steps(optimizer__batch_size=4, objectives__monolingual_share=0.9)
+
+
 # How long a run is, and its learning rate
 
 

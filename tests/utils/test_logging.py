@@ -99,6 +99,21 @@ def test_eta_is_the_rest_at_the_mean_speed_of_this_process(monkeypatch):
     assert shown.eta() == "0:00:00"
 
 
+def test_eta_with_evaluations(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
+    shown = run_log.Progress(100, "training")
+    now[0] += 40
+    shown.update(20)
+    assert shown.eta(3) == "0:02:40 + 3 evaluations" and shown.eta(1) == "0:02:40 + 1 evaluation"
+    for seconds in (100, 200):
+        with shown.evaluation():
+            now[0] += seconds
+    now[0] += 20
+    shown.update(10)
+    assert shown.speed() == 0.5 and shown.eta(1) == "0:04:50"  # 70 steps of 2 s, one evaluation of 150 s
+
+
 def test_without_a_terminal_there_are_plain_lines_now_and_then(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])

@@ -26,7 +26,7 @@ from utils.files import atomic_dir, atomic_file
 BFLOAT16 = 22
 DTYPES = {
     code: np.dtype(name) for code, name in enumerate(("bool", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
-} | {20: np.dtype("u1"), 21: np.dtype("i1"), BFLOAT16: np.dtype("<u2")}
+} | {19: np.dtype("<u8"), 20: np.dtype("u1"), 21: np.dtype("i1"), BFLOAT16: np.dtype("<u2")}
 CONFIG = "ernie_config.json"
 CONFIG_KEYS = (
     "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
