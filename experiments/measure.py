@@ -134,11 +134,7 @@ def ner(predictions: Path) -> dict[str, list]:
 
 
 def prediction_files(folder: Path) -> dict[str, Path]:
-    """Language -> the file test.<language>.tsv.<epoch>.<step> of the best step.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Language -> the file test.<language>.tsv.<epoch>.<step> of the best step. UserError: there is none."""
     if not (files := sorted(folder.glob("test.*.tsv.*"))):
         raise UserError(f"{folder}: no test.<language>.tsv there; the fine-tuning has not finished")
     return {path.name.split(".")[1]: path for path in files}

@@ -39,8 +39,7 @@ def named_files(config: Any) -> list[str]:
 def lower_case(source: Path, target: Path) -> None:
     """Copy a text file, plain or .gz, in lower case. A copy that exists is kept.
 
-    Raises:
-        UserError: there is no such file.
+    UserError: there is no such file.
     """
     if target.is_file():
         return

@@ -68,8 +68,7 @@ class Study:
     def read(cls, name: str) -> "Study":
         """Read configs/experiments/<name>.yaml.
 
-        Raises:
-            UserError: there is no such study, or a key or a name in it is wrong.
+        UserError: there is no such study, or a key or a name in it is wrong.
         """
         path = STUDIES / f"{name}.yaml"
         if not path.is_file():

@@ -135,11 +135,7 @@ def verdict(difference: float, error: float) -> str:
 
 
 def read_figures(study: Study, results: Path) -> Figures:
-    """The figures of the finished models, the untrained one first.
-
-    Raises:
-        UserError: none has finished.
-    """
+    """The figures of the finished models, the untrained one first. UserError: none has finished."""
     found: dict[str, dict[int, Mapping]] = {}
     for name in (UNTRAINED, *study.models):
         for seed in study.seeds:

@@ -226,8 +226,7 @@ def shared(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]:
 class RetrievalTraining(Training):
     """One seed on the parallel text of a corpus (paper, Table 14).
 
-    Raises:
-        UserError: there is no parallel text, or there are fewer pairs than processes.
+    UserError: there is no parallel text, or there are fewer pairs than processes.
     """
 
     divisible = False  # the loss needs the vectors of every process

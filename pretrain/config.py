@@ -215,8 +215,7 @@ FREE = (
 class PretrainConfig:
     """A pre-training run.
 
-    Raises:
-        UserError: an impossible value; the message names the key, the value and what is allowed.
+    UserError: an impossible value; the message names the key, the value and what is allowed.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)

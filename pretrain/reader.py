@@ -32,8 +32,7 @@ _PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     """The corpus and the tokenizer in its folder.
 
-    Raises:
-        UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
+    UserError: the corpus is unfinished or damaged, or its shards were made with another vocabulary.
     """
     read_manifest(Path(config.corpus))  # first: it has the clearest message for an unfinished corpus
     tokenizer = Tokenizer.from_folder(config.corpus)
@@ -67,8 +66,7 @@ class TrainingText:
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
         """Select `data.languages`, or every language.
 
-        Raises:
-            UserError: the corpus lacks a language, or an objective has no text.
+        UserError: the corpus lacks a language, or an objective has no text.
         """
         wanted = sorted(set(config.data.languages or corpus.languages))
         if unknown := [language for language in wanted if language not in corpus.languages]:
@@ -258,11 +256,8 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
 
     With `optimizer.tokens`, it is that number divided by the mean number of tokens per step, measured on a
     few thousand sequences before and after BTMLM starts. The result depends only on corpus and configuration,
-    so a resumed run gets the same number.
-
-    Raises:
-        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, or the batch is too small for
-            an objective.
+    so a resumed run gets the same number. UserError: `init.lm_head_warmup_steps` leaves no step for the
+    encoder, or the batch is too small for an objective.
     """
     optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
     wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio

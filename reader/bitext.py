@@ -33,8 +33,7 @@ TATOEBA = {
 class Sentences(FileLines, Sequence[Example]):
     """The lines of a text file.
 
-    Raises:
-        UserError: the file is missing or empty; when a line is read: it is not UTF-8.
+    UserError: the file is missing or empty; when a line is read: it is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -74,8 +73,7 @@ class Bitext(NamedTuple):
 def read_bitext(language: str, path: str | os.PathLike, translations: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
 
-    Raises:
-        UserError: a file is missing, empty or not UTF-8, or the numbers of lines differ.
+    UserError: a file is missing, empty or not UTF-8, or the numbers of lines differ.
     """
     sides = Sentences(path), Sentences(translations)
     if len(sides[0]) != len(sides[1]):
@@ -89,8 +87,7 @@ def read_bitext(language: str, path: str | os.PathLike, translations: str | os.P
 def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
     """The bitexts of a folder in either form; without `languages` all, in the order of the paper's Table 16.
 
-    Raises:
-        UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
+    UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
     """
     folder, names = Path(folder), {}
     for language, long in TATOEBA.items():

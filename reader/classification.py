@@ -175,9 +175,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
     """The files that `flag`, such as `--dev_set dev.%s.tsv,test.%s.tsv`, names: pattern -> language -> path.
 
     The file of a pattern without `%s` is under the only language, or under "all" without a language map.
-
-    Raises:
-        UserError: `%s` without languages, or no `%s` with several languages.
+    UserError: `%s` without languages, or no `%s` with several languages.
     """
     names = languages or [ALL_LANGUAGES]
     answer: dict[str, dict[str, Path]] = {}

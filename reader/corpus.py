@@ -89,8 +89,7 @@ class Corpus:
     def piece_counts(self, language: str) -> np.ndarray:
         """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
 
-        Raises:
-            UserError: the corpus has no such language, or the file was altered.
+        UserError: the corpus has no such language, or the file was altered.
         """
         if language not in self.languages:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
@@ -258,8 +257,7 @@ class Blocks:
 def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
     """A one-dimensional .npy file of integers, memory-mapped.
 
-    Raises:
-        UserError: the file is missing, or holds no such array; says how to repair it.
+    UserError: the file is missing, or holds no such array; says how to repair it.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
@@ -275,8 +273,7 @@ def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
 def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
 
-    Raises:
-        UserError: a file is missing, cut short or altered.
+    UserError: a file is missing, cut short or altered.
     """
     for name, expected in files.items():
         file, fault = path / name, ""

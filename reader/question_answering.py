@@ -238,10 +238,8 @@ def read_windows(
 ) -> AnswerWindows:
     """Read, check and tokenise a file; see `read_squad`.
 
-    `keep_all` keeps the windows without the answer in a training file too.
-
-    Raises:
-        UserError: as `read_squad`, or there is nothing to train on or to predict.
+    `keep_all` keeps the windows without the answer in a training file too. UserError: as `read_squad`, or
+    there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")

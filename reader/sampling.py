@@ -22,8 +22,7 @@ _MASK64 = (1 << 64) - 1
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     """Sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
-    Raises:
-        UserError: there are no amounts, or one is not positive.
+    UserError: there are no amounts, or one is not positive.
     """
     empty = [name for name, amount in amounts.items() if not amount > 0]
     if not amounts or empty:

@@ -266,10 +266,7 @@ class Tokenizer:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
         A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
-        official reader.
-
-        Raises:
-            UserError: `max_seq_len` has no room for the special tokens.
+        official reader. UserError: `max_seq_len` has no room for the special tokens.
         """
         special = 4 if ids_b else 2
         if max_seq_len <= special:

@@ -32,10 +32,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
 
     The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
-    loses them.
-
-    Raises:
-        UserError: the file is missing or malformed, or one of the five special tokens is missing.
+    loses them. UserError: the file is missing or malformed, or one of the five special tokens is missing.
     """
     lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
     vocab: dict[str, int] = {}

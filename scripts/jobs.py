@@ -42,8 +42,7 @@ def as_line(flags: Mapping[str, object]) -> list[str]:
 def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
     """Run chains of jobs, `at_once` at a time. A failure, SIGTERM and Ctrl-C ask all jobs to save and end.
 
-    Raises:
-        UserError: the jobs were stopped, or one failed; the message names its log and quotes the last line.
+    UserError: the jobs were stopped, or one failed; the message names its log and quotes the last line.
     """
     stopped, failures, lock = threading.Event(), [], threading.Lock()
     running: list[subprocess.Popen] = []

@@ -259,8 +259,7 @@ def load_optimizer_state(
 ) -> None:
     """Load the `optimizer_state` of all processes; of the moments only those of `is_own` parameters.
 
-    Raises:
-        UserError: the model has no such parameter, or a shape differs.
+    UserError: the model has no such parameter, or a shape differs.
     """
     another = "the training state belongs to another model: it has"
     places = {key: key.rsplit("/", 1) for key in state}

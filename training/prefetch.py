@@ -61,8 +61,7 @@ class prefetch(Generic[T]):
     def next_unless(self, stop: object) -> T | None:
         """The next item; None if it is not ready and `stop` is, or becomes, true.
 
-        Raises:
-            StopIteration: there are no more items.
+        StopIteration: there are no more items.
         """
         while not self._done:
             try:

@@ -40,8 +40,7 @@ class Converted(NamedTuple):
 def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
     """The checkpoint's config; every tensor is checked against it.
 
-    Raises:
-        UserError: there is none, a tensor is missing, or its shape does not fit the others.
+    UserError: there is none, a tensor is missing, or its shape does not fit the others.
     """
     weights, config = checkpoint.weights, checkpoint.config
     if config is None:

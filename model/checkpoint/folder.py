@@ -56,8 +56,7 @@ class ModelFiles:
     def write(self, folder: Path) -> None:
         """Write into an existing folder, with a manifest; not atomic.
 
-        Raises:
-            UserError: a tokenizer file is missing.
+        UserError: a tokenizer file is missing.
         """
         safetensors.write(folder / WEIGHTS, self.weights)
         write_json(folder / CONFIG, self.settings)

@@ -36,9 +36,8 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
 def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
 
-    Raises:
-        UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
-            file.
+    UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
+    file.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -66,8 +65,7 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
 def check_model(folder: Path) -> None:
     """Compare a model's files with its manifest, if it has one. A process reads each file only once for this.
 
-    Raises:
-        UserError: a file differs from what was written.
+    UserError: a file differs from what was written.
     """
     path = folder / MANIFEST
     try:

@@ -72,8 +72,7 @@ def write_part(
 def load_training_state(folder: str | os.PathLike) -> dict[str, Any]:
     """Read a state of all parts. Every byte is first compared with the manifests.
 
-    Raises:
-        UserError: no state here, one of another version, or a file that is missing or was altered.
+    UserError: no state here, one of another version, or a file that is missing or was altered.
     """
     folder, state, part, parts = Path(folder), {}, 0, 1
     while part < parts:

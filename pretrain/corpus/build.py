@@ -56,8 +56,7 @@ class CorpusBuild:
     def scan(self) -> None:
         """Read all text: count lines and documents, hash what is needed to find duplicates.
 
-        Raises:
-            UserError: bad input, with file and line, or a source without text.
+        UserError: bad input, with file and line, or a source without text.
         """
         self._run_units(SCAN, "reading", scan_unit)
         parallel = [work.stream.languages for work in self.works if work.stream.is_parallel]

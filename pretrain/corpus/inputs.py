@@ -76,8 +76,7 @@ class Stream:
 def gather_notation(arguments: list[str]) -> list[str]:
     """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
 
-    Raises:
-        UserError: a value is not `language<=path`.
+    UserError: a value is not `language<=path`.
     """
     rest: list[str] = []
     entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
@@ -131,8 +130,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
 def expand(path: Any) -> str:
     """A path with ~ and $VARIABLES replaced.
 
-    Raises:
-        UserError: not a path, or the environment has no such variable.
+    UserError: not a path, or the environment has no such variable.
     """
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")

@@ -93,8 +93,7 @@ def read_json(path: Path) -> Any:
 def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest in `output` if it was made with this plan; None if there is no manifest.
 
-    Raises:
-        UserError: the corpus was made from other inputs or with other options.
+    UserError: the corpus was made from other inputs or with other options.
     """
     if not (output / MANIFEST).exists():
         return None
@@ -114,9 +113,8 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
 def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     """Lock the output folder for this build, new or resumed.
 
-    Raises:
-        UserError: the folder holds something else or a build with another plan, or another process is
-            building there.
+    UserError: the folder holds something else or a build with another plan, or another process is building
+    there.
     """
     work = output / WORK
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.exists())):
@@ -138,8 +136,7 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
 def delete_corpus(output: Path) -> None:
     """Delete a corpus or an unfinished build, and nothing else.
 
-    Raises:
-        UserError: the folder holds something else, or another process is building there.
+    UserError: the folder holds something else, or another process is building there.
     """
     if not output.exists():
         return

@@ -56,8 +56,7 @@ class LocalWorkers:
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
         """Call `function` with the arguments of every task. Results come in any order.
 
-        Raises:
-            UserError: a task raised it, or a worker died.
+        UserError: a task raised it, or a worker died.
         """
         tasks, running = iter(tasks), set()
         try:

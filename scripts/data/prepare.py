@@ -223,8 +223,7 @@ def read_pairs(file: DataFile, _, labels: Mapping[str, str], paraphrases: bool =
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """Sentences in IOB2. The first column is the word and the last its tag, read as conlleval reads it.
 
-    Raises:
-        UserError: the number of columns changes, a tag is none, or there is no sentence.
+    UserError: the number of columns changes, a tag is none, or there is no sentence.
     """
     lines = read_lines(file.path, or_latin=True)
     form = "a word, what else is known of it, and its tag, with spaces or tabs between"

@@ -61,8 +61,7 @@ class VocabOptions:
 def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
 
-    Raises:
-        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
+    UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():

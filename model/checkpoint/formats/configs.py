@@ -78,8 +78,7 @@ def _numbered(count: int) -> list[str]:
 def settle(raw: Mapping[str, Any], weights: Weights, where: str, layout: str) -> ErnieMConfig:
     """Our config of a model. A key on which the file and the weights disagree is logged.
 
-    Raises:
-        UserError: another architecture, or a size that neither file nor weights show, such as the heads.
+    UserError: another architecture, or a size that neither file nor weights show, such as the heads.
     """
     found = dict(raw)
     for key, size in _sizes_of(weights).items():
@@ -109,8 +108,7 @@ def for_library(
 ) -> dict[str, Any]:
     """config.json of PaddleNLP, or of ErnieM or XLM-R in transformers.
 
-    Raises:
-        UserError: a size that the library cannot have.
+    UserError: a size that the library cannot have.
     """
     if library == PADDLENLP:
         check_fixed_sizes(config, "PaddleNLP")

@@ -47,8 +47,7 @@ class Header(NamedTuple):
 def read_header(path: str | os.PathLike) -> Header:
     """Read the header of one variable and check that the file holds exactly the data it announces.
 
-    Raises:
-        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
     """
     try:
         with open(path, "rb") as file:
@@ -135,8 +134,7 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
 def read_directory(folder: Path) -> Weights:
     """Open a directory. Headers are read now, the data of a variable when it is accessed.
 
-    Raises:
-        UserError: a file is cut short, over-long or foreign.
+    UserError: a file is cut short, over-long or foreign.
     """
     files = {file.name for file in folder.iterdir() if file.is_file()}
     shapes = {name: read_header(folder / name).shape for name in tables.official_names(files)}

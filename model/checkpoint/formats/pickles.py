@@ -230,9 +230,8 @@ class _WeightsUnpickler(pickle._Unpickler):
 def read_pdparams(path: Path) -> Weights:
     """Open a state dict; each array is read when it is accessed. bfloat16 is returned as float32.
 
-    Raises:
-        UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
-            arrays and plain containers; the message gives the first foreign name.
+    UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than arrays
+    and plain containers; the message gives the first foreign name.
     """
     with refusing_damage(path, "paddle.save"):
         with open(path, "rb") as file:

@@ -57,8 +57,7 @@ def write(
 def read(path: str | os.PathLike) -> Weights:
     """Open a file; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
-    Raises:
-        UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
+    UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
     try:
         with safe_open(path, framework="numpy") as opened:  # checks the whole header

@@ -76,11 +76,9 @@ def read(path: Path) -> Weights:
     """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
-    attributes of the dict's "args" are the metadata.
-
-    Raises:
-        UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
-            plain containers and numbers; the message gives the first foreign name.
+    attributes of the dict's "args" are the metadata. UserError: no such file, cut short, altered, not
+    torch's, or with anything else in it than tensors, plain containers and numbers; the message gives the
+    first foreign name.
     """
     with pickles.refusing_damage(path, "torch.save"):
         found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
