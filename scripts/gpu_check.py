@@ -95,9 +95,6 @@ def check_device(quick: bool) -> str:
     return f"{device.summary('float32', 1)}; {versions}; bf16 and FlashMask {half}"
 
 
-# Comparison with the CPU in float64.
-
-
 def compare(what: str, found: Sequence, exact: Sequence, most: float, advice: str) -> float:
     """The largest difference of the arrays, relative to the largest exact value. Failed: above `most`."""
     worst = 0.0
@@ -189,9 +186,6 @@ def check_attention(quick: bool) -> str:
         cases[name] = partial(layer, layout=layout), partial(dense, layout=layout), [x]
     said = f"{largest_differences(cases, 'train in float32 only')}; lengths 8 to {longest}"
     return said + "; FlashMask in half precision" * device.flash_in(half=True)
-
-
-# Training of a tiny model.
 
 
 def make_model(

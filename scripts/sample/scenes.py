@@ -115,9 +115,6 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
             return scene
 
 
-# Does one scene follow from another?
-
-
 def relation(premise: Scene, hypothesis: Scene) -> str:
     """The label of a pair. As in the inference data sets, both sentences speak of the same moment.
 
@@ -215,9 +212,6 @@ def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
         kind = KIND_OF.get(hypothesis.subject)
         changes["subject"] = kind if kind and rng.random() < 0.5 else random_subject(rng)
     return changes
-
-
-# The kinds of text.
 
 
 def document(seed: int, language: str, index: int) -> list[Scene]:

@@ -34,9 +34,6 @@ def same(left, right):
     )
 
 
-# --- our folder
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_our_folder_there_and_back(tmp_path, dtype):
     paddle.set_default_dtype(dtype)
@@ -88,9 +85,6 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     again.to(dtype="bfloat16")
     load_from(again, tmp_path / "c")
     assert same(model_weights(model), model_weights(again))
-
-
-# --- the official directory
 
 
 @pytest.mark.parametrize(
@@ -169,9 +163,6 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
     assert same(model_weights(model), model_weights(other))  # the language table is zero in both
 
 
-# --- a full disk
-
-
 @pytest.mark.parametrize("step", ["step_1", "step_2"])
 @pytest.mark.parametrize("size", [100, 20_000])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
@@ -194,9 +185,6 @@ def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
         write_fluid(tmp_path, model_weights(classifier()))
     assert {path.name: path.read_bytes() for path in (tmp_path / "params").iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ernie_config.json", "params"]
-
-
-# --- damaged and foreign input
 
 
 @pytest.fixture

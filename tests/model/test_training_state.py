@@ -90,9 +90,6 @@ def test_what_cannot_be_kept_is_refused_with_its_place(tmp_path, state, message)
     assert not (tmp_path / "s").exists()
 
 
-# --- step folders
-
-
 def make_step(folder, step):
     path = folder / f"step_{step}"
     path.mkdir(parents=True)

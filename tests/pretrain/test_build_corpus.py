@@ -42,9 +42,6 @@ def stop(*_):
     raise Stopped
 
 
-# The same bytes
-
-
 def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
     assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
     assert not [name for name in reference if ".build" in name or ".tmp" in name]
@@ -106,9 +103,6 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
     monkeypatch.setattr(stages, "read_lines", lambda *_: pytest.fail("read again"))
     build(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
-
-
-# What is in it
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
@@ -241,9 +235,6 @@ def test_sides_that_do_not_belong_together(tmp_path, pieces, other, warning):
     assert shown[0] == f"de-en 1 de: {other[0]}"[: len(shown[0])] and len(shown) == 6 + bool(warning)
     assert shown[1].startswith(f"de-en 1 en: {ENGLISH[0]}")
     assert not warning or (shown[-1].startswith("warning: de-en: ") and warning in shown[-1])
-
-
-# What is refused, in one line; the command line; real text
 
 
 def run_command(words: list[str]) -> subprocess.CompletedProcess:

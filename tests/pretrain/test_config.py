@@ -92,9 +92,6 @@ def test_the_papers_table_6():
     assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15
 
 
-# The command
-
-
 def test_help_explains_the_keys():
     command = [sys.executable, ROOT / "run_pretrain.py", "--help"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True)

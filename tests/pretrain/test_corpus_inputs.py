@@ -39,9 +39,6 @@ def lines_of(mono=None, parallel=None, unit_bytes=1000, **options):
     return sides, documents, empty, low
 
 
-# Notation
-
-
 def test_repeated_flags_become_one_mapping():
     words = ["--mono", "en<=a.txt,b.txt.gz", "--output", "o", "--mono=de<=c", "--mono", "en<=d"]
     assert gather_notation([*words, "--parallel", "en-de<=x.en,x.de"]) == [
@@ -97,9 +94,6 @@ def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
 
     with pytest.raises(UserError, match=message):
         resolve(*({label: fill(path) for label, path in given.items()} for given in (mono, parallel)))
-
-
-# Reading
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])
@@ -196,9 +190,6 @@ def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
     (tmp_path / "text").write_bytes(b"one\n" + b"a b " * (1 << 18) + b"c\nthree\n")
     with pytest.raises(UserError, match=r"text: line 2: longer than 1 MiB; is this text"):
         lines_of({"en": str(tmp_path / "text")}, unit_bytes=unit_bytes)
-
-
-# Pairs
 
 
 def test_two_aligned_files_and_moses(tmp_path):

@@ -82,9 +82,6 @@ def test_from_xlm_r(tokenizer, tmp_path):
     assert same(ours, started(tokenizer), "pooler.")
 
 
-# Bad starts
-
-
 def test_a_head_that_is_not_there(refused, trained, tmp_path, tokenizer):
     line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
     assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
@@ -110,9 +107,6 @@ def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
         line = refused(**{key: str(folder)})
         assert f"{folder} has another vocabulary than the corpus (other tokens)" in line
         assert f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
-
-
-# Continuing a released model
 
 
 def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_corpus):

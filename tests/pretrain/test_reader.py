@@ -142,9 +142,6 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
-# How a step's sequences are divided among the objectives
-
-
 ABLATIONS = {  # paper Tables 6 and 8
     "exp1": (["mmlm"], {"mmlm": 1.0}),
     "exp2": (["mmlm", "tlm"], {"mmlm": 0.5, "tlm": 0.5}),
@@ -183,9 +180,6 @@ def test_equal_remainders_take_turns():
     assert set(totals.values()) == {6}
 
 
-# Bad input
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -205,9 +199,6 @@ def test_a_batch_too_small_for_an_objective(source):
     source.steps(optimizer__batch_size=2)
     with pytest.raises(UserError, match=r"batch_size 4 is too small: tlm"):
         source.steps(optimizer__batch_size=4, objectives__monolingual_share=0.9)
-
-
-# How long a run is, and its learning rate
 
 
 @pytest.mark.parametrize("active", [["mmlm"], ["mmlm", "tlm"], list(MONOLINGUAL + PARALLEL)])

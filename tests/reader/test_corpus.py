@@ -147,9 +147,6 @@ def test_offsets_outside_of_the_shard(copy, kind):
         Blocks(Corpus(copy).mono["en"], 30)
 
 
-# Blocks
-
-
 def pack_one_by_one(lengths, lines_per_document, limit):
     """The definition, line by line."""
     blocks, start, line = [], 0, 0

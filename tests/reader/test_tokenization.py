@@ -46,9 +46,6 @@ def random_texts(count: int = 400) -> list[str]:
 TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", " ", *ALPHABETS.values(), *SENTENCES, *random_texts()]
 
 
-# Rules 1 to 3
-
-
 @pytest.mark.parametrize(
     "text, expected",
     [
@@ -75,9 +72,6 @@ def test_normalize_by_category():
         else:
             expected = "" if category in ("Cc", "Cf") else character
         assert normalize(character) == expected, hex(code)
-
-
-# Ids
 
 
 def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
@@ -123,9 +117,6 @@ def characters(text: str) -> Counter:
     return Counter(unicodedata.normalize("NFKD", normalize(text)))
 
 
-# Offsets
-
-
 def test_a_model_that_spells_in_bytes(tmp_path):
     """Each byte of a character that has no piece of its own has the whole character as its span."""
     train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
@@ -149,9 +140,6 @@ def test_offset_properties(tokenizer, text):
         slice_ = text[s:e]
         assert slice_ == slice_.strip(), "white space at the ends of a span"
         assert characters(token.strip("▁")) <= characters(slice_), (token, slice_)
-
-
-# Layout
 
 
 def test_single_and_pair_layouts(tokenizer):
@@ -179,9 +167,6 @@ def test_truncation_takes_from_the_longer():
         for b in range(8):
             for budget in range(1, 16):
                 assert truncate_longest_first(a, b, budget) == slowly(a, b, budget), (a, b, budget)
-
-
-# Files
 
 
 def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
