@@ -35,9 +35,7 @@ def table(runs: Path) -> str:
 
 def main() -> None:
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise UserError(
-            "usage: python -m experiments.ablation <the output folder of scripts/base/ablation.sh>"
-        )
+        raise UserError("usage: python -m experiments.ablation <the output of scripts/base/ablation.sh>")
     text = table(Path(sys.argv[1]))
     print(text)
     with atomic_file(Path(sys.argv[1], "table6.md"), "w") as file:

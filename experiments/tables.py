@@ -143,9 +143,7 @@ def read_figures(study: Study, results: Path) -> Figures:
             if path.is_file():
                 found.setdefault(name, {})[seed] = read_json(path)
     if not found:
-        raise UserError(
-            f"{results / study.name}: no figures there; run python -m experiments.run {study.name}"
-        )
+        raise UserError(f"{results / study.name}: no figures; run python -m experiments.run {study.name}")
     return found
 
 

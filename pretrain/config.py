@@ -232,13 +232,9 @@ class PretrainConfig:
         if not active or not set(active) <= set(OBJECTIVES):
             raise UserError(f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}")
         if "btmlm" in active and "mmlm" not in active:
-            raise UserError(
-                "objectives.active has btmlm without mmlm: before btmlm starts its share goes to mmlm"
-            )
+            raise UserError("objectives.active has btmlm without mmlm, which has its share before it starts")
         if not data.corpus:
-            raise UserError(
-                "data.corpus is empty: give the folder that `python -m pretrain.build_corpus` wrote"
-            )
+            raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
         if not 8 <= data.max_seq_len <= usable:
             raise UserError(
                 f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, "
@@ -251,5 +247,5 @@ class PretrainConfig:
             )
         if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
             raise UserError(
-                "init.lm_head is 'encoder' but init.encoder is 'scratch': no folder has a head to take"
+                "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )

@@ -95,9 +95,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     if not file.questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
     if wrong:
-        logger.warning(
-            "%s: %d answers that are not at their offset, skipped; the first: %s", path, len(wrong), wrong[0]
-        )
+        said = "%s: %d answers that are not at their offset, skipped; the first: %s"
+        logger.warning(said, path, len(wrong), wrong[0])
     return file
 
 
@@ -356,9 +355,8 @@ class EncodeWindows:
         )  # [B, 2]
         answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
-        return AnswerBatch(
-            pad(ids, self.pad_id), answers, own, ends, shift, np.asarray(indices, np.int64), count
-        )
+        indices = np.asarray(indices, np.int64)
+        return AnswerBatch(pad(ids, self.pad_id), answers, own, ends, shift, indices, count)
 
 
 class EncodeInOrder(EncodeWindows):

@@ -40,9 +40,8 @@ Rows = Mapping[str, Mapping[str, float]]  # start -> language -> per cent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    keep_lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=keep_lines)
     parser.add_argument("--seed", type=int, default=1, help="of the sample set, the weights and the order")
     seed = parser.parse_args().seed
     started = time.monotonic()

@@ -27,9 +27,7 @@ TOLERANCE = 1e-4
 def main() -> None:
     path = sys.argv[1] if len(sys.argv) == 2 else ""
     if not path or not Path(path).is_dir():
-        raise UserError(
-            f"'{path}': no weights here; sh scripts/data/get_weights.sh fetches the released ones"
-        )
+        raise UserError(f"'{path}': no weights here; sh scripts/data/get_weights.sh fetches released ones")
     prepare()
     if not agrees(hidden_states(load_base(path), IDS, hidden=1)[1:4, 1:4]):
         print("verify: FAILED, these weights do not give the published numbers")

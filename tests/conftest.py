@@ -55,9 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     in_ci = os.environ.get("CI", "").lower() in ("1", "true")
-    if (
-        in_ci
-        and not os.environ.get("DATA")
-        and any(item.get_closest_marker("data") for item in session.items)
-    ):
+    needed = any(item.get_closest_marker("data") for item in session.items)
+    if in_ci and needed and not os.environ.get("DATA"):
         raise pytest.UsageError("DATA is not set; with CI=true no test of real data may be skipped")

@@ -85,17 +85,10 @@ def launch(arguments: list, cwd: Path, processes: int = 2, **environment: str) -
             "PADDLE_DISTRI_BACKEND": "gloo",
         }  # fmt: skip
         with open(cwd / f"stdout.{rank}", "w") as out, open(cwd / f"stderr.{rank}", "w") as err:
-            command = [sys.executable, *map(str, arguments)]
-            environment_of_rank = clean_environment(**place, **environment)
-            running.append(
-                subprocess.Popen(command, cwd=cwd, env=environment_of_rank, stdout=out, stderr=err)
-            )
-    code = 0
+            command, its = [sys.executable, *map(str, arguments)], clean_environment(**place, **environment)
+            running.append(subprocess.Popen(command, cwd=cwd, env=its, stdout=out, stderr=err))
     try:
-        for process in running:
-            code = code or process.wait(timeout=300)
-            if code:
-                break
+        code = next(filter(None, (process.wait(timeout=300) for process in running)), 0)
     finally:
         for process in running:
             process.kill()

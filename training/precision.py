@@ -61,7 +61,7 @@ class Precision:
             amp = NONE
         if amp == "bf16" and not has_bf16():
             raise UserError(
-                "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none here"
+                "amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none"
             )
         self.amp, self.level = amp, level
         dtype = str(paddle.get_default_dtype())

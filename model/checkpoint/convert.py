@@ -58,9 +58,7 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
         shape = weights.shape(name)
         fitting = [sizes.get(axis, size) for axis, size in zip(rows[name].axes, shape)]
         if len(shape) != len(rows[name].axes) or fitting != list(shape):
-            raise UserError(
-                f"{source}: {name} has shape {list(shape)}, {fitting} is expected beside the others"
-            )
+            raise UserError(f"{source}: {name} has shape {list(shape)}, {fitting} is expected by the others")
     return config
 
 

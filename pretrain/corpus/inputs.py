@@ -136,9 +136,7 @@ def expand(path: Any) -> str:
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
     expanded = os.path.expanduser(os.path.expandvars(path.strip()))
     if "$" in expanded:
-        raise UserError(
-            f"{path}: the environment has no such variable; set it, as in DATA=/where/the/data/is"
-        )
+        raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/data/is")
     return expanded
 
 
@@ -158,9 +156,7 @@ def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
         files = [name for part in path for name in _find_files(part)] if len(path) == 2 else []
         if len(files) != 2:
             first, second = languages
-            raise UserError(
-                f"{first}-{second}: {path} is not two aligned files, one for {first} and one for {second}"
-            )
+            raise UserError(f"{first}-{second}: {path} is not two aligned files, {first} and {second}")
         return [tuple(files)]
     moses = [[f"{expand(path)}.{language}{end}" for end in _PACKED] for language in languages]
     files = [name for names in moses for name in list(filter(os.path.isfile, names))[:1]]

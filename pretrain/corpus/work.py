@@ -118,9 +118,7 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     """
     work = output / WORK
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.exists())):
-        raise UserError(
-            f"{output}: exists and is neither empty nor an unfinished build; give another --output"
-        )
+        raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
         file = work / "plan.json"
         if file.exists() and (changed := differences(read_json(file), plan)):

@@ -79,9 +79,8 @@ def download(url: str, path: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Get the parts that the command line names. UserError: a file could not be fetched; all are listed."""
-    parser = argparse.ArgumentParser(
-        prog="get_weights.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False
-    )
+    summary = __doc__.split("\n\n")[0]
+    parser = argparse.ArgumentParser(prog="get_weights.sh", description=summary, allow_abbrev=False)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
     options = parser.parse_args(arguments)

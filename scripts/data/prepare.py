@@ -17,7 +17,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +126,7 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
         found = [file for file in map(data_set.recognise, paths) if file]
         if not found:
             raise UserError(
-                f"{source}: no file there has a known name; docs/data_layout.md, ner.md and qa.md list them"
+                f"{source}: no file there has a known name; docs/data_layout.md, ner.md, qa.md list them"
             )
         chosen += found
     return chosen
@@ -175,7 +174,7 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def read_pairs(file: DataFile, _, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
+def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
     """The pairs of texts of each language; rows that cannot be used are left out and counted.
 
     PAWS-X (`paraphrases`) has numbers as qids, and "NS" in place of some texts, which count in dev and test
@@ -184,9 +183,8 @@ def read_pairs(file: DataFile, _, labels: Mapping[str, str], paraphrases: bool =
     """
     missing = {""} if not paraphrases else {"", "NS"} if file.split == "train" else set()
     header, *rows = [line.split("\t") for line in read_lines(file.path) if line] or [[]]
-    places = {
-        name: header.index(alias) for name, several in ALIASES.items() for alias in several if alias in header
-    }
+    known = [(name, alias) for name, several in ALIASES.items() for alias in several]
+    places = {name: header.index(alias) for name, alias in known if alias in header}
     if not places.keys() >= {*COLUMNS}:
         if len(header) != len(COLUMNS):
             fault = "neither name two texts and a label nor are just these three"
@@ -281,6 +279,14 @@ def read_questions(file: DataFile, _) -> Iterator[Prepared]:
     yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
 
 
+def read_paraphrases(file: DataFile, _) -> Iterator[Prepared]:
+    return read_pairs(file, {"0": "0", "1": "1"}, paraphrases=True)  # 1: a paraphrase
+
+
+def read_inferences(file: DataFile, _) -> Iterator[Prepared]:
+    return read_pairs(file, {label: label for label in NLI} | {"contradictory": "contradiction"})
+
+
 SPLIT, LANGUAGE = "(?P<split>train|dev|test)", "(?P<language>[a-z]{2})"
 TAGGED = DataSet(
     languages=("en", "nl", "es", "de"),
@@ -300,7 +306,7 @@ DATA_SETS = {
             rf"multinli\.(?P<split>train)\.{LANGUAGE}\.tsv",
             rf"(?:xnli-)?{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
-        read=partial(read_pairs, labels={one: one for one in NLI} | {"contradictory": "contradiction"}),
+        read=read_inferences,
     ),
     "pawsx": DataSet(
         languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
@@ -308,7 +314,7 @@ DATA_SETS = {
             rf"{LANGUAGE}/(?P<split>train|translated_train|dev_2k|test_2k)\.tsv",
             rf"{SPLIT}[.-]{LANGUAGE}\.tsv",
         ),
-        read=partial(read_pairs, labels={"0": "0", "1": "1"}, paraphrases=True),  # 1: a paraphrase
+        read=read_paraphrases,
     ),
     "conll": TAGGED,
     "panx": TAGGED,

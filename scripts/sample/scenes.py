@@ -108,9 +108,8 @@ def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: s
         if transitive:
             noun, count = pick(rng, OBJECTS), 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
             thing = noun, count, maybe(rng, detail["attribute"], attributes(noun))
-        scene = Scene(
-            subject, verb, *thing, maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
-        )
+        place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
+        scene = Scene(subject, verb, *thing, place, day)
         if not split or scene.split == split:
             return scene
 

@@ -87,9 +87,8 @@ def test_tokenisation(tmp_path, capsys):
     tokenizer = Tokenizer(None, tmp_path / tokenise.PIECE_MODEL)
     tokens = [token for text in texts for token in tokenizer.tokenize(text)]
     assert "▁" not in tokens and tokenizer.unk_id not in tokenizer.convert_tokens_to_ids(tokens)
-    assert Tokenizer.from_folder(tmp_path / tokenise.ERNIE_M).encode_batch(texts) == tokenizer.encode_batch(
-        texts
-    )
+    of_ernie_m = Tokenizer.from_folder(tmp_path / tokenise.ERNIE_M)
+    assert of_ernie_m.encode_batch(texts) == tokenizer.encode_batch(texts)
     tokenise.ours(tmp_path, None)
     found = told(capsys)
     assert len(found["seconds"]) == tokenise.REPEATS

@@ -49,9 +49,8 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path):
         config = load_config(PretrainConfig, command)
         assert config.optimizer.tokens > 0
         assert config.run.seed == (100 + seed if model.start else seed)
-        assert set(config.objectives.active) == set(
-            model.flags.get("objectives.active", config.objectives.active)
-        )
+        active = config.objectives.active
+        assert set(active) == set(model.flags.get("objectives.active", active))
 
 
 @pytest.mark.parametrize("name", NAMES)

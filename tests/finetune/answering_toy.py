@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from tests.finetune import toy
-from tests.launching import as_flags
 
 PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
 # Curly quotes, a dropped character, a double space, a full-width letter: no answer is its joined pieces.
@@ -73,11 +72,8 @@ def make(folder: Path) -> Path:
 def flags(folder: Path, out: Path, **changes) -> list[str]:
     """A command line for run_mrc.py; None as a value leaves the flag out."""
     values = {
-        "ernie_config_path": folder / "ernie_config.json", "piece_model_path": folder / "piece.model",
-        "train_set": folder / "train.json", "dev_set": f"{folder}/dev.%s.json", "do_test": "false",
-        "lang_map_config": folder / "lang_map.json", "checkpoints": out, "batch_size": 6, "epoch": 1,
-        "learning_rate": 3e-3, "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 80,
-        "max_query_length": 16, "doc_stride": 20, "random_seed": 1, "skip_steps": 20, "use_cuda": "false",
+        "train_set": folder / "train.json", "dev_set": f"{folder}/dev.%s.json", "label_map_config": None,
+        "num_labels": None, "batch_size": 6, "epoch": 1, "learning_rate": 3e-3, "max_seq_len": 80,
+        "max_query_length": 16, "doc_stride": 20, "skip_steps": 20,
     }  # fmt: skip
-    values |= changes
-    return as_flags(values)
+    return toy.flags(folder, out, **values | changes)

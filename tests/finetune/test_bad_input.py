@@ -69,9 +69,8 @@ def test_official_parameters(refused, tmp_path):
     params = make_official_weights(tmp_path, config, seed=1)
     (tmp_path / "ernie_config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
-    assert "not fine-tuned, there is no classifier in it" in refused(
-        **{**options, "init_pretraining_params": None}, init_checkpoint=params
-    )
+    line = refused(**options | {"init_pretraining_params": None, "init_checkpoint": params})
+    assert "not fine-tuned, there is no classifier in it" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
 
@@ -91,9 +90,8 @@ def test_checkpoints(classify, refused, tmp_path):
     step = tmp_path / "out" / "step_6"
     line = refused(out="new", epoch=1, init_checkpoint=step, learning_rate=1e-3, batch_size=4)
     assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
-    assert "is of --random_seed 1; give that one alone" in refused(
-        epoch=1, init_checkpoint=step, random_seed="2,3"
-    )
+    line = refused(epoch=1, init_checkpoint=step, random_seed="2,3")
+    assert "is of --random_seed 1; give that one alone" in line
     other = tmp_path / "other"
     save_training_state(other / "training_state", {"settings": {}, "run": {}})
     line = refused(init_checkpoint=other)
@@ -107,9 +105,8 @@ def test_checkpoints(classify, refused, tmp_path):
 
 
 def test_a_real_process_ends_with_2_and_no_traceback(toy_folder, tmp_path):
-    done = run_script(
-        [ROOT / "run_classifier.py", *toy.flags(toy_folder, tmp_path, max_seq_len=513)], tmp_path
-    )
+    line = toy.flags(toy_folder, tmp_path, max_seq_len=513)
+    done = run_script([ROOT / "run_classifier.py", *line], tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --max_seq_len 513: it must be at least 8 and at most 512"
     assert done.stdout == ""

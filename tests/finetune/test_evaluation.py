@@ -6,13 +6,12 @@ import pytest
 from finetune.metrics import accuracy
 from model.checkpoint.folder import read_weights, write_fluid
 from tests.finetune import toy
+from tests.launching import ROOT, run_script
 
 
 @pytest.fixture(scope="module")
 def trained(toy_folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once."""
-    from tests.launching import ROOT, run_script
-
     folder = tmp_path_factory.mktemp("trained")
     line = toy.flags(toy_folder, folder, **toy.LEARNS)
     done = run_script([ROOT / "run_classifier.py", *line], folder)
@@ -33,9 +32,7 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
     assert results["selected"]["1"]["step"] == 7
     for language in toy.LANGUAGES:
         lines = predicted(tmp_path / "predicted" / f"test.{language}.tsv.0.7")
-        assert [line[0] for line in lines] == [
-            str(100 + i) for i in range(33)
-        ]  # qids, in the order of the file
+        assert [line[0] for line in lines] == [str(100 + i) for i in range(33)]  # qids, in the file's order
         for _, label, *probabilities in lines:
             values = [float(value) for value in probabilities]
             assert sum(values) == pytest.approx(1.0, abs=2e-6)

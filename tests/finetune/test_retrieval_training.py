@@ -98,10 +98,8 @@ def test_resume_bit_for_bit(train, tmp_path):
     assert ours.keys() == theirs.keys() and any(name.startswith("state/") for name in ours)
     for name, value in ours.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
-    states = [
-        json.loads((tmp_path / run / "step_6" / "training_state" / "state.json").read_text())["state"]
-        for run in ("one", "two")
-    ]
+    paths = (tmp_path / run / "step_6" / "training_state" / "state.json" for run in ("one", "two"))
+    states = [json.loads(path.read_text())["state"] for path in paths]
     assert states[0] == states[1] and states[0]["position"]["draws"] == 48
     train("three", random_seed=2, max_steps=3)
     assert (arrays(tmp_path / "three" / "step_3")[WORDS] != arrays(tmp_path / "one" / "step_3")[WORDS]).any()

@@ -61,9 +61,8 @@ def all_layers(folder, language):
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
     load_from(model, folder / "weights")
     tokenizer = Tokenizer.from_folder(folder / "weights")
-    _, other, english = read_bitext(
-        language, *(folder / "pairs" / f"{language}-en.{side}" for side in (language, "en"))
-    )
+    paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
+    _, other, english = read_bitext(language, *paths)
     return [encode(model, [np.array(tokenizer.build(text)) for text in side]) for side in (english, other)]
 
 

@@ -34,12 +34,10 @@ def test_it_learns_the_toy_task_and_reports(classify, tmp_path):
     )
     found = line.findall(log)
     assert [(first, file) for first, _, file, _, _ in found] == [(lang, lang) for lang in toy.LANGUAGES] * 10
-    assert [(int(epoch), int(steps)) for _, _, _, epoch, steps in found[::3]] == [
-        (i, 12 * i + 12) for i in range(10)
-    ]
-    assert re.search(
-        r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: ", log
-    )
+    steps = [(int(epoch), int(step)) for *_, epoch, step in found[::3]]
+    assert steps == [(i, 12 * i + 12) for i in range(10)]
+    shown = r"epoch: 0, progress: 32/96, step: 4/120, ave loss: \d\.\d+, ave acc: \d\.\d+, lr: "
+    assert re.search(shown, log)
     assert "training starts from random weights" in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier.py" in card
@@ -63,10 +61,8 @@ def scripted(monkeypatch):
     def evaluate(task, engine, files, *_):
         found = SCRIPTED[engine.steps]
         names = {file.pattern: "heldout" if "heldout" in file.pattern else "dev" for file in files}
-        return {
-            pattern: {lang: {"acc": value} for lang, value in found[name].items()}
-            for pattern, name in names.items()
-        }
+        scores = {name: {lang: {"acc": x} for lang, x in row.items()} for name, row in found.items()}
+        return {pattern: scores[name] for pattern, name in names.items()}
 
     monkeypatch.setattr(supervised, "evaluate", evaluate)
 
@@ -146,9 +142,8 @@ def test_the_selected_weights_come_along_to_another_folder(classify, toy_folder,
         first, again = (tmp_path / f"{name}.{language}.0.4" for name in ("first", "again"))
         assert first.read_bytes() == again.read_bytes()
     shutil.rmtree(tmp_path / "out" / "best")
-    results = classify(
-        out="third", test_save="third.%s", init_checkpoint=tmp_path / "out" / "step_8", **options
-    )
+    third = {"out": "third", "test_save": "third.%s", "init_checkpoint": tmp_path / "out" / "step_8"}
+    results = classify(**third, **options)
     assert results["selected"]["1"]["step"] == 8  # evaluated once more
     assert "selection starts anew" in (tmp_path / "log" / "job.log.0").read_text()
 

@@ -77,5 +77,4 @@ def flags(folder: Path, out: Path, **changes) -> list[str]:
         "weight_decay": 0, "layerwise_lr_decay": 1.0, "max_seq_len": 64,
         "random_seed": 1, "skip_steps": 4, "use_cuda": "false",
     }  # fmt: skip
-    values |= changes
-    return as_flags(values)
+    return as_flags(values | changes)

@@ -56,9 +56,8 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
         out = model.ernie_m(tensor)
         if head == "uie":
             sequence = out.sequence.numpy()
-            logits = [
-                sequence @ w[f"linear_{end}.weight"] + w[f"linear_{end}.bias"] for end in ("start", "end")
-            ]
+            parts = (f"linear_{end}" for end in ("start", "end"))
+            logits = (sequence @ w[f"{part}.weight"] + w[f"{part}.bias"] for part in parts)
             return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
         return [out.sequence.numpy(), out.pooled.numpy()]
 

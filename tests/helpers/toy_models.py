@@ -31,9 +31,8 @@ def weights(
     wanted = {"pooler": pooler, "classifier": head in LABELS, "lm_head": lm_head}
     parts = ("embeddings", "encoder", *(part for part, is_wanted in wanted.items() if is_wanted))
     table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
-    shapes = {
-        row.ours: tuple(sizes[axis] for axis in row.axes) for row in table if row.ours.split(".")[0] in parts
-    }
+    table = [row for row in table if row.ours.split(".")[0] in parts]
+    shapes = {row.ours: tuple(sizes[axis] for axis in row.axes) for row in table}
     if head == "uie":
         for end in ("start", "end"):
             shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}
@@ -77,15 +76,11 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     (folder / file).write_bytes(pickle.dumps(state, 4))
     config = {**CONFIG, "intermediate_size": 3072, "type_vocab_size": 16}
     if old_names:
-        config = {
-            "init_args": [{**config, "init_class": "ErnieMModel"}],
-            "init_class": class_name,
-            "num_classes": 3,
-        }
-        (folder / "model_config.json").write_text(json.dumps(config))
+        inner = [{**config, "init_class": "ErnieMModel"}]
+        config = {"init_args": inner, "init_class": class_name, "num_classes": 3}
     else:
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
-        (folder / "config.json").write_text(json.dumps(config))
+    (folder / ("model_config.json" if old_names else "config.json")).write_text(json.dumps(config))
     return made
 
 
@@ -100,11 +95,8 @@ def fairseq_state(
         f"{inner}embed_positions.weight": made["embeddings.position_embeddings.weight"],
         f"{inner}{norm}.weight": made["embeddings.layer_norm.weight"],
         f"{inner}{norm}.bias": made["embeddings.layer_norm.bias"],
+        **{f"{prefix}{name}": array for name, array in made.items() if name.startswith("lm_head.")},
         f"{prefix}lm_head.dense.weight": np.ascontiguousarray(made["lm_head.dense.weight"].T),
-        f"{prefix}lm_head.dense.bias": made["lm_head.dense.bias"],
-        f"{prefix}lm_head.layer_norm.weight": made["lm_head.layer_norm.weight"],
-        f"{prefix}lm_head.layer_norm.bias": made["lm_head.layer_norm.bias"],
-        f"{prefix}lm_head.bias": made["lm_head.bias"],
         f"{prefix}lm_head.weight": made["embeddings.word_embeddings.weight"],
         f"{inner}version": np.zeros(1, np.float32),
     }

@@ -65,10 +65,8 @@ def test_tag(models, exported, ask, tmp_path, engine):
         assert long[entity["start"] : entity["end"]] == entity["text"]
     if engine == "onnx-int8":
         return
-    model = load(models / "tag")
-    wanted = tags_by_training(
-        model.model, model.tokenizer, tmp_path, [TEXTS[0].split()], {"label_pieces": "first"}
-    )
+    model, first = load(models / "tag"), {"label_pieces": "first"}
+    wanted = tags_by_training(model.model, model.tokenizer, tmp_path, [TEXTS[0].split()], first)
     assert [found[0]["tags"]] == wanted
 
 
@@ -414,9 +412,8 @@ predict.main()
 heavy = {{"paddle", "torch", "faiss", "fastapi", "onnx", "matplotlib", "pretrain", "training"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=b'{"text": "bado"}\n', capture_output=True, check=False
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=b'{"text": "bado"}\n', capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads(done.stdout)["label"] in toy_models.LABELS
 

@@ -73,9 +73,8 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
 
 def test_half_precision_is_saved_as_float32(tmp_path):
     model = classifier()
-    rounded = {
-        name: paddle.to_tensor(array).astype("bfloat16") for name, array in model_weights(model).items()
-    }
+    arrays = model_weights(model)
+    rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
     model.to(dtype="bfloat16")
     save_model(tmp_path / "c", model, config())
     read = read_weights(tmp_path / "c").weights

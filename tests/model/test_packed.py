@@ -99,10 +99,8 @@ def test_all_hidden_states_and_gradients(use, form, name):
     for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
         assert a.shape == b.shape and np.abs((a - b).numpy()).max() < 1e-9
     assert np.abs((ours.pooled - theirs.pooled).numpy()).max() < 1e-9
-    found = [
-        gradients(m, (x.sequence * weights).mean() + x.pooled.mean())
-        for m, x in ((model, ours), (plain, theirs))
-    ]
+    values = [(x.sequence * weights).mean() + x.pooled.mean() for x in (ours, theirs)]
+    found = list(map(gradients, (model, plain), values))
     assert_equal_gradients(*found)
     assert len(found[0]) == 4 + 16 * 2 + 2
 

@@ -66,11 +66,9 @@ def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
         return Job(name, ["-c", code], output=tmp_path / f"{name}.log")
 
     started = time.monotonic()
-    chains = [
-        [job("a", "import time; time.sleep(60)"), job("next", "1")],
-        [job("b", "print('step 1'); print('no luck'); raise SystemExit(2)")],
-        [job("c", "print('step 2')")],
-    ]
+    chains = [[job("a", "import time; time.sleep(60)"), job("next", "1")]]
+    chains += [[job("b", "print('step 1'); print('no luck'); raise SystemExit(2)")]]
+    chains += [[job("c", "print('step 2')")]]
     with pytest.raises(UserError, match=r"stopped at b \(.*b.log\): no luck"):
         carry_out_chains(chains, at_once=2)
     assert time.monotonic() - started < 30

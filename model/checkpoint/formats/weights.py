@@ -65,9 +65,7 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
     """The array itself. UserError: it holds a NaN or an infinity, as after a run that diverged."""
     # min and max pass a NaN on, and make no copy.
     if array.size and array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise UserError(
-            f"{source}: {name} holds values that are not finite (NaN or infinity); use other weights"
-        )
+        raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
     return array
 
 
@@ -205,7 +203,5 @@ def to_theirs(
 def _floating(found: Weights, name: str) -> np.ndarray:
     array = found[name]
     if array.dtype.kind != "f":
-        raise UserError(
-            f"{found.source}: {name} has dtype {array.dtype.name}; weights are floating point numbers"
-        )
+        raise UserError(f"{found.source}: {name} has dtype {array.dtype.name}; weights have float types")
     return array
