@@ -16,6 +16,7 @@ from utils import __version__
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
+MOST_DISCARDED = 16 << 20  # bytes of a longer one
 LONGEST_WAIT = 5  # seconds until a request must have arrived whole
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
@@ -80,9 +81,12 @@ def make_app(models: list[Loaded], options: TaskOptions) -> Any:
 
     @app.middleware("http")
     async def limit_length(request: Request, answer: Any) -> Any:
-        # The server reads no more of a body than its header says.
+        # The server reads no more of a body than its header says, and nothing if that is "chunked".
         size = request.headers.get("content-length", 0)
         if "transfer-encoding" in request.headers or int(size) > LONGEST_BODY:
+            if 0 < int(size) < MOST_DISCARDED:  # a browser reads the answer only once it has sent everything
+                async for _ in request.stream():
+                    pass
             detail = f"the request is longer than {LONGEST_BODY} bytes, or does not give its length"
             return JSONResponse({"detail": detail}, 413, {"Connection": "close"})
         return await answer(request)
