@@ -80,9 +80,8 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
     def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
         """[L + 1, N, H]."""
         cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-        return encode(
-            model, [np.concatenate([cls, ids[:LONGEST], sep]).astype(np.int64) for ids in sentences]
-        )
+        inputs = [np.concatenate([cls, ids[:LONGEST], sep]).astype(np.int64) for ids in sentences]
+        return encode(model, inputs)
 
     corpus = Corpus(corpus_path)
     chosen = []

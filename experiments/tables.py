@@ -189,16 +189,14 @@ def perplexity_table(figures: Figures) -> str:
     """A row for each model, the geometric mean over seeds."""
     columns = [(name, "perplexity") for name in ("mmlm", "tlm", "camlm", "btmlm")]
     columns.append(("btmlm", "perplexity_without"))
-    lines = [
-        ["model", *(f"{name}{', without pseudo-tokens' if 'w' in key else ''}" for name, key in columns)]
-    ]
+    heads = (f"{name}{', without pseudo-tokens' if 'w' in key else ''}" for name, key in columns)
+    lines = [["model", *heads]]
     for model, by_seed in figures.items():
         last = [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]
         if last:
             values = [np.mean([math.log(perplexity(one, *column)) for one in last]) for column in columns]
-            lines.append(
-                [model, *("" if math.isnan(value) else f"{math.exp(value):.1f}" for value in values)]
-            )
+            shown = ("" if math.isnan(value) else f"{math.exp(value):.1f}" for value in values)
+            lines.append([model, *shown])
     return in_markdown(lines)
 
 
