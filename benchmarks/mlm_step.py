@@ -16,12 +16,13 @@ from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps
 from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
 
 IGNORED = -100  # transformers does not predict positions with this label
-GATHERED, GATHERED_LABEL = {"attention": "sdpa", "gathered": True}, "transformers XLM-R, sdpa, gathered"
-LATEST_LABEL = "newest transformers, sdpa, gathered"
+GATHERED = {"attention": "sdpa", "gathered": True}
 SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 128, "steps": 5}
 CONTENDERS = TRANSFORMERS | {
-    "hf_gathered_sdpa": Contender(GATHERED_LABEL, "torch", True, GATHERED),
-    "hf_gathered_latest_sdpa": Contender(LATEST_LABEL, "torch", True, GATHERED, LATEST),
+    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", True, GATHERED),
+    "hf_gathered_latest_sdpa": Contender(
+        "newest transformers, sdpa, gathered", "torch", True, GATHERED, LATEST
+    ),
 }
 
 

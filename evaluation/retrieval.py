@@ -38,18 +38,17 @@ class SplitResult(NamedTuple):
     standard_error: float
 
 
-def choose_on_half(src: np.ndarray, tgt: np.ndarray, seed: int = 0, draws: int = 1000) -> SplitResult:
+def choose_on_half(src: np.ndarray, tgt: np.ndarray) -> SplitResult:
     """Choose the layer on the even pairs and score it on the odd pairs.
 
     Each half is searched within itself, so chance is 2 / N. Of equal layers the lowest is chosen.
 
     Args:
         src, tgt: [L + 1, N, H]; at least 2 pairs.
-        seed, draws: seed and number of samples of the bootstrap.
     """
     layer = int(accuracy_by_layer(src[:, ::2], tgt[:, ::2]).mean(axis=1).argmax())
     odd = src[layer, 1::2], tgt[layer, 1::2]
     forward, backward = hits(*odd), hits(*odd[::-1])
     both = (forward.astype(float) + backward) / 2  # [N / 2]
-    rows = np.random.default_rng(seed).integers(len(both), size=(draws, len(both)))
+    rows = np.random.default_rng(0).integers(len(both), size=(1000, len(both)))
     return SplitResult(layer, both.mean(), both[rows].mean(axis=1).std())

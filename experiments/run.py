@@ -3,12 +3,12 @@
     DATA=/where/the/data/is python -m experiments.run table6 --dry    what it would do, and in how many hours
     DATA=/where/the/data/is python -m experiments.run table6
 
-Two runs at a time have a core each. The figures of a model are in docs/results/<study>/<model>-<seed>.json as
-soon as it is finished, and then it is not run again; the same command continues a stopped study. Weights are
-kept in --output. docs/results/<study>.md has the tables (experiments/tables.py).
+Two runs at a time have a core each. A model is finished when docs/results/<study>/<model>-<seed>.json is
+there; the same command continues a stopped study. Weights are kept in --output.
 """
 
 import argparse
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ class StudyRun:
         if start:
             # The start has seen the items that its own seed draws.
             flags |= {"init.encoder": start, "init.lm_head": "encoder", "run.seed": 100 + seed}
-        flags |= {name: as_yaml(value) for name, value in model.flags.items()}
+        flags |= {name: json.dumps(value) for name, value in model.flags.items()}
         line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
         after = start and start / "model.safetensors"
         return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)
@@ -117,24 +117,13 @@ class StudyRun:
         logs = self.output / self.study.name / "logs"
         return Job(name, command, result, log, logs / f"{name.replace(' ', '-')}.log")
 
-    def minutes(self, chain: list[Job]) -> float:
-        """Roughly how long the unfinished jobs of a chain take on one core."""
-        total = 0.0
-        for job in chain:
-            if job.finished():
-                continue
-            words = [str(word) for word in job.command]
-            if "--optimizer.tokens" in words:
-                tokens = float(words[words.index("--optimizer.tokens") + 1])
-                total += tokens / 1e6 * MINUTES["million tokens"]
-            else:
-                total += MINUTES.get(job.name.split()[-1], MINUTES["retrieval"])
-        return total
 
-
-def as_yaml(value: object) -> str:
-    """[a, b] for a list; anything else as it is."""
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+def minutes(job: Job) -> float:
+    """Roughly how long a job takes on one core."""
+    if "--optimizer.tokens" in job.command:
+        tokens = job.command[job.command.index("--optimizer.tokens") + 1]
+        return float(tokens) / 1e6 * MINUTES["million tokens"]
+    return MINUTES.get(job.name.split()[-1], MINUTES["retrieval"])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -152,10 +141,10 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("DATA is not set; set it to the folder of real data")
     studied = StudyRun(study, args.output, Path(os.environ["DATA"]), args.seeds, further)
     chains = studied.chains()
-    for chain in chains:
-        names = [f"{job.name}{' (finished)' if job.finished() else ''}" for job in chain]
-        print(f"{studied.minutes(chain):6.1f} minutes: {', '.join(names)}")
-    hours = sum(map(studied.minutes, chains)) / 60 / args.at_once
+    left = [[job for job in chain if not job.finished()] for chain in chains]
+    for chain in left:
+        print(f"{sum(map(minutes, chain)):6.1f} minutes: {', '.join(job.name for job in chain)}")
+    hours = sum(minutes(job) for chain in left for job in chain) / 60 / args.at_once
     print(f"{len(chains)} runs, about {hours:.1f} hours with {args.at_once} at a time", flush=True)
     if args.dry:
         return

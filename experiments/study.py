@@ -1,17 +1,6 @@
 """A study: models that differ in one thing, trained with several seeds and measured alike.
 
-A file of configs/experiments describes one:
-
-    title: what the tables are called
-    corpus: en-de-fr-tr                     # a file of configs/corpus
-    pretrain: configs/pretrain/real4.yaml   # what all models share
-    seeds: [1, 2, 3]
-    models:
-      exp0: {flags: {objectives.active: [mmlm], optimizer.tokens: 12000000}}
-      exp1: {start: exp0, flags: {...}}     # goes on from exp0 of the same seed
-    measures: [retrieval, xnli, ner]
-    compare: [[exp1, exp0]]
-    paper: {xnli: {exp0: 75.7, exp1: 75.8}}
+A file of configs/experiments describes one; configs/experiments/table6.yaml is an example.
 """
 
 from collections.abc import Mapping
@@ -32,9 +21,8 @@ class TrainedModel:
     """One row of the tables.
 
     Args:
-        name: of the row.
         flags: of run_pretrain.py, by dotted key; they are added to the study's configuration.
-        start: the model whose weights it starts from; "": random weights.
+        start: the model of the same seed whose weights it starts from; "": random weights.
     """
 
     name: str
@@ -44,10 +32,12 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Study:
-    """See the top of this file.
+    """One study.
 
     Args:
         name: of its file.
+        corpus: a file of configs/corpus.
+        pretrain: the configuration that all models share.
         compare: pairs (a, b): the tables say whether a is above b.
         paper: measure -> model -> the score in the paper's table.
         curves: draw BTMLM's held-out perplexity over the steps instead of bars of scores.

@@ -2,11 +2,9 @@
 
     python -m experiments.tables table6
 
-It reads docs/results/<study>/*.json, prints the tables, and writes docs/results/<study>.md and the chart
-docs/images/<study>.png. An error (±) is a standard error that combines two sources: which examples were
-drawn, and which seeds. The deviation between seeds is pooled over the rows of a table, because three seeds
-alone say little about it. Two models are compared example by example and seed by seed; "higher" and "lower"
-mean more than two standard errors.
+It writes docs/results/<study>.md and docs/images/<study>.png. An error (±) is a standard error over examples
+and seeds; the deviation between seeds is pooled over the rows of a table. Models are compared example by
+example and seed by seed.
 """
 
 import math

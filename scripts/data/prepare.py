@@ -1,10 +1,6 @@
 """Turn public data sets into the layout of the official scripts, ./data/<task>.
 
-    .venv/bin/python scripts/data/prepare.py xnli XNLI-1.0 XNLI-MT-1.0
-    .venv/bin/python scripts/data/prepare.py pawsx x-final
-    .venv/bin/python scripts/data/prepare.py conll conll2003 conll2002
-    .venv/bin/python scripts/data/prepare.py panx panx
-    .venv/bin/python scripts/data/prepare.py mlqa MLQA_V1 train-v1.1.json xquad
+    .venv/bin/python scripts/data/prepare.py xnli|pawsx|conll|panx|mlqa SOURCE...
 
 A source is a file, or a folder that is searched with its sub-folders. docs/data_layout.md, docs/ner.md and
 docs/qa.md list the names of files that are known, and what is written.
