@@ -25,9 +25,7 @@ LONGEST = 60  # tokens of a sentence
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, type=Path)
     add("--corpus", required=True, type=Path, help="the layer is chosen on its held-out pairs")
@@ -125,10 +123,7 @@ def ner(predictions: Path) -> dict[str, list]:
     found = {}
     for language, path in prediction_files(predictions).items():
         counts = [entity_scores([one.gold], [one.predicted]) for one in read_conll(path)]
-        found[language] = [
-            [2 * count.right for count in counts],
-            [count.gold + count.predicted for count in counts],
-        ]
+        found[language] = [[2 * one.right for one in counts], [one.gold + one.predicted for one in counts]]
     return found
 
 

@@ -80,7 +80,7 @@ class StudyRun:
         if start:
             # The start has seen the items that its own seed draws.
             flags |= {"init.encoder": start, "init.lm_head": "encoder", "run.seed": 100 + seed}
-        flags |= {name: json.dumps(value) for name, value in model.flags.items()}
+        flags |= {k: json.dumps(v) if isinstance(v, list) else v for k, v in model.flags.items()}
         line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
         after = start and start / "model.safetensors"
         return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)

@@ -1,6 +1,7 @@
 """The tables and charts of a study, from the figures of its finished models.
 
     python -m experiments.tables table6
+    python -m experiments.tables table6 output/ablation    # of scripts/base/ablation.sh
 
 It writes docs/results/<study>.md and docs/images/<study>.png. An error (±) is a standard error over examples
 and seeds; the deviation between seeds is pooled over the rows of a table. Models are compared example by
@@ -24,6 +25,12 @@ RESULTS, IMAGES = Path("docs/results"), Path("docs/images")
 TITLES = {
     "retrieval 300": "Retrieval, 300 pairs (%)", "retrieval 1000": "Retrieval, 1,000 pairs (%)",
     "xnli": "XNLI, accuracy (%)", "ner": "PAN-X, F1 (%)",
+}  # fmt: skip
+HELD_OUT = {
+    **{name: (name, "perplexity") for name in ("mmlm", "tlm", "camlm", "btmlm")},
+    "btmlm without pseudo-tokens": ("btmlm", "perplexity_without"),
+    "in the translation": ("btmlm", "precision"), "frequent words": ("btmlm", "frequent_precision"),
+    "copied": ("btmlm", "copy_rate"), "repeated": ("btmlm", "repeat_rate"),
 }  # fmt: skip
 SHARED_ROWS = ("xnli",)  # row i is the same sentence in every language
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
@@ -157,9 +164,7 @@ def as_text(study: Study, figures: Figures) -> str:
         parts += [compared] if compared.count("\n") > 1 else []
     if any("half" in found for by_seed in figures.values() for found in by_seed.values()):
         parts += ["**Retrieval, 300 pairs, the layer chosen on one half (%)**", half_table(figures)]
-    parts += ["**Held-out perplexity at the end**", perplexity_table(figures)]
-    if len(rows := pseudo_token_rows(figures)) > 1:
-        parts += ["**Pseudo-tokens at the end (%)**", in_markdown(rows)]
+    parts += ["**Held out, at the end: perplexity; of the pseudo-tokens (%)**", held_out_table(figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -183,33 +188,21 @@ def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> 
     return math.exp(np.mean(values)) if values else math.nan
 
 
-def perplexity_table(figures: Figures) -> str:
-    """A row for each model, the geometric mean over seeds."""
-    columns = [(name, "perplexity") for name in ("mmlm", "tlm", "camlm", "btmlm")]
-    columns.append(("btmlm", "perplexity_without"))
-    heads = (f"{name}{', without pseudo-tokens' if 'w' in key else ''}" for name, key in columns)
-    lines = [["model", *heads]]
+def held_out_table(figures: Figures) -> str:
+    """A row for each model: perplexities (geometric means over seeds) and what BTMLM's pseudo-tokens are."""
+    lines = [["model", *HELD_OUT]]
     for model, by_seed in figures.items():
-        last = [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]
-        if last:
-            values = [np.mean([math.log(perplexity(one, *column)) for one in last]) for column in columns]
-            shown = ("" if math.isnan(value) else f"{math.exp(value):.1f}" for value in values)
-            lines.append([model, *shown])
+        if last := [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]:
+            cells = [model]
+            for objective, key in HELD_OUT.values():
+                if "perplexity" in key:
+                    value = math.exp(np.mean([math.log(perplexity(one, objective, key)) for one in last]))
+                else:
+                    rates = [pair[key] for one in last for pair in one.get(objective, {}).values()]
+                    value = 100 * np.mean(rates) if rates else math.nan
+                cells.append("" if math.isnan(value) else f"{value:.1f}")
+            lines.append(cells)
     return in_markdown(lines)
-
-
-def pseudo_token_rows(figures: Figures) -> list[list[str]]:
-    """A row for each model with BTMLM: means over pairs and seeds."""
-    rates = {
-        "precision": "in the real translation", "frequent_precision": "the most frequent words would be",
-        "copy_rate": "copied from the sentence", "repeat_rate": "repeated",
-    }  # fmt: skip
-    lines = [["model", *rates.values()]]
-    for model, by_seed in figures.items():
-        last = [found["held_out"][-1] for found in by_seed.values() if found.get("held_out")]
-        if pairs := [pair for one in last for pair in one.get("btmlm", {}).values()]:
-            lines.append([model, *(f"{100 * np.mean([pair[key] for pair in pairs]):.1f}" for key in rates)])
-    return lines
 
 
 def draw(study: Study, figures: Figures, path: Path) -> None:
@@ -250,10 +243,34 @@ def write(study: Study, results: Path = RESULTS, images: Path = IMAGES) -> None:
     draw(study, figures, images / f"{study.name}.png")
 
 
+def at_paper_size(study: Study, runs: Path) -> str:
+    """Mean and deviation over the seeds of the average over the test languages, beside the paper's figures.
+
+    Args:
+        runs: folder with <model>/<task>/results.json, as scripts/base/ablation.sh leaves it. A missing one
+            leaves its cell empty.
+    """
+    lines = [["", "XNLI (accuracy)", "paper", "CoNLL (F1)", "paper"]]
+    for model in study.models:
+        cells = [model]
+        for task, measure in (("xnli", "xnli"), ("conll", "ner")):
+            path = runs / model / task / "results.json"
+            tables = read_json(path)["tables"] if path.is_file() else []
+            test = [one for one in tables if "test" in one["title"]]
+            cells.append(f"{test[0]['mean']['avg']:.2f} ± {test[0]['deviation']['avg']:.2f}" if test else "")
+            cells.append(f"{study.paper[measure][model]:.1f}")
+        lines.append(cells)
+    return in_markdown(lines)
+
+
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise UserError("usage: python -m experiments.tables <a study of configs/experiments>")
-    write(Study.read(sys.argv[1]))
+    if len(sys.argv) not in (2, 3):
+        raise UserError("usage: python -m experiments.tables STUDY [OUTPUT of scripts/base/ablation.sh]")
+    study = Study.read(sys.argv[1])
+    if len(sys.argv) == 2:
+        write(study)
+    else:
+        print(at_paper_size(study, Path(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -182,13 +182,11 @@ def write_predictions(folder: Path, bitexts: list[Bitext], found: Mapping[str, F
 
 
 def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Write sweep.{md,json}: row -> language -> per cent, and the average."""
+    """Log and write sweep.json: row -> language -> per cent."""
     lines = [["", *next(iter(rows.values())), report.AVERAGE]]
     for name, row in rows.items():
         lines.append([name, *(f"{value:.2f}" for value in (*row.values(), report.average(row)))])
     logger.info("%s\n%s", title, report.in_columns(lines))
-    with atomic_file(folder / "sweep.md", "w") as file:
-        file.write(f"**{title}**\n\n{report.in_markdown(lines)}\n")
     with atomic_file(folder / "sweep.json", "w") as file:
         json.dump({"title": title, "rows": rows}, file, indent=2)
 

@@ -25,4 +25,4 @@ for exp in exp0 exp1 exp2 exp3 exp4 exp5; do
             --test_save "$output/$exp/$task/test/test.%s.tsv" --checkpoints "$output/$exp/$task"
     done
 done
-exec "$python" -m experiments.ablation "$output"
+exec "$python" -m experiments.tables table6 "$output"

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from experiments.ablation import table
+from experiments.study import Study
+from experiments.tables import at_paper_size
 from finetune.flags import FinetuneFlags
 from pretrain.config import PretrainConfig
 from tests.helpers.small_corpus import ROOT
@@ -44,7 +45,7 @@ def test_the_command_lines(started, monkeypatch):
         "--to",
         "ernie-m",
     ]
-    assert started[-1] == ["-m", "experiments.ablation", "output/ablation"]
+    assert started[-1] == ["-m", "experiments.tables", "table6", "output/ablation"]
     pretrained, tuned = {}, []
     for line in started[1:-1]:
         program = next(word for word in line if word.startswith("run_"))
@@ -69,7 +70,7 @@ def test_the_table(tmp_path):
         for part, mean in (("dev/dev", 1.0), ("test/test", 75.5))
     ]
     (tmp_path / "exp0" / "xnli" / "results.json").write_text(json.dumps({"tables": tables}))
-    lines = table(tmp_path).splitlines()
+    lines = at_paper_size(Study.read("table6"), tmp_path).splitlines()
     assert (
         lines[2] == "| exp0 | 75.50 ± 0.25 | 75.7 |  | 79.2 |" and lines[-1] == "| exp5 |  | 76.9 |  | 79.6 |"
     )
