@@ -123,15 +123,12 @@ def test_f1_is_a_quotient_of_sums(study):
     cells = {"de": [[2, 0, 4], [4, 3, 5]]}
     scores = tables.Scores({"a": {1: {"ner": cells}}}, "ner")
     assert scores.score("a", 1, "de") == 50.0
-    without = [tables.Scores({"a": {1: {"ner": {"de": drop(cells["de"], i)}}}}, "ner") for i in range(3)]
     # The influence of an example is, to first order, how far the score moves without it.
-    moved = [50.0 - one.score("a", 1, "de") for one in without]
+    without = [[values[:i] + values[i + 1 :] for values in cells["de"]] for i in range(3)]
+    others = [tables.Scores({"a": {1: {"ner": {"de": one}}}}, "ner") for one in without]
+    moved = [50.0 - one.score("a", 1, "de") for one in others]
     assert np.sign(moved).tolist() == np.sign(scores.influence("a", "de")).tolist()
     assert abs(scores.influence("a", "de").sum()) < 1e-9
-
-
-def drop(cells, i):
-    return [[value for j, value in enumerate(values) if j != i] for values in cells]
 
 
 @pytest.mark.parametrize(("b", "word"), [(0.8, "higher"), (0.5, "cannot tell"), (0.2, "lower")])
