@@ -80,9 +80,7 @@ def test_three_steps_equal_a_hand_worked_adamw(model, style, table):
 def test_every_parameter_is_trained_and_only_weights_decay(model):
     optimizer, parameters = build_optimizer(model, PEAK), dict(model.named_parameters())
     assert {p.name for p in optimizer._parameter_list} == {p.name for p in parameters.values()}
-    assert all(
-        training.optimizer.is_decayed(name) == (parameter.ndim == 2) for name, parameter in parameters.items()
-    )
+    assert all(training.optimizer.is_decayed(name) == (p.ndim == 2) for name, p in parameters.items())
 
 
 def test_ratios_of_other_names():
