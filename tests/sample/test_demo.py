@@ -78,6 +78,12 @@ def test_a_job_that_fails_ends_the_others(tmp_path, capfd):
     assert not (tmp_path / "next.log").exists()
 
 
+def test_a_job_that_ends_without_its_result_ends_the_others(tmp_path):
+    first = Job("a", ["-c", "print('saved')"], tmp_path / "result", output=tmp_path / "a.log")
+    with pytest.raises(UserError, match=r"stopped at a \(.*a.log\): saved"):
+        carry_out_chains([[first, Job("next", ["-c", "raise SystemExit(2)"])]], at_once=1)
+
+
 def test_ctrl_c_ends_the_jobs_and_what_follows():
     code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     started = time.monotonic()
