@@ -56,9 +56,12 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
     """How many processes to start on this machine. UserError: more than GPUs, or less than one."""
     if args.selected_gpus and gpus:
         gpus = min(gpus, len(args.selected_gpus.split(",")))
-    processes = args.nproc_per_node or min(gpus or 1, args.recipe_devices or gpus or 1)
+    processes = args.nproc_per_node
+    if processes is None:
+        processes = min(gpus or 1, args.recipe_devices or gpus or 1)
     if processes < 1 or (gpus and processes > gpus):
-        raise UserError(f"launch.py: {processes} processes, but only {gpus} GPUs (--nproc_per_node, NPROC)")
+        most = f"only {gpus} GPUs" if processes > 0 else "there must be at least 1"
+        raise UserError(f"launch.py: {processes} processes, but {most} (--nproc_per_node, NPROC)")
     return processes
 
 

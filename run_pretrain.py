@@ -46,7 +46,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.masking import Vocabulary
     from pretrain.reader import NOTHING, TrainingText, open_corpus, read_steps, total_steps
-    from pretrain.run_folder import Journal
+    from pretrain.run_folder import SETTINGS, Journal
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch
@@ -65,7 +65,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     saved = trainer.resume_or_initialise()
     if distributed.is_main():
         logger.info("configuration:\n%s", to_yaml(config))
-        save_config(config, output / "config.yaml")
+        save_config(config, output / SETTINGS)
 
     engine, reader = trainer.engine, saved.get("reader")
     last = min(steps, config.run.stop_after_steps or steps)

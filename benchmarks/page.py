@@ -18,7 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table, table
+from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table
+from finetune.report import in_markdown
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import read_cpu
@@ -40,9 +41,10 @@ def main() -> None:
     names = [] if args.rows == "none" else args.rows.split(",") if args.rows else list(rows)
     if unknown := [name for name in names if name not in rows]:
         raise UserError(f"--rows: no {unknown[0]}; there are {', '.join(rows)}")
+    facts = conditions() if names else {}  # before write_page changes files under version control
     for name in names:
         print(f"{name}: {rows[name]['title']}", flush=True)
-        rows[name] |= measure(rows[name]["command"]) | conditions()
+        rows[name] |= measure(rows[name]["command"]) | facts
         write_page(args.docs, rows)
     write_page(args.docs, rows)
 
@@ -105,7 +107,7 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
             versions.add(f"- `{environment}`: {', '.join(map(' '.join, found.items()))}")
     heads = ["", "ours", "fastest peer", "times", "as installed", "in any precision"]
     lines = [summary(row["title"], row["result"]) for row in measured if "ratio_to_peer" in row["result"]]
-    parts = [" ".join(machines), "\n".join(sorted(versions)), table(heads, lines)]
+    parts = [" ".join(machines), "\n".join(sorted(versions)), in_markdown([heads, *lines])]
     for row in measured:
         result, machine = row["result"], row["machine"]
         found = contenders_table(result) if "contenders" in result else strategies(result)
@@ -136,7 +138,8 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
 
 def strategies(result: Mapping[str, Any]) -> str:
     """The row of benchmarks/pretrain_cost.py."""
-    speeds = table(["", "tokens/s"], [[name, f"{x:,g}"] for name, x in result["tokens_per_second"].items()])
+    lines = [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
+    speeds = in_markdown([["", "tokens/s"], *lines])
     return (
         f"{speeds}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
         f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "

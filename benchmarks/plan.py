@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from finetune.report import in_markdown
 from pretrain.config import PretrainConfig
 from utils.config import load_config
 from utils.errors import run as run_main
@@ -179,13 +180,14 @@ def main() -> None:
     args = parser.parse_args()
     heads = ("run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days")
     print("worked out, not measured; GB on the fullest card; stage: run.sharding_stage")
-    print(f"\n| {' | '.join(heads)} |\n|---|{'---:|' * (len(heads) - 1)}")
+    lines = [heads]
     for path in args.configs:
         shape, planned = read_run(path, args.vocab)
         for cards in args.cards:
             for stage in (0, 1):
-                cells = [Path(path).stem, str(cards), str(stage), *row(shape, planned, stage, cards, args)]
-                print(f"| {' | '.join(cells)} |")
+                cells = row(shape, planned, stage, cards, args)
+                lines.append([Path(path).stem, str(cards), str(stage), *cells])
+    print(f"\n{in_markdown(lines)}")
 
 
 if __name__ == "__main__":

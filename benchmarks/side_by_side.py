@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,9 @@ def compare(
         contender = contenders[args.worker]
         return workers[contender.kind](args.folder, args, **contender.options)
     chosen = choose(contenders, args.contenders, getattr(args, "against", None))
+    if getattr(args, "amp", "none") != "none":
+        ours = [name for name in (OURS, PREVIOUS) if name in chosen]
+        chosen |= {name: replace(chosen[name], precision=args.amp) for name in ours}
     shape = {name: getattr(args, name) for name in sizes}
     with tempfile.TemporaryDirectory() as folder:
         if prepare:
@@ -275,16 +278,12 @@ def figures(
 
 def contenders_table(found: Mapping[str, Any]) -> str:
     """The contenders with their speed, memory and ratio, in Markdown."""
+    from finetune.report import in_markdown  # workers in the peers' environments import this file
+
     lines = []
     for name, row in found["contenders"].items():
         label = row["label"] if row["precision"] == FLOAT32 else f"{row['label']} (another precision)"
         ratio = found.get("ratio_to_peer", {}).get(name)
         times = "" if ratio is None else f"{ratio:.2f} times"
         lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
-    return table(["", found["unit"], "peak GB", "ours is"], lines)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text, and the others numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return in_markdown([["", found["unit"], "peak GB", "ours is"], *lines])

@@ -17,10 +17,12 @@ def send_sentences(
     model: ErnieMModel, batches: Sequence[np.ndarray], pooling: str, **more: np.ndarray
 ) -> list[SentBatch]:
     """Send ids, [B, T] int64 each, in one copy, for `sentence_vectors`. The first gets the arrays `more`."""
-    specials, pad_id = pooling == "specials", model.config.pad_token_id
-    weights = [{"weights": mean_weights(ids, pad_id, specials)} for ids in batches]
-    weights[0] |= more
-    return model.send(batches, weights)
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in batches]
+    if pooling != "pooled":
+        specials, pad_id = pooling == "specials", model.config.pad_token_id
+        arrays = [{"weights": mean_weights(ids, pad_id, specials)} for ids in batches]
+    arrays[0] |= more
+    return model.send(batches, arrays)
 
 
 def sentence_vectors(model: ErnieMModel, ids: np.ndarray | SentBatch, layer: int, pooling: str) -> Tensor:

@@ -13,13 +13,8 @@ class Found(NamedTuple):
 
     def accuracies(self) -> tuple[float, float]:
         """Per cent of queries that find their translation, forward and backward."""
-        forward, backward = self.hits()
-        return 100.0 * forward.mean(), 100.0 * backward.mean()
-
-    def hits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each query finds its translation, forward and backward, each [N] bool."""
         rows = np.arange(len(self.forward))
-        return self.forward == rows, self.backward == rows
+        return 100.0 * (self.forward == rows).mean(), 100.0 * (self.backward == rows).mean()
 
 
 def search_both(english: np.ndarray, other: np.ndarray, score: str = "cosine", neighbours: int = 4) -> Found:

@@ -21,11 +21,11 @@ from utils.files import atomic_file
 from utils.runtime import prepare
 
 COUNTS = (300, 1000)  # pairs of a language that are searched
-LONGEST = 60  # tokens of a sentence
+LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--model", required=True, type=Path)
     add("--corpus", required=True, type=Path, help="the layer is chosen on its held-out pairs")
@@ -77,9 +77,7 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
 
     def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
         """[L + 1, N, H]."""
-        cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-        inputs = [np.concatenate([cls, ids[:LONGEST], sep]).astype(np.int64) for ids in sentences]
-        return encode(model, inputs)
+        return encode(model, tokenizer.sentences(sentences, LONGEST))
 
     corpus = Corpus(corpus_path)
     chosen = []
@@ -104,11 +102,12 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     """Language -> [right, ones], from the files of predictions and the gold labels of the same rows."""
-    label_map = json.loads((layout / "label_map.json").read_text(encoding="utf-8"))
-    found = {}
+    from reader.classification import read_classification, read_label_map
+
+    label_map, found = read_label_map(layout / "label_map.json"), {}
     for language, path in prediction_files(predictions).items():
-        gold = (layout / "dev" / f"dev.{language}.tsv").read_text(encoding="utf-8").splitlines()[1:]
-        labels = [label_map[line.split("\t")[2]] for line in gold]
+        gold = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
+        labels = [example.label for example in gold]
         predicted = [int(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines()]
         right = [int(a == b) for a, b in zip(predicted, labels, strict=True)]
         found[language] = [right, [1] * len(right)]

@@ -4,7 +4,6 @@ A vocabulary of a few thousand pieces has no room for capitals.
 """
 
 import gzip
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -74,5 +73,4 @@ def _write_languages(output: Path, corpus: Path) -> None:
     there = [path.suffixes[-2][1:] for path in sorted((output / "dev").glob("dev.*.tsv"))]
     trained = read_manifest(corpus)["mono"]
     languages = sorted({*there} & {*trained}, key=lambda language: (language != "en", language))
-    with atomic_file(output / "lang_map.json", "w") as file:
-        json.dump({language: number for number, language in enumerate(languages)}, file)
+    prepare.write_numbers(output / "lang_map.json", languages)

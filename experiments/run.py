@@ -76,13 +76,13 @@ class StudyRun:
     def pretraining(self, model: TrainedModel, seed: int) -> Job:
         folder = self.folder(model.name, seed)
         flags: dict[str, object] = {"data.corpus": self.corpus, "run.output": folder, "run.seed": seed}
-        start = self.folder(model.start, seed) / "full" if model.start else None
+        start = self.folder(model.start, seed) if model.start else None
         if start:
             # The start has seen the items that its own seed draws.
-            flags |= {"init.encoder": start, "init.lm_head": "encoder", "run.seed": 100 + seed}
+            flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         flags |= {k: json.dumps(v) if isinstance(v, list) else v for k, v in model.flags.items()}
         line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
-        after = start and start / "model.safetensors"
+        after = start and start / "encoder" / "model.safetensors"
         return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)
 
     def measuring(self, model: TrainedModel, seed: int) -> list[Job]:

@@ -52,7 +52,7 @@ class TrainingFlags:
     keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
     overwrite: bool = free(False, "start again: remove what a run left in --checkpoints")
     stall_ends_seconds: float = free(
-        3600.0, "of several processes, end one that reads or waits longer; 0: never", "[0, )",
+        3600.0, "seconds; of several processes, one that reads or waits longer is ended; 0: never", "[0, )",
     )  # fmt: skip
     dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
     given: tuple[str, ...] = ()
@@ -186,8 +186,9 @@ class RetrievalFlags(TrainingFlags):
         super().__post_init__()
         refusals = (
             (self.init_task not in (None, *TASKS), f"--init_task {self.init_task}: {', '.join(TASKS)}"),
-            (self.layer == "sweep" and (self.do_train or len(self.seeds) > 1 or self.pooling == "pooled"),
-             "--layer sweep searches with one seed and a mean of tokens; train at one layer"),
+            (self.layer == "sweep"
+             and (self.do_train or len(self.seeds) > 1 or self.pooling == "pooled" or self.score != "cosine"),
+             "--layer sweep searches with one seed and a mean of tokens, by cosine; train at one layer"),
             (not (self.do_train or self.pairs), "nothing to do: give --pairs, or --do_train true"),
             (self.do_train and not self.train_set,
              "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus"),

@@ -1,6 +1,5 @@
 """Extractive question answering: MLQA, XQuAD, SQuAD v1.1, TyDi QA GoldP."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from reader import question_answering as windows
 from reader.classification import ALL_LANGUAGES
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from reader.tokenization import Tokenizer
-from utils.files import atomic_file
+from utils.files import write_json
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -169,7 +168,7 @@ class QuestionAnswering(Task):
 
     def score(self, data: AnswerWindows, predictions: list[Spans], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
-        rows = zip(self.texts(data, predictions).values(), data.file.questions, strict=True)
+        rows = zip(self.texts(data, predictions), data.file.questions, strict=True)
         answers = [(text, question.answers) for text, question in rows]
         return answer_scores(answers, language_of_contexts(language), self.rules)
 
@@ -188,10 +187,9 @@ class QuestionAnswering(Task):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, {id_: found[0]["text"] if found else "" for id_, found in candidates.items()})
 
-    def texts(self, data: AnswerWindows, predictions: list[Spans]) -> dict[str, str]:
-        """Return id -> the best answer to each question, "" if there is none."""
-        ranked = zip(data.file.questions, self.rank(data, predictions), strict=True)
-        return {question.id: answers[0].text if answers else "" for question, answers in ranked}
+    def texts(self, data: AnswerWindows, predictions: list[Spans]) -> list[str]:
+        """Return the best answer to each question, "" if there is none."""
+        return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
     def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
         """Return the answers to each question of a file, the best one first. No text occurs twice."""
@@ -250,13 +248,6 @@ class OfficialAnswering(QuestionAnswering):
         best = np.argpartition(-logits, self.n_best - 1)[: self.n_best]
         kept[best] = logits[best]
         return kept
-
-
-def write_json(path: str | os.PathLike, value: dict) -> None:
-    """Write a file of answers, atomically."""
-    with atomic_file(path, "w", newline="\n") as file:
-        json.dump(value, file, ensure_ascii=False, indent=1)
-        file.write("\n")
 
 
 def language_of_contexts(language: str) -> str:

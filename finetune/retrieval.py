@@ -1,7 +1,6 @@
 """Sentence retrieval: fine-tune on parallel text if asked to, then search bitexts (paper, section 4.2)."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,7 +32,7 @@ from training import distributed
 from training.engine import Engine
 from training.guard import StopSignal
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, write_json
 from utils.logging import Progress, logger
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
@@ -59,6 +58,9 @@ class RetrievalRun(FineTuningRun):
         self.bitexts = []
         if flags.pairs:
             self.bitexts = read_bitexts(flags.pairs, flags.languages.split(",") if flags.languages else [])
+            short = [bitext.language for bitext in self.bitexts if len(bitext.sentences) < 2]
+            if flags.layer == "sweep" and short:
+                raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
         if flags.init_task and flags.init_pretraining_params:
             for seed in self.seeds:
                 check_weights(flags.of_seed(seed).init_pretraining_params, flags.init_task)
@@ -107,8 +109,6 @@ class RetrievalRun(FineTuningRun):
         """Row -> language -> per cent, mean of both directions: each layer, then one that half chooses."""
 
         def of_layers(bitext: Bitext) -> dict[str, float]:
-            if len(bitext.sentences) < 2:
-                raise UserError(f"--layer sweep: {bitext.language} has one pair alone; name a layer")
             ids = [token_ids(tokenizer, side, self.flags) for side in (bitext.translations, bitext.sentences)]
             src, tgt = (encode(model, side, specials=self.flags.pooling == "specials") for side in ids)
             rows = {f"layer {i}": mean for i, mean in enumerate(accuracy_by_layer(src, tgt).mean(axis=1))}
@@ -187,8 +187,7 @@ def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]
     for name, row in rows.items():
         lines.append([name, *(f"{value:.2f}" for value in (*row.values(), report.average(row)))])
     logger.info("%s\n%s", title, report.in_columns(lines))
-    with atomic_file(folder / "sweep.json", "w") as file:
-        json.dump({"title": title, "rows": rows}, file, indent=2)
+    write_json(folder / "sweep.json", {"title": title, "rows": rows})
 
 
 def search(
@@ -205,8 +204,7 @@ def search(
 
 def token_ids(tokenizer: Tokenizer, texts: list[str], flags: RetrievalFlags) -> list[np.ndarray]:
     """[CLS] S [SEP] of each text."""
-    build, longest = tokenizer.build_from_ids, flags.max_seq_len
-    return [np.asarray(build(ids, None, longest)) for ids in tokenizer.encode_batch(texts)]
+    return tokenizer.sentences(tokenizer.encode_batch(texts), flags.max_seq_len)
 
 
 def shared(bitexts: list[Bitext], work: Callable[[Bitext], T]) -> dict[str, T]:
@@ -308,8 +306,7 @@ class RetrievalTraining(Training):
     def _accuracy(self, pairs: Any) -> float:
         """Per cent of up to --validation_pairs pairs that are found, mean of both directions."""
         rows = [pairs[i] for i in range(min(self.flags.validation_pairs, len(pairs)))]
-        build, longest = self.tokenizer.build_from_ids, self.flags.max_seq_len
-        sides = [[np.asarray(build(row[side].tolist(), None, longest)) for row in rows] for side in (0, 1)]
+        sides = [self.tokenizer.sentences(side, self.flags.max_seq_len) for side in zip(*rows)]
         a, b = (encode_layer(self.model, one, self.layer, self.flags.pooling) for one in sides)
         return float(50.0 * (hits(a, b).mean() + hits(b, a).mean()))
 

@@ -5,7 +5,6 @@ step_N/, best/     checkpoints; with several seeds they are in seed_<n>/
 """
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file, read_json, remove, sha256_of, unwritable_is_a_user_error
+from utils.files import atomic_dir, read_json, remove, sha256_of, unwritable_is_a_user_error, write_json
 from utils.logging import logger
 
 RUN, SELECTED = "run.json", "selected.json"
@@ -72,8 +71,7 @@ def _claim(folder: Path, run: dict[str, Any], flags: TrainingFlags) -> None:
         if other := differences(read_json(path, advice), run):
             raise UserError(f"{folder} holds another run ({listed(other)}); {advice}")
         return
-    with atomic_file(path, "w") as file:
-        json.dump(run, file, indent=2, ensure_ascii=False)
+    write_json(path, run)
 
 
 def listed(differences: Sequence[str]) -> str:
@@ -139,7 +137,7 @@ def step_to_resume(
             see different folders.
     """
     newest = newest_checkpoint(folder)
-    if newest and init_checkpoint:
+    if newest and init_checkpoint and newest[0].resolve() != Path(init_checkpoint).resolve():
         logger.info("--init_checkpoint %s is not used: %s is continued", init_checkpoint, newest[0])
     if newest or not has_state(init_checkpoint):
         return newest

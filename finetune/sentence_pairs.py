@@ -75,10 +75,8 @@ class StepPairs:
             pairs = [streams[sampler.names[s]][int(i)] for s, i in zip(draws.stream, draws.item)]
             # Half of them are reversed, so that English is on both sides.
             pairs = [pair[::-1] if reverse else pair for pair, reverse in zip(pairs, draws.reverse)]
-            build, longest = self.tokenizer.build_from_ids, self.max_seq_len
-            sources, translations = (
-                [np.asarray(build(ids.tolist(), None, longest)) for ids in side] for side in zip(*pairs)
-            )
+            sides = zip(*pairs)
+            sources, translations = (self.tokenizer.sentences(side, self.max_seq_len) for side in sides)
             sentences = sources[mine] + translations[mine]
             yield PairStep(sentences, negatives(sources, translations), sampler.state())
 

@@ -53,7 +53,6 @@ class Tagging(Task):
         self.labels, self.max_seq_len, self.scheme = list(labels), max_seq_len, scheme
         self.inside = tagging.inside(self.labels)
         encode = tagging.EncodeTaggedOfficially if self.official else tagging.EncodeTagged
-        # The official loss is divided by B x T, so more padding would change it.
         self.encode = encode(tokenizer, max_seq_len, self.inside, label_pieces)
 
     @classmethod

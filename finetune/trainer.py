@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import math
 import shlex
 import sys
@@ -28,7 +27,7 @@ from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
 from utils.args import deciding, log_unused
-from utils.files import atomic_file
+from utils.files import write_json
 from utils.logging import Progress, logger
 
 STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
@@ -124,7 +123,8 @@ class FineTuningRun:
 
     def identity_of(self, task: str, config: ErnieMConfig, tokenizer: Tokenizer, **more: Any) -> dict:
         """The flags that decide what is learned, the model and digests: JSON values."""
-        settings = {"task": task, **deciding(self.flags), **more, "weights": weights_of(self.flags)}
+        flags = deciding(self.flags) | {"random_seed": list(self.flags.seeds)}
+        settings = {"task": task, **flags, **more, "weights": weights_of(self.flags)}
         return {**settings, "model": config.to_dict(), "vocabulary": tokenizer.digest}
 
     def run(self) -> None:
@@ -226,8 +226,7 @@ class FineTuningTrainer:
             stop.exit_as_asked()
             raise SystemExit(0)
         if self.best is not None and distributed.is_main():
-            with atomic_file(self.folder / SELECTED, "w") as file:
-                json.dump(asdict(self.best), file, indent=2)
+            write_json(self.folder / SELECTED, asdict(self.best))
 
     def _evaluate(self, stop: StopSignal) -> bool:
         """Evaluate, and save the weights if they are the best so far. False: a process was asked to stop."""

@@ -39,9 +39,10 @@ class ErnieMConfig:
                 continue
             fits = isinstance(value, Real if is_real else Integral) and not isinstance(value, bool)
             least = "from 0" if field.name in _MAY_BE_ZERO else "above 0"
-            if not fits or value < 0 or (value == 0 and least == "above 0"):
-                kind = "number" if is_real else "whole number"
-                raise UserError(f"{field.name} is {value!r}; it must be a {kind} {least}")
+            too_large = fits and field.name.endswith("_prob") and value > 1
+            if not fits or value < 0 or (value == 0 and least == "above 0") or too_large:
+                kind, most = "number" if is_real else "whole number", " to 1" if too_large else ""
+                raise UserError(f"{field.name} is {value!r}; it must be a {kind} {least}{most}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is no multiple of "

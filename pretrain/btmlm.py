@@ -7,12 +7,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from model.attention import CLOSED
 from model.heads import PreTrainingModel
 from model.word_table import logits, row_parts
 from pretrain.loss import DeviceBatch, DeviceRow
 from pretrain.masking import Vocabulary
-
-_CLOSED = -1e4
 
 
 class PseudoTokenGenerator:
@@ -62,7 +61,7 @@ class PseudoTokenGenerator:
         head, draws = model.lm_head, row.tensors["draws"]
         table = head.word_embeddings.weight
         if self.allowed is None:
-            values = paddle.full([len(self.special_ids)], _CLOSED, hidden.dtype)
+            values = paddle.full([len(self.special_ids)], CLOSED, hidden.dtype)
             bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), values)
             return self.choose(hidden, table, bias, draws)
         # Slots are ordered by language, so each language's are one slice.

@@ -21,7 +21,7 @@ from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, check_files
 from reader.tokenization import Tokenizer
 from utils.config import load_config
-from utils.errors import run
+from utils.errors import UserError, run
 from utils.logging import logger, setup_console
 
 
@@ -49,7 +49,8 @@ def build_corpus(options: BuildOptions) -> dict:
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    with claim(output, plan | {"modified": modification_times(streams)}), workers:
+    modified = modification_times(streams)
+    with claim(output, plan | {"modified": modified}), workers:
         works = [
             StreamWork(number, stream, output, options, tokenizer.vocab_size)
             for number, stream in enumerate(streams)
@@ -58,6 +59,8 @@ def build_corpus(options: BuildOptions) -> dict:
         build.scan()
         build.find_duplicates()
         build.tokenize()
+        if modification_times(streams) != modified:
+            raise UserError("a text file changed while it was read; start afresh with --overwrite true")
         build.write_shards()
         return build.finish(plan)
 

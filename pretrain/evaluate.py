@@ -72,7 +72,10 @@ class Evaluator:
 
     def to_come(self, step: int, last: int) -> int:
         """The number of evaluations from that after `step` to the end of a run of `last` steps."""
-        return sum(self.due(later, last) for later in range(step, last + 1))
+        if not self.due(last, last):
+            return 0
+        every = self.config.run.eval_steps or last
+        return -(-last // every) - (max(step, 1) - 1) // every
 
     def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate; the streams are shared among the processes, the result is the same on all.

@@ -140,9 +140,9 @@ class Journal:
 
         The line of the log also has the remaining time with the `evaluations` to come.
 
-        It holds step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens (trained so
-        far), tokens_per_second, skipped, and per objective loss (mean over masked tokens), perplexity and
-        accuracy; btmlm also copy_rate and repeat_rate.
+        The record holds step, lr, loss and grad_norm (means over steps; None if all were skipped), tokens
+        (trained so far), tokens_per_second, skipped, and per objective loss (mean over masked tokens),
+        perplexity and accuracy; btmlm also copy_rate and repeat_rate.
         """
         sums, steps, now = self.sums, self.sums["steps"], time.monotonic()
         record: dict[str, Any] = {

@@ -66,9 +66,8 @@ class EncodePairs:
         ids = tokenizer.encode_batch(texts)
         features = []
         for example, a, b in zip(examples, ids, ids[len(examples) :]):
-            pair = None if example.text_b is None else b
-            whole = len(a) + (len(pair) + 4 if pair else 2)
-            kept = tokenizer.build_from_ids(a, pair, self.max_seq_len)
+            whole = len(a) + (len(b) + 4 if b else 2)
+            kept = tokenizer.build_from_ids(a, b, self.max_seq_len)
             features.append(Feature(kept, example.label, len(kept) < whole))
         return features
 

@@ -44,6 +44,7 @@ class FileLines:
         self.path = path.absolute()
         self._starts = starts
         self._bytes: mmap.mmap | None = data
+        self._size = len(data)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -53,6 +54,8 @@ class FileLines:
         index = range(len(self))[index]  # IndexError
         if self._bytes is None:
             self._bytes = map_bytes(self.path)
+            if len(self._bytes) != self._size:
+                raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
         return self._bytes[self._starts[index] : self._starts[index + 1]]
 
     def __getstate__(self) -> dict:

@@ -99,7 +99,6 @@ class Sampler:
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
         self.probabilities = np.array([chances[name] for name in self.names])
-        self.seed, self.purpose = seed, purpose
         self.draws = 0
         self.positions = np.zeros(len(self.names), np.int64)
         self._thresholds = np.cumsum(self.probabilities)[:-1]

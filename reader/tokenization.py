@@ -16,9 +16,10 @@ import hashlib
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from reader.tokenizer_files import QUOTES, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
@@ -274,6 +275,10 @@ class Tokenizer:
         keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b or ()), max_seq_len - special)
         pair = [self.sep_id, *ids_b[:keep_b], self.sep_id] if ids_b else []
         return [self.cls_id, *ids_a[:keep_a], self.sep_id, *pair]
+
+    def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
+        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each."""
+        return [np.array(self.build_from_ids(list(one), None, max_seq_len), np.int64) for one in ids]
 
     def _to_ids(self, piece_ids: list[int]) -> list[int]:
         ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]

@@ -337,13 +337,20 @@ def check_processes(quick: bool, script: str = __file__) -> str:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "launch.py", "--nproc_per_node", "2", "--split_log_path", folder]
             command += [script, "--worker", folder, "--stage", str(stage)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+            with subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ) as run:
+                try:
+                    errors = run.communicate(timeout=600)[1]
+                except subprocess.TimeoutExpired:
+                    run.terminate()  # launch.py hands it on to both
+                    raise Failed(f"two processes of stage {stage} do not end; {advice}") from None
             path, log = Path(folder, "losses.json"), Path(folder, "workers", "workerlog.0")
             if not path.is_file():
-                said = log.read_text(errors="replace") if log.is_file() else done.stderr
+                said = log.read_text(errors="replace") if log.is_file() else errors
                 raise Failed(f"two processes of stage {stage} ended with: {said.strip()[-300:]}; {advice}")
             found = json.loads(path.read_text())
-        if not done.returncode:
+        if not run.returncode:
             raise Failed(f"a process of stage {stage} was killed, and the run ended without error; {REPORT}")
         for name, losses in exact.items():
             compare(f"{name} on two processes, stage {stage},", found[name], losses, 1e-9, advice)

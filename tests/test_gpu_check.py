@@ -64,9 +64,7 @@ def check(capsys):
 
 def test_a_wrong_scale(check, monkeypatch):
     apply = attention.AttentionOnCpu.apply
-    monkeypatch.setattr(
-        attention.AttentionOnCpu, "apply", lambda query, *others: apply(query * 1.01, *others)
-    )
+    monkeypatch.setattr(attention.AttentionOnCpu, "apply", lambda query, *rest: apply(query * 1.01, *rest))
     code, found = check("attention")
     assert code == 1 and found["result"] == "failed"
     assert "full in float64 is off by" in found["said"] and "; train in float32" in found["said"]

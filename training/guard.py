@@ -42,15 +42,15 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
     path = Path(folder, LOCK)
     with unwritable_is_a_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 - not inherited by the reader process
+        file = open(path, "a+b", 0)  # noqa: SIM115 - not inherited by the reader process
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             raise UserError(
-                f"{path.parent}: another run is at work there ({file.read(1000)}); wait until it has ended, "
-                "end it, or choose another output folder"
+                f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
+                "has ended, end it, or choose another output folder"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -58,8 +58,7 @@ def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
             logger.warning("%s: this file system has no locks: let no second run write there", path.parent)
         with unwritable_is_a_user_error(path):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

@@ -69,10 +69,7 @@ class Precision:
         self.scaler = paddle.amp.GradScaler(amp == "fp16", **asdict(loss_scaling or LossScaling()))
 
     def decorate(
-        self,
-        model: nn.Layer,
-        optimizer: paddle.optimizer.Optimizer,
-        is_own: Callable[[Tensor], bool] = lambda parameter: True,
+        self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, is_own: Callable[[Tensor], bool]
     ) -> None:
         """For O2: cast the loaded weights, and give the optimizer float32 masters of those that `is_own`.
 

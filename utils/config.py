@@ -42,24 +42,30 @@ def within(interval: str, default: Any) -> Any:
 def check_ranges(config: Any, prefix: str = "--") -> None:
     """Check the fields of a dataclass, and of those in it, that `within` made. UserError: what is allowed."""
     for field in dataclasses.fields(config):
-        value, interval = getattr(config, field.name), field.metadata.get("interval")
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{prefix}{field.name}.")
-        elif interval and value is not None:
-            low, high = (bound.strip() for bound in interval[1:-1].split(","))
-            above = value >= float(low) if interval[0] == "[" else value > float(low)
-            below = not high or (value <= float(high) if interval[-1] == "]" else value < float(high))
-            if not (above and below):
-                lower = f"at least {low}" if interval[0] == "[" else f"above {low}"
-                upper = f"at most {high}" if interval[-1] == "]" else f"below {high}"
-                allowed = f"{lower} and {upper}" if high else lower
-                raise UserError(f"{prefix}{field.name} {value}: it must be {allowed}")
+        elif allowed := _if_outside(field, value):
+            raise UserError(f"{prefix}{field.name} {value}: it must be {allowed}")
+
+
+def _if_outside(field: dataclasses.Field, value: Any) -> str:
+    """The values that a field allows, if this one lies outside; "": it does not."""
+    interval = field.metadata.get("interval")
+    if not interval or value is None:
+        return ""
+    low, high = (bound.strip() for bound in interval[1:-1].split(","))
+    above = value >= float(low) if interval[0] == "[" else value > float(low)
+    below = not high or (value <= float(high) if interval[-1] == "]" else value < float(high))
+    lower = f"at least {low}" if interval[0] == "[" else f"above {low}"
+    upper = f"at most {high}" if interval[-1] == "]" else f"below {high}"
+    return "" if above and below else f"{lower} and {upper}" if high else lower
 
 
 def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
     """Build the dataclass `cls` from a command line; nested dataclasses are the sections of the YAML file.
 
-    The parser checks the types; the dataclass checks its values in `__post_init__` (`check_ranges`).
+    The types and the intervals of `within` are checked here, the rest in the dataclass's `__post_init__`.
 
     Args:
         arguments: `--config file.yaml`, any number of times, of which later ones override earlier ones; then
@@ -67,6 +73,7 @@ def load_config(cls: type[T], arguments: list[str], description: str = "") -> T:
 
     Raises:
         UserError: a missing file, invalid YAML, an unknown key or a wrong value; names the file and the key.
+            What `__post_init__` raises names no file.
     """
     from jsonargparse import ArgumentParser, DefaultHelpFormatter  # reader processes do not need it
 
@@ -108,13 +115,15 @@ def _check_sections(cls: type, values: dict) -> None:
 
 
 def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
-    """Refuse a key without a value, and numbers that are not finite."""
+    """Refuse a key without a value, numbers that are not finite, and those outside their interval."""
     for field in dataclasses.fields(cls):
         value, key = getattr(parsed, field.name), f"{prefix}{field.name}"
         if value is None and type(None) not in get_args(field.type):
             raise ArgumentError(None, f"{key}: it has no value; give one, or leave the key out")
         if isinstance(value, float) and not math.isfinite(value):
             raise ArgumentError(None, f"{key} is {value}: it must be a finite number")
+        if allowed := _if_outside(field, value):
+            raise ArgumentError(None, f"{key} is {value}: it must be {allowed}")
         if dataclasses.is_dataclass(field.type):
             _check_parsed(field.type, value, f"{key}.")
 

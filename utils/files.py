@@ -49,11 +49,6 @@ def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}){advice}") from error
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON. Not atomic: use it inside `atomic_dir`."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def sha256_of(path: str | os.PathLike) -> str:
     """The hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
@@ -117,6 +112,12 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
             sync_file(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, as `atomic_file` does."""
+    with atomic_file(path, "w", newline="\n") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager

@@ -140,7 +140,7 @@ class SearchCorpus:
 
     def parse(self, request: dict) -> SearchInput:
         each = request.get("each", False)
-        if type(each) is not bool or (each and "" in self.members):
+        if type(each) is not bool or (each and not any(self.members)):
             raise UserError("'each' is true or false, and true needs a corpus as in de<=de.txt,fr<=fr.txt")
         return SearchInput(self.encode.parse(request), self.encode.layer_of(request), each)
 

@@ -99,16 +99,19 @@ class TagWords(FineTunedTask):
         answers = []
         for sentence, found in zip(sentences, self.predictions(features)):
             tags = self.task.tags(found)
-            found = [{"type": kind} | _where(sentence, *place) for kind, *place in entities(tags)]
+            spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]
+            found = [{"type": kind} | _where(sentence, spans, *place) for kind, *place in entities(tags)]
             answers.append({"words": sentence.words, "tags": tags, "entities": found})
         return answers
 
 
-def _where(sentence: Words, first: int, last: int) -> dict[str, Any]:
-    """The place of the words from `first` to before `last`: of characters, if there is a text."""
+def _where(sentence: Words, spans: list[tuple[int, int]], first: int, last: int) -> dict[str, Any]:
+    """The place of the words from `first` to before `last`: of characters, if there is a text.
+
+    `spans`: start and end of each word in the text.
+    """
     if sentence.text is None:
         return {"words": sentence.words[first:last], "first": first, "last": last}
-    spans = [match.span() for match in re.finditer(r"\S+", sentence.text)]
     start, end = spans[first][0], spans[last - 1][1]
     return {"text": sentence.text[start:end], "start": start, "end": end}
 

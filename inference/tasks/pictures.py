@@ -77,8 +77,8 @@ class DrawMasks:
 
     def parse(self, request: dict) -> list[str]:
         objective = text_of(request, "objective", choices=OBJECTIVES)
-        one = objective in ("mmlm", "btmlm")  # is enough
-        texts = texts_of(request, self.model.tokenizer, self.model.longest // 2 - 2, optional=one)
+        longest, one_is_enough = self.model.longest // 2 - 2, objective in ("mmlm", "btmlm")
+        texts = texts_of(request, self.model.tokenizer, longest, optional=one_is_enough)
         kept = {"language_embedding", "pseudo_proportion", "pseudo_positions"} & self.model.reading.keys()
         flags = [f"--{key}={self.model.reading[key]}" for key in sorted(kept)]
         return [f"--objective={objective}", *flags, "--", *texts]

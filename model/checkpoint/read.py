@@ -136,9 +136,10 @@ def _layout_of(found: Weights, raw: dict[str, Any], file: Path) -> str:
     wanted = configs.MODEL_TYPES.get(layout)
     # BERT and others have the names of XLM-R, and other positions.
     if model_type != wanted and wanted and (model_type or layout == XLM_R):
+        says = f"config.json says model_type {model_type}" if raw else "there is no config.json that says so"
         raise UserError(
-            f"{file}: the tensors have the names of {layout}, but config.json says model_type {model_type} "
-            f"instead of {wanted}; put the config that belongs to the weights beside them"
+            f"{file}: the tensors have the names of {layout}, but {says}; put the config.json that belongs "
+            f"to the weights, with model_type {wanted}, beside them"
         )
     is_ours = file.suffix == ".safetensors" and not any(name.startswith("ernie_m.") for name in found)
     return OURS if layout == PADDLENLP and is_ours and "paddlenlp_version" not in raw else layout

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,12 +26,12 @@ from pretrain.corpus.stages import (
     write_shard,
 )
 from pretrain.corpus.text import Unit, read_units
-from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork, read_json, write_json
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from pretrain.corpus.workers import LocalWorkers
 from reader.corpus import FORMAT, MANIFEST, SPLITS
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import atomic_file, read_json, write_json
 from utils.logging import Progress
 
 _READERS = 4  # sources read at a time; one can supply about twenty workers
@@ -63,10 +64,6 @@ class CorpusBuild:
         pairs = Counter(language for languages in parallel for language in languages)
         for place, work in enumerate(self.works):
             counts = work.counts(SCAN)
-            for source, units in zip(work.stream.sources, counts):
-                if not any(lines for lines, _ in units):
-                    what = " and ".join(source.languages)
-                    raise UserError(f"{source}: no text in {what} in it; leave it out")
             lines, documents = map(sum, zip(*itertools.chain.from_iterable(counts)))
             share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
@@ -152,10 +149,9 @@ class CorpusBuild:
         return manifest
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
-        shown = Progress(len(tasks), description, unit="parts")
-        for _ in self.workers.run(function, tasks):
-            shown.update()
-        shown.close()
+        with closing(Progress(len(tasks), description, unit="parts")) as shown:
+            for _ in self.workers.run(function, tasks):
+                shown.update()
 
     def _run_units(
         self, stage: str, description: str, function: Callable[[Unit, StreamWork], UnitResult]
@@ -172,22 +168,25 @@ class CorpusBuild:
             if not self.works[key[0]].counts_file(stage, key[1]).exists()
         }
         total, to_do = (sum(source.size for source in some.values()) for some in (sources, left))
-        shown = Progress(total, description, initial=total - to_do, unit="bytes")
         blank, size = self.options.documents == "blank", int(self.options.unit_mib * (1 << 20))
         readers = (read_units(*key, source, size, blank) for key, source in left.items())
         units = _interleave(readers, min(_READERS, self.workers.number))
+        tasks = ((unit, self.works[unit.stream]) for unit in units)
         last: dict[tuple[int, int], int] = {}  # number of each source's last unit, once that is done
         results: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(dict)
-        for unit, counts in self.workers.run(function, ((unit, self.works[unit.stream]) for unit in units)):
-            shown.update(unit.weight)
-            key = unit.stream, unit.source
-            results[key][unit.number] = counts
-            if unit.last:
-                last[key] = unit.number
-            if len(results[key]) == last.get(key, -1) + 1:
-                found = [counts for _, counts in sorted(results.pop(key).items())]
-                write_json(self.works[unit.stream].counts_file(stage, unit.source), found)
-        shown.close()
+        with closing(Progress(total, description, initial=total - to_do, unit="bytes")) as shown:
+            for unit, counts in self.workers.run(function, tasks):
+                shown.update(unit.weight)
+                key = unit.stream, unit.source
+                results[key][unit.number] = counts
+                if unit.last:
+                    last[key] = unit.number
+                if len(results[key]) == last.get(key, -1) + 1:
+                    found = [counts for _, counts in sorted(results.pop(key).items())]
+                    if stage == SCAN and not any(lines for lines, _ in found):
+                        languages = " and ".join(sources[key].languages)
+                        raise UserError(f"{sources[key]}: no text in {languages} in it; leave it out")
+                    write_json(self.works[unit.stream].counts_file(stage, unit.source), found)
 
 
 def left_out(entry: Mapping[str, Any]) -> str:

@@ -123,6 +123,9 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
                 sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
+    for languages, found in sources.items():
+        if len({source.paths for source in found}) < len(found):
+            raise UserError(f"a file is given twice for {'-'.join(languages)}")
     streams = [Stream(languages, tuple(found)) for languages, found in sources.items()]
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
 

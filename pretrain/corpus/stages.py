@@ -12,11 +12,11 @@ import numpy as np
 
 from pretrain.corpus.duplicates import is_duplicate, read_counts, write_keys
 from pretrain.corpus.text import Lines, Unit, read_lines
-from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork, write_json
+from pretrain.corpus.work import SCAN, TOKENS, VOCABULARY_FILES, WORK, StreamWork
 from reader.corpus import SPLITS
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
-from utils.files import atomic_file, sha256_of
+from utils.files import atomic_file, sha256_of, write_json
 
 DROPPED = ("empty", "score", "duplicate", "ratio")
 _BATCH = 2048  # lines given to sentencepiece at a time

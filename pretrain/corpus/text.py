@@ -169,6 +169,9 @@ class _TextFile:
             missing = max(size + 1 - len(self.buffer), 0)
             self.buffer += (more := self._file.read(missing))
             if len(more) < missing:
+                # The standard library takes a damaged later part of a .bz2 or .xz file for its end.
+                if self.raw.read(1):
+                    raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
                 if self.buffer and not self.buffer.endswith(b"\n"):
                     self.buffer += b"\n"
                 return True

@@ -9,7 +9,6 @@
 <output>/.build/<stream>/shards/train-00000.json a shard that is written: counts and checksums
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from reader.corpus import MANIFEST, read_manifest
 from training.guard import only_run_in
 from utils.config import differences
 from utils.errors import UserError
-from utils.files import atomic_file
+from utils.files import read_json, write_json
 
 WORK = ".build"
 SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
@@ -78,18 +77,6 @@ class StreamWork:
         return [read_json(self.counts_file(stage, source)) for source in range(len(self.stream.sources))]
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write readable JSON, atomically."""
-    with atomic_file(path, "w") as file:
-        json.dump(values, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest in `output` if it was made with this plan; None if there is no manifest.
 
@@ -136,7 +123,7 @@ def delete_corpus(output: Path) -> None:
 
     UserError: the folder holds something else, or another process is building there.
     """
-    if not output.exists():
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")

@@ -7,7 +7,6 @@ docs/qa.md list the names of files that are known, and what is written.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter, defaultdict
@@ -23,7 +22,7 @@ from finetune.report import in_columns
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from utils.errors import UserError, run
-from utils.files import atomic_file, read_bytes
+from utils.files import atomic_file, read_bytes, write_json
 from utils.logging import setup_console
 
 SPLITS = ("train", "dev", "test", "xquad")
@@ -144,17 +143,18 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     write_numbers(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
+        paths = [output / "train" / f"train.{language}.tsv" for language in languages["train"]]
+        # Some files have one column more than others, qid, the last.
+        columns = min(path.read_bytes().partition(b"\n")[0].count(b"\t") for path in paths) + 1
         with atomic_file(output / "train" / "train.all.tsv") as joint:
-            for language in languages["train"]:
-                content = (output / "train" / f"train.{language}.tsv").read_bytes()
-                joint.write(content if joint.tell() == 0 else content.partition(b"\n")[2])
+            for path in paths:
+                lines = path.read_bytes().splitlines()[0 if path == paths[0] else 1 :]
+                joint.writelines(b"\t".join(line.split(b"\t")[:columns]) + b"\n" for line in lines)
 
 
 def write_numbers(path: Path, names: Iterable[str]) -> None:
     """Write a JSON object that gives each name its place, from 0."""
-    with atomic_file(path, "w") as file:
-        json.dump({name: number for number, name in enumerate(names)}, file, indent=2)
-        file.write("\n")
+    write_json(path, {name: number for number, name in enumerate(names)})
 
 
 def read_lines(path: Path, or_latin: bool = False) -> list[str]:

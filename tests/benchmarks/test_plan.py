@@ -10,9 +10,7 @@ from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 
 BASE = plan.ModelShape(768, 12, 12, 250002)
-RUN = plan.PlannedRun(
-    batch=2048, length=512, micro_batch=16384, steps=150000, precision="O2", recompute=False
-)
+RUN = plan.PlannedRun(2048, 512, micro_batch=16384, steps=150000, precision="O2", recompute=False)
 
 
 def test_parameters_are_those_of_the_model():

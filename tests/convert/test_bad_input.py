@@ -116,7 +116,8 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
         ({"num_attention_heads": "four"}, "config.json: num_attention_heads is 'four'; it must be a whole"),
         ({"hidden_size": "x"}, None),
         ({"model_type": "xlm-roberta"}, "names of paddlenlp, but config.json says model_type xlm-roberta"),
-        ({"hidden_dropout_prob": "x"}, "hidden_dropout_prob is 'x'; it must be a number from 0"),
+        ({"pad_token_id": 0}, "pad_token_id is 0; XLM-R counts positions on from a pad's id 1"),
+        ({"hidden_dropout_prob": 10}, "hidden_dropout_prob is 10; it must be a number from 0 to 1"),
     ],
 )
 def test_configs(tmp_path, refused, change, expected):
@@ -125,7 +126,8 @@ def test_configs(tmp_path, refused, change, expected):
     if expected is None:  # what the weights tell is taken from them
         assert read_weights(tmp_path / "in").config.hidden_size == 16
     else:
-        assert expected in refused(tmp_path / "in")
+        to = "xlm-roberta" if "pad_token_id" in change else "huggingface"
+        assert expected in refused(tmp_path / "in", to=to)
 
 
 @pytest.mark.parametrize("key, value", [("intermediate_size", 32), ("layer_norm_eps", 1e-12)])

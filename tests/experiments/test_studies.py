@@ -111,9 +111,7 @@ def test_the_error_over_examples_is_that_of_a_bootstrap(study):
     scores = tables.Scores(figures, "xnli")
     random = np.random.default_rng(1)
     draws = random.integers(300, size=(4000, 300))
-    right = {
-        model: np.mean([figures[model][s]["xnli"]["de"][0] for s in study.seeds], axis=0) for model in "ab"
-    }
+    right = {m: np.mean([figures[m][s]["xnli"]["de"][0] for s in study.seeds], axis=0) for m in "ab"}
     assert math.isclose(scores.example_error("a"), 100 * right["a"][draws].mean(1).std(), rel_tol=0.05)
     difference = (right["b"] - right["a"])[draws].mean(1).std()
     assert math.isclose(scores.example_error("b", minus="a"), 100 * difference, rel_tol=0.05)

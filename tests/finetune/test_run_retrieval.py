@@ -158,6 +158,7 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
         ({"pairs": None}, "nothing to do: give --pairs, or --do_train true"),
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep searches with one seed"),
+        ({"layer": "sweep", "score": "margin"}, "--layer sweep searches .* by cosine"),
         ({"languages": "sw"}, "no sw there; it has de, xx"),
         ({"paper": "tatoeba"}, "--paper tatoeba: the paper has no such recipe; it has xnli_cross"),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),

@@ -59,8 +59,9 @@ def test_processes_follow_the_gpus():
     assert launch.choose_processes(parsed("--recipe_devices", "2"), gpus=4) == 2
     assert launch.choose_processes(parsed("--selected_gpus", "1,3"), gpus=4) == 2
     assert launch.choose_processes(parsed("--nproc_per_node", "3"), gpus=0) == 3
-    with pytest.raises(UserError, match="2 processes, but only 1 GPUs"):
-        launch.choose_processes(parsed("--nproc_per_node", "2"), gpus=1)
+    for count, message in (("2", "only 1 GPUs"), ("0", "there must be at least 1")):
+        with pytest.raises(UserError, match=f"{count} processes, but {message}"):
+            launch.choose_processes(parsed("--nproc_per_node", count), gpus=1)
 
 
 def test_the_command_of_the_official_flags(monkeypatch):

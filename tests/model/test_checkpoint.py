@@ -18,14 +18,11 @@ from tests.helpers.official_layout import make_official_weights, official_config
 from utils.errors import UserError
 
 CONFIG = official_config("tiny")
-
-
-def config(**changes):
-    return ErnieMConfig.from_dict({**CONFIG, **changes})
+SHAPE = ErnieMConfig.from_dict(CONFIG)
 
 
 def classifier(labels=3):
-    return SequenceClassifier(config(), labels)
+    return SequenceClassifier(SHAPE, labels)
 
 
 def same(left, right):
@@ -45,7 +42,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     (tmp_path / "p").write_bytes(b"pieces")
     extra = {"task": "classify", "labels": ["a", "b", "c"]}
     save_model(
-        tmp_path / "c", model, config(), vocab_path=tmp_path / "v", piece_model_path=tmp_path / "p",
+        tmp_path / "c", model, SHAPE, vocab_path=tmp_path / "v", piece_model_path=tmp_path / "p",
         extra=extra, facts={"languages": ["en"], "steps": 7},
     )  # fmt: skip
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
@@ -53,7 +50,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     ]  # fmt: skip
     assert load_from(other, tmp_path / "c", optional=()) == []
     found = read_weights(tmp_path / "c")
-    assert found.config == config() and set(found.weights) == set(model_weights(model))
+    assert found.config == SHAPE and set(found.weights) == set(model_weights(model))
     assert found.extra == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **extra}
     assert found.vocab_path.read_text() == "[CLS]\n" and found.piece_model_path.name == "piece.model"
     assert same(model_weights(model), model_weights(other))
@@ -62,9 +59,9 @@ def test_our_folder_there_and_back(tmp_path, dtype):
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):
-    model = PreTrainingModel(config(), ["en", "fr"])
-    save_model(tmp_path / "full", model, config())
-    save_model(tmp_path / "encoder", model, config(), leave_out=("lm_head.", "language_embeddings."))
+    model = PreTrainingModel(SHAPE, ["en", "fr"])
+    save_model(tmp_path / "full", model, SHAPE)
+    save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
     table = {row.ours for row in tables.rows_of(tables.OFFICIAL, 2)}
     assert set(read_weights(tmp_path / "full").weights) == table | {"language_embeddings.weight"}
     encoder = {name for name in table if not name.startswith("lm_head.")}
@@ -76,7 +73,7 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     arrays = model_weights(model)
     rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
     model.to(dtype="bfloat16")
-    save_model(tmp_path / "c", model, config())
+    save_model(tmp_path / "c", model, SHAPE)
     read = read_weights(tmp_path / "c").weights
     assert {array.dtype for array in read.values()} == {np.dtype("float32")}
     assert all(np.array_equal(read[name], rounded[name].astype("float32").numpy()) for name in read)
@@ -90,8 +87,8 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     ("head", "labels", "build"),
     [
         ("classification", 3, classifier),
-        ("tagging", 5, lambda: TokenClassifier(config(), 5)),
-        ("question_answering", 2, lambda: SpanClassifier(config())),
+        ("tagging", 5, lambda: TokenClassifier(SHAPE, 5)),
+        ("question_answering", 2, lambda: SpanClassifier(SHAPE)),
     ],
 )
 def test_official_directory_there_and_back(tmp_path, head, labels, build):
@@ -99,8 +96,8 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
     model = build()
     assert load_from(model, params, optional=()) == []
     found = read_weights(params)
-    assert found.head == head and found.config == config()
-    assert write_fluid(tmp_path / "ours", model_weights(model), config().to_dict(), head) == []
+    assert found.head == head and found.config == SHAPE
+    assert write_fluid(tmp_path / "ours", model_weights(model), SHAPE.to_dict(), head) == []
     assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
     theirs = {path.name: path.read_bytes() for path in params.iterdir()}
     ours = {path.name: path.read_bytes() for path in (tmp_path / "ours/params").iterdir()}
@@ -135,7 +132,7 @@ def test_values_land_under_the_right_names(tmp_path):
 def test_config_is_found_beside_params(tmp_path, point_at):
     make_official_weights(tmp_path, CONFIG, seed=0)
     found = read_weights(tmp_path / point_at)
-    assert found.config == config() and found.format == "official"
+    assert found.config == SHAPE and found.format == "official"
     assert found.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
     assert read_weights(tmp_path / point_at).config is None
@@ -152,7 +149,7 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
-    model, other = (PreTrainingModel(config(), ["en", "fr"]) for _ in range(2))
+    model, other = (PreTrainingModel(SHAPE, ["en", "fr"]) for _ in range(2))
     assert write_fluid(tmp_path, model_weights(model)) == ["language_embeddings.weight"]
     assert {p.name for p in (tmp_path / "params").iterdir() if p.name.startswith("mask_lm")} == {
         "mask_lm_trans_fc.w_0", "mask_lm_trans_fc.b_0", "mask_lm_trans_layer_norm_scale",
@@ -167,10 +164,10 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
     model, newer = classifier(), classifier()
     (tmp_path / "v").write_text("words" * 5000)
-    save_model(tmp_path / "run/step_1", model, config(), training_state={"step": 1})
+    save_model(tmp_path / "run/step_1", model, SHAPE, training_state={"step": 1})
     options = {"vocab_path": tmp_path / "v", "training_state": {"step": 2}}
     with disk_full_after(size), pytest.raises(UserError, match=f"{tmp_path / 'run' / step}: no space left"):
-        save_model(tmp_path / "run" / step, newer, config(), **options)
+        save_model(tmp_path / "run" / step, newer, SHAPE, **options)
     assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
     load_from(newer, tmp_path / "run/step_1")
@@ -189,7 +186,7 @@ def test_a_full_disk_leaves_the_previous_official_directory(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     (tmp_path / "v").write_text("[CLS]\n")
-    save_model(tmp_path / "best", classifier(), config(), vocab_path=tmp_path / "v")
+    save_model(tmp_path / "best", classifier(), SHAPE, vocab_path=tmp_path / "v")
     return tmp_path / "best"
 
 
@@ -261,5 +258,5 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
         read_weights(tmp_path)
     with pytest.raises(UserError, match="vocab.txt: no such file"):
-        save_model(tmp_path / "c", classifier(), config(), vocab_path=tmp_path / "vocab.txt")
+        save_model(tmp_path / "c", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
     assert not (tmp_path / "c").exists()

@@ -14,12 +14,8 @@ from utils.errors import UserError
 CONFIG = official_config("tiny")
 
 
-def config(**changes):
-    return ErnieMConfig.from_dict({**CONFIG, **changes})
-
-
 def classifier(labels=3):
-    return SequenceClassifier(config(), labels)
+    return SequenceClassifier(ErnieMConfig.from_dict(CONFIG), labels)
 
 
 def test_absent_pooler_is_warned_of(tmp_path, caplog):
@@ -90,7 +86,7 @@ MISFITS = [
 def test_other_sizes_are_named(tmp_path, changes, message):
     make_official_weights(tmp_path, CONFIG, seed=0)
     with pytest.raises(UserError) as error:
-        load_from(ErnieMModel(config(**changes)), tmp_path)
+        load_from(ErnieMModel(ErnieMConfig.from_dict(CONFIG | changes)), tmp_path)
     assert message in str(error.value)
 
 

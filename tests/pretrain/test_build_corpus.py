@@ -250,6 +250,10 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
     os.utime(inputs["mono"]["fr"])
     with pytest.raises(UserError, match=r"unfinished build .*modified"):
         build(tmp_path / "corpus", pieces, **inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
+        with pytest.raises(UserError, match="changed while it was read"):
+            build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
     assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
 
@@ -281,11 +285,8 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
 
 
 def test_a_language_without_text(tmp_path, pieces):
-    faults = {
-        "empty: no text": [],
-        "no text in en in it": ["", "  "],
-        "en: nothing is left of its": ["\u200b"],
-    }
+    (tmp_path / "corpus").mkdir()
+    faults = {"empty: no text": [], "no text in en in it": [" "], "en: nothing is left of its": ["\u200b"]}
     for message, lines in faults.items():
         path = write_lines(tmp_path / "x", lines)
         with pytest.raises(UserError, match=message):

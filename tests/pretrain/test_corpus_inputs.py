@@ -80,6 +80,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": "$NOWHERE/x"}, {}, "no such variable"),
         ({"en": "x.txt"}, {}, "no such file"),
         ({"en": "*.q"}, {}, "no file matches"),
+        ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "given twice for en"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "{folder}/pairs.csv"}, "pairs.csv: unknown form of parallel text"),
     ],
@@ -160,6 +161,7 @@ def test_archives_cut_short_damaged_or_misnamed(tmp_path, end):
         packed[:-9]: r"text\.\w+: cannot be read: Compressed file ended before the end-of-stream marker",
         packed[:middle] + damaged + packed[middle + 40 :]: r"text\.\w+: (cannot be read: .*; fetch it|not)",
         TEXT: r"text\.\w+: cannot be read: .*; fetch it again if it is damaged",
+        packed + b"x" * 100_000: r"text\.\w+: (damaged after line|cannot be read: .*; fetch it)",
     }.items():
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):

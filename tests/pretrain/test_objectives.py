@@ -94,9 +94,8 @@ def test_btmlm_by_hand():
     text = Text(np.arange(11, 21), 0)  # ten tokens, so two pseudo-tokens
     batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
     first = batch.stage1
-    assert first.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK] and first.contexts.tolist() == [
-        12
-    ]
+    assert first.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
+    assert first.contexts.tolist() == [12]
     # s + 5 and s + 6; s + 4 is the second [SEP]
     assert first.position_ids.tolist() == [*range(2, 14), 15, 16]
     assert first.language_ids.tolist() == [-1] * 12 + [1, 1]

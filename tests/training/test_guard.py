@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.helpers.full_disk import disk_full_after
 from tests.launching import ROOT, clean_environment
 from training.guard import LOCK, StallWatch, StopSignal, only_run_in
 from utils.errors import UserError
@@ -32,6 +33,11 @@ with only_run_in(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_full_disk(tmp_path):
+    with disk_full_after(0), pytest.raises(UserError, match="no space left"), only_run_in(tmp_path):
+        pass
 
 
 def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_the_saved_file_reads_back_equal(tmp_path):
         ("", ["--optimiser.peak_lr", "1"], "optimiser.peak_lr|did you mean"),
         ("", ["--config", "absent.yaml"], "absent.yaml"),
         ("", ["--config"], "command line: argument --config: expected one argument"),
-        ("steps: 0", [], "--steps 0: it must be at least 1"),
+        ("steps: 0", [], "a.yaml: steps is 0: it must be at least 1"),
         ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr is nan: it must be a finite number"),
         ("", ["--optimizer.peak_lr", "1e999"], "command line: optimizer.peak_lr is inf"),
         # The parser would read these files, of any size, and quote them.

@@ -6,7 +6,6 @@ version), int32 length of a protobuf `VarType.TensorDesc` and that many bytes (f
 dims); then the data in C order.
 """
 
-import json
 import math
 import os
 import struct
@@ -21,7 +20,7 @@ from model.checkpoint.formats.weights import Weights, check_shape, to_theirs, wi
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, task_named
 from utils.errors import UserError
-from utils.files import atomic_dir, atomic_file
+from utils.files import atomic_dir, write_json
 
 BFLOAT16 = 22
 DTYPES = {
@@ -173,6 +172,4 @@ def write_fluid(
 
 def write_config(path: str | os.PathLike, config: dict) -> None:
     """Write those keys of a config that the official code reads, as JSON."""
-    with atomic_file(path, "w") as file:
-        json.dump({key: config[key] for key in CONFIG_KEYS if key in config}, file, indent=2)
-        file.write("\n")
+    write_json(path, {key: config[key] for key in CONFIG_KEYS if key in config})
