@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from utils.environment import run
-from utils.config import check_ranges, load_config, within
+from utils.config import load_config, within
 from utils.errors import UserError, pipe_may_close
 
 AT_ONCE = 1024  # requests that are answered together
@@ -65,7 +65,6 @@ class PredictFlags:
             raise UserError("give --task TASK or --serve, one of them")
         if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
             raise UserError(f"--output {self.output}: it is the input")
-        check_ranges(self)
 
 
 def main() -> None:

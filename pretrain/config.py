@@ -7,7 +7,7 @@ tables.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from utils.config import check_ranges, within
+from utils.config import within
 from utils.errors import UserError
 
 OBJECTIVES = ("mmlm", "tlm", "camlm", "btmlm")
@@ -226,7 +226,6 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self):
-        check_ranges(self, prefix="")
         data, active, most = self.data, self.objectives.active, self.run.micro_batch_tokens
         usable = self.model.max_position_embeddings - 2
         if not active or not set(active) <= set(OBJECTIVES):

@@ -32,21 +32,18 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def within(interval: str, default: Any) -> Any:
-    """A dataclass field whose value must lie in an interval; `check_ranges` checks it. None is allowed.
+    """A dataclass field whose value must lie in an interval; `load_config` checks it. None is allowed.
 
     The notation is that of mathematics: "[0, 1)" is from 0 to below 1, "[1, )" is at least 1.
     """
     return dataclasses.field(default=default, metadata={"interval": interval})
 
 
-def check_ranges(config: Any, prefix: str = "--") -> None:
-    """Check the fields of a dataclass, and of those in it, that `within` made. UserError: what is allowed."""
+def check_ranges(config: Any) -> None:
+    """For a dataclass that is not from `load_config` alone. UserError: a value outside its interval."""
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, f"{prefix}{field.name}.")
-        elif allowed := _if_outside(field, value):
-            raise UserError(f"{prefix}{field.name} {value}: it must be {allowed}")
+        if allowed := _if_outside(field, value := getattr(config, field.name)):
+            raise UserError(f"--{field.name} {value}: it must be {allowed}")
 
 
 def _if_outside(field: dataclasses.Field, value: Any) -> str:

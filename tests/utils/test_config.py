@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from utils.config import check_ranges, differences, load_config, read_yaml, save_config, within
+from utils.config import differences, load_config, read_yaml, save_config, within
 from utils.errors import UserError
 
 
@@ -20,9 +20,6 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     languages: list[str] = field(default_factory=list)
     steps: int = within("[1, )", 10)
-
-    def __post_init__(self):
-        check_ranges(self)
 
 
 def test_files_then_the_command_line(tmp_path):
