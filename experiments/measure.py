@@ -2,10 +2,11 @@
 
     python -m experiments.measure --model DIR --corpus DIR --data DATA --layout DIR --output FILE
 
---model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. The
-file has, for every measure and language, two numbers for each example, whose sums divide to the score:
-retrieval: translations found in both directions of 2; xnli: right of 1; ner: twice the right entities of the
-predicted and the gold ones, so that the quotient is F1. Errors come from these (experiments/tables.py).
+--model is the output folder of run_pretrain.py, with `xnli/` and `ner/` below it if it was fine-tuned. For
+every measure and language the file has [parts, wholes], one of each for every example; a score is the sum of
+the parts over the sum of the wholes, and errors come from the examples (experiments/tables.py). retrieval:
+the directions in which the translation was found (0 to 2), and 2; xnli: 1 if right, and 1; ner: twice the
+right entities, and the predicted plus the gold entities, so that the score is F1.
 """
 
 import argparse

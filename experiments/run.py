@@ -60,9 +60,9 @@ class StudyRun:
             wanted = not all(self.result(name, seed).is_file() for name in (model.name, *later))
             jobs = [self.pretraining(model, seed)] if wanted else []
             if not self.result(model.name, seed).is_file():
-                jobs += self.measuring(model, seed)
+                jobs += self.fine_tuning_and_figures(model, seed)
             if not model.start and "retrieval" in self.study.measures:
-                jobs.append(self.figures(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
+                jobs.append(self.figures_job(model, seed, self.result(UNTRAINED, seed), "--untrained", seed))
             if not all(job.finished() for job in jobs):
                 chains.append(jobs)
         return chains
@@ -85,7 +85,7 @@ class StudyRun:
         after = start and start / "encoder" / "model.safetensors"
         return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)
 
-    def measuring(self, model: TrainedModel, seed: int) -> list[Job]:
+    def fine_tuning_and_figures(self, model: TrainedModel, seed: int) -> list[Job]:
         """Fine-tuning for each task, and then the figures."""
         folder, jobs = self.folder(model.name, seed), []
         for task in [name for name in TASKS if name in self.study.measures]:
@@ -102,9 +102,9 @@ class StudyRun:
             }  # fmt: skip
             line = [program, *as_line(flags)]
             jobs.append(self.job(f"{folder.name} {task}", line, output / "results.json", output / "log"))
-        return [*jobs, self.figures(model, seed, self.result(model.name, seed))]
+        return [*jobs, self.figures_job(model, seed, self.result(model.name, seed))]
 
-    def figures(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
+    def figures_job(self, model: TrainedModel, seed: int, result: Path, *flags: object) -> Job:
         line = as_line(
             {"model": self.folder(model.name, seed), "corpus": self.corpus, "data": self.data,
              "layout": self.layout, "output": result}

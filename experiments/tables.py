@@ -29,9 +29,11 @@ TITLES = {
 HELD_OUT = {
     **{name: (name, "perplexity") for name in ("mmlm", "tlm", "camlm", "btmlm")},
     "btmlm without pseudo-tokens": ("btmlm", "perplexity_without"),
-    "in the translation": ("btmlm", "precision"), "frequent words": ("btmlm", "frequent_precision"),
-    "copied": ("btmlm", "copy_rate"), "repeated": ("btmlm", "repeat_rate"),
+    "in the translation": ("btmlm", "precision"),
+    "the most frequent words instead": ("btmlm", "frequent_precision"),
+    "copied from the sentence": ("btmlm", "copy_rate"), "repeated": ("btmlm", "repeat_rate"),
 }  # fmt: skip
+OF_PAPER = {"xnli": "paper (XNLI)", "ner": "paper (CoNLL)"}
 SHARED_ROWS = ("xnli",)  # row i is the same sentence in every language
 Figures = Mapping[str, Mapping[int, Mapping]]  # model -> seed -> what experiments.measure wrote
 
@@ -117,7 +119,7 @@ class Scores:
         pairs = [(a, b) for a, b in pairs if a in self.cells and b in self.cells]
         found = {pair: self.differences(*pair) for pair in pairs}
         deviation = pooled_deviation(list(found.values()))
-        lines = [["", "difference", "verdict", *(["paper"] if paper else [])]]
+        lines = [["", "difference", "verdict", *([OF_PAPER[self.measure]] if paper else [])]]
         for (a, b), values in found.items():
             between = 0.0 if math.isnan(deviation) else deviation / math.sqrt(len(values))
             mean, error = float(np.mean(values)), math.hypot(self.example_error(a, b), between)
@@ -164,7 +166,8 @@ def as_text(study: Study, figures: Figures) -> str:
         parts += [compared] if compared.count("\n") > 1 else []
     if any("half" in found for by_seed in figures.values() for found in by_seed.values()):
         parts += ["**Retrieval, 300 pairs, the layer chosen on one half (%)**", half_table(figures)]
-    parts += ["**Held out, at the end: perplexity; of the pseudo-tokens (%)**", held_out_table(figures)]
+    title = "Held-out text, at the end: perplexity by objective, and shares of BTMLM's pseudo-tokens (%)"
+    parts += [f"**{title}**", held_out_table(figures)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -177,9 +180,11 @@ def half_table(figures: Figures) -> str:
                 error = math.sqrt(sum(error**2 for _, error in cells.values())) / len(cells)
                 mean = np.mean([value for value, _ in cells.values()])
                 values = [f"{value:.1f} ± {one:.1f}" for value, one in cells.values()]
-                lines.append([f"{model}, seed {seed}", *values, f"{mean:.1f} ± {error:.1f}"])
+                lines.append(
+                    [f"{model}, seed {seed}", *values, f"{mean:.1f} ± {error:.1f}", str(found["layer"])]
+                )
                 languages = list(cells)
-    return in_markdown([["model", *languages, "mean"], *lines])
+    return in_markdown([["model", *languages, "mean", "layer above"], *lines])
 
 
 def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
