@@ -68,7 +68,7 @@ class StudyRun:
         return chains
 
     def result(self, name: str, seed: int) -> Path:
-        return RESULTS / self.study.name / f"{name.replace(' ', '-')}-{seed}.json"
+        return RESULTS / self.study.name / f"{self.folder(name, seed).name}.json"
 
     def folder(self, name: str, seed: int) -> Path:
         return self.output / self.study.name / f"{name.replace(' ', '-')}-{seed}"
