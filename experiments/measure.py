@@ -108,9 +108,8 @@ def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     label_map, found = read_label_map(layout / "label_map.json"), {}
     for language, path in prediction_files(predictions).items():
         gold = read_classification(layout / "dev" / f"dev.{language}.tsv", label_map)
-        labels = [example.label for example in gold]
         predicted = [int(line.split("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines()]
-        right = [int(a == b) for a, b in zip(predicted, labels, strict=True)]
+        right = [int(a == b.label) for a, b in zip(predicted, gold, strict=True)]
         found[language] = [right, [1] * len(right)]
     return found
 

@@ -179,10 +179,8 @@ def half_table(figures: Figures) -> str:
             if cells := found.get("half"):
                 error = math.sqrt(sum(error**2 for _, error in cells.values())) / len(cells)
                 mean = np.mean([value for value, _ in cells.values()])
-                values = [f"{value:.1f} ± {one:.1f}" for value, one in cells.values()]
-                lines.append(
-                    [f"{model}, seed {seed}", *values, f"{mean:.1f} ± {error:.1f}", str(found["layer"])]
-                )
+                values = [f"{value:.1f} ± {one:.1f}" for value, one in (*cells.values(), (mean, error))]
+                lines.append([f"{model}, seed {seed}", *values, str(found["layer"])])
                 languages = list(cells)
     return in_markdown([["model", *languages, "mean", "layer above"], *lines])
 
@@ -218,7 +216,8 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
         panels = {"perplexity": "BTMLM perplexity, held out", "perplexity_without": "without pseudo-tokens"}
     else:
         of_measure = {measure: Scores(figures, measure) for measure in TITLES}
-        panels = {measure: title for measure, title in TITLES.items() if of_measure[measure].models}
+        found = {measure: scores for measure, scores in of_measure.items() if scores.models}
+        panels = {one: TITLES[one] + ", without en" * ("en" in found[one].languages) for one in found}
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
     for axis, (panel, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items()):
         axis.set_title(title, fontsize=9)

@@ -28,7 +28,7 @@ from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import map_bytes, read_classification
 from utils.errors import UserError
-from utils.files import atomic_dir, write_json
+from utils.files import as_json, atomic_dir
 
 TOLERANCE = 1e-4
 BATCH_TOKENS = 2048
@@ -140,7 +140,7 @@ def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
     known = {"labels": loaded.labels, "reading": loaded.reading}
     settings = {**loaded.config, "model_type": "ernie_m", "task": made["task"]}
     settings |= {key: value for key, value in known.items() if value}
-    write_json(folder / "config.json", {**settings, "export": made})
+    (folder / "config.json").write_text(as_json({**settings, "export": made}), encoding="utf-8")
     facts = {
         "name": f"ERNIE-M, exported: {made['task']}", "task": made["task"], "labels": loaded.labels or None,
         "config": loaded.config, "layer": made["layer"], "checked_on": made["checked_on"],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
-from utils.files import atomic_file, read_bytes, write_json
+from utils.files import as_json, atomic_file, read_bytes
 
 if TYPE_CHECKING:
     from reader.tokenization import Tokenizer
@@ -97,7 +97,7 @@ def write_ernie_m(folder: Path, tokenizer: "Tokenizer") -> list[str]:
         "tokenizer_class": "ErnieMTokenizer", "do_lower_case": False, "cls_token": CLS, "sep_token": SEP,
         "pad_token": PAD, "unk_token": UNK, "mask_token": MASK,
     }  # fmt: skip
-    write_json(folder / "tokenizer_config.json", settings)
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
     return ["vocab.txt", ERNIE_M_PIECES, "tokenizer_config.json"]
 
 
@@ -129,12 +129,12 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
         written.append(XLM_R_PIECES)
-    write_json(folder / "tokenizer.json", _tokenizer_json(tokenizer, model))
+    (folder / "tokenizer.json").write_text(as_json(_tokenizer_json(tokenizer, model)), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     kinds = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
     settings |= {f"{kind}_token": XLM_R_NAMES[token] for kind, token in kinds.items()}
-    write_json(folder / "tokenizer_config.json", settings)
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
     return written
 
 

@@ -73,9 +73,8 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
                 if last.startswith(PROGRESS):
                     # Text and line end in one write, because two jobs print side by side.
                     print(f"{job.name}: {last}", end="", flush=True)
-        failed = process.wait() != 0
         # A job that somebody else asked to stop has saved its state and ended with 0, without its result.
-        if (failed or (job.result and not job.finished())) and not stopped.is_set():
+        if (process.wait() or (job.result and not job.finished())) and not stopped.is_set():
             failures.append(f"stopped at {job.name} ({job.output}): {last.strip()}")
             stop()
 

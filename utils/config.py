@@ -40,14 +40,14 @@ def within(interval: str, default: Any) -> Any:
 
 
 def check_ranges(config: Any) -> None:
-    """For a dataclass that is not from `load_config` alone. UserError: a value outside its interval."""
+    """Check a dataclass that is also made without `load_config`. UserError: a value outside its interval."""
     for field in dataclasses.fields(config):
         if allowed := _if_outside(field, value := getattr(config, field.name)):
             raise UserError(f"--{field.name} {value}: it must be {allowed}")
 
 
 def _if_outside(field: dataclasses.Field, value: Any) -> str:
-    """The values that a field allows, if this one lies outside; "": it does not."""
+    """Which values a field allows, if this one is outside its interval; otherwise ""."""
     interval = field.metadata.get("interval")
     if not interval or value is None:
         return ""

@@ -114,10 +114,15 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
         temporary.unlink(missing_ok=True)
 
 
+def as_json(value: Any) -> str:
+    """A value as indented JSON with a line end, for files in an `atomic_dir`."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, as `atomic_file` does."""
+    """Write a value as indented UTF-8 JSON. The file appears whole or not at all."""
     with atomic_file(path, "w", newline="\n") as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        file.write(as_json(value))
 
 
 @contextmanager

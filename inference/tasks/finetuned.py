@@ -106,7 +106,7 @@ class TagWords(FineTunedTask):
 
 
 def _where(sentence: Words, spans: list[tuple[int, int]], first: int, last: int) -> dict[str, Any]:
-    """The place of the words from `first` to before `last`: of characters, if there is a text.
+    """The words from `first` to before `last`, with their place: in characters if there is a text.
 
     `spans`: start and end of each word in the text.
     """

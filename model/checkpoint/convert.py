@@ -14,7 +14,7 @@ from model.checkpoint.read import CONFIG, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import as_json
 
 # The word on the command line -> the format.
 TARGETS = {"ernie-m": OURS, "fluid": OFFICIAL, "paddlenlp": PADDLENLP, "huggingface": tables.HUGGING_FACE,
@@ -116,7 +116,7 @@ def write(
             pickles.write_pdparams(folder / "model_state.pdparams", theirs)
         else:
             safetensors.write(folder / WEIGHTS, theirs, np.float32, {"format": "pt"})
-        write_json(folder / CONFIG, settings)
+        (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     written = []
     for name in theirs:
         (ours,), turned = origins[name]
@@ -135,5 +135,5 @@ def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str 
         settings["head"] = head
     count = sum(map(math.prod, weights.shapes.values()))
     safetensors.write(folder / WEIGHTS, weights, np.float32)
-    write_json(folder / CONFIG, settings)
+    (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
     (folder / "README.md").write_text(model_card({"config": settings, "parameters": count}), encoding="utf-8")

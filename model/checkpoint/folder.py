@@ -31,7 +31,7 @@ from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, re
 from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
-from utils.files import atomic_dir, write_json
+from utils.files import as_json, atomic_dir
 
 __all__ = [
     "Checkpoint", "ModelFiles", "load_from", "load_into", "model_files", "model_weights", "read_weights",
@@ -59,7 +59,7 @@ class ModelFiles:
         UserError: a tokenizer file is missing.
         """
         safetensors.write(folder / WEIGHTS, self.weights)
-        write_json(folder / CONFIG, self.settings)
+        (folder / CONFIG).write_text(as_json(self.settings), encoding="utf-8")
         for name, source in self.copies.items():
             if not source.is_file():
                 raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")

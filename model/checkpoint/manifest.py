@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.files import sha256_of, write_json
+from utils.files import as_json, sha256_of
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -30,7 +30,7 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
     for name in files:
         file = path.parent / name
         entries[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    write_json(path, {"version": VERSION, **facts, "files": entries})
+    path.write_text(as_json({"version": VERSION, **facts, "files": entries}), encoding="utf-8")
 
 
 def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
                 target.write(found.content)
-            written[key] = found._replace(content=b"")
+            written[key] = found._replace(content=found.content.partition(b"\n")[0])  # the header alone
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
     columns = list(dict.fromkeys(column for found in written.values() for column in found.counts))
@@ -144,8 +144,8 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
         paths = [output / "train" / f"train.{language}.tsv" for language in languages["train"]]
-        # Some files have one column more than others, qid, the last.
-        columns = min(path.read_bytes().partition(b"\n")[0].count(b"\t") for path in paths) + 1
+        # Some files have a last column, qid, that others do not have.
+        columns = min(written["train", one].content.count(b"\t") for one in languages["train"]) + 1
         with atomic_file(output / "train" / "train.all.tsv") as joint:
             for path in paths:
                 lines = path.read_bytes().splitlines()[0 if path == paths[0] else 1 :]

@@ -117,6 +117,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
         ({"hidden_size": "x"}, None),
         ({"model_type": "xlm-roberta"}, "names of paddlenlp, but config.json says model_type xlm-roberta"),
         ({"pad_token_id": 0}, "pad_token_id is 0; XLM-R counts positions on from a pad's id 1"),
+        ({"hidden_dropout_prob": "x"}, "hidden_dropout_prob is 'x'; it must be a number from 0"),
         ({"hidden_dropout_prob": 10}, "hidden_dropout_prob is 10; it must be a number from 0 to 1"),
     ],
 )

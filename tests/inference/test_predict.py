@@ -334,6 +334,7 @@ def test_bad_requests(models, ask, refused, tmp_path, text, said):
     [
         ("classify", "tag", {"text": "a"}, "needs another model; it has a head for tagging"),
         ("tag", "encode", {"text": "a"}, "it has no head: fine-tune it first"),
+        ("fill", "classify", {"text": "[MASK]"}, "--task fill needs a checkpoint with the masked-LM head"),
         ("fill", "full", {"text": "a"}, "line 1: 'text' has no [MASK] to fill"),
         ("fill", "full", {"text": "[MASK]" * 61}, "'text' has 63 tokens, at most 62 fit"),
         ("fill", "full", {"text": "[MASK]", "language": "xx"}, "'xx'; it must be one of de, en, fr"),

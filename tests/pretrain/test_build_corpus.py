@@ -286,7 +286,7 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite):
 
 def test_a_language_without_text(tmp_path, pieces):
     (tmp_path / "corpus").mkdir()
-    faults = {"empty: no text": [], "no text in en in it": [" "], "en: nothing is left of its": ["\u200b"]}
+    faults = {"empty: no text": [], "no text in en in it": ["", "  "], "en: nothing is left": ["\u200b"]}
     for message, lines in faults.items():
         path = write_lines(tmp_path / "x", lines)
         with pytest.raises(UserError, match=message):

@@ -25,7 +25,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"data__corpus": ""}, "data.corpus is empty"),
         ({"data__max_seq_len": 600}, "data.max_seq_len 600 is outside 8 to 512"),
         ({"model__num_hidden_layers": 0}, "model.num_hidden_layers is 0: it must be above 0"),
-        ({"model__hidden_dropout_prob": 1.0}, "dropout_prob is 1.0: it must be at least 0 and below 1"),
+        ({"model__hidden_dropout_prob": 1}, "hidden_dropout_prob is 1.0: it must be at least 0 and below 1"),
         ({"objectives__active": []}, "objectives.active is []: name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["mmlm", "nsp"]}, "name one or more of mmlm, tlm, camlm, btmlm"),
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),

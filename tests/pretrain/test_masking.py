@@ -8,11 +8,11 @@ from pretrain.masking import Vocabulary, choose, generator, number_chosen, repla
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 
 
-@pytest.mark.parametrize("n, expected", [(0, 0), (1, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])
-def test_fifteen_per_cent_and_at_least_one(n, expected):
-    assert number_chosen(n, 0.15) == expected
+@pytest.mark.parametrize("n, k", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])
+def test_fifteen_per_cent_and_at_least_one(n, k):
+    assert number_chosen(n, 0.15) == k
     chosen = choose(n, 0.15, generator(0, 0, 0))
-    assert len(chosen) == expected == len(set(chosen.tolist()))
+    assert len(chosen) == k == len(set(chosen.tolist()))
     assert (np.diff(chosen) > 0).all() and (chosen >= 0).all() and (chosen < n).all()
 
 
