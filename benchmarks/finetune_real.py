@@ -78,7 +78,7 @@ def draw_real(args) -> tuple[list[str], list[list]]:
     for path in (args.data, args.piece_model_path):
         if not Path(path).is_file():
             raise UserError(f"'{path}': no such file; give --data and --piece_model_path, or --length")
-    rows = [line.split("\t") for line in Path(args.data).read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in Path(args.data).read_text(encoding="utf-8").rstrip("\n").split("\n")]
     if wrong := [number for number, row in enumerate(rows, 1) if len(row) != 3]:
         raise UserError(f"{args.data}, line {wrong[0]}: not premise, hypothesis and label with tabs between")
     if len(rows) < args.batch * args.steps:

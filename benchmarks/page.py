@@ -124,9 +124,10 @@ def to_markdown(rows: Mapping[str, Mapping]) -> str:
 def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     """The line of one row in the first table."""
     rows, peer = result["contenders"].values(), result["contenders"][result["fastest_peer"]]
-    ours, peers = ([one for one in rows if one["peer"] == side] for side in (False, True))
-    single = max(one["value"] for one in ours if one["tuned"] and one["precision"] == FLOAT32)
-    in_any = max(one["value"] for one in ours) / max(one["value"] for one in peers)
+    ours = [one for one in rows if one["tuned"] and not one["peer"]]
+    single = max(one["value"] for one in ours if one["precision"] == FLOAT32)
+    # From the ratios of one run in turns; speeds of different moments cannot be divided.
+    in_any = min(result["ratio_to_peer"].values()) * max(one["value"] for one in ours) / single
     untuned = [x for name, x in result["ratio_to_peer"].items() if not result["contenders"][name]["tuned"]]
     mixed = any(one["precision"] != FLOAT32 for one in rows)
     return [

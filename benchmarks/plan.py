@@ -178,6 +178,8 @@ def main() -> None:
     add("--inner_gbs", type=float, default=300, help="GB/s that a card sends within a machine")
     add("--outer_gbs", type=float, default=25, help="GB/s that a card sends to another machine")
     args = parser.parse_args()
+    if min(args.cards) < 1:
+        parser.error("--cards must be 1 or more")
     heads = ("run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days")
     print("worked out, not measured; GB on the fullest card; stage: run.sharding_stage")
     lines = [heads]

@@ -37,16 +37,16 @@ MINUTES = {"million tokens": 2.2, "retrieval": 0.3, "xnli": 6.0, "ner": 3.5}
 class StudyRun:
     """The jobs of a study, in a folder of outputs."""
 
-    def __init__(self, study: Study, output: Path, data: Path, seeds: list[int], further: list[str]):
+    def __init__(self, study: Study, output: Path, data: Path, seeds: list[int]):
         self.study, self.output, self.data = study, output, data
-        self.seeds, self.further = seeds or study.seeds, further
+        self.seeds = seeds or study.seeds
         self.corpus, self.layout = output / study.corpus / "corpus", output / study.corpus / "data"
 
     def prepare(self) -> None:
         """Make the corpus, the files of the study's tasks and the folder of logs, where they are missing."""
         prepare_corpus(self.study.corpus, self.data, self.output / self.study.corpus)
         for task, make in (("xnli", prepare_xnli), ("ner", prepare_ner)):
-            if task in self.study.measures:
+            if task in self.study.measures and not (self.layout / task / "lang_map.json").is_file():
                 make(self.data, self.layout / task, self.corpus)
         (self.output / self.study.name / "logs").mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +81,7 @@ class StudyRun:
             # The start has seen the items that its own seed draws.
             flags |= {"init.encoder": start / "full", "init.lm_head": "encoder", "run.seed": 100 + seed}
         flags |= {k: json.dumps(v) if isinstance(v, list) else v for k, v in model.flags.items()}
-        line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags), *self.further]
+        line = ["run_pretrain.py", "--config", self.study.pretrain, *as_line(flags)]
         after = start and start / "encoder" / "model.safetensors"
         return replace(self.job(folder.name, line, folder / "encoder" / "model.safetensors"), after=after)
 
@@ -135,11 +135,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("output/experiments"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="only these")
     parser.add_argument("--at_once", type=int, default=2, help="runs side by side, on a core each (2)")
-    args, further = parser.parse_known_args(arguments)
+    args = parser.parse_args(arguments)
     study = Study.read(args.study)
+    if args.at_once < 1 or not {*args.seeds} <= {*study.seeds}:
+        raise UserError(f"--at_once must be 1 or more, and --seeds among {study.seeds} ({study.name}.yaml)")
     if not os.environ.get("DATA"):
         raise UserError("DATA is not set; set it to the folder of real data")
-    studied = StudyRun(study, args.output, Path(os.environ["DATA"]), args.seeds, further)
+    studied = StudyRun(study, args.output, Path(os.environ["DATA"]), args.seeds)
     chains = studied.chains()
     left = [[job for job in chain if not job.finished()] for chain in chains]
     for chain in left:

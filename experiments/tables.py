@@ -4,8 +4,8 @@
     python -m experiments.tables table6 output/ablation    # of scripts/base/ablation.sh
 
 It writes docs/results/<study>.md and docs/images/<study>.png. An error (±) is a standard error over examples
-and seeds; the deviation between seeds is pooled over the rows of a table. Models are compared example by
-example and seed by seed.
+and seeds; the deviation between seeds is pooled over the rows of a table, as if it were the same for all
+models, and with one seed there is no error. Models are compared example by example and seed by seed.
 """
 
 import math
@@ -95,8 +95,7 @@ class Scores:
         return pooled_deviation(rows)
 
     def error(self, model: str) -> float:
-        between = self.seed_deviation / math.sqrt(len(self.cells[model]))
-        return math.hypot(self.example_error(model), 0.0 if math.isnan(between) else between)
+        return math.hypot(self.example_error(model), self.seed_deviation / math.sqrt(len(self.cells[model])))
 
     def differences(self, a: str, b: str) -> list[float]:
         """a - b, for each seed that both have."""
@@ -111,19 +110,19 @@ class Scores:
                 for language in self.languages
             ]
             mean = np.mean([self.mean(model, seed) for seed in by_seed])
-            lines.append([model, *cells, f"{mean:.1f} ± {self.error(model):.1f}"])
+            lines.append([model, *cells, with_error(f"{mean:.1f}", self.error(model))])
         return in_markdown(lines)
 
     def comparisons(self, pairs: Sequence[Sequence[str]], paper: Mapping[str, float]) -> str:
         """A row for each pair (a, b): a - b, its error, the verdict, and the paper's difference."""
-        pairs = [(a, b) for a, b in pairs if a in self.cells and b in self.cells]
-        found = {pair: self.differences(*pair) for pair in pairs}
+        there = [(a, b) for a, b in pairs if a in self.cells and b in self.cells]
+        found = {pair: values for pair in there if (values := self.differences(*pair))}
         deviation = pooled_deviation(list(found.values()))
         lines = [["", "difference", "verdict", *([OF_PAPER[self.measure]] if paper else [])]]
         for (a, b), values in found.items():
-            between = 0.0 if math.isnan(deviation) else deviation / math.sqrt(len(values))
-            mean, error = float(np.mean(values)), math.hypot(self.example_error(a, b), between)
-            line = [f"{a} - {b}", f"{mean:+.1f} ± {error:.1f}", verdict(mean, error)]
+            error = math.hypot(self.example_error(a, b), deviation / math.sqrt(len(values)))
+            mean = float(np.mean(values))
+            line = [f"{a} - {b}", with_error(f"{mean:+.1f}", error), verdict(mean, error)]
             lines.append([*line, f"{paper[a] - paper[b]:+.1f}"] if paper else line)
         return in_markdown(lines)
 
@@ -135,8 +134,12 @@ def pooled_deviation(rows: Sequence[Sequence[float]]) -> float:
     return math.sqrt(squares / freedom) if freedom else math.nan
 
 
+def with_error(mean: str, error: float) -> str:
+    return mean if math.isnan(error) else f"{mean} ± {error:.1f}"
+
+
 def verdict(difference: float, error: float) -> str:
-    if abs(difference) <= 2 * error:
+    if not abs(difference) > 2 * error:  # so with nan, the error of one seed
         return "cannot tell"
     return "higher" if difference > 0 else "lower"
 
@@ -182,7 +185,7 @@ def half_table(figures: Figures) -> str:
                 values = [f"{value:.1f} ± {one:.1f}" for value, one in (*cells.values(), (mean, error))]
                 lines.append([f"{model}, seed {seed}", *values, str(found["layer"])])
                 languages = list(cells)
-    return in_markdown([["model", *languages, "mean", "layer above"], *lines])
+    return in_markdown([["model", *languages, "mean", "layer of the tables above"], *lines])
 
 
 def perplexity(evaluation: Mapping, objective: str, key: str = "perplexity") -> float:
@@ -262,7 +265,7 @@ def at_paper_size(study: Study, runs: Path) -> str:
             tables = read_json(path)["tables"] if path.is_file() else []
             test = [one for one in tables if "test" in one["title"]]
             cells.append(f"{test[0]['mean']['avg']:.2f} ± {test[0]['deviation']['avg']:.2f}" if test else "")
-            cells.append(f"{study.paper[measure][model]:.1f}")
+            cells.append(f"{study.paper.get(measure, {}).get(model, math.nan):.1f}")
         lines.append(cells)
     return in_markdown(lines)
 

@@ -6,5 +6,5 @@
 # One line for each check, JSON last; exit code 1 if a check failed. Without a GPU it says what it skips.
 set -eu
 cd "$(dirname "$0")/.."
-. scripts/env.sh
-exec .venv/bin/python scripts/gpu_check.py "$@"
+. scripts/launch.sh
+exec "$python" scripts/gpu_check.py "$@"

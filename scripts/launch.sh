@@ -47,7 +47,8 @@ fine_tune() {
     size=$4
     devices=$5
     shift 5
-    # Small has no released weights: those of scripts/small/pretrain.sh where they are, else random ones.
+    # Small has no released weights: your own in configs/small/params (copy the encoder of
+    # scripts/small/pretrain.sh there), or random ones.
     if [ "$size" != small ] || [ -d configs/small/params ]; then
         set -- --init_pretraining_params "./configs/$size/params" "$@"
     fi

@@ -151,15 +151,22 @@ def file_status(path: str) -> os.stat_result:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def _has_columns(name: str) -> bool:
+    return name.lower().endswith(tuple(f".tsv{end}" for end in _PACKED))
+
+
 def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The files of each source of a pair: one with columns, or two that are aligned."""
     if isinstance(path, str) and "," in path:
         path = path.split(",")
     if isinstance(path, list):
         files = [name for part in path for name in _find_files(part)] if len(path) == 2 else []
-        if len(files) != 2:
+        if len(files) != 2 or any(map(_has_columns, files)):
             first, second = languages
-            raise UserError(f"{first}-{second}: {path} is not two aligned files, {first} and {second}")
+            raise UserError(
+                f"{first}-{second}: {path} is not two aligned files, {first} and {second}; "
+                f"give several .tsv files as {first}-{second}<=PATH each"
+            )
         return [tuple(files)]
     moses = [[f"{expand(path)}.{language}{end}" for end in _PACKED] for language in languages]
     files = [name for names in moses for name in list(filter(os.path.isfile, names))[:1]]
@@ -167,7 +174,7 @@ def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
         return [tuple(files)]
     files = _find_files(path)
     for name in files:
-        if not name.lower().endswith(tuple(f".tsv{end}" for end in _PACKED)):
+        if not _has_columns(name):
             raise UserError(
                 f"{name}: unknown form of parallel text; name it .tsv (.gz, .bz2, .xz may follow), or give "
                 "two aligned files as path,path"

@@ -132,7 +132,7 @@ def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str]
     languages = {split: [language for one, language in written if one == split] for split in SPLITS}
     dev, test = languages["dev"], languages["test"]
     if dev or test:
-        common = [language for language in dev or test if language in (test or dev)]
+        common = [language for language in dev or test if language in (test or dev)] or dev
         write_numbers(output / "lang_map.json", common)
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])

@@ -43,7 +43,7 @@ def made_figures(study, right, rows=400):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path):
     study = Study.read(name)
-    planned = runs.StudyRun(study, tmp_path, tmp_path, [], [])
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [])
     for model, seed in study.runs():
         command = [str(word) for word in planned.pretraining(model, seed).command[1:]]
         config = load_config(PretrainConfig, command)
@@ -51,6 +51,9 @@ def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path):
         assert config.run.seed == (100 + seed if model.start else seed)
         active = config.objectives.active
         assert set(active) == set(model.flags.get("objectives.active", active))
+    for wrong in ("--seeds=9", "--at_once=0"):
+        with pytest.raises(UserError, match=r"--at_once must be 1 or more, and --seeds among \[1"):
+            runs.main([name, wrong])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,7 +88,7 @@ def test_a_mistake_in_a_study_is_named(text, message, tmp_path, monkeypatch):
 def test_a_stopped_study_goes_on(study, tmp_path, monkeypatch):
     """A start is trained again only if a model that needs it is missing; finished figures are kept."""
     monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
-    planned = runs.StudyRun(study, tmp_path, tmp_path, [1], [])
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [1])
 
     def left():
         return [[job.name for job in jobs] for jobs in planned.chains()]
@@ -129,11 +132,15 @@ def test_f1_is_a_quotient_of_sums(study):
     assert abs(scores.influence("a", "de").sum()) < 1e-9
 
 
-@pytest.mark.parametrize(("b", "word"), [(0.8, "higher"), (0.5, "cannot tell"), (0.2, "lower")])
-def test_a_comparison_says_what_can_be_told(study, b, word):
+@pytest.mark.parametrize(
+    ("b", "seeds", "word"),
+    [(0.8, 3, "higher"), (0.5, 3, "cannot tell"), (0.2, 3, "lower"), (0.8, 1, "cannot tell")],
+)
+def test_a_comparison_says_what_can_be_told(study, b, seeds, word):
+    study.seeds[seeds:] = []
     scores = tables.Scores(made_figures(study, {"a": 0.5, "b": b}), "xnli")
     table = scores.comparisons(study.compare, {"a": 75.7, "b": 75.8})
-    assert f"| {word} | +0.1 |" in table
+    assert f"| {word} | +0.1 |" in table and ("±" in table) == ("±" in scores.table()) == (seeds > 1)
 
 
 def test_seeds_that_differ_widen_the_error(study):

@@ -319,7 +319,7 @@ def test_command_line(tmp_path, pieces):
     [
         ({"output": ""}, "--output"),
         ({"piece_model_path": ""}, "--piece_model_path"),
-        ({"tsv_columns": [1]}, "tsv_columns"),
+        ({"tsv_columns": [1, 1]}, "tsv_columns"),
         ({"score_column": 1}, "--tsv_columns"),
         ({"min_score": 1.04}, "--score_column"),
         ({"ray_address": "auto"}, "--engine ray"),

@@ -82,11 +82,13 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": "*.q"}, {}, "no file matches"),
         ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "given twice for en"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
+        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give several .tsv files as en-de<=PATH each"),
         ({}, {"en-de": "{folder}/pairs.csv"}, "pairs.csv: unknown form of parallel text"),
     ],
 )
 def test_what_the_notation_refuses(tmp_path, mono, parallel, message):
-    write_lines(tmp_path / "pairs.csv", ["a,b"])
+    for name in ("pairs.csv", "x.tsv"):
+        write_lines(tmp_path / name, ["a,b"])
 
     def fill(value):
         if isinstance(value, list):

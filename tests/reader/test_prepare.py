@@ -122,8 +122,9 @@ def test_pawsx_the_release(tmp_path, capsys):
 
 
 def test_pawsx_flat_files_without_a_header(tmp_path):
-    write(tmp_path, **{"test-de.tsv": "eins\tzwei\t0\ndrei\tvier\t1\r\n"})
-    prepare("pawsx", tmp_path / "test-de.tsv", "--output", tmp_path / "out")
+    write(tmp_path, **{"test-de.tsv": "eins\tzwei\t0\ndrei\tvier\t1\r\n", "dev-en.tsv": "a\tb\t0\n"})
+    prepare("pawsx", *tmp_path.glob("*.tsv"), "--output", tmp_path / "out")
+    assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de is not evaluated
     assert pairs(tmp_path / "out/test/test.de.tsv") == [("eins", "zwei", 0, "1"), ("drei", "vier", 1, "2")]
 
 
