@@ -159,12 +159,13 @@ COMMANDS = {  # pattern of a whole command -> HERE, RECIPE, another test, or a r
     r".*benchmarks/plan\.py .*": HERE,
     r"sh scripts/benchmark\.sh.*": HOURS + "benchmarks/test_page.py::test_command_line",
     r".*benchmarks/finetune_real\.py .*": "benchmarks/test_rows.py::test_fine_tuning_steps",
-    r".*benchmarks/pretrain_cost\.py .*": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
+    r".*benchmarks/pretrain_cost\.py": "benchmarks/test_rows.py::test_the_cost_of_the_full_strategy",
     r"DATA=.* -m benchmarks\.corpus .*": HOURS + "benchmarks/test_rows.py::test_corpus",
     r"DATA=.* -m experiments\.run .*":
         HOURS + "experiments/test_studies.py::test_a_study_from_text_to_tables",
     r".* -m experiments\.tables .*":
         "experiments/test_studies.py::test_the_published_tables_are_those_of_the_figures",
+    r"taskset .*": "two idle cores; pretrain/test_reader.py::test_equal_compute_divides_the_steps",
     r"sh scripts/base/ablation\.sh": HOURS + "experiments/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 MANUALS = [ROOT / "README.md", ROOT / "README_zh.md", *sorted(ROOT.glob("docs/*.md"))]
