@@ -22,7 +22,6 @@ def main() -> None:
     from training.guard import StopSignal, only_run_in
 
     with StopSignal() as stop:
-        from pretrain.run_folder import open_run_folder
         from utils import logging
         from utils.config import load_config
         from utils.runtime import prepare, rank
@@ -31,9 +30,6 @@ def main() -> None:
         with only_run_in(config.run.output):
             log_dir = None if logging.LOG_DIR in os.environ else os.path.join(config.run.output, "log")
             logging.setup(log_dir, rank())
-            open_run_folder(config.run)
-            # The saved configuration must not ask for it again.
-            config = replace(config, run=replace(config.run, overwrite=False))
             prepare()
             train(config, stop)
     stop.exit_as_asked()
@@ -46,7 +42,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.masking import Vocabulary
     from pretrain.reader import NOTHING, TrainingText, open_corpus, read_steps, total_steps
-    from pretrain.run_folder import SETTINGS, Journal
+    from pretrain.run_folder import SETTINGS, Journal, open_run_folder
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch
@@ -63,6 +59,10 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     evaluator = Evaluator(config, text, tokenizer, trainer.pseudo_tokens)
 
     saved = trainer.resume_or_initialise()
+    # Not before, because a command that cannot begin must leave the old run alone.
+    open_run_folder(config)
+    # The saved configuration must not ask for it again.
+    config = replace(config, run=replace(config.run, overwrite=False))
     if distributed.is_main():
         logger.info("configuration:\n%s", to_yaml(config))
         save_config(config, output / SETTINGS)
@@ -101,7 +101,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
                 journal.write_line(engine.steps, step.lr, evaluator.to_come(engine.steps, steps))
         if engine.steps < steps or (evaluator.due(steps, steps) and journal.evaluated < steps):
             logger.info("stopped at step %d of %d; the same command goes on from there", engine.steps, steps)
-        elif trainer.is_exported():
+        elif journal.bar.initial == steps and trainer.is_exported():
             journal.write_finished()
         else:
             with stalls.during("the export of the finished model"):

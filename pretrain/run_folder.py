@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.checkpoint.training_state import clear_leftovers
-from pretrain.config import FREE, OBJECTIVES, RunConfig
+from pretrain.config import FREE, FRESH, FROM_ENCODER, OBJECTIVES, SCRATCH, PretrainConfig
 from training import distributed
 from utils.config import differences
 from utils.errors import UserError
@@ -26,19 +26,24 @@ HELD_OUT = "held_out"  # a record's key
 _SAMPLES = 3  # sentences with pseudo-tokens in the log
 
 
-def open_run_folder(run: RunConfig) -> None:
+def open_run_folder(config: PretrainConfig) -> None:
     """Remove what a killed process left in `run.output` and, with `run.overwrite`, the run in it.
 
-    Call it once while holding the lock of the folder. Then set `run.overwrite` to false, so that the saved
-    configuration does not ask for it again.
+    Call it once while holding the lock of the folder.
 
     Raises:
-        UserError: a file cannot be removed.
+        UserError: `init` names a part of the run that would be removed, or a file cannot be removed.
     """
-    output = Path(run.output)
+    output = Path(config.run.output)
+    names = [CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS] if config.run.overwrite else []
+    for source in {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}:
+        if any(Path(source).resolve().is_relative_to((output / name).resolve()) for name in names):
+            raise UserError(
+                f"run.overwrite would remove {source}, which the run starts from (init): choose another "
+                "run.output"
+            )
     if not distributed.is_main():
         return
-    names = [CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS] if run.overwrite else []
     found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
         clear_leftovers(output)

@@ -92,7 +92,7 @@ class Trainer:
         return train_step(self.engine, self.pseudo_tokens, work, stop)
 
     def resume_or_initialise(self) -> dict[str, Any]:
-        """Go on from the newest checkpoint, or else take the weights that `init` names.
+        """Go on from the newest checkpoint, or else (and with `run.overwrite`) take the weights of `init`.
 
         Returns:
             What `save` was given; empty at the beginning of a run.
@@ -101,10 +101,10 @@ class Trainer:
             UserError: every checkpoint is damaged; the folder holds another run (the message says what
                 differs), or a finished model without a checkpoint; or as `initialise`.
         """
-        output = Path(self.config.run.output)
-        found = newest_checkpoint(output / CHECKPOINTS)
+        output, anew = Path(self.config.run.output), self.config.run.overwrite
+        found = None if anew else newest_checkpoint(output / CHECKPOINTS)
         if found is None:
-            if (output / FULL).exists():
+            if (output / FULL).exists() and not anew:
                 raise UserError(
                     f"{output} holds a finished model ({FULL}), but no checkpoint that the run could go on "
                     f"from: put back {CHECKPOINTS}, choose another run.output, or begin anew with "

@@ -154,8 +154,10 @@ def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, said):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "training_state/arrays.safetensors"])
 def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file):
     flip(out / "checkpoints/step_12" / file)
+    (out / "full/old").touch()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
+    assert not (out / "full/old").exists()  # what was trained again is exported again
     assert f"step_12/{file}: damaged, its checksum differs" in log_of(out)
     assert f"going on from {out}/checkpoints/step_8" in log_of(out)
     kept = sorted(path.name for path in (out / "checkpoints").iterdir())
@@ -240,9 +242,13 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
     assert records(out) == records(straight)
 
 
-def test_overwrite_begins_anew_once(straight, tiny_corpus, out):
-    """It removes the run's own files and nothing else, and is not saved with the run."""
+def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
+    """It removes the run's own files and nothing else, only for a run that can begin, and is not saved."""
     (out / "mine.txt").write_text("a note")
+    before = files_of(out)
+    for key, value in (("corpus", "nowhere"), ("init__encoder", "nowhere"), ("init__encoder", f"{out}/full")):
+        assert value in refused(**{key: value}, run__overwrite=True)
+    assert files_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
     (said,) = (line for line in log_of(out).splitlines() if "run.overwrite" in line)
