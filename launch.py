@@ -17,7 +17,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.errors import UserError, run
+from utils.environment import run
+from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.runtime import has_gpu, read_cpu, settings_for
 
@@ -36,8 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--selected_gpus", help="GPUs to use: 0,1")
     add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
     add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="prefix of job.log.<rank>")
-    add("--recipe_devices", type=int, help="devices that --batch_size was chosen for: fewer processes keep "
-        "the total by accumulation")  # fmt: skip
+    add("--recipe_devices", type=int, help="devices that --batch_size was chosen for: fewer processes reach "
+        "the total by accumulation, rounded up")  # fmt: skip
     add("training_script")
     add("training_script_args", nargs=argparse.REMAINDER)
     return parser
@@ -66,7 +67,7 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
-    """Add accumulation for missing devices, unless the user chose it. Returns arguments and a log line."""
+    """Add accumulation for missing devices, rounded up, unless the user chose it; also gives a log line."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--batch_size", type=int, default=0)
     reader.add_argument("--gradient_accumulation_steps", type=int)
@@ -85,6 +86,8 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
     environment = {LOG_DIR: args.split_log_path, LOG_PREFIX: args.log_prefix}
     script = [args.training_script, *args.training_script_args]
     nodes = args.node_ips.split(",")
+    if not 0 <= args.node_id < len(nodes):
+        raise UserError(f"launch.py: --node_id {args.node_id}: --node_ips has 0 to {len(nodes) - 1}")
     visible = (args.selected_gpus or os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
     if processes == 1 and len(nodes) < 2:
         if args.selected_gpus and gpus:
@@ -94,7 +97,7 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
         # The launcher imports Paddle, which would set it to 1 for every process.
         environment["OMP_NUM_THREADS"] = settings_for(read_cpu(), processes)["OMP_NUM_THREADS"]
     launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-    launcher += ["--log_level", "WARNING", "--log_overwrite", "true", "--log_dir", str(_workers(args))]
+    launcher += ["--log_level", "WARNING", "--log_dir", str(_workers(args))]
     if gpus:
         labels = visible if visible != [""] else [str(i) for i in range(gpus)]
         launcher += ["--devices", ",".join(labels[:processes])]
@@ -132,6 +135,8 @@ def signal_workers(launcher: subprocess.Popen, number: int) -> None:
 
 def start(line: list[str], workers: Path) -> int:
     """Run a launcher to its end. The error of a process is printed again, as the console may not show it."""
+    for log in workers.glob("workerlog.*"):  # of an earlier run, whose errors are not this one's
+        log.unlink()
     launcher = subprocess.Popen(line, process_group=0)  # a group that a terminal's Ctrl-C does not reach
     received: list[int] = []
 

@@ -13,8 +13,8 @@ sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/n
     }
 fi
 
-# launch DEVICES SCRIPT FLAGS...: start the script; with fewer processes than the recipe's devices the total batch is
-# kept by gradient accumulation, and printed.
+# launch DEVICES SCRIPT FLAGS...: start the script; with fewer processes than the recipe's devices gradient accumulation
+# keeps the total batch, or makes it larger if their number does not divide the devices; it is printed.
 launch() {
     devices=$1
     shift

@@ -59,6 +59,9 @@ def test_processes_follow_the_gpus():
     assert launch.choose_processes(parsed("--recipe_devices", "2"), gpus=4) == 2
     assert launch.choose_processes(parsed("--selected_gpus", "1,3"), gpus=4) == 2
     assert launch.choose_processes(parsed("--nproc_per_node", "3"), gpus=0) == 3
+    for number in ("-1", "2"):
+        with pytest.raises(UserError, match=f"--node_id {number}: --node_ips has 0 to 1"):
+            launch.command(parsed("--node_ips", "10.0.0.1,10.0.0.2", "--node_id", number), 1, 0)
     for count, message in (("2", "only 1 GPUs"), ("0", "there must be at least 1")):
         with pytest.raises(UserError, match=f"{count} processes, but {message}"):
             launch.choose_processes(parsed("--nproc_per_node", count), gpus=1)
@@ -109,8 +112,11 @@ def test_a_recipe_runs_on_two_processes(toy_folder, tmp_path):
 
 
 def test_a_mistake_ends_a_recipe_with_2(tmp_path):
+    (tmp_path / "log/workers").mkdir(parents=True)
+    for rank in range(3):  # of an earlier run
+        (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
     done = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
-    assert done.returncode == 2
+    assert done.returncode == 2 and "error: an old one" not in done.stderr
     assert "error: unknown flag --learning_rte; did you mean --learning_rate?" in done.stderr
     assert "Traceback" not in done.stderr
 
