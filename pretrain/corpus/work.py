@@ -24,7 +24,7 @@ from utils.config import differences
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
-WORK = ".build"
+WORK, PLAN = ".build", "plan.json"
 SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
 
@@ -107,7 +107,7 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.exists())):
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
-        file = work / "plan.json"
+        file = work / PLAN
         if file.exists() and (changed := differences(read_json(file), plan)):
             raise UserError(
                 f"{output}: an unfinished build with other inputs or options is there "
@@ -121,6 +121,9 @@ def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
 def delete_corpus(output: Path) -> None:
     """Delete a corpus or an unfinished build, and nothing else.
 
+    The next build writes the vocabulary files anew, perhaps from these very files, so they stay. The work
+    folder stays, too: it tells `claim` that the folder is ours, whatever else is in it.
+
     UserError: the folder holds something else, or another process is building there.
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
@@ -128,8 +131,9 @@ def delete_corpus(output: Path) -> None:
     if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # The manifest goes first, so that nobody takes the rest for a corpus.
-        for name in (MANIFEST, *VOCABULARY_FILES):
-            (output / name).unlink(missing_ok=True)
-        for name in ("mono", "parallel", "pieces", "blocks", WORK):
+        # After a kill nobody takes the rest for a corpus or goes on with it.
+        (output / MANIFEST).unlink(missing_ok=True)
+        write_json(output / WORK / PLAN, {})
+        for name in ("mono", "parallel", "pieces", "blocks", f"{WORK}/mono", f"{WORK}/parallel"):
             shutil.rmtree(output / name, ignore_errors=True)
+        (output / WORK / PLAN).unlink()

@@ -254,8 +254,12 @@ def test_an_unfinished_build_goes_on_only_with_the_same_plan(tmp_path, monkeypat
         patch.setattr(CorpusBuild, "find_duplicates", lambda _: os.utime(inputs["mono"]["fr"]))
         with pytest.raises(UserError, match="changed while it was read"):
             build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
-    build(tmp_path / "corpus", pieces, **inputs, held_out=5, overwrite=True)
-    assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == 5
+    (tmp_path / "corpus/note.txt").write_text("mine")
+    for held_out in (5, 6):  # an unfinished build and a corpus, whose own vocabulary serves again
+        build(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
+        pieces = tmp_path / "corpus/piece.model"
+        assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
+    assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
 
 def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs):
