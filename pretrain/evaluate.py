@@ -139,9 +139,9 @@ class Evaluator:
                 of_row = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
                 samples.append(f"{self._in_words(source)} | {self._in_words(of_row)}")
             translations = [target.ids for target in targets]
-            guesses = most_frequent(batch.stage1, self._piece_counts, self._punctuation)
+            guesses = most_frequent(batch.stage1, self._piece_counts, self._ignored)
             for name, ids in (("found", pseudo_ids), ("likely", guesses)):
-                hits, sought = found_in_translation(batch.stage1, ids, translations, self._punctuation)
+                hits, sought = found_in_translation(batch.stage1, ids, translations, self._ignored)
                 sums.update({name: hits, f"{name} of": sought})
         # The same tokens are masked, because they come from the same generators.
         lengths = [self.objectives.pseudo_lengths(source)[0] for source in sources]
@@ -210,8 +210,10 @@ class Evaluator:
         return np.stack([self.text.corpus.piece_counts(language) for language in self.text.languages])
 
     @cached_property
-    def _punctuation(self) -> np.ndarray:
-        return punctuation_ids(self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size)))
+    def _ignored(self) -> np.ndarray:
+        """Punctuation and the special ids: a pseudo-token is never [UNK], so no guess must be."""
+        pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
+        return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
 
 
 def _perplexity(loss: float, count: float) -> float:
@@ -234,7 +236,7 @@ def found_in_translation(
     Args:
         pseudo_ids: int64 [S], in the order of `stage1.slots`.
         translations: the real translation of each row's sentence, ids without specials.
-        ignored: ids that are not looked for (punctuation).
+        ignored: ids that are not looked for (punctuation, special ids).
     """
     sought = ~np.isin(pseudo_ids, ignored)
     words = [set(translation.tolist()) for translation in translations]
@@ -247,7 +249,7 @@ def most_frequent(stage1: Stage1, piece_counts: np.ndarray, ignored: np.ndarray)
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].
-        ignored: pieces that are not taken (punctuation).
+        ignored: pieces that are not taken (punctuation, special ids).
     """
     guesses = np.empty_like(stage1.slots)
     for language in np.unique(stage1.slot_languages):
