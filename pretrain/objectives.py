@@ -216,8 +216,6 @@ class Objectives:
         n = min(len(text.ids), int(room / (1 + proportion)) + 1)
         while n > 0 and n + max(1, round(proportion * n)) > room:
             n -= 1
-        if n < 1 <= len(text.ids):
-            raise UserError(f"max_seq_len {self.max_seq_len} leaves no room for a sentence and pseudo-tokens")
         return n, max(1, round(proportion * n))
 
     def _truncated(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, Text
 from reader.tokenization import Tokenizer
+from utils.config import check_ranges
 from utils.errors import UserError, run
 
 _SPECIALS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -61,6 +62,8 @@ def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None)
     if len(names) != 2:
         raise UserError(f"--languages '{options.languages}': give two names, as in --languages en,de")
     sentences = [sentence for sentence in (options.sentence, options.translation) if sentence is not None]
+    if options.vocab_path and not options.piece_model_path:
+        raise UserError(f"--vocab_path {options.vocab_path}: give its --piece_model_path, too")
     if tokenizer is None and options.piece_model_path:
         tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
     tokenizer = tokenizer or WordTokenizer(sentences)
@@ -70,6 +73,7 @@ def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None)
     config = ObjectiveConfig(
         pseudo_proportion=options.pseudo_proportion, pseudo_positions=options.pseudo_positions
     )
+    check_ranges(config)
     maker = Objectives(config, Vocabulary.of(tokenizer), _LONGEST, options.language_embedding)
     example, second = texts[0], [1] if objective == "btmlm" else None
     if objective in ("tlm", "camlm"):
@@ -78,7 +82,7 @@ def draw_panels(options: argparse.Namespace, tokenizer: Tokenizer | None = None)
         example = Pair(*texts)
         if objective == "camlm" and not maker.serves_camlm(example):
             raise UserError("camlm needs an unmasked token on each side; such a pair serves tlm")
-    batch = maker.batch(objective, [example], [generator(options.seed, 0, 0)], second)
+    batch = maker.batch(objective, [example], [generator(options.seed % (1 << 64), 0, 0)], second)
 
     def panel(title: str, part: Packed, predicted: dict[int, str], inputs: dict[int, str]) -> Panel:
         """`predicted` and `inputs`: a token's place -> token."""
