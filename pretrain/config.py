@@ -59,8 +59,8 @@ class DataConfig:
     languages: list[str] = field(default_factory=list)
     max_seq_len: int = 512
     pack_lines: bool = True
-    language_alpha: float = 0.3
-    pair_alpha: float = 0.7
+    language_alpha: float = within("[0, 1]", 0.3)
+    pair_alpha: float = within("[0, 1]", 0.7)
     verify: bool = False
 
 
@@ -182,7 +182,7 @@ class RunConfig:
 
     output: str = "output/pretrain"
     overwrite: bool = False
-    seed: int = within("[0, )", 1)
+    seed: int = within("[0, 4294967296)", 1)
     micro_batch_tokens: int = within("(0, )", 8192)
     amp: Literal["none", "bf16", "fp16"] = "none"
     amp_level: Literal["O1", "O2"] = "O1"

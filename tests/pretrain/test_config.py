@@ -23,6 +23,9 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
     "changes, message",
     [
         ({"data__corpus": ""}, "data.corpus is empty"),
+        ({"data__language_alpha": 1000}, "language_alpha is 1000.0: it must be at least 0 and at most 1"),
+        ({"data__pair_alpha": -1}, "data.pair_alpha is -1.0: it must be at least 0 and at most 1"),
+        ({"run__seed": 1 << 64}, "run.seed is 18446744073709551616: it must be at least 0 and below 4294967"),
         ({"data__max_seq_len": 600}, "data.max_seq_len 600 is outside 8 to 512"),
         ({"model__num_hidden_layers": 0}, "model.num_hidden_layers is 0: it must be above 0"),
         ({"model__hidden_dropout_prob": 1}, "hidden_dropout_prob is 1.0: it must be at least 0 and below 1"),
