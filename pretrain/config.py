@@ -163,7 +163,7 @@ class RunConfig:
             gradients of a device's further tokens are accumulated.
         amp: lower precision on GPU.
         amp_level: O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in
-            the optimizer. A CPU refuses O2.
+            the optimizer. O2 needs a GPU and `amp`.
         dtype: of the weights; float64 is for tests.
         recompute: recompute activations in the backward pass, which saves memory.
         sharding_stage: 1: the devices share the optimizer state; 0: each has all of it.

@@ -42,7 +42,7 @@ class Precision:
 
     Args:
         amp: "none", "bf16" or "fp16".
-        level: "O1" or "O2"; without effect if `amp` is "none".
+        level: "O1" or "O2".
         loss_scaling: for "fp16" only.
 
     Attributes:
@@ -50,13 +50,13 @@ class Precision:
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
-        UserError: O2 on a CPU, or bf16 on a GPU below compute capability 8.0.
+        UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
     """
 
     def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: LossScaling | None = None):
+        if level == "O2" and (amp == NONE or not on_gpu()):
+            raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
         if amp != NONE and not on_gpu():
-            if level == "O2":
-                raise UserError("amp_level O2 needs a GPU: train with amp_level O1 or amp none")
             logger.warning("amp %s needs a GPU: everything is computed in full precision here", amp)
             amp = NONE
         if amp == "bf16" and not has_bf16():

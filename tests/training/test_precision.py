@@ -26,8 +26,9 @@ class OneWeight(nn.Layer):
 
 
 def test_o2_needs_a_gpu():
-    with pytest.raises(UserError, match="amp_level O2 needs a GPU: train with amp_level O1"):
-        Precision("bf16", "O2")
+    for amp in ("bf16", "none"):
+        with pytest.raises(UserError, match="amp_level O2 needs a GPU and amp bf16 or fp16: .* amp_level O1"):
+            Precision(amp, "O2")
 
 
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", "bfloat16"), ("fp16", "float16")])
