@@ -1,23 +1,11 @@
 """Who may attend to whom. Rows are queries, columns are keys, True = may attend.
 
 These matrices are the definition. Training computes CAMLM and the first stage of BTMLM as sequences of
-context and placeholders (`compact`); tests compare the two. In every matrix a row sees at least itself.
+context and placeholders (`compact`); tests compare the two. In every matrix a row sees at least itself. In
+MMLM, TLM and the second stage of BTMLM all tokens see all tokens (paper Figure 2 a, b).
 """
 
 import numpy as np
-
-
-def full(length: int) -> np.ndarray:
-    """MMLM, TLM and BTMLM stage 2: all tokens see all tokens (paper Figure 2 a, b). bool [T, T].
-
-    Here MMLM, x2 masked:
-
-                 x1 M2 x3
-            x1    1  1  1
-            M2    1  1  1
-            x3    1  1  1
-    """
-    return np.ones((length, length), dtype=bool)
 
 
 def camlm(side: np.ndarray, masked: np.ndarray) -> np.ndarray:

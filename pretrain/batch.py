@@ -67,11 +67,6 @@ class Packed:
         """N."""
         return len(self.input_ids)
 
-    @property
-    def starts(self) -> np.ndarray:
-        """Where each sequence begins, int64 [S]."""
-        return np.cumsum(self.lengths) - self.lengths
-
 
 @dataclass(frozen=True)
 class Stage1(Packed):

@@ -114,7 +114,7 @@ def _send(rows: Sequence[DeviceRow], flash: bool = False) -> None:
 
 def _stage1_row(stage1: Stage1) -> DeviceRow:
     # The sentence of each token that a pseudo-token may copy: a context token; -1 for the others.
-    columns = np.arange(stage1.tokens) - np.repeat(stage1.starts, stage1.lengths)
+    columns = Layout(stage1.lengths).places()
     numbers = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)
     sentences = np.where(columns < stage1.contexts[numbers], numbers, -1)
     return DeviceRow(

@@ -31,7 +31,7 @@ _REPAIR = "put back a good copy, or delete the corpus and build it again"
 
 
 class Corpus:
-    """A corpus folder. Can be pickled: the other process opens the folder again.
+    """A corpus folder.
 
     Args:
         path: the folder.
@@ -53,7 +53,6 @@ class Corpus:
 
     def __init__(self, path: str | os.PathLike, expected_digest: str | None = None, verify: bool = False):
         self.path = Path(path)
-        self._expected_digest = expected_digest
         self.manifest = read_manifest(self.path)
         try:
             self._open(expected_digest, verify)
@@ -76,9 +75,6 @@ class Corpus:
         self.parallel, self.held_out_parallel = (
             {tuple(name.split("-")): stream for name, stream in streams.items()} for streams in pairs
         )
-
-    def __reduce__(self):
-        return type(self), (self.path, self._expected_digest)
 
     @property
     def digest(self) -> str:

@@ -62,17 +62,11 @@ class Draws:
         stream: int64 [n], the stream, as a number in the order of `Sampler.names`.
         item: int64 [n], the number of the item in the stream.
         reverse: bool [n], whether the second side of a pair comes first; true with probability 1/2.
-        seed: uint64 [n, 2], for all else that is random about the draw (masks, languages), as in
-            `np.random.Generator(np.random.Philox(key=seed))`.
     """
 
     stream: np.ndarray
     item: np.ndarray
     reverse: np.ndarray
-    seed: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.stream)
 
 
 class Sampler:
@@ -116,7 +110,7 @@ class Sampler:
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)
         self.positions += np.bincount(stream, minlength=len(self.names))
         self.draws += count
-        return Draws(stream, item, reverse, words[:, 2:])
+        return Draws(stream, item, reverse)
 
     def state(self) -> dict[str, Any]:
         """The state for `restore`, as plain numbers and strings. The same on every process."""

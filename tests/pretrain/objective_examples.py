@@ -46,7 +46,7 @@ def rngs(count: int, seed: int = 1, step: int = 0, start: int = 0) -> list[np.ra
 
 def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
     """Values [N] of a packed row, for each of its sequences."""
-    return [part.tolist() for part in np.split(values, batch.starts[1:])]
+    return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
 
 
 def restored(batch: Batch) -> np.ndarray:
@@ -98,14 +98,14 @@ class Dense(NamedTuple):
 
 def dense(batch: Packed) -> Dense:
     """The definition of a packed row: the two sequences of a CAMLM pair become one again."""
-    rows, number = [], 0
+    rows, number, starts = [], 0, batch.lengths.cumsum() - batch.lengths
     while number < len(batch.lengths):
-        start, length, context = (int(x[number]) for x in (batch.starts, batch.lengths, batch.contexts))
+        start, length, context = (int(x[number]) for x in (starts, batch.lengths, batch.contexts))
         place = np.arange(start, start + length)
         if isinstance(batch, Stage1):
             rows.append((place, attention_mask.compact(context, length - context)))
         elif context == length:
-            rows.append((place, attention_mask.full(length)))
+            rows.append((place, np.ones([length, length], bool)))
         else:  # CAMLM: the two sequences together are all positions of the pair
             number += 1
             place = np.arange(start, start + length + int(batch.lengths[number]))

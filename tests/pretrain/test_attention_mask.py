@@ -30,7 +30,6 @@ def drawn(text: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "function, labels, made",
     [
-        (attention_mask.full, "x1 M2 x3", attention_mask.full(3)),
         (attention_mask.camlm, "x1 M2 x3 y4 M5 M6 y7", attention_mask.camlm(SIDE, MASKED)),
         (attention_mask.compact, "x1 x2 x3 x4 M5 M6 M7", attention_mask.compact(4, 3)),
         (attention_mask.compact, "x1 x3 M5 M6", attention_mask.compact(2, 2)),
@@ -44,7 +43,7 @@ def test_docstrings_draw_what_is_made(function, labels, made):
 def test_the_document_draws_what_is_made():
     sections = re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.M)
     by_title = {section.split("\n", 1)[0].split(" ")[0]: drawn(section) for section in sections}
-    assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], attention_mask.full(3))
-    assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.full(7))
+    assert np.array_equal(by_title["MMLM"]["x1 M2 x3"], np.ones([3, 3], bool))
+    assert np.array_equal(by_title["TLM"]["x1 M2 x3 y4 M5 M6 y7"], np.ones([7, 7], bool))
     assert np.array_equal(by_title["CAMLM"]["x1 M2 x3 y4 M5 M6 y7"], attention_mask.camlm(SIDE, MASKED))
     assert np.array_equal(by_title["BTMLM"]["x1 x2 x3 x4 M5 M6 M7"], attention_mask.compact(4, 3))

@@ -62,10 +62,11 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
 
 def pair_of(batch, token: int) -> np.ndarray:
     """The tokens of the CAMLM pair that a token belongs to, in the order of the pair."""
-    number = int(np.searchsorted(batch.starts, token, side="right")) - 1
-    if batch.input_ids[batch.starts[number]] != VOCABULARY.cls_id:  # the second half begins with Y's [SEP]
-        number -= 1
-    pair = np.arange(batch.starts[number], batch.starts[number] + batch.lengths[number : number + 2].sum())
+    ends = batch.lengths.cumsum()
+    number = int(np.searchsorted(ends, token, side="right"))
+    if batch.input_ids[ends[number] - batch.lengths[number]] != VOCABULARY.cls_id:
+        number -= 1  # the second half begins with Y's [SEP]
+    pair = np.arange(ends[number] - batch.lengths[number], ends[number + 1])
     return pair[np.argsort(batch.position_ids[pair])]
 
 
@@ -88,8 +89,8 @@ def test_all_objectives_in_one_row(model):
             assert batch.input_ids[token] == MASK
             served.add(in_source)
         else:  # all tokens of its own sequence
-            number = int(np.searchsorted(batch.starts, token, side="right")) - 1
-            shown[batch.starts[number] : batch.starts[number] + batch.lengths[number]] = True
+            sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)
+            shown[sequences == sequences[token]] = True
         assert np.array_equal(found, shown), (OBJECTIVES[objective], token)
     assert served == {True, False} and (batch.masked > 0).all()
 

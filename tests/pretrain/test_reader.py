@@ -50,8 +50,8 @@ def rows_of(work) -> Counter:
     """What is trained on: (objective, the tokens, what is to be predicted) of every sequence."""
     found: Counter = Counter()
     for batch in work.micro_batches:
-        ends = batch.starts + batch.lengths
-        for start, end in zip(batch.starts, ends):
+        ends = batch.lengths.cumsum()
+        for start, end in zip(ends - batch.lengths, ends):
             mine = (batch.targets >= start) & (batch.targets < end)
             objective = OBJECTIVES[batch.target_objectives[mine][0]]
             found[objective, tuple(batch.input_ids[start:end]), tuple(batch.target_ids[mine])] += 1

@@ -67,7 +67,6 @@ def test_streams_come_as_often_as_the_temperature_says():
     found = np.bincount(drawn.stream) / 40_000
     assert (abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 40_000)).all()
     assert abs(drawn.reverse.mean() - 0.5) < 4 * 0.5 / 200
-    assert len(np.unique(drawn.seed, axis=0)) == 40_000
 
 
 def test_how_many_are_drawn_at_once_does_not_matter():
@@ -91,4 +90,4 @@ def test_seed_and_purpose_set_draws_apart():
     one = sampler(seed=1).draw(500)
     for other in (sampler(seed=2).draw(500), sampler(purpose="pairs").draw(500)):
         assert (one.stream == other.stream).mean() < 0.6
-        assert not (one.seed == other.seed).any()
+        assert (one.reverse == other.reverse).mean() < 0.6
