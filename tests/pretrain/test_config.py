@@ -35,10 +35,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate is 0.0: it must be above 0 and at most 0.9"),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size is 0: it must be above 0"),
-        (
-            {"run__micro_batch_tokens": 31},
-            "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise it",
-        ),
+        ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below data.max_seq_len 32: .*raise "),
         ({"run__micro_batch_size": 8}, "'run.micro_batch_size'.*did you mean 'run.micro_batch_tokens'"),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
@@ -83,15 +80,9 @@ def test_the_papers_table_11():
 
 
 def test_the_papers_table_6():
-    active = {name: set(load(ROOT / f"configs/pretrain/{name}.yaml").objectives.active)
-              for name in ("exp1", "exp2", "exp3", "exp4", "exp5")}  # fmt: skip
-    assert active == {
-        "exp1": {"mmlm"},
-        "exp2": {"mmlm", "tlm"},
-        "exp3": {"mmlm", "camlm"},
-        "exp4": {"mmlm", "btmlm", "camlm"},
-        "exp5": {"mmlm", "btmlm", "camlm", "tlm"},
-    }
+    rows = ("mmlm", "mmlm tlm", "mmlm camlm", "mmlm btmlm camlm", "mmlm btmlm camlm tlm")
+    for number, active in enumerate(rows, 1):
+        assert set(load(ROOT / f"configs/pretrain/exp{number}.yaml").objectives.active) == set(active.split())
     assert len(load(ROOT / "configs/pretrain/ernie-m-15.yaml").data.languages) == 15
 
 
@@ -101,17 +92,6 @@ def test_help_explains_the_keys():
     for key in ("--objectives.active", "--optimizer.learning_rate", "--init.lm_head_warmup_steps"):
         assert key in done.stdout
     assert "linear rise; 0: the rate is constant" in done.stdout  # what a key means, not only its name
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"data__corpus": "nowhere"}, "nowhere: no finished corpus there (no manifest.json); build it with"),
-        ({"init__encoder": "nowhere"}, "nowhere: no such folder"),
-    ],
-)
-def test_a_users_mistake_is_one_line(refused, changes, message):
-    assert message in refused(**changes)
 
 
 def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):

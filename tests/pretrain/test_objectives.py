@@ -1,5 +1,4 @@
-"""Examples to packed sequences: layout, positions, languages, masks, whatever the division
-of a step."""
+"""Examples to packed sequences: layout, positions, languages, masks, whatever the division of a step."""
 
 import numpy as np
 import pytest
@@ -94,10 +93,8 @@ def test_btmlm_by_hand():
     batch = objectives().batch("btmlm", [text], rngs(1), second_languages=[1])
     first = batch.stage1
     assert first.input_ids.tolist() == [CLS, *range(11, 21), SEP, MASK, MASK]
-    assert first.contexts.tolist() == [12]
-    # s + 5 and s + 6; s + 4 is the second [SEP]
-    assert first.position_ids.tolist() == [*range(2, 14), 15, 16]
-    assert first.language_ids.tolist() == [-1] * 12 + [1, 1]
+    assert first.position_ids.tolist() == [*range(2, 14), 15, 16]  # s + 5, s + 6; s + 4 is the second [SEP]
+    assert first.contexts.tolist() == [12] and first.language_ids.tolist() == [-1] * 12 + [1, 1]
     assert first.placeholders.tolist() == [12, 13] and first.slots.tolist() == [13, 14]
     assert restored(batch).tolist() == [CLS, *range(11, 21), SEP, SEP, MASK, MASK, SEP]
     assert batch.position_ids.tolist() == list(range(2, 18))
@@ -132,9 +129,8 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 @pytest.mark.parametrize("limit", [12, 32, 600])
 def test_long_examples_are_cut(objective, limit):
-    examples = (
-        texts([500, 60]) if objective in ("mmlm", "btmlm") else pairs([(500, 300), (10, 300), (300, 9)])
-    )
+    lengths = [(500, 300), (10, 300), (300, 9)]
+    examples = texts([500, 60]) if objective in ("mmlm", "btmlm") else pairs(lengths)
     maker = objectives(max_seq_len=limit)
     for example in examples:
         batch = maker.batch(objective, [example], rngs(1))

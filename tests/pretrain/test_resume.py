@@ -246,8 +246,12 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     """It removes the run's own files and nothing else, only for a run that can begin, and is not saved."""
     (out / "mine.txt").write_text("a note")
     before = files_of(out)
-    for key, value in (("corpus", "nowhere"), ("init__encoder", "nowhere"), ("init__encoder", f"{out}/full")):
-        assert value in refused(**{key: value}, run__overwrite=True)
+    for key, value, message in (
+        ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
+        ("init__encoder", "nowhere", "nowhere: no such folder"),
+        ("init__encoder", out / "full", f"run.overwrite would remove {out}/full, which the run starts from"),
+    ):
+        assert message in refused(**{key: str(value)}, run__overwrite=True)
     assert files_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
