@@ -27,6 +27,7 @@ from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import map_bytes, read_classification
+from reader.tagging import JOINT
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 
@@ -62,7 +63,8 @@ def read_checked(loaded: Loaded, task: str, path: str | None) -> Checked:
     if path.endswith(".tsv"):
         labelled = task == CLASSIFICATION and b"label" in map_bytes(Path(path)).readline().split()
         ids = {label: i for i, label in enumerate(loaded.labels)} if labelled else None
-        texts = list(islice(read_classification(path, ids, labels=labelled), MOST_CHECKED))
+        rows = islice(read_classification(path, ids, labels=labelled), MOST_CHECKED)
+        texts = [row._replace(text_a=row.text_a.replace(JOINT, " ")) for row in rows]  # words to tag
         labels = [text.label for text in texts] if labelled else None
     else:
         texts = list(islice(Sentences(path), MOST_CHECKED))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.classification import Classification
+from finetune.metrics import entities
 from finetune.question_answering import Answer, QuestionAnswering
 from finetune.tagging import Tagging
 from finetune.task import Task
@@ -18,10 +19,11 @@ from inference.tasks import TaskOptions, text_of
 from reader.bitext import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.question_answering import Question, QuestionFile, make_windows
-from reader.tagging import JOINT, Sentence, entity_starts
+from reader.tagging import JOINT, Sentence
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
+RANKED = 20  # candidates that share the probability, as in run_mrc.py; more if more are asked for
 
 
 class FineTunedTask:
@@ -83,16 +85,14 @@ class TagWords(FineTunedTask):
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
 
     def parse(self, request: dict) -> Words:
-        if "words" not in request:
-            text = text_of(request, "text")
-            return Words(text.split(), text)
-        words = request["words"]
+        key, text = ("words", None) if "words" in request else ("text", text_of(request, "text"))
+        words = request["words"] if text is None else text.split()
         if not isinstance(words, list) or not words:
             raise UserError("'words' must be a list of strings that is not empty")
         for number, word in enumerate(words, 1):
             if not isinstance(word, str) or not word.strip() or JOINT in word:
-                raise UserError(f"'words': word {number} of {len(words)} is empty or no string")
-        return Words(words)
+                raise UserError(f"'{key}': word {number} of {len(words)} is empty, no string, or has U+0002")
+        return Words(words, text)
 
     def answer(self, sentences: list[Words]) -> list[dict]:
         features = self.task.encode([Sentence(JOINT.join(sentence.words), None) for sentence in sentences])
@@ -100,7 +100,9 @@ class TagWords(FineTunedTask):
         for sentence, found in zip(sentences, self.predictions(features)):
             tags = self.task.tags(found)
             spans = [match.span() for match in re.finditer(r"\S+", sentence.text or "")]
-            found = [{"type": kind} | _where(sentence, spans, *place) for kind, *place in entities(tags)]
+            named = [one for one in entities(tags) if one[0] != "_"]  # "_": the tags are bare ids
+            places = sorted((first, last + 1, kind) for kind, first, last in named)
+            found = [{"type": kind} | _where(sentence, spans, *place) for *place, kind in places]
             answers.append({"words": sentence.words, "tags": tags, "entities": found})
         return answers
 
@@ -116,17 +118,6 @@ def _where(sentence: Words, spans: list[tuple[int, int]], first: int, last: int)
     return {"text": sentence.text[start:end], "start": start, "end": end}
 
 
-def entities(tags: list[str]) -> list[tuple[str, int, int]]:
-    """(type, first word, last word + 1) of each entity. An I- tag that continues none starts a new one."""
-    found = []
-    for start in entity_starts(tags):
-        kind, last = start.tag[2:], start.position + 1
-        while last < len(tags) and tags[last] == f"I-{kind}":
-            last += 1
-        found.append((kind, start.position, last))
-    return found
-
-
 class AnswerQuestions(FineTunedTask):
     """{"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
@@ -136,7 +127,8 @@ class AnswerQuestions(FineTunedTask):
     def __init__(self, model: Loaded, options: TaskOptions):
         usual = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
         limit = model.limit(options.max_seq_len, usual)
-        task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, options.top_k)
+        n_best, self.top_k = max(RANKED, options.top_k), options.top_k
+        task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> tuple[str, str]:
@@ -147,7 +139,7 @@ class AnswerQuestions(FineTunedTask):
         file = QuestionFile(None, [context for _, context in asked], questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
         spans = self.predictions(self.task.encode(windows))
-        return [_as_json(ranked) for ranked in self.task.rank(windows, spans)]
+        return [_as_json(ranked[: self.top_k]) for ranked in self.task.rank(windows, spans)]
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 import encode_vector
 from inference import onnx as onnx_graph
-from inference.export import Checked, agreement, largest_difference, made_up_rows, run_all
+from inference.export import Checked, agreement, largest_difference, made_up_rows, read_checked, run_all
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
@@ -117,6 +117,9 @@ def test_accuracy_before_and_after_int8(models, exported, tmp_path, capsys):
     table.write_text("text_a\n" + "\n".join(texts) + "\n")
     made = run_export(models / "classify", tmp_path / "out", int8="true", check_set=table)["export"]
     assert made["int8"].keys() == {"decisions"}
+    table.write_text("text_a\nbado\x02meme\n")  # words to tag
+    loaded = load(models / "tag")
+    assert read_checked(loaded, "tagging", str(table)).rows == [loaded.tokenizer.build("bado meme")]
 
 
 def test_agreement_by_hand():
@@ -124,10 +127,8 @@ def test_agreement_by_hand():
     after = [{"logits": np.array([0.9, 0.0])}, {"logits": np.array([3.0, 2.0])}]
     found = agreement("classification", Checked("two", [[], []], [0, 1]), before, after)
     assert found == {"decisions": 0.5, "accuracy": (100.0, 50.0)}
-    vectors = (
-        [{"sequence": np.array([[1.0, 0.0], [1.0, 0.0]])}],
-        [{"sequence": np.array([[0.0, 1.0], [2.0, 1.0]])}],
-    )
+    tokens = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 1.0]])
+    vectors = ([{"sequence": one}] for one in tokens)
     assert agreement("encoding", Checked("one", [[]]), *vectors)["cosine"] == pytest.approx(0.5**0.5)
 
 
@@ -173,9 +174,8 @@ def test_int8_follows_the_cpu(models, tmp_path, monkeypatch, given, flags, large
 
 
 def test_paddles_warnings_do_not_reach_the_user(models, tmp_path):
-    done = run_script(
-        [ROOT / "export.py", "--model", models / "classify", "--output", tmp_path / "out"], tmp_path
-    )
+    flags = ["--model", models / "classify", "--output", tmp_path / "out"]
+    done = run_script([ROOT / "export.py", *flags], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -238,8 +238,7 @@ def test_a_folder_of_something_else_is_not_replaced(models, tmp_path, refused):
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "inference.pdiparams", "inference.json"])
 def test_damaged_files(exported, tmp_path, name):
-    folder = tmp_path / "copy"
-    shutil.copytree(exported / "classify", folder)
+    folder = shutil.copytree(exported / "classify", tmp_path / "copy")
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 3])
     engine = "onnx" if "onnx" in name else "paddle"
@@ -248,8 +247,7 @@ def test_damaged_files(exported, tmp_path, name):
 
 
 def test_engines_that_are_not_there(models, exported, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(exported / "tag", folder)
+    folder = shutil.copytree(exported / "tag", tmp_path / "copy")
     (folder / "model.onnx").unlink()
     assert load(folder).engine_name == "paddle"
     for engine in ("onnx", "dygraph"):
