@@ -46,11 +46,11 @@ class EncodeTexts:
         return text_of(request, "text")
 
     def layer_of(self, request: dict) -> int:
-        """The "layer" of a request, or the encoder's. UserError: it is not a layer of the model."""
+        """The "layer" of a request, or the encoder's. UserError: the model has no such layer to search at."""
         layer = request.get("layer", self.layer)
         if type(layer) is not int or not 0 <= layer <= self.model.num_layers:
             raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
-        return layer
+        return self.at(layer).layer
 
     def answer(self, texts: list[str]) -> list[dict]:
         return [{"vector": [round(float(x), 6) for x in vector]} for vector in self.vectors(texts)]
@@ -96,12 +96,14 @@ class CorpusSentence(NamedTuple):
 
 
 def read_corpus(corpus: str) -> list[CorpusSentence]:
-    """The sentences of a text file, or of several with their languages: "de<=de.txt,fr<=fr.txt"."""
+    """The lines that are not blank of a text file, or of several: "de<=de.txt,fr<=fr.txt"."""
     found = []
     for part in corpus.split(","):
         language, _, path = part.rpartition("<=")
         texts = enumerate(Sentences(path).texts(), 1)
-        found += [CorpusSentence(text, line, language) for line, text in texts]
+        found += [CorpusSentence(text, line, language) for line, text in texts if text.strip()]
+    if not found:
+        raise UserError(f"--corpus {corpus}: all lines are blank; it needs a sentence a line")
     return found
 
 

@@ -96,7 +96,8 @@ class FillMasks(MaskedLmTask):
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
 
-    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s".
+    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s", unless
+    the vocabulary has "▁s" alone.
     """
     ids = [tokenizer.cls_id]
     for number, part in enumerate(text.split(MASK)):
@@ -107,7 +108,7 @@ def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
                 (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])
                 if token == "▁":
                     pieces = pieces[1:]
-                elif token.startswith("▁"):
+                elif token.startswith("▁") and token[1:] in tokenizer.vocab:
                     pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
         ids += pieces
     return [*ids, tokenizer.sep_id]

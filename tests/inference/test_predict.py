@@ -13,13 +13,16 @@ import pytest
 import predict
 from evaluation.encode import encode as encode_all
 from finetune.flags import FinetuneFlags
+from finetune.question_answering import QuestionAnswering
+from finetune.tagging import OfficialTagging, Tagging
 from inference.loading import load
 from inference.tasks import TaskOptions, finetuned, make
-from inference.tasks.finetuned import entities
+from inference.tasks.encode import read_corpus
 from inference.tasks.words import masked_ids
 from model.attention import Layout
 from model.checkpoint.folder import save_model
 from reader.question_answering import Cut
+from reader.tagging import JOINT, Sentence
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -93,9 +96,6 @@ def test_tags_as_in_training(models, tmp_path, reading):
 
 
 def tags_by_training(model, tokenizer, folder, words, reading):
-    from finetune.tagging import OfficialTagging, Tagging
-    from reader.tagging import JOINT, Sentence
-
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toy_models.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
     args = parse_args(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
@@ -132,12 +132,14 @@ def test_a_context_of_nothing(models):
     assert found[0] == nothing and found[1] == task.answer(asked[1:])[0]
 
 
-def test_entities():
-    tags = ["B-PER", "I-PER", "O", "I-LOC", "B-LOC", "I-PER", "O", "B-PER", "B-PER"]
-    assert entities(tags) == [
-        ("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5), ("PER", 5, 6), ("PER", 7, 8), ("PER", 8, 9)
-    ]  # fmt: skip
-    assert entities(["O", "O"]) == []
+def test_entities(models):
+    task = make("tag", load(models / "tag"))
+    task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # B-PER I-PER O I-LOC B-LOC
+    asked = [task.parse({"words": [*"abcde"]})]
+    found = [(one["type"], one["first"], one["last"]) for one in task.answer(asked)[0]["entities"]]
+    assert found == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
+    task.task.labels = [*"01234"]  # of a model without names for them
+    assert task.answer(asked)[0]["entities"] == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -151,12 +153,12 @@ def test_answer(models, exported, ask, engine):
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
         assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
     assert found[0]["start"] == start_by_training(models, asked[0])
+    (best, _) = ask(asked, task="answer", model=folder, engine=engine, top_k=1)
+    assert best["candidates"] == found[0]["candidates"][:1] and best["probability"] < 1
 
 
 def start_by_training(models, request):
     """Where the best answer of the trainer's own code begins, from a SQuAD file."""
-    from finetune.question_answering import QuestionAnswering
-
     model = load(models / "answer")
     line = ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
     task = QuestionAnswering.from_flags(parse_args(FinetuneFlags, line), model.tokenizer)
@@ -202,17 +204,22 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_search(models, exported, ask, tmp_path, engine):
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join(sentences(40, seed=5) + TEXTS) + "\n")
+    corpus.write_text("\n".join([" ", *sentences(40, seed=5), *TEXTS]) + "\n")
     folder = place(models, exported, "encode", engine)
-    found = ask([{"text": TEXTS[2]}], task="search", model=folder, corpus=corpus, top_k=4)[0]["found"]
-    assert (found[0]["line"], found[0]["text"]) == (43, TEXTS[2])
+    flags = {"task": "search", "model": folder, "corpus": corpus}
+    assert [one.line for one in read_corpus(str(corpus))] == list(range(2, 51))  # not the blank one
+    if engine != "dygraph":
+        with pytest.raises(UserError, match="line 1: .*: exported for encoding up to layer 2; export "):
+            ask([{"text": TEXTS[2], "layer": 1}], **flags)
+    found = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
+    assert (found[0]["line"], found[0]["text"]) == (44, TEXTS[2])
     assert found[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
     cosines = [one["cosine"] for one in found]
     assert len(found) == 4 and cosines == sorted(cosines, reverse=True)
     model = make("encode", load(models / "encode"))
-    vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()])
+    vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [one["line"] for one in found] == (1 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
+    assert [one["line"] for one in found] == (2 + np.argsort(-(vectors[1:] @ vectors[0]))[:4]).tolist()
 
 
 @pytest.mark.parametrize("language", [None, "fr"])
@@ -257,6 +264,9 @@ def test_masks_join_what_stands_behind_them(models):
     assert apart[1].startswith("▁") and not joined[1].startswith("▁")
     assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
     assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
+    known = ["", *tokenizer.vocab]
+    kept = next(token for token in tokenizer.vocab if token[0] == "▁" and token[1:] not in known)
+    assert tokens(f"[MASK]{kept[1:]}") == ["[MASK]", kept]
 
 
 def test_probe(models, ask):
@@ -314,7 +324,6 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b'{"text": "a"}\n{"text"', "standard input, line 2: no JSON"),
         (b'["a"]', "standard input, line 1: no object"),
         (b'\n\n{"text": "\xff"}', "standard input, line 3: no JSON ('utf-8' codec can't decode byte 0xff"),
         (b'{"text": 3}', "standard input, line 1: 'text' is 3, but must be a text"),
@@ -340,6 +349,7 @@ def test_bad_requests(models, ask, refused, tmp_path, text, said):
         ("fill", "full", {"text": "[MASK]", "language": "xx"}, "'xx'; it must be one of de, en, fr"),
         ("translate-probe", "full", {"text": "a"}, "no 'language' in it"),
         ("tag", "tag", {"words": ["a", ""]}, "'words': word 2 of 2 is empty"),
+        ("tag", "tag", {"text": "a b\x02c"}, "'text': word 2 of 2 is empty, no string, or has U+0002"),
         ("fill", "exported", {"text": "a"}, "--task fill needs a checkpoint with the masked-LM head"),
         ("search", "encode", {"text": "a"}, "--corpus is needed with --task search"),
     ],
@@ -379,6 +389,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     [
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
+        ({"task": "classify", "output": "."}, "--output .: it is a folder; name a file"),
         ({"task": "classify", "top_k": 0}, "top_k is 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 63}, "--max_seq_len 63: between 8 and the model's 62"),
         ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),
