@@ -65,6 +65,8 @@ class PredictFlags:
             raise UserError("give --task TASK or --serve, one of them")
         if self.output != "-" and Path(self.output).resolve() == Path(self.input).resolve():
             raise UserError(f"--output {self.output}: it is the input")
+        if self.output != "-" and Path(self.output).is_dir():
+            raise UserError(f"--output {self.output}: it is a folder; name a file")
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def main() -> None:
             unfinished.parent.mkdir(parents=True, exist_ok=True)
             with open(unfinished, "w", encoding="utf-8") as file:
                 write_answers(task, progress(parts, "predicting", f"times {AT_ONCE} requests"), file)
-        unfinished.replace(flags.output)
+            unfinished.replace(flags.output)
 
 
 def read_requests(path: str, parse: Callable[[dict], Any], skip: bool = False) -> list[tuple[dict, Any]]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from utils.errors import FULL, UserError
 
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
@@ -64,7 +64,7 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = Path(error.filename or path)
+        place = Path(error.filename2 or error.filename or path)  # the second one: where a rename leads
         no_place = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)  # as under /proc
         if error.errno in _REFUSED or no_place:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error

@@ -35,6 +35,8 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, where):
     for write in (atomic_file, atomic_dir):
         with pytest.raises(UserError, match="choose another place"), write(tmp_path / where):
             pass
+    with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory; choose"), atomic_file(tmp_path):
+        pass
 
 
 COMMANDS = sorted({path.stem for path in ROOT.glob("*.py")} - {"ernie_m"})
