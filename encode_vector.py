@@ -8,57 +8,50 @@ python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ..
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from utils.environment import run
+from utils.args import flag, parse_args
+from utils.config import check_ranges
 from utils.errors import UserError
 
 
 @dataclass
 class EncodeVectorFlags:
-    """The official flags, and from `vectors` on flags of this project.
+    """The official flags, and from `vectors` on flags of this project."""
 
-    Args:
-        data_set: a TSV file with a header, a column text_a and perhaps text_b
-        output_dir: a new folder for the .npy files
-        init_pretraining_params: weights in any format of docs/convert.md, or a folder that export.py wrote
-        ernie_config_path: ernie_config.json; default: the one in the folder of the weights
-        vocab_path: vocab.txt; without it the vocabulary is derived as XLM-R does
-        piece_model_path: sentencepiece model; default: the one in the folder of the weights
-        max_seq_len: longest input in tokens, specials included; longer ones are cut
-        batch_size: number of texts of max_seq_len tokens; a batch holds more of shorter texts
-        use_cuda: use a GPU if there is one
-        vectors: official: cls_emb.npy and top_layer_emb.npy; others: vectors.npy, one vector per text: the
-            mean over its tokens, the mean including [CLS] and [SEP] (specials), or the pooled [CLS]
-        layer: layer of mean and specials: a number (0: the embeddings), middle, or top
-        dtype: type of the files
-        engine: paddle, onnx or onnx-int8 for an exported folder (auto: the first of onnx, paddle, onnx-int8
-            that is there); dygraph for a checkpoint
-        data_format: tsv, or text: a sentence per line, no header
-    """
-
-    data_set: str
-    init_pretraining_params: str
-    output_dir: str = "embeddings"
-    ernie_config_path: str | None = None
-    vocab_path: str | None = None
-    piece_model_path: str | None = None
-    max_seq_len: int = 512
-    batch_size: int = 32
-    use_cuda: bool = True
-    vectors: Literal["official", "mean", "specials", "pooled"] = "official"
-    layer: str = "top"
-    dtype: Literal["float32", "float16"] = "float32"
-    engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
-    data_format: Literal["tsv", "text"] = "tsv"
+    data_set: str | None = flag(None, "a TSV file with a header, a column text_a and perhaps text_b")
+    output_dir: str = flag("embeddings", "a new folder for the .npy files")
+    init_pretraining_params: str | None = flag(None, "weights in any format, or what export.py wrote")
+    ernie_config_path: str | None = flag(None, "ernie_config.json; default: the one beside the weights")
+    vocab_path: str | None = flag(None, "vocab.txt; default: from --piece_model_path, else by the weights")
+    piece_model_path: str | None = flag(None, "sentencepiece model; default: the one beside the weights")
+    max_seq_len: int = flag(512, "longest input in tokens, specials included; longer ones are cut")
+    batch_size: int = flag(32, "texts of max_seq_len tokens; a batch holds more of shorter texts", "[1, )")
+    use_cuda: bool = flag(True, "use a GPU if there is one")
+    vectors: str = flag(
+        "official", "official: cls_emb.npy and top_layer_emb.npy; others: vectors.npy, one vector per text: "
+        "the mean over its tokens, the mean including [CLS] and [SEP] (specials), or the pooled [CLS]",
+        choices=("official", "mean", "specials", "pooled"),
+    )  # fmt: skip
+    layer: str = flag("top", "of mean and specials: a number (0: the embeddings), middle, or top")
+    dtype: str = flag("float32", "type of the files", choices=("float32", "float16"))
+    engine: str = flag(
+        "auto", "dygraph: a checkpoint; others: an exported folder; auto: the first of these that is there",
+        choices=("auto", "dygraph", "onnx", "paddle", "onnx-int8"),
+    )  # fmt: skip
+    data_format: str = flag("tsv", "text: a sentence per line, no header", choices=("tsv", "text"))
+    given: tuple[str, ...] = ()
 
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
 
     def __post_init__(self) -> None:
+        check_ranges(self)
+        for name in ("data_set", "init_pretraining_params"):
+            if getattr(self, name) is None:
+                raise UserError(f"--{name} is needed (--help says what it is)")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir}: it exists already; name a new folder")
-        if self.batch_size < 1:
-            raise UserError(f"--batch_size {self.batch_size}: it must be at least 1")
         if self.vectors in ("official", "pooled") and self.layer != "top":
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or specials"
@@ -67,10 +60,9 @@ class EncodeVectorFlags:
 
 def main() -> None:
     from inference.loading import exported_settings
-    from utils.config import load_config
     from utils.runtime import prepare
 
-    flags = load_config(EncodeVectorFlags, sys.argv[1:], __doc__)
+    flags = parse_args(EncodeVectorFlags, sys.argv[1:], __doc__)
     exported = exported_settings(Path(flags.init_pretraining_params)) is not None
     if not exported:  # what export.py wrote runs without Paddle
         prepare()

@@ -36,7 +36,7 @@ class TrainingFlags:
     validation_steps: int = flag(1000, "steps between evaluations, besides each epoch's end", "[1, )")
     skip_steps: int = free(10, "steps between two lines with the loss", "[1, )")
     train_set: str | None = free(None, "training file")
-    vocab_path: str | None = free(None, "vocab.txt; default: derived from the pieces as XLM-R does")
+    vocab_path: str | None = free(None, "vocab.txt; default: from --piece_model_path, else by the weights")
     piece_model_path: str | None = free(None, "sentencepiece model; default: the one beside the weights")
     max_seq_len: int = flag(512, "longest input in tokens, special tokens included", "[8, 512]")
     batch_size: int = free(32, "per device and micro-batch; tokens with --in_tokens", "[1, )")
@@ -86,7 +86,7 @@ class FinetuneFlags(TrainingFlags):
     decr_every_n_nan_or_inf: int = flag(2, "fp16: overflows before it shrinks", "[1, )")
     incr_ratio: float = flag(2.0, "fp16: growth")
     decr_ratio: float = flag(0.8, "fp16: shrinkage")
-    test_save: str | None = free("./checkpoints/test_result", "predictions; .<epoch>.<step> is appended")
+    test_save: str = free("./checkpoints/test_result", "predictions; .<epoch>.<step> is appended")
     metric: str = unused("simple_accuracy", "the task decides the metric")
     verbose: bool = unused(False, "the log is always complete")
     tokenizer: str = unused("FullTokenizer", "there is one tokenizer")
@@ -138,11 +138,9 @@ class FinetuneFlags(TrainingFlags):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
         if not (self.do_train or self.init_checkpoint):
             raise UserError("--init_checkpoint is needed with --do_train false: the fine-tuned model")
-        needs = {"do_train": ["train_set"], "do_val": ["dev_set"], "do_test": ["test_set", "test_save"]}
-        for asked, needed in needs.items():
-            for name in needed:
-                if getattr(self, asked) and not getattr(self, name):
-                    raise UserError(f"--{name} is needed with --{asked} true")
+        for asked, name in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
+            if getattr(self, asked) and not getattr(self, name):
+                raise UserError(f"--{name} is needed with --{asked} true")
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:

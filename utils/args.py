@@ -62,25 +62,24 @@ def number(text: str) -> float:
     return value
 
 
-def text(value: str) -> str | None:
-    """A string. An empty one is None, which undoes a flag that a script has given."""
-    return value or None
-
-
-_READERS = {bool: boolean, str: text, float: number, int: int, tuple[int, ...]: integers}
+_READERS = {bool: boolean, str: str, float: number, int: int, tuple[int, ...]: integers}
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the flags)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """An empty value is None whatever the type and the choices: it undoes a flag that a script gives."""
+        return None if arg_strings == [""] else super()._get_values(action, arg_strings)
+
 
 def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
     """Make the dataclass `cls` from a command line.
 
     Its fields are made by `flag`, `free` and `unused`, except `given`, which receives the names on the
-    command line. It checks its values in `__post_init__`. UserError: an unknown flag (with the nearest known
-    one), or a value of the wrong type.
+    command line; a flag whose value is empty is not given. It checks its values in `__post_init__`.
+    UserError: an unknown flag (with the nearest known one), or a value of the wrong type.
     """
     parser = _Parser(
         description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
@@ -98,7 +97,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
         bare = {"nargs": "?", "const": True} if name == "enable_ce" else {}
         choices = field.metadata.get("choices")
         parser.add_argument(f"--{name}", type=reader, choices=choices, help=shown, **bare)
-    values, unknown = parser.parse_known_args(arguments)
+    found, unknown = parser.parse_known_args(arguments)
     if unknown and not unknown[0].startswith("-"):
         raise UserError(f"'{unknown[0]}' is where a flag was expected; a flag is written --name value")
     if unknown:
@@ -106,7 +105,8 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
         near = difflib.get_close_matches(name, fields, 1)
         advice = f"; did you mean --{near[0]}?" if near else " (--help lists the flags)"
         raise UserError(f"unknown flag --{name}{advice}")
-    return cls(**vars(values), given=tuple(vars(values)))
+    values = {name: value for name, value in vars(found).items() if value is not None}
+    return cls(**values, given=tuple(values))
 
 
 def log_unused(flags: Any) -> None:
