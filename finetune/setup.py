@@ -39,7 +39,7 @@ def make_tokenizer(flags: Any) -> Tokenizer:
         return Tokenizer(flags.vocab_path, flags.piece_model_path)
     source = flags.init_checkpoint or flags.init_pretraining_params
     if source and (checkpoint := read_weights(source)).piece_model_path:
-        return Tokenizer(checkpoint.vocab_path, checkpoint.piece_model_path)
+        return Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
     raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
 
 
@@ -77,10 +77,17 @@ def make_model(
     model.ernie_m.use_recompute(flags.recompute)
     checkpoint, pretrained = flags.init_checkpoint, flags.init_pretraining_params
     if source := step or checkpoint:
-        if not any(name.startswith("classifier.") for name in read_weights(source).weights):
+        found = read_weights(source)
+        if not any(name.startswith("classifier.") for name in found.weights):
             raise UserError(
                 f"{source}: not fine-tuned, there is no classifier in it; to train from it, "
                 "name it with --init_pretraining_params"
+            )
+        labels, known = task.labels or [], found.extra.get("labels") or []
+        if flags.label_map_config and known not in ([], labels, [str(id_) for id_ in range(len(known))]):
+            raise UserError(
+                f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of {source} are "
+                f"{', '.join(map(str, known))}; give the label map of its training"
             )
         load_from(model, source)
     elif pretrained:

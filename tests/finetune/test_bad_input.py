@@ -10,7 +10,6 @@ from reader.tokenization import Tokenizer
 from tests.finetune import toy
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.official_layout import make_official_weights, official_config
-from tests.launching import ROOT, run_script
 
 
 @pytest.mark.parametrize(
@@ -52,12 +51,13 @@ def test_configs(refused, tmp_path, change, expected):
     assert expected in refused(ernie_config_path=tmp_path / "config.json")
 
 
-def test_vocabularies(refused, toy_folder, tmp_path):
+def test_vocabularies(refused, random_encoder, toy_folder, tmp_path):
     path = tmp_path / "vocab.txt"
     Tokenizer(None, toy_folder / "piece.model").write_vocab(path)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "[MASK]" not in line))
-    assert "vocab.txt: no [MASK] among" in refused(vocab_path=path)
+    for more in ({}, {"piece_model_path": None, "init_pretraining_params": random_encoder}):
+        assert f"{path}: no [MASK] among" in refused(vocab_path=path, **more)
     specials = [line for line in lines if line.startswith("[")]
     path.write_text("".join(specials) + "".join(f"word{i}\t{i}\n" for i in range(100, 140)))
     line = refused(vocab_path=path)
@@ -102,11 +102,3 @@ def test_checkpoints(classify, refused, tmp_path):
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "model.safetensors" in refused(epoch=1, init_checkpoint=step)
-
-
-def test_a_real_process_ends_with_2_and_no_traceback(toy_folder, tmp_path):
-    line = toy.flags(toy_folder, tmp_path, max_seq_len=513)
-    done = run_script([ROOT / "run_classifier.py", *line], tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: --max_seq_len 513: it must be at least 8 and at most 512"
-    assert done.stdout == ""
