@@ -16,11 +16,11 @@ from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
 from evaluation.search import Found, search_both
 from finetune import report
 from finetune.flags import RetrievalFlags
-from finetune.run_folder import digest_of_files, has_state
+from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.sentence_pairs import PairStep, StepPairs
 from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder
 from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Training
-from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.folder import read_weights
 from model.device import summary
 from model.ernie_m import ErnieMModel, SentBatch
 from model.task_names import task_named
@@ -121,7 +121,7 @@ class RetrievalRun(FineTuningRun):
     def _train(
         self, flags: RetrievalFlags, seed: int, folder: Path, identity: dict[str, Any]
     ) -> tuple[ErnieMModel, Tokenizer]:
-        """Train a seed, and return its best weights."""
+        """Train a seed unless it is finished, and return its best weights."""
 
         def make(step: Path | None) -> tuple[RetrievalTraining, Engine]:
             of_start = dataclasses.replace(flags, init_checkpoint=step and str(step))
@@ -130,12 +130,13 @@ class RetrievalRun(FineTuningRun):
             training = RetrievalTraining(flags, model, tokenizer, seed)
             return training, make_engine(flags, model, flags.max_steps, seed)
 
-        trainer = FineTuningTrainer(make, identity, folder, flags)
-        trainer.run()
-        model = trainer.engine.model
-        if trainer.best is not None:
-            load_from(model, folder / "best")
-        return model, trainer.training.tokenizer
+        if not (folder / SELECTED).is_file():
+            trainer = FineTuningTrainer(make, identity, folder, flags)
+            trainer.run()
+            if trainer.best is None:
+                return trainer.engine.model, trainer.training.tokenizer
+        best = dataclasses.replace(flags, init_checkpoint=str(folder / "best"))
+        return open_encoder(best, flags.dtype, seed)
 
     def report(self, records: dict[int, Searched]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """A table for each direction."""

@@ -27,7 +27,7 @@ from utils.logging import logger
 
 RUN, SELECTED = "run.json", "selected.json"
 _TRAINED = ("step_*", "best", "seed_*", SELECTED)
-_REPORTED = ("results.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
+_REPORTED = ("results.*", "evaluation.*", "retrieval.*", "sweep.*", "predictions", "test_result*")
 
 
 @contextmanager

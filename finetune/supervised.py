@@ -18,7 +18,6 @@ from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
 from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
-from model.checkpoint.folder import load_from
 from reader.batching import Batches, GlobalBatch, stream_all
 from reader.classification import expand, read_languages
 from training import distributed
@@ -194,8 +193,11 @@ class SupervisedRun(FineTuningRun):
         known = [file.language for file in self.dev_files]
         if flags.do_val and flags.select_on not in (MEAN, LAST, *known):
             raise UserError(f"--select_on {flags.select_on}: {MEAN}, {LAST} or {', '.join(known)}")
-        if len({file.language for file in self.test_files}) > 1 and "%s" not in flags.test_save:
-            raise UserError(f"--test_save {flags.test_save}: no %s in it, but several languages")
+        saved = dict(zip(dict.fromkeys(file.pattern for file in self.test_files), flags.test_save.split(",")))
+        self.saved = [saved[file.pattern].strip().replace("%s", file.language) for file in self.test_files]
+        if len(set(self.saved)) < len(self.saved):
+            fault = "several test files would get the same name; %s stands for the language"
+            raise UserError(f"--test_save {flags.test_save}: {fault}")
 
     def _open(self, patterns: str, purpose: str) -> list[EvalFile]:
         """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
@@ -216,21 +218,29 @@ class SupervisedRun(FineTuningRun):
 
     def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
         """Train if asked to, predict the test files, and return the scores of the dev files."""
-        if self.flags.do_train:
-            return self._train(seed, folder, identity)
-        model = make_model(self.flags, self.task, self.config, seed=0)
-        engine = make_engine(self.flags, model, total_steps=1, seed=0)
-        self._write_predictions(engine, ".0.0")
-        if not self.dev_files:
-            return None
-        return Evaluation(0, 0, 0.0, evaluate(self.task, engine, self.dev_files, self.flags))
+        if not self.flags.do_train:
+            engine = self._trained()
+            self._write_predictions(engine, seed, epoch=0, step=0)
+            if not self.dev_files:
+                return None
+            return Evaluation(0, 0, 0.0, evaluate(self.task, engine, self.dev_files, self.flags))
+        if (folder / SELECTED).is_file():
+            logger.info("seed %d is finished: %s", seed, folder / SELECTED)
+            best = read_record(folder)
+        else:
+            best = self._train(seed, folder, identity)
+        if best is not None and self.test_files:
+            self._write_predictions(self._trained(folder / "best"), seed, best.epoch, best.step)
+        return best
+
+    def _trained(self, folder: Path | None = None) -> Engine:
+        """A trained model that predicts: of a folder of the run, or of --init_checkpoint."""
+        model = make_model(self.flags, self.task, self.config, 0, folder)
+        return make_engine(self.flags, model, total_steps=1, seed=0)
 
     def _train(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
-        """Train a seed, then predict the test files with the selected weights (the last ones without dev)."""
+        """Train a seed. Without dev files, predict the test files with the last weights; return None."""
         flags = self.flags
-        if (folder / SELECTED).is_file() and not self.test_files:
-            logger.info("seed %d is finished: %s", seed, folder / SELECTED)
-            return read_record(folder)
 
         def make(step: Path | None) -> tuple[SupervisedTraining, Engine]:
             # A step folder of ours is resumed, not loaded as weights: `step` is already the one to resume.
@@ -242,31 +252,23 @@ class SupervisedRun(FineTuningRun):
 
         trainer = FineTuningTrainer(make, identity, folder, flags)
         trainer.run()
-        best, engine = trainer.best, trainer.engine
-        step, epoch = engine.steps, trainer.training.epoch_at(engine.steps)
-        if best is not None:
-            step, epoch = best.step, best.epoch
-            logger.info("seed %d: best step %d, epoch %d: %.2f", seed, step, epoch, best.selected_by)
-        if self.test_files:
-            if step != engine.steps:
-                if distributed.is_main():
-                    load_from(engine.model, folder / "best")
-                distributed.broadcast_(engine.model.state_dict().values())
-            self._write_predictions(engine, f".{epoch}.{step}", seed if len(self.seeds) > 1 else None)
+        best, step = trainer.best, trainer.engine.steps
+        if best is None:
+            self._write_predictions(trainer.engine, seed, trainer.training.epoch_at(step), step)
+            return None
+        logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         return best
 
-    def _write_predictions(self, engine: Engine, suffix: str, seed: int | None = None) -> None:
-        """Write --test_save; appended are `seed`, if it is one of several, and `suffix` (.<epoch>.<step>)."""
+    def _write_predictions(self, engine: Engine, seed: int, epoch: int, step: int) -> None:
+        """Write --test_save; appended are the seed, if it is one of several, and .<epoch>.<step>."""
         flags, files = self.flags, self.test_files
         if not files:
             return
-        suffix = suffix if seed is None else f".seed_{seed}{suffix}"
-        patterns = dict(zip(dict.fromkeys(file.pattern for file in files), flags.test_save.split(",")))
+        suffix = (f".seed_{seed}" if len(self.seeds) > 1 else "") + f".{epoch}.{step}"
         watch = StallWatch(STALL_SECONDS, flags.stall_ends_seconds)
         with watch, watch.during("the prediction of --test_set"):
             predicted = predict_files(self.task, engine, files, flags, labelled=False)
-        for file, predictions, *_ in predicted:
-            path = patterns[file.pattern].strip().replace("%s", file.language) + suffix
+        for (file, predictions, *_), path in zip(predicted, (name + suffix for name in self.saved)):
             logger.info("testing %s, save to %s", file.path, path)
             if distributed.is_main():
                 self.task.write(path, file.data, predictions)
@@ -291,7 +293,7 @@ class SupervisedRun(FineTuningRun):
             for seed, record in records.items()
         }
         facts = {"task": task.name, "metric": task.metric, "select_on": flags.select_on, "selected": selected}
-        return "results", tables, facts
+        return "results" if flags.do_train else "evaluation", tables, facts
 
 
 def read_record(folder: Path) -> Evaluation:

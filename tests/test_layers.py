@@ -73,14 +73,10 @@ def test_nothing_imports_an_entry_point():
     assert [offence for path in files for offence in offences(path, {*ENTRY_POINTS, "tests"})] == []
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
 def test_readers_and_entry_points_start_without_paddle(tmp_path):
     """A worker process imports the entry point again, and the CPU settings must come before paddle."""
-    names = [module_name(path) for path in python_files("reader")] + ENTRY_POINTS
+    paths = (str(path.relative_to(ROOT).with_suffix("")) for path in python_files("reader"))
+    names = [path.replace("/", ".").removesuffix(".__init__") for path in paths] + ENTRY_POINTS
     code = f"""
 import importlib, sys
 sys.path.insert(0, {str(ROOT)!r})

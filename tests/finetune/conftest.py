@@ -45,13 +45,14 @@ def corpus(tmp_path_factory):
 def runner(tmp_path, monkeypatch):
     """runner(command, flags_of, data) -> a function of flags; it runs the command in `tmp_path`.
 
-    Checkpoints go to `out`; results.json, or None, is returned.
+    Checkpoints go to `out`; results.json (evaluation.json without training), or None, is returned.
     """
     monkeypatch.chdir(tmp_path)
 
     def call(command, flags_of, data, out: str = "out", **changes) -> dict | None:
         call_main(command, flags_of(data, tmp_path / out, **changes))
-        results = tmp_path / out / "results.json"
+        name = "evaluation" if changes.get("do_train") == "false" else "results"
+        results = tmp_path / out / f"{name}.json"
         return json.loads(results.read_text()) if results.exists() else None
 
     return lambda *which: partial(call, *which)

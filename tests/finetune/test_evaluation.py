@@ -40,18 +40,31 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):
-    """From best/ alone: tokenizer, config and head are in the folder."""
+    """From best/ alone: tokenizer, config and head are there. The report of the training stays."""
+    before = (trained / "results.json").read_bytes()
     results = classify(
+        out=trained,
         do_train="false", do_test="true", train_set=None, ernie_config_path=None, piece_model_path=None,
         init_checkpoint=trained / "best", dev_set=f"{toy_folder}/heldout.%s.tsv",
         test_set=f"{toy_folder}/heldout.%s.tsv", test_save="predicted.%s",
     )  # fmt: skip
+    assert (trained / "results.json").read_bytes() == before
     assert results["tables"][0]["mean"]["avg"] >= 95
     for language in toy.LANGUAGES:
         rows = toy.rows(35, seed=40 + toy.LANGUAGES.index(language))
         labels = [toy.LABELS[row[3]] for row in rows]
         found = [int(line[1]) for line in predicted(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(found, labels) == results["tables"][0]["mean"][language]
+
+
+def test_equal_names_and_labels_in_another_order(refused, trained, toy_folder, tmp_path):
+    twice = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv,{toy_folder}/heldout.%s.tsv"}
+    for names in ("a.%s,b", "a.%s,a.%s"):
+        assert "several test files would get the same name" in refused(**twice, test_save=names)
+    (path := tmp_path / "labels.json").write_text('{"tool": 0, "drink": 1, "animal": 2}')
+    line = refused(do_train="false", init_checkpoint=trained / "best", label_map_config=path)
+    best = f"{trained}/best"
+    assert f"{path}: the labels are tool, drink, animal, but those of {best} are animal, drink, tool" in line
 
 
 def test_batch_size_changes_no_score(classify, trained):

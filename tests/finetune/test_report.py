@@ -85,9 +85,7 @@ def test_files(tmp_path):
     paper = {"paper, base": {"en": 81.0, "avg": 81.0}, "paper, small": {"avg": 50.0}}
     tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows)]
     write_report(tmp_path, "results", tables, {"task": "x"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"results.{ending}" for ending in ("json", "md", "txt")
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md", "results.txt"]
     found = json.loads((tmp_path / "results.json").read_text())
     assert (found["task"], [table["title"] for table in found["tables"]]) == ("x", ["acc", "em"])
     head = "**acc**\n\n|  | en | de | avg | gap |\n|---|---:|---:|---:|---:|\n| seed 1 | 80.00 |"

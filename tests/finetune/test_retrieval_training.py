@@ -74,8 +74,9 @@ def test_a_step_reads_its_pairs(corpus):
 
 
 def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
-    log = train("out", max_steps=60, batch_size=24, validation_steps=20, skip_steps=20, save_steps=200,
-                validation_pairs=8)  # fmt: skip
+    flags = {"max_steps": 60, "batch_size": 24, "validation_steps": 20, "skip_steps": 20, "save_steps": 200,
+             "validation_pairs": 8}  # fmt: skip
+    log = train("out", **flags)
     won = [float(share) for share in re.findall(r"beat their negatives: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert len(won) == 3 and won[-1] > 1.5 * won[0] and losses[-1] < 0.8 * losses[0]
@@ -88,6 +89,8 @@ def test_it_learns_and_keeps_the_best(train, corpus, tmp_path):
     first, last = (load_file(tmp_path / "out" / name / "model.safetensors") for name in ("best", "step_60"))
     untouched = [name for name in last if name.startswith(("encoder.layers.1.", "pooler."))]
     assert untouched and all((first[name] == last[name]).all() for name in untouched), "above layer 1"
+    shutil.rmtree(tmp_path / "out" / "step_60")
+    assert "ave loss" not in train("out", **flags)  # it is finished
 
 
 def test_resume_bit_for_bit(train, tmp_path):

@@ -83,18 +83,23 @@ def test_a_signal_in_a_step(classify, stopped, tmp_path):
     assert {name: ours[name] for name in theirs} == theirs
 
 
-def test_a_finished_run_prints_its_report_again(classify, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_prints_its_report_again(classify, toy_folder, tmp_path, monkeypatch, capsys):
     first = classify(**FAST)
     (tmp_path / "out" / "results.json").unlink()
     before = contents(tmp_path / "out")
     capsys.readouterr()
     monkeypatch.setattr(Engine, "step", None)
-    monkeypatch.setattr(Classification, "predict", None)
-    assert classify(**FAST) == first
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "predict", None)
+        assert classify(**FAST) == first
     after = contents(tmp_path / "out")
     assert {name: after[name] for name in before} == before
     assert "| seed 1 |" in (tmp_path / "out" / "results.md").read_text()
     assert "seed 1  " in capsys.readouterr().out
+    for step in (tmp_path / "out").glob("step_*"):
+        shutil.rmtree(step)
+    classify(do_test="true", test_set=f"{toy_folder}/test.%s.tsv", test_save="t.%s", **FAST)
+    assert (tmp_path / f"t.en.0.{first['selected']['1']['step']}").is_file()
 
 
 def copied(toy_folder: Path, name: str, tmp_path: Path, change=lambda lines: lines) -> Path:

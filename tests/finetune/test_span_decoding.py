@@ -12,11 +12,8 @@ from tests.finetune import answering_toy as toy
 
 def test_best_spans_against_brute_force():
     rng = np.random.default_rng(0)
-    for length, own, end, longest, n_best in [
-        (20, (3, 9), 15, 4, 5),
-        (12, (0, 12), 12, 30, 20),
-        (9, (4, 5), 5, 3, 20),
-    ]:
+    inputs = (20, (3, 9), 15, 4, 5), (12, (0, 12), 12, 30, 20), (9, (4, 5), 5, 3, 20)
+    for length, own, end, longest, n_best in inputs:
         starts, ends = rng.normal(size=(2, length)).astype(np.float32)
         allowed = [(i, j) for i in range(*own) for j in range(i, min(i + longest, end))]
         allowed.sort(key=lambda span: -(starts[span[0]] + ends[span[1]]))
