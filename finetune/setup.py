@@ -83,7 +83,7 @@ def make_model(
                 f"{source}: not fine-tuned, there is no classifier in it; to train from it, "
                 "name it with --init_pretraining_params"
             )
-        labels, known = task.labels or [], found.extra.get("labels") or []
+        labels, known = task.labels or [], found.extra.get("labels") or []  # 0, 1, ...: trained on bare ids
         if flags.label_map_config and known not in ([], labels, [str(id_) for id_ in range(len(known))]):
             raise UserError(
                 f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of {source} are "
