@@ -162,11 +162,8 @@ def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
     if isinstance(path, list):
         files = [name for part in path for name in _find_files(part)] if len(path) == 2 else []
         if len(files) != 2 or any(map(_has_columns, files)):
-            first, second = languages
-            raise UserError(
-                f"{first}-{second}: {path} is not two aligned files, {first} and {second}; "
-                f"give several .tsv files as {first}-{second}<=PATH each"
-            )
+            pair = "-".join(languages)
+            raise UserError(f"{pair}: {path} is not two aligned files; give each .tsv as {pair}<=PATH")
         return [tuple(files)]
     moses = [[f"{expand(path)}.{language}{end}" for end in _PACKED] for language in languages]
     files = [name for names in moses for name in list(filter(os.path.isfile, names))[:1]]

@@ -82,7 +82,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en": "*.q"}, {}, "no file matches"),
         ({"en": ["{folder}/pairs.csv", "{folder}"]}, {}, "given twice for en"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
-        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give several .tsv files as en-de<=PATH each"),
+        ({}, {"en-de": "{folder}/x.tsv,{folder}/pairs.csv"}, "give each .tsv as en-de<=PATH"),
         ({}, {"en-de": "{folder}/pairs.csv"}, "pairs.csv: unknown form of parallel text"),
     ],
 )
