@@ -38,10 +38,7 @@ def open_run_folder(config: PretrainConfig) -> None:
     names = [CHECKPOINTS, METRICS, FULL, ENCODER, SETTINGS] if config.run.overwrite else []
     for source in {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}:
         if any(Path(source).resolve().is_relative_to((output / name).resolve()) for name in names):
-            raise UserError(
-                f"run.overwrite would remove {source}, which the run starts from (init): choose another "
-                "run.output"
-            )
+            raise UserError(f"run.overwrite would remove {source}, which init names; choose another output")
     if not distributed.is_main():
         return
     found = [name for name in names if (output / name).exists()]

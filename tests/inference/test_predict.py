@@ -433,8 +433,7 @@ def test_a_long_text_is_run_in_parts(models, monkeypatch):
 
 def test_a_reader_that_has_had_enough(exported):
     """`predict.py ... | head -n 1` ends without a traceback."""
-    command = [sys.executable, str(ROOT / "predict.py"), "--task", "classify"]
-    command += ["--model", str(exported / "classify")]
+    command = [sys.executable, ROOT / "predict.py", "--task=classify", f"--model={exported / 'classify'}"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     process.stdin.write(b'{"text": "bado"}\n')

@@ -19,13 +19,8 @@ LANGUAGES = ["en", "de", "fr"]
 
 
 def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choices) -> Objectives:
-    return Objectives(
-        ObjectiveConfig(**choices),
-        VOCABULARY,
-        max_seq_len,
-        language_embedding,
-        SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1}),
-    )
+    second = SecondLanguage(LANGUAGES, {(0, 1): 8, (0, 2): 1})
+    return Objectives(ObjectiveConfig(**choices), VOCABULARY, max_seq_len, language_embedding, second)
 
 
 def texts(lengths, language: int = 0, seed: int = 0) -> list[Text]:

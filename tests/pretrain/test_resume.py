@@ -249,7 +249,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
-        ("init__encoder", out / "full", f"run.overwrite would remove {out}/full, which the run starts from"),
+        ("init__encoder", out / "full", f"run.overwrite would remove {out}/full, which init names;"),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True)
     assert files_of(out) == before
