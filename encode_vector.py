@@ -18,13 +18,13 @@ from utils.errors import UserError
 
 @dataclass
 class EncodeVectorFlags:
-    """The official flags, and from `vectors` on flags of this project."""
+    """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = flag(None, "a TSV file with a header, a column text_a and perhaps text_b")
     output_dir: str = flag("embeddings", "a new folder for the .npy files")
     init_pretraining_params: str | None = flag(None, "weights in any format, or what export.py wrote")
     ernie_config_path: str | None = flag(None, "ernie_config.json; default: the one beside the weights")
-    vocab_path: str | None = flag(None, "vocab.txt; default: from --piece_model_path, else by the weights")
+    vocab_path: str | None = flag(None, "vocab.txt; default: from --piece_model_path or the weights")
     piece_model_path: str | None = flag(None, "sentencepiece model; default: the one beside the weights")
     max_seq_len: int = flag(512, "longest input in tokens, specials included; longer ones are cut")
     batch_size: int = flag(32, "texts of max_seq_len tokens; a batch holds more of shorter texts", "[1, )")

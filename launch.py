@@ -67,7 +67,7 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
-    """Add accumulation for missing devices, rounded up, unless the user chose it; also gives a log line."""
+    """Add accumulation for missing devices, rounded up, unless the user chose it. Return also a log line."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--batch_size", type=int, default=0)
     reader.add_argument("--gradient_accumulation_steps", type=int)
@@ -135,7 +135,7 @@ def signal_workers(launcher: subprocess.Popen, number: int) -> None:
 
 def start(line: list[str], workers: Path) -> int:
     """Run a launcher to its end. The error of a process is printed again, as the console may not show it."""
-    for log in workers.glob("workerlog.*"):  # of an earlier run, whose errors are not this one's
+    for log in workers.glob("workerlog.*"):  # left by an earlier run
         log.unlink()
     launcher = subprocess.Popen(line, process_group=0)  # a group that a terminal's Ctrl-C does not reach
     received: list[int] = []

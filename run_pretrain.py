@@ -59,7 +59,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     evaluator = Evaluator(config, text, tokenizer, trainer.pseudo_tokens)
 
     saved = trainer.resume_or_initialise()
-    # Not before, because a command that cannot begin must leave the old run alone.
+    # The old run is not removed earlier, because a command that cannot begin must leave it alone.
     open_run_folder(config)
     # The saved configuration must not ask for it again.
     config = replace(config, run=replace(config.run, overwrite=False))

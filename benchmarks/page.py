@@ -126,7 +126,7 @@ def summary(title: str, result: Mapping[str, Any]) -> list[str]:
     rows, peer = result["contenders"].values(), result["contenders"][result["fastest_peer"]]
     ours = [one for one in rows if one["tuned"] and not one["peer"]]
     single = max(one["value"] for one in ours if one["precision"] == FLOAT32)
-    # From the ratios of one run in turns; speeds of different moments cannot be divided.
+    # From ratios measured in turns: speeds measured at different times cannot be compared.
     in_any = min(result["ratio_to_peer"].values()) * max(one["value"] for one in ours) / single
     untuned = [x for name, x in result["ratio_to_peer"].items() if not result["contenders"][name]["tuned"]]
     mixed = any(one["precision"] != FLOAT32 for one in rows)

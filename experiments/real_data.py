@@ -55,22 +55,20 @@ def lower_case(source: Path, target: Path) -> None:
 
 def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
     """English pairs to train on, and XNLI's development sets of the corpus' languages."""
-    source = output.parent / "nli"
-    for path in sorted((data / "nli").glob("*.tsv")):
-        lower_case(path, source / path.name)
-    prepare.main(["xnli", str(source), "--output", str(output)])
-    _write_languages(output, corpus)
+    files = _files_of(data / "nli", corpus)
+    copies = [output.parent / "nli" / path.name for path in files]
+    for path, copy in zip(files, copies):
+        lower_case(path, copy)
+    prepare.main(["xnli", *map(str, copies), "--output", str(output)])
 
 
 def prepare_ner(data: Path, output: Path, corpus: Path) -> None:
     """PAN-X: English sentences to train on, and the development sets of the corpus' languages."""
-    prepare.main(["panx", str(data / "ner" / "panx"), "--output", str(output), "--lower_case"])
-    _write_languages(output, corpus)
+    files = _files_of(data / "ner" / "panx", corpus)
+    prepare.main(["panx", *map(str, files), "--output", str(output), "--lower_case"])
 
 
-def _write_languages(output: Path, corpus: Path) -> None:
-    """Let lang_map.json have the corpus' languages with a development set, English first."""
-    there = [path.suffixes[-2][1:] for path in sorted((output / "dev").glob("dev.*.tsv"))]
-    trained = read_manifest(corpus)["mono"]
-    languages = sorted({*there} & {*trained}, key=lambda language: (language != "en", language))
-    prepare.write_numbers(output / "lang_map.json", languages)
+def _files_of(folder: Path, corpus: Path) -> list[Path]:
+    """The files of a folder whose names end in a language of the corpus: train-en.tsv."""
+    languages = read_manifest(corpus)["mono"]
+    return [path for path in sorted(folder.glob("*.tsv")) if path.stem.rpartition("-")[2] in languages]

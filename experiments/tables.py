@@ -4,8 +4,8 @@
     python -m experiments.tables table6 output/ablation    # of scripts/base/ablation.sh
 
 It writes docs/results/<study>.md and docs/images/<study>.png. An error (±) is a standard error over examples
-and seeds; the deviation between seeds is pooled over the rows of a table, as if it were the same for all
-models, and with one seed there is no error. Models are compared example by example and seed by seed.
+and seeds; with one seed none is given. The deviation between seeds is pooled over the rows of a table, which
+assumes that it is the same for all models. Models are compared example by example and seed by seed.
 """
 
 import math
@@ -139,7 +139,7 @@ def with_error(mean: str, error: float) -> str:
 
 
 def verdict(difference: float, error: float) -> str:
-    if not abs(difference) > 2 * error:  # so with nan, the error of one seed
+    if not abs(difference) > 2 * error:  # also if the error is nan: one seed
         return "cannot tell"
     return "higher" if difference > 0 else "lower"
 

@@ -36,7 +36,7 @@ class TrainingFlags:
     validation_steps: int = flag(1000, "steps between evaluations, besides each epoch's end", "[1, )")
     skip_steps: int = free(10, "steps between two lines with the loss", "[1, )")
     train_set: str | None = free(None, "training file")
-    vocab_path: str | None = free(None, "vocab.txt; default: from --piece_model_path, else by the weights")
+    vocab_path: str | None = free(None, "vocab.txt; default: from --piece_model_path or the weights")
     piece_model_path: str | None = free(None, "sentencepiece model; default: the one beside the weights")
     max_seq_len: int = flag(512, "longest input in tokens, special tokens included", "[8, 512]")
     batch_size: int = free(32, "per device and micro-batch; tokens with --in_tokens", "[1, )")

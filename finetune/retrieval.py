@@ -121,7 +121,7 @@ class RetrievalRun(FineTuningRun):
     def _train(
         self, flags: RetrievalFlags, seed: int, folder: Path, identity: dict[str, Any]
     ) -> tuple[ErnieMModel, Tokenizer]:
-        """Train a seed unless it is finished, and return its best weights."""
+        """Train a seed unless it is finished, and return its best model."""
 
         def make(step: Path | None) -> tuple[RetrievalTraining, Engine]:
             of_start = dataclasses.replace(flags, init_checkpoint=step and str(step))

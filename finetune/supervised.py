@@ -234,7 +234,7 @@ class SupervisedRun(FineTuningRun):
         return best
 
     def _trained(self, folder: Path | None = None) -> Engine:
-        """A trained model that predicts: of a folder of the run, or of --init_checkpoint."""
+        """Load a trained model for prediction, from a folder of the run or from --init_checkpoint."""
         model = make_model(self.flags, self.task, self.config, 0, folder)
         return make_engine(self.flags, model, total_steps=1, seed=0)
 
@@ -260,7 +260,7 @@ class SupervisedRun(FineTuningRun):
         return best
 
     def _write_predictions(self, engine: Engine, seed: int, epoch: int, step: int) -> None:
-        """Write --test_save; appended are the seed, if it is one of several, and .<epoch>.<step>."""
+        """Write --test_save. The seed, if there are several, and .<epoch>.<step> are appended."""
         flags, files = self.flags, self.test_files
         if not files:
             return

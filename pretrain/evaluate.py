@@ -211,7 +211,7 @@ class Evaluator:
 
     @cached_property
     def _ignored(self) -> np.ndarray:
-        """Punctuation and the special ids: a pseudo-token is never [UNK], so no guess must be."""
+        """Punctuation and the special ids: a pseudo-token is never [UNK], so a guess may not be."""
         pieces = self.tokenizer.convert_ids_to_tokens(range(self.tokenizer.vocab_size))
         return np.union1d(punctuation_ids(pieces), self.tokenizer.special_ids)
 

@@ -1,4 +1,4 @@
-# What must stand in the environment before Python starts; the scripts that run the model source this. POSIX sh.
+# Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
 # The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says what each setting is worth.
 
 # glibc's malloc: keep freed memory for the next step; handed back, the kernel would zero each page of it again. Not

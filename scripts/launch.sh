@@ -13,8 +13,8 @@ sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/n
     }
 fi
 
-# launch DEVICES SCRIPT FLAGS...: start the script; with fewer processes than the recipe's devices gradient accumulation
-# keeps the total batch, or makes it larger if their number does not divide the devices; it is printed.
+# launch DEVICES SCRIPT FLAGS...: start the script. With fewer processes than the recipe's devices, gradients are
+# accumulated to keep the total batch. If their number does not divide the devices, the total is larger. It is printed.
 launch() {
     devices=$1
     shift
@@ -47,8 +47,8 @@ fine_tune() {
     size=$4
     devices=$5
     shift 5
-    # Small has no released weights: your own in configs/small/params (copy the encoder of
-    # scripts/small/pretrain.sh there), or random ones.
+    # Small has no released weights. It starts from those in configs/small/params, if you have copied your encoder of
+    # scripts/small/pretrain.sh there, and otherwise from random ones.
     if [ "$size" != small ] || [ -d configs/small/params ]; then
         set -- --init_pretraining_params "./configs/$size/params" "$@"
     fi

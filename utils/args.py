@@ -70,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """An empty value is None whatever the type and the choices: it undoes a flag that a script gives."""
+        """Turn an empty value of any type into None: it undoes a flag that a script gives."""
         return None if arg_strings == [""] else super()._get_values(action, arg_strings)
 
 

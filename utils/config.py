@@ -40,14 +40,14 @@ def within(interval: str, default: Any) -> Any:
 
 
 def check_ranges(config: Any) -> None:
-    """Check a dataclass that is also made without `load_config`. UserError: a value outside its interval."""
+    """Check the values of a dataclass, as `load_config` does. UserError: a value outside its interval."""
     for field in dataclasses.fields(config):
         if allowed := _if_outside(field, value := getattr(config, field.name)):
             raise UserError(f"--{field.name} {value}: it must be {allowed}")
 
 
 def _if_outside(field: dataclasses.Field, value: Any) -> str:
-    """Which values a field allows, if this one is outside its interval; otherwise ""."""
+    """What a field allows, if `value` is outside its interval; otherwise an empty string."""
     interval = field.metadata.get("interval")
     if not interval or value is None:
         return ""

@@ -64,7 +64,7 @@ def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = Path(error.filename2 or error.filename or path)  # the second one: where a rename leads
+        place = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
         no_place = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)  # as under /proc
         if error.errno in _REFUSED or no_place:
             raise UserError(f"{place}: {error.strerror}; choose another place") from error
@@ -115,7 +115,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 
 
 def as_json(value: Any) -> str:
-    """A value as indented JSON with a line end, for files in an `atomic_dir`."""
+    """Format a value as indented JSON with a newline at the end. For files in an `atomic_dir`."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 

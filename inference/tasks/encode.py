@@ -46,7 +46,7 @@ class EncodeTexts:
         return text_of(request, "text")
 
     def layer_of(self, request: dict) -> int:
-        """The "layer" of a request, or the encoder's. UserError: the model has no such layer to search at."""
+        """The "layer" of a request, or the encoder's. UserError: the model cannot search at this layer."""
         layer = request.get("layer", self.layer)
         if type(layer) is not int or not 0 <= layer <= self.model.num_layers:
             raise UserError(f"'layer' is {layer!r}; this model has the layers 0 to {self.model.num_layers}")
@@ -96,14 +96,14 @@ class CorpusSentence(NamedTuple):
 
 
 def read_corpus(corpus: str) -> list[CorpusSentence]:
-    """The lines that are not blank of a text file, or of several: "de<=de.txt,fr<=fr.txt"."""
+    """Read a text file, or several ("de<=de.txt,fr<=fr.txt"), without their blank lines."""
     found = []
     for part in corpus.split(","):
         language, _, path = part.rpartition("<=")
         texts = enumerate(Sentences(path).texts(), 1)
         found += [CorpusSentence(text, line, language) for line, text in texts if text.strip()]
     if not found:
-        raise UserError(f"--corpus {corpus}: all lines are blank; it needs a sentence a line")
+        raise UserError(f"--corpus {corpus}: all lines are blank; it needs one sentence per line")
     return found
 
 

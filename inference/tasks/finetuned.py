@@ -23,7 +23,7 @@ from reader.tagging import JOINT, Sentence
 from utils.errors import UserError
 
 ANSWER_WINDOW = 384  # tokens
-RANKED = 20  # candidates that share the probability, as in run_mrc.py; more if more are asked for
+RANKED = 20  # the softmax is over this many candidates, as in run_mrc.py, or over top_k if that is more
 
 
 class FineTunedTask:

@@ -131,7 +131,7 @@ def delete_corpus(output: Path) -> None:
     if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
     with only_run_in(output / WORK):
-        # After a kill nobody takes the rest for a corpus or goes on with it.
+        # If this is killed, nobody takes the rest for a corpus or continues from it.
         (output / MANIFEST).unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
         for name in ("mono", "parallel", "pieces", "blocks", f"{WORK}/mono", f"{WORK}/parallel"):

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 . scripts/launch.sh
 
-# Small has no released weights: your own (the encoder of scripts/small/pretrain.sh) if you put them there, or random ones.
+# Small has no released weights: it starts from your own in configs/small/params, or from random ones.
 if [ -d configs/small/params ]; then set -- --init_pretraining_params ./configs/small/params "$@"; fi
 tatoeba --ernie_config_path ./configs/small/ernie_config.json \
     --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model \

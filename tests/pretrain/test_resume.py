@@ -243,7 +243,7 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
 
 
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
-    """It removes the run's own files and nothing else, only for a run that can begin, and is not saved."""
+    """The old run's files go, and no others, once the new run can begin. The flag itself is not saved."""
     (out / "mine.txt").write_text("a note")
     before = files_of(out)
     for key, value, message in (
