@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     head = conversion.head_for(checkpoint, flags.head, flags.source)
     if checkpoint.unknown and not flags.drop_unknown:
         raise UserError(
-            f"{flags.source}: {len(checkpoint.unknown)} that are not understood: "
-            f"{conversion.listed(checkpoint.unknown)}; --drop_unknown goes on without them"
+            f"{flags.source}: {len(checkpoint.unknown)} tensors unknown: "
+            f"{conversion.listed(checkpoint.unknown)}; --drop_unknown leaves them out"
         )
     piece_model = flags.piece_model_path or checkpoint.piece_model_path
     vocab = flags.vocab_path or (None if flags.piece_model_path else checkpoint.vocab_path)
@@ -104,7 +104,7 @@ def report(done: "Converted", checkpoint: "Checkpoint", flags: argparse.Namespac
 
 def report_files(files: list[str], flags: argparse.Namespace) -> None:
     if not files:
-        print("tokenizer: no piece model is near, so no files of it; --piece_model_path names one")
+        print("tokenizer: not written, because no piece model was found; give --piece_model_path")
         return
     print(f"tokenizer: {', '.join(files)} in {flags.target}")
     if flags.to in ("paddlenlp", "huggingface"):

@@ -3,8 +3,8 @@
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
 The processes use the GPUs, or the CPU if there are none. A single process runs the script without a launcher.
-The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers, or
-workers-node<N> of several machines, so that these may share the folder.
+The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers. With
+several machines, this is workers-node<N>, so that the machines can share <split_log_path>.
 """
 
 import argparse

@@ -127,9 +127,9 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
 def operations(shape: ModelShape, run: PlannedRun) -> float:
     """Operations of a step on all cards: matrix products, forward and backward (twice as many).
 
-    A layer has 24 H^2 for a token and 4 H for a score; in the last layer 18 of the 24 are for the masked
-    positions alone. The head has 2 H (H + V) for a masked position. Recompute adds a forward pass of the
-    layers. Stage 1 of BTMLM, a quarter of the sequences, adds one, and a head over a seventh of the words.
+    A layer needs 24 H^2 per token and 4 H per score; in the last layer, 18 of the 24 H^2 are needed only at
+    masked positions. The head needs 2 H (H + V) per masked position. Recompute adds a forward pass. Stage 1
+    of BTMLM adds one over a quarter of the sequences, with a head over a seventh of the words.
     """
     hidden, length = shape.hidden, run.length
     encoder = shape.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence

@@ -47,7 +47,7 @@ def recipes() -> dict[str, dict[str, Any]]:
 
 
 def check_recipe(name: str | None) -> None:
-    """Raise a UserError, which lists the recipes, for one of which the paper has no figures."""
+    """Raise a UserError that lists the recipes, if the paper has no figures for this one."""
     if name is not None and name not in recipes():
         raise UserError(f"--paper {name}: the paper has no such recipe; it has {', '.join(recipes())}")
 

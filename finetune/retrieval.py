@@ -37,7 +37,7 @@ from utils.logging import Progress, logger
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 DIRECTIONS = ("en -> xx", "xx -> en")
-CHOSEN = "chosen, odd pairs"  # by the even ones
+CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
 T = TypeVar("T")
 _NONE = -1e4  # a logit whose loss and gradient are 0, in float16 too
 
@@ -106,7 +106,7 @@ class RetrievalRun(FineTuningRun):
         return Searched(layer, found, fresh[0] if fresh else {})
 
     def _sweep(self, model: ErnieMModel, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
-        """Row -> language -> per cent, mean of both directions: each layer, then one that half chooses."""
+        """Row -> language -> per cent, mean of both directions: each layer, then `choose_on_half`."""
 
         def of_layers(bitext: Bitext) -> dict[str, float]:
             ids = [token_ids(tokenizer, side, self.flags) for side in (bitext.translations, bitext.sentences)]
@@ -259,7 +259,7 @@ class RetrievalTraining(Training):
         return work.state
 
     def send(self, model: ErnieMModel, micro_batches: list[PairStep]) -> list[list[SentBatch]]:
-        """Send the sentences of a step in groups of similar length, and where each of them is in these."""
+        """Send the sentences of a step in groups of similar length, and the place of each in the groups."""
         (step,) = micro_batches
         rows, ids = zip(*padded_batches(step.sentences, model.config.pad_token_id, GROUP_TOKENS))
         more = {"place": np.argsort(np.concatenate(rows)), "negative": step.negative}

@@ -215,7 +215,7 @@ def write_onnx(
     path: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any], task: str, layers: int,
     largest: int | None = None,
 ) -> None:  # fmt: skip
-    """Write `path` and `path` + ".data", which has the weights; a graph itself may have 2 GB.
+    """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
 
     Args:
         path: a new file, in a folder of `utils.files.atomic_dir`.

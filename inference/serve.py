@@ -16,12 +16,12 @@ from utils import __version__
 from utils.errors import UserError
 
 LONGEST_BODY = 64 << 10  # bytes
-MOST_DISCARDED = 16 << 20  # bytes of a longer one
+MOST_DISCARDED = 16 << 20  # bytes; a body that is too long, but below this, is read and thrown away
 LONGEST_WAIT = 5  # seconds until a request must have arrived whole
 MOST_CONNECTIONS = 512  # fewer than the files that a process may open
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
 PAGE = Path(__file__).with_name("page.html")
-# A browser loads nothing from another site, and shows the page in no frame of one.
+# With this policy, a browser loads nothing from other sites and does not show the page in a frame.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 # (type, default); `...` if there is none
@@ -168,7 +168,7 @@ def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> N
     except ImportError as error:
         raise UserError(f"--serve needs {error.name}: pip install -r requirements-serve.txt") from error
     name, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
-    if name in THIS_MACHINE:  # a page of another site could make its name stand for this address
+    if name in THIS_MACHINE:  # against DNS rebinding: another site's name could resolve to this address
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=THIS_MACHINE, www_redirect=False)
     config = uvicorn.Config(
         app, log_level="warning", http=timed_protocol(), ws="none", timeout_keep_alive=2,

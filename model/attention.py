@@ -18,7 +18,7 @@ from model.device import has_flash, upload
 CLOSED = -1e4
 # The number of tokens that a GPU gets is a multiple of this, so that there are few shapes.
 MULTIPLE = 64
-# A group of sequences takes those at least this long, compared with its longest.
+# The length of each sequence in a group, as a share of the group's longest, is at least this.
 SIMILAR = 0.7
 
 
@@ -90,13 +90,13 @@ class Layout:
         if flash:
             return {"row_indices": self.row_indices().ravel()}
         back = np.argsort(np.concatenate([group.tokens for group in self.groups]))
-        found = {"back": back}  # where each token lies behind the groups' real tokens, [N]
+        found = {"back": back}  # each token's place among the concatenated real tokens of the groups, [N]
         for number, group in enumerate(self.groups):
             found |= {f"{name}{number}": array for name, array in group.arrays().items()}
         return found
 
     def on_device(self, flash: bool) -> dict[str, Tensor]:
-        """`arrays` on the device: those that `tensors` was given, or else uploaded here, once."""
+        """The `arrays` on the device. They are uploaded here, once, unless `tensors` already holds them."""
         if ("row_indices" if flash else "back") not in self.tensors:
             self.tensors |= upload([self.arrays(flash)])[0]
         if flash and "flash" not in self.tensors:

@@ -1,8 +1,8 @@
 """What a CPU can do better than Paddle's own kernels: the same mathematics, in blocks of rows on all threads.
 
 docs/cpu.md says why. NumPy releases the interpreter lock while it computes, so Python threads are enough;
-OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py). The layers are made for
-`backward()`: Paddle refuses `paddle.grad` by only some inputs of a layer of one's own.
+OpenMP's threads must sleep between products (`KMP_BLOCKTIME` in utils/runtime.py). Use the layers with
+`backward()`: for a custom `PyLayer`, Paddle refuses `paddle.grad` with respect to only some of the inputs.
 """
 
 import math
@@ -84,7 +84,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _sums(*arrays: np.ndarray) -> np.ndarray:
-    """Of the rows of an array [N, H], or of the product of two: [N, 1]. In half the time of numpy's `sum`."""
+    """The row sums of an array [N, H], or of the product of two: [N, 1]. Twice as fast as numpy's `sum`."""
     return np.einsum(",".join(["ij"] * len(arrays)) + "->i", *arrays)[:, None]
 
 
@@ -198,10 +198,10 @@ class GeluOnCpu(PyLayer):
 
 
 def draw_kept(shape: list[int], probability: float) -> tuple[np.ndarray, float]:
-    """What dropout keeps, bool of `shape`, and what it multiplies that by.
+    """Draw the elements that dropout keeps, bool of `shape`; also return the factor that scales them.
 
-    16 random bits decide on an element, so the probability is kept to 1/65536 (and the expectation exactly).
-    Seeded by a draw from Paddle's own generator: paddle.seed, its saved state and recompute all hold.
+    Each element uses 16 random bits, so the probability is rounded to 1/65536; the expectation is exact.
+    The seed is drawn from Paddle's generator, so paddle.seed, its saved state and recompute work as usual.
     """
     levels = 1 << 16
     kept = round((1 - probability) * levels)

@@ -171,12 +171,12 @@ class ErnieMModel(nn.Layer):
             output_hidden_states: also return the embeddings and every layer's output.
             pool: compute `pooled`.
             layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
-            positions: [M] int64 into N: the last layer is computed there only, and `sequence` is [M, H].
-                The same numbers, for some 6 % less work at 12 layers where M is small. `pooled` is None.
-                Needs a layout.
+            positions: [M] int64 into N: the last layer is computed only there, and `sequence` is [M, H], with
+                the same values. If M is small, this saves about 6 % of the work of 12 layers. `pooled` is
+                None. Needs a layout.
 
         Raises:
-            UserError: a position past the table. Of `position_ids` on a GPU this is not asked.
+            UserError: a position is past the table. On a GPU, given `position_ids` are not checked.
         """
         if layout is None:
             return self._of_arrays(input_ids, position_ids, output_hidden_states, pool, layers)
@@ -184,7 +184,7 @@ class ErnieMModel(nn.Layer):
         if position_ids is None:
             self._check(FIRST_POSITION + int(layout.lengths.max()) - 1)
             position_ids = paddle.to_tensor(FIRST_POSITION + layout.places())
-        elif on_cpu(position_ids):  # a GPU would have to be waited for in every pass
+        elif on_cpu(position_ids):  # on a GPU, the check would wait for the device in every pass
             self._check(int(position_ids.max()))
         rounded = layout
         if not on_cpu(input_ids) and (rounded := layout.rounded_up) is not layout:

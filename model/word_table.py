@@ -33,8 +33,8 @@ def row_parts(rows: int, columns: int, bytes_each: int = 4) -> list[slice]:
 class TableGradient:
     """The gradient of a word table [V, H] in training on a CPU, and the rows of it that may differ from 0.
 
-    Both uses of the table add to `weight.grad` in place, and its memory is kept from step to step, because a
-    hole of its size would be filled with other tensors. A batch of fine-tuning touches a few thousand of
+    Both uses of the table add to `weight.grad` in place, and its memory is kept from step to step, because
+    other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand of
     250,002 words: the optimizer asks for these rows and leaves the others alone (`training.optimizer`).
 
     Attributes:

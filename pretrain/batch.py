@@ -14,8 +14,8 @@ NO_LANGUAGE = -1
 class MaskedSequence(NamedTuple):
     """One sequence. Arrays are int64.
 
-    The first `context` tokens are seen by all of them, the others are placeholders, which only see themselves
-    beside the context.
+    All tokens see the first `context` tokens. The others are placeholders, each of which is seen only by
+    itself.
     """
 
     input_ids: np.ndarray  # [t]
@@ -98,7 +98,7 @@ class Batch(Packed):
         target_ids: int64 [M].
         target_languages: int64 [M].
         target_objectives: int64 [M], places in `OBJECTIVES`.
-        stage1: of the BTMLM sequences; until it is done, their slots hold [MASK]. None without any.
+        stage1: BTMLM's first pass; until it has run, the slots hold [MASK]. None without BTMLM sequences.
     """
 
     targets: np.ndarray

@@ -28,7 +28,7 @@ from training.guard import StopSignal
 from utils.errors import UserError
 from utils.logging import progress
 
-# Held-out masks: apart from all training masks, by a step that no run reaches, and the same for all seeds.
+# Held-out masks use a step that no run reaches, so they differ from training masks and are equal in all runs.
 _SEED, _STEP = 0, (1 << 40) - 1
 _SAMPLES = 2  # sentences of a pair whose pseudo-tokens are recorded
 

@@ -60,7 +60,7 @@ def to_device(
 
     Args:
         weights: see `masked_lm_loss`.
-        flash: see `Layout`.
+        flash: see `Layout.arrays`.
     """
     found = []
     for batch in batches:
@@ -90,9 +90,9 @@ def masked_lm_loss(
 
     Args:
         batch: its BTMLM sequences must have their pseudo-tokens.
-        weights: [4], what a loss of each objective is multiplied by in the sum; None: 1. For the objective's
-            mean it is its share divided by its count over all devices and micro-batches. A `DeviceBatch` was
-            sent with its weights.
+        weights: [4], the factor of each objective's losses in the sum; None: 1. With an objective's share
+            divided by its number of masked tokens in the whole step, the sum has the share times the mean
+            loss. Ignored for a `DeviceBatch`, which was sent with its weights.
 
     Returns:
         `losses` and `right` are in the order of `batch.targets`.

@@ -1,9 +1,9 @@
 # Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
 # The rest, which Python can set itself, is in utils/runtime.py; docs/cpu.md says what each setting is worth.
 
-# glibc's malloc: keep freed memory for the next step; handed back, the kernel would zero each page of it again. Not
-# over a value of yours, not on another libc, not where a process may use less than 6 GiB. utils/runtime.py asks
-# glibc for the same from inside; this serves what runs before or without it.
+# Make glibc's malloc keep freed memory for the next step: the kernel would zero each returned page again. This is
+# skipped if you have set GLIBC_TUNABLES, with another libc, and if a process may use less than 6 GiB. utils/runtime.py
+# sets the same from inside Python; this covers what runs before or without it.
 if [ -z "${GLIBC_TUNABLES-}" ] && [ "$(uname -s)" = Linux ] && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     env_memory=0 # KiB
     while read -r env_key env_value env_unit; do

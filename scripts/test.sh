@@ -1,7 +1,7 @@
 #!/bin/sh
 # Check the style, then run the tests. Further arguments go to pytest.
 #
-#   sh scripts/test.sh                   ruff, and every test but those two, in .venv
+#   sh scripts/test.sh                   ruff, and every test except the two suites below, in .venv
 #   sh scripts/test.sh -k tokenizer
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest

@@ -68,8 +68,8 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
 def _one_group() -> contextlib.AbstractContextManager:
     """Within this context, `dist.new_group` of all processes returns the default group.
 
-    Fleet makes a dozen groups, and gloo in Paddle 3.3 cannot connect most of more than two processes beside
-    the default one.
+    Fleet makes a dozen groups. With more than two processes, gloo in Paddle 3.3 cannot connect most groups
+    other than the default one.
     """
     import paddle.distributed as dist
 

@@ -24,7 +24,7 @@ from pretrain.corpus.inputs import TextSource
 from utils.errors import UserError
 
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
-_MOST_LINES = 1 << 16  # of a unit of aligned files: short lines of one file do not pile up the other
+_MOST_LINES = 1 << 16  # of a unit of aligned files; limits the other file's text if one has short lines
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 

@@ -48,13 +48,13 @@ def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarra
 CHANGES = [
     ("encoder.layers.1.norm2.bias", None, "1 tensors missing: encoder.layers.1.norm2.bias"),
     ("classifier.bias", None, "1 tensors missing: classifier.bias"),
-    ("strange", full(3), "1 that are not understood: strange"),
+    ("strange", full(3), "1 tensors unknown: strange"),
     ("encoder.layers.1.linear1.weight", full(16, 32), "has shape [16, 32], [16, 64] is expected"),
     ("encoder.layers.99.norm1.bias", full(16), "1567 tensors missing: "),
     ("pooler.dense.bias", full(1, 16), "pooler.dense.bias has shape [1, 16]"),
     ("pooler.dense.bias", full(16, value=np.nan), "pooler.dense.bias holds values that are not finite"),
     ("pooler.dense.bias", full(16, dtype=np.int64), "pooler.dense.bias has dtype int64"),
-    ("encoder.layers.99999.norm1.bias", full(16), "1 that are not understood: encoder.layers.99999"),
+    ("encoder.layers.99999.norm1.bias", full(16), "1 tensors unknown: encoder.layers.99999"),
 ]
 
 
@@ -116,7 +116,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
         ({"num_attention_heads": "four"}, "config.json: num_attention_heads is 'four'; it must be a whole"),
         ({"hidden_size": "x"}, None),
         ({"model_type": "xlm-roberta"}, "names of paddlenlp, but config.json says model_type xlm-roberta"),
-        ({"pad_token_id": 0}, "pad_token_id is 0; XLM-R counts positions on from a pad's id 1"),
+        ({"pad_token_id": 0}, "pad_token_id is 0; XLM-R needs 1: its positions begin after it"),
         ({"hidden_dropout_prob": "x"}, "hidden_dropout_prob is 'x'; it must be a number from 0"),
         ({"hidden_dropout_prob": 10}, "hidden_dropout_prob is 10; it must be a number from 0 to 1"),
     ],

@@ -113,7 +113,7 @@ def for_library(
     if library == PADDLENLP:
         check_fixed_sizes(config, "PaddleNLP")
     if library == XLM_R and config.pad_token_id != 1:
-        raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R counts positions on from a pad's id 1")
+        raise UserError(f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it")
     values = config.to_dict()
     written = {"architectures": [class_name], "model_type": MODEL_TYPES[library]}
     written |= {key: values[key] for key in _SHARED} | _OWN[library]

@@ -17,7 +17,7 @@ TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)  # linear weights are [out, in]
 V, P, H, F = "vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size"
 LABELS, LANGUAGES, ONE = "num_labels", "languages", "one"
 
-# The kinds of modules -> the ends of their tensors' names: everywhere but in official files, and there.
+# Kind of module -> the suffixes of its tensors' names: (in official files, in all other formats).
 TABLE, NORM, LINEAR, HEAD, BIAS = "table", "norm", "linear", "head", "bias"
 SUFFIXES = {
     TABLE: (("", ".weight"),),
