@@ -53,10 +53,19 @@ def gpu_count() -> int:
     return paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
 
 
+def gpus_to_use(args: argparse.Namespace, gpus: int) -> list[str]:
+    """The labels of --selected_gpus, or of all `gpus`. UserError: one is not on this machine."""
+    seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+    chosen = args.selected_gpus.split(",") if args.selected_gpus else seen
+    if wrong := [label for label in chosen if label not in seen]:
+        raise UserError(f"launch.py: --selected_gpus {wrong[0]}: there are only the GPUs {','.join(seen)}")
+    return chosen
+
+
 def choose_processes(args: argparse.Namespace, gpus: int) -> int:
     """How many processes to start on this machine. UserError: more than GPUs, or less than one."""
-    if args.selected_gpus and gpus:
-        gpus = min(gpus, len(args.selected_gpus.split(",")))
+    if gpus:
+        gpus = min(gpus, len(gpus_to_use(args, gpus)))
     processes = args.nproc_per_node
     if processes is None:
         processes = min(gpus or 1, args.recipe_devices or gpus or 1)
@@ -68,16 +77,20 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
     """Add accumulation for missing devices, rounded up, unless the user chose it. Return also a log line."""
+
+    def number(text: str) -> int:
+        return int(text or 0)  # an empty value undoes a flag, as in the scripts
+
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    reader.add_argument("--batch_size", type=int, default=0)
-    reader.add_argument("--gradient_accumulation_steps", type=int)
+    for name in ("--batch_size", "--gradient_accumulation_steps"):
+        reader.add_argument(name, type=number, default=0)
     given, _ = reader.parse_known_args(arguments)
-    steps = given.gradient_accumulation_steps
-    if steps is None:
+    batch, steps = given.batch_size or 32, given.gradient_accumulation_steps  # 32 is the scripts' default
+    if not steps:
         steps = -(-recipe_devices // processes)
         arguments = [*arguments, "--gradient_accumulation_steps", str(steps)]
-    total = given.batch_size * steps * processes
-    line = f"batch: {given.batch_size} x accumulation {steps} x processes {processes} = {total} in all"
+    total = batch * steps * processes
+    line = f"batch: {batch} x accumulation {steps} x processes {processes} = {total} in all"
     return list(arguments), f"{line} (the recipe is for {recipe_devices} devices)"
 
 
@@ -88,10 +101,9 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
     nodes = args.node_ips.split(",")
     if not 0 <= args.node_id < len(nodes):
         raise UserError(f"launch.py: --node_id {args.node_id}: --node_ips has 0 to {len(nodes) - 1}")
-    visible = (args.selected_gpus or os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
     if processes == 1 and len(nodes) < 2:
         if args.selected_gpus and gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = visible[0]
+            environment["CUDA_VISIBLE_DEVICES"] = gpus_to_use(args, gpus)[0]
         return [sys.executable, "-u", *script], environment
     if "OMP_NUM_THREADS" not in os.environ:
         # The launcher imports Paddle, which would set it to 1 for every process.
@@ -99,8 +111,7 @@ def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[s
     launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
     launcher += ["--log_level", "WARNING", "--log_dir", str(_workers(args))]
     if gpus:
-        labels = visible if visible != [""] else [str(i) for i in range(gpus)]
-        launcher += ["--devices", ",".join(labels[:processes])]
+        launcher += ["--devices", ",".join(gpus_to_use(args, gpus)[:processes])]
     elif "CUDA_VISIBLE_DEVICES" in os.environ:
         # It is empty, but the launcher needs one label per process; -1 is no GPU.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)

@@ -42,7 +42,7 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     from pretrain.evaluate import Evaluator
     from pretrain.masking import Vocabulary
     from pretrain.reader import NOTHING, TrainingText, open_corpus, read_steps, total_steps
-    from pretrain.run_folder import SETTINGS, Journal, open_run_folder
+    from pretrain.run_folder import SETTINGS, Journal, clear_run_folder, remove_old_run
     from pretrain.trainer import Trainer
     from training import distributed
     from training.guard import StallWatch
@@ -58,9 +58,10 @@ def train(config: PretrainConfig, stop: "StopSignal") -> None:
     trainer = Trainer(config, text, tokenizer, steps)
     evaluator = Evaluator(config, text, tokenizer, trainer.pseudo_tokens)
 
+    clear_run_folder(output)
     saved = trainer.resume_or_initialise()
     # The old run is not removed earlier, because a command that cannot begin must leave it alone.
-    open_run_folder(config)
+    remove_old_run(config)
     # The saved configuration must not ask for it again.
     config = replace(config, run=replace(config.run, overwrite=False))
     if distributed.is_main():

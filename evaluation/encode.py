@@ -72,7 +72,7 @@ def encode_layer(
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, model.config.pad_token_id):
-            out[rows] = sentence_vectors(model, ids, layer, pooling).numpy()
+            out[rows] = sentence_vectors(model, ids, layer, pooling).astype("float32").numpy()
     return out
 
 
@@ -91,7 +91,7 @@ def encode(
             (sent,) = send_sentences(model, [ids], "specials" if specials else "mean")
             output = model(sent, output_hidden_states=True, pool=False)
             for layer, hidden in enumerate(output.hidden_states):
-                vectors[layer, rows] = _mean(hidden, sent.tensors["weights"]).numpy()
+                vectors[layer, rows] = _mean(hidden, sent.tensors["weights"]).astype("float32").numpy()
     return vectors
 
 

@@ -71,6 +71,7 @@ class Study:
             raise UserError(f"{path}: the key {wrong[0]!r} is missing or unknown")
         models = {}
         for row, value in values.pop("models").items():
+            value = value or {}
             if value.get("start") and value["start"] not in models:
                 raise UserError(f"{path}: {row} starts from {value['start']}, which no line above it names")
             models[row] = TrainedModel(row, value.get("flags", {}), value.get("start", ""))

@@ -66,22 +66,24 @@ class Scores:
     def mean(self, model: str, seed: int) -> float:
         return float(np.mean([self.score(model, seed, language) for language in self.others]))
 
-    def influence(self, model: str, language: str) -> np.ndarray:
-        """How far each example moves the score of a language: [N], in per cent, the mean over the seeds.
+    def influence(self, model: str, language: str, other: str | None = None) -> np.ndarray:
+        """How far each example moves a language's score: [N], in per cent, the mean over the seeds (of both).
 
         The sum of its squares is the variance of the score over draws of the examples (delta method).
         """
         rows = []
         for seed, cells in self.cells[model].items():
-            parts, wholes = (np.array(values, float) for values in cells[language])
-            ratio = self.score(model, seed, language) / 100
-            rows.append(100 * (parts - ratio * wholes) / max(wholes.sum(), 1))
+            if seed in self.cells[other or model]:
+                parts, wholes = (np.array(values, float) for values in cells[language])
+                ratio = self.score(model, seed, language) / 100
+                rows.append(100 * (parts - ratio * wholes) / max(wholes.sum(), 1))
         return np.mean(rows, axis=0)
 
     def example_error(self, model: str, minus: str | None = None) -> float:
         """Standard error of a model's mean score, or of the difference of two, over the examples."""
         of_language = [
-            self.influence(model, language) - (self.influence(minus, language) if minus else 0.0)
+            self.influence(model, language, minus)
+            - (self.influence(minus, language, model) if minus else 0.0)
             for language in self.others
         ]
         if self.measure in SHARED_ROWS:
@@ -97,10 +99,6 @@ class Scores:
     def error(self, model: str) -> float:
         return math.hypot(self.example_error(model), self.seed_deviation / math.sqrt(len(self.cells[model])))
 
-    def differences(self, a: str, b: str) -> list[float]:
-        """a - b, for each seed that both have."""
-        return [self.mean(a, seed) - self.mean(b, seed) for seed in self.cells[a] if seed in self.cells[b]]
-
     def table(self) -> str:
         """A row for each model: the mean over the seeds in every language, then over the languages."""
         lines = [["model", *self.languages, "mean" if self.others == self.languages else "mean without en"]]
@@ -115,8 +113,11 @@ class Scores:
 
     def comparisons(self, pairs: Sequence[Sequence[str]], paper: Mapping[str, float]) -> str:
         """A row for each pair (a, b): a - b, its error, the verdict, and the paper's difference."""
-        there = [(a, b) for a, b in pairs if a in self.cells and b in self.cells]
-        found = {pair: values for pair in there if (values := self.differences(*pair))}
+        found = {  # over the seeds that both have
+            (a, b): [self.mean(a, seed) - self.mean(b, seed) for seed in seeds]
+            for a, b in pairs
+            if (seeds := [seed for seed in self.cells.get(a, ()) if seed in self.cells.get(b, ())])
+        }
         deviation = pooled_deviation(list(found.values()))
         lines = [["", "difference", "verdict", *([OF_PAPER[self.measure]] if paper else [])]]
         for (a, b), values in found.items():

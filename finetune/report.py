@@ -5,13 +5,13 @@ names its recipe. All scores are per cent.
 """
 
 import json
-import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from utils.errors import UserError
@@ -31,12 +31,6 @@ def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
     """{"gap": English minus the mean of the others} (paper, Table 7); {} without English or the others."""
     others = [score for language, score in scores.items() if language != SOURCE]
     return {GAP: scores[SOURCE] - sum(others) / len(others)} if SOURCE in scores and others else {}
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation of a sample (divisor n - 1; 0 for a single value)."""
-    mean = sum(values) / len(values)
-    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
 
 
 @cache
@@ -109,9 +103,10 @@ class Table:
         }
 
     def summary(self) -> dict[str, tuple[float, float]]:
-        """column -> mean and standard deviation over the seeds."""
+        """column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
         rows = list(self.full_rows().values())
-        return {column: mean_and_deviation([row[column] for row in rows]) for column in rows[0]}
+        columns = {column: [row[column] for row in rows] for column in rows[0]}
+        return {column: (fmean(row), stdev(row) if len(row) > 1 else 0.0) for column, row in columns.items()}
 
     def cells(self) -> list[list[str]]:
         """Header, a line per seed, mean and deviation of several, untrained, the paper; two decimals."""

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from utils.errors import UserError
 from utils.files import read_json
 
+FIRST_POSITION = 2  # of a sequence's first token
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 

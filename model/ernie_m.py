@@ -24,12 +24,11 @@ from paddle.distributed.fleet.utils import recompute
 
 from model import device
 from model.attention import CLOSED, Layout, SelfAttention
-from model.config import ErnieMConfig
+from model.config import FIRST_POSITION, ErnieMConfig
 from model.cpu import LayerNorm, Linear, add_to, at_positions, dropout, gelu, on_cpu
 from model.word_table import WordEmbeddings
 from utils.errors import UserError
 
-FIRST_POSITION = 2
 PAD_POSITION = 1
 EXACT = (paddle.float32, paddle.float64)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import paddle
 from paddle import Tensor
 
 from model import device
@@ -53,14 +54,10 @@ class DeviceBatch:
     stage1: DeviceRow | None
 
 
-def to_device(
-    batches: Sequence[Batch], weights: Sequence[float] | None = None, flash: bool = False
-) -> list[DeviceBatch]:
-    """Send micro-batches to the device, all of them in one copy.
+def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) -> list[DeviceBatch]:
+    """Send micro-batches to the device, all of them in one copy. Call it within the engine's autocast.
 
-    Args:
-        weights: see `masked_lm_loss`.
-        flash: see `Layout.arrays`.
+    `weights`: see `masked_lm_loss`.
     """
     found = []
     for batch in batches:
@@ -72,7 +69,7 @@ def to_device(
             more["weights"] = np.asarray(weights, np.float64)[batch.target_objectives]
         row = DeviceRow(batch, batch.targets, target_ids=batch.target_ids, **more)
         found.append(DeviceBatch(row, batch.stage1 and _stage1_row(batch.stage1)))
-    _send([row for one in found for row in (one.row, one.stage1) if row is not None], flash)
+    _send([row for one in found for row in (one.row, one.stage1) if row is not None])
     return found
 
 
@@ -104,9 +101,10 @@ def masked_lm_loss(
     return model.lm_head.loss(hidden, row.tensors["target_ids"], row.tensors.get("weights"))
 
 
-def _send(rows: Sequence[DeviceRow], flash: bool = False) -> None:
+def _send(rows: Sequence[DeviceRow]) -> None:
     """Send rows to the device in one copy, with what attention needs on a GPU."""
     layouts = [row.layout.rounded_up for row in rows] if device.on_gpu() else []
+    flash = device.flash_in(half=paddle.amp.is_autocast_enabled())
     groups = [row.arrays for row in rows] + [layout.arrays(flash) for layout in layouts]
     for owner, tensors in zip([*rows, *layouts], device.upload(groups), strict=True):
         owner.tensors.update(tensors)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from model.config import FIRST_POSITION
 from pretrain import masking
 from pretrain.batch import NO_LANGUAGE, Batch, MaskedExample, MaskedSequence, Slots, pack
 from pretrain.config import ObjectiveConfig
@@ -17,7 +18,6 @@ from pretrain.masking import Vocabulary
 from reader.tokenization import truncate_longest_first
 from utils.errors import UserError
 
-FIRST_POSITION = 2
 _PAIR_EXPONENT = 0.7
 
 

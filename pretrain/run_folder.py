@@ -26,10 +26,17 @@ HELD_OUT = "held_out"  # a record's key
 _SAMPLES = 3  # sentences with pseudo-tokens in the log
 
 
-def open_run_folder(config: PretrainConfig) -> None:
-    """Remove what a killed process left in `run.output` and, with `run.overwrite`, the run in it.
+def clear_run_folder(output: Path) -> None:
+    """Call `clear_leftovers`. Every process calls this before it looks for a checkpoint."""
+    if distributed.is_main():
+        with unwritable_is_a_user_error(output):
+            clear_leftovers(output)
+            clear_leftovers(output / CHECKPOINTS)
+    distributed.barrier()
 
-    Call it once while holding the lock of the folder.
+
+def remove_old_run(config: PretrainConfig) -> None:
+    """With `run.overwrite`, remove the run in `run.output`.
 
     Raises:
         UserError: `init` names a part of the run that would be removed, or a file cannot be removed.
@@ -43,8 +50,6 @@ def open_run_folder(config: PretrainConfig) -> None:
         return
     found = [name for name in names if (output / name).exists()]
     with unwritable_is_a_user_error(output):
-        clear_leftovers(output)
-        clear_leftovers(output / CHECKPOINTS)
         for name in found:
             remove(output / name)
     if found:
@@ -63,12 +68,8 @@ def check_same_run(folder: Path, saved: dict[str, Any], now: dict[str, Any]) -> 
         UserError: they differ; names the keys, or both corpora.
     """
     instead = "choose another run.output, or begin anew with --run.overwrite true"
-    changed = [
-        line
-        for line in differences(saved["config"], now["config"])
-        # keys of an earlier version no longer decide anything
-        if line.partition(":")[0] not in FREE and not line.endswith("-> (absent)")
-    ]
+    found = differences(saved["config"], now["config"])
+    changed = [line for line in found if line.partition(":")[0] not in FREE]
     if changed:
         longer = (
             ". To train a finished model further, begin a new run: another run.output, --init.encoder "
@@ -161,7 +162,7 @@ class Journal:
                 loss, accuracy = sums[f"{name}.loss"] / count, sums[f"{name}.correct"] / count
                 perplexity = math.exp(min(loss, 50.0))
                 record[name] = {"loss": loss, "perplexity": perplexity, "accuracy": accuracy}
-        if sums["pseudo"]:
+        if sums["pseudo"] and "btmlm" in record:  # a sentence of [UNK] alone has no targets
             record["btmlm"]["copy_rate"] = sums["copied"] / sums["pseudo"]
             record["btmlm"]["repeat_rate"] = sums["repeated"] / sums["pseudo"]
         self.sums, self._clock, self._tokens_before = Counter(), now, self.trained_tokens

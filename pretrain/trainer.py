@@ -8,7 +8,6 @@ from typing import Any
 
 import paddle
 
-from model import device
 from model.checkpoint.folder import ModelFiles, load_from, model_files
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.checkpoint.training_state import keep_last
@@ -197,7 +196,8 @@ def train_step(
     """
     # Each objective's mean is over all processes and micro-batches.
     weights = [work.share.get(name, 0.0) / max(count, 1) for name, count in zip(OBJECTIVES, work.masked)]
-    flash = device.flash_in(half=engine.precision.amp != "none")
+    with engine.autocast():
+        sent = to_device(work.micro_batches, weights)
 
     def loss_of(batch: DeviceBatch) -> tuple[paddle.Tensor, dict[str, Any]]:
         sums: dict[str, Any] = {"tokens": batch.row.batch.tokens}
@@ -210,7 +210,7 @@ def train_step(
                 sums |= {f"{name}.loss": losses, f"{name}.correct": right, f"{name}.count": mine.shape[0]}
         return result.total, sums
 
-    return engine.step(to_device(work.micro_batches, weights, flash), loss_of, stop)
+    return engine.step(sent, loss_of, stop)
 
 
 def learning_rate(config: PretrainConfig, steps: int) -> Schedule:

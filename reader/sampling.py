@@ -45,7 +45,8 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
     sizes = sizes.astype(np.uint64)
     epochs, values = np.divmod(positions.astype(np.uint64), sizes)
     keys = _mix(keys + _mix(epochs + np.uint64(1)))
-    bits = np.maximum(_bit_length(sizes - np.uint64(1)), 2).astype(np.uint64)
+    # The number of bits is exact below 2^53, where float64 holds every integer; a stream has fewer items.
+    bits = np.maximum(np.frexp((sizes - np.uint64(1)).astype(np.float64))[1], 2).astype(np.uint64)
     values = _feistel(values, keys, bits)
     outside = np.flatnonzero(values >= sizes)
     while outside.size:
@@ -102,7 +103,9 @@ class Sampler:
 
     def draw(self, count: int) -> Draws:
         """The next `count` draws."""
-        words = _philox_words(self._philox_key, self.draws, count)  # [n, 4]
+        # Philox makes four words of each value of its counter. Draw i uses those of counter i.
+        philox = np.random.Philox(key=self._philox_key, counter=self.draws)
+        words = philox.random_raw(4 * count).reshape(count, 4)
         chance = (words[:, 0] >> np.uint64(11)) * 2.0**-53
         stream = np.searchsorted(self._thresholds, chance, side="right")
         position = self.positions[stream] + _earlier_equals(stream)
@@ -124,11 +127,6 @@ class Sampler:
 
 def _key_words(seed: int, purpose: str) -> np.ndarray:
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
-
-
-def _philox_words(key: np.ndarray, first: int, count: int) -> np.ndarray:
-    # Philox makes four words of each value of its counter. Draw i uses those of counter i. [count, 4]
-    return np.random.Philox(key=key, counter=first).random_raw(4 * count).reshape(count, 4)
 
 
 def _earlier_equals(values: np.ndarray) -> np.ndarray:
@@ -155,8 +153,3 @@ def _mix(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
-
-
-def _bit_length(values: np.ndarray) -> np.ndarray:
-    # Exact below 2^53, where float64 holds every integer; a stream has fewer items.
-    return np.frexp(values.astype(np.float64))[1]

@@ -33,6 +33,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from benchmarks import plan
+from evaluation.encode import encode
 from model import cpu, device, word_table
 from model.attention import Layout, SelfAttention
 from model.ernie_m import ErnieMConfig
@@ -246,7 +247,8 @@ def check_dropout(quick: bool) -> str:
         found.append([loss.numpy(), np.concatenate([p.grad.numpy().ravel() for p in used])])
         for parameter in used:
             parameter.grad = None
-    compare("a second pass with the same seed", found[1], found[0], 0.0, advice)
+    # A GPU adds the gradients of a token's positions in any order.
+    compare("a second pass with the same seed", found[1], found[0], 1e-5 if device.on_gpu() else 0.0, advice)
     compare("recompute", found[2], found[0], 1e-5, "train without run.recompute")
     return f"mean {mean:.3f}, the same seed gives the same bits, recompute is equal"
 
@@ -254,12 +256,19 @@ def check_dropout(quick: bool) -> str:
 def check_training(quick: bool) -> str:
     gpu, said = device.on_gpu(), []
     base, amps = ("float32", ["bf16"] * device.has_bf16() + ["fp16"]) if gpu else ("float64", ["none"])
-    exact = {name: train(engine_of(base), name) for name in OBJECTIVES}
+
+    def numbers(name: str, engine: Engine) -> Sequence:
+        if name != "vectors":
+            return train(engine, name)
+        with engine.autocast():
+            return encode(engine.model.ernie_m, [np.arange(4, 6), np.arange(4, 40)])
+
+    exact = {name: numbers(name, engine_of(base)) for name in (*OBJECTIVES, "vectors")}
     for amp in amps:
-        worst, most = 0.0, 5e-2 if gpu else 1e-3
-        for name, losses in exact.items():
-            found, advice = train(engine_of("float32", Precision(amp)), name), f"do not train with amp {amp}"
-            worst = max(worst, compare(f"{name} with amp {amp}", found, losses, most, advice))
+        worst, most, advice = 0.0, 5e-2 if gpu else 1e-3, f"do not train with amp {amp}"
+        for name, expected in exact.items():
+            found = numbers(name, engine_of("float32", Precision(amp)))
+            worst = max(worst, compare(f"{name} with amp {amp}", found, expected, most, advice))
         said.append(f"float32, amp {amp}, within {worst:.0e} of {base}")
     if gpu:
         engine = engine_of("float32", Precision("fp16", loss_scaling=LossScaling(init_loss_scaling=2.0**60)))
@@ -273,7 +282,7 @@ def check_training(quick: bool) -> str:
     second.load_state_dict(first.state_dict())
     whole = train(first, "mmlm")
     compare("a resumed run", train(second, "mmlm"), whole, 1e-4 if gpu else 0.0, "do not stop a run")
-    return f"{STEPS} steps of each objective: {'; '.join(said)}; resumed: equal"
+    return f"vectors, and {STEPS} steps of each objective: {'; '.join(said)}; resumed: equal"
 
 
 def profiled(work: Callable[[], object]) -> list[tuple[str, str]]:

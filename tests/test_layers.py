@@ -126,6 +126,7 @@ OWN = {"self", "cls", "ctx"}
 OF_TENSORS = {"grad", "grad_", "stop_gradient"}
 FOREIGN_ATTRIBUTES = {
     "options.intra_op_num_threads", "options.log_severity_level",  # onnxruntime.SessionOptions
+    "self.scaler._found_inf",  # paddle.amp.GradScaler
     "strategy.hybrid_configs",  # fleet.DistributedStrategy
     "tensor.data_type",  # an ONNX tensor
     "libc.malloc.restype", "libc.malloc.argtypes", "libc.free.argtypes",  # ctypes

@@ -88,6 +88,8 @@ def _together(folder: Path, work: Callable[[], Path | None]) -> Path | None:
             result = work()
     except UserError as failed:
         error = failed
+    except OSError as failed:  # the folder that process 0 made is not there
+        error = UserError(f"{folder}: {failed.strerror}; give a folder that all machines share")
     results = distributed.gather((error is None, result))
     if error is not None:
         raise error

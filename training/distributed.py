@@ -20,7 +20,6 @@ from utils.runtime import world_size as world_size
 
 if TYPE_CHECKING:
     from paddle import Tensor
-    from paddle.amp import GradScaler
     from paddle.optimizer import Optimizer
 
 FUSED_BYTES = 64 << 20  # hides the fixed cost of a sum, and bounds the copy that fleet makes
@@ -174,12 +173,3 @@ def sharded(optimizer: "Optimizer") -> "Optimizer":
     from paddle.distributed.fleet.meta_optimizers.dygraph_optimizer import DygraphShardingOptimizer
 
     return DygraphShardingOptimizer(optimizer, fleet.get_hybrid_communicate_group())
-
-
-def shared(scaler: "GradScaler") -> "GradScaler":
-    """The scaler for several processes: an overflow on one process is an overflow on all."""
-    if world_size() == 1:
-        return scaler
-    from paddle.distributed import fleet
-
-    return fleet.distributed_scaler(scaler)

@@ -86,7 +86,7 @@ class Engine:
         self._is_decorated = False
         several = sharding_stage and distributed.world_size() > 1
         self._sharded = distributed.sharded(optimizer) if several else None
-        self.scaler = distributed.shared(self.precision.scaler)
+        self.scaler = self.precision.scaler
         distributed.broadcast_(model.state_dict().values())
 
     @property
@@ -239,6 +239,9 @@ class Engine:
             for parameter in self._own_with_gradient():
                 table = self.optimizer.tables.get(parameter.name)
                 (parameter.grad if table is None else table).scale_(self.clip_norm / norm)
+        if self.scaler.is_enable():
+            # unscale_() saw only the gradients of this process; in stage 1 another one may have overflowed.
+            self.scaler._found_inf = paddle.to_tensor([not finite])
         if finite or self.scaler.is_enable():
             self.scaler.step(self._sharded or self.optimizer)
             self.scaler.update()

@@ -91,7 +91,8 @@ def _translate(
     raw = configs.read_json(config_path) if config_path else {}
     layout = layout or _layout_of(found, raw, place)
     if layout == FAIRSEQ:
-        raw = configs.of_fairseq(found.metadata)
+        flags = found.metadata  # of the run
+        raw = {ours: flags[theirs] for theirs, ours in configs.FAIRSEQ_FLAGS.items() if theirs in flags}
     if layout == OURS:
         head = task_named(str(raw.get("head") or raw.get("architecture")))
         heads = [head] if head in tables.CLASSES[PADDLENLP] else []

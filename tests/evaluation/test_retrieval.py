@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from evaluation.encode import encode
+from evaluation import encode as encoding
+from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
 from model.ernie_m import ErnieMConfig, ErnieMModel
 
@@ -72,3 +73,12 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     with_specials = encode(model, sentences, specials=True)
     alone = model(paddle.to_tensor(sentences[0][None]), pool=False).sequence.numpy()[0].mean(axis=0)
     assert np.abs(with_specials[-1, 0] - alone).max() < 1e-5
+
+
+def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
+    """Autocast leaves them so, and NumPy would read their bits."""
+    model, sentences, mean = tiny_model(), [np.array([0, 7, 8, 2])], encoding._mean
+    exact = encode(model, sentences)
+    monkeypatch.setattr(encoding, "_mean", lambda *given: mean(*given).astype("bfloat16"))
+    assert np.abs(encode(model, sentences) - exact).max() < 0.02
+    assert np.abs(encode_layer(model, sentences, 2) - exact[2]).max() < 0.02

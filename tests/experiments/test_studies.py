@@ -71,7 +71,10 @@ def test_the_published_tables_are_those_of_the_figures(name):
     [
         ("title: x\n", "the key 'corpus' is missing or unknown"),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, color: red}", "'color' is missing or"),
-        ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {b: {start: a}}}", "b starts from a, which"),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: , b: {start: c}}}",
+            "b starts from c, which",
+        ),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, measures: [bleu]}", "bleu is not one"),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, compare: [[a, b]]}", "a is no model"),
     ],

@@ -37,13 +37,10 @@ def arm(what: str, number: int) -> None:
         def is_next(a, b) -> bool:
             if what == "checkpoint":
                 return a.name.startswith(".step_") and ".tmp-" in a.name
-            return ".best.tmp" in str(a) and best_is_away(b)
+            away = not b.exists() and any(path.name.startswith(".best.old") for path in b.parent.iterdir())
+            return ".best.tmp" in str(a) and away
 
         files.os.replace = lambda a, b: (count(is_next(Path(a), Path(b))), replace(a, b))[1]
-
-
-def best_is_away(best) -> bool:
-    return not best.exists() and any(path.name.startswith(".best.old") for path in best.parent.iterdir())
 
 
 def main() -> None:

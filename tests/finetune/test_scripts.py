@@ -39,6 +39,7 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
         (["--batch_size", "16"], 8, 2, "4", 128),
         (["--batch_size", "16"], 8, 3, "3", 144),
         (["--batch_size", "16", "--batch_size=2"], 2, 1, "2", 4),
+        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, "2", 64),
         (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
     ],
 )
@@ -58,6 +59,8 @@ def test_processes_follow_the_gpus():
     assert launch.choose_processes(parsed(), gpus=4) == 4
     assert launch.choose_processes(parsed("--recipe_devices", "2"), gpus=4) == 2
     assert launch.choose_processes(parsed("--selected_gpus", "1,3"), gpus=4) == 2
+    with pytest.raises(UserError, match="--selected_gpus 7: there are only the GPUs 0,1"):
+        launch.choose_processes(parsed("--selected_gpus", "0,7"), gpus=2)
     assert launch.choose_processes(parsed("--nproc_per_node", "3"), gpus=0) == 3
     for number in ("-1", "2"):
         with pytest.raises(UserError, match=f"--node_id {number}: --node_ips has 0 to 1"):

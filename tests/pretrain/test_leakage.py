@@ -13,18 +13,9 @@ from model.attention import Layout
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.config import OBJECTIVES
-from tests.pretrain.objective_examples import (
-    LANGUAGES,
-    MASK,
-    SEP,
-    VOCABULARY,
-    filled,
-    objectives,
-    of_all_four,
-    pairs,
-    rngs,
-    texts,
-)
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, of_all_four, pairs, rngs, texts
+
+MASK, SEP = VOCABULARY.mask_id, VOCABULARY.sep_id
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,7 @@ from model.heads import PreTrainingModel
 from pretrain.config import OBJECTIVES
 from pretrain.loss import hidden_at, masked_lm_loss
 from tests.helpers.plain_model import PlainErnieM
-from tests.pretrain.objective_examples import (
-    LANGUAGES,
-    dense,
-    filled,
-    objectives,
-    of_all_four,
-    pairs,
-    rngs,
-    texts,
-)
+from tests.pretrain.examples import LANGUAGES, dense, filled, objectives, of_all_four, pairs, rngs, texts
 
 CONFIG = ErnieMConfig(
     vocab_size=100, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=70,
@@ -41,14 +32,6 @@ def model():
         model.lm_head.bias.set_value(paddle.randn([100]))
     yield model
     paddle.set_default_dtype("float32")
-
-
-def examples_of(objective):
-    return (
-        texts([20, 9, 15], language=2)
-        if objective in ("mmlm", "btmlm")
-        else pairs([(20, 9), (7, 15), (8, 8)])
-    )
 
 
 def gradients(model) -> dict[str, np.ndarray]:
@@ -74,9 +57,8 @@ class Oracle(paddle.nn.Layer):
         """The states of a packed row's tokens, [N, H]."""
         rows = dense(batch)
         languages = paddle.to_tensor(rows.language_ids)
-        bias = self.language_embeddings(languages.clip(min=0)) * (languages >= 0).astype("float64").unsqueeze(
-            -1
-        )
+        carried = (languages >= 0).astype("float64").unsqueeze(-1)
+        bias = self.language_embeddings(languages.clip(min=0)) * carried
         ids, positions, seen = map(paddle.to_tensor, (rows.input_ids, rows.position_ids, rows.seen))
         states = self.ernie_m(ids, positions, seen, bias).sequence
         return paddle.gather(states.reshape([-1, 16]), paddle.to_tensor(rows.cells))
@@ -94,7 +76,9 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
         batch = of_all_four(objectives())
         assert (batch.masked > 0).all() and batch.lengths.min() < 10 and batch.lengths.max() == 64
     else:
-        batch = objectives().batch(objective, examples_of(objective), rngs(3))
+        of_texts = objective in ("mmlm", "btmlm")
+        given = texts([20, 9, 15], language=2) if of_texts else pairs([(20, 9), (7, 15), (8, 8)])
+        batch = objectives().batch(objective, given, rngs(3))
         assert batch.masked.nonzero()[0].tolist() == [OBJECTIVES.index(objective)]
     if batch.stage1 is not None:
         batch, *_ = filled(model, batch)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pretrain.objectives import Pair, Text
-from tests.pretrain.objective_examples import (
+from tests.pretrain.examples import (
     CLS,
     MASK,
     SEP,

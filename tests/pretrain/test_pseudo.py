@@ -10,7 +10,7 @@ from pretrain import evaluate
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
 from pretrain.loss import hidden_at
 from pretrain.objectives import SecondLanguage, Text
-from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, filled, objectives, rngs, texts
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, rngs, texts
 from utils.errors import UserError
 
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]

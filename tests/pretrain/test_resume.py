@@ -164,6 +164,14 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     assert kept == ["step_12", "step_12.damaged", "step_8"]
 
 
+def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus, out):
+    shutil.rmtree(out / "checkpoints/step_8")
+    (out / "checkpoints/step_12").rename(out / "checkpoints/.step_12.old-999999999")
+    pretrain(tiny_corpus, out, **USUAL)
+    assert f"going on from {out}/checkpoints/step_12" in log_of(out)
+    assert records(out) == records(straight)
+
+
 def test_no_whole_checkpoint_is_no_reason_to_begin_anew(straight, out, refused):
     flip(out / "checkpoints/step_8/model.safetensors")
     shutil.rmtree(out / "checkpoints/step_12/training_state")

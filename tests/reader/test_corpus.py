@@ -49,10 +49,6 @@ def copy(path, tmp_path):
     return tmp_path / "corpus"
 
 
-def as_lists(lines):
-    return [line.tolist() for line in lines]
-
-
 def test_documents_and_lines_in_order(path, tokenizer):
     text = Corpus(path).mono["en"]
     assert len(text.shards) > 1
@@ -68,7 +64,10 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
     pairs = Corpus(path).parallel["de", "en"]  # given as en-de
     assert len(pairs.shards) > 1 and len(pairs) == len(PAIRS)
     for number, (english, german) in enumerate(PAIRS):
-        assert as_lists(pairs[number]) == [tokenizer.encode(german), tokenizer.encode(english)]
+        assert [line.tolist() for line in pairs[number]] == [
+            tokenizer.encode(german),
+            tokenizer.encode(english),
+        ]
     with pytest.raises(IndexError):
         pairs[len(pairs)]
     with pytest.raises(IndexError):

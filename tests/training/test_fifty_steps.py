@@ -15,7 +15,7 @@ from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
 from pretrain.loss import masked_lm_loss
 from tests.helpers.plain_model import PlainErnieM, padded, real_cells
-from tests.pretrain.objective_examples import LANGUAGES, objectives, rngs, texts
+from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
 from training.optimizer import build_optimizer, is_decayed
 

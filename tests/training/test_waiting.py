@@ -1,5 +1,7 @@
 """How often a step makes the host wait for the device: uploads of arrays, and values that are read back."""
 
+import math
+
 import numpy as np
 import paddle
 import pytest
@@ -12,7 +14,7 @@ from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
 from reader.batching import TaskBatch
-from tests.pretrain.objective_examples import LANGUAGES, VOCABULARY, objectives, of_all_four
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
 from training.engine import Engine
 from training.optimizer import AdamW, build_optimizer
@@ -108,15 +110,19 @@ def test_float16_is_unscaled_on_every_process(monkeypatch, fp16, rank):
     for name, value in (("world_size", 2), ("rank", rank), ("is_main", rank == 0)):
         monkeypatch.setattr(distributed, name, lambda value=value: value)
     monkeypatch.setattr(distributed, "sum_gradients", lambda parameters: None)
-    norms = []
+    norms, squared = [], [1.0, math.inf]  # of process 0, which overflows in the second step
 
     def all_reduce(tensor):
         norms.append(paddle.linalg.norm(model.weight.grad).item())
-        tensor[1] = 1.0  # the squared norm, from process 0
+        tensor[1] = squared[len(norms) - 1]
 
     monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
     engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {}))
-    assert norms == [pytest.approx(6**0.5)]
+    before = model.weight.numpy()
+    assert engine.step([paddle.ones([1, 3])], lambda x: (model(x).sum(), {})).skipped
+    assert norms == [pytest.approx(6**0.5)] * 2
+    # What overflows on one process is skipped on all.
+    assert (model.weight.numpy() == before).all() and engine.scaler.state_dict()["decr_count"] == 1
 
 
 @pytest.mark.parametrize("stage", [0, 1])

@@ -29,7 +29,7 @@ _OWN = {
     },
 }  # fmt: skip
 # fairseq's flags for what no shape shows.
-_FAIRSEQ_FLAGS = {
+FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
     "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob",
 }  # fmt: skip
@@ -49,11 +49,6 @@ def read_json(path: Path) -> dict[str, Any]:
     for value in inner if isinstance(inner, list) else ():
         flat |= value if isinstance(value, dict) else {}
     return flat | found | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
-
-
-def of_fairseq(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Our keys for the flags of a fairseq run."""
-    return {ours: metadata[theirs] for theirs, ours in _FAIRSEQ_FLAGS.items() if theirs in metadata}
 
 
 def class_of(raw: Mapping[str, Any]) -> str | None:
