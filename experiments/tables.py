@@ -217,7 +217,7 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
     from matplotlib.figure import Figure
 
     if study.curves:
-        panels = {"perplexity": "BTMLM perplexity, held out", "perplexity_without": "without pseudo-tokens"}
+        panels = {"perplexity": "BTMLM perplexity by step", "perplexity_without": "without pseudo-tokens"}
     else:
         of_measure = {measure: Scores(figures, measure) for measure in TITLES}
         found = {measure: scores for measure, scores in of_measure.items() if scores.models}
@@ -229,7 +229,7 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
             if study.curves:
                 for seed, found in by_seed.items():
                     points = [(one["step"], perplexity(one, "btmlm", panel)) for one in found["held_out"]]
-                    label = model if seed == next(iter(by_seed)) else None
+                    label = model if points[-1][1] > 0 and seed == min(by_seed) else None  # the start has nan
                     axis.plot(*zip(*points), color=f"C{number}", label=label)
             elif model in (scores := of_measure[panel]).cells:
                 mean = np.mean([scores.mean(model, seed) for seed in by_seed])
