@@ -5,6 +5,7 @@ python encode_vector.py --data_set sentences.txt --data_format text --vectors me
 python encode_vector.py --init_pretraining_params exported --engine onnx-int8 ...    # what export.py wrote
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,8 @@ def open_exported(flags: EncodeVectorFlags):
     from inference.loading import load
     from inference.tasks.encode import ExportedEncoder
 
+    if not flags.use_cuda:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     loaded = load(flags.init_pretraining_params, engine=flags.engine)
     layer = layer_number(flags.layer, loaded.num_layers)
     if flags.max_seq_len > loaded.longest:

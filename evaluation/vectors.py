@@ -29,7 +29,8 @@ class ArrayFile:
         """Append rows: [rows, width], to be written into."""
         start = _HEADER_BYTES + self.rows * self.width * self.dtype.itemsize
         # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
-        os.posix_fallocate(self._file.fileno(), start, max(1, rows * self.width * self.dtype.itemsize))
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(self._file.fileno(), start, max(1, rows * self.width * self.dtype.itemsize))
         self.rows += rows
         if not rows:
             return np.empty([0, self.width], self.dtype)

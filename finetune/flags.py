@@ -60,9 +60,9 @@ class TrainingFlags:
     def __post_init__(self) -> None:
         check_ranges(self)
         check_recipe(self.paper)
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+        if not 0 <= min(self.seeds) <= max(self.seeds) < 2**63 or len(set(self.seeds)) < len(self.seeds):
             shown = ",".join(map(str, self.seeds))
-            raise UserError(f"--random_seed {shown}: seeds are not negative and differ")
+            raise UserError(f"--random_seed {shown}: seeds are from 0 to 2^63 - 1 and differ")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -84,8 +84,8 @@ class FinetuneFlags(TrainingFlags):
     init_loss_scaling: float = flag(102400.0, "fp16: first loss scale", "[1, )")
     incr_every_n_steps: int = flag(100, "fp16: good steps before the scale grows", "[1, )")
     decr_every_n_nan_or_inf: int = flag(2, "fp16: overflows before it shrinks", "[1, )")
-    incr_ratio: float = flag(2.0, "fp16: growth")
-    decr_ratio: float = flag(0.8, "fp16: shrinkage")
+    incr_ratio: float = flag(2.0, "fp16: growth", "(1, )")
+    decr_ratio: float = flag(0.8, "fp16: shrinkage", "(0, 1)")
     test_save: str = free("./checkpoints/test_result", "predictions; .<epoch>.<step> is appended")
     metric: str = unused("simple_accuracy", "the task decides the metric")
     verbose: bool = unused(False, "the log is always complete")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # engine -> the file of an exported folder that it runs; the first one that is there is the default
 FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
-PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
 GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
 # An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
 GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -41,7 +41,7 @@ class PaddleEngine:
 
         graph = folder / FILES["paddle"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
-        if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+        if paddle.device.get_device().startswith("gpu"):  # export.py sets the CPU
             config.enable_use_gpu(GPU_POOL_MB, 0)
         else:
             config.disable_gpu()
@@ -72,7 +72,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores
         options.log_severity_level = 3  # errors
-        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+        providers = [one for one in PROVIDERS.items() if one[0] in onnxruntime.get_available_providers()]
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # the common base of its exceptions

@@ -2,7 +2,7 @@
 
 A retrieval set of several languages is a folder in one of two forms:
 
-    de-en.de, de-en.en                              the names of XTREME
+    de-en.de, de-en.en                              line by line: XTREME's script sorts the English side
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
 """
 
@@ -73,7 +73,7 @@ class Bitext(NamedTuple):
 def read_bitext(language: str, path: str | os.PathLike, translations: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
 
-    UserError: a file is missing, empty or not UTF-8, or the numbers of lines differ.
+    UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or one is sorted.
     """
     sides = Sentences(path), Sentences(translations)
     if len(sides[0]) != len(sides[1]):
@@ -81,7 +81,10 @@ def read_bitext(language: str, path: str | os.PathLike, translations: str | os.P
             f"{path} has {len(sides[0]):,} lines and {translations} {len(sides[1]):,}: line i of one must "
             "translate line i of the other"
         )
-    return Bitext(language, sides[0].texts(), sides[1].texts())
+    english = sides[1].texts()
+    if len(english) > 20 and english == sorted(english):
+        raise UserError(f"{translations}: sorted, as by XTREME's script; give LASER/data/tatoeba/v1 instead")
+    return Bitext(language, sides[0].texts(), english)
 
 
 def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:

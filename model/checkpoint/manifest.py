@@ -70,15 +70,11 @@ def check_model(folder: Path) -> None:
     path = folder / MANIFEST
     try:
         if path.is_file() and b'"sha256"' in path.read_bytes():  # other programs have files of this name
-            check_manifest(path, _digest_once)
+            check_manifest(path, lambda file: _digest(file, file.stat().st_size, file.stat().st_mtime_ns))
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"
         ) from error
-
-
-def _digest_once(file: Path) -> str:
-    return _digest(file, file.stat().st_size, file.stat().st_mtime_ns)
 
 
 _digest = functools.lru_cache(maxsize=64)(lambda file, size, changed: sha256_of(file))

@@ -20,9 +20,8 @@ ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
 def model():
     paddle.seed(2)
     config = ErnieMConfig(
-        vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=70, initializer_range=0.5, hidden_dropout_prob=0.5,
-        attention_probs_dropout_prob=0.5,
+        vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.5,
+        max_position_embeddings=70, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5,
     )  # fmt: skip
     model = PreTrainingModel(config, LANGUAGES)
     with paddle.no_grad():

@@ -47,6 +47,9 @@ def test_bad_bitexts(tmp_path):
         read_bitexts(tmp_path, ["fr"])
     with pytest.raises(UserError, match=r"no sw there; it has de, fr"):
         read_bitexts(tmp_path, ["sw"])
+    write(tmp_path, fr_en_fr=["a"] * 21, fr_en_en=sorted(map(str, range(21))))
+    with pytest.raises(UserError, match=r"fr-en.en: sorted, as by XTREME's script"):
+        read_bitexts(tmp_path, ["fr"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no files <language>-en.<language>"):
         read_bitexts(tmp_path / "empty")

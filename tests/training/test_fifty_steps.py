@@ -22,9 +22,8 @@ from training.optimizer import build_optimizer, is_decayed
 STEPS, DIFFERENT = 50, 10  # batches
 RATE, DECAY, NORM = 5e-3, 0.05, 0.5
 CONFIG = ErnieMConfig(
-    vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-    max_position_embeddings=70, initializer_range=0.2, hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
+    vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.2,
+    max_position_embeddings=70, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
 
 
@@ -50,8 +49,7 @@ class Plain(nn.Layer):
         size = CONFIG.hidden_size
         self.classifier = nn.Linear(size, labels)
         self.lm_head = nn.Layer()
-        self.lm_head.dense = nn.Linear(size, size)
-        self.lm_head.layer_norm = nn.LayerNorm(size)
+        self.lm_head.dense, self.lm_head.layer_norm = nn.Linear(size, size), nn.LayerNorm(size)
         self.lm_head.bias = self.lm_head.create_parameter([CONFIG.vocab_size], is_bias=True)
 
     def classify(self, ids, labels):
