@@ -42,7 +42,7 @@ def test_defaults_are_the_official_ones():
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_every_official_flag_is_accepted(name):
-    texts = {bool: "true", int: "9", float: "2.5" if name == "init_loss_scaling" else "0.5"}
+    texts = {bool: "true", int: "9", float: "2.5" if name in ("init_loss_scaling", "incr_ratio") else "0.5"}
     choices = FLAGS[name].metadata.get("choices")
     text = choices[0] if choices else "9" if name == "random_seed" else texts.get(FLAGS[name].type, "9")
     args = parse([f"--{name}", text])
