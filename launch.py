@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.environment import run
+from utils.args import Parser
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.runtime import has_gpu, read_cpu, settings_for
@@ -76,17 +77,13 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
-    """Add accumulation for missing devices, rounded up, unless the user chose it. Return also a log line."""
-
-    def number(text: str) -> int:
-        return int(text or 0)  # an empty value undoes a flag, as in the scripts
-
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """Add accumulation for missing devices, rounded up, unless the user chose it. Also return a log line."""
+    reader = Parser(add_help=False, allow_abbrev=False)
     for name in ("--batch_size", "--gradient_accumulation_steps"):
-        reader.add_argument(name, type=number, default=0)
+        reader.add_argument(name, type=int)
     given, _ = reader.parse_known_args(arguments)
     batch, steps = given.batch_size or 32, given.gradient_accumulation_steps  # 32 is the scripts' default
-    if not steps:
+    if steps is None:
         steps = -(-recipe_devices // processes)
         arguments = [*arguments, "--gradient_accumulation_steps", str(steps)]
     total = batch * steps * processes

@@ -65,7 +65,9 @@ def number(text: str) -> float:
 _READERS = {bool: boolean, str: str, float: number, int: int, tuple[int, ...]: integers}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """For the flags of scripts. UserError instead of argparse's usage and exit."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the flags)")
 
@@ -81,7 +83,7 @@ def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") ->
     command line; a flag whose value is empty is not given. It checks its values in `__post_init__`.
     UserError: an unknown flag (with the nearest known one), or a value of the wrong type.
     """
-    parser = _Parser(
+    parser = Parser(
         description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
