@@ -116,7 +116,7 @@ def open_exported(flags: EncodeVectorFlags):
     from inference.tasks.encode import ExportedEncoder
 
     if not flags.use_cuda:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     loaded = load(flags.init_pretraining_params, engine=flags.engine)
     layer = layer_number(flags.layer, loaded.num_layers)
     if flags.max_seq_len > loaded.longest:

@@ -55,11 +55,10 @@ def lower_case(source: Path, target: Path) -> None:
 
 def prepare_xnli(data: Path, output: Path, corpus: Path) -> None:
     """English pairs to train on, and XNLI's development sets of the corpus' languages."""
-    files = _files_of(data / "nli", corpus)
-    copies = [output.parent / "nli" / path.name for path in files]
-    for path, copy in zip(files, copies):
-        lower_case(path, copy)
-    prepare.main(["xnli", *map(str, copies), "--output", str(output)])
+    source = output.parent / "nli"
+    for path in _files_of(data / "nli", corpus):
+        lower_case(path, source / path.name)
+    prepare.main(["xnli", str(source), "--output", str(output)])
 
 
 def prepare_ner(data: Path, output: Path, corpus: Path) -> None:

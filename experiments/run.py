@@ -46,7 +46,7 @@ class StudyRun:
         """Make the corpus, the files of the study's tasks and the folder of logs, where they are missing."""
         prepare_corpus(self.study.corpus, self.data, self.output / self.study.corpus)
         for task, make in (("xnli", prepare_xnli), ("ner", prepare_ner)):
-            # label_map.json is what is written last.
+            # label_map.json is written last.
             if task in self.study.measures and not (self.layout / task / "label_map.json").is_file():
                 make(self.data, self.layout / task, self.corpus)
         (self.output / self.study.name / "logs").mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ class Scores:
         return float(np.mean([self.score(model, seed, language) for language in self.others]))
 
     def influence(self, model: str, language: str, other: str | None = None) -> np.ndarray:
-        """How far each example moves a language's score: [N], in per cent, the mean over the seeds (of both).
+        """How far each example moves a score: [N], in per cent, the mean over the seeds that `other` has too.
 
         The sum of its squares is the variance of the score over draws of the examples (delta method).
         """
@@ -229,7 +229,7 @@ def draw(study: Study, figures: Figures, path: Path) -> None:
             if study.curves:
                 for seed, found in by_seed.items():
                     points = [(one["step"], perplexity(one, "btmlm", panel)) for one in found["held_out"]]
-                    label = model if points[-1][1] > 0 and seed == min(by_seed) else None  # the start has nan
+                    label = model if points[-1][1] > 0 and seed == min(by_seed) else None  # nan: no BTMLM
                     axis.plot(*zip(*points), color=f"C{number}", label=label)
             elif model in (scores := of_measure[panel]).cells:
                 mean = np.mean([scores.mean(model, seed) for seed in by_seed])

@@ -62,7 +62,7 @@ class TrainingFlags:
         check_recipe(self.paper)
         if not 0 <= min(self.seeds) <= max(self.seeds) < 2**63 or len(set(self.seeds)) < len(self.seeds):
             shown = ",".join(map(str, self.seeds))
-            raise UserError(f"--random_seed {shown}: seeds are from 0 to 2^63 - 1 and differ")
+            raise UserError(f"--random_seed {shown}: seeds must be from 0 to 2^63 - 1 and differ")
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -93,8 +93,8 @@ def allowed_pieces(
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].
-        min_count: how often an allowed piece occurs at least. If no piece of a language occurs so often, all
-            pieces of its text are allowed; if it has no text, all pieces.
+        min_count: the least number of times that an allowed piece occurs. If no piece of a language occurs so
+            often, all pieces of its text are allowed; if it has no text, all pieces.
     """
     ordinary = vocabulary.ordinary_ids
     return [

@@ -231,7 +231,7 @@ class PretrainConfig:
         if not active or not set(active) <= set(OBJECTIVES):
             raise UserError(f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}")
         if "btmlm" in active and "mmlm" not in active:
-            raise UserError("objectives.active has btmlm without mmlm; add mmlm: it gets btmlm's share first")
+            raise UserError("objectives.active has btmlm without mmlm; add mmlm, which has that share first")
         if not data.corpus:
             raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
         if not 8 <= data.max_seq_len <= usable:

@@ -55,10 +55,7 @@ class DeviceBatch:
 
 
 def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) -> list[DeviceBatch]:
-    """Send micro-batches to the device, all of them in one copy. Call it within the engine's autocast.
-
-    `weights`: see `masked_lm_loss`.
-    """
+    """Send micro-batches to the device in one copy, within autocast. `weights` is as in `masked_lm_loss`."""
     found = []
     for batch in batches:
         of_objectives = {

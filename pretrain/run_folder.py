@@ -27,7 +27,7 @@ _SAMPLES = 3  # sentences with pseudo-tokens in the log
 
 
 def clear_run_folder(output: Path) -> None:
-    """Call `clear_leftovers`. Every process calls this before it looks for a checkpoint."""
+    """Clear what killed processes left. Every process calls this before it looks for a checkpoint."""
     if distributed.is_main():
         with unwritable_is_a_user_error(output):
             clear_leftovers(output)

@@ -2,7 +2,7 @@
 
 A retrieval set of several languages is a folder in one of two forms:
 
-    de-en.de, de-en.en                              line by line: XTREME's script sorts the English side
+    de-en.de, de-en.en                              XTREME's names, but not the files that its script sorts
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
 """
 
@@ -73,7 +73,7 @@ class Bitext(NamedTuple):
 def read_bitext(language: str, path: str | os.PathLike, translations: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
 
-    UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or one is sorted.
+    UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or the second is sorted.
     """
     sides = Sentences(path), Sentences(translations)
     if len(sides[0]) != len(sides[1]):

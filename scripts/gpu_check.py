@@ -247,7 +247,7 @@ def check_dropout(quick: bool) -> str:
         found.append([loss.numpy(), np.concatenate([p.grad.numpy().ravel() for p in used])])
         for parameter in used:
             parameter.grad = None
-    # A GPU adds the gradients of a token's positions in any order.
+    # A GPU adds the gradients of a repeated token in an order that changes.
     compare("a second pass with the same seed", found[1], found[0], 1e-5 if device.on_gpu() else 0.0, advice)
     compare("recompute", found[2], found[0], 1e-5, "train without run.recompute")
     return f"mean {mean:.3f}, the same seed gives the same bits, recompute is equal"

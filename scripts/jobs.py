@@ -78,10 +78,15 @@ def carry_out_chains(chains: Sequence[Sequence[Job]], at_once: int) -> None:
             failures.append(f"stopped at {job.name} ({job.output}): {last.strip()}")
             stop()
 
+    def run_chain(chain: Sequence[Job]) -> None:
+        for job in chain:
+            if not job.finished():
+                run_job(job)
+
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda chain: [run_job(job) for job in chain if not job.finished()], chains))
+            list(pool.map(run_chain, chains))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -157,11 +157,7 @@ class SearchCorpus:
             rows = [row for row, one in enumerate(asked) if one[1:] == (layer, each)]
             queries = unit(self.encode.at(layer).vectors([asked[row].text for row in rows]))
             for row, pairs in zip(rows, self._nearest(queries, layer, each)):
-                answers[row]["found"] = []
-                for cosine, number in pairs:
-                    text, line, language = self.sentences[number]
-                    found = {"line": line, "text": text, "cosine": round(cosine, 6)}
-                    answers[row]["found"].append(found | ({"language": language} if language else {}))
+                answers[row]["found"] = [self._found(number, cosine) for cosine, number in pairs]
         return answers
 
     def _nearest(self, queries: np.ndarray, layer: int, each: bool) -> list[list[tuple[float, int]]]:
@@ -174,3 +170,8 @@ class SearchCorpus:
             for row, *found in zip(pairs, cosines.tolist(), members[numbers].tolist()):
                 row += zip(*found)
         return [sorted(row, key=lambda pair: -pair[0]) for row in pairs]
+
+    def _found(self, number: int, cosine: float) -> dict:
+        text, line, language = self.sentences[number]
+        found = {"line": line, "text": text, "cosine": round(cosine, 6)}
+        return found | ({"language": language} if language else {})

@@ -114,7 +114,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     for given, count in ((mono, 1), (parallel, 2)):
         for label, paths in given.items():
             if not isinstance(label, str):
-                raise UserError(f"{label} is not a language; write it in quotes, as YAML reads no as false")
+                raise UserError(f"{label} is not a language; put it in quotes: YAML reads no as false")
             languages = tuple(label.split("-"))
             known = all(map(_LANGUAGE.fullmatch, languages))
             if not known or not len(languages) == len(set(languages)) == count:

@@ -76,7 +76,7 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
 
 
 def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
-    """Autocast leaves them so, and NumPy would read their bits."""
+    """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
     model, sentences, mean = tiny_model(), [np.array([0, 7, 8, 2])], encoding._mean
     exact = encode(model, sentences)
     monkeypatch.setattr(encoding, "_mean", lambda *given: mean(*given).astype("bfloat16"))

@@ -74,7 +74,7 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         ({"en-de": "x"}, {}, "'en-de' is not a language"),
         ({}, {"en": "x"}, "'en' is not two languages"),
         ({"zh-Hans": "x"}, {}, "zh_Hans"),
-        ({False: "x"}, {}, "False is not a language; write it in quotes"),
+        ({False: "x"}, {}, "False is not a language; put it in quotes"),
         ({}, {"en-en": "x"}, "'en-en' is not two languages"),
         ({"en": []}, {}, "no text given"),
         ({"en": 5}, {}, "'5' is not a path"),

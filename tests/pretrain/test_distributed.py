@@ -62,7 +62,7 @@ def test_two_processes_go_on_from_one(whole, tiny_corpus, tmp_path):
     for language, found in theirs["mmlm"].items():
         assert ours["mmlm"][language] == pytest.approx(found, abs=1e-6)
     for pair, found in theirs["btmlm"].items():
-        # The loss of two processes is added, which may round otherwise.
+        # The losses of two processes are added, which may round differently.
         near = {key: pytest.approx(value, rel=1e-14) for key, value in found.items() if "perplexity" in key}
         assert ours["btmlm"][pair] == found | near
 

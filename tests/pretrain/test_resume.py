@@ -251,7 +251,7 @@ def test_another_corpus_is_refused(straight, tiny_corpus, tmp_path, out, refused
 
 
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
-    """The old run's files go, and no others, once the new run can begin. The flag itself is not saved."""
+    """Only the old run's files are removed, and only if the new run can begin. The flag is not saved."""
     (out / "mine.txt").write_text("a note")
     before = files_of(out)
     for key, value, message in (
