@@ -6,8 +6,8 @@ from evaluation.search import unit
 from inference.loading import Loaded
 from inference.tasks import TaskOptions, check_length, text_of
 from inference.tasks.encode import EncodeTexts
-from pretrain import show
-from pretrain.config import OBJECTIVES
+from pretrain.config import OBJECTIVES, ObjectiveConfig
+from pretrain.panels import Panel, draw_panels
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 
@@ -68,26 +68,31 @@ class CompareTokens:
 class DrawMasks:
     """{"text_a", "text_b", "objective"} -> {"panels": [{"title", "tokens", "predicted", "seen"}]}.
 
-    The panels are those of `pretrain.show`, with the tokens of the model. `predicted` has the token that the
-    model must predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
+    `pretrain.panels` draws them with the tokens of the model. `predicted` has the token that the model must
+    predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
     """
 
     def __init__(self, model: Loaded, options: TaskOptions):
         self.model = model
+        choices = ("pseudo_proportion", "pseudo_positions")
+        recorded = {name: model.reading[name] for name in choices if name in model.reading}
+        self.config = ObjectiveConfig(**recorded)
+        self.language_embedding = model.reading.get("language_embedding", "masks")
 
-    def parse(self, request: dict) -> list[str]:
+    def parse(self, request: dict) -> tuple[str, list[str]]:
+        """The objective, and one text or two."""
         objective = text_of(request, "objective", choices=OBJECTIVES)
         longest, one_is_enough = self.model.longest // 2 - 2, objective in ("mmlm", "btmlm")
-        texts = texts_of(request, self.model.tokenizer, longest, optional=one_is_enough)
-        kept = {"language_embedding", "pseudo_proportion", "pseudo_positions"} & self.model.reading.keys()
-        flags = [f"--{key}={self.model.reading[key]}" for key in sorted(kept)]
-        return [f"--objective={objective}", *flags, "--", *texts]
+        return objective, texts_of(request, self.model.tokenizer, longest, optional=one_is_enough)
 
-    def answer(self, asked: list[list[str]]) -> list[dict]:
-        drawn = (show.draw_panels(show.parse_arguments(one), self.model.tokenizer) for one in asked)
-        return [{"panels": [_as_json(panel) for panel in panels]} for panels in drawn]
+    def answer(self, requests: list[tuple[str, list[str]]]) -> list[dict]:
+        answers = []
+        for objective, texts in requests:
+            panels = draw_panels(texts, objective, self.model.tokenizer, self.config, self.language_embedding)
+            answers.append({"panels": [_as_json(panel) for panel in panels]})
+        return answers
 
 
-def _as_json(panel: show.Panel) -> dict:
-    seen = np.asarray(panel.seen, int).tolist()
-    return {"title": panel.title, "tokens": panel.tokens, "predicted": panel.predicted, "seen": seen}
+def _as_json(panel: Panel) -> dict:
+    mask = np.asarray(panel.mask, int).tolist()
+    return {"title": panel.title, "tokens": panel.tokens, "predicted": panel.predicted, "seen": mask}

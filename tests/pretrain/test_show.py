@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pretrain import attention_mask, show
-from pretrain.show import Panel
+from pretrain.panels import Panel, as_text
 from tests.helpers.small_corpus import ROOT, train_pieces
 from utils.errors import UserError
 
@@ -15,17 +15,17 @@ ENGLISH, JAPANESE = "the small red house stands on the hill", "小さな 赤い 
 
 
 def panels(*arguments: str) -> list[Panel]:
-    return show.draw_panels(show.parse_arguments(arguments))
+    return show.panels_of(show.parse_arguments(arguments))
 
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
 def test_the_text_holds_the_matrix(objective):
     for panel in panels(ENGLISH, JAPANESE, "--objective", objective, "--languages", "en,ja"):
-        title, header, *lines = show.as_text(panel).split("\n")
+        title, header, *lines = as_text(panel).split("\n")
         begin, end = header.index("attends to"), header.index("input")
         assert title == panel.title and len({line[begin:end].index("|") for line in lines}) == 1
         matrix = [[cell == "1" for cell in line[begin:end] if cell in "1."] for line in lines]
-        assert np.array_equal(matrix, panel.seen)
+        assert np.array_equal(matrix, panel.mask)
         assert [line[end:].split()[0] for line in lines] == panel.tokens
 
 
@@ -33,7 +33,7 @@ def test_camlm_panel_is_the_definition():
     (panel,) = panels(ENGLISH, JAPANESE, "--objective", "camlm", "--languages", "en,ja", "--seed", "4")
     side = (np.arange(len(panel.tokens)) >= panel.boundary).astype(int)
     masked = np.array([token == "[MASK]" for token in panel.tokens])
-    assert np.array_equal(panel.seen, attention_mask.camlm(side, masked))
+    assert np.array_equal(panel.mask, attention_mask.camlm(side, masked))
     assert [bool(predicted) for predicted in panel.predicted] == masked.tolist()
     assert panel.languages == [("", "en", "ja")[m * (1 + s)] for m, s in zip(masked, side)]
     restored = [predicted or token for token, predicted in zip(panel.tokens, panel.predicted)]
@@ -45,10 +45,10 @@ def test_camlm_panel_is_the_definition():
 
 def test_btmlm_panels():
     first, second = panels(ENGLISH, "--objective", "btmlm", "--languages", "en,de")
-    assert np.array_equal(first.seen, attention_mask.compact(10, 2)) and first.boundary == 10
+    assert np.array_equal(first.mask, attention_mask.compact(10, 2)) and first.boundary == 10
     assert first.languages[-2:] == ["de", "de"] and first.predicted[-2:] == ["h1", "h2"]
     assert first.positions[-2:] == [13, 14] and second.positions == list(range(2, 16))
-    assert second.tokens[-4:] == ["[SEP]", "h1", "h2", "[SEP]"] and second.seen.all()
+    assert second.tokens[-4:] == ["[SEP]", "h1", "h2", "[SEP]"] and second.mask.all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""Draws the attention masks of sentences (paper Figures 2 and 4) from the batch that training would use."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from pretrain import attention_mask
+from pretrain.batch import NO_LANGUAGE, Batch, Packed
+from pretrain.config import ObjectiveConfig
+from pretrain.masking import Vocabulary, generator
+from pretrain.objectives import Objectives, Pair, Text
+from utils.config import check_ranges
+from utils.errors import UserError
+
+_MAX_SEQ_LEN = 512
+_TITLES = {
+    "mmlm": "MMLM (Figure 2 a)",
+    "tlm": "TLM (Figure 2 b)",
+    "camlm": "CAMLM (Figure 2 c)",
+    "btmlm": "BTMLM stage 2: h1, h2, ... are the pseudo-tokens of stage 1",
+}
+_STAGE_1_TITLE = "BTMLM stage 1 (Figure 4)"
+
+
+class PanelTokenizer(Protocol):
+    """What a panel needs of a tokenizer, besides the attributes that `Vocabulary.of` reads."""
+
+    sep_id: int
+
+    def encode(self, sentence: str) -> list[int]:
+        """The ids of a sentence, without special tokens."""
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The token of each id."""
+
+
+class Panel(NamedTuple):
+    """One sequence of T tokens. Each list has T items."""
+
+    title: str
+    tokens: list[str]  # the input
+    predicted: list[str]  # the token that the model must predict there, or ""
+    positions: list[int]
+    languages: list[str]  # the language whose embedding is added, or ""
+    boundary: int  # number of tokens before the second side or the placeholders; T if there are none
+    mask: np.ndarray  # bool [T, T], row i: the tokens that token i may attend to
+
+
+def draw_panels(
+    sentences: Sequence[str],
+    objective: str,
+    tokenizer: PanelTokenizer,
+    config: ObjectiveConfig,
+    language_embedding: str = "masks",
+    languages: Sequence[str] = ("src", "tgt"),
+    seed: int = 1,
+) -> list[Panel]:
+    """The sequences of one example: one panel, or two for the stages of BTMLM.
+
+    Args:
+        sentences: one sentence, or a sentence and its translation. mmlm and btmlm use the first only.
+        objective: a name of `OBJECTIVES`.
+        config: the choices of the objective; the active objectives and their shares do not matter.
+        language_embedding: which tokens get one; see `Objectives`.
+        languages: the names of the two languages. btmlm produces pseudo-tokens of the second.
+
+    Raises:
+        UserError: a sentence has no tokens, the sentences do not suit the objective, or a choice is out of
+            its range.
+    """
+    texts = []
+    for language, sentence in enumerate(sentences):
+        texts.append(Text(np.array(tokenizer.encode(sentence), np.int64), language))
+    if any(len(text.ids) == 0 for text in texts):
+        raise UserError("a sentence has no tokens")
+    check_ranges(config)
+    objectives = Objectives(config, Vocabulary.of(tokenizer), _MAX_SEQ_LEN, language_embedding)
+    example = _example(texts, objective, objectives)
+    second_languages = [1] if objective == "btmlm" else None
+    rng = generator(seed % (1 << 64), 0, 0)
+    batch = objectives.batch(objective, [example], [rng], second_languages)
+
+    painter = _Painter(tokenizer, languages)
+    target_tokens = tokenizer.convert_ids_to_tokens(batch.target_ids.tolist())
+    predicted = dict(zip(batch.targets.tolist(), target_tokens))
+    if objective == "camlm":
+        order, mask = _whole_pair(batch)
+        return [painter.panel(_TITLES[objective], batch, order, mask, predicted)]
+    order = np.arange(batch.tokens)
+    if batch.stage1 is None:
+        return [painter.panel(_TITLES[objective], batch, order, _mask(batch), predicted)]
+
+    stage1 = batch.stage1
+    names = [f"h{number}" for number in range(1, len(stage1.slots) + 1)]
+    produced = dict(zip(stage1.placeholders.tolist(), names))
+    filled = dict(zip(stage1.slots.tolist(), names))
+    return [
+        painter.panel(_STAGE_1_TITLE, stage1, np.arange(stage1.tokens), _mask(stage1), produced),
+        painter.panel(_TITLES[objective], batch, order, _mask(batch), predicted, filled),
+    ]
+
+
+def as_text(panel: Panel) -> str:
+    """A panel as lines: position, what the token may attend to, input, language, prediction."""
+    width = 2 * len(panel.tokens) + 2
+    lines = [panel.title, f" pos  {'attends to':<{width}}  input"]
+    for position, row, token, language, predicted in zip(
+        panel.positions, panel.mask, panel.tokens, panel.languages, panel.predicted
+    ):
+        cells = ["1" if visible else "." for visible in row]
+        cells.insert(panel.boundary, "|")
+        embedding = f" + {language}" if language else ""
+        target = f" -> {predicted}" if predicted else ""
+        lines.append(f"{position:>4}  {' '.join(cells):<{width}}  {token}{embedding}{target}")
+    return "\n".join(lines)
+
+
+class _Painter(NamedTuple):
+    """Draws rows with the tokens of a tokenizer and the names of two languages."""
+
+    tokenizer: PanelTokenizer
+    languages: Sequence[str]
+
+    def panel(
+        self,
+        title: str,
+        row: Packed,
+        order: np.ndarray,
+        mask: np.ndarray,
+        predicted: Mapping[int, str],
+        pseudo_tokens: Mapping[int, str] = MappingProxyType({}),
+    ) -> Panel:
+        """The panel of a row.
+
+        Args:
+            order: int64 [T], the columns of the row in the order in which they are drawn.
+            mask: bool [T, T], in that order.
+            predicted, pseudo_tokens: column of the row -> token.
+        """
+        tokens = self.tokenizer.convert_ids_to_tokens(row.input_ids.tolist())
+        languages = []
+        for language in row.language_ids[order].tolist():
+            languages.append("" if language == NO_LANGUAGE else self.languages[language])
+        first_separator = int(np.argmax(row.input_ids[order] == self.tokenizer.sep_id))
+        return Panel(
+            title,
+            tokens=[pseudo_tokens.get(column, tokens[column]) for column in order.tolist()],
+            predicted=[predicted.get(column, "") for column in order.tolist()],
+            positions=row.position_ids[order].tolist(),
+            languages=languages,
+            boundary=first_separator + 1,
+            mask=mask,
+        )
+
+
+def _example(texts: list[Text], objective: str, objectives: Objectives) -> Text | Pair:
+    """What the objective reads: a text or a pair. UserError: the texts do not suit it."""
+    if objective in ("mmlm", "btmlm"):
+        return texts[0]
+    if len(texts) < 2:
+        raise UserError(f"{objective} needs a pair: give the sentence and its translation")
+    pair = Pair(*texts)
+    if objective == "camlm" and not objectives.serves_camlm(pair):
+        raise UserError("camlm needs an unmasked token on each side; such a pair serves tlm")
+    return pair
+
+
+def _mask(row: Packed) -> np.ndarray:
+    """The mask of a row that is one sequence, bool [T, T]."""
+    context, length = int(row.contexts[0]), int(row.lengths[0])
+    return attention_mask.compact(context, length - context)
+
+
+def _whole_pair(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The two sequences of a CAMLM pair as one: the order of its columns, int64 [T], and the mask [T, T]."""
+    order = np.argsort(batch.position_ids)
+    masked = np.isin(np.arange(batch.tokens), batch.targets)  # bool [T]
+    # Each sequence has the unmasked tokens of one side and the masked tokens of the other side.
+    side = np.repeat([0, 1], batch.lengths) ^ masked
+    return order, attention_mask.camlm(side[order], masked[order])
