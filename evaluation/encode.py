@@ -9,8 +9,7 @@ from paddle import Tensor
 
 from evaluation.pooling import mean_weights
 from model.ernie_m import ErnieMModel, SentBatch
-from reader.batching import padded_batches
-from reader.bitext import BATCH_TOKENS
+from reader.batching import BATCH_TOKENS, padded_batches
 
 
 def send_sentences(

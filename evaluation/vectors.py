@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reader.batching import EncodeExamples, padded_batches
-from reader.bitext import BATCH_TOKENS, WINDOW_TEXTS, encode_in_windows
+from reader.batching import BATCH_TOKENS, WINDOW_TEXTS, EncodeExamples, encode_in_windows, padded_batches
 from training.prefetch import prefetch
 from utils.logging import Progress
 

@@ -103,7 +103,8 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:
     """Language -> [right, ones], from the files of predictions and the gold labels of the same rows."""
-    from reader.classification import read_classification, read_label_map
+    from reader.classification import read_classification
+    from reader.task_files import read_label_map
 
     label_map, found = read_label_map(layout / "label_map.json"), {}
     for language, path in prediction_files(predictions).items():

@@ -11,7 +11,8 @@ from finetune.metrics import accuracy
 from finetune.task import Task
 from model.task_names import CLASSIFICATION
 from reader.batching import EncodePairs, TaskBatch
-from reader.classification import Examples, read_classification, read_label_map
+from reader.classification import Examples, read_classification
+from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
 from utils.files import atomic_file
 

@@ -14,8 +14,8 @@ from finetune.metrics import answer_scores
 from finetune.task import Task
 from model.task_names import QUESTION_ANSWERING
 from reader import question_answering as windows
-from reader.classification import ALL_LANGUAGES
 from reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
+from reader.task_files import ALL_LANGUAGES
 from reader.tokenization import Tokenizer
 from utils.files import write_json
 

@@ -19,7 +19,7 @@ from finetune.setup import make_engine, make_model, make_tokenizer, model_config
 from finetune.task import Task
 from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
 from reader.batching import Batches, GlobalBatch, stream_all
-from reader.classification import expand, read_languages
+from reader.task_files import expand, read_languages
 from training import distributed
 from training.engine import Engine
 from training.guard import StallWatch, StopSignal

@@ -12,9 +12,10 @@ from finetune.metrics import entity_scores
 from finetune.task import Task
 from model.task_names import TAGGING
 from reader import tagging
-from reader.classification import decode, map_bytes, read_label_map
 from reader.tagging import Sentence, TaggedBatch
+from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
+from reader.tsv import decode, map_bytes
 from utils.errors import UserError
 from utils.files import atomic_file
 

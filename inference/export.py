@@ -26,8 +26,9 @@ from model.checkpoint.folder import model_weights
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
 from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
-from reader.classification import map_bytes, read_classification
+from reader.classification import read_classification
 from reader.tagging import JOINT
+from reader.tsv import map_bytes
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 

@@ -7,7 +7,7 @@ A global batch is what one optimizer step sees over all processes. What is in it
 processes there are: each takes every n-th of its examples by length, and cuts them into micro-batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from reader.bitext import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.tokenization import Tokenizer
 
+BATCH_TOKENS = 4096  # padded, in one forward pass
+WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 WINDOW_EXAMPLES = 2048  # that are tokenized at a time, rounded up to whole batches
 
 
@@ -88,12 +89,37 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     return padded
 
 
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Put rows of similar length together, the shortest first, so that little is padded.
+
+    A batch has at most `batch_tokens` padded tokens (rows x longest); a longer row is alone.
+    """
+    batches: list[list[int]] = []
+    for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
+        if not batches or (len(batches[-1]) + 1) * lengths[row] > batch_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def padded_batches(
     rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """`batches_by_length` with their ids: (numbers of the rows, ids [B, T] int64)."""
     for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
+
+
+def encode_in_windows(
+    texts: Sequence, encode: Callable[[list], list], size: int = WINDOW_TEXTS
+) -> Iterator[list[np.ndarray]]:
+    """Encode texts in order, `size` at a time, so that memory does not grow with their number.
+
+    `encode` is as `EncodeExamples`. Yields the ids of each text, int32 [n].
+    """
+    for start in range(0, len(texts), size):
+        features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])
+        yield [np.asarray(feature.ids, np.int32) for feature in features]
 
 
 @dataclass(frozen=True)

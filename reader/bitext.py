@@ -8,17 +8,16 @@ A retrieval set of several languages is a folder in one of two forms:
 
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from reader.classification import Example, FileLines, decode, map_bytes
+from reader.classification import Example
+from reader.tsv import FileLines, decode, map_bytes
 from utils.errors import UserError
 
-BATCH_TOKENS = 4096  # padded, in one forward pass
-WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
 # paper's Table 16.
 TATOEBA = {
@@ -48,18 +47,6 @@ class Sentences(FileLines, Sequence[Example]):
     def texts(self) -> list[str]:
         """All lines."""
         return [example.text_a for example in self]
-
-
-def encode_in_windows(
-    texts: Sequence, encode: Callable[[list], list], size: int = WINDOW_TEXTS
-) -> Iterator[list[np.ndarray]]:
-    """Encode texts in order, `size` at a time, so that memory does not grow with their number.
-
-    `encode` is as `reader.batching.EncodeExamples`. Yields the ids of each text, int32 [n].
-    """
-    for start in range(0, len(texts), size):
-        features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])
-        yield [np.asarray(feature.ids, np.int32) for feature in features]
 
 
 class Bitext(NamedTuple):
@@ -108,16 +95,3 @@ def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> li
     if absent := [language for language in languages if language not in names]:
         raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(order)}")
     return [read_bitext(name, *(folder / file for file in names[name])) for name in languages or order]
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Put rows of similar length together, the shortest first, so that little is padded.
-
-    A batch has at most `batch_tokens` padded tokens (rows x longest); a longer row is alone.
-    """
-    batches: list[list[int]] = []
-    for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
-        if not batches or (len(batches[-1]) + 1) * lengths[row] > batch_tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return batches

@@ -1,7 +1,4 @@
-"""The official task files: TSV with a header, label_map.json, lang_map.json, `%s` patterns.
-
-The TSV files have no quoting: every tab ends a cell, as in the official reader.
-"""
+"""Rows with one text or two and a label, from the official TSV files."""
 
 import mmap
 import os
@@ -12,11 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reader.tsv import FileLines, map_bytes, parse_header, parse_row
 from utils.errors import UserError
-from utils.files import read_json
 
-# The key under which `expand` puts the file of a pattern without %s if there is no language map.
-ALL_LANGUAGES = "all"
 _COLUMNS = "text_a, text_b, label, optional qid"
 
 
@@ -27,39 +22,6 @@ class Example(NamedTuple):
     text_b: str | None
     label: int = -1
     qid: str | None = None
-
-
-class FileLines:
-    """Lines of a file, read from disk when they are asked for: a line costs 8 bytes of memory.
-
-    Pickled as the file's name and the positions, so that a worker process gets millions of lines at once.
-
-    Args:
-        path: the file.
-        data: its bytes, from `map_bytes`.
-        starts: int64 [lines + 1], where each line begins and the last one ends, in bytes.
-    """
-
-    def __init__(self, path: Path, data: mmap.mmap, starts: np.ndarray):
-        self.path = path.absolute()
-        self._starts = starts
-        self._bytes: mmap.mmap | None = data
-        self._size = len(data)
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def line(self, index: int) -> bytes:
-        """One line with its line end."""
-        index = range(len(self))[index]  # IndexError
-        if self._bytes is None:
-            self._bytes = map_bytes(self.path)
-            if len(self._bytes) != self._size:
-                raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
-        return self._bytes[self._starts[index] : self._starts[index + 1]]
-
-    def __getstate__(self) -> dict:
-        return {**vars(self), "_bytes": None}
 
 
 class Examples(FileLines, Sequence[Example]):
@@ -129,94 +91,3 @@ def _check_label(label: str, label_map: dict[str, int] | None, num_labels: int |
     elif not (label.isdecimal() and len(label) < 10) or (num_labels is not None and int(label) >= num_labels):
         limit = "" if num_labels is None else f" below {num_labels} (--num_labels)"
         raise UserError(f"{where}: the label '{label}' is no id{limit}; name labels with --label_map_config")
-
-
-def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -> list[str]:
-    """The column names in the first line of a TSV file, which must have those in `wanted`.
-
-    `columns` says what the header should be, for the error.
-    """
-    header = decode(line.removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
-    if missing := [name for name in wanted if name not in header]:
-        raise UserError(
-            f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
-            f"columns ({columns})"
-        )
-    return header
-
-
-def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
-    """The cells of a line of a TSV file, as many as the header has columns."""
-    cells = decode(line, path, number).rstrip("\r\n").split("\t")
-    if len(cells) != len(header):
-        raise UserError(
-            f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
-            f"({', '.join(header)}); a text must not hold a tab or a line end"
-        )
-    return cells
-
-
-def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
-    """Label -> id from a JSON object. UserError: the ids are not 0, 1, 2, ..., `num_labels` of them."""
-    labels = _read_json_object(path, '{"label": id, ...}')
-    ids = list(labels.values())
-    if any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
-        raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
-    if num_labels is not None and len(labels) != num_labels:
-        raise UserError(
-            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}"
-        )
-    return labels
-
-
-def read_languages(path: str | os.PathLike) -> list[str]:
-    """The language codes of lang_map.json: the keys of a JSON object, in its order."""
-    return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
-
-
-def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that `flag`, such as `--dev_set dev.%s.tsv,test.%s.tsv`, names: pattern -> language -> path.
-
-    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
-    UserError: `%s` without languages, or no `%s` with several languages.
-    """
-    names = languages or [ALL_LANGUAGES]
-    answer: dict[str, dict[str, Path]] = {}
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
-        if "%s" in pattern and languages is None:
-            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
-        if "%s" not in pattern and len(names) > 1:
-            raise UserError(
-                f"{flag} {pattern}: no %s in it, but the language map has {len(names)} languages; "
-                "put %s where the file names have the language code, as in dev.%s.tsv"
-            )
-        answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in names}
-    if not answer:
-        raise UserError(f"{flag}: no file named")
-    return answer
-
-
-def map_bytes(path: Path) -> mmap.mmap:
-    """The bytes of a file. UserError: it cannot be read, or is empty."""
-    try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise UserError(f"{path}: the file is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror})") from error
-
-
-def decode(line: bytes, path: Path, number: int) -> str:
-    """A line as text. UserError: it is not UTF-8; names the file and the line."""
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from error
-
-
-def _read_json_object(path: str | os.PathLike, form: str) -> dict:
-    value = read_json(path, f"it holds {form}")
-    if not isinstance(value, dict) or not value:
-        raise UserError(f"{path}: must hold {form}")
-    return value

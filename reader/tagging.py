@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.batching import pad
-from reader.classification import map_bytes, parse_header, parse_row
 from reader.tokenization import Tokenizer
+from reader.tsv import map_bytes, parse_header, parse_row
 from utils.errors import UserError
 
 OUTSIDE = "O"

@@ -16,7 +16,7 @@ from finetune.tagging import Tagging
 from finetune.task import Task
 from inference.loading import Loaded
 from inference.tasks import TaskOptions, text_of
-from reader.bitext import BATCH_TOKENS, batches_by_length
+from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
 from reader.question_answering import Question, QuestionFile, make_windows
 from reader.tagging import JOINT, Sentence

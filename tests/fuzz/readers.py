@@ -26,9 +26,10 @@ from predict import read_requests
 from pretrain.config import PretrainConfig
 from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.text import TextFormat, read_lines, read_units
-from reader.classification import read_classification, read_label_map, read_languages
+from reader.classification import read_classification
 from reader.question_answering import read_squad
 from reader.tagging import read_tagged
+from reader.task_files import read_label_map, read_languages
 from reader.tokenization import Tokenizer
 from reader.tokenizer_files import write_xlm_r
 from tests.fuzz.damage import OPCODES, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors

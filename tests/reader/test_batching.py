@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reader import batching
-from reader.batching import Batches, EncodePairs, Feature
+from reader.batching import Batches, EncodePairs, Feature, batches_by_length
 from reader.classification import read_classification
 from training.prefetch import prefetch
 
@@ -156,3 +156,10 @@ def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
         for here, there in zip(batches.stream(2, 0, 3), ahead, strict=True):
             assert (here.epoch, here.index, here.count) == (there.epoch, there.index, there.count)
             assert pickle.dumps(here.micro_batches) == pickle.dumps(there.micro_batches)
+
+
+def test_batches_by_length():
+    lengths = [5, 1, 3, 20, 3]
+    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
+    assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
+    assert batches_by_length([], 9) == []

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from reader.classification import read_classification, read_label_map, read_languages
+from reader.classification import read_classification
 from reader.question_answering import read_squad
 from reader.tagging import read_tagged
+from reader.task_files import read_label_map, read_languages
 from scripts.data.prepare import DATA_SETS, NLI, main
 from tests.reader.conftest import files
 from utils.errors import UserError

@@ -1,10 +1,10 @@
-"""Lines of text files, bitexts in both layouts, batches by length."""
+"""Lines of text files, bitexts in both layouts."""
 
 import pickle
 
 import pytest
 
-from reader.bitext import Sentences, batches_by_length, read_bitext, read_bitexts
+from reader.bitext import Sentences, read_bitext, read_bitexts
 from utils.errors import UserError
 
 
@@ -59,10 +59,3 @@ def test_bad_bitexts(tmp_path):
     (tmp_path / "latin1").write_bytes(b"\xe4\n")
     with pytest.raises(UserError, match="latin1, line 1: not UTF-8"):
         read_bitext("x", tmp_path / "latin1", tmp_path / "de-en.en")
-
-
-def test_batches_by_length():
-    lengths = [5, 1, 3, 20, 3]
-    assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]
-    assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]
-    assert batches_by_length([], 9) == []

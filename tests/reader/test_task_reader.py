@@ -7,7 +7,8 @@ import re
 import pytest
 
 from reader.batching import EncodePairs
-from reader.classification import Example, expand, read_classification, read_label_map, read_languages
+from reader.classification import Example, read_classification
+from reader.task_files import expand, read_label_map, read_languages
 from utils.errors import UserError
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}

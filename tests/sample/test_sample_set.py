@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from reader.classification import read_classification, read_label_map
+from reader.classification import read_classification
+from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
 from scripts.sample import scenes
 from scripts.sample.languages import chinese_words, lexicon, say

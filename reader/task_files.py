@@ -1,0 +1,58 @@
+"""The small files beside the data of a task, label_map.json and lang_map.json, and `%s` in file names."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import read_json
+
+# The key under which `expand` puts the file of a pattern without %s if there is no language map.
+ALL_LANGUAGES = "all"
+
+
+def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
+    """Label -> id from a JSON object. UserError: the ids are not 0, 1, 2, ..., `num_labels` of them."""
+    labels = _read_json_object(path, '{"label": id, ...}')
+    ids = list(labels.values())
+    if any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
+        raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
+    if num_labels is not None and len(labels) != num_labels:
+        raise UserError(
+            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}"
+        )
+    return labels
+
+
+def read_languages(path: str | os.PathLike) -> list[str]:
+    """The language codes of lang_map.json: the keys of a JSON object, in its order."""
+    return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
+
+
+def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
+    """The files that `flag`, such as `--dev_set dev.%s.tsv,test.%s.tsv`, names: pattern -> language -> path.
+
+    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
+    UserError: `%s` without languages, or no `%s` with several languages.
+    """
+    names = languages or [ALL_LANGUAGES]
+    answer: dict[str, dict[str, Path]] = {}
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        if "%s" in pattern and languages is None:
+            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
+        if "%s" not in pattern and len(names) > 1:
+            raise UserError(
+                f"{flag} {pattern}: no %s in it, but the language map has {len(names)} languages; "
+                "put %s where the file names have the language code, as in dev.%s.tsv"
+            )
+        answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in names}
+    if not answer:
+        raise UserError(f"{flag}: no file named")
+    return answer
+
+
+def _read_json_object(path: str | os.PathLike, form: str) -> dict:
+    value = read_json(path, f"it holds {form}")
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"{path}: must hold {form}")
+    return value
