@@ -30,8 +30,22 @@ _CLOSED = -1e30
 _QUERY, _STRIDE, _ANSWER = 64, 128, 100
 
 
+class SpanScores(NamedTuple):
+    """The logits of one window. A span is any start with any end that is not before it.
+
+    Attributes:
+        start_logits: float32 [S], of the tokens at which an answer from this window may begin.
+        end_logits: float32 [E], E >= S, of the tokens at which it may end, from the same first token on.
+        first_token: the number of that token in the context.
+    """
+
+    start_logits: np.ndarray
+    end_logits: np.ndarray
+    first_token: int
+
+
 class Spans(NamedTuple):
-    """The best spans of a window, best first: token numbers in the context, int32 [K], logits float32 [K]."""
+    """Spans of a context, best first: token numbers int32 [K], logits float32 [K]."""
 
     first: np.ndarray
     last: np.ndarray
@@ -56,32 +70,39 @@ class Answer(NamedTuple):
     end_logit: float
 
 
-def best_spans(
-    start_logits: np.ndarray, end_logits: np.ndarray, own: Sequence[int], end: int, max_length: int,
-    n_best: int, shift: int = 0,
-) -> Spans:  # fmt: skip
-    """Return the spans with the highest sums of logits, out of all spans that are allowed.
+def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
+    """The `count` spans of a window with the highest sums of logits; fewer if it has no more.
 
     Args:
-        start_logits, end_logits: float32 [T], for the positions of an input.
-        own: (from, to), the positions at which a span may begin.
-        end: the position behind the last one at which a span may end.
         max_length: longest span in tokens.
-        n_best: largest number of spans.
-        shift: number of a token = its position + shift.
     """
-    first, behind = int(own[0]), int(own[1])
-    filled = np.concatenate([end_logits[first:end], np.full(max_length - 1, -np.inf, end_logits.dtype)])
-    # [starts, lengths]: the end logit of the span with this start and length
-    by_length = np.lib.stride_tricks.sliding_window_view(filled, max_length)[: behind - first]
-    sums = (start_logits[first:behind, None] + by_length).ravel()
-    best = np.argpartition(-sums, n_best - 1)[:n_best] if n_best < len(sums) else np.arange(len(sums))
+    starts = len(scores.start_logits)
+    beyond = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
+    filled = np.concatenate([scores.end_logits, beyond])
+    # [S, max_length]: the end logit of the span with this start and length
+    by_length = np.lib.stride_tricks.sliding_window_view(filled, max_length)[:starts]
+    sums = (scores.start_logits[:, None] + by_length).ravel()
+    best = np.arange(len(sums))
+    if count < len(sums):
+        best = np.argpartition(-sums, count - 1)[:count]
     best = best[np.isfinite(sums[best])]
     best = best[np.lexsort((best, -sums[best]))]
-    starts = best // max_length + first
-    ends = starts + best % max_length
-    tokens = ((starts + shift).astype(np.int32), (ends + shift).astype(np.int32))
-    return Spans(*tokens, start_logits[starts].astype(np.float32), end_logits[ends].astype(np.float32))
+    start = best // max_length
+    end = start + best % max_length
+    return Spans(
+        (start + scores.first_token).astype(np.int32),
+        (end + scores.first_token).astype(np.int32),
+        scores.start_logits[start].astype(np.float32),
+        scores.end_logits[end].astype(np.float32),
+    )
+
+
+def best_spans_of_all(windows: Sequence[SpanScores], max_length: int, count: int) -> Spans:
+    """The `count` best spans of all windows of one question; fewer if they have no more."""
+    spans = [best_spans(scores, max_length, count) for scores in windows]
+    first, last, start_logits, end_logits = map(np.concatenate, zip(*spans))
+    order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
+    return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
 class QuestionAnswering(Task):
@@ -153,26 +174,33 @@ class QuestionAnswering(Task):
             correct.append(logits.argmax(-1) == answers[:, i])
         return (losses[0] + losses[1]) / 2, (correct[0] & correct[1]).sum(), len(answers)
 
-    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Spans]:
-        """Return the best spans of each window."""
-        limits, found = (self.max_answer_length, self.n_best), []
-        rows = zip(outputs["start_logits"], outputs["end_logits"], batch.own, batch.ends, batch.shift)
-        for *logits, own, end, shift in rows:
-            starts, ends = (self.candidates(one[: end + 1]) for one in logits)
-            found.append(best_spans(starts, ends, own, end, *limits, shift))
-        return found
+    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[SpanScores]:
+        """Return the logits of each window at the tokens of its own part of the context."""
+        predictions = []
+        for row, (begin, behind) in enumerate(batch.start_ranges.tolist()):
+            end = int(batch.ends[row])
+            # Behind the context is one [SEP].
+            start_logits = self.candidates(outputs["start_logits"][row][: end + 1])
+            end_logits = self.candidates(outputs["end_logits"][row][: end + 1])
+            predictions.append(
+                SpanScores(
+                    start_logits[begin:behind].copy(), end_logits[begin:end].copy(),
+                    begin + int(batch.shift[row]),
+                )
+            )  # fmt: skip
+        return predictions
 
     def candidates(self, logits: np.ndarray) -> np.ndarray:
         """Return the logits of one window [t], -inf where no answer may begin or end."""
         return logits
 
-    def score(self, data: AnswerWindows, predictions: list[Spans], language: str) -> dict[str, float]:
+    def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
         rows = zip(self.texts(data, predictions), data.file.questions, strict=True)
         answers = [(text, question.answers) for text, question in rows]
         return answer_scores(answers, language_of_contexts(language), self.rules)
 
-    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Spans]) -> None:
+    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
         """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
         path, candidates = Path(path), {}
         for question, answers in zip(data.file.questions, self.rank(data, predictions), strict=True):
@@ -187,31 +215,47 @@ class QuestionAnswering(Task):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, {id_: found[0]["text"] if found else "" for id_, found in candidates.items()})
 
-    def texts(self, data: AnswerWindows, predictions: list[Spans]) -> list[str]:
+    def texts(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[str]:
         """Return the best answer to each question, "" if there is none."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
-    def rank(self, data: AnswerWindows, predictions: list[Spans]) -> list[list[Answer]]:
-        """Return the answers to each question of a file, the best one first. No text occurs twice."""
-        ranked = []
-        for number in range(len(data.file.questions)):
-            found = [predictions[i] for i in data.of_question(number)]
-            if not found:
-                ranked.append([])
-                continue
-            first, last, start_logits, end_logits = map(np.concatenate, zip(*found))
-            chosen: dict[str, tuple[int, float, float]] = {}
-            for i in np.argsort(-(start_logits + end_logits), kind="stable").tolist():
-                text, start = self.text_of(data, number, int(first[i]), int(last[i]))
-                if text and text not in chosen:
-                    chosen[text] = start, float(start_logits[i]), float(end_logits[i])
-                    if len(chosen) == self.n_best:
-                        break
-            sums = np.asarray([a + b for _, a, b in chosen.values()])
-            shares = np.exp(sums - sums.max(initial=-np.inf))
-            answers = zip(chosen.items(), shares / shares.sum())
-            ranked.append([Answer(text, start, float(p), a, b) for (text, (start, a, b)), p in answers])
-        return ranked
+    def rank(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[list[Answer]]:
+        """Return the `n_best` best answers to each question of a file, the best one first.
+
+        No two answers to a question have the same text.
+        """
+        return [
+            self._rank_question(data, number, [predictions[i] for i in data.of_question(number)])
+            for number in range(len(data.file.questions))
+        ]
+
+    def _rank_question(self, data: AnswerWindows, number: int, windows: list[SpanScores]) -> list[Answer]:
+        if not windows:
+            return []
+        # Several spans can have one text, and some have none (a lone space). So look at more spans than
+        # answers, until there are enough texts or no more spans.
+        count = 4 * self.n_best
+        while True:
+            spans = best_spans_of_all(windows, self.max_answer_length, count)
+            answers = self._different(data, number, spans)
+            if len(answers) == self.n_best or len(spans.first) < count:
+                break
+            count *= 4
+        sums = np.asarray([answer.start_logit + answer.end_logit for answer in answers])
+        exponentials = np.exp(sums - sums.max(initial=-np.inf))
+        probabilities = (exponentials / exponentials.sum()).tolist()
+        return [answer._replace(probability=p) for answer, p in zip(answers, probabilities)]
+
+    def _different(self, data: AnswerWindows, number: int, spans: Spans) -> list[Answer]:
+        """The first `n_best` different texts of spans, with the best span of each; no probabilities yet."""
+        answers: dict[str, Answer] = {}
+        for first, last, start_logit, end_logit in zip(*(column.tolist() for column in spans)):
+            text, start = self.text_of(data, number, first, last)
+            if text and text not in answers:
+                answers[text] = Answer(text, start, 0.0, start_logit, end_logit)
+                if len(answers) == self.n_best:
+                    break
+        return list(answers.values())
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the characters of the context from token `first` to `last`, and their position."""

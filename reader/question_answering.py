@@ -195,7 +195,7 @@ class ContextWindow(NamedTuple):
     question_ids: np.ndarray  # int32 [Q]
     context_ids: np.ndarray  # int32 [C]
     start: int  # the first token of the part
-    own: tuple[int, int]  # (from, to), where an answer from this window may begin
+    start_range: tuple[int, int]  # (from, to): where an answer from this window may begin
     answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
 
 
@@ -319,7 +319,7 @@ class AnswerBatch:
 
     input_ids: np.ndarray  # [B, T], padded on the right
     answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
-    own: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
+    start_ranges: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
     ends: np.ndarray  # [B], the place behind the context
     shift: np.ndarray  # [B], what makes of a place a token's number in the whole context
     indices: np.ndarray  # [B], the place of each window in the data set
@@ -349,14 +349,14 @@ class EncodeWindows:
         first = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # of the context
         ends = first + [len(window.context_ids) for window in windows]
         shift = np.asarray([window.start for window in windows], np.int64) - first  # [B]
-        own, answers = (
+        start_ranges, answers = (
             np.asarray([getattr(window, name) for window in windows], np.int64) - shift[:, None]
-            for name in ("own", "answer")
+            for name in ("start_range", "answer")
         )  # [B, 2]
         answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         indices = np.asarray(indices, np.int64)
-        return AnswerBatch(pad(ids, self.pad_id), answers, own, ends, shift, indices, count)
+        return AnswerBatch(pad(ids, self.pad_id), answers, start_ranges, ends, shift, indices, count)
 
 
 class EncodeInOrder(EncodeWindows):

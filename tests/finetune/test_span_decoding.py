@@ -4,24 +4,38 @@ import numpy as np
 import pytest
 
 from finetune.metrics import answer_scores
-from finetune.question_answering import QuestionAnswering, Spans, best_spans
+from finetune.question_answering import QuestionAnswering, SpanScores, best_spans
 from reader.question_answering import NO_ANSWER, AnswerWindows, Cut
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 
 
-def test_best_spans_against_brute_force():
-    rng = np.random.default_rng(0)
-    inputs = (20, (3, 9), 15, 4, 5), (12, (0, 12), 12, 30, 20), (9, (4, 5), 5, 3, 20)
-    for length, own, end, longest, n_best in inputs:
-        starts, ends = rng.normal(size=(2, length)).astype(np.float32)
-        allowed = [(i, j) for i in range(*own) for j in range(i, min(i + longest, end))]
-        allowed.sort(key=lambda span: -(starts[span[0]] + ends[span[1]]))
-        found = best_spans(starts, ends, own, end, longest, n_best, shift=100)
-        expected = allowed[:n_best]
-        assert list(zip(found.first - 100, found.last - 100)) == expected
-        assert np.array_equal(found.start_logits, [starts[i] for i, _ in expected])
-        assert np.array_equal(found.end_logits, [ends[j] for _, j in expected])
+def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token: int) -> SpanScores:
+    start_logits = rng.normal(size=starts).astype(np.float32)
+    end_logits = rng.normal(size=ends).astype(np.float32)
+    return SpanScores(start_logits, end_logits, first_token)
+
+
+def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int]]:
+    """(sum of logits, first, last) of every span of a window, one by one."""
+    spans = []
+    for start, start_logit in enumerate(scores.start_logits):
+        for end in range(start, min(start + max_length, len(scores.end_logits))):
+            total = start_logit + scores.end_logits[end]
+            spans.append((total, start + scores.first_token, end + scores.first_token))
+    return spans
+
+
+@pytest.mark.parametrize(
+    "starts, ends, max_length, count", [(6, 12, 4, 5), (12, 12, 30, 20), (1, 1, 3, 20), (9, 10, 4, 1)]
+)
+def test_best_spans_against_brute_force(starts, ends, max_length, count):
+    scores = random_scores(np.random.default_rng(starts), starts, ends, first_token=100)
+    expected = sorted(all_spans(scores, max_length), reverse=True)[:count]
+    spans = best_spans(scores, max_length, count)
+    assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last in expected]
+    assert np.array_equal(spans.start_logits, scores.start_logits[spans.first - 100])
+    assert np.array_equal(spans.end_logits, scores.end_logits[spans.last - 100])
 
 
 @pytest.fixture
@@ -33,44 +47,101 @@ def toy_data(tmp_path):
     return task, task.read(folder / "dev.de.json", "dev")
 
 
-def spans(*rows: tuple[int, int, float, float]) -> Spans:
-    first, last, start_logits, end_logits = zip(*rows)
-    numbers = np.asarray(first, np.int32), np.asarray(last, np.int32)
-    return Spans(*numbers, np.asarray(start_logits, np.float32), np.asarray(end_logits, np.float32))
+def impossible(data: AnswerWindows) -> list[SpanScores]:
+    """Logits of every window with which no span can be chosen."""
+    predictions = []
+    for window in data:
+        begin, behind = window.start_range
+        end = window.start + len(window.context_ids)
+        start_logits = np.full(behind - begin, -np.inf, np.float32)
+        end_logits = np.full(end - begin, -np.inf, np.float32)
+        predictions.append(SpanScores(start_logits, end_logits, begin))
+    return predictions
+
+
+def allow(scores: SpanScores, first: int, last: int, start_logit: float, end_logit: float) -> None:
+    """Make the span of two tokens possible."""
+    scores.start_logits[first - scores.first_token] = start_logit
+    scores.end_logits[last - scores.first_token] = end_logit
 
 
 def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
     task, data = toy_data
-    nothing = spans((0, 0, -50.0, 0.0))
-    predictions = [nothing] * len(data)
-    first, second, *_ = data.of_question(1)
-    of_context = data.spans[data.file.questions[1].context]
-    a, b, c, d = [token for token, (start, end) in enumerate(of_context) if start < end][2:6]
-    predictions[first] = spans((a, c, 2.0, 1.0), (a, b, 1.0, 0.5))
-    predictions[second] = spans((b, d, 3.0, 2.0))
+    predictions = impossible(data)
+    context = data.file.questions[1].context
+    numbers = data.of_question(1)[:2]
+    # A token with characters in each window, and the next such token.
+    visible = [token for token, (start, end) in enumerate(data.spans[context]) if start < end]
+    (a, b), (c, d) = (
+        [token for token in visible if token >= data[number].start_range[0]][:2] for number in numbers
+    )
+    allow(predictions[numbers[0]], a, b, 1.0, 0.5)
+    allow(predictions[numbers[0]], a, a, 1.0, 2.0)
+    allow(predictions[numbers[1]], c, d, 3.0, 2.0)
     answers = task.rank(data, predictions)[1]
-    assert [(answer.start_logit, answer.end_logit) for answer in answers] == [(3, 2), (2, 1), (1, 0.5)]
-    shares = np.exp([5, 3, 1.5]) / np.exp([5, 3, 1.5]).sum()
-    assert np.allclose([answer.probability for answer in answers], shares)
-    context = data.file.contexts[data.file.questions[1].context]
+    assert [(answer.start_logit, answer.end_logit) for answer in answers] == [(3, 2), (1, 2), (1, 0.5)]
+    exponentials = np.exp([5, 3, 1.5])
+    probabilities = [answer.probability for answer in answers]
+    assert np.allclose(probabilities, exponentials / exponentials.sum())
+    text = data.file.contexts[context]
     for answer in answers:
-        assert answer.text and context[answer.start :].startswith(answer.text)
+        assert answer.text and text[answer.start :].startswith(answer.text)
     monkeypatch.setattr(task, "text_of", lambda *_: ("same", 0))
-    assert task.rank(data, predictions)[1][0].start_logit == 3  # no text twice
-    assert [len(found) for found in task.rank(data, predictions)] == [1] * 6
+    assert [len(ranked) for ranked in task.rank(data, predictions)] == [0, 1, 0, 0, 0, 0]
+    assert task.rank(data, predictions)[1][0].start_logit == 3  # the best of equal texts
     monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
     assert task.rank(data, predictions)[1] == []  # a lone space is no answer
+
+
+@pytest.mark.parametrize("n_best", [1, 3, 20, 10_000])
+def test_the_best_different_texts_are_kept(toy_data, n_best):
+    """Against all spans of all windows, where the best are lone spaces and one text has many spans."""
+    task, data = toy_data
+    task.n_best = n_best
+    rng = np.random.default_rng(1)
+    predictions = []
+    for window in data:
+        begin, behind = window.start_range
+        scores = random_scores(rng, behind - begin, window.start + len(window.context_ids) - begin, begin)
+        context = data.file.questions[window_question(data, len(predictions))].context
+        for place in range(behind - begin):
+            start, end = data.spans[context][begin + place]
+            if start == end:  # a lone space
+                scores.start_logits[place] += 9
+                scores.end_logits[place] += 9
+        predictions.append(scores)
+    for number, answers in enumerate(task.rank(data, predictions)):
+        spans = []
+        for index in data.of_question(number):
+            spans += all_spans(predictions[index], task.max_answer_length)
+        texts = {}
+        for total, first, last in sorted(spans, reverse=True):
+            text, _ = task.text_of(data, number, first, last)
+            if text:
+                texts.setdefault(text, total)
+        assert [answer.text for answer in answers] == list(texts)[:n_best]
+        sums = [answer.start_logit + answer.end_logit for answer in answers]
+        assert np.allclose(sums, list(texts.values())[:n_best])
+
+
+def window_question(data: AnswerWindows, index: int) -> int:
+    """The number of the question of a window."""
+    return next(n for n in range(len(data.file.questions)) if index in data.of_question(n))
 
 
 def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
     """The answers of a model that is sure of the gold tokens in every window that holds them."""
     predictions = []
     for window in data:
-        starts, ends = np.zeros((2, len(window.context_ids)), np.float32)
-        if window.answer[0] != NO_ANSWER:
-            starts[window.answer[0] - window.start] = ends[window.answer[1] - window.start] = 10
-        own = [number - window.start for number in window.own]
-        predictions.append(best_spans(starts, ends, own, len(starts), 100, 1, window.start))
+        begin, behind = window.start_range
+        start_logits = np.zeros(behind - begin, np.float32)
+        end_logits = np.zeros(window.start + len(window.context_ids) - begin, np.float32)
+        first, last = window.answer
+        if begin <= first < behind:
+            start_logits[first - begin] = 10
+        if first != NO_ANSWER:
+            end_logits[last - begin] = 10
+        predictions.append(SpanScores(start_logits, end_logits, begin))
     return task.texts(data, predictions)
 
 

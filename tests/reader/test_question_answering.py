@@ -212,7 +212,7 @@ def test_inputs(write, tokenizer):
         expected = [tokenizer.cls_id, *question, tokenizer.sep_id, *part, tokenizer.sep_id]  # one separator
         assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
         assert ids[batch.ends[row]] == tokenizer.sep_id and batch.ends[row] == len(expected) - 1
-        assert tuple(batch.own[row] + batch.shift[row]) == window.own
+        assert tuple(batch.start_ranges[row] + batch.shift[row]) == window.start_range
         if window.answer[0] == NO_ANSWER:
             assert batch.answers[row].tolist() == [NO_ANSWER, NO_ANSWER]
         else:
