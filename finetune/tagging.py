@@ -15,7 +15,7 @@ from reader import tagging
 from reader.tagging import Sentence, TaggedBatch
 from reader.task_files import read_label_map
 from reader.tokenization import Tokenizer
-from reader.tsv import decode, map_bytes
+from reader.tsv import decode, read_all
 from utils.errors import UserError
 from utils.files import atomic_file
 
@@ -179,7 +179,7 @@ class OfficialTagging(Tagging):
 
 def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     """Read a file that `Tagging.write` wrote. UserError: it cannot be read, or has another form."""
-    lines = decode(map_bytes(Path(path))[:], path, 1).split("\n")
+    lines = decode(read_all(Path(path)), path, 1).split("\n")
     form = "a word, its gold tag if it is known, and its predicted tag"
     found = [list(zip(*rows)) for _, rows in tagging.read_columns(lines, path, str.split, form)]
     return [TaggedSentence(one[0], one[-2] if len(one) > 2 else None, one[-1]) for one in found]

@@ -28,7 +28,7 @@ from reader.batching import EncodePairs, padded_batches
 from reader.bitext import Sentences
 from reader.classification import read_classification
 from reader.tagging import JOINT
-from reader.tsv import map_bytes
+from reader.tsv import read_all
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 
@@ -62,7 +62,7 @@ def read_checked(loaded: Loaded, task: str, path: str | None) -> Checked:
         return Checked(f"{MADE_UP} made-up sentences", rows)
     labels = None
     if path.endswith(".tsv"):
-        labelled = task == CLASSIFICATION and b"label" in map_bytes(Path(path)).readline().split()
+        labelled = task == CLASSIFICATION and b"label" in read_all(Path(path)).partition(b"\n")[0].split()
         ids = {label: i for i, label in enumerate(loaded.labels)} if labelled else None
         rows = islice(read_classification(path, ids, labels=labelled), MOST_CHECKED)
         texts = [row._replace(text_a=row.text_a.replace(JOINT, " ")) for row in rows]  # words to tag

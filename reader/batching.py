@@ -20,7 +20,7 @@ from reader.tokenization import Tokenizer
 
 BATCH_TOKENS = 4096  # padded, in one forward pass
 WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
-WINDOW_EXAMPLES = 2048  # that are tokenized at a time, rounded up to whole batches
+WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
 
 
 class Feature(NamedTuple):
@@ -50,7 +50,7 @@ class TaskBatch:
 
     input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
     labels: np.ndarray  # int64 [B]
-    indices: np.ndarray  # int64 [B], the place of each row in the data set
+    indices: np.ndarray  # int64 [B], the number of each row in the data set
     count: int  # what a loss is divided by: examples of the whole step, over all processes
 
 
@@ -62,14 +62,15 @@ class EncodePairs:
         self.max_seq_len = max_seq_len
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
-        tokenizer = self.tokenizer
-        texts = [example.text_a for example in examples] + [example.text_b or "" for example in examples]
-        ids = tokenizer.encode_batch(texts)
+        first_texts = [example.text_a for example in examples]
+        second_texts = [example.text_b or "" for example in examples]
+        ids = self.tokenizer.encode_batch(first_texts + second_texts)
         features = []
-        for example, a, b in zip(examples, ids, ids[len(examples) :]):
-            whole = len(a) + (len(b) + 4 if b else 2)
-            kept = tokenizer.build_from_ids(a, b, self.max_seq_len)
-            features.append(Feature(kept, example.label, len(kept) < whole))
+        for example, ids_a, ids_b in zip(examples, ids, ids[len(examples) :]):
+            input_ids = self.tokenizer.build_from_ids(ids_a, ids_b, self.max_seq_len)
+            special_tokens = 4 if ids_b else 2
+            is_cut = len(input_ids) < len(ids_a) + len(ids_b) + special_tokens
+            features.append(Feature(input_ids, example.label, is_cut))
         return features
 
     def count(self, features: Sequence[Feature]) -> int:
@@ -83,19 +84,23 @@ class EncodePairs:
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
-    padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
-    for filled, row in zip(padded, rows):
-        filled[: len(row)] = row
+    longest = max(len(row) for row in rows)
+    padded = np.full([len(rows), longest], value, np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
     return padded
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Put rows of similar length together, the shortest first, so that little is padded.
 
-    A batch has at most `batch_tokens` padded tokens (rows x longest); a longer row is alone.
+    Returns:
+        for each batch the numbers of its rows. It has at most `batch_tokens` padded tokens (rows x longest);
+        a longer row is alone.
     """
     batches: list[list[int]] = []
     for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
+        # The row is the longest so far, so the batch would be padded to its length.
         if not batches or (len(batches[-1]) + 1) * lengths[row] > batch_tokens:
             batches.append([])
         batches[-1].append(row)
@@ -118,7 +123,8 @@ def encode_in_windows(
     `encode` is as `EncodeExamples`. Yields the ids of each text, int32 [n].
     """
     for start in range(0, len(texts), size):
-        features = encode([texts[i] for i in range(start, min(start + size, len(texts)))])
+        end = min(start + size, len(texts))
+        features = encode([texts[number] for number in range(start, end)])
         yield [np.asarray(feature.ids, np.int32) for feature in features]
 
 
@@ -136,26 +142,42 @@ class Batches:
     """Examples -> global batches. Can be pickled if its parts can, so that `prefetch` can run it.
 
     Args:
-        examples, encode: the data, and what makes features and batches of it.
+        examples: the data set.
+        encode: makes features and batches of it.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
         in_tokens: whether the sizes count tokens. A process may exceed its part by less than one example, and
             an example that is longer than a size is alone.
-        shuffle, seed: whether the order is a new one in each epoch, and what decides it.
+        shuffle: whether the order is a new one in each epoch.
+        seed: decides that order.
+        rank, world_size: the number of this process, and how many there are.
     """
 
     def __init__(
-        self, examples: Sequence[Any], encode: EncodeExamples, batch_size: int,
-        micro_batch_size: int | None = None, in_tokens: bool = False, shuffle: bool = True, seed: int = 0,
-        rank: int = 0, world_size: int = 1,
-    ):  # fmt: skip
-        self.examples, self.encode = examples, encode
-        self.batch_size, self.micro_batch_size, self.in_tokens = batch_size, micro_batch_size, in_tokens
-        self.shuffle, self.seed, self.rank, self.world_size = shuffle, seed, rank, world_size
+        self,
+        examples: Sequence[Any],
+        encode: EncodeExamples,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        in_tokens: bool = False,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.examples = examples
+        self.encode = encode
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.in_tokens = in_tokens
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
 
     def count(self, epoch: int = 0) -> int:
         """Global batches in an epoch. With `in_tokens` the first call tokenizes everything to know it."""
-        return sum(map(self._count, self._windows(epoch)))
+        return sum(self._batches_in(window) for window in self._windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
         """The global batches from number `index` of `epoch` to the end of the last of `epochs` epochs.
@@ -166,10 +188,11 @@ class Batches:
             yield from self._epoch(number, index if number == epoch else 0)
 
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
+        """The global batches of an epoch from number `start` on."""
         index = 0
         for window in self._windows(epoch):
-            if index < start and index + self._count(window) <= start:
-                index += self._count(window)
+            if index < start and index + self._batches_in(window) <= start:
+                index += self._batches_in(window)
                 continue
             features = self._features(window)
             lengths = np.asarray([len(feature.ids) for feature in features])
@@ -184,15 +207,15 @@ class Batches:
         total = len(self.examples)
         order = np.arange(total)
         if self.shuffle:
-            bits = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
-            order = np.random.Generator(bits).permutation(total)
+            philox = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
+            order = np.random.Generator(philox).permutation(total)
         size = WINDOW_EXAMPLES
         if not self.in_tokens:
             size = -(-WINDOW_EXAMPLES // self.batch_size) * self.batch_size
         for start in range(0, total, size):
             yield order[start : start + size]
 
-    def _count(self, window: np.ndarray) -> int:
+    def _batches_in(self, window: np.ndarray) -> int:
         """Global batches in a window."""
         if not self.in_tokens:
             return -(-len(window) // self.batch_size)
@@ -201,39 +224,47 @@ class Batches:
     @cached_property
     def _lengths(self) -> np.ndarray:
         """How many ids each example has, int64 [N]: one pass over everything."""
-        total = len(self.examples)
-        parts = np.split(np.arange(total), range(WINDOW_EXAMPLES, total, WINDOW_EXAMPLES))
-        return np.asarray([len(feature.ids) for part in parts for feature in self._features(part)], np.int64)
+        numbers = np.arange(len(self.examples))
+        lengths = []
+        for start in range(0, len(numbers), WINDOW_EXAMPLES):
+            features = self._features(numbers[start : start + WINDOW_EXAMPLES])
+            lengths += [len(feature.ids) for feature in features]
+        return np.asarray(lengths, np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
-        """Where to cut examples of these lengths: 0, ..., n."""
+        """Where to cut examples of these lengths into batches: 0, ..., n."""
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]
-        bounds, longest = [0], 0
-        for i, length in enumerate(lengths.tolist()):
+        bounds = [0]
+        longest = 0
+        for number, length in enumerate(lengths.tolist()):
             longest = max(longest, length)
-            if i > bounds[-1] and (i + 1 - bounds[-1]) * longest > size:
-                bounds.append(i)
+            examples = number + 1 - bounds[-1]
+            if examples > 1 and examples * longest > size:
+                bounds.append(number)
                 longest = length
         return [*bounds, len(lengths)]
 
     def _micro_batches(self, numbers: np.ndarray, features: list) -> list:
         """This process's part of a global batch: every n-th by length, so that all have equal work."""
         lengths = np.asarray([len(feature.ids) for feature in features])
-        mine = np.argsort(lengths, kind="stable")[self.rank :: self.world_size]
-        if not len(mine):
+        by_length = np.argsort(lengths, kind="stable")
+        share = by_length[self.rank :: self.world_size]
+        if not len(share):
             return []
-        bounds = [0, len(mine)]
+        bounds = [0, len(share)]
         if self.micro_batch_size is not None:
-            bounds = self._bounds(lengths[mine], self.micro_batch_size)
+            bounds = self._bounds(lengths[share], self.micro_batch_size)
         count = self.encode.count(features)
-        return [
-            self.encode.collate([features[i] for i in mine[first:last]], numbers[mine[first:last]], count)
-            for first, last in pairwise(bounds)
-        ]
+        micro_batches = []
+        for first, last in pairwise(bounds):
+            places = share[first:last]
+            part = [features[place] for place in places]
+            micro_batches.append(self.encode.collate(part, numbers[places], count))
+        return micro_batches
 
-    def _features(self, indices: np.ndarray) -> list:
-        return self.encode([self.examples[i] for i in indices.tolist()])
+    def _features(self, numbers: np.ndarray) -> list:
+        return self.encode([self.examples[number] for number in numbers.tolist()])
 
 
 def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:

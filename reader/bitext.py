@@ -1,6 +1,7 @@
-"""Plain text, one sentence per line, and bitexts: two such files in which line i translates line i.
+"""Plain text with one sentence a line, and bitexts.
 
-A retrieval set of several languages is a folder in one of two forms:
+A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
+is a folder in one of two forms:
 
     de-en.de, de-en.en                              XTREME's names, but not the files that its script sorts
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reader.classification import Example
-from reader.tsv import FileLines, decode, map_bytes
+from reader.tsv import FileLines, decode, open_lines
 from utils.errors import UserError
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
@@ -29,20 +30,26 @@ TATOEBA = {
 }  # fmt: skip
 
 
-class Sentences(FileLines, Sequence[Example]):
-    """The lines of a text file.
+_MANY_LINES = 20  # so many lines in alphabetical order were sorted
 
-    UserError: the file is missing or empty; when a line is read: it is not UTF-8.
+
+class Sentences(FileLines, Sequence[Example]):
+    """The lines of a text file, each an `Example` without a second text.
+
+    Raises:
+        UserError: the file is missing or empty; when a line is read: it is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike):
-        data, starts = map_bytes(Path(path)), array("q", [0])
-        while starts[-1] < len(data):
-            starts.append(data.find(b"\n", starts[-1]) + 1 or len(data))
-        super().__init__(Path(path), data, np.asarray(starts, np.int64))
+        starts = array("q", [0])
+        with open_lines(Path(path)) as (file, version):
+            for line in file:
+                starts.append(starts[-1] + len(line))
+        super().__init__(Path(path), version, np.asarray(starts, np.int64))
 
     def __getitem__(self, index: int) -> Example:
-        return Example(decode(self.line(index), self.path, index + 1).strip("\ufeff\r\n"), None)
+        text = decode(self.line(index), self.path, index + 1)
+        return Example(text.strip("\ufeff\r\n"), None)
 
     def texts(self) -> list[str]:
         """All lines."""
@@ -57,41 +64,59 @@ class Bitext(NamedTuple):
     translations: list[str]
 
 
-def read_bitext(language: str, path: str | os.PathLike, translations: str | os.PathLike) -> Bitext:
+def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
     """Read two files with the same number of lines.
 
-    UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or the second is sorted.
+    Raises:
+        UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or the second file is
+            sorted.
     """
-    sides = Sentences(path), Sentences(translations)
-    if len(sides[0]) != len(sides[1]):
+    sentences = Sentences(path)
+    translations = Sentences(translations_path)
+    if len(sentences) != len(translations):
         raise UserError(
-            f"{path} has {len(sides[0]):,} lines and {translations} {len(sides[1]):,}: line i of one must "
-            "translate line i of the other"
+            f"{path} has {len(sentences):,} lines and {translations_path} {len(translations):,}: line i of "
+            "one must translate line i of the other"
         )
-    english = sides[1].texts()
-    if len(english) > 20 and english == sorted(english):
-        raise UserError(f"{translations}: sorted, as by XTREME's script; give LASER/data/tatoeba/v1 instead")
-    return Bitext(language, sides[0].texts(), english)
+    texts = translations.texts()
+    if len(texts) > _MANY_LINES and texts == sorted(texts):
+        raise UserError(
+            f"{translations_path}: sorted, as by XTREME's script; give LASER/data/tatoeba/v1 instead"
+        )
+    return Bitext(language, sentences.texts(), texts)
 
 
 def read_bitexts(folder: str | os.PathLike, languages: Sequence[str] = ()) -> list[Bitext]:
     """The bitexts of a folder in either form; without `languages` all, in the order of the paper's Table 16.
 
-    UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
+    Raises:
+        UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
     """
-    folder, names = Path(folder), {}
-    for language, long in TATOEBA.items():
-        if (folder / f"tatoeba.{long}-eng.{long}").is_file():
-            names[language] = f"tatoeba.{long}-eng.{long}", f"tatoeba.{long}-eng.eng"
-    found = {path.name.split("-en.")[0] for path in folder.glob("*-en.*")} - {"en"}
-    found = {name for name in found if (folder / f"{name}-en.{name}").is_file()}  # and not notes-en.txt
-    names |= {name: (f"{name}-en.{name}", f"{name}-en.en") for name in sorted(found)}
-    order = [*(name for name in TATOEBA if name in names), *(name for name in names if name not in TATOEBA)]
-    if not order:
+    folder = Path(folder)
+    files = _find_bitexts(folder)
+    if not files:
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; name "
             "LASER/data/tatoeba/v1"
         )
-    if absent := [language for language in languages if language not in names]:
-        raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(order)}")
-    return [read_bitext(name, *(folder / file for file in names[name])) for name in languages or order]
+    absent = [language for language in languages if language not in files]
+    if absent:
+        raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
+    return [read_bitext(language, *files[language]) for language in languages or files]
+
+
+def _find_bitexts(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Language -> its file and the English one. Languages of Table 16 come first, in its order."""
+    files = {}
+    for language, code in TATOEBA.items():
+        path = folder / f"tatoeba.{code}-eng.{code}"
+        if path.is_file():
+            files[language] = (path, folder / f"tatoeba.{code}-eng.eng")
+    for path in sorted(folder.glob("*-en.*")):
+        language = path.name.split("-en.")[0]
+        is_bitext = path.name == f"{language}-en.{language}"  # and not de-en.en or notes-en.txt
+        if is_bitext and language != "en" and path.is_file():
+            files[language] = (path, folder / f"{language}-en.en")
+    in_paper = [language for language in TATOEBA if language in files]
+    others = sorted(files.keys() - TATOEBA.keys())
+    return {language: files[language] for language in in_paper + others}

@@ -1,51 +1,68 @@
 """Rows with one text or two and a label, from the official TSV files."""
 
-import mmap
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from reader.tsv import FileLines, map_bytes, parse_header, parse_row
+from reader.tsv import FileLines, FileVersion, open_lines, parse_header, parse_row, without_blank_end
 from utils.errors import UserError
 
-_COLUMNS = "text_a, text_b, label, optional qid"
+_FORM = "text_a, text_b, label, optional qid"
+_COLUMNS = ("text_a", "text_b", "label", "qid")  # others are ignored
+_NO_LABEL = -1
 
 
 class Example(NamedTuple):
-    """One row. `text_b`, `qid`: None without such a column. `label`: the id, or -1 if labels are not read."""
+    """One row. `text_b` and `qid` are None without such a column. `label` is -1 if labels are not read."""
 
     text_a: str
     text_b: str | None
-    label: int = -1
+    label: int = _NO_LABEL
     qid: str | None = None
 
 
 class Examples(FileLines, Sequence[Example]):
-    """The rows of a TSV file; made by `read_classification`, which checks them."""
+    """The rows of a TSV file; made by `read_classification`, which checks them.
+
+    Args:
+        path, version, starts: see `FileLines`.
+        columns: name -> place of the columns that are read.
+        label_map: label -> id; without it labels are ids.
+    """
 
     def __init__(
-        self, path: Path, data: mmap.mmap, starts: np.ndarray, columns: dict[str, int],
-        label_map: dict[str, int] | None,
-    ):  # fmt: skip
-        super().__init__(path, data, starts)
-        self._columns, self._label_map = columns, label_map
+        self,
+        path: Path,
+        version: FileVersion,
+        starts: np.ndarray,
+        columns: Mapping[str, int],
+        label_map: Mapping[str, int] | None,
+    ):
+        super().__init__(path, version, starts)
+        self._columns = columns
+        self._label_map = label_map
 
     def __getitem__(self, index: int) -> Example:
         cells = self.line(index).decode("utf-8").rstrip("\r\n").split("\t")
-        found = {name: cells[column] for name, column in self._columns.items()}
-        label = found.get("label", "-1")
-        label_id = self._label_map[label] if self._label_map and "label" in found else int(label)
-        return Example(found["text_a"], found.get("text_b"), label_id, found.get("qid"))
+        row = {name: cells[place] for name, place in self._columns.items()}
+        return Example(row["text_a"], row.get("text_b"), self._label_id(row.get("label")), row.get("qid"))
+
+    def _label_id(self, label: str | None) -> int:
+        if label is None:
+            return _NO_LABEL
+        return self._label_map[label] if self._label_map else int(label)
 
 
 def read_classification(
-    path: str | os.PathLike, label_map: dict[str, int] | None = None, num_labels: int | None = None,
+    path: str | os.PathLike,
+    label_map: Mapping[str, int] | None = None,
+    num_labels: int | None = None,
     labels: bool = True,
-) -> Examples:  # fmt: skip
+) -> Examples:
     """Check a TSV file with the columns text_a, text_b (optional), label, qid (optional); return its rows.
 
     Other columns are ignored. A byte order mark, Windows line ends and blank lines at the end are accepted.
@@ -59,35 +76,37 @@ def read_classification(
         UserError: the file cannot be read, or a line has another form; names the file and the line.
     """
     path = Path(path)
-    data = map_bytes(path)
-    position = data.find(b"\n") + 1 or len(data)
-    header = parse_header(data[:position], path, ["text_a", *["label"] * labels], _COLUMNS)
-    wanted = ("text_a", "text_b", "qid", *["label"] * labels)
-    columns = {name: i for i, name in enumerate(header) if name in wanted}
-    end = len(data)
-    while end and data[end - 1] in b"\r\n":
-        end -= 1
-    known: set[str] = set()
+    required = ["text_a", "label"] if labels else ["text_a"]
+    checked_labels: set[str] = set()
     starts = array("q")
-    while position < end:
-        number = len(starts) + 2
-        line_end = data.find(b"\n", position) + 1 or len(data)
-        cells = parse_row(data[position:line_end], path, number, header)
-        if labels and (label := cells[columns["label"]]) not in known:
-            _check_label(label, label_map, num_labels, f"{path}, line {number}")
-            known.add(label)
-        starts.append(position)
-        position = line_end
+    with open_lines(path) as (file, version):
+        first_line = file.readline()
+        header = parse_header(first_line, path, required, _FORM)
+        columns = {name: place for place, name in enumerate(header) if name in _COLUMNS}
+        if not labels:
+            columns.pop("label", None)
+        position = len(first_line)
+        for number, line in enumerate(without_blank_end(file), 2):
+            cells = parse_row(line, path, number, header)
+            if labels:
+                label = cells[columns["label"]]
+                if label not in checked_labels:
+                    _check_label(label, label_map, num_labels, f"{path}, line {number}")
+                    checked_labels.add(label)
+            starts.append(position)
+            position += len(line)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
-    return Examples(path, data, np.asarray(starts, np.int64), columns, label_map)
+    return Examples(path, version, np.asarray(starts, np.int64), columns, label_map)
 
 
-def _check_label(label: str, label_map: dict[str, int] | None, num_labels: int | None, where: str) -> None:
+def _check_label(label: str, label_map: Mapping[str, int] | None, num_labels: int | None, place: str) -> None:
     if label_map is not None:
         if label not in label_map:
-            raise UserError(f"{where}: unknown label '{label}'; the label map has {', '.join(label_map)}")
-    elif not (label.isdecimal() and len(label) < 10) or (num_labels is not None and int(label) >= num_labels):
+            raise UserError(f"{place}: unknown label '{label}'; the label map has {', '.join(label_map)}")
+        return
+    is_id = label.isdecimal() and len(label) < 10
+    if not is_id or (num_labels is not None and int(label) >= num_labels):
         limit = "" if num_labels is None else f" below {num_labels} (--num_labels)"
-        raise UserError(f"{where}: the label '{label}' is no id{limit}; name labels with --label_map_config")
+        raise UserError(f"{place}: the label '{label}' is no id{limit}; name labels with --label_map_config")

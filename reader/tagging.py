@@ -27,7 +27,7 @@ import numpy as np
 
 from reader.batching import pad
 from reader.tokenization import Tokenizer
-from reader.tsv import map_bytes, parse_header, parse_row
+from reader.tsv import parse_header, parse_row, read_all
 from utils.errors import UserError
 
 OUTSIDE = "O"
@@ -36,7 +36,7 @@ SCHEMES = {"IOB": "BI", "IOE": "IE", "IOBES": "BIES"}
 JOINT = "\x02"  # between the words of a sentence, and between its tags
 IGNORED = -100  # the label of a token without a loss
 _OVERLAP = 4  # windows share one part in four
-_COLUMNS = "text_a, label; tokens and tags are joined by U+0002"
+_FORM = "text_a, label; tokens and tags are joined by U+0002"
 
 
 class EntityStart(NamedTuple):
@@ -48,7 +48,7 @@ class EntityStart(NamedTuple):
 
 def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
     """Where entities begin in the tags of one sentence, in any scheme; IOB as conlleval reads it."""
-    open_type = ""
+    open_type = ""  # the type of the entity that the word before belongs to
     for position, tag in enumerate(tags):
         type_ = tag[2:]  # empty for O
         if type_ and (tag[0] in "BS" or type_ != open_type):
@@ -58,10 +58,10 @@ def entity_starts(tags: Sequence[str]) -> Iterator[EntityStart]:
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
-    written = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]
+    iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]
     for start in entity_starts(tags):
-        written[start.position] = f"B-{start.tag[2:]}"
-    return written
+        iob2[start.position] = f"B-{start.tag[2:]}"
+    return iob2
 
 
 def inside(labels: Sequence[str]) -> list[int]:
@@ -72,14 +72,25 @@ def inside(labels: Sequence[str]) -> list[int]:
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:
     """Whether `tag` is O, or a letter of the scheme, "-" and a type."""
-    return tag == OUTSIDE or (tag[:1] in [*SCHEMES[scheme]] and tag[1:2] == "-" and len(tag) > 2)
+    if tag == OUTSIDE:
+        return True
+    return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
 
 
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check that a label map has B- and I- of each type, and O with the last id. UserError: it has not."""
+    """Check the label map of a tagging task.
+
+    Args:
+        path: of the map, for the error.
+
+    Raises:
+        UserError: it does not have B- and I- of each type, or O does not have the last id.
+    """
     for tag in label_map:
-        other = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
-        if not is_tag(tag) or (tag != OUTSIDE and other not in label_map):
+        if tag == OUTSIDE:
+            continue
+        partner = ("I-" if tag[:1] == "B" else "B-") + tag[2:]
+        if not is_tag(tag) or partner not in label_map:
             raise UserError(f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type")
     if label_map.get(OUTSIDE) != len(label_map) - 1:
         raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
@@ -102,13 +113,18 @@ def read_columns(
     """Yield each sentence of a file in CoNLL form: the number of its first line, and the cells of its lines.
 
     Args:
+        path: of the file, for the error.
         cells_of: the cells of a line; none ends a sentence.
-        form: what a line holds, for the error when the number of columns changes or is 1.
+        form: what a line holds, for the error.
+
+    Raises:
+        UserError: the number of columns changes, or a line has only one.
     """
     rows: list[list[str]] = []
     width = 0
     for number, line in enumerate([*lines, ""], 1):
-        if cells := cells_of(line):
+        cells = cells_of(line)
+        if cells:
             width = width or len(cells)
             if len(cells) != width or width < 2:
                 fault = f"{len(cells)} columns, not {max(width, 2)}"
@@ -133,35 +149,40 @@ def read_tagged(
         UserError: the file cannot be read, a line has another form, or a tag is unknown.
     """
     path = Path(path)
-    rows = map_bytes(path)[:].rstrip(b"\r\n").split(b"\n")
-    header = parse_header(rows[0], path, ["text_a", *["label"] * labels], _COLUMNS)
+    required = ["text_a", "label"] if labels else ["text_a"]
+    lines = read_all(path).rstrip(b"\r\n").split(b"\n")
+    header = parse_header(lines[0], path, required, _FORM)
     sentences = []
-    for number, row in enumerate(rows[1:], 2):
-        cells = dict(zip(header, parse_row(row, path, number, header)))
-        text, where = cells["text_a"], f"{path}, line {number}"
-        words = text.split(JOINT)
+    for number, line in enumerate(lines[1:], 2):
+        place = f"{path}, line {number}"
+        row = dict(zip(header, parse_row(line, path, number, header)))
+        words = row["text_a"].split(JOINT)
         if "" in words:
-            raise UserError(f"{where}: token {words.index('') + 1} of {len(words)} is empty")
-        found = None
-        if "label" in cells:
-            found = _labels(cells["label"].split(JOINT), len(words), label_map, scheme, where)
-        sentences.append(Sentence(text, found))
+            raise UserError(f"{place}: token {words.index('') + 1} of {len(words)} is empty")
+        label_ids = None
+        if "label" in row:
+            label_ids = _label_ids(row["label"].split(JOINT), len(words), label_map, scheme, place)
+        sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
     return sentences
 
 
-def _labels(
-    tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, where: str
+def _label_ids(
+    tags: list[str], words: int, label_map: Mapping[str, int], scheme: str, place: str
 ) -> tuple[int, ...]:
-    """The label ids of the words of a sentence."""
+    """The label ids of a sentence of so many words.
+
+    Raises:
+        UserError: there is not one tag for each word, or a tag is unknown.
+    """
     if len(tags) != words:
-        raise UserError(f"{where}: {words} tokens but {len(tags)} tags; U+0002 joins both")
+        raise UserError(f"{place}: {words} tokens but {len(tags)} tags; U+0002 joins both")
     iob2 = to_iob2(tags)
     for position, tag in enumerate(tags):
         if not is_tag(tag, scheme) or iob2[position] not in label_map:
             raise UserError(
-                f"{where}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
+                f"{place}, token {position + 1}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
                 f"{', '.join(SCHEMES[scheme])}, and the label map has {', '.join(label_map)}"
             )
     return tuple(label_map[tag] for tag in iob2)
@@ -172,8 +193,8 @@ class TaggedFeature(NamedTuple):
 
     ids: list[int]
     labels: list[int]  # IGNORED where there is nothing to learn
-    widths: list[int]  # ids of each window; mostly there is one
-    words: list[tuple[int, int]]  # of each word its place in `ids`, and how many pieces are labelled there
+    widths: list[int]  # number of ids of each window; mostly there is one
+    words: list[tuple[int, int]]  # of each word: the place in `ids` of its labelled pieces, and their number
 
 
 @dataclass(frozen=True)
@@ -183,9 +204,9 @@ class TaggedBatch:
     input_ids: np.ndarray  # [R, T], padded on the right
     labels: np.ndarray  # [R, T]
     sentences: np.ndarray  # [R], ascending, the sentence of each window: 0 to B - 1
-    words: np.ndarray  # [W, 3], of each word its window, its first labelled piece, and how many there are
+    words: np.ndarray  # [W, 3], of each word: its window, its first labelled piece, the number of these
     lengths: np.ndarray  # [B], words of each sentence
-    indices: np.ndarray  # [B], the place of each sentence in the data set
+    indices: np.ndarray  # [B], the number of each sentence in the data set
     count: int  # what the loss of the whole step is divided by, over all micro-batches and processes
 
 
@@ -200,45 +221,65 @@ class EncodeTagged:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first",
-    ):  # fmt: skip
-        self.tokenizer, self.room = tokenizer, max_seq_len - 2
-        self.inside, self.label_pieces = list(inside), label_pieces
+        self, tokenizer: Tokenizer, max_seq_len: int, inside: Sequence[int], label_pieces: str = "first"
+    ):
+        self.tokenizer = tokenizer
+        self.room = max_seq_len - 2
+        self.inside = list(inside)
+        self.label_pieces = label_pieces
         self._space = tokenizer.vocab.get("▁")
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
         words = [word for sentence in sentences for word in sentence.words]
-        pieces = iter(self.tokenizer.encode_batch(words))
-        return [self._feature([next(pieces) for _ in one.words], one.labels) for one in sentences]
+        pieces = self.tokenizer.encode_batch(words)
+        features = []
+        first = 0
+        for sentence in sentences:
+            last = first + len(sentence.words)
+            features.append(self._feature(pieces[first:last], sentence.labels))
+            first = last
+        return features
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """Labelled pieces."""
-        return sum(count for feature in features for _, count in feature.words)
+        return sum(pieces for feature in features for _, pieces in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
-        ids, labels, words = [], [], []
+        ids: list[list[int]] = []  # of each window
+        labels: list[list[int]] = []
+        words: list[np.ndarray] = []
         for feature in features:
-            bounds = np.cumsum([0, *feature.widths])
-            places, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
-            window = np.searchsorted(bounds, places, side="right") - 1
-            words.append(np.stack([len(ids) + window, places - bounds[window], pieces], axis=1))
-            ids += [feature.ids[a:b] for a, b in pairwise(bounds)]
-            labels += [feature.labels[a:b] for a, b in pairwise(bounds)]
-        rows, lengths = np.asarray([[len(one.widths), len(one.words)] for one in features], np.int64).T
+            bounds = np.cumsum([0, *feature.widths])  # [windows + 1]
+            starts, pieces = np.asarray(feature.words, np.int64).reshape(-1, 2).T  # [words] each
+            window = np.searchsorted(bounds, starts, side="right") - 1  # [words]
+            words.append(np.stack([len(ids) + window, starts - bounds[window], pieces], axis=1))
+            for begin, end in pairwise(bounds):
+                ids.append(feature.ids[begin:end])
+                labels.append(feature.labels[begin:end])
+        windows = [len(feature.widths) for feature in features]  # of each sentence
+        lengths = [len(feature.words) for feature in features]
         return TaggedBatch(
-            pad(ids, self.tokenizer.pad_id), pad(labels, IGNORED), np.repeat(np.arange(len(rows)), rows),
-            np.concatenate(words), lengths, np.asarray(indices, np.int64), count,
-        )  # fmt: skip
+            input_ids=pad(ids, self.tokenizer.pad_id),
+            labels=pad(labels, IGNORED),
+            sentences=np.repeat(np.arange(len(features)), windows),
+            words=np.concatenate(words),
+            lengths=np.asarray(lengths, np.int64),
+            indices=np.asarray(indices, np.int64),
+            count=count,
+        )
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+        """A sentence as windows. `pieces`: the ids of each word."""
         # A word without pieces becomes [UNK], because it needs a place for its tag.
         pieces = [word[: self.room] or [self.tokenizer.unk_id] for word in pieces]
-        ids, widths, words = [], [], []
-        for first, last, own_first, own_last in cut_windows([len(word) for word in pieces], self.room):
+        ids: list[int] = []
+        widths: list[int] = []
+        words: list[tuple[int, int]] = []
+        for window in cut_windows([len(word) for word in pieces], self.room):
             start = len(ids)
             ids.append(self.tokenizer.cls_id)
-            for number in range(first, last):
-                if own_first <= number < own_last:
+            for number in range(window.first, window.last):
+                if window.tagged_first <= number < window.tagged_last:
                     words.append(self._labelled(pieces[number], len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
@@ -249,37 +290,57 @@ class EncodeTagged:
         return TaggedFeature(ids, targets, widths, words)
 
     def _labelled(self, word: list[int], start: int) -> tuple[int, int]:
+        """The place and the number of the labelled pieces of a word that begins at `start`."""
         if self.label_pieces == "all":
             return start, len(word)
-        passed_over = self.label_pieces == "first" and len(word) > 1 and word[0] == self._space
-        return start + passed_over, 1
+        if self.label_pieces == "first" and len(word) > 1 and word[0] == self._space:
+            return start + 1, 1
+        return start, 1
 
 
 def expanded(label: int, count: int, inside: Sequence[int]) -> list[int]:
     """The labels of the `count` pieces of a word: B-X I-X I-X ..."""
-    return [label] * min(count, 1) + [inside[label]] * (count - 1)
+    if not count:
+        return []
+    return [label] + [inside[label]] * (count - 1)
 
 
 def word_scores(scores: np.ndarray, words: np.ndarray, inside: Sequence[int]) -> np.ndarray:
     """The score of each tag for each word: that of its expansion B-X I-X I-X ... over all pieces of the word.
 
-    `scores` [R, T, C] are logits or log probabilities, in float64, so that sums along T stay exact; `words`
-    as in `TaggedBatch`. Returns [W, C].
+    Args:
+        scores: [R, T, C], logits or log probabilities, in float64, so that sums along T stay exact.
+        words: [W, 3], as in `TaggedBatch`.
+        inside: as in `EncodeTagged`.
+
+    Returns:
+        [W, C].
     """
     row, start, pieces = words.T  # each [W]
-    further = scores[:, :, inside].cumsum(1)  # [R, T, C]
-    return scores[row, start] + (further[row, start + pieces - 1] - further[row, start])
+    running = scores[:, :, inside].cumsum(1)  # [R, T, C]: sums of the scores of I-X up to each piece
+    further = running[row, start + pieces - 1] - running[row, start]  # [W, C]
+    return scores[row, start] + further
 
 
-def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
+class SentenceWindow(NamedTuple):
+    """The words first .. last - 1, of which tagged_first .. tagged_last - 1 are tagged in this window."""
+
+    first: int
+    last: int
+    tagged_first: int
+    tagged_last: int
+
+
+def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
     """Cut a sentence between words into as few overlapping windows as fit.
 
-    `sizes` are the pieces of each word, at most `room`, the pieces that fit into a window. A window (first,
-    last, own_first, own_last) has the words first .. last - 1, of which own_first .. own_last - 1 are tagged
-    in it.
+    Args:
+        sizes: number of pieces of each word, at most `room`.
+        room: number of pieces that fit into a window.
     """
     spans = []
-    first = last = 0
+    first = 0
+    last = 0
     while True:
         used = sum(sizes[first:last])
         while last < len(sizes) and used + sizes[last] <= room:
@@ -288,13 +349,16 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[tuple[int, int, int, in
         spans.append((first, last))
         if last == len(sizes):
             break
-        shared = min(room // _OVERLAP, room - sizes[last])  # the next word must fit in the next window
+        overlap = min(room // _OVERLAP, room - sizes[last])  # the next word must fit into the next window
         first = last
-        while sizes[first - 1] <= shared:
+        while sizes[first - 1] <= overlap:
             first -= 1
-            shared -= sizes[first]
-    middles = [_middle(sizes, after[0], before[1]) for before, after in pairwise(spans)]
-    return [(*span, *own) for span, own in zip(spans, pairwise([0, *middles, len(sizes)]))]
+            overlap -= sizes[first]
+    middles = []
+    for (_, last), (next_first, _) in pairwise(spans):
+        middles.append(_middle(sizes, next_first, last))
+    tagged = pairwise([0, *middles, len(sizes)])
+    return [SentenceWindow(*span, *bounds) for span, bounds in zip(spans, tagged)]
 
 
 def _middle(sizes: Sequence[int], first: int, last: int) -> int:
@@ -322,10 +386,17 @@ class EncodeTaggedOfficially(EncodeTagged):
 
     def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         outside = len(self.inside) - 1
-        ids, targets, words = [self.tokenizer.cls_id], [outside], []
-        for number, word in enumerate(pieces):
-            kept = word[: self.room + 1 - len(ids)]
-            words.append((len(ids) if kept else 0, len(kept)))
-            ids += kept
-            targets += expanded(outside if labels is None else labels[number], len(kept), self.inside)
-        return TaggedFeature([*ids, self.tokenizer.sep_id], [*targets, outside], [len(ids) + 1], words)
+        if labels is None:
+            labels = (outside,) * len(pieces)
+        ids = [self.tokenizer.cls_id]
+        targets = [outside]
+        words = []
+        for word, label in zip(pieces, labels):
+            room = self.room + 1 - len(ids)
+            part = word[:room]
+            words.append((len(ids) if part else 0, len(part)))
+            ids += part
+            targets += expanded(label, len(part), self.inside)
+        ids.append(self.tokenizer.sep_id)
+        targets.append(outside)
+        return TaggedFeature(ids, targets, [len(ids)], words)

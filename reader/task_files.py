@@ -12,10 +12,15 @@ ALL_LANGUAGES = "all"
 
 
 def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
-    """Label -> id from a JSON object. UserError: the ids are not 0, 1, 2, ..., `num_labels` of them."""
+    """Label -> id from a JSON object.
+
+    Raises:
+        UserError: the ids are not 0, 1, 2, ..., each of them once, or there are not `num_labels` labels.
+    """
     labels = _read_json_object(path, '{"label": id, ...}')
     ids = list(labels.values())
-    if any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
+    are_whole_numbers = all(type(id_) is int for id_ in ids)  # not bool
+    if not are_whole_numbers or sorted(ids) != list(range(len(ids))):
         raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
@@ -25,30 +30,40 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
 
 
 def read_languages(path: str | os.PathLike) -> list[str]:
-    """The language codes of lang_map.json: the keys of a JSON object, in its order."""
+    """The language codes of lang_map.json: the keys of a JSON object, in its order.
+
+    Raises:
+        UserError: the file has another form.
+    """
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that `flag`, such as `--dev_set dev.%s.tsv,test.%s.tsv`, names: pattern -> language -> path.
+    """The files that a flag names, such as `--dev_set dev.%s.tsv,test.%s.tsv`: pattern -> language -> path.
 
     The file of a pattern without `%s` is under the only language, or under "all" without a language map.
-    UserError: `%s` without languages, or no `%s` with several languages.
+
+    Raises:
+        UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
+            languages, or no file is named.
     """
-    names = languages or [ALL_LANGUAGES]
-    answer: dict[str, dict[str, Path]] = {}
-    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+    keys = languages or [ALL_LANGUAGES]
+    files: dict[str, dict[str, Path]] = {}
+    for pattern in patterns.split(","):
+        pattern = pattern.strip()
+        if not pattern:
+            continue
         if "%s" in pattern and languages is None:
             raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
-        if "%s" not in pattern and len(names) > 1:
+        if "%s" not in pattern and len(keys) > 1:
             raise UserError(
-                f"{flag} {pattern}: no %s in it, but the language map has {len(names)} languages; "
+                f"{flag} {pattern}: no %s in it, but the language map has {len(keys)} languages; "
                 "put %s where the file names have the language code, as in dev.%s.tsv"
             )
-        answer[pattern] = {language: Path(pattern.replace("%s", language)) for language in names}
-    if not answer:
+        files[pattern] = {language: Path(pattern.replace("%s", language)) for language in keys}
+    if not files:
         raise UserError(f"{flag}: no file named")
-    return answer
+    return files
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:

@@ -1,13 +1,37 @@
 """Lines and cells of the official TSV files: UTF-8, a header, every tab ends a cell, no quoting."""
 
-import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import read_bytes
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# The first bytes of a compressed file -> the program that unpacks it.
+_UNPACKED_BY = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh91AY&SY": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+    b"PK\x03\x04": "unzip",
+}
+
+
+class FileVersion(NamedTuple):
+    """What changes when a file is written: its size in bytes, and the time of the last change in ns."""
+
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "FileVersion":
+        """The version of an open file."""
+        status = os.fstat(file.fileno())
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class FileLines:
@@ -17,49 +41,95 @@ class FileLines:
 
     Args:
         path: the file.
-        data: its bytes, from `map_bytes`.
+        version: of the file before it was read to find the lines.
         starts: int64 [lines + 1], where each line begins and the last one ends, in bytes.
     """
 
-    def __init__(self, path: Path, data: mmap.mmap, starts: np.ndarray):
+    def __init__(self, path: Path, version: FileVersion, starts: np.ndarray):
         self.path = path.absolute()
+        self._version = version
         self._starts = starts
-        self._bytes: mmap.mmap | None = data
-        self._size = len(data)
+        self._file: BinaryIO | None = None  # opened when the first line is read
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
     def line(self, index: int) -> bytes:
-        """One line with its line end."""
-        index = range(len(self))[index]  # IndexError
-        if self._bytes is None:
-            self._bytes = map_bytes(self.path)
-            if len(self._bytes) != self._size:
-                raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
-        return self._bytes[self._starts[index] : self._starts[index + 1]]
+        """One line with its line end.
+
+        Raises:
+            IndexError: there is no such line.
+            UserError: the file was changed or removed.
+        """
+        index = range(len(self))[index]
+        start = int(self._starts[index])
+        length = int(self._starts[index + 1]) - start
+        if self._file is None:
+            self._file = _open(self.path)
+        # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
+        # process if the file became shorter.
+        line = os.pread(self._file.fileno(), length, start)
+        if FileVersion.of(self._file) != self._version:
+            raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
+        return line
 
     def __getstate__(self) -> dict:
-        return {**vars(self), "_bytes": None}
+        return {**vars(self), "_file": None}
 
 
-def parse_header(line: bytes, path: Path, wanted: Sequence[str], columns: str) -> list[str]:
-    """The column names in the first line of a TSV file, which must have those in `wanted`.
+@contextmanager
+def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
+    """Open a file whose lines will be `FileLines`.
 
-    `columns` says what the header should be, for the error.
+    Raises:
+        UserError: the file cannot be read, or is empty.
     """
-    header = decode(line.removeprefix(b"\xef\xbb\xbf"), path, 1).rstrip("\r\n").split("\t")
-    if missing := [name for name in wanted if name not in header]:
+    with _open(path) as file:
+        version = FileVersion.of(file)
+        if not version.size:
+            raise UserError(f"{path}: the file is empty")
+        yield file, version
+
+
+def read_all(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        UserError: the file cannot be read, or is empty.
+    """
+    content = read_bytes(path)
+    if not content:
+        raise UserError(f"{path}: the file is empty")
+    return content
+
+
+def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
+    """The column names in the first line of a TSV file.
+
+    Args:
+        required: columns that must be there.
+        form: what the header should be, for the error.
+
+    Raises:
+        UserError: a required column is missing, or the file is no text.
+    """
+    header = _cells(decode(line.removeprefix(_BYTE_ORDER_MARK), path, 1))
+    missing = [name for name in required if name not in header]
+    if missing:
         raise UserError(
             f"{path}, line 1: no column {', '.join(missing)} in the header; it names the tab-separated "
-            f"columns ({columns})"
+            f"columns ({form})"
         )
     return header
 
 
 def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
-    """The cells of a line of a TSV file, as many as the header has columns."""
-    cells = decode(line, path, number).rstrip("\r\n").split("\t")
+    """The cells of line `number` of a TSV file.
+
+    Raises:
+        UserError: there are not as many cells as the header has columns, or the line is not UTF-8.
+    """
+    cells = _cells(decode(line, path, number))
     if len(cells) != len(header):
         raise UserError(
             f"{path}, line {number}: {len(cells)} columns, but the header names {len(header)} "
@@ -68,20 +138,49 @@ def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> li
     return cells
 
 
-def map_bytes(path: Path) -> mmap.mmap:
-    """The bytes of a file. UserError: it cannot be read, or is empty."""
-    try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise UserError(f"{path}: the file is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror})") from error
+def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file without the blank ones at its end."""
+    blank: list[bytes] = []
+    for line in lines:
+        if line.strip(b"\r\n"):
+            yield from blank
+            blank.clear()
+            yield line
+        else:
+            blank.append(line)
 
 
 def decode(line: bytes, path: Path, number: int) -> str:
-    """A line as text. UserError: it is not UTF-8; names the file and the line."""
+    """Line `number` of a file as text.
+
+    Raises:
+        UserError: the file is compressed, or the line is not UTF-8.
+    """
+    if number == 1:
+        refuse_compressed(line, path)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line)") from error
+
+
+def refuse_compressed(content: bytes, path: Path) -> None:
+    """Check the first bytes of a file that should be text.
+
+    Raises:
+        UserError: they are those of an archive.
+    """
+    for magic, program in _UNPACKED_BY.items():
+        if content.startswith(magic):
+            raise UserError(f"{path}: the file is compressed; unpack it first with {program}")
+
+
+def _cells(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -217,7 +217,7 @@ def test_a_graph_that_does_not_agree_is_not_left(models, tmp_path, monkeypatch, 
     [
         ({"task": "tagging"}, "--task tagging needs another model; it has a head for classification"),
         ({"layer": "1"}, "--layer 1: only --task encoding can end below the top layer"),
-        ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot read it"),
+        ({"check_set": "nowhere.txt"}, "nowhere.txt: cannot be read"),
         ({"model": "nowhere"}, "nowhere: "),
     ],
 )

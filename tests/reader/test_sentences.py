@@ -43,7 +43,7 @@ def test_bad_bitexts(tmp_path):
     write(tmp_path, de_en_de=["a", "b"], de_en_en=["A"], fr_en_fr=["a"])
     with pytest.raises(UserError, match=r"de-en.de has 2 lines and .*de-en.en 1: line i of one must"):
         read_bitexts(tmp_path, ["de"])
-    with pytest.raises(UserError, match=r"fr-en.en: cannot read it \(No such file"):
+    with pytest.raises(UserError, match=r"fr-en.en: cannot be read \(No such file"):
         read_bitexts(tmp_path, ["fr"])
     with pytest.raises(UserError, match=r"no sw there; it has de, fr"):
         read_bitexts(tmp_path, ["sw"])

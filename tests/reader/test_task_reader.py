@@ -76,7 +76,7 @@ def test_faults(write, content, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"none.tsv: cannot read it \(No such file"):
+    with pytest.raises(UserError, match=r"none.tsv: cannot be read \(No such file"):
         read_classification(tmp_path / "none.tsv", LABELS)
 
 

@@ -1,0 +1,77 @@
+"""Files of lines: they stay as they were checked, or the run ends; compressed files are named as such."""
+
+import bz2
+import gzip
+import lzma
+import os
+import pickle
+import time
+
+import pytest
+
+from reader.bitext import Sentences
+from reader.classification import read_classification
+from reader.tagging import read_tagged
+from utils.errors import UserError
+
+HEADER = "text_a\tlabel\n"
+ROWS = "a man\t0\na dog\t1\na cat\t2\n"
+COMPRESS = {"gunzip": gzip.compress, "bunzip2": bz2.compress, "unxz": lzma.compress}
+
+
+def other_time() -> None:
+    """Wait until the clock of the file system has gone on."""
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEADER + ROWS.replace("\t", " "),  # as long as before, but rows that would not be read
+        HEADER + ROWS.replace("0", "2"),  # valid rows, but others
+        HEADER,
+        HEADER + ROWS + ROWS,
+    ],
+)
+def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
+    path = tmp_path / "train.tsv"
+    path.write_text(HEADER + ROWS)
+    examples = read_classification(path)
+    sentences = Sentences(path)
+    assert examples[0].text_a == "a man"
+    in_other_process = pickle.dumps(examples)
+    other_time()
+    path.write_text(content)
+    for lines in (examples, sentences, pickle.loads(in_other_process)):
+        with pytest.raises(UserError, match=r"train\.tsv was changed while it was in use; start again"):
+            lines[2]
+
+
+def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text(HEADER + ROWS)
+    examples = read_classification(path)
+    assert examples[0].label == 0
+    in_other_process = pickle.dumps(examples)
+    other_time()
+    (tmp_path / "new.tsv").write_text(HEADER + ROWS.replace("man", "cow"))
+    os.replace(tmp_path / "new.tsv", path)
+    assert examples[1].text_a == "a dog"
+    with pytest.raises(UserError, match="was changed while it was in use"):
+        pickle.loads(in_other_process)[1]
+    path.unlink()
+    with pytest.raises(UserError, match=r"train\.tsv: cannot be read \(No such file"):
+        pickle.loads(in_other_process)[1]
+
+
+@pytest.mark.parametrize("program", COMPRESS)
+def test_compressed_files(tmp_path, program):
+    path = tmp_path / "train.tsv.gz"
+    path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
+    message = rf"train\.tsv\.gz: the file is compressed; unpack it first with {program}"
+    with pytest.raises(UserError, match=message):
+        read_classification(path)
+    with pytest.raises(UserError, match=message):
+        read_tagged(path, {"O": 0})
+    with pytest.raises(UserError, match=message):
+        Sentences(path).texts()
