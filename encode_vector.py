@@ -9,45 +9,66 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from utils.environment import run
-from utils.args import flag, parse_args
-from utils.config import check_ranges
+from utils.command_line import parse_args
 from utils.errors import UserError
+from utils.options import PositiveInt, not_an_option
 
 
 @dataclass
 class EncodeVectorFlags:
     """The official flags; those from `vectors` on belong to this project."""
 
-    data_set: str | None = flag(None, "a TSV file with a header, a column text_a and perhaps text_b")
-    output_dir: str = flag("embeddings", "a new folder for the .npy files")
-    init_pretraining_params: str | None = flag(None, "weights in any format, or what export.py wrote")
-    ernie_config_path: str | None = flag(None, "ernie_config.json; default: the one beside the weights")
-    vocab_path: str | None = flag(None, "vocab.txt; default: from --piece_model_path or the weights")
-    piece_model_path: str | None = flag(None, "sentencepiece model; default: the one beside the weights")
-    max_seq_len: int = flag(512, "longest input in tokens, specials included; longer ones are cut")
-    batch_size: int = flag(32, "texts of max_seq_len tokens; a batch holds more of shorter texts", "[1, )")
-    use_cuda: bool = flag(True, "use a GPU if there is one")
-    vectors: str = flag(
-        "official", "official: cls_emb.npy and top_layer_emb.npy; others: vectors.npy, one vector per text: "
-        "the mean over its tokens, the mean including [CLS] and [SEP] (specials), or the pooled [CLS]",
-        choices=("official", "mean", "specials", "pooled"),
-    )  # fmt: skip
-    layer: str = flag("top", "of mean and specials: a number (0: the embeddings), middle, or top")
-    dtype: str = flag("float32", "type of the files", choices=("float32", "float16"))
-    engine: str = flag(
-        "auto", "dygraph: a checkpoint; others: an exported folder; auto: the first of these that is there",
-        choices=("auto", "dygraph", "onnx", "paddle", "onnx-int8"),
-    )  # fmt: skip
-    data_format: str = flag("tsv", "text: a sentence per line, no header", choices=("tsv", "text"))
-    given: tuple[str, ...] = ()
+    data_set: str | None = None
+    """A TSV file with a header, a column text_a and perhaps text_b."""
+
+    output_dir: str = "embeddings"
+    """A new folder for the .npy files."""
+
+    init_pretraining_params: str | None = None
+    """Weights in any format, or a folder that export.py wrote."""
+
+    ernie_config_path: str | None = None
+    """The model's shape, ernie_config.json. Default: the one beside the weights."""
+
+    vocab_path: str | None = None
+    """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
+
+    piece_model_path: str | None = None
+    """The sentencepiece model. Default: the one beside the weights."""
+
+    max_seq_len: int = 512
+    """The longest input in tokens, special tokens included. Longer inputs are cut."""
+
+    batch_size: PositiveInt = 32
+    """The number of texts of max_seq_len tokens in a batch. A batch holds more of shorter texts."""
+
+    use_cuda: bool = True
+    """Whether to use a GPU if there is one."""
+
+    vectors: Literal["official", "mean", "specials", "pooled"] = "official"
+    """official: cls_emb.npy and top_layer_emb.npy. Others: vectors.npy with one vector per text, which is the
+    mean over its tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]."""
+
+    layer: str = "top"
+    """The layer of mean and specials: a number (0: the embeddings), middle, or top."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """The type of the files."""
+
+    engine: Literal["auto", "dygraph", "onnx", "paddle", "onnx-int8"] = "auto"
+    """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
+
+    data_format: Literal["tsv", "text"] = "tsv"
+    """text: a sentence on each line, without a header."""
+
+    on_command_line: tuple[str, ...] = not_an_option(())
 
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
 
     def __post_init__(self) -> None:
-        check_ranges(self)
         for name in ("data_set", "init_pretraining_params"):
             if getattr(self, name) is None:
                 raise UserError(f"--{name} is needed (--help says what it is)")

@@ -13,33 +13,35 @@ from typing import Literal
 
 from utils.environment import run
 from model.task_names import ENCODING
-from utils.config import load_config
+from utils.command_line import load_config
 from utils.errors import UserError
 
 
 @dataclass
 class ExportFlags:
-    """What to export.
-
-    Args:
-        model: a checkpoint of any supported format
-        output: the folder to write; an exported folder there is replaced
-        task: that of the head (the default), or encoding, the encoder alone
-        layer: for encoding, the layer at which the encoder ends: a number, middle or top; default: as trained
-            for retrieval, else top
-        int8: also write ONNX with int8 weights and activations, and report how that changes the predictions
-        reduce_range: use int8 weights of 7 bits, for CPUs without VNNI; default: if this CPU has none
-        check_set: texts to compare on: TSV with text_a (text_b, label), or plain lines;
-            default: made-up ones
-    """
+    """What to export."""
 
     model: str
+    """A checkpoint of any supported format."""
+
     output: str
+    """The folder to write. An exported folder there is replaced."""
+
     task: Literal["classification", "tagging", "question_answering", "encoding"] | None = None
+    """The task of the model's head (the default), or encoding, the encoder alone."""
+
     layer: str | None = None
+    """For encoding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
+    retrieval, otherwise top."""
+
     int8: bool = False
+    """Whether to write ONNX with int8 weights and activations, too, and report how the predictions change."""
+
     reduce_range: bool | None = None
+    """Whether int8 weights have 7 bits, for CPUs without VNNI. Default: whether this CPU has none."""
+
     check_set: str | None = None
+    """Texts to compare on: TSV with text_a (text_b, label), or plain lines. Default: made-up texts."""
 
 
 def main() -> None:

@@ -9,16 +9,17 @@ several machines, this is workers-node<N>, so that the machines can share <split
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from utils.environment import run
-from utils.args import Parser
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.runtime import has_gpu, read_cpu, settings_for
@@ -78,17 +79,25 @@ def choose_processes(args: argparse.Namespace, gpus: int) -> int:
 
 def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
     """Add accumulation for missing devices, rounded up, unless the user chose it. Also return a log line."""
-    reader = Parser(add_help=False, allow_abbrev=False)
-    for name in ("--batch_size", "--gradient_accumulation_steps"):
-        reader.add_argument(name, type=int)
-    given, _ = reader.parse_known_args(arguments)
-    batch, steps = given.batch_size or 32, given.gradient_accumulation_steps  # 32 is the scripts' default
+    batch = integer_flag(arguments, "--batch_size") or 32  # the default of the scripts
+    steps = integer_flag(arguments, "--gradient_accumulation_steps")
     if steps is None:
-        steps = -(-recipe_devices // processes)
+        steps = math.ceil(recipe_devices / processes)
         arguments = [*arguments, "--gradient_accumulation_steps", str(steps)]
     total = batch * steps * processes
     line = f"batch: {batch} x accumulation {steps} x processes {processes} = {total} in all"
     return list(arguments), f"{line} (the recipe is for {recipe_devices} devices)"
+
+
+def integer_flag(arguments: Sequence[str], name: str) -> int | None:
+    """The value of the last `name 8` or `name=8`. None: there is none, or one that the script refuses."""
+    text = ""
+    for word, following in pairwise([*arguments, ""]):
+        if word == name:
+            text = following
+        elif word.startswith(f"{name}="):
+            text = word.partition("=")[2]
+    return int(text) if text.isdecimal() else None
 
 
 def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[str], dict[str, str]]:

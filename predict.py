@@ -10,55 +10,66 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from utils.environment import run
-from utils.config import load_config, within
+from utils.command_line import load_config
 from utils.errors import UserError, pipe_may_close
+from utils.options import PositiveInt, Range, option
 
 AT_ONCE = 1024  # requests that are answered together
 
 
 @dataclass
 class PredictFlags:
-    """What to predict, and with which model.
-
-    Args:
-        model: a checkpoint of any supported format, or a folder that export.py wrote; with --serve several,
-            separated by commas
-        task: what to predict
-        input: a file of JSON lines; "-": standard input
-        output: a file; "-": standard output
-        on_error: whether a wrong request stops the command before anything is answered, or is left out
-        engine: auto, dygraph (checkpoints), paddle, onnx or onnx-int8 (exported folders)
-        max_seq_len: longest input (tag, answer: window) in tokens; default: for windows as in training, else
-            what the model can read
-        top_k: number of candidates (answer, fill, translate-probe) or sentences (search)
-        pooling: for encode and search: mean over the tokens, specials (mean with [CLS] and [SEP]), or pooled;
-            default: as in training for retrieval, else mean
-        layer: for encode and search: a number, middle or top; default: as exported, or as in training for
-            retrieval, else top
-        corpus: for search: a text file, a sentence a line; or several with their languages, as in
-            "de<=de.txt,fr<=fr.txt"
-        serve: serve a page for the browser and a JSON API, instead of --task
-        host: address of --serve; only this machine can reach 127.0.0.1
-        port: port of --serve
-    """
+    """What to predict, and with which model."""
 
     model: str
+    """A checkpoint of any supported format, or a folder that export.py wrote. With --serve several, separated
+    by commas."""
+
     task: Literal["classify", "tag", "answer", "encode", "search", "fill", "translate-probe"] | None = None
+    """What to predict."""
+
     input: str = "-"
+    """A file of JSON lines; "-": standard input."""
+
     output: str = "-"
+    """A file; "-": standard output."""
+
     on_error: Literal["stop", "skip"] = "stop"
+    """Whether a wrong request stops the command before anything is answered, or is left out."""
+
     engine: Literal["auto", "dygraph", "paddle", "onnx", "onnx-int8"] = "auto"
+    """dygraph is for checkpoints, the others are for exported folders. auto: the first one that is there."""
+
     max_seq_len: int | None = None
-    top_k: int = within("[1, )", 5)
+    """The longest input in tokens; for tag and answer, the longest window. Default: for windows as in
+    training, otherwise what the model can read."""
+
+    top_k: PositiveInt = 5
+    """The number of candidates (answer, fill, translate-probe) or of sentences (search)."""
+
     pooling: Literal["mean", "specials", "pooled"] | None = None
+    """For encode and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), or the
+    pooled [CLS]. Default: as in training for retrieval, otherwise mean."""
+
     layer: str | None = None
+    """For encode and search: a number, middle or top. Default: as exported, or as in training for retrieval,
+    otherwise top."""
+
     corpus: str | None = None
-    serve: bool = False
+    """For search: a text file with a sentence on each line; or several with their languages, as in
+    "de<=de.txt,fr<=fr.txt"."""
+
+    serve: bool = option(False, bare=True)
+    """Whether to serve a page for the browser and a JSON API, instead of --task."""
+
     host: str = "127.0.0.1"
-    port: int = within("[1, 65535]", 8000)
+    """The address of --serve. Only this machine can reach 127.0.0.1."""
+
+    port: Annotated[int, Range(at_least=1, at_most=65535)] = 8000
+    """The port of --serve."""
 
     def __post_init__(self) -> None:
         if (self.task is None) != self.serve:
@@ -70,9 +81,7 @@ class PredictFlags:
 
 
 def main() -> None:
-    pairs = zip(sys.argv[1:], [*sys.argv[2:], "--"])
-    arguments = [f"{a}=true" if a == "--serve" and after.startswith("--") else a for a, after in pairs]
-    flags = load_config(PredictFlags, arguments, __doc__)
+    flags = load_config(PredictFlags, sys.argv[1:], __doc__)
     # Imported here, so that a process that only loads this file stays light.
     from inference.loading import load
     from inference.tasks import TaskOptions, make

@@ -8,7 +8,7 @@ import sys
 
 from utils.environment import run
 from finetune.flags import RetrievalFlags
-from utils.args import parse_args
+from utils.command_line import parse_args
 from utils.runtime import prepare
 
 

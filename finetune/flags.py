@@ -5,64 +5,132 @@ FinetuneFlags has every official flag with its type and default.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from finetune.report import check_recipe
 from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
-from utils.args import flag, free, unused
-from utils.config import check_ranges
 from utils.errors import UserError
+from utils.options import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    UnitInterval,
+    not_an_option,
+    option,
+)
 
-STYLES = ("official", "paddlenlp")
 TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, "retrieval")
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
 MEAN, LAST = "mean", "last"
+MRC = ("run_mrc",)
+TAGGER = ("run_sequence_labeling",)
 _DIVIDED = "evaluation is always divided among the processes"
 _NO_EXECUTOR = "there is no static-graph executor"
+
+AtLeastOne = Annotated[float, Range(at_least=1)]
+Decay = Annotated[float, Range(above=0, at_most=1)]
+SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
 
 
 @dataclass
 class TrainingFlags:
-    """The flags that all commands share. `given` holds the names on the command line."""
+    """The flags that all commands share."""
 
-    ernie_config_path: str | None = free(None, "ernie_config.json; default: the one beside the weights")
-    init_checkpoint: str | None = free(None, "a step folder of ours: resume; an official one: its weights")
-    init_pretraining_params: str | None = free(None, "pre-trained weights in any format of docs/convert.md")
-    checkpoints: str = free("checkpoints", "folder for step_N, best and the results")
-    learning_rate: float = flag(5e-5, "peak rate", "[0, )")
-    weight_decay: float = flag(0.01, "decoupled decay; not on biases and layer norms", "[0, )")
-    layerwise_lr_decay: float = flag(0.9, "d: layer i of L learns at rate x d^(L-i)", "(0, 1]")
-    warmup_proportion: float = flag(0.1, "share of all steps; 0: a constant rate", "[0, 1]")
-    save_steps: int = free(10000, "steps between checkpoints; there is one at the end too", "[1, )")
-    validation_steps: int = flag(1000, "steps between evaluations, besides each epoch's end", "[1, )")
-    skip_steps: int = free(10, "steps between two lines with the loss", "[1, )")
-    train_set: str | None = free(None, "training file")
-    vocab_path: str | None = free(None, "vocab.txt; default: from --piece_model_path or the weights")
-    piece_model_path: str | None = free(None, "sentencepiece model; default: the one beside the weights")
-    max_seq_len: int = flag(512, "longest input in tokens, special tokens included", "[8, 512]")
-    batch_size: int = free(32, "per device and micro-batch; tokens with --in_tokens", "[1, )")
-    random_seed: tuple[int, ...] | None = flag(None, "one seed, or several (1,2,3) run in turn; default: 1")
-    use_cuda: bool = free(True, "use GPUs if there are any")
-    do_train: bool = free(True, "train")
+    ernie_config_path: str | None = option(None, free=True)
+    """The model's shape, ernie_config.json. Default: the one beside the weights."""
+
+    init_checkpoint: str | None = option(None, free=True)
+    """A step folder of this project, to resume from, or an official checkpoint, for its weights."""
+
+    init_pretraining_params: str | None = option(None, free=True)
+    """Pre-trained weights in any format of docs/convert.md."""
+
+    checkpoints: str = option("checkpoints", free=True)
+    """The folder for step_N, best and the results."""
+
+    learning_rate: NonNegativeFloat = 5e-5
+    """The peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay. Biases and layer norms do not decay."""
+
+    layerwise_lr_decay: Decay = 0.9
+    """d: layer i of L learns at the rate times d^(L-i)."""
+
+    warmup_proportion: UnitInterval = 0.1
+    """The share of all steps in which the rate rises. 0: the rate is constant."""
+
+    save_steps: PositiveInt = option(10000, free=True)
+    """The number of steps between checkpoints. There is one at the end, too."""
+
+    validation_steps: PositiveInt = 1000
+    """The number of steps between evaluations. There is one at the end of each epoch, too."""
+
+    skip_steps: PositiveInt = option(10, free=True)
+    """The number of steps between two log lines with the loss."""
+
+    train_set: str | None = option(None, free=True)
+    """The training file."""
+
+    vocab_path: str | None = option(None, free=True)
+    """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
+
+    piece_model_path: str | None = option(None, free=True)
+    """The sentencepiece model. Default: the one beside the weights."""
+
+    max_seq_len: SequenceLength = 512
+    """The longest input in tokens, special tokens included."""
+
+    batch_size: PositiveInt = option(32, free=True)
+    """The sequences of a micro-batch on one device; with --in_tokens its tokens."""
+
+    random_seed: tuple[int, ...] | None = None
+    """One seed, or several (1,2,3) that are run in turn. Default: 1."""
+
+    use_cuda: bool = option(True, free=True)
+    """Whether to use GPUs if there are any."""
+
+    do_train: bool = option(True, free=True)
+    """Whether to train."""
+
     # From here on, flags that the official scripts do not have.
-    max_steps: int | None = flag(None, "optimizer steps after which the run ends", "[1, )")
-    amp: str = flag("none", "mixed precision on GPU", choices=("none", "bf16", "fp16"))
-    lr_schedule_style: str = flag("official", "after warm-up: 1-t/T, or straight to 0", choices=STYLES)
-    recompute: bool = free(False, "recompute activations in the backward pass: less memory")
-    paper: str | None = free(None, "show the paper's figures of a recipe: xnli_cross_lingual_transfer, ...")
-    keep_checkpoints: int = free(2, "number of step_N folders that are kept; best is always kept", "[1, )")
-    overwrite: bool = free(False, "start again: remove what a run left in --checkpoints")
-    stall_ends_seconds: float = free(
-        3600.0, "seconds; of several processes, one that reads or waits longer is ended; 0: never", "[0, )",
-    )  # fmt: skip
-    dtype: str = flag("float32", "of the weights; float64 is for checks", choices=("float32", "float64"))
-    given: tuple[str, ...] = ()
+
+    max_steps: PositiveInt | None = None
+    """The number of optimizer steps after which the run ends."""
+
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Mixed precision on GPUs."""
+
+    lr_schedule_style: Literal["official", "paddlenlp"] = "official"
+    """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""
+
+    recompute: bool = option(False, free=True)
+    """Whether the backward pass recomputes activations, which saves memory."""
+
+    paper: str | None = option(None, free=True)
+    """The recipe whose figures in the paper the report shows: xnli_cross_lingual_transfer, ..."""
+
+    keep_checkpoints: PositiveInt = option(2, free=True)
+    """The number of step_N folders that are kept. best is always kept."""
+
+    overwrite: bool = option(False, free=True)
+    """Whether to start again: removes what a run left in --checkpoints."""
+
+    stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
+    """Of several processes, one that reads or waits longer than this is ended. 0: never."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """The type of the weights. float64 is for checks."""
+
+    on_command_line: tuple[str, ...] = not_an_option(())
 
     def __post_init__(self) -> None:
-        check_ranges(self)
         check_recipe(self.paper)
         if not 0 <= min(self.seeds) <= max(self.seeds) < 2**63 or len(set(self.seeds)) < len(self.seeds):
-            shown = ",".join(map(str, self.seeds))
-            raise UserError(f"--random_seed {shown}: seeds must be from 0 to 2^63 - 1 and differ")
+            seeds = ",".join(map(str, self.seeds))
+            raise UserError(f"--random_seed {seeds}: seeds must be from 0 to 2^63 - 1 and differ")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -74,61 +142,132 @@ class TrainingFlags:
 class FinetuneFlags(TrainingFlags):
     """The flags of run_classifier.py, run_sequence_labeling.py and run_mrc.py."""
 
-    is_classify: bool = unused(True, "the entry point decides the task")
-    is_regression: bool = unused(False, "no task here is a regression")
-    task_id: int = unused(0, "the model has no task embedding")
-    epoch: int = flag(3, "passes over the training set", "[1, )")
-    lr_scheduler: str = flag("linear_warmup_decay", "schedule", choices=("linear_warmup_decay", "noam_decay"))
-    use_fp16: bool = free(False, "the same as --amp fp16")
-    use_dynamic_loss_scaling: bool = flag(True, "fp16: the loss scale follows overflows")
-    init_loss_scaling: float = flag(102400.0, "fp16: first loss scale", "[1, )")
-    incr_every_n_steps: int = flag(100, "fp16: good steps before the scale grows", "[1, )")
-    decr_every_n_nan_or_inf: int = flag(2, "fp16: overflows before it shrinks", "[1, )")
-    incr_ratio: float = flag(2.0, "fp16: growth", "(1, )")
-    decr_ratio: float = flag(0.8, "fp16: shrinkage", "(0, 1)")
-    test_save: str = free("./checkpoints/test_result", "predictions; .<epoch>.<step> is appended")
-    metric: str = unused("simple_accuracy", "the task decides the metric")
-    verbose: bool = unused(False, "the log is always complete")
-    tokenizer: str = unused("FullTokenizer", "there is one tokenizer")
-    test_set: str | None = free(None, "for --do_test: patterns with %%s, comma between")
-    dev_set: str | None = free(None, "patterns with %%s, comma between; the first selects the step")
-    predict_batch_size: int | None = free(None, "for evaluation; default: batch_size", "[1, )")
-    in_tokens: bool = flag(False, "batch_size counts tokens, padding included")
-    do_lower_case: bool = unused(True, "the official tokenizer never lower-cases")
-    label_map_config: str | None = free(None, "label_map.json: label -> id")
-    lang_map_config: str | None = free(None, "lang_map.json: its keys replace %%s")
-    num_labels: int = flag(2, "number of classes", "[1, )")
-    diagnostic: str | None = unused(None, "give the file to --test_set")
-    diagnostic_save: str | None = unused(None, "use --test_save")
-    max_query_length: int = flag(64, "run_mrc: longest question in tokens", "[1, )")
-    max_answer_length: int = flag(100, "run_mrc: longest answer in tokens", "[1, )")
-    doc_stride: int = flag(128, "run_mrc: tokens between the starts of two windows", "[1, )")
-    n_best_size: int = flag(20, "run_mrc: candidates that are written", "[1, )")
-    chunk_scheme: str = flag(
-        "IOB", "run_sequence_labeling: scheme; IOB: IOB1 or IOB2", choices=("IOB", "IOE", "IOBES")
+    is_classify: bool = option(True, no_effect="the entry point decides the task")
+    is_regression: bool = option(False, no_effect="no task here is a regression")
+    task_id: int = option(0, no_effect="the model has no task embedding")
+
+    epoch: PositiveInt = 3
+    """The number of passes over the training set."""
+
+    lr_scheduler: Literal["linear_warmup_decay", "noam_decay"] = "linear_warmup_decay"
+    """The schedule of the learning rate."""
+
+    use_fp16: bool = option(False, free=True)
+    """The same as --amp fp16."""
+
+    use_dynamic_loss_scaling: bool = True
+    """fp16: whether the loss scale follows the overflows."""
+
+    init_loss_scaling: AtLeastOne = 102400.0
+    """fp16: the first loss scale."""
+
+    incr_every_n_steps: PositiveInt = 100
+    """fp16: the number of steps without overflow before the loss scale grows."""
+
+    decr_every_n_nan_or_inf: PositiveInt = 2
+    """fp16: the number of overflows before the loss scale shrinks."""
+
+    incr_ratio: Annotated[float, Range(above=1)] = 2.0
+    """fp16: the factor by which the loss scale grows."""
+
+    decr_ratio: Annotated[float, Range(above=0, below=1)] = 0.8
+    """fp16: the factor by which the loss scale shrinks."""
+
+    test_save: str = option("./checkpoints/test_result", free=True)
+    """The files for predictions, one pattern for each of --test_set. .<epoch>.<step> is appended."""
+
+    metric: str = option("simple_accuracy", no_effect="the task decides the metric")
+    verbose: bool = option(False, no_effect="the log is always complete")
+    tokenizer: str = option("FullTokenizer", no_effect="there is one tokenizer")
+
+    test_set: str | None = option(None, free=True)
+    """The files for --do_test: patterns with %s, separated by commas."""
+
+    dev_set: str | None = option(None, free=True)
+    """The files for --do_val: patterns with %s, separated by commas. The first pattern selects the step."""
+
+    predict_batch_size: PositiveInt | None = option(None, free=True)
+    """The batch size of evaluations. Default: --batch_size."""
+
+    in_tokens: bool = False
+    """Whether --batch_size counts tokens, padding included."""
+
+    do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
+
+    label_map_config: str | None = option(None, free=True)
+    """label_map.json: label -> id."""
+
+    lang_map_config: str | None = option(None, free=True)
+    """lang_map.json: its keys replace %s."""
+
+    num_labels: PositiveInt = 2
+    """The number of classes."""
+
+    diagnostic: str | None = option(None, no_effect="give the file to --test_set")
+    diagnostic_save: str | None = option(None, no_effect="use --test_save")
+
+    max_query_length: PositiveInt = option(64, only=MRC)
+    """The longest question in tokens."""
+
+    max_answer_length: PositiveInt = option(100, only=MRC)
+    """The longest answer in tokens."""
+
+    doc_stride: PositiveInt = option(128, only=MRC)
+    """The number of tokens between the starts of two windows."""
+
+    n_best_size: PositiveInt = option(20, only=MRC)
+    """The number of candidates that are written."""
+
+    chunk_scheme: Literal["IOB", "IOE", "IOBES"] = option("IOB", only=TAGGER)
+    """The scheme of the tags. IOB is IOB1 or IOB2."""
+
+    is_distributed: bool = option(False, no_effect="the launcher decides (fleetrun, launch.py)")
+    use_fast_executor: bool = option(False, no_effect=_NO_EXECUTOR)
+    num_iteration_per_drop_scope: int = option(10, no_effect=_NO_EXECUTOR)
+
+    do_val: bool = True
+    """Whether to evaluate on --dev_set."""
+
+    do_test: bool = option(True, free=True)
+    """Whether to predict --test_set into --test_save."""
+
+    use_multi_gpu_test: bool = option(False, no_effect=_DIVIDED)
+    use_gpu_num_in_test: int = option(2, no_effect=_DIVIDED)
+    metrics: bool = option(True, no_effect="the metric is always computed")
+
+    shuffle: bool = True
+    """Whether each epoch has a new order of the training set."""
+
+    for_cn: bool = option(True, no_effect="answers are compared by the rules of their language")
+    enable_ce: bool = option(
+        False, no_effect="it belonged to a test system of the official repository", bare=True
     )
-    is_distributed: bool = unused(False, "the launcher decides (fleetrun, launch.py)")
-    use_fast_executor: bool = unused(False, _NO_EXECUTOR)
-    num_iteration_per_drop_scope: int = unused(10, _NO_EXECUTOR)
-    do_val: bool = flag(True, "evaluate on --dev_set")
-    do_test: bool = free(True, "predict --test_set into --test_save")
-    use_multi_gpu_test: bool = unused(False, _DIVIDED)
-    use_gpu_num_in_test: int = unused(2, _DIVIDED)
-    metrics: bool = unused(True, "the metric is always computed")
-    shuffle: bool = flag(True, "a new order of the training set in each epoch")
-    for_cn: bool = unused(True, "answers are compared by the rules of their language")
-    enable_ce: bool = unused(False, "it belonged to a test system of the official repository")
+
     # From here on, flags that the official scripts do not have.
-    gradient_accumulation_steps: int = free(1, "micro-batches per optimizer step and device", "[1, )")
-    select_on: str = flag(MEAN, "select the step by the mean over languages or by one (en); or last")
-    decay_style: str = flag("official", "decay at the full rate, or at each layer's", choices=STYLES)
-    official_compat: bool = flag(False, "run_mrc, run_sequence_labeling: the official code's behaviour")
-    split_han: bool = flag(True, "run_mrc: each Han character is a token, so an answer can end there")
-    answer_rules: str = flag("mlqa", "run_mrc: how F1 and exact match compare", choices=("mlqa", "squad"))
-    label_pieces: str = flag("first", "run_sequence_labeling: tagged pieces", choices=("first", "all"))
+
+    gradient_accumulation_steps: PositiveInt = option(1, free=True)
+    """The number of micro-batches of an optimizer step on each device."""
+
+    select_on: str = MEAN
+    """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
+
+    decay_style: Literal["official", "paddlenlp"] = "official"
+    """Whether weights decay at the full rate (official) or at the rate of their layer (paddlenlp)."""
+
+    official_compat: bool = option(False, only=MRC + TAGGER)
+    """Whether to repeat the behaviour of the official code."""
+
+    split_han: bool = option(True, only=MRC)
+    """Whether each Han character is a token, so that an answer can end there."""
+
+    answer_rules: Literal["mlqa", "squad"] = option("mlqa", only=MRC)
+    """The rules by which F1 and exact match compare answers."""
+
+    label_pieces: Literal["first", "all"] = option("first", only=TAGGER)
+    """Which pieces of a word are tagged."""
 
     def __post_init__(self) -> None:
-        if self.use_fp16 and "amp" not in self.given:
+        if self.use_fp16 and "amp" not in self.on_command_line:
             self.amp = "fp16"
         super().__post_init__()
 
@@ -138,9 +277,9 @@ class FinetuneFlags(TrainingFlags):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
         if not (self.do_train or self.init_checkpoint):
             raise UserError("--init_checkpoint is needed with --do_train false: the fine-tuned model")
-        for asked, name in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
-            if getattr(self, asked) and not getattr(self, name):
-                raise UserError(f"--{name} is needed with --{asked} true")
+        for phase, file in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
+            if getattr(self, phase) and not getattr(self, file):
+                raise UserError(f"--{file} is needed with --{phase} true")
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:
@@ -151,52 +290,81 @@ class FinetuneFlags(TrainingFlags):
 class RetrievalFlags(TrainingFlags):
     """The flags of run_retrieval.py: model and data, then the search, then training."""
 
-    init_pretraining_params: str | None = free(
-        None, "weights; default: random ones; %%d is replaced by the seed: checkpoints/seed_%%d/best"
-    )
-    init_task: str | None = free(None, f"refuse weights not fine-tuned for it: {', '.join(TASKS)}")
-    init_checkpoint: str | None = free(None, "a step folder from which to continue (--do_train true)")
+    init_pretraining_params: str | None = option(None, free=True)
+    """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
 
-    pairs: str | None = free(
-        None, "folder of <language>-en.<language>, .en, or tatoeba.<lan>-eng.<lan>, .eng"
-    )
-    languages: str | None = free(None, "codes of XTREME, separated by commas; default: all in the folder")
-    layer: str = flag("middle", "a number, middle or top; sweep: a table of all layers")
-    pooling: str = flag("mean", "specials: [CLS] and [SEP] too", choices=("mean", "specials", "pooled"))
-    score: str = free(
-        "cosine", "margin: the ratio to the mean of the 4 nearest neighbours", choices=("cosine", "margin")
-    )
+    init_task: Literal[TASKS] | None = option(None, free=True)
+    """The task for which the weights must have been fine-tuned; others are refused."""
 
-    untrained: bool = free(True, "search with random weights, too")
+    init_checkpoint: str | None = option(None, free=True)
+    """A step folder from which training continues."""
 
-    do_train: bool = free(False, "fine-tune first, with hardest-negative binary cross-entropy")
-    train_set: str | None = free(None, "corpus folder of pretrain.build_corpus; its parallel text is used")
-    max_steps: int = flag(200_000, "number of training steps", "[1, )")
-    batch_size: int = flag(32, "pairs of a step, over all processes; all others are negatives", "[2, )")
-    weight_decay: float = flag(0.0, "decoupled decay", "[0, )")
-    layerwise_lr_decay: float = flag(1.0, "layer i of L learns at rate x d^(L-i)", "(0, 1]")
-    pair_alpha: float = flag(0.7, "language pairs are drawn in proportion to their size to this power")
-    scale: float = flag(20.0, "the logit of a pair is scale x (cosine - offset)", "(0, )")
-    offset: float = flag(0.5, "the cosine at which the probability of a translation is one half")
-    validation_pairs: int = flag(500, "held-out pairs of each language pair; 0: no validation", "[0, )")
+    pairs: str | None = option(None, free=True)
+    """The folder of <language>-en.<language> and .en, or of tatoeba.<lan>-eng.<lan> and .eng."""
+
+    languages: str | None = option(None, free=True)
+    """Codes of XTREME, separated by commas. Default: all languages in the folder."""
+
+    layer: str = "middle"
+    """The layer of the vectors: a number, middle or top. sweep: a table of all layers."""
+
+    pooling: Literal["mean", "specials", "pooled"] = "mean"
+    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), or the pooled [CLS]."""
+
+    score: Literal["cosine", "margin"] = option("cosine", free=True)
+    """cosine, or margin: the ratio of the cosine to the mean of the 4 nearest neighbours."""
+
+    untrained: bool = option(True, free=True)
+    """Whether to search with random weights, too."""
+
+    do_train: bool = option(False, free=True)
+    """Whether to fine-tune first, with hardest-negative binary cross-entropy."""
+
+    train_set: str | None = option(None, free=True)
+    """A corpus folder of pretrain.build_corpus. Its parallel text is used."""
+
+    max_steps: PositiveInt = 200_000
+    """The number of training steps."""
+
+    batch_size: Annotated[int, Range(at_least=2)] = 32
+    """The pairs of a step, over all processes. For each pair, all others are negatives."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+
+    layerwise_lr_decay: Decay = 1.0
+    """d: layer i of L learns at the rate times d^(L-i)."""
+
+    pair_alpha: float = 0.7
+    """Language pairs are drawn in proportion to their size to this power."""
+
+    scale: PositiveFloat = 20.0
+    """The logit of a pair is scale x (cosine - offset)."""
+
+    offset: float = 0.5
+    """The cosine at which the probability of a translation is one half."""
+
+    validation_pairs: NonNegativeInt = 500
+    """The number of held-out pairs of each language pair. 0: no validation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refusals = (
-            (self.init_task not in (None, *TASKS), f"--init_task {self.init_task}: {', '.join(TASKS)}"),
-            (self.layer == "sweep"
-             and (self.do_train or len(self.seeds) > 1 or self.pooling == "pooled" or self.score != "cosine"),
-             "--layer sweep searches with one seed and a mean of tokens, by cosine; train at one layer"),
-            (not (self.do_train or self.pairs), "nothing to do: give --pairs, or --do_train true"),
-            (self.do_train and not self.train_set,
-             "--train_set is needed with --do_train true: a corpus of pretrain.build_corpus"),
-            (self.init_checkpoint and not self.do_train,
-             "--init_checkpoint resumes --do_train true; to search with it, name it with "
-             "--init_pretraining_params"),
-        )  # fmt: skip
-        for wrong, message in refusals:
-            if wrong:
-                raise UserError(message)
+        can_sweep = (
+            not self.do_train and len(self.seeds) == 1 and self.pooling != "pooled" and self.score == "cosine"
+        )
+        if self.layer == "sweep" and not can_sweep:
+            raise UserError(
+                "--layer sweep searches with one seed and a mean of tokens, by cosine; train at one layer"
+            )
+        if not (self.do_train or self.pairs):
+            raise UserError("nothing to do: give --pairs, or --do_train true")
+        if self.do_train and not self.train_set:
+            raise UserError("--train_set is needed with --do_train true: a corpus of pretrain.build_corpus")
+        if self.init_checkpoint and not self.do_train:
+            raise UserError(
+                "--init_checkpoint resumes --do_train true; to search with it, name it with "
+                "--init_pretraining_params"
+            )
 
     def of_seed(self, seed: int) -> "RetrievalFlags":
         """The flags of one seed, with the seed in the name of the weights."""

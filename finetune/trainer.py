@@ -26,9 +26,10 @@ from training import distributed
 from training.engine import Engine, Step
 from training.guard import StallWatch, StopSignal
 from training.prefetch import prefetch
-from utils.args import deciding, log_unused
+from utils.command_line import log_no_effect
 from utils.files import write_json
 from utils.logging import Progress, logger
+from utils.options import deciding
 
 STALL_SECONDS = 60.0  # after which a step, an evaluation or a checkpoint is mentioned in the log
 Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
@@ -106,7 +107,7 @@ class FineTuningRun:
 
     def __init__(self, flags: TrainingFlags):
         begin(flags.use_cuda)
-        log_unused(flags)
+        log_no_effect(flags)
         self.flags, self.seeds = flags, flags.seeds
 
     def identity(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pretrain.corpus.work import WORK, StreamWork, claim, delete_corpus, finishe
 from pretrain.corpus.workers import LocalWorkers, RayWorkers
 from reader.corpus import Corpus, check_files
 from reader.tokenization import Tokenizer
-from utils.config import load_config
+from utils.command_line import load_config
 from utils.errors import UserError, run
 from utils.logging import logger, setup_console
 

@@ -145,6 +145,14 @@ def read_yaml(path: str | os.PathLike) -> dict:
     return values or {}
 
 
+def yaml_value(text: str) -> Any:
+    """The value that a text has in YAML. A text that is no YAML stands for itself."""
+    try:
+        return yaml.load(text, _NoAliases)
+    except (*_BROKEN, RecursionError):
+        return text
+
+
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML, in the dataclass's order; `load_config` reads it back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=110)

@@ -1,71 +1,75 @@
 """The options of a corpus build: `--config file.yaml`, then `--key value`."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pretrain.corpus.inputs import Stream, expand, file_status
 from pretrain.corpus.text import TextFormat
-from utils.config import check_ranges, within
 from utils.errors import UserError
-
-# These options do not change the bytes of a corpus.
-_NOT_IN_PLAN = {
-    "output", "mono", "parallel", "piece_model_path", "vocab_path", "overwrite", "engine", "ray_address",
-    "workers",
-}  # fmt: skip
+from utils.options import NonNegativeFloat, NonNegativeInt, Range, check_values, deciding, option
 
 
 @dataclass
 class BuildOptions:
-    """The options of a corpus build.
+    """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
 
-    Args:
-        output: folder for the corpus. A stopped build continues there.
-        mono: text of one language, "language<=path"; may be repeated. In YAML: language: path or list.
-        parallel: sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and
-            [path, path].
-        piece_model_path: the sentencepiece model.
-        vocab_path: vocab.txt; null derives the vocabulary from the piece model.
-        documents: line: each line is a document; blank: blank lines separate documents, each line is a
-            sentence.
-        tsv_columns: the two columns of .tsv files that hold the pair, from 1; empty: files have exactly two
-            columns.
-        score_column: the column of .tsv files with a pair's score (WikiMatrix: 1), from 1; 0: no scores.
-        min_score: leave out pairs of .tsv files with a lower score.
-        deduplicate: keep only the first of equal lines of a language, and of equal pairs.
-        max_ratio: leave out pairs whose longer side has more than this many times the tokens of the shorter
-            side; 0: no limit.
-        held_out: about how many documents or pairs to set apart per language and pair, at most 5 %; 0: none.
-        unit_mib: text given to a worker at a time, in MiB.
-        shard_mib: largest shard, in MiB of ids.
-        engine: local: processes on this machine; ray: a Ray cluster. Both write the same bytes.
-        ray_address: host:port of a cluster's head, or auto; null: start a cluster on this machine for this
-            build.
-        workers: processes, or units at a time on the cluster; 0: one per core.
-        overwrite: delete the corpus or unfinished build in the output folder.
-    """
+    output: str = option("", free=True)
+    """The folder for the corpus. A stopped build continues there."""
 
-    output: str = ""
-    mono: dict[str, Any] = field(default_factory=dict)
-    parallel: dict[str, Any] = field(default_factory=dict)
-    piece_model_path: str = ""
-    vocab_path: str | None = None
+    mono: dict[str, Any] = option(default_factory=dict, free=True)
+    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
+
+    parallel: dict[str, Any] = option(default_factory=dict, free=True)
+    """Sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and [path, path]."""
+
+    piece_model_path: str = option("", free=True)
+    """The sentencepiece model."""
+
+    vocab_path: str | None = option(None, free=True)
+    """vocab.txt. Default: the vocabulary is made from the piece model."""
+
     documents: Literal["line", "blank"] = "line"
+    """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
+
     tsv_columns: list[int] = field(default_factory=list)
-    score_column: int = within("[0, )", 0)
+    """The two columns of .tsv files that hold the pair, from 1. Empty: the files have exactly two columns."""
+
+    score_column: NonNegativeInt = 0
+    """The column of .tsv files with a pair's score (WikiMatrix: 1), from 1. 0: there are no scores."""
+
     min_score: float = 0.0
+    """Pairs of .tsv files with a lower score are left out."""
+
     deduplicate: bool = False
-    max_ratio: float = within("[0, )", 0.0)
-    held_out: int = within("[0, )", 1000)
-    unit_mib: float = within("(0, 32]", 4.0)  # a worker holds a unit in memory
-    shard_mib: float = within("(0, 4096]", 256.0)
-    engine: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
-    workers: int = within("[0, )", 0)
-    overwrite: bool = False
+    """Whether only the first of equal lines of a language, and of equal pairs, is used."""
+
+    max_ratio: NonNegativeFloat = 0.0
+    """Pairs whose longer side has more than this many times the tokens of the shorter side are left out.
+    0: no limit."""
+
+    held_out: NonNegativeInt = 1000
+    """About how many documents or pairs to set apart per language and pair, at most 5 %. 0: none."""
+
+    unit_mib: Annotated[float, Range(above=0, at_most=32)] = 4.0  # a worker holds a unit in memory
+    """The text that a worker gets at a time, in MiB."""
+
+    shard_mib: Annotated[float, Range(above=0, at_most=4096)] = 256.0
+    """The largest shard, in MiB of ids."""
+
+    engine: Literal["local", "ray"] = option("local", free=True)
+    """local: processes on this machine; ray: a Ray cluster. Both write the same bytes."""
+
+    ray_address: str | None = option(None, free=True)
+    """host:port of a cluster's head, or auto. Default: the build starts a cluster on this machine."""
+
+    workers: NonNegativeInt = option(0, free=True)
+    """The number of processes, or of units at a time on the cluster. 0: one per core."""
+
+    overwrite: bool = option(False, free=True)
+    """Whether to delete the corpus or unfinished build in the output folder first."""
 
     def __post_init__(self):
-        check_ranges(self)
+        check_values(self)
         if not self.output:
             raise UserError("no folder for the corpus; give --output")
         if not self.piece_model_path:
@@ -92,12 +96,15 @@ def plan_of(options: BuildOptions, streams: list[Stream], vocabulary: dict[str, 
     """Everything that decides the bytes of the corpus, for the manifest."""
 
     def sizes(stream: Stream) -> dict[str, int]:
-        labels = [f"{'-'.join(one.languages)}<={','.join(one.paths)}" for one in stream.sources]
-        return {label: source.size for label, source in zip(labels, stream.sources)}
+        sizes = {}
+        for source in stream.sources:
+            label = f"{'-'.join(source.languages)}<={','.join(source.paths)}"
+            sizes[label] = source.size
+        return sizes
 
     return {
         "vocabulary": vocabulary,
-        "options": {key: value for key, value in vars(options).items() if key not in _NOT_IN_PLAN},
+        "options": deciding(options),
         "inputs": {stream.folder: sizes(stream) for stream in streams},
     }
 

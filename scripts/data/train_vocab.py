@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import sentencepiece
@@ -20,42 +20,48 @@ from pretrain.corpus.inputs import gather_notation, resolve
 from pretrain.corpus.text import TextFormat, read_lines, read_units
 from reader.sampling import temperature
 from reader.tokenization import Tokenizer, normalize
-from utils.config import check_ranges, load_config, within
+from utils.command_line import load_config
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import Progress, logger, setup_console
+from utils.options import PositiveInt, Range, check_values
 
 
 @dataclass
 class VocabOptions:
-    """The training of a vocabulary.
-
-    Args:
-        output: folder for piece.model and vocab.txt.
-        mono: text of one language, "language<=path"; may be given many times. In YAML: language: path or
-            list.
-        parallel: pairs, "a-b<=path"; may be given many times. documents: line or blank, as in build_corpus.
-        vocab_size: pieces of the model, including unknown, begin and end; the tokenizer adds [PAD] and [MASK]
-        character_coverage: share of all characters that get a piece of their own; the rest is unknown
-        alpha: sampled lines of a language ~ lines^alpha (XLM-R: 0.3); 1 keeps the proportions
-        sentences: about how many lines to train on, if there are that many
-        threads: of the training; the result depends on it, because sums over threads round differently
-    """
+    """The training of a vocabulary."""
 
     output: str = ""
+    """The folder for piece.model and vocab.txt."""
+
     mono: dict[str, Any] = field(default_factory=dict)
+    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
+
     parallel: dict[str, Any] = field(default_factory=dict)
+    """Sentence pairs, "a-b<=path"; may be repeated."""
+
     documents: Literal["line", "blank"] = "line"
-    vocab_size: int = within("[1, )", 250_000)
-    character_coverage: float = within("(0, 1]", 0.9995)
+    """line: each line is a document; blank: blank lines separate documents, each line is a sentence."""
+
+    vocab_size: PositiveInt = 250_000
+    """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
+
+    character_coverage: Annotated[float, Range(above=0, at_most=1)] = 0.9995
+    """The share of all characters that get a piece of their own. The others are unknown."""
+
     alpha: float = 0.3
-    sentences: int = within("[1, )", 5_000_000)
-    threads: int = within("[1, )", 16)
+    """Sampled lines of a language ~ lines^alpha (XLM-R: 0.3). 1 keeps the proportions."""
+
+    sentences: PositiveInt = 5_000_000
+    """About how many lines to train on, if there are that many."""
+
+    threads: PositiveInt = 16
+    """The threads of the training. The result depends on their number, because sums round differently."""
 
     def __post_init__(self):
         if not self.output:
             raise UserError("no folder for the vocabulary; give --output")
-        check_ranges(self)
+        check_values(self)
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:

@@ -18,7 +18,7 @@ from reader.question_answering import NO_ANSWER
 from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy as toy
 from tests.launching import ROOT, run_script
-from utils.args import parse_args
+from utils.command_line import parse_args
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from reader.tokenization import Tokenizer
 from tests.finetune import answering_toy, tagging_toy, toy
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
-from utils.args import parse_args
+from utils.command_line import parse_args
 
 SIZES = ("small", "base", "large")
 TRANSFER, ALL, CONLL = "cross_lingual_transfer", "translate-train_all", "conll_finetune_on_all_dataset"

@@ -13,7 +13,7 @@ import launch
 from finetune.flags import FinetuneFlags
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, clean_environment
-from utils.args import parse_args
+from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.runtime import Cpu
 

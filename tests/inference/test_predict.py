@@ -27,7 +27,7 @@ from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
 from tests.launching import ROOT
-from utils.args import parse_args
+from utils.command_line import parse_args
 from utils.errors import UserError
 
 ENGINES = ("dygraph", "paddle", "onnx")
@@ -390,7 +390,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classify", "serve": "true"}, "give --task TASK or --serve, one of them"),
         ({"task": "classify", "input": "x", "output": "./x"}, "--output ./x: it is the input"),
         ({"task": "classify", "output": "."}, "--output .: it is a folder; name a file"),
-        ({"task": "classify", "top_k": 0}, "top_k is 0: it must be at least 1"),
+        ({"task": "classify", "top_k": 0}, "--top_k 0: it must be at least 1"),
         ({"task": "classify", "max_seq_len": 63}, "--max_seq_len 63: between 8 and the model's 62"),
         ({"task": "encode", "layer": 3}, "--layer 3: no such layer"),
         ({"task": "encode", "layer": 1, "pooling": "pooled"}, "--pooling pooled is of the top layer, 2,"),

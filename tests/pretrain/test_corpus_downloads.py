@@ -11,7 +11,7 @@ import yaml
 from pretrain.corpus.inputs import resolve
 from pretrain.corpus.options import BuildOptions
 from tests.helpers.small_corpus import ROOT
-from utils.config import load_config
+from utils.command_line import load_config
 from utils.errors import UserError
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"

@@ -14,7 +14,7 @@ from model.checkpoint.folder import model_weights
 from training.engine import Engine
 from training.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 from training.precision import LossScaling, Precision
-from utils.args import parse_args
+from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import logger
 

@@ -1,0 +1,231 @@
+"""Every wrong flag, key or value is one line that names it; both forms of command lines."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import pytest
+
+from utils.command_line import Parser, help_text, load_config, log_no_effect, parse_args
+from utils.config import differences, read_yaml, save_config
+from utils.errors import UserError
+from utils.options import PositiveInt, Range, not_an_option, option
+
+
+@dataclass
+class Optimizer:
+    """How the weights move.
+
+    This paragraph is not in --help.
+    """
+
+    peak_lr: float = 1e-4
+    """The largest rate."""
+
+    style: Literal["official", "paddlenlp"] = "official"
+    """The schedule after the warm-up."""
+
+
+@dataclass
+class Config:
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """A section has no flag of its own."""
+
+    languages: list[str] = field(default_factory=list)
+    """The languages of
+    the text."""
+
+    steps: PositiveInt = 10
+    """The number of steps."""
+
+    shares: dict[str, float] = field(default_factory=dict)
+    limit: Annotated[float, Range(above=0, at_most=1)] | None = None
+    output: str | None = None
+    fast: bool = option(False, bare=True)
+
+
+@dataclass
+class Flags:
+    epoch: PositiveInt = 3
+    """The passes over the text."""
+
+    do_test: bool = True
+    random_seed: tuple[int, ...] | None = None
+    test_set: str | None = None
+    task_id: int = option(0, no_effect="there is one task")
+    doc_stride: int = option(128, only=("run_mrc",))
+    on_command_line: tuple[str, ...] = not_an_option(())
+
+
+def test_files_then_the_command_line(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("optimizer: {peak_lr: 1e-3}\nlanguages: [en, de]\nsteps: 5\n")
+    second.write_text("steps: 6\noptimizer: {style: paddlenlp}")
+    line = ["--config", str(first), f"--config={second}", "--languages", "[zh]"]
+    assert load_config(Config, line) == Config(Optimizer(1e-3, "paddlenlp"), ["zh"], 6)
+    assert load_config(Config, ["--steps=7", *line]).steps == 7
+
+
+def test_the_saved_file_reads_back_equal(tmp_path):
+    config = Config(Optimizer(3e-4), ["zh"], 2, {"mmlm": 0.5}, 0.25, "out")
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(Config, ["--config", str(tmp_path / "config.yaml")]) == config
+    assert differences(read_yaml(tmp_path / "config.yaml"), config) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        (["--optimizer.peak_lr", "1e-3"], "optimizer", Optimizer(1e-3)),
+        (["--steps", "010"], "steps", 10),
+        (["--languages", "[en, '12']"], "languages", ["en", "12"]),
+        (["--shares", "{mmlm: 1}"], "shares", {"mmlm": 1.0}),
+        (["--limit", "null"], "limit", None),
+        (["--output", "null"], "output", None),
+        (["--output", "[a: b"], "output", "[a: b"),
+        (["--output", "-"], "output", "-"),
+        (["--fast", "--steps", "2"], "fast", True),
+        (["--fast", "false"], "fast", False),
+        (["--steps", "2", "--steps", "3"], "steps", 3),
+    ],
+)
+def test_values_on_the_command_line(line, name, value):
+    assert getattr(load_config(Config, line), name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "expected"),
+    [
+        ("optimizer: {peek_lr: 1}", [], "a.yaml: unknown key 'optimizer.peek_lr'; did you mean 'optimizer.p"),
+        ("peak_lr: 1", [], "a.yaml: unknown key 'peak_lr'; did you mean 'optimizer.peak_lr'?"),
+        ("stepz: 3", ["--steps", "3"], "a.yaml: unknown key 'stepz'; did you mean 'steps'?"),
+        ("12: 3", [], "a.yaml: unknown key '12'"),
+        ("steps: many", [], "a.yaml: steps is many: it must be an integer"),
+        ("steps: 1.5", [], "a.yaml: steps is 1.5: it must be an integer"),
+        ("steps: true", [], "a.yaml: steps is True: it must be an integer"),
+        ("steps:", [], "a.yaml: steps: it has no value"),
+        ("steps: 0", [], "a.yaml: steps is 0: it must be at least 1"),
+        ("output: 1", [], "a.yaml: output is 1: it must be text"),
+        ("languages: en", [], "a.yaml: languages is en: it must be a list like [en, de]"),
+        ("languages: [1]", [], "a.yaml: languages is [1]: it must be a list like [en, de]"),
+        ("shares: {a: b}", [], "a.yaml: shares is {'a': 'b'}: it must be a mapping like"),
+        ("limit: 2", [], "a.yaml: limit is 2: it must be above 0 and at most 1"),
+        ("fast: 1", [], "a.yaml: fast is 1: it must be true or false"),
+        ("optimizer: {peak_lr: .nan}", [], "a.yaml: optimizer.peak_lr is nan: it must be a finite number"),
+        ("", ["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
+        ("", ["--zzz", "3"], "unknown flag --zzz; --help lists the flags"),
+        ("", ["-x", "3"], "unknown flag -x; --help lists the flags"),
+        (
+            "",
+            ["--optimiser.peak_lr=1"],
+            "unknown flag --optimiser.peak_lr; did you mean --optimizer.peak",
+        ),
+        ("", ["--steps", "3", "4"], "'4' is where a flag was expected"),
+        ("", ["--steps"], "--steps has no value"),
+        ("", ["--steps", "--fast"], "--steps has no value"),
+        ("", ["--config"], "--config has no value"),
+        ("", ["--optimizer.peak_lr", "high"], "--optimizer.peak_lr high: it must be a finite number"),
+        ("", ["--optimizer.peak_lr", "1e999"], "--optimizer.peak_lr 1e999: it must be a finite number"),
+        ("", ["--optimizer.style", "new"], "--optimizer.style new: it must be official or paddlenlp"),
+        ("", ["--fast", "1"], "--fast 1: it must be true or false"),
+        ("", ["--config", "absent.yaml"], "absent.yaml: cannot be read"),
+        # These must not be taken for the names of files.
+        ("config: /proc/version", [], "a.yaml: unknown key 'config'"),
+        ("optimizer: /proc/version", [], "a.yaml: optimizer: it is a section; give its keys"),
+        (
+            "",
+            ["--optimizer", "/proc/version"],
+            "--optimizer: it is a section; give its keys (--optimizer.",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line_that_names_place_and_key(tmp_path, monkeypatch, text, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(text or "steps: 1")
+    with pytest.raises(UserError) as error:
+        load_config(Config, ["--config", "a.yaml", *arguments])
+    assert str(error.value).startswith(expected)
+    assert "\n" not in str(error.value)
+
+
+def test_all_missing_options_are_named_at_once():
+    @dataclass
+    class Required:
+        model: str
+        output: str
+
+    with pytest.raises(UserError, match="^--model and --output must be given"):
+        load_config(Required, [])
+
+
+def test_the_official_form():
+    flags = parse_args(Flags, ["--random_seed", "1,2", "--do_test", "F", "--epoch=2"])
+    assert flags == Flags(2, False, (1, 2), on_command_line=("random_seed", "do_test", "epoch"))
+    assert parse_args(Flags, ["--epoch", "1", "--epoch", "2"]).epoch == 2
+    undone = parse_args(Flags, ["--test_set", "x", "--epoch", "2", "--test_set", "", "--epoch="])
+    assert undone == Flags()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--epoch three", "--epoch three: it must be an integer"),
+        ("--epoch 0", "--epoch 0: it must be at least 1"),
+        ("--do_test ture", "--do_test ture: it must be true or false"),
+        ("--random_seed 1,x", "--random_seed 1,x: it must be an integer, or several like 1,2,3"),
+        ("--epochs", "unknown flag --epochs; did you mean --epoch?"),
+        ("--on_command_line x", "unknown flag --on_command_line"),
+    ],
+)
+def test_mistakes_in_the_official_form(line, expected):
+    with pytest.raises(UserError) as error:
+        parse_args(Flags, line.split())
+    assert str(error.value).startswith(expected)
+
+
+def test_flags_without_effect_say_so(caplog):
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        log_no_effect(parse_args(Flags, ["--task_id", "1", "--epoch", "2"]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "--task_id has no effect: there is one task"
+    ]
+
+
+def test_help(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["somewhere/pretrain.py"])
+    with pytest.raises(SystemExit) as ended:
+        load_config(Config, ["--steps", "3", "--help"], "Trains a model.")
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines() == [
+        "usage: pretrain.py [--config FILE] [--key VALUE] ...",
+        "",
+        "Trains a model.",
+        "",
+        "  --languages  (a list like [en, de]; default: [])",
+        "        The languages of the text.",
+        "  --steps  (an integer, at least 1; default: 10)",
+        "        The number of steps.",
+        "  --shares  (a mapping like {mmlm: 0.5, tlm: 0.5}; default: {})",
+        "  --limit  (a finite number, above 0 and at most 1)",
+        "  --output  (text)",
+        "  --fast  (true or false; default: false)",
+        "",
+        "optimizer: How the weights move.",
+        "  --optimizer.peak_lr  (a finite number; default: 0.0001)",
+        "        The largest rate.",
+        '  --optimizer.style  (official or paddlenlp; default: "official")',
+        "        The schedule after the warm-up.",
+    ]
+
+
+@pytest.mark.parametrize("program, shows", [("run_mrc.py", True), ("run_classifier.py", False)])
+def test_help_omits_what_only_other_commands_read(monkeypatch, program, shows):
+    monkeypatch.setattr("sys.argv", [program])
+    assert ("--doc_stride" in help_text(Flags, "", "")) is shows
+
+
+def test_arguments_without_names():
+    parser = Parser()
+    parser.add_argument("source")
+    with pytest.raises(UserError, match=r"the following arguments are required: source \(--help lists"):
+        parser.parse_args([])

@@ -1,0 +1,88 @@
+"""What the fields of a dataclass of options say."""
+
+import importlib
+from dataclasses import dataclass, field, fields
+
+import pytest
+
+from utils.errors import UserError
+from utils.options import (
+    PositiveInt,
+    Range,
+    UnitInterval,
+    check_values,
+    deciding,
+    explanations,
+    option,
+    options_of,
+)
+
+OPTIONS = (
+    ("encode_vector", "EncodeVectorFlags"),
+    ("export", "ExportFlags"),
+    ("finetune.flags", "FinetuneFlags"),
+    ("finetune.flags", "RetrievalFlags"),
+    ("predict", "PredictFlags"),
+    ("pretrain.corpus.options", "BuildOptions"),
+    ("scripts.data.train_vocab", "VocabOptions"),
+)
+
+
+@dataclass
+class Section:
+    rate: UnitInterval = 0.5
+    log_steps: PositiveInt = option(10, free=True)
+
+
+@dataclass
+class Options:
+    section: Section = field(default_factory=Section)
+    seeds: tuple[int, ...] = (1,)
+    verbose: bool = option(False, no_effect="the log is complete")
+
+
+@dataclass
+class Inherited(Options):
+    """The base class explains `seeds`."""
+
+    verbose: bool = True
+    """Whether
+    to say more."""
+
+
+@pytest.mark.parametrize("module, name", OPTIONS)
+def test_every_option_is_explained(module, name):
+    cls = getattr(importlib.import_module(module), name)
+    explained = explanations(cls)
+    silent = [key for key, option in options_of(cls).items() if not option.no_effect and key not in explained]
+    assert silent == []
+    assert all(text.endswith((".", "...")) for text in explained.values())
+
+
+@pytest.mark.parametrize(
+    ("range_", "inside", "outside", "words"),
+    [
+        (Range(at_least=8, at_most=512), (8, 512), (7, 513), "at least 8 and at most 512"),
+        (Range(above=0, below=1), (0.5,), (0, 1), "above 0 and below 1"),
+        (Range(at_least=0), (0, 1e9), (-1,), "at least 0"),
+    ],
+)
+def test_a_range(range_, inside, outside, words):
+    assert all(number in range_ for number in inside)
+    assert not any(number in range_ for number in outside)
+    assert str(range_) == words
+
+
+def test_values_made_in_python_are_checked():
+    check_values(Options())
+    with pytest.raises(UserError, match="^--section.rate 2: it must be at least 0 and at most 1"):
+        check_values(Options(Section(rate=2)))
+
+
+def test_what_decides_the_result():
+    assert deciding(Options(seeds=(1, 2))) == {"section.rate": 0.5, "seeds": [1, 2]}
+
+
+def test_the_string_below_a_field_explains_it():
+    assert explanations(Inherited) == {"verbose": "Whether to say more."}
+    assert [f.name for f in fields(Inherited)] == ["section", "seeds", "verbose"]

@@ -1,0 +1,248 @@
+"""Fill a dataclass of options (utils/options.py) from a command line, in one of two forms.
+
+- `load_config`: `--config file.yaml` and `--section.key value`, with values as in YAML.
+- `parse_args`: the form of the official scripts, `--do_train 1 --random_seed 1,2`. An empty value, as in
+  `--test_set ""`, undoes a flag.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_origin
+
+from utils.config import read_yaml, yaml_value
+from utils.errors import UserError, pipe_may_close
+from utils.logging import logger
+from utils.options import Option, explanations, options_of, sections_of
+
+T = TypeVar("T")
+CONFIG = Option("config", str, MISSING)
+YAML_NULLS = ("null", "Null", "NULL", "~")
+HELP_WIDTH = 110  # characters
+# How the official scripts write booleans. The official code takes any other text for false, also a mistyped
+# `ture`; here it is refused.
+OFFICIAL_BOOLEANS = {
+    "true": True, "t": True, "1": True, "yes": True,
+    "false": False, "f": False, "0": False, "no": False,
+}  # fmt: skip
+
+
+def load_config(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
+    """Make a dataclass from YAML files and a command line; nested dataclasses are the sections of a file.
+
+    Args:
+        arguments: `--config file.yaml`, any number of times, where a later file overrides an earlier one; and
+            `--section.key value`, which overrides the files. Lists are written as in YAML: `"[en, de]"`.
+        description: the beginning of `--help`.
+
+    Raises:
+        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted; names the
+            file or the flag. `__post_init__` of the dataclass may raise others, which name no file.
+    """
+    if asks_for_help(arguments):
+        print_help(cls, "[--config FILE] [--key VALUE]", description)
+    options = options_of(cls)
+    flags = read_flags(arguments, {CONFIG.key: CONFIG, **options}, sections_of(cls))
+    values: dict[str, Any] = {}
+    for name, text in flags:
+        if name == CONFIG.key:
+            values |= read_file(text, options, sections_of(cls))
+    for name, text in flags:
+        if name != CONFIG.key:
+            values[name] = accept(options[name], yaml_form(options[name], text), f"--{name} {text}")
+    missing = [name for name, option in options.items() if option.default is MISSING and name not in values]
+    if missing:
+        names = " and ".join(f"--{name}" for name in missing)
+        raise UserError(f"{names} must be given (--help lists the flags)")
+    return build(cls, values)
+
+
+def parse_args(cls: type[T], arguments: Sequence[str], description: str = "") -> T:
+    """Make a dataclass from flags in the form of the official scripts.
+
+    Its field `on_command_line` receives the names of the flags, without those that an empty value undoes.
+
+    Raises:
+        UserError: a flag is unknown, or a value is not accepted. `__post_init__` may raise others.
+    """
+    if asks_for_help(arguments):
+        print_help(cls, "[--flag VALUE]", description)
+    options = options_of(cls)
+    values: dict[str, Any] = {}
+    for name, text in dict(read_flags(arguments, options)).items():
+        if text:
+            values[name] = accept(options[name], official_form(options[name], text), f"--{name} {text}")
+    return cls(**values, on_command_line=tuple(values))
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    return "--help" in arguments or "-h" in arguments
+
+
+def read_flags(
+    arguments: Sequence[str], options: Mapping[str, Option], sections: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """Split a command line into flags and their texts, in their order.
+
+    Raises:
+        UserError: a word is no flag, or a flag is unknown or has no value.
+    """
+    flags: list[tuple[str, str]] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+        name, has_value, text = word.removeprefix("--").partition("=")
+        if name in sections:
+            raise UserError(f"--{name}: it is a section; give its keys (--{name}.key)")
+        if name not in options:
+            nearest = nearest_key(name, options)
+            advice = f"did you mean --{nearest}?" if nearest else "--help lists the flags"
+            raise UserError(f"unknown flag {word.partition('=')[0]}; {advice}")
+        if not has_value:
+            if words and not words[0].startswith("--"):
+                text = words.pop(0)
+            elif options[name].bare:
+                text = "true"
+            else:
+                raise UserError(f"--{name} has no value; a flag is written --name value")
+        flags.append((name, text))
+    return flags
+
+
+def nearest_key(name: str, keys: Iterable[str]) -> str | None:
+    """The known key that is most like an unknown one, as a whole or in its last part."""
+    for nearest in difflib.get_close_matches(name, keys, 1):
+        return nearest
+    by_last_part = {key.rpartition(".")[2]: key for key in keys}
+    for nearest in difflib.get_close_matches(name.rpartition(".")[2], by_last_part, 1):
+        return by_last_part[nearest]
+    return None
+
+
+def accept(option: Option, value: Any, place: str) -> Any:
+    """Return a value with the type of its option. UserError: it is not accepted; begins with `place`."""
+    try:
+        return option.check(value)
+    except ValueError as error:
+        raise UserError(f"{place}: it must be {error}") from error
+
+
+def yaml_form(option: Option, text: str) -> Any:
+    """The value of a text on a command line, where lists and mappings are written as in YAML."""
+    if text in YAML_NULLS and option.may_be_none:
+        return None
+    if option.kind is bool or get_origin(option.kind) in (list, dict):
+        return yaml_value(text)
+    return text
+
+
+def official_form(option: Option, text: str) -> Any:
+    """The value of a text on a command line of the official scripts, or the text where it has none."""
+    if option.kind is bool:
+        return OFFICIAL_BOOLEANS.get(text.lower(), text)
+    if option.kind == tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in text.split(","))
+        except ValueError:
+            return text
+    return text
+
+
+def read_file(path: str, options: Mapping[str, Option], sections: Iterable[str]) -> dict[str, Any]:
+    """The values of a YAML file, by their keys.
+
+    Raises:
+        UserError: the file cannot be read, a key is unknown, or a value is not accepted.
+    """
+    values: dict[str, Any] = {}
+    for key, value in flatten(read_yaml(path), sections, path):
+        if key not in options:
+            nearest = nearest_key(key, options)
+            advice = f"; did you mean '{nearest}'?" if nearest else ""
+            raise UserError(f"{path}: unknown key '{key}'{advice}")
+        if value is None and not options[key].may_be_none:
+            raise UserError(f"{path}: {key}: it has no value; give one, or leave the key out")
+        values[key] = accept(options[key], value, f"{path}: {key} is {value}")
+    return values
+
+
+def flatten(
+    tree: Mapping[Any, Any], sections: Iterable[str], path: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The keys of a YAML file with their values; those in a section as "section.key"."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key not in sections:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from flatten(value, sections, path, f"{key}.")
+        else:
+            raise UserError(f"{path}: {key}: it is a section; give its keys ({key}.key)")
+
+
+def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Make a dataclass and its sections from the values of their keys."""
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        key = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(field.type):
+            arguments[field.name] = build(field.type, values, f"{key}.")
+        elif key in values:
+            arguments[field.name] = values[key]
+    return cls(**arguments)
+
+
+def print_help(cls: type, form: str, description: str) -> NoReturn:
+    """Print `help_text` and end the program."""
+    with pipe_may_close():
+        print(help_text(cls, form, description))
+    sys.exit(0)
+
+
+def help_text(cls: type, form: str, description: str) -> str:
+    """Every option with what it accepts and what it means, except those that only other commands read."""
+    program = Path(sys.argv[0])
+    lines = [f"usage: {program.name} {form} ...", "", description.strip(), ""]
+    for section, section_class in {"": cls, **sections_of(cls)}.items():
+        if section:
+            lines += ["", f"{section}: {first_paragraph(section_class)}"]
+        meanings = explanations(section_class)
+        for name, option in options_of(section_class).items():
+            if "." in name or (option.only and program.stem not in option.only):
+                continue
+            key = f"{section}.{name}" if section else name
+            has_default = option.default is not MISSING and option.default is not None
+            default = f"; default: {json.dumps(option.default)}" if has_default else ""
+            meaning = f"No effect: {option.no_effect}." if option.no_effect else meanings.get(name, "")
+            lines.append(f"  --{key}  ({option}{default})")
+            lines += textwrap.wrap(meaning, HELP_WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def first_paragraph(cls: type) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join(inspect.cleandoc(cls.__doc__).partition("\n\n")[0].split())
+
+
+class Parser(argparse.ArgumentParser):
+    """For commands whose arguments have no names. A mistake is a UserError instead of argparse's usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the arguments)")
+
+
+def log_no_effect(options: Any) -> None:
+    """Log one line for each flag on the command line that has no effect."""
+    known = options_of(type(options))
+    for name in options.on_command_line:
+        if known[name].no_effect:
+            logger.info("--%s has no effect: %s", name, known[name].no_effect)
