@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> None:
     # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
-    from model.checkpoint.read import read_weights
+    from model.checkpoint.read import open_checkpoint
     from reader.tokenization import Tokenizer
     from utils.files import atomic_dir
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
             report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
         return
 
-    checkpoint = read_weights(flags.source)
+    checkpoint = open_checkpoint(flags.source)
     config = conversion.config_of(checkpoint, flags.source)
     head = conversion.head_for(checkpoint, flags.head, flags.source)
     if checkpoint.unknown and not flags.drop_unknown:

@@ -100,7 +100,7 @@ def main() -> None:
     with atomic_dir(flags.output_dir) as folder:
         is_text, path = flags.data_format == "text", Path(flags.data_set)
         texts = Sentences(path) if is_text else read_classification(path, labels=False)
-        encoder, tokenizer, layer = open_exported(flags) if exported else open_checkpoint(flags)
+        encoder, tokenizer, layer = open_exported(flags) if exported else open_weights(flags)
         encode = EncodePairs(tokenizer, flags.max_seq_len)
         batch_tokens = flags.batch_size * flags.max_seq_len
         writer = VectorWriter(encoder, texts, encode, folder, flags.dtype, batch_tokens)
@@ -111,11 +111,11 @@ def main() -> None:
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
-def open_checkpoint(flags: EncodeVectorFlags):
+def open_weights(flags: EncodeVectorFlags):
     """Encoder, tokenizer and layer of a checkpoint."""
     from evaluation.encode import PaddleEncoder
     from evaluation.pooling import layer_number
-    from finetune.setup import open_encoder
+    from finetune.setup import open_encoder, open_start
     from training import distributed
 
     if flags.engine not in ("auto", "dygraph"):
@@ -126,7 +126,7 @@ def open_checkpoint(flags: EncodeVectorFlags):
     distributed.init(flags.use_cuda)
     # The pooled [CLS] of a random pooler would mean nothing.
     optional = () if flags.vectors in ("official", "pooled") else ("pooler.",)
-    model, tokenizer = open_encoder(flags, optional=optional)
+    model, tokenizer = open_encoder(flags, open_start(flags), optional=optional)
     return PaddleEncoder(model), tokenizer, layer_number(flags.layer, model.config.num_hidden_layers)
 
 

@@ -64,17 +64,18 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
 
     from evaluation.encode import encode
     from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
-    from model.checkpoint.folder import load_from, read_weights
+    from model.checkpoint.load import load_from
+    from model.checkpoint.read import open_checkpoint
     from model.ernie_m import ErnieMModel
     from reader.bitext import Sentences
     from reader.corpus import Corpus
     from reader.tokenization import Tokenizer
 
-    checkpoint, tokenizer = read_weights(folder), Tokenizer.from_folder(folder)
+    checkpoint, tokenizer = open_checkpoint(folder), Tokenizer.from_folder(folder)
     paddle.seed(untrained or 0)
     model = ErnieMModel(checkpoint.config)
     if untrained is None:
-        load_from(model, folder, ignore=("lm_head.", "language_embeddings."))
+        load_from(model, checkpoint, ignore=("lm_head.", "language_embeddings."))
 
     def vectors(sentences: Sequence[np.ndarray]) -> np.ndarray:
         """[L + 1, N, H]."""

@@ -18,12 +18,11 @@ from finetune import report
 from finetune.flags import RetrievalFlags
 from finetune.run_folder import SELECTED, digest_of_files, has_state
 from finetune.sentence_pairs import PairStep, StepPairs
-from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder
+from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder, open_start, open_step
 from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Training
-from model.checkpoint.folder import read_weights
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.device import summary
 from model.ernie_m import ErnieMModel, SentBatch
-from model.task_names import task_named
 from reader.batching import padded_batches
 from reader.bitext import Bitext, read_bitexts
 from reader.corpus import MANIFEST, Corpus
@@ -61,23 +60,30 @@ class RetrievalRun(FineTuningRun):
             short = [bitext.language for bitext in self.bitexts if len(bitext.sentences) < 2]
             if flags.layer == "sweep" and short:
                 raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
-        if flags.init_task and flags.init_pretraining_params:
-            for seed in self.seeds:
-                check_weights(flags.of_seed(seed).init_pretraining_params, flags.init_task)
+        # Seeds may share their weights, and each folder is opened once.
+        self.starts: dict[str | None, Checkpoint | None] = {}
+        for of_seed in map(flags.of_seed, self.seeds):
+            if of_seed.init_pretraining_params not in self.starts:
+                self.starts[of_seed.init_pretraining_params] = open_start(of_seed)
+        if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
+            for start in self.starts.values():
+                check_weights(start, flags.init_task)
 
     def identity(self) -> dict[str, Any]:
         flags = self.flags
-        if flags.init_checkpoint:
-            read_weights(flags.init_checkpoint)  # raises an error if there is no such folder
-            if not has_state(flags.init_checkpoint):
-                raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
-        first = flags.of_seed(self.seeds[0])
-        tokenizer = make_tokenizer(first)
-        config = model_config(first, tokenizer)
+        if flags.init_checkpoint and not has_state(flags.init_checkpoint):
+            raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
+        start = self._start(flags.of_seed(self.seeds[0]))
+        tokenizer = make_tokenizer(flags, start)
+        config = model_config(flags, start, tokenizer)
         layer_of(flags, config.num_hidden_layers)
         corpus = Corpus(flags.train_set, tokenizer.digest)
         train_set = digest_of_files([corpus.path / MANIFEST])
-        return self.identity_of("retrieval", config, tokenizer, train_set=train_set)
+        starts = filter(None, self.starts.values())
+        return self.identity_of("retrieval", starts, config, tokenizer, train_set=train_set)
+
+    def _start(self, of_seed: RetrievalFlags) -> Checkpoint | None:
+        return self.starts[of_seed.init_pretraining_params]
 
     def run_seed(self, seed: int, folder: Path, identity: dict[str, Any]) -> Searched | None:
         """Train if asked to, and search with the best weights; None without bitexts."""
@@ -85,7 +91,7 @@ class RetrievalRun(FineTuningRun):
         if flags.do_train:
             model, tokenizer = self._train(flags, seed, folder, identity)
         else:
-            model, tokenizer = open_encoder(flags, flags.dtype, seed)
+            model, tokenizer = open_encoder(flags, self._start(flags), flags.dtype, seed)
             logger.info("%s", summary(flags.dtype, distributed.world_size()))
         if not self.bitexts:
             return None
@@ -124,8 +130,7 @@ class RetrievalRun(FineTuningRun):
         """Train a seed unless it is finished, and return its best model."""
 
         def make(step: Path | None) -> tuple[RetrievalTraining, Engine]:
-            of_start = dataclasses.replace(flags, init_checkpoint=step and str(step))
-            model, tokenizer = open_encoder(of_start, flags.dtype, seed)
+            model, tokenizer = open_encoder(flags, open_step(step, self._start(flags)), flags.dtype, seed)
             model.use_recompute(flags.recompute)
             training = RetrievalTraining(flags, model, tokenizer, seed)
             return training, make_engine(flags, model, flags.max_steps, seed)
@@ -135,8 +140,7 @@ class RetrievalRun(FineTuningRun):
             trainer.run()
             if trainer.best is None:
                 return trainer.engine.model, trainer.training.tokenizer
-        best = dataclasses.replace(flags, init_checkpoint=str(folder / "best"))
-        return open_encoder(best, flags.dtype, seed)
+        return open_encoder(flags, open_checkpoint(folder / "best"), flags.dtype, seed)
 
     def report(self, records: dict[int, Searched]) -> tuple[str, list[report.Table], dict[str, Any]]:
         """A table for each direction."""
@@ -161,13 +165,12 @@ def layer_of(flags: RetrievalFlags, layers: int) -> int:
     return layers if flags.pooling == "pooled" else layer_number(flags.layer, layers)
 
 
-def check_weights(path: str, wanted: str) -> None:
+def check_weights(checkpoint: Checkpoint, init_task: str) -> None:
     """Refuse weights that were not fine-tuned for --init_task."""
-    checkpoint = read_weights(path)
-    task = checkpoint.extra.get("task") or checkpoint.head
-    if task is None or task_named(task) != wanted:
-        found = "were not fine-tuned" if task is None else f"were fine-tuned for {task_named(task)}"
-        raise UserError(f'{path}: its weights {found}, and --init_task wants {wanted} ("": any)')
+    if checkpoint.task == init_task:
+        return
+    fact = f"were fine-tuned for {checkpoint.task}" if checkpoint.task else "were not fine-tuned"
+    raise UserError(f'{checkpoint.path}: its weights {fact}, and --init_task wants {init_task} ("": any)')
 
 
 def write_predictions(folder: Path, bitexts: list[Bitext], found: Mapping[str, Found]) -> None:

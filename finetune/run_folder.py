@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from finetune.flags import TrainingFlags
-from model.checkpoint.folder import read_weights
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.checkpoint.training_state import clear_leftovers, load_training_state
 from training import distributed
 from training.checkpoint import newest_checkpoint
@@ -95,25 +95,26 @@ def state_of(step: str) -> dict[str, Any]:
     return saved
 
 
-def weights_of(flags: TrainingFlags) -> str:
-    """Digest of the weights that training starts from. A step folder of ours has stored it."""
+def weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint]) -> str:
+    """Digest of the weights that training starts from. A step folder of ours has stored it.
+
+    Args:
+        starts: the checkpoints that the seeds start from; none: random weights.
+    """
     if has_state(flags.init_checkpoint):
         saved = state_of(flags.init_checkpoint)
         if flags.seeds != ((seed := saved["seed"]),):
             raise UserError(f"{flags.init_checkpoint} is of --random_seed {seed}; give that one alone")
         return saved["run"]["weights"]
-    source = flags.init_checkpoint or flags.init_pretraining_params
-    if not source:
-        return "random"
-    sources = dict.fromkeys(source.replace("%d", str(seed)) for seed in flags.seeds)
-    return ", ".join(digest_of_weights(source) for source in sources)
+    different = {start.path: start for start in starts}.values()
+    return ", ".join(map(digest_of_weights, different)) or "random"
 
 
-def digest_of_weights(path: str) -> str:
+def digest_of_weights(checkpoint: Checkpoint) -> str:
     """SHA-256 of the tensors, the same in every file format."""
-    digest, weights = hashlib.sha256(), read_weights(path).weights
-    for name in sorted(weights):
-        array = weights[name]
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        array = checkpoint.tensors[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()
@@ -157,7 +158,7 @@ def bring_best(folder: Path, step: Path, best_step: int) -> bool:
         False if it is not there: the run selected a later step before it was killed, and will again.
     """
     source, target = step.parent / "best", folder / "best"
-    there = source.is_dir() and read_weights(source).extra.get("step") == best_step
+    there = source.is_dir() and open_checkpoint(source).settings.get("step") == best_step
     if distributed.is_main() and there and source.resolve() != target.resolve():
         with atomic_dir(target) as temporary:
             shutil.copytree(source, temporary, dirs_exist_ok=True)

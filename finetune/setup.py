@@ -11,7 +11,8 @@ import paddle
 
 from finetune.flags import FinetuneFlags, TrainingFlags
 from finetune.task import Task
-from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.load import load_from
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -33,23 +34,38 @@ def begin(use_cuda: bool) -> None:
         logger.info("%s", line)
 
 
-def make_tokenizer(flags: Any) -> Tokenizer:
+def open_start(flags: Any) -> Checkpoint | None:
+    """Open the weights that --init_checkpoint or --init_pretraining_params names; None: neither is given."""
+    path = flags.init_checkpoint or flags.init_pretraining_params
+    return open_checkpoint(path) if path else None
+
+
+def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
+    """The step folder that a run resumes from, opened unless it is the start, which is; None: the start."""
+    if step is None or (start is not None and step == start.path):
+        return start
+    return open_checkpoint(step)
+
+
+def make_tokenizer(flags: Any, checkpoint: Checkpoint | None) -> Tokenizer:
     """Open --piece_model_path and --vocab_path, or the tokenizer in the folder of the weights."""
     if flags.piece_model_path is not None:
         return Tokenizer(flags.vocab_path, flags.piece_model_path)
-    source = flags.init_checkpoint or flags.init_pretraining_params
-    if source and (checkpoint := read_weights(source)).piece_model_path:
+    if checkpoint and checkpoint.piece_model_path:
         return Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
     raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
 
 
-def model_config(flags: Any, tokenizer: Tokenizer) -> ErnieMConfig:
+def model_config(flags: Any, checkpoint: Checkpoint | None, tokenizer: Tokenizer) -> ErnieMConfig:
     """Read the model's shape from --ernie_config_path or from the folder of the weights, and check it."""
-    source = flags.ernie_config_path or flags.init_checkpoint or flags.init_pretraining_params
-    if source is None:
+    if flags.ernie_config_path:
+        source = flags.ernie_config_path
+        config = ErnieMConfig.from_json(source)
+    elif checkpoint:
+        source = checkpoint.path
+        config = checkpoint.config
+    else:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
-    from_json = source == flags.ernie_config_path
-    config = ErnieMConfig.from_json(source) if from_json else read_weights(source).config
     if config is None:
         raise UserError(f"{source}: no config.json or ernie_config.json there; give --ernie_config_path")
     if tokenizer.vocab_size > config.vocab_size:
@@ -64,57 +80,60 @@ def model_config(flags: Any, tokenizer: Tokenizer) -> ErnieMConfig:
 
 
 def make_model(
-    flags: FinetuneFlags, task: Task, config: ErnieMConfig, seed: int, step: Path | None = None
-) -> paddle.nn.Layer:
+    flags: FinetuneFlags, task: Task, config: ErnieMConfig, seed: int, checkpoint: Checkpoint | None,
+    fine_tuned: bool,
+) -> paddle.nn.Layer:  # fmt: skip
     """Make the task's model in --dtype, identical on every process, and load its weights.
 
     Args:
-        step: a step folder of the run; it takes precedence over the weights that the flags name.
+        checkpoint: None: the weights stay random.
+        fine_tuned: the checkpoint is one of this task, and not of pre-training.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(flags.dtype)
     model = task.make_model(config)
     model.ernie_m.use_recompute(flags.recompute)
-    checkpoint, pretrained = flags.init_checkpoint, flags.init_pretraining_params
-    if source := step or checkpoint:
-        found = read_weights(source)
-        if not any(name.startswith("classifier.") for name in found.weights):
+    if checkpoint is None:
+        logger.warning("no --init_pretraining_params: training starts from random weights")
+    elif fine_tuned:
+        if not any(name.startswith("classifier.") for name in checkpoint.tensors):
             raise UserError(
-                f"{source}: not fine-tuned, there is no classifier in it; to train from it, "
+                f"{checkpoint.path}: not fine-tuned, there is no classifier in it; to train from it, "
                 "name it with --init_pretraining_params"
             )
-        labels, known = task.labels or [], found.extra.get("labels") or []  # 0, 1, ...: trained on bare ids
-        if flags.label_map_config and known not in ([], labels, [str(id_) for id_ in range(len(known))]):
+        labels = task.labels or []
+        bare_ids = [str(id_) for id_ in range(len(checkpoint.labels))]  # it was trained without a label map
+        if flags.label_map_config and checkpoint.labels not in ([], labels, bare_ids):
             raise UserError(
-                f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of {source} are "
-                f"{', '.join(map(str, known))}; give the label map of its training"
+                f"{flags.label_map_config}: the labels are {', '.join(labels)}, but those of "
+                f"{checkpoint.path} are {', '.join(checkpoint.labels)}; give the label map of its training"
             )
-        load_from(model, source)
-    elif pretrained:
-        load_from(model, pretrained, optional=("pooler.", "classifier."), ignore=("classifier.",))
+        load_from(model, checkpoint)
     else:
-        logger.warning("no --init_pretraining_params: training starts from random weights")
+        load_from(model, checkpoint, optional=("pooler.", "classifier."), ignore=("classifier.",))
     return model
 
 
 def open_encoder(
-    flags: Any, dtype: str = "float32", seed: int = 1, optional: tuple[str, ...] = ("pooler.",)
-) -> tuple[ErnieMModel, Tokenizer]:
-    """Open tokenizer, config and weights of an encoder; a head in the weights is ignored.
+    flags: Any, checkpoint: Checkpoint | None, dtype: str = "float32", seed: int = 1,
+    optional: tuple[str, ...] = ("pooler.",),
+) -> tuple[ErnieMModel, Tokenizer]:  # fmt: skip
+    """Make tokenizer and encoder; a head in the weights is ignored.
 
     Args:
-        flags: the flags of run_retrieval.py or encode_vector.py. Without weights the model is random.
+        flags: the flags of run_retrieval.py or encode_vector.py.
+        checkpoint: None: the model stays random.
         optional: prefixes of tensors that may be missing and are then random.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
-    tokenizer = make_tokenizer(flags)
+    tokenizer = make_tokenizer(flags, checkpoint)
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
-    model = ErnieMModel(model_config(flags, tokenizer))
-    if source := flags.init_checkpoint or flags.init_pretraining_params:
-        load_from(model, source, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
+    model = ErnieMModel(model_config(flags, checkpoint, tokenizer))
+    if checkpoint:
+        load_from(model, checkpoint, optional, ignore=("classifier.", "lm_head.", "language_embeddings."))
     else:
         logger.warning("no --init_pretraining_params: the weights are random")
     return model, tokenizer

@@ -1,6 +1,5 @@
 """Fine-tuning on labelled files: classification, tagging, question answering."""
 
-import dataclasses
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +13,11 @@ from paddle import Tensor, nn
 
 from finetune import report
 from finetune.flags import LAST, MEAN, FinetuneFlags
-from finetune.run_folder import SELECTED, digest_of_files, has_state
-from finetune.setup import make_engine, make_model, make_tokenizer, model_config
+from finetune.run_folder import SELECTED, digest_of_files
+from finetune.setup import make_engine, make_model, make_tokenizer, model_config, open_start, open_step
 from finetune.task import Task
 from finetune.trainer import STALL_SECONDS, Evaluation, FineTuningRun, FineTuningTrainer, Scores, Training
+from model.checkpoint.read import open_checkpoint
 from reader.batching import Batches, GlobalBatch, stream_all
 from reader.task_files import expand, read_languages
 from training import distributed
@@ -184,9 +184,10 @@ class SupervisedRun(FineTuningRun):
         super().__init__(flags)
         if not flags.do_train:
             self.seeds = (0,)
-        self.tokenizer = make_tokenizer(flags)
+        self.start = open_start(flags)
+        self.tokenizer = make_tokenizer(flags, self.start)
         self.task = task.from_flags(flags, self.tokenizer)
-        self.config = model_config(flags, self.tokenizer)
+        self.config = model_config(flags, self.start, self.tokenizer)
         self.train_set = self.task.read(flags.train_set, "train") if flags.do_train else []
         self.dev_files = self._open(flags.dev_set, "dev") if flags.do_val else []
         self.test_files = self._open(flags.test_set, "test") if flags.do_test else []
@@ -211,7 +212,8 @@ class SupervisedRun(FineTuningRun):
     def identity(self) -> dict[str, Any]:
         flags, task = self.flags, self.task
         return self.identity_of(
-            task.name, self.config, self.tokenizer, global_batch=global_batch(flags), labels=task.labels,
+            task.name, filter(None, [self.start]), self.config, self.tokenizer,
+            global_batch=global_batch(flags), labels=task.labels,
             train_set=digest_of_files([flags.train_set]),
             dev_set=digest_of_files(file.path for file in self.dev_files),
         )  # fmt: skip
@@ -235,7 +237,8 @@ class SupervisedRun(FineTuningRun):
 
     def _trained(self, folder: Path | None = None) -> Engine:
         """Load a trained model for prediction, from a folder of the run or from --init_checkpoint."""
-        model = make_model(self.flags, self.task, self.config, 0, folder)
+        checkpoint = open_checkpoint(folder) if folder else self.start
+        model = make_model(self.flags, self.task, self.config, 0, checkpoint, fine_tuned=True)
         return make_engine(self.flags, model, total_steps=1, seed=0)
 
     def _train(self, seed: int, folder: Path, identity: dict[str, Any]) -> Evaluation | None:
@@ -243,11 +246,10 @@ class SupervisedRun(FineTuningRun):
         flags = self.flags
 
         def make(step: Path | None) -> tuple[SupervisedTraining, Engine]:
-            # A step folder of ours is resumed, not loaded as weights: `step` is already the one to resume.
-            start = None if has_state(flags.init_checkpoint) else flags.init_checkpoint
-            of_seed = dataclasses.replace(flags, init_checkpoint=start)
             training = SupervisedTraining(self, seed)
-            model = make_model(of_seed, self.task, self.config, seed, step)
+            checkpoint = open_step(step, self.start)
+            fine_tuned = step is not None or flags.init_checkpoint is not None
+            model = make_model(flags, self.task, self.config, seed, checkpoint, fine_tuned)
             return training, make_engine(flags, model, training.total_steps, seed)
 
         trainer = FineTuningTrainer(make, identity, folder, flags)

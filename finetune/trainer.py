@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from finetune.flags import TrainingFlags
 from finetune.run_folder import SELECTED, bring_best, owned_by, step_to_resume, weights_of
 from finetune.setup import begin
 from model.checkpoint.folder import save_model
+from model.checkpoint.read import Checkpoint
 from model.checkpoint.training_state import keep_last
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
@@ -122,10 +123,12 @@ class FineTuningRun:
         """Name of the files, tables, and facts for the JSON file, from what `run_seed` returned."""
         raise NotImplementedError
 
-    def identity_of(self, task: str, config: ErnieMConfig, tokenizer: Tokenizer, **more: Any) -> dict:
+    def identity_of(
+        self, task: str, starts: Iterable[Checkpoint], config: ErnieMConfig, tokenizer: Tokenizer, **more: Any
+    ) -> dict:
         """The flags that decide what is learned, the model and digests: JSON values."""
         flags = deciding(self.flags) | {"random_seed": list(self.flags.seeds)}
-        settings = {"task": task, **flags, **more, "weights": weights_of(self.flags)}
+        settings = {"task": task, **flags, **more, "weights": weights_of(self.flags, starts)}
         return {**settings, "model": config.to_dict(), "vocabulary": tokenizer.digest}
 
     def run(self) -> None:

@@ -214,10 +214,10 @@ def _checkpoint(folder: str | Path, task: str | None) -> Loaded:
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
-    from model.checkpoint.folder import read_weights
+    from model.checkpoint.read import open_checkpoint
 
-    checkpoint = read_weights(folder)
-    config, extra = checkpoint.config, checkpoint.extra
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
     if config is None:
         raise UserError(f"{folder}: no config.json or ernie_config.json there; put it beside the weights")
     if checkpoint.piece_model_path is None:
@@ -231,11 +231,11 @@ def _checkpoint(folder: str | Path, task: str | None) -> Loaded:
     model, languages = paddle_model.build(checkpoint, config, head)
     labels: list[str] = []
     if head in (CLASSIFICATION, TAGGING):
-        count = checkpoint.weights.shape(paddle_model.CLASSIFIER)[1]
-        labels = [str(label) for label in extra.get("labels") or range(count)]
+        count = checkpoint.tensors.shape(paddle_model.CLASSIFIER)[1]
+        labels = checkpoint.labels or [str(number) for number in range(count)]
         if len(labels) != count:
             raise UserError(f"{folder}: {count} labels, but {len(labels)} names of labels in config.json")
-    shape, reading = config.to_dict(), extra.get("reading", {})
+    shape, reading = config.to_dict(), checkpoint.settings.get("reading", {})
     return Loaded(
         folder, head, shape, tokenizer, labels, "dygraph", reading, model=model, languages=languages
     )

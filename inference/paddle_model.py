@@ -6,7 +6,9 @@ from paddle import Tensor, nn
 
 from inference.loading import outputs_of
 from model import heads
-from model.checkpoint.folder import Checkpoint, load_into
+from model.checkpoint.formats.tables import CHOICE
+from model.checkpoint.load import load_from
+from model.checkpoint.read import Checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
 from utils.errors import UserError
@@ -57,13 +59,15 @@ def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
     Raises:
         UserError: the task of a classifier is not known.
     """
-    weights, extra = checkpoint.weights, checkpoint.extra
-    if CLASSIFIER not in weights:
-        return "fill" if LM_HEAD in weights else None
-    for word in (extra.get("task"), checkpoint.head, extra.get("architecture"), asked):
-        if isinstance(word, str) and task_named(word) in MODEL_CLASSES:
-            return task_named(word)
-    raise UserError(f"{weights.source}: it has a classifier; say with --task what it is for")
+    tensors = checkpoint.tensors
+    if CLASSIFIER not in tensors:
+        return "fill" if LM_HEAD in tensors else None
+    task = checkpoint.task or task_named(asked or "")
+    if task == CHOICE:  # its choices are scored by a classifier of one label
+        return CLASSIFICATION
+    if task not in MODEL_CLASSES:
+        raise UserError(f"{tensors.source}: it has a classifier; say with --task what it is for")
+    return task
 
 
 def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tuple[nn.Layer, list[str]]:
@@ -72,7 +76,7 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tup
     Raises:
         UserError: weights and config do not fit together.
     """
-    weights, extra, languages = checkpoint.weights, checkpoint.extra, []
+    weights, extra, languages = checkpoint.tensors, checkpoint.settings, []
     optional, ignore = ("pooler.",), ()
     if head == "fill":
         # Only with language_embedding "masks" does the table say in which language to predict.
@@ -87,5 +91,5 @@ def build(checkpoint: Checkpoint, config: ErnieMConfig, head: str | None) -> tup
         sizes = () if head == QUESTION_ANSWERING else (weights.shape(CLASSIFIER)[1],)
         model = getattr(heads, MODEL_CLASSES[head])(config, *sizes)
         optional = () if head == CLASSIFICATION else optional
-    load_into(model, weights, optional, ignore)
+    load_from(model, checkpoint, optional, ignore)
     return model.eval(), languages

@@ -1,7 +1,7 @@
 """The one name of each task, and the words that files and commands use for it. No Paddle here."""
 
 CLASSIFICATION, TAGGING, QUESTION_ANSWERING = "classification", "tagging", "question_answering"
-ENCODING = "encoding"
+ENCODING, RETRIEVAL = "encoding", "retrieval"
 # The class of `model.heads` for each task whose model has a layer named "classifier".
 MODEL_CLASSES = {
     CLASSIFICATION: "SequenceClassifier", TAGGING: "TokenClassifier", QUESTION_ANSWERING: "SpanClassifier",

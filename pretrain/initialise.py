@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model.checkpoint.folder import Checkpoint, load_from, load_into, read_weights
+from model.checkpoint.load import load_from
+from model.checkpoint.read import Checkpoint, open_checkpoint
 from model.heads import PreTrainingModel
 from pretrain.config import FRESH, FROM_ENCODER, SCRATCH, InitConfig
 from reader.tokenization import Tokenizer
@@ -28,33 +29,35 @@ def initialise(
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
+    encoder_source = None
     if config.encoder != SCRATCH:
-        checkpoint = read_weights(config.encoder)
-        _check_vocabulary(checkpoint, config.encoder, tokenizer)
-        load_from(model.ernie_m, config.encoder, ignore=(_HEAD, _LANGUAGES, _TASK))
+        checkpoint = encoder_source = open_checkpoint(config.encoder)
+        _check_vocabulary(checkpoint, tokenizer)
+        load_from(model.ernie_m, checkpoint, ignore=(_HEAD, _LANGUAGES, _TASK))
         _load_languages(model, checkpoint)
         logger.info("encoder: from %s", config.encoder)
-        if drawn and checkpoint.extra.get("drawn") == drawn:
+        if drawn and checkpoint.settings.get("drawn") == drawn:
             logger.warning(
                 "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
                 "change run.seed", config.encoder, drawn["seed"],
             )  # fmt: skip
     if config.lm_head != FRESH:
         folder = config.encoder if config.lm_head == FROM_ENCODER else config.lm_head
-        checkpoint = read_weights(folder)
-        if not any(name.startswith(_HEAD) for name in checkpoint.weights):
+        checkpoint = encoder_source if folder == config.encoder else None
+        checkpoint = checkpoint or open_checkpoint(folder)
+        if not any(name.startswith(_HEAD) for name in checkpoint.tensors):
             raise UserError(
                 f"init.lm_head: {folder} has no masked-LM head (released ERNIE-M weights have none); "
                 "use init.lm_head fresh with init.lm_head_warmup_steps"
             )
-        _check_vocabulary(checkpoint, folder, tokenizer)
-        load_into(model, checkpoint.weights, optional=(), ignore=(*_ENCODER, _LANGUAGES, _TASK))
+        _check_vocabulary(checkpoint, tokenizer)
+        load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _TASK))
         logger.info("masked-LM head: from %s", folder)
 
 
-def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer) -> None:
+def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     """Compare the size and, if the folder has vocabulary files, the tokens."""
-    rows = checkpoint.weights.shape(_WORDS)[0] if _WORDS in checkpoint.weights else tokenizer.vocab_size
+    rows = checkpoint.tensors.shape(_WORDS)[0] if _WORDS in checkpoint.tensors else tokenizer.vocab_size
     vocab, pieces = checkpoint.vocab_path, checkpoint.piece_model_path
     theirs = tokenizer.vocab if pieces is None else Tokenizer(vocab, pieces).vocab
     same_size = rows == tokenizer.vocab_size
@@ -64,18 +67,18 @@ def _check_vocabulary(checkpoint: Checkpoint, folder: str, tokenizer: Tokenizer)
     paths = {"--piece_model_path": pieces, "--vocab_path": vocab}
     flags = " and ".join(f"{flag} {path}" for flag, path in paths.items() if path)
     raise UserError(
-        f"{folder} has another vocabulary than the corpus ({what}): build the corpus with that of the weights"
-        + (f", {flags}" if flags else "")
+        f"{checkpoint.path} has another vocabulary than the corpus ({what}): build the corpus with that of "
+        "the weights" + (f", {flags}" if flags else "")
     )
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """Copy rows by the name of the language. A language that the checkpoint lacks keeps its zero row."""
     name = _LANGUAGES + "weight"
-    if name not in checkpoint.weights:
+    if name not in checkpoint.tensors:
         return
-    known = {language: i for i, language in enumerate(checkpoint.extra.get("languages", ()))}
-    theirs, table = checkpoint.weights[name], model.language_embeddings.weight
+    known = {language: i for i, language in enumerate(checkpoint.settings.get("languages", ()))}
+    theirs, table = checkpoint.tensors[name], model.language_embeddings.weight
     rows = table.numpy()
     for i, language in enumerate(model.languages):
         if language in known:

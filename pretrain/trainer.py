@@ -8,8 +8,10 @@ from typing import Any
 
 import paddle
 
-from model.checkpoint.folder import ModelFiles, load_from, model_files
+from model.checkpoint.folder import ModelFiles, model_files
+from model.checkpoint.load import load_from
 from model.checkpoint.manifest import MANIFEST, check_manifest
+from model.checkpoint.read import open_checkpoint
 from model.checkpoint.training_state import keep_last
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
@@ -113,7 +115,7 @@ class Trainer:
             return {}
         folder, state = found
         check_same_run(folder, state, self.identity)
-        load_from(self.model, folder, optional=())
+        load_from(self.model, open_checkpoint(folder), optional=())
         self.engine.load_state_dict(state["engine"])
         logger.info("going on from %s", folder)
         return state["run"]

@@ -47,16 +47,17 @@ def agrees(found: np.ndarray) -> bool:
 
 def load_base(path: str):
     """The encoder of base weights at `path`. UserError: no weights there, or not of the base size."""
-    from model.checkpoint.folder import load_into, read_weights
+    from model.checkpoint.load import load_from
+    from model.checkpoint.read import open_checkpoint
     from model.ernie_m import ErnieMConfig, ErnieMModel
 
-    checkpoint = read_weights(path)
+    checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
     other = [f"{key} {getattr(config, key)}" for key, size in BASE.items() if getattr(config, key) != size]
     if other:
         raise UserError(f"{path}: not the base size ({', '.join(other)}); the numbers are of ernie-m-base")
     model = ErnieMModel(config)
-    load_into(model, checkpoint.weights, ignore=("classifier.", "lm_head.", "language_embeddings."))
+    load_from(model, checkpoint, ignore=("classifier.", "lm_head.", "language_embeddings."))
     model.eval()
     return model
 

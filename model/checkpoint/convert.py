@@ -42,7 +42,7 @@ def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
 
     UserError: there is none, a tensor is missing, or its shape does not fit the others.
     """
-    weights, config = checkpoint.weights, checkpoint.config
+    weights, config = checkpoint.tensors, checkpoint.config
     if config is None:
         raise UserError(f"{source}: no ernie_config.json or config.json is beside the weights; put it there")
     rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
@@ -70,9 +70,9 @@ def listed(items: list[str], most: int = 20) -> str:
 
 def head_for(checkpoint: Checkpoint, asked: str | None, source: str) -> str | None:
     """What the model is for. UserError: nothing says what its classifier is for."""
-    weights = checkpoint.weights
+    weights = checkpoint.tensors
     if "classifier.weight" in weights:
-        head = asked or checkpoint.head
+        head = asked or checkpoint.task
         if head not in HEADS:
             raise UserError(
                 f"{source}: nothing says what its classifier is for; give --head {'|'.join(HEADS)}"
@@ -94,7 +94,7 @@ def write(
     Raises:
         UserError: a size that the format cannot have; a value that is not finite.
     """
-    source, extra, layout = checkpoint.weights, checkpoint.extra, TARGETS[target]
+    source, extra, layout = checkpoint.tensors, checkpoint.settings, TARGETS[target]
     weights = Weights(source.source, source.shapes, lambda name: finite(name, source[name], source.source))
     class_head = CLASSIFICATION if head == CHOICE and layout == OFFICIAL else head  # they have the same layer
     if layout == XLM_R and head is None and tables.LM_BIAS in weights:
@@ -108,9 +108,8 @@ def write(
         fluid.write_fluid(folder, weights, config.to_dict(), class_head or CLASSIFICATION)
     else:
         num_labels = weights.shape("classifier.bias")[0] if class_head in HEADS else None
-        labels = [str(label) for label in extra.get("labels") or ()]
         class_name = CLASSES[layout][class_head].name
-        settings = configs.for_library(layout, config, class_name, labels, num_labels)
+        settings = configs.for_library(layout, config, class_name, checkpoint.labels, num_labels)
         settings |= {READING: extra[READING]} if READING in extra else {}
         if layout == PADDLENLP:
             pickles.write_pdparams(folder / "model_state.pdparams", theirs)

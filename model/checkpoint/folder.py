@@ -1,4 +1,4 @@
-"""Our checkpoint folder, written from a model and loaded into one.
+"""Our checkpoint folder, written from a model.
 
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights, named as in `model.checkpoint.formats.tables`; float32 or float64
@@ -7,10 +7,9 @@
     manifest.json           sizes and checksums of the files above, except the card
     training_state/         what a run resumes from (`model.checkpoint.training_state`), if asked for
 
-`model.checkpoint.read` reads this folder and all other formats.
+`model.checkpoint.read` opens this folder and all other formats; `model.checkpoint.load` fills a model.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,25 +22,16 @@ import numpy as np
 import paddle
 
 from model.checkpoint.card import model_card
-from model.checkpoint.formats import safetensors, tables
-from model.checkpoint.formats.fluid import write_fluid
-from model.checkpoint.formats.weights import Weights, finite
+from model.checkpoint.formats import safetensors
+from model.checkpoint.load import EXACT_DTYPES, parameters_of
 from model.checkpoint.manifest import MANIFEST, write_manifest
-from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS, Checkpoint, read_weights
+from model.checkpoint.read import CONFIG, PIECES, VOCAB, WEIGHTS
 from model.checkpoint.training_state import as_numpy, save_training_state
 from model.config import ErnieMConfig
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 
-__all__ = [
-    "Checkpoint", "ModelFiles", "load_from", "load_into", "model_files", "model_weights", "read_weights",
-    "save_model", "write_fluid",
-]  # fmt: skip
-
 CARD, STATE = "README.md", "training_state"
-_ENCODER = "ernie_m."  # the prefix of the encoder's parameters within a task model
-_EXACT = (paddle.float32, paddle.float64)
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,99 +116,9 @@ def model_weights(
     On a CPU the arrays share the parameters' memory: use them before the next training step.
     """
     weights = {}
-    for name, parameter in _parameters_of(model).items():
+    for name, parameter in parameters_of(model).items():
         tensor = masters.get(parameter.name, parameter)
-        if tensor.dtype not in _EXACT:
+        if tensor.dtype not in EXACT_DTYPES:
             tensor = tensor.detach().astype("float32")
         weights[name] = as_numpy(tensor)
     return weights
-
-
-def load_from(
-    model: paddle.nn.Layer, path: str | os.PathLike, optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-) -> list[str]:  # fmt: skip
-    """`read_weights`, then `load_into`; also compares the number of attention heads, which no shape shows."""
-    checkpoint = read_weights(path)
-    ours = getattr(model, "ernie_m", model).config
-    theirs = checkpoint.config
-    if theirs and theirs.num_attention_heads != ours.num_attention_heads:
-        raise UserError(
-            f"{checkpoint.config_path or path}: num_attention_heads is {theirs.num_attention_heads}, "
-            f"the model was built with {ours.num_attention_heads}; use the config that belongs to the weights"
-        )
-    return load_into(model, checkpoint.weights, optional, ignore)
-
-
-def load_into(
-    model: paddle.nn.Layer, weights: Mapping[str, np.ndarray], optional: tuple[str, ...] = ("pooler.",),
-    ignore: tuple[str, ...] = (),
-) -> list[str]:  # fmt: skip
-    """Fill a model by name. All names and shapes are checked before the first parameter is changed.
-
-    Args:
-        model: an encoder, or a model with one as `.ernie_m`.
-        weights: canonical name -> array.
-        optional: prefixes of names that may be absent; these stay as initialised and the log says so. With
-            "classifier." a task starts from pre-trained weights; without it the head must be there.
-        ignore: prefixes of names that are ignored on both sides.
-
-    Returns:
-        The names of the parameters that stay as initialised.
-
-    Raises:
-        UserError: a shape that differs (with the config key to look at), another number of layers than the
-            model has, or missing names, listed.
-    """
-    weights = Weights.of(weights)
-    parameters = _parameters_of(model)
-    wanted = {name: p for name, p in parameters.items() if not name.startswith(ignore)}
-    _check_shapes({name: tuple(p.shape) for name, p in wanted.items()}, weights)
-    ours = tables.count_layers(wanted)
-    theirs = tables.count_layers(name for name in weights if not name.startswith(ignore))
-    if ours and theirs and ours != theirs:
-        raise UserError(
-            f"{weights.source}: num_hidden_layers is {ours} in the config, the weights have {theirs} layers"
-        )
-    absent = [name for name in wanted if name not in weights]
-    if missing := [name for name in absent if not name.startswith(optional)]:
-        raise UserError(f"{weights.source}: {_count(missing)} missing: {', '.join(missing)}")
-
-    for group in dict.fromkeys(name.split(".")[0] for name in absent):
-        # Users search for the official name of the pooler.
-        label = "pooled_fc" if group == "pooler" else group
-        log.warning("%s is not in %s, %s starts fresh", label, weights.source, group)
-    loaded = [name for name in wanted if name in weights]
-    for name in loaded:
-        parameter, array = wanted[name], finite(name, weights[name], weights.source)
-        if parameter.dtype in _EXACT:
-            # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
-            parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
-        else:
-            parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))
-    if unused := [name for name in weights if name not in wanted and not name.startswith(ignore)]:
-        log.info("%s: %s not used: %s", weights.source, _count(unused), ", ".join(unused))
-    return [name for name in parameters if name not in loaded]
-
-
-def _parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
-    # A tied parameter appears once.
-    return {name.removeprefix(_ENCODER): parameter for name, parameter in model.named_parameters()}
-
-
-def _check_shapes(wanted: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
-    wrong = [name for name in wanted if name in weights and weights.shape(name) != wanted[name]]
-    blame = {}  # config key -> how it differs; the first tensor that shows a key decides
-    for name in wrong:
-        for key, ours, theirs in zip(tables.axes_of(name), wanted[name], weights.shape(name), strict=False):
-            if ours != theirs:
-                blame.setdefault(key, f"{key} is {ours} in the config and {theirs} in the weights")
-    if wrong:
-        raise UserError(
-            f"{weights.source}: {wrong[0]} has shape {list(weights.shape(wrong[0]))}, the model has "
-            f"{list(wanted[wrong[0]])}{': ' if blame else ''}{'; '.join(blame.values())}"
-        )
-
-
-def _count(listed: list[str]) -> str:
-    return f"{len(listed)} tensor{'' if len(listed) == 1 else 's'}"

@@ -4,10 +4,9 @@ A model's manifest covers its weights, config and vocabulary, but not its card, 
 manifest of a training state covers its arrays and the manifest of the model beside it.
 """
 
-import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
     path.write_text(as_json({"version": VERSION, **facts, "files": entries}), encoding="utf-8")
 
 
-def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dict[str, Any]:
+def check_manifest(path: Path) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
 
     UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
@@ -57,24 +56,21 @@ def check_manifest(path: Path, digest: Callable[[Path], str] = sha256_of) -> dic
             raise UserError(f"{file}: missing")
         if file.stat().st_size != size:
             raise UserError(f"{file}: damaged, {file.stat().st_size} bytes instead of {size}")
-        if digest(file) != checksum:
+        if sha256_of(file) != checksum:
             raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
     return manifest
 
 
 def check_model(folder: Path) -> None:
-    """Compare a model's files with its manifest, if it has one. A process reads each file only once for this.
+    """Compare a model's files with its manifest, if it has one.
 
     UserError: a file differs from what was written.
     """
     path = folder / MANIFEST
     try:
         if path.is_file() and b'"sha256"' in path.read_bytes():  # other programs have files of this name
-            check_manifest(path, lambda file: _digest(file, file.stat().st_size, file.stat().st_mtime_ns))
+            check_manifest(path)
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"
         ) from error
-
-
-_digest = functools.lru_cache(maxsize=64)(lambda file, size, changed: sha256_of(file))

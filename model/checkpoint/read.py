@@ -1,7 +1,7 @@
-"""Read weights from every folder and file that is supported. Needs neither Paddle nor torch."""
+"""Open a checkpoint of any supported format. Needs neither Paddle nor torch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,36 +20,72 @@ READING = "reading"  # our key for how inputs were read in training; other libra
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
 _VOCABS = (VOCAB, "ernie_m.vocab.txt")
 _PIECES = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model")
-# The first that a folder has is read. `X.index.json` says which of several files holds which name.
-_FILES: dict[str, Callable[[Path], Weights]] = {
+# The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
+_READERS_BY_NAME: dict[str, Callable[[Path], Weights]] = {
     WEIGHTS: safetensors.read,
     "pytorch_model.bin": torch.read,
     "model_state.pdparams": pickles.read_pdparams,
     "model.pt": torch.read,
 }
-_READERS = {Path(name).suffix: read for name, read in _FILES.items()}
+_READERS = {Path(name).suffix: read for name, read in _READERS_BY_NAME.items()}
 _FETCH = "sh scripts/data/get_weights.sh fetches the released weights into configs/"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checkpoint:
-    """What `read_weights` found. A path is None if there is no such file."""
+    """A checkpoint of any format. Names and shapes are known; a tensor is read when it is accessed.
 
-    format: str  # "ours", "official", "paddlenlp", "huggingface", "xlm-r" or "fairseq"
-    weights: Weights  # canonical name -> array, read when it is accessed
-    config: ErnieMConfig | None  # None if there is no config file (only in our own and the official format)
-    head: str | None  # what the model is for, a key of `tables.CLASSES`; None: the files do not say
-    extra: dict[str, Any]  # what else our config.json holds (architecture, task); labels of other formats
-    origins: dict[str, Origin]  # by canonical name
-    dropped: dict[str, str]  # name in the source -> why it was not taken
-    unknown: list[str]  # names in the source that were not understood
+    Attributes:
+        path: the folder or file that was opened.
+        format: one of `model.checkpoint.formats.tables`, such as "ours" or "paddlenlp".
+        tensors: our name -> array.
+        config: the model's shape; None if there is no config file, which only our own and the official format
+            can do without.
+        task: what the model was fine-tuned for: a task of `model.task_names`, `tables.CHOICE` or
+            `tables.EXTRACT`; None: nothing, or the files do not say.
+        labels: the names of the labels, in the order of their ids; empty if the files do not say.
+        settings: the keys of our config.json beside the model's shape, such as "languages", "reading" and
+            "step"; of other formats "labels" and "reading".
+        config_path, vocab_path, piece_model_path: None if there is no such file.
+        origins: our name -> where the tensor comes from.
+        dropped: name in the source -> why the tensor was not taken.
+        unknown: names in the source that were not understood.
+    """
+
+    path: Path
+    format: str
+    tensors: Weights
+    config: ErnieMConfig | None
+    task: str | None
+    labels: list[str]
+    settings: dict[str, Any]
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None
+    origins: dict[str, Origin]
+    dropped: dict[str, str]
+    unknown: list[str]
 
 
-def read_weights(path: str | os.PathLike) -> Checkpoint:
-    """Read a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
+@dataclass(frozen=True)
+class _Source:
+    """The files of a checkpoint, before anything is translated.
+
+    Attributes:
+        path: the file of the weights, or the official parameter directory; messages name it.
+        tensors: the weights under their names in the file.
+        config_path: None if there is no config file.
+        tokenizer_folders: where its tokenizer may be, the most likely folder first.
+    """
+
+    path: Path
+    tensors: Weights
+    config_path: Path | None
+    tokenizer_folders: tuple[Path, ...]
+
+
+def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Open a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
 
     Args:
         path: a folder, or a file of weights in it.
@@ -61,103 +97,180 @@ def read_weights(path: str | os.PathLike) -> Checkpoint:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such folder; {_FETCH}")
-    folder = path if path.is_dir() else path.parent
-    check_model(folder)
-    others = sorted(file.name for file in folder.glob("*.pdparams"))  # such as ernie_m_base.pdparams
-    for name in [path.name] if path.is_file() else [*_FILES, *others]:
-        file, read = folder / name, _READERS.get(Path(name).suffix)
-        index = folder / f"{name}.index.json"
-        if read and (file.is_file() or index.is_file()):
-            weights = read(file) if file.is_file() else _open_parts(index, read)
-            return _translate(weights, file, _first((folder,), _CONFIGS), (folder,))
-    for params in (path, path / "params"):
-        if (params / fluid.MARK).is_file():
-            folders = (params, params.resolve().parent)[: 1 + (params.name == "params")]
-            above = folders[-1].resolve().parent  # configs/{base,large} share the files in configs/
-            if all((above / name).is_file() for name in (VOCAB, PIECES)):
-                folders = (*folders, above)
-            config_path = _first((params, params.resolve().parent), (fluid.CONFIG,))
-            return _translate(fluid.read_directory(params), params, config_path, folders, OFFICIAL)
-    raise UserError(
-        f"{path}: no checkpoint here: neither {', '.join(_FILES)} nor word_embedding (official params "
-        f"directory); of a run, name its best or step_N folder; {_FETCH}"
+    check_model(path if path.is_dir() else path.parent)
+    source = _open_weights_file(path) or _open_official_directory(path)
+    if source is None:
+        raise UserError(
+            f"{path}: no checkpoint here: neither {', '.join(_READERS_BY_NAME)} nor word_embedding (official "
+            f"params directory); of a run, name its best or step_N folder; {_FETCH}"
+        )
+    raw_config = configs.read_json(source.config_path) if source.config_path else {}
+    format_name = _format_of(source, raw_config)
+    if format_name == FAIRSEQ:
+        raw_config = configs.of_fairseq(source.tensors.metadata)
+    heads = _possible_heads(format_name, source, raw_config)
+    # All of these heads have the same names of tensors; only the user can say which one it is.
+    tensors, origins, dropped, unknown = from_theirs(format_name, source.tensors, heads[0] if heads else None)
+    if format_name == OFFICIAL:
+        dropped |= _not_of_the_model(unknown)
+        unknown = []
+    config = _config_of(format_name, source, raw_config, tensors)
+    settings = _settings_of(format_name, raw_config, config)
+    labels = settings.get("labels")
+    has_own_vocab = format_name != XLM_R  # that of XLM-R is derived from the piece model
+    return Checkpoint(
+        path=path,
+        format=format_name,
+        tensors=tensors,
+        config=config,
+        task=_task_of(format_name, raw_config, heads),
+        labels=[str(label) for label in labels] if isinstance(labels, list) else [],
+        settings=settings,
+        config_path=source.config_path,
+        vocab_path=_first_file(source.tokenizer_folders, _VOCABS) if has_own_vocab else None,
+        piece_model_path=_first_file(source.tokenizer_folders, _PIECES),
+        origins=origins,
+        dropped=dropped,
+        unknown=unknown,
     )
 
 
-def _translate(
-    found: Weights, place: Path, config_path: Path | None, folders: tuple[Path, ...], layout: str = ""
-) -> Checkpoint:
-    """The checkpoint under our names, with its config, labels and tokenizer."""
-    raw = configs.read_json(config_path) if config_path else {}
-    layout = layout or _layout_of(found, raw, place)
-    if layout == FAIRSEQ:
-        flags = found.metadata  # of the run
-        raw = {ours: flags[theirs] for theirs, ours in configs.FAIRSEQ_FLAGS.items() if theirs in flags}
-    if layout == OURS:
-        head = task_named(str(raw.get("head") or raw.get("architecture")))
-        heads = [head] if head in tables.CLASSES[PADDLENLP] else []
+def _open_weights_file(path: Path) -> _Source | None:
+    """The first known file of weights in a folder, or the file that `path` names; None if there is none."""
+    if path.is_file():
+        folder, names = path.parent, [path.name]
     else:
-        heads = heads_of(layout, found, configs.class_of(raw))
-        if layout == OFFICIAL and len(heads) > 1:
-            raise UserError(
-                f"{place}: heads of {len(heads)} tasks ({', '.join(heads)}); move the files of all but one "
-                "elsewhere"
-            )
-    # All candidates name the tensors alike; only the user can say which one it is.
-    chosen = heads[0] if heads and layout != OURS else None
-    weights, origins, dropped, unknown = from_theirs(layout, found, chosen)
-    config = None
-    if raw or layout not in (OURS, OFFICIAL):
-        config = configs.settle(raw, weights, str(config_path or place), layout)
-    if layout == OURS:
-        extra = {key: value for key, value in raw.items() if config is None or key not in config.to_dict()}
-    else:
-        extra = {"labels": configs.labels_of(raw), READING: raw.get(READING)}
-        extra = {key: value for key, value in extra.items() if value is not None}
-    if layout == OFFICIAL:  # a folder of fine-tuning holds the state of Adam and counters, too
-        others = {name for name in unknown if name not in (*_VOCABS, *_PIECES)}
-        dropped, unknown = dropped | dict.fromkeys(sorted(others), "not a variable of the model"), []
-    head = heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
-    return Checkpoint(
-        layout, weights, config, head, extra, origins, dropped, unknown, config_path,
-        # XLM-R's vocabulary derives from the piece model.
-        vocab_path=None if layout == XLM_R else _first(folders, _VOCABS),
-        piece_model_path=_first(folders, _PIECES),
-    )  # fmt: skip
+        other_names = sorted(file.name for file in path.glob("*.pdparams"))  # such as ernie_m_base.pdparams
+        folder, names = path, [*_READERS_BY_NAME, *other_names]
+    for name in names:
+        file = folder / name
+        index = folder / f"{name}.index.json"
+        read = _READERS.get(file.suffix)
+        if read and (file.is_file() or index.is_file()):
+            tensors = read(file) if file.is_file() else _read_parts(index, read)
+            return _Source(file, tensors, _first_file([folder], _CONFIGS), (folder,))
+    return None
 
 
-def _layout_of(found: Weights, raw: dict[str, Any], file: Path) -> str:
-    """The format of a file of weights, by its names and its config."""
-    layout, model_type = layout_of(found), raw.get("model_type")
-    if layout is None:  # no layer at all
-        if not any(tables.PREFIX.sub("", name) == tables.WORDS for name in found):
-            some = ", ".join(list(found)[:3]) or "nothing"
-            raise UserError(f"{file}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
-        layout = XLM_R if model_type == configs.MODEL_TYPES[XLM_R] else PADDLENLP
-    wanted = configs.MODEL_TYPES.get(layout)
-    # BERT and others have the names of XLM-R, and other positions.
-    if model_type != wanted and wanted and (model_type or layout == XLM_R):
-        says = f"config.json says model_type {model_type}" if raw else "there is no config.json that says so"
-        raise UserError(
-            f"{file}: the tensors have the names of {layout}, but {says}; put the config.json that belongs "
-            f"to the weights, with model_type {wanted}, beside them"
-        )
-    is_ours = file.suffix == ".safetensors" and not any(name.startswith("ernie_m.") for name in found)
-    return OURS if layout == PADDLENLP and is_ours and "paddlenlp_version" not in raw else layout
-
-
-def _open_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
-    found = read_json(index)
+def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
+    """The tensors of all files that an index names."""
+    contents = read_json(index)
     try:
-        place = found["weight_map"]
-        if any(Path(file).name != file for file in place.values()):
+        file_of = contents["weight_map"]  # name of a tensor -> name of its file
+        if any(Path(file).name != file for file in file_of.values()):
             raise ValueError("a part in another folder")
-        files = {name: read(index.parent / name) for name in sorted(set(place.values()))}
-        shapes = {name: files[file].shape(name) for name, file in place.items()}
+        parts = {file: read(index.parent / file) for file in sorted(set(file_of.values()))}
+        shapes = {name: parts[file].shape(name) for name, file in file_of.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error
-    return Weights(index, shapes, lambda name: files[place[name]][name])
+    return Weights(index, shapes, lambda name: parts[file_of[name]][name])
 
 
-def _first(folders: tuple[Path, ...], names: tuple[str, ...]) -> Path | None:
-    return next((path for folder in folders for name in names if (path := folder / name).is_file()), None)
+def _open_official_directory(path: Path) -> _Source | None:
+    """The official parameter directory at `path`, or `params/` in it; None if there is none."""
+    for params in (path, path / "params"):
+        if (params / fluid.MARK).is_file():
+            beside = params.resolve().parent
+            folders = [params]
+            if params.name == "params":
+                folders.append(beside)
+            # configs/base and configs/large share the tokenizer in configs/.
+            above = folders[-1].resolve().parent
+            if (above / VOCAB).is_file() and (above / PIECES).is_file():
+                folders.append(above)
+            config_path = _first_file([params, beside], (fluid.CONFIG,))
+            return _Source(params, fluid.read_directory(params), config_path, tuple(folders))
+    return None
+
+
+def _first_file(folders: Iterable[Path], names: Iterable[str]) -> Path | None:
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
+    """The format of a checkpoint, by the names of its tensors and its config.
+
+    Raises:
+        UserError: the names are not those of ERNIE-M or XLM-R, or the config is that of another model.
+    """
+    if source.path.is_dir():
+        return OFFICIAL
+    names, model_type = source.tensors, raw_config.get("model_type")
+    format_name = layout_of(names)
+    if format_name is None:  # no layer at all
+        if not any(tables.PREFIX.sub("", name) == tables.WORDS for name in names):
+            some = ", ".join(list(names)[:3]) or "nothing"
+            raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
+        format_name = XLM_R if model_type == configs.MODEL_TYPES[XLM_R] else PADDLENLP
+    needed_type = configs.MODEL_TYPES.get(format_name)
+    # BERT and others have the names of XLM-R, and other positions, so XLM-R's config has to name it.
+    must_be_named = format_name == XLM_R
+    if needed_type and model_type != needed_type and (model_type or must_be_named):
+        says = f"config.json says model_type {model_type}"
+        if not raw_config:
+            says = "there is no config.json that says so"
+        raise UserError(
+            f"{source.path}: the tensors have the names of {format_name}, but {says}; put the config.json "
+            f"that belongs to the weights, with model_type {needed_type}, beside them"
+        )
+    has_our_names = format_name == PADDLENLP and not any(name.startswith("ernie_m.") for name in names)
+    if has_our_names and source.path.suffix == ".safetensors" and "paddlenlp_version" not in raw_config:
+        return OURS
+    return format_name
+
+
+def _possible_heads(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> list[str]:
+    """The keys of `tables.CLASSES` that the model may be, by its class or else by the names of its head.
+
+    Our own format has one name for each tensor, whatever the head.
+    """
+    if format_name == OURS:
+        return []
+    heads = heads_of(format_name, source.tensors, configs.class_of(raw_config))
+    if format_name == OFFICIAL and len(heads) > 1:
+        raise UserError(
+            f"{source.path}: heads of {len(heads)} tasks ({', '.join(heads)}); move the files of all but one "
+            "elsewhere"
+        )
+    return heads
+
+
+def _task_of(format_name: str, raw_config: Mapping[str, Any], heads: list[str]) -> str | None:
+    """What the model was fine-tuned for: the only rule for it. None: nothing, or the files do not say."""
+    if format_name != OURS:
+        return heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
+    for key in ("head", "task", "architecture"):  # convert.py writes "head"
+        task = task_named(str(raw_config.get(key)))
+        if task in tables.TASKS:
+            return task
+    return None
+
+
+def _config_of(
+    format_name: str, source: _Source, raw_config: dict[str, Any], tensors: Weights
+) -> ErnieMConfig | None:
+    if not raw_config and format_name in (OURS, OFFICIAL):
+        return None
+    return configs.settle(raw_config, tensors, str(source.config_path or source.path), format_name)
+
+
+def _settings_of(
+    format_name: str, raw_config: Mapping[str, Any], config: ErnieMConfig | None
+) -> dict[str, Any]:
+    """What the config holds beside the model's shape."""
+    if format_name == OURS:
+        shape = config.to_dict() if config else {}
+        return {key: value for key, value in raw_config.items() if key not in shape}
+    settings = {"labels": configs.labels_of(raw_config), READING: raw_config.get(READING)}
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _not_of_the_model(unknown: Iterable[str]) -> dict[str, str]:
+    """Files of an official directory that are not taken: fine-tuning leaves Adam's state and counters."""
+    tokenizer_files = (*_VOCABS, *_PIECES)
+    names = sorted(set(unknown).difference(tokenizer_files))
+    return dict.fromkeys(names, "not a variable of the model")

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import convert
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from tests.helpers.toy_models import CONFIG, fairseq_state, make_ours, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from tests.launching import ROOT, run_script
@@ -106,7 +106,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_told(tmp_path, caplo
     assert "config.json: vocab_size is 99, but 60 in the weights; the weights win" in caplog.text
     written = json.loads((tmp_path / "out/config.json").read_text())
     assert (written["num_hidden_layers"], written["vocab_size"]) == (2, 60)
-    assert set(read_weights(tmp_path / "out").weights) == set(made)
+    assert set(open_checkpoint(tmp_path / "out").tensors) == set(made)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_configs(tmp_path, refused, change, expected):
     make_paddlenlp(tmp_path / "in")
     change_config(tmp_path / "in", **change)
     if expected is None:  # what the weights tell is taken from them
-        assert read_weights(tmp_path / "in").config.hidden_size == 16
+        assert open_checkpoint(tmp_path / "in").config.hidden_size == 16
     else:
         to = "xlm-roberta" if "pad_token_id" in change else "huggingface"
         assert expected in refused(tmp_path / "in", to=to)
@@ -144,13 +144,13 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
     wanted = "give --head classification|tagging|question_answering|choice"
     assert f"nothing says what its classifier is for; {wanted}" in refused(tmp_path / "in")
     convert.main([str(tmp_path / "in"), str(tmp_path / "hf"), "--to", "huggingface", "--head", "seq_label"])
-    assert read_weights(tmp_path / "hf").head == "tagging"
+    assert open_checkpoint(tmp_path / "hf").task == "tagging"
     # PaddleNLP has one name for the heads of four tasks
     make_paddlenlp(tmp_path / "pn", "tagging")
     change_config(tmp_path / "pn", architectures=None)
     assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
     convert.main([str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "tagging"])
-    assert read_weights(tmp_path / "tagger").extra["architecture"] == "TokenClassifier"
+    assert open_checkpoint(tmp_path / "tagger").settings["architecture"] == "TokenClassifier"
 
 
 def test_a_target_that_exists_is_left_alone(tmp_path):
@@ -167,7 +167,7 @@ def test_a_reader_of_the_report_that_has_had_enough(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert (process.stderr.read(), process.wait(60)) == (b"", 0)
-    assert read_weights(tmp_path / "out").format == "official"
+    assert open_checkpoint(tmp_path / "out").format == "official"
 
 
 def test_a_process_ends_with_2_and_a_line(tmp_path):

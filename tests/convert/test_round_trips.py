@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 import convert
 from model.checkpoint.convert import TARGETS
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from tests.helpers.toy_models import make_ours
 
 KINDS = {
@@ -42,7 +42,7 @@ def kept(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict[str, np
 
 def to(target: str, source, folder, *more: str):
     convert.main([str(source), str(folder), "--to", target, *more])
-    return read_weights(folder)
+    return open_checkpoint(folder)
 
 
 def assert_bits(found, expected: dict[str, np.ndarray]) -> None:
@@ -63,7 +63,7 @@ def head_flag(source: str, kind: str) -> tuple[str, ...]:
 def test_there_and_back(tmp_path, kind, one, capsys):
     made = make_ours(tmp_path / "made", **KINDS[kind])
     first, here = to(one, tmp_path / "made", tmp_path / "one"), kept(one, kind, made)
-    assert_bits(first.weights, here)
+    assert_bits(first.tensors, here)
     for other in TARGETS:
         capsys.readouterr()
         to(other, tmp_path / "one", tmp_path / other, *head_flag(one, kind))
@@ -71,7 +71,7 @@ def test_there_and_back(tmp_path, kind, one, capsys):
         for name in here.keys() - there.keys():
             assert f"no place for it in {other}: {name}\n" in shown
         back = to(one, tmp_path / other, tmp_path / f"{other}-back", *head_flag(other, kind))
-        assert_bits(back.weights, there)
+        assert_bits(back.tensors, there)
         assert back.config == first.config
 
 
@@ -83,9 +83,9 @@ def test_labels_and_task_go_along(tmp_path, target):
     (tmp_path / "made/config.json").write_text(json.dumps(config))
     to(target, tmp_path / "made", tmp_path / "there")
     back = to("ernie-m", tmp_path / "there", tmp_path / "back")
-    assert back.extra["reading"] == {"label_pieces": "all"}
-    assert back.head == "classification" and back.extra["labels"] == ["no", "maybe", "yes"]
-    assert back.extra["architecture"] == "SequenceClassifier"
+    assert back.settings["reading"] == {"label_pieces": "all"}
+    assert back.task == "classification" and back.settings["labels"] == ["no", "maybe", "yes"]
+    assert back.settings["architecture"] == "SequenceClassifier"
 
 
 def test_a_pdparams_is_what_paddle_loads(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 import convert
 from model.checkpoint.formats import pickles
 from model.checkpoint.formats import safetensors as safe
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from tests.helpers.official_layout import make_official_weights, official_config
 from tests.helpers.toy_models import fairseq_args, fairseq_state, make_paddlenlp, weights
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
@@ -28,9 +28,9 @@ def same(found, expected) -> bool:
 @pytest.mark.parametrize("old_names", [False, True])
 def test_paddlenlp(tmp_path, head, old_names, caplog):
     made = make_paddlenlp(tmp_path / "pn", head, old_names=old_names)
-    found = read_weights(tmp_path / "pn")
-    assert found.format == "paddlenlp" and found.head == head and not found.unknown
-    assert same(found.weights, made)
+    found = open_checkpoint(tmp_path / "pn")
+    assert found.format == "paddlenlp" and found.task == head and not found.unknown
+    assert same(found.tensors, made)
     assert found.config.intermediate_size == 64  # the file says 3072
     assert "the weights win" not in caplog.text
 
@@ -39,7 +39,7 @@ def test_paddlenlp_old_tokenizer_names_and_a_file_by_its_name(tmp_path):
     make_paddlenlp(tmp_path / "pn", old_names=True)
     for name in ("ernie_m.vocab.txt", "ernie_m.sentencepiece.bpe.model"):
         (tmp_path / "pn" / name).write_text("")
-    found = read_weights(tmp_path / "pn/ernie_m_base.pdparams")
+    found = open_checkpoint(tmp_path / "pn/ernie_m_base.pdparams")
     assert found.vocab_path.name == "ernie_m.vocab.txt"
     assert found.piece_model_path.name == "ernie_m.sentencepiece.bpe.model"
 
@@ -64,12 +64,12 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     args = fairseq_args(dropout=0.2)
     write_torch_file(tmp_path / "xlmr/model.pt", state, lambda s: {"args": args, "model": s}, legacy)
     for source in (tmp_path / "xlmr", tmp_path / "xlmr/model.pt"):
-        found = read_weights(source)
+        found = open_checkpoint(source)
         assert found.format == "fairseq" and not found.unknown
-        assert same(found.weights, made)
+        assert same(found.tensors, made)
         assert (found.config.num_attention_heads, found.config.hidden_dropout_prob) == (4, 0.2)
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
-    assert same(read_weights(tmp_path / "ours").weights, made)
+    assert same(open_checkpoint(tmp_path / "ours").tensors, made)
     shown = capsys.readouterr().out
     query = "in_proj_weight [q]" if fused else "q_proj.weight"
     assert f"<- {prefix}sentence_encoder.layers.1.self_attn.{query}  (transposed)\n" in shown
@@ -103,11 +103,11 @@ def test_the_pooler_of_xlm_r(tmp_path):
     }
     with_head = theirs | {f"roberta.{name}": array for name, array in pooler.items()}
     save_file(with_head, tmp_path / "x/model.safetensors")
-    found = read_weights(tmp_path / "x")
+    found = open_checkpoint(tmp_path / "x")
     assert found.dropped["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
     bare = {name.removeprefix("roberta."): array for name, array in theirs.items() if "lm_head" not in name}
     save_file(bare | pooler, tmp_path / "x/model.safetensors")
-    np.testing.assert_array_equal(read_weights(tmp_path / "x").weights["pooler.dense.weight"], 2)
+    np.testing.assert_array_equal(open_checkpoint(tmp_path / "x").tensors["pooler.dense.weight"], 2)
 
 
 def test_a_folder_without_its_config(tmp_path):

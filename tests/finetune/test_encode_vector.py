@@ -9,8 +9,9 @@ import pytest
 import encode_vector
 from evaluation.encode import PaddleEncoder
 from evaluation.vectors import VectorWriter
-from model.checkpoint.folder import load_from
 from model.checkpoint.formats import safetensors
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.batching import EncodePairs
 from reader.classification import read_classification
@@ -36,7 +37,7 @@ def run_encode(random_encoder, tmp_path):
 def expected(weights, inputs):
     """Of the model itself, one input at a time: pooled [H], hidden states L + 1 x [T, H]."""
     model = ErnieMModel(ErnieMConfig.from_json(weights / "config.json"))
-    load_from(model, weights)
+    load_from(model, open_checkpoint(weights))
     model.eval()
     with paddle.no_grad():
         for ids in inputs:

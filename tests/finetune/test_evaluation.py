@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finetune.metrics import accuracy
-from model.checkpoint.folder import read_weights, write_fluid
+from model.checkpoint.formats.fluid import write_fluid
+from model.checkpoint.read import open_checkpoint
 from tests.finetune import toy
 from tests.launching import ROOT, run_script
 
@@ -77,8 +78,8 @@ def test_batch_size_changes_no_score(classify, trained):
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
     """Written as docs/checkpoints.md says."""
-    checkpoint = read_weights(trained / "best")
-    write_fluid(tmp_path / "official", checkpoint.weights, checkpoint.config.to_dict(), head="classification")
+    checkpoint = open_checkpoint(trained / "best")
+    write_fluid(tmp_path / "official", checkpoint.tensors, checkpoint.config.to_dict(), head="classification")
     (tmp_path / "official" / "params").rename(tmp_path / "step_9")
     options = {"do_train": "false", "dev_set": f"{toy_folder}/heldout.%s.tsv"}
     ours = classify(out="a", init_checkpoint=trained / "best", **options)
@@ -91,7 +92,10 @@ def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy
 def test_pretrained_weights_come_without_their_head(classify, trained, tmp_path):
     """A rate of 0: what is saved is what was loaded, but for the fresh head."""
     classify(init_pretraining_params=trained / "best", learning_rate=0, max_steps=1, do_val="false")
-    before, after = read_weights(trained / "best").weights, read_weights(tmp_path / "out" / "step_1").weights
+    before, after = (
+        open_checkpoint(trained / "best").tensors,
+        open_checkpoint(tmp_path / "out" / "step_1").tensors,
+    )
     for name in before:
         same = np.array_equal(before[name], after[name])
         assert same == (not name.startswith("classifier.")), name

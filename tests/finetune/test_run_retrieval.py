@@ -9,7 +9,9 @@ import pytest
 import run_retrieval
 from evaluation.encode import encode
 from evaluation.retrieval import choose_on_half
-from model.checkpoint.folder import load_from, save_model
+from model.checkpoint.folder import save_model
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.bitext import read_bitext
 from reader.tokenization import Tokenizer
@@ -59,7 +61,7 @@ def line(folder, output, **changes):
 def all_layers(folder, language):
     """Vectors of the English sentences and of the others, [L + 1, N, H]."""
     model = ErnieMModel(ErnieMConfig.from_json(folder / "weights" / "config.json"))
-    load_from(model, folder / "weights")
+    load_from(model, open_checkpoint(folder / "weights"))
     tokenizer = Tokenizer.from_folder(folder / "weights")
     paths = [folder / "pairs" / f"{language}-en.{side}" for side in (language, "en")]
     _, other, english = read_bitext(language, *paths)

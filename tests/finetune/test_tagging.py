@@ -9,7 +9,7 @@ import pytest
 import run_sequence_labeling
 from finetune.metrics import entity_scores
 from finetune.tagging import read_conll
-from model.checkpoint.folder import read_weights
+from model.checkpoint.read import open_checkpoint
 from tests.finetune import tagging_toy
 from tests.launching import ROOT, run_script
 
@@ -75,7 +75,7 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained, folder):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """Without a column of tags there is none in the predictions."""
-    reading = read_weights(trained / "best").extra["reading"]
+    reading = open_checkpoint(trained / "best").settings["reading"]
     assert reading == reading | {"label_pieces": "first", "official_compat": False} and len(reading) == 3
     rows = tagging_toy.rows(9, seed=50)
     tagging_toy.write_tsv(tmp_path / "new.tsv", rows, label=False)

@@ -19,7 +19,7 @@ from model.checkpoint.formats import configs, fluid, pickles
 from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats import torch as torch_file
 from model.checkpoint.manifest import write_manifest
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from model.checkpoint.training_state import load_training_state, save_training_state
 from model.config import ErnieMConfig
 from predict import read_requests
@@ -95,7 +95,7 @@ def tensors(read: Callable, path: Path) -> None:
 
 
 def read_folder(path: Path) -> None:
-    tensors(lambda folder: read_weights(folder).weights, path.parent)
+    tensors(lambda folder: open_checkpoint(folder).tensors, path.parent)
 
 
 def fluid_files(folder: Path) -> list[bytes]:

@@ -5,8 +5,9 @@ import paddle
 import torch
 import transformers
 
-from model.checkpoint.folder import load_from, read_weights
 from model.checkpoint.formats import tables
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 
@@ -30,8 +31,8 @@ def make(folder, head: str | None):
 
 def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     """The outputs of our model. Kinds for which we have no class are computed here."""
-    checkpoint = read_weights(folder)
-    w, config = checkpoint.weights, checkpoint.config
+    checkpoint = open_checkpoint(folder)
+    w, config = checkpoint.tensors, checkpoint.config
     models = {
         "classification": lambda: SequenceClassifier(config, LABELS["classification"]),
         "choice": lambda: SequenceClassifier(config, 1),
@@ -42,7 +43,7 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     optional = ("pooler.", "language_embeddings.")
     model = models.get(head, models["lm"])()
     skip = () if head in models else ("lm_head.", "linear_")
-    load_from(model, folder, optional, skip)
+    load_from(model, open_checkpoint(folder), optional, skip)
     model.eval()
     tensor = paddle.to_tensor(ids)
     with paddle.no_grad():

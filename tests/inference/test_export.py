@@ -14,7 +14,8 @@ from inference.export import Checked, agreement, largest_difference, made_up_row
 from inference.loading import load
 from inference.onnx import quantised
 from inference.tasks import make
-from model.checkpoint.folder import load_from
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.task_names import OUTPUTS, task_named
 from reader.batching import pad, padded_batches
 from tests.helpers.small_corpus import sentences
@@ -39,7 +40,7 @@ def rows_of(model, count=200):
 def directly(models, kind, rows):
     """The model's own outputs, a row at a time, without anything of `inference`."""
     model = toy_models.model(kind, toy_models.config(load(models / kind).config["vocab_size"]))
-    load_from(model, models / kind)
+    load_from(model, open_checkpoint(models / kind))
     with paddle.no_grad():
         for row in rows:
             found = model(paddle.to_tensor([row]))

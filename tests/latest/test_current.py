@@ -7,8 +7,9 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 import convert
-from model.checkpoint.folder import load_from, read_weights
 from model.checkpoint.formats import tables
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
@@ -37,8 +38,8 @@ def test_every_class(tmp_path, head):
     expected = of_torch(model, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     model.save_pretrained(tmp_path / "again")
-    found = read_weights(tmp_path / "again")
-    assert found.head == (None if head == "lm" else head) and not found.unknown
+    found = open_checkpoint(tmp_path / "again")
+    assert found.task == (None if head == "lm" else head) and not found.unknown
     assert_close(of_ours(tmp_path / "again", head, ids), expected, mask)
 
 
@@ -82,8 +83,8 @@ def test_the_tokenizer_gives_our_ids(converted):
 def test_sentence_transformers(converted):
     folder, tokenizer = converted
     found = SentenceTransformer(str(folder / "theirs"), device="cpu").encode(TEXTS)
-    model = ErnieMModel(read_weights(folder / "ours").config)
-    load_from(model, folder / "ours")
+    model = ErnieMModel(open_checkpoint(folder / "ours").config)
+    load_from(model, open_checkpoint(folder / "ours"))
     model.eval()
     for text, vector in zip(TEXTS, found):
         with paddle.no_grad():

@@ -7,9 +7,12 @@ import numpy as np
 import paddle
 import pytest
 
-from model.checkpoint.folder import load_from, model_weights, read_weights, save_model, write_fluid
+from model.checkpoint.folder import model_weights, save_model
 from model.checkpoint.formats import fluid, tables
 from model.checkpoint.formats import safetensors as safe
+from model.checkpoint.formats.fluid import write_fluid
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.checkpoint.training_state import load_newest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
@@ -48,10 +51,10 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
         "README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt",
     ]  # fmt: skip
-    assert load_from(other, tmp_path / "c", optional=()) == []
-    found = read_weights(tmp_path / "c")
-    assert found.config == SHAPE and set(found.weights) == set(model_weights(model))
-    assert found.extra == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **extra}
+    assert load_from(other, open_checkpoint(tmp_path / "c"), optional=()) == []
+    found = open_checkpoint(tmp_path / "c")
+    assert found.config == SHAPE and set(found.tensors) == set(model_weights(model))
+    assert found.settings == {"model_type": "ernie_m", "architecture": "SequenceClassifier", **extra}
     assert found.vocab_path.read_text() == "[CLS]\n" and found.piece_model_path.name == "piece.model"
     assert same(model_weights(model), model_weights(other))
     assert model_weights(other)["classifier.weight"].dtype == dtype
@@ -63,9 +66,9 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     save_model(tmp_path / "full", model, SHAPE)
     save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
     table = {row.ours for row in tables.rows_of(tables.OFFICIAL, 2)}
-    assert set(read_weights(tmp_path / "full").weights) == table | {"language_embeddings.weight"}
+    assert set(open_checkpoint(tmp_path / "full").tensors) == table | {"language_embeddings.weight"}
     encoder = {name for name in table if not name.startswith("lm_head.")}
-    assert set(read_weights(tmp_path / "encoder").weights) == encoder
+    assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder
 
 
 def test_half_precision_is_saved_as_float32(tmp_path):
@@ -74,12 +77,12 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     rounded = {name: paddle.to_tensor(array).astype("bfloat16") for name, array in arrays.items()}
     model.to(dtype="bfloat16")
     save_model(tmp_path / "c", model, SHAPE)
-    read = read_weights(tmp_path / "c").weights
+    read = open_checkpoint(tmp_path / "c").tensors
     assert {array.dtype for array in read.values()} == {np.dtype("float32")}
     assert all(np.array_equal(read[name], rounded[name].astype("float32").numpy()) for name in read)
     again = classifier()
     again.to(dtype="bfloat16")
-    load_from(again, tmp_path / "c")
+    load_from(again, open_checkpoint(tmp_path / "c"))
     assert same(model_weights(model), model_weights(again))
 
 
@@ -94,9 +97,9 @@ def test_half_precision_is_saved_as_float32(tmp_path):
 def test_official_directory_there_and_back(tmp_path, head, labels, build):
     params = make_official_weights(tmp_path / "theirs", CONFIG, seed=3, heads={head: labels})
     model = build()
-    assert load_from(model, params, optional=()) == []
-    found = read_weights(params)
-    assert found.head == head and found.config == SHAPE
+    assert load_from(model, open_checkpoint(params), optional=()) == []
+    found = open_checkpoint(params)
+    assert found.task == head and found.config == SHAPE
     assert write_fluid(tmp_path / "ours", model_weights(model), SHAPE.to_dict(), head) == []
     assert json.loads((tmp_path / "ours/ernie_config.json").read_text()) == CONFIG
     theirs = {path.name: path.read_bytes() for path in params.iterdir()}
@@ -107,7 +110,7 @@ def test_official_directory_there_and_back(tmp_path, head, labels, build):
 def test_values_land_under_the_right_names(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=3, heads={"classification": 3})
     model = classifier()
-    load_from(model, params)
+    load_from(model, open_checkpoint(params))
     layer = model.ernie_m.encoder.layers[1]
     for parameter, file in [
         (model.ernie_m.embeddings.word_embeddings.weight, "word_embedding"),
@@ -121,7 +124,7 @@ def test_values_land_under_the_right_names(tmp_path):
         (model.classifier.weight, "cls_out_w"),
     ]:
         assert np.array_equal(parameter.numpy(), fluid.read(params / file)), file
-    weights = read_weights(params).weights
+    weights = open_checkpoint(params).tensors
     for ours, theirs in [("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "output")]:
         for part, suffix in [("weight", "w_0"), ("bias", "b_0")]:
             file = params / f"encoder_layer_0_multi_head_att_{theirs}_fc.{suffix}"
@@ -131,21 +134,21 @@ def test_values_land_under_the_right_names(tmp_path):
 @pytest.mark.parametrize("point_at", ["params", "."])
 def test_config_is_found_beside_params(tmp_path, point_at):
     make_official_weights(tmp_path, CONFIG, seed=0)
-    found = read_weights(tmp_path / point_at)
+    found = open_checkpoint(tmp_path / point_at)
     assert found.config == SHAPE and found.format == "official"
     assert found.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
-    assert read_weights(tmp_path / point_at).config is None
+    assert open_checkpoint(tmp_path / point_at).config is None
 
 
 def test_adam_state_and_other_files_are_passed_over(tmp_path):
     params = make_official_weights(tmp_path, CONFIG, seed=0)
-    expected = set(read_weights(params).weights)
+    expected = set(open_checkpoint(params).tensors)
     state = ["word_embedding_moment1_0", "scheduled_learning_rate", "pooled_fc.w_0.master", "notes"]
     for name in state:
         (params / name).write_bytes(b"not even a LoDTensor")
-    found = read_weights(params)
-    assert set(found.weights) == expected and set(found.dropped) == set(state) and not found.unknown
+    found = open_checkpoint(params)
+    assert set(found.tensors) == expected and set(found.dropped) == set(state) and not found.unknown
 
 
 def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
@@ -155,7 +158,8 @@ def test_lm_head_goes_out_under_the_family_names_and_comes_back(tmp_path):
         "mask_lm_trans_fc.w_0", "mask_lm_trans_fc.b_0", "mask_lm_trans_layer_norm_scale",
         "mask_lm_trans_layer_norm_bias", "mask_lm_out_fc.b_0",
     }  # fmt: skip
-    assert load_from(other, tmp_path, optional=("language_embeddings.",)) == ["language_embeddings.weight"]
+    fresh = load_from(other, open_checkpoint(tmp_path), optional=("language_embeddings.",))
+    assert fresh == ["language_embeddings.weight"]
     assert same(model_weights(model), model_weights(other))  # the language table is zero in both
 
 
@@ -170,7 +174,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, step, size):
         save_model(tmp_path / "run" / step, newer, SHAPE, **options)
     assert load_newest(tmp_path / "run") == (tmp_path / "run/step_1", {"step": 1}, [])
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step_1"]
-    load_from(newer, tmp_path / "run/step_1")
+    load_from(newer, open_checkpoint(tmp_path / "run/step_1"))
     assert same(model_weights(model), model_weights(newer))
 
 
@@ -207,18 +211,18 @@ def flip(path):
 def test_a_file_that_is_not_as_it_was_written_is_named(saved, name, damage, message):
     damage(saved / name)
     with pytest.raises(UserError, match=f"{re.escape(str(saved / name))}: {message}") as told:
-        read_weights(saved)
+        open_checkpoint(saved)
     assert f"delete {saved / 'manifest.json'}" in str(told.value)
     (saved / "manifest.json").unlink()  # a change of one's own is declared
-    assert read_weights(saved).weights
+    assert open_checkpoint(saved).tensors
 
 
 @pytest.mark.parametrize("content", ["", '{"version": 1, "name": "an app"}', "\x00"])
 def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
     (saved / "README.md").write_text("my words")
-    assert read_weights(saved).config
+    assert open_checkpoint(saved).config
     (saved / "manifest.json").write_text(content)
-    assert read_weights(saved).config
+    assert open_checkpoint(saved).config
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_a_damaged_manifest(saved, change, message):
     told = json.loads((saved / "manifest.json").read_text())
     (saved / "manifest.json").write_text(json.dumps(told | change))
     with pytest.raises(UserError, match=message):
-        read_weights(saved)
+        open_checkpoint(saved)
 
 
 def test_a_damaged_file_without_a_manifest_is_named(saved):
@@ -242,21 +246,21 @@ def test_a_damaged_file_without_a_manifest_is_named(saved):
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=f"{file}: damaged, cut short or not a safetensors file"):
-        read_weights(saved)
+        open_checkpoint(saved)
     safe.write(file, {"bert.encoder.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=f"{file}: no names of ERNIE-M or XLM-R: .* but bert.encoder.weight"):
-        read_weights(saved)
+        open_checkpoint(saved)
     file.write_bytes(whole)
     (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json, line 1, column 2: not JSON"):
-        read_weights(saved)
+        open_checkpoint(saved)
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path):
     with pytest.raises(UserError, match="absent: no such folder"):
-        read_weights(tmp_path / "absent")
+        open_checkpoint(tmp_path / "absent")
     with pytest.raises(UserError, match="no checkpoint here: .* name its best or step_N folder"):
-        read_weights(tmp_path)
+        open_checkpoint(tmp_path)
     with pytest.raises(UserError, match="vocab.txt: no such file"):
         save_model(tmp_path / "c", classifier(), SHAPE, vocab_path=tmp_path / "vocab.txt")
     assert not (tmp_path / "c").exists()

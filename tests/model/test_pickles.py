@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from model.checkpoint.formats import pickles
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from tests.helpers.xlm_r_layout import legacy_bytes, zip_bytes
 from utils.errors import UserError
 
@@ -95,7 +95,7 @@ def refused(request, tmp_path, monkeypatch):
     def read(pickled: bytes) -> str:
         (tmp_path / request.param).write_bytes(FILES[request.param](pickled))
         with pytest.raises(UserError) as error:
-            read_weights(tmp_path)
+            open_checkpoint(tmp_path)
         assert not (tmp_path / "harm").exists()
         assert "\n" not in str(error.value)
         return str(error.value)
@@ -128,7 +128,7 @@ SPREAD = (
 def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
     (tmp_path / "pytorch_model.bin").write_bytes(layout(SPREAD, {"0": np.zeros(1, np.float32)}))
     with pytest.raises(UserError, match=r"shape \[1048576, 1048576\] does not fit into its storage of 1"):
-        read_weights(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
@@ -137,12 +137,12 @@ def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
     data = data[:at] + struct.pack("<I", 1 << 31) + data[at + 4 :]
     (tmp_path / "pytorch_model.bin").write_bytes(data)
     with pytest.raises(UserError, match="it ends too early"):
-        read_weights(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 def test_nothing_of_torch_or_paddle_is_imported():
     code = (
-        "import sys\nfrom model.checkpoint.read import read_weights\nimport convert\n"
+        "import sys\nfrom model.checkpoint.read import open_checkpoint\nimport convert\n"
         "assert not {'torch', 'paddle', 'paddlenlp', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -181,7 +181,7 @@ def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
         with pytest.raises(
             UserError, match="model_state.pdparams: damaged, cut short or not a file of paddle"
         ):
-            read_weights(tmp_path)
+            open_checkpoint(tmp_path)
     file.write_bytes(whole.replace(b"K2K<\x86", b"K2K=\x86"))
     with pytest.raises(UserError, match=r"12000 bytes for an array of shape \[50, 61\]"):
-        read_weights(tmp_path)
+        open_checkpoint(tmp_path)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from model.checkpoint.folder import load_from, read_weights
 from model.checkpoint.formats import torch as torch_file
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel
 from tests.helpers.xlm_r_layout import make_xlm_r, write_torch_file
 from utils.errors import UserError
@@ -16,12 +17,12 @@ from utils.errors import UserError
 
 def test_every_tensor_has_its_place(tmp_path):
     theirs = make_xlm_r(tmp_path)
-    found = read_weights(tmp_path)
+    found = open_checkpoint(tmp_path)
     model = PreTrainingModel(found.config, ["en"])
-    fresh = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
+    fresh = load_from(model, open_checkpoint(tmp_path), optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"} and not found.unknown
-    assert len(found.weights) == len(theirs) - 1  # the token types are folded into the positions
-    ours = found.weights
+    assert len(found.tensors) == len(theirs) - 1  # the token types are folded into the positions
+    ours = found.tensors
     layer = "roberta.encoder.layer.1"
     expected = {
         "encoder.layers.1.linear1.weight": theirs[f"{layer}.intermediate.dense.weight"].T,
@@ -46,8 +47,8 @@ def test_the_heads_bias_under_its_other_name_and_what_is_dropped(tmp_path):
     theirs["roberta.embeddings.position_ids"] = np.arange(40)[None]
     theirs["strange.weight"] = np.ones(3, np.float32)
     save_file(theirs, tmp_path / "model.safetensors")
-    found = read_weights(tmp_path)
-    np.testing.assert_array_equal(found.weights["lm_head.bias"], theirs["lm_head.decoder.bias"])
+    found = open_checkpoint(tmp_path)
+    np.testing.assert_array_equal(found.tensors["lm_head.bias"], theirs["lm_head.decoder.bias"])
     assert found.unknown == ["strange.weight"]
 
 
@@ -71,9 +72,9 @@ def test_parts_and_their_index(tmp_path):
         save_file({name: arrays[name] for name in arrays if place[name] == file}, tmp_path / file)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": place}))
-    found = read_weights(tmp_path).weights
+    found = open_checkpoint(tmp_path).tensors
     np.testing.assert_array_equal(found["lm_head.bias"], arrays["lm_head.bias"])
     for wrong in (place | {"missing": "model-0.safetensors"}, place | {"x": "../model-0.safetensors"}, None):
         index.write_text(json.dumps({"weight_map": wrong}))
         with pytest.raises(UserError, match="index.json: damaged, or not of the files beside it"):
-            read_weights(tmp_path)
+            open_checkpoint(tmp_path)

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 import convert
-from model.checkpoint.folder import read_weights
 from model.checkpoint.formats import tables
 from model.checkpoint.formats import torch as torch_file
+from model.checkpoint.read import open_checkpoint
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, fairseq_args, fairseq_state, weights
 
@@ -35,9 +35,9 @@ def test_transformers(tmp_path, library, target, head):
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     for safe, name, shard in ((True, "safe", "1GB"), (False, "bin", "1GB"), (False, "parts", "20KB")):
         peer.save_pretrained(tmp_path / name, safe_serialization=safe, max_shard_size=shard)
-        found = read_weights(tmp_path / name)
+        found = open_checkpoint(tmp_path / name)
         assert found.format == library and not found.unknown
-        assert found.head == (None if head == "lm" else head)
+        assert found.task == (None if head == "lm" else head)
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
 
 
@@ -71,7 +71,7 @@ def test_paddlenlp(tmp_path, head):
     forms = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
     for name, options in forms.items():
         peer.save_pretrained(str(tmp_path / name), **options)
-        found = read_weights(tmp_path / name)
+        found = open_checkpoint(tmp_path / name)
         assert found.format == "paddlenlp" or (name == "safe" and head is None)
         assert not found.unknown
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
@@ -83,7 +83,7 @@ def test_half_precision_of_paddlenlp(tmp_path, dtype):
     peer.to(dtype=dtype)
     peer.save_pretrained(str(tmp_path / "half"))
     convert.main([str(tmp_path / "half"), str(tmp_path / "ours"), "--to", "ernie-m"])
-    found = read_weights(tmp_path / "ours").weights
+    found = open_checkpoint(tmp_path / "ours").tensors
     for name, tensor in peer.state_dict().items():
         np.testing.assert_array_equal(found[name], tensor.astype("float32").numpy())
 
@@ -92,10 +92,10 @@ def test_a_file_of_paddle_save(tmp_path):
     peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
     paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
-    found = read_weights(tmp_path)
-    assert set(found.weights) == set(peer.state_dict()) and not found.unknown
+    found = open_checkpoint(tmp_path)
+    assert set(found.tensors) == set(peer.state_dict()) and not found.unknown
     for name, tensor in peer.state_dict().items():
-        np.testing.assert_array_equal(found.weights[name], tensor.numpy())
+        np.testing.assert_array_equal(found.tensors[name], tensor.numpy())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -105,9 +105,9 @@ def test_fairseq_of_torch(tmp_path, zipped, fused):
     state = {name: torch.tensor(array) for name, array in fairseq_state(made, fused=fused).items()}
     saved = {"args": fairseq_args(), "model": state, "extra_state": {"epoch": 1}, "optimizer_history": [{}]}
     torch.save(saved, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
-    found = read_weights(tmp_path)
-    assert set(found.weights) == set(made) and not found.unknown
-    assert all(found.weights[name].tobytes() == array.tobytes() for name, array in made.items())
+    found = open_checkpoint(tmp_path)
+    assert set(found.tensors) == set(made) and not found.unknown
+    assert all(found.tensors[name].tobytes() == array.tobytes() for name, array in made.items())
 
 
 def test_views_and_shared_storages_of_torch(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
 
-from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel
 
 SHAPE = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -39,10 +40,10 @@ FORMS = ["safetensors", "safetensors shards", "bin", "bin shards", "bin, old lay
 def test_the_same_numbers(peer, tmp_path, form):
     save(peer, tmp_path, form)
     assert ("shards" in form) == bool(list(tmp_path.glob("*.index.json")))
-    checkpoint = read_weights(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.format == "xlm-r" and checkpoint.unknown == []
     model = PreTrainingModel(checkpoint.config, ["en"])
-    fresh = load_from(model, tmp_path, optional=("pooler.", "language_embeddings."))
+    fresh = load_from(model, open_checkpoint(tmp_path), optional=("pooler.", "language_embeddings."))
     assert {name.split(".")[0] for name in fresh} == {"pooler", "language_embeddings"}
     model.eval()
 
@@ -65,7 +66,7 @@ def test_an_encoder_without_a_head(peer, tmp_path):
     encoder = XLMRobertaModel(peer.config, add_pooling_layer=True).eval()
     encoder.load_state_dict(peer.roberta.state_dict(), strict=False)
     encoder.save_pretrained(tmp_path)
-    weights = read_weights(tmp_path).weights
+    weights = open_checkpoint(tmp_path).tensors
     assert not any(name.startswith("lm_head.") for name in weights)
     np.testing.assert_array_equal(weights["pooler.dense.bias"], encoder.pooler.dense.bias.detach().numpy())
     expected = peer.roberta.encoder.layer[1].intermediate.dense.weight.detach().numpy().T
@@ -77,6 +78,6 @@ def test_other_precisions_in_a_bin(peer, tmp_path, dtype):
     state = {name: value.to(dtype) for name, value in peer.state_dict().items()}
     peer.config.save_pretrained(tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")
-    word = read_weights(tmp_path).weights["embeddings.word_embeddings.weight"]
+    word = open_checkpoint(tmp_path).tensors["embeddings.word_embeddings.weight"]
     expected = peer.roberta.embeddings.word_embeddings.weight.detach().to(dtype).to(torch.float64).numpy()
     np.testing.assert_array_equal(np.asarray(word, np.float64), expected)

@@ -5,7 +5,8 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model.checkpoint.folder import model_weights, read_weights
+from model.checkpoint.folder import model_weights
+from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.config import InitConfig
@@ -121,7 +122,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         init__encoder=str(tmp_path / "released"), init__lm_head_warmup_steps=4,
         objectives__active=["mmlm"], run__save_steps=4, run__keep_checkpoints=3,
     )  # fmt: skip
-    released = read_weights(tmp_path / "released").weights
+    released = open_checkpoint(tmp_path / "released").tensors
     head_only, done = checkpoint(out, 4), checkpoint(out, 12)
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
@@ -133,4 +134,4 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         tiny_corpus, tmp_path / "again", init__encoder=str(out / "full"), init__lm_head="encoder",
         optimizer__steps=2,
     )  # fmt: skip
-    assert read_weights(again / "full").extra["languages"] == ["de", "en", "fr"]
+    assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model.checkpoint.folder import load_from, read_weights
+from model.checkpoint.load import load_from
+from model.checkpoint.read import open_checkpoint
 from model.heads import SequenceClassifier
 from pretrain import trainer
 from pretrain.masking import Vocabulary
@@ -43,17 +44,17 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrain):
     out = pretrain()
     names = load_file(out / "encoder" / "model.safetensors").keys()
     assert not [name for name in names if name.startswith(("lm_head.", "language_embeddings."))]
-    found = read_weights(out / "encoder")
-    assert "languages" not in found.extra
+    found = open_checkpoint(out / "encoder")
+    assert "languages" not in found.settings
     assert found.vocab_path or found.piece_model_path
     model = SequenceClassifier(found.config, 3)
-    fresh = load_from(model, out / "encoder", optional=("pooler.", "classifier."))
+    fresh = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
     assert fresh == ["classifier.weight", "classifier.bias"]
     full = load_file(out / "full" / "model.safetensors")
     word = "embeddings.word_embeddings.weight"
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), full[word])
     assert full["language_embeddings.weight"].shape == (3, 16)
-    extra = read_weights(out / "full").extra
+    extra = open_checkpoint(out / "full").settings
     assert extra["languages"] == ["de", "en", "fr"] and extra["reading"] == {
         "language_embedding": "masks", "pseudo_proportion": 0.2, "pseudo_positions": "first",
     }  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 
 import convert
 from model.checkpoint.formats import fluid
-from model.checkpoint.read import read_weights
+from model.checkpoint.read import open_checkpoint
 from reader.tokenization import Tokenizer
 from scripts.data import get_weights
 from scripts.data.get_weights import download
@@ -191,9 +191,9 @@ def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
     config = official_config("tiny", vocab_size=tokenizer.vocab_size)
     make_official_weights(tmp_path / "base", config, seed=1)
     for source in ("base", "base/params"):
-        assert read_weights(tmp_path / source).piece_model_path == tmp_path / "piece.model"
+        assert open_checkpoint(tmp_path / source).piece_model_path == tmp_path / "piece.model"
     convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
     assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
     assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
     (tmp_path / "vocab.txt").unlink()  # a lone piece model above may belong to anything
-    assert read_weights(tmp_path / "base").piece_model_path is None
+    assert open_checkpoint(tmp_path / "base").piece_model_path is None

@@ -28,8 +28,8 @@ _OWN = {
         "classifier_dropout": None, "torch_dtype": "float32", "use_cache": True,
     },
 }  # fmt: skip
-# fairseq's flags for what no shape shows.
-FAIRSEQ_FLAGS = {
+# fairseq's flags for what no shape shows -> our keys.
+_FAIRSEQ_FLAGS = {
     "encoder_attention_heads": "num_attention_heads", "activation_fn": "hidden_act",
     "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob",
 }  # fmt: skip
@@ -49,6 +49,11 @@ def read_json(path: Path) -> dict[str, Any]:
     for value in inner if isinstance(inner, list) else ():
         flat |= value if isinstance(value, dict) else {}
     return flat | found | {"architectures": [found["init_class"]], "num_labels": found.get("num_classes")}
+
+
+def of_fairseq(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Our config keys of the flags that fairseq saves with the weights."""
+    return {ours: flags[theirs] for theirs, ours in _FAIRSEQ_FLAGS.items() if theirs in flags}
 
 
 def class_of(raw: Mapping[str, Any]) -> str | None:

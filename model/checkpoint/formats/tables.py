@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, TAGGING
+from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
 OURS, OFFICIAL, PADDLENLP = "ours", "official", "paddlenlp"
 HUGGING_FACE, XLM_R, FAIRSEQ = "huggingface", "xlm-r", "fairseq"
@@ -70,6 +70,7 @@ HEAD_MODULES = {
 
 # What a model is for, in addition to `model.task_names`: classes that other libraries have.
 CHOICE, EXTRACT, LM = "choice", "uie", "lm"
+TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL, CHOICE, EXTRACT)
 
 
 class ModelClass(NamedTuple):
