@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,52 +67,91 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
             an id is repeated in a "dev" or "test" file, or there is no question.
     """
-    path, ids, wrong = Path(path), set(), []
-    file = QuestionFile(path, [], [])
-    articles = _items(path, read_json(path, f"the form is {_FORM}"), "", "data")
-    for paragraph, place in (one for article in articles for one in _items(path, *article, "paragraphs")):
-        context = _get(path, paragraph, place, "context", str)
-        for qa, qa_place in _items(path, paragraph, place, "qas"):
-            id_ = str(_get(path, qa, qa_place, "id", str | int))
-            if id_ in ids and purpose != "train":
-                raise UserError(f"{path}: {qa_place}.id: '{id_}' occurs twice; answers are kept by id")
-            ids.add(id_)
-            texts, span = [], None
-            for answer, answer_place in [] if purpose == "test" else _items(path, qa, qa_place, "answers"):
-                start = _get(path, answer, answer_place, "answer_start", int)
-                text = _get(path, answer, answer_place, "text", str)
-                texts.append(text)
-                found = context[start : start + len(text)] if start >= 0 else ""
-                if not text.strip() or found != text:
-                    wrong.append(f"{answer_place}: '{text}' at {start}, where the context has '{found}'")
-                elif span is None:
-                    span = start, start + len(text)
-            if not texts and purpose != "test":
-                raise UserError(f"{path}: {qa_place}.answers: empty; leave out questions without an answer")
-            text = _get(path, qa, qa_place, "question", str)
-            file.questions.append(Question(id_, text, len(file.contexts), tuple(texts), span))
-        file.contexts.append(context)
-    if not file.questions:
+    path = Path(path)
+    content = _JsonValue(path, "", read_json(path, f"the form is {_FORM}"))
+    contexts: list[str] = []
+    questions: list[Question] = []
+    ids: set[str] = set()
+    misplaced: list[str] = []  # descriptions of answers that are not at their offsets
+    for article in content.items("data"):
+        for paragraph in article.items("paragraphs"):
+            context = paragraph.string("context")
+            for qa in paragraph.items("qas"):
+                id_ = str(qa.get("id", str | int))
+                if id_ in ids and purpose != "train":
+                    raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
+                ids.add(id_)
+                texts: list[str] = []
+                span = None
+                if purpose != "test":
+                    texts, span = _read_answers(qa, context, misplaced)
+                text = qa.string("question")
+                questions.append(Question(id_, text, len(contexts), tuple(texts), span))
+            contexts.append(context)
+    if not questions:
         raise UserError(f"{path}: no question in it; the form is {_FORM}")
-    if wrong:
-        said = "%s: %d answers that are not at their offset, skipped; the first: %s"
-        logger.warning(said, path, len(wrong), wrong[0])
-    return file
+    if misplaced:
+        logger.warning(
+            "%s: %d answers that are not at their offset, skipped; the first: %s",
+            path, len(misplaced), misplaced[0],
+        )  # fmt: skip
+    return QuestionFile(path, contexts, questions)
 
 
-def _items(path: Path, holder: Any, place: str, key: str) -> Iterator[tuple[Any, str]]:
-    """Each item of the list `holder[key]`, and its place in the file."""
-    for i, item in enumerate(_get(path, holder, place, key, list)):
-        yield item, f"{place}.{key}[{i}]".lstrip(".")
+def _read_answers(qa: "_JsonValue", context: str, misplaced: list[str]) -> tuple[list[str], Span | None]:
+    """The texts of the answers to a question, and the characters of the first that is at its offset.
+
+    Answers that are not are added to `misplaced`.
+    """
+    texts = []
+    span = None
+    for answer in qa.items("answers"):
+        start = answer.get("answer_start", int)
+        text = answer.string("text")
+        texts.append(text)
+        at_offset = context[start : start + len(text)] if start >= 0 else ""
+        if not text.strip() or at_offset != text:
+            misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
+        elif span is None:
+            span = (start, start + len(text))
+    if not texts:
+        raise UserError(f"{qa.path}: {qa.place}.answers: empty; leave out questions without an answer")
+    return texts, span
 
 
-def _get(path: Path, holder: Any, place: str, key: str, kind: Any) -> Any:
-    """`holder[key]`, which must be of this kind."""
-    value = holder.get(key) if isinstance(holder, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        where, wanted = f"{place}.{key}".lstrip("."), _KINDS.get(kind, "a string")
-        raise UserError(f"{path}: {where}: {wanted} should be here; the form is {_FORM}")
-    return value
+@dataclass(frozen=True)
+class _JsonValue:
+    """A value of a JSON file, and its place there, such as `data[3].paragraphs[0]`, for errors."""
+
+    path: Path
+    place: str
+    value: Any
+
+    def get(self, key: str, kind: Any) -> Any:
+        """The value of a key.
+
+        Raises:
+            UserError: there is no such key, or its value is not of this kind.
+        """
+        value = self.value.get(key) if isinstance(self.value, dict) else None
+        if not isinstance(value, kind) or isinstance(value, bool):
+            expected = _KINDS.get(kind, "a string")
+            raise UserError(
+                f"{self.path}: {self._place_of(key)}: {expected} should be here; the form is {_FORM}"
+            )
+        return value
+
+    def string(self, key: str) -> str:
+        """The text of a key. UserError: see `get`."""
+        return self.get(key, str)
+
+    def items(self, key: str) -> Iterator["_JsonValue"]:
+        """The items of the list of a key. UserError: see `get`."""
+        for number, item in enumerate(self.get(key, list)):
+            yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
+
+    def _place_of(self, key: str) -> str:
+        return f"{self.place}.{key}".lstrip(".")
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
@@ -139,30 +178,43 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
 def _split_han(
     tokenizer: Tokenizer, text: str, ids: list[int], spans: list[Span]
 ) -> tuple[list[int], list[Span]]:
-    found: list[tuple[int, Span]] = []
+    """Cut the tokens of a text so that each Han character is a token."""
+    split_ids: list[int] = []
+    split_spans: list[Span] = []
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
-        is_cut_as_it_is = unicodedata.is_normalized("NFKC", source) and normalize(source) == source
-        if end - start < 2 or not _HAS_HAN.search(source) or not is_cut_as_it_is:
-            found.append((id_, (start, end)))
+        if end - start < 2 or not _HAS_HAN.search(source) or not _is_normal(source):
+            split_ids.append(id_)
+            split_spans.append((start, end))
             continue
-        for piece, length in _han_pieces(tokenizer, source, token.startswith("▁")):
-            found.append((tokenizer.vocab.get(piece, tokenizer.unk_id), (start, start + length)))
+        for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
+            split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
+            split_spans.append((start, start + length))
             start += length
-    return [id_ for id_, _ in found], [span for _, span in found]
+    return split_ids, split_spans
+
+
+def _is_normal(source: str) -> bool:
+    """Whether normalisation leaves a text as it is, so that each character of its piece is one of its own."""
+    return unicodedata.is_normalized("NFKC", source) and normalize(source) == source
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
     """The pieces for `source`, each Han character apart, and how many of its characters each stands for."""
-    first, *others = _PARTS.findall(source)
-    pieces: list[tuple[str, int]] = [("▁", 0)] * after_space
-    if after_space and f"▁{first}" in tokenizer.vocab:
-        pieces = [(f"▁{first}", len(first))]
-    else:
-        others = [first, *others]
-    for part in others:
-        known = part in tokenizer.vocab
-        pieces += [(part, len(part))] if known else [(character, 1) for character in part]
+    parts = _PARTS.findall(source)
+    pieces: list[tuple[str, int]] = []
+    if after_space:
+        first = parts[0]
+        if f"▁{first}" in tokenizer.vocab:
+            pieces.append((f"▁{first}", len(first)))
+            parts = parts[1:]
+        else:
+            pieces.append(("▁", 0))
+    for part in parts:
+        if part in tokenizer.vocab:
+            pieces.append((part, len(part)))
+        else:
+            pieces += [(character, 1) for character in part]
     return pieces
 
 
@@ -170,7 +222,8 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
 class Cut:
     """How inputs are cut.
 
-    UserError: a question of maximum length leaves no room for a context.
+    Raises:
+        UserError: a question of maximum length leaves no room for a context.
     """
 
     max_seq_len: int  # tokens of an input
@@ -202,31 +255,49 @@ class ContextWindow(NamedTuple):
 class AnswerWindows(Sequence[ContextWindow]):
     """The windows of a file, in the order of its questions; made by `make_windows`.
 
-    A pickle has neither `file` (the contexts and questions) nor `spans` (of each context the character spans
-    of its tokens, int32 [tokens, 2]): the reader process, which makes the inputs, does not need them.
+    A pickle has neither `file` nor `spans`: the reader process, which makes the inputs, does not need them.
+
+    Args:
+        file: the contexts and questions.
+        question_ids: of each question its ids, int32 [tokens].
+        context_ids: of each context its ids, int32 [tokens].
+        spans: of each context the character spans of its tokens, int32 [tokens, 2].
+        windows: int32 [windows, 8]: the numbers of question and context, the fields of `ContextPart`, the
+            first and the last token of the answer.
     """
 
     def __init__(
-        self, file: QuestionFile, questions: list[np.ndarray], contexts: list[np.ndarray],
-        spans: list[np.ndarray], windows: np.ndarray,
-    ):  # fmt: skip
-        self.file, self.spans = file, spans
-        self._questions, self._contexts = questions, contexts  # ids, each int32 [tokens]
-        # int32 [windows, 8]: question, context, start, end, own from, own to, first and last answer token
+        self,
+        file: QuestionFile,
+        question_ids: list[np.ndarray],
+        context_ids: list[np.ndarray],
+        spans: list[np.ndarray],
+        windows: np.ndarray,
+    ):
+        self.file = file
+        self.spans = spans
+        self._question_ids = question_ids
+        self._context_ids = context_ids
         self._windows = windows
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> ContextWindow:
-        question, context, start, end, own_from, own_to, *answer = self._windows[index].tolist()
-        part = self._contexts[context][start:end]
-        return ContextWindow(self._questions[question], part, start, (own_from, own_to), tuple(answer))
+        question, context, start, end, first_start, last_start, *answer = self._windows[index].tolist()
+        return ContextWindow(
+            self._question_ids[question],
+            self._context_ids[context][start:end],
+            start,
+            (first_start, last_start),
+            tuple(answer),
+        )
 
     def of_question(self, number: int) -> range:
         """The windows of a question of the file."""
-        column = self._windows[:, 0]
-        return range(np.searchsorted(column, number), np.searchsorted(column, number, side="right"))
+        questions = self._windows[:, 0]
+        first = np.searchsorted(questions, number)
+        return range(first, np.searchsorted(questions, number, side="right"))
 
     def __getstate__(self) -> dict:
         return {**vars(self), "file": None, "spans": None}
@@ -237,8 +308,11 @@ def read_windows(
 ) -> AnswerWindows:
     """Read, check and tokenise a file; see `read_squad`.
 
-    `keep_all` keeps the windows without the answer in a training file too. UserError: as `read_squad`, or
-    there is nothing to train on or to predict.
+    Args:
+        keep_all: keep the windows without the answer in a training file, too.
+
+    Raises:
+        UserError: as `read_squad`, or there is nothing to train on or to predict.
     """
     file = read_squad(path, purpose)
     windows = make_windows(file, tokenizer, cut, keep_all or purpose != "train")
@@ -253,54 +327,93 @@ def read_windows(
 
 
 def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
-    """Tokenise questions and contexts and cut them into windows, or only those that contain the answer."""
+    """Tokenise questions and contexts and cut them into windows.
 
-    def encode(texts: Sequence[str], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for text in progress(texts, f"tokenising {what}{file.path}", unit="texts") if file.path else texts:
-            ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
-            yield np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)
-
-    contexts, spans = zip(*encode(file.contexts, ""))
-    asked = encode([question.text for question in file.questions], "the questions of ")
-    questions = [ids[: cut.max_query_length] for ids, _ in asked]
-    windows: list[tuple[int, ...]] = []
+    Args:
+        keep_all: keep all windows, not only those that contain the answer.
+    """
+    question_texts: Iterable[str] = [question.text for question in file.questions]
+    context_texts: Iterable[str] = file.contexts
+    if file.path is not None:
+        context_texts = progress(file.contexts, f"tokenising {file.path}", unit="texts")
+        question_texts = progress(question_texts, f"tokenising the questions of {file.path}", unit="texts")
+    contexts = _encode_all(context_texts, tokenizer, cut)
+    questions = _encode_all(question_texts, tokenizer, cut)
+    question_ids = [ids[: cut.max_query_length] for ids, _ in questions]
+    rows: list[tuple[int, ...]] = []
     for number, question in enumerate(file.questions):
+        context_ids, spans = contexts[question.context]
         answer = None
         if question.span is not None:
-            answer = find_tokens(spans[question.context], file.contexts[question.context], question.span)
-        room = cut.max_seq_len - len(questions[number]) - INPUT_SPECIAL_TOKENS
-        for place in cut_windows(len(contexts[question.context]), room, cut.doc_stride):
-            inside = answer is not None and place[0] <= answer[0] and answer[1] < place[1]
-            if inside or keep_all:
-                found = answer if inside else (NO_ANSWER, NO_ANSWER)
-                windows.append((number, question.context, *place, *found))
-    places = np.asarray(windows, np.int32).reshape(-1, 8)
-    return AnswerWindows(file, questions, list(contexts), list(spans), places)
+            answer = find_tokens(spans, file.contexts[question.context], question.span)
+        room = cut.max_seq_len - len(question_ids[number]) - INPUT_SPECIAL_TOKENS
+        for part in cut_windows(len(context_ids), room, cut.doc_stride):
+            if answer is not None and part.start <= answer[0] and answer[1] < part.end:
+                rows.append((number, question.context, *part, *answer))
+            elif keep_all:
+                rows.append((number, question.context, *part, NO_ANSWER, NO_ANSWER))
+    return AnswerWindows(
+        file,
+        question_ids,
+        [ids for ids, _ in contexts],
+        [spans for _, spans in contexts],
+        np.asarray(rows, np.int32).reshape(-1, 8),
+    )
 
 
-def cut_windows(length: int, room: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """(start, end, own from, own to) of the windows of a context of `length` tokens; see `ContextWindow`.
+def _encode_all(texts: Iterable[str], tokenizer: Tokenizer, cut: Cut) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
+    encoded = []
+    for text in texts:
+        ids, spans = encode_for_answers(tokenizer, text, cut.split_han)
+        encoded.append((np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2)))
+    return encoded
 
-    `room` tokens of the context fit into a window; `stride` tokens are between two starts.
+
+class ContextPart(NamedTuple):
+    """The tokens start .. end - 1 of a context. Answers from it begin at first_start .. last_start - 1."""
+
+    start: int
+    end: int
+    first_start: int
+    last_start: int
+
+
+def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
+    """The windows of a context of `length` tokens.
+
+    Args:
+        room: tokens of the context that fit into a window.
+        stride: tokens between the starts of two windows; at most `room` are taken.
     """
     if not length:
         return []
     starts = [0]
     while starts[-1] + room < length:
         starts.append(starts[-1] + min(stride, room))
-    places = [(start, min(start + room, length)) for start in starts]
-    middles = [(after[0] + before[1]) // 2 for before, after in pairwise(places)]
-    return [(*place, *own) for place, own in zip(places, pairwise([0, *middles, length]))]
+    ends = [min(start + room, length) for start in starts]
+    # Two neighbours overlap from the start of the second to the end of the first.
+    middles = [(start + end) // 2 for start, end in zip(starts[1:], ends)]
+    start_ranges = pairwise([0, *middles, length])
+    return [
+        ContextPart(start, end, *start_range) for start, end, start_range in zip(starts, ends, start_ranges)
+    ]
 
 
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
-    """The first and the last of the fewest tokens that cover the characters (start, end) of `text`.
+    """The first and the last of the fewest tokens that cover characters of a text.
 
-    None if no token covers any of them. `spans`: of the tokens, int32 [tokens, 2].
+    Args:
+        spans: of the tokens, int32 [tokens, 2].
+        span: (start, end) of the characters; white space at both ends need not be covered.
+
+    Returns:
+        None if no token covers any of them.
     """
     start, end = span
-    start += len(text[start:end]) - len(text[start:end].lstrip())
-    end -= len(text[start:end]) - len(text[start:end].rstrip())
+    characters = text[start:end]
+    start += len(characters) - len(characters.lstrip())
+    end -= len(characters) - len(characters.rstrip())
     first = bisect_right(spans[:, 1], start)  # the first token that ends after the start
     last = bisect_left(spans[:, 0], end) - 1  # the last token that begins before the end
     return (first, last) if first <= last else None
@@ -315,14 +428,14 @@ class AnswerFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """What one process feeds the model at once. All arrays are int64."""
+    """What one process feeds the model at once. All arrays are int64. A place is a column of `input_ids`."""
 
     input_ids: np.ndarray  # [B, T], padded on the right
     answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
     start_ranges: np.ndarray  # [B, 2], (from, to), the places where an answer may begin
     ends: np.ndarray  # [B], the place behind the context
-    shift: np.ndarray  # [B], what makes of a place a token's number in the whole context
-    indices: np.ndarray  # [B], the place of each window in the data set
+    shift: np.ndarray  # [B], the number of a token in the whole context is its place + shift
+    indices: np.ndarray  # [B], the number of each window in the data set
     count: int  # windows of the whole step, over all micro-batches and processes
 
 
@@ -332,31 +445,40 @@ class EncodeWindows:
     absent = NO_ANSWER  # the place of an answer that is not in the window
 
     def __init__(self, tokenizer: Tokenizer):
-        self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
+        self.cls_id = tokenizer.cls_id
+        self.sep_id = tokenizer.sep_id
+        self.pad_id = tokenizer.pad_id
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        ids = (
-            [self.cls_id, *one.question_ids.tolist(), self.sep_id, *one.context_ids.tolist(), self.sep_id]
-            for one in windows
-        )
-        return list(map(AnswerFeature, ids, windows))
+        features = []
+        for window in windows:
+            question = [self.cls_id, *window.question_ids.tolist(), self.sep_id]
+            ids = [*question, *window.context_ids.tolist(), self.sep_id]
+            features.append(AnswerFeature(ids, window))
+        return features
 
     def count(self, features: Sequence[AnswerFeature]) -> int:
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
         windows = [feature.window for feature in features]
-        first = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # of the context
-        ends = first + [len(window.context_ids) for window in windows]
-        shift = np.asarray([window.start for window in windows], np.int64) - first  # [B]
-        start_ranges, answers = (
-            np.asarray([getattr(window, name) for window in windows], np.int64) - shift[:, None]
-            for name in ("start_range", "answer")
-        )  # [B, 2]
+        # [CLS], the question and [SEP] come before the context.
+        begins = np.asarray([len(window.question_ids) + 2 for window in windows], np.int64)  # [B]
+        ends = begins + [len(window.context_ids) for window in windows]  # [B]
+        shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
+        start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
+        answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         answers[[window.answer[0] == NO_ANSWER for window in windows]] = self.absent
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
-        indices = np.asarray(indices, np.int64)
-        return AnswerBatch(pad(ids, self.pad_id), answers, start_ranges, ends, shift, indices, count)
+        return AnswerBatch(
+            input_ids=pad(ids, self.pad_id),
+            answers=answers,
+            start_ranges=start_ranges,
+            ends=ends,
+            shift=shift,
+            indices=np.asarray(indices, np.int64),
+            count=count,
+        )
 
 
 class EncodeInOrder(EncodeWindows):
@@ -373,6 +495,8 @@ class EncodeInOrder(EncodeWindows):
         self.max_seq_len = max_seq_len
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        filled = [self.pad_id] * self.max_seq_len
-        found = super().__call__(windows)
-        return [one._replace(ids=(one.ids + filled)[: self.max_seq_len]) for one in found]
+        features = []
+        for feature in super().__call__(windows):
+            padding = [self.pad_id] * (self.max_seq_len - len(feature.ids))
+            features.append(feature._replace(ids=feature.ids + padding))
+        return features

@@ -30,6 +30,7 @@ Span = tuple[int, int]  # start and end in characters
 _PIECE_MODEL_NAMES = ("piece.model", "sentencepiece.bpe.model")
 # A vocabulary that lacks more pieces than this belongs to another piece model. Fewer become [UNK].
 _MAX_MISSING_PIECES = 10
+_SEVERAL = -1  # in place of an id: rule 5 puts several pieces there
 
 
 @functools.cache
@@ -56,12 +57,21 @@ def normalize(text: str) -> str:
 
 
 def normalize_with_sources(text: str) -> tuple[str, list[int] | None]:
-    """`normalize`, and for each character of the result its index in `text`; None: its own."""
+    """`normalize`, and where each character of the result is in `text`.
+
+    Returns:
+        the normalised text; the index in `text` of each of its characters and, at the end, of the end of the
+        text. None in place of these if no character was dropped.
+    """
     normal = normalize(text)
     if len(normal) == len(text):
         return normal, None
     table = _rules_1_to_3()
-    sources = [index for index, character in enumerate(text) if table.get(ord(character), "") is not None]
+    sources = []
+    for index, character in enumerate(text):
+        is_dropped = table.get(ord(character), character) is None
+        if not is_dropped:
+            sources.append(index)
     return normal, [*sources, len(text)]
 
 
@@ -102,27 +112,41 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     return widened
 
 
-def _cut_span(pieces: list[str] | None, start: int, end: int) -> list[Span]:
-    """The spans of the `pieces` that rule 5 puts in place of the piece at (start, end), if it does."""
-    if pieces is None:
-        return [(start, end)]
+def _cut_span(pieces: list[str], start: int, end: int) -> list[Span]:
+    """The spans of the `pieces` that rule 5 puts in the place of the piece at (start, end)."""
     comma = (end - 1, end)
     lengths = [len(piece.lstrip("▁")) for piece in pieces[:-1]]
     if sum(lengths) != end - 1 - start:  # NFKC changed the length, so the characters cannot be told apart
         return [(start, end - 1)] * len(lengths) + [comma]
-    result = []
+    spans = []
     for length in lengths:
-        result.append((start, start + length))
+        spans.append((start, start + length))
         start += length
-    return [*result, comma]
+    return [*spans, comma]
+
+
+def _in_source(span: Span, sources: list[int]) -> Span:
+    """A span of a normalised text as a span of its source; `sources` is that of `normalize_with_sources`."""
+    start, end = span
+    if start == end:
+        return sources[start], sources[start]
+    return sources[start], sources[end - 1] + 1
+
+
+def _ends_in_digit_comma(piece: str) -> bool:
+    return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
 
 
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
-    """Lengths of two texts after the longer one, or at equal length the second, lost tokens to fit."""
+    """The lengths of two texts after they are cut to `budget` tokens together.
+
+    Tokens are taken one by one from the longer text; at equal length, from the second.
+    """
     if length_a + length_b <= budget:
         return length_a, length_b
-    keep_b = min(length_b, max(budget // 2, budget - length_a))
-    return budget - keep_b, keep_b
+    # The second text gets half of the budget, or more if the first text is shorter than its own half.
+    cut_b = min(length_b, max(budget // 2, budget - length_a))
+    return budget - cut_b, cut_b
 
 
 class Tokenizer:
@@ -150,35 +174,17 @@ class Tokenizer:
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self._model, self._pieces = _load_piece_model(piece_model_path)
-        ids = list(range(len(self._pieces)))
-        special = zip(self._model.IsUnknown(ids), self._model.IsControl(ids))
-        self._is_ordinary = [not any(either) for either in special]
-        if vocab_path is None:
-            try:
-                self.vocab = derive_vocab(self.ordinary_pieces())
-            except UserError as error:
-                raise UserError(f"{piece_model_path}: {error}") from error
-        else:
-            self.vocab = read_vocab(vocab_path)
-            missing = [piece for piece in self.ordinary_pieces() if piece not in self.vocab]
-            if len(missing) > _MAX_MISSING_PIECES:
-                raise UserError(
-                    f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
-                    f"pieces are not in the vocabulary ('{missing[0]}', ...)"
-                )
+        piece_ids = list(range(len(self._pieces)))
+        is_special = np.logical_or(self._model.IsUnknown(piece_ids), self._model.IsControl(piece_ids))
+        self._is_ordinary = (~is_special).tolist()
+        self.vocab = self._read_vocab()
         special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         self._digit_comma = self._cut_digit_comma_pieces()
-        # The id of each piece of the model; -1 if rule 5 puts several pieces in its place.
-        self._id_of_piece = [
-            self.vocab.get(piece, self.unk_id) if ordinary else self.unk_id
-            for piece, ordinary in zip(self._pieces, self._is_ordinary)
-        ]
-        for piece_id in self._digit_comma:
-            self._id_of_piece[piece_id] = -1
+        self._id_of_piece = self._ids_of_pieces()
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "Tokenizer":
@@ -246,14 +252,13 @@ class Tokenizer:
         tokens, the span of each of them contains the whole character.
         """
         normal, sources = normalize_with_sources(text)
-        answer = self._model.EncodeAsOffsetMapping(normal)
-        ids = self._to_ids(answer["ids"])
-        spans = _clean_spans(normal, answer["pieces"], answer["offsets"])
+        mapping = self._model.EncodeAsOffsetMapping(normal)
+        ids = self._to_ids(mapping["ids"])
+        spans = _clean_spans(normal, mapping["pieces"], mapping["offsets"])
         if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
-            cuts = (self._digit_comma.get(piece_id) for piece_id in answer["ids"])
-            spans = [part for cut, span in zip(cuts, spans) for part in _cut_span(cut, *span)]
+            spans = self._cut_spans(mapping["ids"], spans)
         if sources is not None:
-            spans = [(sources[a], sources[b - 1] + 1 if a < b else sources[a]) for a, b in spans]
+            spans = [_in_source(span, sources) for span in spans]
         return ids, spans
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
@@ -267,37 +272,98 @@ class Tokenizer:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
         A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
-        official reader. UserError: `max_seq_len` has no room for the special tokens.
+        official reader.
+
+        Raises:
+            UserError: `max_seq_len` has no room for the special tokens.
         """
-        special = 4 if ids_b else 2
-        if max_seq_len <= special:
-            raise UserError(f"--max_seq_len {max_seq_len} leaves no room beside {special} special tokens")
-        keep_a, keep_b = truncate_longest_first(len(ids_a), len(ids_b or ()), max_seq_len - special)
-        pair = [self.sep_id, *ids_b[:keep_b], self.sep_id] if ids_b else []
-        return [self.cls_id, *ids_a[:keep_a], self.sep_id, *pair]
+        special_tokens = 4 if ids_b else 2
+        if max_seq_len <= special_tokens:
+            raise UserError(
+                f"--max_seq_len {max_seq_len} leaves no room beside {special_tokens} special tokens"
+            )
+        room = max_seq_len - special_tokens
+        if not ids_b:
+            return [self.cls_id, *ids_a[:room], self.sep_id]
+        length_a, length_b = truncate_longest_first(len(ids_a), len(ids_b), room)
+        first = [self.cls_id, *ids_a[:length_a], self.sep_id]
+        return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
     def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
         """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each."""
-        return [np.array(self.build_from_ids(list(one), None, max_seq_len), np.int64) for one in ids]
+        rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
+        return [np.array(row, np.int64) for row in rows]
 
-    def _to_ids(self, piece_ids: list[int]) -> list[int]:
-        ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
-        if -1 not in ids:
-            return ids
-        cuts = (self._digit_comma.get(piece_id) for piece_id in piece_ids)
-        parts = ([id_] if cut is None else self.convert_tokens_to_ids(cut) for id_, cut in zip(ids, cuts))
-        return [id_ for part in parts for id_ in part]
+    def _read_vocab(self) -> dict[str, int]:
+        """Token -> id, from vocab.txt or derived from the piece model.
+
+        Raises:
+            UserError: vocab.txt cannot be read, or does not belong to the piece model.
+        """
+        pieces = self.ordinary_pieces()
+        if self.vocab_path is None:
+            try:
+                return derive_vocab(pieces)
+            except UserError as error:
+                raise UserError(f"{self.piece_model_path}: {error}") from error
+        vocab = read_vocab(self.vocab_path)
+        missing = [piece for piece in pieces if piece not in vocab]
+        if len(missing) > _MAX_MISSING_PIECES:
+            raise UserError(
+                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(missing)} "
+                f"pieces are not in the vocabulary ('{missing[0]}', ...)"
+            )
+        return vocab
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
         """Rule 5 for every piece of the model that it changes: piece id -> the pieces that replace it."""
         cuts = {}
-        for piece_id, (piece, ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            if ordinary and len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit():
-                parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))
-                if not piece.startswith("▁") and parts[0].startswith("▁"):
-                    parts = parts[1:] if parts[0] == "▁" else [parts[0][1:], *parts[1:]]
-                cuts[piece_id] = [*parts, ","]
+        for piece_id, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            if not is_ordinary or not _ends_in_digit_comma(piece):
+                continue
+            parts = self._model.EncodeAsPieces(piece[:-1].replace("▁", ""))
+            if not piece.startswith("▁") and parts[0].startswith("▁"):
+                # sentencepiece puts a "▁" before every text. Take it off: no space was here.
+                parts[0] = parts[0][1:]
+                if not parts[0]:
+                    del parts[0]
+            cuts[piece_id] = [*parts, ","]
         return cuts
+
+    def _ids_of_pieces(self) -> list[int]:
+        """The id of each piece of the model; _SEVERAL if rule 5 puts several pieces in its place."""
+        ids = []
+        for piece_id, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            if piece_id in self._digit_comma:
+                ids.append(_SEVERAL)
+            elif is_ordinary:
+                ids.append(self.vocab.get(piece, self.unk_id))
+            else:
+                ids.append(self.unk_id)
+        return ids
+
+    def _to_ids(self, piece_ids: list[int]) -> list[int]:
+        """Rules 5 and 6: the ids of the vocabulary for the ids of the piece model."""
+        ids = [self._id_of_piece[piece_id] for piece_id in piece_ids]
+        if _SEVERAL not in ids:
+            return ids
+        cut_ids = []
+        for piece_id, id_ in zip(piece_ids, ids):
+            if id_ == _SEVERAL:
+                cut_ids += self.convert_tokens_to_ids(self._digit_comma[piece_id])
+            else:
+                cut_ids.append(id_)
+        return cut_ids
+
+    def _cut_spans(self, piece_ids: list[int], spans: list[Span]) -> list[Span]:
+        """Rule 5 for the spans of the pieces."""
+        cut_spans = []
+        for piece_id, span in zip(piece_ids, spans):
+            if piece_id in self._digit_comma:
+                cut_spans += _cut_span(self._digit_comma[piece_id], *span)
+            else:
+                cut_spans.append(span)
+        return cut_spans
 
 
 def _load_piece_model(path: str | os.PathLike) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:

@@ -19,10 +19,15 @@ from utils.files import as_json, atomic_file, read_bytes
 if TYPE_CHECKING:
     from reader.tokenization import Tokenizer
 
-CLS, PAD, SEP, UNK, MASK = "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"
+CLS = "[CLS]"
+PAD = "[PAD]"
+SEP = "[SEP]"
+UNK = "[UNK]"
+MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 QUOTES = {"“": '"', "”": '"', "‘": "'", "’": "'", "—": "-"}  # rule 1 of `reader.tokenization`
-ERNIE_M_PIECES = XLM_R_PIECES = "sentencepiece.bpe.model"
+ERNIE_M_PIECES = "sentencepiece.bpe.model"
+XLM_R_PIECES = "sentencepiece.bpe.model"
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 _MAX_IDS = 1 << 24  # the embedding has a row for each id up to the highest
 _UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
@@ -32,23 +37,29 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     """Read token -> id from a file with one token a line, or one `token<TAB>id` a line.
 
     The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
-    loses them. UserError: the file is missing or malformed, or one of the five special tokens is missing.
+    loses them.
+
+    Raises:
+        UserError: the file is missing or malformed, or one of the five special tokens is missing.
     """
     lines = read_bytes(path, "; see --vocab_path").removesuffix(b"\n").split(b"\n")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
     for number, raw in enumerate(lines):
-        where = f"{path}, line {number + 1}"
+        place = f"{path}, line {number + 1}"
         try:
             line = raw.removesuffix(b"\r").decode("utf-8" if number else "utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{where}: not UTF-8 (byte {error.start} of the line)") from error
+            raise UserError(f"{place}: not UTF-8 (byte {error.start} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
-        token, id_text = (token, id_text.strip()) if tab else (line, str(number))
+        if not tab:
+            token = line
+            id_text = str(number)
+        id_text = id_text.strip()
         if not (id_text.isdecimal() and len(id_text) < 10 and int(id_text) < _MAX_IDS):
-            raise UserError(f"{where}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
+            raise UserError(f"{place}: '{id_text}' is no id below {_MAX_IDS:,} (token<TAB>id)")
         if token in vocab or int(id_text) in ids:
-            raise UserError(f"{where}: the token '{token}' or its id {id_text} occurs twice")
+            raise UserError(f"{place}: the token '{token}' or its id {id_text} occurs twice")
         vocab[token] = int(id_text)
         ids.add(int(id_text))
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
@@ -63,10 +74,13 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
     """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
 
+    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+
     Args:
         pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
 
-    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+    Raises:
+        UserError: a piece occurs twice, or has the name of a special token.
     """
     tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
     vocab = {token: id_ for id_, token in enumerate(tokens)}
@@ -78,7 +92,8 @@ def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
 def write_vocab(vocab: dict[str, int], path: str | os.PathLike) -> None:
     """Write `token<TAB>id` lines in the order of the ids, atomically."""
     with atomic_file(path, "w", newline="\n") as file:
-        file.writelines(f"{token}\t{id_}\n" for token, id_ in sorted(vocab.items(), key=lambda item: item[1]))
+        for token in sorted(vocab, key=vocab.get):
+            file.write(f"{token}\t{vocab[token]}\n")
 
 
 def write_ours(folder: Path, tokenizer: "Tokenizer") -> list[str]:
@@ -89,20 +104,28 @@ def write_ours(folder: Path, tokenizer: "Tokenizer") -> list[str]:
 
 
 def write_ernie_m(folder: Path, tokenizer: "Tokenizer") -> list[str]:
-    """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for PaddleNLP and Hugging Face."""
-    lines = _token_list(tokenizer)
-    (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in lines).encode())
+    """Write the files of PaddleNLP and Hugging Face, and return their names.
+
+    They are vocab.txt, sentencepiece.bpe.model and tokenizer_config.json.
+    """
+    vocab = "".join(f"{token}\n" for token in _token_list(tokenizer))
+    (folder / "vocab.txt").write_bytes(vocab.encode())
     shutil.copyfile(tokenizer.piece_model_path, folder / ERNIE_M_PIECES)
     settings = {
-        "tokenizer_class": "ErnieMTokenizer", "do_lower_case": False, "cls_token": CLS, "sep_token": SEP,
-        "pad_token": PAD, "unk_token": UNK, "mask_token": MASK,
-    }  # fmt: skip
+        "tokenizer_class": "ErnieMTokenizer",
+        "do_lower_case": False,
+        "cls_token": CLS,
+        "sep_token": SEP,
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "mask_token": MASK,
+    }
     (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
     return ["vocab.txt", ERNIE_M_PIECES, "tokenizer_config.json"]
 
 
 def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[str]:
-    """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R.
+    """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R; return their names.
 
     The piece model is left out if XLM-R would derive another vocabulary from it.
 
@@ -110,7 +133,7 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
         max_length: maximum tokens of an input, as the position table allows.
 
     Raises:
-        UserError: the piece model is not a unigram model.
+        UserError: the piece model is damaged, or not a unigram model.
     """
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
@@ -125,20 +148,22 @@ def write_xlm_r(folder: Path, tokenizer: "Tokenizer", max_length: int) -> list[s
             f"{tokenizer.piece_model_path}: no unigram model, which XLM-R's form needs; convert the weights "
             "without --piece_model_path"
         )
-    written = ["tokenizer.json", "tokenizer_config.json"]
+    names = ["tokenizer.json", "tokenizer_config.json"]
     if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()):
         shutil.copyfile(tokenizer.piece_model_path, folder / XLM_R_PIECES)
-        written.append(XLM_R_PIECES)
+        names.append(XLM_R_PIECES)
     (folder / "tokenizer.json").write_text(as_json(_tokenizer_json(tokenizer, model)), encoding="utf-8")
     # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
-    kinds = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
-    settings |= {f"{kind}_token": XLM_R_NAMES[token] for kind, token in kinds.items()}
+    roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
+    for role, token in roles.items():
+        settings[f"{role}_token"] = XLM_R_NAMES[token]
     (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
-    return written
+    return names
 
 
 def _token_list(tokenizer: "Tokenizer") -> list[str]:
+    """The token of each id, from 0."""
     tokens = [f"<no token {i}>" for i in range(tokenizer.vocab_size)]
     for token, id_ in tokenizer.vocab.items():
         tokens[id_] = token
@@ -146,41 +171,60 @@ def _token_list(tokenizer: "Tokenizer") -> list[str]:
 
 
 def _tokenizer_json(tokenizer: "Tokenizer", model) -> dict[str, Any]:
-    scores = {piece.piece: piece.score for piece in model.pieces}
-    lowest = min(scores.values())
-    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
-    tokens = _token_list(tokenizer)
-    pieces = [[XLM_R_NAMES.get(token, token), scores.get(token, 10 * lowest - 10)] for token in tokens]
+    """The content of tokenizer.json for a piece model, a `ModelProto` of sentencepiece."""
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": tokenizer.vocab[token], "content": name, "single_word": False, "lstrip": token == MASK,
-             "rstrip": False, "normalized": False, "special": True}
-            for token, name in sorted(XLM_R_NAMES.items(), key=lambda item: tokenizer.vocab[item[0]])
-        ],
+        "added_tokens": _added_tokens(tokenizer),
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model)},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "WhitespaceSplit"},
-                {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
-            ],
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
         "post_processor": {
             "type": "TemplateProcessing",
             "single": _template(f"{CLS} A {SEP}"),
             "pair": _template(f"{CLS} A {SEP} {SEP} B {SEP}"),
             "special_tokens": {
-                XLM_R_NAMES[token]: {"id": XLM_R_NAMES[token], "ids": [tokenizer.vocab[token]],
-                                     "tokens": [XLM_R_NAMES[token]]}
+                XLM_R_NAMES[token]: _template_token(XLM_R_NAMES[token], tokenizer.vocab[token])
                 for token in (CLS, SEP)
             },
         },
-        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
-        "model": {"type": "Unigram", "unk_id": tokenizer.unk_id, "vocab": pieces, "byte_fallback": False},
-    }  # fmt: skip
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": tokenizer.unk_id,
+            "vocab": _scored_pieces(tokenizer, model),
+            "byte_fallback": False,
+        },
+    }
+
+
+def _added_tokens(tokenizer: "Tokenizer") -> list[dict[str, Any]]:
+    """The special tokens, in the order of their ids."""
+    added_tokens = []
+    for token in sorted(XLM_R_NAMES, key=tokenizer.vocab.get):
+        added_tokens.append(
+            {
+                "id": tokenizer.vocab[token],
+                "content": XLM_R_NAMES[token],
+                "single_word": False,
+                "lstrip": token == MASK,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        )
+    return added_tokens
+
+
+def _scored_pieces(tokenizer: "Tokenizer", model) -> list[list[Any]]:
+    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins."""
+    scores = {piece.piece: piece.score for piece in model.pieces}
+    losing_score = 10 * min(scores.values()) - 10
+    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
+    return [
+        [XLM_R_NAMES.get(token, token), scores.get(token, losing_score)] for token in _token_list(tokenizer)
+    ]
 
 
 def _normalizers(model) -> list[dict[str, Any]]:
@@ -199,5 +243,15 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _template(form: str) -> list[dict[str, Any]]:
-    kinds = (("Sequence", one) if one in "AB" else ("SpecialToken", XLM_R_NAMES[one]) for one in form.split())
-    return [{kind: {"id": id_, "type_id": 0}} for kind, id_ in kinds]
+    """The parts of an input, such as "[CLS] A [SEP]": texts and special tokens."""
+    parts = []
+    for name in form.split():
+        if name in "AB":
+            parts.append({"Sequence": {"id": name, "type_id": 0}})
+        else:
+            parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
+    return parts
+
+
+def _template_token(name: str, id_: int) -> dict[str, Any]:
+    return {"id": name, "ids": [id_], "tokens": [name]}
