@@ -1,0 +1,171 @@
+"""Matrix products in bfloat16 on a CPU, by the oneDNN library in Paddle's wheel. Paddle itself has none.
+
+bfloat16 is the upper half of a float32: the same range, and 8 bits of precision. NumPy has no such type, so
+arrays hold its bits as uint16. A product multiplies bfloat16 numbers and adds them up in float32.
+
+Several threads may call these functions at the same time: calls share nothing but the engine, which never
+changes. Inside a call, oneDNN computes on the OpenMP threads of Paddle, because its symbols are bound to the
+library that Paddle has loaded before. Equal inputs give equal bits on the same CPU and number of threads.
+"""
+
+import ctypes
+from collections.abc import Callable
+from contextlib import ExitStack
+from ctypes import CFUNCTYPE, POINTER, c_char, c_float, c_int, c_int64, c_size_t, c_void_p
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+# Constants of dnnl_types.h, oneDNN 3
+_CPU_ENGINE = 1
+_IN_ORDER_STREAM = 1
+_BFLOAT16 = 2
+_FLOAT32 = 3
+_FROM = 1  # the arguments of a reorder, which converts numbers
+_TO = 17
+_AVX512_BF16 = 0xE7  # the bits of this instruction set, which AMX includes
+_Dimensions = c_int64 * 12  # of an array, or its strides; the first ones count
+
+
+class _Argument(ctypes.Structure):
+    _fields_ = [("name", c_int), ("memory", c_void_p)]
+
+
+_MADE = POINTER(c_void_p)  # where a function writes the object that it makes
+# The first returns bits of instruction sets; the others return a status, 0 if they have succeeded.
+_SIGNATURES = {
+    "get_effective_cpu_isa": (),
+    "engine_create": (_MADE, c_int, c_size_t),
+    "stream_create": (_MADE, c_void_p, c_int),
+    "stream_wait": (c_void_p,),
+    "stream_destroy": (c_void_p,),
+    "memory_desc_create_with_strides": (_MADE, c_int, _Dimensions, c_int, _Dimensions),
+    "memory_desc_destroy": (c_void_p,),
+    "memory_create": (_MADE, c_void_p, c_void_p, c_void_p),
+    "memory_destroy": (c_void_p,),
+    "reorder_primitive_desc_create": (_MADE, *[c_void_p] * 5),
+    "primitive_desc_destroy": (c_void_p,),
+    "primitive_create": (_MADE, c_void_p),
+    "primitive_execute": (c_void_p, c_void_p, c_int, POINTER(_Argument)),
+    "primitive_destroy": (c_void_p,),
+    "gemm_bf16bf16f32": (
+        c_char, c_char, c_int64, c_int64, c_int64, c_float, c_void_p, c_int64, c_void_p, c_int64, c_float,
+        c_void_p, c_int64,
+    ),
+}  # fmt: skip
+
+
+def missing() -> str | None:
+    """What fast products in bfloat16 need and this machine does not have; None if it has everything."""
+    try:
+        instructions = _functions()["get_effective_cpu_isa"]()
+    except (OSError, AttributeError):  # no such file, no such symbol
+        return f"oneDNN 3 ({_path().name}) in the installed Paddle"
+    if instructions & _AVX512_BF16 != _AVX512_BF16:
+        return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
+    return None
+
+
+def to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Round float32 numbers [N, K] to the nearest bfloat16: their bits, uint16 [N, K].
+
+    The numbers of a row of `x` must lie side by side; the rows may lie apart.
+    """
+    bits = np.empty(x.shape, np.uint16)
+    if not x.size:
+        return bits
+    if x.dtype != np.float32 or x.strides[1] != x.itemsize:
+        raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
+    with ExitStack() as objects:
+
+        def make(function: str, destroy: str, *arguments) -> c_void_p:
+            result = c_void_p()
+            _call(function, result, *arguments)
+            objects.callback(_call, destroy, result)
+            return result
+
+        def describe(array: np.ndarray, data_type: int) -> c_void_p:
+            strides = _Dimensions(*(stride // array.itemsize for stride in array.strides))
+            return make(
+                "memory_desc_create_with_strides", "memory_desc_destroy", 2, _Dimensions(*array.shape),
+                data_type, strides,
+            )  # fmt: skip
+
+        engine = _engine()
+        stream = make("stream_create", "stream_destroy", engine, _IN_ORDER_STREAM)
+        source, target = describe(x, _FLOAT32), describe(bits, _BFLOAT16)
+        reorder = make(
+            "reorder_primitive_desc_create", "primitive_desc_destroy", source, engine, target, engine, None
+        )
+        primitive = make("primitive_create", "primitive_destroy", reorder)
+        arguments = (_Argument * 2)(
+            _Argument(_FROM, make("memory_create", "memory_destroy", source, engine, x.ctypes.data)),
+            _Argument(_TO, make("memory_create", "memory_destroy", target, engine, bits.ctypes.data)),
+        )
+        _call("primitive_execute", primitive, stream, len(arguments), arguments)
+        _call("stream_wait", stream)
+    return bits
+
+
+def multiply(x: np.ndarray, y: np.ndarray, out: np.ndarray, add: bool = False) -> None:
+    """Write the product of x [N, K] and y [K, C], both in bfloat16, to `out`, float32 [N, C].
+
+    Each array may be a block of a larger one, and `x` and `y` may be transposed; nothing is copied.
+
+    Args:
+        add: add the product to `out` instead.
+    """
+    rows, terms = x.shape
+    columns = y.shape[1]
+    if len(y) != terms or out.shape != (rows, columns):
+        raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
+    if not (x.dtype == y.dtype == np.uint16 and out.dtype == np.float32):
+        raise ValueError(f"types {x.dtype} x {y.dtype} -> {out.dtype}")
+    if not (x.size and y.size):
+        if not add:
+            out[:] = 0.0
+        return
+    x_order, x_stride = _order(x)
+    y_order, y_stride = _order(y)
+    out_order, out_stride = _order(out)
+    if out_order != b"N":
+        raise ValueError("the result cannot be transposed")
+    _call(
+        "gemm_bf16bf16f32", x_order, y_order, rows, columns, terms, 1.0, x.ctypes.data, x_stride,
+        y.ctypes.data, y_stride, float(add), out.ctypes.data, out_stride,
+    )  # fmt: skip
+
+
+def _order(matrix: np.ndarray) -> tuple[bytes, int]:
+    """b"N", or b"T" of a transposed matrix, and the distance between the rows that lie in memory."""
+    by_row, by_column = (stride // matrix.itemsize for stride in matrix.strides)
+    if by_column == 1:
+        return b"N", max(by_row, matrix.shape[1])
+    if by_row == 1:
+        return b"T", max(by_column, matrix.shape[0])
+    raise ValueError(f"neither rows nor columns lie side by side: strides {matrix.strides}")
+
+
+def _call(function: str, *arguments) -> None:
+    status = _functions()[function](*arguments)
+    if status:
+        raise RuntimeError(f"oneDNN: dnnl_{function} has failed with status {status}")
+
+
+def _path() -> Path:
+    return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
+
+
+@cache
+def _functions() -> dict[str, Callable[..., int]]:
+    library = ctypes.CDLL(str(_path()))
+    return {name: CFUNCTYPE(c_int, *types)((f"dnnl_{name}", library)) for name, types in _SIGNATURES.items()}
+
+
+@cache
+def _engine() -> c_void_p:
+    engine = c_void_p()
+    _call("engine_create", engine, _CPU_ENGINE, 0)
+    return engine

@@ -1,0 +1,197 @@
+"""Products in bfloat16, against float64 products of the same rounded numbers.
+
+oneDNN computes them on every x86 CPU: in hardware with avx512_bf16 or AMX, otherwise by much slower code. The
+tests run in what the CPU has, and once more with each of the slower codes.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import onednn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+try:
+    onednn.to_bfloat16(np.ones([1, 1], np.float32))
+except (OSError, AttributeError) as error:
+    pytest.skip(f"no oneDNN here: {error}", allow_module_level=True)
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
+
+
+def widen(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 is the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> float:
+    """In the relative Frobenius norm."""
+    return np.linalg.norm(x - y) / np.linalg.norm(y)
+
+
+def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    out = np.full([len(x), y.shape[1]], np.nan, np.float32)
+    onednn.multiply(x, y, out)
+    return out
+
+
+@pytest.mark.parametrize("rows", [1, 2, 37, 500])
+def test_a_linear_layer_and_its_gradients(rows):
+    x, weight, gradient = map(onednn.to_bfloat16, (numbers(rows, 96), numbers(96, 160), numbers(rows, 160)))
+    for left, right in ((x, weight), (gradient, weight.T), (x.T, gradient)):
+        expected = widen(left).astype(np.float64) @ widen(right).astype(np.float64)
+        assert distance(product(left, right), expected) < 1e-6
+
+
+def test_blocks_of_larger_arrays():
+    x, table = onednn.to_bfloat16(numbers(20, 64)), onednn.to_bfloat16(numbers(300, 64))
+    expected = widen(x).astype(np.float64) @ widen(table).astype(np.float64).T
+    logits = np.full([20, 301], 7.0, np.float32)
+    for words in (slice(0, 128), slice(128, 300)):
+        onednn.multiply(x, table[words].T, logits[:, words])
+    assert distance(logits[:, :300], expected) < 1e-6
+    assert (logits[:, 300] == 7.0).all()
+    onednn.multiply(x, table[:5].T, logits[:, :5], add=True)
+    assert distance(logits[:, :5], 2 * expected[:, :5]) < 1e-6
+    columns = widen(x[:, 8:40]).astype(np.float64)
+    assert distance(product(x[:, 8:40].T, x), columns.T @ widen(x)) < 1e-6
+
+
+def test_a_long_sum():
+    x, y = onednn.to_bfloat16(numbers(3, 50_000)), onednn.to_bfloat16(numbers(50_000, 2))
+    assert distance(product(x, y), widen(x).astype(np.float64) @ widen(y).astype(np.float64)) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 4, 0)])
+def test_empty_arrays(shape):
+    rows, inner, columns = shape
+    x = onednn.to_bfloat16(np.empty([rows, inner], np.float32))
+    y = onednn.to_bfloat16(np.empty([inner, columns], np.float32))
+    assert np.array_equal(product(x, y), np.zeros([rows, columns]))
+
+
+def test_rounding_is_to_the_nearest_and_of_ties_to_even():
+    random = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
+    random = random[np.isfinite(random) & (np.abs(random) > 1e-37)]  # a CPU may round what is smaller to 0
+    special = np.array([0.0, 1.0, np.inf, -np.inf, 3.4e38], np.float32)
+    ties = (np.arange(0x3F80_8000, 0x3F90_8000, 0x1_0000, np.uint32)).view(np.float32)
+    x = np.concatenate([random, special, ties])[None]
+    bits = x.view(np.uint32)
+    expected = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    assert np.array_equal(onednn.to_bfloat16(x), expected)
+    assert np.isnan(widen(onednn.to_bfloat16(np.array([[np.nan]], np.float32)))).all()
+
+
+def test_rows_that_lie_apart_are_rounded():
+    x = numbers(9, 40)
+    part = onednn.to_bfloat16(x[::2, 3:30])
+    assert part.flags.c_contiguous
+    assert np.array_equal(part, onednn.to_bfloat16(np.ascontiguousarray(x[::2, 3:30])))
+
+
+def test_equal_inputs_give_equal_bits_wherever_they_lie():
+    x, y = onednn.to_bfloat16(numbers(61, 200)), onednn.to_bfloat16(numbers(200, 77))
+    first = product(x, y)
+    for offset in range(1, 8):
+        elsewhere = np.empty(x.size + offset, np.uint16)[offset:].reshape(x.shape)
+        elsewhere[:] = x
+        product(onednn.to_bfloat16(numbers(offset, 50)), onednn.to_bfloat16(numbers(50, 31)))
+        assert np.array_equal(product(elsewhere, y), first)
+
+
+def test_threads_do_not_disturb_each_other():
+    weight = onednn.to_bfloat16(numbers(64, 96))
+    inputs = [numbers(rows, 64) for rows in (5, 64, 131, 200)]
+    expected = [product(onednn.to_bfloat16(x), weight) for x in inputs]
+    wrong = []
+
+    def work(number: int) -> None:
+        for turn in range(100):
+            x = onednn.to_bfloat16(inputs[number])
+            if not np.array_equal(product(x, weight), expected[number]):
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_memory_is_bounded_over_thousands_of_shapes():
+    x, weight, out = numbers(4000, 16), onednn.to_bfloat16(numbers(16, 16)), np.empty([4000, 16], np.float32)
+
+    def pages_after(row_counts: range) -> int:
+        for rows in row_counts:
+            onednn.multiply(onednn.to_bfloat16(x[:rows]), weight, out[:rows])
+        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+
+    # oneDNN itself keeps the code of the last 1,024 shapes.
+    before = pages_after(range(1, 2000))
+    after = pages_after(range(2000, 4000))
+    assert (after - before) * os.sysconf("SC_PAGE_SIZE") < 2 << 20
+
+
+def test_wrong_arrays_are_refused():
+    bits, out = onednn.to_bfloat16(numbers(4, 4)), np.empty([4, 4], np.float32)
+    with pytest.raises(ValueError, match="float64"):
+        onednn.to_bfloat16(np.ones([2, 2]))
+    with pytest.raises(ValueError, match="side by side"):
+        onednn.to_bfloat16(numbers(4, 4).T)
+    with pytest.raises(ValueError, match=r"shapes \(4, 4\) x \(3, 4\)"):
+        onednn.multiply(bits, bits[:3], out)
+    with pytest.raises(ValueError, match="types float32"):
+        onednn.multiply(out, bits, out)
+    with pytest.raises(ValueError, match="side by side"):
+        onednn.multiply(bits[:, ::2], bits[:2], out)
+    with pytest.raises(ValueError, match="cannot be transposed"):
+        onednn.multiply(bits[:3], bits, np.empty([4, 3], np.float32).T)
+    with pytest.raises(RuntimeError, match="dnnl_stream_wait has failed with status 2"):
+        onednn._call("stream_wait", None)
+
+
+def test_what_is_missing_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(onednn, "_path", lambda: tmp_path / "libdnnl.so.3")
+    onednn._functions.cache_clear()
+    assert onednn.missing() == "oneDNN 3 (libdnnl.so.3) in the installed Paddle"
+    onednn._functions.cache_clear()
+
+
+OTHER_CPU = """
+import os
+import numpy as np
+from utils.runtime import prepare
+prepare(quiet=True)
+import paddle
+from model import onednn
+from tests.model.test_onednn import distance, numbers, product, widen
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
+
+square = paddle.ones([512, 512])
+paddle.matmul(square, square)
+before = threads()
+x, y = onednn.to_bfloat16(numbers(512, 96)), onednn.to_bfloat16(numbers(96, 512))
+error = distance(product(x, y), widen(x).astype(np.float64) @ widen(y).astype(np.float64))
+print(error < 1e-6, threads() - before, onednn.missing())
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
+def test_a_cpu_without_the_instructions(instructions):
+    """The products are right there, too. And oneDNN starts no threads of its own beside Paddle's."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", OTHER_CPU]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True 0 a CPU with bfloat16 instructions (avx512_bf16 or AMX)\n"
