@@ -6,7 +6,6 @@ run goes on from the samplers' positions. No paddle here.
 """
 
 import heapq
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,10 +145,9 @@ class StepReader:
         self.samplers: dict[str, Sampler] = {}
         seed, data, active = config.run.seed, config.data, set(config.objectives.active)
         if active & set(MONOLINGUAL):
-            corpus, room = text.corpus, data.max_seq_len - 2
-            cache = corpus.path / "blocks" if os.access(corpus.path, os.W_OK) else None
+            room = data.max_seq_len - 2
             self.blocks = {
-                name: Blocks(corpus.mono[name], room, not data.pack_lines, cache) for name in text.mono
+                name: Blocks(text.corpus.mono[name], room, not data.pack_lines) for name in text.mono
             }
             items = {name: len(blocks) for name, blocks in self.blocks.items()}
             self.samplers["mono"] = Sampler(items, text.mono, data.language_alpha, seed, "mono")

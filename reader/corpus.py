@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_file, read_json, sha256_of
+from utils.files import read_json, sha256_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -178,91 +178,77 @@ class Pairs(_Shards):
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
     """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.
 
-    All documents advance together, one block per round.
+    All documents advance together, one block per round. 100 million tokens take a fraction of a second, so
+    the result is not stored.
 
     Args:
         line_offsets: integer [lines + 1], where each line begins.
-        document_offsets: integer [documents + 1], the line each document begins with.
+        document_offsets: integer [documents + 1], the line with which each document begins.
         max_tokens: longest block, without special tokens.
 
     Returns:
-        uint32 [blocks, 2], start and end of each block, ascending. Blocks cover the text without gaps, and no
-        block crosses a document boundary.
+        uint32 [blocks + 1], ascending, where each block begins and the last one ends. No block crosses a
+        document boundary.
     """
     line_offsets = line_offsets.astype(np.int64)
-    begins = line_offsets[document_offsets[:-1]]
-    stops = line_offsets[document_offsets[1:]]
-    rounds = []
+    begins = line_offsets[document_offsets[:-1]]  # of a block of each document that has one in this round
+    document_ends = line_offsets[document_offsets[1:]]
+    bounds = [begins, line_offsets[-1:]]
     while begins.size:
         limits = begins + max_tokens
-        last_line_end = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
-        ends = np.minimum(np.where(last_line_end > begins, last_line_end, limits), stops)
-        rounds.append(np.stack([begins, ends], axis=1))
-        open_ = ends < stops
-        begins, stops = ends[open_], stops[open_]
-    blocks = np.concatenate(rounds) if rounds else np.zeros((0, 2), np.int64)
-    return blocks[np.argsort(blocks[:, 0], kind="stable")].astype(np.uint32)
+        has_more = limits < document_ends
+        begins = begins[has_more]
+        limits = limits[has_more]
+        document_ends = document_ends[has_more]
+        last_line_ends = line_offsets[np.searchsorted(line_offsets, limits, side="right") - 1]
+        begins = np.where(last_line_ends > begins, last_line_ends, limits)  # of the next block
+        bounds.append(begins)
+    return np.sort(np.concatenate(bounds), kind="stable").astype(np.uint32)
 
 
 class Blocks:
     """The blocks of a language's text: `len(blocks)` of them, `blocks[i]` the ids of one, int64 [n].
 
+    Where they begin is computed when this is made, and takes 4 bytes of memory per block.
+
     Args:
         text: a text of the corpus.
         max_tokens: longest block, without special tokens.
         one_line: put each line into a block of its own; longer lines are still cut.
-        cache: a folder that keeps the block boundaries for the next run. None computes them each time (about
-            a second per 100 million tokens) and keeps them in memory, 8 bytes per block.
     """
 
-    def __init__(
-        self, text: CorpusText, max_tokens: int, one_line: bool = False,
-        cache: str | os.PathLike | None = None,
-    ):  # fmt: skip
-        self.text, self.max_tokens, self.one_line, self.cache = text, max_tokens, one_line, cache
-        self._blocks = [self._of_shard(shard) for shard in range(len(text.shards))]
-        self._starts = starts(map(len, self._blocks))
+    def __init__(self, text: CorpusText, max_tokens: int, one_line: bool = False):
+        self.text = text
+        self._bounds: list[np.ndarray] = []  # of each shard, uint32 [blocks + 1]
+        for shard in range(len(text.shards)):
+            lines = text.line_offsets(shard)
+            documents = np.arange(len(lines)) if one_line else text.document_offsets(shard)
+            self._bounds.append(pack_lines(lines, documents, max_tokens))
+        self._first_block = starts(len(bounds) - 1 for bounds in self._bounds)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._first_block[-1])
 
     def __getitem__(self, number: int) -> np.ndarray:
-        shard, block = locate(self._starts, number)
-        return self.text.read_ids(shard, *self._blocks[shard][block])
-
-    def _of_shard(self, shard: int) -> np.ndarray:
-        """The blocks of one shard, computed or from the cache. uint32 [blocks, 2]."""
-        if self.cache is None:
-            return self._pack(shard)
-        found = self.text.shards[shard]
-        # The digest of the shard is part of the name, so a rebuilt corpus never gets blocks of the old one.
-        key = f"{self.text.folder.name}-{found['name']}-{found['index'][:16]}-{self.max_tokens}"
-        path = Path(self.cache) / f"{key}{'-lines' if self.one_line else ''}.blocks.npy"
-        if not path.is_file():
-            with atomic_file(path) as file:
-                np.save(file, self._pack(shard).reshape(-1))
-        bounds = map_array(path, "delete it, and the next run makes it again").view(np.ndarray)
-        return bounds.reshape(-1, 2)
-
-    def _pack(self, shard: int) -> np.ndarray:
-        lines = self.text.line_offsets(shard)
-        documents = np.arange(len(lines)) if self.one_line else self.text.document_offsets(shard)
-        return pack_lines(lines, documents, self.max_tokens)
+        shard, block = locate(self._first_block, number)
+        begin, end = self._bounds[shard][block : block + 2]
+        return self.text.read_ids(shard, begin, end)
 
 
-def map_array(path: Path, repair: str = _REPAIR) -> np.memmap:
+def map_array(path: Path) -> np.memmap:
     """A one-dimensional .npy file of integers, memory-mapped.
 
-    UserError: the file is missing, or holds no such array; says how to repair it.
+    Raises:
+        UserError: the file is missing, or holds no such array.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        raise UserError(f"{path}: missing ({error.strerror}); {repair}") from error
+        raise UserError(f"{path}: missing ({error.strerror}); {_REPAIR}") from error
     except Exception as error:  # a damaged header, which is Python text, can raise anything
-        raise UserError(f"{path}: damaged, no array ({error}); {repair}") from error
+        raise UserError(f"{path}: damaged, no array ({error}); {_REPAIR}") from error
     if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
-        raise UserError(f"{path}: damaged, not a list of numbers; {repair}")
+        raise UserError(f"{path}: damaged, not a list of numbers; {_REPAIR}")
     return mapped
 
 

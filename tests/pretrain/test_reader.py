@@ -1,6 +1,7 @@
 """A step's batches: the same for any number of processes, the right texts, positions that resume."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -13,6 +14,7 @@ from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
 from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
+from tests.helpers.small_corpus import files_of
 from tests.pretrain.tiny_run import config
 from utils.errors import UserError
 
@@ -225,3 +227,20 @@ def test_the_head_has_a_rate_of_its_own_first(source):
     assert [rate(step) for step in (0, 9, 10, 15, 20, 60)] == pytest.approx([0.5, 0.5, 0.0, 0.5, 1.0, 5 / 9])
     with pytest.raises(UserError, match="init.lm_head_warmup_steps 12 leaves nothing of the 12 steps"):
         source.steps(init__lm_head_warmup_steps=12)
+
+
+def test_a_run_reads_and_writes_nothing_beside_the_files_of_the_manifest(tiny_corpus, tmp_path):
+    """Earlier versions stored the boundaries of blocks there, and no digest covered them."""
+    expected = [rows_of(Source(tiny_corpus).reader().next()) for _ in range(2)]
+    folder = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    source = Source(folder)
+    (folder / "blocks").mkdir()
+    room = source.config().data.max_seq_len - 2
+    for language, text in source.corpus.mono.items():
+        for shard in text.shards:
+            for kind in ("", "-lines"):
+                name = f"{language}-{shard['name']}-{shard['index'][:16]}-{room}{kind}.blocks.npy"
+                np.save(folder / "blocks" / name, np.array([0, 2], np.uint32))
+    before = files_of(folder)
+    assert [rows_of(source.reader().next()) for _ in range(2)] == expected
+    assert files_of(folder) == before

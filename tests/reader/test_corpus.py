@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -174,8 +175,9 @@ def test_equals_the_definition(limit):
     draw = np.random.default_rng(limit)
     documents = draw.integers(1, 9, 50)
     lengths = draw.integers(1, 40, documents.sum())
-    blocks = pack_lines(offsets(lengths), offsets(documents), limit)
-    assert blocks.tolist() == [list(block) for block in pack_one_by_one(lengths.tolist(), documents, limit)]
+    bounds = pack_lines(offsets(lengths), offsets(documents), limit).tolist()
+    blocks = list(pairwise(bounds))
+    assert blocks == pack_one_by_one(lengths.tolist(), documents, limit)
 
 
 def test_blocks_tile_the_text(path):
@@ -188,21 +190,3 @@ def test_blocks_tile_the_text(path):
     assert len(blocks) < text.num_lines == len(Blocks(text, 10_000, one_line=True))
     with pytest.raises(IndexError):
         blocks[len(blocks)]
-
-
-def test_the_cache_gives_the_same_blocks_and_is_used(path, tmp_path):
-    text = Corpus(path).mono["en"]
-    fresh = Blocks(text, 30)
-    Blocks(text, 30, cache=tmp_path)
-    Blocks(text, 30, one_line=True, cache=tmp_path)
-    files = sorted(tmp_path.glob("*.blocks.npy"))
-    assert len(files) == 2 * len(text.shards)
-    again = Blocks(text, 30, cache=tmp_path)
-    assert len(again) == len(fresh)
-    np.testing.assert_array_equal(again[7], fresh[7])
-    for file in files:  # what is read is the file
-        np.save(file, np.array([0, 2], np.uint32))
-    assert len(Blocks(text, 30, cache=tmp_path)) == len(text.shards)
-    files[1].write_bytes(b"x")
-    with pytest.raises(UserError, match="blocks.npy: damaged, no array .*; delete it, and the next run"):
-        Blocks(text, 30, cache=tmp_path)
