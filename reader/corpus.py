@@ -70,11 +70,26 @@ class Corpus:
         check_files(self.path, self.manifest["files"], checksums=verify)
         self.vocab_size: int = vocabulary["size"]
         self.languages = sorted(self.manifest["pieces"])
-        self.mono, self.held_out_mono = (self._streams("mono", split, CorpusText) for split in SPLITS)
-        pairs = (self._streams("parallel", split, Pairs) for split in SPLITS)
-        self.parallel, self.held_out_parallel = (
-            {tuple(name.split("-")): stream for name, stream in streams.items()} for streams in pairs
-        )
+        train, held_out = SPLITS
+        self.mono = self._texts(train)
+        self.held_out_mono = self._texts(held_out)
+        self.parallel = self._pairs(train)
+        self.held_out_parallel = self._pairs(held_out)
+
+    def _texts(self, split: str) -> dict[str, "CorpusText"]:
+        texts = {}
+        for language, stream in self.manifest["mono"].items():
+            if stream[split]["shards"]:
+                texts[language] = CorpusText(self.path / "mono" / language, stream[split]["shards"])
+        return texts
+
+    def _pairs(self, split: str) -> dict[tuple[str, str], "Pairs"]:
+        pairs = {}
+        for name, stream in self.manifest["parallel"].items():
+            if stream[split]["shards"]:
+                first, second = name.split("-")
+                pairs[first, second] = Pairs(self.path / "parallel" / name, stream[split]["shards"])
+        return pairs
 
     @property
     def digest(self) -> str:
@@ -85,7 +100,8 @@ class Corpus:
     def piece_counts(self, language: str) -> np.ndarray:
         """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
 
-        UserError: the corpus has no such language, or the file was altered.
+        Raises:
+            UserError: the corpus has no such language, or the file was altered.
         """
         if language not in self.languages:
             raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
@@ -93,23 +109,17 @@ class Corpus:
         check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
         return np.asarray(map_array(self.path / name))
 
-    def _streams(self, kind: str, split: str, cls: type) -> dict[str, Any]:
-        return {
-            name: cls(self.path / kind / name, stream[split]["shards"])
-            for name, stream in self.manifest[kind].items()
-            if stream[split]["shards"]
-        }
-
 
 class _Shards:
     """Several shards, read as one sequence of lines."""
 
     def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
-        self.folder, self.shards = folder, shards
+        self.folder = folder
+        self.shards = shards  # their entries in the manifest
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        self._first_line = starts(shard["lines"] for shard in shards)
-        self._arrays: dict[tuple[int, str], np.ndarray] = {}
+        self._first_line = starts(shard["lines"] for shard in shards)  # int64 [shards + 1]
         self.num_lines = int(self._first_line[-1])
+        self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
     def line_offsets(self, shard: int) -> np.ndarray:
         """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
@@ -117,7 +127,8 @@ class _Shards:
 
     def line(self, number: int) -> np.ndarray:
         """The ids of one line. int64 [n]."""
-        return self._lines(*locate(self._first_line, number), 1)[0]
+        shard, line = locate(self._first_line, number)
+        return self._lines(shard, line, 1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
         """Ids start .. end - 1 of a shard. int64 [n]."""
@@ -126,18 +137,20 @@ class _Shards:
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
         """The ids of consecutive lines, each int64 [n]."""
         bounds = self._read(shard, "lines", first, first + count + 1).tolist()
-        if any(start > end for start, end in pairwise(bounds)):
+        if bounds != sorted(bounds):
             raise self._damaged(shard, "lines")
-        whole = self.read_ids(shard, bounds[0], bounds[-1])
-        return [whole[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
+        ids = self.read_ids(shard, bounds[0], bounds[-1])
+        return [ids[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
+        """Elements start .. end - 1 of a file of a shard. UserError: it has no such elements."""
         array = self._array(shard, kind)
         if not 0 <= start <= end <= len(array):
             raise self._damaged(shard, kind)
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
+        """A file of offsets. UserError: they do not ascend to `end`."""
         offsets = self._array(shard, kind)
         if not len(offsets) or offsets[-1] != end or (offsets[1:] < offsets[:-1]).any():
             raise self._damaged(shard, kind)
@@ -171,7 +184,8 @@ class Pairs(_Shards):
         return self.num_lines // 2
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._lines(*locate(self._first_line, 2 * number), 2)
+        shard, line = locate(self._first_line, 2 * number)
+        first, second = self._lines(shard, line, 2)
         return first, second
 
 
@@ -255,32 +269,43 @@ def map_array(path: Path) -> np.memmap:
 def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
 
-    UserError: a file is missing, cut short or altered.
+    Raises:
+        UserError: a file is missing, cut short or altered.
     """
-    for name, expected in files.items():
-        file, fault = path / name, ""
+    for name, entry in files.items():
+        file = path / name
         if not file.is_file():
-            fault = "missing"
-        elif (size := file.stat().st_size) != expected["bytes"]:
-            fault = f"{size} bytes where the manifest says {expected['bytes']}: cut short or altered"
-        elif checksums and sha256_of(file) != expected["sha256"]:
-            fault = "its SHA-256 is not the manifest's: altered"
-        if fault:
-            raise UserError(f"{file}: {fault}; the corpus is damaged; {_REPAIR}")
+            raise _corpus_damaged(file, "missing")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            fault = f"{size} bytes where the manifest says {entry['bytes']}: cut short or altered"
+            raise _corpus_damaged(file, fault)
+        if checksums and sha256_of(file) != entry["sha256"]:
+            raise _corpus_damaged(file, "its SHA-256 is not the manifest's: altered")
+
+
+def _corpus_damaged(file: Path, fault: str) -> UserError:
+    return UserError(f"{file}: {fault}; the corpus is damaged; {_REPAIR}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a corpus folder. UserError: there is none, or it has another format version."""
-    file, again = path / MANIFEST, "build the corpus again"
+    """The manifest of a corpus folder.
+
+    Raises:
+        UserError: there is none, or it has another format version.
+    """
+    file = path / MANIFEST
     if not file.is_file():
         raise UserError(
             f"{path}: no finished corpus there (no {MANIFEST}); build it with python -m "
             "pretrain.build_corpus, or run that again if it was stopped"
         )
-    manifest = read_json(file, again)
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise UserError(f"{file}: format version {found}, this program reads {FORMAT}; {again}")
+    manifest = read_json(file, "build the corpus again")
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise UserError(
+            f"{file}: format version {version}, this program reads {FORMAT}; build the corpus again"
+        )
     return manifest
 
 
@@ -293,5 +318,5 @@ def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
     """The part (from `starts`) that holds an item, and the item's number in that part."""
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
-    shard = int(np.searchsorted(starts, number, side="right")) - 1
-    return shard, int(number - starts[shard])
+    part = int(np.searchsorted(starts, number, side="right")) - 1
+    return part, int(number - starts[part])

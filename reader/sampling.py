@@ -22,7 +22,8 @@ _MASK64 = (1 << 64) - 1
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     """Sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
-    UserError: there are no amounts, or one is not positive.
+    Raises:
+        UserError: there are no amounts, or one is not positive.
     """
     empty = [name for name, amount in amounts.items() if not amount > 0]
     if not amounts or empty:
@@ -90,10 +91,10 @@ class Sampler:
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
         temperature(items, 1.0)  # no stream may be empty
-        chances = temperature(amounts, alpha)
+        probabilities = temperature(amounts, alpha)
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
-        self.probabilities = np.array([chances[name] for name in self.names])
+        self.probabilities = np.array([probabilities[name] for name in self.names])
         self.draws = 0
         self.positions = np.zeros(len(self.names), np.int64)
         self._thresholds = np.cumsum(self.probabilities)[:-1]
@@ -106,8 +107,8 @@ class Sampler:
         # Philox makes four words of each value of its counter. Draw i uses those of counter i.
         philox = np.random.Philox(key=self._philox_key, counter=self.draws)
         words = philox.random_raw(4 * count).reshape(count, 4)
-        chance = (words[:, 0] >> np.uint64(11)) * 2.0**-53
-        stream = np.searchsorted(self._thresholds, chance, side="right")
+        uniform = (words[:, 0] >> np.uint64(11)) * 2.0**-53  # in [0, 1), with 53 random bits
+        stream = np.searchsorted(self._thresholds, uniform, side="right")
         position = self.positions[stream] + _earlier_equals(stream)
         item = permuted(position, self.sizes[stream], self._stream_keys[stream])
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)
@@ -120,31 +121,35 @@ class Sampler:
         return {"draws": self.draws, "positions": dict(zip(self.names, self.positions.tolist()))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state of the same text and seed; the number of processes may have changed."""
+        """Continue from a saved state of the same text and seed. The number of processes may have changed."""
         self.draws = int(state["draws"])
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 
 
 def _key_words(seed: int, purpose: str) -> np.ndarray:
+    """A key for a purpose, uint64 [2]."""
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 
 
 def _earlier_equals(values: np.ndarray) -> np.ndarray:
     """For each element the number of equal elements before it."""
     order = np.argsort(values, kind="stable")
-    result = np.empty(len(values), np.int64)
-    result[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
-    return result
+    counts = np.empty(len(values), np.int64)
+    counts[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
+    return counts
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    one = np.uint64(1)
-    left_bits, right_bits = bits // np.uint64(2), bits - bits // np.uint64(2)
+    """A permutation of the numbers below 2^bits, one for each key. All uint64 [n]."""
+    unit = np.uint64(1)
+    high_bits = bits // np.uint64(2)
+    low_bits = bits - high_bits
     for round_ in range(1, _ROUNDS + 1):
-        left, right = values >> right_bits, values & ((one << right_bits) - one)
-        noise = _mix(right + keys + np.uint64(round_ * _GOLDEN & _MASK64))
-        values = (right << left_bits) | (left ^ (noise >> (np.uint64(64) - left_bits)))
-        left_bits, right_bits = right_bits, left_bits
+        high = values >> low_bits
+        low = values & ((unit << low_bits) - unit)
+        noise = _mix(low + keys + np.uint64(round_ * _GOLDEN & _MASK64))
+        values = (low << high_bits) | (high ^ (noise >> (np.uint64(64) - high_bits)))
+        high_bits, low_bits = low_bits, high_bits
     return values
 
 
