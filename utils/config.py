@@ -127,7 +127,7 @@ def _check_parsed(cls: type, parsed: Any, prefix: str = "") -> None:
 
 def read_yaml(path: str | os.PathLike) -> dict:
     """A YAML file as a dict. UserError: it cannot be read, is above 1 MiB, has aliases, or is no mapping."""
-    data = read_bytes(path)
+    data = read_bytes(path, limit=LARGEST_YAML + 1)
     if len(data) > LARGEST_YAML:
         raise UserError(f"{path}: larger than {LARGEST_YAML >> 20} MiB")
     try:

@@ -21,8 +21,11 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     """The value in a JSON file. A byte order mark at the start is skipped.
 
-    UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column, and
-    `advice`: what the file should hold, or what to do.
+    Args:
+        advice: the end of an error: what the file should hold, or what to do.
+
+    Raises:
+        UserError: the file is unreadable, empty, not UTF-8 or not JSON; names the file, line and column.
     """
     advice = f"; {advice}" if advice else ""
     data = read_bytes(path, advice)
@@ -41,10 +44,19 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         raise UserError(f"{path}: not JSON (a number of thousands of digits){advice}") from error
 
 
-def read_bytes(path: str | os.PathLike, advice: str = "") -> bytes:
-    """The bytes of a file. UserError: it cannot be read."""
+def read_bytes(path: str | os.PathLike, advice: str = "", limit: int = -1) -> bytes:
+    """Read a file.
+
+    Args:
+        advice: the end of an error.
+        limit: read this many bytes at most; -1: all. A device such as /dev/zero has no end.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read(limit)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){advice}") from error
 
@@ -94,7 +106,9 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
 
     The folder is created. `mode` is "wb" or "w", and text is UTF-8 unless `options` for `open` say otherwise.
-    UserError: the disk is full or read-only. An earlier file of that name is untouched.
+
+    Raises:
+        UserError: the disk is full or read-only. An earlier file of that name is untouched.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -129,10 +143,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
 
-    UserError: the disk is full or read-only. An earlier folder of that name is untouched.
+    An earlier file or folder of that name is replaced then.
+
+    Raises:
+        UserError: the disk is full or read-only. What was there before is untouched.
     """
     path = Path(path)
-    temporary, old = temporary_name(path), temporary_name(path, "old")
+    temporary = temporary_name(path)
+    old = temporary_name(path, "old")
     try:
         with unwritable_is_a_user_error(path):
             temporary.mkdir(parents=True)
@@ -145,6 +163,8 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         if not path.exists() and old.exists():  # the second rename failed
             os.replace(old, path)
+        if old.is_file():
+            old.unlink()
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 

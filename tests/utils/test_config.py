@@ -22,6 +22,11 @@ class Config:
     steps: int = 10
 
 
+def test_a_file_without_end_is_not_read_whole():
+    with pytest.raises(UserError, match="^/dev/zero: larger than 1 MiB"):
+        read_yaml("/dev/zero")
+
+
 def test_differences_name_the_keys():
     new = Config(Optimizer(style="paddlenlp"), steps=3)
     assert differences(Config(), new) == ["optimizer.style: official -> paddlenlp", "steps: 10 -> 3"]

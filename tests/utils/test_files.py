@@ -23,7 +23,20 @@ def test_200_writers_with_one_process_id(tmp_path, monkeypatch, kind):
 
     with ThreadPoolExecutor(50) as pool:
         list(pool.map(write, range(200)))
-    found = list(tmp_path.rglob("out"))
-    assert len(found) == (1 if kind == "file" else 200)
-    assert all(len(set(path.read_text().split())) == 1 for path in found)
-    assert len(list(tmp_path.iterdir())) == len(found)  # nothing is left behind
+    written = list(tmp_path.rglob("out"))
+    assert len(written) == (1 if kind == "file" else 200)
+    assert all(len(set(path.read_text().split())) == 1 for path in written)
+    assert len(list(tmp_path.iterdir())) == len(written)  # nothing is left behind
+
+
+@pytest.mark.parametrize("earlier", ["file", "folder"])
+def test_a_folder_replaces_what_has_its_name(tmp_path, earlier):
+    path = tmp_path / "step_20"
+    if earlier == "file":
+        path.write_text("old")
+    else:
+        path.mkdir()
+        (path / "old").write_text("old")
+    with files.atomic_dir(path) as folder:
+        (folder / "new").write_text("new")
+    assert [file.name for file in tmp_path.rglob("*")] == ["step_20", "new"]
