@@ -1,98 +1,166 @@
-"""Start a script as one or several processes, with the official flags, through paddle.distributed.launch.
+"""Start a script as one or several processes, with the official flags.
 
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
-The processes use the GPUs, or the CPU if there are none. A single process runs the script without a launcher.
-The logs are <split_log_path>/<log_prefix>job.log.<rank>; other output is in <split_log_path>/workers. With
-several machines, this is workers-node<N>, so that the machines can share <split_log_path>.
+The processes use the GPUs, or the CPU if there are none. A single process takes the place of this program.
+
+The log of a process is <split_log_path>/<log_prefix>job.log.<rank>. The first process of this machine prints
+on the console, the others print into <split_log_path>/workers. With several machines this folder has the name
+workers-node<N>, so that the machines can share <split_log_path>.
 """
 
-import argparse
 import contextlib
+import ctypes
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 from utils.environment import run
+from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
-from utils.runtime import has_gpu, read_cpu, settings_for
+from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
+from utils.runtime import has_gpu
+
+GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
+INTERRUPTED = 130  # the exit code after Ctrl-C
+PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")  # what their --batch_size is
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def make_parser() -> argparse.ArgumentParser:
+@dataclass
+class LaunchFlags:
     """The official flags, and --recipe_devices."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--node_ips", default="", help="addresses of all machines, separated by commas; the first leads")
-    add("--node_id", type=int, default=0, help="this machine's index in --node_ips")
-    add("--master_port", type=int, help="port of the leader; default: made from the command, above 20000")
-    add("--current_node_ip", help="this machine's address")
-    add("--nproc_per_node", type=int, help="processes here; default: one per GPU, one on a CPU")
-    add("--selected_gpus", help="GPUs to use: 0,1")
-    add("--split_log_path", default=os.environ.get(LOG_DIR) or "log", help="folder of the logs")
-    add("--log_prefix", default=os.environ.get(LOG_PREFIX, ""), help="prefix of job.log.<rank>")
-    add("--recipe_devices", type=int, help="devices that --batch_size was chosen for: fewer processes reach "
-        "the total by accumulation, rounded up")  # fmt: skip
-    add("training_script")
-    add("training_script_args", nargs=argparse.REMAINDER)
-    return parser
+
+    node_ips: str = "127.0.0.1"
+    """The addresses of all machines, separated by commas. The first one leads."""
+
+    node_id: NonNegativeInt = 0
+    """The place of this machine in --node_ips, from 0."""
+
+    current_node_ip: str | None = option(None, no_effect="--node_ips and --node_id name this machine")
+
+    master_port: PositiveInt | None = None
+    """A port of the leader. Default: a free one; with several machines, one from 20000 to 29999 that is made
+    from the command."""
+
+    nproc_per_node: PositiveInt | None = None
+    """The number of processes on this machine. Default: one per GPU, or one on a CPU."""
+
+    selected_gpus: str | None = None
+    """The GPUs to use, as in 0,1. Default: all."""
+
+    split_log_path: str | None = None
+    """The folder of the logs. Default: the variable LOG_DIR, or log."""
+
+    log_prefix: str | None = None
+    """The prefix of job.log.<rank>. Default: the variable LOG_PREFIX, or none."""
+
+    recipe_devices: PositiveInt | None = None
+    """The number of devices for which --batch_size was chosen. Fewer processes reach the total batch by
+    accumulation, rounded up."""
+
+    script: tuple[str, ...] = not_an_option(())
+    on_command_line: tuple[str, ...] = not_an_option(())
+
+    def __post_init__(self) -> None:
+        if self.node_id >= len(self.nodes):
+            raise UserError(f"--node_id {self.node_id}: --node_ips has 0 to {len(self.nodes) - 1}")
+
+    @property
+    def nodes(self) -> list[str]:
+        """The addresses of all machines."""
+        return self.node_ips.split(",")
 
 
-def gpu_count() -> int:
-    """The number of GPUs that Paddle can use. Paddle is imported only if the system has a GPU."""
+def read_command_line(words: Sequence[str]) -> LaunchFlags:
+    """The flags of this program. They end at the script: the first word that is no flag and no flag's value.
+
+    Raises:
+        UserError: a flag is unknown or wrong, or there is no such script.
+    """
+    place = 0
+    while place < len(words) and words[place].startswith("-"):
+        has_value = "=" in words[place] or words[place] in ("-h", "--help")
+        place += 1 if has_value else 2
+    flags = parse_args(LaunchFlags, words[:place], __doc__)
+    script = tuple(words[place:])
+    if not script:
+        raise UserError("the script is missing: python launch.py run_classifier.py --batch_size 16 ...")
+    if not Path(script[0]).is_file():
+        raise UserError(f"{script[0]}: no such file")
+    return replace(flags, script=script)
+
+
+def visible_gpus() -> list[str]:
+    """The labels of the GPUs that Paddle can use. Paddle is imported only if the system has a GPU."""
     if not has_gpu():
-        return 0
+        return []
     import paddle
 
-    return paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if not paddle.device.is_compiled_with_cuda():
+        return []
+    labels = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return labels.split(",") if labels else [str(gpu) for gpu in range(paddle.device.cuda.device_count())]
 
 
-def gpus_to_use(args: argparse.Namespace, gpus: int) -> list[str]:
-    """The labels of --selected_gpus, or of all `gpus`. UserError: one is not on this machine."""
-    seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
-    chosen = args.selected_gpus.split(",") if args.selected_gpus else seen
-    if wrong := [label for label in chosen if label not in seen]:
-        raise UserError(f"launch.py: --selected_gpus {wrong[0]}: there are only the GPUs {','.join(seen)}")
-    return chosen
+def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
+    """The labels of --selected_gpus, or of all GPUs. UserError: one of them is not on this machine."""
+    if not flags.selected_gpus or not visible:
+        return visible
+    selected = flags.selected_gpus.split(",")
+    for label in selected:
+        if label not in visible:
+            raise UserError(f"--selected_gpus {label}: there are only the GPUs {','.join(visible)}")
+    return selected
 
 
-def choose_processes(args: argparse.Namespace, gpus: int) -> int:
-    """How many processes to start on this machine. UserError: more than GPUs, or less than one."""
-    if gpus:
-        gpus = min(gpus, len(gpus_to_use(args, gpus)))
-    processes = args.nproc_per_node
-    if processes is None:
-        processes = min(gpus or 1, args.recipe_devices or gpus or 1)
-    if processes < 1 or (gpus and processes > gpus):
-        most = f"only {gpus} GPUs" if processes > 0 else "there must be at least 1"
-        raise UserError(f"launch.py: {processes} processes, but {most} (--nproc_per_node, NPROC)")
-    return processes
+def number_of_processes(flags: LaunchFlags, gpus: list[str]) -> int:
+    """How many processes to start on this machine. UserError: more than there are GPUs."""
+    if flags.nproc_per_node is None:
+        available = len(gpus) or 1
+        return min(available, flags.recipe_devices or available)
+    if gpus and flags.nproc_per_node > len(gpus):
+        raise UserError(f"--nproc_per_node {flags.nproc_per_node} (NPROC): there are only {len(gpus)} GPUs")
+    return flags.nproc_per_node
 
 
-def keep_total(arguments: Sequence[str], recipe_devices: int, processes: int) -> tuple[list[str], str]:
-    """Add accumulation for missing devices, rounded up, unless the user chose it. Also return a log line."""
-    batch = integer_flag(arguments, "--batch_size") or 32  # the default of the scripts
-    steps = integer_flag(arguments, "--gradient_accumulation_steps")
-    if steps is None:
-        steps = math.ceil(recipe_devices / processes)
-        arguments = [*arguments, "--gradient_accumulation_steps", str(steps)]
-    total = batch * steps * processes
-    line = f"batch: {batch} x accumulation {steps} x processes {processes} = {total} in all"
-    return list(arguments), f"{line} (the recipe is for {recipe_devices} devices)"
+def keep_total_batch(
+    script: Sequence[str], recipe_devices: int, processes: int
+) -> tuple[tuple[str, ...], str]:
+    """Accumulate gradients for the devices that are missing, unless the user chose the accumulation.
+
+    Args:
+        script: the script with its flags.
+        processes: on all machines.
+
+    Returns:
+        The script with the accumulation that it needs, and a line for the log.
+    """
+    batch_size = integer_flag(script, "--batch_size") or 32  # the default of the scripts
+    accumulation = integer_flag(script, "--gradient_accumulation_steps")
+    if accumulation is None:
+        accumulation = math.ceil(recipe_devices / processes)
+        script = (*script, "--gradient_accumulation_steps", str(accumulation))
+    total = batch_size * accumulation * processes
+    line = f"batch: {batch_size} x accumulation {accumulation} x processes {processes} = {total} in all"
+    return tuple(script), f"{line} (the recipe is for {recipe_devices} devices)"
 
 
-def integer_flag(arguments: Sequence[str], name: str) -> int | None:
+def integer_flag(words: Sequence[str], name: str) -> int | None:
     """The value of the last `name 8` or `name=8`. None: there is none, or one that the script refuses."""
     text = ""
-    for word, following in pairwise([*arguments, ""]):
+    for word, following in pairwise([*words, ""]):
         if word == name:
             text = following
         elif word.startswith(f"{name}="):
@@ -100,98 +168,173 @@ def integer_flag(arguments: Sequence[str], name: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def command(args: argparse.Namespace, processes: int, gpus: int) -> tuple[list[str], dict[str, str]]:
-    """The command line to run, and the environment variables that it needs."""
-    environment = {LOG_DIR: args.split_log_path, LOG_PREFIX: args.log_prefix}
-    script = [args.training_script, *args.training_script_args]
-    nodes = args.node_ips.split(",")
-    if not 0 <= args.node_id < len(nodes):
-        raise UserError(f"launch.py: --node_id {args.node_id}: --node_ips has 0 to {len(nodes) - 1}")
-    if processes == 1 and len(nodes) < 2:
-        if args.selected_gpus and gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus_to_use(args, gpus)[0]
-        return [sys.executable, "-u", *script], environment
-    if "OMP_NUM_THREADS" not in os.environ:
-        # The launcher imports Paddle, which would set it to 1 for every process.
-        environment["OMP_NUM_THREADS"] = settings_for(read_cpu(), processes)["OMP_NUM_THREADS"]
-    launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-    launcher += ["--log_level", "WARNING", "--log_dir", str(_workers(args))]
-    if gpus:
-        launcher += ["--devices", ",".join(gpus_to_use(args, gpus)[:processes])]
-    elif "CUDA_VISIBLE_DEVICES" in os.environ:
-        # It is empty, but the launcher needs one label per process; -1 is no GPU.
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * processes)
-    if len(nodes) > 1:
-        # A port from 20000 to 29999, the same on each machine, and likely another one for another command.
-        port = args.master_port or 20000 + zlib.crc32("\0".join([args.node_ips, *script]).encode()) % 10000
-        launcher += ["--master", f"{nodes[0]}:{port}", "--nnodes", str(len(nodes))]
-        launcher += ["--rank", str(args.node_id), "--host", args.current_node_ip or nodes[args.node_id]]
-    return [*launcher, *script], environment
+def environments(flags: LaunchFlags, processes: int, gpus: list[str]) -> list[dict[str, str]]:
+    """The environment variables that tell each process of this machine its place in the run.
 
-
-def _workers(args: argparse.Namespace) -> Path:
-    return Path(args.split_log_path, f"workers-node{args.node_id}" if "," in args.node_ips else "workers")
-
-
-def signal_workers(launcher: subprocess.Popen, number: int) -> None:
-    """Send a signal to each process of the run. They save and end, and then the launcher ends.
-
-    On SIGTERM the launcher would end without them; after Ctrl-C it would kill them before they have saved.
+    They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
+    only labels, because every process chooses its own ports.
     """
-    workers = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            parent = path.read_text().rpartition(")")[2].split()[1]  # 17 (sh) S 16 ...
-            workers += [int(path.parent.name)] * (int(parent) == launcher.pid)
-    for worker in workers:
-        with contextlib.suppress(ProcessLookupError):  # it has just ended, or is not a group leader
-            os.killpg(worker, number)
-    if not workers:  # there is no /proc, or nothing has been started yet
-        launcher.terminate()
+    nodes = flags.nodes
+    port = leading_port(flags)
+    addresses = [node for node in nodes for _ in range(processes)]
+    endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
+    variables = []
+    for local_rank in range(processes):
+        rank = flags.node_id * processes + local_rank
+        place = {
+            "PADDLE_MASTER": f"{nodes[0]}:{port}",
+            "PADDLE_TRAINERS_NUM": str(len(endpoints)),
+            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+            "PADDLE_TRAINER_ID": str(rank),
+            "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
+            "PADDLE_LOCAL_SIZE": str(processes),
+            "PADDLE_RANK_IN_NODE": str(local_rank),
+        }
+        if gpus:
+            # Each process sees one GPU, which has the number 0 there.
+            place |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
+        else:
+            place["PADDLE_DISTRI_BACKEND"] = "gloo"
+        variables.append(place)
+    return variables
 
 
-def start(line: list[str], workers: Path) -> int:
-    """Run a launcher to its end. The error of a process is printed again, as the console may not show it."""
-    for log in workers.glob("workerlog.*"):  # left by an earlier run
+def leading_port(flags: LaunchFlags) -> int:
+    """The port at which the processes meet; on several machines all must choose the same one."""
+    if flags.master_port is not None:
+        return flags.master_port
+    if len(flags.nodes) > 1:
+        command = "\0".join([flags.node_ips, *flags.script])
+        return 20000 + zlib.crc32(command.encode()) % 10000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def workers_folder(flags: LaunchFlags) -> str:
+    """The folder for what all but the first process of this machine print."""
+    return f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
+
+
+def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Path) -> int:
+    """Start the processes of this machine, and wait for all of them.
+
+    The first process prints on the console, the others into `logs`. A signal is handed on to all. When one
+    has failed, the others cannot go on without it: they are killed if they do not end soon.
+
+    Returns:
+        The exit code: 0, or that of the first process that failed.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    for log in logs.glob("workerlog.*"):  # of an earlier run
         log.unlink()
-    launcher = subprocess.Popen(line, process_group=0)  # a group that a terminal's Ctrl-C does not reach
-    received: list[int] = []
+    processes: list[subprocess.Popen] = []
+    with handing_on_signals(processes), contextlib.ExitStack() as files:
+        for number, place in enumerate(places):
+            output = None
+            if number > 0:
+                output = files.enter_context(open(logs / f"workerlog.{number}", "w"))
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-u", *script],
+                    env=os.environ | place,
+                    stdout=output,
+                    stderr=output,
+                    process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+                    preexec_fn=end_with_the_launcher,
+                )
+            )
+        return wait_for(processes, logs)
 
-    def hand_on(number: int, _) -> None:
-        received.append(number)
-        signal_workers(launcher, number)
 
-    signal.signal(signal.SIGTERM, hand_on)
-    signal.signal(signal.SIGINT, hand_on)
-    code = launcher.wait()
-    if code and signal.SIGINT in received:
-        return 130
-    if code:
-        logs = (path.read_text("utf-8", "replace") for path in sorted(workers.glob("workerlog.*")))
-        errors = (line for log in logs for line in log.splitlines() if line.startswith("error: "))
-        print(next(errors, f"the processes ended with {code}; see {workers}"), file=sys.stderr)
+def end_with_the_launcher() -> None:
+    """In a new process, on Linux: receive SIGTERM when the launcher dies, even if it is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handing_on_signals(processes: list[subprocess.Popen]) -> Iterator[None]:
+    """Within this context, SIGTERM and Ctrl-C reach the processes, which save their state and end."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
+    """Wait for the processes; see `run_processes`."""
+    failed = None  # the number of the first process that failed
+    failed_at = 0.0
+    while None in (codes := [process.poll() for process in processes]):
+        if failed is None:
+            failed = first_failure(codes)
+            failed_at = time.monotonic()
+        elif time.monotonic() - failed_at > GRACE:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    if failed is None:
+        failed = first_failure(codes)
+    if failed is None:
+        return max(codes)
+    code = as_exit_code(codes[failed])
+    if codes[0] != codes[failed]:  # otherwise the console shows why
+        log = logs / f"workerlog.{failed}"
+        print(f"error: process {failed} ended with {code}: {last_line(log)}; see {log}", file=sys.stderr)
     return code
 
 
+def first_failure(codes: Sequence[int | None]) -> int | None:
+    """The number of a process that failed. After Ctrl-C the processes end with 130, which is no failure."""
+    for number, code in enumerate(codes):
+        if code not in (None, 0, INTERRUPTED):
+            return number
+    return None
+
+
+def as_exit_code(code: int) -> int:
+    """The exit code as shells write it: 128 + n for a process that signal n ended."""
+    return code if code >= 0 else 128 - code
+
+
+def last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").splitlines() or ["it printed nothing"]
+    return lines[-1]
+
+
 def main() -> None:
-    args = make_parser().parse_args()
-    if not Path(args.training_script).is_file():
-        raise UserError(f"launch.py: {args.training_script}: no such file")
-    gpus = gpu_count()
-    processes = choose_processes(args, gpus)
-    if args.recipe_devices is not None:
-        all_processes = processes * len(args.node_ips.split(","))
-        kept, line = keep_total(args.training_script_args, args.recipe_devices, all_processes)
-        args = argparse.Namespace(**vars(args) | {"training_script_args": kept})
+    flags = read_command_line(sys.argv[1:])
+    gpus = gpus_to_use(flags, visible_gpus())
+    processes = number_of_processes(flags, gpus)
+    in_all = processes * len(flags.nodes)
+    script = flags.script
+    if flags.recipe_devices is not None:
+        script, line = keep_total_batch(script, flags.recipe_devices, in_all)
         print(f"launch: {line}", flush=True)
         os.environ[RECIPE_BATCH] = line
-    line, environment = command(args, processes, gpus)
-    log = f"{args.split_log_path}/{args.log_prefix}job.log.0"
+    elif flags.nproc_per_node is None and Path(script[0]).name in PER_DEVICE:
+        line = "--batch_size is for each device; --recipe_devices N keeps the total of a recipe for N devices"
+        print(f"launch: {line}", flush=True)
+        os.environ[RECIPE_BATCH] = line
+    os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
+    os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
+    logs = Path(os.environ[LOG_DIR])
+    log = f"{logs}/{os.environ[LOG_PREFIX]}job.log.0"
     print(f"launch: {processes} x {'GPU' if gpus else 'CPU'}, log {log}", flush=True)
-    os.environ.update(environment)
-    if line[1] == "-u":  # one process: become it
-        os.execv(line[0], line)
-    sys.exit(start(line, _workers(args)))
+    if in_all == 1:
+        if flags.selected_gpus and gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
+        os.execv(sys.executable, [sys.executable, "-u", *script])
+    os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
+    sys.exit(run_processes(script, environments(flags, processes, gpus), logs / workers_folder(flags)))
 
 
 if __name__ == "__main__":

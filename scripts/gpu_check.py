@@ -354,10 +354,9 @@ def check_processes(quick: bool, script: str = __file__) -> str:
                 except subprocess.TimeoutExpired:
                     run.terminate()  # launch.py hands it on to both
                     raise Failed(f"two processes of stage {stage} do not end; {advice}") from None
-            path, log = Path(folder, "losses.json"), Path(folder, "workers", "workerlog.0")
+            path = Path(folder, "losses.json")
             if not path.is_file():
-                said = log.read_text(errors="replace") if log.is_file() else errors
-                raise Failed(f"two processes of stage {stage} ended with: {said.strip()[-300:]}; {advice}")
+                raise Failed(f"two processes of stage {stage} ended with: {errors.strip()[-300:]}; {advice}")
             found = json.loads(path.read_text())
         if not run.returncode:
             raise Failed(f"a process of stage {stage} was killed, and the run ended without error; {REPORT}")

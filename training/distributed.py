@@ -58,7 +58,9 @@ def init(use_gpu: bool = True, sharding_stage: int = 0) -> str:
     strategy = fleet.DistributedStrategy()
     sizes = ("dp_degree", "sharding_degree")
     strategy.hybrid_configs = dict(zip(sizes, (1, world_size()) if sharding_stage else (world_size(), 1)))
-    with warnings.catch_warnings(), contextlib.nullcontext() if gpu else _one_group():
+    # Fleet would print the flags of Paddle that utils/runtime.py has set.
+    quiet = mock.patch("paddle.distributed.parallel._print_modified_flags")
+    with warnings.catch_warnings(), quiet, contextlib.nullcontext() if gpu else _one_group():
         warnings.filterwarnings("ignore", message="Current global rank")  # of groups of one process
         fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return str(paddle.device.get_device())

@@ -232,9 +232,9 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
     monkeypatch.chdir(official)
     for old in ("checkpoints", "embeddings", "log"):
         shutil.rmtree(official / old, ignore_errors=True)
-    args = launch.make_parser().parse_args([*launcher, f"{script}.py", *flags])
-    assert args.training_script == f"{script}.py"
-    line = [*args.training_script_args, "--use_cuda", "false"]
+    program, *script_flags = launch.read_command_line([*launcher, str(ROOT / f"{script}.py"), *flags]).script
+    assert Path(program).stem == script
+    line = [*script_flags, "--use_cuda", "false"]
     if script == "encode_vector":
         call_main(importlib.import_module(script), line)
         texts = len((official / "data/test.tsv").read_text().splitlines()) - 1

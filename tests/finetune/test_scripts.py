@@ -2,20 +2,12 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-import launch
-from finetune.flags import FinetuneFlags
 from tests.finetune import tagging_toy, toy
 from tests.launching import ROOT, clean_environment
-from utils.command_line import parse_args
-from utils.errors import UserError
-from utils.runtime import Cpu
 
 XNLI = "xnli_cross_lingual_transfer.sh"
 
@@ -30,68 +22,6 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no .venv") and "sh scripts/setup.sh" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "recipe", "processes", "steps", "total"),
-    [
-        (["--batch_size", "16"], 2, 1, "2", 32),
-        (["--batch_size", "16"], 8, 2, "4", 128),
-        (["--batch_size", "16"], 8, 3, "3", 144),
-        (["--batch_size", "16", "--batch_size=2"], 2, 1, "2", 4),
-        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, "2", 64),
-        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
-    ],
-)
-def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
-    arguments, line = launch.keep_total(given, recipe, processes)
-    assert arguments[-1] == steps or arguments == given
-    assert f"= {total} in all" in line
-    assert str(parse_args(FinetuneFlags, arguments).gradient_accumulation_steps) == steps
-
-
-def parsed(*line: str):
-    return launch.make_parser().parse_args([*line, "run_classifier.py", "--epoch", "1"])
-
-
-def test_processes_follow_the_gpus():
-    assert launch.choose_processes(parsed(), gpus=0) == 1
-    assert launch.choose_processes(parsed(), gpus=4) == 4
-    assert launch.choose_processes(parsed("--recipe_devices", "2"), gpus=4) == 2
-    assert launch.choose_processes(parsed("--selected_gpus", "1,3"), gpus=4) == 2
-    with pytest.raises(UserError, match="--selected_gpus 7: there are only the GPUs 0,1"):
-        launch.choose_processes(parsed("--selected_gpus", "0,7"), gpus=2)
-    assert launch.choose_processes(parsed("--nproc_per_node", "3"), gpus=0) == 3
-    for number in ("-1", "2"):
-        with pytest.raises(UserError, match=f"--node_id {number}: --node_ips has 0 to 1"):
-            launch.command(parsed("--node_ips", "10.0.0.1,10.0.0.2", "--node_id", number), 1, 0)
-    for count, message in (("2", "only 1 GPUs"), ("0", "there must be at least 1")):
-        with pytest.raises(UserError, match=f"{count} processes, but {message}"):
-            launch.choose_processes(parsed("--nproc_per_node", count), gpus=1)
-
-
-def test_the_command_of_the_official_flags(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    flags = "--node_ips 10.0.0.1,10.0.0.2 --node_id 1 --current_node_ip 10.0.0.2 --nproc_per_node 2"
-    flags += " --selected_gpus 2,3 --log_prefix xnli_ --split_log_path logs"
-    line, environment = launch.command(parsed(*flags.split()), 2, 4)
-    text = " ".join(line)
-    assert "-m paddle.distributed.launch --nproc_per_node 2" in text
-    assert "--log_dir logs/workers-node1" in text
-    found = re.search(r"--devices 2,3 --master (10.0.0.1:2\d{4}) --nnodes 2 --rank 1 --host 10.0.0.2", text)
-    assert text.endswith("run_classifier.py --epoch 1")
-    assert environment == {"LOG_DIR": "logs", "LOG_PREFIX": "xnli_"}
-
-    other, _ = launch.command(parsed(*flags.replace("--node_id 1", "--node_id 0").split()), 2, 4)
-    assert found[1] in other and "workers-node0" in " ".join(other)
-    line, _ = launch.command(parsed(*flags.split(), "--master_port", "7000"), 2, 4)
-    assert "--master 10.0.0.1:7000" in " ".join(line)
-
-
-def test_threads_are_divided_among_the_processes(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(launch, "read_cpu", lambda: Cpu("GenuineIntel", frozenset(), 16, 0))
-    assert launch.command(parsed(), 4, 0)[1]["OMP_NUM_THREADS"] == "4"
 
 
 def sh(script: str, cwd: Path, *more, **environment: str) -> subprocess.CompletedProcess:

@@ -1,0 +1,200 @@
+"""launch.py: the place of each process, and what becomes of the others when one, or launch.py, ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import launch
+from finetune.flags import FinetuneFlags
+from tests.launching import ROOT, clean_environment
+from utils.command_line import parse_args
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("given", "recipe", "processes", "steps", "total"),
+    [
+        (["--batch_size", "16"], 2, 1, "2", 32),
+        (["--batch_size", "16"], 8, 2, "4", 128),
+        (["--batch_size", "16"], 8, 3, "3", 144),
+        (["--batch_size", "16", "--batch_size=2"], 2, 1, "2", 4),
+        (["--batch_size", "16", "--batch_size", "", "--gradient_accumulation_steps", ""], 2, 1, "2", 64),
+        (["--batch_size", "16", "--gradient_accumulation_steps", "1"], 2, 1, "1", 16),
+    ],
+)
+def test_the_total_batch_is_kept(given, recipe, processes, steps, total):
+    arguments, line = launch.keep_total_batch(given, recipe, processes)
+    assert arguments[-1] == steps or list(arguments) == given
+    assert f"= {total} in all" in line
+    assert str(parse_args(FinetuneFlags, arguments).gradient_accumulation_steps) == steps
+
+
+def launch_flags(*line: str) -> launch.LaunchFlags:
+    return launch.read_command_line([*line, str(ROOT / "run_classifier.py"), "--epoch", "1"])
+
+
+def processes_on(gpus: list[str], *line: str) -> int:
+    flags = launch_flags(*line)
+    return launch.number_of_processes(flags, launch.gpus_to_use(flags, gpus))
+
+
+def test_processes_follow_the_gpus():
+    four = ["0", "1", "2", "3"]
+    assert processes_on([]) == 1
+    assert processes_on(four) == 4
+    assert processes_on(four, "--recipe_devices", "2") == 2
+    assert processes_on(four, "--selected_gpus", "1,3") == 2
+    assert processes_on([], "--nproc_per_node", "3") == 3
+    with pytest.raises(UserError, match="--selected_gpus 7: there are only the GPUs 0,1"):
+        processes_on(["0", "1"], "--selected_gpus", "0,7")
+    with pytest.raises(UserError, match=r"--nproc_per_node 2 \(NPROC\): there are only 1 GPUs"):
+        processes_on(["0"], "--nproc_per_node", "2")
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (["--nproc_per_node", "0"], "--nproc_per_node 0: it must be at least 1"),
+        (["--nproc_per_nod", "2"], "unknown flag --nproc_per_nod; did you mean --nproc_per_node?"),
+        (["--node_ips", "10.0.0.1,10.0.0.2", "--node_id", "2"], "--node_id 2: --node_ips has 0 to 1"),
+        (["--node_id", "-1"], "--node_id -1: it must be at least 0"),
+        (["run_nothing.py"], "run_nothing.py: no such file"),
+    ],
+)
+def test_mistakes_of_the_launcher(line, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        launch_flags(*line)
+
+
+def test_the_flags_of_the_launcher_end_at_the_script():
+    flags = launch_flags("--node_ips=10.0.0.1,10.0.0.2", "--node_id", "1", "--log_prefix", "")
+    assert flags.script == (str(ROOT / "run_classifier.py"), "--epoch", "1")
+    assert (flags.nodes, flags.node_id, flags.log_prefix) == (["10.0.0.1", "10.0.0.2"], 1, None)
+    with pytest.raises(UserError, match="the script is missing"):
+        launch.read_command_line(["--nproc_per_node", "2"])
+
+
+def test_each_process_knows_its_place():
+    nodes = ["--node_ips", "10.0.0.1,10.0.0.2", "--current_node_ip", "10.0.0.2", "--nproc_per_node", "2"]
+    second = launch.environments(launch_flags(*nodes, "--node_id", "1"), 2, gpus=["2", "3"])
+    assert [place["PADDLE_TRAINER_ID"] for place in second] == ["2", "3"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in second] == ["2", "3"]
+    assert {place["FLAGS_selected_gpus"] for place in second} == {"0"}
+    assert {place["PADDLE_TRAINERS_NUM"] for place in second} == {"4"}
+    (endpoints,) = {place["PADDLE_TRAINER_ENDPOINTS"] for place in second}
+    assert [place["PADDLE_CURRENT_ENDPOINT"] for place in second] == endpoints.split(",")[2:]
+    assert len(set(endpoints.split(","))) == 4
+    assert re.fullmatch(r"10.0.0.1:2\d{4}", second[0]["PADDLE_MASTER"])
+
+    first = launch.environments(launch_flags(*nodes, "--node_id", "0"), 2, gpus=[])
+    assert [place["PADDLE_TRAINER_ID"] for place in first] == ["0", "1"]
+    assert {place["PADDLE_DISTRI_BACKEND"] for place in first} == {"gloo"}
+    assert first[0]["PADDLE_MASTER"] == second[0]["PADDLE_MASTER"]
+    assert first[0]["PADDLE_TRAINER_ENDPOINTS"] == endpoints
+    assert launch.workers_folder(launch_flags(*nodes, "--node_id", "1")) == "workers-node1"
+    assert launch.workers_folder(launch_flags()) == "workers"
+    assert first[0]["PADDLE_LOCAL_SIZE"] == "2"  # utils/runtime.py divides the cores by it
+    (chosen,) = launch.environments(launch_flags("--master_port", "7000"), 1, gpus=[])
+    assert chosen["PADDLE_MASTER"] == "127.0.0.1:7000"
+
+
+SCRIPT = """
+import os, pathlib, signal, sys, time
+rank = os.environ["PADDLE_TRAINER_ID"]
+signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+pathlib.Path(f"{rank}.part").write_text(str(os.getpid()))
+os.rename(f"{rank}.part", f"{rank}.pid")
+print("printed by", rank, flush=True)
+if sys.argv[1] == f"fail {rank}":
+    sys.exit("error: no more paper")
+time.sleep(0 if sys.argv[1] == "end" else 100)
+"""
+
+
+@pytest.fixture
+def started(tmp_path):
+    """started(what): launch.py with two processes, which end, wait, or fail; and their ids."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    running = []
+
+    def start(what: str) -> tuple[subprocess.Popen, list[int]]:
+        command = [sys.executable, ROOT / "launch.py", "--nproc_per_node", "2", "script.py", what]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        files = [tmp_path / f"{rank}.pid" for rank in range(2)]
+        wait_until(lambda: all(file.exists() for file in files))
+        return process, [int(file.read_text()) for file in files]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait for its parent, as a zombie."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_first_process_prints_on_the_console(started, tmp_path):
+    process, _ = started("end")
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0 and errors == ""
+    assert "printed by 0" in output and "printed by 1" not in output
+    assert (tmp_path / "log/workers/workerlog.1").read_text() == "printed by 1\n"
+
+
+def test_the_processes_end_when_their_launcher_is_killed(started):
+    process, pids = started("wait")
+    process.kill()
+    wait_until(lambda: not any(lives(pid) for pid in pids))
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_reaches_all_processes(started, number, code):
+    process, pids = started("wait")
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    assert not any(lives(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_fails_and_the_other_ends(started, monkeypatch, rank):
+    process, pids = started(f"fail {rank}")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    (line,) = errors.splitlines()
+    if rank == 0:
+        assert line == "error: no more paper"
+    else:
+        assert line == "error: process 1 ended with 1: error: no more paper; see log/workers/workerlog.1"
+    assert not any(lives(pid) for pid in pids)
+
+
+def test_a_killed_process_is_a_failure(started):
+    process, pids = started("wait")
+    os.kill(pids[0], signal.SIGKILL)
+    assert process.wait(timeout=30) == 128 + signal.SIGKILL
+    assert not lives(pids[1])
