@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.environment import run
+from utils.command_line import Parser
 from utils.errors import UserError, pipe_may_close
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     from model.checkpoint.convert import HEADS, TARGETS
     from model.task_names import task_named
 
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
     add("target", metavar="TO", help="a new folder")

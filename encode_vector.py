@@ -69,9 +69,10 @@ class EncodeVectorFlags:
     init_checkpoint: ClassVar[None] = None  # nothing is resumed here
 
     def __post_init__(self) -> None:
-        for name in ("data_set", "init_pretraining_params"):
-            if getattr(self, name) is None:
-                raise UserError(f"--{name} is needed (--help says what it is)")
+        required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}
+        missing = [flag for flag, value in required.items() if value is None]
+        if missing:
+            raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
         if Path(self.output_dir).exists():
             raise UserError(f"--output_dir {self.output_dir}: it exists already; name a new folder")
         if self.vectors in ("official", "pooled") and self.layer != "top":

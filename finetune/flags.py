@@ -272,14 +272,22 @@ class FinetuneFlags(TrainingFlags):
         super().__post_init__()
 
     def check(self) -> None:
-        """Refuse flags that do not go together, before any file is read."""
+        """Refuse flags that are missing or do not go together, before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
+        missing = []
         if not (self.do_train or self.init_checkpoint):
-            raise UserError("--init_checkpoint is needed with --do_train false: the fine-tuned model")
+            missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
         for phase, file in (("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")):
             if getattr(self, phase) and not getattr(self, file):
-                raise UserError(f"--{file} is needed with --{phase} true")
+                missing.append(f"--{file} is needed with --{phase} true")
+        has_weights = self.init_checkpoint or self.init_pretraining_params
+        if not has_weights and not self.piece_model_path:
+            missing.append("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+        if not has_weights and not self.ernie_config_path:
+            missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
+        if missing:
+            raise UserError("; ".join(missing))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
         if self.in_tokens and self.batch_size < self.max_seq_len:

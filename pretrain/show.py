@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.panels import Panel, as_text, draw_panels
 from reader.tokenization import Tokenizer
+from utils.command_line import Parser
 from utils.errors import UserError, run
 
 _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
@@ -71,7 +72,7 @@ class WordTokenizer:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
     summary = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m pretrain.show", description=summary)
+    parser = Parser(summary, prog="python -m pretrain.show")
     parser.add_argument("sentence")
     parser.add_argument("translation", nargs="?", help="for tlm and camlm")
     parser.add_argument("--objective", choices=OBJECTIVES, default="camlm")

@@ -236,6 +236,10 @@ def first_paragraph(cls: type) -> str:
 class Parser(argparse.ArgumentParser):
     """For commands whose arguments have no names. A mistake is a UserError instead of argparse's usage."""
 
+    def __init__(self, description: str | None = None, prog: str | None = None):
+        keep_lines = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, formatter_class=keep_lines, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help lists the arguments)")
 

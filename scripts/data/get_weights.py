@@ -4,7 +4,6 @@ The files go where the official scripts expect them: configs/vocab.txt, configs/
 configs/{base,large}/params/. Files that are already there are checked and kept.
 """
 
-import argparse
 import os
 import shutil
 import sys
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from model.checkpoint.formats import fluid
 from reader.tokenization import Tokenizer
+from utils.command_line import Parser
 from utils.errors import UserError, run
 from utils.files import atomic_dir, unwritable_is_a_user_error
 
@@ -80,7 +80,7 @@ def download(url: str, path: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Get the parts that the command line names. UserError: a file could not be fetched; all are listed."""
     summary = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="get_weights.sh", description=summary, allow_abbrev=False)
+    parser = Parser(summary, prog="get_weights.sh")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
     options = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ A source is a file, or a folder that is searched with its sub-folders. docs/data
 docs/qa.md list the names of files that are known, and what is written.
 """
 
-import argparse
 import re
 import sys
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from finetune.report import in_columns
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
+from utils.command_line import Parser
 from utils.errors import UserError, run
 from utils.files import atomic_file, read_bytes, write_json
 from utils.logging import setup_console
@@ -82,9 +82,7 @@ class DataSet:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
     parser.add_argument("task", choices=DATA_SETS)
     parser.add_argument("sources", nargs="+", type=Path, help="of two files for the same, the first counts")
     parser.add_argument("--output", type=Path, help="folder to write (data/<task>)")

@@ -179,3 +179,16 @@ def test_a_process_ends_with_2_and_a_line(tmp_path):
         "error: in/model_state.pdparams: holds builtins.print, and only arrays and plain containers are read "
         "here; save the weights alone, best as model.safetensors\n"
     )
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (["in"], "the following arguments are required: TO, --to (--help lists the arguments)"),
+        (["in", "out", "--to", "keras"], "argument --to: invalid choice: 'keras'"),
+    ],
+)
+def test_the_command_line(line, message):
+    with pytest.raises(UserError) as error:
+        convert.main(line)
+    assert message in str(error.value)

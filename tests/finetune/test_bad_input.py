@@ -37,6 +37,12 @@ def test_flags(refused, changes, expected):
     assert expected in refused(**changes)
 
 
+def test_all_missing_flags_are_named_at_once(refused):
+    missing = ("train_set", "dev_set", "piece_model_path", "ernie_config_path")
+    line = refused(**dict.fromkeys(missing))
+    assert [name for name in missing if f"--{name} is needed" in line] == list(missing)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
