@@ -19,10 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table
-from finetune.report import in_markdown
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import read_cpu
+from utils.tables import in_markdown
 
 BEGIN, END = "<!-- figures, written by scripts/benchmark.sh -->", "<!-- end of the figures -->"
 PAGE, DATA = "performance.md", "performance.json"

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from finetune.report import in_markdown
 from pretrain.config import PretrainConfig
 from utils.config import load_config
 from utils.errors import run as run_main
+from utils.tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9

@@ -278,7 +278,7 @@ def figures(
 
 def contenders_table(found: Mapping[str, Any]) -> str:
     """The contenders with their speed, memory and ratio, in Markdown."""
-    from finetune.report import in_markdown  # workers in the peers' environments import this file
+    from utils.tables import in_markdown  # workers in the peers' environments import this file
 
     lines = []
     for name, row in found["contenders"].items():

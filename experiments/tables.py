@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.study import UNTRAINED, Study
-from finetune.report import in_markdown
 from utils.errors import UserError, run
 from utils.files import atomic_file, read_json
+from utils.tables import in_markdown
 
 RESULTS, IMAGES = Path("docs/results"), Path("docs/images")
 TITLES = {

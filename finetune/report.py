@@ -17,6 +17,7 @@ from typing import Any
 from utils.errors import UserError
 from utils.files import atomic_file
 from utils.logging import logger
+from utils.tables import in_columns, in_markdown
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 AVERAGE, GAP = "avg", "gap"  # columns behind those of the languages
@@ -140,18 +141,6 @@ class Table:
 def to_text(tables: Sequence[Table]) -> str:
     """The tables as aligned columns."""
     return "\n\n".join(f"{one.title}\n{in_columns(one.cells())}" for one in tables)
-
-
-def in_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Align lines of cells; each column is as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
-
-
-def in_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as a Markdown table; the first line is the header."""
-    head, *body = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([head, "|---|" + "---:|" * (len(lines[0]) - 1), *body])
 
 
 def write_report(folder: Path, name: str, tables: Sequence[Table], facts: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from training.guard import StopSignal
 from utils.errors import UserError
 from utils.files import atomic_file, write_json
 from utils.logging import Progress, logger
+from utils.tables import in_columns
 
 GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 DIRECTIONS = ("en -> xx", "xx -> en")
@@ -190,7 +191,7 @@ def write_sweep(folder: Path, title: str, rows: Mapping[str, Mapping[str, float]
     lines = [["", *next(iter(rows.values())), report.AVERAGE]]
     for name, row in rows.items():
         lines.append([name, *(f"{value:.2f}" for value in (*row.values(), report.average(row)))])
-    logger.info("%s\n%s", title, report.in_columns(lines))
+    logger.info("%s\n%s", title, in_columns(lines))
     write_json(folder / "sweep.json", {"title": title, "rows": rows})
 
 

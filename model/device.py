@@ -10,15 +10,12 @@ variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 """
 
 import os
-import re
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
-PEAKS = {"V100": 125, "A100": 312, "H100": 989, "H200": 989, "L4": 121, "4090": 165}  # TFLOP/s, see `peak`
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
 
 
@@ -71,23 +68,6 @@ def upload(groups: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, Tensor]
 def has_tf32() -> bool:
     """Whether float32 products on the GPU in use are computed in TF32."""
     return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-
-
-def peak() -> tuple[float, str]:
-    """The FLOP/s of the device in use, and where the figure is from: the card's data sheet (dense products in
-    half precision), or else the speed of a large product."""
-    if on_gpu():
-        name = paddle.device.cuda.get_device_name()
-        for card, tflops in PEAKS.items():
-            if re.search(rf"\b{card}\b", name):  # not the L40S
-                return tflops * 1e12, f"the {card}'s {tflops} TFLOP/s"
-    size, dtype = (8192, "float16") if on_gpu() else (768, "float32")
-    x, best = paddle.ones([size, size], dtype), float("inf")
-    for _ in range(4):
-        began = time.perf_counter()
-        float(paddle.matmul(x, x)[0, 0])
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best, "the speed of a large product"
 
 
 def summary(precision: str, processes: int) -> str:

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from finetune.report import in_columns
 from scripts.jobs import Job, as_line, carry_out_chains
 from scripts.sample.scenes import CODES
 from scripts.sample.write import write_sample
 from utils.errors import run
+from utils.tables import in_columns
 
 OUTPUT = Path("output/demo")
 SAMPLE, CORPUS, LOGS = OUTPUT / "sample", OUTPUT / "corpus", OUTPUT / "logs"

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,8 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 BOUNDS = {"float64": 1e-9, "float32": 1e-5, "tf32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 HALF = ("float16", "bfloat16")
 LOW_SHARE, LOW_MARGIN, MUCH_MEMORY = 0.2, 2.0, 1.3  # beyond which there is a warning
+# The dense products of a card in half precision, in TFLOP/s (its data sheet).
+TFLOPS = {"V100": 125, "A100": 312, "H100": 989, "H200": 989, "L4": 121, "4090": 165}
 REPORT = "report it with the output of `sh scripts/gpu_check.sh`"
 
 
@@ -75,7 +78,7 @@ def check_environment(quick: bool) -> str:
 
     def output(command: str) -> str:
         done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
-        return "; ".join((done.stdout or done.stderr).strip().splitlines())
+        return "; ".join(done.stdout.splitlines()) or f"{command.split()[0]} says nothing"
 
     cpu = read_cpu()
     return "; ".join([
@@ -366,6 +369,26 @@ def check_processes(quick: bool, script: str = __file__) -> str:
     return f"{backend}, float64, stages 0 and 1: two processes equal one; one is killed: the other ends"
 
 
+def peak_of_the_device() -> tuple[float, str]:
+    """The FLOP/s of the device in use, and their source.
+
+    This is the card's data sheet (dense products in half precision), or else the speed of a large product.
+    """
+    if device.on_gpu():
+        card_in_use = paddle.device.cuda.get_device_name()
+        for card, tflops in TFLOPS.items():
+            if re.search(rf"\b{card}\b", card_in_use):  # L4 is not in "L40S"
+                return tflops * 1e12, f"the {card}'s {tflops} TFLOP/s"
+    size = 8192 if device.on_gpu() else 768
+    x = paddle.ones([size, size], "float16" if device.on_gpu() else "float32")
+    fastest = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        float(paddle.matmul(x, x)[0, 0])
+        fastest = min(fastest, time.perf_counter() - began)
+    return 2 * size**3 / fastest, "the speed of a large product"
+
+
 def check_speed(quick: bool) -> str:
     """Masked-LM steps of base size: tokens per second, share of the card's peak, memory, and the reader."""
     gpu, (size, hidden, depth, heads) = device.on_gpu(), (100, 32, 2, 4) if quick else (250_002, 768, 12, 12)
@@ -379,12 +402,12 @@ def check_speed(quick: bool) -> str:
         began = time.perf_counter()
         engine.step([batch], lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
         seconds.append(time.perf_counter() - began)
-    most, of = device.peak()
+    peak, source = peak_of_the_device()
     shape = plan.ModelShape(hidden, depth, heads, size, len(LANGUAGES))
-    share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / min(seconds) / most
+    share = 6 * (shape.matrices * batch.tokens + shape.table * len(batch.targets)) / min(seconds) / peak
     margin, used, planned = min(seconds) / reading, 0.0, 0.0
     said = f"{'tiny' if quick else 'base'} size, amp {amp}: {batch.tokens / min(seconds):,.0f} tokens/s"
-    said += f", {share:.0%} of {of}, the reader is {margin:.1f} times as fast"
+    said += f", {share:.0%} of {source}, the reader is {margin:.1f} times as fast"
     if gpu:
         run = plan.PlannedRun(1, batch.tokens, batch.tokens, 1, "O1", False, device.flash_in(half=True))
         planned = sum(plan.memory(shape, run, 0, 1).values()) / 1e9

@@ -17,13 +17,13 @@ from typing import NamedTuple
 # The path has the folder of a script, not the root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from finetune.report import in_columns
 from reader.question_answering import read_squad
 from reader.tagging import JOINT, OUTSIDE, entity_starts, is_tag, read_columns, to_iob2
 from utils.command_line import Parser
 from utils.errors import UserError, run
 from utils.files import atomic_file, read_bytes, write_json
 from utils.logging import setup_console
+from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test", "xquad")
 RENAMED = {

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from finetune.report import Table, average, figures, in_markdown, recipes, to_text, transfer_gap, write_report
+from finetune.report import Table, average, figures, recipes, to_text, transfer_gap, write_report
+from utils.tables import in_markdown
 
 TWO_SEEDS = Table("acc, dev.%s.tsv", {1: {"en": 80.0, "de": 70.0}, 2: {"en": 84.0, "de": 76.0}})
 ONE_SEED = Table("acc, test.%s.tsv", {7: {"de": 61.234, "fr": 60.0}})

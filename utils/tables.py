@@ -1,0 +1,19 @@
+"""Tables of text: aligned columns for the console, Markdown for files."""
+
+from collections.abc import Sequence
+
+
+def in_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Align lines of cells; each column is as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    aligned = []
+    for line in lines:
+        aligned.append("  ".join(cell.rjust(width) for cell, width in zip(line, widths)))
+    return "\n".join(aligned)
+
+
+def in_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Write lines of cells as a Markdown table; the first line is the header."""
+    head, *body = [f"| {' | '.join(line)} |" for line in lines]
+    numbers = "---:|" * (len(lines[0]) - 1)  # all columns but the first align to the right
+    return "\n".join([head, f"|---|{numbers}", *body])
