@@ -21,7 +21,6 @@ from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import prepare
 
-COUNTS = (300, 1000)  # pairs of a language that are searched
 LONGEST = 62  # tokens of a sentence with [CLS] and [SEP]
 
 
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     found: dict[str, Any] = {}
     if "retrieval" in args.measures:
         pairs = args.data / "retrieval" / "tatoeba-style-dev"
-        found |= retrieval(args.model / "full", args.corpus, pairs, args.untrained)
+        found |= measure_retrieval(args.model / "full", args.corpus, pairs, args.untrained)
     if args.untrained is None:
         if "xnli" in args.measures:
             found["xnli"] = xnli(args.layout / "xnli", args.model / "xnli" / "predictions")
@@ -52,18 +51,19 @@ def main(arguments: list[str] | None = None) -> None:
         file.write("\n")
 
 
-def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
-    """The nearest neighbour by cosine of mean vectors, searched in both directions.
+def measure_retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | None) -> dict[str, Any]:
+    """Encode held-out pairs and bitexts, and measure as in experiments/three_ways.py.
 
-    Returns:
-        "layer": that with most hits on the corpus' held-out pairs, the same for all languages;
-        "retrieval <count>": language -> [hits, twos]; "half": language -> [per cent, standard error] of 300
-        pairs, where the layer is chosen on one half and the other half is searched (150 candidates).
+    Args:
+        folder: the weights.
+        pairs: files de-en.de and de-en.en for each language of the corpus, in any case; line i of one
+            translates line i of the other.
+        untrained: take random weights of this seed instead.
     """
     import paddle
 
     from evaluation.encode import encode
-    from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
+    from experiments.three_ways import HeldOut, retrieval
     from model.checkpoint.load import load_from
     from model.checkpoint.read import open_checkpoint
     from model.ernie_m import ErnieMModel
@@ -71,7 +71,8 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
     from reader.corpus import Corpus
     from reader.tokenization import Tokenizer
 
-    checkpoint, tokenizer = open_checkpoint(folder), Tokenizer.from_folder(folder)
+    checkpoint = open_checkpoint(folder)
+    tokenizer = Tokenizer.from_folder(folder)
     paddle.seed(untrained or 0)
     model = ErnieMModel(checkpoint.config)
     if untrained is None:
@@ -81,25 +82,20 @@ def retrieval(folder: Path, corpus_path: Path, pairs: Path, untrained: int | Non
         """[L + 1, N, H]."""
         return encode(model, tokenizer.sentences(sentences, LONGEST))
 
-    corpus = Corpus(corpus_path)
-    chosen = []
-    for held in corpus.held_out_parallel.values():
-        sides = zip(*(held[i] for i in range(len(held))))
-        chosen.append(accuracy_by_layer(*map(vectors, sides)).mean(axis=1))
-    layer = int(np.mean(chosen, axis=0).argmax())
+    def vectors_of_file(path: Path) -> np.ndarray:
+        lines = [line.lower() for line in Sentences(path).texts()]
+        return vectors(tokenizer.encode_batch(lines))
 
-    result: dict[str, Any] = {"layer": layer, "half": {}, **{f"retrieval {count}": {} for count in COUNTS}}
+    corpus = Corpus(corpus_path)
+    held_out = {}
+    for languages, text in corpus.held_out_parallel.items():
+        src, tgt = zip(*(text[number] for number in range(len(text))))
+        held_out[languages] = (vectors(src), vectors(tgt))
+    bitexts = {}
     for language in sorted({*corpus.languages} - {"en"}):
-        texts = (Sentences(pairs / f"{language}-en.{side}").texts() for side in (language, "en"))
-        ids = (tokenizer.encode_batch([line.lower() for line in lines]) for lines in texts)
-        src, tgt = map(vectors, ids)
-        half = choose_on_half(src[:, : COUNTS[0]], tgt[:, : COUNTS[0]])
-        result["half"][language] = [100 * half.mean, 100 * half.standard_error]
-        for count in COUNTS:
-            a, b = src[layer, :count], tgt[layer, :count]
-            both = hits(a, b).astype(int) + hits(b, a)
-            result[f"retrieval {count}"][language] = [both.tolist(), [2] * len(both)]
-    return result
+        src, tgt = (vectors_of_file(pairs / f"{language}-en.{side}") for side in (language, "en"))
+        bitexts[language] = (src, tgt)
+    return retrieval(HeldOut(held_out), bitexts)
 
 
 def xnli(layout: Path, predictions: Path) -> dict[str, list]:

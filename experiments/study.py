@@ -20,14 +20,21 @@ UNTRAINED = "untrained"
 class TrainedModel:
     """One row of the tables.
 
+    Models of other studies are named <study>/<model>.
+
     Args:
         flags: of run_pretrain.py, by dotted key; they are added to the study's configuration.
         start: the model of the same seed whose weights it starts from; "": random weights.
+        steps_as: the model of this study that has as many optimizer steps, for every seed; "": the flags
+            decide.
+        trained_in: the model of another study that this row is: it is only measured here.
     """
 
     name: str
-    flags: Mapping[str, Any]
+    flags: Mapping[str, Any] = field(default_factory=dict)
     start: str = ""
+    steps_as: str = ""
+    trained_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,30 +65,58 @@ class Study:
     def read(cls, name: str) -> "Study":
         """Read configs/experiments/<name>.yaml.
 
-        UserError: there is no such study, or a key or a name in it is wrong.
+        Raises:
+            UserError: there is no such study, or a key or a name in it is wrong.
         """
-        path = STUDIES / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
-            raise UserError(f"{name}: there is no study of this name; there are {known}")
+        path = _file_of(name)
         values = read_yaml(path)
         needed = {"title", "corpus", "pretrain", "seeds", "models"}
         allowed = needed | {"measures", "compare", "paper", "curves"}
         if wrong := sorted(needed - values.keys()) + sorted(values.keys() - allowed):
             raise UserError(f"{path}: the key {wrong[0]!r} is missing or unknown")
-        models = {}
-        for row, value in values.pop("models").items():
-            value = value or {}
-            if value.get("start") and value["start"] not in models:
-                raise UserError(f"{path}: {row} starts from {value['start']}, which no line above it names")
-            models[row] = TrainedModel(row, value.get("flags", {}), value.get("start", ""))
+        models: dict[str, TrainedModel] = {}
+        for row, settings in values.pop("models").items():
+            models[row] = _read_model(path, row, settings or {}, models)
         study = cls(name, models=models, **values)
-        if unknown := sorted({*study.measures} - {*MEASURES}):
-            raise UserError(f"{path}: measures: {unknown[0]} is not one of {', '.join(MEASURES)}")
-        if unknown := sorted({row for pair in study.compare for row in pair} - models.keys()):
-            raise UserError(f"{path}: compare: {unknown[0]} is no model of the study")
+        for measure in study.measures:
+            if measure not in MEASURES:
+                raise UserError(f"{path}: measures: {measure} is not one of {', '.join(MEASURES)}")
+        for row in (row for pair in study.compare for row in pair):
+            if row not in models:
+                raise UserError(f"{path}: compare: {row} is no model of the study")
         return study
 
     def runs(self) -> list[tuple[TrainedModel, int]]:
         """All (model, seed), each after the one that it starts from."""
         return [(model, seed) for model in self.models.values() for seed in self.seeds]
+
+
+def _file_of(name: str) -> Path:
+    path = STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in STUDIES.glob("*.yaml")))
+        raise UserError(f"{name}: there is no study of this name; there are {names}")
+    return path
+
+
+def _read_model(path: Path, row: str, settings: Mapping, above: Mapping[str, TrainedModel]) -> TrainedModel:
+    """Check one entry of `models`. `above` are the entries before it.
+
+    Raises:
+        UserError: a key is unknown, or a name in it is that of no model.
+    """
+    unknown = sorted(settings.keys() - {"flags", "start", "steps_as", "trained_in"})
+    if unknown:
+        raise UserError(f"{path}: {row}: the key {unknown[0]!r} is unknown")
+    model = TrainedModel(row, **settings)
+    if model.steps_as and model.steps_as not in above:
+        raise UserError(f"{path}: {row} has the steps of {model.steps_as}, which no line above it names")
+    for verb, reference in (("starts from", model.start), ("is trained in", model.trained_in)):
+        study, slash, name = reference.rpartition("/")
+        if slash and name not in read_yaml(_file_of(study)).get("models", {}):
+            raise UserError(f"{path}: {row} {verb} {reference}, but the study {study} has no model {name}")
+    if model.start and "/" not in model.start and model.start not in above:
+        raise UserError(f"{path}: {row} starts from {model.start}, which no line above it names")
+    if model.trained_in and "/" not in model.trained_in:
+        raise UserError(f"{path}: {row} is trained in {model.trained_in}: name another study's model")
+    return model

@@ -4,6 +4,7 @@ The defaults are the full strategy with the choices of docs/objectives.md. confi
 tables.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,6 +53,8 @@ class DataConfig:
             each.
         language_alpha: monolingual text is sampled with p_l ~ tokens_l^alpha (XLM-R: 0.3).
         pair_alpha: parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7).
+        parallel_share: train on this share of each language pair's sentence pairs. They are drawn with a seed
+            of their own, the same for every run.seed, and a smaller share is a part of a larger one.
         verify: compare the checksum of every shard before the first step, not only the sizes.
     """
 
@@ -61,6 +64,7 @@ class DataConfig:
     pack_lines: bool = True
     language_alpha: float = within("[0, 1]", 0.3)
     pair_alpha: float = within("[0, 1]", 0.7)
+    parallel_share: float = within("(0, 1]", 1.0)
     verify: bool = False
 
 
@@ -69,8 +73,16 @@ class ObjectiveConfig:
     """The objectives, their shares, and the choices that the paper leaves open (docs/objectives.md).
 
     Args:
-        active: any of mmlm, tlm, camlm, btmlm. The paper's exp5 has all four.
-        monolingual_share: share of a step's sequences that is monolingual text, if both kinds are active.
+        active: any of mmlm, tlm, camlm, btmlm. Without it those of `shares`, and without either all four
+            (the paper's exp5).
+        monolingual_share: without `shares`: the share of a step's sequences that is monolingual text, if both
+            kinds are active. Each part is divided equally among its active objectives.
+        shares: objective -> its share of a step's sequences, which is also its weight in the loss. Shares are
+            divided by their sum: {mmlm: 15, btmlm: 15, camlm: 70}.
+        later_shares: the shares from `later_start` on; empty: they do not change.
+        later_start: `later_shares` begin at this share of all steps.
+        same_pairs: TLM and CAMLM train on the same pairs: each pair that is drawn serves both, with masks of
+            its own for each, and counts once in optimizer.batch_size.
         mask_rate: share of the non-special tokens that is chosen for prediction.
         btmlm_start: BTMLM begins at this share of all steps; until then its share goes to MMLM.
         pseudo_proportion: pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20).
@@ -85,8 +97,12 @@ class ObjectiveConfig:
             in proportion to pairs^0.7; uniform: any other language.
     """
 
-    active: list[str] = field(default_factory=lambda: list(OBJECTIVES))
+    active: list[str] | None = None
     monolingual_share: float = within("[0, 1]", 0.5)
+    shares: dict[str, float] = field(default_factory=dict)
+    later_shares: dict[str, float] = field(default_factory=dict)
+    later_start: float = within("[0, 1]", 0.5)
+    same_pairs: bool = False
     mask_rate: float = within("(0, 0.9]", 0.15)  # camlm predicts from unmasked tokens
     btmlm_start: float = within("[0, 1]", 0.3)
     pseudo_proportion: float = within("(0, 1]", 0.2)
@@ -96,6 +112,45 @@ class ObjectiveConfig:
     min_piece_count: int = within("[0, )", 5)
     temperature: float = within("(0, )", 1.0)
     second_language: Literal["parallel", "uniform"] = "parallel"
+
+    @property
+    def names(self) -> list[str]:
+        """The objectives of the run, in the order of `OBJECTIVES`."""
+        if self.shares:
+            return [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
+        if self.active is None:
+            return list(OBJECTIVES)
+        return [name for name in OBJECTIVES if name in self.active]
+
+    def check(self) -> None:
+        """Raise a UserError if the objectives or their shares are impossible, or contradict each other."""
+        known = ", ".join(OBJECTIVES)
+        if self.active is not None and (not self.active or not set(self.active) <= set(OBJECTIVES)):
+            raise UserError(f"objectives.active is {self.active}: name one or more of {known}")
+        for key, shares in (("shares", self.shares), ("later_shares", self.later_shares)):
+            unknown = [name for name in shares if name not in OBJECTIVES]
+            if unknown:
+                raise UserError(f"objectives.{key} has {', '.join(unknown)}: name one or more of {known}")
+            if any(not 0 <= share < math.inf for share in shares.values()):
+                raise UserError(f"objectives.{key} is {shares}: a share must be at least 0, and finite")
+            if shares and sum(shares.values()) == 0:
+                raise UserError(f"objectives.{key} is {shares}: one share must be above 0")
+        if self.later_shares and not self.shares:
+            raise UserError(
+                "objectives.later_shares is given without objectives.shares: give the shares before it too"
+            )
+        if self.shares and self.active is not None and set(self.active) != set(self.names):
+            raise UserError(
+                f"objectives.active has {', '.join(self.active)}, but objectives.shares has "
+                f"{', '.join(self.names)}: leave objectives.active out"
+            )
+        if "btmlm" in self.names and "mmlm" not in self.names:
+            key = "shares" if self.shares else "active"
+            raise UserError(f"objectives.{key} has btmlm without mmlm; add mmlm, which has that share first")
+        if self.same_pairs and not {"tlm", "camlm"} <= set(self.names):
+            raise UserError(
+                f"objectives.same_pairs needs tlm and camlm, but the objectives are {', '.join(self.names)}"
+            )
 
 
 @dataclass
@@ -226,23 +281,19 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self):
-        data, active, most = self.data, self.objectives.active, self.run.micro_batch_tokens
-        usable = self.model.max_position_embeddings - 2
-        if not active or not set(active) <= set(OBJECTIVES):
-            raise UserError(f"objectives.active is {active}: name one or more of {', '.join(OBJECTIVES)}")
-        if "btmlm" in active and "mmlm" not in active:
-            raise UserError("objectives.active has btmlm without mmlm; add mmlm, which has that share first")
-        if not data.corpus:
+        self.objectives.check()
+        if not self.data.corpus:
             raise UserError("data.corpus is empty: give the folder that pretrain.build_corpus wrote")
-        if not 8 <= data.max_seq_len <= usable:
+        max_seq_len = self.data.max_seq_len
+        longest = self.model.max_position_embeddings - 2
+        if not 8 <= max_seq_len <= longest:
             raise UserError(
-                f"data.max_seq_len {data.max_seq_len} is outside 8 to {usable}, "
-                "model.max_position_embeddings - 2"
+                f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"
             )
-        if most < data.max_seq_len:
+        if self.run.micro_batch_tokens < max_seq_len:
             raise UserError(
-                f"run.micro_batch_tokens {most} is below data.max_seq_len {data.max_seq_len}: the longest "
-                "sequence must fit; raise it, or shorten data.max_seq_len"
+                f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below data.max_seq_len "
+                f"{max_seq_len}: the longest sequence must fit; raise it, or shorten data.max_seq_len"
             )
         if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
             raise UserError(

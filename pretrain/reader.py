@@ -18,14 +18,16 @@ from pretrain.batch import Batch, pack
 from pretrain.config import OBJECTIVES, DataConfig, PretrainConfig
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
-from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, check_batch_size, shares
-from reader.corpus import Blocks, Corpus, read_manifest
-from reader.sampling import Draws, Sampler
+from pretrain.shares import MONOLINGUAL, PARALLEL, check_batch_size, examples_of_step, parts_of_run, shares
+from reader.corpus import Blocks, Corpus, Pairs, read_manifest
+from reader.sampling import Draws, Sampler, permuted
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
 from utils.logging import logger
 
 _PROBE_SEQUENCES = 8192  # sequences on which the mean number of tokens per step is measured
+_PROBE_STEPS = 1 << 30  # of the run that is assumed there: more than any run has
+_PART_SEED = 12015674  # of the pairs that data.parallel_share selects
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
@@ -38,6 +40,29 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     return Corpus(config.corpus, tokenizer.digest, verify=config.verify), tokenizer
 
 
+class PartOfPairs:
+    """A share of the sentence pairs of two languages, at least one: `part[i]` are the ids of both sides.
+
+    The pairs are drawn with a fixed seed. They are the first ones of a permutation of all pairs, so the pairs
+    of a smaller share are among those of a larger one. Nothing is kept in memory.
+    """
+
+    def __init__(self, pairs: Pairs, share: float, name: str):
+        self._pairs = pairs
+        self._count = max(1, round(share * len(pairs)))
+        self._sizes = np.array([len(pairs)], np.int64)
+        self._keys = np.random.SeedSequence([_PART_SEED, *name.encode()]).generate_state(1, np.uint64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= number < self._count:
+            raise IndexError(f"{number} is not in 0 .. {self._count - 1}")
+        (place,) = permuted(np.array([number]), self._sizes, self._keys)
+        return self._pairs[int(place)]
+
+
 @dataclass(frozen=True)
 class TrainingText:
     """The part of a corpus that a run trains on.
@@ -47,14 +72,14 @@ class TrainingText:
         vocabulary: of the corpus.
         languages: in alphabetical order; the index in this list is the number of the language.
         mono: language -> number of tokens of monolingual text.
-        pairs: (a, b) -> number of sentence pairs.
+        pairs: (a, b) -> the sentence pairs, a < b.
     """
 
     corpus: Corpus
     vocabulary: Vocabulary
     languages: list[str]
     mono: dict[str, int]
-    pairs: dict[tuple[str, str], int]
+    pairs: dict[tuple[str, str], Pairs | PartOfPairs]
 
     @cached_property
     def number(self) -> dict[str, int]:
@@ -63,36 +88,47 @@ class TrainingText:
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
-        """Select `data.languages`, or every language.
+        """Select `data.languages`, or every language, and `data.parallel_share` of the pairs.
 
-        UserError: the corpus lacks a language, or an objective has no text.
+        Raises:
+            UserError: the corpus lacks a language, or an objective has no text.
         """
-        wanted = sorted(set(config.data.languages or corpus.languages))
-        if unknown := [language for language in wanted if language not in corpus.languages]:
+        languages = sorted(set(config.data.languages or corpus.languages))
+        unknown = [language for language in languages if language not in corpus.languages]
+        if unknown:
             raise UserError(
                 f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
                 f"{', '.join(corpus.languages)}"
             )
-        mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in wanted}
-        pairs = {pair: len(stream) for pair, stream in corpus.parallel.items() if set(pair) <= set(wanted)}
-        for kind, names, found in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
-            asking = sorted(set(config.objectives.active) & set(names))
-            if asking and not found:
+        mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
+        pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
+        share = config.data.parallel_share
+        if share < 1:
+            pairs = {pair: PartOfPairs(stream, share, "-".join(pair)) for pair, stream in pairs.items()}
+        for kind, names, text in (("monolingual", MONOLINGUAL, mono), ("parallel", PARALLEL, pairs)):
+            objectives = sorted(set(config.objectives.names) & set(names))
+            if objectives and not text:
+                key = "shares" if config.objectives.shares else "active"
                 raise UserError(
-                    f"objectives.active has {', '.join(asking)}, but {corpus.path} holds no {kind} text of "
-                    f"{', '.join(wanted)}"
+                    f"objectives.{key} has {', '.join(objectives)}, but {corpus.path} holds no {kind} text "
+                    f"of {', '.join(languages)}"
                 )
-        return cls(corpus, vocabulary, wanted, mono, pairs)
+        return cls(corpus, vocabulary, languages, mono, pairs)
 
 
 def make_objectives(config: PretrainConfig, text: TrainingText) -> Objectives:
     """The objectives of a run, for training and for evaluation."""
-    second = None
-    if "btmlm" in config.objectives.active:
-        pairs = {(text.number[a], text.number[b]): count for (a, b), count in text.pairs.items()}
-        second = SecondLanguage(text.languages, pairs, config.objectives.second_language)
-    of_embedding = config.model.language_embedding
-    return Objectives(config.objectives, text.vocabulary, config.data.max_seq_len, of_embedding, second)
+    second_language = None
+    if "btmlm" in config.objectives.names:
+        counts = {(text.number[a], text.number[b]): len(pairs) for (a, b), pairs in text.pairs.items()}
+        second_language = SecondLanguage(text.languages, counts, config.objectives.second_language)
+    return Objectives(
+        config.objectives,
+        text.vocabulary,
+        config.data.max_seq_len,
+        config.model.language_embedding,
+        second_language,
+    )
 
 
 @dataclass(frozen=True)
@@ -139,26 +175,41 @@ class StepReader:
         state: dict[str, Any] | None = None,
         step: int = 0,
     ):
-        self.config, self.text, self.total_steps = config, text, total_steps
-        self.rank, self.world_size, self.step = rank, world_size, step
+        self.config = config
+        self.text = text
+        self.total_steps = total_steps
+        self.rank = rank
+        self.world_size = world_size
+        self.step = step
         self.objectives = make_objectives(config, text)
         self.samplers: dict[str, Sampler] = {}
-        seed, data, active = config.run.seed, config.data, set(config.objectives.active)
-        if active & set(MONOLINGUAL):
-            room = data.max_seq_len - 2
-            self.blocks = {
-                name: Blocks(text.corpus.mono[name], room, not data.pack_lines) for name in text.mono
-            }
-            items = {name: len(blocks) for name, blocks in self.blocks.items()}
-            self.samplers["mono"] = Sampler(items, text.mono, data.language_alpha, seed, "mono")
-        if active & set(PARALLEL):
-            self.pairs = {"-".join(pair): pair for pair in text.pairs}
-            items = {"-".join(pair): count for pair, count in text.pairs.items()}
-            self.samplers["parallel"] = Sampler(items, items, data.pair_alpha, seed, "parallel")
+        objectives = set(config.objectives.names)
+        if objectives & set(MONOLINGUAL):
+            self._open_monolingual_text()
+        if objectives & set(PARALLEL):
+            self._open_parallel_text()
         if state is not None:
             self.step = int(state["step"])
             for name, sampler in self.samplers.items():
                 sampler.restore(state[name])
+
+    def _open_monolingual_text(self) -> None:
+        data = self.config.data
+        longest = data.max_seq_len - 2
+        self.blocks = {
+            name: Blocks(self.text.corpus.mono[name], longest, not data.pack_lines) for name in self.text.mono
+        }
+        counts = {name: len(blocks) for name, blocks in self.blocks.items()}
+        self.samplers["mono"] = Sampler(
+            counts, self.text.mono, data.language_alpha, self.config.run.seed, "mono"
+        )
+
+    def _open_parallel_text(self) -> None:
+        self.languages_of = {"-".join(pair): pair for pair in self.text.pairs}
+        counts = {"-".join(pair): len(pairs) for pair, pairs in self.text.pairs.items()}
+        self.samplers["parallel"] = Sampler(
+            counts, counts, self.config.data.pair_alpha, self.config.run.seed, "parallel"
+        )
 
     def __iter__(self) -> Iterator[StepBatches]:
         while True:
@@ -166,11 +217,13 @@ class StepReader:
 
     def next(self) -> StepBatches:
         """The next step's batches."""
-        share = shares(self.config.objectives, self.step, self.total_steps)
-        examples = self._examples(allocate(share, self.config.optimizer.batch_size, self.step))
+        objectives = self.config.objectives
+        share = shares(objectives, self.step, self.total_steps)
+        batch_size = self.config.optimizer.batch_size
+        examples = self._examples(examples_of_step(objectives, share, batch_size, self.step))
         tokens = [self.objectives.tokens(*example) for example in examples]
-        parts = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
-        micro_batches = [self._batch(examples, part) for part in parts[self.rank]]
+        divided = cut_by_tokens(tokens, self.config.run.micro_batch_tokens, self.world_size)
+        micro_batches = [self._batch(examples, numbers) for numbers in divided[self.rank]]
         self.step += 1
         state = {"step": self.step} | {name: sampler.state() for name, sampler in self.samplers.items()}
         masked = dict.fromkeys(OBJECTIVES, 0)
@@ -183,28 +236,45 @@ class StepReader:
 
         Every process draws all, so that the positions stay equal. An example's place in the list decides what
         is drawn for it.
+
+        Args:
+            counts: the number of examples of each objective.
         """
-        examples = []
-        for kind, names in (("mono", MONOLINGUAL), ("parallel", PARALLEL)):
-            objectives = [name for name in names for _ in range(counts.get(name, 0))]
-            draws = self.samplers[kind].draw(len(objectives)) if objectives else None
-            for i, objective in enumerate(objectives):
-                text = self._read(kind, draws, i)
-                if objective == "camlm" and not self.objectives.serves_camlm(text):
-                    # A side of one token cannot keep an unmasked one. The pair serves TLM, or is left out.
-                    if "tlm" not in self.config.objectives.active:
-                        continue
-                    objective = "tlm"
-                examples.append((objective, text))
+        objectives = [name for name in MONOLINGUAL for _ in range(counts.get(name, 0))]
+        examples = list(zip(objectives, self._draw("mono", len(objectives))))
+
+        objectives = [name for name in PARALLEL for _ in range(counts.get(name, 0))]
+        same_pairs = self.config.objectives.same_pairs and "tlm" in objectives and "camlm" in objectives
+        if same_pairs:
+            pairs = self._draw("parallel", counts["tlm"])
+            pairs = pairs + pairs  # for TLM, then for CAMLM
+        else:
+            pairs = self._draw("parallel", len(objectives))
+        for objective, pair in zip(objectives, pairs, strict=True):
+            if objective == "camlm" and not self.objectives.serves_camlm(pair):
+                # A side of one token cannot keep an unmasked one. The pair serves TLM, or is left out.
+                if same_pairs or "tlm" not in self.config.objectives.names:
+                    continue
+                objective = "tlm"
+            examples.append((objective, pair))
         return examples
 
+    def _draw(self, kind: str, count: int) -> list[Text] | list[Pair]:
+        """The next texts ("mono") or pairs ("parallel")."""
+        if not count:
+            return []
+        draws = self.samplers[kind].draw(count)
+        return [self._read(kind, draws, i) for i in range(count)]
+
     def _read(self, kind: str, draws: Draws, i: int) -> Text | Pair:
-        name, item = self.samplers[kind].names[draws.stream[i]], int(draws.item[i])
+        """The text or pair of draw `i`."""
+        stream = self.samplers[kind].names[draws.stream[i]]
+        item = int(draws.item[i])
         number = self.text.number
         if kind == "mono":
-            return Text(self.blocks[name][item], number[name])
-        pair = self.pairs[name]
-        sides = [Text(ids, number[side]) for ids, side in zip(self.text.corpus.parallel[pair][item], pair)]
+            return Text(self.blocks[stream][item], number[stream])
+        pair = self.languages_of[stream]
+        sides = [Text(ids, number[language]) for ids, language in zip(self.text.pairs[pair][item], pair)]
         return Pair(*reversed(sides)) if draws.reverse[i] else Pair(*sides)
 
     def _batch(self, examples: Sequence[tuple[str, Text | Pair]], numbers: Sequence[int]) -> Batch:
@@ -260,7 +330,7 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     optimizer, head_steps = config.optimizer, config.init.lm_head_warmup_steps
     wanted = (optimizer.tokens or optimizer.steps) / config.run.compute_ratio
     if optimizer.tokens:
-        wanted /= _mean_tokens(config, text)
+        wanted /= mean_tokens(config, text)
     steps = max(1, round(wanted))
     if head_steps >= steps:
         raise UserError(
@@ -276,14 +346,17 @@ def total_steps(config: PretrainConfig, text: TrainingText) -> int:
     return steps
 
 
-def _mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
-    """The mean number of trained tokens per step of the run."""
-    late = config.objectives.btmlm_start if "btmlm" in config.objectives.active else 1.0
+def mean_tokens(config: PretrainConfig, text: TrainingText) -> float:
+    """The mean number of trained tokens per step of the run, measured in each part with its own shares."""
     probe = max(1, _PROBE_SEQUENCES // config.optimizer.batch_size)
+    total_steps = _PROBE_STEPS + probe
     mean = 0.0
-    for share, step in ((late, 0), (1.0 - late, 1 << 30)):  # share of the run, a step in this part
-        if share:
-            reader = StepReader(config, text, total_steps=(1 << 30) + probe, step=step)
-            tokens = [batch.tokens for _ in range(probe) for batch in reader.next().micro_batches]
-            mean += share * sum(tokens) / probe
+    for number, (start, end) in enumerate(parts_of_run(config.objectives)):
+        if start == end:
+            continue
+        # The first steps of the run, and the last steps of every later part.
+        step = 0 if number == 0 else round(end * total_steps) - probe
+        reader = StepReader(config, text, total_steps=total_steps, step=step)
+        tokens = sum(batch.tokens for _ in range(probe) for batch in reader.next().micro_batches)
+        mean += (end - start) * tokens / probe
     return mean

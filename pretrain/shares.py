@@ -1,6 +1,7 @@
 """How a step's sequences and its loss are divided among the objectives: functions of the step's number."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from utils.errors import UserError
@@ -12,21 +13,47 @@ PARALLEL = ("tlm", "camlm")
 def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, float]:
     """Each objective's share of the step's sequences, and its weight in the step's loss. They add up to 1.
 
-    `monolingual_share` goes to monolingual text and the rest to pairs, each part divided equally among its
-    active objectives, so that ablations compare like with like; where only one kind is active, it gets all.
-    Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
+    They are `config.shares` and, from `later_start` of all steps on, `later_shares`; without these,
+    `default_shares`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
 
     Args:
         step: completed steps, 0 .. total_steps - 1.
     """
-    monolingual = [name for name in MONOLINGUAL if name in config.active]
-    parallel = [name for name in PARALLEL if name in config.active]
-    part = config.monolingual_share if monolingual and parallel else float(bool(monolingual))
-    result = {name: part / len(monolingual) for name in monolingual}
-    result |= {name: (1.0 - part) / len(parallel) for name in parallel}
+    if config.later_shares and step >= round(config.later_start * total_steps):
+        result = _normalised(config.later_shares)
+    elif config.shares:
+        result = _normalised(config.shares)
+    else:
+        result = default_shares(config)
     if "btmlm" in result and step < round(config.btmlm_start * total_steps):
         result["mmlm"] = result.get("mmlm", 0.0) + result.pop("btmlm")
     return {name: result[name] for name in OBJECTIVES if result.get(name, 0.0) > 0.0}
+
+
+def default_shares(config: ObjectiveConfig) -> dict[str, float]:
+    """`monolingual_share` for monolingual text and the rest for pairs.
+
+    Each part is divided equally among its active objectives, so that ablations compare like with like. Where
+    only one kind of text is used, it gets everything.
+    """
+    monolingual = [name for name in MONOLINGUAL if name in config.names]
+    parallel = [name for name in PARALLEL if name in config.names]
+    part = config.monolingual_share if monolingual and parallel else float(bool(monolingual))
+    result = {name: part / len(monolingual) for name in monolingual}
+    return result | {name: (1.0 - part) / len(parallel) for name in parallel}
+
+
+def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
+    """The parts of a run within which the shares stay the same: (start, end) as shares of all steps.
+
+    A part is empty where two changes fall together, or where BTMLM begins with the run.
+    """
+    starts = [0.0]
+    if "btmlm" in config.names:
+        starts.append(config.btmlm_start)
+    if config.later_shares:
+        starts.append(config.later_start)
+    return list(pairwise([*sorted(starts), 1.0]))
 
 
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
@@ -38,21 +65,48 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
     names = list(share)
-    turned = names[step % len(names) :] + names[: step % len(names)]
-    by_remainder = sorted(turned, key=lambda name: counts[name] - quotas[name])
-    for name in by_remainder[: batch_size - sum(counts.values())]:
+    first = step % len(names)
+    by_turn = names[first:] + names[:first]
+    by_remainder = sorted(by_turn, key=lambda name: counts[name] - quotas[name])
+    missing = batch_size - sum(counts.values())
+    for name in by_remainder[:missing]:
         counts[name] += 1
     return counts
 
 
+def examples_of_step(
+    config: ObjectiveConfig, share: Mapping[str, float], batch_size: int, step: int
+) -> dict[str, int]:
+    """The number of texts or pairs of each objective in a step.
+
+    With `same_pairs`, TLM and CAMLM have the pairs of both their shares, and each pair counts once in
+    `batch_size`.
+    """
+    if not (config.same_pairs and "tlm" in share and "camlm" in share):
+        return allocate(share, batch_size, step)
+    of_texts = {name: value for name, value in share.items() if name in MONOLINGUAL}
+    of_texts["pairs"] = share["tlm"] + share["camlm"]
+    counts = allocate(of_texts, batch_size, step)
+    pairs = counts.pop("pairs")
+    return counts | {"tlm": pairs, "camlm": pairs}
+
+
 def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int) -> None:
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
-    for step in (0, total_steps - 1):
-        share = shares(config, step, total_steps)
-        turns = [allocate(share, batch_size, turn) for turn in range(len(share))]
+    for start, end in parts_of_run(config):
+        if start == end:
+            continue
+        share = shares(config, min(round(start * total_steps), total_steps - 1), total_steps)
+        turns = [examples_of_step(config, share, batch_size, turn) for turn in range(len(share))]
         for name in share:
             if not any(counts[name] for counts in turns):
+                key = "objectives.shares" if config.shares else "objectives.active"
                 raise UserError(
                     f"optimizer.batch_size {batch_size} is too small: {name} (share {share[name]:.3f}) "
-                    "would never get a sequence; raise it, or take the objective out of objectives.active"
+                    f"would never get a sequence; raise it, or take the objective out of {key}"
                 )
+
+
+def _normalised(mix: Mapping[str, float]) -> dict[str, float]:
+    total = sum(mix.values())
+    return {name: value / total for name, value in mix.items()}

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import pytest
 from experiments import run as runs
 from experiments import tables
 from experiments.study import STUDIES, Study, TrainedModel
-from pretrain.config import PretrainConfig
+from pretrain.shares import examples_of_step, shares
 from tests.helpers.small_corpus import ROOT, sentences, write_lines
 from tests.launching import clean_environment
-from utils.config import load_config
+from tests.pretrain.tiny_run import make_corpus
 from utils.errors import UserError
 
 NAMES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
@@ -41,19 +42,26 @@ def made_figures(study, right, rows=400):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path):
+def test_the_flags_of_every_study_are_keys_of_a_configuration(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.StudyRun, "steps", lambda self, name, seed: 7000 + seed)
     study = Study.read(name)
     planned = runs.StudyRun(study, tmp_path, tmp_path, [])
     for model, seed in study.runs():
-        command = [str(word) for word in planned.pretraining(model, seed).command[1:]]
-        config = load_config(PretrainConfig, command)
-        assert config.optimizer.tokens > 0
+        if model.trained_in:
+            continue
+        config = runs.config_of(planned.pretraining(model, seed))
+        if model.steps_as:
+            assert (config.optimizer.tokens, config.optimizer.steps) == (0, 7000 + seed)
+        else:
+            assert config.optimizer.tokens > 0
         assert config.run.seed == (100 + seed if model.start else seed)
-        active = config.objectives.active
+        active = config.objectives.names
         assert set(active) == set(model.flags.get("objectives.active", active))
     for wrong in ("--seeds=9", "--at_once=0"):
         with pytest.raises(UserError, match=r"--at_once must be 1 or more, and --seeds among \[1"):
             runs.main([name, wrong])
+    with pytest.raises(UserError, match="--models: nobody is not one of "):
+        runs.main([name, "--models", "nobody"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,6 +82,26 @@ def test_the_published_tables_are_those_of_the_figures(name):
         (
             "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: , b: {start: c}}}",
             "b starts from c, which",
+        ),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: {color: red}}}",
+            "a: the key 'color' is unknown",
+        ),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: {steps_as: b}, b: }}",
+            "a has the steps of b, which no line above",
+        ),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: {start: mine/b}}}",
+            "a starts from mine/b, but the study mine has no model b",
+        ),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: {start: ours/b}}}",
+            "ours: there is no study of this name",
+        ),
+        (
+            "{title: x, corpus: x, pretrain: x, seeds: [1], models: {a: , b: {trained_in: a}}}",
+            "b is trained in a: name another study's model",
         ),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, measures: [bleu]}", "bleu is not one"),
         ("{title: x, corpus: x, pretrain: x, seeds: [1], models: {}, compare: [[a, b]]}", "a is no model"),
@@ -104,6 +132,87 @@ def test_a_stopped_study_goes_on(study, tmp_path, monkeypatch):
     assert left() == [["a-1"], everything[2]]
     finish(planned, "c")
     assert left() == []
+
+
+SEQUENCES = {  # of a step, in the last part of the run: MMLM and BTMLM in all, TLM, CAMLM
+    "camlm": (19, 0, 45),
+    "camlm and tlm": (20, 22, 22),
+    "half the camlm pairs": (19, 0, 22),
+    "camlm plus tlm": (19, 45, 45),
+    "camlm and a little tlm": (20, 6, 38),
+    "camlm and tlm on the same pairs": (19, 45, 45),
+    "less camlm and more monolingual text": (42, 0, 22),
+    "tlm then camlm": (19, 0, 45),
+    "camlm then tlm": (19, 45, 0),
+    "camlm plus tlm at equal tokens": (19, 45, 45),
+}
+
+
+def test_the_sequences_of_the_mixes(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs.StudyRun, "steps", lambda self, name, seed: 7000)
+    study = Study.read("mix")
+    planned = runs.StudyRun(study, tmp_path, tmp_path)
+    assert [name for name, model in study.models.items() if not model.trained_in] == list(SEQUENCES)
+    for name, sequences in SEQUENCES.items():
+        config = runs.config_of(planned.pretraining(study.models[name], 1))
+        for step in range(6990, 7000):
+            share = shares(config.objectives, step, 7000)
+            counts = examples_of_step(config.objectives, share, config.optimizer.batch_size, step)
+            monolingual = counts["mmlm"] + counts.get("btmlm", 0)
+            assert (monolingual, counts.get("tlm", 0), counts.get("camlm", 0)) == sequences, name
+
+
+def test_models_of_another_study(study, tmp_path, monkeypatch):
+    """One starts from weights of another study, and one was trained there and is only measured."""
+    monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
+    study.models["d"] = TrainedModel("d", start="other/e f")
+    study.models["g"] = TrainedModel("g", trained_in="other/e f")
+    study.measures[:] = ["retrieval"]
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [1], ["d", "g"])
+    weights = tmp_path / "other" / "e-f-1" / "full"
+    with pytest.raises(
+        UserError, match=f"{weights}: not there, but d needs it: first .* other --models 'e f'"
+    ):
+        planned.chains()
+    weights.mkdir(parents=True)
+    (trained, figures), (measured, untrained) = planned.chains()
+    assert [job.name for job in (trained, figures, measured, untrained)] == [
+        "d-1",
+        "d-1 figures",
+        "g-1 figures",
+        "untrained-1 figures",
+    ]
+    assert trained.after == weights.parent / "encoder" / "model.safetensors"
+    assert str(weights) in trained.command
+    assert str(weights.parent) in measured.command and str(planned.result("g", 1)) in measured.command
+
+
+def test_a_start_that_is_left_out_must_be_there(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RESULTS", tmp_path / "results")
+    planned = runs.StudyRun(study, tmp_path, tmp_path, [1], ["b"])
+    with pytest.raises(UserError, match="a-1/full: not there, but b needs it: first run .* made-up --models"):
+        planned.chains()
+    assert len(runs.StudyRun(study, tmp_path, tmp_path, [1], ["a"]).chains()) == 1
+    (tmp_path / "made-up" / "a-1" / "full").mkdir(parents=True)
+    assert [jobs[0].name for jobs in planned.chains()] == ["b-1"]
+
+
+def test_as_many_steps_as_another_model(study, tmp_path, monkeypatch):
+    """`steps_as` gives the steps that run_pretrain.py would work out from the other model's tokens."""
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+    flags = {"optimizer.tokens": 150_000, "optimizer.batch_size": 8}
+    study.models["a"] = TrainedModel("a", flags)
+    study.models["b"] = TrainedModel("b", flags | {"optimizer.batch_size": 16}, steps_as="a")
+    study = replace(study, pretrain="configs/pretrain/real4.yaml")
+    planned = runs.StudyRun(study, tmp_path, tmp_path)
+    planned.corpus = make_corpus(tmp_path)
+    steps = planned.steps("a", 1)
+    assert steps != planned.steps("a", 2)  # the seed draws the text
+    command = planned.pretraining(study.models["b"], 1).command
+    assert command[command.index("--optimizer.steps") + 1] == str(steps)
+    assert runs.config_of(planned.pretraining(study.models["b"], 1)).optimizer.tokens == 0
+    with pytest.raises(UserError, match="no finished corpus there"):
+        runs.StudyRun(study, tmp_path, tmp_path).steps("a", 1)
 
 
 def finish(planned, name):
@@ -235,5 +344,6 @@ def test_a_study_from_text_to_tables(tmp_path):
     assert names == {"a-1.json", "b-1.json", "untrained-1.json"}
     found = json.loads((results / "tiny" / "b-1.json").read_text())
     assert {"retrieval 300", "xnli", "held_out", "half", "layer"} <= {*found}
+    assert {"retrieval 300 centred", "retrieval 1000 centred margin", "layers", "named"} <= {*found}
     assert list(found["xnli"]) == ["de", "en"] and "b - a" in (results / "tiny.md").read_text()
     assert "0 runs" in subprocess.run([*words, "--dry"], **how).stdout

@@ -10,7 +10,7 @@ import pytest
 from pretrain.config import OBJECTIVES, ObjectiveConfig
 from pretrain.masking import Vocabulary
 from pretrain.reader import StepReader, TrainingText, cut_by_tokens, total_steps
-from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, shares
+from pretrain.shares import MONOLINGUAL, PARALLEL, allocate, examples_of_step, shares
 from pretrain.trainer import learning_rate
 from reader.corpus import Corpus
 from reader.tokenization import Tokenizer
@@ -144,6 +144,63 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     assert batch.masked[OBJECTIVES.index(found[0][0])] > 0
 
 
+def test_each_drawn_pair_serves_tlm_and_camlm(source):
+    reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)
+    drawn = reader.samplers["parallel"]
+    work = reader.next()
+    assert drawn.draws == 12  # the batch size
+    examples = reader._examples({"tlm": 5, "camlm": 5})
+    assert drawn.draws == 12 + 5
+    assert [objective for objective, _ in examples] == ["tlm"] * 5 + ["camlm"] * 5
+    pairs = [pair for _, pair in examples]
+    assert all(one is other for one, other in zip(pairs[:5], pairs[5:]))
+    batch = reader._batch(examples, range(10))
+    tlm, camlm = (batch.targets[batch.target_objectives == OBJECTIVES.index(name)] for name in PARALLEL)
+    assert len(tlm) == len(camlm)
+    assert batch.target_ids[: len(tlm)].tolist() != batch.target_ids[len(tlm) :].tolist()  # masks of its own
+    assert work.masked[OBJECTIVES.index("tlm")] == work.masked[OBJECTIVES.index("camlm")] > 0
+
+
+def test_a_pair_of_both_that_camlm_cannot_use_serves_tlm_once(source, monkeypatch):
+    reader = source.reader(objectives__active=["tlm", "camlm"], objectives__same_pairs=True)
+    monkeypatch.setattr(reader.objectives, "serves_camlm", lambda pair: False)
+    examples = reader._examples({"tlm": 3, "camlm": 3})
+    assert [objective for objective, _ in examples] == ["tlm"] * 3
+
+
+def test_a_smaller_share_of_the_pairs_is_part_of_a_larger_one(source):
+    def pairs_of(share, **changes):
+        text = source.text(source.config(data__parallel_share=share, **changes))
+        return {
+            languages: [tuple(map(bytes, pairs[i])) for i in range(len(pairs))]
+            for languages, pairs in text.pairs.items()
+        }
+
+    everything = pairs_of(1.0)
+    half = pairs_of(0.5)
+    quarter = pairs_of(0.25)
+    assert pairs_of(0.5, run__seed=7) == half
+    for languages, pairs in everything.items():
+        assert len(half[languages]) == round(0.5 * len(pairs))
+        assert quarter[languages] == half[languages][: round(0.25 * len(pairs))]
+        assert set(half[languages]) <= set(pairs)
+        assert half[languages] != pairs[: len(half[languages])]  # drawn from the whole text
+    text = source.text(source.config(data__parallel_share=0.5))
+    with pytest.raises(IndexError):
+        text.pairs["de", "en"][len(half["de", "en"])]
+    assert text.mono == source.text(source.config()).mono
+
+
+def test_only_that_share_is_read_and_sampled(source):
+    reader = source.reader(objectives__active=["mmlm", "tlm"], data__parallel_share=0.05)
+    text = reader.text
+    counts = [len(text.pairs[languages]) for languages in (("de", "en"), ("en", "fr"))]
+    assert counts == [round(0.05 * len(source.corpus.parallel[pair])) for pair in text.pairs]
+    assert reader.samplers["parallel"].sizes.tolist() == counts
+    read = {bytes(pair.source.ids) + bytes(pair.target.ids) for _, pair in reader._examples({"tlm": 500})}
+    assert len(read) <= 2 * sum(counts)  # in either order
+
+
 ABLATIONS = {  # paper Tables 6 and 8
     "exp1": (["mmlm"], {"mmlm": 1.0}),
     "exp2": (["mmlm", "tlm"], {"mmlm": 0.5, "tlm": 0.5}),
@@ -162,6 +219,28 @@ def test_the_papers_ablations(name):
     before["mmlm"] += before.pop("btmlm", 0.0)
     assert shares(config, 29, 100) == before  # 30 % of 100 steps
     assert shares(config, 30, 100) == expected
+
+
+def test_shares_are_divided_by_their_sum_and_change_once():
+    config = ObjectiveConfig(
+        shares={"tlm": 7, "mmlm": 3},
+        later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
+        later_start=0.2,
+    )
+    assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
+    assert shares(config, 19, 100) == {"mmlm": 0.3, "tlm": 0.7}
+    assert shares(config, 20, 100) == shares(config, 29, 100) == {"mmlm": 0.3, "camlm": 0.7}
+    assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
+
+
+def test_pairs_that_serve_both_objectives():
+    config = ObjectiveConfig(same_pairs=True, shares={"mmlm": 15, "btmlm": 15, "tlm": 35, "camlm": 35})
+    share = shares(config, 9, 10)
+    assert share == {"mmlm": 0.15, "tlm": 0.35, "camlm": 0.35, "btmlm": 0.15}  # the weights of the loss
+    counts = examples_of_step(config, share, 64, 0)
+    assert counts == {"mmlm": 10, "btmlm": 9, "tlm": 45, "camlm": 45}
+    alone = examples_of_step(config, {"mmlm": 0.3, "camlm": 0.7}, 64, 0)
+    assert alone == {"mmlm": 19, "camlm": 45}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
@@ -203,9 +282,22 @@ def test_a_batch_too_small_for_an_objective(source):
         source.steps(optimizer__batch_size=4, objectives__monolingual_share=0.9)
 
 
-@pytest.mark.parametrize("active", [["mmlm"], ["mmlm", "tlm"], list(MONOLINGUAL + PARALLEL)])
-def test_a_run_of_so_many_tokens(source, active):
-    changes = {"objectives__active": active, "optimizer__batch_size": 64}
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objectives__active": ["mmlm"]},
+        {"objectives__active": ["mmlm", "tlm"]},
+        {"objectives__active": list(MONOLINGUAL + PARALLEL)},
+        {"objectives__same_pairs": True},
+        {
+            "objectives__shares": {"mmlm": 9, "tlm": 1},
+            "objectives__later_shares": {"mmlm": 1, "btmlm": 1, "tlm": 8},
+            "objectives__later_start": 0.6,
+        },
+    ],
+)
+def test_a_run_of_so_many_tokens(source, changes):
+    changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=100_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
     trained = sum(batch.tokens for _ in range(steps) for batch in reader.next().micro_batches)

@@ -1,0 +1,110 @@
+"""The batches of every shipped configuration are those of earlier versions, to the last bit.
+
+A change of a digest means that a run of that configuration would train on something else than before.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from pretrain.config import PretrainConfig
+from pretrain.masking import Vocabulary
+from pretrain.reader import StepReader, TrainingText, total_steps
+from reader.corpus import FORMAT, MANIFEST, Corpus
+from tests.helpers.small_corpus import ROOT
+from utils.config import load_config
+
+LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
+VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
+STEPS = 6  # of ten, so that BTMLM begins among them
+ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "contexts")
+OF_BATCH = (*ARRAYS, "targets", "target_ids", "target_languages", "target_objectives")
+OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_rows", "slot_languages", "draws")
+
+
+def write_stream(folder, name, line_lengths, lines_per_document):
+    """Write one shard of made-up ids, and return its entry in the manifest."""
+    ids = 3 + np.arange(line_lengths.sum()) * 7919 % 96  # from [UNK], 3, to 98
+    arrays = {"ids": ids.astype("<u2"), "lines": np.cumsum([0, *line_lengths]).astype("<u4")}
+    if lines_per_document:
+        documents = [*range(0, len(line_lengths), lines_per_document), len(line_lengths)]
+        arrays["documents"] = np.array(documents, "<u4")
+    (folder / name).mkdir(parents=True)
+    for kind, array in arrays.items():
+        np.save(folder / name / f"train-00000.{kind}.npy", array)
+    shard = {"name": "train-00000", "tokens": len(ids), "lines": len(line_lengths), "index": "0" * 16}
+    return {"train": {"shards": [shard]}, "held_out": {"shards": []}}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Fifteen languages, each paired with English; no two streams have the same size."""
+    folder = tmp_path_factory.mktemp("corpus")
+    manifest = {
+        "format": FORMAT,
+        "vocabulary": {"digest": "0" * 16, "size": VOCABULARY.size},
+        "files": {},
+        "pieces": dict.fromkeys(LANGUAGES, ""),
+        "mono": {},
+        "parallel": {},
+    }
+    for number, language in enumerate(LANGUAGES):
+        line_lengths = 1 + np.arange(150 + 10 * number) * 37 % 61
+        manifest["mono"][language] = write_stream(folder, f"mono/{language}", line_lengths, 1 + number % 7)
+        if language != "en":
+            pair = "-".join(sorted([language, "en"]))
+            line_lengths = 1 + np.arange(200 + 20 * number) * 11 % 40
+            manifest["parallel"][pair] = write_stream(folder, f"parallel/{pair}", line_lengths, 0)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return Corpus(folder)
+
+
+def digest_of_run(corpus, name, *flags):
+    """A digest of the first steps of a run of ten, of its samplers' positions, and of its number of steps."""
+    path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
+    config = load_config(PretrainConfig, ["--config", str(path), *flags])
+    config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
+    text = TrainingText.of(corpus, VOCABULARY, config)
+    reader = StepReader(config, text, total_steps=10)
+    digest = hashlib.sha256()
+    for _ in range(STEPS):
+        work = reader.next()
+        digest.update(json.dumps([work.share, work.masked, work.state]).encode())
+        for batch in work.micro_batches:
+            arrays = [getattr(batch, field) for field in OF_BATCH]
+            if batch.stage1 is not None:
+                arrays += [getattr(batch.stage1, field) for field in OF_STAGE1]
+            for array in arrays:
+                digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    if config.optimizer.tokens:
+        digest.update(str(total_steps(config, text)).encode())
+    return digest.hexdigest()[:16]
+
+
+# The other files of configs/pretrain have the same batches as one of these.
+DIGESTS = {
+    "exp1": "80238ff419cc965f",
+    "exp2": "a57511524f60302c",
+    "exp3": "b0714fbf83e4c9e0",
+    "exp4": "4011883bbeeb67e4",
+    "exp5": "ce48ad1678a4569b",
+    "continue": "ba0bd051cc8b7ee0",
+    "real4": "3ef89381250ccd6c",
+    "real15": "2ac620fc468270df",
+    "sample": "a4a4c8cd5205cf43",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_the_batches_of_a_shipped_configuration(corpus, name, monkeypatch):
+    monkeypatch.setattr("pretrain.reader._PROBE_SEQUENCES", 400)
+    assert digest_of_run(corpus, name) == DIGESTS[name]
+
+
+def test_shares_written_out_give_the_same_batches(corpus):
+    """configs/pretrain/real4.yaml divides 30 % and 70 % equally among the active objectives."""
+    active = digest_of_run(corpus, "real4", "--objectives.active", "[mmlm, btmlm, camlm]")
+    shares = digest_of_run(corpus, "real4", "--objectives.shares", "{mmlm: 15, btmlm: 15, camlm: 70}")
+    assert shares == active != DIGESTS["real4"]
