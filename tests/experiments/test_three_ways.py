@@ -85,5 +85,10 @@ def test_each_way_has_its_own_layer():
     de[0] = (de[0] + 3 * en[0]) / 4  # less noise
     de[1] = en[1]
     de[1, :, 0] += 300
-    result = retrieval(HeldOut({("de", "en"): (de, en)}), {"de": made_up(50, 6)})
+    held_out = HeldOut({("de", "en"): (de, en)})
+    src, tgt = made_up(50, 6)
+    result = retrieval(held_out, {"de": (src, tgt)})
     assert result["layers"]["plain"] == 0 and result["layers"]["centred"] == 1
+    assert result["retrieval 300"]["de"][0] == found_by_cosine(src[0], tgt[0]).tolist()
+    centred = [held_out.means().subtract(*side)[1] for side in ((src, "de"), (tgt, "en"))]
+    assert result["retrieval 300 centred"]["de"][0] == found_by_cosine(*centred).tolist()
