@@ -4,7 +4,7 @@ import itertools
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.corpus.duplicates import find_duplicates, number_of_parts, part_file
+from pretrain.corpus.inputs import TextSource
 from pretrain.corpus.options import BuildOptions
 from pretrain.corpus.stages import (
     DROPPED,
@@ -37,6 +38,8 @@ from utils.logging import Progress
 _READERS = 4  # sources read at a time; one can supply about twenty workers
 _LARGEST_HELD_OUT = 0.05  # share of a stream
 
+SourceKey = tuple[int, int]  # the number of a stream, and that of a source in it
+
 
 @dataclass
 class CorpusBuild:
@@ -57,31 +60,38 @@ class CorpusBuild:
     def scan(self) -> None:
         """Read all text: count lines and documents, hash what is needed to find duplicates.
 
-        UserError: bad input, with file and line, or a source without text.
+        Raises:
+            UserError: bad input, with file and line, or a source without text.
         """
         self._run_units(SCAN, "reading", scan_unit)
-        parallel = [work.stream.languages for work in self.works if work.stream.is_parallel]
-        pairs = Counter(language for languages in parallel for language in languages)
+        pairs = Counter()  # language -> number of pairs of languages that it is in
+        for work in self.works:
+            if work.stream.is_parallel:
+                pairs.update(work.stream.languages)
         for place, work in enumerate(self.works):
             counts = work.counts(SCAN)
-            lines, documents = map(sum, zip(*itertools.chain.from_iterable(counts)))
+            units = list(itertools.chain.from_iterable(counts))  # [lines, documents] of each unit
+            lines, documents = (sum(column) for column in zip(*units))
             share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             # The language that is in the most pairs decides, so that a sentence in several pairs tends to be
             # held out in all or in none.
-            first, second = work.stream.languages[0], work.stream.languages[-1]
+            in_pairs = [pairs[language] for language in work.stream.languages]
             self.works[place] = replace(
                 work,
-                units=[len(units) for units in counts],
+                units=[len(source_counts) for source_counts in counts],
                 lines=lines,
                 held_out_below=int(share * (1 << 64)),
-                held_out_side=int(pairs[second] > pairs[first]),
+                held_out_side=in_pairs.index(max(in_pairs)),
             )
 
     def find_duplicates(self) -> None:
         """Find the lines that occurred before, in parts that fit in memory."""
-        parts = [(work, part) for work in self.works for part in range(number_of_parts(work))]
-        missing = [task for task in parts if not part_file(*task).exists()]
-        self._run("finding duplicates", find_duplicates, missing)
+        tasks = []
+        for work in self.works:
+            for part in range(number_of_parts(work)):
+                if not part_file(work, part).exists():
+                    tasks.append((work, part))
+        self._run("finding duplicates", find_duplicates, tasks)
 
     def tokenize(self) -> None:
         """Read all text again and cut every unit into ids."""
@@ -98,10 +108,12 @@ class CorpusBuild:
         shard_tokens = max(1, int(self.options.shard_mib * (1 << 20)) // bytes_per_id)
         tasks = []
         for work in self.works:
-            units, counts = work.unit_paths(TOKENS), list(itertools.chain.from_iterable(work.counts(TOKENS)))
+            paths = work.unit_paths(TOKENS)
+            counts = list(itertools.chain.from_iterable(work.counts(TOKENS)))  # of each unit
             for place, split in enumerate(SPLITS):
-                runs = group_units([unit[place] for unit in counts], shard_tokens)
-                tasks += [(work, split, shard, units[run]) for shard, run in enumerate(runs)]
+                tokens = [unit_counts[place] for unit_counts in counts]
+                for shard, units in enumerate(group_units(tokens, shard_tokens)):
+                    tasks.append((work, split, shard, paths[units]))
         self._run("writing shards", write_shard, tasks)
 
     def finish(self, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,80 +125,123 @@ class CorpusBuild:
         Raises:
             UserError: the filters left nothing of a stream.
         """
-        output, vocab_size = self.works[0].output, self.tokenizer.vocab_size
-        manifest: dict[str, Any] = {"format": FORMAT, **plan, "dtype": id_dtype(vocab_size).name}
-        manifest |= {"mono": {}, "parallel": {}, "pieces": {}, "files": {}}
+        output = self.works[0].output
+        vocab_size = self.tokenizer.vocab_size
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            **plan,
+            "dtype": id_dtype(vocab_size).name,
+            "mono": {},
+            "parallel": {},
+            "pieces": {},
+            "files": {},
+        }
         pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         for work in self.works:
             kind, name = work.stream.folder.split("/")
-            counts = np.sum(list(itertools.chain.from_iterable(work.counts(TOKENS))), axis=0).tolist()
-            entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, counts[len(SPLITS) :]))}
-            for split in SPLITS:
-                records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
-                entry[split] = _total(records)
-                for record in records:
-                    manifest["files"] |= record["files"]
-                    found = np.load(pieces_file(work, record["name"])) if split == "train" else ()
-                    for language, counts in zip(work.stream.languages, found):
-                        pieces[language] += counts
-            if not entry["train"]["shards"]:
-                raise UserError(
-                    f"{name}: nothing is left of its text (left out: {left_out(entry)}); loosen the filters "
-                    "or leave it out"
-                )
-            manifest[kind][name] = entry
+            manifest[kind][name] = _entry(work, manifest["files"], pieces)
         for language, counts in sorted(pieces.items()):
-            name = f"pieces/{language}.npy"
-            manifest["pieces"][language] = name
-            manifest["files"][name] = write_array(output / name, counts.dtype, len(counts), [counts])
-        for name in VOCABULARY_FILES:
-            manifest["files"][name] = describe(output / name)
+            file = f"pieces/{language}.npy"
+            manifest["pieces"][language] = file
+            manifest["files"][file] = write_array(output / file, counts.dtype, len(counts), [counts])
+        for file in VOCABULARY_FILES:
+            manifest["files"][file] = describe(output / file)
         for folder in ("mono", "parallel", "pieces"):  # temporary files of killed workers
-            for file in (output / folder).rglob(".*.tmp-*"):
-                file.unlink()
+            for path in (output / folder).rglob(".*.tmp-*"):
+                path.unlink()
         write_json(output / MANIFEST, manifest)
         shutil.rmtree(output / WORK, ignore_errors=True)
         return manifest
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> None:
-        with closing(Progress(len(tasks), description, unit="parts")) as shown:
+        with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for _ in self.workers.run(function, tasks):
-                shown.update()
+                progress.update()
 
     def _run_units(
         self, stage: str, description: str, function: Callable[[Unit, StreamWork], UnitResult]
     ) -> None:
         """Call `function` on all units of the sources that the stage has not done, and record the counts."""
-        sources = {
-            (work.number, place): source
-            for work in self.works
-            for place, source in enumerate(work.stream.sources)
-        }
-        left = {
-            key: source
-            for key, source in sources.items()
-            if not self.works[key[0]].counts_file(stage, key[1]).exists()
-        }
-        total, to_do = (sum(source.size for source in some.values()) for some in (sources, left))
-        blank, size = self.options.documents == "blank", int(self.options.unit_mib * (1 << 20))
-        readers = (read_units(*key, source, size, blank) for key, source in left.items())
-        units = _interleave(readers, min(_READERS, self.workers.number))
-        tasks = ((unit, self.works[unit.stream]) for unit in units)
-        last: dict[tuple[int, int], int] = {}  # number of each source's last unit, once that is done
-        results: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(dict)
-        with closing(Progress(total, description, initial=total - to_do, unit="bytes")) as shown:
-            for unit, counts in self.workers.run(function, tasks):
-                shown.update(unit.weight)
-                key = unit.stream, unit.source
-                results[key][unit.number] = counts
-                if unit.last:
-                    last[key] = unit.number
-                if len(results[key]) == last.get(key, -1) + 1:
-                    found = [counts for _, counts in sorted(results.pop(key).items())]
-                    if stage == SCAN and not any(lines for lines, _ in found):
-                        languages = " and ".join(sources[key].languages)
-                        raise UserError(f"{sources[key]}: no text in {languages} in it; leave it out")
-                    write_json(self.works[unit.stream].counts_file(stage, unit.source), found)
+        total_bytes = 0
+        waiting: dict[SourceKey, TextSource] = {}
+        for work in self.works:
+            for place, source in enumerate(work.stream.sources):
+                total_bytes += source.size
+                if not work.counts_file(stage, place).exists():
+                    waiting[work.number, place] = source
+        waiting_bytes = sum(source.size for source in waiting.values())
+        counts: dict[SourceKey, _SourceCounts] = defaultdict(_SourceCounts)
+        progress = Progress(total_bytes, description, initial=total_bytes - waiting_bytes, unit="bytes")
+        with closing(progress):
+            for unit, unit_counts in self.workers.run(function, self._unit_tasks(waiting)):
+                progress.update(unit.weight)
+                key = (unit.stream, unit.source)
+                counts[key].add(unit, unit_counts)
+                if counts[key].is_complete:
+                    in_order = counts.pop(key).in_order()
+                    if stage == SCAN and not any(lines for lines, _ in in_order):
+                        languages = " and ".join(waiting[key].languages)
+                        raise UserError(f"{waiting[key]}: no text in {languages} in it; leave it out")
+                    write_json(self.works[unit.stream].counts_file(stage, unit.source), in_order)
+
+    def _unit_tasks(self, sources: Mapping[SourceKey, TextSource]) -> Iterator[tuple[Unit, StreamWork]]:
+        """Each unit of the sources, with the work of its stream."""
+        unit_bytes = int(self.options.unit_mib * (1 << 20))
+        blank_lines = self.options.documents == "blank"
+        readers = (
+            read_units(stream, place, source, unit_bytes, blank_lines)
+            for (stream, place), source in sources.items()
+        )
+        for unit in _interleave(readers, min(_READERS, self.workers.number)):
+            yield unit, self.works[unit.stream]
+
+
+class _SourceCounts:
+    """The counts of the units of one source, which come in any order."""
+
+    def __init__(self) -> None:
+        self._of_units: dict[int, list[int]] = {}
+        self._units: int | None = None  # known once the last unit has come
+
+    def add(self, unit: Unit, counts: list[int]) -> None:
+        self._of_units[unit.number] = counts
+        if unit.last:
+            self._units = unit.number + 1
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._of_units) == self._units
+
+    def in_order(self) -> list[list[int]]:
+        """The counts in reading order."""
+        return [counts for _, counts in sorted(self._of_units.items())]
+
+
+def _entry(work: StreamWork, files: dict[str, Any], pieces: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A stream's entry in the manifest. Its files are added to `files`, its piece counts to `pieces`.
+
+    Raises:
+        UserError: the filters left nothing of it.
+    """
+    units = itertools.chain.from_iterable(work.counts(TOKENS))
+    totals = [sum(column) for column in zip(*units)]
+    entry: dict[str, Any] = {"dropped": dict(zip(DROPPED, totals[len(SPLITS) :]))}
+    for split in SPLITS:
+        records = [read_json(path) for path in sorted(work.folder("shards").glob(f"{split}-*.json"))]
+        entry[split] = _total(records)
+        for record in records:
+            files |= record["files"]
+            if split == "train":
+                counts = np.load(pieces_file(work, record["name"]))  # int64 [languages, V]
+                for language, counts_of_language in zip(work.stream.languages, counts):
+                    pieces[language] += counts_of_language
+    if not entry["train"]["shards"]:
+        name = "-".join(work.stream.languages)
+        raise UserError(
+            f"{name}: nothing is left of its text (left out: {left_out(entry)}); loosen the filters "
+            "or leave it out"
+        )
+    return entry
 
 
 def left_out(entry: Mapping[str, Any]) -> str:
@@ -198,13 +253,17 @@ def _interleave(sources: Iterable[Iterator[Unit]], threads: int) -> Iterator[Uni
     """The units of many sources, of which `threads` are read at a time."""
     waiting = iter(sources)
     with ThreadPoolExecutor(threads, "reader") as pool:
-        pending = {pool.submit(next, source, None): source for source in itertools.islice(waiting, threads)}
+        pending: dict[Future, Iterator[Unit]] = {}  # the next unit of each source that is being read
+        for source in itertools.islice(waiting, threads):
+            pending[pool.submit(next, source, None)] = source
         while pending:
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                source, unit = pending.pop(future), future.result()
-                following = next(waiting, None) if unit is None else source
-                if following is not None:
-                    pending[pool.submit(next, following, None)] = following
+                source = pending.pop(future)
+                unit = future.result()
+                if unit is None:  # this source has ended
+                    source = next(waiting, None)
+                if source is not None:
+                    pending[pool.submit(next, source, None)] = source
                 if unit is not None:
                     yield unit
 
@@ -216,9 +275,12 @@ def _total(records: list[dict[str, Any]]) -> dict[str, Any]:
         for language, counts in record["by_language"].items():
             for key, count in counts.items():
                 by_language[language][key] += count
-    sums = ("documents", "lines", "tokens", "unknown")
-    return {
-        **{key: sum(record[key] for record in records) for key in sums},
-        "by_language": dict(by_language),
-        "shards": [{key: record[key] for key in ("name", *sums[:3], "index")} for record in records],
-    }
+    total: dict[str, Any] = {}
+    for key in ("documents", "lines", "tokens", "unknown"):
+        total[key] = sum(record[key] for record in records)
+    total["by_language"] = dict(by_language)
+    total["shards"] = []
+    for record in records:
+        keys = ("name", "documents", "lines", "tokens", "index")
+        total["shards"].append({key: record[key] for key in keys})
+    return total

@@ -14,13 +14,15 @@ from pretrain.corpus.work import SCAN, StreamWork
 from utils.files import atomic_file
 
 KEYS_IN_MEMORY = 1 << 21  # of one part; about 50 bytes each while the part is processed
-_COUNTS, _KEY_AND_ROW = 16, 12  # bytes
+_COUNTS_BYTES = 16  # of the two counts at the beginning of a unit's file
+_LINE_BYTES = 12  # of a key and the number of its line
 
 
 def write_keys(path: Path, lines: int, documents: int, keys: np.ndarray) -> None:
     """Write the file of a unit: its counts, uint64 [2]; its keys, uint64 ascending; their lines, uint32.
 
     Args:
+        lines, documents: the counts.
         keys: of its lines in reading order, uint64 [lines]; none without deduplication.
     """
     order = np.argsort(keys, kind="stable")
@@ -37,7 +39,9 @@ def read_counts(path: Path) -> list[int]:
 
 def number_of_parts(work: StreamWork) -> int:
     """The number of ranges in which the keys of a stream are compared."""
-    return -(-work.lines // KEYS_IN_MEMORY) if work.options.deduplicate else 0
+    if not work.options.deduplicate:
+        return 0
+    return -(-work.lines // KEYS_IN_MEMORY)
 
 
 def part_file(work: StreamWork, part: int) -> Path:
@@ -47,41 +51,52 @@ def part_file(work: StreamWork, part: int) -> Path:
 
 def find_duplicates(work: StreamWork, part: int) -> None:
     """Write the file of a part: uint64 [units + 1] offsets, then the uint32 lines to drop of each unit."""
-    paths, parts = work.unit_paths(SCAN), number_of_parts(work)
-    bounds = [number * (1 << 64) // parts for number in (part, part + 1)]
-    keys, rows = zip(*(_read_range(path, *bounds) for path in paths))
-    units = np.repeat(np.arange(len(paths)), [len(found) for found in keys])
-    keys, rows = np.concatenate(keys), np.concatenate(rows)
+    parts = number_of_parts(work)
+    low = part * (1 << 64) // parts
+    high = (part + 1) * (1 << 64) // parts
+    keys_of_units = []
+    lines_of_units = []
+    for path in work.unit_paths(SCAN):
+        unit_keys, unit_lines = _read_range(path, low, high)
+        keys_of_units.append(unit_keys)
+        lines_of_units.append(unit_lines)
+    # One element for each line in the range. The keys of a unit ascend.
+    keys = np.concatenate(keys_of_units)
+    lines = np.concatenate(lines_of_units)  # the number of the line in its unit
+    units = np.repeat(np.arange(len(keys_of_units)), [len(unit_keys) for unit_keys in keys_of_units])
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    repeated = order[1:][ordered[1:] == ordered[:-1]]
-    repeated = repeated[np.lexsort([rows[repeated], units[repeated]])]
-    counts = np.bincount(units[repeated], minlength=len(paths))
+    sorted_keys = keys[order]
+    equals_previous = sorted_keys[1:] == sorted_keys[:-1]
+    repeated = order[1:][equals_previous]
+    repeated = repeated[np.lexsort([lines[repeated], units[repeated]])]  # in reading order
+    counts = np.bincount(units[repeated], minlength=len(keys_of_units))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
     with atomic_file(part_file(work, part)) as file:
-        file.write(np.concatenate([[0], np.cumsum(counts)]).astype("<u8").tobytes())
-        file.write(rows[repeated].astype("<u4").tobytes())
+        file.write(offsets.astype("<u8").tobytes())
+        file.write(lines[repeated].astype("<u4").tobytes())
 
 
 def is_duplicate(work: StreamWork, unit: int, lines: int) -> np.ndarray:
     """Whether each line of unit number `unit` of a stream occurred before. bool [lines]."""
-    repeated = np.zeros(lines, bool)
+    is_repeated = np.zeros(lines, bool)
     for part in range(number_of_parts(work)):
         path = part_file(work, part)
         first, last = np.fromfile(path, "<u8", 2, offset=8 * unit).tolist()
-        offset = 8 * (sum(work.units) + 1) + 4 * first
-        repeated[np.fromfile(path, "<u4", last - first, offset=offset)] = True
-    return repeated
+        offsets_bytes = 8 * (sum(work.units) + 1)
+        repeated = np.fromfile(path, "<u4", last - first, offset=offsets_bytes + 4 * first)
+        is_repeated[repeated] = True
+    return is_repeated
 
 
 def _read_range(path: Path, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of a unit within low <= key < high, and their line numbers."""
-    count = (path.stat().st_size - _COUNTS) // _KEY_AND_ROW
-    if not count:
+    """The keys of a unit within low <= key < high, uint64 [n], and their line numbers, uint32 [n]."""
+    lines = (path.stat().st_size - _COUNTS_BYTES) // _LINE_BYTES
+    if not lines:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint32)
-    keys = np.memmap(path, "<u8", "r", _COUNTS, count)
+    keys = np.memmap(path, "<u8", "r", _COUNTS_BYTES, lines)
     first = int(np.searchsorted(keys, np.uint64(low)))
     last = int(np.searchsorted(keys, np.uint64(high - 1), side="right"))
-    return np.array(keys[first:last]), np.fromfile(
-        path, "<u4", last - first, offset=_COUNTS + 8 * count + 4 * first
-    )
+    keys_bytes = 8 * lines
+    numbers = np.fromfile(path, "<u4", last - first, offset=_COUNTS_BYTES + keys_bytes + 4 * first)
+    return np.array(keys[first:last]), numbers

@@ -6,7 +6,7 @@ import itertools
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from utils.files import atomic_file, sha256_of, write_json
 DROPPED = ("empty", "score", "duplicate", "ratio")
 _BATCH = 2048  # lines given to sentencepiece at a time
 
-# A unit without its text, and its counts. First pass: lines, documents. Second pass: ids of each split,
-# dropped lines for each reason.
+# A unit without its text, and its counts: of the first pass, lines and documents; of the second, the ids of
+# each split and the dropped lines for each reason.
 UnitResult = tuple[Unit, list[int]]
 
 
@@ -33,7 +33,7 @@ def scan_unit(unit: Unit, work: StreamWork) -> UnitResult:
         text = _read(unit, work)
         keys = text.hashes() if work.options.deduplicate else np.zeros(0, np.uint64)
         write_keys(path, len(text.sides[0]), len(text.documents), keys)
-    return unit._replace(texts=()), read_counts(path)
+    return _without_text(unit), read_counts(path)
 
 
 def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
@@ -46,37 +46,80 @@ def tokenize_unit(unit: Unit, work: StreamWork) -> UnitResult:
     path = work.unit_path(TOKENS, unit.source, unit.number)
     if path.exists():
         (counts,) = _arrays([path], "counts")
-        return unit._replace(texts=()), counts.tolist()
+        return _without_text(unit), counts.tolist()
     text = _read(unit, work)
-    sides = len(text.sides)
-    document = np.repeat(np.arange(len(text.documents)), text.documents)  # of each line
-    held_out = text.document_hashes(work.held_out_side)[document] < np.uint64(work.held_out_below)
-    fresh = ~is_duplicate(work, sum(work.units[: unit.source]) + unit.number, len(document))
-
+    lines = len(text.sides[0])  # a pair counts as one line here
+    is_new = ~is_duplicate(work, sum(work.units[: unit.source]) + unit.number, lines)
     tokenizer = _tokenizer(*(str(work.output / name) for name in VOCABULARY_FILES))
-    rows = itertools.compress(zip(*text.sides), fresh)
-    ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(rows)))
-    document, held_out, lengths = document[fresh], held_out[fresh], lengths.reshape(-1, sides)
-    shorter, longer = lengths.min(axis=1, initial=1 << 62), lengths.max(axis=1, initial=0)
-    empty, most = shorter == 0, work.options.max_ratio  # a line of control characters has no ids
-    uneven = ~empty & (longer > most * shorter) & (most > 0)
-    kept = ~empty & ~uneven
-    dropped = {"empty": text.empty + int(empty.sum()), "score": text.score}
-    dropped |= {"duplicate": int((~fresh).sum()), "ratio": int(uneven.sum())}
+    tokenized = _tokenize(text, is_new, work.held_out_below, work.held_out_side, tokenizer)
 
-    arrays: dict[str, Any] = {}
-    for split, chosen in zip(SPLITS, (kept & ~held_out, kept & held_out)):
-        chosen_ids, chosen_lengths = ids[np.repeat(chosen, lengths.sum(axis=1))], lengths[chosen]
-        is_unknown = chosen_ids == tokenizer.unk_id
-        lines_of_documents = np.bincount(document[chosen])
-        arrays[f"{split}.ids"] = chosen_ids
-        arrays[f"{split}.lengths"] = chosen_lengths.ravel().astype(np.uint32)
-        arrays[f"{split}.documents"] = lines_of_documents[lines_of_documents > 0].astype(np.uint32)
-        arrays[f"{split}.unknown"] = np.bincount(_side_of_tokens(chosen_lengths)[is_unknown], minlength=sides)
-    counts = [len(arrays[f"{split}.ids"]) for split in SPLITS] + [dropped[reason] for reason in DROPPED]
+    fewest = tokenized.lengths.min(axis=1)
+    most = tokenized.lengths.max(axis=1)
+    is_empty = fewest == 0  # a line of control characters has no ids
+    is_uneven = np.zeros(len(fewest), bool)
+    if work.options.max_ratio:
+        is_uneven = ~is_empty & (most > work.options.max_ratio * fewest)
+    is_usable = ~is_empty & ~is_uneven
+    train, held_out = SPLITS
+    arrays = _arrays_of_split(train, tokenized, is_usable & ~tokenized.is_held_out, tokenizer.unk_id)
+    arrays |= _arrays_of_split(held_out, tokenized, is_usable & tokenized.is_held_out, tokenizer.unk_id)
+
+    dropped = {
+        "empty": text.empty + int(is_empty.sum()),
+        "score": text.score,
+        "duplicate": int((~is_new).sum()),
+        "ratio": int(is_uneven.sum()),
+    }
+    counts = [len(arrays[f"{split}.ids"]) for split in SPLITS]
+    counts += [dropped[reason] for reason in DROPPED]
     with atomic_file(path) as file:
         np.savez(file, counts=np.array(counts), **arrays)
-    return unit._replace(texts=()), counts
+    return _without_text(unit), counts
+
+
+class _TokenizedLines(NamedTuple):
+    """The lines of a unit that are not duplicates; a pair is one line."""
+
+    ids: np.ndarray  # uint16 or uint32 [tokens], those of a pair one side after the other
+    lengths: np.ndarray  # int64 [lines, sides], the number of ids
+    document: np.ndarray  # int64 [lines], the number of its document in the unit
+    is_held_out: np.ndarray  # bool [lines]
+
+
+def _tokenize(
+    text: Lines, is_new: np.ndarray, held_out_below: int, held_out_side: int, tokenizer: Tokenizer
+) -> _TokenizedLines:
+    """Cut the new lines of a unit into ids.
+
+    Args:
+        is_new: bool [lines].
+        held_out_below: a document with a smaller hash is held out.
+        held_out_side: the side of a pair that is hashed for it.
+    """
+    document = np.repeat(np.arange(len(text.documents)), text.documents)  # int64 [lines]
+    is_held_out = text.document_hashes(held_out_side) < np.uint64(held_out_below)  # bool [documents]
+    new_lines = itertools.compress(zip(*text.sides), is_new)
+    ids, lengths = _encode(tokenizer, list(itertools.chain.from_iterable(new_lines)))
+    return _TokenizedLines(
+        ids, lengths.reshape(-1, len(text.sides)), document[is_new], is_held_out[document][is_new]
+    )
+
+
+def _arrays_of_split(
+    split: str, lines: _TokenizedLines, is_chosen: np.ndarray, unk_id: int
+) -> dict[str, np.ndarray]:
+    """The arrays of a split in the file of a unit, from the chosen lines. `is_chosen`: bool [lines]."""
+    is_chosen_token = np.repeat(is_chosen, lines.lengths.sum(axis=1))
+    ids = lines.ids[is_chosen_token]
+    lengths = lines.lengths[is_chosen]
+    lines_of_documents = np.bincount(lines.document[is_chosen])
+    side_of_unknown = _side_of_tokens(lengths)[ids == unk_id]
+    return {
+        f"{split}.ids": ids,
+        f"{split}.lengths": lengths.ravel().astype(np.uint32),
+        f"{split}.documents": lines_of_documents[lines_of_documents > 0].astype(np.uint32),
+        f"{split}.unknown": np.bincount(side_of_unknown, minlength=lengths.shape[1]),
+    }
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -90,11 +133,13 @@ def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
     Args:
         tokens: of each unit. A run without tokens is left out.
     """
-    first, total = 0, 0
+    first = 0
+    total = 0
     for number, count in enumerate(tokens):
         if total and total + count > shard_tokens:
             yield slice(first, number)
-            first, total = number, 0
+            first = number
+            total = 0
         total += count
     if total:
         yield slice(first, len(tokens))
@@ -119,48 +164,66 @@ def write_shard(work: StreamWork, split: str, number: int, units: Sequence[Path]
     Raises:
         UserError: the file of a unit is damaged.
     """
-    name, stream = f"{split}-{number:05d}", work.stream
+    name = f"{split}-{number:05d}"
     record_path = work.folder("shards") / f"{name}.json"
     if record_path.exists():
         return work.number
-    lengths = list(_arrays(units, f"{split}.lengths"))
-    lines, tokens = sum(map(len, lengths)), int(sum(map(np.sum, lengths)))
-    contents = {
-        "ids": (id_dtype(work.vocab_size), tokens, _arrays(units, f"{split}.ids")),
-        "lines": (np.dtype("<u4"), lines + 1, _offsets(lengths)),
-    }
-    documents = lines // 2
-    if not stream.is_parallel:
-        of_documents = list(_arrays(units, f"{split}.documents"))
-        documents = sum(map(len, of_documents))
-        contents["documents"] = (np.dtype("<u4"), documents + 1, _offsets(of_documents))
-    files = {}
-    for kind, content in contents.items():
-        file = f"{stream.folder}/{name}.{kind}.npy"
-        files[file] = write_array(work.output / file, *content)
-    pieces = np.zeros((len(stream.languages), work.vocab_size), np.int64)
-    for ids, of_unit in zip(_arrays(units, f"{split}.ids"), lengths):
-        sides = _side_of_tokens(of_unit.reshape(-1, len(pieces)))
-        for side, count in enumerate(pieces):
-            count += np.bincount(ids[sides == side], minlength=work.vocab_size)
+    languages = work.stream.languages
+    line_lengths = list(_arrays(units, f"{split}.lengths"))  # of each unit
+    lines = sum(len(lengths) for lengths in line_lengths)
+    tokens = sum(int(lengths.sum()) for lengths in line_lengths)
+    documents = lines // 2  # each pair is a document
+
+    path = f"{work.stream.folder}/{name}"
+    ids_file = f"{path}.ids.npy"
+    lines_file = f"{path}.lines.npy"
+    documents_file = f"{path}.documents.npy"
+    files = {}  # name -> size and SHA-256
+    ids = _arrays(units, f"{split}.ids")
+    files[ids_file] = write_array(work.output / ids_file, id_dtype(work.vocab_size), tokens, ids)
+    files[lines_file] = _write_offsets(work.output / lines_file, line_lengths)
+    if not work.stream.is_parallel:
+        document_lines = list(_arrays(units, f"{split}.documents"))
+        documents = sum(len(counts) for counts in document_lines)
+        files[documents_file] = _write_offsets(work.output / documents_file, document_lines)
+
+    pieces = _count_pieces(_arrays(units, f"{split}.ids"), line_lengths, len(languages), work.vocab_size)
     with atomic_file(pieces_file(work, name)) as file:
         np.save(file, pieces)
-    unknown = sum(_arrays(units, f"{split}.unknown"))
+    unknown = sum(_arrays(units, f"{split}.unknown"))  # int64 [sides]
+    by_language = {}
+    for side, language in enumerate(languages):
+        by_language[language] = {"tokens": int(pieces[side].sum()), "unknown": int(unknown[side])}
+    digests = "".join(file["sha256"] for file in files.values())
     record = {
         "name": name,
         "documents": documents,
         "lines": lines,
         "tokens": tokens,
         "unknown": int(unknown.sum()),
-        "by_language": {
-            language: {"tokens": int(counts.sum()), "unknown": int(count)}
-            for language, counts, count in zip(stream.languages, pieces, unknown)
-        },
-        "index": hashlib.sha256("".join(file["sha256"] for file in files.values()).encode()).hexdigest(),
+        "by_language": by_language,
+        "index": hashlib.sha256(digests.encode()).hexdigest(),
         "files": files,
     }
     write_json(record_path, record)
     return work.number
+
+
+def _count_pieces(
+    ids: Iterable[np.ndarray], line_lengths: Iterable[np.ndarray], sides: int, vocab_size: int
+) -> np.ndarray:
+    """How often each piece occurs on each side, int64 [sides, V].
+
+    Args:
+        ids: of each unit [tokens].
+        line_lengths: of each unit the tokens of each line; a pair is two lines.
+    """
+    counts = np.zeros((sides, vocab_size), np.int64)
+    for unit_ids, lengths in zip(ids, line_lengths):
+        side_of_tokens = _side_of_tokens(lengths.reshape(-1, sides))
+        for side in range(sides):
+            counts[side] += np.bincount(unit_ids[side_of_tokens == side], minlength=vocab_size)
+    return counts
 
 
 def pieces_file(work: StreamWork, name: str) -> Path:
@@ -178,12 +241,31 @@ def write_array(path: Path, dtype: np.dtype, length: int, blocks: Iterable[np.nd
     return describe(path)
 
 
+def _write_offsets(path: Path, counts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Write where each of many items begins and the last one ends, and `describe` the file.
+
+    Args:
+        counts: the sizes of the items, block by block.
+    """
+    items = sum(len(block) for block in counts)
+    return write_array(path, np.dtype("<u4"), items + 1, _offsets(counts))
+
+
 def describe(path: Path) -> dict[str, Any]:
     """The size of a file in bytes and its SHA-256, for the manifest."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
+def _without_text(unit: Unit) -> Unit:
+    return unit._replace(texts=())
+
+
 def _read(unit: Unit, work: StreamWork) -> Lines:
+    """The lines of a unit.
+
+    Raises:
+        UserError: as `read_lines`, or the worker does not see the output folder.
+    """
     if not (work.output / WORK).is_dir():
         raise UserError(f"{work.output}: a worker does not see it; all machines must share the output folder")
     stream = work.stream
@@ -198,7 +280,8 @@ def _side_of_tokens(lengths: np.ndarray) -> np.ndarray:
 def _encode(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """All ids in a row, uint16 or uint32 [tokens], and the number of ids of each text, int64 [texts]."""
     dtype = id_dtype(tokenizer.vocab_size)
-    parts, lengths = [np.zeros(0, dtype)], np.zeros(len(texts), np.int64)
+    parts = [np.zeros(0, dtype)]
+    lengths = np.zeros(len(texts), np.int64)
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer.encode_batch(texts[start : start + _BATCH])
         lengths[start : start + _BATCH] = [len(ids) for ids in batch]
@@ -212,7 +295,11 @@ def _tokenizer(piece_model_path: str, vocab_path: str) -> Tokenizer:
 
 
 def _arrays(units: Sequence[Path], name: str) -> Iterator[np.ndarray]:
-    """An array of each unit. UserError: the file of a unit is damaged."""
+    """An array of each unit.
+
+    Raises:
+        UserError: the file of a unit is damaged.
+    """
     for unit in units:
         try:
             with np.load(unit) as arrays:

@@ -14,7 +14,7 @@ import itertools
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,12 +77,12 @@ class Lines(NamedTuple):
 
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of each line or pair. uint64 [lines]."""
-        return _hashes(self.sides[0] if len(self.sides) == 1 else map("\t".join, zip(*self.sides)))
+        return _hashes("\t".join(line) for line in zip(*self.sides))
 
     def document_hashes(self, side: int) -> np.ndarray:
         """A 64-bit hash of each document, of one side of a pair. uint64 [documents]."""
-        text = iter(self.sides[side])
-        return _hashes("\n".join(itertools.islice(text, int(count))) for count in self.documents)
+        lines = iter(self.sides[side])
+        return _hashes("\n".join(itertools.islice(lines, count)) for count in self.documents.tolist())
 
 
 def read_units(
@@ -99,10 +99,11 @@ def read_units(
         UserError: a file is empty, binary, damaged or has an endless line, or two aligned files have
             different numbers of lines.
     """
-    unit, read = None, 0
+    unit: Unit | None = None  # of which it is not known yet whether it is the last
+    read = 0  # bytes on disk
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(contextlib.closing(_TextFile(path))) for path in source.paths]
-        for count in itertools.count():
+        for unit_number in itertools.count():
             first_line = files[0].line
             if len(files) == 2:
                 texts = _cut_aligned(files, unit_bytes)
@@ -113,7 +114,7 @@ def read_units(
             if unit is not None:
                 yield unit
             position = sum(file.raw.tell() for file in files)
-            unit = Unit(stream, number, count, texts, first_line, position - read)
+            unit = Unit(stream, number, unit_number, texts, first_line, weight=position - read)
             read = position
     if unit is None:
         raise UserError(f"{source}: empty: no text in it; leave it out")
@@ -131,20 +132,29 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], form:
         UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
     """
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
-    rows, low = list(zip(*decoded)), 0
+    low_scores = 0
     if source.has_columns:
-        rows, low = _columns(decoded[0], unit.first_line, source.paths[0], form)
+        rows, low_scores = _columns(decoded[0], unit.first_line, source.paths[0], form)
+    else:
+        rows = list(zip(*decoded))
     stripped = [tuple(cell.strip() for cell in row) for row in rows]
     full = [row for row in stripped if all(row)]
-    sides = tuple(list(side) for side in zip(*full)) or tuple([] for _ in languages)
+    sides = tuple([row[side] for row in full] for side in range(len(languages)))
     if source.languages != languages:
         sides = sides[::-1]
-    documents, empty = np.ones(len(full), np.int64), len(stripped) - len(full)
     if len(languages) == 1 and form.documents == "blank":
-        is_text = np.array([bool(line) for (line,) in stripped], bool)
-        begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
-        documents, empty = np.bincount(np.cumsum(begins_document)[is_text] - 1), 0
-    return Lines(sides, documents, empty, low)
+        # Blank lines separate documents, and are not counted as left out.
+        return Lines(sides, _lines_of_documents([bool(line) for (line,) in stripped]), 0)
+    documents = np.ones(len(full), np.int64)
+    return Lines(sides, documents, len(stripped) - len(full), low_scores)
+
+
+def _lines_of_documents(is_text: list[bool]) -> np.ndarray:
+    """The number of lines of each document, int64 [documents], given which lines are not blank."""
+    is_text = np.array(is_text, bool)
+    begins_document = is_text & ~np.concatenate([[False], is_text[:-1]])
+    document = np.cumsum(begins_document)[is_text] - 1  # the number of its document for each line of text
+    return np.bincount(document)
 
 
 class _TextFile:
@@ -167,26 +177,36 @@ class _TextFile:
         """Read until the buffer has more than `size` bytes and a line end; True at the end of the file."""
         with _faults_named(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
-            self.buffer += (more := self._file.read(missing))
+            more = self._file.read(missing)
+            self.buffer += more
             if len(more) < missing:
-                # The standard library takes a damaged later part of a .bz2 or .xz file for its end.
-                if self.raw.read(1):
-                    raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
-                if self.buffer and not self.buffer.endswith(b"\n"):
-                    self.buffer += b"\n"
+                self._end()
                 return True
             if b"\n" not in self.buffer:
-                self.buffer += self._file.readline(LONGEST_LINE)
-                if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
-                    raise _too_long(self.path, self.line)
-                self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
+                self._finish_line()
         return False
 
     def take(self, length: int) -> bytes:
         """Remove this many bytes from the front and return them."""
-        taken, self.buffer = self.buffer[:length], self.buffer[length:]
-        self.line += taken.count(b"\n")
-        return taken
+        front = self.buffer[:length]
+        self.buffer = self.buffer[length:]
+        self.line += front.count(b"\n")
+        return front
+
+    def _end(self) -> None:
+        """Check that this is the end of the file, and end the last line."""
+        # The standard library takes a damaged later part of a .bz2 or .xz file for its end.
+        if self.raw.read(1):
+            raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
+        if self.buffer and not self.buffer.endswith(b"\n"):
+            self.buffer += b"\n"
+
+    def _finish_line(self) -> None:
+        """Read the rest of the line that fills the buffer."""
+        self.buffer += self._file.readline(LONGEST_LINE)
+        if len(self.buffer) > LONGEST_LINE and not self.buffer.endswith(b"\n"):
+            raise _too_long(self.path, self.line)
+        self.buffer = self.buffer.removesuffix(b"\n") + b"\n"
 
 
 @contextlib.contextmanager
@@ -205,36 +225,56 @@ def _too_long(path: str, line: int) -> UserError:
 
 
 def _cut(file: _TextFile, size: int, blank_lines: bool) -> bytes:
+    """The next lines of a file, at most `size` bytes or one longer line; with `blank_lines` whole documents.
+
+    Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
+    """
     if file.fill(size):
         return file.take(len(file.buffer))
-    # The limit makes the cut independent of how much happens to be in the buffer.
-    end = (file.buffer.rfind(b"\n", 0, size) + 1) or (file.buffer.find(b"\n") + 1)
+    end = file.buffer.rfind(b"\n", 0, size) + 1
+    if not end:
+        end = file.buffer.find(b"\n") + 1
     if blank_lines:
-        blanks = [(file.buffer.rfind(mark, 0, size), len(mark)) for mark in (b"\n\n", b"\n\r\n")]
-        end = max((at + length for at, length in blanks if at >= 0), default=end)
+        behind_blank = []
+        for blank in (b"\n\n", b"\n\r\n"):
+            place = file.buffer.rfind(blank, 0, size)
+            if place >= 0:
+                behind_blank.append(place + len(blank))
+        end = max(behind_blank, default=end)
     return file.take(end)
 
 
 def _cut_aligned(files: list[_TextFile], size: int) -> tuple[bytes, ...]:
-    ends = []
+    """The next lines of two files, equally many: at most `size` bytes of each, or one longer line.
+
+    Raises:
+        UserError: one file has ended and the other has not.
+    """
+    line_ends = []  # of each file, the ends of the lines that fit
     for file in files:
         file.fill(size)
-        found = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
-        if file.buffer and not len(found):
-            found = np.array([file.buffer.find(b"\n") + 1])
-        ends.append(found[:_MOST_LINES])
-    lines = min(map(len, ends))
-    if not lines and any(file.buffer for file in files):
-        ended = next(file for file in files if not file.buffer)
+        ends = np.flatnonzero(np.frombuffer(file.buffer, np.uint8)[:size] == ord("\n")) + 1
+        if file.buffer and not len(ends):
+            ends = np.array([file.buffer.find(b"\n") + 1])
+        line_ends.append(ends[:_MOST_LINES])
+    lines = min(len(ends) for ends in line_ends)
+    if lines:
+        return tuple(file.take(int(ends[lines - 1])) for file, ends in zip(files, line_ends))
+    if any(file.buffer for file in files):
+        shorter = next(file for file in files if not file.buffer)
         raise UserError(
-            f"{' and '.join(file.path for file in files)}: {ended.path} has {ended.line - 1:,} lines, the "
-            "other more: not aligned; line i of one must translate line i of the other"
+            f"{' and '.join(file.path for file in files)}: {shorter.path} has {shorter.line - 1:,} lines, "
+            "the other more: not aligned; line i of one must translate line i of the other"
         )
-    return tuple(file.take(int(end[lines - 1]) if lines else 0) for file, end in zip(files, ends))
+    return tuple(b"" for _ in files)
 
 
 def _decode(text: bytes, path: str, first_line: int) -> list[str]:
-    """The lines of a text. UserError: a line is not UTF-8, or too long."""
+    """The lines of a text.
+
+    Raises:
+        UserError: a line is not UTF-8, or too long.
+    """
     if len(text) > LONGEST_LINE:
         for number, line in enumerate(text.split(b"\n"), first_line):
             if len(line) > LONGEST_LINE:
@@ -252,34 +292,44 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
 def _columns(
     lines: list[str], first_line: int, path: str, form: TextFormat
 ) -> tuple[list[tuple[str, str]], int]:
-    """The two cells of each line that is not blank, and the number of lines with too low a score."""
+    """The two cells of each line that is not blank, and the number of lines with too low a score.
+
+    Raises:
+        UserError: a line has another number of columns, or no score.
+    """
     first, second = (column - 1 for column in form.tsv_columns or (1, 2))
-    score = form.score_column - 1
+    score = form.score_column - 1  # -1: there are no scores
     fewest = max(first, second, score) + 1
-    rows, low = [], 0
+    rows = []
+    low_scores = 0
     for number, line in enumerate(lines, first_line):
         cells = line.split("\t")
-        if len(cells) < fewest or (len(cells) > 2 and not form.tsv_columns):
+        has_too_many = len(cells) > 2 and not form.tsv_columns
+        if len(cells) < fewest or has_too_many:
             if not line.strip():
                 continue
-            wanted = f"at least {fewest}" if form.tsv_columns else "2"
+            expected = f"at least {fewest}" if form.tsv_columns else "2"
             raise UserError(
-                f"{path}: line {number}: {len(cells)} columns between tabs, expected {wanted}; name the "
+                f"{path}: line {number}: {len(cells)} columns between tabs, expected {expected}; name the "
                 "columns that hold the pair with --tsv_columns, as in [2, 3]"
             )
-        try:
-            fits = score < 0 or float(cells[score]) >= form.min_score
-        except ValueError as error:
-            raise UserError(
-                f"{path}: line {number}: '{cells[score][:40]}' is no score; name its column with "
-                "--score_column"
-            ) from error
-        if fits:
+        if score >= 0 and not _score(cells[score], path, number) >= form.min_score:  # NaN is too low
+            low_scores += 1
+        else:
             rows.append((cells[first], cells[second]))
-        low += not fits
-    return rows, low
+    return rows, low_scores
 
 
-def _hashes(texts: Iterator[str]) -> np.ndarray:
+def _score(cell: str, path: str, number: int) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: line {number}: '{cell[:40]}' is no score; name its column with --score_column"
+        ) from error
+
+
+def _hashes(texts: Iterable[str]) -> np.ndarray:
+    """A 64-bit hash of each text, uint64 [texts]."""
     hashes = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
     return np.frombuffer(hashes, "<u8")
