@@ -34,27 +34,31 @@ def build_corpus(options: BuildOptions) -> dict:
     Raises:
         UserError: bad input or options.
     """
+    # The plan is all that decides the bytes of the corpus: a folder is continued only with an equal plan.
     output = Path(options.output).absolute()
     streams = resolve(options.mono, options.parallel)
     tokenizer = Tokenizer(options.vocab_path, options.piece_model_path)
     plan = plan_of(options, streams, {"digest": tokenizer.digest, "size": tokenizer.vocab_size})
     if options.overwrite:
         delete_corpus(output)
+
+    # A finished corpus is checked and left as it is.
     manifest = finished_manifest(output, plan)
     if manifest is not None:
         logger.info("%s: built already; comparing its checksums", output)
         shutil.rmtree(output / WORK, ignore_errors=True)
         check_files(output, manifest["files"], checksums=True)
         return manifest
+
+    # Each stage does what is missing of it.
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
     modified = modification_times(streams)
     with claim(output, plan | {"modified": modified}), workers:
-        works = [
-            StreamWork(number, stream, output, options, tokenizer.vocab_size)
-            for number, stream in enumerate(streams)
-        ]
+        works = []
+        for number, stream in enumerate(streams):
+            works.append(StreamWork(number, stream, output, options, tokenizer.vocab_size))
         build = CorpusBuild(options, works, workers, tokenizer)
         build.scan()
         build.find_duplicates()
@@ -66,6 +70,7 @@ def build_corpus(options: BuildOptions) -> dict:
 
 
 def main() -> None:
+    """Build the corpus of the command line, and print a table of it and a few pairs."""
     setup_console()
     options = load_config(BuildOptions, gather_notation(sys.argv[1:]), "Text and pairs to a corpus.")
     table = summary(build_corpus(options))

@@ -6,8 +6,9 @@ from functools import cached_property
 import numpy as np
 
 _STREAM = 0x4D41534B  # keeps these draws apart from any other Philox stream of the same seed
-
-_MASKED, _RANDOM = 0.8, 0.1
+# BERT's shares of the chosen tokens: 80 % become [MASK], 10 % a random token, the others stay.
+_MASKED = 0.8
+_RANDOM = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,14 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer) -> "Vocabulary":
         """From any object with these attributes and `vocab_size`."""
-        names = ("cls_id", "pad_id", "sep_id", "unk_id", "mask_id")
-        return cls(*(int(getattr(tokenizer, name)) for name in names), int(tokenizer.vocab_size))
+        return cls(
+            int(tokenizer.cls_id),
+            int(tokenizer.pad_id),
+            int(tokenizer.sep_id),
+            int(tokenizer.unk_id),
+            int(tokenizer.mask_id),
+            size=int(tokenizer.vocab_size),
+        )
 
     @cached_property
     def special_ids(self) -> np.ndarray:
@@ -51,21 +58,28 @@ def generator(seed: int, step: int, index: int) -> np.random.Generator:
 
 
 def number_chosen(n: int, rate: float) -> int:
-    """max(1, round(rate n)) of n tokens, none of none, never more than n."""
+    """How many of n tokens are chosen: the share `rate`, rounded, but at least one if there is one."""
     return min(n, max(1, round(rate * n)))
 
 
 def choose(n: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """`number_chosen(n, rate)` of the positions 0 .. n-1, each set equally likely. Sorted, int64 [m]."""
+    """Positions chosen from 0 .. n - 1, int64 [m], ascending. Every set of m positions is equally likely."""
     chosen = rng.permutation(n)[: number_chosen(n, rate)]
     chosen.sort()
     return chosen
 
 
 def replace(tokens: np.ndarray, rng: np.random.Generator, vocabulary: Vocabulary) -> np.ndarray:
-    """What stands in place of the chosen tokens [m], int64 [m], as in BERT: with chance 0.8 [MASK], with 0.1
-    a random token that is not special, else the token itself."""
+    """What the model sees in place of the chosen tokens, as in BERT: [MASK], a random token, or the token.
+
+    Args:
+        tokens: the chosen tokens, int64 [m].
+
+    Returns:
+        int64 [m]: with probability 0.8 [MASK], with 0.1 a random token that is not special, else the token.
+    """
     draw = rng.random(len(tokens))
-    random = vocabulary.ordinary_ids[rng.integers(len(vocabulary.ordinary_ids), size=len(tokens))]
-    unmasked = np.where(draw < _MASKED + _RANDOM, random, tokens)
+    ordinary_ids = vocabulary.ordinary_ids
+    random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(tokens))]
+    unmasked = np.where(draw < _MASKED + _RANDOM, random_ids, tokens)
     return np.where(draw < _MASKED, vocabulary.mask_id, unmasked)

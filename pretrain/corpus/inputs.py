@@ -47,7 +47,11 @@ class TextSource:
 
     @property
     def size(self) -> int:
-        """Bytes of the files. UserError: a file cannot be read."""
+        """Bytes of the files.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
         return sum(file_status(path).st_size for path in self.paths)
 
 
@@ -76,7 +80,8 @@ class Stream:
 def gather_notation(arguments: list[str]) -> list[str]:
     """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
 
-    UserError: a value is not `language<=path`.
+    Raises:
+        UserError: a value is not `language<=path`.
     """
     rest: list[str] = []
     entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
@@ -86,7 +91,8 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if flag not in entries:
             rest.append(word)
             continue
-        value = value if equals else next(words, "")
+        if not equals:
+            value = next(words, "")
         if value.startswith("{"):  # already a mapping
             rest += [flag, value]
             continue
@@ -94,9 +100,11 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if not (label and arrow and path):
             raise UserError(f"'{value}': no 'language<=path'; {_NOTATION}")
         # A comma separates files of one language, or the two aligned files of a pair.
-        entries[flag].setdefault(label, []).extend([path] if "-" in label else path.split(","))
+        paths = [path] if "-" in label else path.split(",")
+        entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
-        rest += [flag, json.dumps(mapping)] if mapping else []
+        if mapping:
+            rest += [flag, json.dumps(mapping)]
     return rest
 
 
@@ -111,31 +119,46 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         UserError: no text given, a malformed name, a missing file, an unknown form.
     """
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
-    for given, count in ((mono, 1), (parallel, 2)):
-        for label, paths in given.items():
-            if not isinstance(label, str):
-                raise UserError(f"{label} is not a language; put it in quotes: YAML reads no as false")
-            languages = tuple(label.split("-"))
-            known = all(map(_LANGUAGE.fullmatch, languages))
-            if not known or not len(languages) == len(set(languages)) == count:
-                form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
-                raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {_NOTATION}")
-            for path in paths if isinstance(paths, list) else [paths]:
-                files = _find_pairs(path, languages) if count == 2 else zip(_find_files(path))
-                sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
+    for label, paths in mono.items():
+        languages = _languages(label, 1)
+        for path in paths if isinstance(paths, list) else [paths]:
+            sources[languages] += [TextSource((file,), languages) for file in _find_files(path)]
+    for label, paths in parallel.items():
+        languages = _languages(label, 2)
+        for path in paths if isinstance(paths, list) else [paths]:
+            files = [TextSource(names, languages) for names in _find_pairs(path, languages)]
+            sources[tuple(sorted(languages))] += files
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {_NOTATION}")
-    for languages, found in sources.items():
-        if len({source.paths for source in found}) < len(found):
+    streams = []
+    for languages, sources_of_stream in sources.items():
+        if len({source.paths for source in sources_of_stream}) < len(sources_of_stream):
             raise UserError(f"a file is given twice for {'-'.join(languages)}")
-    streams = [Stream(languages, tuple(found)) for languages, found in sources.items()]
+        streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
+
+
+def _languages(label: Any, count: int) -> tuple[str, ...]:
+    """The one or two languages of a label, in its order.
+
+    Raises:
+        UserError: it is not the name of so many languages.
+    """
+    if not isinstance(label, str):
+        raise UserError(f"{label} is not a language; put it in quotes: YAML reads no as false")
+    languages = tuple(label.split("-"))
+    are_names = all(_LANGUAGE.fullmatch(language) for language in languages)
+    if not are_names or len(languages) != count or len(set(languages)) != count:
+        form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
+        raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {_NOTATION}")
+    return languages
 
 
 def expand(path: Any) -> str:
     """A path with ~ and $VARIABLES replaced.
 
-    UserError: not a path, or the environment has no such variable.
+    Raises:
+        UserError: it is not a path, or the environment has no such variable.
     """
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
@@ -146,7 +169,11 @@ def expand(path: Any) -> str:
 
 
 def file_status(path: str) -> os.stat_result:
-    """`os.stat`. UserError: the file is missing or may not be read."""
+    """`os.stat`.
+
+    Raises:
+        UserError: the file is missing or may not be read.
+    """
     try:
         return os.stat(path)
     except OSError as error:
@@ -158,37 +185,65 @@ def _has_columns(name: str) -> bool:
 
 
 def _find_pairs(path: Any, languages: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The files of each source of a pair: one with columns, or two that are aligned."""
+    """The files of each source of a pair: one with columns, or two that are aligned.
+
+    Args:
+        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common
+            beginning of the names of two files (Moses).
+
+    Raises:
+        UserError: a file is missing or has an unknown form.
+    """
     if isinstance(path, str) and "," in path:
         path = path.split(",")
     if isinstance(path, list):
-        files = [name for part in path for name in _find_files(part)] if len(path) == 2 else []
-        if len(files) != 2 or any(map(_has_columns, files)):
-            pair = "-".join(languages)
-            raise UserError(f"{pair}: {path} is not two aligned files; give each .tsv as {pair}<=PATH")
-        return [tuple(files)]
-    moses = [[f"{expand(path)}.{language}{end}" for end in _PACKED] for language in languages]
-    files = [name for names in moses for name in list(filter(os.path.isfile, names))[:1]]
-    if len(files) == 2 and not os.path.exists(expand(path)):
-        return [tuple(files)]
+        return [_aligned_files(path, languages)]
+    moses = _moses_files(expand(path), languages)
+    if moses and not os.path.exists(expand(path)):
+        return [moses]
     files = _find_files(path)
-    for name in files:
-        if not _has_columns(name):
+    for file in files:
+        if not _has_columns(file):
             raise UserError(
-                f"{name}: unknown form of parallel text; name it .tsv (.gz, .bz2, .xz may follow), or give "
+                f"{file}: unknown form of parallel text; name it .tsv (.gz, .bz2, .xz may follow), or give "
                 "two aligned files as path,path"
             )
-    return [(name,) for name in files]
+    return [(file,) for file in files]
+
+
+def _aligned_files(paths: list[Any], languages: tuple[str, ...]) -> tuple[str, ...]:
+    """Two files, one for each language. UserError: there are not two, or one is a .tsv file."""
+    files = []
+    if len(paths) == 2:
+        files = [file for path in paths for file in _find_files(path)]
+    if len(files) != 2 or any(_has_columns(file) for file in files):
+        pair = "-".join(languages)
+        raise UserError(f"{pair}: {paths} is not two aligned files; give each .tsv as {pair}<=PATH")
+    return tuple(files)
+
+
+def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | None:
+    """`prefix.en` and `prefix.de`, plain or compressed; None if one is missing."""
+    files = []
+    for language in languages:
+        names = [f"{prefix}.{language}{end}" for end in _PACKED]
+        file = next((name for name in names if os.path.isfile(name)), None)
+        if file is None:
+            return None
+        files.append(file)
+    return tuple(files)
 
 
 def _find_files(path: Any) -> list[str]:
-    """A file, or the files of a folder or a glob in alphabetical order."""
+    """A file, or the files of a folder or a glob in alphabetical order. UserError: there is none."""
     path = expand(path)
     if os.path.isdir(path):
         names = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
+    elif os.path.exists(path):
+        names = [path]
     else:
-        names = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
-    found = sorted(name for name in names if not os.path.isdir(name))
-    if not found:
-        raise UserError(f"{path}: no such file" if "*" not in path else f"{path}: no file matches")
-    return found
+        names = glob.glob(path, recursive=True)
+    files = sorted(name for name in names if not os.path.isdir(name))
+    if not files:
+        raise UserError(f"{path}: no file matches" if "*" in path else f"{path}: no such file")
+    return files

@@ -1,53 +1,74 @@
 """What a build says at the end: a table of the corpus, a few pairs, and warnings."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pretrain.corpus.build import left_out
-from reader.corpus import SPLITS, Corpus
+from reader.corpus import SPLITS, Corpus, Pairs
 from reader.tokenization import Tokenizer
 
 _MANY_UNKNOWN = 0.05  # share of a language's tokens that is worth a warning
-_SHOWN, _WIDTH = 3, 100  # pairs of each two languages; characters of a line
-_BLOCKS, _BLOCK = 16, 128  # places of a stream that are looked at, and consecutive pairs at each
-_FEWEST = 40  # pairs that can tell anything
+_EXAMPLES = 3  # pairs of each two languages that are printed
+_WIDTH = 100  # characters of a printed line
+_PLACES = 16  # places of a stream at which pairs are compared
+_PAIRS = 128  # consecutive pairs at each
+_FEWEST_PAIRS = 40  # that can tell anything
 _TOLERATED = 0.1  # share of the places that may not fit
 # On 14 pairs of languages the lengths of translations correlate with 0.56 to 0.98, of shifted lines with at
 # most 0.25. Translations share at least twice as much as shifted lines do.
-_CORRELATED, _SHARE_MORE = 0.3, 1.5
+_CORRELATED = 0.3
+_SHARE_MORE = 1.5
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
     """A table with a row per language and side of a pair, and a warning for each poorly covered language."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
-    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-    for name, entry in (*manifest["mono"].items(), *manifest["parallel"].items()):
+    tokens_of: Counter[str] = Counter()  # language -> number of tokens
+    unknown_of: Counter[str] = Counter()  # language -> number of unknown tokens
+    for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
         languages = entry["train"]["by_language"]
         lines, held_out = (entry[split]["lines"] // len(languages) for split in SPLITS)
         dropped = left_out(entry)
         for language, counts in languages.items():
-            tokens, unknown = counts["tokens"], counts["unknown"]
-            label = name if len(languages) == 1 else f"{name}: {language}"
-            shares = f"{unknown / tokens:.2%}", f"{tokens / lines:.1f}"
-            rows.append((label, f"{lines:,}", f"{tokens:,}", *shares, f"{held_out:,}", dropped))
+            tokens = counts["tokens"]
+            rows.append(
+                (
+                    name if len(languages) == 1 else f"{name}: {language}",
+                    f"{lines:,}",
+                    f"{tokens:,}",
+                    f"{counts['unknown'] / tokens:.2%}",
+                    f"{tokens / lines:.1f}",
+                    f"{held_out:,}",
+                    dropped,
+                )
+            )
             dropped = ""  # once for a pair
-            totals[language] += (unknown, tokens)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    table = []
-    for first, *cells, last in rows:
-        cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
-        table.append("  ".join([first.ljust(widths[0]), *cells, last]).rstrip())
-    warnings = [
-        f"warning: {language}: {unknown / tokens:.1%} of its tokens are unknown to the vocabulary; it was "
-        "not made for it"
-        for language, (unknown, tokens) in totals.items()
-        if unknown > _MANY_UNKNOWN * tokens
-    ]
-    return table + warnings
+            tokens_of[language] += tokens
+            unknown_of[language] += counts["unknown"]
+    warnings = []
+    for language, tokens in tokens_of.items():
+        share = unknown_of[language] / tokens
+        if share > _MANY_UNKNOWN:
+            warnings.append(
+                f"warning: {language}: {share:.1%} of its tokens are unknown to the vocabulary; it was "
+                "not made for it"
+            )
+    return _aligned(rows) + warnings
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first and the last column flush left, the others flush right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows)]
+    lines = []
+    for first, *middle, last in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(middle, widths[1:])]
+        lines.append("  ".join([*cells, last]).rstrip())
+    return lines
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
@@ -55,20 +76,31 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     report = []
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
-        for number in np.linspace(0, len(pairs) - 1, min(_SHOWN, len(pairs)), dtype=int).tolist():
+        examples = np.linspace(0, len(pairs) - 1, min(_EXAMPLES, len(pairs)), dtype=int)
+        for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
                 report.append(f"{name} {number + 1:,} {language}: {tokenizer.decode(ids)[:_WIDTH]}")
-        size = min(_BLOCK, len(pairs))
-        places = min(_BLOCKS, len(pairs) // size) if size >= _FEWEST else 0
-        starts = np.linspace(0, len(pairs) - size, places, dtype=int).tolist()
-        bad = sum(not fit(*zip(*(pairs[start + i] for i in range(size)))) for start in starts)
-        if bad > places * _TOLERATED:
+        places, misfits = _compare_sides(pairs)
+        if misfits > places * _TOLERATED:
             report.append(
-                f"warning: {name}: at {bad} of {places} places that were looked at the sides have unrelated "
-                "lengths and share no numbers or names; is a line missing in one file, or are they no "
-                "translations?"
+                f"warning: {name}: at {misfits} of {places} places that were looked at the sides have "
+                "unrelated lengths and share no numbers or names; is a line missing in one file, or are they "
+                "no translations?"
             )
     return report
+
+
+def _compare_sides(pairs: Pairs) -> tuple[int, int]:
+    """The number of places at which the sides were compared, and of those at which they do not fit."""
+    size = min(_PAIRS, len(pairs))
+    if size < _FEWEST_PAIRS:
+        return 0, 0
+    places = min(_PLACES, len(pairs) // size)
+    misfits = 0
+    for start in np.linspace(0, len(pairs) - size, places, dtype=int).tolist():
+        first, second = zip(*(pairs[number] for number in range(start, start + size)))
+        misfits += not fit(first, second)
+    return places, misfits
 
 
 def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
@@ -78,16 +110,26 @@ def fit(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
     and they share more rare pieces (numbers, names, borrowed words) than lines that were shifted do.
     """
     lengths = np.log([[len(a), len(b)] for a, b in zip(first, second)])  # [N, 2]
-    if (lengths.std(axis=0) > 0).all() and np.corrcoef(lengths.T)[0, 1] > _CORRELATED:
+    have_spread = (lengths.std(axis=0) > 0).all()
+    if have_spread and np.corrcoef(lengths.T)[0, 1] > _CORRELATED:
         return True
-    ours, theirs = ([set(line.tolist()) for line in side] for side in (first, second))
-    counts = [Counter(piece for line in side for piece in line) for side in (ours, theirs)]
-    here, shifted = (
-        sum(
-            math.log(len(ours) / max(count[piece] for count in counts))  # 0 for a piece of every line
-            for a, b in zip(ours, others)
-            for piece in a & b
-        )
-        for others in (theirs, theirs[1:] + theirs[:1])
-    )
-    return here > _SHARE_MORE * shifted
+    first_pieces = [set(line.tolist()) for line in first]
+    second_pieces = [set(line.tolist()) for line in second]
+    shifted = second_pieces[1:] + second_pieces[:1]
+    rarity = _rarity(first_pieces, second_pieces)
+    return _shared(first_pieces, second_pieces, rarity) > _SHARE_MORE * _shared(first_pieces, shifted, rarity)
+
+
+def _rarity(first: Sequence[set[int]], second: Sequence[set[int]]) -> dict[int, float]:
+    """A weight for each piece that both sides have: 0 for a piece of every line, more for a rare one."""
+    first_counts = Counter(piece for line in first for piece in line)
+    second_counts = Counter(piece for line in second for piece in line)
+    rarity = {}
+    for piece in first_counts.keys() & second_counts.keys():
+        rarity[piece] = math.log(len(first) / max(first_counts[piece], second_counts[piece]))
+    return rarity
+
+
+def _shared(first: Sequence[set[int]], second: Sequence[set[int]], rarity: Mapping[int, float]) -> float:
+    """How much the lines of two sides have in common, line by line."""
+    return sum(rarity[piece] for a, b in zip(first, second) for piece in a & b)

@@ -24,8 +24,11 @@ from utils.config import differences
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
-WORK, PLAN = ".build", "plan.json"
-SCAN, TOKENS = "scan", "tokens"  # the two passes over the text
+WORK = ".build"
+PLAN = "plan.json"
+# The two passes over the text.
+SCAN = "scan"
+TOKENS = "tokens"
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
 
 
@@ -80,15 +83,17 @@ class StreamWork:
 def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest in `output` if it was made with this plan; None if there is no manifest.
 
-    UserError: the corpus was made from other inputs or with other options.
+    Raises:
+        UserError: the corpus was made from other inputs or with other options.
     """
     if not (output / MANIFEST).exists():
         return None
     manifest = read_manifest(output)
-    found = {key: manifest.get(key) for key in plan}
+    made_with = {key: manifest.get(key) for key in plan}
     # Corpora of earlier versions have further options.
-    found["options"] = {key: found["options"].get(key) for key in plan["options"]}
-    if changed := differences(found, plan):
+    made_with["options"] = {key: made_with["options"].get(key) for key in plan["options"]}
+    changed = differences(made_with, plan)
+    if changed:
         raise UserError(
             f"{output}: holds a corpus made otherwise ({'; '.join(changed[:3])}); give another --output, or "
             "--overwrite true"
@@ -100,15 +105,18 @@ def finished_manifest(output: Path, plan: Mapping[str, Any]) -> dict[str, Any] |
 def claim(output: Path, plan: Mapping[str, Any]) -> Iterator[None]:
     """Lock the output folder for this build, new or resumed.
 
-    UserError: the folder holds something else or a build with another plan, or another process is building
-    there.
+    Raises:
+        UserError: the folder holds something else or a build with another plan, or another process is
+            building there.
     """
     work = output / WORK
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not work.exists())):
+    is_ours = _is_free(output) or work.exists()
+    if not is_ours:
         raise UserError(f"{output}: is neither empty nor an unfinished build; give another --output")
     with only_run_in(work):
         file = work / PLAN
-        if file.exists() and (changed := differences(read_json(file), plan)):
+        changed = differences(read_json(file), plan) if file.exists() else []
+        if changed:
             raise UserError(
                 f"{output}: an unfinished build with other inputs or options is there "
                 f"({'; '.join(changed[:3])}); run the same command as before, or start afresh with "
@@ -124,9 +132,10 @@ def delete_corpus(output: Path) -> None:
     The next build writes the vocabulary files anew, perhaps from these very files, so they stay. The work
     folder stays, too: it tells `claim` that the folder is ours, whatever else is in it.
 
-    UserError: the folder holds something else, or another process is building there.
+    Raises:
+        UserError: the folder holds something else, or another process is building there.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if _is_free(output):
         return
     if not (output / WORK).exists() and not (output / MANIFEST).exists():
         raise UserError(f"{output}: neither a corpus nor an unfinished build; --overwrite does not delete it")
@@ -134,6 +143,14 @@ def delete_corpus(output: Path) -> None:
         # If this is killed, nobody takes the rest for a corpus or continues from it.
         (output / MANIFEST).unlink(missing_ok=True)
         write_json(output / WORK / PLAN, {})
+        # Training with an earlier version left the folder `blocks`.
         for name in ("mono", "parallel", "pieces", "blocks", f"{WORK}/mono", f"{WORK}/parallel"):
             shutil.rmtree(output / name, ignore_errors=True)
         (output / WORK / PLAN).unlink()
+
+
+def _is_free(output: Path) -> bool:
+    """Whether a path does not exist, or is an empty folder."""
+    if not output.exists():
+        return True
+    return output.is_dir() and not any(output.iterdir())

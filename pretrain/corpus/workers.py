@@ -56,19 +56,22 @@ class LocalWorkers:
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
         """Call `function` with the arguments of every task. Results come in any order.
 
-        UserError: a task raised it, or a worker died.
+        Raises:
+            UserError: a task raised it, or a worker died.
         """
-        tasks, running = iter(tasks), set()
+        most = self.number + min(self.number, _SPARE_TASKS)  # tasks that run or wait at a time
+        tasks = iter(tasks)
+        running: set[Future] = set()
         try:
             while True:
                 for task in tasks:  # drawn as workers get free
                     running.add(self.submit(function, *task))
-                    if len(running) >= self.number + min(self.number, _SPARE_TASKS):
+                    if len(running) >= most:
                         break
                 if not running:
                     return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
                     yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
@@ -87,8 +90,9 @@ class RayWorkers(LocalWorkers):
     """
 
     def __init__(self, number: int, address: str | None):
-        self.number, self.address = number, address
-        self.remote: dict[Callable, Any] = {}
+        self.number = number
+        self.address = address
+        self.remote: dict[Callable, Any] = {}  # function -> its form on the cluster
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
@@ -96,20 +100,22 @@ class RayWorkers(LocalWorkers):
             import ray
         except ImportError as error:
             raise UserError("--engine ray needs ray: pip install -r requirements-ray.txt") from error
-        where: dict[str, Any] = {"address": self.address}
+        cluster: dict[str, Any] = {"address": self.address}
         if self.address is None:
-            where = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
+            cluster = {"address": "local", "num_cpus": self.number or len(os.sched_getaffinity(0))}
         root = Path(__file__).resolve().parents[2]
         try:
             ray.init(
-                **where,
+                **cluster,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 runtime_env={"py_modules": [str(root / name) for name in _PACKAGES]},
             )
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-            raise UserError(f"--engine ray: no cluster at {where['address']}: {_last_line(error)}") from error
+            raise UserError(
+                f"--engine ray: no cluster at {cluster['address']}: {_last_line(error)}"
+            ) from error
         self.number = self.number or max(1, int(ray.cluster_resources().get("CPU", 1)))
         return self
 
@@ -134,7 +140,9 @@ class RayWorkers(LocalWorkers):
             yield from super().run(function, tasks)
         except ray.exceptions.RayTaskError as error:
             # Ray adds its traceback to the worker's exception.
-            raise error.cause if isinstance(error.cause, UserError) else error from None
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
         except ray.exceptions.RayError as error:
             raise UserError(
                 f"a work unit's worker died {_RETRIES + 1} times (out of memory?): {_last_line(error)}; "
@@ -143,16 +151,23 @@ class RayWorkers(LocalWorkers):
 
 
 def _follow_parent() -> None:
-    # Only the parent handles Ctrl-C, which reaches the whole group. If the parent is killed, workers end too.
+    """Let a worker live as long as its parent.
+
+    Only the parent handles Ctrl-C, which reaches the whole group. If the parent is killed, the worker ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
+    """Wait for the end of the parent process, then end this one."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def _last_line(error: BaseException) -> str:
+    """The last line of an error's message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    if not lines:
+        return type(error).__name__
+    return lines[-1][:300]
