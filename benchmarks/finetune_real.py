@@ -111,7 +111,9 @@ def ours(folder: Path, args) -> None:
     import paddle.nn.functional as F
 
     from finetune.classification import Classification
-    from model.ernie_m import ErnieMConfig
+    from model.batch import TokenBatch
+    from model.config import ErnieMConfig
+    from model.device import upload
     from model.heads import SequenceClassifier
     from reader.batching import Feature
     from reader.tokenization import Tokenizer
@@ -122,8 +124,9 @@ def ours(folder: Path, args) -> None:
     if args.length:
 
         def loss_of(*arrays):
-            input_ids, targets = (paddle.to_tensor(array) for array in arrays)
-            return F.cross_entropy(model(input_ids), targets)
+            input_ids, targets = arrays
+            batch = upload(TokenBatch.from_padded(input_ids, config.pad_token_id))
+            return F.cross_entropy(model(batch), paddle.to_tensor(targets))
 
         time_all(folder, args, our_step(model, loss_of, args.amp), to_arrays)
     else:

@@ -58,11 +58,15 @@ def ours(_, args) -> None:
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
     from model.heads import PreTrainingModel
-    from pretrain.loss import masked_lm_loss
+    from pretrain.loss import masked_lm_loss, to_device
 
     config = ErnieMConfig(args.vocab, args.hidden, args.layers, args.hidden // 64)
     model = PreTrainingModel(config, ["en"])
-    step = our_step(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets))
+
+    def loss_of(batch):
+        return masked_lm_loss(model, *to_device([batch])).total / len(batch.targets)
+
+    step = our_step(model, loss_of)
     time_batches(args, step, mmlm_batches(args))
 
 

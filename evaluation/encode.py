@@ -2,44 +2,59 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
 from evaluation.pooling import mean_weights
-from model.ernie_m import ErnieMModel, SentBatch
+from model.batch import TokenBatch
+from model.device import Uploadable, upload
+from model.ernie_m import ErnieMModel
 from reader.batching import BATCH_TOKENS, padded_batches
 
 
-def send_sentences(
-    model: ErnieMModel, batches: Sequence[np.ndarray], pooling: str, **more: np.ndarray
-) -> list[SentBatch]:
-    """Send ids, [B, T] int64 each, in one copy, for `sentence_vectors`. The first gets the arrays `more`."""
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in batches]
-    if pooling != "pooled":
-        specials, pad_id = pooling == "specials", model.config.pad_token_id
-        arrays = [{"weights": mean_weights(ids, pad_id, specials)} for ids in batches]
-    arrays[0] |= more
-    return model.send(batches, arrays)
+@dataclass(frozen=True)
+class SentenceBatch(Uploadable):
+    """Sentences on the device.
+
+    Attributes:
+        inputs: a batch that was an array [B, T].
+        weights: float64 [B, T], of each token in the mean that is its sentence's vector; None: the vector is
+            the pooled first token.
+    """
+
+    inputs: TokenBatch
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
+        """Ids, [B, T] int64, padded on the right; still to be uploaded.
+
+        Args:
+            ids: each row is [CLS] ... [SEP].
+            pooling: one of `evaluation.pooling.POOLINGS`.
+        """
+        weights = None
+        if pooling != "pooled":
+            weights = mean_weights(ids, pad_token_id, specials=pooling == "specials")
+        return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 
-def sentence_vectors(model: ErnieMModel, ids: np.ndarray | SentBatch, layer: int, pooling: str) -> Tensor:
-    """One vector per sentence, with gradients. Layers above `layer` are not computed.
+def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch, layer: int) -> Tensor:
+    """One vector per sentence, with gradients: [B, H]. Layers above `layer` are not computed.
 
     Args:
-        ids: [B, T] int64, padded on the right; each row is [CLS] ... [SEP]; or from `send_sentences`.
-        layer: 0 .. L; "pooled" always uses the top layer.
-        pooling: one of `evaluation.pooling.POOLINGS`.
-
-    Returns:
-        [B, H].
+        layer: 0 .. L; the pooled first token is always that of the top layer.
     """
-    sent = ids if isinstance(ids, SentBatch) else send_sentences(model, [ids], pooling)[0]
-    if pooling == "pooled":
-        return model.pool(sent)
-    states = model(sent, pool=False, layers=layer).sequence  # [B, T, H]
-    return _mean(states, sent.tensors["weights"])
+    inputs = sentences.inputs
+    if sentences.weights is None:
+        first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H]
+        return model.pooler(first)
+    states = model.encode(inputs, layers=layer).sequence  # [N, H]
+    return _mean(inputs.padded(states), sentences.weights)
 
 
 class PaddleEncoder:
@@ -52,13 +67,16 @@ class PaddleEncoder:
     @paddle.no_grad()
     def vectors(self, ids: np.ndarray, layer: int, pooling: str) -> np.ndarray:
         """[B, H]; see `evaluation.pooling`."""
-        return sentence_vectors(self.model, ids, layer, pooling).numpy()
+        sentences = upload(SentenceBatch.of(ids, self.pad_id, pooling))
+        return sentence_vectors(self.model, sentences, layer).numpy()
 
     @paddle.no_grad()
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The top layer: pooled [B, H], all tokens [B, T, H]."""
-        output = self.model(ids)
-        return output.pooled.numpy(), output.sequence.numpy()
+        inputs = upload(TokenBatch.from_padded(ids, self.pad_id))
+        states = self.model.encode(inputs).sequence  # [N, H]
+        pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
+        return pooled.numpy(), inputs.padded(states).numpy()
 
 
 def encode_layer(
@@ -66,12 +84,13 @@ def encode_layer(
 ) -> np.ndarray:
     """One vector per sentence, [CLS] S [SEP], in the given order: [N, H] float32. Without dropout.
 
-    `layer`, `pooling`: see `sentence_vectors`.
+    `layer`: see `sentence_vectors`; `pooling`: one of `evaluation.pooling.POOLINGS`.
     """
     out = np.empty((len(sentences), model.config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, model.config.pad_token_id):
-            out[rows] = sentence_vectors(model, ids, layer, pooling).astype("float32").numpy()
+            batch = upload(SentenceBatch.of(ids, model.config.pad_token_id, pooling))
+            out[rows] = sentence_vectors(model, batch, layer).astype("float32").numpy()
     return out
 
 
@@ -87,10 +106,12 @@ def encode(
     vectors = np.empty((config.num_hidden_layers + 1, len(sentences), config.hidden_size), np.float32)
     with _predicting(model):
         for rows, ids in padded_batches(sentences, config.pad_token_id, batch_tokens):
-            (sent,) = send_sentences(model, [ids], "specials" if specials else "mean")
-            output = model(sent, output_hidden_states=True, pool=False)
-            for layer, hidden in enumerate(output.hidden_states):
-                vectors[layer, rows] = _mean(hidden, sent.tensors["weights"]).astype("float32").numpy()
+            pooling = "specials" if specials else "mean"
+            batch = upload(SentenceBatch.of(ids, config.pad_token_id, pooling))
+            hidden_states = model.encode(batch.inputs, output_hidden_states=True).hidden_states
+            for layer, states in enumerate(hidden_states):
+                mean = _mean(batch.inputs.padded(states), batch.weights)  # [B, H]
+                vectors[layer, rows] = mean.astype("float32").numpy()
     return vectors
 
 

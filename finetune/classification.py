@@ -19,7 +19,7 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-    from model.ernie_m import SentBatch
+    from model.batch import LabelledBatch
 
 
 class Classification(Task):
@@ -54,17 +54,17 @@ class Classification(Task):
         ids = {label: i for i, label in enumerate(self.labels)} if self.named else None
         return read_classification(path, ids, len(self.labels), labels=purpose != "test")
 
-    def run(self, model: "nn.Layer", sent: "SentBatch") -> dict[str, "Tensor"]:
+    def run(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Return logits and probabilities. NumPy's softmax could differ from Paddle's in the last digit."""
         import paddle.nn.functional as F
 
         outputs = super().run(model, sent)
         return {**outputs, "probabilities": F.softmax(outputs["logits"])}
 
-    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], sent.tensors["labels"]  # [B, C], [B]
+        logits, labels = outputs["logits"], sent.targets  # [B, C], [B]
         correct = (logits.argmax(-1) == labels).sum()
         return F.cross_entropy(logits, labels, reduction="sum"), correct, len(labels)
 

@@ -22,7 +22,7 @@ from utils.files import write_json
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from model.ernie_m import SentBatch
+    from model.batch import LabelledBatch
 
 # A logit whose probability is 0 in float32 and in float64.
 _CLOSED = -1e30
@@ -151,10 +151,10 @@ class QuestionAnswering(Task):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.keep_all)
 
-    def targets(self, batch: AnswerBatch) -> dict[str, np.ndarray]:
-        return {"answers": batch.answers}
+    def targets(self, batch: AnswerBatch) -> np.ndarray:
+        return batch.answers
 
-    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
         A decision is correct if both start and end are correct.
@@ -162,8 +162,8 @@ class QuestionAnswering(Task):
         import paddle
         import paddle.nn.functional as F
 
-        padding = sent.tensors["cells"] == sent.layout.tokens  # [B, T]
-        answers = sent.tensors["answers"]  # [B, 2]
+        padding = sent.inputs.is_pad()  # [B, T]
+        answers = sent.targets  # [B, 2]
         losses, correct = [], []
         for i, logits in enumerate(outputs.values()):  # of starts, of ends
             # Padding is excluded, so that a loss does not depend on the other inputs of the batch.

@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from evaluation.encode import encode, encode_layer, send_sentences, sentence_vectors
+from evaluation.encode import SentenceBatch, encode, encode_layer, sentence_vectors
 from evaluation.pooling import layer_number
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
 from evaluation.search import Found, search_both
@@ -21,8 +21,8 @@ from finetune.sentence_pairs import PairStep, StepPairs
 from finetune.setup import make_engine, make_tokenizer, model_config, open_encoder, open_start, open_step
 from finetune.trainer import Evaluation, FineTuningRun, FineTuningTrainer, Training
 from model.checkpoint.read import Checkpoint, open_checkpoint
-from model.device import summary
-from model.ernie_m import ErnieMModel, SentBatch
+from model.device import Uploadable, summary, upload
+from model.ernie_m import ErnieMModel
 from reader.batching import padded_batches
 from reader.bitext import Bitext, read_bitexts
 from reader.corpus import MANIFEST, Corpus
@@ -262,22 +262,23 @@ class RetrievalTraining(Training):
     def after(self, work: PairStep) -> dict[str, Any]:
         return work.state
 
-    def send(self, model: ErnieMModel, micro_batches: list[PairStep]) -> list[list[SentBatch]]:
-        """Send the sentences of a step in groups of similar length, and the place of each in the groups."""
+    def send(self, model: ErnieMModel, micro_batches: list[PairStep]) -> list["PairBatch"]:
+        """Send the sentences of a step in groups of similar length."""
         (step,) = micro_batches
-        rows, ids = zip(*padded_batches(step.sentences, model.config.pad_token_id, GROUP_TOKENS))
-        more = {"place": np.argsort(np.concatenate(rows)), "negative": step.negative}
-        return [send_sentences(model, ids, self.flags.pooling, **more)]
+        pad_id = model.config.pad_token_id
+        rows, ids = zip(*padded_batches(step.sentences, pad_id, GROUP_TOKENS))
+        groups = [SentenceBatch.of(group, pad_id, self.flags.pooling) for group in ids]
+        return [upload(PairBatch(groups, np.argsort(np.concatenate(rows)), step.negative))]
 
-    def loss(self, model: ErnieMModel, groups: list[SentBatch]) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, model: ErnieMModel, batch: "PairBatch") -> tuple[Tensor, dict[str, Tensor | float]]:
         """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
 
         The vectors of the other processes are constants. Each process computes the same loss and its gradient
         with respect to its own vectors; the engine adds the gradients up.
         """
-        parts = [sentence_vectors(model, sent, self.layer, self.flags.pooling) for sent in groups]
-        place, negative = groups[0].tensors["place"], groups[0].tensors["negative"].astype("bool")
-        own = paddle.index_select(paddle.concat(parts), place, axis=0)  # [2b, H]
+        parts = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        negative = batch.negative.astype("bool")
+        own = paddle.index_select(paddle.concat(parts), batch.order, axis=0)  # [2b, H]
         count, world = len(negative), distributed.world_size()
         sides = own.split(2)
         if world > 1:
@@ -314,6 +315,21 @@ class RetrievalTraining(Training):
         sides = [self.tokenizer.sentences(side, self.flags.max_seq_len) for side in zip(*rows)]
         a, b = (encode_layer(self.model, one, self.layer, self.flags.pooling) for one in sides)
         return float(50.0 * (hits(a, b).mean() + hits(b, a).mean()))
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch(Uploadable):
+    """The pairs of a step on the device.
+
+    Attributes:
+        groups: all sentences, in groups of similar length.
+        order: int64 [2b], the place of each sentence in the groups: b sources, then b translations.
+        negative: [B, B], whether source i and translation j may be a negative.
+    """
+
+    groups: list[SentenceBatch]
+    order: Tensor
+    negative: Tensor
 
 
 def hardest_negative_bce(

@@ -22,7 +22,7 @@ from utils.files import atomic_file
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from model.ernie_m import SentBatch
+    from model.batch import LabelledBatch
 
 
 class TaggedSentence(NamedTuple):
@@ -81,15 +81,17 @@ class Tagging(Task):
         ids = {label: i for i, label in enumerate(self.labels)}
         return tagging.read_tagged(path, ids, self.scheme, labels=purpose != "test")
 
-    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the loss and the correct decisions over the labelled pieces."""
         import paddle.nn.functional as F
 
-        logits, labels = outputs["logits"], sent.tensors["labels"]  # [R, T, C], [R, T]
+        logits, labels = outputs["logits"], sent.targets  # [R, T, C], [R, T]
         total = F.cross_entropy(logits, labels, ignore_index=tagging.IGNORED, reduction="sum")
         return total, (logits.argmax(-1) == labels).sum(), (labels != tagging.IGNORED).sum()
 
-    def evaluation_loss(self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "SentBatch") -> float:
+    def evaluation_loss(
+        self, batch: TaggedBatch, outputs: dict[str, "Tensor"], sent: "LabelledBatch"
+    ) -> float:
         """Sum over the sentences the mean loss of their labelled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)

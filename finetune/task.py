@@ -20,7 +20,7 @@ from reader.tokenization import Tokenizer
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-    from model.ernie_m import SentBatch
+    from model.batch import LabelledBatch
 
 
 class Task:
@@ -53,11 +53,11 @@ class Task:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
 
-    def targets(self, batch: Any) -> dict[str, np.ndarray]:
-        """Return the arrays that `losses` needs; they travel to the device with the ids."""
-        return {"labels": batch.labels}
+    def targets(self, batch: Any) -> np.ndarray:
+        """Return what is to be predicted; it travels to the device with the ids."""
+        return batch.labels
 
-    def losses(self, sent: "SentBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
+    def losses(self, sent: "LabelledBatch", outputs: dict[str, "Tensor"]) -> tuple["Tensor", "Tensor", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions."""
         raise NotImplementedError
 
@@ -80,29 +80,36 @@ class Task:
         sizes = [len(self.labels)] if self.labels else []
         return getattr(heads, MODEL_CLASSES[self.name])(config, *sizes)
 
-    def send(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "SentBatch"]]:
+    def send(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
         """Send batches to the device in one copy; return each with what was sent."""
-        arrays = [batch.input_ids for batch in batches], [self.targets(batch) for batch in batches]
-        return list(zip(batches, model.ernie_m.send(*arrays), strict=True))
+        from model.batch import LabelledBatch, TokenBatch
+        from model.device import upload
 
-    def run(self, model: "nn.Layer", sent: "SentBatch") -> dict[str, "Tensor"]:
+        pad_id = model.ernie_m.config.pad_token_id
+        labelled = [
+            LabelledBatch(TokenBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
+            for batch in batches
+        ]
+        return list(zip(batches, upload(labelled), strict=True))
+
+    def run(self, model: "nn.Layer", sent: "LabelledBatch") -> dict[str, "Tensor"]:
         """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
-        found = model(sent)
+        found = model(sent.inputs)
         found = found if isinstance(found, tuple) else (found,)
         single = [x if x.dtype in (paddle.float32, paddle.float64) else x.astype("float32") for x in found]
         return dict(zip(OUTPUTS[self.name], single, strict=True))
 
     def loss(
-        self, model: "nn.Layer", batch: Any, sent: "SentBatch | None" = None
+        self, model: "nn.Layer", batch: Any, sent: "LabelledBatch | None" = None
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
         """Return the training loss divided by `batch.count`, and "correct" and "count" for the log."""
         sent = sent or self.send(model, [batch])[0][1]
         total, correct, count = self.losses(sent, self.run(model, sent))
         return total / batch.count, {"correct": correct, "count": count}
 
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "SentBatch") -> float:
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], sent: "LabelledBatch") -> float:
         """Sum the losses of the items of a batch."""
         return self.losses(sent, outputs)[0].item()
 

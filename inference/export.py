@@ -106,9 +106,9 @@ def export(
         from inference.onnx import write_onnx
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install -r requirements-export.txt") from error
-    part, pad_id = loaded.part(task, layer), loaded.config["pad_token_id"]
+    graph, pad_id = loaded.graph(task, layer), loaded.config["pad_token_id"]
     expected = run_all(loaded.engine(task, layer), checked.rows, pad_id)
-    made: dict[str, Any] = {"task": task, "layer": layer, "outputs": list(part.outputs)}
+    made: dict[str, Any] = {"task": task, "layer": layer, "outputs": list(graph.outputs)}
     made |= {"checked_on": checked.name, "engines": {}}
 
     def compare(name: str, engine: GraphRunner) -> None:
@@ -126,11 +126,11 @@ def export(
 
     with atomic_dir(output) as folder:
         ids = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
-        paddle.jit.save(part, str(folder / Path(FILES["paddle"]).stem), input_spec=ids)
-        compare("paddle", PaddleEngine(folder, part.outputs))
+        paddle.jit.save(graph, str(folder / Path(FILES["paddle"]).stem), input_spec=ids)
+        compare("paddle", PaddleEngine(folder, graph.outputs))
         for name in ("onnx", "onnx-int8") if int8 else ("onnx",):
             largest = (63 if reduce_range else 127) if name == "onnx-int8" else None
-            weights = model_weights(part.model)
+            weights = model_weights(graph.model)
             write_onnx(folder / FILES[name], weights, loaded.config, task, layer, largest)
             compare(name, OnnxEngine(folder / FILES[name]))
         _write_rest(folder, loaded, made)

@@ -20,7 +20,7 @@ from utils.runtime import prepare, read_cpu
 if TYPE_CHECKING:
     from paddle import nn
 
-    from inference.paddle_model import Traced
+    from inference.graph import ExportedGraph
 
 # engine -> the file of an exported folder that it runs; the first one that is there is the default
 FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
@@ -150,18 +150,21 @@ class Loaded:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
 
-    def part(self, task: str, layer: int) -> "Traced":
-        """The part of a checkpoint's model that runs for a task."""
-        from inference.paddle_model import Traced
+    def graph(self, task: str, layer: int) -> "ExportedGraph":
+        """The graph that export.py writes of a checkpoint's model."""
+        from inference.graph import ExportedGraph
 
-        encoder = getattr(self.model, "ernie_m", self.model)
-        return Traced(encoder if task == ENCODING else self.model, task, layer)
+        return ExportedGraph(self._part(task), task, layer)
+
+    def _part(self, task: str) -> "nn.Layer":
+        """The part of a checkpoint's model that runs for a task."""
+        return getattr(self.model, "ernie_m", self.model) if task == ENCODING else self.model
 
     def _start(self, task: str, layer: int) -> GraphRunner:
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
 
-            return DygraphEngine(self.part(task, layer))
+            return DygraphEngine(self._part(task), task, layer)
         if self.engine_name == "paddle":
             return PaddleEngine(self.folder, outputs_of(task, layer, self.num_layers))
         return OnnxEngine(self.folder / FILES[self.engine_name])

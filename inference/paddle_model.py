@@ -6,51 +6,50 @@ from paddle import Tensor, nn
 
 from inference.loading import outputs_of
 from model import heads
+from model.batch import TokenBatch
 from model.checkpoint.formats.tables import CHOICE
 from model.checkpoint.load import load_from
 from model.checkpoint.read import Checkpoint
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model.config import ErnieMConfig
+from model.device import upload
+from model.ernie_m import ErnieMModel
 from model.task_names import CLASSIFICATION, ENCODING, MODEL_CLASSES, QUESTION_ANSWERING, task_named
 from utils.errors import UserError
 
 LM_HEAD, LANGUAGES, CLASSIFIER = "lm_head.dense.weight", "language_embeddings.weight", "classifier.weight"
 
 
-class Traced(nn.Layer):
-    """The part of a model that a task runs and exports: ids [B, T] -> a tuple of outputs.
+class DygraphEngine:
+    """What a task computes with a Paddle model, without dropout and gradients.
 
     Args:
         model: an encoder for encoding, else a task model.
+        task: one of `model.task_names.OUTPUTS`.
         layer: the layer at which an encoder ends.
-
-    Attributes:
-        outputs: the names of the outputs.
     """
 
     def __init__(self, model: nn.Layer, task: str, layer: int):
-        super().__init__()
-        config = getattr(model, "ernie_m", model).config
-        self.model, self.task, self.layer = model, task, layer
-        self.outputs = outputs_of(task, layer, config.num_hidden_layers)
-
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        if self.task == ENCODING:
-            pool = len(self.outputs) > 1
-            found = self.model(input_ids, pool=pool, layers=self.layer)
-            return (found.sequence, found.pooled) if pool else (found.sequence,)
-        found = self.model(input_ids)
-        return found if isinstance(found, tuple) else (found,)
-
-
-class DygraphEngine:
-    """A part of a model, run without dropout and gradients."""
-
-    def __init__(self, part: Traced):
-        self.part = part.eval()
+        self.model = model.eval()
+        self.task = task
+        self.layer = layer
+        self.config = getattr(model, "ernie_m", model).config
+        self.outputs = outputs_of(task, layer, self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self.part.outputs, (x.numpy() for x in self.part(ids))))
+        """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
+        inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+        results = self._encode(inputs) if self.task == ENCODING else self.model(inputs)
+        if isinstance(results, Tensor):
+            results = (results,)
+        return dict(zip(self.outputs, [result.numpy() for result in results], strict=True))
+
+    def _encode(self, inputs: TokenBatch) -> tuple[Tensor, ...]:
+        states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
+        sequence = inputs.padded(states)  # [B, T, H]
+        if len(self.outputs) == 1:
+            return (sequence,)
+        return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
 
 
 def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:

@@ -1,168 +1,179 @@
-"""Self-attention of sequences that lie one after the other in one row of tokens, without pads.
+"""Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
 
-Symbols: see `model/ernie_m.py`. In every mask a row is a query and a column is a key.
+    device                                           mask          how it is computed
+    a CPU                                            CpuMask       group by group, in `model/cpu/attention.py`
+    a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
+    other GPUs, and float32                          PaddedMask    group by group, each padded to [b, T]
+
+`model/layout.py` draws the mask. Symbols: see `model/ernie_m.py`.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from model.cpu import AttentionOnCpu, Linear, at_positions, dropout, on_cpu
-from model.device import has_flash, upload
+from model import device
+from model.cpu.attention import AttentionOnCpu
+from model.layers import Linear, at_positions, dropout
+from model.layout import Group, Layout
 
-# Added to closed scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
-CLOSED = -1e4
-# The number of tokens that a GPU gets is a multiple of this, so that there are few shapes.
-MULTIPLE = 64
-# The length of each sequence in a group, as a share of the group's longest, is at least this.
-SIMILAR = 0.7
+# Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
+# finite in float16.
+MASK_VALUE = -1e4
 
 
-class Layout:
-    """Where each of S sequences lies in a row of N tokens, and who attends to whom.
-
-    A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
-    placeholder attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are
-    "all context"; CAMLM and the first stage of BTMLM have placeholders. With lengths 5, 3 and contexts 3, 3:
-
-                x1 x2 x3 M4 M5 | y1 y2 y3
-        x1       1  1  1  .  . |  .  .  .
-        x2       1  1  1  .  . |  .  .  .
-        x3       1  1  1  .  . |  .  .  .
-        M4       1  1  1  1  . |  .  .  .
-        M5       1  1  1  .  1 |  .  .  .
-        y1       .  .  .  .  . |  1  1  1
-        y2       .  .  .  .  . |  1  1  1
-        y3       .  .  .  .  . |  1  1  1
-
-    Args:
-        lengths: int [S], tokens of each sequence, at least 1.
-        contexts: int [S], how many of them are context, at least 1; None: all.
+class AttentionMask(device.Uploadable):
+    """Who attends to whom in a packed batch, and how attention is computed from that.
 
     Attributes:
-        starts, tokens: int64 [S], where each sequence begins, and N.
-        tensors: what attention needs on the device, by name; filled by `on_device`.
+        multiple: N, the number of tokens, is a multiple of this.
     """
 
-    def __init__(self, lengths: np.ndarray, contexts: np.ndarray | None = None):
-        self.lengths = np.asarray(lengths, np.int64)
-        self.contexts = self.lengths if contexts is None else np.asarray(contexts, np.int64)
-        self.starts = np.cumsum(self.lengths) - self.lengths
-        self.tokens = int(self.lengths.sum())
-        self.tensors: dict[str, Tensor] = {}
+    multiple: ClassVar[int] = 1
 
-    @cached_property
-    def rounded_up(self) -> "Layout":
-        """With a further sequence at the end that makes N a multiple of MULTIPLE."""
-        more = -self.tokens % MULTIPLE
-        if not more:
-            return self
-        return Layout(np.append(self.lengths, more), np.append(self.contexts, more))
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """The mask of a layout, as arrays that are still to be uploaded."""
+        raise NotImplementedError
 
-    def places(self) -> np.ndarray:
-        """The place of each token in its own sequence, from 0: int64 [N]."""
-        return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
 
-    def dense(self) -> np.ndarray:
-        """The mask as a matrix, bool [N, N]: the definition, for tests and pictures."""
-        number = np.repeat(np.arange(len(self.lengths)), self.lengths)  # [N]
-        context = self.places() < np.repeat(self.contexts, self.lengths)
-        return ((number[:, None] == number) & context) | np.eye(self.tokens, dtype=bool)
-
-    @cached_property
-    def groups(self) -> list["Group"]:
-        """The sequences in groups of similar length."""
-        order = np.argsort(-self.lengths, kind="stable")
-        groups, first = [], 0
-        for number in range(1, len(order) + 1):
-            if number == len(order) or self.lengths[order[number]] < SIMILAR * self.lengths[order[first]]:
-                chosen = order[first:number]
-                groups.append(Group(self.starts[chosen], self.lengths[chosen], self.contexts[chosen]))
-                first = number
-        return groups
-
-    def arrays(self, flash: bool) -> dict[str, np.ndarray]:
-        """What FlashMask, or else attention in rectangles, needs on a GPU as `tensors`; int64 [n]."""
-        if flash:
-            return {"row_indices": self.row_indices().ravel()}
-        back = np.argsort(np.concatenate([group.tokens for group in self.groups]))
-        found = {"back": back}  # each token's place among the concatenated real tokens of the groups, [N]
-        for number, group in enumerate(self.groups):
-            found |= {f"{name}{number}": array for name, array in group.arrays().items()}
-        return found
-
-    def on_device(self, flash: bool) -> dict[str, Tensor]:
-        """The `arrays` on the device. They are uploaded here, once, unless `tensors` already holds them."""
-        if ("row_indices" if flash else "back") not in self.tensors:
-            self.tensors |= upload([self.arrays(flash)])[0]
-        if flash and "flash" not in self.tensors:
-            rows = self.tensors["row_indices"].astype("int32")
-            self.tensors["flash"] = rows.reshape([1, 1, -1, 2])
-        if not flash and "bias0" not in self.tensors:
-            for number, group in enumerate(self.groups):
-                self.tensors[f"bias{number}"] = group.bias(self.tensors[f"contexts{number}"])
-        return self.tensors
-
-    def row_indices(self) -> np.ndarray:
-        """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
-
-        Column j has (start, end): rows i > j are closed from `start` on, rows i < j are closed before `end`.
-        A context column is open to the rows of its sequence, a placeholder's column to its own row only.
+        Args:
+            dropout_rate: the probability with which a weight is dropped; 0 outside of training.
         """
-        column = np.arange(self.tokens)
-        context = self.places() < np.repeat(self.contexts, self.lengths)
-        start = np.where(context, np.repeat(self.starts + self.lengths, self.lengths), column + 1)
-        end = np.where(context, np.repeat(self.starts, self.lengths), column)
-        return np.stack([start, end], axis=-1)
+        raise NotImplementedError
 
 
-@dataclass
-class Group:
-    """Sequences of similar length, the rows of a rectangle [b, T]; the fields are as in `Layout`, [b]."""
+@dataclass(frozen=True)
+class CpuMask(AttentionMask):
+    """The mask as groups of sequences, on the host."""
 
-    starts: np.ndarray
-    lengths: np.ndarray
-    contexts: np.ndarray
+    groups: list[Group]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """b, and T, the greatest length."""
-        return len(self.lengths), int(self.lengths[0])
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        return cls(layout.groups)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        return AttentionOnCpu.apply(query, key, value, self.groups, num_heads, dropout_rate)
+
+
+@dataclass(frozen=True)
+class FlashMask(AttentionMask):
+    """The mask as `paddle.nn.functional.flashmask_attention` takes it: `Layout.row_indices`."""
+
+    row_indices: Tensor  # int64 [1, 1, N, 2]
+    multiple: ClassVar[int] = 64  # so that there are few shapes
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        return cls(layout.row_indices()[None, None])
 
     @cached_property
-    def closed(self) -> np.ndarray | None:
-        """Where a row may not attend: bool [b, 1, T, T], or [b, 1, 1, T] if all is context. None: nowhere."""
-        column = np.arange(self.shape[1])
-        if self.contexts.min() == self.shape[1]:
-            return None
-        closed = (column >= self.contexts[:, None])[:, None, None]  # [b, 1, 1, T]
-        if (self.contexts == self.lengths).all():
-            return closed
-        return closed & ~np.eye(len(column), dtype=bool)
+    def startend_row_indices(self) -> Tensor:
+        """int32 [1, 1, N, 2]; computed once for all layers."""
+        return self.row_indices.astype("int32")
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        in_heads = [1, query.shape[0], num_heads, query.shape[-1] // num_heads]
+        context = F.flashmask_attention(
+            query.reshape(in_heads), key.reshape(in_heads), value.reshape(in_heads),
+            self.startend_row_indices, dropout=dropout_rate,
+        )  # fmt: skip
+        return context.reshape(query.shape)
+
+
+@dataclass(frozen=True)
+class PaddedGroup(device.Uploadable):
+    """b sequences of similar length as an array [b, T] with pads; see `Group`."""
+
+    shape: tuple[int, int]  # b, T
+    cells: Tensor  # int64 [b x T], the token in each cell
+    real: Tensor  # int64 [sum of lengths], the cells that are not pads
+    contexts: Tensor  # int64 [b]
+
+    @classmethod
+    def of(cls, group: Group) -> Self:
+        return cls(group.shape, group.cells().ravel(), np.flatnonzero(group.is_real), group.contexts)
 
     @cached_property
-    def tokens(self) -> np.ndarray:
-        """The tokens in the order of the rectangle, int64 [sum of lengths]."""
-        column = np.arange(self.shape[1])
-        return (self.starts[:, None] + column)[column < self.lengths[:, None]]
+    def bias(self) -> Tensor:
+        """What is added to the scores, 0 or MASK_VALUE: float32 [b, 1, T, T]. Computed once for all layers.
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """int64: each cell's token [b x T], for a pad its sequence's first; the cells of real tokens [sum of
-        lengths]; `contexts` [b]."""
-        column = np.arange(self.shape[1])
-        real = column < self.lengths[:, None]  # [b, T]
-        cells = np.where(real, self.starts[:, None] + column, self.starts[:, None])
-        return {"cells": cells.ravel(), "real": np.flatnonzero(real), "contexts": self.contexts}
+        Every token sees itself, pads too.
+        """
+        length = self.shape[1]
+        behind_context = paddle.arange(length) >= self.contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
+        masked = behind_context & ~paddle.eye(length).astype("bool")  # [b, 1, T, T]
+        return masked.astype("float32") * MASK_VALUE
 
-    def bias(self, contexts: Tensor) -> Tensor:
-        """What is added to the scores, 0 or CLOSED: float32 [b, 1, T, T]. Each token is open to itself."""
-        size = self.shape[1]
-        closed = paddle.arange(size) >= contexts.reshape([-1, 1, 1, 1])  # [b, 1, 1, T]
-        return (closed & ~paddle.eye(size).astype("bool")).astype("float32") * CLOSED
+
+@dataclass(frozen=True)
+class PaddedMask(AttentionMask):
+    """The mask as groups of sequences, each with its bias."""
+
+    groups: list[PaddedGroup]
+    order: Tensor  # int64 [N], each token's place among the real cells of all groups
+    multiple: ClassVar[int] = 64
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        tokens = np.concatenate([group.tokens for group in layout.groups])
+        return cls([PaddedGroup.of(group) for group in layout.groups], np.argsort(tokens))
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        contexts = []
+        for group in self.groups:
+            shape = [*group.shape, query.shape[-1]]
+            context = padded_attention(
+                paddle.gather(query, group.cells).reshape(shape),
+                paddle.gather(key, group.cells).reshape(shape),
+                paddle.gather(value, group.cells).reshape(shape),
+                group.bias.astype(query.dtype),
+                num_heads,
+                dropout_rate,
+            )  # [b, T, H]
+            contexts.append(paddle.gather(context.reshape([-1, query.shape[-1]]), group.real))
+        return paddle.gather(paddle.concat(contexts), self.order)
+
+
+def padded_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, num_heads: int, dropout_rate: float = 0.0
+) -> Tensor:
+    """softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
+
+    Args:
+        bias: broadcasts to the scores, [B, heads, T, T].
+    """
+    head_size = query.shape[-1] // num_heads
+    query = query.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
+    key = key.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
+    value = value.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
+    scores = paddle.matmul(query * head_size**-0.5, key, transpose_y=True) + bias
+    weights = dropout(F.softmax(scores, axis=-1), dropout_rate, training=True)
+    return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)  # [B, T, H]
+
+
+def mask_class() -> type[AttentionMask]:
+    """The kind of mask for the device in use; see the head of this file."""
+    if not device.on_gpu():
+        return CpuMask
+    half_precision = paddle.amp.is_autocast_enabled()
+    return FlashMask if device.flash_in(half_precision) else PaddedMask
 
 
 class SelfAttention(nn.Layer):
@@ -171,53 +182,17 @@ class SelfAttention(nn.Layer):
     def __init__(self, hidden_size: int, num_heads: int, dropout: float, weight_attr=None):
         super().__init__()
         self.num_heads = num_heads
-        self.head_size = hidden_size // num_heads
         self.dropout = dropout
         self.q_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.k_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.v_proj = Linear(hidden_size, hidden_size, weight_attr)
         self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
 
-    def forward(self, x: Tensor, layout: Layout | Tensor, positions: Tensor | None = None) -> Tensor:
-        """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M].
-
-        For an exported graph: x [B, T, H] and, as `layout`, the scores' bias [B, 1, T, T] -> [B, T, H].
-        """
-        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if not isinstance(layout, Layout):
-            return self.out_proj(self._padded(query, key, value, layout))
-        share = self.dropout if self.training else 0.0
-        if on_cpu(x):
-            context = AttentionOnCpu.apply(query, key, value, layout.groups, self.num_heads, share)
-        elif has_flash(query):
-            context = self._flash(query, key, value, layout, share)
-        else:
-            context = self._rectangles(query, key, value, layout)
+    def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
+        """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
+        query = self.q_proj(x)
+        key = self.k_proj(x)
+        value = self.v_proj(x)
+        dropout_rate = self.dropout if self.training else 0.0
+        context = mask.attend(query, key, value, self.num_heads, dropout_rate)
         return self.out_proj(at_positions(context, positions))
-
-    def _flash(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, share: float) -> Tensor:
-        """One row of all tokens through the GPU's kernel: [N, H] -> [N, H]."""
-        parts = (x.reshape([1, -1, self.num_heads, self.head_size]) for x in (query, key, value))
-        rows = layout.on_device(flash=True)["flash"]
-        context = F.flashmask_attention(*parts, rows, dropout=share, training=self.training)
-        return context.reshape(query.shape)
-
-    def _rectangles(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
-        """Two products and a softmax for each group, on a GPU without FlashMask: [N, H] -> [N, H]."""
-        tensors, found = layout.on_device(flash=False), []
-        for number, group in enumerate(layout.groups):
-            cells, real, bias = (tensors[f"{name}{number}"] for name in ("cells", "real", "bias"))
-            parts = (paddle.gather(x, cells).reshape([*group.shape, -1]) for x in (query, key, value))
-            context = self._padded(*parts, bias.astype(query.dtype))  # [b, T, H]
-            found.append(paddle.gather(context.reshape([-1, query.shape[-1]]), real))
-        return paddle.gather(paddle.concat(found), tensors["back"])
-
-    def _padded(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """[B, T, H] and a bias that broadcasts to [B, heads, T, T] -> [B, T, H]."""
-        query, key, value = (
-            x.reshape([0, 0, self.num_heads, self.head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
-            for x in (query, key, value)
-        )
-        scores = paddle.matmul(query * self.head_size**-0.5, key, transpose_y=True) + bias
-        weights = dropout(F.softmax(scores, axis=-1), self.dropout, self.training)
-        return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)

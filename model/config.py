@@ -7,6 +7,8 @@ from utils.errors import UserError
 from utils.files import read_json
 
 FIRST_POSITION = 2  # of a sequence's first token
+PAD_POSITION = 1
+NO_LANGUAGE = -1  # in place of the number of a language
 _MAY_BE_ZERO = ("pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")
 
 

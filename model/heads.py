@@ -6,9 +6,10 @@ Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all thre
 from paddle import Tensor, nn
 
 from model import word_table
-from model.attention import Layout
-from model.cpu import LayerNorm, Linear, gelu
-from model.ernie_m import ErnieMConfig, ErnieMModel, initial_weights
+from model.batch import TokenBatch
+from model.config import NO_LANGUAGE, ErnieMConfig
+from model.ernie_m import ErnieMModel, initial_weights
+from model.layers import LayerNorm, Linear, gelu
 
 
 class TaskModel(nn.Layer):
@@ -22,33 +23,32 @@ class TaskModel(nn.Layer):
 
 
 class SequenceClassifier(TaskModel):
-    """Dropout and a linear layer on the pooled first token: logits [S, num_labels]."""
+    """Dropout and a linear layer on the pooled first token."""
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
-    ) -> Tensor:
-        return self.classifier(self.dropout(self.ernie_m.pool(input_ids, position_ids, layout)))
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """S sequences -> logits [S, num_labels]."""
+        first = self.ernie_m.encode(batch, positions=batch.first_tokens).sequence  # [S, H]
+        return self.classifier(self.dropout(self.ernie_m.pooler(first)))
 
 
 class TokenClassifier(TaskModel):
-    """A linear layer on every token: logits [N, num_labels]. No dropout here, as in the official code."""
+    """A linear layer on every token. No dropout here, as in the official code."""
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
-    ) -> Tensor:
-        return self.classifier(self.ernie_m(input_ids, position_ids, layout, pool=False).sequence)
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """A batch that was an array [B, T] -> logits [B, T, num_labels]."""
+        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
+        return self.classifier(sequence)
 
 
 class SpanClassifier(TaskModel):
-    """Dropout and a linear layer with two outputs on every token: start and end logits, each [N]."""
+    """Dropout and a linear layer with two outputs on every token."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__(config, 2)
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, layout: Layout | None = None
-    ) -> tuple[Tensor, Tensor]:
-        sequence = self.ernie_m(input_ids, position_ids, layout, pool=False).sequence
+    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
+        sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classifier(self.dropout(sequence)).unbind(-1)
         return start, end
 
@@ -106,17 +106,11 @@ class PreTrainingModel(nn.Layer):
             len(self.languages), config.hidden_size, weight_attr=nn.initializer.Constant(0.0)
         )
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None = None, language_ids: Tensor | None = None,
-        layout: Layout | None = None, positions: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """[N] ids -> hidden states [N, H], or [M, H] at `positions` [M].
-
-        `language_ids` [N] are rows of `languages`, -1 for none; they need a layout.
-        """
+    def encode(self, batch: TokenBatch, positions: Tensor | None = None) -> Tensor:
+        """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
         bias = None
-        if language_ids is not None:
-            rows = self.language_embeddings(language_ids.clip(min=0))  # [N, H]
-            bias = rows * (language_ids >= 0).astype(rows.dtype).unsqueeze(-1)
-        output = self.ernie_m(input_ids, position_ids, layout, bias, pool=False, positions=positions)
-        return output.sequence
+        if batch.language_ids is not None:
+            rows = self.language_embeddings(batch.language_ids.clip(min=0))  # [N, H]
+            has_language = (batch.language_ids != NO_LANGUAGE).astype(rows.dtype)
+            bias = rows * has_language.unsqueeze(-1)
+        return self.ernie_m.encode(batch, positions, input_bias=bias).sequence

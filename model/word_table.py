@@ -17,8 +17,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from model import cpu
-from model.cpu import LookUpOnCpu, as_array, on_cpu, training_on_cpu
+from model import device
+from model.cpu.rows import add, as_array, as_tensor
+from model.cpu.word_table import LookUpOnCpu, add_rows, cross_entropy_
 
 LOGITS_BYTES = 1 << 29  # that exist at a time: 512 MB
 _WORDS = 1 << 14  # of a gradient that is added to another one at a time
@@ -55,7 +56,7 @@ class TableGradient:
                 kept = self._memory()
                 kept[slice(None) if self.rows is None else self.rows] = 0
                 self.rows = np.zeros(len(kept), bool)
-                self.weight.grad_ = _tensor(kept)  # `grad_` and not `grad`, which would copy it
+                self.weight.grad_ = as_tensor(kept)  # `grad_` and not `grad`, which would copy it
         return as_array(self.weight.grad)
 
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
@@ -63,7 +64,7 @@ class TableGradient:
         table = self.array()
         if self.rows is not None:
             self.rows[ids] = True
-        cpu.add_rows(table, ids, values)
+        add_rows(table, ids, values)
 
     def borrow(self) -> np.ndarray:
         """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add`.
@@ -81,11 +82,11 @@ class TableGradient:
         if self._lent is not None and self._lent() is part:
             self._lent = None
             if self.weight.grad is None:
-                self.weight.grad_ = _tensor(self._kept)
+                self.weight.grad_ = as_tensor(self._kept)
                 if factor != 1.0:
                     self._kept *= factor
                 return
-        cpu.add(self.array(), part, factor)
+        add(self.array(), part, factor)
         self.rows = None
 
     def rows_of(self, gradient: Tensor) -> np.ndarray | None:
@@ -137,7 +138,7 @@ class WordEmbeddings(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
-        if self.weight.stop_gradient or not training_on_cpu(self.weight):
+        if self.weight.stop_gradient or not device.training_on_cpu(self.weight):
             return super().forward(ids)
         return LookUpOnCpu.apply(self.weight, ids, self.gradient)
 
@@ -147,7 +148,7 @@ class MaskedLoss(NamedTuple):
 
     total: Tensor  # the sum of the losses times their weights, [], with a gradient
     losses: Tensor  # [M], without their weights or a gradient, float32 (float64 of a model in float64)
-    right: Tensor  # bool [M], whether no logit is above the label's
+    correct: Tensor  # bool [M], whether no logit is above the label's
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -174,8 +175,8 @@ def cross_entropy(
         for rows in _parts(x, table.weight):
             found.append(_derive(x[rows], table.weight, bias, labels[rows], False)[:2])
         total = (paddle.concat([losses for losses, _ in found]) * weights).sum()
-    losses, right = (paddle.concat(list(column)) for column in zip(*found))
-    return MaskedLoss(total, losses, right)
+    losses, correct = (paddle.concat(list(column)) for column in zip(*found))
+    return MaskedLoss(total, losses, correct)
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:
@@ -187,19 +188,19 @@ def _derive(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The losses and hits of rows x [m, H] and, with `derive`, the losses' gradients by logits [m, V]."""
     part = paddle.matmul(x, weight, transpose_y=True)  # in amp's precision
-    if on_cpu(part):
-        losses, right = cpu.cross_entropy_(part, bias, as_array(labels), derive)
-        return _tensor(losses), paddle.to_tensor(right), part
+    if device.on_cpu(part):
+        losses, correct = cross_entropy_(part, bias, as_array(labels), derive)
+        return as_tensor(losses), paddle.to_tensor(correct), part
     exact = paddle.float64 if part.dtype == paddle.float64 else paddle.float32
     column = labels.unsqueeze(1)
     part = part.astype(exact) + bias.astype(exact)
     top, own = part.max(1, keepdim=True), paddle.take_along_axis(part, column, 1)
     part = (part - top).exp()
     total = part.sum(1, keepdim=True)
-    losses, right = (total.log() + top - own).squeeze(1), (own >= top).squeeze(1)
+    losses, correct = (total.log() + top - own).squeeze(1), (own >= top).squeeze(1)
     if derive:
         part = paddle.put_along_axis(part / total, column, -paddle.ones_like(total), 1, reduce="add")
-    return losses, right, part
+    return losses, correct, part
 
 
 class _CrossEntropy(PyLayer):
@@ -208,13 +209,13 @@ class _CrossEntropy(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, labels, weights, table_gradient: TableGradient, found: list) -> Tensor:
         x_needed, weight_needed, bias_needed = (not part.stop_gradient for part in (x, weight, bias))
-        ctx.table = table_gradient if on_cpu(x) else None
+        ctx.table = table_gradient if device.on_cpu(x) else None
         ctx.dtypes = x.dtype, weight.dtype, bias.dtype
         top = weights.abs().max().clip(min=1e-30)
         by_x, by_weight, by_bias = [], None, None
         for rows in _parts(x, weight):
-            losses, right, part = _derive(x[rows], weight, bias, labels[rows], True)
-            found.append((losses, right))
+            losses, correct, part = _derive(x[rows], weight, bias, labels[rows], True)
+            found.append((losses, correct))
             factors = weights[rows].unsqueeze(1)  # [m, 1]
             if bias_needed:
                 product = paddle.matmul(factors, part, transpose_x=True) if ctx.table else part * factors
@@ -250,13 +251,9 @@ def _add_product(total: np.ndarray | None, part: Tensor, x: Tensor, table: Table
     """total [V, H] += part^T x, for part [m, V] and x [m, H]; None begins a total in the table's memory."""
     if total is None:
         total = table.borrow()
-        paddle.matmul(part, x, transpose_x=True, out=_tensor(total))
+        paddle.matmul(part, x, transpose_x=True, out=as_tensor(total))
         return total
     for start in range(0, len(total), _WORDS):
         product = paddle.matmul(part[:, start : start + _WORDS], x, transpose_x=True)
-        cpu.add(total[start : start + _WORDS], as_array(product))
+        add(total[start : start + _WORDS], as_array(product))
     return total
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return paddle.from_dlpack(array)

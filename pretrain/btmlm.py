@@ -1,23 +1,25 @@
 """BTMLM stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figures 3, 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from model.attention import CLOSED
+from model.attention import MASK_VALUE
 from model.heads import PreTrainingModel
 from model.word_table import logits, row_parts
-from pretrain.loss import DeviceBatch, DeviceRow
+from pretrain.loss import DeviceBatch, DeviceStage1
 from pretrain.masking import Vocabulary
 
 
 class PseudoTokenGenerator:
     """Fills a BTMLM batch's slots.
 
-    The output layer is computed for the target language's pieces only: [S, n] logits, never [S, V].
+    The output layer is computed for the target language's pieces only: [P, n] logits, never [P, V].
 
     Args:
         allowed: per language, the ids that may be produced (`allowed_pieces`); None: all but the specials.
@@ -34,56 +36,83 @@ class PseudoTokenGenerator:
         self.temperature = temperature
 
     @paddle.no_grad()
-    def fill(self, model: PreTrainingModel, batch: DeviceBatch) -> dict[str, Tensor | int]:
-        """Put pseudo-tokens into the batch's slots. No gradient, dropout off.
+    def fill(
+        self, model: PreTrainingModel, batch: DeviceBatch
+    ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
+        """Predict the pseudo-tokens of a batch with BTMLM sequences. No gradient, dropout off.
 
         Returns:
-            The number of pseudo-tokens ("pseudo"), of those that occur in their sentence ("copied"), and of
-            those that repeat another one of their sentence ("repeated").
+            The batch with pseudo-tokens in its slots; and the number of pseudo-tokens ("pseudo"), of those
+            that occur in their sentence ("copied"), and of those that repeat an earlier one of their sentence
+            ("repeated").
         """
-        pseudo_ids = self._pseudo_ids(model, batch.stage1)
-        row, first = batch.row.tensors, batch.stage1.tensors
-        row["input_ids"] = paddle.scatter(row["input_ids"], first["slots"], pseudo_ids)
-        size = model.lm_head.bias.shape[0]
-        produced = first["slot_rows"] * size + pseudo_ids  # a number for each (sentence, id), [S]
-        tokens = first["sentences"] * size + first["input_ids"]  # [N]; negative where nothing can be copied
-        copied = produced.unsqueeze(1) == tokens  # [S, N]
-        repeated = paddle.tril((produced.unsqueeze(1) == produced).astype("int32"), -1)  # [S, S]
-        counts = {"copied": copied.any(1).sum(), "repeated": repeated.any(1).sum()}
-        return {"pseudo": batch.stage1.count} | counts
+        stage1 = batch.stage1
+        pseudo_ids = self._pseudo_ids(model, stage1)  # [P]
+        filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
+        filled = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
+        return filled, self._statistics(model, stage1, pseudo_ids)
 
-    def _pseudo_ids(self, model: PreTrainingModel, row: DeviceRow) -> Tensor:
+    def _pseudo_ids(self, model: PreTrainingModel, stage1: DeviceStage1) -> Tensor:
+        """The id of each slot, int64 [P]."""
         training = model.training
         model.eval()
-        hidden = model.lm_head.transform(row.hidden(model))  # [S, H]
+        head = model.lm_head
+        hidden = head.transform(model.encode(stage1.inputs, stage1.placeholders))  # [P, H]
         if training:
             model.train()
-        head, draws = model.lm_head, row.tensors["draws"]
-        table = head.word_embeddings.weight
+        table = head.word_embeddings.weight  # [V, H]
         if self.allowed is None:
-            values = paddle.full([len(self.special_ids)], CLOSED, hidden.dtype)
-            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), values)
-            return self.choose(hidden, table, bias, draws)
-        # Slots are ordered by language, so each language's are one slice.
-        languages, starts = np.unique(row.batch.slot_languages, return_index=True)
-        parts = []
-        for language, start, stop in zip(languages, starts, [*starts[1:], row.count]):
-            part, pieces = slice(int(start), int(stop)), self.allowed[language]
-            rows, bias = paddle.gather(table, pieces), paddle.gather(head.bias, pieces)  # [n, H], [n]
-            parts.append(paddle.gather(pieces, self.choose(hidden[part], rows, bias, draws[part])))
-        return paddle.concat(parts)
+            values = paddle.full([len(self.special_ids)], MASK_VALUE, hidden.dtype)
+            bias = paddle.scatter_nd_add(head.bias, self.special_ids.unsqueeze(-1), values)  # [V]
+            return self.choose(hidden, table, bias, stage1.draws)
+        pseudo_ids = []
+        for language, slots in _language_slices(stage1.slot_languages):
+            pieces = self.allowed[language]  # [n]
+            rows = paddle.gather(table, pieces)  # [n, H]
+            bias = paddle.gather(head.bias, pieces)  # [n]
+            chosen = self.choose(hidden[slots], rows, bias, stage1.draws[slots])
+            pseudo_ids.append(paddle.gather(pieces, chosen))
+        return paddle.concat(pseudo_ids)
 
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
-        """Rows of `table` [n, H] chosen for each row of `hidden` [S, H]: int64 [S]."""
-        parts = row_parts(hidden.shape[0], table.shape[0])
-        return paddle.concat([self._column(logits(hidden[part], table, bias), draws[part]) for part in parts])
+        """Rows of `table` [n, H] chosen for each row of `hidden` [P, H]: int64 [P]."""
+        chosen = []
+        for rows in row_parts(hidden.shape[0], table.shape[0]):
+            chosen.append(self._choose_column(logits(hidden[rows], table, bias), draws[rows]))
+        return paddle.concat(chosen)
 
-    def _column(self, logits: Tensor, draws: Tensor) -> Tensor:
+    def _choose_column(self, logits: Tensor, draws: Tensor) -> Tensor:
+        """[p, n] and [p] -> int64 [p]."""
         if not self.temperature:
             return logits.argmax(-1)
-        cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [S, n]
-        below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
-        return below.astype("int64").sum(-1)
+        cumulative = F.softmax(logits.astype("float64") / self.temperature, axis=-1).cumsum(-1)  # [p, n]
+        is_below = cumulative < draws.unsqueeze(-1) * cumulative[:, -1:]
+        return is_below.astype("int64").sum(-1)
+
+    def _statistics(
+        self, model: PreTrainingModel, stage1: DeviceStage1, pseudo_ids: Tensor
+    ) -> dict[str, Tensor | int]:
+        # One number stands for a sentence and an id in it.
+        vocab_size = model.lm_head.bias.shape[0]
+        produced = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
+        context = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
+        is_copied = (produced.unsqueeze(1) == context).any(1)  # [P]
+        is_equal = (produced.unsqueeze(1) == produced).astype("int32")  # [P, P]
+        is_repeated = paddle.tril(is_equal, -1).any(1)  # by an earlier slot
+        return {
+            "pseudo": len(stage1.slot_languages),
+            "copied": is_copied.sum(),
+            "repeated": is_repeated.sum(),
+        }
+
+
+def _language_slices(languages: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """Each language of an ascending sequence, and where it stands there."""
+    start = 0
+    for language, run in groupby(languages):
+        stop = start + len(list(run))
+        yield language, slice(start, stop)
+        start = stop
 
 
 def allowed_pieces(
@@ -97,7 +126,11 @@ def allowed_pieces(
             often, all pieces of its text are allowed; if it has no text, all pieces.
     """
     ordinary = vocabulary.ordinary_ids
-    return [
-        next(pieces for floor in (min_count, 1, 0) if len(pieces := ordinary[counts[ordinary] >= floor]))
-        for counts in piece_counts
-    ]
+    allowed = []
+    for counts in piece_counts:
+        for floor in (min_count, 1, 0):
+            pieces = ordinary[counts[ordinary] >= floor]
+            if len(pieces):
+                break
+        allowed.append(pieces)
+    return allowed

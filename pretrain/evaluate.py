@@ -132,8 +132,9 @@ class Evaluator:
             targets = [example.target for example in examples[part]]
             batch = self.objectives.batch("btmlm", sources[part], rngs, [side.language for side in targets])
             (sent,) = to_device([batch])
-            sums.update(self.pseudo_tokens.fill(model, sent))
-            pseudo_ids = sent.row.tensors["input_ids"].numpy()[batch.stage1.slots]
+            sent, counts = self.pseudo_tokens.fill(model, sent)
+            sums.update(counts)
+            pseudo_ids = sent.inputs.input_ids.numpy()[batch.stage1.slots]
             sums.update(loss=float(masked_lm_loss(model, sent).total), masked=len(batch.targets))
             for row, source in enumerate(sources[part][: _SAMPLES - len(samples)]):
                 of_row = Text(pseudo_ids[batch.stage1.slot_rows == row], targets[row].language)
@@ -185,9 +186,9 @@ class Evaluator:
         loss = correct = count = 0.0
         for part, rngs in self._chunks(objective, examples):
             batch = self.objectives.batch(objective, examples[part], rngs)
-            result = masked_lm_loss(model, batch)
+            result = masked_lm_loss(model, *to_device([batch]))
             loss, count = loss + float(result.total), count + len(batch.targets)
-            correct += float(result.right.astype("float64").sum())
+            correct += float(result.correct.astype("float64").sum())
         if not count:
             return None
         return {"perplexity": _perplexity(loss, count), "accuracy": correct / count}

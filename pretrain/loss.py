@@ -1,118 +1,142 @@
-"""Micro-batches on the device, and through the model: states at the masked tokens, and their loss."""
+"""Micro-batches on the device, and the loss at their masked tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import paddle
 from paddle import Tensor
 
-from model import device
-from model.attention import Layout
+from model.batch import TokenBatch
+from model.device import Uploadable, upload
 from model.heads import PreTrainingModel
+from model.layout import Layout
 from model.word_table import MaskedLoss
-from pretrain.batch import Batch, Packed, Stage1
+from pretrain.batch import NO_LANGUAGE, Batch, Packed, Stage1
 from pretrain.config import OBJECTIVES
 
 
-class DeviceRow:
-    """A packed row of N tokens, to be sent to the device.
-
-    Args:
-        batch: the row.
-        positions: the tokens whose states are wanted, int64 [M], indices into N.
-        more: further arrays [n] to send.
+@dataclass(frozen=True)
+class MaskedTargets(Uploadable):
+    """What M masked tokens are, and how their losses count.
 
     Attributes:
-        tensors: the arrays on the device, by name, once they are sent.
+        count: M.
+        positions: int64 [M], indices into the N tokens, ascending. If M is 0: one index, of any token.
+        ids: int64 [M].
+        weights: float64 [M], of each loss in the sum; None: 1.
+        by_objective: objective -> which of the M tokens serve it, int64; without objectives that have none.
     """
 
-    def __init__(self, batch: Packed, positions: np.ndarray, **more: np.ndarray):
-        self.batch, self.count = batch, len(positions)
-        self.layout = Layout(batch.lengths, batch.contexts)
-        # Paddle has no gradients of products without rows: any position serves where none is wanted.
-        positions = positions if len(positions) else np.zeros(1, np.int64)
-        self.arrays = {"input_ids": batch.input_ids, "position_ids": batch.position_ids} | more
-        self.arrays["positions"] = positions
-        if (batch.language_ids >= 0).any():
-            self.arrays["language_ids"] = batch.language_ids
-        self.tensors: dict[str, Tensor] = {}
-
-    def hidden(self, model: PreTrainingModel) -> Tensor:
-        """The last layer at `positions`: [M, H]."""
-        sent = self.tensors
-        ids, languages = sent["input_ids"], sent.get("language_ids")
-        hidden = model(ids, sent["position_ids"], languages, self.layout, sent["positions"])
-        return hidden if self.count else hidden[:0]
+    count: int
+    positions: Tensor
+    ids: Tensor
+    weights: Tensor | None
+    by_objective: dict[str, Tensor]
 
 
-@dataclass
-class DeviceBatch:
-    """A `Batch` on the device: its row, and that of BTMLM's first stage, if there is one."""
+@dataclass(frozen=True)
+class DeviceStage1(Uploadable):
+    """BTMLM's first pass on the device; see `pretrain.batch.Stage1`.
 
-    row: DeviceRow
-    stage1: DeviceRow | None
+    Attributes:
+        inputs: N' tokens, sentences and placeholders.
+        placeholders: int64 [P], indices into N'.
+        slots: int64 [P], where each prediction goes: indices into the N tokens of the second pass.
+        slot_sentences: int64 [P], the sentence of each slot.
+        slot_languages: int64 [P], on the host; ascending.
+        draws: float64 [P], uniform in [0, 1).
+        context_ids: int64 [C], the tokens that a pseudo-token may copy.
+        context_sentences: int64 [C], the sentence of each.
+    """
+
+    inputs: TokenBatch
+    placeholders: Tensor
+    slots: Tensor
+    slot_sentences: Tensor
+    slot_languages: list[int]
+    draws: Tensor
+    context_ids: Tensor
+    context_sentences: Tensor
+
+
+@dataclass(frozen=True)
+class DeviceBatch(Uploadable):
+    """A micro-batch on the device; see `pretrain.batch.Batch`.
+
+    Attributes:
+        inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.
+        targets: what is to be predicted.
+        stage1: BTMLM's first pass; None without BTMLM sequences.
+    """
+
+    inputs: TokenBatch
+    targets: MaskedTargets
+    stage1: DeviceStage1 | None
 
 
 def to_device(batches: Sequence[Batch], weights: Sequence[float] | None = None) -> list[DeviceBatch]:
-    """Send micro-batches to the device in one copy, within autocast. `weights` is as in `masked_lm_loss`."""
-    found = []
-    for batch in batches:
-        of_objectives = {
-            name: np.flatnonzero(batch.target_objectives == number) for number, name in enumerate(OBJECTIVES)
-        }
-        more = {name: places for name, places in of_objectives.items() if len(places)}
-        if weights is not None:
-            more["weights"] = np.asarray(weights, np.float64)[batch.target_objectives]
-        row = DeviceRow(batch, batch.targets, target_ids=batch.target_ids, **more)
-        found.append(DeviceBatch(row, batch.stage1 and _stage1_row(batch.stage1)))
-    _send([row for one in found for row in (one.row, one.stage1) if row is not None])
-    return found
-
-
-def hidden_at(model: PreTrainingModel, batch: Packed, positions: np.ndarray) -> Tensor:
-    """The last layer at `positions`, indices into N: [M, H]."""
-    row = DeviceRow(batch, positions)
-    _send([row])
-    return row.hidden(model)
-
-
-def masked_lm_loss(
-    model: PreTrainingModel, batch: Batch | DeviceBatch, weights: Sequence[float] | None = None
-) -> MaskedLoss:
-    """Cross-entropy at the batch's masked tokens.
+    """Copy micro-batches to the device, all of them in one copy. Call it within autocast.
 
     Args:
-        batch: its BTMLM sequences must have their pseudo-tokens.
-        weights: [4], the factor of each objective's losses in the sum; None: 1. With an objective's share
-            divided by its number of masked tokens in the whole step, the sum has the share times the mean
-            loss. Ignored for a `DeviceBatch`, which was sent with its weights.
-
-    Returns:
-        `losses` and `right` are in the order of `batch.targets`.
+        weights: [4], the factor of each objective's losses in `masked_lm_loss`, in the order of `OBJECTIVES`;
+            None: 1. With an objective's share divided by its number of masked tokens in the whole step, the
+            sum of the step has the share times the mean loss.
     """
-    if isinstance(batch, Batch):
-        (batch,) = to_device([batch], weights)
-    row = batch.row
-    hidden = row.hidden(model)  # [M, H]
-    return model.lm_head.loss(hidden, row.tensors["target_ids"], row.tensors.get("weights"))
+    device_batches = []
+    for batch in batches:
+        stage1 = None if batch.stage1 is None else _stage1(batch.stage1)
+        device_batches.append(DeviceBatch(_inputs(batch), _targets(batch, weights), stage1))
+    return upload(device_batches)
 
 
-def _send(rows: Sequence[DeviceRow]) -> None:
-    """Send rows to the device in one copy, with what attention needs on a GPU."""
-    layouts = [row.layout.rounded_up for row in rows] if device.on_gpu() else []
-    flash = device.flash_in(half=paddle.amp.is_autocast_enabled())
-    groups = [row.arrays for row in rows] + [layout.arrays(flash) for layout in layouts]
-    for owner, tensors in zip([*rows, *layouts], device.upload(groups), strict=True):
-        owner.tensors.update(tensors)
+def masked_lm_loss(model: PreTrainingModel, batch: DeviceBatch) -> MaskedLoss:
+    """Cross-entropy at the batch's masked tokens, in the order of `batch.targets`.
+
+    BTMLM's slots must be filled.
+    """
+    targets = batch.targets
+    hidden = model.encode(batch.inputs, targets.positions)  # [M, H]
+    if targets.count == 0:
+        hidden = hidden[:0]
+    return model.lm_head.loss(hidden, targets.ids, targets.weights)
 
 
-def _stage1_row(stage1: Stage1) -> DeviceRow:
-    # The sentence of each token that a pseudo-token may copy: a context token; -1 for the others.
-    columns = Layout(stage1.lengths).places()
-    numbers = np.repeat(np.arange(len(stage1.lengths)), stage1.lengths)
-    sentences = np.where(columns < stage1.contexts[numbers], numbers, -1)
-    return DeviceRow(
-        stage1, stage1.placeholders, slots=stage1.slots, slot_rows=stage1.slot_rows, draws=stage1.draws,
-        sentences=sentences,
-    )  # fmt: skip
+def _inputs(packed: Packed) -> TokenBatch:
+    has_languages = (packed.language_ids != NO_LANGUAGE).any()
+    return TokenBatch.from_packed(
+        packed.input_ids,
+        Layout(packed.lengths, packed.contexts),
+        packed.position_ids,
+        packed.language_ids if has_languages else None,
+    )
+
+
+def _targets(batch: Batch, weights: Sequence[float] | None) -> MaskedTargets:
+    by_objective = {}
+    for number, objective in enumerate(OBJECTIVES):
+        places = np.flatnonzero(batch.target_objectives == number)
+        if len(places):
+            by_objective[objective] = places
+    return MaskedTargets(
+        count=len(batch.targets),
+        # Paddle has no gradients of products without rows: any token serves where none is masked.
+        positions=batch.targets if len(batch.targets) else np.zeros(1, np.int64),
+        ids=batch.target_ids,
+        weights=None if weights is None else np.asarray(weights, np.float64)[batch.target_objectives],
+        by_objective=by_objective,
+    )
+
+
+def _stage1(stage1: Stage1) -> DeviceStage1:
+    layout = Layout(stage1.lengths, stage1.contexts)
+    is_context = layout.is_context()
+    return DeviceStage1(
+        inputs=_inputs(stage1),
+        placeholders=stage1.placeholders,
+        slots=stage1.slots,
+        slot_sentences=stage1.slot_rows,
+        slot_languages=stage1.slot_languages.tolist(),
+        draws=stage1.draws,
+        context_ids=stage1.input_ids[is_context],
+        context_sentences=layout.sequence_numbers()[is_context],
+    )

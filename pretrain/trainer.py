@@ -202,14 +202,15 @@ def train_step(
         sent = to_device(work.micro_batches, weights)
 
     def loss_of(batch: DeviceBatch) -> tuple[paddle.Tensor, dict[str, Any]]:
-        sums: dict[str, Any] = {"tokens": batch.row.batch.tokens}
+        sums: dict[str, Any] = {"tokens": batch.inputs.tokens}
         if batch.stage1 is not None:
-            sums |= pseudo_tokens.fill(engine.model, batch)
+            batch, counts = pseudo_tokens.fill(engine.model, batch)
+            sums |= counts
         result = masked_lm_loss(engine.model, batch)
-        for name in OBJECTIVES:
-            if (mine := batch.row.tensors.get(name)) is not None:
-                losses, right = (paddle.gather(x.astype("float64"), mine).sum() for x in result[1:])
-                sums |= {f"{name}.loss": losses, f"{name}.correct": right, f"{name}.count": mine.shape[0]}
+        for name, places in batch.targets.by_objective.items():
+            sums[f"{name}.loss"] = paddle.gather(result.losses.astype("float64"), places).sum()
+            sums[f"{name}.correct"] = paddle.gather(result.correct.astype("float64"), places).sum()
+            sums[f"{name}.count"] = places.shape[0]
         return result.total, sums
 
     return engine.step(sent, loss_of, stop)

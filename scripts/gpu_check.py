@@ -35,14 +35,15 @@ from paddle import Tensor
 
 from benchmarks import plan
 from evaluation.encode import encode
-from model import cpu, device, word_table
-from model.attention import Layout, SelfAttention
-from model.ernie_m import ErnieMConfig
+from model import device, layers, word_table
+from model.attention import FlashMask, SelfAttention, mask_class
+from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
+from model.layout import Layout
 from pretrain.batch import Batch
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.config import OBJECTIVES, ObjectiveConfig
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import masked_lm_loss, to_device
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Pair, SecondLanguage, Text
 from pretrain.reader import StepBatches
@@ -183,11 +184,15 @@ def check_attention(quick: bool) -> str:
         weights = F.softmax(paddle.matmul(q, k, transpose_y=True) * q.shape[-1] ** -0.5 + closed, -1)
         return paddle.matmul(weights, v).transpose([1, 0, 2]).reshape([len(x), h])
 
+    def packed(x: Tensor, layout: Layout) -> Tensor:
+        flash = device.flash_in(half=str(x.dtype).endswith(HALF))
+        return layer(x, device.upload((FlashMask if flash else mask_class()).of(layout)))
+
     cases = {}
     for name, layout in layouts.items():
-        layout = layout.rounded_up
+        layout = layout.padded_to(FlashMask.multiple)
         x = np.random.default_rng(4).normal(size=[layout.tokens, 3 * h])
-        cases[name] = partial(layer, layout=layout), partial(dense, layout=layout), [x]
+        cases[name] = partial(packed, layout=layout), partial(dense, layout=layout), [x]
     said = f"{largest_differences(cases, 'train in float32 only')}; lengths 8 to {longest}"
     return said + "; FlashMask in half precision" * device.flash_in(half=True)
 
@@ -237,14 +242,14 @@ def train(engine: Engine, objective: str, last: int = STEPS) -> list[float]:
 
 def check_dropout(quick: bool) -> str:
     advice = "train without dropout (0.0 in the configuration)"
-    mean = float(cpu.dropout(paddle.ones([100_000]), 0.1, True).mean())
+    mean = float(layers.dropout(paddle.ones([100_000]), 0.1, True).mean())
     compare("the mean of ones after dropout", [mean], [1.0], 1e-2, advice)
     batch, found, model = batch_of("mmlm", 0), [], make_model("float32", dropout=0.1)
     model.train()
     for recompute in (False, False, True):
         model.ernie_m.use_recompute(recompute)
         paddle.seed(7)
-        loss = masked_lm_loss(model, batch).total
+        loss = masked_lm_loss(model, *to_device([batch])).total
         loss.backward()
         used = [parameter for parameter in model.parameters() if parameter.grad is not None]
         found.append([loss.numpy(), np.concatenate([p.grad.numpy().ravel() for p in used])])
@@ -321,7 +326,7 @@ def check_step(quick: bool) -> str:
     if flash and not any("flash" in name for name in kernels):
         raise Failed(f"the profiler shows {len(kernels)} kernels, none of flash attention; {REPORT}")
     copies = " and ".join(f"{sum(way in name for _, name in events)} {way}" for way in ("HtoD", "DtoH"))
-    kernel = "flash attention on bfloat16" if flash else "attention in rectangles"
+    kernel = "flash attention on bfloat16" if flash else "attention in padded groups"
     return f"{kernel}, {len(kernels) // 2} kernels a micro-batch, copies in a step: {copies}"
 
 
@@ -400,7 +405,9 @@ def check_speed(quick: bool) -> str:
     reading, seconds = time.perf_counter() - began, []
     for _ in range(5 if gpu else 3):
         began = time.perf_counter()
-        engine.step([batch], lambda batch: (masked_lm_loss(model, batch).total / len(batch.targets), {}))
+        with engine.autocast():
+            sent = to_device([batch])
+        engine.step(sent, lambda sent: (masked_lm_loss(model, sent).total / sent.targets.count, {}))
         seconds.append(time.perf_counter() - began)
     peak, source = peak_of_the_device()
     shape = plan.ModelShape(hidden, depth, heads, size, len(LANGUAGES))

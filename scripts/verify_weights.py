@@ -69,13 +69,17 @@ def hidden_states(model, ids: list[int], hidden: int = 0) -> np.ndarray:
     """
     import paddle
 
-    from model.attention import Layout
+    from model.batch import TokenBatch
+    from model.device import upload
+    from model.layout import Layout
 
     # A hidden position is a placeholder, which nothing else sees. Placeholders come last.
     order = np.roll(np.arange(len(ids)), -hidden)
-    row, position_ids = (paddle.to_tensor(x[order]) for x in (np.asarray(ids), np.arange(2, len(ids) + 2)))
+    layout = Layout([len(ids)], [len(ids) - hidden])
+    position_ids = np.arange(2, len(ids) + 2)[order]
+    batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():
-        states = model(row, position_ids, Layout([len(ids)], [len(ids) - hidden]), pool=False).sequence
+        states = model.encode(batch).sequence
     return states.numpy()[np.argsort(order)]
 
 

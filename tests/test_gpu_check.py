@@ -6,7 +6,7 @@ import json
 import paddle
 import pytest
 
-from model import attention, device
+from model import attention, device, layout
 from scripts import gpu_check
 from tests.launching import ROOT, run_script
 from utils import __version__
@@ -71,7 +71,7 @@ def test_a_wrong_scale(check, monkeypatch):
 
 
 def test_a_mask_that_leaks(check, monkeypatch):
-    monkeypatch.setattr(attention.Group, "closed", None)
+    monkeypatch.setattr(layout.Group, "masked", None)
     code, found = check("attention")
     assert code == 1 and "packed in float64 is off by" in found["said"]
 

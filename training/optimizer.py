@@ -19,7 +19,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
-from model.cpu import as_array, over_rows
+from model.cpu.rows import as_array, over_rows
 from model.word_table import TableGradient, WordEmbeddings
 from utils.errors import UserError
 

@@ -11,10 +11,13 @@ from paddle import Tensor
 
 from inference.loading import Loaded
 from inference.tasks import TaskOptions, check_length, text_of
-from model.attention import Layout
+from model.batch import TokenBatch
+from model.config import NO_LANGUAGE
+from model.device import upload
 from model.heads import PreTrainingModel
+from model.layout import Layout
 from pretrain.config import ObjectiveConfig
-from pretrain.loss import hidden_at
+from pretrain.loss import to_device
 from pretrain.masking import Vocabulary, generator
 from pretrain.objectives import Objectives, Text
 from reader.tokenization import Tokenizer
@@ -85,10 +88,10 @@ class FillMasks(MaskedLmTask):
         for text, language in asked:  # one by one: there are few requests, and each may need many logits
             ids = np.asarray(text, np.int64)
             masks = ids == self.tokenizer.mask_id
-            languages = None if language < 0 else paddle.to_tensor(np.where(masks, language, -1))
-            wanted = paddle.to_tensor(np.flatnonzero(masks))
-            hidden.append(self.model(paddle.to_tensor(ids), None, languages, Layout([len(ids)]), wanted))
-            counts.append(len(wanted))
+            languages = None if language < 0 else np.where(masks, language, NO_LANGUAGE)
+            inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+            hidden.append(self.model.encode(inputs, paddle.to_tensor(np.flatnonzero(masks))))
+            counts.append(int(masks.sum()))
         found = iter(self.likeliest(paddle.concat(hidden)))
         return [{"masks": [next(found) for _ in range(count)]} for count in counts]
 
@@ -144,9 +147,11 @@ class ProbeTranslation(MaskedLmTask):
         languages = [language for _, language in asked]
         texts = [Text(np.asarray(ids, np.int64), language) for ids, language in asked]
         rngs = [generator(0, 0, number) for number in range(len(texts))]  # none of them is drawn from
-        stage1 = self.objectives.batch("btmlm", texts, rngs, languages).stage1
-        found = self.likeliest(hidden_at(self.model, stage1, stage1.placeholders))
+        batch = self.objectives.batch("btmlm", texts, rngs, languages)
+        (on_device,) = to_device([batch])
+        stage1 = on_device.stage1
+        found = self.likeliest(self.model.encode(stage1.inputs, stage1.placeholders))
         answers = [{"language": self.languages[language], "slots": []} for language in languages]
-        for row, slot in zip(stage1.slot_rows.tolist(), found):
+        for row, slot in zip(batch.stage1.slot_rows.tolist(), found):
             answers[row]["slots"].append(slot)
         return answers

@@ -8,6 +8,7 @@ from evaluation import encode as encoding
 from evaluation.encode import encode, encode_layer
 from evaluation.retrieval import accuracy_by_layer, choose_on_half, hits
 from model.ernie_m import ErnieMConfig, ErnieMModel
+from tests.helpers.batches import padded_batch
 
 
 def nearest_by_hand(queries, targets):
@@ -66,12 +67,12 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     assert model.training, "the model is left in the mode it was in"
     model.eval()
     for row, sentence in enumerate(sentences):
-        states = model(paddle.to_tensor(sentence[None]), output_hidden_states=True).hidden_states
+        states = model.encode(padded_batch(sentence[None]), output_hidden_states=True).hidden_states
         inner = slice(1, len(sentence) - 1) if len(sentence) > 2 else slice(0, 2)
         for layer, state in enumerate(states):
-            assert np.abs(vectors[layer, row] - state.numpy()[0, inner].mean(axis=0)).max() < 1e-5
+            assert np.abs(vectors[layer, row] - state.numpy()[inner].mean(axis=0)).max() < 1e-5
     with_specials = encode(model, sentences, specials=True)
-    alone = model(paddle.to_tensor(sentences[0][None]), pool=False).sequence.numpy()[0].mean(axis=0)
+    alone = model.encode(padded_batch(sentences[0][None])).sequence.numpy().mean(axis=0)
     assert np.abs(with_specials[-1, 0] - alone).max() < 1e-5
 
 

@@ -16,6 +16,7 @@ from model.ernie_m import ErnieMConfig, ErnieMModel
 from reader.batching import EncodePairs
 from reader.classification import read_classification
 from reader.tokenization import Tokenizer
+from tests.helpers.batches import padded_batch
 from tests.launching import as_flags, call_main
 from utils.errors import UserError
 
@@ -41,8 +42,9 @@ def expected(weights, inputs):
     model.eval()
     with paddle.no_grad():
         for ids in inputs:
-            output = model(paddle.to_tensor([ids]), output_hidden_states=True)
-            yield output.pooled.numpy()[0], [states.numpy()[0] for states in output.hidden_states]
+            output = model.encode(padded_batch([ids]), output_hidden_states=True)
+            pooled = model.pooler(output.sequence[:1])
+            yield pooled.numpy()[0], [states.numpy() for states in output.hidden_states]
 
 
 def test_the_official_two_files(run_encode, random_encoder, toy_folder):

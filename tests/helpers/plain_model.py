@@ -3,14 +3,22 @@
 It has the same parameter names, dense masks [B, 1, T, T] and no line in common with what it is compared with.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import paddle
 from paddle import nn
 
-from model.attention import Layout
-from model.ernie_m import EncoderOutput, absolute_positions
+from inference.graph import absolute_positions
+from model.layout import Layout
 
 PAD = 1
+
+
+class PlainOutput(NamedTuple):
+    sequence: paddle.Tensor
+    pooled: paddle.Tensor
+    hidden_states: tuple[paddle.Tensor, ...]
 
 
 class PlainErnieM(nn.Layer):
@@ -44,7 +52,7 @@ class PlainErnieM(nn.Layer):
         for layer in self.encoder.layers:
             hidden_states.append(layer(hidden_states[-1], seen))
         pooled = paddle.tanh(self.pooler.dense(hidden_states[-1][:, 0]))
-        return EncoderOutput(hidden_states[-1], pooled, tuple(hidden_states))
+        return PlainOutput(hidden_states[-1], pooled, tuple(hidden_states))
 
 
 def padded(values: np.ndarray, lengths: np.ndarray, fill: int) -> np.ndarray:
@@ -66,7 +74,7 @@ def real_cells(lengths: np.ndarray) -> np.ndarray:
     return np.flatnonzero(padded(np.ones(sum(lengths), int), lengths, 0))
 
 
-def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> EncoderOutput:
+def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=None) -> PlainOutput:
     """The plain model on packed sequences: ids [N] -> states [N, H], pooled [S, H], hidden states [N, H]."""
     lengths, contexts = layout.lengths, layout.contexts
     rows = paddle.to_tensor(padded(ids, lengths, PAD))
@@ -77,4 +85,4 @@ def in_plain_paddle(model, ids, layout: Layout, position_ids=None, input_bias=No
         input_bias = paddle.scatter_nd(cells.unsqueeze(1), input_bias, shape).reshape([*rows.shape, -1])
     found = model(rows, places, paddle.to_tensor(padded_mask(lengths, contexts)), input_bias)
     states = tuple(paddle.gather(x.reshape([-1, x.shape[-1]]), cells) for x in found.hidden_states)
-    return EncoderOutput(states[-1], found.pooled, states)
+    return PlainOutput(states[-1], found.pooled, states)

@@ -9,6 +9,7 @@ from model.checkpoint.formats import tables
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from tests.helpers.batches import padded_batch
 from tests.helpers.toy_models import CONFIG, LABELS, make_ours
 
 XLM_R_HEADS = [None, "lm", "classification", "tagging", "question_answering", "choice"]
@@ -45,22 +46,24 @@ def of_ours(folder, head: str | None, ids: np.ndarray) -> list[np.ndarray]:
     skip = () if head in models else ("lm_head.", "linear_")
     load_from(model, open_checkpoint(folder), optional, skip)
     model.eval()
-    tensor = paddle.to_tensor(ids)
+    inputs = padded_batch(ids)
     with paddle.no_grad():
-        if head == "lm":
-            return [model.lm_head(model.ernie_m(tensor, pool=False).sequence).numpy()]
         if head == "choice":
-            return [model(tensor).numpy().reshape(1, -1)]
-        if head in models:
-            out = model(tensor)
+            return [model(inputs).numpy().reshape(1, -1)]
+        if head in models and head != "lm":
+            out = model(inputs)
             return [o.numpy() for o in out] if isinstance(out, tuple) else [out.numpy()]
-        out = model.ernie_m(tensor)
+        states = model.ernie_m.encode(inputs).sequence  # [N, H]
+        padded = inputs.padded(states)  # [B, T, H]
+        if head == "lm":
+            return [model.lm_head(padded).numpy()]
         if head == "uie":
-            sequence = out.sequence.numpy()
+            sequence = padded.numpy()
             parts = (f"linear_{end}" for end in ("start", "end"))
             logits = (sequence @ w[f"{part}.weight"] + w[f"{part}.bias"] for part in parts)
             return [1 / (1 + np.exp(-value[..., 0])) for value in logits]
-        return [out.sequence.numpy(), out.pooled.numpy()]
+        pooled = model.ernie_m.pooler(paddle.gather(states, inputs.first_tokens))
+        return [padded.numpy(), pooled.numpy()]
 
 
 def load_torch(library: str, head: str | None, folder):

@@ -19,10 +19,11 @@ from inference.loading import load
 from inference.tasks import TaskOptions, finetuned, make
 from inference.tasks.encode import read_corpus
 from inference.tasks.words import masked_ids
-from model.attention import Layout
 from model.checkpoint.folder import save_model
+from model.layout import Layout
 from reader.question_answering import Cut
 from reader.tagging import JOINT, Sentence
+from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.small_corpus import sentences
 from tests.inference import toy_models
 from tests.inference.conftest import run_export
@@ -48,7 +49,7 @@ def test_classify(models, exported, ask, engine):
     rows.append(tokenizer.build("bado " * 90, None, 62))
     for answer, row in zip(found, rows):
         with paddle.no_grad():
-            shares = F.softmax(model.model(paddle.to_tensor([row]))[0]).numpy()
+            shares = F.softmax(model.model(padded_batch([row]))[0]).numpy()
         assert answer["label"] == toy_models.LABELS[shares.argmax()]
         assert list(answer["probabilities"]) == toy_models.LABELS
         np.testing.assert_allclose(list(answer["probabilities"].values()), shares, atol=2e-5)
@@ -235,8 +236,8 @@ def test_fill(models, ask, language):
     if language:
         bias[masks] = model.language_embeddings.weight.numpy()[toy_models.LANGUAGES.index(language)]
     with paddle.no_grad():
-        layout = Layout([len(ids)])
-        hidden = model.ernie_m(paddle.to_tensor(ids), None, layout, paddle.to_tensor(bias)).sequence
+        inputs = packed_batch(ids, Layout([len(ids)]))
+        hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
         check_likeliest(loaded, hidden.numpy()[masks], found["masks"], 3)
 
 
@@ -281,10 +282,9 @@ def test_probe(models, ask):
         positions = [*range(2, n + 4), *range(2 + n + 3, 2 + n + 3 + p)]  # as behind [CLS] X [SEP] [SEP]
         language = toy_models.LANGUAGES.index(request["language"])
         with paddle.no_grad():
-            hidden = model(
-                paddle.to_tensor(ids), paddle.to_tensor(positions),
-                paddle.to_tensor([-1] * (n + 2) + [language] * p), Layout([len(ids)], [n + 2]),
-            )  # fmt: skip
+            layout, languages = Layout([len(ids)], [n + 2]), [-1] * (n + 2) + [language] * p
+            arrays = {"position_ids": np.array(positions), "language_ids": np.array(languages)}
+            hidden = model.encode(packed_batch(ids, layout, **arrays))
             check_likeliest(loaded, hidden[n + 2 :].numpy(), answer["slots"], 2)
         assert answer["language"] == request["language"]
 

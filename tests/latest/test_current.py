@@ -12,6 +12,7 @@ from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
 from model.ernie_m import ErnieMModel
 from reader.tokenization import Tokenizer
+from tests.helpers.batches import padded_batch
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.helpers.toy_models import CONFIG, make_ours
 
@@ -88,5 +89,5 @@ def test_sentence_transformers(converted):
     model.eval()
     for text, vector in zip(TEXTS, found):
         with paddle.no_grad():
-            sequence = model(paddle.to_tensor([tokenizer.build(text)]), pool=False).sequence.numpy()[0]
+            sequence = model.encode(padded_batch([tokenizer.build(text)])).sequence.numpy()
         np.testing.assert_allclose(vector, sequence.mean(0), atol=1e-4)

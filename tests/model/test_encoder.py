@@ -4,8 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import Layout
-from model.ernie_m import ErnieMConfig, ErnieMModel, absolute_positions
+from inference.graph import absolute_positions
+from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
+from model.layout import Layout
+from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.plain_model import PlainErnieM
 from utils.errors import UserError
 
@@ -13,15 +16,14 @@ SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_atten
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initializer_range=0.3)
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
+IS_REAL = IDS != 1
 
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def gradients_of(model, output) -> dict[str, np.ndarray]:
-    weight = np.random.default_rng(1).standard_normal(output.sequence.shape) * (IDS != 1)[..., None]
-    weight = paddle.to_tensor(weight)
-    ((output.sequence * weight).sum() + output.pooled.sum()).backward()
+def gradients_of(model, value: paddle.Tensor) -> dict[str, np.ndarray]:
+    value.backward()
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
     model.clear_gradients()
     return gradients
@@ -30,16 +32,21 @@ def gradients_of(model, output) -> dict[str, np.ndarray]:
 def test_equals_the_same_encoder_in_plain_paddle():
     model, plain = ErnieMModel(CONFIG), PlainErnieM(CONFIG)
     plain.set_state_dict(model.state_dict())
-    ids = paddle.to_tensor(IDS)
-    ours, theirs = model(ids, output_hidden_states=True), plain(ids)
-    for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
-        assert np.abs((a - b).numpy()).max() < 1e-9
-    for pooled in (ours.pooled, model.pool(ids)):
-        assert np.abs((pooled - theirs.pooled).numpy()).max() < 1e-9
-    gradients, expected = gradients_of(model, ours), gradients_of(plain, theirs)
-    assert gradients.keys() == expected.keys() == dict(model.named_parameters()).keys()
+    batch = padded_batch(IDS)
+    ours = model.encode(batch, output_hidden_states=True)
+    expected = plain(paddle.to_tensor(IDS))
+    for packed, padded in zip(ours.hidden_states, expected.hidden_states, strict=True):
+        assert np.abs(packed.numpy() - padded.numpy()[IS_REAL]).max() < 1e-9
+    pooled = model.pooler(paddle.gather(ours.sequence, batch.first_tokens))
+    assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
+    weights = np.random.default_rng(1).standard_normal([*IDS.shape, 12]) * IS_REAL[..., None]
+    value = (ours.sequence * paddle.to_tensor(weights[IS_REAL])).sum() + pooled.sum()
+    gradients = gradients_of(model, value)
+    value = (expected.sequence * paddle.to_tensor(weights)).sum() + expected.pooled.sum()
+    plain_gradients = gradients_of(plain, value)
+    assert gradients.keys() == plain_gradients.keys() == dict(model.named_parameters()).keys()
     for name, gradient in gradients.items():
-        assert np.abs(gradient - expected[name]).max() < 1e-9, name
+        assert np.abs(gradient - plain_gradients[name]).max() < 1e-9, name
 
 
 def test_base_has_the_official_number_of_parameters():
@@ -63,42 +70,50 @@ def test_initial_weights():
     assert not model.encoder.layers[0].linear1.bias.numpy().any()
 
 
-def test_positions():
-    ids = paddle.to_tensor(IDS)
-    positions = absolute_positions(ids, 1)
-    assert positions.numpy().tolist() == [[2, 3, 4, 5, 6, 7, 8, 9], [2, 3, 4, 1, 1, 1, 1, 1]]
-    model = ErnieMModel(CONFIG)
-    counted = model(ids).sequence.numpy()
-    given = positions.clone()
-    assert np.array_equal(model(ids, given).sequence.numpy(), counted)
-    assert np.array_equal(given.numpy(), positions.numpy())
-    shifted = paddle.where(positions == 1, positions, positions + 1)
-    assert np.abs(model(ids, shifted).sequence.numpy() - counted).max() > 1e-3
+def test_positions_of_an_array_with_pads():
+    positions = absolute_positions(paddle.to_tensor(IDS), 1).numpy()
+    assert positions.tolist() == [[2, 3, 4, 5, 6, 7, 8, 9], [2, 3, 4, 1, 1, 1, 1, 1]]
+    assert padded_batch(IDS).position_ids.tolist() == positions[IS_REAL].tolist()
+
+
+def test_positions_count_from_2_unless_they_are_given():
+    model, layout = ErnieMModel(CONFIG), Layout([4, 3])
+    ids, positions = np.array([0, 7, 8, 2, 0, 9, 2]), np.array([2, 3, 4, 5, 2, 3, 4])
+    states = model.encode(packed_batch(ids, layout)).sequence.numpy()
+    equal = model.encode(packed_batch(ids, layout, position_ids=positions)).sequence.numpy()
+    other = model.encode(packed_batch(ids, layout, position_ids=positions + 1)).sequence.numpy()
+    assert np.array_equal(states, equal) and np.abs(states - other).max() > 1e-3
 
 
 @pytest.mark.parametrize("position", [12, 500])
-def test_a_position_past_the_table(position):
-    model = ErnieMModel(CONFIG)
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_position_past_the_table(monkeypatch, position, on_gpu):
+    if on_gpu:
+        compute_as_on_a_gpu(monkeypatch)
+    model, layout = ErnieMModel(CONFIG), Layout([3])
+    batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
     with pytest.raises(UserError, match=rf"position {position} is past.*at most 10 tokens.*max_seq_len"):
-        model(paddle.to_tensor([[0, 5, 2]]), paddle.to_tensor([[2, 3, position]]))
+        model.encode(batch)
     with pytest.raises(UserError, match="position 12 is past"):
-        model(paddle.full([1, 11], 5, "int64"))
+        model.encode(padded_batch(np.full([1, 11], 5)))
 
 
 def test_input_bias_is_added_before_the_layer_norm():
-    model, ids, layout = ErnieMModel(CONFIG), paddle.to_tensor([0, 7, 8, 2, 0, 2]), Layout([4, 2])
-    nines = paddle.full_like(ids, 9)
-    bias = model.embeddings.word_embeddings(nines) - model.embeddings.word_embeddings(ids)
-    found = model(ids, None, layout, bias).sequence
-    assert np.abs((found - model(nines, None, layout).sequence).numpy()).max() < 1e-9
+    model, layout = ErnieMModel(CONFIG), Layout([4, 2])
+    batch, of_nines = packed_batch([0, 7, 8, 2, 0, 2], layout), packed_batch([9] * 6, layout)
+    words = model.embeddings.word_embeddings
+    bias = words(of_nines.input_ids) - words(batch.input_ids)
+    states = model.encode(batch, input_bias=bias).sequence
+    assert np.abs((states - model.encode(of_nines).sequence).numpy()).max() < 1e-9
 
 
 def test_dropout_is_on_in_training_only():
-    model = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12))
-    ids = paddle.to_tensor(IDS)
-    assert np.abs((model(ids).sequence - model(ids).sequence).numpy()).max() > 1e-3
+    model, batch = ErnieMModel(ErnieMConfig(**SIZES, max_position_embeddings=12)), padded_batch(IDS)
+    first, second = (model.encode(batch).sequence.numpy() for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
     model.eval()
-    assert np.array_equal(model(ids).sequence.numpy(), model(ids).sequence.numpy())
+    first, second = (model.encode(batch).sequence.numpy() for _ in range(2))
+    assert np.array_equal(first, second)
 
 
 def test_where_dropout_is(monkeypatch):
@@ -110,11 +125,12 @@ def test_where_dropout_is(monkeypatch):
 
     monkeypatch.setattr("model.ernie_m.dropout", record)
     monkeypatch.setattr("model.attention.dropout", record)
-    monkeypatch.setattr("model.attention.on_cpu", lambda x: False)
+    compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
-    model(IDS)
-    hidden, longest, shortest = ([11, 12], 0.2, True), ([1, 3, 8, 8], 0.3, True), ([1, 3, 3, 3], 0.3, True)
-    assert calls == [hidden, *[longest, shortest, hidden, hidden] * 2]
+    batch = packed_batch(np.full(64, 5), Layout([60, 4]))
+    model.encode(batch)
+    hidden, longer, shorter = ([64, 12], 0.2, True), ([1, 3, 60, 60], 0.3, True), ([1, 3, 4, 4], 0.3, True)
+    assert calls == [hidden, *[longer, shorter, hidden, hidden] * 2]
 
 
 def test_config_from_json(tmp_path):

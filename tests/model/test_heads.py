@@ -3,14 +3,22 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model.attention import Layout
-from model.ernie_m import ErnieMConfig
+from model import device
+from model.config import ErnieMConfig
 from model.heads import LMHead, PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
+from model.layout import Layout
+from tests.helpers.batches import packed_batch, padded_batch
 
 CONFIG = ErnieMConfig(
-    vocab_size=40, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=12,
-    initializer_range=0.3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-)  # fmt: skip
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    max_position_embeddings=12,
+    initializer_range=0.3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
 
 
@@ -23,12 +31,12 @@ def test_dropout_before_the_classifier(classifier):
     config = ErnieMConfig(**CONFIG.to_dict() | {"hidden_dropout_prob": 0.5})
     model = classifier(config) if classifier is SpanClassifier else classifier(config, 3)
     model.ernie_m.eval()
-    ids = paddle.to_tensor(IDS)
-    outputs = [np.stack([np.asarray(part) for part in model(ids)]) for _ in range(2)]
-    assert np.array_equal(*outputs) == (classifier is TokenClassifier)
+    batch = padded_batch(IDS)
+    first, second = (np.stack([np.asarray(part) for part in model(batch)]) for _ in range(2))
+    assert np.array_equal(first, second) == (classifier is TokenClassifier)
     model.eval()
-    outputs = [np.stack([np.asarray(part) for part in model(ids)]) for _ in range(2)]
-    assert np.array_equal(*outputs)
+    first, second = (np.stack([np.asarray(part) for part in model(batch)]) for _ in range(2))
+    assert np.array_equal(first, second)
 
 
 @pytest.fixture
@@ -69,53 +77,60 @@ def loss_and_gradients(head: LMHead, hidden, loss_of):
 @pytest.mark.parametrize("on_cpu", [True, False])  # the second is what a GPU takes
 def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretraining, rows, on_cpu, monkeypatch):
     head, hidden = pretraining.lm_head, paddle.randn([7, 12])
-    labels, weights = paddle.to_tensor([3, 9, 0, 39, 5, 5, 17]), paddle.arange(1.0, 8)
     logits = head(hidden).numpy()
-    expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(7), labels.numpy()]
+    best = logits.argmax(-1)
+    labels = np.array([3, best[1], 0, 39, best[4], 5, 17])
+    weights = paddle.arange(1.0, 8)
+    expected = np.log(np.exp(logits).sum(-1)) - logits[np.arange(7), labels]
+    is_correct = best == labels
+    assert 2 <= is_correct.sum() < 7
+    labels = paddle.to_tensor(labels)
 
     def plain(x):
         return (F.cross_entropy(head(x), labels, reduction="none").squeeze() * weights).sum()
 
-    by_plain = loss_and_gradients(head, hidden, plain)
+    plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
     monkeypatch.setattr("model.word_table.LOGITS_BYTES", rows * 40 * 8)
-    monkeypatch.setattr("model.word_table.on_cpu", lambda x: on_cpu)
-    found = head.loss(hidden, labels)
-    assert np.abs(found.losses.numpy() - expected).max() < 1e-9
-    assert found.right.numpy().tolist() == (logits.argmax(-1) == labels.numpy()).tolist()
+    monkeypatch.setattr(device, "on_cpu", lambda x: on_cpu)
+    result = head.loss(hidden, labels)
+    assert np.abs(result.losses.numpy() - expected).max() < 1e-9
+    assert np.array_equal(result.correct.numpy(), is_correct)
     total, gradients = loss_and_gradients(head, hidden, lambda x: head.loss(x, labels, weights).total)
-    assert abs(total - by_plain[0]) < 1e-9
+    assert abs(total - plain_total) < 1e-9
     for name, gradient in gradients.items():
-        assert np.abs(gradient - by_plain[1][name]).max() < 1e-9, name
+        assert np.abs(gradient - plain_gradients[name]).max() < 1e-9, name
     with paddle.no_grad():
-        assert np.abs(head.loss(hidden, labels).losses.numpy() - expected).max() < 1e-9
+        result = head.loss(hidden, labels)
+        assert np.abs(result.losses.numpy() - expected).max() < 1e-9
+        assert np.array_equal(result.correct.numpy(), is_correct)
         assert abs(float(head.loss(hidden, labels, weights).total) - total) < 1e-9
 
 
 def test_loss_of_no_positions_is_empty_and_has_a_gradient(pretraining):
-    hidden = pretraining(paddle.to_tensor(ROW), layout=LAYOUT)[:0]
-    found = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
-    assert found.losses.shape == found.right.shape == [0] and float(found.total) == 0
-    found.total.backward()
+    hidden = pretraining.encode(packed_batch(TOKENS, LAYOUT))[:0]
+    result = pretraining.lm_head.loss(hidden, paddle.zeros([0], "int64"))
+    assert result.losses.shape == result.correct.shape == [0] and float(result.total) == 0
+    result.total.backward()
 
 
-ROW, LAYOUT = np.concatenate([IDS[0], IDS[1, :3]]), Layout([8, 3])
+TOKENS, LAYOUT = np.concatenate([IDS[0], IDS[1, :3]]), Layout([8, 3])
 
 
 def test_language_embeddings_touch_only_the_tokens_that_carry_a_language(pretraining):
-    ids = paddle.to_tensor(ROW)
-    languages = paddle.to_tensor([-1, 0, -1, 2, -1, -1, 1, -1, *[-1] * 3])
-    plain = pretraining(ids, layout=LAYOUT).numpy()
-    at_zero = pretraining(ids, None, languages, LAYOUT).numpy()
-    assert np.abs(at_zero - plain).max() < 1e-12  # zero at the start
+    batch = packed_batch(TOKENS, LAYOUT)
+    languages = np.full(11, -1)
+    languages[[1, 3, 6]] = [0, 2, 1]
+    in_languages = packed_batch(TOKENS, LAYOUT, language_ids=languages)
+    plain = pretraining.encode(batch).numpy()
+    assert np.abs(pretraining.encode(in_languages).numpy() - plain).max() < 1e-12  # zero at the start
     rows = paddle.randn([3, 12])
     pretraining.language_embeddings.weight.set_value(rows)
-    output = pretraining(ids, None, languages, LAYOUT)
+    output = pretraining.encode(in_languages)
     assert np.abs(output.numpy()[:8] - plain[:8]).max() > 1e-3
     assert np.abs(output.numpy()[8:] - plain[8:]).max() < 1e-12
     bias = np.zeros([11, 12])
-    for position, language in ((1, 0), (3, 2), (6, 1)):
-        bias[position] = rows.numpy()[language]
-    expected = pretraining.ernie_m(ids, None, LAYOUT, paddle.to_tensor(bias)).sequence
+    bias[[1, 3, 6]] = rows.numpy()[[0, 2, 1]]
+    expected = pretraining.ernie_m.encode(batch, input_bias=paddle.to_tensor(bias)).sequence
     assert np.abs((output - expected).numpy()).max() < 1e-9
     (output[:8] ** 2).sum().backward()
     assert (np.abs(pretraining.language_embeddings.weight.grad.numpy()).max(-1) > 0).all()

@@ -7,7 +7,8 @@ import pytest
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
-from model import cpu
+from model import layers
+from model.cpu import rows
 
 TOLERANCE = 1e-9
 
@@ -15,9 +16,9 @@ TOLERANCE = 1e-9
 @pytest.fixture(autouse=True, params=[1, 3])
 def float64(request, monkeypatch):
     """With so many threads, which have several blocks each."""
-    monkeypatch.setattr(cpu, "thread_count", lambda: request.param)
-    monkeypatch.setattr(cpu, "BLOCK", 16)
-    cpu._pool.cache_clear()
+    monkeypatch.setattr(rows, "thread_count", lambda: request.param)
+    monkeypatch.setattr(rows, "BLOCK", 16)
+    rows._pool.cache_clear()
     paddle.set_default_dtype("float64")
     paddle.seed(0)
     yield
@@ -56,15 +57,15 @@ def test_all_rows_once_and_a_fault_comes_out():
         if part.stop > 60:
             raise ValueError("the last rows")
 
-    cpu.over_rows(work, 50, 5)
+    rows.over_rows(work, 50, 5)
     assert (seen == 1).all()
     with pytest.raises(ValueError, match="the last rows"):
-        cpu.over_rows(work, 61, 5)
+        rows.over_rows(work, 61, 5)
 
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])
 def test_linear(shape):
-    ours, theirs = pair(cpu.Linear(8, 6), nn.Linear(8, 6))
+    ours, theirs = pair(layers.Linear(8, 6), nn.Linear(8, 6))
     for layer in (ours, theirs):
         layer.bias.set_value(paddle.arange(6, dtype="float64"))
     x, weight = paddle.randn(shape), paddle.randn([*shape[:-1], 6])
@@ -76,7 +77,7 @@ def test_linear(shape):
 
 @pytest.mark.parametrize("spread", [1e-6, 1.0, 1e3])
 def test_layer_norm(spread):
-    ours, theirs = pair(cpu.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5))
+    ours, theirs = pair(layers.LayerNorm(8, 1e-5), nn.LayerNorm(8, 1e-5))
     for layer in (ours, theirs):
         layer.weight.set_value(paddle.linspace(-1, 2, 8))
         layer.bias.set_value(paddle.linspace(3, 4, 8))
@@ -93,13 +94,13 @@ def test_layer_norm(spread):
 def test_gelu():
     x = paddle.concat([paddle.linspace(-9, 9, 181), paddle.to_tensor([0.0, -40.0, 40.0])])
     weight = paddle.linspace(-2, 3, 184)
-    assert_same(value_and_gradients(F.gelu, x, weight), value_and_gradients(cpu.gelu, x, weight))
+    assert_same(value_and_gradients(F.gelu, x, weight), value_and_gradients(layers.gelu, x, weight))
 
 
 def test_dropout_is_unbiased_and_scales():
     x = paddle.full([300, 300], 2.0)
     for probability in (0.1, 0.5):
-        y = cpu.dropout(x, probability, training=True).numpy()
+        y = layers.dropout(x, probability, training=True).numpy()
         kept = y != 0
         # five standard deviations
         assert abs(kept.mean() - (1 - probability)) < 5 * np.sqrt(probability * (1 - probability) / y.size)
@@ -111,17 +112,17 @@ def test_dropout_is_unbiased_and_scales():
 
 def test_dropout_edges():
     x = paddle.randn([5, 3])
-    assert cpu.dropout(x, 0.3, training=False) is x
-    assert cpu.dropout(x, 0.0, training=True) is x
-    assert not cpu.dropout(x, 1.0, training=True).numpy().any()
-    assert cpu.dropout(x.astype("float32"), 0.1, training=True).dtype == paddle.float32
-    assert np.array_equal(cpu.dropout(x, 1e-6, training=True).numpy(), x.numpy())
-    assert cpu.dropout(x[:0], 0.1, training=True).shape == [0, 3]
+    assert layers.dropout(x, 0.3, training=False) is x
+    assert layers.dropout(x, 0.0, training=True) is x
+    assert not layers.dropout(x, 1.0, training=True).numpy().any()
+    assert layers.dropout(x.astype("float32"), 0.1, training=True).dtype == paddle.float32
+    assert np.array_equal(layers.dropout(x, 1e-6, training=True).numpy(), x.numpy())
+    assert layers.dropout(x[:0], 0.1, training=True).shape == [0, 3]
 
 
 def test_dropout_gradient_is_the_mask():
     x = paddle.ones([50, 40])
-    value, gradient = value_and_gradients(lambda x: cpu.dropout(x, 0.4, True), x, paddle.ones([50, 40]))
+    value, gradient = value_and_gradients(lambda x: layers.dropout(x, 0.4, True), x, paddle.ones([50, 40]))
     assert np.array_equal(value, gradient) and 0 < (value == 0).mean() < 1
 
 
@@ -130,7 +131,14 @@ def test_dropout_adds_what_it_is_given():
     x, other, weight = (paddle.randn([50, 40]) for _ in range(3))
     other.stop_gradient = False
     results = []
-    for add in (lambda y: cpu.dropout(y, 0.4, True) + other, lambda y: cpu.dropout(y, 0.4, True, other)):
+
+    def add_afterwards(y):
+        return layers.dropout(y, 0.4, True) + other
+
+    def add_at_once(y):
+        return layers.dropout(y, 0.4, True, other)
+
+    for add in (add_afterwards, add_at_once):
         paddle.seed(7)
         results.append(value_and_gradients(add, x, weight, other))
     assert_same(*results)
@@ -140,12 +148,12 @@ def test_dropout_follows_paddles_generator():
     x = paddle.ones([40, 40])
     paddle.seed(3)
     state = paddle.get_rng_state()
-    first, second = (cpu.dropout(x, 0.5, True).numpy() for _ in range(2))
+    first, second = (layers.dropout(x, 0.5, True).numpy() for _ in range(2))
     assert not np.array_equal(first, second)
     paddle.seed(3)
-    assert np.array_equal(cpu.dropout(x, 0.5, True).numpy(), first)
+    assert np.array_equal(layers.dropout(x, 0.5, True).numpy(), first)
     paddle.set_rng_state(state)
-    assert np.array_equal(cpu.dropout(x, 0.5, True).numpy(), first)
+    assert np.array_equal(layers.dropout(x, 0.5, True).numpy(), first)
 
 
 class Block(nn.Layer):
@@ -153,10 +161,10 @@ class Block(nn.Layer):
 
     def __init__(self):
         super().__init__()
-        self.linear, self.norm = cpu.Linear(8, 8), cpu.LayerNorm(8, 1e-5)
+        self.linear, self.norm = layers.Linear(8, 8), layers.LayerNorm(8, 1e-5)
 
     def forward(self, x):
-        return self.norm(cpu.dropout(cpu.gelu(self.linear(x)), 0.3, self.training))
+        return self.norm(layers.dropout(layers.gelu(self.linear(x)), 0.3, self.training))
 
 
 def test_recompute_draws_the_same_dropout():

@@ -1,4 +1,4 @@
-"""Sequences in one row of tokens: the same values and gradients as the padded form (tests/helpers)."""
+"""Packed sequences: the same values and gradients as in the padded form of tests/helpers/plain_model.py."""
 
 import inspect
 import re
@@ -7,16 +7,24 @@ import numpy as np
 import paddle
 import pytest
 
-from model import attention
-from model.attention import Layout, SelfAttention
-from model.ernie_m import ErnieMConfig, ErnieMModel
+from model import device
+from model.attention import CpuMask, FlashMask, PaddedMask, SelfAttention, mask_class
+from model.config import ErnieMConfig
+from model.ernie_m import ErnieMModel
 from model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from tests.helpers.plain_model import PlainErnieM, in_plain_paddle
+from model.layout import SIMILAR, Layout
+from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
+from tests.helpers.plain_model import PlainErnieM, in_plain_paddle, padded
 
 CONFIG = ErnieMConfig(
-    vocab_size=40, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, initializer_range=0.3,
-    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-)  # fmt: skip
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    initializer_range=0.3,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 # Lengths and contexts: one sequence alone, one token, all lengths, with and without placeholders.
 LAYOUTS = {
     "one token": ([1], None),
@@ -25,41 +33,39 @@ LAYOUTS = {
     "1 to 512": ([1, 512, 3, 64, 65, 200, 9, 64], None),
     "placeholders in some": ([1, 120, 3, 64, 65, 63, 9], [1, 80, 1, 64, 33, 63, 8]),
 }
-FORMS = ("cpu", "rectangles", "flash")
+MASKS = [CpuMask, PaddedMask, FlashMask]
 
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-@pytest.fixture
-def use(monkeypatch):
-    """Chooses what computes attention: a CPU's, Paddle's calls of any device, or the kernel of a GPU."""
-
-    def choose(form: str) -> None:
-        if form != "cpu":
-            monkeypatch.setattr("model.attention.on_cpu", lambda x: False)
-            monkeypatch.setattr("model.ernie_m.on_cpu", lambda x: False)
-        monkeypatch.setattr(attention, "has_flash", lambda x: form == "flash")
-        monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
-
-    return choose
+@pytest.fixture(params=MASKS)
+def mask(request, monkeypatch):
+    """What computes attention: a CPU's code, Paddle's operations, or a stand-in for the kernel of a GPU."""
+    if request.param is not CpuMask:
+        compute_as_on_a_gpu(monkeypatch, request.param)
+    monkeypatch.setattr("paddle.nn.functional.flashmask_attention", flashmask)
+    return request.param
 
 
-def opened(row_indices: np.ndarray) -> np.ndarray:
-    """What `startend_row_indices` [1, 1, N, 2] leave open with causal=False, by Paddle's documentation."""
+def visible(row_indices: np.ndarray) -> np.ndarray:
+    """Who sees whom by `startend_row_indices` [1, 1, N, 2] with causal=False, as Paddle documents them."""
     start, end = row_indices[0, 0].T
-    row, column = np.indices([len(start)] * 2)
-    return ~(((row > column) & (row >= start)) | ((row < column) & (row < end)))
+    row, column = np.indices([len(start), len(start)])
+    masked_below = (row > column) & (row >= start)
+    masked_above = (row < column) & (row < end)
+    return ~(masked_below | masked_above)
 
 
 def flashmask(query, key, value, startend_row_indices, dropout=0.0, causal=False, training=True):
     """A stand-in: [1, N, heads, D], as `paddle.nn.functional.flashmask_attention` is documented."""
     assert startend_row_indices.dtype == paddle.int32 and not causal
     assert query.shape[1] % 64 == 0
-    seen = paddle.to_tensor(opened(startend_row_indices.numpy()))
+    is_visible = paddle.to_tensor(visible(startend_row_indices.numpy()))
     query, key, value = (x.transpose([0, 2, 1, 3]) for x in (query, key, value))
     scores = paddle.matmul(query, key, transpose_y=True) * query.shape[-1] ** -0.5
-    weights = paddle.nn.functional.softmax(paddle.where(seen, scores, paddle.full_like(scores, -np.inf)))
+    masked = paddle.full_like(scores, -np.inf)
+    weights = paddle.nn.functional.softmax(paddle.where(is_visible, scores, masked))
     return paddle.matmul(weights, value).transpose([0, 2, 1, 3])
 
 
@@ -70,93 +76,93 @@ def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
 
 def gradients(model, value) -> dict[str, np.ndarray]:
     value.backward()
-    found = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    arrays = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
     for parameter in model.parameters():
         parameter.grad = None
-    return found
+    return arrays
 
 
-def assert_equal_gradients(ours: dict, theirs: dict) -> None:
-    assert ours.keys() == theirs.keys()
+def assert_equal_gradients(ours: dict, expected: dict) -> None:
+    assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
-        assert np.abs(gradient - theirs[name]).max() < 1e-9, name
+        assert np.abs(gradient - expected[name]).max() < 1e-9, name
 
 
 def random(*shape: int) -> paddle.Tensor:
     return paddle.to_tensor(np.random.default_rng(2).standard_normal(shape))
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_all_hidden_states_and_gradients(use, form, name):
+def test_all_hidden_states_and_gradients(mask, name):
     model, plain = ErnieMModel(CONFIG), PlainErnieM(CONFIG)
     plain.set_state_dict(model.state_dict())
-    use(form)
-    (layout, ids), weights = layout_and_ids(name), random(sum(LAYOUTS[name][0]), 12)
-    bias = weights[::-1] if form != "flash" else None
-    ours = model(paddle.to_tensor(ids), None, layout, bias, output_hidden_states=True)
-    theirs = in_plain_paddle(plain, ids, layout, input_bias=bias)
-    for a, b in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+    layout, ids = layout_and_ids(name)
+    batch = packed_batch(ids, layout)
+    bias = random(len(batch.input_ids), 12)
+    ours = model.encode(batch, input_bias=bias, output_hidden_states=True)
+    expected = in_plain_paddle(plain, ids, layout, input_bias=bias[: layout.tokens])
+    for a, b in zip(ours.hidden_states, expected.hidden_states, strict=True):
         assert a.shape == b.shape and np.abs((a - b).numpy()).max() < 1e-9
-    assert np.abs((ours.pooled - theirs.pooled).numpy()).max() < 1e-9
-    values = [(x.sequence * weights).mean() + x.pooled.mean() for x in (ours, theirs)]
-    found = list(map(gradients, (model, plain), values))
-    assert_equal_gradients(*found)
-    assert len(found[0]) == 4 + 16 * 2 + 2
+    pooled = model.pooler(paddle.gather(ours.sequence, batch.first_tokens))
+    assert np.abs((pooled - expected.pooled).numpy()).max() < 1e-9
+    weights = random(layout.tokens, 12)
+    our_gradients = gradients(model, (ours.sequence * weights).mean() + pooled.mean())
+    assert len(our_gradients) == 4 + 16 * 2 + 2
+    value = (expected.sequence * weights).mean() + expected.pooled.mean()
+    assert_equal_gradients(our_gradients, gradients(plain, value))
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("layers", [None, 0])
 @pytest.mark.parametrize("again", [False, True])
-def test_the_last_layer_at_some_positions_only_is_the_same_there(use, form, layers, again):
+def test_the_last_layer_at_some_positions_only_is_the_same_there(mask, layers, again):
     model = ErnieMModel(CONFIG)
-    model.recompute = again
-    use(form)
+    model.use_recompute(again)
     layout, ids = layout_and_ids("placeholders in some")
-    ids, wanted, weights = paddle.to_tensor(ids), paddle.to_tensor([1, 4, 5, 80, 324]), random(5, 12)
-    options = {"layout": layout, "layers": layers, "pool": False}
-    everywhere = paddle.gather(model(ids, **options).sequence, wanted)
-    by_all = gradients(model, (everywhere * weights).sum())
-    some = model(ids, **options, positions=wanted).sequence
+    batch, positions, weights = packed_batch(ids, layout), paddle.to_tensor([1, 4, 5, 80, 324]), random(5, 12)
+    everywhere = paddle.gather(model.encode(batch, layers=layers).sequence, positions)
+    expected = gradients(model, (everywhere * weights).sum())
+    some = model.encode(batch, positions, layers=layers).sequence
     assert np.abs((some - everywhere).numpy()).max() < 1e-9
-    assert_equal_gradients(gradients(model, (some * weights).sum()), by_all)
+    assert_equal_gradients(gradients(model, (some * weights).sum()), expected)
 
 
 @pytest.mark.parametrize("head", [SequenceClassifier, TokenClassifier, SpanClassifier])
 @pytest.mark.parametrize("name", ["alone", "1 to 512"])
 def test_the_heads_of_the_tasks(head, name):
+    """On arrays with pads, whose states are 0."""
     model = head(CONFIG) if head is SpanClassifier else head(CONFIG, 5)
     plain = PlainErnieM(CONFIG)
     plain.set_state_dict(model.ernie_m.state_dict())
     layout, ids = layout_and_ids(name)
-    ours = model(paddle.to_tensor(ids), None, layout)
+    array = padded(ids, layout.lengths, 1)
+    ours = model(padded_batch(array))
     ours = paddle.stack(ours, axis=-1) if isinstance(ours, tuple) else ours
-    found = in_plain_paddle(plain, ids, layout)
-    states = found.pooled if head is SequenceClassifier else found.sequence
-    theirs = paddle.matmul(states, model.classifier.weight.detach()) + model.classifier.bias.detach()
-    assert ours.shape == theirs.shape and np.abs((ours - theirs).numpy()).max() < 1e-9
+    output = plain(paddle.to_tensor(array))
+    is_real = paddle.to_tensor((array != 1)[..., None].astype(float))
+    states = output.pooled if head is SequenceClassifier else output.sequence * is_real
+    expected = paddle.matmul(states, model.classifier.weight.detach()) + model.classifier.bias.detach()
+    assert ours.shape == expected.shape and np.abs((ours - expected).numpy()).max() < 1e-9
     weights = random(*ours.shape)
-    by_ours = gradients(model.ernie_m, (ours * weights).mean())
-    by_theirs = gradients(plain, (theirs * weights).mean())
-    assert_equal_gradients(by_ours, {name: by_theirs[name] for name in by_ours})
+    our_gradients = gradients(model.ernie_m, (ours * weights).mean())
+    plain_gradients = gradients(plain, (expected * weights).mean())
+    assert_equal_gradients(our_gradients, {name: plain_gradients[name] for name in our_gradients})
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_nothing_crosses_between_sequences(use, form):
+def test_nothing_crosses_between_sequences(mask):
     """By gradient: a token is reached by its sequence's context and by itself, exactly."""
     model = ErnieMModel(CONFIG)
     for parameter in model.parameters():
         parameter.stop_gradient = True
-    use(form)
     layout = Layout([3, 6, 1, 5], [3, 4, 1, 2])
-    bias = paddle.zeros([15, 12])
+    batch = packed_batch(np.arange(4, 19), layout)
+    bias = paddle.zeros([len(batch.input_ids), 12])
     bias.stop_gradient = False
-    states = model(paddle.to_tensor(np.arange(4, 19)), None, layout, bias, pool=False).sequence
-    for token, seen in enumerate(layout.dense()):
+    states = model.encode(batch, input_bias=bias).sequence
+    for token, is_seen in enumerate(layout.dense()):
         (gradient,) = paddle.grad((states[token] ** 3).sum(), bias, retain_graph=True)
-        reached = np.abs(gradient.numpy()).max(-1)
-        # Paddle's own softmax on a CPU gives a closed column up to exp(-64); those of a GPU give 0.
-        assert np.array_equal(reached > (0 if form == "cpu" else 1e-20), seen), token
+        reached = np.abs(gradient.numpy()[: layout.tokens]).max(-1)
+        # Paddle's own softmax on a CPU gives a masked column up to exp(-64); those of a GPU give 0.
+        assert np.array_equal(reached > (0 if mask is CpuMask else 1e-20), is_seen), token
 
 
 def test_the_mask_means_the_drawing_of_its_docstring():
@@ -166,55 +172,59 @@ def test_the_mask_means_the_drawing_of_its_docstring():
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_gpus_row_indices_open_what_the_mask_opens(name):
+def test_the_gpus_row_indices_show_what_the_mask_shows(name):
     layout, _ = layout_and_ids(name)
-    rounded = layout.rounded_up
-    assert rounded.tokens % 64 == 0 and rounded.tokens - layout.tokens < 64
-    seen = opened(rounded.row_indices()[None, None])
-    assert np.array_equal(seen, rounded.dense())
-    assert np.array_equal(seen[: layout.tokens, : layout.tokens], layout.dense())
-    assert not seen[: layout.tokens, layout.tokens :].any()
+    filled = layout.padded_to(64)
+    assert filled.tokens % 64 == 0 and filled.tokens - layout.tokens < 64
+    is_visible = visible(filled.row_indices()[None, None])
+    assert np.array_equal(is_visible, filled.dense())
+    assert np.array_equal(is_visible[: layout.tokens, : layout.tokens], layout.dense())
+    assert not is_visible[: layout.tokens, layout.tokens :].any()
 
 
 def test_groups_are_of_similar_length():
-    rng = np.random.default_rng(0)
-    layout = Layout(rng.integers(1, 129, 64))
-    assert sorted(np.concatenate([group.tokens for group in layout.groups])) == list(range(layout.tokens))
+    layout = Layout(np.random.default_rng(0).integers(1, 129, 64))
+    tokens = np.concatenate([group.tokens for group in layout.groups])
+    assert sorted(tokens) == list(range(layout.tokens))
     for group in layout.groups:
-        assert group.lengths.min() >= attention.SIMILAR * group.shape[1]
+        assert group.lengths.min() >= SIMILAR * group.shape[1]
     cells = sum(len(group.lengths) * group.shape[1] ** 2 for group in layout.groups)
     assert cells < 1.5 * (layout.lengths**2).sum()
 
 
 def test_dropout_on_the_weights_keeps_the_mean():
     layer = SelfAttention(12, 3, dropout=0.3)
-    layout, x = Layout([5, 7], [3, 7]), random(12, 12)
+    cpu_mask, x = CpuMask.of(Layout([5, 7], [3, 7])), random(12, 12)
     layer.eval()
-    exact = layer(x, layout).numpy()
+    exact = layer(x, cpu_mask).numpy()
     layer.train()
-    draws = np.stack([layer(x, layout).numpy() for _ in range(600)])
+    draws = np.stack([layer(x, cpu_mask).numpy() for _ in range(600)])
     assert draws.std(0).min() > 0 and np.abs(draws.mean(0) - exact).max() < 6 * draws.std(0).max() / 600**0.5
     paddle.seed(3)
-    first = layer(x, layout).numpy()
+    first = layer(x, cpu_mask).numpy()
     paddle.seed(3)
-    assert np.array_equal(layer(x, layout).numpy(), first)
+    assert np.array_equal(layer(x, cpu_mask).numpy(), first)
 
 
 def test_the_stand_in_takes_what_flashmask_takes():
-    theirs = inspect.signature(paddle.nn.functional.flashmask_attention).parameters
-    ours = inspect.signature(flashmask).parameters
-    assert list(ours)[:4] == list(theirs)[:4] and ours.keys() <= theirs.keys()
-    assert theirs["causal"].default is False
+    parameters = inspect.signature(paddle.nn.functional.flashmask_attention).parameters
+    of_stand_in = inspect.signature(flashmask).parameters
+    assert list(of_stand_in)[:4] == list(parameters)[:4] and of_stand_in.keys() <= parameters.keys()
+    assert parameters["causal"].default is False and parameters["training"].default is True
 
 
-def test_has_flash(monkeypatch):
-    class Half:
-        dtype = paddle.bfloat16
-
-        class place:
-            is_gpu_place = staticmethod(lambda: True)
-
-    for capability, expected in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
-        monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda c=capability: c)
-        assert attention.has_flash(Half) == expected
-    assert not attention.has_flash(paddle.ones([2]))
+@pytest.mark.parametrize(
+    ("on_gpu", "capability", "autocast", "expected"),
+    [
+        (False, None, False, CpuMask),
+        (True, (8, 0), False, PaddedMask),
+        (True, (7, 5), True, PaddedMask),
+        (True, (8, 0), True, FlashMask),
+        (True, (9, 0), True, FlashMask),
+    ],
+)
+def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expected):
+    monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
+    assert mask_class() is expected

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from model import word_table
+from model import device, word_table
 
 TOLERANCE = 1e-9
 WORDS, SIZE, COUNT = 23, 6, 9
@@ -70,8 +70,7 @@ class Tied:
 def form(request, monkeypatch):
     """As on a CPU, or as on a GPU: with Paddle's calls alone, which a CPU can do too."""
     if request.param == "elsewhere":
-        monkeypatch.setattr(word_table, "on_cpu", lambda x: False)
-        monkeypatch.setattr(word_table, "training_on_cpu", lambda x: False)
+        monkeypatch.setattr(device, "on_cpu", lambda x: False)
     return request.param
 
 
@@ -155,7 +154,7 @@ def test_small_gradients_survive_float16(monkeypatch):
     weight.stop_gradient = bias.stop_gradient = x.stop_gradient = False
     table = SimpleNamespace(weight=weight, gradient=None)
     results = []
-    monkeypatch.setattr(word_table, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
     for matmul, cross_entropy in ((product, plain_cross_entropy), (half, word_table.cross_entropy)):
         monkeypatch.setattr(paddle, "matmul", matmul)
         (cross_entropy(x, table, bias, tied.labels, weights).total * 65536.0).backward()

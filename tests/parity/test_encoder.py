@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 
-from model.ernie_m import ErnieMConfig, absolute_positions
+from inference.graph import absolute_positions
+from model.config import ErnieMConfig
 from model.heads import SequenceClassifier
+from tests.helpers.batches import padded_batch
 
 VOCABULARY, LABELS = 5000, 3
 SHAPE = {
@@ -67,11 +69,13 @@ def ours():
 
 @pytest.fixture(scope="module")
 def our_results(ours, batch):
-    input_ids, labels = (paddle.to_tensor(array) for array in batch)
-    output = ours.ernie_m(input_ids, output_hidden_states=True)
-    F.cross_entropy(ours.classifier(output.pooled), labels).backward()
+    input_ids, labels = batch
+    inputs = padded_batch(input_ids)
+    output = ours.ernie_m.encode(inputs, output_hidden_states=True)
+    pooled = ours.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
+    F.cross_entropy(ours.classifier(pooled), paddle.to_tensor(labels)).backward()
     gradients = {name: p.grad.numpy() for name, p in ours.named_parameters()}
-    return [h.numpy() for h in output.hidden_states], output.pooled.numpy(), gradients
+    return [inputs.padded(states).numpy() for states in output.hidden_states], pooled.numpy(), gradients
 
 
 def is_transposed(name: str, array: np.ndarray) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import paddle
 
 from pretrain import attention_mask
 from pretrain.batch import Batch, Packed, Stage1, pack
@@ -68,11 +69,18 @@ def filled(
     model, batch: Batch, generator: PseudoTokenGenerator | None = None
 ) -> tuple[Batch, np.ndarray, dict[str, int]]:
     """BTMLM's second stage: the batch with its pseudo-tokens; these, int64 [P]; how many are copied, ..."""
-    (sent,) = to_device([batch])
-    counts = (generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)).fill(model, sent)
-    ids = sent.row.tensors["input_ids"].numpy()
-    found = {name: int(count) for name, count in counts.items()}
-    return replace(batch, input_ids=ids), ids[batch.stage1.slots], found
+    (on_device,) = to_device([batch])
+    generator = generator or PseudoTokenGenerator(None, VOCABULARY.special_ids)
+    with_pseudo_tokens, counts = generator.fill(model, on_device)
+    ids = with_pseudo_tokens.inputs.input_ids.numpy()
+    counts = {name: int(count) for name, count in counts.items()}
+    return replace(batch, input_ids=ids), ids[batch.stage1.slots], counts
+
+
+def first_pass(model, batch: Batch) -> paddle.Tensor:
+    """The hidden states of BTMLM's placeholders, [P, H]."""
+    (on_device,) = to_device([batch])
+    return model.encode(on_device.stage1.inputs, on_device.stage1.placeholders)
 
 
 class Dense(NamedTuple):

@@ -43,11 +43,6 @@ class Held:
             self.model.lm_head.bias[token] = math.log(self.tokenizer.vocab_size - 1)  # probability 1/2
 
 
-def of_host(batch):
-    """The batch in numpy."""
-    return batch.row.batch if hasattr(batch, "row") else batch
-
-
 @pytest.fixture
 def held(tiny_corpus):
     return Held(tiny_corpus, run__eval_sequences=100)
@@ -57,7 +52,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held, monkeypatch):
     asked = []
 
     def loss(model, batch, **options):
-        asked.extend(of_host(batch).target_ids.tolist())
+        asked.extend(batch.targets.ids.tolist())
         return masked_lm_loss(model, batch, **options)
 
     monkeypatch.setattr(evaluate, "masked_lm_loss", loss)
@@ -107,9 +102,9 @@ def test_pseudo_tokens_against_the_real_translation(held, monkeypatch):
     targets, taken = [(y, x)[i % 2] for i, (x, y) in enumerate(zip(a, b))], []
     pieces = held.tokenizer.convert_ids_to_tokens(range(held.tokenizer.vocab_size))
 
-    def predict(model, row):
-        rows = row.batch.slot_rows + len(taken)
-        taken.extend(range(row.batch.slot_rows.max() + 1))
+    def predict(model, stage1):
+        rows = stage1.slot_sentences.numpy() + len(taken)
+        taken.extend(range(stage1.slot_sentences.numpy().max() + 1))
         found = [max(targets[row].tolist(), key=lambda id_: len(pieces[id_])) for row in rows]
         return paddle.to_tensor(found)
 
@@ -126,7 +121,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held, monkeypatch):
     batches, totals = [], []
 
     def loss(model, batch, **options):
-        batches.append(of_host(batch))
+        batches.append(batch)
         totals.append(masked_lm_loss(model, batch, **options))
         return totals[-1]
 
@@ -134,7 +129,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held, monkeypatch):
     found = held.evaluator._btmlm(held.model, ("de", "en"))
     seen = [number for number, batch in enumerate(batches) if batch.stage1]
     unseen = [number for number, batch in enumerate(batches) if not batch.stage1]
-    masked = [np.concatenate([batches[i].target_ids for i in part]) for part in (seen, unseen)]
+    masked = [np.concatenate([batches[i].targets.ids for i in part]) for part in (seen, unseen)]
     assert np.array_equal(*masked)
     mean = [sum(float(totals[i].total) for i in part) / len(masked[0]) for part in (seen, unseen)]
     assert [found["perplexity"], found["perplexity_without"]] == pytest.approx(np.exp(mean).tolist())

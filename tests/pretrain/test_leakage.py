@@ -9,10 +9,11 @@ import numpy as np
 import paddle
 import pytest
 
-from model.attention import Layout
-from model.ernie_m import ErnieMConfig
+from model.config import ErnieMConfig
 from model.heads import PreTrainingModel
+from model.layout import Layout
 from pretrain.config import OBJECTIVES
+from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, of_all_four, pairs, rngs, texts
 
 MASK, SEP = VOCABULARY.mask_id, VOCABULARY.sep_id
@@ -34,14 +35,14 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
     """For each of these tokens: whether each token's input reaches its prediction, bool [N]."""
     if target_ids is None:  # nothing to predict: any function of the prediction will do
         target_ids = np.full(len(tokens), 7)
-    # Alone: `paddle.grad` with respect to some inputs wants no gradient for anything else (model/cpu.py).
+    # Alone: `paddle.grad` with respect to some inputs wants no gradient for anything else (model/cpu/).
     for parameter in model.parameters():
         parameter.stop_gradient = True
     inputs = paddle.zeros([batch.tokens, 16])  # added to each embedding
     inputs.stop_gradient = False
-    ids, positions = paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.position_ids)
     layout, reached = Layout(batch.lengths, batch.contexts), []
-    hidden = model.ernie_m(ids, positions, layout, inputs, pool=False).sequence
+    on_device = packed_batch(batch.input_ids, layout, position_ids=batch.position_ids)
+    hidden = model.ernie_m.encode(on_device, input_bias=inputs).sequence
     for token, target in zip(tokens.tolist(), target_ids.tolist()):
         loss = model.lm_head.loss(hidden[token : token + 1], paddle.to_tensor([target])).total
         (gradient,) = paddle.grad(loss, inputs, retain_graph=True)

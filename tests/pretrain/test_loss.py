@@ -12,9 +12,19 @@ import pytest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.config import OBJECTIVES
-from pretrain.loss import hidden_at, masked_lm_loss
+from pretrain.loss import masked_lm_loss, to_device
 from tests.helpers.plain_model import PlainErnieM
-from tests.pretrain.examples import LANGUAGES, dense, filled, objectives, of_all_four, pairs, rngs, texts
+from tests.pretrain.examples import (
+    LANGUAGES,
+    dense,
+    filled,
+    first_pass,
+    objectives,
+    of_all_four,
+    pairs,
+    rngs,
+    texts,
+)
 
 CONFIG = ErnieMConfig(
     vocab_size=100, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=70,
@@ -83,7 +93,7 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
     if batch.stage1 is not None:
         batch, *_ = filled(model, batch)
     weights = [0.1, 0.2, 0.3, 0.4]
-    found = masked_lm_loss(model, batch, weights)
+    found = masked_lm_loss(model, *to_device([batch], weights))
     found.total.backward()
     oracle, ours = Oracle(model), gradients(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
@@ -93,7 +103,7 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
     theirs = gradients(oracle)
     assert np.abs((found.losses - losses).numpy()).max() < 1e-9
     assert abs(float(found.total) - float(total)) < 1e-9
-    assert np.array_equal(found.right.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
+    assert np.array_equal(found.correct.numpy(), logits.argmax(-1).numpy() == batch.target_ids)
     assert ours.keys() == theirs.keys() and len(ours) == 4 + 16 * 3 + 5 + 1
     for name, gradient in ours.items():
         assert np.abs(gradient - theirs[name]).max() < 1e-9, name
@@ -102,7 +112,8 @@ def test_the_loss_is_that_of_the_definitions(model, objective):
 
 
 def test_the_first_stage_of_btmlm_is_that_of_the_definition(model):
-    stage1 = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4)).stage1
-    found = hidden_at(model, stage1, stage1.placeholders)
-    expected = paddle.gather(Oracle(model).hidden(stage1), paddle.to_tensor(stage1.placeholders))
+    batch = objectives(pseudo_proportion=0.3).batch("btmlm", texts([13, 5, 8, 30]), rngs(4))
+    found = first_pass(model, batch)
+    states = Oracle(model).hidden(batch.stage1)
+    expected = paddle.gather(states, paddle.to_tensor(batch.stage1.placeholders))
     assert np.abs((found - expected).numpy()).max() < 1e-9

@@ -8,9 +8,8 @@ from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain import evaluate
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
-from pretrain.loss import hidden_at
 from pretrain.objectives import SecondLanguage, Text
-from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, objectives, rngs, texts
+from tests.pretrain.examples import LANGUAGES, VOCABULARY, filled, first_pass, objectives, rngs, texts
 from utils.errors import UserError
 
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
@@ -40,7 +39,7 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     batch = btmlm_batch()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED, VOCABULARY.special_ids))
     model.eval()
-    logits = model.lm_head(hidden_at(model, batch.stage1, batch.stage1.placeholders)).numpy()
+    logits = model.lm_head(first_pass(model, batch)).numpy()
     for row, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
         assert chosen == max(ALLOWED[language], key=lambda piece: row[piece])
     assert len(set(pseudo_ids.tolist())) > 3
@@ -81,7 +80,7 @@ def test_sampling_follows_the_softmax(model):
     again = [filled(model, batch, generator)[1] for _ in range(2)]
     assert np.array_equal(*again)  # the draws are the batch's
     model.eval()
-    hidden, pieces = hidden_at(model, batch.stage1, batch.stage1.placeholders)[:1], ALLOWED[1]
+    hidden, pieces = first_pass(model, batch)[:1], ALLOWED[1]
     logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()

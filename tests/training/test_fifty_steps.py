@@ -10,10 +10,11 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from model import attention, cpu, ernie_m, word_table
-from model.ernie_m import ErnieMConfig
+from model import word_table
+from model.config import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier
-from pretrain.loss import masked_lm_loss
+from pretrain.loss import masked_lm_loss, to_device
+from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 from tests.helpers.plain_model import PlainErnieM, padded, real_cells
 from tests.pretrain.examples import LANGUAGES, objectives, rngs, texts
 from training.engine import Engine
@@ -32,8 +33,7 @@ def float64(request, monkeypatch):
     """float64, with the code for a CPU and with that for other devices."""
     monkeypatch.setattr(word_table, "LOGITS_BYTES", 3 * 100 * 8)
     if request.param == "elsewhere":
-        for module in (cpu, attention, ernie_m, word_table):
-            monkeypatch.setattr(module, "on_cpu", lambda x: False)
+        compute_as_on_a_gpu(monkeypatch)
     paddle.set_default_dtype("float64")
     paddle.seed(4)
     yield
@@ -105,8 +105,8 @@ def test_fine_tuning():
     batches *= STEPS // DIFFERENT
 
     def loss_of(batch):
-        ids, labels = map(paddle.to_tensor, batch)
-        return F.cross_entropy(model(ids), labels)
+        ids, labels = batch
+        return F.cross_entropy(model(padded_batch(ids)), paddle.to_tensor(labels))
 
     assert_same_losses(train_plainly(plain, plain.classify, batches), train(model, loss_of, batches))
 
@@ -121,5 +121,10 @@ def test_masked_language_modelling():
     for batch in batches:
         cells = real_cells(batch.lengths)[batch.targets]
         arrays.append((padded(batch.input_ids, batch.lengths, 1), cells, batch.target_ids))
-    ours = train(model, lambda batch: masked_lm_loss(model, batch).total / len(batch.targets), batches)
+
+    def loss_of(batch):
+        (on_device,) = to_device([batch])
+        return masked_lm_loss(model, on_device).total / len(batch.targets)
+
+    ours = train(model, loss_of, batches)
     assert_same_losses(train_plainly(plain, plain.predict_masked, arrays), ours)

@@ -8,6 +8,7 @@ import pytest
 from model import word_table
 from model.ernie_m import ErnieMConfig
 from model.heads import SequenceClassifier
+from tests.helpers.batches import padded_batch
 from training import optimizer as optimizers
 from training.engine import Engine
 from training.optimizer import build_optimizer
@@ -37,8 +38,8 @@ class Run:
             self.engine.step([(ids, rng.integers(0, 3, 2))], self.loss)
 
     def loss(self, batch):
-        ids, labels = (paddle.to_tensor(array) for array in batch)
-        return F.cross_entropy(self.model(ids), labels), {}
+        ids, labels = batch
+        return F.cross_entropy(self.model(padded_batch(ids)), paddle.to_tensor(labels)), {}
 
     def state(self) -> dict[str, np.ndarray]:
         found = {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}

@@ -57,9 +57,9 @@ def gpu(monkeypatch, major: int, minor: int) -> None:
 @pytest.mark.parametrize(
     ("capability", "amp", "said"),
     [
-        ((7, 0), "fp16", "7.0); precision fp16 O1; attention rectangles; TF32 off; collectives none"),
+        ((7, 0), "fp16", "7.0); precision fp16 O1; attention padded groups; TF32 off; collectives none"),
         ((8, 0), "bf16", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
-        ((9, 0), "none", "9.0); precision float32; attention rectangles; TF32 on"),
+        ((9, 0), "none", "9.0); precision float32; attention padded groups; TF32 on"),
     ],
 )
 def test_a_gpu_is_described_in_one_line(fp16, monkeypatch, caplog, capability, amp, said):

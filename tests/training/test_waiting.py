@@ -7,13 +7,16 @@ import paddle
 import pytest
 
 from finetune.classification import Classification
-from model import attention, cpu, device, ernie_m, word_table
-from model.ernie_m import ErnieMConfig
+from model import device
+from model.config import ErnieMConfig
+from model.cpu import rows
 from model.heads import PreTrainingModel, SequenceClassifier
+from model.layout import Layout
 from pretrain.btmlm import PseudoTokenGenerator
 from pretrain.reader import StepBatches
 from pretrain.trainer import SUMS, train_step
 from reader.batching import TaskBatch
+from tests.helpers.batches import packed_batch
 from tests.pretrain.examples import LANGUAGES, VOCABULARY, objectives, of_all_four
 from training import distributed
 from training.engine import Engine
@@ -55,14 +58,13 @@ def seen(monkeypatch):
 
     for name in READING:
         record(paddle.Tensor, name, "read")
-    record(cpu._Memory, "__init__", "read")
+    record(rows._Memory, "__init__", "read")
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
     record(paddle, "add_n", "norm")
     record(AdamW, "step", "update")
-    for module in (cpu, attention, ernie_m, word_table):
-        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
     return found
 
 
@@ -94,10 +96,10 @@ def test_float16_reads_twice(seen, fp16):
     """Paddle's scaler reads whether a gradient overflowed."""
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, precision=Precision("fp16"))
-    batch = paddle.to_tensor([4, 9, 7]), paddle.to_tensor([2, 3, 4]), attention.Layout([2, 1])
     for _ in range(2):
         seen.begin()
-        engine.step([batch], lambda given: (model(*given).square().mean(), {}))
+        batch = packed_batch([4, 9, 7], Layout([2, 1]))
+        engine.step([batch], lambda batch: (model(batch).square().mean(), {}))
         steps = [what for what in seen if what != "upload"]
         assert steps == ["backward", "norm", "read", "update", "read"]
 
@@ -150,8 +152,8 @@ def test_fine_tuning_reads_when_all_is_on_its_way(seen):
     model = SequenceClassifier(CONFIG, 3)
     engine = engine_of(model, sums=("correct", "count"))
     task = Classification(None, ["a", "b", "c"], 9)
-    ids, rows = np.random.default_rng(0).integers(4, 90, [2, 2, 9]), np.arange(2)
+    ids, numbers = np.random.default_rng(0).integers(4, 90, [2, 2, 9]), np.arange(2)
     seen.begin()
-    micro_batches = task.send(model, [TaskBatch(one, np.array([0, 2]), rows, 4) for one in ids])
+    micro_batches = task.send(model, [TaskBatch(one, np.array([0, 2]), numbers, 4) for one in ids])
     engine.step(micro_batches, lambda both: task.loss(model, *both))
     assert seen == ["upload", "backward", "backward", "norm", "read", "update"]

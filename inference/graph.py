@@ -1,0 +1,85 @@
+"""The graph that export.py writes: a model whose input is an array of ids with pads.
+
+The model itself computes on the tokens of a batch alone, because the host packs them first. A graph computes
+on the pads, too, and a mask hides them.
+"""
+
+from dataclasses import dataclass
+
+import paddle
+from paddle import Tensor, nn
+
+from inference.loading import outputs_of
+from model.attention import MASK_VALUE, AttentionMask, padded_attention
+from model.config import FIRST_POSITION, PAD_POSITION
+from model.ernie_m import ErnieMModel
+from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING
+
+
+@dataclass(frozen=True)
+class BiasMask(AttentionMask):
+    """The mask of an array with pads, as a bias that is added to the scores."""
+
+    bias: Tensor  # [B, 1, T, T], 0 or MASK_VALUE
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        """[B, T, H] each -> [B, T, H]."""
+        return padded_attention(query, key, value, self.bias, num_heads)
+
+
+class ExportedGraph(nn.Layer):
+    """What a task computes, for Paddle to trace.
+
+    Args:
+        model: an encoder for encoding, else a task model; without dropout (`eval`).
+        task: one of `model.task_names.OUTPUTS`.
+        layer: the layer at which an encoder ends.
+
+    Attributes:
+        outputs: the names of the outputs.
+    """
+
+    def __init__(self, model: nn.Layer, task: str, layer: int):
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.layer = layer
+        self.outputs = outputs_of(task, layer, self.encoder.config.num_hidden_layers)
+
+    @property
+    def encoder(self) -> ErnieMModel:
+        return self.model if self.task == ENCODING else self.model.ernie_m
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """Ids, int64 [B, T], padded on the right -> the outputs."""
+        sequence = self._encode(input_ids)  # [B, T, H]
+        if self.task == ENCODING:
+            if len(self.outputs) == 1:
+                return (sequence,)
+            return sequence, self.encoder.pooler(sequence[:, 0])
+        if self.task == CLASSIFICATION:
+            return (self.model.classifier(self.encoder.pooler(sequence[:, 0])),)
+        logits = self.model.classifier(sequence)  # [B, T, labels]
+        if self.task == QUESTION_ANSWERING:
+            start, end = logits.unbind(-1)
+            return start, end
+        return (logits,)
+
+    def _encode(self, input_ids: Tensor) -> Tensor:
+        pad_token_id = self.encoder.config.pad_token_id
+        x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
+        is_real = input_ids != pad_token_id  # [B, T]
+        # Pads are hidden from all rows but their own, so that no row is empty.
+        is_seen = is_real.unsqueeze(2) & is_real.unsqueeze(1) | paddle.eye(input_ids.shape[1]).astype("bool")
+        mask = BiasMask(((1.0 - is_seen.astype(x.dtype)) * MASK_VALUE).unsqueeze(1))
+        for layer in list(self.encoder.encoder.layers)[: self.layer]:
+            x = layer(x, mask)
+        return x
+
+
+def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
+    """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
+    is_real = (input_ids != pad_token_id).astype("int64")
+    return (is_real.cumsum(axis=1) + FIRST_POSITION - 1 - PAD_POSITION) * is_real + PAD_POSITION

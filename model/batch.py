@@ -1,0 +1,118 @@
+"""What the encoder takes: the sequences of a micro-batch, one after the other, without pads."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from model import attention, device
+from model.attention import AttentionMask
+from model.config import FIRST_POSITION, NO_LANGUAGE
+from model.layout import Layout
+
+
+@dataclass(frozen=True)
+class TokenBatch(device.Uploadable):
+    """S sequences in one row of N tokens, on the device.
+
+    `from_packed` and `from_padded` make it of NumPy arrays. `model.device.upload` copies it to the device,
+    together with the other micro-batches of a step and with what is to be predicted of them.
+
+    On a GPU a filler, a further sequence that nothing reads, makes N a multiple of 64, so that there are few
+    shapes. The arrays [N] include it; what `ErnieMModel.encode` returns does not.
+
+    Attributes:
+        input_ids: int64 [N].
+        position_ids: int64 [N]; absolute, a sequence's first token has 2.
+        language_ids: int64 [N], NO_LANGUAGE for a token without one; None: no token has one.
+        first_tokens: int64 [S], the index of each sequence's first token.
+        cells: int64 [B, T], only of a batch that was an array with pads: the index of the token in each cell,
+            `tokens` for a pad.
+        mask: who attends to whom.
+        tokens: the number of tokens that the caller gave.
+        last_position: the greatest of `position_ids`.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    language_ids: Tensor | None
+    first_tokens: Tensor
+    cells: Tensor | None
+    mask: AttentionMask
+    tokens: int
+    last_position: int
+
+    @classmethod
+    def from_packed(
+        cls,
+        input_ids: np.ndarray,
+        layout: Layout,
+        position_ids: np.ndarray | None = None,
+        language_ids: np.ndarray | None = None,
+        cells: np.ndarray | None = None,
+    ) -> Self:
+        """A batch of sequences that are one after the other already. The attributes describe the arrays.
+
+        Args:
+            layout: where each sequence lies, and who attends to whom.
+            position_ids: None: 2, 3, ... in each sequence.
+        """
+        if position_ids is None:
+            position_ids = FIRST_POSITION + layout.columns()
+        kind = attention.mask_class()
+        padded = layout.padded_to(kind.multiple)
+        missing = padded.tokens - layout.tokens
+        last_position = int(position_ids.max())
+        if missing:  # any token at any position will do
+            input_ids = np.pad(input_ids, [0, missing])
+            position_ids = np.pad(position_ids, [0, missing])
+            if language_ids is not None:
+                language_ids = np.pad(language_ids, [0, missing], constant_values=NO_LANGUAGE)
+        return cls(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            language_ids=language_ids,
+            first_tokens=layout.starts,
+            cells=cells,
+            mask=kind.of(padded),
+            tokens=layout.tokens,
+            last_position=last_position,
+        )
+
+    @classmethod
+    def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
+        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
+        is_real = input_ids != pad_token_id  # [B, T]
+        layout = Layout(is_real.sum(axis=1))
+        number = np.cumsum(is_real).reshape(input_ids.shape) - 1  # of each real token in the row
+        cells = np.where(is_real, number, layout.tokens)
+        return cls.from_packed(input_ids[is_real], layout, cells=cells)
+
+    def without_filler(self, states: Tensor) -> Tensor:
+        """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
+        return states if len(states) == self.tokens else states[: self.tokens]
+
+    def padded(self, states: Tensor) -> Tensor:
+        """The states of the tokens as the array that the batch was: [N, H] -> [B, T, H], 0 at pads."""
+        with_zeros = F.pad(states, [0, 1, 0, 0])  # [N + 1, H]: pads get the last row
+        return paddle.gather(with_zeros, self.cells.flatten()).reshape([*self.cells.shape, -1])
+
+    def is_pad(self) -> Tensor:
+        """The pads of the array that the batch was: bool [B, T]."""
+        return self.cells == self.tokens
+
+
+@dataclass(frozen=True)
+class LabelledBatch(device.Uploadable):
+    """A micro-batch of a task with labelled files, on the device.
+
+    Attributes:
+        inputs: a batch that was an array [B, T].
+        targets: what is to be predicted; the task says in which shape.
+    """
+
+    inputs: TokenBatch
+    targets: Tensor

@@ -1,0 +1,62 @@
+"""Layer norm over the last axis."""
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from model.cpu.linear import column_sum
+from model.cpu.rows import as_array, as_rows, needs_gradient, over_rows, row_dots, row_sums
+
+
+class LayerNormOnCpu(PyLayer):
+    """(x - mean) / sqrt(variance + epsilon) times weight [H], plus bias [H]: [..., H] -> [..., H]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        y = paddle.empty_like(x)
+        normed = paddle.empty_like(x)
+        x_rows, y_rows, normed_rows = as_rows(x), as_rows(y), as_rows(normed)  # [N, H] each
+        weights, biases = as_array(weight), as_array(bias)  # [H] each
+        size = x.shape[-1]
+        scale = np.empty([len(x_rows), 1], x_rows.dtype)  # 1 / sqrt(variance + epsilon), [N, 1]
+
+        def norm(rows: slice) -> None:
+            part = np.subtract(x_rows[rows], row_sums(x_rows[rows]) / size, out=normed_rows[rows])
+            scale[rows] = 1.0 / np.sqrt(row_dots(part, part) / size + epsilon)
+            part *= scale[rows]
+            np.multiply(part, weights, out=y_rows[rows])
+            y_rows[rows] += biases
+
+        over_rows(norm, *x_rows.shape)
+        ctx.save_for_backward(normed, weight)
+        ctx.scale = scale
+        ctx.needs_gradient = needs_gradient(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        normed, weight = ctx.saved_tensor()
+        x_needs, weight_needs, bias_needs = ctx.needs_gradient
+        grad_bias = column_sum(grad_y) if bias_needs else None
+        grad_weight = column_sum(grad_y * normed) if weight_needs else None
+        grad_x = _grad_x(grad_y, normed, weight, ctx.scale) if x_needs else None
+        return grad_x, grad_weight, grad_bias
+
+
+def _grad_x(grad_y: Tensor, normed: Tensor, weight: Tensor, scale: np.ndarray) -> Tensor:
+    """scale x (g - mean(g) - normed x mean(g x normed)), where g = grad_y x weight."""
+    grad_x = paddle.empty_like(grad_y)
+    grad_y_rows, normed_rows, grad_x_rows = as_rows(grad_y), as_rows(normed), as_rows(grad_x)
+    weights = as_array(weight)
+    size = grad_y.shape[-1]
+
+    def derive(rows: slice) -> None:
+        part = np.multiply(grad_y_rows[rows], weights, out=grad_x_rows[rows])
+        along_normed = row_dots(part, normed_rows[rows]) / size
+        part -= row_sums(part) / size
+        part -= along_normed * normed_rows[rows]
+        part *= scale[rows]
+
+    over_rows(derive, *grad_y_rows.shape)
+    return grad_x

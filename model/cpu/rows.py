@@ -1,0 +1,103 @@
+"""Tensors of a CPU as NumPy arrays, and work on their rows by all threads.
+
+NumPy releases the interpreter lock while it computes, so Python threads are enough. OpenMP's threads must
+sleep between products (`KMP_BLOCKTIME` in utils/runtime.py).
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """The memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    x = x.detach()
+    return np.asarray(_Memory(x)) if x.size else x.numpy()  # NumPy refuses the null pointer of an empty one
+
+
+def as_rows(x: Tensor) -> np.ndarray:
+    """A contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
+    return as_array(x).reshape([-1, x.shape[-1]])
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """An array as a tensor that shares its memory."""
+    return paddle.from_dlpack(array)
+
+
+class _Memory:
+    # The array of np.from_dlpack may be read-only, so the pointer is passed on directly.
+    def __init__(self, x: Tensor):
+        dtype = np.dtype(str(x.dtype).removeprefix("paddle."))
+        self.owner = x  # keeps the memory while the array lives
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(x.shape),
+            "typestr": dtype.str,
+            "data": (x.data_ptr(), False),
+            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
+        }
+
+
+def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
+    """Call `work` for slices of `rows` rows of `width` numbers, several at a time and in no order.
+
+    `work` must not call `over_rows`, and each row may depend only on its own values, so that the result does
+    not depend on the number of threads. NumPy's floating-point warnings are switched off.
+    """
+    threads = thread_count()
+    size = max(1, min(BLOCK // width, -(-rows // threads)))
+    slices = [slice(start, start + size) for start in range(0, rows, size)]
+    shares = [slices[first::threads] for first in range(threads)]  # of each thread; the first is this one's
+    futures = [_pool().submit(_each, work, share) for share in shares[1:] if share]
+    _each(work, shares[0])
+    for future in futures:
+        future.result()  # raises what went wrong in that thread
+
+
+def thread_count() -> int:
+    """The number of threads that this process should use."""
+    return max(1, int(os.environ.get("OMP_NUM_THREADS") or 1))
+
+
+def _each(work: Callable[[slice], None], slices: list[slice]) -> None:
+    with np.errstate(all="ignore"):
+        for rows in slices:
+            work(rows)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_count(), "rows")
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    """The sum of each row: [N, H] -> [N, 1]. Twice as fast as numpy's `sum`."""
+    return np.einsum("ij->i", rows)[:, None]
+
+
+def row_dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The dot product of each two rows: [N, H] each -> [N, 1]."""
+    return np.einsum("ij,ij->i", a, b)[:, None]
+
+
+def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
+    """total [V, H] += factor x addend, [V, H] or [H], on all threads."""
+
+    def work(rows: slice) -> None:
+        part = addend if addend.ndim == 1 else addend[rows]
+        total[rows] += part if factor == 1.0 else part * factor
+
+    over_rows(work, *total.shape)
+
+
+def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:
+    """Which inputs of a `PyLayer` want a gradient; for the others its backward pass must return None."""
+    return tuple(not tensor.stop_gradient for tensor in tensors)

@@ -1,0 +1,69 @@
+"""The word table on a CPU: rows that are looked up, gradients by rows, and cross-entropy in place."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from model.cpu.rows import as_array, as_rows, over_rows, row_sums
+
+if TYPE_CHECKING:
+    from model.word_table import TableGradient
+
+
+class LookUpOnCpu(PyLayer):
+    """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, table_gradient: "TableGradient") -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.table_gradient = table_gradient
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        ctx.table_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
+
+
+class Losses(NamedTuple):
+    """The cross-entropy of m positions."""
+
+    losses: np.ndarray  # [m]
+    correct: np.ndarray  # bool [m], whether no logit is above the label's
+
+
+def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> Losses:
+    """The losses of logits [m, V] to which a bias [V] is still to be added; labels int64 [m].
+
+    The logits are lost; with `derive` each loss's gradient with respect to its logits takes their place.
+    """
+    values, biases = as_array(logits), as_array(bias)
+    losses = np.empty(len(values), values.dtype)
+    correct = np.empty(len(values), bool)
+
+    def work(rows: slice) -> None:
+        part = values[rows]
+        at_label = (np.arange(len(part)), labels[rows])
+        part += biases
+        highest = part.max(1, keepdims=True)  # [rows, 1]
+        label_logit = part[at_label][:, None]  # [rows, 1]
+        correct[rows] = (label_logit >= highest)[:, 0]
+        part -= highest
+        np.exp(part, out=part)
+        total = row_sums(part)
+        losses[rows] = (np.log(total) + highest - label_logit)[:, 0]
+        if derive:
+            part /= total
+            part[at_label] -= 1.0
+
+    over_rows(work, *values.shape)
+    return Losses(losses, correct)
+
+
+def add_rows(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+    """table[rows[i]] += values[i] for all i, always in the same order; a row may occur more than once."""
+    order = np.argsort(rows, kind="stable")
+    distinct, starts = np.unique(rows[order], return_index=True)
+    table[distinct] += np.add.reduceat(values[order], starts, axis=0)

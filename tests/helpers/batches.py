@@ -1,0 +1,27 @@
+"""Token batches of small arrays, and what a GPU would compute with them."""
+
+import numpy as np
+
+from model import attention, device
+from model.attention import AttentionMask, PaddedMask
+from model.batch import TokenBatch
+from model.device import upload
+from model.layout import Layout
+
+PAD = 1
+
+
+def padded_batch(ids) -> TokenBatch:
+    """An array of ids with pads, [B, T], on the device."""
+    return upload(TokenBatch.from_padded(np.asarray(ids), PAD))
+
+
+def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
+    """Ids of sequences that are one after the other already, [N], on the device."""
+    return upload(TokenBatch.from_packed(np.asarray(ids), layout, **arrays))
+
+
+def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:
+    """From now on the network takes Paddle's own operations, which a CPU has, too, and this kind of mask."""
+    monkeypatch.setattr(device, "on_cpu", lambda x: False)
+    monkeypatch.setattr(attention, "mask_class", lambda: mask)

@@ -1,0 +1,70 @@
+"""Token batches, and the one copy that brings them to the device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import pytest
+
+from model.attention import FlashMask, PaddedMask
+from model.batch import TokenBatch
+from model.device import Uploadable, upload
+from model.layout import Layout
+from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
+
+
+@dataclass(frozen=True)
+class Example(Uploadable):
+    name: str
+    array: paddle.Tensor
+    more: object
+
+
+def test_an_upload_is_one_copy_of_all_arrays(monkeypatch):
+    to_tensor, copies = paddle.to_tensor, []
+    monkeypatch.setattr(paddle, "to_tensor", lambda array: copies.append(array) or to_tensor(array))
+    host_only = Layout([3, 2])
+    tree = [
+        Example("a", np.arange(6).reshape(2, 3), {"deep": [np.array([0.5, -2.0]), None]}),
+        Example("b", np.zeros([0], np.int64), Example("c", np.array([True, False]), host_only)),
+    ]
+    first, second = upload(tree)
+    assert len(copies) == 1
+    assert (first.name, second.more.name) == ("a", "c")
+    assert first.array.dtype == paddle.int64 and first.array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert first.more["deep"][0].dtype == paddle.float64 and first.more["deep"][0].tolist() == [0.5, -2.0]
+    assert first.more["deep"][1] is None
+    assert second.array.shape == [0] and second.array.dtype == paddle.int64
+    assert second.more.array.tolist() == [1, 0] and second.more.more is host_only
+    assert isinstance(tree[0].array, np.ndarray)  # the tree itself is as it was
+
+
+def test_an_upload_of_nothing():
+    assert upload([]) == []
+    assert upload(Example("a", np.zeros([0]), None)).array.dtype == paddle.float64
+
+
+def test_an_array_with_pads_becomes_a_row_of_tokens():
+    batch = padded_batch([[0, 7, 8, 2], [0, 2, 1, 1], [0, 9, 2, 1]])
+    assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
+    assert batch.position_ids.tolist() == [2, 3, 4, 5, 2, 3, 2, 3, 4]
+    assert batch.first_tokens.tolist() == [0, 4, 6]
+    assert batch.cells.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]
+    assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
+    assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
+    states = paddle.arange(18.0).reshape([9, 2])
+    padded = batch.padded(states)
+    assert padded.shape == [3, 4, 2]
+    assert padded[1].tolist() == [[8, 9], [10, 11], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("mask", [PaddedMask, FlashMask])
+def test_a_gpu_gets_a_multiple_of_64_tokens(monkeypatch, mask):
+    compute_as_on_a_gpu(monkeypatch, mask)
+    languages = np.array([3, 4, 5])
+    batch = upload(TokenBatch.from_packed(np.array([7, 8, 9]), Layout([2, 1]), language_ids=languages))
+    assert batch.input_ids.shape == batch.position_ids.shape == [64]
+    assert batch.language_ids.tolist() == [3, 4, 5] + [-1] * 61
+    assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
+    states = paddle.ones([64, 2])
+    assert batch.without_filler(states).shape == [3, 2]
