@@ -11,6 +11,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -38,32 +39,39 @@ ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_laye
 
 
 def download(url: str, path: Path) -> str:
-    """Fetch `url` to `path`; returns why it could not be fetched, else "". UserError: the disk is full.
+    """Fetch `url` to `path`.
 
     Until it is complete, its bytes are in `<path>.part`; another call continues it.
+
+    Returns:
+        "", or why it could not be fetched.
+
+    Raises:
+        UserError: the disk is full.
     """
     print(f"downloading {url}", flush=True)
     part = path.with_name(path.name + ".part")
     version = path.with_name(path.name + ".version")  # of the server's file, so that two are never mixed
     part.parent.mkdir(parents=True, exist_ok=True)
-    known = version.read_text() if version.is_file() else ""
-    have = part.stat().st_size if part.exists() and known else 0
-    headers = {"Range": f"bytes={have}-", "If-Range": known} if have else {}
+    tag = version.read_text() if version.is_file() else ""
+    size = part.stat().st_size if part.exists() and tag else 0
+    headers = {"Range": f"bytes={size}-", "If-Range": tag} if size else {}
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:
-            have = have if reply.status == 206 else 0  # else the server sends the file from its start
+            if reply.status != 206:  # the server sends the file from its start
+                size = 0
             tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            version.write_text("" if tag.startswith("W/") else tag)
+            version.write_text("" if tag.startswith("W/") else tag)  # a weak tag may stand for two files
             length = reply.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            shown = {"total": total, "initial": have, "desc": path.name, "mininterval": 10}
+            total = size + int(length) if length else None
+            bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (
                 unwritable_is_a_user_error(part),
-                open(part, "ab" if have else "wb") as file,
-                tqdm.wrapattr(file, "write", **shown) as counted,
+                open(part, "ab" if size else "wb") as file,
+                tqdm.wrapattr(file, "write", **bar) as file_with_bar,
             ):
-                shutil.copyfileobj(reply, counted, 1 << 20)
+                shutil.copyfileobj(reply, file_with_bar, 1 << 20)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is not a part of this file
             part.unlink(missing_ok=True)
@@ -78,61 +86,99 @@ def download(url: str, path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Get the parts that the command line names. UserError: a file could not be fetched; all are listed."""
+    """Get the parts that the command line names.
+
+    Raises:
+        UserError: a file could not be fetched; all such files are listed.
+    """
     summary = __doc__.split("\n\n")[0]
     parser = Parser(summary, prog="get_weights.sh")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; none: all of them")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder to write (configs)")
     options = parser.parse_args(arguments)
-    if unknown := {*options.parts} - {*PARTS}:
-        parser.error(f"unknown part '{unknown.pop()}'; it is one of {', '.join(PARTS)}")
-    configs, missing = options.configs, []
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+    faults = []
     for part in options.parts or PARTS:
-        target, url = configs / part / "params", WEIGHTS_URL.format(size=part)
-        files = {configs / Path(url).name: url}
         if part == "vocab":
-            files = {configs / name: VOCAB_URL.format(name=name) for name in VOCAB_FILES}
-        elif target.is_dir():
-            check_parameters(target, part)
-            print(f"{part}: {target} is there already")
-            continue
-        absent = [(url, path) for path, url in files.items() if not path.is_file()]
-        faults = [f"{url} -> {path}: {fault}" for url, path in absent if (fault := download(url, path))]
-        missing += faults
-        if part == "vocab" and not faults:
-            check_vocabulary(*files)
-        elif not faults:
-            unpack(*files, target, part)
-    if missing:
-        print("download by hand, and put where the arrow points:", *missing, sep="\n  ", flush=True)
+            faults += get_vocabulary(options.configs)
+        else:
+            faults += get_parameters(options.configs, part)
+    if faults:
+        print("download by hand, and put where the arrow points:", *faults, sep="\n  ", flush=True)
         raise UserError(
             "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
             "again, which checks and unpacks them"
         )
 
 
+def get_vocabulary(configs: Path) -> list[str]:
+    """Fetch vocab.txt and piece.model to a folder and check them. Returns a line for each that is missing."""
+    paths = [configs / name for name in VOCAB_FILES]
+    faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in paths})
+    if not faults:
+        check_vocabulary(*paths)
+    return faults
+
+
+def get_parameters(configs: Path, size: str) -> list[str]:
+    """Fetch the weights of a size, check and unpack them. Returns a line if they are missing."""
+    target = configs / size / "params"
+    if target.is_dir():
+        check_parameters(target, size)
+        print(f"{size}: {target} is there already")
+        return []
+    url = WEIGHTS_URL.format(size=size)
+    archive = configs / Path(url).name
+    faults = fetch_missing({archive: url})
+    if not faults:
+        unpack(archive, target, size)
+    return faults
+
+
+def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
+    """Download the files that are not there yet. Returns a line for each that could not be fetched."""
+    faults = []
+    for path, url in urls.items():
+        if not path.is_file():
+            fault = download(url, path)
+            if fault:
+                faults.append(f"{url} -> {path}: {fault}")
+    return faults
+
+
 def check_vocabulary(vocab: Path, pieces: Path) -> None:
-    """UserError: the files do not belong together, or do not have 250,002 ids."""
+    """Check the vocabulary of the released weights.
+
+    Raises:
+        UserError: the files do not belong together, or do not have 250,002 ids.
+    """
     size = Tokenizer(vocab, pieces).vocab_size
     if size != VOCAB_SIZE:
-        what = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        raise UserError(f"{vocab}: {what}; move it and {pieces.name} away and run this again")
+        fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
     print(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
 
 
 def unpack(archive: Path, target: Path, size: str) -> None:
-    """Unpack the files beside `word_embedding`. UserError: it is not an archive, or it has something else."""
+    """Unpack the files beside `word_embedding`, and delete the archive.
+
+    Raises:
+        UserError: it is not an archive, or it has something else.
+    """
     print(f"{size}: unpacking {archive}", flush=True)
     try:
         with unwritable_is_a_user_error(target), atomic_dir(target) as folder, tarfile.open(archive) as tar:
-            files = [(Path(member.name), member) for member in tar if member.isfile()]
-            if sum(member.size for _, member in files) > LARGEST_ARCHIVE:
+            members = [member for member in tar if member.isfile()]
+            if sum(member.size for member in members) > LARGEST_ARCHIVE:
                 raise UserError(f"{archive}: over {LARGEST_ARCHIVE >> 30} GiB when unpacked; not ERNIE-M")
-            places = {path.parent for path, _ in files if path.name == "word_embedding"}
-            for path, member in files:
-                if path.parent in places:
-                    with tar.extractfile(member) as data, open(folder / path.name, "wb") as file:
-                        shutil.copyfileobj(data, file, 1 << 20)
+            paths = {member: Path(member.name) for member in members}
+            folders = {path.parent for path in paths.values() if path.name == "word_embedding"}
+            for member, path in paths.items():
+                if path.parent in folders:
+                    with tar.extractfile(member) as content, open(folder / path.name, "wb") as file:
+                        shutil.copyfileobj(content, file, 1 << 20)
             check_parameters(folder, size)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
@@ -141,16 +187,21 @@ def unpack(archive: Path, target: Path, size: str) -> None:
 
 
 def check_parameters(folder: Path, size: str) -> None:
-    """UserError: a file is not whole, or the word embedding has another shape."""
+    """Check the files of the released weights.
+
+    Raises:
+        UserError: a file is not whole, or the word embedding has another shape.
+    """
     table = folder / "word_embedding"
     if not table.is_file():
         raise UserError(f"{folder}: no word_embedding in it, so these are not the weights of ERNIE-M")
     for file in folder.iterdir():
         if file.name.startswith(ENCODER_FILES):
             fluid.read_header(file)
-    found, expected = fluid.read_header(table).shape, (VOCAB_SIZE, HIDDEN_SIZE[size])
-    if found != expected:
-        raise UserError(f"{table}: its shape is {found}, but that of {size} is {expected}")
+    shape = fluid.read_header(table).shape
+    expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
+    if shape != expected:
+        raise UserError(f"{table}: its shape is {shape}, but that of {size} is {expected}")
 
 
 if __name__ == "__main__":

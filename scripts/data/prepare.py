@@ -26,15 +26,27 @@ from utils.logging import setup_console
 from utils.tables import in_columns
 
 SPLITS = ("train", "dev", "test", "xquad")
+# Names in the files of the releases -> names here.
 RENAMED = {
-    "testa": "dev", "testb": "test", "translated_train": "train", "dev_2k": "dev", "test_2k": "test",
-    "eng": "en", "deu": "de", "esp": "es", "ned": "nl",
-}  # fmt: skip
+    "testa": "dev",
+    "testb": "test",
+    "translated_train": "train",
+    "dev_2k": "dev",
+    "test_2k": "test",
+    "eng": "en",
+    "deu": "de",
+    "esp": "es",
+    "ned": "nl",
+}
 COLUMNS = ("text_a", "text_b", "label")
+# Columns here -> their names in the releases; of two, the later is read.
 ALIASES = {
-    "text_a": ("premise", "sentence1"), "text_b": ("hypo", "sentence2"), "label": ("label", "gold_label"),
-    "language": ("language",), "qid": ("pairID", "id"),
-}  # fmt: skip
+    "text_a": ("premise", "sentence1"),
+    "text_b": ("hypo", "sentence2"),
+    "label": ("label", "gold_label"),
+    "language": ("language",),
+    "qid": ("pairID", "id"),
+}
 NLI = ("contradiction", "entailment", "neutral")  # ids 0, 1, 2
 ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
 
@@ -67,17 +79,21 @@ class DataSet:
     ending: str = "tsv"
 
     def recognise(self, path: Path) -> DataFile | None:
-        """The file with the split and the language that its name says."""
+        """The file with the split and the language that its name says; None if the name is not known."""
         for pattern in self.names:
-            if match := re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}"):
-                named = {"split": "train", "language": None} | match.groupdict()
-                return DataFile(path, *(RENAMED.get(named[key], named[key]) for key in ("split", "language")))
+            match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
+            if match:
+                groups = match.groupdict()
+                split = groups.get("split", "train")
+                language = groups.get("language")
+                return DataFile(path, RENAMED.get(split, split), RENAMED.get(language, language))
         return None
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
         """A sort key for (split, language)."""
         split, language = key
-        return SPLITS.index(split), (*self.languages, language).index(language), language
+        order = [*self.languages, language]  # a language that is not listed comes after all that are
+        return SPLITS.index(split), order.index(language), language
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -89,65 +105,103 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lower_case", action="store_true", help="conll and panx: words in lower case")
     options = parser.parse_args(arguments)
     setup_console()
-    data_set, output = DATA_SETS[options.task], options.output or Path("data", options.task)
-    written: dict[tuple[str, str], Prepared] = {}
+    data_set = DATA_SETS[options.task]
+    output = options.output or Path("data", options.task)
+    written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written, its header alone
     for file in find_files(data_set, options.sources, output):
         print(f"reading {file.path}", flush=True)
-        for found in data_set.read(file, options.lower_case):
-            key = file.split, found.language
+        for prepared in data_set.read(file, options.lower_case):
+            key = (file.split, prepared.language)
             if key in written:
-                print(f"not used: {file.split} {found.language} is there already")
+                print(f"not used: {file.split} {prepared.language} is there already")
                 continue
-            with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
-                target.write(found.content)
-            written[key] = found._replace(content=found.content.partition(b"\n")[0])  # the header alone
+            name = f"{file.split}.{prepared.language}.{data_set.ending}"
+            with atomic_file(output / file.split / name) as target:
+                target.write(prepared.content)
+            written[key] = prepared._replace(content=prepared.content.partition(b"\n")[0])
     written = {key: written[key] for key in sorted(written, key=data_set.place)}
     write_maps(data_set, output, written)
-    columns = list(dict.fromkeys(column for found in written.values() for column in found.counts))
-    rows = [[*key, *(f"{one.counts.get(name, 0):,}" for name in columns)] for key, one in written.items()]
-    print("", in_columns([["split", "language", *columns], *rows]), "", f"written to {output}", sep="\n")
+    print("", table(written), "", f"written to {output}", sep="\n")
+
+
+def table(written: Mapping[tuple[str, str], Prepared]) -> str:
+    """What was written: a row for each split and language, and a column for each thing that was counted."""
+    columns = list(dict.fromkeys(column for prepared in written.values() for column in prepared.counts))
+    rows = [["split", "language", *columns]]
+    for (split, language), prepared in written.items():
+        rows.append([split, language, *(f"{prepared.counts.get(column, 0):,}" for column in columns)])
+    return in_columns(rows)
 
 
 def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
-    """The files with known names; none below `output`. UserError: a source has none."""
-    chosen = []
+    """The files with known names; none below `output`.
+
+    Raises:
+        UserError: a source does not exist, or has no such file.
+    """
+    files = []
     for source in sources:
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-        paths = [path for path in paths if output.resolve() not in path.resolve().parents]
-        found = [file for file in map(data_set.recognise, paths) if file]
-        if not found:
+        paths = [source]
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if path.is_file())
+        of_source = []
+        for path in paths:
+            file = data_set.recognise(path)
+            is_output = output.resolve() in path.resolve().parents
+            if file is not None and not is_output:
+                of_source.append(file)
+        if not of_source:
             raise UserError(
                 f"{source}: no file there has a known name; docs/data_layout.md, ner.md, qa.md list them"
             )
-        chosen += found
-    return chosen
+        files += of_source
+    return files
 
 
 def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str], Prepared]) -> None:
     """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv."""
-    languages = {split: [language for one, language in written if one == split] for split in SPLITS}
-    dev, test = languages["dev"], languages["test"]
-    if dev or test:
-        common = [language for language in dev or test if language in (test or dev)] or dev
-        write_numbers(output / "lang_map.json", common)
+    languages: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for split, language in written:
+        languages[split].append(language)
+    evaluated = evaluation_languages(languages["dev"], languages["test"])
+    if evaluated:
+        write_numbers(output / "lang_map.json", evaluated)
     if languages["xquad"]:
         write_numbers(output / "xquad" / "lang_map.json", languages["xquad"])
-    labels = {label for one in written.values() for label in one.labels}
+    labels = {label for prepared in written.values() for label in prepared.labels}
     if not labels:
         return
     names = data_set.label_names(labels)
     write_numbers(output / "label_map.json", names)
     print(f"--num_labels is {len(names)}")
     if len(languages["train"]) > 1:
-        paths = [output / "train" / f"train.{language}.tsv" for language in languages["train"]]
-        # Some files have a last column, qid, that others do not have.
-        columns = min(written["train", one].content.count(b"\t") for one in languages["train"]) + 1
-        with atomic_file(output / "train" / "train.all.tsv") as joint:
-            for path in paths:
-                lines = path.read_bytes().splitlines()[0 if path == paths[0] else 1 :]
-                joint.writelines(b"\t".join(line.split(b"\t")[:columns]) + b"\n" for line in lines)
+        headers = [written["train", language].content for language in languages["train"]]
+        join_training_files(output / "train", languages["train"], headers)
+
+
+def evaluation_languages(dev: list[str], test: list[str]) -> list[str]:
+    """The languages of lang_map.json: those with a dev and a test file, or those with one if none has two."""
+    if not dev or not test:
+        return dev or test
+    return [language for language in dev if language in test] or dev
+
+
+def join_training_files(folder: Path, languages: Sequence[str], headers: Sequence[bytes]) -> None:
+    """Write train.all.tsv: the header of the first language, and the rows of all.
+
+    Some files have a last column, qid, that others do not have. Then it is left out.
+    """
+    columns = min(header.count(b"\t") for header in headers) + 1
+    with atomic_file(folder / "train.all.tsv") as joint:
+        for number, language in enumerate(languages):
+            lines = (folder / f"train.{language}.tsv").read_bytes().splitlines()
+            if number > 0:
+                lines = lines[1:]
+            for line in lines:
+                cells = line.split(b"\t")[:columns]
+                joint.write(b"\t".join(cells) + b"\n")
 
 
 def write_numbers(path: Path, names: Iterable[str]) -> None:
@@ -156,116 +210,176 @@ def write_numbers(path: Path, names: Iterable[str]) -> None:
 
 
 def read_lines(path: Path, or_latin: bool = False) -> list[str]:
-    """The lines of a file without line ends. UserError: it is not UTF-8 (`or_latin`: nor ISO-8859-1)."""
-    data = read_bytes(path)
+    """The lines of a file without line ends.
+
+    Args:
+        or_latin: read a file that is not UTF-8 as ISO-8859-1.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    content = read_bytes(path)
     try:
-        text = data.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if not or_latin:
-            line = data.count(b"\n", 0, error.start) + 1
+            line = content.count(b"\n", 0, error.start) + 1
             raise UserError(f"{path}, line {line}: not UTF-8; fetch or convert the file again") from error
-        text = data.decode("iso-8859-1")  # which with accents is practically never valid UTF-8
+        text = content.decode("iso-8859-1")  # which with accents is practically never valid UTF-8
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
-    """The pairs of texts of each language; rows that cannot be used are left out and counted.
+class Table(NamedTuple):
+    """A TSV file. `places`: the places of the known columns by their names here; `width`: of all columns."""
 
-    PAWS-X (`paraphrases`) has numbers as qids, and "NS" in place of some texts, which count in dev and test
-    as in XTREME. `labels`: label in the file -> label to write. UserError: the columns are not known, or
-    there is no good row.
+    places: Mapping[str, int]
+    width: int
+    rows: list[list[str]]
+
+
+def read_table(path: Path) -> Table:
+    """Read a file with the columns text_a, text_b and label under one of their names, or just these three.
+
+    Raises:
+        UserError: the file is not UTF-8, or has other columns.
     """
-    missing = {""} if not paraphrases else {"", "NS"} if file.split == "train" else set()
-    header, *rows = [line.split("\t") for line in read_lines(file.path) if line] or [[]]
-    known = [(name, alias) for name, several in ALIASES.items() for alias in several]
-    places = {name: header.index(alias) for name, alias in known if alias in header}
-    if not places.keys() >= {*COLUMNS}:
-        if len(header) != len(COLUMNS):
-            fault = "neither name two texts and a label nor are just these three"
-            raise UserError(f"{file.path}, line 1: {len(header)} columns, which {fault}")
-        places, rows = {name: place for place, name in enumerate(COLUMNS)}, [header, *rows]
-    columns = [*COLUMNS, *["qid"] * (paraphrases or "qid" in places)]
-    kept, found, dropped = defaultdict(list), defaultdict(Counter), Counter()
-    for number, cells in enumerate(rows, 1):
-        row = {"qid": str(number), "language": file.language or "", "label": ""}
-        if len(cells) == len(header):
-            row |= {name: cells[place].replace("\r", " ").strip() for name, place in places.items()}
-        if "text_a" not in row or not re.fullmatch("[a-z]{2}", row["language"]):
+    rows = [line.split("\t") for line in read_lines(path) if line]
+    header = rows[0] if rows else []
+    places = {}
+    for name, aliases in ALIASES.items():
+        for alias in aliases:
+            if alias in header:
+                places[name] = header.index(alias)
+    if places.keys() >= {*COLUMNS}:
+        return Table(places, len(header), rows[1:])
+    if len(header) != len(COLUMNS):
+        fault = "neither name two texts and a label nor are just these three"
+        raise UserError(f"{path}, line 1: {len(header)} columns, which {fault}")
+    return Table({name: place for place, name in enumerate(COLUMNS)}, len(header), rows)
+
+
+def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
+    """The pairs of texts of each language. Rows that cannot be used are left out and counted.
+
+    Args:
+        labels: label in the file -> label to write.
+        paraphrases: whether this is PAWS-X. It gets numbers as qids. In its training files, "NS" stands in
+            place of some texts; in dev and test all rows are used, as in XTREME.
+
+    Raises:
+        UserError: the columns are not known, or there is no good row.
+    """
+    no_text = {""}
+    if paraphrases:
+        no_text = {"", "NS"} if file.split == "train" else set()
+    table = read_table(file.path)
+    columns = list(COLUMNS)
+    if paraphrases or "qid" in table.places:
+        columns.append("qid")
+    lines: dict[str, list[str]] = defaultdict(list)  # language -> the rows to write
+    label_counts: dict[str, Counter[str]] = defaultdict(Counter)  # language -> label -> number of rows
+    dropped: Counter[str] = Counter()  # reason -> number of rows
+    for number, cells in enumerate(table.rows, 1):
+        if len(cells) != table.width:
+            dropped["malformed"] += 1
+            continue
+        row = {"qid": str(number), "language": file.language or ""}
+        for name, place in table.places.items():
+            row[name] = cells[place].replace("\r", " ").strip()
+        if not re.fullmatch("[a-z]{2}", row["language"]):
             dropped["malformed"] += 1
         elif row["label"] not in labels:
             dropped[f"with the label '{row['label'][:30]}'"] += 1
-        elif not missing.isdisjoint((row["text_a"], row["text_b"])):
+        elif row["text_a"] in no_text or row["text_b"] in no_text:
             dropped["without a text"] += 1
         else:
             row["label"] = labels[row["label"]]
-            kept[row["language"]].append("\t".join(row[name] for name in columns))
-            found[row["language"]][row["label"]] += 1
-    reasons = "; ".join(f"{count:,} {why}" for why, count in dropped.most_common())
-    if not kept:
+            lines[row["language"]].append("\t".join(row[name] for name in columns))
+            label_counts[row["language"]][row["label"]] += 1
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    if not lines:
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
         print(f"left out: {reasons}")
-    for language, lines in kept.items():
-        content = "\n".join(["\t".join(columns), *lines, ""]).encode()
-        names = sorted({*labels.values()})
-        counts = {label: found[language][label] for label in names} | {"rows": len(lines)}
-        yield Prepared(language, content, names, counts)
+    label_names = sorted(set(labels.values()))
+    for language, rows in lines.items():
+        content = "\n".join(["\t".join(columns), *rows, ""]).encode()
+        counts = {label: label_counts[language][label] for label in label_names}
+        yield Prepared(language, content, label_names, counts | {"rows": len(rows)})
 
 
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """Sentences in IOB2. The first column is the word and the last its tag, read as conlleval reads it.
 
-    UserError: the number of columns changes, a tag is none, or there is no sentence.
+    Raises:
+        UserError: the number of columns changes, a tag is none, or there is no sentence.
     """
     lines = read_lines(file.path, or_latin=True)
     form = "a word, what else is known of it, and its tag, with spaces or tabs between"
-    rows = list(read_columns(lines, file.path, _cells, form))
-    prefix = f"{file.language}:"
-    prefixed = all(cells[0].startswith(prefix) for _, row in rows for cells in row)
-    entities, counts, sentences = Counter(), Counter(), ["text_a\tlabel"]
-    for first, row in rows:
-        words, tags = [], []
-        for line, (word, *_, tag) in enumerate(row, first):
+    sentences = list(read_columns(lines, file.path, _cells, form))
+    prefix = f"{file.language}:"  # WikiANN has it before each word
+    if not all(cells[0].startswith(prefix) for _, rows in sentences for cells in rows):
+        prefix = ""
+    entities: Counter[str] = Counter()  # type -> number
+    counts: Counter[str] = Counter()
+    written = ["text_a\tlabel"]
+    for first_line, rows in sentences:
+        words = []
+        tags = []
+        for line, (word, *_, tag) in enumerate(rows, first_line):
             if not is_tag(tag):
                 fault = f"'{tag}' in the last column is not O, B-<type> or I-<type>"
                 raise UserError(f"{file.path}, line {line}: {fault}")
             # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the
             # other as a space.
-            word = word.removeprefix(prefix if prefixed else "").replace(JOINT, "").replace("\t", " ")
+            word = word.removeprefix(prefix).replace(JOINT, "").replace("\t", " ")
             if word:
                 words.append(word.lower() if lower_case else word)
                 tags.append(tag)
         if words:
-            joined = to_iob2(tags)
-            entities.update(start.tag[2:] for start in entity_starts(joined))
-            rewritten = sum(old != new for old, new in zip(tags, joined))
-            counts.update({"sentences": 1, "words": len(words), "tags rewritten": rewritten})
-            sentences.append(f"{JOINT.join(words)}\t{JOINT.join(joined)}")
+            iob2 = to_iob2(tags)
+            entities.update(start.tag[2:] for start in entity_starts(iob2))
+            counts["sentences"] += 1
+            counts["words"] += len(words)
+            counts["tags rewritten"] += sum(old != new for old, new in zip(tags, iob2))
+            written.append(f"{JOINT.join(words)}\t{JOINT.join(iob2)}")
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
-    types = sorted(entities, key=_place)
-    counts = {type_: entities[type_] for type_ in types} | counts
-    yield Prepared(file.language, "\n".join([*sentences, ""]).encode(), types, counts)
+    types = sorted(entities, key=_place_of_type)
+    of_types = {type_: entities[type_] for type_ in types}
+    content = "\n".join([*written, ""]).encode()
+    yield Prepared(file.language, content, types, of_types | counts)
 
 
 def _cells(line: str) -> list[str]:
     """The columns of a line; none of a blank line and of -DOCSTART-."""
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-    return cells if any(cells) and cells[0] != "-DOCSTART-" else []
+    if not any(cells) or cells[0] == "-DOCSTART-":
+        return []
+    return cells
 
 
-def _place(type_: str) -> tuple[int, str]:
-    return ENTITIES.index(type_) if type_ in ENTITIES else len(ENTITIES), type_
+def _place_of_type(type_: str) -> tuple[int, str]:
+    """A sort key for a type of entity."""
+    place = ENTITIES.index(type_) if type_ in ENTITIES else len(ENTITIES)
+    return place, type_
 
 
 def tag_names(types: Iterable[str]) -> list[str]:
     """B- and I- of every type, in the official order, and O."""
-    return [f"{part}-{type_}" for type_ in sorted(types, key=_place) for part in "BI"] + [OUTSIDE]
+    names = []
+    for type_ in sorted(types, key=_place_of_type):
+        names += [f"B-{type_}", f"I-{type_}"]
+    return [*names, OUTSIDE]
 
 
 def read_questions(file: DataFile, _) -> Iterator[Prepared]:
-    """A file in SQuAD's form, checked. UserError: `read_squad` raises it."""
+    """A file in SQuAD's form, checked.
+
+    Raises:
+        UserError: as `read_squad`.
+    """
     # Ids may repeat in training files; in dev and test every answer needs its own.
     content = read_squad(file.path, "train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
@@ -281,7 +395,8 @@ def read_inferences(file: DataFile, _) -> Iterator[Prepared]:
     return read_pairs(file, {label: label for label in NLI} | {"contradictory": "contradiction"})
 
 
-SPLIT, LANGUAGE = "(?P<split>train|dev|test)", "(?P<language>[a-z]{2})"
+SPLIT = "(?P<split>train|dev|test)"
+LANGUAGE = "(?P<language>[a-z]{2})"
 TAGGED = DataSet(
     languages=("en", "nl", "es", "de"),
     names=(

@@ -8,10 +8,11 @@ twice and never kept in memory: first to count the lines, then to sample them.
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -25,6 +26,8 @@ from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.logging import Progress, logger, setup_console
 from utils.options import PositiveInt, Range, check_values
+
+_UNIT_BYTES = 4 << 20  # of text that is read at a time
 
 
 @dataclass
@@ -67,27 +70,41 @@ class VocabOptions:
 def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
 
-    UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
+    Raises:
+        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary.
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
-    lines, model = Counter(), io.BytesIO()
-    for language, read, _ in _read(options, "counting"):
-        lines[language] += len(read)
-    if empty := [language for language, count in lines.items() if count == 0]:
+    lines: Counter[str] = Counter()  # language -> number of lines
+    for unit in read_sides(options, "counting"):
+        lines[unit.language] += len(unit.lines)
+    empty = [language for language, count in lines.items() if count == 0]
+    if empty:
         raise UserError(f"no text in {', '.join(empty)}; leave it out")
-    wanted = min(options.sentences, lines.total())
-    rates = {name: share * wanted / lines[name] for name, share in temperature(lines, options.alpha).items()}
+    total = min(options.sentences, lines.total())
+    rates = {}
+    for language, share in temperature(lines, options.alpha).items():
+        rates[language] = share * total / lines[language]
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
-    logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{wanted:,}")
+    logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sample(options, rates), model_writer=model, model_type="unigram",
-            vocab_size=options.vocab_size, character_coverage=options.character_coverage,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1,  # the tokenizer adds [PAD] and [MASK]: XLM-R's layout
-            normalization_rule_name="nmt_nfkc", num_threads=options.threads, minloglevel=2,
-        )  # fmt: skip
+            sentence_iterator=sample(options, rates),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=options.vocab_size,
+            character_coverage=options.character_coverage,
+            # The layout of XLM-R. The tokenizer adds [PAD] and [MASK].
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            normalization_rule_name="nmt_nfkc",
+            num_threads=options.threads,
+            minloglevel=2,
+        )
     except RuntimeError as error:
         raise UserError(
             f"sentencepiece: {' '.join(str(error).split())}; for too many pieces lower --vocab_size or give "
@@ -100,31 +117,43 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     return tokenizer
 
 
-def sample(options: VocabOptions, rates: dict[str, float]) -> Iterator[str]:
+class SideOfUnit(NamedTuple):
+    """The lines of one language in a unit of text. `key`: the numbers of stream, source, unit and side."""
+
+    language: str
+    lines: list[str]
+    key: tuple[int, int, int, int]
+
+
+def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
     """Each line of a language `rates[language]` times on average."""
-    for language, lines, key in _read(options, "sampling"):
-        chance = np.random.default_rng([1, *key]).random(len(lines))
-        for line, count in zip(lines, np.floor(rates[language] + chance).astype(int).tolist()):
-            yield from [normalize(line)] * count
+    for unit in read_sides(options, "sampling"):
+        uniform = np.random.default_rng([1, *unit.key]).random(len(unit.lines))
+        repeats = np.floor(rates[unit.language] + uniform).astype(int)
+        for line, count in zip(unit.lines, repeats.tolist()):
+            text = normalize(line)
+            for _ in range(count):
+                yield text
 
 
-def _read(options: VocabOptions, description: str) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
-    """Language, lines and number of each unit of text, one side of a pair after the other."""
+def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
+    """All text in units, one side of a pair after the other. `description`: of the progress."""
     streams = resolve(options.mono, options.parallel)
-    form, blank_lines = TextFormat(options.documents), options.documents == "blank"
+    form = TextFormat(options.documents)
+    blank_lines = options.documents == "blank"
     total = sum(source.size for stream in streams for source in stream.sources)
-    shown = Progress(total, description, unit="bytes")
-    for number, stream in enumerate(streams):
-        for place, source in enumerate(stream.sources):
-            for unit in read_units(number, place, source, 4 << 20, blank_lines):
-                sides = read_lines(unit, source, stream.languages, form).sides
-                for side, (language, lines) in enumerate(zip(stream.languages, sides)):
-                    yield language, lines, (*unit[:3], side)
-                shown.update(unit.weight)
-    shown.close()
+    with closing(Progress(total, description, unit="bytes")) as progress:
+        for number, stream in enumerate(streams):
+            for place, source in enumerate(stream.sources):
+                for unit in read_units(number, place, source, _UNIT_BYTES, blank_lines):
+                    sides = read_lines(unit, source, stream.languages, form).sides
+                    for side, (language, lines) in enumerate(zip(stream.languages, sides)):
+                        yield SideOfUnit(language, lines, (number, place, unit.number, side))
+                    progress.update(unit.weight)
 
 
 def main() -> None:
+    """Train the vocabulary of the command line."""
     setup_console()
     options = load_config(VocabOptions, gather_notation(sys.argv[1:]), "Train a vocabulary.")
     tokenizer = train_vocab(options)
