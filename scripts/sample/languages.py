@@ -15,12 +15,15 @@ import yaml
 from scripts.sample.scenes import NAMES, SIZES, Scene, is_animal
 
 Lexicon = Mapping[str, Mapping[str, Any]]  # subjects, nouns, attributes, verbs, places, days
+# The order of the parts of a sentence.
 STANDARD = "first who verb what place day"
 ORDERS = {
-    "de": "first verb who day place what", "ar": "first verb who what place day",
-    "tr": "first who day place what verb", "hi": "first who day place what verb",
+    "de": "first verb who day place what",
+    "ar": "first verb who what place day",
+    "tr": "first who day place what verb",
+    "hi": "first who day place what verb",
     "zh": "first who day place verb what",
-}  # fmt: skip
+}
 
 
 @functools.cache
@@ -31,11 +34,13 @@ def lexicon(code: str) -> Lexicon:
 
 def chinese_words() -> set[str]:
     """Every Chinese word: no space separates them, and the pieces of the vocabulary must not span several."""
-    words = lexicon("zh")
-    several = ("subjects", "attributes", "verbs", "places", "days")
-    return {"一", *(word for pair in words["nouns"].values() for word in pair)}.union(
-        *(words[kind].values() for kind in several)
-    )
+    lexicon_zh = lexicon("zh")
+    words = {"一"}
+    for measure_word, noun in lexicon_zh["nouns"].values():
+        words |= {measure_word, noun}
+    for kind in ("subjects", "attributes", "verbs", "places", "days"):
+        words |= set(lexicon_zh[kind].values())
+    return words
 
 
 def say(code: str, scene: Scene) -> str:
@@ -44,34 +49,52 @@ def say(code: str, scene: Scene) -> str:
     In a third of the scenes the place comes first, in another third the day, if they are said, so that the
     position of a word does not tell its role. It depends on the scene, so all translations agree.
     """
-    words, gender = lexicon(code), NAMES.get(scene.subject)
-    who = scene.subject if gender else words["subjects"][scene.subject]
-    if not isinstance(who, str):
-        gender, who = who
-    third, place, day = scene.number // 10 % 3, words["places"].get(scene.place), words["days"].get(scene.day)
-    parts = {"first": {1: place, 2: day}.get(third), "who": who, "verb": words["verbs"][scene.verb]}
-    parts |= {"place": None if third == 1 else place, "day": None if third == 2 else day}
+    words = lexicon(code)
+    who, gender = say_subject(code, scene.subject)
+    place = words["places"].get(scene.place)
+    day = words["days"].get(scene.day)
+    parts = {"first": None, "who": who, "verb": words["verbs"][scene.verb], "place": place, "day": day}
+    comes_first = {1: "place", 2: "day"}.get(scene.number // 10 % 3)
+    if comes_first:
+        parts["first"] = parts[comes_first]
+        parts[comes_first] = None
     if scene.noun:
         parts["what"] = say_thing(code, scene)
     agree(code, scene.verb, gender, parts)
     order = ORDERS.get(code, STANDARD)
     if code == "de" and not parts["first"]:  # the verb is the second part
         order = "who verb day place what"
-    text = ("" if code == "zh" else " ").join(filter(None, map(parts.get, order.split())))
-    return unicodedata.normalize("NFC", text[0].upper() + text[1:] + {"hi": "।", "zh": "。"}.get(code, "."))
+    present = [parts[name] for name in order.split() if parts.get(name)]
+    text = ("" if code == "zh" else " ").join(present)
+    end = {"hi": "।", "zh": "。"}.get(code, ".")
+    return unicodedata.normalize("NFC", text[0].upper() + text[1:] + end)
+
+
+def say_subject(code: str, subject: str) -> tuple[str, str | None]:
+    """The subject, and its gender if it has one in the language."""
+    if subject in NAMES:
+        return subject, NAMES[subject]
+    entry = lexicon(code)["subjects"][subject]
+    if isinstance(entry, str):
+        return entry, None
+    gender, words = entry
+    return words, gender
 
 
 def agree(code: str, verb: str, gender: str | None, parts: dict[str, str | None]) -> None:
     """Put in the agreement in gender, the articles of names and the marks of a language."""
-    feminine = gender == "f"
+    is_feminine = gender == "f"
     if code == "fr":
-        parts["first"] = parts["first"] and f"{parts['first']},"
-        parts["verb"] += "e" * (verb == "sit" and feminine)
-    elif code == "es" and verb == "sit" and feminine:
+        if parts["first"]:
+            parts["first"] = f"{parts['first']},"
+        if verb == "sit" and is_feminine:
+            parts["verb"] += "e"
+    elif code == "es" and verb == "sit" and is_feminine:
         parts["verb"] = "está sentada"
     elif code == "el" and gender:
-        parts["who"] = f"{'η' if feminine else 'ο'} {parts['who']}"
-    elif code == "ar" and feminine:
+        article = "η" if is_feminine else "ο"
+        parts["who"] = f"{article} {parts['who']}"
+    elif code == "ar" and is_feminine:
         parts["verb"] = "ت" + parts["verb"][1:]
     elif code == "hi":
         parts["verb"] = f"{inflect(parts['verb'], gender, False, 'hi')} है"
@@ -81,39 +104,57 @@ def agree(code: str, verb: str, gender: str | None, parts: dict[str, str | None]
 
 def say_thing(code: str, scene: Scene) -> str:
     """The object, in the case that its verb asks for."""
-    words, many = lexicon(code), scene.count > 1
-    noun, adjective = words["nouns"][scene.noun], words["attributes"].get(scene.attribute)
-    number = str(scene.count)
-    if code == "zh":  # with a measure word; spaces only around numerals
-        return (f" {number} " if many else "一") + noun[0] + (adjective or "") + noun[1]
+    words = lexicon(code)
+    noun = words["nouns"][scene.noun]
+    adjective = words["attributes"].get(scene.attribute)
+    if code == "zh":
+        return chinese_thing(scene, *noun, adjective)
     if code == "ru":
         return russian_thing(scene, noun, adjective)
+    is_plural = scene.count > 1
+    number = str(scene.count)
     if code == "tr":
-        return phrase(number, adjective, noun) if many else phrase(adjective, "bir", noun)
-    *gender, singular, plural = noun
-    if gender:
-        gender = "f" if code == "ar" and many else gender[0]  # Arabic plurals of things are feminine
-        adjective = adjective and inflect(adjective, gender, many, code)
-    if not many and code == "en":
+        return phrase(number, adjective, noun) if is_plural else phrase(adjective, "bir", noun)
+    *genders, singular, plural = noun
+    gender = genders[0] if genders else None
+    if code == "ar" and is_plural:  # plurals of things are feminine
+        gender = "f"
+    if gender and adjective:
+        adjective = inflect(adjective, gender, is_plural, code)
+    if not is_plural and code == "en":
         number = "an" if (adjective or singular)[0] in "aeiou" else "a"
-    elif not many:
+    elif not is_plural:
         number = words.get("articles", {}).get(gender)
-    said = [adjective, plural if many else singular]
-    if code in ("ar", "es") or (code == "fr" and scene.attribute not in SIZES):
-        said.reverse()
-    return phrase(number, *said)
+    noun = plural if is_plural else singular
+    is_noun_first = code in ("ar", "es") or (code == "fr" and scene.attribute not in SIZES)
+    if is_noun_first:
+        return phrase(number, noun, adjective)
+    return phrase(number, adjective, noun)
 
 
-def inflect(entry: str | Mapping[str, Any], gender: str, many: bool, code: str) -> str:
+def chinese_thing(scene: Scene, measure_word: str, noun: str, adjective: str | None) -> str:
+    """With a measure word. Spaces stand only around numerals."""
+    number = f" {scene.count} " if scene.count > 1 else "一"
+    return number + measure_word + (adjective or "") + noun
+
+
+def inflect(entry: str | Mapping[str, Any], gender: str, is_plural: bool, code: str) -> str:
     """The form of a word for a gender, and for one or several; see `lexicons.yaml`."""
     form = entry if isinstance(entry, str) else entry[gender]
-    if isinstance(form, str):
-        return form.replace("-", lexicon(code)["endings"][gender][many]) if "-" in form else form
-    return form[many]
+    if not isinstance(form, str):
+        return form[is_plural]
+    if "-" in form:
+        return form.replace("-", lexicon(code)["endings"][gender][is_plural])
+    return form
 
 
 def russian_thing(scene: Scene, noun: Sequence[str], forms: Sequence[str] | None) -> str:
-    """No articles; the accusative, or the genitive after a numeral. Animals have other forms."""
+    """No articles; the accusative, or the genitive after a numeral. Animals have other forms.
+
+    Args:
+        noun: gender, accusative, genitive, genitive of the plural.
+        forms: of the adjective: for m, f and n, for several feminine things, for several others.
+    """
     gender, accusative, genitive, genitive_plural = noun
     if scene.count == 1:
         return phrase(forms and forms["mfn".index(gender)], accusative)
@@ -123,5 +164,5 @@ def russian_thing(scene: Scene, noun: Sequence[str], forms: Sequence[str] | None
 
 
 def phrase(*parts: str | None) -> str:
-    """The parts that are said, with a space between them."""
+    """The parts that there are, with a space between them."""
     return " ".join(filter(None, parts))

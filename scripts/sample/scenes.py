@@ -22,10 +22,13 @@ ANIMALS = ("dog", "cat")
 KINDS = {"person": (*PEOPLE, *NAMES), "animal": ANIMALS, "toy": ("ball", "doll")}  # kind -> its members
 KIND_OF = {member: kind for kind, members in KINDS.items() for member in members}
 OBJECTS = ("ball", "doll", "book", "letter", "apple", *ANIMALS, "toy", "animal")
+# Kinds of subjects, each with the sum of the probabilities up to it.
 SUBJECTS = ((0.35, tuple(NAMES)), (0.65, PEOPLE), (0.8, ANIMALS), (1.0, ("person", "animal")))
 
-COLOURS, SIZES = ("red", "white", "black"), ("big", "small")
-ATTRIBUTES, ANIMAL_ATTRIBUTES = COLOURS + SIZES, ("white", "black", *SIZES)
+COLOURS = ("red", "white", "black")
+SIZES = ("big", "small")
+ATTRIBUTES = COLOURS + SIZES
+ANIMAL_ATTRIBUTES = ("white", "black", *SIZES)
 # From 3 on Arabic has a plural (2 is a dual); up to 9 a numeral is one character in every language.
 NUMBERS = (3, 4, 5)
 # How often a random scene says what it can leave out.
@@ -35,7 +38,7 @@ PLAIN = {"attribute": 0.35, "place": 0.4, "day": 0.25}
 VERBS = {True: ("buy", "sell", "find", "lose"), False: ("sit", "stand", "laugh", "cry")}
 ANIMAL_VERBS = {True: ("find", "lose"), False: ("sit", "stand")}
 OPPOSITES = {"buy": "sell", "find": "lose", "sit": "stand", "laugh": "cry"}
-OPPOSITES |= {other: verb for verb, other in OPPOSITES.items()}
+OPPOSITES |= {opposite: verb for verb, opposite in OPPOSITES.items()}
 PLACES = ("garden", "school", "market")
 DAYS = ("monday", "friday", "sunday")
 
@@ -60,25 +63,32 @@ class Scene(NamedTuple):
         """A number that depends only on the meaning."""
         thing = self.noun and (self.noun, self.count, self.attribute)
         meaning = (self.subject, self.verb, thing, self.place, self.day)
-        return int.from_bytes(hashlib.blake2b(repr(meaning).encode(), digest_size=8).digest(), "little")
+        digest = hashlib.blake2b(repr(meaning).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
 
     @property
     def split(self) -> str:
-        """Of 10 meanings 8 train, so that no text to train on describes a scene of the test set."""
-        return ("dev", "test", *["train"] * 8)[self.number % 10]
+        """The split that may describe the scene: no text to train on describes a scene of the test set.
+
+        Of 10 meanings 8 are for training.
+        """
+        return {0: "dev", 1: "test"}.get(self.number % 10, "train")
 
 
 def random_stream(seed: int, *index: int) -> np.random.Generator:
+    """The random numbers of one text. `index`: what the stream is for, and which text it is."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *index))))
 
 
 def pick(rng: np.random.Generator, options: Sequence[T], other_than: T | None = None) -> T:
+    """One of the options, but not `other_than`."""
     options = [option for option in options if option != other_than]
     return options[int(rng.integers(len(options)))]
 
 
-def maybe(rng: np.random.Generator, chance: float, options: Sequence[T]) -> T | None:
-    return pick(rng, options) if rng.random() < chance else None
+def maybe(rng: np.random.Generator, probability: float, options: Sequence[T]) -> T | None:
+    """One of the options with this probability, else None."""
+    return pick(rng, options) if rng.random() < probability else None
 
 
 def is_animal(noun: str) -> bool:
@@ -87,29 +97,47 @@ def is_animal(noun: str) -> bool:
 
 
 def verbs(subject: str, transitive: bool) -> Sequence[str]:
-    return (ANIMAL_VERBS if is_animal(subject) else VERBS)[transitive]
+    """What a subject can do, with an object or without."""
+    if is_animal(subject):
+        return ANIMAL_VERBS[transitive]
+    return VERBS[transitive]
 
 
 def attributes(noun: str) -> Sequence[str]:
+    """What an object can be like."""
     return ANIMAL_ATTRIBUTES if is_animal(noun) else ATTRIBUTES
 
 
 def random_subject(rng: np.random.Generator) -> str:
     draw = rng.random()
-    return pick(rng, next(options for limit, options in SUBJECTS if draw < limit))
+    for limit, subjects in SUBJECTS:
+        if draw < limit:
+            return pick(rng, subjects)
+    raise AssertionError("the last limit is 1")
 
 
 def random_scene(rng: np.random.Generator, detail: Mapping[str, float], split: str = "") -> Scene:
-    """A scene, of the given split if one is given."""
+    """A random scene.
+
+    Args:
+        detail: how often it says what it can leave out: `RICH` or `PLAIN`.
+        split: of the scene; "": of any split.
+    """
     while True:
         subject = random_subject(rng)
-        transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
-        verb, thing = pick(rng, verbs(subject, transitive)), (None, 1, None)
-        if transitive:
-            noun, count = pick(rng, OBJECTS), 1 if rng.random() < 0.5 else pick(rng, NUMBERS)
-            thing = noun, count, maybe(rng, detail["attribute"], attributes(noun))
-        place, day = maybe(rng, detail["place"], PLACES), maybe(rng, detail["day"], DAYS)
-        scene = Scene(subject, verb, *thing, place, day)
+        is_transitive = rng.random() < (0.4 if is_animal(subject) else 0.65)
+        verb = pick(rng, verbs(subject, is_transitive))
+        noun = None
+        count = 1
+        attribute = None
+        if is_transitive:
+            noun = pick(rng, OBJECTS)
+            if rng.random() >= 0.5:
+                count = pick(rng, NUMBERS)
+            attribute = maybe(rng, detail["attribute"], attributes(noun))
+        place = maybe(rng, detail["place"], PLACES)
+        day = maybe(rng, detail["day"], DAYS)
+        scene = Scene(subject, verb, noun, count, attribute, place, day)
         if not split or scene.split == split:
             return scene
 
@@ -122,27 +150,44 @@ def relation(premise: Scene, hypothesis: Scene) -> str:
     """
     if not _covers(hypothesis.subject, premise.subject):
         return "neutral"
-    found = {_detail(premise.place, hypothesis.place), _detail(premise.day, hypothesis.day)}
+    relations = {_detail(premise.place, hypothesis.place), _detail(premise.day, hypothesis.day)}
     if premise.verb != hypothesis.verb:
-        found.add("contradiction" if OPPOSITES[premise.verb] == hypothesis.verb else "neutral")
+        is_opposite = OPPOSITES[premise.verb] == hypothesis.verb
+        relations.add("contradiction" if is_opposite else "neutral")
     if premise.noun and hypothesis.noun:
-        if premise.count != hypothesis.count:
-            found.add("contradiction")
-        if not _covers(hypothesis.noun, premise.noun):
-            found.add("neutral" if _covers(premise.noun, hypothesis.noun) else "contradiction")
-        both = premise.attribute and hypothesis.attribute
-        if both and (premise.attribute in SIZES) != (hypothesis.attribute in SIZES):
-            found.add("neutral")  # what is red may be big
-        else:
-            found.add(_detail(premise.attribute, hypothesis.attribute))
-    return next(label for label in ("contradiction", "neutral", "entailment") if label in found)
+        relations |= _relations_of_things(premise, hypothesis)
+    for label in ("contradiction", "neutral"):
+        if label in relations:
+            return label
+    return "entailment"
+
+
+def _relations_of_things(premise: Scene, hypothesis: Scene) -> set[str]:
+    """The relations of the number, the noun and the attribute of two objects."""
+    relations = set()
+    if premise.count != hypothesis.count:
+        relations.add("contradiction")
+    if not _covers(hypothesis.noun, premise.noun):
+        is_more_general = _covers(premise.noun, hypothesis.noun)
+        relations.add("neutral" if is_more_general else "contradiction")
+    if (
+        premise.attribute
+        and hypothesis.attribute
+        and (premise.attribute in SIZES) != (hypothesis.attribute in SIZES)
+    ):
+        relations.add("neutral")  # what is red may be big
+    else:
+        relations.add(_detail(premise.attribute, hypothesis.attribute))
+    return relations
 
 
 def _covers(general: str, special: str) -> bool:
+    """Whether everything that is `special` is `general`."""
     return general == special or KIND_OF.get(special) == general
 
 
 def _detail(premise: str | None, hypothesis: str | None) -> str:
+    """The relation of one detail; None: it is left open."""
     if hypothesis is None or premise == hypothesis:
         return "entailment"
     return "neutral" if premise is None else "contradiction"
@@ -155,24 +200,33 @@ def premise_for(rng: np.random.Generator, hypothesis: Scene, label: str, split: 
     """
     for _ in range(100):
         premise = _entailing(rng, hypothesis)
-        if label != "entailment":
-            options = (_conflicts if label == "contradiction" else _openings)(rng, hypothesis)
-            number = 1 + int(rng.binomial(len(options) - 1, 0.5))
-            keys = [list(options)[i] for i in rng.permutation(len(options))[:number]]
-            premise = premise._replace(**{key: options[key] for key in keys})
+        if label == "contradiction":
+            premise = _changed(rng, premise, _conflicts(rng, hypothesis))
+        elif label == "neutral":
+            premise = _changed(rng, premise, _openings(rng, hypothesis))
         # Two changes may not fit together (a dog that laughs; a conflict about somebody else).
-        possible = premise.verb in (*verbs(premise.subject, True), *verbs(premise.subject, False))
-        possible = possible and premise != hypothesis and premise.split == split
-        if possible and relation(premise, hypothesis) == label:
+        is_possible = premise.verb in (*verbs(premise.subject, True), *verbs(premise.subject, False))
+        is_usable = is_possible and premise != hypothesis and premise.split == split
+        if is_usable and relation(premise, hypothesis) == label:
             return premise
     return None
+
+
+def _changed(rng: np.random.Generator, scene: Scene, changes: dict[str, object]) -> Scene:
+    """The scene after one or more of the changes."""
+    number = 1 + int(rng.binomial(len(changes) - 1, 0.5))
+    keys = list(changes)
+    chosen = [keys[i] for i in rng.permutation(len(changes))[:number]]
+    return scene._replace(**{key: changes[key] for key in chosen})
 
 
 def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
     """A scene that says at least as much: a kind may become a member, and details may be added."""
 
     def member(concept: str) -> str:
-        return pick(rng, KINDS[concept]) if concept in KINDS and rng.random() < 0.7 else concept
+        if concept in KINDS and rng.random() < 0.7:
+            return pick(rng, KINDS[concept])
+        return concept
 
     subject, verb, noun, count, attribute, place, day = scene
     subject = member(subject)
@@ -180,19 +234,25 @@ def _entailing(rng: np.random.Generator, scene: Scene) -> Scene:
         noun = member(noun)
         attribute = attribute or maybe(rng, RICH["attribute"], attributes(noun))
     place = place or maybe(rng, RICH["place"], PLACES)
-    return Scene(subject, verb, noun, count, attribute, place, day or maybe(rng, RICH["day"], DAYS))
+    day = day or maybe(rng, RICH["day"], DAYS)
+    return Scene(subject, verb, noun, count, attribute, place, day)
 
 
 def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
     """Changes of an entailing premise, each of which the hypothesis contradicts."""
-    family = SIZES if hypothesis.attribute in SIZES else COLOURS
-    family = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
-    alike = {
-        "place": PLACES, "day": DAYS, "count": NUMBERS * (hypothesis.count > 1), "attribute": family,
-        "noun": KINDS.get(KIND_OF.get(hypothesis.noun)),
-    }  # fmt: skip
-    said = {key: getattr(hypothesis, key) for key in alike}
-    changes = {key: pick(rng, alike[key], value) for key, value in said.items() if value and alike[key]}
+    changes: dict[str, object] = {}
+    if hypothesis.place:
+        changes["place"] = pick(rng, PLACES, hypothesis.place)
+    if hypothesis.day:
+        changes["day"] = pick(rng, DAYS, hypothesis.day)
+    if hypothesis.count > 1:
+        changes["count"] = pick(rng, NUMBERS, hypothesis.count)
+    if hypothesis.attribute:
+        family = SIZES if hypothesis.attribute in SIZES else COLOURS
+        alike = [attribute for attribute in family if attribute in attributes(hypothesis.noun)]
+        changes["attribute"] = pick(rng, alike, hypothesis.attribute)
+    if hypothesis.noun in KIND_OF:
+        changes["noun"] = pick(rng, KINDS[KIND_OF[hypothesis.noun]], hypothesis.noun)
     if not changes or rng.random() < 0.5:
         changes["verb"] = OPPOSITES[hypothesis.verb]
     return changes
@@ -200,7 +260,11 @@ def _conflicts(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]
 
 def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
     """Changes of an entailing premise, each of which leaves the hypothesis open."""
-    changes = {key: None for key in ("place", "day") if getattr(hypothesis, key)}
+    changes: dict[str, object] = {}
+    if hypothesis.place:
+        changes["place"] = None
+    if hypothesis.day:
+        changes["day"] = None
     if not hypothesis.noun:
         changes["verb"] = pick(rng, verbs(hypothesis.subject, False))
     if hypothesis.noun in KIND_OF:
@@ -209,7 +273,10 @@ def _openings(rng: np.random.Generator, hypothesis: Scene) -> dict[str, object]:
         changes["attribute"] = None if rng.random() < 0.7 else pick(rng, attributes(hypothesis.noun))
     if not changes or rng.random() < 0.3:
         kind = KIND_OF.get(hypothesis.subject)
-        changes["subject"] = kind if kind and rng.random() < 0.5 else random_subject(rng)
+        if kind and rng.random() < 0.5:
+            changes["subject"] = kind
+        else:
+            changes["subject"] = random_subject(rng)
     return changes
 
 
@@ -220,20 +287,27 @@ def document(seed: int, language: str, index: int) -> list[Scene]:
     """
     rng = random_stream(seed, DOCUMENT, CODES.index(language), index)
     first = random_scene(rng, RICH, "train")
-    told, length = [first], int(rng.integers(2, 4))
-    while len(told) < length:
-        scene = pick(rng, told)
+    scenes = [first]
+    length = int(rng.integers(2, 4))
+    while len(scenes) < length:
+        scene = pick(rng, scenes)
         if rng.random() < 0.5:
-            said = ("attribute", "place", "day") if scene.noun else ("place", "day")
-            scene = scene._replace(**{key: None for key in said if rng.random() >= 0.5})
+            scene = _with_less_detail(rng, scene)
         else:
             scene = random_scene(rng, PLAIN)
             while is_animal(scene.subject) != is_animal(first.subject):
                 scene = random_scene(rng, PLAIN)
             scene = scene._replace(subject=first.subject, place=first.place, day=first.day)
         if scene.split == "train":
-            told.append(scene)
-    return told
+            scenes.append(scene)
+    return scenes
+
+
+def _with_less_detail(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene without each of its details, each with probability 1/2."""
+    details = ("attribute", "place", "day") if scene.noun else ("place", "day")
+    dropped = [detail for detail in details if rng.random() >= 0.5]
+    return scene._replace(**dict.fromkeys(dropped))
 
 
 def pair(seed: int, language: str, index: int) -> Scene:
@@ -253,10 +327,12 @@ def inferences(seed: int, split: str, hypotheses: int) -> list[tuple[Scene, Scen
     """
     rows = []
     for index in range(hypotheses):
-        rng, premises = random_stream(seed, INFERENCE, SPLITS.index(split), index), [None]
+        rng = random_stream(seed, INFERENCE, SPLITS.index(split), index)
+        premises: list[Scene | None] = [None]
         while None in premises:
             hypothesis = random_scene(rng, PLAIN, split)
             premises = [premise_for(rng, hypothesis, label, split) for label in LABELS]
-        rows += [(premise, hypothesis, label) for premise, label in zip(premises, LABELS)]
+        for premise, label in zip(premises, LABELS):
+            rows.append((premise, hypothesis, label))
     order = random_stream(seed, ORDER, SPLITS.index(split)).permutation(len(rows))
     return [rows[i] for i in order]

@@ -9,7 +9,7 @@ piece.model, vocab.txt        a vocabulary trained on mono and parallel
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
@@ -43,8 +43,10 @@ def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
     for split, count in {"train": hypotheses, "dev": 100, "test": 200}.items():
         rows = scenes.inferences(seed, split, count)
         for code in ("en",) if split == "train" else CODES:
-            lines = (f"{say(code, premise)}\t{say(code, other)}\t{label}" for premise, other, label in rows)
-            write_lines(folder / split / f"{split}.{code}.tsv", ["text_a\ttext_b\tlabel", *lines])
+            lines = ["text_a\ttext_b\tlabel"]
+            for premise, hypothesis, label in rows:
+                lines.append(f"{say(code, premise)}\t{say(code, hypothesis)}\t{label}")
+            write_lines(folder / split / f"{split}.{code}.tsv", lines)
     for name, values in {"label_map": LABELS, "lang_map": CODES}.items():
         numbers = {value: number for number, value in enumerate(values)}
         write_lines(folder / f"{name}.json", [json.dumps(numbers)])
@@ -52,19 +54,22 @@ def write_inferences(folder: Path, seed: int, hypotheses: int) -> None:
 
 def write_texts(folder: Path, seed: int, documents: int, pairs: int) -> None:
     """Documents, sentence pairs with English, and translations to find, which all languages share."""
-    found = dict.fromkeys(scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
-    translations = list(found)[:TRANSLATIONS]
+    drawn = (scenes.retrieval(seed, index) for index in range(2 * TRANSLATIONS))
+    translations = list(dict.fromkeys(drawn))[:TRANSLATIONS]  # all different
     for code in CODES:
-        texts = (scenes.document(seed, code, index) for index in range(documents))
-        lines = [line for text in texts for line in [*(say(code, scene) for scene in text), ""]]
+        lines = []
+        for index in range(documents):
+            lines += [say(code, scene) for scene in scenes.document(seed, code, index)]
+            lines.append("")
         write_lines(folder / "mono" / f"{code}.txt", lines[:-1])
-        if code != "en":
-            told = (scenes.pair(seed, code, index) for index in range(pairs))
-            lines = (f"{say('en', scene)}\t{say(code, scene)}" for scene in told)
-            write_lines(folder / "parallel" / f"en-{code}.tsv", lines)
-            for side in (code, "en"):
-                lines = (say(side, scene) for scene in translations)
-                write_lines(folder / "retrieval" / f"{code}-en.{side}", lines)
+        if code == "en":
+            continue
+        pair_scenes = [scenes.pair(seed, code, index) for index in range(pairs)]
+        lines = [f"{say('en', scene)}\t{say(code, scene)}" for scene in pair_scenes]
+        write_lines(folder / "parallel" / f"en-{code}.tsv", lines)
+        for side in (code, "en"):
+            lines = [say(side, scene) for scene in translations]
+            write_lines(folder / "retrieval" / f"{code}-en.{side}", lines)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
@@ -79,20 +84,31 @@ def train_vocabulary(folder: Path, pieces: int) -> None:
     Pieces stay within words, in Chinese too. The ids of the model are those of XLM-R (unknown 0, begin 1,
     end 2, no pad), and vocab.txt is derived in the same way.
     """
-    files = sorted([*folder.glob("mono/*.txt"), *folder.glob("parallel/*.tsv")])
-    chinese = re.compile(f"({'|'.join(sorted(chinese_words(), key=len, reverse=True))})")
-    sentences = (
-        chinese.sub(rf"{BOUNDARY}\1{BOUNDARY}", sentence)
-        for file in files
-        for line in file.read_text(encoding="utf-8").splitlines()
-        for sentence in line.split("\t")
-        if sentence
-    )
     with open(folder / "piece.model", "wb") as model:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences, model_writer=model, model_type="bpe", vocab_size=pieces,
-            hard_vocab_limit=False, character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-            minloglevel=1, pretokenization_delimiter=BOUNDARY,
+            sentence_iterator=_vocabulary_sentences(folder),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=pieces,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            minloglevel=1,
+            pretokenization_delimiter=BOUNDARY,
             num_threads=1,  # the same bytes on every machine
-        )  # fmt: skip
+        )
     Tokenizer(piece_model_path=folder / "piece.model").write_vocab(folder / "vocab.txt")
+
+
+def _vocabulary_sentences(folder: Path) -> Iterator[str]:
+    """The sentences that the vocabulary is trained on, with boundaries around Chinese words."""
+    longest_first = sorted(chinese_words(), key=len, reverse=True)
+    chinese_word = re.compile(f"({'|'.join(longest_first)})")
+    for file in sorted([*folder.glob("mono/*.txt"), *folder.glob("parallel/*.tsv")]):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            for sentence in line.split("\t"):
+                if sentence:
+                    yield chinese_word.sub(rf"{BOUNDARY}\1{BOUNDARY}", sentence)
