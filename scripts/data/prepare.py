@@ -229,7 +229,7 @@ def read_lines(path: Path, or_latin: bool = False) -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n")]
 
 
-class Table(NamedTuple):
+class PairTable(NamedTuple):
     """A TSV file. `places`: the places of the known columns by their names here; `width`: of all columns."""
 
     places: Mapping[str, int]
@@ -237,7 +237,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> PairTable:
     """Read a file with the columns text_a, text_b and label under one of their names, or just these three.
 
     Raises:
@@ -251,11 +251,11 @@ def read_table(path: Path) -> Table:
             if alias in header:
                 places[name] = header.index(alias)
     if places.keys() >= {*COLUMNS}:
-        return Table(places, len(header), rows[1:])
+        return PairTable(places, len(header), rows[1:])
     if len(header) != len(COLUMNS):
         fault = "neither name two texts and a label nor are just these three"
         raise UserError(f"{path}, line 1: {len(header)} columns, which {fault}")
-    return Table({name: place for place, name in enumerate(COLUMNS)}, len(header), rows)
+    return PairTable({name: place for place, name in enumerate(COLUMNS)}, len(header), rows)
 
 
 def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = False) -> Iterator[Prepared]:
@@ -269,33 +269,28 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
     Raises:
         UserError: the columns are not known, or there is no good row.
     """
-    no_text = {""}
-    if paraphrases:
-        no_text = {"", "NS"} if file.split == "train" else set()
     table = read_table(file.path)
     columns = list(COLUMNS)
     if paraphrases or "qid" in table.places:
         columns.append("qid")
+    no_text = {""}
+    if paraphrases:
+        no_text = {"", "NS"} if file.split == "train" else set()
     lines: dict[str, list[str]] = defaultdict(list)  # language -> the rows to write
     label_counts: dict[str, Counter[str]] = defaultdict(Counter)  # language -> label -> number of rows
     dropped: Counter[str] = Counter()  # reason -> number of rows
     for number, cells in enumerate(table.rows, 1):
-        if len(cells) != table.width:
-            dropped["malformed"] += 1
-            continue
         row = {"qid": str(number), "language": file.language or ""}
-        for name, place in table.places.items():
-            row[name] = cells[place].replace("\r", " ").strip()
-        if not re.fullmatch("[a-z]{2}", row["language"]):
-            dropped["malformed"] += 1
-        elif row["label"] not in labels:
-            dropped[f"with the label '{row['label'][:30]}'"] += 1
-        elif row["text_a"] in no_text or row["text_b"] in no_text:
-            dropped["without a text"] += 1
-        else:
-            row["label"] = labels[row["label"]]
-            lines[row["language"]].append("\t".join(row[name] for name in columns))
-            label_counts[row["language"]][row["label"]] += 1
+        if len(cells) == table.width:
+            for name, place in table.places.items():
+                row[name] = cells[place].replace("\r", " ").strip()
+        fault = fault_of_row(row, labels, no_text)
+        if fault:
+            dropped[fault] += 1
+            continue
+        row["label"] = labels[row["label"]]
+        lines[row["language"]].append("\t".join(row[name] for name in columns))
+        label_counts[row["language"]][row["label"]] += 1
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
     if not lines:
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
@@ -308,6 +303,17 @@ def read_pairs(file: DataFile, labels: Mapping[str, str], paraphrases: bool = Fa
         yield Prepared(language, content, label_names, counts | {"rows": len(rows)})
 
 
+def fault_of_row(row: Mapping[str, str], labels: Iterable[str], no_text: set[str]) -> str:
+    """Why a row cannot be used, or "". `no_text`: what stands in place of a text that is missing."""
+    if "text_a" not in row or not re.fullmatch("[a-z]{2}", row["language"]):
+        return "malformed"
+    if row["label"] not in labels:
+        return f"with the label '{row['label'][:30]}'"
+    if row["text_a"] in no_text or row["text_b"] in no_text:
+        return "without a text"
+    return ""
+
+
 def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     """Sentences in IOB2. The first column is the word and the last its tag, read as conlleval reads it.
 
@@ -317,38 +323,50 @@ def read_tags(file: DataFile, lower_case: bool) -> Iterator[Prepared]:
     lines = read_lines(file.path, or_latin=True)
     form = "a word, what else is known of it, and its tag, with spaces or tabs between"
     sentences = list(read_columns(lines, file.path, _cells, form))
+    for first_line, rows in sentences:
+        for line, cells in enumerate(rows, first_line):
+            if not is_tag(cells[-1]):
+                fault = f"'{cells[-1]}' in the last column is not O, B-<type> or I-<type>"
+                raise UserError(f"{file.path}, line {line}: {fault}")
     prefix = f"{file.language}:"  # WikiANN has it before each word
     if not all(cells[0].startswith(prefix) for _, rows in sentences for cells in rows):
         prefix = ""
+
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()
     written = ["text_a\tlabel"]
-    for first_line, rows in sentences:
-        words = []
-        tags = []
-        for line, (word, *_, tag) in enumerate(rows, first_line):
-            if not is_tag(tag):
-                fault = f"'{tag}' in the last column is not O, B-<type> or I-<type>"
-                raise UserError(f"{file.path}, line {line}: {fault}")
-            # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the
-            # other as a space.
-            word = word.removeprefix(prefix).replace(JOINT, "").replace("\t", " ")
-            if word:
-                words.append(word.lower() if lower_case else word)
-                tags.append(tag)
-        if words:
-            iob2 = to_iob2(tags)
-            entities.update(start.tag[2:] for start in entity_starts(iob2))
-            counts["sentences"] += 1
-            counts["words"] += len(words)
-            counts["tags rewritten"] += sum(old != new for old, new in zip(tags, iob2))
-            written.append(f"{JOINT.join(words)}\t{JOINT.join(iob2)}")
+    for _, rows in sentences:
+        words, tags = words_and_tags(rows, prefix)
+        if not words:
+            continue
+        if lower_case:
+            words = [word.lower() for word in words]
+        iob2 = to_iob2(tags)
+        entities.update(start.tag[2:] for start in entity_starts(iob2))
+        counts["sentences"] += 1
+        counts["words"] += len(words)
+        counts["tags rewritten"] += sum(old != new for old, new in zip(tags, iob2))
+        written.append(f"{JOINT.join(words)}\t{JOINT.join(iob2)}")
     if not counts:
         raise UserError(f"{file.path}: no sentence in it")
     types = sorted(entities, key=_place_of_type)
     of_types = {type_: entities[type_] for type_ in types}
     content = "\n".join([*written, ""]).encode()
     yield Prepared(file.language, content, types, of_types | counts)
+
+
+def words_and_tags(rows: Iterable[list[str]], prefix: str) -> tuple[list[str], list[str]]:
+    """The words of a sentence without the prefix, and their tags; rows without a word are left out."""
+    words = []
+    tags = []
+    for word, *_, tag in rows:
+        # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
+        # as a space.
+        word = word.removeprefix(prefix).replace(JOINT, "").replace("\t", " ")
+        if word:
+            words.append(word)
+            tags.append(tag)
+    return words, tags
 
 
 def _cells(line: str) -> list[str]:
