@@ -10,7 +10,6 @@ workers-node<N>, so that the machines can share <split_log_path>.
 """
 
 import contextlib
-import ctypes
 import math
 import os
 import signal
@@ -21,6 +20,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -30,12 +30,12 @@ from utils.command_line import parse_args
 from utils.errors import UserError
 from utils.logging import LOG_DIR, LOG_PREFIX, RECIPE_BATCH
 from utils.options import NonNegativeInt, PositiveInt, not_an_option, option
+from utils.processes import end_with_parent
 from utils.runtime import has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
 INTERRUPTED = 130  # the exit code after Ctrl-C
 PER_DEVICE = ("run_classifier.py", "run_sequence_labeling.py", "run_mrc.py")  # what their --batch_size is
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 @dataclass
@@ -241,16 +241,10 @@ def run_processes(script: Sequence[str], places: list[dict[str, str]], logs: Pat
                     stdout=output,
                     stderr=output,
                     process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
-                    preexec_fn=end_with_the_launcher,
+                    preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 )
             )
         return wait_for(processes, logs)
-
-
-def end_with_the_launcher() -> None:
-    """In a new process, on Linux: receive SIGTERM when the launcher dies, even if it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,50 +23,52 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.side_by_side import LATEST, OURS, PARITY, ROOT, Contender, compare, tell
 from utils.errors import UserError, run
 
-TEXT, TOKENIZER = "text.txt", "tokenizer.json"
+MODEL = "vocab/xnli15-32k.model"
+TEXT = "text.txt"
+TOKENIZER = "tokenizer.json"
 LINES = 20_000  # that are in memory at a time
-CONTENDERS = {
-    OURS: Contender("ours", OURS, options={"deduplicate": "false"}),
-    "ours_deduplicated": Contender("ours, duplicates removed", OURS, options={"deduplicate": "true"}),
-    "hf_latest_processes": Contender("newest tokenizers, processes", "tokenizers", environment=LATEST),
-}
 SAVE_TOKENIZER = (
     "import sys, transformers\n"
     "transformers.XLMRobertaTokenizerFast(sys.argv[1]).backend_tokenizer.save(sys.argv[2])"
 )
 
 
-def write_text(folder: Path, args) -> None:
+def data_folder() -> Path:
+    return Path(os.environ.get("DATA") or "DATA")
+
+
+def write_text(folder: Path, args: Namespace) -> None:
     """Write the text, and the peer's tokenizer if its environment is there."""
-    data = Path(os.environ.get("DATA", ""))
-    texts = sorted(data.glob("pretrain/mono/*.txt.gz"))
-    if not os.environ.get("DATA") or not texts:
+    texts = sorted(data_folder().glob("pretrain/mono/*.txt.gz"))
+    if not texts:
         raise UserError("DATA/pretrain/mono has no *.txt.gz; set DATA to the folder of real data")
-    lines = [line for file in texts for line in gzip.decompress(file.read_bytes()).splitlines()]
+    lines = []
+    for path in texts:
+        lines += gzip.decompress(path.read_bytes()).splitlines()
     with open(folder / TEXT, "wb") as file:
         for number, line in enumerate(itertools.cycle(lines)):
             if file.tell() >= args.gigabytes * 1e9:
                 break
             file.write(b"%d %s\n" % (number, line))
-    python, model = ROOT / PARITY / "bin/python", data / "vocab/xnli15-32k.model"
+    python = ROOT / PARITY / "bin/python"
     if python.exists():
-        subprocess.run([python, "-c", SAVE_TOKENIZER, model, folder / TOKENIZER], check=True)
+        subprocess.run([python, "-c", SAVE_TOKENIZER, data_folder() / MODEL, folder / TOKENIZER], check=True)
 
 
-def ours(folder: Path, args, deduplicate: str) -> None:
+def ours(folder: Path, args: Namespace, deduplicate: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as output:
-        command = [
-            sys.executable, "-m", "pretrain.build_corpus", "--mono", f"xx<={folder / TEXT}", "--output",
-            f"{output}/corpus", "--piece_model_path", f"{os.environ['DATA']}/vocab/xnli15-32k.model",
-            "--workers", str(args.processes), "--deduplicate", deduplicate,
-        ]  # fmt: skip
+        command = [sys.executable, "-m", "pretrain.build_corpus"]
+        command += ["--mono", f"xx<={folder / TEXT}", "--output", f"{output}/corpus"]
+        command += ["--piece_model_path", data_folder() / MODEL]
+        command += ["--workers", str(args.processes), "--deduplicate", deduplicate]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         tell_with_children(time.perf_counter() - start)
 
 
-def tokenizers(folder: Path, args) -> None:
-    os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = "1", "false"
+def tokenizers(folder: Path, args: Namespace) -> None:
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parts = [(folder, number, args.processes) for number in range(args.processes)]
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
@@ -86,19 +89,36 @@ def write_ids(folder: Path, number: int, processes: int) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    ids_path, lengths_path = (folder / f"{number}.{kind}" for kind in ("ids", "lengths"))
-    with open(folder / TEXT, "rb") as file, open(ids_path, "wb") as ids, open(lengths_path, "wb") as lengths:
-        while lines := list(itertools.islice(file, LINES))[number::processes]:
-            batch = [line.decode().rstrip("\n") for line in lines]
-            rows = [one.ids for one in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+    with (
+        open(folder / TEXT, "rb") as file,
+        open(folder / f"{number}.ids", "wb") as ids,
+        open(folder / f"{number}.lengths", "wb") as lengths,
+    ):
+        while lines := list(itertools.islice(file, LINES)):
+            batch = [line.decode().rstrip("\n") for line in lines[number::processes]]
+            encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            rows = [encoding.ids for encoding in encodings]
             np.array([len(row) for row in rows], np.uint32).tofile(lengths)
             np.fromiter(itertools.chain.from_iterable(rows), np.uint16).tofile(ids)
 
 
+def megabytes(args: Namespace, folder: Path) -> float:
+    return 1000 * args.gigabytes
+
+
+def contenders() -> dict[str, Contender]:
+    return {
+        OURS: Contender("ours", ours, {"deduplicate": "false"}, is_ours=True),
+        "ours_deduplicated": Contender(
+            "ours, duplicates removed", ours, {"deduplicate": "true"}, is_ours=True
+        ),
+        "hf_latest_processes": Contender("newest tokenizers, processes", tokenizers, environment=LATEST),
+    }
+
+
 def main() -> None:
-    workers = {OURS: ours, "tokenizers": tokenizers}
     sizes = {"gigabytes": 1.0, "processes": len(os.sched_getaffinity(0))}
-    compare(__doc__, CONTENDERS, workers, sizes, "MB/s", lambda args, _: 1000 * args.gigabytes, write_text)
+    compare(__doc__, contenders(), sizes, "MB/s", megabytes, write_text)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,22 @@ timed.
 import sys
 import tempfile
 import time
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tokenise
-from benchmarks.finetune_real import hf_config, torch_device
-from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
+from benchmarks.training_steps import hf_config, torch_device
 from utils.runtime import prepare
 
 MAX_SEQ_LEN = 256
-INT8 = {"engine": "onnx-int8"}
-CONTENDERS = {
-    OURS: Contender("ours", OURS, options={"engine": "dygraph"}),
-    "ours_onnx": Contender("ours, ONNX Runtime", OURS, options={"engine": "onnx"}),
-    "ours_onnx_int8": Contender("ours, ONNX Runtime, int8", OURS, options=INT8, precision="int8"),
-    "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
-    "st_best": Contender("sentence-transformers", "torch"),
-    "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
-}
+SIZES = {"layers": 12, "vocab": 250_002, "sentences": 2000}
 
 
-def write_files(folder: Path, args) -> None:
+def write_files(folder: Path, args: Namespace) -> None:
     """Write the texts, the tokenizers and the ONNX files."""
     tokenise.write_files(folder, args)
     prepare(quiet=True)
@@ -45,7 +39,7 @@ def write_files(folder: Path, args) -> None:
         write_onnx(folder / FILES[engine], weights, config.to_dict(), ENCODING, args.layers, largest)
 
 
-def ours(folder: Path, args, engine: str) -> None:
+def ours(folder: Path, args: Namespace, engine: str) -> None:
     from evaluation.vectors import VectorWriter
     from model.config import ErnieMConfig
     from reader.batching import EncodePairs
@@ -64,16 +58,16 @@ def ours(folder: Path, args, engine: str) -> None:
         from inference.tasks.encode import ExportedEncoder
 
         encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), 768, config.pad_token_id)
-    encode = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
+    encode_texts = EncodePairs(Tokenizer(None, folder / tokenise.PIECE_MODEL), MAX_SEQ_LEN)
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         texts = Sentences(folder / tokenise.TEXTS)
-        VectorWriter(encoder, texts, encode, Path(output)).vectors(args.layers, "mean")
+        VectorWriter(encoder, texts, encode_texts, Path(output)).vectors(args.layers, "mean")
         seconds = time.perf_counter() - start
-    tell(seconds, check=sum(len(feature.ids) for feature in encode(texts)))
+    tell(seconds, check=sum(len(feature.ids) for feature in encode_texts(texts)))
 
 
-def sentence_transformers(folder: Path, args) -> None:
+def sentence_transformers(folder: Path, args: Namespace) -> None:
     import transformers
     from sentence_transformers import SentenceTransformer
 
@@ -89,10 +83,22 @@ def sentence_transformers(folder: Path, args) -> None:
     model.encode(texts, show_progress_bar=False)
     seconds = time.perf_counter() - start
     ids = tokenizer(texts, truncation=True, max_length=MAX_SEQ_LEN)["input_ids"]
-    tell(seconds, check=sum(map(len, ids)))
+    tell(seconds, check=sum(len(row) for row in ids))
+
+
+def contenders() -> dict[str, Contender]:
+    peer = Contender("sentence-transformers", sentence_transformers, environment=PARITY)
+    return {
+        OURS: Contender("ours", ours, {"engine": "dygraph"}, is_ours=True),
+        "ours_onnx": Contender("ours, ONNX Runtime", ours, {"engine": "onnx"}, is_ours=True),
+        "ours_onnx_int8": Contender(
+            "ours, ONNX Runtime, int8", ours, {"engine": "onnx-int8"}, is_ours=True, precision="int8"
+        ),
+        "st_installed": replace(peer, label="sentence-transformers, as installed", tuned=False),
+        "st_best": peer,
+        "st_best_latest": replace(peer, label="newest sentence-transformers", environment=LATEST),
+    }
 
 
 if __name__ == "__main__":
-    workers = {OURS: ours, "torch": sentence_transformers}
-    sizes = {"layers": 12, "vocab": 250_002, "sentences": 2000}
-    compare(__doc__, CONTENDERS, workers, sizes, "sentences/s", lambda args, _: args.sentences, write_files)
+    compare(__doc__, contenders(), SIZES, "sentences/s", tokenise.number_of_sentences, write_files)

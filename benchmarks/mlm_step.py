@@ -6,27 +6,31 @@ would not fit into memory; --against ../another-checkout takes turns with ours.
 """
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.finetune_real import TRANSFORMERS, WARM_UP, our_step, time_steps, tokens_of, torch_step
-from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
+from benchmarks.side_by_side import OURS, Contender, compare, tell
+from benchmarks.training_steps import (
+    PAD,
+    WARM_UP,
+    loss_of_transformers,
+    our_step,
+    time_steps,
+    torch_step,
+    transformers_contenders,
+)
 
 IGNORED = -100  # transformers does not predict positions with this label
-GATHERED = {"attention": "sdpa", "gathered": True}
 SIZES = {"layers": 12, "hidden": 768, "vocab": 250_002, "batch": 16, "length": 128, "steps": 5}
-CONTENDERS = TRANSFORMERS | {
-    "hf_gathered_sdpa": Contender("transformers XLM-R, sdpa, gathered", "torch", True, GATHERED),
-    "hf_gathered_latest_sdpa": Contender(
-        "newest transformers, sdpa, gathered", "torch", True, GATHERED, LATEST
-    ),
-}
 
 
-def mmlm_batches(args) -> Iterator[tuple]:
+def mmlm_batches(args: Namespace) -> Iterator[tuple]:
     """Endless (Batch of `args.batch` random texts of full length,)."""
     import numpy as np
 
@@ -34,25 +38,29 @@ def mmlm_batches(args) -> Iterator[tuple]:
     from pretrain.masking import Vocabulary, generator
     from pretrain.objectives import Objectives, Text
 
-    ids = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
-    objectives = Objectives(ObjectiveConfig(), ids, args.length)
+    vocabulary = Vocabulary(cls_id=0, pad_id=PAD, sep_id=2, unk_id=3, mask_id=args.vocab - 1, size=args.vocab)
+    objectives = Objectives(ObjectiveConfig(), vocabulary, args.length)
     rng = np.random.default_rng(0)
     for step in count():
-        texts = [Text(rng.choice(ids.ordinary_ids, args.length - 2), language=0) for _ in range(args.batch)]
-        yield (objectives.batch("mmlm", texts, [generator(0, step, i) for i in range(args.batch)]),)
+        texts = []
+        for _ in range(args.batch):
+            texts.append(Text(rng.choice(vocabulary.ordinary_ids, args.length - 2), language=0))
+        generators = [generator(0, step, i) for i in range(args.batch)]
+        yield (objectives.batch("mmlm", texts, generators),)
 
 
-def ids_and_labels(args) -> Iterator[tuple]:
+def ids_and_labels(args: Namespace) -> Iterator[tuple]:
     """The same batches as arrays [batch, length]."""
     import numpy as np
 
     for (batch,) in mmlm_batches(args):
         labels = np.full_like(batch.input_ids, IGNORED)
         labels[batch.targets] = batch.target_ids
-        yield tuple(array.reshape([args.batch, args.length]) for array in (batch.input_ids, labels))
+        shape = [args.batch, args.length]
+        yield batch.input_ids.reshape(shape), labels.reshape(shape)
 
 
-def ours(_, args) -> None:
+def ours(folder: Path, args: Namespace) -> None:
     from utils.runtime import prepare
 
     prepare(quiet=True)
@@ -70,16 +78,16 @@ def ours(_, args) -> None:
     time_batches(args, step, mmlm_batches(args))
 
 
-def torch_peer(_, args, gathered: bool = False, **options) -> None:
-    options |= {"loss_of": gathered_loss} if gathered else {}
-    time_batches(args, torch_step(args, "ForMaskedLM", **options), ids_and_labels(args))
+def torch_peer(folder: Path, args: Namespace, gathered: bool = False, **options: Any) -> None:
+    loss_of = gathered_loss if gathered else loss_of_transformers
+    time_batches(args, torch_step(args, "ForMaskedLM", loss_of=loss_of, **options), ids_and_labels(args))
 
 
-def time_batches(args, step: Callable[..., None], batches: Iterator[tuple]) -> None:
+def time_batches(args: Namespace, step: Callable[..., None], batches: Iterator[tuple]) -> None:
     tell(time_steps(step, islice(batches, WARM_UP + args.steps)))
 
 
-def gathered_loss(model, input_ids, attention_mask, labels):
+def gathered_loss(model: Any, input_ids: Any, attention_mask: Any, labels: Any) -> Any:
     """The loss of transformers' model with logits at the masked positions alone, as a user could write it."""
     import torch.nn.functional as F
 
@@ -88,6 +96,26 @@ def gathered_loss(model, input_ids, attention_mask, labels):
     return F.cross_entropy(model.lm_head(hidden), labels[masked])
 
 
+def contenders() -> dict[str, Contender]:
+    of_transformers = transformers_contenders(torch_peer, takes_turns=False)
+    gathered = {"attention": "sdpa", "gathered": True}
+    return {
+        OURS: Contender("ours", ours, is_ours=True, takes_turns=True),
+        **of_transformers,
+        "hf_gathered_sdpa": replace(
+            of_transformers["hf_best_sdpa"], label="transformers XLM-R, sdpa, gathered", options=gathered
+        ),
+        "hf_gathered_latest_sdpa": replace(
+            of_transformers["hf_best_latest_sdpa"],
+            label="newest transformers, sdpa, gathered",
+            options=gathered,
+        ),
+    }
+
+
 if __name__ == "__main__":
-    workers = {OURS: ours, "torch": torch_peer}
-    compare(__doc__, CONTENDERS, workers, SIZES, "tokens/s", tokens_of, turns=[OURS])
+
+    def tokens_of(args: Namespace, folder: Path) -> int:
+        return args.batch * args.length
+
+    compare(__doc__, contenders(), SIZES, "tokens/s", tokens_of)

@@ -18,73 +18,101 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import FLOAT32, LATEST, PARITY, ROOT, VENV, contenders_table
+from benchmarks.figures import FLOAT32, contenders_table
+from benchmarks.side_by_side import LATEST, PARITY, ROOT, VENV
 from utils.errors import UserError, run
 from utils.files import atomic_file
 from utils.runtime import read_cpu
 from utils.tables import in_markdown
 
-BEGIN, END = "<!-- figures, written by scripts/benchmark.sh -->", "<!-- end of the figures -->"
-PAGE, DATA = "performance.md", "performance.json"
+PAGE = "performance.md"
+DATA = "performance.json"
+# The figures stand between these lines of the page.
+BEGIN = "<!-- figures, written by scripts/benchmark.sh -->"
+END = "<!-- end of the figures -->"
 PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "torch", "transformers", "sentence-transformers",
     "tokenizers", "sentencepiece", "onnxruntime", "faiss-cpu", "numpy",
 )  # fmt: skip
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", help="names from the JSON, with commas between; default: all")
+    parser.add_argument("--rows", help="names from the JSON, with commas between; default: all; or none")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page and the JSON")
     args = parser.parse_args()
     rows = json.loads((args.docs / DATA).read_text(encoding="utf-8"))
-    names = [] if args.rows == "none" else args.rows.split(",") if args.rows else list(rows)
-    if unknown := [name for name in names if name not in rows]:
-        raise UserError(f"--rows: no {unknown[0]}; there are {', '.join(rows)}")
+    names = list(rows)
+    if args.rows:
+        names = [] if args.rows == "none" else args.rows.split(",")
+    for name in names:
+        if name not in rows:
+            raise UserError(f"--rows: no {name}; there are {', '.join(rows)}")
     facts = conditions() if names else {}  # before write_page changes files under version control
     for name in names:
         print(f"{name}: {rows[name]['title']}", flush=True)
-        rows[name] |= measure(rows[name]["command"]) | facts
+        rows[name] |= measure(rows[name]["command"])
+        rows[name] |= facts
         write_page(args.docs, rows)
     write_page(args.docs, rows)
 
 
 def measure(command: str) -> dict[str, Any]:
     """Run a script with its flags; its output is shown."""
-    start, last = time.monotonic(), ""
     script, *flags = command.split()
     line = [sys.executable, str(ROOT / "benchmarks" / script), *map(os.path.expandvars, flags)]
+    start = time.monotonic()
+    last = ""
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for last in process.stdout:
             print(f"    {last}", end="", flush=True)
     if process.returncode:
         raise UserError(f"{script} ended with {process.returncode}; see above")
     return {
-        "script": script, "flags": flags, "date": datetime.date.today().isoformat(),
-        "minutes": round((time.monotonic() - start) / 60, 1), "result": json.loads(last),
-    }  # fmt: skip
+        "script": script,
+        "flags": flags,
+        "date": datetime.date.today().isoformat(),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "result": json.loads(last),
+    }
 
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on: the commit, the machine, and the versions in each environment."""
     command = ["git", "describe", "--always", "--dirty= with changes", "--exclude=*"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    cpu, cpuinfo = read_cpu(), Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    of_cpu = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in cpuinfo)}
-    kinds = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    machine = {
-        "cpu": of_cpu.get("model name") or cpu.vendor, "cores": cpu.cores,
-        "exactly": ", ".join(f"{name} {of_cpu[name]}" for name in ("cpu family", "model") if name in of_cpu),
-        "instructions": [kind for kind in kinds if kind in cpu.flags],
-        "memory_gb": round(cpu.memory / 1e9, 1), "system": platform.platform(),
-    }  # fmt: skip
     versions = {}
-    for name in (VENV, PARITY, LATEST):
-        if (python := ROOT / name / "bin/python").exists():
-            listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
-            found = {one["name"].lower(): one["version"] for one in json.loads(listed)}
-            versions[name] = {package: found[package] for package in PACKAGES if package in found}
-    return {"commit": commit, "machine": machine, "versions": versions}
+    for environment in (VENV, PARITY, LATEST):
+        python = ROOT / environment / "bin/python"
+        if python.exists():
+            versions[environment] = versions_in(python)
+    return {"commit": commit, "machine": machine(), "versions": versions}
+
+
+def machine() -> dict[str, Any]:
+    """This machine, for the page."""
+    cpu = read_cpu()
+    cpuinfo = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        cpuinfo[name.strip()] = value.strip()
+    numbers = [f"{name} {cpuinfo[name]}" for name in ("cpu family", "model") if name in cpuinfo]
+    return {
+        "cpu": cpuinfo.get("model name") or cpu.vendor,
+        "cores": cpu.cores,
+        "exactly": ", ".join(numbers),
+        "instructions": [name for name in INSTRUCTIONS if name in cpu.flags],
+        "memory_gb": round(cpu.memory / 1e9, 1),
+        "system": platform.platform(),
+    }
+
+
+def versions_in(python: Path) -> dict[str, str]:
+    """The versions of `PACKAGES` in an environment."""
+    output = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+    installed = {package["name"].lower(): package["version"] for package in json.loads(output)}
+    return {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
@@ -92,57 +120,80 @@ def write_page(docs: Path, rows: Mapping[str, Mapping]) -> None:
     with atomic_file(docs / DATA, "w") as file:
         file.write(json.dumps(rows, indent=1) + "\n")
     before, _, rest = (docs / PAGE).read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
     with atomic_file(docs / PAGE, "w") as file:
-        file.write(f"{before}{BEGIN}\n\n{to_markdown(rows)}\n{END}{rest.partition(END)[2]}")
+        file.write(f"{before}{BEGIN}\n\n{to_markdown(rows)}\n{END}{after}")
 
 
 def to_markdown(rows: Mapping[str, Mapping]) -> str:
     """The machines and versions, a line for each row, then each row with its contenders."""
     measured = [row for row in rows.values() if "result" in row]
-    machines, versions = {}, set()
+    machines = dict.fromkeys(machine_line(row["machine"]) for row in measured)
+    versions = set()
     for row in measured:
-        machine = "Measured on {cores} cores of {cpu} ({}), {memory_gb:.0f} GB, {system}."
-        machines[machine.format(", ".join(row["machine"]["instructions"]), **row["machine"])] = None
-        for environment, found in row["versions"].items():
-            versions.add(f"- `{environment}`: {', '.join(map(' '.join, found.items()))}")
-    heads = ["", "ours", "fastest peer", "times", "as installed", "in any precision"]
-    lines = [summary(row["title"], row["result"]) for row in measured if "ratio_to_peer" in row["result"]]
-    parts = [" ".join(machines), "\n".join(sorted(versions)), in_markdown([heads, *lines])]
+        for environment, packages in row["versions"].items():
+            listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+            versions.add(f"- `{environment}`: {listed}")
+    lines = [["", "ours", "fastest peer", "times", "as installed", "in any precision"]]
+    lines += [summary(row["title"], row["result"]) for row in measured if "ratio_to_peer" in row["result"]]
+    parts = [" ".join(machines), "\n".join(sorted(versions)), in_markdown(lines)]
     for row in measured:
-        result, machine = row["result"], row["machine"]
-        found = contenders_table(result) if "contenders" in result else strategies(result)
-        parts += [f"### {row['title']}", row["what"], found]
-        if result.get("left_out"):
-            parts.append(f"Not run: {'; '.join(result['left_out'])}.")
-        when = f"{row['minutes']:.0f} minutes, {row['date']}, commit {row['commit']}"
-        if "exactly" in machine:
-            when += f", {machine['cpu']}, {machine['exactly']}"
-        parts.append(f"`python benchmarks/{row['command']}` ({when})")
+        parts += parts_of(row)
     return "\n\n".join(parts) + "\n"
 
 
+def machine_line(machine: Mapping[str, Any]) -> str:
+    return (
+        f"Measured on {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['instructions'])}), "
+        f"{machine['memory_gb']:.0f} GB, {machine['system']}."
+    )
+
+
+def parts_of(row: Mapping[str, Any]) -> list[str]:
+    """The title of a row, what it compares, its table, what was not run, and its command."""
+    result = row["result"]
+    table = contenders_table(result) if "contenders" in result else strategies(result)
+    parts = [f"### {row['title']}", row["what"], table]
+    if result.get("left_out"):
+        parts.append(f"Not run: {'; '.join(result['left_out'])}.")
+    facts = [f"{row['minutes']:.0f} minutes", row["date"], f"commit {row['commit']}"]
+    if "exactly" in row["machine"]:
+        facts += [row["machine"]["cpu"], row["machine"]["exactly"]]
+    parts.append(f"`python benchmarks/{row['command']}` ({', '.join(facts)})")
+    return parts
+
+
 def summary(title: str, result: Mapping[str, Any]) -> list[str]:
-    """The line of one row in the first table."""
-    rows, peer = result["contenders"].values(), result["contenders"][result["fastest_peer"]]
-    ours = [one for one in rows if one["tuned"] and not one["peer"]]
-    single = max(one["value"] for one in ours if one["precision"] == FLOAT32)
-    # From ratios measured in turns: speeds measured at different times cannot be compared.
-    in_any = min(result["ratio_to_peer"].values()) * max(one["value"] for one in ours) / single
-    untuned = [x for name, x in result["ratio_to_peer"].items() if not result["contenders"][name]["tuned"]]
-    mixed = any(one["precision"] != FLOAT32 for one in rows)
+    """The line of one row in the first table.
+
+    Ratios were measured in turns, but speeds at different times, so a column never compares two speeds.
+    """
+    contenders = result["contenders"]
+    ratios = result["ratio_to_peer"]
+    peer = contenders[result["fastest_peer"]]
+    ours = [row for row in contenders.values() if row["tuned"] and not row["peer"]]
+    fastest = max(row["value"] for row in ours)
+    fastest_in_float32 = max(row["value"] for row in ours if row["precision"] == FLOAT32)
+    as_installed = [ratio for name, ratio in ratios.items() if not contenders[name]["tuned"]]
+    in_any_precision = ""
+    if any(row["precision"] != FLOAT32 for row in contenders.values()):
+        in_any_precision = f"{min(ratios.values()) * fastest / fastest_in_float32:.2f}"
     return [
-        title, f"{single:,g} {result['unit']}", f"{peer['label']}: {peer['value']:,g}",
+        title,
+        f"{fastest_in_float32:,g} {result['unit']}",
+        f"{peer['label']}: {peer['value']:,g}",
         f"**{result['ratio']:.2f}**",
-        f"{min(untuned):.2f}" if untuned else "", f"{in_any:.2f}" if mixed else "",
-    ]  # fmt: skip
+        f"{min(as_installed):.2f}" if as_installed else "",
+        in_any_precision,
+    ]
 
 
 def strategies(result: Mapping[str, Any]) -> str:
-    """The row of benchmarks/pretrain_cost.py."""
-    lines = [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
-    speeds = in_markdown([["", "tokens/s"], *lines])
+    """The table of benchmarks/pretrain_cost.py."""
+    lines = [["", "tokens/s"]]
+    lines += [[name, f"{speed:,g}"] for name, speed in result["tokens_per_second"].items()]
     return (
-        f"{speeds}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
+        f"{in_markdown(lines)}\n\nThe full strategy takes {result['ratio']:.3f} times the time for a token "
         f"(median of {result['alternations']} alternations, {result['spread'][0]:.3f} to "
         f"{result['spread'][-1]:.3f}). Peak memory {result['peak_gb']:.1f} GB."
     )

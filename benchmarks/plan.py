@@ -19,8 +19,10 @@ from utils.tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
-FLOAT, HALF = 4, 2
-POSITIONS, LANGUAGES = 514, 96
+FLOAT = 4  # bytes
+HALF = 2
+POSITIONS = 514
+LANGUAGES = 96
 MASKED = 0.15  # share of the tokens
 LOGITS = 1 << 29  # model/word_table.py: bytes of a chunk of logits
 RUNTIME = 2 * GB  # of CUDA, NCCL and Paddle
@@ -94,12 +96,17 @@ def layer_memory(
     Activation Recomputation in Large Transformer Models", equation 1. The part after attention is computed
     for the share `behind` of the tokens.
     """
-    product, hidden = sizes.product, shape.hidden
-    # input of q, k and v, and these three; behind attention: its output, input of the feed-forward pair,
-    # input and output of gelu (4 each), inputs of two norms, two dropout masks
-    kept = product * (1 + 3) + behind * (product * (1 + 1 + 4 + 4) + 2 * sizes.norm + 2 * 1)
-    scores = FLOAT * shape.heads if fused else shape.heads * columns * (2 * product + 1)
-    return hidden * kept + scores
+    product = sizes.product
+    # the input of q, k and v, and these three
+    before_attention = product * (1 + 3)
+    # its output, the input of the feed-forward pair, the input and output of gelu (4 each), the inputs of two
+    # norms, two dropout masks
+    after_attention = product * (1 + 1 + 4 + 4) + 2 * sizes.norm + 2 * 1
+    if fused:
+        scores = FLOAT * shape.heads
+    else:
+        scores = shape.heads * columns * (2 * product + 1)
+    return shape.hidden * (before_attention + behind * after_attention) + scores
 
 
 def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[str, float]:
@@ -107,7 +114,8 @@ def memory(shape: ModelShape, run: PlannedRun, stage: int, cards: int) -> dict[s
 
     Stage 1 of sharding divides whole parameters, so the owner of the word table is fullest.
     """
-    sizes, tokens = PRECISIONS[run.precision], min(run.micro_batch, run.batch * run.length / cards)
+    sizes = PRECISIONS[run.precision]
+    tokens = min(run.micro_batch, run.batch * run.length / cards)
     layer = tokens * layer_memory(shape, sizes, run.length, run.fused)
     last = tokens * layer_memory(shape, sizes, run.length, run.fused, behind=MASKED)
     inputs = shape.layers * tokens * shape.hidden * sizes.norm
@@ -131,7 +139,8 @@ def operations(shape: ModelShape, run: PlannedRun) -> float:
     masked positions. The head needs 2 H (H + V) per masked position. Recompute adds a forward pass. Stage 1
     of BTMLM adds one over a quarter of the sequences, with a head over a seventh of the words.
     """
-    hidden, length = shape.hidden, run.length
+    hidden = shape.hidden
+    length = run.length
     encoder = shape.layers * (24 * hidden**2 * length + 4 * hidden * length**2)  # of a sequence
     encoder -= 18 * hidden**2 * length * (1 - MASKED)
     head = 2 * length * MASKED * hidden * (hidden + shape.vocabulary)
@@ -147,23 +156,30 @@ def row(shape: ModelShape, run: PlannedRun, stage: int, cards: int, args: argpar
     sent = (cards - 1) / cards * 2 * FLOAT * shape.trained
     speed = args.inner_gbs if cards <= CARDS_OF_A_MACHINE else args.outer_gbs
     seconds = compute + sent / GB / speed
-    shown = [*(parts[name] / GB for name in PARTS), (sum(parts.values()) + RUNTIME) / GB, sent / GB]
-    return [
-        *(f"{value:.1f}" for value in shown), f"{seconds:.2f}", f"{run.batch * run.length / seconds:,.0f}",
-        f"{seconds * run.steps / 86400:.1f}",
-    ]  # fmt: skip
+    amounts = [parts[name] for name in PARTS]
+    amounts += [sum(amounts) + RUNTIME, sent]
+    cells = [f"{amount / GB:.1f}" for amount in amounts]
+    tokens_per_second = run.batch * run.length / seconds
+    days = seconds * run.steps / 86400
+    return [*cells, f"{seconds:.2f}", f"{tokens_per_second:,.0f}", f"{days:.1f}"]
 
 
 def read_run(path: str, vocabulary: int) -> tuple[ModelShape, PlannedRun]:
     """Read a configuration of run_pretrain.py."""
     config = load_config(PretrainConfig, ["--config", path])
-    model, settings = config.model, config.run
-    precision = "float32" if settings.amp == "none" else settings.amp_level
+    model = config.model
     shape = ModelShape(model.hidden_size, model.num_hidden_layers, model.num_attention_heads, vocabulary)
-    return shape, PlannedRun(
-        config.optimizer.batch_size, config.data.max_seq_len, settings.micro_batch_tokens,
-        config.optimizer.steps, precision, settings.recompute, precision != "float32",
-    )  # fmt: skip
+    precision = "float32" if config.run.amp == "none" else config.run.amp_level
+    run = PlannedRun(
+        batch=config.optimizer.batch_size,
+        length=config.data.max_seq_len,
+        micro_batch=config.run.micro_batch_tokens,
+        steps=config.optimizer.steps,
+        precision=precision,
+        recompute=config.run.recompute,
+        fused=precision != "float32",
+    )
+    return shape, run
 
 
 def main() -> None:
@@ -180,9 +196,8 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.cards) < 1:
         parser.error("--cards must be 1 or more")
-    heads = ("run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days")
     print("worked out, not measured; GB on the fullest card; stage: run.sharding_stage")
-    lines = [heads]
+    lines = [["run", "cards", "stage", *PARTS, "in all", "sent a step", "step, s", "tokens/s", "days"]]
     for path in args.configs:
         shape, planned = read_run(path, args.vocab)
         for cards in args.cards:

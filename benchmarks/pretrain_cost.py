@@ -10,6 +10,7 @@ import itertools
 import json
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
@@ -27,6 +28,7 @@ from pretrain.reader import StepBatches
 from utils.runtime import prepare
 
 LANGUAGES = [f"language {i}" for i in range(15)]
+WARM_UP = 2  # the first alternations touch fresh memory
 PIECES = 7  # each language has one in seven of the words
 SIZES = {"layers": 12, "vocab": 250_002, "length": 256, "sequences": 16, "micro": 4, "alternations": 16}
 BASE, FULL = "mmlm + tlm", "full"
@@ -39,17 +41,19 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     seconds = time_alternations(parser.parse_args())
     ratios = [full / base for base, full in zip(seconds[BASE], seconds[FULL])]
+    spread = [min(ratios), *quantiles(ratios), max(ratios)]
     result = {
-        "ratio": round(median(ratios), 4), "alternations": len(ratios),
-        "spread": [round(value, 4) for value in (min(ratios), *quantiles(ratios), max(ratios))],
-        "tokens_per_second": {name: round(1 / median(of_one), 1) for name, of_one in seconds.items()},
+        "ratio": round(median(ratios), 4),
+        "alternations": len(ratios),
+        "spread": [round(value, 4) for value in spread],
+        "tokens_per_second": {name: round(1 / median(times), 1) for name, times in seconds.items()},
         "peak_gb": round(peak_memory() / 1e9, 2),
-    }  # fmt: skip
+    }
     print(f"\nfull strategy over MMLM + TLM: {result['ratio']:.3f} times the time (the paper: 1.075)\n")
     print(json.dumps(result))
 
 
-def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args) -> Iterator[StepBatches]:
+def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args: Namespace) -> Iterator[StepBatches]:
     """Endless steps of a strategy at a time when BTMLM has started."""
     pairs = {(a, b): 1 for a in range(len(LANGUAGES)) for b in range(a)}
     objectives = Objectives(config, vocabulary, args.length, second_language=SecondLanguage(LANGUAGES, pairs))
@@ -60,10 +64,13 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args) -> Itera
 
     share = shares.shares(config, step=1, total_steps=1)
     for step in itertools.count():
-        batches, number = [], 0
+        batches = []
+        number = 0  # of examples in the step so far
         for name, count in shares.allocate(share, args.sequences, step).items():
-            single = name in shares.MONOLINGUAL
-            examples = [text() if single else Pair(text(), text()) for _ in range(count)]
+            if name in shares.MONOLINGUAL:
+                examples = [text() for _ in range(count)]
+            else:
+                examples = [Pair(text(), text()) for _ in range(count)]
             for start in range(0, count, args.micro):
                 part = examples[start : start + args.micro]
                 rngs = [generator(0, step, number + i) for i in range(len(part))]
@@ -72,7 +79,7 @@ def random_steps(config: ObjectiveConfig, vocabulary: Vocabulary, args) -> Itera
         yield StepBatches(batches, share, sum(batch.masked for batch in batches).tolist(), {})
 
 
-def time_alternations(args) -> dict[str, list[float]]:
+def time_alternations(args: Namespace) -> dict[str, list[float]]:
     """Seconds for each trained token of each strategy, one number for each alternation."""
     prepare(quiet=True)
     from model.ernie_m import ErnieMConfig
@@ -86,19 +93,21 @@ def time_alternations(args) -> dict[str, list[float]]:
     steps = {name: random_steps(config, vocabulary, args) for name, config in STRATEGIES.items()}
     model = PreTrainingModel(ErnieMConfig(args.vocab, 768, args.layers, 12), LANGUAGES)
     engine = Engine(model, build_optimizer(model, 5e-5), sums=SUMS)
-    rng, ids, count = np.random.default_rng(1), vocabulary.ordinary_ids, vocabulary.size // PIECES
-    pieces = [np.sort(rng.choice(ids, count, replace=False)) for _ in LANGUAGES]
+    rng = np.random.default_rng(1)
+    count = vocabulary.size // PIECES
+    pieces = [np.sort(rng.choice(vocabulary.ordinary_ids, count, replace=False)) for _ in LANGUAGES]
     pseudo_tokens = PseudoTokenGenerator(pieces, vocabulary.special_ids)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(args.alternations + 2):
-        for name in list(steps)[:: 1 if i % 2 else -1]:
+    for number in range(args.alternations + WARM_UP):
+        # The order changes, so that neither strategy always follows the other.
+        for name in [BASE, FULL] if number % 2 else [FULL, BASE]:
             work = next(steps[name])
             start = time.perf_counter()
-            done = train_step(engine, pseudo_tokens, work)
-            seconds[name].append((time.perf_counter() - start) / done.sums["tokens"])
-        line = ", ".join(f"{name} {1 / of_one[-1]:.0f} tokens/s" for name, of_one in seconds.items())
-        print(f"alternation {i - 1}: {line}", flush=True)
-    return {name: of_one[2:] for name, of_one in seconds.items()}  # the first steps touch fresh memory
+            result = train_step(engine, pseudo_tokens, work)
+            seconds[name].append((time.perf_counter() - start) / result.sums["tokens"])
+        speeds = [f"{name} {1 / times[-1]:.0f} tokens/s" for name, times in seconds.items()]
+        print(f"alternation {number - WARM_UP + 1}: {', '.join(speeds)}", flush=True)
+    return {name: times[WARM_UP:] for name, times in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -7,28 +7,27 @@ targets, beyond ties, is left out.
 
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.side_by_side import LATEST, OURS, VENV, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
 from utils.runtime import prepare
 
-NEIGHBOURS, SLICE = 10, 50_000
-TARGETS, QUERIES, FOUND = "targets.npy", "queries.npy", "found.npy"
+NEIGHBOURS = 10
+SLICE = 50_000  # vectors that are in memory at a time
+TARGETS, QUERIES = "targets.npy", "queries.npy"
+OF_THE_FIRST = "nearest.npy"  # what the first contender found
 TIES = 1e-4  # share of the targets that may differ
-CONTENDERS = {
-    OURS: Contender("ours", OURS),
-    "st_installed": Contender("sentence-transformers, as installed", "torch", tuned=False),
-    "st_best_latest": Contender("newest sentence-transformers", "torch", environment=LATEST),
-    "numpy": Contender("numpy", "numpy", environment=VENV),
-}
+SIZES = {"vectors": 1_000_000, "queries": 1000, "width": 768}
 
 
-def write_vectors(folder: Path, args) -> None:
+def write_vectors(folder: Path, args: Namespace) -> None:
     """Write random vectors of length 1, one slice at a time."""
     rng = np.random.default_rng(0)
     for name, count in ((TARGETS, args.vectors), (QUERIES, args.queries)):
@@ -39,56 +38,78 @@ def write_vectors(folder: Path, args) -> None:
         file.flush()
 
 
-def ours(folder: Path, _) -> None:
+def ours(folder: Path, args: Namespace) -> None:
     prepare(quiet=True)
     from evaluation.search import nearest
 
     time_search(folder, lambda queries, targets: nearest(queries, targets, NEIGHBOURS)[1])
 
 
-def sentence_transformers(folder: Path, _) -> None:
+def sentence_transformers(folder: Path, args: Namespace) -> None:
     import torch
     from sentence_transformers import util
 
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        found = util.semantic_search(
-            torch.from_numpy(queries), torch.from_numpy(targets), query_chunk_size=len(queries),
-            top_k=NEIGHBOURS, score_function=util.dot_score,
-        )  # fmt: skip
-        return np.asarray([[hit["corpus_id"] for hit in hits] for hits in found])
+        hits_of_queries = util.semantic_search(
+            torch.from_numpy(queries),
+            torch.from_numpy(targets),
+            query_chunk_size=len(queries),
+            top_k=NEIGHBOURS,
+            score_function=util.dot_score,
+        )
+        return np.asarray([[hit["corpus_id"] for hit in hits] for hits in hits_of_queries])
 
     time_search(folder, search)
 
 
-def with_numpy(folder: Path, _) -> None:
+def with_numpy(folder: Path, args: Namespace) -> None:
     def search(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        best = []  # of each slice: inner products and numbers of the best targets, both [Q, k]
+        products_of_slices = []  # [Q, k] each: the largest inner products
+        numbers_of_slices = []  # [Q, k] each: their targets
         for start in range(0, len(targets), SLICE):
             products = queries @ targets[start : start + SLICE].T  # [Q, SLICE]
-            chosen = np.argpartition(-products, min(NEIGHBOURS, products.shape[1]) - 1)[:, :NEIGHBOURS]
-            best.append((np.take_along_axis(products, chosen, axis=1), chosen + start))
-        scores, numbers = (np.concatenate(parts, axis=1) for parts in zip(*best))
-        return np.take_along_axis(numbers, np.argsort(-scores)[:, :NEIGHBOURS], axis=1)
+            kth = min(NEIGHBOURS, products.shape[1]) - 1
+            nearest = np.argpartition(-products, kth)[:, :NEIGHBOURS]  # [Q, k]
+            products_of_slices.append(np.take_along_axis(products, nearest, axis=1))
+            numbers_of_slices.append(nearest + start)
+        products = np.concatenate(products_of_slices, axis=1)
+        numbers = np.concatenate(numbers_of_slices, axis=1)
+        order = np.argsort(-products)[:, :NEIGHBOURS]
+        return np.take_along_axis(numbers, order, axis=1)
 
     time_search(folder, search)
 
 
 def time_search(folder: Path, search: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """Search once and tell the seconds. The targets found, [Q, k], must be those of the first contender."""
-    queries, targets = np.load(folder / QUERIES), np.load(folder / TARGETS)
+    queries = np.load(folder / QUERIES)
+    targets = np.load(folder / TARGETS)
     search(queries[:2], targets[: 4 * NEIGHBOURS])  # libraries load at their first call
     start = time.perf_counter()
-    found = search(queries, targets)
+    nearest = search(queries, targets)
     seconds = time.perf_counter() - start
-    found = np.sort(found, axis=1)
-    if not (folder / FOUND).exists():
-        np.save(folder / FOUND, found)
-    if (different := (np.load(folder / FOUND) != found).mean()) > TIES:
+    nearest = np.sort(nearest, axis=1)
+    if not (folder / OF_THE_FIRST).exists():
+        np.save(folder / OF_THE_FIRST, nearest)
+    different = (np.load(folder / OF_THE_FIRST) != nearest).mean()
+    if different > TIES:
         sys.exit(f"{different:.2%} of the targets found differ from those of the first contender")
     tell(seconds)
 
 
+def contenders() -> dict[str, Contender]:
+    peer = Contender("sentence-transformers, as installed", sentence_transformers, environment=PARITY)
+    return {
+        OURS: Contender("ours", ours, is_ours=True),
+        "st_installed": replace(peer, tuned=False),
+        "st_best_latest": replace(peer, label="newest sentence-transformers", environment=LATEST),
+        "numpy": Contender("numpy", with_numpy),
+    }
+
+
 if __name__ == "__main__":
-    workers = {OURS: ours, "torch": sentence_transformers, "numpy": with_numpy}
-    sizes = {"vectors": 1_000_000, "queries": 1000, "width": 768}
-    compare(__doc__, CONTENDERS, workers, sizes, "queries/s", lambda args, _: args.queries, write_vectors)
+
+    def number_of_queries(args: Namespace, folder: Path) -> int:
+        return args.queries
+
+    compare(__doc__, contenders(), SIZES, "queries/s", number_of_queries, write_vectors)

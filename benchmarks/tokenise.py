@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks.side_by_side import LATEST, OURS, Contender, compare, tell
+from benchmarks.side_by_side import LATEST, OURS, PARITY, Contender, compare, tell
 from utils.runtime import read_cpu
 
 VOWELS = {
@@ -31,15 +32,13 @@ PIECES, TRAINED_ON = 4000, 5000
 TEXTS = "texts.txt"
 PIECE_MODEL, XLM_R, ERNIE_M = "piece.model", "xlm_r", "ernie_m"  # a file and two folders
 REPEATS = 3
-CONTENDERS = {
-    OURS: Contender("ours", OURS),
-    "hf_rust": Contender("tokenizers", "tokenizers"),
-    "hf_latest_rust": Contender("newest tokenizers", "tokenizers", environment=LATEST),
-    "paddlenlp": Contender("PaddleNLP ErnieM", "paddlenlp"),
-}
 
 
-def write_files(folder: Path, args) -> None:
+def number_of_sentences(args: Namespace, folder: Path) -> int:
+    return args.sentences
+
+
+def write_files(folder: Path, args: Namespace) -> None:
     """Write the tokenizers of all libraries, and `args.sentences` sentences."""
     import sentencepiece
 
@@ -69,11 +68,14 @@ def write_files(folder: Path, args) -> None:
 
 def make_words(rng: np.random.Generator) -> list[str]:
     """Words of 1 to 4 syllables, each in one script."""
-    scripts = [[a + b for a in consonants for b in vowels] for consonants, vowels in VOWELS.items()]
-    return [
-        "".join(rng.choice(scripts[i % len(scripts)], size))
-        for i, size in enumerate(rng.integers(1, MOST_SYLLABLES + 1, WORDS))
-    ]
+    syllables_of_scripts = []
+    for consonants, vowels in VOWELS.items():
+        syllables_of_scripts.append([consonant + vowel for consonant in consonants for vowel in vowels])
+    words = []
+    for number, length in enumerate(rng.integers(1, MOST_SYLLABLES + 1, WORDS)):
+        syllables = syllables_of_scripts[number % len(syllables_of_scripts)]
+        words.append("".join(rng.choice(syllables, length)))
+    return words
 
 
 def sentences(rng: np.random.Generator, words: list[str], count: int) -> list[str]:
@@ -87,22 +89,26 @@ def read_texts(folder: Path) -> list[str]:
     return (folder / TEXTS).read_text(encoding="utf-8").splitlines()
 
 
-def ours(folder: Path, _) -> None:
+def ours(folder: Path, args: Namespace) -> None:
     from reader.tokenization import Tokenizer
 
-    encode = Tokenizer(None, folder / PIECE_MODEL).encode_batch
-    time_tokenizer(folder, partial(encode, threads=read_cpu().cores))
+    tokenizer = Tokenizer(None, folder / PIECE_MODEL)
+    time_tokenizer(folder, partial(tokenizer.encode_batch, threads=read_cpu().cores))
 
 
-def tokenizers_rust(folder: Path, _) -> None:
+def tokenizers_rust(folder: Path, args: Namespace) -> None:
     """The library below the fast tokenizer of transformers."""
     import transformers
 
-    encode = transformers.AutoTokenizer.from_pretrained(folder / XLM_R).backend_tokenizer.encode_batch_fast
-    time_tokenizer(folder, lambda texts: [one.ids for one in encode(texts, add_special_tokens=False)])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / XLM_R).backend_tokenizer
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    time_tokenizer(folder, encode)
 
 
-def paddlenlp_ernie_m(folder: Path, _) -> None:
+def paddlenlp_ernie_m(folder: Path, args: Namespace) -> None:
     from paddlenlp.transformers import ErnieMTokenizer
 
     tokenizer = ErnieMTokenizer.from_pretrained(str(folder / ERNIE_M))
@@ -126,7 +132,14 @@ def time_tokenizer(folder: Path, encode: Callable[[list[str]], list[list[int]]])
     tell(seconds, check=digest.hexdigest())
 
 
+def contenders() -> dict[str, Contender]:
+    return {
+        OURS: Contender("ours", ours, is_ours=True),
+        "hf_rust": Contender("tokenizers", tokenizers_rust, environment=PARITY),
+        "hf_latest_rust": Contender("newest tokenizers", tokenizers_rust, environment=LATEST),
+        "paddlenlp": Contender("PaddleNLP ErnieM", paddlenlp_ernie_m, environment=PARITY),
+    }
+
+
 if __name__ == "__main__":
-    workers = {OURS: ours, "tokenizers": tokenizers_rust, "paddlenlp": paddlenlp_ernie_m}
-    sizes = {"sentences": 50_000}
-    compare(__doc__, CONTENDERS, workers, sizes, "sentences/s", lambda args, _: args.sentences, write_files)
+    compare(__doc__, contenders(), {"sentences": 50_000}, "sentences/s", number_of_sentences, write_files)

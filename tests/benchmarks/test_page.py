@@ -5,14 +5,15 @@ import json
 import pytest
 
 from benchmarks import page
-from benchmarks.side_by_side import Contender, figures
+from benchmarks.figures import figures
+from benchmarks.side_by_side import PARITY, Contender
 from utils.errors import UserError
 
 CONTENDERS = {
-    "ours": Contender("ours", "ours"),
-    "int8": Contender("ours, int8", "ours", precision="int8"),
-    "best": Contender("torch", "torch"),
-    "installed": Contender("torch, as installed", "torch", False),
+    "ours": Contender("ours", print, is_ours=True),
+    "int8": Contender("ours, int8", print, is_ours=True, precision="int8"),
+    "best": Contender("torch", print, environment=PARITY),
+    "installed": Contender("torch, as installed", print, environment=PARITY, tuned=False),
 }
 COST = {
     "ratio": 1.052, "alternations": 16, "spread": [1.04, 1.05, 1.052, 1.06, 1.08],
@@ -70,9 +71,9 @@ def test_command_line(rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(page.sys, "argv", call)
     page.main()
     assert "    a table" in capsys.readouterr().out
-    found = json.loads((tmp_path / page.DATA).read_text())
-    assert found["cost"] == rows["cost"] and found["new"]["flags"] == ["--rounds=1"]
-    assert found["new"]["machine"]["cores"] >= 1 and found["new"]["commit"]
+    written = json.loads((tmp_path / page.DATA).read_text())
+    assert written["cost"] == rows["cost"] and written["new"]["flags"] == ["--rounds=1"]
+    assert written["new"]["machine"]["cores"] >= 1 and written["new"]["commit"]
     text = (tmp_path / page.PAGE).read_text()
     assert text.startswith("# Ours\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text
     assert "### Another step" in text

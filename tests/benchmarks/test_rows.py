@@ -40,7 +40,7 @@ def test_fine_tuning_steps(tmp_path):
         assert found["fastest_peer"] == "previous" and found["left_out"] == []
     args = Namespace(**files, batch=16, steps=2, max_seq_len=64, length=0)
     finetune_real.draw(tmp_path, args)
-    drawn = finetune_real.read_drawn(tmp_path)
+    drawn = finetune_real.read_batches(tmp_path)
     padded, grouped = (sorted(itertools.chain(*drawn[order])) for order in ("padded", "grouped"))
     assert padded == grouped and len(padded) == 32 and drawn["padded"] != drawn["grouped"]
     assert drawn["tokens"] == sum(len(ids) for ids, _ in padded)
@@ -89,7 +89,7 @@ def test_tokenisation(tmp_path, capsys):
     assert "▁" not in tokens and tokenizer.unk_id not in tokenizer.convert_tokens_to_ids(tokens)
     of_ernie_m = Tokenizer.from_folder(tmp_path / tokenise.ERNIE_M)
     assert of_ernie_m.encode_batch(texts) == tokenizer.encode_batch(texts)
-    tokenise.ours(tmp_path, None)
+    tokenise.ours(tmp_path, Namespace())
     found = told(capsys)
     assert len(found["seconds"]) == tokenise.REPEATS
     tokenise.time_tokenizer(tmp_path, lambda texts: [[*row[:-1], 9] for row in tokenizer.encode_batch(texts)])
@@ -111,7 +111,7 @@ def test_search(tmp_path):
     flags = ["--vectors=300", "--queries=7", "--width=16", "--rounds=1", "--contenders", "ours", "numpy"]
     assert list(last_line("search_vectors.py", *flags)["contenders"]) == ["ours", "numpy"]
     search_vectors.write_vectors(tmp_path, Namespace(vectors=300, queries=7, width=16))
-    search_vectors.with_numpy(tmp_path, None)
+    search_vectors.with_numpy(tmp_path, Namespace())
     with pytest.raises(SystemExit, match="100.00% of the targets found differ"):
         search_vectors.time_search(tmp_path, lambda queries, _: np.full([len(queries), 10], 300))
 

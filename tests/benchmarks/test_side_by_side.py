@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import side_by_side
-from benchmarks.side_by_side import Contender, choose, figures, run_rounds
+from benchmarks.figures import figures
+from benchmarks.side_by_side import PARITY, Contender, choose, run_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = {
-    name: Contender(name, "ours" if name == "ours" else "peer", False, environment=sys.prefix)
-    for name in ("ours", "peer", "broken")
-}
+OURS = Contender("ours", print, environment=sys.prefix, is_ours=True, tuned=False)
+PEER = Contender("peer", print, environment=sys.prefix, tuned=False)
+HERE = {"ours": OURS, "peer": PEER, "broken": PEER}
 WORKER = f"""
 import sys, json; sys.path.insert(0, {str(ROOT)!r})
 from benchmarks.side_by_side import wait_for_turn
@@ -45,26 +45,32 @@ def checkout(tmp_path, monkeypatch):
     return make
 
 
+def taking_turns(contenders: dict[str, Contender]) -> dict[str, Contender]:
+    return {name: dataclasses.replace(one, takes_turns=True) for name, one in contenders.items()}
+
+
 def turns(tmp_path) -> list[str]:
     return (tmp_path / "order").read_text().split()
 
 
 def test_rounds_one_after_the_other(checkout, tmp_path, capsys):
     checkout()
-    absent = Contender("absent", "peer", environment=".venv-absent")
-    runs = run_rounds(HERE | {"absent": absent}, 2, [], ())
-    told = {name: {"seconds": [4] * 3, "peak": 1} for name in ("ours", "peer")}
-    assert runs == {name: [one] * 2 for name, one in told.items()}
-    assert turns(tmp_path) == ["ours0", "ours1", "ours2", "peer0", "peer1", "peer2", "broken0", "broken1",
-                               "ours0", "ours1", "ours2", "peer0", "peer1", "peer2"]  # fmt: skip
-    said = capsys.readouterr().out
-    assert "broken is left out: it ended with 1:\nno such thing" in said and "absent is left out: no " in said
+    absent = dataclasses.replace(PEER, environment=".venv-absent")
+    runs = run_rounds(HERE | {"absent": absent}, 2, [])
+    of_a_round = {"seconds": [4] * 3, "peak": 1}
+    assert runs == {"ours": [of_a_round] * 2, "peer": [of_a_round] * 2}
+    first_round = "ours0 ours1 ours2 peer0 peer1 peer2 broken0 broken1"
+    second_round = "ours0 ours1 ours2 peer0 peer1 peer2"
+    assert turns(tmp_path) == [*first_round.split(), *second_round.split()]
+    output = capsys.readouterr().out
+    assert "broken is left out: it ended with 1:\nno such thing" in output
+    assert "absent is left out: no " in output
 
 
 def test_taking_turns(checkout, tmp_path, capsys):
     """A step each; the other one's result has the seconds of ours in the same turns."""
     checkout()
-    runs = run_rounds(HERE, 1, [], ("ours", "peer"))
+    runs = run_rounds(taking_turns(HERE), 1, [])
     assert runs["peer"] == [{"seconds": [4] * 3, "peak": 1, "beside": [4] * 3}]
     assert runs["ours"] == [{"seconds": [4] * 3, "peak": 1}]
     assert turns(tmp_path)[3:9] == ["ours0", "peer0", "ours1", "peer1", "ours2", "peer2"]
@@ -74,11 +80,12 @@ def test_taking_turns(checkout, tmp_path, capsys):
 @pytest.mark.parametrize("named", ["", "benchmarks/row.py"])
 def test_another_revision_runs_its_own_benchmark(checkout, tmp_path, named):
     """Peers run alone, the other revision in turns; both are compared."""
-    other, _ = checkout("old-"), checkout()
-    assert list(choose(HERE, None, other / named)) == ["ours", "previous"]  # peers only if they are named
-    chosen = choose(HERE, ["ours", "peer"], other / named)
-    chosen["previous"] = dataclasses.replace(chosen["previous"], environment=sys.prefix)
-    runs = run_rounds(chosen, 1, [], ("ours",))
+    other = checkout("old-")
+    checkout()
+    contenders = {"ours": dataclasses.replace(OURS, takes_turns=True), "peer": PEER}
+    assert list(choose(contenders, None, other / named)) == ["ours", "previous"]  # peers only if named
+    chosen = choose(contenders, ["ours", "peer"], other / named)
+    runs = run_rounds(chosen, 1, [])
     assert turns(tmp_path) == [
         *("ours0", "ours1", "ours2", "peer0", "peer1", "peer2"),
         *("ours0", "old-ours0", "ours1", "old-ours1", "ours2", "old-ours2"),
@@ -98,13 +105,13 @@ def test_other_work_ends_the_run():
 
 
 CONTENDERS = {
-    "ours": Contender("ours", "ours"),
-    "ours_int8": Contender("ours, int8", "ours", precision="int8"),
-    "best": Contender("transformers", "torch"),
-    "installed": Contender("transformers, as installed", "torch", False),
-    "bfloat16": Contender("transformers, bfloat16", "torch", precision="bfloat16"),
-    "grouped": Contender("transformers, grouped", "torch", counts=False),
-    "previous": Contender("ours in old", "ours"),
+    "ours": Contender("ours", print, is_ours=True),
+    "ours_int8": Contender("ours, int8", print, is_ours=True, precision="int8"),
+    "best": Contender("transformers", print, environment=PARITY),
+    "installed": Contender("transformers, as installed", print, environment=PARITY, tuned=False),
+    "bfloat16": Contender("transformers, bfloat16", print, environment=PARITY, precision="bfloat16"),
+    "grouped": Contender("transformers, grouped", print, environment=PARITY, counts=False),
+    "previous": Contender("ours in old", print, is_ours=True),
 }
 
 

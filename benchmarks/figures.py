@@ -1,0 +1,89 @@
+"""The figures of a comparison: speeds, memory, and how many times as fast ours is."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from utils.tables import in_markdown
+
+if TYPE_CHECKING:
+    from benchmarks.side_by_side import Contender
+
+OURS = "ours"
+PREVIOUS = "previous"  # ours in another checkout
+FLOAT32 = "float32"
+
+
+def figures(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    contenders: Mapping[str, "Contender"],
+    amount: float,
+    unit: str,
+) -> dict[str, Any]:
+    """The figures of all contenders, for the last line of a benchmark and for docs/performance.json.
+
+    Args:
+        runs: name -> what the contender told in each round: "seconds", "peak", "beside" (see `run_rounds`).
+        amount: units of work in each of the seconds.
+
+    Returns:
+        "contenders": the row of each. With a peer or another checkout also "ratio_to_peer": how many times as
+        fast as each of them the fastest of ours in float32 is; and "ratio", that of "fastest_peer".
+    """
+    rows = {name: row_of(contenders[name], results, amount) for name, results in runs.items()}
+    found = {"unit": unit, "contenders": rows}
+    in_float32 = [name for name in runs if contenders[name].precision == FLOAT32]
+    ours = [name for name in in_float32 if contenders[name].is_ours and name != PREVIOUS]
+    others = [name for name in runs if not contenders[name].is_ours or name == PREVIOUS]
+    if not ours or not others:
+        return found
+    best = max(ours, key=lambda name: rows[name]["value"])
+    ratios = {name: round(ratio(runs[name], runs[best]), 3) for name in others}
+    peers = [name for name in others if name in in_float32 and name != PREVIOUS and contenders[name].counts]
+    fastest = min(peers or others, key=ratios.get)
+    return found | {"ratio": ratios[fastest], "fastest_peer": fastest, "ratio_to_peer": ratios}
+
+
+def row_of(contender: "Contender", results: Sequence[Mapping[str, Any]], amount: float) -> dict[str, Any]:
+    """The figures of a contender. "value" belongs to its median time, "least" to the slowest one."""
+    seconds = [time for result in results for time in result["seconds"]]
+    return {
+        "label": contender.label,
+        "peer": not contender.is_ours,
+        "tuned": contender.tuned,
+        "precision": contender.precision,
+        "value": four_digits(amount / median(seconds)),
+        "least": four_digits(amount / max(seconds)),
+        "most": four_digits(amount / min(seconds)),
+        "peak_gb": round(max(result["peak"] for result in results) / 1e9, 2),
+    }
+
+
+def four_digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def ratio(results: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> float:
+    """How many times as fast ours is: the median over the rounds.
+
+    In a round it is the median time of the other over that of ours, in the same turns if they took turns.
+    """
+    ratios = []
+    for result, our_result in zip(results, ours):
+        our_seconds = result.get("beside", our_result["seconds"])
+        ratios.append(median(result["seconds"]) / median(our_seconds))
+    return median(ratios)
+
+
+def contenders_table(found: Mapping[str, Any]) -> str:
+    """The contenders with their speed, memory and ratio, in Markdown."""
+    lines = [["", found["unit"], "peak GB", "ours is"]]
+    for name, row in found["contenders"].items():
+        label = row["label"]
+        if row["precision"] != FLOAT32:
+            label += " (another precision)"
+        times = ""
+        if name in found.get("ratio_to_peer", {}):
+            times = f"{found['ratio_to_peer'][name]:.2f} times"
+        lines.append([label, f"{row['value']:,g}", f"{row['peak_gb']:.2f}", times])
+    return in_markdown(lines)

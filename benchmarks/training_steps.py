@@ -1,0 +1,136 @@
+"""A training step of ours and one of transformers, and how steps are timed."""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+from benchmarks.side_by_side import LATEST, PARITY, Contender, wait_for_turn
+
+WARM_UP = 2  # the first steps touch fresh memory
+PAD = 1  # the id of the pad token
+
+
+def transformers_contenders(work: Callable[..., None], takes_turns: bool) -> dict[str, Contender]:
+    """XLM-R in both releases of transformers. `work` takes the options of `torch_step`."""
+
+    def contender(label: str, environment: str, tuned: bool = True, **options: Any) -> Contender:
+        return Contender(label, work, options, environment, tuned=tuned, takes_turns=takes_turns)
+
+    as_installed = contender(
+        "transformers XLM-R, sdpa, as installed", PARITY, tuned=False, attention="sdpa", fused=False
+    )
+    return {
+        "hf_installed_sdpa": as_installed,
+        "hf_best_sdpa": contender("transformers XLM-R, sdpa", PARITY, attention="sdpa"),
+        "hf_best_eager": contender("transformers XLM-R, eager", PARITY),
+        "hf_best_latest_sdpa": contender("newest transformers, sdpa", LATEST, attention="sdpa"),
+        "hf_best_latest_eager": contender("newest transformers, eager", LATEST),
+    }
+
+
+def time_steps(step: Callable[..., None], batches: Iterable[tuple]) -> list[float]:
+    """The seconds of each `step(*batch)`, which waits for the device, without the first WARM_UP."""
+    seconds = []
+    for batch in batches:
+        wait_for_turn()
+        start = time.perf_counter()
+        step(*batch)
+        seconds.append(time.perf_counter() - start)
+    return seconds[WARM_UP:]
+
+
+def our_step(model: Any, loss_of: Callable, amp: str = "none") -> Callable[..., None]:
+    """A training step of ours. `loss_of(*batch)` is the loss of one batch."""
+    from training.engine import Engine
+    from training.optimizer import build_optimizer
+    from training.precision import Precision
+
+    optimizer = build_optimizer(model, 5e-5, weight_decay=0.01)
+    engine = Engine(model, optimizer, clip_norm=1.0, precision=Precision(amp))
+
+    def step(*batch: Any) -> None:
+        engine.step([batch], lambda batch: (loss_of(*batch), {}))
+        wait_for_paddle()
+
+    return step
+
+
+def loss_of_transformers(model: Any, input_ids: Any, attention_mask: Any, labels: Any) -> Any:
+    """The loss that a model of transformers computes itself."""
+    return model(input_ids, attention_mask=attention_mask, labels=labels).loss
+
+
+def torch_step(
+    args: Any,
+    head: str,
+    attention: str = "eager",
+    fused: bool = True,
+    bfloat16: bool = False,
+    loss_of: Callable = loss_of_transformers,
+    **config: Any,
+) -> Callable[..., None]:
+    """A training step of XLM-R of transformers: (ids, labels) as arrays -> None.
+
+    Args:
+        head: the end of the name of a class, such as "ForMaskedLM".
+        attention: the implementation, "eager" or "sdpa".
+        fused: whether AdamW is torch's fused one.
+        bfloat16: whether products are in bfloat16 (autocast).
+        loss_of: the loss, from the model, ids, attention mask and labels.
+        config: further values of the configuration.
+    """
+    import torch
+    import transformers
+
+    device = torch_device()
+    shape = hf_config(args.layers, args.vocab, args.hidden, attn_implementation=attention, **config)
+    model = getattr(transformers, f"XLMRoberta{head}")(shape).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-5, weight_decay=0.01, fused=fused or None)
+
+    def step(*arrays: Any) -> None:
+        input_ids, labels = (torch.from_numpy(array).to(device) for array in arrays)
+        mask = (input_ids != PAD).long()
+        with torch.autocast(device, torch.bfloat16) if bfloat16 else nullcontext():
+            loss = loss_of(model, input_ids, mask, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def hf_config(layers: int, vocabulary: int, hidden_size: int = 768, **more: Any) -> Any:
+    """A configuration of XLM-R in transformers."""
+    import transformers
+
+    values = {
+        "vocab_size": vocabulary,
+        "num_hidden_layers": layers,
+        "hidden_size": hidden_size,
+        "num_attention_heads": hidden_size // 64,
+        "intermediate_size": 4 * hidden_size,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": PAD,
+    }
+    return transformers.XLMRobertaConfig(**values | more)
+
+
+def torch_device() -> str:
+    """The device of the peers that use torch."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait_for_paddle() -> None:
+    """Wait until Paddle's GPU has done all its work."""
+    import paddle
+
+    if paddle.device.get_device().startswith("gpu"):
+        paddle.device.synchronize()
