@@ -15,8 +15,9 @@ from utils.command_line import Parser
 from utils.errors import UserError, pipe_may_close
 
 if TYPE_CHECKING:
-    from model.checkpoint.convert import Converted
+    from model.checkpoint.convert import Report
     from model.checkpoint.read import Checkpoint
+    from model.config import ErnieMConfig
     from reader.tokenization import Tokenizer
 
 
@@ -24,45 +25,69 @@ def main(arguments: list[str] | None = None) -> None:
     # numpy is imported only when there is something to do, so that --help is fast.
     from model.checkpoint import convert as conversion
     from model.checkpoint.read import open_checkpoint
-    from reader.tokenization import Tokenizer
     from utils.files import atomic_dir
 
     flags = parse(arguments)
     if Path(flags.target).exists():
         raise UserError(f"{flags.target}: it exists already; name a new folder")
     if Path(flags.source).suffix == ".model":
-        tokenizer = Tokenizer(flags.vocab_path, flags.source)
-        with atomic_dir(flags.target) as folder:
-            report_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
+        convert_vocabulary(flags)
         return
 
     checkpoint = open_checkpoint(flags.source)
-    config = conversion.config_of(checkpoint, flags.source)
-    head = conversion.head_for(checkpoint, flags.head, flags.source)
+    config = conversion.checked_config(checkpoint)
+    task = conversion.task_to_convert(checkpoint, flags.head)
     if checkpoint.unknown and not flags.drop_unknown:
         raise UserError(
             f"{flags.source}: {len(checkpoint.unknown)} tensors unknown: "
             f"{conversion.listed(checkpoint.unknown)}; --drop_unknown leaves them out"
         )
-    piece_model = flags.piece_model_path or checkpoint.piece_model_path
-    vocab = flags.vocab_path or (None if flags.piece_model_path else checkpoint.vocab_path)
-    tokenizer = Tokenizer(vocab, piece_model) if piece_model else None
-    if tokenizer and tokenizer.vocab_size > config.vocab_size:
+    tokenizer = tokenizer_of(checkpoint, config, flags)
+    longest = config.max_position_embeddings - 2
+    with atomic_dir(flags.target) as folder:
+        report = conversion.write(flags.to, folder, checkpoint, config, task)
+        files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
+    with pipe_may_close():
+        print_report(report, checkpoint, flags)
+        print_tokenizer_files(files, flags)
+
+
+def convert_vocabulary(flags: argparse.Namespace) -> None:
+    """Write the tokenizer's files for a piece model alone."""
+    from reader.tokenization import Tokenizer
+    from utils.files import atomic_dir
+
+    tokenizer = Tokenizer(flags.vocab_path, flags.source)
+    with atomic_dir(flags.target) as folder:
+        print_tokenizer_files(write_tokenizer(flags.to, folder, tokenizer, 512), flags)
+
+
+def tokenizer_of(
+    checkpoint: "Checkpoint", config: "ErnieMConfig", flags: argparse.Namespace
+) -> "Tokenizer | None":
+    """The tokenizer that the flags name, or else that of the checkpoint; None if there is no piece model.
+
+    Raises:
+        UserError: a file cannot be read, or the tokenizer has more tokens than the model.
+    """
+    from reader.tokenization import Tokenizer
+
+    if flags.piece_model_path:
+        tokenizer = Tokenizer(flags.vocab_path, flags.piece_model_path)
+    elif checkpoint.piece_model_path:
+        tokenizer = Tokenizer(flags.vocab_path or checkpoint.vocab_path, checkpoint.piece_model_path)
+    else:
+        return None
+    if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{tokenizer.piece_model_path}: ids up to {tokenizer.vocab_size - 1}, but vocab_size is "
             f"{config.vocab_size} in {flags.source}; they do not belong together"
         )
-    longest = config.max_position_embeddings - 2
-    with atomic_dir(flags.target) as folder:
-        done = conversion.write(flags.to, folder, checkpoint, config, head)
-        files = write_tokenizer(flags.to, folder, tokenizer, longest) if tokenizer else []
-    with pipe_may_close():
-        report(done, checkpoint, flags)
-        report_files(files, flags)
+    return tokenizer
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    from model.checkpoint.convert import HEADS, TARGETS
+    from model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS
     from model.task_names import task_named
 
     parser = Parser(__doc__)
@@ -70,7 +95,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("source", metavar="FROM", help="a folder, a file of weights, or a piece model (.model) alone")
     add("target", metavar="TO", help="a new folder")
     add("--to", required=True, choices=TARGETS)
-    add("--head", type=task_named, choices=HEADS, help="what its classifier is for, if the files do not say")
+    add(
+        "--head",
+        type=task_named,
+        choices=CLASSIFIER_TASKS,
+        help="what its classifier is for, if the files do not say",
+    )
     add("--vocab_path", help="vocab.txt, if it is not beside the weights")
     add("--piece_model_path", help="piece model, if it is not beside the weights")
     add("--drop_unknown", action="store_true", help="go on without tensors that are not understood")
@@ -88,21 +118,25 @@ def write_tokenizer(target: str, folder: Path, tokenizer: "Tokenizer", max_lengt
     return tokenizer_files.write_ours(folder, tokenizer)
 
 
-def report(done: "Converted", checkpoint: "Checkpoint", flags: argparse.Namespace) -> None:
+def print_report(report: "Report", checkpoint: "Checkpoint", flags: argparse.Namespace) -> None:
     """Print every tensor that was written, and every one that was not."""
-    width = max(len(name) for name, *_ in done.written)
-    for name, shape, source, transposed in done.written:
-        print(f"{name:{width}}  {list(shape)!s:16}  <- {source}{'  (transposed)' if transposed else ''}")
-    for name, why in (checkpoint.dropped | dict.fromkeys(checkpoint.unknown, "not understood")).items():
-        print(f"not taken: {name} ({why})")
-    for name in done.left_out:
+    width = max(len(tensor.name) for tensor in report.written)
+    for tensor in report.written:
+        line = f"{tensor.name:{width}}  {list(tensor.shape)!s:16}  <- {' + '.join(tensor.sources)}"
+        print(f"{line}  (transposed)" if tensor.transposed else line)
+    for name, reason in checkpoint.dropped.items():
+        print(f"not taken: {name} ({reason})")
+    for name in checkpoint.unknown:
+        print(f"not taken: {name} (not understood)")
+    for name in report.left_out:
         print(f"no place for it in {flags.to}: {name}")
-    for name in done.absent:
+    for name in report.absent:
         print(f"not in {flags.source}: {name} (the library that loads {flags.to} starts it afresh)")
-    print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(done.written)} tensors")
+    count = len(report.written)
+    print(f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors")
 
 
-def report_files(files: list[str], flags: argparse.Namespace) -> None:
+def print_tokenizer_files(files: list[str], flags: argparse.Namespace) -> None:
     if not files:
         print("tokenizer: not written, because no piece model was found; give --piece_model_path")
         return

@@ -1,15 +1,16 @@
 """Write a checkpoint in another format, and list what was written and what was not."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
-from model.checkpoint.formats.weights import Weights, finite, to_theirs
+from model.checkpoint.formats.weights import ToTheirs, Weights, finite, to_theirs
 from model.checkpoint.read import CONFIG, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
@@ -17,122 +18,201 @@ from utils.errors import UserError
 from utils.files import as_json
 
 # The word on the command line -> the format.
-TARGETS = {"ernie-m": OURS, "fluid": OFFICIAL, "paddlenlp": PADDLENLP, "huggingface": tables.HUGGING_FACE,
-           "xlm-roberta": XLM_R}  # fmt: skip
-HEADS = (*MODEL_CLASSES, CHOICE)  # the tasks whose head is named classifier
-# Parts that a model has whole or not at all; the embeddings and the encoder it always has.
+TARGETS = {
+    "ernie-m": OURS,
+    "fluid": OFFICIAL,
+    "paddlenlp": PADDLENLP,
+    "huggingface": tables.HUGGING_FACE,
+    "xlm-roberta": XLM_R,
+}
+CLASSIFIER_TASKS = (*MODEL_CLASSES, CHOICE)  # the tasks whose head is named classifier
+# The embeddings and the encoder are in every model; each of these parts is in a model whole or not at all.
 _PARTS = ("pooler.", "classifier.", "lm_head.", "linear_")
 
 
-class Converted(NamedTuple):
-    """What was written, and what was not.
+@dataclass(frozen=True)
+class WrittenTensor:
+    """A tensor of the new folder.
 
-    written: (name, shape, names in the source, whether it was transposed) of each tensor.
-    left_out: our names that have no place there. absent: our names that are wanted there and are not in the
-    source.
+    Attributes:
+        sources: the names in the source that it comes from.
+        transposed: whether it is turned against the source.
     """
 
-    written: list[tuple[str, tuple[int, ...], str, bool]]
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion wrote, and what it did not.
+
+    Attributes:
+        left_out: our names that have no place in the format.
+        absent: our names that the format needs and that are not in the source.
+    """
+
+    written: list[WrittenTensor]
     left_out: list[str]
     absent: list[str]
 
 
-def config_of(checkpoint: Checkpoint, source: str) -> ErnieMConfig:
+def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
     """The checkpoint's config; every tensor is checked against it.
 
-    UserError: there is none, a tensor is missing, or its shape does not fit the others.
+    Raises:
+        UserError: there is no config, a tensor is missing, or its shape does not fit the others.
     """
-    weights, config = checkpoint.tensors, checkpoint.config
+    tensors, config = checkpoint.tensors, checkpoint.config
     if config is None:
-        raise UserError(f"{source}: no ernie_config.json or config.json is beside the weights; put it there")
-    rows = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
-    parts = (part for part in _PARTS if any(n in rows and n.startswith(part) for n in weights))
-    whole = ("embeddings.", "encoder.", *parts)
-    missing = [name for name in rows if name.startswith(whole) and name not in weights]
+        raise UserError(
+            f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
+        )
+    row_of = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
+    parts = {part for part in _PARTS for name in tensors if name in row_of and name.startswith(part)}
+    needed = ("embeddings.", "encoder.", *parts)
+    missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
     if missing:
-        raise UserError(f"{source}: {len(missing)} tensors missing: {listed(missing)}")
+        raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = {**config.to_dict(), tables.ONE: 1}
-    if "classifier.bias" in weights:
-        sizes[tables.LABELS] = int(np.prod(weights.shape("classifier.bias")))
-    for name in filter(rows.__contains__, weights):
-        shape = weights.shape(name)
-        fitting = [sizes.get(axis, size) for axis, size in zip(rows[name].axes, shape)]
-        if len(shape) != len(rows[name].axes) or fitting != list(shape):
-            raise UserError(f"{source}: {name} has shape {list(shape)}, {fitting} is expected by the others")
+    if "classifier.bias" in tensors:
+        sizes[tables.LABELS] = math.prod(tensors.shape("classifier.bias"))
+    for name in tensors:
+        if name in row_of:
+            _check_shape(checkpoint, name, row_of[name].axes, sizes)
     return config
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, axes: tuple[str, ...], sizes: dict[str, int]) -> None:
+    shape = checkpoint.tensors.shape(name)
+    # An axis without a known size, such as the languages, may have any.
+    expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
+    if len(shape) != len(axes) or expected != list(shape):
+        raise UserError(
+            f"{checkpoint.path}: {name} has shape {list(shape)}, {expected} is expected by the others"
+        )
 
 
 def listed(items: list[str], most: int = 20) -> str:
     """The first items and the number of the others, for a message."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    text = ", ".join(items[:most])
+    if len(items) > most:
+        text += f" and {len(items) - most} more"
+    return text
 
 
-def head_for(checkpoint: Checkpoint, asked: str | None, source: str) -> str | None:
-    """What the model is for. UserError: nothing says what its classifier is for."""
-    weights = checkpoint.tensors
-    if "classifier.weight" in weights:
-        head = asked or checkpoint.task
-        if head not in HEADS:
+def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
+    """What the head of a model is for; None: it has no head of a task.
+
+    Args:
+        head_flag: what the user says that the classifier is for. It counts more than the files, because the
+            official name of a classifier is also that of a model for multiple choice.
+
+    Raises:
+        UserError: nothing says what the classifier is for.
+    """
+    if "classifier.weight" in checkpoint.tensors:
+        task = head_flag or checkpoint.task
+        if task not in CLASSIFIER_TASKS:
             raise UserError(
-                f"{source}: nothing says what its classifier is for; give --head {'|'.join(HEADS)}"
+                f"{checkpoint.path}: nothing says what its classifier is for; give --head "
+                f"{'|'.join(CLASSIFIER_TASKS)}"
             )
-        return head
-    return EXTRACT if "linear_start.weight" in weights else None
+        return task
+    return EXTRACT if "linear_start.weight" in checkpoint.tensors else None
 
 
 def write(
-    target: str, folder: Path, checkpoint: Checkpoint, config: ErnieMConfig, head: str | None
-) -> Converted:
+    target: str, folder: Path, checkpoint: Checkpoint, config: ErnieMConfig, task: str | None
+) -> Report:
     """Write weights (float32, one tensor at a time) and config into an existing folder.
 
     Args:
         target: a key of `TARGETS`.
         folder: from `utils.files.atomic_dir`.
-        checkpoint, config, head: the source, and what `config_of` and `head_for` say of it.
+        config: from `checked_config`.
+        task: from `task_to_convert`.
 
     Raises:
         UserError: a size that the format cannot have; a value that is not finite.
     """
-    source, extra, layout = checkpoint.tensors, checkpoint.settings, TARGETS[target]
-    weights = Weights(source.source, source.shapes, lambda name: finite(name, source[name], source.source))
-    class_head = CLASSIFICATION if head == CHOICE and layout == OFFICIAL else head  # they have the same layer
-    if layout == XLM_R and head is None and tables.LM_BIAS in weights:
-        class_head = LM
-    class_head = class_head if class_head in CLASSES[layout] else None
-    theirs, origins, left_out, absent = to_theirs(layout, weights, class_head)
-    if layout == OURS:
-        _write_ours(folder, theirs, config, head, extra)
-        absent = []
-    elif layout == OFFICIAL:
-        fluid.write_fluid(folder, weights, config.to_dict(), class_head or CLASSIFICATION)
+    format_name = TARGETS[target]
+    tensors = _finite_only(checkpoint.tensors)
+    class_task = _task_of_class(format_name, tensors, task)
+    translated = to_theirs(format_name, tensors, class_task)
+    absent = translated.absent
+    if format_name == OURS:
+        absent = []  # a checkpoint of ours may lack any head
+        _write_ours(folder, translated.weights, config, task, checkpoint.settings)
+    elif format_name == OFFICIAL:
+        fluid.write_fluid(folder, tensors, config.to_dict(), class_task or CLASSIFICATION)
     else:
-        num_labels = weights.shape("classifier.bias")[0] if class_head in HEADS else None
-        class_name = CLASSES[layout][class_head].name
-        settings = configs.for_library(layout, config, class_name, checkpoint.labels, num_labels)
-        settings |= {READING: extra[READING]} if READING in extra else {}
-        if layout == PADDLENLP:
-            pickles.write_pdparams(folder / "model_state.pdparams", theirs)
+        settings = _library_settings(format_name, checkpoint, config, class_task)
+        if format_name == PADDLENLP:
+            pickles.write_pdparams(folder / "model_state.pdparams", translated.weights)
         else:
-            safetensors.write(folder / WEIGHTS, theirs, np.float32, {"format": "pt"})
+            safetensors.write(folder / WEIGHTS, translated.weights, np.float32, {"format": "pt"})
         (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+    return Report(_written(format_name, checkpoint, translated), translated.left_out, absent)
+
+
+def _finite_only(tensors: Weights) -> Weights:
+    """The same weights; reading one that holds a NaN or an infinity is a UserError."""
+    return Weights(tensors.source, tensors.shapes, lambda name: finite(name, tensors[name], tensors.source))
+
+
+def _task_of_class(format_name: str, tensors: Weights, task: str | None) -> str | None:
+    """The key of `CLASSES[format_name]` for a model; None if the format has no class with its head."""
+    if format_name == OFFICIAL and task == CHOICE:  # which has the same layer there
+        return CLASSIFICATION
+    if format_name == XLM_R and task is None and tables.LM_BIAS in tensors:
+        return LM
+    return task if task in CLASSES[format_name] else None
+
+
+def _library_settings(
+    format_name: str, checkpoint: Checkpoint, config: ErnieMConfig, class_task: str | None
+) -> dict[str, Any]:
+    """The contents of config.json for PaddleNLP or transformers."""
+    num_labels = None
+    if class_task in CLASSIFIER_TASKS:
+        (num_labels,) = checkpoint.tensors.shape("classifier.bias")
+    class_name = CLASSES[format_name][class_task].name
+    settings = configs.for_library(format_name, config, class_name, checkpoint.labels, num_labels)
+    if READING in checkpoint.settings:
+        settings[READING] = checkpoint.settings[READING]
+    return settings
+
+
+def _written(format_name: str, checkpoint: Checkpoint, translated: ToTheirs) -> list[WrittenTensor]:
+    """What became of the source's tensors, over both translations: to our names, and from ours to theirs."""
     written = []
-    for name in theirs:
-        (ours,), turned = origins[name]
-        names, transposed = checkpoint.origins.get(ours, ((ours,), False))
-        shown = f"params/{name}" if layout == OFFICIAL else name
-        written.append((shown, theirs.shape(name), " + ".join(names), transposed != turned))
-    return Converted(written, left_out, absent)
+    for theirs, (our_names, turned_out) in translated.origins.items():
+        (ours,) = our_names
+        sources, turned_in = our_names, False  # of the token types of XLM-R, which have no source
+        if ours in checkpoint.origins:
+            sources, turned_in = checkpoint.origins[ours]
+        name = f"params/{theirs}" if format_name == OFFICIAL else theirs
+        shape = translated.weights.shape(theirs)
+        written.append(WrittenTensor(name, shape, sources, turned_in != turned_out))
+    return written
 
 
-def _write_ours(folder: Path, weights: Weights, config: ErnieMConfig, head: str | None, extra: dict) -> None:
-    without = "PreTrainingModel" if "languages" in extra else "ErnieMModel"
-    architecture = MODEL_CLASSES.get(CLASSIFICATION if head == CHOICE else head, without)
+def _write_ours(
+    folder: Path, tensors: Weights, config: ErnieMConfig, task: str | None, more_settings: dict[str, Any]
+) -> None:
+    if task is None or task == EXTRACT:
+        architecture = "PreTrainingModel" if "languages" in more_settings else "ErnieMModel"
+    else:
+        architecture = MODEL_CLASSES[CLASSIFICATION if task == CHOICE else task]
     settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture}
-    settings |= {key: value for key, value in extra.items() if value is not None}
-    if head:
-        settings["head"] = head
-    count = sum(map(math.prod, weights.shapes.values()))
-    safetensors.write(folder / WEIGHTS, weights, np.float32)
+    settings |= {key: value for key, value in more_settings.items() if value is not None}
+    if task:
+        settings["head"] = task
+    parameters = sum(math.prod(shape) for shape in tensors.shapes.values())
+    card = model_card({"config": settings, "parameters": parameters})
+    safetensors.write(folder / WEIGHTS, tensors, np.float32)
     (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
-    (folder / "README.md").write_text(model_card({"config": settings, "parameters": count}), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
 from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
-from model.checkpoint.formats.weights import Origin, Weights, from_theirs, heads_of, layout_of
+from model.checkpoint.formats.weights import Origin, Weights, from_theirs
 from model.checkpoint.manifest import check_model
 from model.config import ErnieMConfig
 from model.task_names import task_named
@@ -108,28 +108,29 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     format_name = _format_of(source, raw_config)
     if format_name == FAIRSEQ:
         raw_config = configs.of_fairseq(source.tensors.metadata)
-    heads = _possible_heads(format_name, source, raw_config)
-    # All of these heads have the same names of tensors; only the user can say which one it is.
-    tensors, origins, dropped, unknown = from_theirs(format_name, source.tensors, heads[0] if heads else None)
+    tasks = _possible_tasks(format_name, source, raw_config)
+    # The heads of all of these tasks have the same names; only the user can say which one it is.
+    translated = from_theirs(format_name, source.tensors, tasks[0] if tasks else None)
+    dropped, unknown = translated.dropped, translated.unknown
     if format_name == OFFICIAL:
         dropped |= _not_of_the_model(unknown)
         unknown = []
-    config = _config_of(format_name, source, raw_config, tensors)
+    config = _config_of(format_name, source, raw_config, translated.weights)
     settings = _settings_of(format_name, raw_config, config)
     labels = settings.get("labels")
     has_own_vocab = format_name != XLM_R  # that of XLM-R is derived from the piece model
     return Checkpoint(
         path=path,
         format=format_name,
-        tensors=tensors,
+        tensors=translated.weights,
         config=config,
-        task=_task_of(format_name, raw_config, heads),
+        task=_task_of(format_name, raw_config, tasks),
         labels=[str(label) for label in labels] if isinstance(labels, list) else [],
         settings=settings,
         config_path=source.config_path,
         vocab_path=_first_file(source.tokenizer_folders, _VOCABS) if has_own_vocab else None,
         piece_model_path=_first_file(source.tokenizer_folders, _PIECES),
-        origins=origins,
+        origins=translated.origins,
         dropped=dropped,
         unknown=unknown,
     )
@@ -200,9 +201,9 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     if source.path.is_dir():
         return OFFICIAL
     names, model_type = source.tensors, raw_config.get("model_type")
-    format_name = layout_of(names)
+    format_name = tables.format_of_names(names)
     if format_name is None:  # no layer at all
-        if not any(tables.PREFIX.sub("", name) == tables.WORDS for name in names):
+        if not any(tables.bare(name) == tables.WORDS for name in names):
             some = ", ".join(list(names)[:3]) or "nothing"
             raise UserError(f"{source.path}: no names of ERNIE-M or XLM-R: no {tables.WORDS}, but {some}")
         format_name = XLM_R if model_type == configs.MODEL_TYPES[XLM_R] else PADDLENLP
@@ -223,26 +224,23 @@ def _format_of(source: _Source, raw_config: Mapping[str, Any]) -> str:
     return format_name
 
 
-def _possible_heads(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> list[str]:
-    """The keys of `tables.CLASSES` that the model may be, by its class or else by the names of its head.
-
-    Our own format has one name for each tensor, whatever the head.
-    """
-    if format_name == OURS:
+def _possible_tasks(format_name: str, source: _Source, raw_config: Mapping[str, Any]) -> list[str]:
+    """The keys of `tables.CLASSES` that a model of another format may be, by its class or by its tensors."""
+    if format_name == OURS:  # which has one name for each tensor, whatever the task
         return []
-    heads = heads_of(format_name, source.tensors, configs.class_of(raw_config))
-    if format_name == OFFICIAL and len(heads) > 1:
+    tasks = tables.tasks_of(format_name, source.tensors, configs.class_of(raw_config))
+    if format_name == OFFICIAL and len(tasks) > 1:
         raise UserError(
-            f"{source.path}: heads of {len(heads)} tasks ({', '.join(heads)}); move the files of all but one "
+            f"{source.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but one "
             "elsewhere"
         )
-    return heads
+    return tasks
 
 
-def _task_of(format_name: str, raw_config: Mapping[str, Any], heads: list[str]) -> str | None:
+def _task_of(format_name: str, raw_config: Mapping[str, Any], tasks: list[str]) -> str | None:
     """What the model was fine-tuned for: the only rule for it. None: nothing, or the files do not say."""
     if format_name != OURS:
-        return heads[0] if len(heads) == 1 and heads[0] != tables.LM else None
+        return tasks[0] if len(tasks) == 1 and tasks[0] != tables.LM else None
     for key in ("head", "task", "architecture"):  # convert.py writes "head"
         task = task_named(str(raw_config.get(key)))
         if task in tables.TASKS:

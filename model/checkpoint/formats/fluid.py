@@ -23,20 +23,43 @@ from utils.errors import UserError
 from utils.files import atomic_dir, write_json
 
 BFLOAT16 = 22
+# The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
 DTYPES = {
-    code: np.dtype(name) for code, name in enumerate(("bool", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"))
-} | {19: np.dtype("<u8"), 20: np.dtype("u1"), 21: np.dtype("i1"), BFLOAT16: np.dtype("<u2")}
+    0: np.dtype("bool"),
+    1: np.dtype("<i2"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<i8"),
+    4: np.dtype("<f2"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    19: np.dtype("<u8"),
+    20: np.dtype("u1"),
+    21: np.dtype("i1"),
+    BFLOAT16: np.dtype("<u2"),
+}
 CONFIG = "ernie_config.json"
 CONFIG_KEYS = (
-    "attention_probs_dropout_prob", "hidden_act", "hidden_dropout_prob", "hidden_size", "initializer_range",
-    "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "vocab_size",
-)  # fmt: skip
+    "attention_probs_dropout_prob",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "hidden_size",
+    "initializer_range",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
 MARK = "word_embedding"  # the one variable that every official directory has
 _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
 class Header(NamedTuple):
-    """The header of a file. `offset`: where the data begins, in bytes."""
+    """The header of a file.
+
+    Attributes:
+        code: of the dtype, a key of `DTYPES`.
+        offset: where the data begins, in bytes.
+    """
 
     code: int
     shape: tuple[int, ...]
@@ -46,16 +69,17 @@ class Header(NamedTuple):
 def read_header(path: str | os.PathLike) -> Header:
     """Read the header of one variable and check that the file holds exactly the data it announces.
 
-    UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    Raises:
+        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
     """
     try:
         with open(path, "rb") as file:
             header = _parse_header(file)
-            held = os.fstat(file.fileno()).st_size - header.offset
+            data_bytes = os.fstat(file.fileno()).st_size - header.offset
         check_shape(header.shape, DTYPES[header.code])
-        needed = math.prod(header.shape) * DTYPES[header.code].itemsize
-        if held != needed:
-            raise ValueError(f"{held} data bytes instead of {needed}")
+        announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
+        if data_bytes != announced_bytes:
+            raise ValueError(f"{data_bytes} data bytes instead of {announced_bytes}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (struct.error, ValueError, OverflowError) as error:
@@ -71,46 +95,62 @@ def _parse_header(file: IO[bytes]) -> Header:
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
     version, levels = take("<IQ")
-    for _ in range(levels if version == 0 else 0):  # offsets of sequences, which weights do not have
-        file.seek(*take("<Q"), os.SEEK_CUR)
+    _check_version(version)
+    for _ in range(levels):  # offsets of sequences, which weights do not have
+        (size,) = take("<Q")
+        file.seek(size, os.SEEK_CUR)
     tensor_version, length = take("<Ii")
-    if version or tensor_version:
-        raise ValueError(f"version {version or tensor_version}, only 0 is known")
+    _check_version(tensor_version)
     if not 0 < length < _LONGEST_DESCRIPTION:
         raise ValueError(f"a tensor description of {length} bytes")
-    tag, code, *rest = _varints(*take(f"{length}s"))
-    # One dim after each tag 0x10, or all of them after one tag 0x12 and their number of bytes.
-    packed = rest[:1] == [0x12]
-    dims = rest[2:] if packed else rest[1::2]
-    if tag != 0x08 or code not in DTYPES or not (packed or set(rest[::2]) <= {0x10}):
+    (description,) = take(f"{length}s")
+    tag, code, *rest = _varints(description)
+    # All dims after one tag 0x12 and their number of bytes, or each dim after a tag 0x10.
+    is_packed = rest[:1] == [0x12]
+    dims = rest[2:] if is_packed else rest[1::2]
+    dim_tags = set() if is_packed else set(rest[::2])
+    if tag != 0x08 or code not in DTYPES or not dim_tags <= {0x10}:
         raise ValueError(f"a tensor description with dtype {code} that is not known")
     return Header(code, tuple(dims), file.tell())
 
 
+def _check_version(version: int) -> None:
+    if version != 0:
+        raise ValueError(f"version {version}, only 0 is known")
+
+
 def _varints(data: bytes) -> list[int]:
-    """Protobuf's numbers of seven bits a byte, the lowest first."""
-    numbers, value, shift = [], 0, 0
+    """Protobuf's numbers of seven bits a byte, the lowest first. The eighth bit says that a byte follows."""
+    numbers = []
+    value = 0
+    shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
             numbers.append(value)
-            value = shift = 0
+            value = 0
+            shift = 0
     if shift:
         raise ValueError("a broken tensor description")
     return numbers
 
 
 def _varint(value: int) -> bytes:
-    out = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*out, value])
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """Read one variable. bfloat16 is returned as float32. UserError: as `read_header`."""
+    """Read one variable. bfloat16 is returned as float32.
+
+    Raises:
+        UserError: as `read_header`.
+    """
     header = read_header(path)
     array = np.fromfile(path, DTYPES[header.code], math.prod(header.shape), offset=header.offset)
     if header.code == BFLOAT16:
@@ -133,7 +173,8 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
 def read_directory(folder: Path) -> Weights:
     """Open a directory. Headers are read now, the data of a variable when it is accessed.
 
-    UserError: a file is cut short, over-long or foreign.
+    Raises:
+        UserError: a file is cut short, over-long or foreign.
     """
     files = {file.name for file in folder.iterdir() if file.is_file()}
     shapes = {name: read_header(folder / name).shape for name in tables.official_names(files)}
@@ -142,9 +183,11 @@ def read_directory(folder: Path) -> Weights:
 
 
 def write_fluid(
-    folder: str | os.PathLike, weights: Mapping[str, np.ndarray], config: dict | None = None,
+    folder: str | os.PathLike,
+    weights: Mapping[str, np.ndarray],
+    config: dict | None = None,
     head: str = CLASSIFICATION,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Write `folder/params/` (float32) and, with a config, `folder/ernie_config.json`; older ones go.
 
     Args:
@@ -161,13 +204,13 @@ def write_fluid(
     folder = Path(folder)
     if config:
         configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    theirs, _, left_out, _ = to_theirs(tables.OFFICIAL, Weights.of(weights), task_named(head))
+    translated = to_theirs(tables.OFFICIAL, Weights.of(weights), task_named(head))
     with atomic_dir(folder / "params") as params:
-        for name in theirs:
-            write(params / name, np.asarray(theirs[name], np.float32))
+        for name in translated.weights:
+            write(params / name, np.asarray(translated.weights[name], np.float32))
     if config:
         write_config(folder / CONFIG, config)
-    return left_out
+    return translated.left_out
 
 
 def write_config(path: str | os.PathLike, config: dict) -> None:

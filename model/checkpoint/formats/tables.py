@@ -4,157 +4,297 @@ Linear weights are [in, out] here, in the official files and in PaddleNLP, and [
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from model.task_names import CLASSIFICATION, QUESTION_ANSWERING, RETRIEVAL, TAGGING
 
-OURS, OFFICIAL, PADDLENLP = "ours", "official", "paddlenlp"
-HUGGING_FACE, XLM_R, FAIRSEQ = "huggingface", "xlm-r", "fairseq"
-TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)  # linear weights are [out, in]
+# The formats.
+OURS = "ours"
+OFFICIAL = "official"
+PADDLENLP = "paddlenlp"
+HUGGING_FACE = "huggingface"
+XLM_R = "xlm-r"
+FAIRSEQ = "fairseq"
+_TORCH = (HUGGING_FACE, XLM_R, FAIRSEQ)
 
-# The config key behind each axis.
-V, P, H, F = "vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size"
-LABELS, LANGUAGES, ONE = "num_labels", "languages", "one"
+# The axes of a tensor: the config's key for their size, if it has one.
+VOCAB = "vocab_size"
+POSITION = "max_position_embeddings"
+HIDDEN = "hidden_size"
+FFN = "intermediate_size"
+LABELS = "num_labels"
+LANGUAGES = "languages"
+ONE = "one"
 
-# Kind of module -> the suffixes of its tensors' names: (in official files, in all other formats).
-TABLE, NORM, LINEAR, HEAD, BIAS = "table", "norm", "linear", "head", "bias"
-SUFFIXES = {
-    TABLE: (("", ".weight"),),
-    NORM: (("_scale", ".weight"), ("_bias", ".bias")),
-    LINEAR: ((".w_0", ".weight"), (".b_0", ".bias")),
-    HEAD: (("_w", ".weight"), ("_b", ".bias")),
-    BIAS: ((".b_0", ".bias"),),
+# The kinds of modules.
+TABLE = "table"
+NORM = "norm"
+LINEAR = "linear"
+OUTPUT = "output"  # a linear layer at the end of a task's head
+BIAS = "bias"
+# Kind of module -> how the names of its tensors end: (in official files, in all other formats).
+_ENDINGS = {
+    TABLE: [("", ".weight")],
+    NORM: [("_scale", ".weight"), ("_bias", ".bias")],
+    LINEAR: [(".w_0", ".weight"), (".b_0", ".bias")],
+    OUTPUT: [("_w", ".weight"), ("_b", ".bias")],
+    BIAS: [(".b_0", ".bias")],
 }
-_E, _O, _X, _F = "encoder.layers.{i}.", "encoder_layer_{i}_", "encoder.layer.{i}.", "layers.{i}."
-_ATTENTION = _O + "multi_head_att_"
-# The modules of the encoder: kind, axes of the weight, and the names in the order of `_COLUMNS`.
-# fmt: off
-MODULES = (
-    (TABLE, (V, H), "embeddings.word_embeddings", "word_embedding",
-     "embeddings.word_embeddings", "embeddings.word_embeddings", "embed_tokens"),
-    (TABLE, (P, H), "embeddings.position_embeddings", "pos_embedding",
-     "embeddings.position_embeddings", "embeddings.position_embeddings", "embed_positions"),
-    (NORM, (H,), "embeddings.layer_norm", "pre_encoder_layer_norm",
-     "embeddings.layer_norm", "embeddings.LayerNorm", "emb_layer_norm"),
-    # ErnieM of transformers doubles the name of the attention for q, k and v only
-    (LINEAR, (H, H), _E + "self_attn.q_proj", _ATTENTION + "query_fc",
-     _E + "self_attn.self_attn.q_proj", _X + "attention.self.query", _F + "self_attn.q_proj"),
-    (LINEAR, (H, H), _E + "self_attn.k_proj", _ATTENTION + "key_fc",
-     _E + "self_attn.self_attn.k_proj", _X + "attention.self.key", _F + "self_attn.k_proj"),
-    (LINEAR, (H, H), _E + "self_attn.v_proj", _ATTENTION + "value_fc",
-     _E + "self_attn.self_attn.v_proj", _X + "attention.self.value", _F + "self_attn.v_proj"),
-    (LINEAR, (H, H), _E + "self_attn.out_proj", _ATTENTION + "output_fc",
-     _E + "self_attn.out_proj", _X + "attention.output.dense", _F + "self_attn.out_proj"),
-    (NORM, (H,), _E + "norm1", _O + "post_att_layer_norm",
-     _E + "norm1", _X + "attention.output.LayerNorm", _F + "self_attn_layer_norm"),
-    (LINEAR, (H, F), _E + "linear1", _O + "ffn_fc_0", _E + "linear1", _X + "intermediate.dense", _F + "fc1"),
-    (LINEAR, (F, H), _E + "linear2", _O + "ffn_fc_1", _E + "linear2", _X + "output.dense", _F + "fc2"),
-    (NORM, (H,), _E + "norm2", _O + "post_ffn_layer_norm",
-     _E + "norm2", _X + "output.LayerNorm", _F + "final_layer_norm"),
-    (LINEAR, (H, H), "pooler.dense", "pooled_fc", "pooler.dense", "pooler.dense", None),
+
+
+class Module(NamedTuple):
+    """A module of the encoder, and its names. `{i}` stands for the number of the layer, from 0.
+
+    Attributes:
+        axes: of its weight.
+        ours: our name, which PaddleNLP has, too.
+        elsewhere: format -> the name there, if it is another one; None: the format has no such module.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    ours: str
+    elsewhere: Mapping[str, str | None]
+
+    def name_in(self, format_name: str) -> str | None:
+        return self.elsewhere.get(format_name, self.ours)
+
+
+ENCODER = (
+    Module(
+        TABLE,
+        (VOCAB, HIDDEN),
+        "embeddings.word_embeddings",
+        {OFFICIAL: "word_embedding", FAIRSEQ: "embed_tokens"},
+    ),
+    Module(
+        TABLE,
+        (POSITION, HIDDEN),
+        "embeddings.position_embeddings",
+        {OFFICIAL: "pos_embedding", FAIRSEQ: "embed_positions"},
+    ),
+    Module(
+        NORM,
+        (HIDDEN,),
+        "embeddings.layer_norm",
+        {
+            OFFICIAL: "pre_encoder_layer_norm",
+            XLM_R: "embeddings.LayerNorm",
+            FAIRSEQ: "emb_layer_norm",
+        },
+    ),
+    Module(
+        LINEAR,
+        (HIDDEN, HIDDEN),
+        "encoder.layers.{i}.self_attn.q_proj",
+        {
+            OFFICIAL: "encoder_layer_{i}_multi_head_att_query_fc",
+            HUGGING_FACE: "encoder.layers.{i}.self_attn.self_attn.q_proj",  # doubled for q, k and v only
+            XLM_R: "encoder.layer.{i}.attention.self.query",
+            FAIRSEQ: "layers.{i}.self_attn.q_proj",
+        },
+    ),
+    Module(
+        LINEAR,
+        (HIDDEN, HIDDEN),
+        "encoder.layers.{i}.self_attn.k_proj",
+        {
+            OFFICIAL: "encoder_layer_{i}_multi_head_att_key_fc",
+            HUGGING_FACE: "encoder.layers.{i}.self_attn.self_attn.k_proj",
+            XLM_R: "encoder.layer.{i}.attention.self.key",
+            FAIRSEQ: "layers.{i}.self_attn.k_proj",
+        },
+    ),
+    Module(
+        LINEAR,
+        (HIDDEN, HIDDEN),
+        "encoder.layers.{i}.self_attn.v_proj",
+        {
+            OFFICIAL: "encoder_layer_{i}_multi_head_att_value_fc",
+            HUGGING_FACE: "encoder.layers.{i}.self_attn.self_attn.v_proj",
+            XLM_R: "encoder.layer.{i}.attention.self.value",
+            FAIRSEQ: "layers.{i}.self_attn.v_proj",
+        },
+    ),
+    Module(
+        LINEAR,
+        (HIDDEN, HIDDEN),
+        "encoder.layers.{i}.self_attn.out_proj",
+        {
+            OFFICIAL: "encoder_layer_{i}_multi_head_att_output_fc",
+            XLM_R: "encoder.layer.{i}.attention.output.dense",
+            FAIRSEQ: "layers.{i}.self_attn.out_proj",
+        },
+    ),
+    Module(
+        NORM,
+        (HIDDEN,),
+        "encoder.layers.{i}.norm1",
+        {
+            OFFICIAL: "encoder_layer_{i}_post_att_layer_norm",
+            XLM_R: "encoder.layer.{i}.attention.output.LayerNorm",
+            FAIRSEQ: "layers.{i}.self_attn_layer_norm",
+        },
+    ),
+    Module(
+        LINEAR,
+        (HIDDEN, FFN),
+        "encoder.layers.{i}.linear1",
+        {
+            OFFICIAL: "encoder_layer_{i}_ffn_fc_0",
+            XLM_R: "encoder.layer.{i}.intermediate.dense",
+            FAIRSEQ: "layers.{i}.fc1",
+        },
+    ),
+    Module(
+        LINEAR,
+        (FFN, HIDDEN),
+        "encoder.layers.{i}.linear2",
+        {
+            OFFICIAL: "encoder_layer_{i}_ffn_fc_1",
+            XLM_R: "encoder.layer.{i}.output.dense",
+            FAIRSEQ: "layers.{i}.fc2",
+        },
+    ),
+    Module(
+        NORM,
+        (HIDDEN,),
+        "encoder.layers.{i}.norm2",
+        {
+            OFFICIAL: "encoder_layer_{i}_post_ffn_layer_norm",
+            XLM_R: "encoder.layer.{i}.output.LayerNorm",
+            FAIRSEQ: "layers.{i}.final_layer_norm",
+        },
+    ),
+    Module(LINEAR, (HIDDEN, HIDDEN), "pooler.dense", {OFFICIAL: "pooled_fc", FAIRSEQ: None}),
 )
-# fmt: on
-_COLUMNS = {OURS: 0, PADDLENLP: 0, OFFICIAL: 1, HUGGING_FACE: 2, XLM_R: 3, FAIRSEQ: 4}
-# Modules outside the encoder: our name -> kind, axes of the weight. `CLASSES` holds their names elsewhere.
+POOLER = "pooler.dense"
+
+# The modules of heads: our name -> kind, axes of the weight. `CLASSES` has their names elsewhere.
 HEAD_MODULES = {
-    "pooler.dense": (LINEAR, (H, H)),  # of XLM-R's classifier
-    "classifier": (HEAD, (H, LABELS)),
-    "lm_head.dense": (LINEAR, (H, H)),
-    "lm_head.layer_norm": (NORM, (H,)),
-    "lm_head": (BIAS, (V,)),
-    "linear_start": (HEAD, (H, ONE)),
-    "linear_end": (HEAD, (H, ONE)),
-    "language_embeddings": (TABLE, (LANGUAGES, H)),
+    POOLER: (LINEAR, (HIDDEN, HIDDEN)),  # of XLM-R's classifier
+    "classifier": (OUTPUT, (HIDDEN, LABELS)),
+    "lm_head.dense": (LINEAR, (HIDDEN, HIDDEN)),
+    "lm_head.layer_norm": (NORM, (HIDDEN,)),
+    "lm_head": (BIAS, (VOCAB,)),
+    "linear_start": (OUTPUT, (HIDDEN, ONE)),
+    "linear_end": (OUTPUT, (HIDDEN, ONE)),
+    "language_embeddings": (TABLE, (LANGUAGES, HIDDEN)),
 }
 
 # What a model is for, in addition to `model.task_names`: classes that other libraries have.
-CHOICE, EXTRACT, LM = "choice", "uie", "lm"
+CHOICE = "choice"  # the classifier scores each choice with one number
+EXTRACT = "uie"
+LM = "lm"
 TASKS = (CLASSIFICATION, TAGGING, QUESTION_ANSWERING, RETRIEVAL, CHOICE, EXTRACT)
 
 
 class ModelClass(NamedTuple):
-    """A library's class: whether it has a pooler, and (our name, their name) of its head modules."""
+    """A library's class.
+
+    Attributes:
+        name: "" if the format has no classes.
+        has_pooler: whether the pooler is among its tensors, under the encoder's name for it.
+        head: (our name, their name) of the modules of its head.
+    """
 
     name: str
-    pooler: bool = True
+    has_pooler: bool = True
     head: tuple[tuple[str, str], ...] = ()
 
 
-_SAME = (("classifier", "classifier"),)
-_OUTPUTS = (("classifier", "qa_outputs"),)
+_CLASSIFIER = (("classifier", "classifier"),)
+_QA_OUTPUTS = (("classifier", "qa_outputs"),)
 _EXTRACTION = (("linear_start", "linear_start"), ("linear_end", "linear_end"))
-_LM = tuple((name, name) for name in ("lm_head.dense", "lm_head.layer_norm", "lm_head"))
+_LM_HEAD = (
+    ("lm_head.dense", "lm_head.dense"),
+    ("lm_head.layer_norm", "lm_head.layer_norm"),
+    ("lm_head", "lm_head"),
+)
+# A linear layer with tanh on the first token, which is our pooler, and the output layer.
+_XLM_R_CLASSIFIER = (("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj"))
+# transformers 4 initialises the bias afresh, without a warning, if only one of its two names is there.
+_XLM_R_LM_HEAD = (*_LM_HEAD, ("lm_head", "lm_head.decoder"))
+_ALL_OF_OURS = tuple((name, name) for name in HEAD_MODULES if name != POOLER)
+
+# Format -> task -> class. None is the encoder alone.
 CLASSES: dict[str, dict[str | None, ModelClass]] = {
-    OURS: {None: ModelClass("", True, tuple((name, name) for name in HEAD_MODULES if "pooler" not in name))},
+    OURS: {None: ModelClass("", head=_ALL_OF_OURS)},
     OFFICIAL: {
         None: ModelClass(""),
-        CLASSIFICATION: ModelClass("", True, (("classifier", "cls_out"),)),
-        TAGGING: ModelClass("", True, (("classifier", "cls_seq_label_out"),)),
-        QUESTION_ANSWERING: ModelClass("", True, (("classifier", "cls_mrc_out"),)),
+        CLASSIFICATION: ModelClass("", head=(("classifier", "cls_out"),)),
+        TAGGING: ModelClass("", head=(("classifier", "cls_seq_label_out"),)),
+        QUESTION_ANSWERING: ModelClass("", head=(("classifier", "cls_mrc_out"),)),
     },
     PADDLENLP: {
         None: ModelClass("ErnieMModel"),
-        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
-        TAGGING: ModelClass("ErnieMForTokenClassification", True, _SAME),
-        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", True, _SAME),
-        CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
-        EXTRACT: ModelClass("UIEM", True, _EXTRACTION),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=_CLASSIFIER),
+        TAGGING: ModelClass("ErnieMForTokenClassification", head=_CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=_CLASSIFIER),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", head=_CLASSIFIER),
+        EXTRACT: ModelClass("UIEM", head=_EXTRACTION),
     },
     HUGGING_FACE: {
         None: ModelClass("ErnieMModel"),
-        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", True, _SAME),
-        TAGGING: ModelClass("ErnieMForTokenClassification", False, _SAME),
-        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", False, _OUTPUTS),
-        CHOICE: ModelClass("ErnieMForMultipleChoice", True, _SAME),
-        EXTRACT: ModelClass("ErnieMForInformationExtraction", True, _EXTRACTION),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=_CLASSIFIER),
+        TAGGING: ModelClass("ErnieMForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", head=_CLASSIFIER),
+        EXTRACT: ModelClass("ErnieMForInformationExtraction", head=_EXTRACTION),
     },
     XLM_R: {
         None: ModelClass("XLMRobertaModel"),
-        # transformers 4 initialises the bias afresh, without a warning, if only one of its names is there
-        LM: ModelClass("XLMRobertaForMaskedLM", False, (*_LM, ("lm_head", "lm_head.decoder"))),
-        # its classifier is a dense layer with tanh on the first token, which is our pooler, and a linear one
+        LM: ModelClass("XLMRobertaForMaskedLM", has_pooler=False, head=_XLM_R_LM_HEAD),
         CLASSIFICATION: ModelClass(
-            "XLMRobertaForSequenceClassification", False,
-            (("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj")),
+            "XLMRobertaForSequenceClassification", has_pooler=False, head=_XLM_R_CLASSIFIER
         ),
-        TAGGING: ModelClass("XLMRobertaForTokenClassification", False, _SAME),
-        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", False, _OUTPUTS),
-        CHOICE: ModelClass("XLMRobertaForMultipleChoice", True, _SAME),
+        TAGGING: ModelClass("XLMRobertaForTokenClassification", has_pooler=False, head=_CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", has_pooler=False, head=_QA_OUTPUTS),
+        CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=_CLASSIFIER),
     },
-    FAIRSEQ: {None: ModelClass("", False)},
-}  # fmt: skip
-# Head modules that may be beside any other head. The official one was never released: its names are those of
+    FAIRSEQ: {None: ModelClass("", has_pooler=False)},
+}
+# Modules that may be beside any head. The official masked-LM head was never released: its names are those of
 # other models of the family.
-ALWAYS = {
-    OFFICIAL: (("lm_head.dense", "mask_lm_trans_fc"), ("lm_head.layer_norm", "mask_lm_trans_layer_norm"),
-               ("lm_head", "mask_lm_out_fc")),
-    FAIRSEQ: _LM,
-}  # fmt: skip
-ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta."}
-LM_BIAS = "lm_head.bias"
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
-POSITIONS = "embeddings.position_embeddings.weight"
-WORDS = "embeddings.word_embeddings.weight"
+BESIDE_ANY_HEAD = {
+    OFFICIAL: (
+        ("lm_head.dense", "mask_lm_trans_fc"),
+        ("lm_head.layer_norm", "mask_lm_trans_layer_norm"),
+        ("lm_head", "mask_lm_out_fc"),
+    ),
+    FAIRSEQ: _LM_HEAD,
+}
 
-# Names of the first layer's queries, which show whose names a file has.
-SIGNATURES = {
+WORDS = "embeddings.word_embeddings.weight"
+POSITIONS = "embeddings.position_embeddings.weight"
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # of XLM-R: one row, added to every position
+LM_BIAS = "lm_head.bias"
+
+# The name of the first layer's queries shows whose names a file has.
+_FORMAT_BY_NAME = {
     "encoder.layers.0.self_attn.self_attn.q_proj.weight": HUGGING_FACE,
     "encoder.layer.0.attention.self.query.weight": XLM_R,
     "layers.0.self_attn.q_proj.weight": FAIRSEQ,
     "layers.0.self_attn.in_proj_weight": FAIRSEQ,
     "encoder.layers.0.self_attn.q_proj.weight": PADDLENLP,
 }
-# What may be before their names; fairseq renamed its model from decoder to encoder.
-PREFIX = re.compile(r"^(ernie_m\.|roberta\.|(en|de)coder\.sentence_encoder\.|(en|de)coder\.(?=lm_head\.))")
-# Old fairseq files: other names of tensors, and q, k and v above each other in one tensor.
-ALIASES = {
+# What the encoder's names begin with in a task model.
+ENCODER_PREFIX = {PADDLENLP: "ernie_m.", HUGGING_FACE: "ernie_m.", XLM_R: "roberta."}
+# What names in files may begin with. fairseq renamed its model from decoder to encoder.
+_ANY_PREFIX = re.compile(
+    r"^(ernie_m\.|roberta\.|(en|de)coder\.sentence_encoder\.|(en|de)coder\.(?=lm_head\.))"
+)
+# Old fairseq files have other names for these tensors than `ENCODER`.
+_FAIRSEQ_ALIASES = {
     "layernorm_embedding.weight": "emb_layer_norm.weight",
     "layernorm_embedding.bias": "emb_layer_norm.bias",
 }
-FUSED = {".self_attn.in_proj_weight": "weight", ".self_attn.in_proj_bias": "bias"}
+# They have q, k and v below each other in one tensor of a layer: its name -> how the names of its parts end.
+_FAIRSEQ_FUSED = {"self_attn.in_proj_weight": "weight", "self_attn.in_proj_bias": "bias"}
+FUSED_PARTS = ("q", "k", "v")
 # Tensors that are not taken: the start of their name -> the reason.
-DROPPED = {
+_DROPPED = {
     "embeddings.position_ids": "0, 1, 2, ...",
     "embeddings.token_type_ids": "zeros",
     "lm_head.decoder.weight": "the word embeddings once more",
@@ -166,61 +306,123 @@ UNTRAINED_POOLER = "beside a masked-LM head: it was never trained"
 
 
 class Row(NamedTuple):
-    """One tensor of a format."""
+    """One tensor of a format.
+
+    Attributes:
+        axes: of our tensor.
+        transposed: whether our [in, out] is [out, in] there.
+        fused_part: the index in `FUSED_PARTS` if it is one of the parts of a fused tensor.
+    """
 
     ours: str
     theirs: str
-    axes: tuple[str, ...]  # the config key behind each axis of our tensor
-    transposed: bool  # whether our [in, out] is [out, in] there
-    third: int | None = None  # 0, 1 or 2 if it is that third of a fused tensor
+    axes: tuple[str, ...]
+    transposed: bool
+    fused_part: int | None = None
 
 
-def rows_of(layout: str, num_layers: int, head: str | None = None, prefix: str = "") -> list[Row]:
-    """The tensors of a format with a head of `CLASSES[layout]`; `prefix` goes before the encoder's names."""
-    model_class, rows = CLASSES[layout][head], []
-    for kind, axes, *names in MODULES:
-        ours, theirs = names[0], names[_COLUMNS[layout]]
-        if theirs is not None and (model_class.pooler or ours != "pooler.dense"):
-            for i in range(num_layers if "{i}" in ours else 1):
-                rows += _module_rows(layout, ours.format(i=i), prefix + theirs.format(i=i), kind, axes)
-    for ours, theirs in (*model_class.head, *ALWAYS.get(layout, ())):
-        rows += _module_rows(layout, ours, theirs, *HEAD_MODULES[ours])
+def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
+    """The tensors of a model.
+
+    Args:
+        task: a key of `CLASSES[format_name]`.
+        prefix: what the encoder's names begin with.
+    """
+    model_class = CLASSES[format_name][task]
+    rows = []
+    for module in ENCODER:
+        theirs = module.name_in(format_name)
+        is_absent_pooler = module.ours == POOLER and not model_class.has_pooler
+        if theirs is None or is_absent_pooler:
+            continue
+        repeats = num_layers if "{i}" in module.ours else 1
+        for i in range(repeats):
+            name = prefix + theirs.format(i=i)
+            rows += _rows_of_module(format_name, module.ours.format(i=i), name, module.kind, module.axes)
+    for ours, theirs in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
+        rows += _rows_of_module(format_name, ours, theirs, *HEAD_MODULES[ours])
     return rows
 
 
-def reading_rows(layout: str, names: Iterable[str], head: str | None) -> list[Row]:
-    """The tensors that files of a format may hold with this head, under all their names."""
-    num_layers = count_layers(names)
-    rows = rows_of(layout, num_layers, head)
+def _rows_of_module(
+    format_name: str, ours: str, theirs: str, kind: str, weight_axes: tuple[str, ...]
+) -> list[Row]:
+    rows = []
+    for official_ending, ending in _ENDINGS[kind]:
+        is_weight = ending == ".weight"
+        is_matrix = is_weight and kind in (LINEAR, OUTPUT)
+        their_ending = official_ending if format_name == OFFICIAL else ending
+        axes = weight_axes if is_weight else weight_axes[-1:]
+        rows.append(Row(ours + ending, theirs + their_ending, axes, is_matrix and format_name in _TORCH))
+    return rows
+
+
+def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[Row]:
+    """The tensors that files of a format may hold, under all names that they had; without a prefix."""
+    rows = rows_of(format_name, num_layers, task)
     if not any(row.ours == "pooler.dense.weight" for row in rows):  # taken even if the class has none
-        rows += _module_rows(layout, "pooler.dense", "pooler.dense", *HEAD_MODULES["pooler.dense"])
-    if layout == FAIRSEQ:
-        by_theirs = {row.theirs: row for row in rows}
-        rows += [by_theirs[name]._replace(theirs=alias) for alias, name in ALIASES.items()]
+        rows += _rows_of_module(format_name, POOLER, POOLER, *HEAD_MODULES[POOLER])
+    if format_name == FAIRSEQ:
+        row_of = {row.theirs: row for row in rows}
+        rows += [row_of[name]._replace(theirs=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
         for i in range(num_layers):
-            for end, part in FUSED.items():
-                for third, letter in enumerate("qkv"):
-                    ours = f"encoder.layers.{i}.self_attn.{letter}_proj.{part}"
-                    rows.append(Row(ours, f"layers.{i}{end}", (), part == "weight", third))
+            rows += _fused_rows(i)
     return rows
+
+
+def _fused_rows(layer: int) -> list[Row]:
+    rows = []
+    for fused, ending in _FAIRSEQ_FUSED.items():
+        for part, letter in enumerate(FUSED_PARTS):
+            ours = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
+            transposed = ending == "weight"
+            rows.append(Row(ours, f"layers.{layer}.{fused}", (), transposed, fused_part=part))
+    return rows
+
+
+def bare(name: str) -> str:
+    """A name in a file without the prefix of a task model."""
+    return _ANY_PREFIX.sub("", name)
+
+
+def format_of_names(names: Iterable[str]) -> str | None:
+    """The format that has these names, by the first layer; None: none of the known ones."""
+    bare_names = {bare(name) for name in names}
+    for name, format_name in _FORMAT_BY_NAME.items():
+        if name in bare_names:
+            return format_name
+    return None
+
+
+def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> list[str]:
+    """The tasks that a model may be for, by the name of its class, or else by the names of its head."""
+    names = set(names)
+    ending = "_w" if format_name == OFFICIAL else ".weight"
+    fitting = {}  # task -> the name of its class
+    for task, model_class in CLASSES[format_name].items():
+        weights_of_head = {theirs + ending for ours, theirs in model_class.head if ours != "lm_head"}
+        if model_class.head and weights_of_head <= names:
+            fitting[task] = model_class.name
+    of_class = [task for task, name in fitting.items() if name == class_name]
+    return of_class or list(fitting)
+
+
+def reason_to_drop(name: str) -> str | None:
+    """Why a tensor is not taken; None: it is not known. The name has no prefix."""
+    for start, reason in _DROPPED.items():
+        if name.startswith(start):
+            return reason
+    return None
 
 
 def official_names(files: Iterable[str]) -> list[str]:
     """Those of the files of a folder that are official variables, with any head."""
-    files, rows = set(files), []
-    for head in CLASSES[OFFICIAL]:
-        rows += rows_of(OFFICIAL, count_layers(files), head)
-    return [name for name in dict.fromkeys(row.theirs for row in rows) if name in files]
-
-
-def _module_rows(layout: str, ours: str, theirs: str, kind: str, axes: tuple[str, ...]) -> list[Row]:
-    rows = []
-    for official, end in SUFFIXES[kind]:
-        is_weight = end == ".weight"
-        their_end = official if layout == OFFICIAL else end
-        transposed = is_weight and kind in (LINEAR, HEAD) and layout in TORCH
-        rows.append(Row(ours + end, theirs + their_end, axes if is_weight else axes[-1:], transposed))
-    return rows
+    files = set(files)
+    num_layers = count_layers(files)
+    names: dict[str, None] = {}  # ordered, each once
+    for task in CLASSES[OFFICIAL]:
+        names |= {row.theirs: None for row in rows_of(OFFICIAL, num_layers, task)}
+    return [name for name in names if name in files]
 
 
 # Four digits: a file may name any layer, and a model has every layer up to the last one.
@@ -229,10 +431,14 @@ _LAYER = re.compile(r"^(?:encoder_layer_|(?:encoder\.)?layers?\.)([0-9]{1,4})[_.
 
 def count_layers(names: Iterable[str]) -> int:
     """The highest layer index in names of any format, without a prefix, plus one."""
-    return 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
+    matches = map(_LAYER.match, names)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def axes_of(name: str) -> tuple[str, ...]:
-    """The config key behind each axis of one of our tensors; () for a name that is not in the table."""
-    template = re.sub(r"^encoder\.layers\.\d+\.", "encoder.layers.0.", name)
-    return next((row.axes for row in rows_of(OURS, 1) if row.ours == template), ())
+    """The axes of one of our tensors; () for a name that is not in the table."""
+    in_first_layer = re.sub(r"^encoder\.layers\.\d+\.", "encoder.layers.0.", name)
+    for row in rows_of(OURS, 1):
+        if row.ours == in_first_layer:
+            return row.axes
+    return ()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import tables
-from model.checkpoint.formats.tables import LM_BIAS, OFFICIAL, POSITIONS, TOKEN_TYPES, WORDS, XLM_R, Row
+from model.checkpoint.formats.tables import LM_BIAS, POSITIONS, TOKEN_TYPES, WORDS, XLM_R, Row
 from utils.errors import UserError
 
 
@@ -31,8 +31,11 @@ class Weights(Mapping[str, np.ndarray]):
         metadata: Mapping[str, Any] | None = None,
         others: Sequence[str] = (),
     ):
-        self.source, self.metadata, self.others = source, dict(metadata or {}), list(others)
-        self.shapes, self._fetch = dict(shapes), fetch
+        self.source = source
+        self.shapes = dict(shapes)
+        self.metadata = dict(metadata or {})
+        self.others = list(others)
+        self._fetch = fetch
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Weights":
@@ -62,7 +65,11 @@ class Weights(Mapping[str, np.ndarray]):
 
 
 def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:
-    """The array itself. UserError: it holds a NaN or an infinity, as after a run that diverged."""
+    """The array itself.
+
+    Raises:
+        UserError: it holds a NaN or an infinity, as after a run that diverged.
+    """
     # min and max pass a NaN on, and make no copy.
     if array.size and array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
@@ -75,7 +82,11 @@ def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
 
 
 def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
-    """ValueError: numpy cannot hold an array of this shape, be it empty. Allocates nothing."""
+    """Check that numpy can hold an array of this shape, without allocating it.
+
+    Raises:
+        ValueError: it cannot, even if the array has no elements.
+    """
     np.broadcast_to(np.zeros((), dtype), tuple(shape))
 
 
@@ -86,122 +97,174 @@ class Origin(NamedTuple):
     transposed: bool
 
 
-def layout_of(found: Weights) -> str | None:
-    """The format whose names the weights have, by the first layer; None: none of the known ones."""
-    bare = {tables.PREFIX.sub("", name) for name in found}
-    return next((layout for name, layout in tables.SIGNATURES.items() if name in bare), None)
+class FromTheirs(NamedTuple):
+    """Weights under our names.
+
+    Attributes:
+        weights: each is read when it is accessed.
+        origins: our name -> where the tensor comes from.
+        dropped: their name -> why the tensor was not taken.
+        unknown: their names that were not understood, sorted.
+    """
+
+    weights: Weights
+    origins: dict[str, Origin]
+    dropped: dict[str, str]
+    unknown: list[str]
 
 
-def heads_of(layout: str, names: Iterable[str], class_name: str | None = None) -> list[str]:
-    """The tasks that a model may be for, by the name of its class, or else by the names of its head."""
-    names, fits = set(names), {}
-    weight = "_w" if layout == OFFICIAL else ".weight"
-    for head, model_class in tables.CLASSES[layout].items():
-        wanted = {theirs + weight for ours, theirs in model_class.head if ours != "lm_head"}
-        if model_class.head and wanted <= names:
-            fits[head] = model_class.name
-    return [head for head, name in fits.items() if name == class_name] or list(fits)
+class _Recipe(NamedTuple):
+    """How one of our tensors is made of tensors in a file.
+
+    Attributes:
+        name: in the file.
+        transposed: whether it is turned at the end.
+        fused_part: None, or which third of the tensor is taken (`tables.FUSED_PARTS`).
+        added: None, or the name of a tensor [1, H] that is added to each row.
+    """
+
+    name: str
+    transposed: bool
+    fused_part: int | None
+    added: str | None
+
+    def origin(self) -> Origin:
+        name = self.name
+        if self.fused_part is not None:
+            name = f"{name} [{tables.FUSED_PARTS[self.fused_part]}]"
+        return Origin((name, self.added) if self.added else (name,), self.transposed)
+
+    def shape(self, file: Weights) -> tuple[int, ...]:
+        """The shape of our tensor. UserError: the shape in the file cannot be split or added to."""
+        shape = file.shape(self.name)
+        if self.fused_part is not None:
+            if not shape or shape[0] % len(tables.FUSED_PARTS):
+                raise UserError(f"{file.source}: {self.name} has shape {list(shape)}, not q, k and v in one")
+            shape = (shape[0] // len(tables.FUSED_PARTS), *shape[1:])
+        if self.added and file.shape(self.added) != (1, *shape[1:]):
+            raise UserError(
+                f"{file.source}: {self.added} has shape {list(file.shape(self.added))}, which does not go "
+                f"with {list(shape)} of the positions"
+            )
+        return shape[::-1] if self.transposed else shape
+
+    def read(self, file: Weights) -> np.ndarray:
+        """Our tensor. UserError: the tensors in the file are not floating point numbers."""
+        array = _read_floats(file, self.name)
+        if self.fused_part is not None:
+            array = np.split(array, len(tables.FUSED_PARTS))[self.fused_part]
+        if self.added:
+            row = _read_floats(file, self.added)[0]
+            if row.any():  # only if it is not zero, so that -0.0 stays -0.0
+                array = array + row
+        return np.ascontiguousarray(array.T if self.transposed else array)
 
 
-def from_theirs(
-    layout: str, found: Weights, head: str | None
-) -> tuple[Weights, dict[str, Origin], dict[str, str], list[str]]:
-    """Weights under our names, each read when it is accessed.
+def _read_floats(file: Weights, name: str) -> np.ndarray:
+    array = file[name]
+    if array.dtype.kind != "f":
+        raise UserError(f"{file.source}: {name} has dtype {array.dtype.name}; weights have float types")
+    return array
 
-    Returns:
-        The weights, their origins, (their name -> why) of those that were dropped, and names that were not
-        understood.
+
+def from_theirs(format_name: str, file: Weights, task: str | None) -> FromTheirs:
+    """Translate the weights of a file to our names.
+
+    Args:
+        task: a key of `tables.CLASSES[format_name]`.
 
     Raises:
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
             floating point numbers.
     """
-    full = {tables.PREFIX.sub("", name): name for name in found}  # without the prefix -> as in the file
-    table = tables.reading_rows(layout, full, head)
-    rows: dict[str, Row] = {}
-    for row in table:
-        if row.theirs in full:
-            rows.setdefault(row.ours, row)
-    dropped = {}
-    if layout == XLM_R and LM_BIAS in rows:
-        for name in [name for name in rows if name.startswith("pooler.")]:
-            dropped[full[rows.pop(name).theirs]] = tables.UNTRAINED_POOLER
-    types = full.get(TOKEN_TYPES) if layout == XLM_R else None
+    name_in_file = {tables.bare(name): name for name in file}  # by their name without a prefix
+    rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
+    taken: dict[str, Row] = {}  # by our name; the first of several names counts
+    for row in rows:
+        if row.theirs in name_in_file:
+            taken.setdefault(row.ours, row)
 
-    shapes, origins = {}, {}
-    for ours, row in rows.items():
-        name, part = full[row.theirs], ""
-        shape = found.shape(name)
-        if row.third is not None:
-            if not shape or shape[0] % 3:
-                raise UserError(f"{found.source}: {name} has shape {list(shape)}, not q, k and v in one")
-            shape, part = (shape[0] // 3, *shape[1:]), f" [{'qkv'[row.third]}]"
-        if types and ours == POSITIONS and found.shape(types) != (1, *shape[1:]):
-            raise UserError(
-                f"{found.source}: {types} has shape {list(found.shape(types))}, which does not go with "
-                f"{list(shape)} of the positions"
-            )
-        shapes[ours] = shape[::-1] if row.transposed else shape
-        more = (types,) if types and ours == POSITIONS else ()
-        origins[ours] = Origin((name + part, *more), row.transposed)
+    dropped: dict[str, str] = {}
+    token_types = None
+    if format_name == XLM_R:
+        token_types = name_in_file.get(TOKEN_TYPES)
+        if LM_BIAS in taken:
+            for ours in ("pooler.dense.weight", "pooler.dense.bias"):
+                if ours in taken:
+                    dropped[name_in_file[taken.pop(ours).theirs]] = tables.UNTRAINED_POOLER
 
-    def fetch(ours: str) -> np.ndarray:
-        row = rows[ours]
-        array = _floating(found, full[row.theirs])
-        if row.third is not None:
-            array = np.split(array, 3)[row.third]
-        if types and ours == POSITIONS and (added := _floating(found, types)[0]).any():
-            array = array + added  # only if it is not zero, so that -0.0 stays -0.0
-        return np.ascontiguousarray(array.T if row.transposed else array)
+    recipes = {
+        ours: _Recipe(
+            name=name_in_file[row.theirs],
+            transposed=row.transposed,
+            fused_part=row.fused_part,
+            added=token_types if ours == POSITIONS else None,
+        )
+        for ours, row in taken.items()
+    }
+    shapes = {ours: recipe.shape(file) for ours, recipe in recipes.items()}
+    weights = Weights(file.source, shapes, lambda ours: recipes[ours].read(file))
+    origins = {ours: recipe.origin() for ours, recipe in recipes.items()}
 
-    used = {row.theirs for row in rows.values()} | ({TOKEN_TYPES} if types else set())
-    known = {row.theirs for row in table}
-    unknown = list(found.others)
-    for short, name in full.items():
-        if short in used or name in dropped:
+    used = {recipe.name for recipe in recipes.values()} | {token_types}
+    known = {row.theirs for row in rows}
+    unknown = list(file.others)
+    for theirs, name in name_in_file.items():
+        if name in used or name in dropped:
             continue
-        why = next((why for start, why in tables.DROPPED.items() if short.startswith(start)), None)
-        if why or short in known:
-            dropped[name] = why or "a second name of a tensor that is taken"
-        else:
+        reason = tables.reason_to_drop(theirs)
+        if reason is None and theirs in known:
+            reason = "a second name of a tensor that is taken"
+        if reason is None:
             unknown.append(name)
-    return Weights(found.source, shapes, fetch), origins, dropped, sorted(unknown)
+        else:
+            dropped[name] = reason
+    return FromTheirs(weights, origins, dropped, sorted(unknown))
 
 
-def to_theirs(
-    layout: str, weights: Weights, head: str | None
-) -> tuple[Weights, dict[str, Origin], list[str], list[str]]:
-    """Weights under their names, each read when it is accessed.
+class ToTheirs(NamedTuple):
+    """Weights under the names of another format.
 
-    Returns:
-        The weights, their origins, our names that have no place there, and our names that the format wants
-        and that are not in the weights.
+    Attributes:
+        weights: each is read when it is accessed.
+        origins: their name -> where the tensor comes from.
+        left_out: our names that have no place there.
+        absent: our names that the format needs and that are not in the weights.
     """
-    prefix = tables.ENCODER_PREFIX.get(layout, "") if head is not None else ""
-    rows = tables.rows_of(layout, tables.count_layers(weights), head, prefix)
-    here = {row.theirs: row for row in rows if row.ours in weights}
-    shapes, origins = {}, {}
-    for theirs, row in here.items():
-        shapes[theirs] = weights.shape(row.ours)[::-1] if row.transposed else weights.shape(row.ours)
+
+    weights: Weights
+    origins: dict[str, Origin]
+    left_out: list[str]
+    absent: list[str]
+
+
+def to_theirs(format_name: str, weights: Weights, task: str | None) -> ToTheirs:
+    """Translate weights to the names of another format.
+
+    Args:
+        task: a key of `tables.CLASSES[format_name]`.
+    """
+    prefix = "" if task is None else tables.ENCODER_PREFIX.get(format_name, "")
+    rows = tables.rows_of(format_name, tables.count_layers(weights), task, prefix)
+    row_of = {row.theirs: row for row in rows if row.ours in weights}
+    shapes: dict[str, tuple[int, ...]] = {}
+    origins: dict[str, Origin] = {}
+    for theirs, row in row_of.items():
+        shape = weights.shape(row.ours)
+        shapes[theirs] = shape[::-1] if row.transposed else shape
         origins[theirs] = Origin((row.ours,), row.transposed)
-    if layout == XLM_R:
+    if format_name == XLM_R:
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
         origins[prefix + TOKEN_TYPES] = Origin(("zeros",), False)
 
-    def fetch(theirs: str) -> np.ndarray:
-        if theirs not in here:
+    def read(theirs: str) -> np.ndarray:
+        if theirs not in row_of:  # the token types
             return np.zeros(shapes[theirs], np.float32)
-        array = weights[here[theirs].ours]
-        return np.ascontiguousarray(array.T) if here[theirs].transposed else array
+        row = row_of[theirs]
+        array = weights[row.ours]
+        return np.ascontiguousarray(array.T) if row.transposed else array
 
-    placed = {row.ours for row in rows}
-    left_out = [name for name in weights if name not in placed]
+    has_place = {row.ours for row in rows}
+    left_out = [name for name in weights if name not in has_place]
     absent = [row.ours for row in rows if row.ours not in weights and not row.ours.startswith("lm_head.")]
-    return Weights(weights.source, shapes, fetch), origins, left_out, absent
-
-
-def _floating(found: Weights, name: str) -> np.ndarray:
-    array = found[name]
-    if array.dtype.kind != "f":
-        raise UserError(f"{found.source}: {name} has dtype {array.dtype.name}; weights have float types")
-    return array
+    return ToTheirs(Weights(weights.source, shapes, read), origins, left_out, absent)
