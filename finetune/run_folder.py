@@ -16,7 +16,8 @@ import numpy as np
 
 from finetune.flags import TrainingFlags
 from model.checkpoint.read import Checkpoint, open_checkpoint
-from model.checkpoint.training_state import clear_leftovers, load_training_state
+from model.checkpoint.step_folders import clear_leftovers
+from model.checkpoint.training_state import load_training_state
 from training import distributed
 from training.checkpoint import newest_checkpoint
 from training.guard import only_run_in

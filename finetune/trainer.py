@@ -20,7 +20,7 @@ from finetune.run_folder import SELECTED, bring_best, owned_by, step_to_resume, 
 from finetune.setup import begin
 from model.checkpoint.folder import save_model
 from model.checkpoint.read import Checkpoint
-from model.checkpoint.training_state import keep_last
+from model.checkpoint.step_folders import keep_last
 from model.config import ErnieMConfig
 from reader.tokenization import Tokenizer
 from training import distributed
@@ -295,6 +295,6 @@ class FineTuningTrainer:
             save_model(
                 path, self.engine.model, training.config, vocab_path=training.tokenizer.vocab_path,
                 piece_model_path=training.tokenizer.piece_model_path, facts=facts,
-                extra={**training.settings, "step": steps}, training_state=training_state,
+                settings={**training.settings, "step": steps}, training_state=training_state,
             )  # fmt: skip
         distributed.barrier()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.checkpoint.training_state import clear_leftovers
+from model.checkpoint.step_folders import clear_leftovers
 from pretrain.config import FREE, FRESH, FROM_ENCODER, OBJECTIVES, SCRATCH, PretrainConfig
 from training import distributed
 from utils.config import differences

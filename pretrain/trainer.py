@@ -12,7 +12,7 @@ from model.checkpoint.folder import ModelFiles, model_files
 from model.checkpoint.load import load_from
 from model.checkpoint.manifest import MANIFEST, check_manifest
 from model.checkpoint.read import open_checkpoint
-from model.checkpoint.training_state import keep_last
+from model.checkpoint.step_folders import keep_last
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel
 from pretrain.btmlm import PseudoTokenGenerator, allowed_pieces
@@ -168,7 +168,7 @@ class Trainer:
             self.model_config,
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
-            extra={"architecture": "ErnieMModel"}
+            settings={"architecture": "ErnieMModel"}
             if leave_out
             else {"languages": self.languages, "reading": reading, "drawn": self.drawn},
             facts={

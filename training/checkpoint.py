@@ -11,7 +11,8 @@ from typing import Any
 
 from model.checkpoint.folder import STATE, ModelFiles
 from model.checkpoint.manifest import MANIFEST
-from model.checkpoint.training_state import load_newest, set_aside, write_part
+from model.checkpoint.step_folders import load_newest, set_aside
+from model.checkpoint.training_state import write_part
 from training import distributed
 from utils.errors import UserError
 from utils.files import atomic_dir, sync_files, unwritable_is_a_user_error

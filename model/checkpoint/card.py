@@ -6,18 +6,26 @@ from typing import Any
 
 import yaml
 
-from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
+from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, RETRIEVAL, TAGGING, task_named
 
-# The task -> the hubs' name for it
+# The task -> the hubs' name for it.
 _PIPELINES = {
-    CLASSIFICATION: "text-classification", TAGGING: "token-classification", ENCODING: "feature-extraction",
-    QUESTION_ANSWERING: "question-answering", "retrieval": "sentence-similarity",
-}  # fmt: skip
+    CLASSIFICATION: "text-classification",
+    TAGGING: "token-classification",
+    QUESTION_ANSWERING: "question-answering",
+    ENCODING: "feature-extraction",
+    RETRIEVAL: "sentence-similarity",
+    "PreTrainingModel": "fill-mask",
+}
+# These facts have a section of their own; any other is listed.
 _SECTIONS = ("name", "config", "scores", "command", "parameters")
-_SIZES = {
-    "num_hidden_layers": "layers", "hidden_size": "hidden", "num_attention_heads": "heads",
+# The config's key -> how the first sentence counts it.
+_UNITS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "hidden",
+    "num_attention_heads": "heads",
     "vocab_size": "words",
-}  # fmt: skip
+}
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -33,15 +41,14 @@ def model_card(facts: Mapping[str, Any]) -> str:
         it depends on the terms of the text and the weights that the training began with.
     """
     config = facts.get("config") or {}
-    sizes = [f"{config[key]:,} {unit}" for key, unit in _SIZES.items() if key in config]
-    if facts.get("parameters") is not None:
-        sizes.append(f"{facts['parameters']:,} parameters")
-    described = "An ERNIE-M model" + (f": {', '.join(sizes)}." if sizes else ".")
-    blocks = [_metadata(facts, config), f"# {facts.get('name') or 'ERNIE-M checkpoint'}", described]
-    others = {key: value for key, value in facts.items() if key not in _SECTIONS and value is not None}
-    if others:
-        lines = (f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}" for key, value in others.items())
-        blocks.append("\n".join(lines))
+    title = facts.get("name") or "ERNIE-M checkpoint"
+    blocks = [_metadata(facts, config), f"# {title}", _first_sentence(facts, config)]
+    listed = []
+    for key, value in facts.items():
+        if key not in _SECTIONS and value is not None:
+            listed.append(f"- {key.replace('_', ' ').capitalize()}: {_plain(value)}")
+    if listed:
+        blocks.append("\n".join(listed))
     if facts.get("scores"):
         blocks += ["## Scores", "\n".join(_table(facts["scores"]))]
     if facts.get("command"):
@@ -51,25 +58,41 @@ def model_card(facts: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _first_sentence(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    sizes = [f"{config[key]:,} {unit}" for key, unit in _UNITS.items() if key in config]
+    if facts.get("parameters") is not None:
+        sizes.append(f"{facts['parameters']:,} parameters")
+    return f"An ERNIE-M model: {', '.join(sizes)}." if sizes else "An ERNIE-M model."
+
+
 def _metadata(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     task = task_named(facts.get("task") or config.get("architecture", ENCODING))
-    pipeline = "fill-mask" if task == "PreTrainingModel" else _PIPELINES.get(task, "feature-extraction")
-    codes = dict.fromkeys(code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ())
+    # "zh-Hans" and "bn_rom" are the languages zh and bn; each is named once.
+    codes = [code.replace("_", "-").split("-")[0] for code in facts.get("languages") or ()]
     values = {
-        "license": "unknown", "language": [*codes] or ["multilingual"], "library_name": "paddle",
-        "pipeline_tag": pipeline, "tags": ["ernie-m", "cross-lingual"],
-    }  # fmt: skip
+        "license": "unknown",
+        "language": list(dict.fromkeys(codes)) or ["multilingual"],
+        "library_name": "paddle",
+        "pipeline_tag": _PIPELINES.get(task, "feature-extraction"),
+        "tags": ["ernie-m", "cross-lingual"],
+    }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
 def _table(scores: Mapping[str, Any]) -> list[str]:
+    """The lines of a table, or of a list if the scores are not in rows."""
     if not all(isinstance(row, Mapping) for row in scores.values()):
         return [f"- {name}: {_plain(value)}" for name, value in scores.items()]
     columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    rows = [["", *columns], *([name, *map(row.get, columns)] for name, row in scores.items())]
-    cells = [[_plain(cell).replace("|", "\\|") for cell in row] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return [lines[0], "|---|" + "---:|" * len(columns), *lines[1:]]
+    lines = [_table_line(["", *columns]), "|---|" + "---:|" * len(columns)]
+    for name, row in scores.items():
+        lines.append(_table_line([name, *(row.get(column) for column in columns)]))
+    return lines
+
+
+def _table_line(cells: list[Any]) -> str:
+    escaped = [_plain(cell).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def _plain(value: Any) -> str:

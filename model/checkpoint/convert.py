@@ -10,7 +10,7 @@ import numpy as np
 from model.checkpoint.card import model_card
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables
 from model.checkpoint.formats.tables import CHOICE, CLASSES, EXTRACT, LM, OFFICIAL, OURS, PADDLENLP, XLM_R
-from model.checkpoint.formats.weights import ToTheirs, Weights, finite, to_theirs
+from model.checkpoint.formats.weights import ForeignWeights, Weights, finite, to_foreign
 from model.checkpoint.read import CONFIG, READING, WEIGHTS, Checkpoint
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, MODEL_CLASSES
@@ -70,7 +70,7 @@ def checked_config(checkpoint: Checkpoint) -> ErnieMConfig:
         raise UserError(
             f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
         )
-    row_of = {row.ours: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
+    row_of = {row.canonical: row for row in tables.rows_of(OURS, config.num_hidden_layers)}
     parts = {part for part in _PARTS for name in tensors if name in row_of and name.startswith(part)}
     needed = ("embeddings.", "encoder.", *parts)
     missing = [name for name in row_of if name.startswith(needed) and name not in tensors]
@@ -141,7 +141,7 @@ def write(
     format_name = TARGETS[target]
     tensors = _finite_only(checkpoint.tensors)
     class_task = _task_of_class(format_name, tensors, task)
-    translated = to_theirs(format_name, tensors, class_task)
+    translated = to_foreign(format_name, tensors, class_task)
     absent = translated.absent
     if format_name == OURS:
         absent = []  # a checkpoint of ours may lack any head
@@ -186,16 +186,16 @@ def _library_settings(
     return settings
 
 
-def _written(format_name: str, checkpoint: Checkpoint, translated: ToTheirs) -> list[WrittenTensor]:
-    """What became of the source's tensors, over both translations: to our names, and from ours to theirs."""
+def _written(format_name: str, checkpoint: Checkpoint, translated: ForeignWeights) -> list[WrittenTensor]:
+    """What became of the source's tensors, over both translations, to our names and to those there."""
     written = []
-    for theirs, (our_names, turned_out) in translated.origins.items():
-        (ours,) = our_names
+    for foreign, (our_names, turned_out) in translated.origins.items():
+        (canonical,) = our_names
         sources, turned_in = our_names, False  # of the token types of XLM-R, which have no source
-        if ours in checkpoint.origins:
-            sources, turned_in = checkpoint.origins[ours]
-        name = f"params/{theirs}" if format_name == OFFICIAL else theirs
-        shape = translated.weights.shape(theirs)
+        if canonical in checkpoint.origins:
+            sources, turned_in = checkpoint.origins[canonical]
+        name = f"params/{foreign}" if format_name == OFFICIAL else foreign
+        shape = translated.weights.shape(foreign)
         written.append(WrittenTensor(name, shape, sources, turned_in != turned_out))
     return written
 

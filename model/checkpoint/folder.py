@@ -31,25 +31,34 @@ from model.config import ErnieMConfig
 from utils.errors import UserError
 from utils.files import as_json, atomic_dir
 
-CARD, STATE = "README.md", "training_state"
+CARD = "README.md"
+STATE = "training_state"
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The contents of a model's checkpoint folder, ready to be written."""
+    """The contents of a model's checkpoint folder, ready to be written.
 
-    weights: Mapping[str, np.ndarray]  # canonical name -> array; on a CPU the parameters' own memory
-    settings: Mapping[str, Any]  # the contents of config.json
-    card: str  # the contents of README.md
-    copies: Mapping[str, Path]  # file name -> the file to copy
+    Attributes:
+        weights: canonical name -> array; on a CPU the parameters' own memory.
+        config_json: the contents of config.json.
+        card: the contents of README.md.
+        copies: file name -> the file to copy.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    config_json: Mapping[str, Any]
+    card: str
+    copies: Mapping[str, Path]
 
     def write(self, folder: Path) -> None:
         """Write into an existing folder, with a manifest; not atomic.
 
-        UserError: a tokenizer file is missing.
+        Raises:
+            UserError: a tokenizer file is missing.
         """
         safetensors.write(folder / WEIGHTS, self.weights)
-        (folder / CONFIG).write_text(as_json(self.settings), encoding="utf-8")
+        (folder / CONFIG).write_text(as_json(self.config_json), encoding="utf-8")
         for name, source in self.copies.items():
             if not source.is_file():
                 raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
@@ -59,39 +68,50 @@ class ModelFiles:
 
 
 def model_files(
-    model: paddle.nn.Layer, config: ErnieMConfig, *, vocab_path: str | os.PathLike | None = None,
-    piece_model_path: str | os.PathLike | None = None, extra: Mapping[str, Any] | None = None,
-    facts: Mapping[str, Any] | None = None, leave_out: tuple[str, ...] = (),
+    model: paddle.nn.Layer,
+    config: ErnieMConfig,
+    *,
+    vocab_path: str | os.PathLike | None = None,
+    piece_model_path: str | os.PathLike | None = None,
+    settings: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    leave_out: tuple[str, ...] = (),
     masters: Mapping[str, paddle.Tensor] | None = None,
-) -> ModelFiles:  # fmt: skip
+) -> ModelFiles:
     """What a checkpoint folder of a model holds.
 
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         config: of the model.
         vocab_path, piece_model_path: copied as vocab.txt and piece.model; None: unknown.
-        extra: more keys for config.json: "task", "labels", "languages".
+        settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
         facts: for the model card (`model.checkpoint.card.model_card`); sizes and config are added.
         leave_out: prefixes of canonical names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
     """
-    found = model_weights(model, masters or {})
-    weights = {name: array for name, array in found.items() if not name.startswith(leave_out)}
-    settings = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
-    settings |= extra or {}
-    size = sum(array.size for array in weights.values())
-    card = model_card({**(facts or {}), "config": settings, "parameters": size})
-    paths = {VOCAB: vocab_path, PIECES: piece_model_path}
-    copies = {name: Path(path) for name, path in paths.items() if path is not None}
-    return ModelFiles(weights, settings, card, copies)
+    weights = model_weights(model, masters or {})
+    weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
+    config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": type(model).__name__}
+    config_json |= settings or {}
+    parameters = sum(array.size for array in weights.values())
+    card = model_card({**(facts or {}), "config": config_json, "parameters": parameters})
+    copies: dict[str, Path] = {}
+    if vocab_path is not None:
+        copies[VOCAB] = Path(vocab_path)
+    if piece_model_path is not None:
+        copies[PIECES] = Path(piece_model_path)
+    return ModelFiles(weights, config_json, card, copies)
 
 
 def save_model(
-    path: str | os.PathLike, model: paddle.nn.Layer, config: ErnieMConfig, *,
-    training_state: Mapping[str, Any] | None = None, **options,
-) -> None:  # fmt: skip
-    """Write a checkpoint folder, atomically: at any moment `path` is the complete old one or the complete
-    new one.
+    path: str | os.PathLike,
+    model: paddle.nn.Layer,
+    config: ErnieMConfig,
+    *,
+    training_state: Mapping[str, Any] | None = None,
+    **options,
+) -> None:
+    """Write a checkpoint folder, atomically: at any moment `path` is either the old or the new one, complete.
 
     Args:
         path: replaces an older checkpoint.

@@ -35,13 +35,14 @@ def write_manifest(path: Path, files: Iterable[str], **facts: Any) -> None:
 def check_manifest(path: Path) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
 
-    UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
-    file.
+    Raises:
+        UserError: it is missing or damaged, or a file is missing or differs from what was written; names the
+            file.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, files = manifest["version"], manifest["files"]
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        version = manifest["version"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -51,20 +52,25 @@ def check_manifest(path: Path) -> dict[str, Any]:
     for name, (size, checksum) in expected.items():
         if os.path.isabs(name) or os.path.normpath(name).startswith("../.."):
             raise UserError(f"{path}: damaged, it names files of other folders")
-        file = Path(os.path.normpath(path.parent / name))
-        if not os.path.isfile(file):  # also False for a name that no file can have
-            raise UserError(f"{file}: missing")
-        if file.stat().st_size != size:
-            raise UserError(f"{file}: damaged, {file.stat().st_size} bytes instead of {size}")
-        if sha256_of(file) != checksum:
-            raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
+        _check_file(Path(os.path.normpath(path.parent / name)), size, checksum)
     return manifest
+
+
+def _check_file(file: Path, size: int, checksum: str) -> None:
+    if not os.path.isfile(file):  # also False for a name that no file can have
+        raise UserError(f"{file}: missing")
+    actual_size = file.stat().st_size
+    if actual_size != size:
+        raise UserError(f"{file}: damaged, {actual_size} bytes instead of {size}")
+    if sha256_of(file) != checksum:
+        raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
 
 
 def check_model(folder: Path) -> None:
     """Compare a model's files with its manifest, if it has one.
 
-    UserError: a file differs from what was written.
+    Raises:
+        UserError: a file differs from what was written.
     """
     path = folder / MANIFEST
     try:

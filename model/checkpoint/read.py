@@ -8,7 +8,7 @@ from typing import Any
 
 from model.checkpoint.formats import configs, fluid, pickles, safetensors, tables, torch
 from model.checkpoint.formats.tables import FAIRSEQ, OFFICIAL, OURS, PADDLENLP, XLM_R
-from model.checkpoint.formats.weights import Origin, Weights, from_theirs
+from model.checkpoint.formats.weights import Origin, Weights, from_foreign
 from model.checkpoint.manifest import check_model
 from model.config import ErnieMConfig
 from model.task_names import task_named
@@ -110,7 +110,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raw_config = configs.of_fairseq(source.tensors.metadata)
     tasks = _possible_tasks(format_name, source, raw_config)
     # The heads of all of these tasks have the same names; only the user can say which one it is.
-    translated = from_theirs(format_name, source.tensors, tasks[0] if tasks else None)
+    translated = from_foreign(format_name, source.tensors, tasks[0] if tasks else None)
     dropped, unknown = translated.dropped, translated.unknown
     if format_name == OFFICIAL:
         dropped |= _not_of_the_model(unknown)
@@ -253,7 +253,7 @@ def _config_of(
 ) -> ErnieMConfig | None:
     if not raw_config and format_name in (OURS, OFFICIAL):
         return None
-    return configs.settle(raw_config, tensors, str(source.config_path or source.path), format_name)
+    return configs.settle(raw_config, tensors, source.config_path or source.path, format_name)
 
 
 def _settings_of(

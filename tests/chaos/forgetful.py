@@ -8,7 +8,7 @@ from utils.runtime import prepare
 
 if __name__ == "__main__":
     prepare(quiet=True)
-    from model.checkpoint import training_state
+    from model.checkpoint import step_folders
 
-    training_state.load_newest = lambda folder: None
+    step_folders.load_newest = lambda folder: None
     run(importlib.import_module(os.environ["SCRIPT"]).main)

@@ -43,20 +43,20 @@ def make_official_weights(
     table = {}
     for head, num_labels in {None: None, **(heads or {})}.items():
         for row in tables.rows_of(tables.OFFICIAL, config["num_hidden_layers"], head):
-            table.setdefault(row.theirs, (row, {**sizes, "num_labels": num_labels}))
+            table.setdefault(row.foreign, (row, {**sizes, "num_labels": num_labels}))
     unwanted = (*(() if lm_head else ("lm_head.",)), *(() if pooler else ("pooler.",)))
     for row, known in table.values():
-        if not row.ours.startswith(unwanted):
+        if not row.canonical.startswith(unwanted):
             shape = tuple(known[axis] for axis in row.axes)
             array = _random(row, shape, config["initializer_range"], seed)
-            fluid.write(params / row.theirs, array)
+            fluid.write(params / row.foreign, array)
     return params
 
 
 def _random(row: tables.Row, shape: tuple[int, ...], deviation: float, seed: int) -> np.ndarray:
-    source = np.random.SeedSequence([seed, zlib.crc32(row.theirs.encode())])
+    source = np.random.SeedSequence([seed, zlib.crc32(row.foreign.encode())])
     random = np.random.Generator(np.random.Philox(source))
     array = random.standard_normal(shape, dtype=np.float32)
     array *= np.float32(deviation)
-    array += np.float32("norm" in row.ours and row.ours.endswith(".weight"))
+    array += np.float32("norm" in row.canonical and row.canonical.endswith(".weight"))
     return array

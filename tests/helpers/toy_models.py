@@ -31,8 +31,8 @@ def weights(
     wanted = {"pooler": pooler, "classifier": head in LABELS, "lm_head": lm_head}
     parts = ("embeddings", "encoder", *(part for part, is_wanted in wanted.items() if is_wanted))
     table = tables.rows_of(tables.OURS, config["num_hidden_layers"])
-    table = [row for row in table if row.ours.split(".")[0] in parts]
-    shapes = {row.ours: tuple(sizes[axis] for axis in row.axes) for row in table}
+    table = [row for row in table if row.canonical.split(".")[0] in parts]
+    shapes = {row.canonical: tuple(sizes[axis] for axis in row.axes) for row in table}
     if head == "uie":
         for end in ("start", "end"):
             shapes |= {f"linear_{end}.weight": (sizes["hidden_size"], 1), f"linear_{end}.bias": (1,)}

@@ -85,7 +85,7 @@ def test_tags_as_in_training(models, tmp_path, reading):
     extra = toy_models.EXTRA["tag"] | {"reading": {"max_seq_len": 62, **reading}}
     shape = toy_models.config(load(models / "tag").config["vocab_size"])
     model = toy_models.model("tag", shape)
-    save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", extra=extra)
+    save_model(tmp_path / "tag", model, shape, piece_model_path=models / "piece.model", settings=extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, words, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
@@ -189,7 +189,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     shape = toy_models.config(load(models / "encode").config["vocab_size"])
     extra = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
     save_model(tmp_path / "tuned", toy_models.model("encode", shape), shape,
-               piece_model_path=models / "piece.model", extra=extra)  # fmt: skip
+               piece_model_path=models / "piece.model", settings=extra)  # fmt: skip
     plain = make("encode", load(models / "encode"), TaskOptions(layer="1", pooling="specials")).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1

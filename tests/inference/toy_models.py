@@ -52,5 +52,5 @@ def make(folder: Path) -> Path:
     pieces = train_pieces(folder / "piece.model")
     shape = config(Tokenizer(None, pieces).vocab_size)
     for kind, extra in EXTRA.items():
-        save_model(folder / kind, model(kind, shape), shape, piece_model_path=pieces, extra=extra)
+        save_model(folder / kind, model(kind, shape), shape, piece_model_path=pieces, settings=extra)
     return folder

@@ -13,7 +13,7 @@ from model.checkpoint.formats import safetensors as safe
 from model.checkpoint.formats.fluid import write_fluid
 from model.checkpoint.load import load_from
 from model.checkpoint.read import open_checkpoint
-from model.checkpoint.training_state import load_newest
+from model.checkpoint.step_folders import load_newest
 from model.ernie_m import ErnieMConfig
 from model.heads import PreTrainingModel, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.helpers.full_disk import disk_full_after
@@ -46,7 +46,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
     extra = {"task": "classify", "labels": ["a", "b", "c"]}
     save_model(
         tmp_path / "c", model, SHAPE, vocab_path=tmp_path / "v", piece_model_path=tmp_path / "p",
-        extra=extra, facts={"languages": ["en"], "steps": 7},
+        settings=extra, facts={"languages": ["en"], "steps": 7},
     )  # fmt: skip
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
         "README.md", "config.json", "manifest.json", "model.safetensors", "piece.model", "vocab.txt",
@@ -65,7 +65,7 @@ def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path)
     model = PreTrainingModel(SHAPE, ["en", "fr"])
     save_model(tmp_path / "full", model, SHAPE)
     save_model(tmp_path / "encoder", model, SHAPE, leave_out=("lm_head.", "language_embeddings."))
-    table = {row.ours for row in tables.rows_of(tables.OFFICIAL, 2)}
+    table = {row.canonical for row in tables.rows_of(tables.OFFICIAL, 2)}
     assert set(open_checkpoint(tmp_path / "full").tensors) == table | {"language_embeddings.weight"}
     encoder = {name for name in table if not name.startswith("lm_head.")}
     assert set(open_checkpoint(tmp_path / "encoder").tensors) == encoder

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from model.checkpoint.formats import configs, tables
-from model.checkpoint.formats.weights import Weights, check_shape, to_theirs, widen_bfloat16
+from model.checkpoint.formats.weights import Weights, check_shape, to_foreign, widen_bfloat16, write_data
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, task_named
 from utils.errors import UserError
@@ -167,7 +167,7 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     description = b"\x08" + _varint(code) + dims
     with open(path, "wb") as file:
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
-        file.write(memoryview(data.reshape(-1)).cast("B") if data.size else b"")
+        write_data(file, data)
 
 
 def read_directory(folder: Path) -> Weights:
@@ -204,7 +204,7 @@ def write_fluid(
     folder = Path(folder)
     if config:
         configs.check_fixed_sizes(ErnieMConfig.from_dict(config), "the official format")
-    translated = to_theirs(tables.OFFICIAL, Weights.of(weights), task_named(head))
+    translated = to_foreign(tables.OFFICIAL, Weights.of(weights), task_named(head))
     with atomic_dir(folder / "params") as params:
         for name in translated.weights:
             write(params / name, np.asarray(translated.weights[name], np.float32))

@@ -20,14 +20,23 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16
+from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16, write_data
 from utils.errors import UserError
 
 # The exceptions that a damaged or hostile pickle, or an archive of one, raises.
 BROKEN = (
-    pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    OverflowError, MemoryError, RuntimeError, zipfile.BadZipFile,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
 _LONG = 4096  # bytes objects of at least this length stay in the file
 _SCALARS = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
@@ -48,9 +57,11 @@ def refusing_damage(path: Path, library: str) -> Iterator[None]:
 
 
 def load(
-    file: IO[bytes], path: Path, known: Mapping[str, Any] = {},
+    file: IO[bytes],
+    path: Path,
+    known: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
@@ -61,7 +72,8 @@ def load(
         UserError: the pickle holds a name that is not allowed.
         One of `BROKEN`: it is damaged, or not a pickle.
     """
-    return _WeightsUnpickler(file, path, {**_KNOWN, **known}, persistent_load).load()
+    allowed = {**_KNOWN, **known}
+    return _WeightsUnpickler(file, path, allowed, persistent_load).load()
 
 
 class LongBytes(NamedTuple):
@@ -92,14 +104,18 @@ class Array:
 
     def __init__(self, *_):
         self.shape: tuple[int, ...] = (0,)
-        self.dtype, self.order, self.data = np.dtype("f4"), "C", b""
+        self.dtype = np.dtype("f4")
+        self.order = "C"
+        self.data: bytes | LongBytes = b""
 
     def set_state(self, state: Any) -> None:
-        _version, shape, dtype, fortran, data = state
+        _version, shape, dtype, is_fortran, data = state
         if not isinstance(data, bytes | LongBytes) or not isinstance(dtype, _Dtype):
             raise ValueError("an array without data")
-        self.shape, self.dtype, self.data = sizes_of(shape), dtype.numpy, data
-        self.order = "F" if fortran else "C"
+        self.shape = sizes_of(shape)
+        self.dtype = dtype.numpy
+        self.order = "F" if is_fortran else "C"
+        self.data = data
         check_shape(self.shape, self.dtype)
         length = data.length if isinstance(data, LongBytes) else len(data)
         if length != math.prod(self.shape) * self.dtype.itemsize:
@@ -116,7 +132,11 @@ class Array:
 
 
 def sizes_of(axes: Any) -> tuple[int, ...]:
-    """The argument, a shape or strides. ValueError: it is none."""
+    """The argument, if it is a shape or strides.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if not isinstance(axes, tuple) or not all(type(size) is int and 0 <= size < 1 << 62 for size in axes):
         raise ValueError("an array without a shape, or with a negative or very large size")
     return axes
@@ -135,9 +155,10 @@ class _Stream:
     """A file that is never asked for more bytes than it has, whatever length a pickle gives."""
 
     def __init__(self, file: IO[bytes]):
-        here = file.tell()
-        self.file, self.size = file, file.seek(0, os.SEEK_END)
-        file.seek(here)
+        position = file.tell()
+        self.file = file
+        self.size = file.seek(0, os.SEEK_END)
+        file.seek(position)
 
     def check(self, count: int) -> None:
         if not 0 <= count <= self.size - self.file.tell():
@@ -155,7 +176,9 @@ class _WeightsUnpickler(pickle._Unpickler):
     """An unpickler that calls only what is in `known`."""
 
     def __init__(self, file: IO[bytes], path: Path, known: Mapping, persistent_load: Callable | None):
-        self.stream, self.path, self.known = _Stream(file), path, known
+        self.stream = _Stream(file)
+        self.path = path
+        self.known = known
         super().__init__(self.stream)
         if persistent_load is not None:
             self.persistent_load = persistent_load
@@ -182,13 +205,15 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.stream.file.seek(length, os.SEEK_CUR)
 
     def _call(self) -> None:
-        arguments, function = self.stack.pop(), self.stack[-1]
+        arguments = self.stack.pop()
+        function = self.stack[-1]
         if not callable(function) or not isinstance(arguments, tuple):
             raise ValueError("a call of something that is not an allowed function")
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
+        state = self.stack.pop()
+        target = self.stack[-1]
         if isinstance(target, _Dtype | Array):
             target.set_state(state)
         elif isinstance(target, Attributes) and type(state) is dict:
@@ -196,16 +221,19 @@ class _WeightsUnpickler(pickle._Unpickler):
         elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict; they are not needed
             raise ValueError(f"a state for a {type(target).__name__}")
 
-    def _set_items(self, items: list) -> None:
-        for key in items[::2]:
+    def _set_items(self, keys_and_values: list) -> None:
+        keys = keys_and_values[::2]
+        values = keys_and_values[1::2]
+        for key in keys:
             if type(key) not in _SCALARS:  # the hash of a deeply nested tuple would crash Python
                 raise ValueError(f"a key of type {type(key).__name__}")
         if not isinstance(self.stack[-1], dict):
             raise ValueError("items for something that is not a dict")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        self.stack[-1].update(zip(keys, values, strict=True))
 
     def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
+        value = self.stack.pop()
+        key = self.stack.pop()
         self._set_items([key, value])
 
     dispatch = pickle._Unpickler.dispatch | {
@@ -220,27 +248,39 @@ class _WeightsUnpickler(pickle._Unpickler):
     }
     # Other ways to make objects or to look something up, sets, and the opcodes of protocols 0 and 5.
     for _code in (
-        pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID,
-        pickle.DICT, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8,
-        pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
-    ):  # fmt: skip
+        pickle.INST,
+        pickle.OBJ,
+        pickle.NEWOBJ_EX,
+        pickle.EXT1,
+        pickle.EXT2,
+        pickle.EXT4,
+        pickle.PERSID,
+        pickle.DICT,
+        pickle.EMPTY_SET,
+        pickle.ADDITEMS,
+        pickle.FROZENSET,
+        pickle.BYTEARRAY8,
+        pickle.NEXT_BUFFER,
+        pickle.READONLY_BUFFER,
+    ):
         del dispatch[_code[0]]
 
 
 def read_pdparams(path: Path) -> Weights:
     """Open a state dict; each array is read when it is accessed. bfloat16 is returned as float32.
 
-    UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than arrays
-    and plain containers; the message gives the first foreign name.
+    Raises:
+        UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
+            arrays and plain containers; the message gives the first foreign name.
     """
     with refusing_damage(path, "paddle.save"):
         with open(path, "rb") as file:
-            found = load(file, path)
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            state = load(file, path)
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise ValueError("no dict of names")
-    found.pop("StructuredToParameterName@@", None)  # Paddle's internal names
-    arrays = {}
-    for name, value in found.items():
+    state.pop("StructuredToParameterName@@", None)  # Paddle's internal names
+    arrays: dict[str, Array] = {}
+    for name, value in state.items():
         if isinstance(value, tuple) and len(value) == 2:  # a tensor within containers: its name and its array
             value = value[1]
         if isinstance(value, Array):
@@ -252,26 +292,34 @@ def read_pdparams(path: Path) -> Weights:
         return widen_bfloat16(array) if array.dtype == np.uint16 else array
 
     shapes = {name: array.shape for name, array in arrays.items()}
-    return Weights(path, shapes, fetch, others=[name for name in found if name not in arrays])
+    others = [name for name in state if name not in arrays]
+    return Weights(path, shapes, fetch, others=others)
 
 
 # The pickle is assembled by hand, because the pickle library would need every array in memory at once.
-_ARRAY = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"  # the name that numpy 1 and 2 both know
-_ARRAY += b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"  # (ndarray, (0,), b"b")
-_FLOAT32 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R(K\x03\x8c\x01<NNNJ" + b"\xff" * 4
-_FLOAT32 += b"J" + b"\xff" * 4 + b"K\x00tb"
+_BEGIN = b"\x80\x04}("  # protocol 4, an empty dict, a mark
+_END = b"u."  # set the items since the mark, stop
+# numpy's _reconstruct(ndarray, (0,), b"b"); numpy 1 and 2 both know the name.
+_RECONSTRUCT = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"
+_NEW_ARRAY = _RECONSTRUCT + b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
+# dtype("f4", False, True), and its state (3, "<", None, None, None, -1, -1, 0).
+_DTYPE_F4 = b"\x8c\x05numpy\x8c\x05dtype\x93\x8c\x02f4\x89\x88\x87R"
+_LITTLE_ENDIAN = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 
 
 def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
     """Write weights as float32, one at a time, so that paddle.load reads them. Not atomic."""
     with open(path, "wb") as file:
-        file.write(b"\x80\x04}(")
+        file.write(_BEGIN)
         for name in weights:
             array = np.asarray(weights[name], dtype="<f4", order="C")
-            text = name.encode("utf-8")
+            encoded_name = name.encode("utf-8")
+            file.write(b"X" + struct.pack("<I", len(encoded_name)) + encoded_name)
+            file.write(_NEW_ARRAY)
+            # The array's state is (1, shape, dtype, False, data).
             shape = b"".join(b"\x8a\x08" + struct.pack("<q", size) for size in array.shape)
-            file.write(b"X" + struct.pack("<I", len(text)) + text + _ARRAY)
-            file.write(b"(K\x01(" + shape + b"t" + _FLOAT32 + b"\x89\x8e" + struct.pack("<Q", array.nbytes))
-            file.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+            file.write(b"(K\x01(" + shape + b"t" + _DTYPE_F4 + _LITTLE_ENDIAN + b"\x89")
+            file.write(b"\x8e" + struct.pack("<Q", array.nbytes))
+            write_data(file, array)
             file.write(b"tb")
-        file.write(b"u.")
+        file.write(_END)

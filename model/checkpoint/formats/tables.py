@@ -48,17 +48,17 @@ class Module(NamedTuple):
 
     Attributes:
         axes: of its weight.
-        ours: our name, which PaddleNLP has, too.
+        canonical: our name, which PaddleNLP has, too.
         elsewhere: format -> the name there, if it is another one; None: the format has no such module.
     """
 
     kind: str
     axes: tuple[str, ...]
-    ours: str
+    canonical: str
     elsewhere: Mapping[str, str | None]
 
     def name_in(self, format_name: str) -> str | None:
-        return self.elsewhere.get(format_name, self.ours)
+        return self.elsewhere.get(format_name, self.canonical)
 
 
 ENCODER = (
@@ -196,7 +196,7 @@ class ModelClass(NamedTuple):
     Attributes:
         name: "" if the format has no classes.
         has_pooler: whether the pooler is among its tensors, under the encoder's name for it.
-        head: (our name, their name) of the modules of its head.
+        head: (our name, the name there) of the modules of its head.
     """
 
     name: str
@@ -309,13 +309,15 @@ class Row(NamedTuple):
     """One tensor of a format.
 
     Attributes:
+        canonical: our name.
+        foreign: the name there.
         axes: of our tensor.
         transposed: whether our [in, out] is [out, in] there.
         fused_part: the index in `FUSED_PARTS` if it is one of the parts of a fused tensor.
     """
 
-    ours: str
-    theirs: str
+    canonical: str
+    foreign: str
     axes: tuple[str, ...]
     transposed: bool
     fused_part: int | None = None
@@ -331,40 +333,41 @@ def rows_of(format_name: str, num_layers: int, task: str | None = None, prefix: 
     model_class = CLASSES[format_name][task]
     rows = []
     for module in ENCODER:
-        theirs = module.name_in(format_name)
-        is_absent_pooler = module.ours == POOLER and not model_class.has_pooler
-        if theirs is None or is_absent_pooler:
+        foreign = module.name_in(format_name)
+        is_absent_pooler = module.canonical == POOLER and not model_class.has_pooler
+        if foreign is None or is_absent_pooler:
             continue
-        repeats = num_layers if "{i}" in module.ours else 1
+        repeats = num_layers if "{i}" in module.canonical else 1
         for i in range(repeats):
-            name = prefix + theirs.format(i=i)
-            rows += _rows_of_module(format_name, module.ours.format(i=i), name, module.kind, module.axes)
-    for ours, theirs in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
-        rows += _rows_of_module(format_name, ours, theirs, *HEAD_MODULES[ours])
+            name = prefix + foreign.format(i=i)
+            rows += _rows_of_module(format_name, module.canonical.format(i=i), name, module.kind, module.axes)
+    for canonical, foreign in (*model_class.head, *BESIDE_ANY_HEAD.get(format_name, ())):
+        rows += _rows_of_module(format_name, canonical, foreign, *HEAD_MODULES[canonical])
     return rows
 
 
 def _rows_of_module(
-    format_name: str, ours: str, theirs: str, kind: str, weight_axes: tuple[str, ...]
+    format_name: str, canonical: str, foreign: str, kind: str, weight_axes: tuple[str, ...]
 ) -> list[Row]:
     rows = []
     for official_ending, ending in _ENDINGS[kind]:
         is_weight = ending == ".weight"
         is_matrix = is_weight and kind in (LINEAR, OUTPUT)
-        their_ending = official_ending if format_name == OFFICIAL else ending
+        foreign_ending = official_ending if format_name == OFFICIAL else ending
         axes = weight_axes if is_weight else weight_axes[-1:]
-        rows.append(Row(ours + ending, theirs + their_ending, axes, is_matrix and format_name in _TORCH))
+        transposed = is_matrix and format_name in _TORCH
+        rows.append(Row(canonical + ending, foreign + foreign_ending, axes, transposed))
     return rows
 
 
 def readable_rows(format_name: str, num_layers: int, task: str | None) -> list[Row]:
     """The tensors that files of a format may hold, under all names that they had; without a prefix."""
     rows = rows_of(format_name, num_layers, task)
-    if not any(row.ours == "pooler.dense.weight" for row in rows):  # taken even if the class has none
+    if not any(row.canonical == "pooler.dense.weight" for row in rows):  # taken even if the class has none
         rows += _rows_of_module(format_name, POOLER, POOLER, *HEAD_MODULES[POOLER])
     if format_name == FAIRSEQ:
-        row_of = {row.theirs: row for row in rows}
-        rows += [row_of[name]._replace(theirs=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
+        row_of = {row.foreign: row for row in rows}
+        rows += [row_of[name]._replace(foreign=alias) for alias, name in _FAIRSEQ_ALIASES.items()]
         for i in range(num_layers):
             rows += _fused_rows(i)
     return rows
@@ -374,9 +377,9 @@ def _fused_rows(layer: int) -> list[Row]:
     rows = []
     for fused, ending in _FAIRSEQ_FUSED.items():
         for part, letter in enumerate(FUSED_PARTS):
-            ours = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
+            canonical = f"encoder.layers.{layer}.self_attn.{letter}_proj.{ending}"
             transposed = ending == "weight"
-            rows.append(Row(ours, f"layers.{layer}.{fused}", (), transposed, fused_part=part))
+            rows.append(Row(canonical, f"layers.{layer}.{fused}", (), transposed, fused_part=part))
     return rows
 
 
@@ -400,7 +403,9 @@ def tasks_of(format_name: str, names: Iterable[str], class_name: str | None) -> 
     ending = "_w" if format_name == OFFICIAL else ".weight"
     fitting = {}  # task -> the name of its class
     for task, model_class in CLASSES[format_name].items():
-        weights_of_head = {theirs + ending for ours, theirs in model_class.head if ours != "lm_head"}
+        weights_of_head = {
+            foreign + ending for canonical, foreign in model_class.head if canonical != "lm_head"
+        }
         if model_class.head and weights_of_head <= names:
             fitting[task] = model_class.name
     of_class = [task for task, name in fitting.items() if name == class_name]
@@ -421,7 +426,7 @@ def official_names(files: Iterable[str]) -> list[str]:
     num_layers = count_layers(files)
     names: dict[str, None] = {}  # ordered, each once
     for task in CLASSES[OFFICIAL]:
-        names |= {row.theirs: None for row in rows_of(OFFICIAL, num_layers, task)}
+        names |= {row.foreign: None for row in rows_of(OFFICIAL, num_layers, task)}
     return [name for name in names if name in files]
 
 
@@ -439,6 +444,6 @@ def axes_of(name: str) -> tuple[str, ...]:
     """The axes of one of our tensors; () for a name that is not in the table."""
     in_first_layer = re.sub(r"^encoder\.layers\.\d+\.", "encoder.layers.0.", name)
     for row in rows_of(OURS, 1):
-        if row.ours == in_first_layer:
+        if row.canonical == in_first_layer:
             return row.axes
     return ()

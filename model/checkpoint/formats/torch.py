@@ -18,19 +18,29 @@ import numpy as np
 from model.checkpoint.formats import pickles
 from model.checkpoint.formats.weights import Weights, check_shape, widen_bfloat16
 
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
+_MAGIC = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
 _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
-Places = Mapping[str, tuple[int, int]]  # a storage's key -> the offset of its bytes in the file, their number
+_LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
+
+
+class _Place(NamedTuple):
+    """Where the bytes of a storage are in the file."""
+
+    offset: int
+    length: int
 
 
 class _Storage(NamedTuple):
+    """A storage, as the pickle refers to it. `count`: its number of elements."""
+
     dtype: np.dtype
     key: str
     count: int
 
 
 class _View(NamedTuple):
-    """The place of a tensor in its storage, in elements."""
+    """A tensor: its place in its storage, in elements."""
 
     storage: _Storage
     offset: int
@@ -42,72 +52,96 @@ class _View(NamedTuple):
         """Elements of the storage from the tensor's first to its last."""
         if 0 in self.shape:
             return 0
-        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.strides, strict=True))
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
     check_shape(pickles.sizes_of(shape), storage.dtype)
-    return _View(storage, *pickles.sizes_of((offset,)), shape, pickles.sizes_of(strides))
+    (checked_offset,) = pickles.sizes_of((offset,))
+    return _View(storage, checked_offset, shape, pickles.sizes_of(strides))
 
 
 def _storage(reference: Any) -> _Storage:
-    what, dtype, key, _place, count, *view = reference
-    if what != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(view):
+    kind, dtype, key, _device, count, *view = reference
+    if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str) or any(view):
         raise ValueError("a reference to something that is no storage")
     return _Storage(dtype, key, int(count))
 
 
+_DTYPES = {
+    "Double": "<f8",
+    "Float": "<f4",
+    "Half": "<f2",
+    "BFloat16": "<u2",  # its bits; no other storage is of uint16
+    "Long": "<i8",
+    "Int": "<i4",
+    "Short": "<i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "?",
+}
 _KNOWN: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _view,
     "torch._utils._rebuild_tensor_v2": _view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": lambda sizes: pickles.sizes_of(sizes),
     "argparse.Namespace": lambda: pickles.Attributes(),  # fairseq keeps the flags of a run beside its weights
-    "torch.BFloat16Storage": np.dtype("<u2"),  # no other storage is of uint16
+    **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
 }
-_NUMBERS = {"Double": "f8", "Float": "f4", "Half": "f2", "Long": "i8", "Int": "i4", "Short": "i2",
-            "Char": "i1", "Byte": "u1", "Bool": "?"}  # fmt: skip
-_KNOWN |= {f"torch.{word}Storage": np.dtype(code).newbyteorder("<") for word, code in _NUMBERS.items()}
 
 
 def read(path: Path) -> Weights:
     """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
-    attributes of the dict's "args" are the metadata. UserError: no such file, cut short, altered, not
-    torch's, or with anything else in it than tensors, plain containers and numbers; the message gives the
-    first foreign name.
+    attributes of the dict's "args" are the metadata.
+
+    Raises:
+        UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
+            plain containers and numbers; the message gives the first foreign name.
     """
     with pickles.refusing_damage(path, "torch.save"):
-        found, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        notes = found.get("args")
-        if isinstance(found.get("model"), dict):
-            found = found["model"]
-        if not all(isinstance(name, str) for name in found):
+        contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        arguments = contents.get("args")
+        if isinstance(contents.get("model"), dict):
+            contents = contents["model"]
+        if not all(isinstance(name, str) for name in contents):
             raise ValueError("no dict of names")
-        views = {name: value for name, value in found.items() if isinstance(value, _View)}
+        views = {name: value for name, value in contents.items() if isinstance(value, _View)}
+        file_bytes = path.stat().st_size
         for view in views.values():
-            start, length = places[view.storage.key]
-            held = length // view.storage.dtype.itemsize
-            if start + length > path.stat().st_size:
-                raise EOFError("it ends too early")
-            if view.offset + view.span > held or math.prod(view.shape) > held + _SPREAD:
-                raise ValueError(
-                    f"a tensor of shape {list(view.shape)} does not fit into its storage of {held} elements"
-                )
+            _check_view(view, places[view.storage.key], file_bytes)
 
     def fetch(name: str) -> np.ndarray:
+        view = views[name]
         with pickles.refusing_damage(path, "torch.save"), open(path, "rb") as file:
-            return _array(views[name], file, places[views[name].storage.key][0])
+            return _read_view(view, file, places[view.storage.key].offset)
 
     shapes = {name: view.shape for name, view in views.items()}
-    metadata = notes if isinstance(notes, pickles.Attributes) else {}
-    return Weights(path, shapes, fetch, metadata, [name for name in found if name not in views])
+    metadata = arguments if isinstance(arguments, pickles.Attributes) else {}
+    others = [name for name in contents if name not in views]
+    return Weights(path, shapes, fetch, metadata, others)
 
 
-def _read_zip(path: Path) -> tuple[dict, Places]:
+def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
+    """Check that the file holds the storage, and the storage the tensor.
+
+    Raises:
+        EOFError, ValueError: they are too short.
+    """
+    if place.offset + place.length > file_bytes:
+        raise EOFError("it ends too early")
+    elements = place.length // view.storage.dtype.itemsize
+    if view.offset + view.span > elements or math.prod(view.shape) > elements + _SPREAD:
+        raise ValueError(
+            f"a tensor of shape {list(view.shape)} does not fit into its storage of {elements} elements"
+        )
+
+
+def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
+    """The saved object, and the key of each storage -> its place."""
     places = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
@@ -115,15 +149,18 @@ def _read_zip(path: Path) -> tuple[dict, Places]:
             if entry.compress_type != zipfile.ZIP_STORED:  # torch never compresses
                 raise ValueError(f"{entry.filename} is compressed")
             file.seek(entry.header_offset)
-            # Behind the local header: 30 bytes, the entry's name, and padding.
-            start = entry.header_offset + 30 + sum(struct.unpack("<26x2H", file.read(30)))
-            places[entry.filename.rpartition("/data/")[2]] = (start, entry.file_size)
-        (index,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
-        return _load_dict(io.BytesIO(archive.read(index)), path, _storage), places
+            # The header ends with the lengths of two fields that follow it: the entry's name, and padding.
+            name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
+            offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
+            key = entry.filename.rpartition("/data/")[2]
+            places[key] = _Place(offset, entry.file_size)
+        (pickled,) = (entry for entry in entries if entry.filename.endswith("data.pkl"))
+        return _load_dict(io.BytesIO(archive.read(pickled)), path, _storage), places
 
 
-def _read_legacy(path: Path) -> tuple[dict, Places]:
-    places, storages = {}, {}
+def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
+    """The saved object, and the key of each storage -> its place."""
+    storages: dict[str, _Storage] = {}
 
     def remember(reference: Any) -> _Storage:
         storage = _storage(reference)
@@ -132,32 +169,37 @@ def _read_legacy(path: Path) -> tuple[dict, Places]:
     with open(path, "rb") as file:
         if pickles.load(file, path) != _MAGIC or pickles.load(file, path) != _VERSION:
             raise ValueError("another format")
-        pickles.load(file, path)
-        found = _load_dict(file, path, remember)
+        pickles.load(file, path)  # the system
+        contents = _load_dict(file, path, remember)
+        places = {}
         for key in pickles.load(file, path):
             if not isinstance(key, str):
                 raise ValueError("a storage without a name")
             (count,) = struct.unpack("<q", file.read(8))
-            if count != storages[key].count:
-                raise ValueError(f"{count} elements instead of {storages[key].count}")
-            places[key] = (file.tell(), count * storages[key].dtype.itemsize)
-            file.seek(places[key][1], io.SEEK_CUR)
-    return found, places
+            storage = storages[key]
+            if count != storage.count:
+                raise ValueError(f"{count} elements instead of {storage.count}")
+            places[key] = _Place(file.tell(), count * storage.dtype.itemsize)
+            file.seek(places[key].length, io.SEEK_CUR)
+    return contents, places
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
-    found = pickles.load(file, path, _KNOWN, persistent_load)
-    if not isinstance(found, dict):
+    contents = pickles.load(file, path, _KNOWN, persistent_load)
+    if not isinstance(contents, dict):
         raise ValueError("no dict of names")
-    return found
+    return contents
 
 
-def _array(view: _View, file: IO[bytes], start: int) -> np.ndarray:
+def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
     dtype = view.storage.dtype
-    file.seek(start + view.offset * dtype.itemsize)
+    file.seek(storage_offset + view.offset * dtype.itemsize)
     flat = np.fromfile(file, dtype, view.span)
     if flat.size != view.span:
         raise EOFError("it ends too early")
-    strides = tuple(step * dtype.itemsize for step in view.strides)
-    array = np.ndarray(view.shape, dtype, flat, strides=strides) if view.span else flat.reshape(view.shape)
+    if view.span == 0:
+        array = flat.reshape(view.shape)
+    else:
+        strides = tuple(stride * dtype.itemsize for stride in view.strides)
+        array = np.ndarray(view.shape, dtype, flat, strides=strides)
     return widen_bfloat16(array) if dtype == np.uint16 else array

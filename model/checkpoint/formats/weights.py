@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -81,6 +81,12 @@ def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def write_data(file: IO[bytes], array: np.ndarray) -> None:
+    """Write the bytes of a contiguous array, without a copy."""
+    if array.size:  # a memoryview of nothing cannot be cast
+        file.write(memoryview(array.reshape(-1)).cast("B"))
+
+
 def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
     """Check that numpy can hold an array of this shape, without allocating it.
 
@@ -97,14 +103,14 @@ class Origin(NamedTuple):
     transposed: bool
 
 
-class FromTheirs(NamedTuple):
+class CanonicalWeights(NamedTuple):
     """Weights under our names.
 
     Attributes:
         weights: each is read when it is accessed.
         origins: our name -> where the tensor comes from.
-        dropped: their name -> why the tensor was not taken.
-        unknown: their names that were not understood, sorted.
+        dropped: name in the file -> why the tensor was not taken.
+        unknown: names in the file that were not understood, sorted.
     """
 
     weights: Weights
@@ -167,7 +173,7 @@ def _read_floats(file: Weights, name: str) -> np.ndarray:
     return array
 
 
-def from_theirs(format_name: str, file: Weights, task: str | None) -> FromTheirs:
+def from_foreign(format_name: str, file: Weights, task: str | None) -> CanonicalWeights:
     """Translate the weights of a file to our names.
 
     Args:
@@ -177,57 +183,57 @@ def from_theirs(format_name: str, file: Weights, task: str | None) -> FromTheirs
         UserError: a shape that cannot be split or added; when a tensor is read, that it does not hold
             floating point numbers.
     """
-    name_in_file = {tables.bare(name): name for name in file}  # by their name without a prefix
+    name_in_file = {tables.bare(name): name for name in file}  # by the name without a prefix
     rows = tables.readable_rows(format_name, tables.count_layers(name_in_file), task)
     taken: dict[str, Row] = {}  # by our name; the first of several names counts
     for row in rows:
-        if row.theirs in name_in_file:
-            taken.setdefault(row.ours, row)
+        if row.foreign in name_in_file:
+            taken.setdefault(row.canonical, row)
 
     dropped: dict[str, str] = {}
     token_types = None
     if format_name == XLM_R:
         token_types = name_in_file.get(TOKEN_TYPES)
         if LM_BIAS in taken:
-            for ours in ("pooler.dense.weight", "pooler.dense.bias"):
-                if ours in taken:
-                    dropped[name_in_file[taken.pop(ours).theirs]] = tables.UNTRAINED_POOLER
+            for canonical in ("pooler.dense.weight", "pooler.dense.bias"):
+                if canonical in taken:
+                    dropped[name_in_file[taken.pop(canonical).foreign]] = tables.UNTRAINED_POOLER
 
     recipes = {
-        ours: _Recipe(
-            name=name_in_file[row.theirs],
+        canonical: _Recipe(
+            name=name_in_file[row.foreign],
             transposed=row.transposed,
             fused_part=row.fused_part,
-            added=token_types if ours == POSITIONS else None,
+            added=token_types if canonical == POSITIONS else None,
         )
-        for ours, row in taken.items()
+        for canonical, row in taken.items()
     }
-    shapes = {ours: recipe.shape(file) for ours, recipe in recipes.items()}
-    weights = Weights(file.source, shapes, lambda ours: recipes[ours].read(file))
-    origins = {ours: recipe.origin() for ours, recipe in recipes.items()}
+    shapes = {canonical: recipe.shape(file) for canonical, recipe in recipes.items()}
+    weights = Weights(file.source, shapes, lambda canonical: recipes[canonical].read(file))
+    origins = {canonical: recipe.origin() for canonical, recipe in recipes.items()}
 
     used = {recipe.name for recipe in recipes.values()} | {token_types}
-    known = {row.theirs for row in rows}
+    known = {row.foreign for row in rows}
     unknown = list(file.others)
-    for theirs, name in name_in_file.items():
+    for foreign, name in name_in_file.items():
         if name in used or name in dropped:
             continue
-        reason = tables.reason_to_drop(theirs)
-        if reason is None and theirs in known:
+        reason = tables.reason_to_drop(foreign)
+        if reason is None and foreign in known:
             reason = "a second name of a tensor that is taken"
         if reason is None:
             unknown.append(name)
         else:
             dropped[name] = reason
-    return FromTheirs(weights, origins, dropped, sorted(unknown))
+    return CanonicalWeights(weights, origins, dropped, sorted(unknown))
 
 
-class ToTheirs(NamedTuple):
+class ForeignWeights(NamedTuple):
     """Weights under the names of another format.
 
     Attributes:
         weights: each is read when it is accessed.
-        origins: their name -> where the tensor comes from.
+        origins: name in the format -> where the tensor comes from.
         left_out: our names that have no place there.
         absent: our names that the format needs and that are not in the weights.
     """
@@ -238,7 +244,7 @@ class ToTheirs(NamedTuple):
     absent: list[str]
 
 
-def to_theirs(format_name: str, weights: Weights, task: str | None) -> ToTheirs:
+def to_foreign(format_name: str, weights: Weights, task: str | None) -> ForeignWeights:
     """Translate weights to the names of another format.
 
     Args:
@@ -246,25 +252,29 @@ def to_theirs(format_name: str, weights: Weights, task: str | None) -> ToTheirs:
     """
     prefix = "" if task is None else tables.ENCODER_PREFIX.get(format_name, "")
     rows = tables.rows_of(format_name, tables.count_layers(weights), task, prefix)
-    row_of = {row.theirs: row for row in rows if row.ours in weights}
+    row_of = {row.foreign: row for row in rows if row.canonical in weights}
     shapes: dict[str, tuple[int, ...]] = {}
     origins: dict[str, Origin] = {}
-    for theirs, row in row_of.items():
-        shape = weights.shape(row.ours)
-        shapes[theirs] = shape[::-1] if row.transposed else shape
-        origins[theirs] = Origin((row.ours,), row.transposed)
+    for foreign, row in row_of.items():
+        shape = weights.shape(row.canonical)
+        shapes[foreign] = shape[::-1] if row.transposed else shape
+        origins[foreign] = Origin((row.canonical,), row.transposed)
     if format_name == XLM_R:
         shapes[prefix + TOKEN_TYPES] = (1, weights.shape(WORDS)[1])
         origins[prefix + TOKEN_TYPES] = Origin(("zeros",), False)
 
-    def read(theirs: str) -> np.ndarray:
-        if theirs not in row_of:  # the token types
-            return np.zeros(shapes[theirs], np.float32)
-        row = row_of[theirs]
-        array = weights[row.ours]
+    def read(foreign: str) -> np.ndarray:
+        if foreign not in row_of:  # the token types
+            return np.zeros(shapes[foreign], np.float32)
+        row = row_of[foreign]
+        array = weights[row.canonical]
         return np.ascontiguousarray(array.T) if row.transposed else array
 
-    has_place = {row.ours for row in rows}
+    has_place = {row.canonical for row in rows}
     left_out = [name for name in weights if name not in has_place]
-    absent = [row.ours for row in rows if row.ours not in weights and not row.ours.startswith("lm_head.")]
-    return ToTheirs(Weights(weights.source, shapes, read), origins, left_out, absent)
+    absent = [
+        row.canonical
+        for row in rows
+        if row.canonical not in weights and not row.canonical.startswith("lm_head.")
+    ]
+    return ForeignWeights(Weights(weights.source, shapes, read), origins, left_out, absent)
