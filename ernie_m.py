@@ -16,7 +16,7 @@ from utils.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from inference.loading import Loaded
+    from inference.loading import LoadedModel
 
 __all__ = ["Model", "__version__", "load"]
 
@@ -49,7 +49,7 @@ class Model:
         labels: the labels of its head, in the order of the ids.
     """
 
-    def __init__(self, loaded: "Loaded"):
+    def __init__(self, loaded: "LoadedModel"):
         self.loaded, self.tokenizer, self.labels = loaded, loaded.tokenizer, loaded.labels
         self._tasks: dict[tuple, Any] = {}
 

@@ -65,7 +65,7 @@ def main() -> None:
         raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="dygraph", task=flags.task)
-    task = flags.task or loaded.head or ENCODING
+    task = flags.task or loaded.task or ENCODING
     if task == "fill":
         task = ENCODING
         logger.info("the masked-LM head and the language table are not exported, the encoder is")

@@ -27,7 +27,7 @@ def write_files(folder: Path, args: Namespace) -> None:
     """Write the texts, the tokenizers and the ONNX files."""
     tokenise.write_files(folder, args)
     prepare(quiet=True)
-    from inference.loading import FILES
+    from inference.engines import FILES
     from inference.onnx import write_onnx
     from model.checkpoint.folder import model_weights
     from model.ernie_m import ErnieMConfig, ErnieMModel
@@ -54,7 +54,7 @@ def ours(folder: Path, args: Namespace, engine: str) -> None:
 
         encoder = PaddleEncoder(ErnieMModel(config))
     else:  # without Paddle in the process
-        from inference.loading import FILES, OnnxEngine
+        from inference.engines import FILES, OnnxEngine
         from inference.tasks.encode import ExportedEncoder
 
         encoder = ExportedEncoder(OnnxEngine(folder / FILES[engine]), 768, config.pad_token_id)

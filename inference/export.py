@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.loading import FILES, GraphRunner, Loaded, OnnxEngine, PaddleEngine
+from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
+from inference.loading import LoadedModel
 from model.checkpoint.card import model_card
 from model.checkpoint.folder import model_weights
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS
@@ -53,7 +54,7 @@ class Checked:
     labels: list[int] | None = None
 
 
-def read_checked(loaded: Loaded, task: str, path: str | None) -> Checked:
+def read_checked(loaded: LoadedModel, task: str, path: str | None) -> Checked:
     """The texts of a TSV file (of a classifier perhaps with labels) or of plain lines; None: made-up ones."""
     tokenizer = loaded.tokenizer
     if path is None:
@@ -84,7 +85,7 @@ def made_up_rows(
 
 
 def export(
-    loaded: Loaded, output: Path, task: str, layer: int, checked: Checked, int8: bool = False,
+    loaded: LoadedModel, output: Path, task: str, layer: int, checked: Checked, int8: bool = False,
     reduce_range: bool = False,
 ) -> None:  # fmt: skip
     """Write the folder, if both float32 graphs agree with the model within `TOLERANCE`.
@@ -136,7 +137,7 @@ def export(
         _write_rest(folder, loaded, made)
 
 
-def _write_rest(folder: Path, loaded: Loaded, made: dict[str, Any]) -> None:
+def _write_rest(folder: Path, loaded: LoadedModel, made: dict[str, Any]) -> None:
     """Write the tokenizer, config.json and the model card."""
     loaded.tokenizer.write_vocab(folder / "vocab.txt")
     shutil.copyfile(loaded.tokenizer.piece_model_path, folder / "piece.model")

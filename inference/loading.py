@@ -3,94 +3,35 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from inference.engines import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from model.checkpoint.formats.configs import read_json
 from model.config import ErnieMConfig
 from model.task_names import CLASSIFICATION, ENCODING, OUTPUTS, TAGGING
 from reader.tokenization import Tokenizer
 from utils.errors import UserError
-from utils.runtime import prepare, read_cpu
+from utils.runtime import prepare
 
 if TYPE_CHECKING:
     from paddle import nn
 
     from inference.graph import ExportedGraph
+    from model.checkpoint.read import Checkpoint
 
-# engine -> the file of an exported folder that it runs; the first one that is there is the default
-FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
 EXPORT_FIRST = "python export.py --model FOLDER --output EXPORTED"
-PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
-GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
-# An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
-GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-class PaddleEngine:
-    """A Paddle inference model. UserError: its files cannot be read."""
-
-    def __init__(self, folder: Path, outputs: Sequence[str]):
-        prepare(quiet=True)
-        import paddle
-        from paddle import inference
-
-        graph = folder / FILES["paddle"]
-        config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
-        if paddle.device.get_device().startswith("gpu"):  # export.py sets the CPU
-            config.enable_use_gpu(GPU_POOL_MB, 0)
-        else:
-            config.disable_gpu()
-        config.disable_glog_info()
-        config.set_cpu_math_library_num_threads(read_cpu().cores)
-        try:
-            self.predictor = inference.create_predictor(config)
-        except Exception as error:  # RuntimeError, and others if it cannot parse the graph
-            raise UserError(f"{graph}: Paddle cannot load it; export it again") from error
-        self.outputs = outputs
-        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
-
-    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
-        self.predictor.run()
-        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
-        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles)))
-
-
-class OnnxEngine:
-    """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu. UserError: it cannot be loaded."""
-
-    def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = read_cpu().cores
-        options.log_severity_level = 3  # errors
-        providers = [one for one in PROVIDERS.items() if one[0] in onnxruntime.get_available_providers()]
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # the common base of its exceptions
-            raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
-        self.outputs = [output.name for output in self.session.get_outputs()]
-
-    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        found = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
-        return dict(zip(self.outputs, found))
+SHORTEST_LIMIT = 8  # tokens of --max_seq_len
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model that is ready to predict.
 
     Attributes:
         folder: the folder it was loaded from.
-        head: a task of `model.task_names`, "fill" (masked-LM head) or None.
+        task: that of its head: a task of `model.task_names`, "fill" (masked-LM head) or None.
         config: `ErnieMConfig` as a dict.
         labels: names in the order of the ids; [] if the head has none.
         engine_name: a key of `FILES`, or "dygraph".
@@ -101,7 +42,7 @@ class Loaded:
     """
 
     folder: str | Path
-    head: str | None
+    task: str | None
     config: dict[str, Any]
     tokenizer: Tokenizer
     labels: list[str]
@@ -121,31 +62,32 @@ class Loaded:
     def num_layers(self) -> int:
         return self.config["num_hidden_layers"]
 
-    def limit(self, asked: int | None, default: int) -> int:
-        """`--max_seq_len`, or the default. UserError: it is below 8 or above `longest`."""
-        limit = default if asked is None else asked
-        if not 8 <= limit <= self.longest:
-            raise UserError(f"--max_seq_len {limit}: between 8 and the model's {self.longest}")
+    def limit(self, max_seq_len: int | None, default: int) -> int:
+        """`--max_seq_len`, or the default.
+
+        Raises:
+            UserError: it is below 8 or above `longest`.
+        """
+        limit = default if max_seq_len is None else max_seq_len
+        if not SHORTEST_LIMIT <= limit <= self.longest:
+            raise UserError(f"--max_seq_len {limit}: between {SHORTEST_LIMIT} and the model's {self.longest}")
         return limit
 
     def engine(self, task: str, layer: int | None = None) -> GraphRunner:
-        """The engine for a task; for encoding, up to a layer (None: an exported folder's, else the top).
+        """The engine for a task.
+
+        Args:
+            layer: for encoding, where it ends; None: at the layer of an exported folder, else at the top.
 
         Raises:
             UserError: the model is not for this task.
         """
-        end = self.exported_layer
-        if end is None and task not in (ENCODING, self.head):
-            has = f"it has a head for {self.head}" if self.head else "it has no head: fine-tune it first"
-            raise UserError(f"{self.folder}: --task {task} needs another model; {has}")
-        if end is not None and (task != (self.head or ENCODING) or layer not in (None, end)):
-            up_to = "" if layer is None else f" --layer {layer}"
-            raise UserError(
-                f"{self.folder}: exported for {self.head or ENCODING} up to layer {end}; export the "
-                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
-            )
+        if self.exported_layer is None:
+            self._check_task(task)
+        else:
+            self._check_export(task, layer)
         if layer is None:
-            layer = self.num_layers if end is None else end
+            layer = self.num_layers if self.exported_layer is None else self.exported_layer
         if (task, layer) not in self._engines:
             self._engines[task, layer] = self._start(task, layer)
         return self._engines[task, layer]
@@ -160,6 +102,20 @@ class Loaded:
         """The part of a checkpoint's model that runs for a task."""
         return getattr(self.model, "ernie_m", self.model) if task == ENCODING else self.model
 
+    def _check_task(self, task: str) -> None:
+        if task not in (ENCODING, self.task):
+            fact = f"it has a head for {self.task}" if self.task else "it has no head: fine-tune it first"
+            raise UserError(f"{self.folder}: --task {task} needs another model; {fact}")
+
+    def _check_export(self, task: str, layer: int | None) -> None:
+        exported_task = self.task or ENCODING
+        if task != exported_task or layer not in (None, self.exported_layer):
+            up_to = "" if layer is None else f" --layer {layer}"
+            raise UserError(
+                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
+                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
+            )
+
     def _start(self, task: str, layer: int) -> GraphRunner:
         if self.engine_name == "dygraph":
             from inference.paddle_model import DygraphEngine
@@ -172,10 +128,12 @@ class Loaded:
 
 def outputs_of(task: str, layer: int, num_layers: int) -> tuple[str, ...]:
     """The outputs of a model that ends at `layer`. Only the top layer has the pooled first token."""
-    return OUTPUTS[task][:1] if task == ENCODING and layer < num_layers else OUTPUTS[task]
+    if task == ENCODING and layer < num_layers:
+        return OUTPUTS[task][:1]
+    return OUTPUTS[task]
 
 
-def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -> Loaded:
+def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -> LoadedModel:
     """Load a model.
 
     Args:
@@ -187,33 +145,42 @@ def load(folder: str | Path, *, engine: str = "auto", task: str | None = None) -
     Raises:
         UserError: a missing folder or file, or an engine that the folder does not have.
     """
-    if settings := exported_settings(Path(folder)):
-        return _exported(Path(folder), settings, engine)
+    config_json = exported_settings(Path(folder))
+    if config_json is not None:
+        return _load_export(Path(folder), config_json, engine)
     if engine not in ("auto", "dygraph"):
         raise UserError(f"{folder}: --engine {engine} needs an exported folder: {EXPORT_FIRST}")
-    return _checkpoint(folder, task)
+    return _load_checkpoint(folder, task)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
     """The config.json of an exported folder; None for other folders."""
     path = folder / "config.json"
-    settings = read_json(path) if path.is_file() else {}
-    return settings if "export" in settings else None
+    config_json = read_json(path) if path.is_file() else {}
+    return config_json if "export" in config_json else None
 
 
-def _exported(folder: Path, settings: dict[str, Any], engine: str) -> Loaded:
-    there = [name for name, file in FILES.items() if (folder / file).is_file()]
-    name = there[0] if engine == "auto" and there else engine
-    if name not in there:
-        raise UserError(f"{folder}: --engine {engine} is not in it; it has {', '.join(there) or 'none'}")
-    made, tokenizer = settings["export"], Tokenizer.from_folder(folder)
-    head = None if made["task"] == ENCODING else made["task"]
-    config = ErnieMConfig.from_dict(settings).to_dict()
-    labels, reading = settings.get("labels", []), settings.get("reading", {})
-    return Loaded(folder, head, config, tokenizer, labels, name, reading, made["layer"])
+def _load_export(folder: Path, config_json: dict[str, Any], engine: str) -> LoadedModel:
+    available = [name for name, file in FILES.items() if (folder / file).is_file()]
+    if engine == "auto" and available:
+        engine = available[0]
+    if engine not in available:
+        names = ", ".join(available) or "none"
+        raise UserError(f"{folder}: --engine {engine} is not in it; it has {names}")
+    export = config_json["export"]
+    return LoadedModel(
+        folder=folder,
+        task=None if export["task"] == ENCODING else export["task"],
+        config=ErnieMConfig.from_dict(config_json).to_dict(),
+        tokenizer=Tokenizer.from_folder(folder),
+        labels=config_json.get("labels", []),
+        engine_name=engine,
+        reading=config_json.get("reading", {}),
+        exported_layer=export["layer"],
+    )
 
 
-def _checkpoint(folder: str | Path, task: str | None) -> Loaded:
+def _load_checkpoint(folder: str | Path, requested_task: str | None) -> LoadedModel:
     prepare(quiet=True)
     # Imported here, because Paddle takes a second to start and an exported folder may not need it.
     from inference import paddle_model
@@ -230,15 +197,29 @@ def _checkpoint(folder: str | Path, task: str | None) -> Loaded:
         raise UserError(
             f"{folder}: vocab_size is {config.vocab_size}, the tokenizer's {tokenizer.vocab_size}"
         )
-    head = paddle_model.head_of(checkpoint, task)
-    model, languages = paddle_model.build(checkpoint, config, head)
-    labels: list[str] = []
-    if head in (CLASSIFICATION, TAGGING):
-        count = checkpoint.tensors.shape(paddle_model.CLASSIFIER)[1]
-        labels = checkpoint.labels or [str(number) for number in range(count)]
-        if len(labels) != count:
-            raise UserError(f"{folder}: {count} labels, but {len(labels)} names of labels in config.json")
-    shape, reading = config.to_dict(), checkpoint.settings.get("reading", {})
-    return Loaded(
-        folder, head, shape, tokenizer, labels, "dygraph", reading, model=model, languages=languages
+    task = paddle_model.task_of_head(checkpoint, requested_task)
+    model, languages = paddle_model.build(checkpoint, config, task)
+    return LoadedModel(
+        folder=folder,
+        task=task,
+        config=config.to_dict(),
+        tokenizer=tokenizer,
+        labels=_labels_of(checkpoint, task),
+        engine_name="dygraph",
+        reading=checkpoint.settings.get("reading", {}),
+        model=model,
+        languages=languages,
     )
+
+
+def _labels_of(checkpoint: "Checkpoint", task: str | None) -> list[str]:
+    """The labels of a head: their names, or else their ids."""
+    if task not in (CLASSIFICATION, TAGGING):
+        return []
+    count = checkpoint.tensors.shape("classifier.weight")[1]
+    labels = checkpoint.labels or [str(number) for number in range(count)]
+    if len(labels) != count:
+        raise UserError(
+            f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"
+        )
+    return labels

@@ -52,16 +52,19 @@ class DygraphEngine:
         return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
 
 
-def head_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
-    """The head of a checkpoint. `asked`: the task of a classifier whose files do not name it.
+def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
+    """The task of a checkpoint's head: one of `MODEL_CLASSES`, "fill" or None.
+
+    Args:
+        requested_task: that of a classifier whose files do not name it.
 
     Raises:
-        UserError: the task of a classifier is not known.
+        UserError: nothing says what its classifier is for.
     """
     tensors = checkpoint.tensors
     if CLASSIFIER not in tensors:
         return "fill" if LM_HEAD in tensors else None
-    task = checkpoint.task or task_named(asked or "")
+    task = checkpoint.task or task_named(requested_task or "")
     if task == CHOICE:  # its choices are scored by a classifier of one label
         return CLASSIFICATION
     if task not in MODEL_CLASSES:

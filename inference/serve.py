@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any, Literal
 
-from inference.loading import Loaded
+from inference.loading import LoadedModel
 from inference.tasks import TASKS, Answerer, TaskOptions, make
 from model.task_names import task_named
 from pretrain.config import OBJECTIVES
@@ -38,23 +38,23 @@ _FIELDS: dict[str, dict[str, Any]] = {  # of a request for each task
 }
 
 
-def tasks_of(models: list[Loaded], options: TaskOptions) -> dict[str, Answerer]:
+def tasks_of(models: list[LoadedModel], options: TaskOptions) -> dict[str, Answerer]:
     """For each task, an answerer on the first model that can do it. `search` needs a corpus.
 
     `align` and `masks` are for the page alone: see `inference.tasks.pictures`.
     """
     found: dict[str, Answerer] = {}
     for model in models:
-        can = [word for word in TASKS if task_named(word) == model.head]
+        can = [word for word in TASKS if task_named(word) == model.task]
         if model.languages:
             can.append("translate-probe")
-        if model.exported_layer is None or model.head is None:
+        if model.exported_layer is None or model.task is None:
             can += ["search", "align"] if options.corpus else ["align"]
         found |= {name: make(name, model, options) for name in [*can, "masks"] if name not in found}
     return found
 
 
-def make_app(models: list[Loaded], options: TaskOptions) -> Any:
+def make_app(models: list[LoadedModel], options: TaskOptions) -> Any:
     """The FastAPI application."""
     from fastapi import FastAPI, HTTPException
     from fastapi.exceptions import RequestValidationError
@@ -154,7 +154,7 @@ def timed_protocol() -> type:
     return TimedProtocol
 
 
-def serve(models: list[Loaded], options: TaskOptions, host: str, port: int) -> None:
+def serve(models: list[LoadedModel], options: TaskOptions, host: str, port: int) -> None:
     """Answer until Ctrl-C.
 
     Raises:

@@ -20,7 +20,7 @@ EXPECTED = [
     [-0.02920425, -0.00768885, -0.10219190],
     [-0.10798159, 0.02311476, -0.17285497],
     [0.05675533, 0.01330730, -0.06826267],
-]  # fmt: skip
+]
 TOLERANCE = 1e-4
 
 
@@ -29,41 +29,51 @@ def main() -> None:
     if not path or not Path(path).is_dir():
         raise UserError(f"'{path}': no weights here; sh scripts/data/get_weights.sh fetches released ones")
     prepare()
-    if not agrees(hidden_states(load_base(path), IDS, hidden=1)[1:4, 1:4]):
+    last_layer = hidden_states(load_base(path), IDS, masked=1)
+    if not agrees(last_layer[1:4, 1:4]):
         print("verify: FAILED, these weights do not give the published numbers")
         sys.exit(1)
     print("verify: all numbers agree")
 
 
-def agrees(found: np.ndarray) -> bool:
-    """Print the numbers beside the expected ones; True if all agree within the tolerance."""
-    fits = np.abs(found - np.array(EXPECTED)) <= TOLERANCE  # False for nan
-    for (row, column), number in np.ndenumerate(found):
-        verdict = "ok" if fits[row, column] else "OFF"
+def agrees(numbers: np.ndarray) -> bool:
+    """Print the numbers [3, 3] beside the expected ones; True if all agree within the tolerance."""
+    is_close = np.abs(numbers - np.array(EXPECTED)) <= TOLERANCE  # False for nan
+    for (row, column), number in np.ndenumerate(numbers):
+        verdict = "ok" if is_close[row, column] else "OFF"
         expected = f"expected {EXPECTED[row][column]: .8f}"
         print(f"  [0, {row + 1}, {column + 1}]  {number: .8f}  {expected}  {verdict}")
-    return bool(fits.all())
+    return bool(is_close.all())
 
 
 def load_base(path: str):
-    """The encoder of base weights at `path`. UserError: no weights there, or not of the base size."""
+    """The encoder of base weights at `path`.
+
+    Raises:
+        UserError: there are no weights, or they are not of the base size.
+    """
     from model.checkpoint.load import load_from
     from model.checkpoint.read import open_checkpoint
     from model.ernie_m import ErnieMConfig, ErnieMModel
 
     checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
-    other = [f"{key} {getattr(config, key)}" for key, size in BASE.items() if getattr(config, key) != size]
-    if other:
-        raise UserError(f"{path}: not the base size ({', '.join(other)}); the numbers are of ernie-m-base")
+    differences = []
+    for key, size in BASE.items():
+        if getattr(config, key) != size:
+            differences.append(f"{key} {getattr(config, key)}")
+    if differences:
+        raise UserError(
+            f"{path}: not the base size ({', '.join(differences)}); the numbers are of ernie-m-base"
+        )
     model = ErnieMModel(config)
     load_from(model, checkpoint, ignore=("classifier.", "lm_head.", "language_embeddings."))
     model.eval()
     return model
 
 
-def hidden_states(model, ids: list[int], hidden: int = 0) -> np.ndarray:
-    """The last layer [T, H] of one sequence, with the first `hidden` positions masked.
+def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
+    """The last layer [T, H] of one sequence, whose first `masked` positions no other one sees.
 
     Here a masked position still sees itself, and in PaddleNLP it does not.
     """
@@ -73,9 +83,9 @@ def hidden_states(model, ids: list[int], hidden: int = 0) -> np.ndarray:
     from model.device import upload
     from model.layout import Layout
 
-    # A hidden position is a placeholder, which nothing else sees. Placeholders come last.
-    order = np.roll(np.arange(len(ids)), -hidden)
-    layout = Layout([len(ids)], [len(ids) - hidden])
+    # A masked position is a placeholder, which nothing else sees. Placeholders come last.
+    order = np.roll(np.arange(len(ids)), -masked)
+    layout = Layout([len(ids)], [len(ids) - masked])
     position_ids = np.arange(2, len(ids) + 2)[order]
     batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from inference.loading import Loaded
+from inference.loading import LoadedModel
 from model.task_names import CLASSIFICATION, ENCODING, QUESTION_ANSWERING, TAGGING, task_named
 from utils.errors import UserError
 
@@ -56,7 +56,7 @@ class Answerer(Protocol):
         """An answer for each."""
 
 
-def make(task: str, model: Loaded, options: TaskOptions = TaskOptions()) -> Answerer:
+def make(task: str, model: LoadedModel, options: TaskOptions = TaskOptions()) -> Answerer:
     """The answerer of a task on a model.
 
     Args:

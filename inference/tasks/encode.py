@@ -9,7 +9,8 @@ import numpy as np
 
 from evaluation.pooling import layer_number, mean_weights
 from evaluation.search import nearest, unit
-from inference.loading import GraphRunner, Loaded
+from inference.engines import GraphRunner
+from inference.loading import LoadedModel
 from inference.tasks import TaskOptions, check_length, text_of
 from model.task_names import ENCODING
 from reader.batching import EncodePairs, padded_batches
@@ -24,7 +25,7 @@ _AT_ONCE = 1024  # sentences of a corpus between two progress reports
 class EncodeTexts:
     """One vector for each text, by a pooling of `evaluation.pooling.POOLINGS`. UserError: no such layer."""
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model, self.options = model, options
         self.max_seq_len = model.limit(options.max_seq_len, model.longest)
         self.features = EncodePairs(model.tokenizer, self.max_seq_len)
@@ -122,7 +123,7 @@ class SearchCorpus:
     encoded when a layer is used for the first time, and its vectors are kept.
     """
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         if options.corpus is None:
             raise UserError("--corpus is needed with --task search: a text file, a sentence a line")
         self.encode, self.sentences = EncodeTexts(model, options), read_corpus(options.corpus)

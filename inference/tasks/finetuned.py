@@ -14,7 +14,7 @@ from finetune.metrics import entities
 from finetune.question_answering import Answer, QuestionAnswering
 from finetune.tagging import Tagging
 from finetune.task import Task
-from inference.loading import Loaded
+from inference.loading import LoadedModel
 from inference.tasks import TaskOptions, text_of
 from reader.batching import BATCH_TOKENS, batches_by_length
 from reader.classification import Example
@@ -29,7 +29,7 @@ RANKED = 20  # the softmax is over this many candidates, as in run_mrc.py, or ov
 class FineTunedTask:
     """The base of all: a training task, whose features and decoding are used, and an engine for its head."""
 
-    def __init__(self, model: Loaded, task: Task):
+    def __init__(self, model: LoadedModel, task: Task):
         self.task, self.engine = task, model.engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
@@ -49,7 +49,7 @@ class FineTunedTask:
 class ClassifyTexts(FineTunedTask):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, and "cut" if the text was too long."""
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.longest)
         super().__init__(model, Classification(model.tokenizer, model.labels, limit))
 
@@ -80,7 +80,7 @@ class TagWords(FineTunedTask):
     Long sentences are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         limit = model.limit(options.max_seq_len, model.reading.get("max_seq_len", model.longest))
         super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
 
@@ -124,7 +124,7 @@ class AnswerQuestions(FineTunedTask):
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         usual = model.reading.get("max_seq_len", min(ANSWER_WINDOW, model.longest))
         limit = model.limit(options.max_seq_len, usual)
         n_best, self.top_k = max(RANKED, options.top_k), options.top_k

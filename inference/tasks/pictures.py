@@ -3,7 +3,7 @@
 import numpy as np
 
 from evaluation.search import unit
-from inference.loading import Loaded
+from inference.loading import LoadedModel
 from inference.tasks import TaskOptions, check_length, text_of
 from inference.tasks.encode import EncodeTexts
 from pretrain.config import OBJECTIVES, ObjectiveConfig
@@ -31,7 +31,7 @@ class CompareTokens:
     "start", "end"}, without special tokens.
     """
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         self.encode = EncodeTexts(model, options)
 
     def parse(self, request: dict) -> tuple[list[str], int]:
@@ -72,7 +72,7 @@ class DrawMasks:
     predict at each place, or ""; row i of `seen` has 1 for each token that token i may attend to.
     """
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         self.model = model
         choices = ("pseudo_proportion", "pseudo_positions")
         recorded = {name: model.reading[name] for name in choices if name in model.reading}

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from inference.loading import Loaded
+from inference.loading import LoadedModel
 from inference.tasks import TaskOptions, check_length, text_of
 from model.batch import TokenBatch
 from model.config import NO_LANGUAGE
@@ -34,8 +34,8 @@ class MaskedLmTask:
 
     task = "fill"
 
-    def __init__(self, model: Loaded, options: TaskOptions):
-        if model.head != "fill":
+    def __init__(self, model: LoadedModel, options: TaskOptions):
+        if model.task != "fill":
             raise UserError(
                 f"{model.folder}: --task {self.task} needs a checkpoint with the masked-LM head, such as the "
                 "folder full that run_pretrain.py leaves"
@@ -126,7 +126,7 @@ class ProbeTranslation(MaskedLmTask):
 
     task = "translate-probe"
 
-    def __init__(self, model: Loaded, options: TaskOptions):
+    def __init__(self, model: LoadedModel, options: TaskOptions):
         super().__init__(model, options)
         pseudo = {key: value for key, value in model.reading.items() if key.startswith("pseudo_")}
         self.objectives = Objectives(ObjectiveConfig(**pseudo), self.vocabulary, self.max_seq_len)

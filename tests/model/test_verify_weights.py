@@ -32,7 +32,7 @@ def test_a_hidden_position_reaches_no_other():
         seen = paddle.ones([1, 1, 3, 3], "bool")
         expected = plain(paddle.to_tensor([ids]), paddle.to_tensor([[2, 3, 4]]), seen).sequence[0].numpy()
     assert np.allclose(hidden_states(model, ids), expected, atol=1e-6)
-    one, two = (hidden_states(model, [first, 7, 8, 9], hidden=1) for first in (0, 5))
+    one, two = (hidden_states(model, [first, 7, 8, 9], masked=1) for first in (0, 5))
     assert np.array_equal(one[1:], two[1:]) and not np.allclose(one[0], two[0])
 
 

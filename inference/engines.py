@@ -1,0 +1,80 @@
+"""The engines that run what export.py wrote: Paddle inference and ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.runtime import prepare, read_cpu
+
+# Engine -> the file of an exported folder that it runs. The first one that is there is the default.
+FILES = {"onnx": "model.onnx", "paddle": "inference.json", "onnx-int8": "model.int8.onnx"}
+# ONNX Runtime's name of a device -> its options; the first one that is there is used.
+_PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": 0}, "CPUExecutionProvider": {}}
+_LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
+_GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
+# An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
+GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class PaddleEngine:
+    """A Paddle inference model.
+
+    Raises:
+        UserError: its files cannot be read.
+    """
+
+    def __init__(self, folder: Path, outputs: Sequence[str]):
+        prepare(quiet=True)
+        import paddle
+        from paddle import inference
+
+        graph = folder / FILES["paddle"]
+        config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
+        if paddle.device.get_device().startswith("gpu"):  # export.py sets the CPU
+            config.enable_use_gpu(_GPU_POOL_MB, 0)
+        else:
+            config.disable_gpu()
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(read_cpu().cores)
+        try:
+            self.predictor = inference.create_predictor(config)
+        except Exception as error:  # RuntimeError, and others if it cannot parse the graph
+            raise UserError(f"{graph}: Paddle cannot load it; export it again") from error
+        self.outputs = outputs
+        self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
+        self.predictor.run()
+        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
+        return dict(zip(self.outputs, (handle.copy_to_cpu() for handle in handles)))
+
+
+class OnnxEngine:
+    """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("ONNX files need onnxruntime: pip install -r requirements-export.txt") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = read_cpu().cores
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        available = onnxruntime.get_available_providers()
+        providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # the common base of its exceptions
+            raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        arrays = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
+        return dict(zip(self.outputs, arrays))
